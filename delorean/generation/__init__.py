@@ -1,0 +1,1 @@
+"""Label data and snapshots in, feature sets out."""

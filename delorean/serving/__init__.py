@@ -1,0 +1,1 @@
+"""The packaged model behind HTTP, over live services."""

@@ -1,0 +1,1 @@
+"""Feature sets in, validated models out."""

@@ -1,0 +1,1 @@
+"""Protocols of online services, one file each."""

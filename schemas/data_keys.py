@@ -1,0 +1,118 @@
+"""Data keys: the typed names of context variables, item types and data elements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+import pyarrow as pa
+
+from schemas.arrow_types import parse_type
+from schemas.errors import DataKeyError, NaiveTimeError
+
+
+class Kind(StrEnum):
+    """What a data key names."""
+
+    CONTEXT = "context"
+    ITEM = "item"
+    SERVICE_ELEMENT = "service_element"
+    GLOBAL_ELEMENT = "global_element"
+
+
+@dataclass(frozen=True)
+class DataKey:
+    """The typed name of a context variable, an item variable or a data element.
+
+    The one type types the service's answer, the Parquet column, the data map and the encoder's argument.
+
+    name: a Python identifier, since encoders read it as an attribute
+    kind: what it names
+    type: an Arrow type, nested types included; times in it must be `timestamp[us, UTC]`
+    """
+
+    name: str
+    kind: Kind
+    type: pa.DataType
+
+    def __post_init__(self) -> None:
+        """Refuse names that encoders cannot read and times that name no instant."""
+        if not self.name.isidentifier() or self.name.startswith("_"):
+            raise DataKeyError.because(
+                f"data key '{self.name}' is not a name an encoder can read", "use letters, digits and _, no digit first"
+            )
+        refuse_naive_times(self.name, self.type)
+
+    def to_json(self) -> dict[str, str]:
+        """Write the key as plain text fields."""
+        return {"name": self.name, "kind": self.kind.value, "type": str(self.type)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(fields["name"], Kind(fields["kind"]), parse_type(fields["type"]))
+
+
+def context_variable(name: str, type: str | pa.DataType) -> DataKey:  # noqa: A002  # the field's own name
+    """Name a variable of the context: `context_variable("profile_id", "int64")`."""
+    return DataKey(name, Kind.CONTEXT, _as_type(type))
+
+
+def item(name: str, type: str | pa.DataType) -> DataKey:  # noqa: A002
+    """Name a variable of the item that is scored: `item("video_id", "int64")`."""
+    return DataKey(name, Kind.ITEM, _as_type(type))
+
+
+def service_element(name: str, type: str | pa.DataType) -> DataKey:  # noqa: A002
+    """Name the state that an online service answers with.
+
+    >>> service_element("my_list", "list<struct<video_id: int64, added_at: timestamp[us, UTC]>>").type
+    ListType(list<item: struct<video_id: int64, added_at: timestamp[us, tz=UTC]>>)
+    """
+    return DataKey(name, Kind.SERVICE_ELEMENT, _as_type(type))
+
+
+def global_element(name: str, type: str | pa.DataType) -> DataKey:  # noqa: A002
+    """Name state that depends on no context and has versions; its type is one row's struct, first the row's key.
+
+    >>> global_element("videos", "struct<video_id: int64, title: string>").kind
+    <Kind.GLOBAL_ELEMENT: 'global_element'>
+    """
+    key = DataKey(name, Kind.GLOBAL_ELEMENT, _as_type(type))
+    if not pa.types.is_struct(key.type) or key.type.num_fields == 0:
+        raise DataKeyError.because(
+            f"global element '{name}' has type {key.type}, expected a struct: one row, its first field the row's key"
+        )
+    return key
+
+
+def by_name(keys: Iterable[DataKey]) -> dict[str, DataKey]:
+    """Map names to keys; one name must mean one key."""
+    found: dict[str, DataKey] = {}
+    for key in keys:
+        other = found.setdefault(key.name, key)
+        if other != key:
+            raise DataKeyError.because(
+                f"data key '{key.name}' is declared twice: {other.kind} {other.type} and {key.kind} {key.type}",
+                "give one of them another name",
+            )
+    return found
+
+
+def refuse_naive_times(name: str, type: pa.DataType) -> None:  # noqa: A002
+    """Raise NaiveTimeError if a time anywhere in the type has no zone."""
+    if pa.types.is_timestamp(type):
+        if type.tz is None:
+            raise NaiveTimeError.because(
+                f"'{name}' is {type}: a time without a zone names no instant", "use timestamp[us, UTC]"
+            )
+    else:
+        for i in range(type.num_fields):
+            child = type.field(i)
+            refuse_naive_times(f"{name}.{child.name}", child.type)
+
+
+def _as_type(type: str | pa.DataType) -> pa.DataType:  # noqa: A002
+    return parse_type(type) if isinstance(type, str) else type

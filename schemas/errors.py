@@ -1,0 +1,145 @@
+"""Every error this project raises on purpose, in one tree.
+
+```
+DeloreanError
+├── SetupError                 the machine: Java, Python, a port, disk
+├── ConfigError                a file or an argument that a person wrote
+├── DataKeyError               an unknown data key, or data that does not fit its key's type
+│   └── NaiveTimeError         a time without a zone
+├── SelectionError             a context selection that cannot be done
+├── ServiceError               an online service or the proxy before it
+│   └── ProxyUnavailableError  no proxy answers
+├── StorageError               object storage
+│   ├── CorruptFileError       a file whose content is not what was published
+│   └── MissingFileError       a published file that is gone
+├── SnapshotIndexError         the index of snapshots
+│   └── NotInIndexError        nothing of that name, or nothing as of that time
+├── LabelError                 label data that cannot be used
+│   └── ParadoxError           a feature would know its label's future
+├── EncoderError               a feature encoder that is wrong, or failed
+│   ├── UndeclaredKeyError     it reads what it did not declare
+│   ├── EncoderOutputError     it wrote or returned what it must not
+│   └── FingerprintError       it is not the encoder that the model was trained with
+├── TrainingError              features from which no model can be trained
+└── PackageError               a model package that cannot be trusted
+    └── GoldenRowsError        it does not reproduce its golden rows
+```
+
+Drivers' errors are translated into these where they cross into our code. A message names the thing, says what was
+expected and, after an arrow, what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Self
+
+
+class DeloreanError(Exception):
+    """Root of the tree: catch this to catch all that this project raises on purpose."""
+
+    @classmethod
+    def because(cls, problem: str, hint: str | None = None) -> Self:
+        """Build an error from what is wrong and what to do about it.
+
+        >>> print(ConfigError.because("services.toml: timeout is -1, expected seconds > 0", "write timeout = 1.0"))
+        services.toml: timeout is -1, expected seconds > 0 → write timeout = 1.0
+        """
+        return cls(problem if hint is None else f"{problem} → {hint}")
+
+    @classmethod
+    def unknown(cls, what: str, name: str, known: Iterable[str]) -> Self:
+        """Build an error for a name that does not exist, with the nearest that does.
+
+        >>> print(DataKeyError.unknown("data key", "viewing_histroy", ["viewing_history", "my_list"]))
+        unknown data key 'viewing_histroy' → did you mean 'viewing_history'? known: my_list, viewing_history
+        """
+        names = sorted(set(known))
+        near = difflib.get_close_matches(name, names, n=1)
+        guess = f"did you mean '{near[0]}'? " if near else ""
+        return cls(f"unknown {what} '{name}' → {guess}known: {', '.join(names) or 'none'}")
+
+
+class SetupError(DeloreanError):
+    """The machine lacks something: Java, a free port, disk."""
+
+
+class ConfigError(DeloreanError):
+    """A file or an argument that a person wrote is wrong."""
+
+
+class DataKeyError(DeloreanError):
+    """A data key is unknown, or data does not fit its key's type."""
+
+
+class NaiveTimeError(DataKeyError):
+    """A time has no zone, so it names no instant."""
+
+
+class SelectionError(DeloreanError):
+    """A context selection cannot be done."""
+
+
+class ServiceError(DeloreanError):
+    """An online service, or the proxy before it, did not do its part."""
+
+
+class ProxyUnavailableError(ServiceError):
+    """No proxy answers at the address given."""
+
+
+class StorageError(DeloreanError):
+    """Object storage refused or failed."""
+
+
+class CorruptFileError(StorageError):
+    """A file's content is not what was published."""
+
+
+class MissingFileError(StorageError):
+    """A published file is gone."""
+
+
+class SnapshotIndexError(DeloreanError):
+    """The index of snapshots refused or failed."""
+
+
+class NotInIndexError(SnapshotIndexError):
+    """The index holds nothing of that name, or nothing as of that time."""
+
+
+class LabelError(DeloreanError):
+    """Label data cannot be used as it is."""
+
+
+class ParadoxError(LabelError):
+    """A feature would know its label's future."""
+
+
+class EncoderError(DeloreanError):
+    """A feature encoder is wrong, or failed on its data."""
+
+
+class UndeclaredKeyError(EncoderError):
+    """An encoder reads a data key that it did not declare."""
+
+
+class EncoderOutputError(EncoderError):
+    """An encoder wrote or returned what it must not."""
+
+
+class FingerprintError(EncoderError):
+    """An encoder is not the one that the model was trained with."""
+
+
+class TrainingError(DeloreanError):
+    """No model can be trained from these features."""
+
+
+class PackageError(DeloreanError):
+    """A model package cannot be trusted."""
+
+
+class GoldenRowsError(PackageError):
+    """A model package does not reproduce its golden rows."""

@@ -1,0 +1,53 @@
+/**
+ * The Prana proxy: asks online services for the state of many contexts at once.
+ *
+ * Contexts and answers travel as Arrow IPC streams, each in one binary field: decoding nested Python objects
+ * by Thrift is tens of times slower. `schemas/tables.py` has the Arrow schemas.
+ */
+namespace py schemas.generated
+
+/** A typed name; `type` is an Arrow type's text, see schemas/arrow_types.py. */
+struct DataKeyInfo {
+  1: required string name
+  2: required string kind
+  3: required string type
+}
+
+/** An online service: the element it answers with, and the context variables its answer depends on. */
+struct ServiceInfo {
+  1: required string name
+  2: required DataKeyInfo element
+  3: required list<DataKeyInfo> key
+}
+
+struct FetchRequest {
+  1: required string service_name
+  /** Arrow IPC stream with one row for each context and one column for each variable of the service's key. */
+  2: required binary contexts
+  /** Time left for the whole call. Relative, since clocks differ; an answer that comes later is a timeout. */
+  3: required i32 budget_ms
+}
+
+struct FetchResponse {
+  /** Arrow IPC stream with one row for each context asked, in their order: status, captured_at, reason, value. */
+  1: required binary answers
+}
+
+/** The call itself is wrong: an unknown service, contexts that lack its key. Asking again does not help. */
+exception BadRequest {
+  1: required string message
+}
+
+/** The proxy has no room now: ask again after this time. */
+exception Overloaded {
+  1: required string message
+  2: required i32 retry_after_ms
+}
+
+service Prana {
+  /** The services behind this proxy. */
+  list<ServiceInfo> services()
+
+  /** One service's answers for many contexts. A context that fails says so in its own status. */
+  FetchResponse fetch(1: FetchRequest request) throws (1: BadRequest bad_request, 2: Overloaded overloaded)
+}

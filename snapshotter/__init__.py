@@ -1,0 +1,1 @@
+"""Selects contexts and captures what online services answer for them."""

@@ -1,0 +1,66 @@
+"""Object storage: where Parquet lies."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from schemas.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as listed. path: relative to the storage's root."""
+
+    path: str
+    bytes: int
+    modified_at: datetime
+
+
+class Storage(ABC):
+    """Files under one root, named by relative paths with forward slashes.
+
+    Drivers' errors come out as StorageError, a file that is not there as MissingFileError. Workers open a storage of
+    their own from its `uri`.
+    """
+
+    uri: str
+
+    @abstractmethod
+    def open_input(self, path: str) -> pa.NativeFile:
+        """Open a file for random reads. Raises MissingFileError."""
+
+    @abstractmethod
+    def open_output(self, path: str) -> AbstractContextManager[pa.NativeFile]:
+        """Open a new file for writing; it is durable when the context ends, and removed when it ends with an error."""
+
+    @abstractmethod
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a small file if none is there, atomically; False, changing nothing, if there is one."""
+
+    @abstractmethod
+    def list(self, prefix: str) -> Iterator[StoredFile]:
+        """List the files below a folder, sorted by path; none if it does not exist."""
+
+    @abstractmethod
+    def delete(self, paths: Iterable[str]) -> None:
+        """Delete files; those that are gone already are no error."""
+
+
+def open_storage(uri: str) -> Storage:
+    """Open the storage at a URI: `file:///path/to/folder`.
+
+    Raises ConfigError for a scheme that no implementation has.
+    """
+    scheme = urlsplit(uri).scheme
+    if scheme == "file":
+        from snapshotter.storage.local import LocalStorage
+
+        return LocalStorage(uri)
+    raise ConfigError.unknown("storage scheme", scheme, ["file"])
