@@ -1,0 +1,259 @@
+"""The embedded index: one SQLite file, shared by any number of processes and threads of one machine."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from schemas.errors import ConfigError, DeloreanError, NotInIndexError, SnapshotIndexError
+from snapshotter.index import SnapshotIndex
+from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, SnapshotRun, from_micros, to_micros
+
+_VERSION = 1
+_BUSY_SECONDS = 30.0
+# Records are JSON; columns beside them are what queries need. A run's services are rows of their own.
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS runs (
+    run_id TEXT PRIMARY KEY, published_at INTEGER NOT NULL UNIQUE, record TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS snapshots (
+    run_id TEXT NOT NULL REFERENCES runs, position INTEGER NOT NULL, service TEXT NOT NULL,
+    captured_from INTEGER, captured_to INTEGER, published_at INTEGER NOT NULL, record TEXT NOT NULL,
+    PRIMARY KEY (run_id, position)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS snapshots_by_time ON snapshots (service, captured_to, captured_from);
+CREATE TABLE IF NOT EXISTS context_sets (date TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS global_versions (
+    element TEXT NOT NULL, version_id TEXT NOT NULL, valid_from INTEGER NOT NULL,
+    published_at INTEGER NOT NULL UNIQUE, record TEXT NOT NULL, PRIMARY KEY (element, version_id)
+) WITHOUT ROWID;
+"""
+# Strictly later than all that is published, whatever the machine's clock does meanwhile.
+_NEXT_MOMENT = """
+SELECT max(?, 1 + coalesce((SELECT max(published_at) FROM runs), 0),
+    1 + coalesce((SELECT max(published_at) FROM global_versions), 0))
+"""
+_Record = TypeVar("_Record")
+
+
+class SqliteIndex(SnapshotIndex):
+    """The index in one file.
+
+    uri: `sqlite:///path/to/index.db`; the file is made if it is not there
+    Raises SnapshotIndexError when the file is no index, or one of another version.
+    """
+
+    def __init__(self, uri: str) -> None:
+        parts = urlsplit(uri)
+        if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
+            raise ConfigError.because(f"index URI '{uri}' is not sqlite:///path/to/index.db", "write an absolute path")
+        self.uri = uri
+        self._lock = threading.RLock()  # one connection; its statements take turns
+        with self._translated():
+            path = Path(unquote(parts.path))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with self._translated():
+                self._set_up()
+        except SnapshotIndexError:
+            self._connection.close()
+            raise
+
+    def publish_run(self, run: SnapshotRun) -> bool:
+        """Insert the run unless its id is there, and with it, in one transaction, its services."""
+        header = json.dumps(replace(run, services=()).to_json())
+        with self._transaction() as connection:
+            moment = self._next_moment()
+            inserted = connection.execute(
+                "INSERT INTO runs VALUES (?, ?, ?) ON CONFLICT (run_id) DO NOTHING", (run.run_id, moment, header)
+            )
+            if inserted.rowcount == 0:
+                return False
+            connection.executemany(
+                "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [_snapshot_row(run.run_id, i, snapshot, moment) for i, snapshot in enumerate(run.services)],
+            )
+            return True
+
+    def run(self, run_id: str) -> SnapshotRun:
+        """Give a published run."""
+        found = self._runs("WHERE run_id = ?", (run_id,))
+        if not found:
+            raise NotInIndexError.because(f"no run '{run_id}' is published in {self.uri}")
+        return found[0]
+
+    def runs(self) -> Sequence[SnapshotRun]:
+        """Give all published runs, the latest published first."""
+        return self._runs("", ())
+
+    def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
+        """Give a service's snapshots whose captures overlap [earliest, latest], the latest published first."""
+        rows = self._query(
+            "SELECT record FROM snapshots WHERE service = ? AND captured_to >= ? AND captured_from <= ?"
+            " ORDER BY published_at DESC, position DESC",
+            (service, to_micros(earliest), to_micros(latest)),
+        )
+        return [self._read(ServiceSnapshot.from_json, record) for (record,) in rows]
+
+    def publish_context_set(self, context_set: ContextSet) -> bool:
+        """Insert the context set unless its date has one."""
+        values = (context_set.date.isoformat(), json.dumps(context_set.to_json()))
+        with self._transaction() as connection:
+            inserted = connection.execute(
+                "INSERT INTO context_sets VALUES (?, ?) ON CONFLICT (date) DO NOTHING", values
+            )
+            return inserted.rowcount == 1
+
+    def context_set(self, date: date) -> ContextSet:
+        """Give the context set of a date."""
+        rows = self._query("SELECT record FROM context_sets WHERE date = ?", (date.isoformat(),))
+        if not rows:
+            raise NotInIndexError.because(
+                f"no context set of {date} is published in {self.uri}", "select contexts first"
+            )
+        return self._read(ContextSet.from_json, rows[0][0])
+
+    def context_sets(self, latest: date, experiment: str | None = None) -> Sequence[ContextSet]:
+        """Give context sets up to a date, newest first; only those an experiment chose from, if one is named."""
+        rows = self._query(
+            "SELECT record FROM context_sets WHERE date <= ?1 AND (?2 IS NULL OR EXISTS"
+            " (SELECT 1 FROM json_each(record, '$.experiments') WHERE value = ?2)) ORDER BY date DESC",
+            (latest.isoformat(), experiment),
+        )
+        return [self._read(ContextSet.from_json, record) for (record,) in rows]
+
+    def publish_global(self, version: GlobalVersion) -> bool:
+        """Insert the version unless the element has one of its id."""
+        record = json.dumps(version.to_json())
+        with self._transaction() as connection:
+            inserted = connection.execute(
+                "INSERT INTO global_versions VALUES (?, ?, ?, ?, ?) ON CONFLICT (element, version_id) DO NOTHING",
+                (version.element.name, version.version_id, to_micros(version.valid_from), self._next_moment(), record),
+            )
+            return inserted.rowcount == 1
+
+    def global_versions(self, element: str, latest: datetime) -> Sequence[GlobalVersion]:
+        """Give an element's versions with valid_from up to a time, newest first (of equal ones the later published)."""
+        rows = self._query(
+            "SELECT record, published_at FROM global_versions WHERE element = ? AND valid_from <= ?"
+            " ORDER BY valid_from DESC, published_at DESC",
+            (element, to_micros(latest)),
+        )
+        return [
+            replace(self._read(GlobalVersion.from_json, record), published_at=from_micros(published))
+            for record, published in rows
+        ]
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._connection.close()
+
+    def _runs(self, where: str, values: Sequence[Any]) -> list[SnapshotRun]:
+        rows = self._query(  # one statement, so that a run is never seen without its services
+            f"SELECT run_id, r.published_at, r.record, s.record FROM (SELECT * FROM runs {where}) r"  # noqa: S608  # our text
+            " LEFT JOIN snapshots s USING (run_id) ORDER BY r.published_at DESC, position",
+            values,
+        )
+        found: dict[str, SnapshotRun] = {}
+        services: dict[str, list[ServiceSnapshot]] = {}
+        for run_id, published, record, snapshot in rows:
+            if run_id not in found:
+                run = self._read(SnapshotRun.from_json, record)
+                found[run_id] = replace(run, published_at=from_micros(published))
+            if snapshot is not None:
+                services.setdefault(run_id, []).append(self._read(ServiceSnapshot.from_json, snapshot))
+        return [replace(run, services=tuple(services.get(run_id, ()))) for run_id, run in found.items()]
+
+    def _read(self, read: Callable[[Any], _Record], record: str) -> _Record:
+        try:
+            return read(json.loads(record))
+        except (DeloreanError, KeyError, TypeError, ValueError) as error:
+            raise SnapshotIndexError.because(
+                f"{self.uri} holds a record that cannot be read: {error!r} in {record[:80]}…",
+                "restore the file from a copy",
+            ) from error
+
+    def _next_moment(self) -> int:
+        (moment,) = self._connection.execute(_NEXT_MOMENT, (to_micros(datetime.now(UTC)),)).fetchone()
+        return int(moment)
+
+    def _query(self, text: str, values: Sequence[Any]) -> list[Any]:
+        with self._lock, self._translated():
+            return self._connection.execute(text, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write alone, durably, all or nothing."""
+        with self._lock, self._translated():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            finally:  # an interrupt or a full disk must not leave the transaction open
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    def _set_up(self) -> None:
+        execute = self._connection.execute
+        self._use_wal()
+        execute("PRAGMA synchronous = FULL")
+        execute("PRAGMA foreign_keys = ON")
+        with self._transaction() as connection:
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute(
+                "INSERT INTO schema_version SELECT ? WHERE NOT EXISTS (SELECT * FROM schema_version)", (_VERSION,)
+            )
+            (found,) = connection.execute("SELECT max(version) FROM schema_version").fetchone()
+        if found != _VERSION:
+            raise SnapshotIndexError.because(
+                f"{self.uri} has schema version {found}, expected {_VERSION}",
+                "use the release that wrote it, or migrate",
+            )
+
+    def _use_wal(self) -> None:
+        """Switch to write-ahead logging. SQLite does not wait for other openers here, so we do."""
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise SnapshotIndexError.because(f"index {self.uri}: {error}") from error
+
+
+def _snapshot_row(run_id: str, position: int, snapshot: ServiceSnapshot, published_at: int) -> tuple[Any, ...]:
+    first, last = snapshot.captured_from, snapshot.captured_to
+    return (
+        run_id,
+        position,
+        snapshot.service.name,
+        None if first is None else to_micros(first),
+        None if last is None else to_micros(last),
+        published_at,
+        json.dumps(snapshot.to_json()),
+    )

@@ -1,0 +1,148 @@
+"""Storage in a folder of this machine, or of a file system that all machines mount."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+
+from schemas.errors import ConfigError, MissingFileError, StorageError
+from snapshotter.storage import Storage, StoredFile
+
+_HINTS = {
+    errno.ENOSPC: "free some disk space",
+    errno.EDQUOT: "free some disk space or raise the quota",
+    errno.EFBIG: "raise the limit on the size of files",
+    errno.EACCES: "give this user access to the folder",
+    errno.EROFS: "choose a folder that can be written",
+}
+
+
+class LocalStorage(Storage):
+    """A folder. Files appear under their names only when they are whole and on disk.
+
+    uri: `file:///path/to/folder`; the folder is made by the first write
+    """
+
+    def __init__(self, uri: str) -> None:
+        parts = urlsplit(uri)
+        if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            raise ConfigError.because(f"storage URI '{uri}' is not file:///path/to/folder", "write an absolute path")
+        self.uri = uri
+        self.root = Path(os.path.realpath(unquote(parts.path)))
+
+    def open_input(self, path: str) -> pa.NativeFile:
+        """Map the file into memory: column chunks that nobody reads are never loaded."""
+        where = self._resolve(path)
+        with _translated(path, "read"):
+            if where.stat().st_size == 0:
+                return pa.BufferReader(b"")  # an empty file cannot be mapped
+            return pa.memory_map(str(where))
+
+    @contextmanager
+    def open_output(self, path: str) -> Iterator[pa.NativeFile]:
+        """Write under another name, sync, then give the file its name if no other has it."""
+        where = self._resolve(path)
+        with _translated(path, "write"), self._temporary(where) as temporary:
+            # An Arrow stream of its own: Python is not in the way of the bytes.
+            with pa.OSFile(str(temporary), "wb") as sink:
+                yield sink
+            _sync(temporary)
+            os.link(temporary, where)
+            _sync(where.parent)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Link a file that is written and synced: linking is atomic, and fails if the name is taken."""
+        where = self._resolve(path)
+        with _translated(path, "write"), self._temporary(where) as temporary:
+            temporary.write_bytes(data)
+            _sync(temporary)
+            try:
+                os.link(temporary, where)
+            except FileExistsError:
+                return False
+            _sync(where.parent)
+            return True
+
+    def list(self, prefix: str) -> Iterator[StoredFile]:
+        """List the files below a folder, those that a killed writer left behind too (their names end in .tmp)."""
+        folder = self._resolve(prefix) if prefix.strip("/") else self.root
+        with _translated(prefix, "list"):
+            found = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
+        for where, path in sorted((file, file.relative_to(self.root).as_posix()) for file in found):
+            try:
+                status = where.stat()
+            except FileNotFoundError:
+                continue  # deleted, or renamed by its writer, since we listed it
+            yield StoredFile(path, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Delete files; folders stay."""
+        for path in paths:
+            with _translated(path, "delete"):
+                self._resolve(path).unlink(missing_ok=True)
+
+    def _resolve(self, path: str) -> Path:
+        """Refuse every path that could lead out of the root, by `..`, by being absolute or through a symbolic link."""
+        parts = path.rstrip("/").split("/")
+        where = self.root.joinpath(*parts)
+        if any(part in ("", ".", "..") or "\0" in part for part in parts) or not _inside(where, self.root):
+            raise StorageError.because(f"path '{path}' is not one inside {self.uri}", "use a relative path without ..")
+        return where
+
+    @contextmanager
+    def _temporary(self, where: Path) -> Iterator[Path]:
+        """Give the name of a file beside the one to be made, and remove it in the end."""
+        self._make_folder(where.parent)
+        handle, name = tempfile.mkstemp(".tmp", f".{where.name[:100]}.", where.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            temporary.chmod(0o644)  # mkstemp's 0600 would hide the data from other users
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder and sync those above it, so that a power cut does not lose the way to the file."""
+        missing = []
+        while not folder.exists():
+            missing.append(folder)
+            folder = folder.parent
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            _sync(folder.parent)
+
+
+def _inside(where: Path, root: Path) -> bool:
+    real = os.path.realpath(where)
+    return real == str(root) or real.startswith(str(root).rstrip("/") + "/")
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _translated(path: str, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MissingFileError.because(f"'{path}' is not there") from error
+    except FileExistsError as error:
+        raise StorageError.because(f"'{path}' is there already: files are never written twice") from error
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0)
+        raise StorageError.because(f"could not {doing} '{path}': {error.strerror or error}", hint) from error

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from schemas.tables import TIME
+from snapshotter.spark_session import spark_session
+
+SHOW = """
+from schemas.errors import DeloreanError
+from snapshotter.spark_session import require_java
+try:
+    require_java()
+except DeloreanError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def require_java_where(java: str | None, folder: Path) -> str:
+    """Run the check in a process whose only Java is a script that prints this version."""
+    if java is not None:
+        script = folder / "java"
+        script.write_text(f"#!/bin/sh\necho 'openjdk version \"{java}\"' >&2\n")
+        script.chmod(script.stat().st_mode | stat.S_IEXEC)
+    environment = {name: value for name, value in os.environ.items() if name != "JAVA_HOME"}
+    ran = subprocess.run(
+        [sys.executable, "-c", SHOW], env={**environment, "PATH": f"{folder}:/nowhere"}, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_a_missing_java_is_one_clear_line(tmp_path: Path) -> None:
+    shown = require_java_where(None, tmp_path)
+    assert shown.startswith("SetupError Java is missing")
+    assert "install Java 17" in shown
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("version", ["1.8.0_392", "11.0.2"])
+def test_an_old_java_is_one_clear_line(tmp_path: Path, version: str) -> None:
+    shown = require_java_where(version, tmp_path)
+    assert "Spark needs 17 or newer" in shown
+    assert f"is {8 if version[0] == '1' and version[1] == '.' else 11}," in shown
+
+
+@pytest.mark.parametrize("version", ["17.0.15", "21", "25.0.1"])
+def test_a_new_java_is_accepted(tmp_path: Path, version: str) -> None:
+    assert require_java_where(version, tmp_path) == ""
+
+
+def test_a_session_that_is_there_is_used_as_it_is(spark: SparkSession) -> None:
+    assert spark_session("another", "local[1]", spark__sql__session__timeZone="Asia/Tokyo") is spark
+    assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
+
+
+def test_times_cross_spark_and_its_workers_unchanged(spark: SparkSession, tmp_path: Path) -> None:
+    moments = [
+        datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC),
+        datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+    ]
+    table = pa.table({"at": pa.array(moments, TIME)})
+
+    def same(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from batches
+
+    frame = spark.createDataFrame(table)
+    assert frame.mapInArrow(same, frame.schema).toArrow().column("at").to_pylist() == moments
+    frame.write.parquet(str(tmp_path / "times"))
+    at = pq.read_table(tmp_path / "times").column("at")
+    assert (at.type, sorted(at.to_pylist())) == (TIME, sorted(moments))
+
+
+def test_what_the_caller_or_spark_submit_chose_wins(tmp_path: Path) -> None:
+    show = (
+        "from snapshotter.spark_session import spark_session\n"
+        "s = spark_session('t', 'local[1]', spark__ui__enabled='false')\n"
+        "print(*[s.conf.get(n) for n in ('spark.sql.session.timeZone', 'spark.sql.shuffle.partitions',"
+        " 'spark.ui.enabled', 'spark.sql.parquet.outputTimestampType')])"
+    )
+    environment = {
+        **os.environ,
+        "PYSPARK_SUBMIT_ARGS": "--conf spark.sql.session.timeZone=Asia/Tokyo"
+        " --conf spark.sql.shuffle.partitions=5 pyspark-shell",
+    }
+    ran = subprocess.run([sys.executable, "-c", show], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stdout.split() == ["Asia/Tokyo", "5", "false", "TIMESTAMP_MICROS"], ran.stderr
