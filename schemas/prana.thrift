@@ -29,7 +29,10 @@ struct FetchRequest {
 }
 
 struct FetchResponse {
-  /** Arrow IPC stream with one row for each context asked, in their order: status, captured_at, reason, value. */
+  /**
+   * Arrow IPC stream with one row for each context asked, in their order: status, captured_at, reason, value.
+   * Where all would not fit into a frame it has the first ones, at least one: ask for the rest in another call.
+   */
   1: required binary answers
 }
 

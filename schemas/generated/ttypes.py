@@ -289,6 +289,7 @@ class FetchResponse(object):
     """
     Attributes:
      - answers: Arrow IPC stream with one row for each context asked, in their order: status, captured_at, reason, value.
+    Where all would not fit into a frame it has the first ones, at least one: ask for the rest in another call.
 
     """
 
