@@ -1,0 +1,183 @@
+"""Strict answers: what a service said becomes Arrow of exactly its data key's type, or a reason why not.
+
+The rule for nulls is that of `schemas.tables.refuse_hidden_nulls`: inside a value, floats and strings may be null and
+nothing else may; a field may never be missing. A value that is null as a whole is no answer, hence invalid: a service
+that knows nothing of a context answers with an empty list, or with an error.
+
+Integers must be written as integers and fit the type's width, floats fit its range. Times are RFC 3339 texts with a
+zone or integer microseconds since the epoch, dates `2026-01-31`, binary base64. Fields that the type does not name are
+ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from itertools import accumulate, chain
+from operator import attrgetter
+from typing import Annotated, Any
+
+import msgspec
+import pyarrow as pa
+
+from schemas.errors import DataKeyError
+from schemas.services import Service, Status
+from schemas.tables import answers_schema
+
+LONGEST_REASON = 300
+_FLUSH_AT = 256  # decoded values waiting to become Arrow: bounds memory and how long the event loop is held
+_YEAR_1, _YEAR_9999 = -62_135_596_800_000_000, 253_402_300_799_999_999
+_FLOAT32_MAX = 3.4028234663852886e38
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came of asking for one context.
+
+    value: as `python_type` decodes it, None unless the status is ok or fallback
+    captured_at: when the answer was received, microseconds since the epoch, UTC; None without a value
+    reason: why there is no value: short, for people, without what the service's state is
+    """
+
+    status: Status
+    value: Any = None
+    captured_at: int | None = None
+    reason: str | None = None
+
+    @classmethod
+    def failed(cls, status: Status, reason: str) -> Reply:
+        """Build a reply without a value."""
+        text = "".join(letter if letter.isprintable() else " " for letter in reason)
+        return cls(status, reason=text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…")
+
+
+def python_type(type: pa.DataType) -> Any:  # noqa: A002  # the field's own name
+    """Build the type that msgspec decodes strictly, into values that `to_arrow` turns into Arrow.
+
+    Raises DataKeyError for an Arrow type that JSON cannot carry.
+    """
+    if pa.types.is_list(type):
+        return list[_element_type(type.value_type)]  # type: ignore[misc]  # a type built at run time
+    if pa.types.is_struct(type):
+        fields = [(f"f{i}", _element_type(type.field(i).type)) for i in range(type.num_fields)]
+        names = {f"f{i}": type.field(i).name for i in range(type.num_fields)}
+        return msgspec.defstruct("Row", fields, rename=names, gc=False)
+    if pa.types.is_integer(type):
+        return _integer_type(type)
+    if pa.types.is_timestamp(type):
+        return Annotated[int, msgspec.Meta(ge=_YEAR_1, le=_YEAR_9999)] | Annotated[datetime, msgspec.Meta(tz=True)]
+    if pa.types.is_float32(type):
+        return Annotated[float, msgspec.Meta(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX)]
+    plain = {"double": float, "bool": bool, "string": str, "large_string": str, "binary": bytes, "date32[day]": date}
+    if str(type) not in plain:
+        raise DataKeyError.because(f"no service can answer with {type}", "use a type that schemas/arrow_types.py reads")
+    return plain[str(type)]
+
+
+def _element_type(type: pa.DataType) -> Any:  # noqa: A002
+    inner = python_type(type)
+    return inner | None if pa.types.is_floating(type) or pa.types.is_string(type) else inner
+
+
+def _integer_type(type: pa.DataType) -> Any:  # noqa: A002
+    bits = type.bit_width
+    if pa.types.is_signed_integer(type):
+        return Annotated[int, msgspec.Meta(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
+    if bits == 64:  # msgspec has no bound so high; Arrow refuses what is above it
+        return Annotated[int, msgspec.Meta(ge=0)]
+    return Annotated[int, msgspec.Meta(ge=0, le=2**bits - 1)]
+
+
+def to_arrow(values: Sequence[Any], type: pa.DataType) -> pa.Array:  # noqa: A002
+    """Turn decoded values into Arrow, column by column: no Python object is made for a field.
+
+    >>> import msgspec
+    >>> rows = msgspec.json.decode('[[1, 2], []]', type=list[python_type(pa.list_(pa.int8()))])
+    >>> to_arrow(rows, pa.list_(pa.int8())).to_pylist()
+    [[1, 2], []]
+    """
+    if pa.types.is_list(type):
+        offsets = pa.array([0, *accumulate(map(len, values))], pa.int32())
+        flat = to_arrow(list(chain.from_iterable(values)), type.value_type)
+        return pa.ListArray.from_arrays(offsets, flat, type=type)
+    if pa.types.is_struct(type) and type.num_fields:
+        columns = [to_arrow(list(map(attrgetter(f"f{i}"), values)), type.field(i).type) for i in range(type.num_fields)]
+        return pa.StructArray.from_arrays(columns, fields=list(type))
+    if pa.types.is_struct(type):
+        return pa.array([{}] * len(values), type)
+    return pa.array(values, type)
+
+
+class Answers:
+    """The replies for a number of keys, gathered in any order, turned into Arrow as they come."""
+
+    def __init__(self, service: Service, count: int) -> None:
+        self.service = service
+        self._status = [Status.TIMEOUT.value] * count
+        self._captured_at: list[int | None] = [None] * count
+        self._reason: list[str | None] = [None] * count
+        self._place: list[int | None] = [None] * count  # where in the values each key's value stands
+        self._arrays: list[pa.Array] = []
+        self._built = 0
+        self._waiting: list[tuple[int, Any]] = []
+
+    def add(self, keys: Sequence[int], replies: Sequence[Reply]) -> None:
+        """Take the replies for some keys, named by number."""
+        for key, reply in zip(keys, replies, strict=True):
+            self._status[key] = reply.status.value
+            self._captured_at[key] = reply.captured_at
+            self._reason[key] = reply.reason
+            if reply.status in (Status.OK, Status.FALLBACK):
+                self._waiting.append((key, reply.value))
+        if len(self._waiting) >= _FLUSH_AT:
+            self._flush()
+
+    def batch(self, rows: Sequence[int]) -> pa.RecordBatch:
+        """Give the answers as `schemas.tables.answers_schema` has them: row i is the reply for key rows[i]."""
+        self._flush()
+        type = self.service.element.type  # noqa: A001
+        values = pa.concat_arrays(self._arrays) if self._arrays else pa.nulls(0, type)
+        places = [self._place[key] for key in rows]
+        if places != list(range(len(values))):
+            values = values.take(pa.array(places, pa.int64()))
+        columns = [
+            pa.array([column[key] for key in rows], field.type)  # type: ignore[index]  # lists of different items
+            for column, field in zip(
+                (self._status, self._captured_at, self._reason), answers_schema(self.service), strict=False
+            )
+        ]
+        return pa.RecordBatch.from_arrays([*columns, values], schema=answers_schema(self.service))
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        array = _try_arrow([value for _, value in waiting], self.service.element.type)
+        if isinstance(array, str):  # one that msgspec cannot judge, such as a uint64 above its range
+            waiting, array = self._without_unfit(waiting)
+        for key, _ in waiting:
+            self._place[key] = self._built
+            self._built += 1
+        self._arrays.append(array)
+
+    def _without_unfit(self, waiting: list[tuple[int, Any]]) -> tuple[list[tuple[int, Any]], pa.Array]:
+        type = self.service.element.type  # noqa: A001
+        kept, arrays = [], [pa.nulls(0, type)]
+        for key, value in waiting:
+            array = _try_arrow([value], type)
+            if isinstance(array, str):
+                self._captured_at[key] = None
+                self.add([key], [Reply.failed(Status.INVALID, array)])
+            else:
+                kept.append((key, value))
+                arrays.append(array)
+        return kept, pa.concat_arrays(arrays)
+
+
+def _try_arrow(values: list[Any], type: pa.DataType) -> pa.Array | str:  # noqa: A002
+    """Give the array, or why there is none."""
+    try:
+        return to_arrow(values, type)
+    except (pa.ArrowInvalid, OverflowError, UnicodeEncodeError) as error:
+        return f"the answer does not fit {type}: {error.__class__.__name__}"

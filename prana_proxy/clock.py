@@ -1,0 +1,74 @@
+"""The clock that stamps answers: the system's, or the company's own from a file, for replays and demos."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from schemas.errors import ConfigError
+
+Clock = Callable[[], int]
+"""Gives the instant it is called at, in microseconds since the epoch, UTC."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def open_clock(uri: str | None) -> Clock:
+    """Open the clock at a URI: `file:///path/to/clock`; the system's for None.
+
+    Raises ConfigError unless the URI names a file that holds an instant.
+    """
+    if uri is None:
+        return system_clock
+    parts = urlsplit(uri)
+    if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
+        raise ConfigError.because(f"clock is '{uri}', expected file:///path of a file that holds an RFC 3339 instant")
+    clock = FileClock(Path(unquote(parts.path)))
+    clock()
+    return clock
+
+
+def system_clock() -> int:
+    """Read the system's clock."""
+    return time.time_ns() // 1000
+
+
+class FileClock:
+    """A clock that stands still until somebody writes another instant into its file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self) -> int:
+        """Read the instant. Raises ConfigError when the file is gone or holds none."""
+        try:
+            text = self.path.read_text(encoding="utf-8").strip()
+            moment = datetime.fromisoformat(text)
+        except OSError as error:
+            raise ConfigError.because(f"clock {self.path} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise self._no_instant() from error
+        if moment.tzinfo is None:
+            raise self._no_instant()
+        return (moment - _EPOCH) // timedelta(microseconds=1)
+
+    def set(self, moment: datetime) -> None:
+        """Set the clock; readers see the old instant or the new one, never half a text."""
+        if moment.tzinfo is None:
+            raise ConfigError.because(
+                f"clock {self.path}: {moment.isoformat()} has no zone", "use datetime(…, tzinfo=UTC)"
+            )
+        handle, written = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(moment.isoformat())
+        os.replace(written, self.path)
+
+    def _no_instant(self) -> ConfigError:
+        return ConfigError.because(
+            f"clock {self.path} holds no instant", "write an RFC 3339 time with a zone: 2026-01-01T00:00:00Z"
+        )

@@ -1,0 +1,70 @@
+"""What the Thrift server and its client share: limits, the protocol, and our words as Thrift's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from thrift.protocol.TBinaryProtocol import TBinaryProtocolAcceleratedFactory
+
+from schemas.data_keys import DataKey
+from schemas.errors import SetupError
+from schemas.generated.ttypes import DataKeyInfo, ServiceInfo
+from schemas.services import Service
+
+LARGEST_FRAME = 16_384_000  # of Thrift
+LARGEST_PAYLOAD = LARGEST_FRAME - 65_536  # of Arrow within a frame
+LARGEST_CONTAINER = 10_000
+
+
+def protocol_factory() -> Any:
+    """Give the accelerated binary protocol, with limits.
+
+    Raises SetupError when Thrift was installed without its C extension: it would be tens of times slower.
+    """
+    try:
+        from thrift.protocol import fastbinary  # noqa: F401
+    except ImportError as error:
+        raise SetupError.because(
+            "thrift has no C extension here", "install the wheel of thrift==0.25.0 instead of building it"
+        ) from error
+    return TBinaryProtocolAcceleratedFactory(
+        string_length_limit=LARGEST_FRAME, container_length_limit=LARGEST_CONTAINER, fallback=False
+    )
+
+
+def to_ipc(batch: pa.RecordBatch) -> bytes:
+    """Write a batch as an Arrow IPC stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def from_ipc(data: bytes) -> pa.Table:
+    """Read an Arrow IPC stream and check every buffer of it. Raises pyarrow.ArrowInvalid or OSError."""
+    with pa.ipc.open_stream(data) as reader:
+        table = reader.read_all()
+    table.validate(full=True)
+    return table
+
+
+def service_info(service: Service) -> ServiceInfo:
+    """Describe a service to Thrift."""
+    return ServiceInfo(  # type: ignore[no-untyped-call]  # generated
+        service.name, _key_info(service.element), [_key_info(variable) for variable in service.key]
+    )
+
+
+def service_from(info: ServiceInfo) -> Service:
+    """Read what `service_info` described."""
+    return Service(info.name, _key_from(info.element), tuple(_key_from(variable) for variable in info.key))
+
+
+def _key_info(key: DataKey) -> DataKeyInfo:
+    return DataKeyInfo(**key.to_json())  # type: ignore[no-untyped-call]  # generated
+
+
+def _key_from(info: DataKeyInfo) -> DataKey:
+    return DataKey.from_json(vars(info))
