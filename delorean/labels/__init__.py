@@ -1,0 +1,144 @@
+"""Label data: contexts, a time for each, their items, a label for each item and when its outcome was observed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+import pyarrow as pa
+
+from schemas.data_keys import DataKey
+from schemas.errors import ConfigError, LabelError, MissingFileError
+from schemas.tables import TIME
+from snapshotter.records import DataFile, from_micros, to_micros
+from snapshotter.storage import Storage
+
+TIME_COLUMN = "time"
+LABEL_COLUMN = "label"
+OUTCOME_COLUMN = "outcome_at"
+
+
+@dataclass(frozen=True)
+class LabelColumns:
+    """Which columns of somebody's label data mean what.
+
+    items: the variables that make an item; in grouped data they and the label are lists
+    context: the variables that make a context; None: all columns not named otherwise
+    outcome_at: when the outcome was observed; it must be later than the time
+    """
+
+    items: tuple[str, ...]
+    context: tuple[str, ...] | None = None
+    time: str = TIME_COLUMN
+    label: str = LABEL_COLUMN
+    outcome_at: str = OUTCOME_COLUMN
+
+    def resolve(self, names: list[str]) -> LabelColumns:
+        """Name the context, checking that every column is there. Raises LabelError."""
+        if not self.items:
+            raise LabelError.because("label data names no items", 'say which columns make one: items=("video_id",)')
+        plain = (self.time, self.label, self.outcome_at)
+        context = self.context
+        if context is None:
+            context = tuple(name for name in names if name not in (*self.items, *plain))
+        if not context:
+            raise LabelError.because("label data has no context variables", "add at least one column beside the items")
+        wanted = [*context, *self.items, *plain]
+        for name in wanted:
+            if name not in names:
+                raise LabelError.unknown("column of the label data", name, names)
+        twice = sorted({name for name in wanted if wanted.count(name) > 1})
+        if twice:
+            raise LabelError.because(f"label data uses {', '.join(twice)} for two things", "give each a column")
+        return LabelColumns(self.items, context, *plain)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Label data at rest: grouped by context and time, in buckets, each sorted by context and time.
+
+    contexts: label rows, one for each (context, time)
+    item_count: items of all of them
+    earliest, latest: the first and last time coordinate
+    """
+
+    labels_id: str
+    context: tuple[DataKey, ...]
+    items: tuple[DataKey, ...]
+    bucket_variable: str
+    buckets: int
+    files: tuple[DataFile, ...]
+    item_count: int
+    earliest: datetime
+    latest: datetime
+
+    @property
+    def contexts(self) -> int:
+        """Number of label rows."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the files."""
+        return labels_schema(self.context, self.items)
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the record as plain fields."""
+        return {
+            **vars(self),
+            "context": [key.to_json() for key in self.context],
+            "items": [key.to_json() for key in self.items],
+            "files": [file.to_json() for file in self.files],
+            "earliest": to_micros(self.earliest),
+            "latest": to_micros(self.latest),
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(
+            **{
+                **fields,
+                "context": tuple(DataKey.from_json(key) for key in fields["context"]),
+                "items": tuple(DataKey.from_json(key) for key in fields["items"]),
+                "files": tuple(DataFile.from_json(file) for file in fields["files"]),
+                "earliest": from_micros(fields["earliest"]),
+                "latest": from_micros(fields["latest"]),
+            }
+        )
+
+
+def labels_schema(context: tuple[DataKey, ...], items: tuple[DataKey, ...]) -> pa.Schema:
+    """Label data at rest: one row for each context and time, items and labels as lists of one length."""
+    return pa.schema(
+        [
+            *((key.name, key.type) for key in context),
+            (TIME_COLUMN, TIME),
+            (OUTCOME_COLUMN, TIME),
+            *((key.name, pa.list_(key.type)) for key in items),
+            (LABEL_COLUMN, pa.list_(pa.float32())),
+        ]
+    )
+
+
+def save_labels(labels: Labels, storage: Storage) -> Labels:
+    """Publish label data under its id in one conditional write. Raises ConfigError if the id is taken."""
+    if not storage.create(_manifest(labels.labels_id), json.dumps(labels.to_json(), indent=1).encode()):
+        raise ConfigError.because(f"label data '{labels.labels_id}' exists already", "load it, or choose another id")
+    return labels
+
+
+def load_labels(labels_id: str, storage: Storage) -> Labels:
+    """Give label data that was materialised earlier. Raises LabelError for an id that is not there."""
+    try:
+        with storage.open_input(_manifest(labels_id)) as manifest:
+            return Labels.from_json(json.loads(manifest.read()))
+    except MissingFileError as error:
+        raise LabelError.because(f"there is no label data '{labels_id}' in {storage.uri}", "materialise it") from error
+
+
+def _manifest(labels_id: str) -> str:
+    return f"labels/{labels_id}/manifest.json"

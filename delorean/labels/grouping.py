@@ -1,0 +1,149 @@
+"""Long label rows, sorted by context and time, into one row for each: in Arrow, as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby, pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN, labels_schema
+from schemas.data_keys import DataKey
+from schemas.errors import LabelError, ParadoxError
+
+BUCKET_COLUMN = "__bucket"
+
+
+class LabelGrouper:
+    """Turns sorted label rows, long or grouped already, into label data at rest, and refuses what is wrong in them.
+
+    context, items: the keys of what comes out; the rows' columns have their names, and `time`, `outcome_at`, `label`
+    grouped: whether the rows hold lists of items already
+    """
+
+    def __init__(self, context: tuple[DataKey, ...], items: tuple[DataKey, ...], *, grouped: bool) -> None:
+        self.context = [key.name for key in context]
+        self.items = [key.name for key in items]
+        self.grouped = grouped
+        self.schema = labels_schema(context, items)
+        self.row_schema = self.schema if grouped else _long_schema(self.schema, [*self.items, LABEL_COLUMN])
+
+    def by_bucket(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Iterator[pa.RecordBatch]]]:
+        """Give for each bucket in a stream sorted by bucket, context and time its label rows at rest."""
+        for bucket, pieces in groupby(_pieces(batches), key=lambda piece: piece[0]):
+            yield bucket, self._label_rows(piece for _, piece in pieces)
+
+    def _label_rows(self, pieces: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
+        waiting: pa.Table | None = None
+        for piece in pieces:
+            rows = self._typed(piece)
+            if waiting is not None:
+                rows = pa.concat_tables([waiting, rows]).combine_chunks()
+            starts = self._group_starts(rows)
+            # The last group may go on in the next piece.
+            last = int(starts[-1])
+            if last:
+                yield from self._rest(rows.slice(0, last), starts[:-1])
+            waiting = rows.slice(last)
+        if waiting is not None:
+            yield from self._rest(waiting, np.zeros(1, dtype=np.int64))
+
+    def _typed(self, piece: pa.Table) -> pa.Table:
+        """Cast to the declared types and refuse nulls, so that nothing below meets one."""
+        try:
+            rows = piece.select(self.row_schema.names).cast(self.row_schema).combine_chunks()
+        except (pa.ArrowInvalid, ValueError) as error:
+            raise LabelError.because(f"label data does not fit its columns: {error}") from error
+        for name, column in zip(rows.column_names, rows.columns, strict=True):
+            values = [column, pc.list_flatten(column)] if pa.types.is_list(column.type) else [column]
+            nulls = sum(array.null_count for array in values)
+            if nulls:
+                raise LabelError.because(f"label data has {nulls} nulls in column '{name}'", "leave those rows out")
+        late = pc.less_equal(rows[OUTCOME_COLUMN], rows[TIME_COLUMN])
+        if pc.any(late).as_py():
+            raise self._paradox(rows.filter(late))
+        return rows
+
+    def _paradox(self, rows: pa.Table) -> ParadoxError:
+        shown = rows.select([*self.context, TIME_COLUMN, OUTCOME_COLUMN]).slice(0, 1).to_pylist()[0]
+        return ParadoxError.because(
+            f"{rows.num_rows} label rows have an outcome not later than their time, such as "
+            + ", ".join(f"{name}={value}" for name, value in shown.items()),
+            "a label is known only after its time: check which column is outcome_at",
+        )
+
+    def _group_starts(self, rows: pa.Table) -> NDArray[np.int64]:
+        changed = np.zeros(rows.num_rows, dtype=bool)
+        changed[0] = True
+        for name in [*self.context, TIME_COLUMN]:
+            changed[1:] |= _differs(rows[name])
+        return np.flatnonzero(changed)
+
+    def _rest(self, rows: pa.Table, starts: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+        """Yield complete groups as label rows at rest."""
+        if self.grouped:
+            self._check_grouped(rows, starts)
+        else:
+            rows = self._group(rows, starts)
+        yield from rows.cast(self.schema).combine_chunks().to_batches()
+
+    def _group(self, rows: pa.Table, starts: NDArray[np.int64]) -> pa.Table:
+        self._refuse_duplicates(rows, starts)
+        offsets = pa.array(np.append(starts, rows.num_rows), pa.int32())
+        first = pa.array(starts)
+        outcomes = np.minimum.reduceat(rows[OUTCOME_COLUMN].cast(pa.int64()).to_numpy(), starts)
+        columns = {name: rows[name].take(first) for name in [*self.context, TIME_COLUMN]}
+        columns[OUTCOME_COLUMN] = pa.array(outcomes).cast(self.schema.field(OUTCOME_COLUMN).type)
+        for name in [*self.items, LABEL_COLUMN]:
+            columns[name] = pa.ListArray.from_arrays(offsets, rows[name].combine_chunks())
+        return pa.table({name: columns[name] for name in self.schema.names})
+
+    def _refuse_duplicates(self, rows: pa.Table, starts: NDArray[np.int64]) -> None:
+        """Rows are sorted by item within a context, so an item that is there twice has itself for a neighbour."""
+        same = np.ones(rows.num_rows, dtype=bool)
+        same[starts] = False
+        for name in self.items:
+            same[1:] &= ~_differs(rows[name])
+        if same.any():
+            row = rows.select([*self.context, TIME_COLUMN, *self.items]).slice(int(np.flatnonzero(same)[0]), 1)
+            raise LabelError.because(
+                f"{int(same.sum())} label rows repeat an item of the same context and time, such as "
+                + ", ".join(f"{name}={value}" for name, value in row.to_pylist()[0].items()),
+                "a join that multiplies rows does this: keep one row, or add what tells them apart to the items",
+            )
+
+    def _check_grouped(self, rows: pa.Table, starts: NDArray[np.int64]) -> None:
+        if len(starts) != rows.num_rows:
+            raise LabelError.because(
+                f"{rows.num_rows - len(starts)} grouped label rows repeat a context and time", "merge their items"
+            )
+        lengths = [pc.list_value_length(rows[name]) for name in [*self.items, LABEL_COLUMN]]
+        for name, length in zip(self.items, lengths[:-1], strict=True):
+            if not length.equals(lengths[-1]):
+                raise LabelError.because(f"label rows have '{name}' and 'label' lists of different lengths")
+
+
+def _pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
+    """Cut each batch where the bucket changes."""
+    for batch in batches:
+        if batch.num_rows == 0:
+            continue
+        table = pa.Table.from_batches([batch])
+        buckets = table[BUCKET_COLUMN].to_numpy()
+        cuts = [0, *(np.flatnonzero(np.diff(buckets)) + 1), table.num_rows]
+        for start, end in pairwise(cuts):
+            yield int(buckets[start]), table.slice(start, end - start)
+
+
+def _differs(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Tell for each row but the first whether it differs from the one before."""
+    array = column.combine_chunks()
+    found: NDArray[np.bool_] = pc.not_equal(array[1:], array[:-1]).to_numpy(zero_copy_only=False)
+    return found
+
+
+def _long_schema(schema: pa.Schema, lists: list[str]) -> pa.Schema:
+    return pa.schema([(field.name, field.type.value_type if field.name in lists else field.type) for field in schema])

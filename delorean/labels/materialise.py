@@ -1,0 +1,252 @@
+"""Puts somebody's label data into buckets, once, so that generation never has to move it again."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from delorean.labels import (
+    LABEL_COLUMN,
+    OUTCOME_COLUMN,
+    TIME_COLUMN,
+    LabelColumns,
+    Labels,
+    save_labels,
+)
+from delorean.labels.grouping import BUCKET_COLUMN, LabelGrouper
+from schemas.data_keys import DataKey, Kind, refuse_naive_times
+from schemas.errors import LabelError
+from schemas.hashing import bucket_of, bucket_sql
+from snapshotter.records import DataFile, from_micros
+from snapshotter.spark_errors import spark_errors_as
+from snapshotter.storage import Storage, open_storage
+from snapshotter.storage.parquet import write_parquet
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+_ITEMS_IN_BUCKET = 400_000  # a bucket's labels, state and features then stay far below a worker's gigabyte
+_MOST_BUCKETS = 4096
+
+
+def materialise_labels(
+    source: Any,
+    columns: LabelColumns,
+    storage: Storage,
+    *,
+    labels_id: str | None = None,
+    bucket_variable: str | None = None,
+    buckets: int | None = None,
+) -> Labels:
+    """Group label data by context and time and write it in buckets, sorted.
+
+    source: a Spark DataFrame, or anything Arrow reads (pyarrow, Polars, pandas, DuckDB); one row for each item, or
+        grouped already: one row for each context and time with lists of items and labels. Items of long data are
+        sorted, so that the result does not depend on how the rows were spread
+    labels_id: None: a new one
+    bucket_variable: what snapshots are bucketed by too; None: the first context variable that can be
+    buckets: a power of two; None: by size
+
+    Raises ParadoxError for an outcome not later than its time, LabelError for nulls, repeated rows or missing
+    columns, NaiveTimeError for times without a zone.
+    """
+    job = _Job(_SparkRows(source) if _is_spark(source) else _ArrowRows(source), columns)
+    variable = bucket_variable or job.default_bucket_variable()
+    types = {key.name: key.type for key in job.context}
+    if variable not in types:
+        raise LabelError.unknown("bucket variable among the context variables", variable, types)
+    labels_id = labels_id or uuid.uuid4().hex[:12]
+    count = buckets or job.buckets()
+    grouper = LabelGrouper(job.context, job.items, grouped=job.grouped)
+    # A name of its own for each try: files of one that died never stand in the way of the next.
+    folder = f"labels/{labels_id}/{uuid.uuid4().hex[:8]}"
+    written = job.rows.write(grouper, job.renamed, variable, count, storage, folder)
+    results = [json.loads(text) for text in written]
+    if not results:
+        raise LabelError.because("label data has no rows", "widen its query")
+    return save_labels(
+        Labels(
+            labels_id=labels_id,
+            context=job.context,
+            items=job.items,
+            bucket_variable=variable,
+            buckets=count,
+            files=tuple(sorted((DataFile.from_json(r["file"]) for r in results), key=lambda file: file.bucket)),
+            item_count=sum(r["items"] for r in results),
+            earliest=from_micros(min(r["earliest"] for r in results)),
+            latest=from_micros(max(r["latest"] for r in results)),
+        ),
+        storage,
+    )
+
+
+class _Job:
+    """What the label data's own schema says of the work."""
+
+    def __init__(self, rows: _ArrowRows | _SparkRows, columns: LabelColumns) -> None:
+        schema = rows.schema
+        resolved = columns.resolve(schema.names)
+        self.rows = rows
+        self.grouped = pa.types.is_list(schema.field(resolved.label).type)
+        self.context = tuple(
+            DataKey(name, Kind.CONTEXT, _plain(name, schema.field(name).type)) for name in resolved.context or ()
+        )
+        self.items = tuple(
+            DataKey(name, Kind.ITEM, _plain(name, self._item_type(name, schema.field(name).type)))
+            for name in resolved.items
+        )
+        for name in (resolved.time, resolved.outcome_at):
+            refuse_naive_times(f"label data.{name}", schema.field(name).type)
+        self.renamed = {
+            **{key.name: key.name for key in (*self.context, *self.items)},
+            TIME_COLUMN: resolved.time,
+            OUTCOME_COLUMN: resolved.outcome_at,
+            LABEL_COLUMN: resolved.label,
+        }
+
+    def _item_type(self, name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
+        if not self.grouped:
+            return type
+        if not pa.types.is_list(type):
+            raise LabelError.because(
+                f"labels are lists, but item column '{name}' is {type}", "make both lists or neither"
+            )
+        return type.value_type
+
+    def default_bucket_variable(self) -> str:
+        for key in self.context:
+            if pa.types.is_integer(key.type) or pa.types.is_string(key.type):
+                return key.name
+        raise LabelError.because("no context variable is an integer or a text, so none can be bucketed by")
+
+    def buckets(self) -> int:
+        count = self.rows.count_items(self.renamed[LABEL_COLUMN] if self.grouped else None)
+        buckets = 1
+        while buckets < _MOST_BUCKETS and count > buckets * _ITEMS_IN_BUCKET:
+            buckets *= 2
+        return buckets
+
+
+class _ArrowRows:
+    """Label data in this process."""
+
+    def __init__(self, source: Any) -> None:
+        try:
+            self.table: pa.Table = pa.table(source)
+        except (TypeError, pa.ArrowException) as error:
+            raise LabelError.because(
+                f"label data is a {type(source).__name__}, expected a Spark DataFrame or what Arrow reads: {error}"
+            ) from error
+        self.schema = pa.schema([(f.name, _without_large(f.type)) for f in self.table.schema])
+
+    def count_items(self, lists: str | None) -> int:
+        if lists is None:
+            return int(self.table.num_rows)
+        return int(pc.sum(pc.list_value_length(self.table[lists])).as_py() or 0)
+
+    def write(
+        self, grouper: LabelGrouper, renamed: dict[str, str], variable: str, buckets: int, storage: Storage, folder: str
+    ) -> Iterable[str]:
+        rows = self.table.select(list(renamed.values())).rename_columns(list(renamed))
+        rows = rows.cast(pa.schema([(f.name, _without_large(f.type)) for f in rows.schema]))
+        rows = rows.append_column(BUCKET_COLUMN, pa.array(bucket_of(rows[variable], buckets)))
+        order = [BUCKET_COLUMN, *grouper.context, TIME_COLUMN, *([] if grouper.grouped else grouper.items)]
+        rows = rows.sort_by([(name, "ascending") for name in order]).combine_chunks()
+        return list(_write_buckets(rows.to_batches(), grouper, storage, folder, attempt=0))
+
+
+class _SparkRows:
+    """Label data in Spark: one shuffle, then each task streams its buckets to files."""
+
+    def __init__(self, source: DataFrame) -> None:
+        self.frame = source
+        with spark_errors_as(LabelError, "label data"):
+            schema = source.limit(0).toArrow().schema
+        self.schema = pa.schema([(f.name, _without_large(f.type)) for f in schema])
+
+    def count_items(self, lists: str | None) -> int:
+        with spark_errors_as(LabelError, "label data"):
+            if lists is None:
+                return self.frame.count()
+            return int(self.frame.selectExpr(f"sum(size(`{lists}`))").first()[0] or 0)  # type: ignore[index]  # one row
+
+    def write(
+        self, grouper: LabelGrouper, renamed: dict[str, str], variable: str, buckets: int, storage: Storage, folder: str
+    ) -> Iterable[str]:
+        from pyspark import TaskContext
+
+        types = {field.name: field.type for field in grouper.schema}
+        rows = self.frame.selectExpr(
+            *(f"`{column}` AS `{name}`" for name, column in renamed.items()),
+            f"{bucket_sql(renamed[variable], types[variable], buckets)} AS `{BUCKET_COLUMN}`",
+        )
+        order = [BUCKET_COLUMN, *grouper.context, TIME_COLUMN, *([] if grouper.grouped else grouper.items)]
+        tasks = max(buckets, self.frame.sparkSession.sparkContext.defaultParallelism)
+        uri = storage.uri
+
+        def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            context = TaskContext.get()
+            attempt = context.taskAttemptId() if context is not None else 0
+            for text in _write_buckets(batches, grouper, open_storage(uri), folder, attempt):
+                yield pa.RecordBatch.from_pydict({"result": [text]})
+
+        with spark_errors_as(LabelError, "label data"):
+            written = (
+                rows.repartition(tasks, BUCKET_COLUMN)
+                .sortWithinPartitions(*order)
+                .mapInArrow(write_task, "result string")
+                .collect()
+            )
+        return [row.result for row in written]
+
+
+def _write_buckets(
+    batches: Iterable[pa.RecordBatch], grouper: LabelGrouper, storage: Storage, folder: str, attempt: int
+) -> Iterator[str]:
+    """Write one file for each bucket and say, as JSON, what is in it."""
+    for bucket, label_rows in grouper.by_bucket(batches):
+        seen = _Seen()
+        path = f"{folder}/{bucket:05d}-{attempt}.parquet"
+        file = write_parquet(storage, path, seen.watch(label_rows), grouper.schema, bucket)
+        yield json.dumps({"file": file.to_json(), **vars(seen)})
+
+
+class _Seen:
+    """Counts what streams by."""
+
+    def __init__(self) -> None:
+        self.items = 0
+        self.earliest = 2**63 - 1
+        self.latest = -(2**63)
+
+    def watch(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            times = pc.min_max(batch.column(TIME_COLUMN).cast(pa.int64())).as_py()
+            self.earliest, self.latest = min(self.earliest, times["min"]), max(self.latest, times["max"])
+            self.items += len(batch.column(LABEL_COLUMN).flatten())
+            yield batch
+
+
+def _plain(name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
+    refuse_naive_times(f"label data.{name}", type)
+    return pa.timestamp("us", "UTC") if pa.types.is_timestamp(type) else type
+
+
+def _without_large(type: pa.DataType) -> pa.DataType:  # noqa: A002
+    """The same type as snapshots and data keys spell it: Polars and Spark may send large or dictionary forms."""
+    if pa.types.is_dictionary(type):
+        return _without_large(type.value_type)
+    if pa.types.is_large_string(type) or pa.types.is_string_view(type):
+        return pa.string()
+    if pa.types.is_large_list(type) or pa.types.is_list(type):
+        return pa.list_(_without_large(type.value_type))
+    return type
+
+
+def _is_spark(source: Any) -> bool:
+    return type(source).__module__.startswith("pyspark.")

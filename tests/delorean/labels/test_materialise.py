@@ -1,0 +1,178 @@
+"""Label data in buckets: from Spark and from Arrow alike, and nothing wrong gets in."""
+
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from delorean.labels import LabelColumns, load_labels
+from delorean.labels.materialise import materialise_labels
+from schemas.errors import ConfigError, LabelError, NaiveTimeError, ParadoxError
+from schemas.hashing import bucket_of
+from snapshotter.storage import open_storage
+from snapshotter.storage.parquet import read_parquet
+
+START = datetime(2026, 5, 1, tzinfo=UTC)
+TIME = pa.timestamp("us", "UTC")
+COLUMNS = LabelColumns(items=("video_id",), outcome_at="seen_at", label="played")
+
+
+def long_rows(rows):
+    """Rows of (profile, country, minute, video, label, minutes until the outcome)."""
+    profile, country, minute, video, label, wait = zip(*rows, strict=True) if rows else [[]] * 6
+    return pa.table(
+        {
+            "profile_id": pa.array(profile, pa.int64()),
+            "country": pa.array(country, pa.string()),
+            "time": pa.array([START + timedelta(minutes=m) for m in minute], TIME),
+            "video_id": pa.array(video, pa.int64()),
+            "played": pa.array(label, pa.int32()),
+            "seen_at": pa.array([START + timedelta(minutes=m + w) for m, w in zip(minute, wait, strict=True)], TIME),
+        }
+    )
+
+
+def stored(labels, storage):
+    return pa.concat_tables([read_parquet(storage, file) for file in labels.files])
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return open_storage(f"file://{tmp_path}")
+
+
+row = st.tuples(
+    st.integers(-3, 3),
+    st.sampled_from(["US", "DE", ""]),
+    st.integers(0, 3),
+    st.integers(0, 5),
+    st.integers(0, 1),
+    st.integers(1, 9),
+)
+distinct_rows = st.lists(row, min_size=1, max_size=40, unique_by=lambda r: r[:4])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=distinct_rows, buckets=st.sampled_from([1, 2, 8]))
+def test_every_row_is_grouped_once_and_lies_in_its_bucket(rows, buckets, tmp_path):
+    storage = open_storage(f"file://{tmp_path}")
+    labels = materialise_labels(long_rows(rows), COLUMNS, storage, buckets=buckets)
+    expected = (
+        pl.from_arrow(long_rows(rows))
+        .sort("profile_id", "country", "time", "video_id")
+        .group_by("profile_id", "country", "time", maintain_order=True)
+        .agg(pl.col("video_id"), pl.col("played").cast(pl.Float32), pl.col("seen_at").min())
+    )
+    found = pl.from_arrow(stored(labels, storage)).sort("profile_id", "country", "time")
+    assert found["video_id"].to_list() == expected["video_id"].to_list()
+    assert found["label"].to_list() == expected["played"].to_list()
+    assert found["outcome_at"].to_list() == expected["seen_at"].to_list()
+    assert labels.contexts == len(expected)
+    assert labels.item_count == len(rows)
+    for file in labels.files:
+        assert set(bucket_of(read_parquet(storage, file)["profile_id"], buckets)) == {file.bucket}
+    assert load_labels(labels.labels_id, storage) == labels
+
+
+def test_spark_and_arrow_write_the_same_rows_in_the_same_buckets(spark, storage):
+    rows = [(p, "US", m, v, (p * v) % 2, 5) for p in range(40) for m in (0, 30) for v in range(7)]
+    here = materialise_labels(long_rows(rows), COLUMNS, storage, buckets=4)
+    frame = spark.createDataFrame(long_rows(rows)).repartition(5)
+    there = materialise_labels(frame, COLUMNS, storage, buckets=4)
+    assert stored(here, storage).equals(stored(there, storage))
+    assert [(f.bucket, f.rows, f.checksum) for f in here.files] == [(f.bucket, f.rows, f.checksum) for f in there.files]
+    assert (here.earliest, here.latest, here.context) == (there.earliest, there.latest, there.context)
+
+
+def test_rows_grouped_already_keep_the_order_of_their_items(spark, storage):
+    grouped = pa.table(
+        {
+            "profile_id": [1, 2],
+            "time": pa.array([START, START], TIME),
+            "video_id": [[9, 3], [5]],
+            "played": [[0.0, 1.0], [1.0]],
+            "seen_at": pa.array([START + timedelta(1)] * 2, TIME),
+        }
+    )
+    here = materialise_labels(grouped, COLUMNS, storage, buckets=2)
+    there = materialise_labels(spark.createDataFrame(grouped), COLUMNS, storage, buckets=2)
+    assert stored(here, storage).equals(stored(there, storage))
+    assert sorted(stored(here, storage)["video_id"].to_pylist()) == [[5], [9, 3]]
+
+
+def test_a_group_that_spans_batches_stays_one_row(spark, storage):
+    rows = [(1, "US", 0, v, 0, 5) for v in range(30_000)]
+    labels = materialise_labels(spark.createDataFrame(long_rows(rows)).repartition(3), COLUMNS, storage)
+    assert labels.contexts == 1
+    assert labels.item_count == 30_000
+
+
+def test_label_data_comes_from_polars_and_pandas_too(storage):
+    rows = long_rows([(1, "US", 0, 7, 1, 5)])
+    for source in (pl.from_arrow(rows), rows.to_pandas()):
+        labels = materialise_labels(source, COLUMNS, storage)
+        assert stored(labels, storage)["video_id"].to_pylist() == [[7]]
+
+
+@pytest.fixture(params=["arrow", "spark"])
+def source(request):
+    if request.param == "arrow":
+        return lambda table: table
+    return request.getfixturevalue("spark").createDataFrame
+
+
+def test_an_outcome_not_later_than_its_time_is_a_paradox(source, storage):
+    rows = long_rows([(1, "US", 0, 7, 1, 5), (2, "US", 0, 7, 1, 0)])
+    with pytest.raises(ParadoxError, match="1 label rows have an outcome not later than their time.*profile_id=2"):
+        materialise_labels(source(rows), COLUMNS, storage)
+    assert list(storage.list("labels")) == [] or not any("manifest" in f.path for f in storage.list("labels"))
+
+
+def test_a_join_that_multiplied_rows_is_caught(source, storage):
+    rows = long_rows([(1, "US", 0, 7, 1, 5), (1, "US", 0, 7, 0, 5)])
+    with pytest.raises(LabelError, match="repeat an item of the same context and time.*video_id=7"):
+        materialise_labels(source(rows), COLUMNS, storage)
+
+
+def test_nulls_are_refused_with_their_column(source, storage):
+    rows = long_rows([(1, "US", 0, 7, 1, 5), (None, "US", 0, 8, 1, 5)])
+    with pytest.raises(LabelError, match="1 nulls in column 'profile_id'"):
+        materialise_labels(source(rows), COLUMNS, storage)
+
+
+def test_a_time_without_a_zone_is_refused(spark, storage):
+    rows = long_rows([(1, "US", 0, 7, 1, 5)])
+    naive = rows.set_column(2, "time", rows["time"].cast(pa.timestamp("us")))
+    in_spark = spark.createDataFrame(rows).selectExpr("* EXCEPT (time)", "CAST(time AS TIMESTAMP_NTZ) AS time")
+    for source in (naive, in_spark):
+        with pytest.raises(NaiveTimeError, match="without a zone"):
+            materialise_labels(source, COLUMNS, storage)
+
+
+def test_an_empty_query_is_an_error_that_says_so(source, storage):
+    with pytest.raises(LabelError, match="no rows"):
+        materialise_labels(source(long_rows([]).slice(0, 0)), COLUMNS, storage)
+
+
+def test_wrong_columns_are_named(storage):
+    rows = long_rows([(1, "US", 0, 7, 1, 5)])
+    with pytest.raises(LabelError, match="did you mean 'played'"):
+        materialise_labels(rows, LabelColumns(items=("video_id",), label="playd", outcome_at="seen_at"), storage)
+    with pytest.raises(LabelError, match="for two things"):
+        materialise_labels(rows, LabelColumns(items=("played",), label="played", outcome_at="seen_at"), storage)
+    with pytest.raises(LabelError, match="names no items"):
+        materialise_labels(rows, LabelColumns(items=(), outcome_at="seen_at", label="played"), storage)
+    with pytest.raises(LabelError, match="bucket variable"):
+        materialise_labels(rows, COLUMNS, storage, bucket_variable="profil")
+
+
+def test_an_id_is_published_once(storage):
+    rows = long_rows([(1, "US", 0, 7, 1, 5)])
+    materialise_labels(rows, COLUMNS, storage, labels_id="may")
+    with pytest.raises(ConfigError, match="'may' exists already"):
+        materialise_labels(rows, COLUMNS, storage, labels_id="may")
+    with pytest.raises(LabelError, match="no label data 'june'"):
+        load_labels("june", storage)
