@@ -1,1 +1,1 @@
-"""What everything shares: data keys, Arrow schemas, bucket hashing, the Thrift contract, errors. Imports nothing of ours."""
+"""What everything shares: data keys, Arrow schemas, one hash, the Thrift contract, errors. Imports nothing of ours."""

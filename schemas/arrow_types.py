@@ -66,8 +66,14 @@ class _Parser:
             raise DataKeyError.because(f"Arrow type nests deeper than {_DEEPEST}: {self.text[:60]}…")
         name = self.take("a type")
         name = _ALIASES.get(name, name)
+        if name == "date32" and self.peek() == "[":
+            self.next += 1  # Arrow prints the unit, of which there is one
+            self.take_exactly("day")
+            self.take_exactly("]")
         if name in _PLAIN:
             return pa.type_for_alias(name)
+        if name == "decimal128":
+            return self.decimal()
         if name == "timestamp":
             return self.timestamp()
         if name == "list":
@@ -114,6 +120,16 @@ class _Parser:
                 raise self.error("UTC")
         self.take_exactly("]")
         return pa.timestamp("us", zone)
+
+    def decimal(self) -> pa.DataType:
+        self.take_exactly("(")
+        precision = self.take("a precision")
+        self.take_exactly(",")
+        scale = self.take("a scale")
+        self.take_exactly(")")
+        if not (precision.isdigit() and scale.isdigit() and 1 <= int(precision) <= 38 and int(scale) <= int(precision)):
+            raise DataKeyError.because(f"Arrow type '{self.text}': expected decimal128(1…38, 0…precision)")
+        return pa.decimal128(int(precision), int(scale))
 
     def peek(self, ahead: int = 0) -> str | None:
         at = self.next + ahead
