@@ -1,0 +1,42 @@
+"""What a model has to beat: popularity; and what must know nothing: labels shuffled within their contexts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from delorean.training.ranking_data import RankingData
+
+
+def popularity_scores(train: RankingData, data: RankingData) -> NDArray[np.float32]:
+    """Score each item with its count of positives in the training part; an item never seen there scores 0.
+
+    Items are the same when all their variables are equal.
+    """
+    codes = _item_codes(pa.concat_tables([train.items, data.items]))
+    seen, asked = codes[: len(train.labels)], codes[len(train.labels) :]
+    counts = np.bincount(seen, weights=train.positive, minlength=int(codes.max(initial=0)) + 1)
+    return counts[asked].astype(np.float32)
+
+
+def with_shuffled_labels(data: RankingData, seed: int) -> RankingData:
+    """Permute the labels within each context: what is left to learn is how many positives a context has.
+
+    A model fitted on these must rank true labels no better than chance; if it does, features know their labels.
+    """
+    context = np.repeat(np.arange(len(data)), np.diff(data.offsets))
+    order = np.lexsort((np.random.default_rng(seed).random(len(context)), context))
+    return replace(data, labels=data.labels[order])
+
+
+def _item_codes(items: pa.Table) -> NDArray[np.int64]:
+    """Number the distinct items."""
+    codes = np.zeros(len(items), dtype=np.int64)
+    for column in items.columns:
+        encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+        own = encoded.indices.to_numpy().astype(np.int64)
+        codes = np.unique(codes * (len(encoded.dictionary) + 1) + own, return_inverse=True)[1]
+    return codes

@@ -1,0 +1,156 @@
+"""Ranking metrics by context, with ties valued at their expectation, so that a constant score gets no luck."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from schemas.errors import TrainingError
+
+K = 10
+_NDCG, _RECIPROCAL_RANK, _RECALL = range(3)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How well scores rank. Items of equal score count as if in random order: each metric is its expected value.
+
+    ndcg_at_10: mean over contexts of DCG / ideal DCG of the first 10 places, gain = label, discount = 1 / log2(place +
+        1) (Järvelin and Kekäläinen 2002); within ties the mean gain (McSherry and Najork 2008)
+    mrr: mean over contexts of 1 / place of the first positive (Voorhees 1999), among all the context's items
+    recall_at_10: mean over contexts of the share of its positives that stand in the first 10 places
+    auc: probability that a positive scores higher than a negative, over all items of all contexts together, ties
+        counting half (Mann and Whitney 1947; Hanley and McNeil 1982); None without both
+    contexts: contexts averaged over: those with a positive
+    without_positives: contexts left out, for they have none
+    """
+
+    ndcg_at_10: float
+    mrr: float
+    recall_at_10: float
+    auc: float | None
+    contexts: int
+    without_positives: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the metrics as plain fields, under the names people know."""
+        return {
+            "ndcg@10": self.ndcg_at_10,
+            "mrr": self.mrr,
+            "recall@10": self.recall_at_10,
+            "auc": self.auc,
+            "contexts": self.contexts,
+            "without_positives": self.without_positives,
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(*(fields[name] for name in ("ndcg@10", "mrr", "recall@10", "auc", "contexts", "without_positives")))
+
+
+def ranking_metrics(
+    scores: NDArray[np.float32], labels: NDArray[np.float32], offsets: NDArray[np.int64], k: int = K
+) -> Metrics:
+    """Measure how scores rank each context's items.
+
+    scores, labels: (items,), contexts end to end; a label above 0 is a positive
+    offsets: (contexts + 1,) where each context's items start and end
+
+    >>> ranking_metrics(np.float32([0.9, 0.1, 0.5]), np.float32([0, 1, 0]), np.array([0, 3])).mrr
+    0.3333333333333333
+
+    Raises TrainingError for scores that are not numbers, or when no context has a positive.
+    """
+    if np.isnan(scores).any():
+        raise TrainingError.because(f"{int(np.isnan(scores).sum())} of {len(scores)} scores are NaN")
+    by_context = _by_context(
+        np.ascontiguousarray(scores), np.ascontiguousarray(labels), np.ascontiguousarray(offsets), k
+    )
+    counted = by_context[~np.isnan(by_context[:, 0])]
+    if len(counted) == 0:
+        raise TrainingError.because(
+            f"none of {len(by_context)} contexts has a positive, so no ranking can be measured", "check the labels"
+        )
+    means = counted.mean(axis=0)
+    return Metrics(
+        float(means[_NDCG]),
+        float(means[_RECIPROCAL_RANK]),
+        float(means[_RECALL]),
+        area_under_curve(scores, labels > 0),
+        len(counted),
+        len(by_context) - len(counted),
+    )
+
+
+def area_under_curve(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> float | None:
+    """Give the area under the ROC curve, ties counting half; None without positives or without negatives."""
+    above, below = np.sort(scores[positive]), np.sort(scores[~positive])
+    if len(above) == 0 or len(below) == 0:
+        return None
+    wins = np.searchsorted(below, above, side="left").sum() + np.searchsorted(below, above, side="right").sum()
+    return float(wins / 2 / len(above) / len(below))
+
+
+@njit(cache=True)
+def _by_context(
+    scores: NDArray[np.float32], labels: NDArray[np.float32], offsets: NDArray[np.int64], k: int
+) -> NDArray[np.float64]:
+    """Give NDCG@k, reciprocal rank and recall@k of each context, NaN where it has no positive."""
+    found = np.full((len(offsets) - 1, 3), np.nan)
+    discounts = np.zeros(k + 1)  # cumulative: of the first 0, 1, … k places
+    for place in range(k):
+        discounts[place + 1] = discounts[place] + 1 / np.log2(place + 2)
+    for context in range(len(offsets) - 1):
+        label = labels[offsets[context] : offsets[context + 1]]
+        if (label > 0).any():
+            order = np.argsort(-scores[offsets[context] : offsets[context + 1]])
+            _measure(scores[offsets[context] : offsets[context + 1]][order], label[order], discounts, found[context])
+    return found
+
+
+@njit(cache=True)
+def _measure(
+    scores: NDArray[np.float32],
+    labels: NDArray[np.float32],
+    discounts: NDArray[np.float64],
+    into: NDArray[np.float64],
+) -> None:
+    """Measure one context whose items are sorted by score, walking from tie to tie."""
+    k, n = len(discounts) - 1, len(scores)
+    gain = top = reciprocal = 0.0
+    first = positives = 0
+    while first < n:
+        end, here, total = first, 0, 0.0
+        while end < n and scores[end] == scores[first]:
+            here += labels[end] > 0
+            total += labels[end]
+            end += 1
+        size, inside = end - first, min(end, k) - min(first, k)
+        gain += total / size * (discounts[min(end, k)] - discounts[min(first, k)])
+        top += here * inside / size
+        if positives == 0 and here > 0:
+            reciprocal = _expected_reciprocal(first, size, here)
+        positives += here
+        first = end
+    ideal = 0.0
+    best = np.sort(labels)[::-1]
+    for place in range(min(k, n)):
+        ideal += best[place] * (discounts[place + 1] - discounts[place])
+    into[_NDCG], into[_RECIPROCAL_RANK], into[_RECALL] = gain / ideal, reciprocal, top / positives
+
+
+@njit(cache=True)
+def _expected_reciprocal(before: int, size: int, positives: int) -> float:
+    """Give the expected 1 / place of the first of some positives in a tie in random order, after `before` places."""
+    expected, none_yet = 0.0, 1.0
+    for j in range(size - positives + 1):
+        here = positives / (size - j)  # chance that place j holds the first positive, none having come before
+        expected += none_yet * here / (before + j + 1)
+        none_yet *= 1 - here
+    return expected

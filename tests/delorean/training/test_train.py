@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from delorean.training import RankingData, Split, TrainedModel, TrainingReport, read_feature_set, train
+from delorean.training.onnx_model import OnnxScorer
+from schemas.errors import TrainingError
+
+FEATURES = ["affinity", "popularity", "noise", "rare"]
+
+
+@pytest.fixture(scope="module")
+def data(feature_set: pa.Table) -> RankingData:
+    return read_feature_set(feature_set, FEATURES, ["video_id"], ["profile_id", "country"])
+
+
+@pytest.fixture(scope="module")
+def trained(data: RankingData) -> TrainedModel:
+    return train(data)
+
+
+def ndcg(report: TrainingReport, who: str) -> float:
+    return report.metrics[who]["test"].ndcg_at_10
+
+
+def test_the_model_beats_popularity_and_shuffled_labels_know_nothing(trained: TrainedModel) -> None:
+    report = trained.report
+    assert ndcg(report, "model") > ndcg(report, "popularity") + 0.05
+    assert ndcg(report, "model") > ndcg(report, "shuffled") + 0.15
+    assert ndcg(report, "popularity") > ndcg(report, "shuffled")
+
+
+def test_the_features_that_tell_are_the_important_ones(trained: TrainedModel) -> None:
+    lost = trained.report.importances
+    assert max(lost, key=lambda name: lost[name]) == "affinity"
+    assert abs(lost["noise"]) < 0.05 < lost["affinity"]
+
+
+def test_training_twice_gives_the_same_model_and_report(data: RankingData, trained: TrainedModel) -> None:
+    again = train(data)
+    assert again.onnx == trained.onnx
+    ours, theirs = again.report.to_json(), trained.report.to_json()
+    assert {**ours, "seconds": None} == {**theirs, "seconds": None}
+
+
+def test_the_report_is_json_and_back(trained: TrainedModel) -> None:
+    text = json.dumps(trained.report.to_json(), allow_nan=False)
+    assert TrainingReport.from_json(json.loads(text)).to_json() == json.loads(text)
+    assert trained.report.sizes["train"]["items"] == 420 * 12
+
+
+def test_a_pipeline_with_an_imputer_trains_with_weights(data: RankingData) -> None:
+    weights = np.random.default_rng(0).random(len(data))
+    weighted = RankingData(**{**vars(data), "weights": weights})
+    model = make_pipeline(SimpleImputer(), LogisticRegression())
+    plain, heavy = train(data, model=model), train(weighted, model=model)
+    assert ndcg(plain.report, "model") > ndcg(plain.report, "popularity")
+    some = data.features[:50]
+    assert not np.array_equal(OnnxScorer(plain.onnx).score(some), OnnxScorer(heavy.onnx).score(some))
+
+
+def test_weights_reach_the_default_model(data: RankingData, trained: TrainedModel) -> None:
+    weights = np.random.default_rng(0).random(len(data))
+    assert train(RankingData(**{**vars(data), "weights": weights})).onnx != trained.onnx
+
+
+def test_our_own_validation_part_stops_the_default_model(trained: TrainedModel) -> None:
+    assert trained.fitted.n_iter_ < trained.fitted.max_iter
+
+
+def test_unknown_values_without_an_imputer_are_explained(data: RankingData) -> None:
+    with pytest.raises(TrainingError, match="LogisticRegression cannot be fitted: .* → put an imputer before it"):
+        train(data, model=LogisticRegression())
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_labels_of_one_class_are_refused(data: RankingData, label: float) -> None:
+    constant: Any = {**vars(data), "labels": np.full_like(data.labels, label)}
+    with pytest.raises(TrainingError, match="of the training part are of one class"):
+        train(RankingData(**constant), Split())
