@@ -19,7 +19,6 @@ _DEFAULTS = {
     "spark.sql.session.timeZone": "UTC",  # times are UTC everywhere; a naive shift would be silent
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # INT96 has no statistics and no zone
-    "spark.sql.sources.partitionColumnTypeInference.enabled": "false",  # "007" in a folder's name is not 7
     "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "ERROR",
 }

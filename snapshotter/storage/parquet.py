@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -43,6 +44,15 @@ def write_parquet(
                 writer.write_table(group, row_group_size=max(1, group.num_rows))
                 rows += group.num_rows
     return DataFile(path, rows, sink.size, sink.hash.hexdigest(), bucket)
+
+
+def write_parquet_if_any(
+    storage: Storage, path: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, bucket: int = 0
+) -> DataFile | None:
+    """Write a new Parquet file unless there are no rows, as in a worker's empty partition."""
+    filled = (batch for batch in batches if batch.num_rows)
+    first = next(filled, None)
+    return None if first is None else write_parquet(storage, path, itertools.chain([first], filled), schema, bucket)
 
 
 def read_parquet(storage: Storage, file: DataFile, columns: Sequence[str] | None = None) -> pa.Table:
