@@ -1,15 +1,55 @@
-# `make` lists the commands.
+# `make` lists the commands. Each builds what it needs first; only Python 3.11 or 3.12, Java 17 and make must be there.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint thrift notebook clean lock
+.PHONY: help demo test bench lint thrift notebook clean lock machine
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
+	$$name -c '$(SUPPORTED)' && command -v $$name && break; done 2>/dev/null)
 BIN := .venv/bin
+PACKAGES := delorean snapshotter prana_proxy encoders schemas
 
 help:  ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1 /' | awk '{printf "  %-5s %-9s", $$1, $$2; $$1=$$2=""; print $$0}'
+	@sed -nE 's/^([a-z]+):.*## *(.*)/  make \1\t\2/p' Makefile | expand -t 18
 
-.venv/.ready: requirements.lock setup.cfg
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -q --require-hashes --no-deps -r requirements.lock
-	@$(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .
+demo: .venv/.ready machine  ## run a small streaming company from snapshots to a served model (ARGS="--movielens DIR …")
+	@$(BIN)/delorean demo $(ARGS)
+
+test: lint  ## check everything: lint, types, layers, doctests, tests
+	@$(BIN)/python -m pytest --doctest-modules $(PACKAGES) tests $(ARGS)
+
+bench: .venv/.ready machine  ## measure feature generation against hand-written Spark and the bare limit
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lint: .venv/.ready machine  ## check style, types and that imports only go down
+	@$(BIN)/ruff check -q .
+	@$(BIN)/ruff format -q --check . || { echo "→ $(BIN)/ruff format ." >&2; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+thrift: .venv/.ready  ## generate schemas/generated from schemas/prana.thrift (needs the Thrift compiler)
+	@command -v thrift >/dev/null || { echo "the Thrift compiler is missing → apt-get install thrift-compiler" >&2; exit 1; }
+	@thrift -r --gen py -out . schemas/prana.thrift && rm -f __init__.py schemas/generated/*-remote
+
+notebook: .venv/.ready machine  ## open the notebooks in JupyterLab
+	@$(BIN)/jupyter lab notebooks
+
+lock: .venv/.ready  ## choose the versions anew and write requirements.lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--extra test --extra notebook --upgrade -o requirements.lock --custom-compile-command "make lock" setup.cfg
+
+clean:  ## remove the environment and everything that was made
+	@rm -rf .venv .demo build dist *.egg-info .*_cache .hypothesis benchmarks/out spark-warehouse metastore_db derby.log
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Says in one line what the machine lacks. It is checked every time: Java may go away.
+machine:
+	@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { echo "Python 3.11 or 3.12 is missing (python3 is \
+	$$(python3 -V 2>/dev/null || echo not there)) → install python3.11 with its venv, or name one: make PYTHON=/path/to/python3.11" | tr -d '\t' >&2; exit 1; }
+	@$(PYTHON) -P delorean/machine.py
+
+# The stamp comes last: an interrupted build, or a new lock, is built again, mostly from the installers' caches.
+.venv/.ready: requirements.lock setup.cfg .ci/install.py | machine
+	@rm -f $@
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python .ci/install.py || { rm -f $@; exit 1; }
 	@touch $@
