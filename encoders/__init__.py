@@ -1,1 +1,19 @@
 """Feature encoders: written once, run offline over partitions and online over one request, bit for bit the same."""
+
+from encoders.bound_model import BoundModel
+from encoders.data_map import DataMaps, Element
+from encoders.encoder import FeatureEncoder, feature_encoder
+from encoders.feature_model import FeatureModel
+from encoders.hash_index import lookup
+from schemas.hashing import text_code
+
+__all__ = [
+    "BoundModel",
+    "DataMaps",
+    "Element",
+    "FeatureEncoder",
+    "FeatureModel",
+    "feature_encoder",
+    "lookup",
+    "text_code",
+]

@@ -1,0 +1,110 @@
+"""One encoder bound to its columns: the generated text, what it receives, and how its failures are told."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.columns import Columns
+from encoders.compile import compile_batch, compile_errors, explain
+from encoders.data_map import DataMaps
+from encoders.interpret import plain_batch
+from encoders.layout import Column
+from schemas.errors import EncoderError, EncoderOutputError, UndeclaredKeyError
+
+Batch = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class BoundEncoder:
+    """An encoder as text, with the columns that its loop receives.
+
+    text: the generated module; lines: its lines → those of `file`, where the encoder was written
+    parameters: as the loop receives them; text is a code already if the encoder is compiled
+    declared: the data elements that it may read
+    """
+
+    name: str
+    text: str
+    columns: tuple[Column, ...]
+    features: tuple[str, ...]
+    parameters: tuple[int | float | bool | str, ...]
+    compiled: bool
+    declared: tuple[str, ...]
+    file: str
+    lines: Mapping[int, int]
+
+    def load(self, folder: Path) -> Batch:
+        """Give the loop, compiled unless the encoder is not to be. Raises EncoderError where Numba cannot."""
+        if not self.compiled:
+            return self.interpreted()
+        try:
+            return compile_batch(self.text, self._signature(), "_batch", folder)
+        except compile_errors() as error:
+            reason, line = explain(error, folder, self.text)
+            raise EncoderError.because(
+                f"encoder '{self.name}' cannot be compiled{self._place(line)}: {reason}",
+                "write it in plain loops over numbers, or declare compiled=False",
+            ) from error
+
+    def interpreted(self) -> Batch:
+        """Give the same loop in plain Python."""
+        return plain_batch(self.text, self.name)
+
+    def run(
+        self, batch: Batch, maps: DataMaps, offsets: NDArray[np.int64], columns: Columns
+    ) -> dict[str, NDArray[np.float32]]:
+        """Run over every context. Raises EncoderError naming the context at which the encoder fails."""
+        outputs = [np.full(int(offsets[-1]), np.nan, dtype=np.float32) for _ in self.features]
+        progress = np.zeros(1, dtype=np.int64)
+        try:
+            batch(progress, offsets, *[columns[column.path] for column in self.columns], *outputs, *self.parameters)
+        except Exception as error:  # noqa: BLE001  # an encoder is anyone's code and may raise anything
+            raise self._failure(error, maps, int(progress[0])) from error
+        return dict(zip(self.features, outputs, strict=True))
+
+    def _failure(self, error: Exception, maps: DataMaps, at: int) -> EncoderError:
+        context = maps.contexts.slice(at, 1).to_pylist()[0]
+        where = ", ".join(f"{name}={value!s}" for name, value in context.items())
+        line = _line_of(error, self.text)
+        start = f"encoder '{self.name}' failed{self._place(line)} for the context {where}: "
+        if isinstance(error, EncoderError):
+            return type(error)(start + str(error))
+        if isinstance(error, AttributeError) and type(error.obj).__name__ == "data":
+            return UndeclaredKeyError(
+                start + str(UndeclaredKeyError.unknown("data element", error.name, self.declared))
+            )
+        if isinstance(error, IndexError):
+            return EncoderError.because(f"{start}it reads or writes out of bounds: {error}")
+        if isinstance(error, ValueError) and ("broadcast" in str(error) or "cannot assign slice" in str(error)):
+            return EncoderOutputError.because(
+                f"{start}it writes another number of values than there are items: {error}", "write one for each item"
+            )
+        return EncoderError.because(f"{start}{type(error).__name__}: {error}")
+
+    def _place(self, line: int | None) -> str:
+        return f" at {self.file}:{self.lines[line]}" if line in self.lines else ""
+
+    def _signature(self) -> list[str]:
+        parameters = {int: "int64", float: "float64", bool: "bool"}
+        return [
+            "int64[w]",
+            "int64[r]",
+            *(f"{column.dtype}[r]" for column in self.columns),
+            *("float32[w]" for _ in self.features),
+            *(parameters[type(value)] for value in self.parameters if not isinstance(value, str)),
+        ]
+
+
+def _line_of(error: Exception, text: str) -> int | None:
+    """Find the line of the encoder's own body at which an error was raised."""
+    end = text[: text.index("as _namedtuple")].count("\n")
+    own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.name == "_encode"]
+    lines = [line for line in own if line is not None and line <= end]
+    return lines[-1] if lines else None

@@ -1,0 +1,178 @@
+"""A feature model bound to the variables of label data: plain data that can be sent anywhere, and runs there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from encoders.bound_encoder import BoundEncoder
+from encoders.columns import Columns, flatten, one_array, read_only, variable_column
+from encoders.compile import default_cache_folder
+from encoders.data_map import ABSENT, DataMaps, Element
+from encoders.hash_index import index_table
+from encoders.layout import List, Node, Scalar, element_layout, is_text, stored_type
+from schemas.data_keys import DataKey, Kind
+from schemas.errors import DataKeyError
+
+
+@dataclass(frozen=True)
+class ElementPlan:
+    """How an element becomes columns: its key, the layout of what is read of it, whether rows are looked up."""
+
+    key: DataKey
+    layout: Node
+    indexed: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The columns that compiled encoders read, or the uncompiled ones; each is made once, whoever reads it."""
+
+    context: Mapping[str, Scalar]
+    items: Mapping[str, Scalar]
+    elements: Mapping[str, ElementPlan]
+
+
+@dataclass(frozen=True)
+class BoundModel:
+    """Encoders ready to run over data maps. It holds text and types only, so it can be pickled.
+
+    variables: what each context and item variable read must be
+    plans: for compiled encoders (True) and uncompiled ones (False), the columns they read
+    """
+
+    encoders: tuple[BoundEncoder, ...]
+    variables: Mapping[tuple[str, str], DataKey]
+    plans: Mapping[bool, Plan]
+    cache_folder: str | None = None
+    kept: dict[tuple[bool, str], tuple[pa.Array, Columns]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features in the order in which they are written."""
+        return tuple(feature for encoder in self.encoders for feature in encoder.features)
+
+    def encode(self, maps: DataMaps) -> dict[str, NDArray[np.float32]]:
+        """Compute every feature for every item of every context.
+
+        Gives feature → float32 for all items end to end, as in maps.items; NaN where an encoder wrote nothing.
+        Raises DataKeyError for data that does not fit its keys, EncoderError where an encoder fails, naming the context.
+        """
+        return self._encode(maps, compiled=True)
+
+    def interpret(self, maps: DataMaps) -> dict[str, NDArray[np.float32]]:
+        """Compute the same by the plain Python source: slow, the reference for what compiled encoders must give."""
+        return self._encode(maps, compiled=False)
+
+    def warm_up(self) -> None:
+        """Compile every encoder, or load what was compiled before, so that the first request does not wait for it."""
+        folder = self._folder()
+        for encoder in self.encoders:
+            encoder.load(folder)
+        if any(plan.indexed for plan in self.plans[True].elements.values()):
+            index_table(np.zeros(1, np.int64), np.array([0, 1]), False, folder)
+
+    def _encode(self, maps: DataMaps, compiled: bool) -> dict[str, NDArray[np.float32]]:
+        offsets = _checked_offsets(maps)
+        folder = self._folder()
+        columns = {mode: self._columns(maps, mode, folder) for mode, plan in self.plans.items()}
+        found: dict[str, NDArray[np.float32]] = {}
+        for encoder in self.encoders:
+            batch = encoder.load(folder) if compiled else encoder.interpreted()
+            found.update(encoder.run(batch, maps, offsets, columns[encoder.compiled]))
+        return found
+
+    def _folder(self) -> Path:
+        return default_cache_folder() if self.cache_folder is None else Path(self.cache_folder)
+
+    def _columns(self, maps: DataMaps, compiled: bool, folder: Path) -> Columns:
+        plan = self.plans[compiled]
+        columns: Columns = {}
+        for group, table in (("context", maps.contexts), ("items", maps.items)):
+            variables = plan.context if group == "context" else plan.items
+            for name, scalar in variables.items():
+                values = _column(table, self.variables[group, name])
+                columns[scalar.column.path] = variable_column(name, scalar.column, values)
+        for name, element_plan in plan.elements.items():
+            element = maps.elements.get(name)
+            if element is None:
+                raise DataKeyError.unknown("data element in the data maps", name, maps.elements)
+            columns.update(self._element(element_plan, element, compiled, folder))
+            columns["data", name, ":rows"] = _rows(name, element, len(maps))
+        return columns
+
+    def _element(self, plan: ElementPlan, element: Element, compiled: bool, folder: Path) -> Columns:
+        """Flatten an element. A global one is kept for the next call, which mostly brings the same versions."""
+        if plan.key.kind is not Kind.GLOBAL_ELEMENT:
+            return flatten(plan.key.name, plan.layout, _typed(plan.key, element.values))
+        kept = self.kept.get((compiled, plan.key.name))
+        if kept is None or kept[0] is not element.values:
+            values = _typed(plan.key, element.values)
+            columns = flatten(plan.key.name, plan.layout, values)
+            if plan.indexed:
+                columns.update(_index(plan, values, folder))
+            kept = self.kept[compiled, plan.key.name] = (element.values, columns)
+        return kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what was only kept to save work."""
+        return {**self.__dict__, "kept": {}}
+
+
+def _index(plan: ElementPlan, values: pa.Array, folder: Path) -> Columns:
+    first = plan.key.type.field(0)
+    layout = element_layout(plan.key, True, {first.name})
+    flat = flatten(plan.key.name, layout, values)
+    path = ("data", plan.key.name)
+    if not isinstance(layout, List):
+        raise DataKeyError.because(f"global element '{plan.key.name}' is no table")
+    keys = flat[*path, "[]", first.name]
+    slots, bounds = index_table(keys, flat[layout.starts.path], is_text(first.type), folder)
+    return {(*path, ":keys"): keys, (*path, ":slots"): slots, (*path, ":slot_starts"): bounds}
+
+
+def _column(table: pa.Table, key: DataKey) -> pa.Array:
+    index = table.schema.get_field_index(key.name)
+    if index < 0:
+        raise DataKeyError.unknown(f"{key.kind} variable in the data maps", key.name, table.schema.names)
+    return _typed(key, one_array(table.column(index)))
+
+
+def _typed(key: DataKey, values: pa.Array) -> pa.Array:
+    expected = stored_type(key)
+    values = one_array(values)
+    if values.type == expected:
+        return values
+    try:
+        return values.cast(expected)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataKeyError.because(f"'{key.name}' is {values.type}, expected {expected}: {error}") from error
+
+
+def _rows(name: str, element: Element, contexts: int) -> NDArray[np.int64]:
+    rows = np.ascontiguousarray(element.rows, dtype=np.int64)
+    values = len(element.values)
+    if len(rows) != contexts or (contexts and (rows.min() < ABSENT or rows.max() >= values)):
+        raise DataKeyError.because(
+            f"'{name}': its rows must be {contexts} positions from {ABSENT} to {values - 1}, one for each context"
+        )
+    if element.values.null_count:
+        valid = element.values.is_valid().to_numpy(zero_copy_only=False)
+        rows = np.where((rows >= 0) & valid[rows], rows, ABSENT)
+    return read_only(rows)
+
+
+def _checked_offsets(maps: DataMaps) -> NDArray[np.int64]:
+    offsets = np.ascontiguousarray(maps.item_offsets, dtype=np.int64)
+    right = len(offsets) == len(maps) + 1 and offsets[0] == 0 and offsets[-1] == maps.items.num_rows
+    if not right or (np.diff(offsets) < 0).any():
+        raise DataKeyError.because(
+            f"item offsets must be {len(maps) + 1} positions rising from 0 to {maps.items.num_rows}"
+        )
+    return read_only(offsets)

@@ -1,0 +1,266 @@
+"""Turns a function into text that stands on its own: its source, the constants it uses and its helpers' sources.
+
+The text, not the function object, travels to executors and is what the fingerprint covers. Comments, docstrings,
+annotations and layout are no part of it.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import copy
+import inspect
+import math
+import re
+import symtable
+import sys
+import textwrap
+from dataclasses import dataclass
+from types import FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from encoders.hash_index import find, lookup
+from schemas.errors import EncoderError
+from schemas.hashing import text_code
+
+COMPILABLE = {"math": math, "numpy": np}
+ENTRY = "_encode"
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A function as text.
+
+    text: imports, constants, helpers and, last, the function itself under the name `_encode`
+    file: where it was written
+    lines: line of the text → line of that file, for the function's own lines
+    """
+
+    text: str
+    file: str
+    lines: dict[int, int]
+
+
+def function_tree(function: FunctionType) -> ast.FunctionDef:
+    """Parse a function's source; line numbers are the file's. Raises EncoderError when there is no source to be had."""
+    name = function.__qualname__
+    try:
+        source = textwrap.dedent(inspect.getsource(function))
+        tree = ast.parse(source).body[0]
+    except (OSError, TypeError, SyntaxError, IndexError) as error:
+        raise EncoderError.because(
+            f"'{name}': its source cannot be read ({error})", "define it with def, in a file or a notebook's cell"
+        ) from error
+    if not isinstance(tree, ast.FunctionDef):
+        raise EncoderError.because(f"'{name}' is no plain function", "define it with def")
+    ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)
+    return tree
+
+
+def capture(function: FunctionType, compiled: bool) -> Captured:
+    """Capture an encoder. Raises EncoderError for a name it uses that cannot be written as text."""
+    gathering = _Gathering(function.__qualname__, compiled)
+    original = function_tree(function)
+    body = gathering.function(function, ENTRY, original)
+    text = "\n".join([*gathering.imports, *gathering.constants, *gathering.helpers, ""])
+    above = text.count("\n")
+    lines = {line + above: original_line for line, original_line in _line_map(body, original).items()}
+    return Captured(text + body + "\n", function.__code__.co_filename, lines)
+
+
+class _Gathering:
+    """Collects what a function needs, each name once."""
+
+    def __init__(self, encoder: str, compiled: bool) -> None:
+        self.encoder, self.compiled = encoder, compiled
+        self.imports: list[str] = []
+        self.constants: list[str] = []
+        self.helpers: list[str] = []
+        self.known: dict[str, Any] = {}
+
+    def function(self, function: FunctionType, name: str, tree: ast.FunctionDef) -> str:
+        """Write a function under a name, after gathering what it uses."""
+        clean = _clean(tree, is_encoder=name == ENTRY)
+        clean.name = name
+        if self.compiled:
+            clean = _TextAsCodes(self, function).visit(clean)
+        source = ast.unparse(ast.fix_missing_locations(clean))
+        for used in sorted(_global_names(source)):
+            if used != name:
+                self.add(used, *_resolve(function, used))
+        return source
+
+    def add(self, name: str, found: bool, value: Any) -> None:
+        if not found:
+            if hasattr(builtins, name):
+                return
+            raise EncoderError.because(f"encoder '{self.encoder}' uses '{name}', which is not defined")
+        if name in self.known:
+            if self.known[name] is not value and self.known[name] != value:
+                raise EncoderError.because(
+                    f"encoder '{self.encoder}' and its helpers mean different things by '{name}'", "rename one of them"
+                )
+            return
+        self.known[name] = value
+        if value is lookup and self.compiled:
+            value = find
+        value = getattr(value, "py_func", value)  # of a function that Numba wrapped already
+        imported = self.import_of(name, value)
+        if imported is not None:
+            self.imports.append(imported)
+        elif isinstance(value, FunctionType):
+            self.helpers.append(self.function(value, name, function_tree(value)))
+        else:
+            self.constants.append(f"{name} = {self.literal(name, value)}")
+
+    def import_of(self, name: str, value: Any) -> str | None:
+        """Write the import that yields a value, None if it is to be written out."""
+        if isinstance(value, ModuleType):
+            if self.compiled and value.__name__ not in COMPILABLE:
+                raise self.not_capturable(name, f"the module {value.__name__}", "compiled encoders use math and numpy")
+            return f"import {value.__name__} as {name}"
+        own = getattr(value, "__name__", "")
+        for module, there in COMPILABLE.items():
+            if own and callable(value) and getattr(there, own, None) is value:
+                return f"from {module} import {own} as {name}"
+        if self.compiled:
+            return None
+        if value is lookup or value is text_code:
+            return f"from {value.__module__} import {own} as {name}"
+        home = str(getattr(value, "__module__", ""))
+        if callable(value) and home.split(".")[0] in sys.stdlib_module_names and home != "__main__":
+            if getattr(sys.modules.get(home), own, None) is value:
+                return f"from {home} import {own} as {name}"
+        return None
+
+    def literal(self, name: str, value: Any) -> str:
+        if isinstance(value, np.generic):
+            value = value.item()
+        if value is None or isinstance(value, bool | int) and type(value) in (bool, int):
+            return repr(value)
+        if type(value) is float:
+            return repr(value) if math.isfinite(value) else f"float('{value}')"
+        if type(value) is str:
+            return repr(text_code(value) if self.compiled else value)
+        if type(value) is tuple:
+            parts = [self.literal(name, part) for part in value]
+            return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+        if type(value) is frozenset and not self.compiled:
+            return f"frozenset([{', '.join(sorted(self.literal(name, part) for part in value))}])"
+        if isinstance(value, re.Pattern) and not self.compiled:
+            return f"__import__('re').compile({value.pattern!r}, {value.flags})"
+        raise self.not_capturable(name, f"a {type(value).__name__}")
+
+    def not_capturable(self, name: str, what: str, hint: str = "make it a parameter") -> EncoderError:
+        return EncoderError.because(
+            f"encoder '{self.encoder}' uses the global '{name}', {what}: "
+            "expected a number, text, a tuple of them, a function, or a module",
+            hint,
+        )
+
+
+class _TextAsCodes(ast.NodeTransformer):
+    """Puts codes for the texts that a compiled encoder compares, since codes are what it sees of text."""
+
+    def __init__(self, gathering: _Gathering, function: FunctionType) -> None:
+        self.gathering, self.python = gathering, function
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802  # ast's naming
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and _resolve(self.python, node.func.id) == (True, text_code):
+            if len(node.args) == 1 and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
+                return ast.Constant(text_code(node.args[0].value))
+            raise EncoderError.because(
+                f"encoder '{self.gathering.encoder}' line {node.lineno}: text_code of something that is not plain text",
+                'compiled encoders see text as codes already; write text_code("…")',
+            )
+        return node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:  # noqa: N802
+        self.generic_visit(node)
+        node.left = _coded(node.left)
+        node.comparators = [_coded(operand) for operand in node.comparators]
+        return node
+
+
+def _coded(operand: ast.expr) -> ast.expr:
+    if isinstance(operand, ast.Constant) and isinstance(operand.value, str):
+        return ast.Constant(text_code(operand.value))
+    if isinstance(operand, ast.Tuple):
+        operand.elts = [_coded(part) for part in operand.elts]
+    return operand
+
+
+class _Clean(ast.NodeTransformer):
+    """Drops what does not change what a function does."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
+        self.generic_visit(node)
+        first = node.body[0]
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            node.body = node.body[1:] or [ast.copy_location(ast.Pass(), first)]
+        node.returns = None
+        return node
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:  # noqa: N802
+        self.generic_visit(node)
+        if node.value is None:
+            return ast.copy_location(ast.Pass(), node)
+        return ast.copy_location(ast.Assign([node.target], node.value), node)
+
+
+def _clean(tree: ast.FunctionDef, is_encoder: bool) -> ast.FunctionDef:
+    cleaned = _Clean().visit(copy.deepcopy(tree))
+    if not isinstance(cleaned, ast.FunctionDef):
+        raise EncoderError.because(f"'{tree.name}' is no plain function", "define it with def")
+    cleaned.decorator_list = []
+    if is_encoder:
+        arguments = cleaned.args
+        arguments.args, arguments.kwonlyargs, arguments.kw_defaults = arguments.args + arguments.kwonlyargs, [], []
+    return cleaned
+
+
+def _line_map(body: str, original: ast.FunctionDef) -> dict[int, int]:
+    """Pair each statement's line in the text with the same statement's in the file."""
+    written = ast.parse(body).body[0]
+    source = _Clean().visit(original)
+    found: dict[int, int] = {}
+    for new, old in zip(_statements(written), _statements(source), strict=False):
+        found.setdefault(new.lineno, old.lineno)
+    return found
+
+
+def _statements(tree: ast.AST) -> list[ast.stmt]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+
+
+def _global_names(source: str) -> set[str]:
+    """Names that a function takes from around it, whichever of its inner functions uses them."""
+    found: set[str] = set()
+    tables = [symtable.symtable(source, "<encoder>", "exec")]
+    while tables:
+        table = tables.pop()
+        tables.extend(table.get_children())
+        for symbol in table.get_symbols():
+            outside = symbol.is_referenced() and not symbol.is_assigned()
+            if symbol.is_global() or (table.get_type() == "module" and outside):
+                found.add(symbol.get_name())
+    return found
+
+
+def _resolve(function: FunctionType, name: str) -> tuple[bool, Any]:
+    closed = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    if name in closed:
+        try:
+            return True, closed[name].cell_contents
+        except ValueError:  # the name is bound later than the function that uses it
+            return False, None
+    if name in function.__globals__:
+        return True, function.__globals__[name]
+    return False, None

@@ -1,0 +1,147 @@
+"""Arrow arrays → flat NumPy columns, without copying where the type allows: slices of them are what encoders read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from encoders.layout import BOOLEAN, FLOAT, OBJECT, Column, List, Node, Path, Scalar, Struct, is_text
+from schemas.errors import DataKeyError
+from schemas.hashing import text_codes
+from schemas.tables import refuse_hidden_nulls
+
+Columns = dict[Path, NDArray[Any]]
+_TIME = pa.timestamp("us", "UTC")
+
+
+def flatten(name: str, node: Node, values: pa.Array) -> Columns:
+    """Turn distinct values of an element into the columns of its layout.
+
+    Integers of 64 bits, doubles and times are views of Arrow's buffers; narrower numbers are widened, text becomes
+    codes or objects. Raises DataKeyError for a null inside a value that has no way to say so.
+    """
+    flattened = _Flattening()
+    flattened.add(node, values, None)
+    if flattened.nulls:  # seldom: they may lie where no value reaches, as under a list that is null as a whole
+        refuse_hidden_nulls(name, values)
+    return flattened.columns
+
+
+def variable_column(name: str, column: Column, values: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
+    """Turn a context's or an item's variable into its column. Raises DataKeyError for a null that is no float or text."""
+    array = one_array(values)
+    if array.null_count and column.dtype != FLOAT and not is_text(array.type):
+        row = pc.index(array.is_null(), True).as_py()
+        raise DataKeyError.because(
+            f"'{name}' is null in row {row}: {array.type} has no way to say so to an encoder", "leave the row out"
+        )
+    return _scalars(column, array)
+
+
+def one_array(values: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """Give a column's data as one array, copying only if it has several chunks."""
+    if not isinstance(values, pa.ChunkedArray):
+        return values
+    return values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Forbid writes, so that no encoder changes another's input and each is compiled once, whatever the source."""
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return array
+
+
+class _Flattening:
+    """Walks a layout and an array together."""
+
+    def __init__(self) -> None:
+        self.columns: Columns = {}
+        self.nulls = False
+
+    def add(self, node: Node, array: pa.Array, bounds: NDArray[np.int64] | None) -> None:
+        """Add the columns below a node.
+
+        bounds: within a list, where each outermost value starts and ends in this array; None outside
+        """
+        if isinstance(node, Scalar):
+            if bounds is not None and node.column.dtype != FLOAT and not is_text(array.type):
+                self.nulls |= array.null_count > 0
+            self.columns[node.column.path] = _scalars(node.column, array)
+        elif isinstance(node, Struct):
+            self.nulls |= array.null_count > 0
+            for name, child in node.fields.items():
+                inside = array.field(name)
+                self.nulls |= bounds is None and inside.null_count > 0
+                self.add(child, inside, bounds)
+        else:
+            self.add_list(node, array, bounds)
+
+    def add_list(self, node: List, array: pa.Array, bounds: NDArray[np.int64] | None) -> None:
+        starts = _widened(array.offsets) if len(array) else read_only(np.zeros(1, dtype=np.int64))
+        self.columns[node.starts.path] = starts
+        if bounds is None:
+            inner = starts
+        else:
+            self.nulls |= array.null_count > 0
+            self.columns[node.offsets.path] = _from_own_start(starts, bounds)
+            inner = starts[bounds]
+        self.add(node.child, array.values, inner)
+
+
+def _from_own_start(starts: NDArray[np.int64], bounds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count offsets from the start of each outermost value's own, so that no encoder sees its neighbours' data.
+
+    The offsets of outermost value r, one more than it has lists, come to lie from bounds[r] + r on.
+    """
+    value = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds) + 1)
+    first = int(bounds[0])
+    own = np.empty(first + len(value), dtype=np.int64)
+    own[:first] = 0
+    position = np.arange(first, first + len(value)) - value
+    own[first:] = starts[position] - starts[bounds[value]]
+    return read_only(own)
+
+
+def _scalars(column: Column, array: pa.Array) -> NDArray[Any]:
+    if is_text(array.type):
+        if pa.types.is_dictionary(array.type):
+            array = array.cast(array.type.value_type)
+        if column.dtype == OBJECT:
+            return read_only(array.to_numpy(zero_copy_only=False))
+        return read_only(text_codes(array))
+    if pa.types.is_dictionary(array.type):
+        array = array.cast(array.type.value_type)
+    if column.dtype == BOOLEAN:
+        return read_only(pc.fill_null(array, False).to_numpy(zero_copy_only=False))
+    if column.dtype == FLOAT:
+        if array.null_count:
+            array = pc.fill_null(array, float("nan"))
+        return read_only(array.to_numpy(zero_copy_only=False).astype(np.float64, copy=False))
+    return _widened(array)
+
+
+def _widened(array: pa.Array) -> NDArray[Any]:
+    """View integers, dates and times as int64; what lies under nulls is not looked at."""
+    if pa.types.is_timestamp(array.type) and array.type.unit != "us":
+        array = _cast(array, _TIME)
+    elif pa.types.is_date32(array.type):
+        array = array.view(pa.int32())
+    if pa.types.is_integer(array.type) and array.type != pa.int64():
+        array = _cast(array, pa.int64())
+    data = array.buffers()[1]
+    if data is None or len(array) == 0:
+        return read_only(np.empty(0, dtype=np.int64))
+    return read_only(np.frombuffer(data, dtype=np.int64, count=len(array), offset=array.offset * 8))
+
+
+def _cast(array: pa.Array, type: pa.DataType) -> pa.Array:  # noqa: A002  # the field's own name
+    try:
+        return array.cast(type)
+    except pa.ArrowInvalid as error:
+        raise DataKeyError.because(f"a value of type {array.type} does not fit {type}: {error}") from error

@@ -1,0 +1,145 @@
+"""Compiles generated modules with Numba, once for all processes: the text's hash names a file, beside which Numba keeps
+its own cache."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import stat
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from schemas.errors import ConfigError
+
+Batch = Callable[..., None]
+_OPTIONS = {
+    "boundscheck": True,  # within the noise of measurement: an encoder must not read its neighbours' data
+    "error_model": "python",  # dividing by zero is an error, as it is in the plain Python function
+}
+_loaded: dict[tuple[str, Path], Batch] = {}
+_loading = threading.Lock()
+
+
+def default_cache_folder() -> Path:
+    """Where compiled encoders are kept unless one says otherwise."""
+    return Path.home() / ".cache" / "delorean" / "encoders"
+
+
+def compile_batch(text: str, signature: Sequence[str], entry: str, folder: Path) -> Batch:
+    """Compile a module's function for arguments of the types given, or load what another process compiled.
+
+    signature: for each argument int64, float64, bool (scalars), or one of them with [] (a read-only array) or
+        [w] (a writable one)
+    Raises what Numba raises (`compile_errors`) for text it cannot compile, ConfigError for a folder unfit for code.
+    """
+    key = (hashlib.sha256(text.encode()).hexdigest(), folder)
+    found = _loaded.get(key)
+    if found is None:
+        with _loading:
+            found = _loaded.get(key)
+            if found is None:
+                found = _loaded[key] = _compile(text, key[0], signature, entry, folder)
+    return found
+
+
+def _compile(text: str, digest: str, signature: Sequence[str], entry: str, folder: Path) -> Batch:
+    import numba
+
+    module = _load_module(text, digest[:32], folder)
+    for name, value in list(vars(module).items()):
+        if isinstance(value, FunctionType) and value.__module__ == module.__name__ and name != entry:
+            setattr(module, name, numba.njit(**_OPTIONS)(value))
+    compiled = numba.njit(cache=True, **_OPTIONS)(getattr(module, entry))
+    compiled.compile(tuple(_numba_type(argument) for argument in signature))
+    compiled.disable_compile()
+    batch: Batch = compiled
+    return batch
+
+
+def _load_module(text: str, digest: str, folder: Path) -> ModuleType:
+    """Run the text as a module. What runs is the text itself; the file gives Numba's cache its place."""
+    path = _write_once(text, folder, digest)
+    module = ModuleType(f"delorean_encoder_{digest}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # Numba finds what it cached by the module's name
+    exec(compile(text, str(path), "exec"), module.__dict__)  # noqa: S102  # our text, made of the caller's own function
+    return module
+
+
+def _write_once(text: str, folder: Path, digest: str) -> Path:
+    """Write the module unless it is there: Numba's cache holds for as long as the file is the same."""
+    path = folder / f"{digest}.py"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _check_private(folder)
+        if path.is_file() and path.read_bytes() == text.encode():
+            return path
+        wrong = path.exists()
+        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(text.encode())
+            if wrong:
+                os.replace(temporary, path)
+            else:
+                with contextlib.suppress(FileExistsError):  # another process was first, with the same text
+                    os.link(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError.because(
+            f"compiled encoders cannot be kept in {folder}: {error}", "give another cache_folder, one you can write to"
+        ) from error
+    return path
+
+
+def _check_private(folder: Path) -> None:
+    """Refuse a folder where others could put code that would run here."""
+    found = folder.stat()
+    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError.because(
+            f"compiled encoders cannot be kept in {folder}: others can write to it", f"chmod 700 {folder}"
+        )
+
+
+def _numba_type(argument: str) -> Any:
+    from numba import types
+
+    scalars = {"int64": types.int64, "float64": types.float64, "float32": types.float32, "bool": types.boolean}
+    name, array, access = argument.partition("[")
+    return types.Array(scalars[name], 1, "C", readonly=access != "w]") if array else scalars[name]
+
+
+def explain(error: Exception, folder: Path, text: str) -> tuple[str, int | None]:
+    """Say in one line why Numba could not compile, and in which line of the text as far as it says so."""
+    message = str(error)
+    lines = [int(n) for n in re.findall(re.escape(str(folder)) + r'/\w+\.py", line (\d+)', message)]
+    inside = [n for n in lines if n <= text[: text.index("_namedtuple")].count("\n")]
+    for pattern in (
+        r"Unknown attribute '\w+' of type \w+",
+        r"Cannot unify .* for '[^']*'",
+        r"Untyped global name '[^']*'[^\n]*",
+        r"No implementation of function .*found for signature:\s*>>> [^\n]*",
+        r"Cannot modify readonly array[^\n]*",
+        r"Use of unsupported [^\n]*",
+    ):
+        match = re.search(pattern, message)
+        if match:
+            return " ".join(match[0].split()), inside[-1] if inside else None
+    plain = [line for line in message.splitlines() if line.strip() and not line.startswith("Failed in")]
+    return plain[0].strip() if plain else type(error).__name__, inside[-1] if inside else None
+
+
+def compile_errors() -> type[Exception]:
+    """Give the root of what Numba raises."""
+    from numba.core.errors import NumbaError
+
+    found: type[Exception] = NumbaError
+    return found

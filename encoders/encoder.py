@@ -1,0 +1,188 @@
+"""Feature encoders: how they are declared, configured and told apart."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from inspect import Parameter, signature
+from types import FunctionType
+from typing import Any
+
+from encoders.capture import Captured, capture, function_tree
+from encoders.hash_index import lookup
+from encoders.layout import RESERVED, element_layout, outer_fields
+from encoders.source_check import ARGUMENTS, Reads, check_source
+from schemas.data_keys import DataKey, Kind, by_name
+from schemas.errors import EncoderError, EncoderOutputError
+
+FORMAT = 1  # of what a fingerprint covers
+Value = int | float | bool | str
+
+
+@dataclass(frozen=True)
+class FeatureEncoder:
+    """The one implementation of some features, with its parameters.
+
+    data: the data elements it reads; anything else is out of its reach
+    written: the features as its source names them; `rename` maps them to the names they get in the feature set
+    """
+
+    function: FunctionType
+    data: tuple[DataKey, ...]
+    written: tuple[str, ...]
+    compiled: bool
+    parameters: Mapping[str, Value]
+    rename: Mapping[str, str] = field(default_factory=dict)
+    reads: Reads = field(default_factory=Reads, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """Where to find it, as `module:name`."""
+        return f"{self.function.__module__}:{self.function.__qualname__}"
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features it yields, by the names that they get."""
+        return tuple(self.rename.get(feature, feature) for feature in self.written)
+
+    def configured(self, *, rename: Mapping[str, str] | None = None, **parameters: Value) -> FeatureEncoder:
+        """Give the same encoder with other parameters, and other names for its features.
+
+        Raises EncoderError for a parameter that it does not have, or a value of another type.
+        """
+        changed = {**self.parameters, **{n: self._checked(n, value) for n, value in parameters.items()}}
+        names = {**self.rename, **(rename or {})}
+        for old, new in names.items():
+            if old not in self.written:
+                raise EncoderError.unknown(f"feature of encoder '{self.name}'", old, self.written)
+            _check_feature_name(self.name, new)
+        names = {old: new for old, new in names.items() if old != new}
+        configured = replace(self, parameters=changed, rename=names)
+        _refuse_twice(self.name, configured.features)
+        return configured
+
+    def captured(self) -> Captured:
+        """Give its source as text that stands on its own, as its constants and helpers are now."""
+        return capture(self.function, self.compiled)
+
+    @property
+    def fingerprint(self) -> str:
+        """What it computes, as a hash: source, constants, helpers, parameters, names, keys and types."""
+        covered = {
+            "format": FORMAT,
+            "text": self.captured().text,
+            "compiled": self.compiled,
+            "written": self.written,
+            "rename": dict(self.rename),
+            "parameters": {name: [type(value).__name__, repr(value)] for name, value in self.parameters.items()},
+            "data": [key.to_json() for key in self.data],
+        }
+        return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
+
+    def __call__(self, context: Any, items: Any, data: Any, out: Any) -> None:
+        """Run the plain Python function on one context, as for a look at what it does."""
+        self.function(context, items, data, out, **self.parameters)
+
+    def _checked(self, name: str, value: Value) -> Value:
+        if name not in self.parameters:
+            raise EncoderError.unknown(f"parameter of encoder '{self.name}'", name, self.parameters)
+        expected = type(self.parameters[name])
+        if expected is float and type(value) is int:
+            value = float(value)
+        if type(value) is not expected:
+            raise EncoderError.because(
+                f"encoder '{self.name}': parameter '{name}' is {value!r}, expected {expected.__name__}"
+            )
+        return _finite(self.name, name, value)
+
+
+def feature_encoder(
+    *, data: Sequence[DataKey] = (), features: Sequence[str], compiled: bool = True
+) -> Callable[[Callable[..., None]], FeatureEncoder]:
+    """Declare a function `(context, items, data, out, *, parameters)` as the one implementation of some features.
+
+    data: the service and global elements it reads, as `data.<name>`
+    features: what it writes, as `out.<feature>[i]` for item i; what it leaves unwritten is NaN
+    compiled: False for what Numba cannot compile, such as work on text
+
+    Raises UndeclaredKeyError where the source reads an element that is not declared, EncoderOutputError where it
+    returns a value or writes an undeclared feature, EncoderError for a signature or a key that no encoder can have.
+    """
+
+    def declare(function: Callable[..., None]) -> FeatureEncoder:
+        if not isinstance(function, FunctionType):
+            raise EncoderError.because(f"{function!r} is no plain function", "put @feature_encoder on a def")
+        name = function.__qualname__
+        _check_keys(name, data, compiled)
+        for feature in features:
+            _check_feature_name(name, feature)
+        if not features:
+            raise EncoderError.because(f"encoder '{name}' declares no feature", 'write features=["…"]')
+        _refuse_twice(name, features)
+        parameters = _parameters(name, function)
+        lookups = frozenset(n for n, value in function.__globals__.items() if value is lookup)
+        tree = function_tree(function)
+        if any(isinstance(node, ast.Global | ast.Nonlocal) for node in ast.walk(tree)):
+            raise EncoderError.because(f"encoder '{name}' changes variables outside it", "write only to out")
+        reads = check_source(name, tree, by_name(data), features, lookups)
+        return FeatureEncoder(function, tuple(data), tuple(features), compiled, parameters, {}, reads)
+
+    return declare
+
+
+def _check_keys(name: str, data: Sequence[DataKey], compiled: bool) -> None:
+    for key in by_name(data).values():
+        if key.kind not in (Kind.SERVICE_ELEMENT, Kind.GLOBAL_ELEMENT):
+            raise EncoderError.because(
+                f"encoder '{name}' declares '{key.name}', a {key.kind}, as data",
+                f"read it as {'items' if key.kind is Kind.ITEM else 'context'}.{key.name}; it needs no declaration",
+            )
+        element_layout(key, compiled)
+        reserved = sorted(RESERVED.intersection(outer_fields(key) or ()))
+        if reserved:
+            raise EncoderError.because(f"'{key.name}' has a field '{reserved[0]}', a name encoders use otherwise")
+
+
+def _parameters(name: str, function: FunctionType) -> dict[str, Value]:
+    declared = list(signature(function).parameters.values())
+    if tuple(p.name for p in declared[:4]) != ARGUMENTS or any(
+        p.kind is not Parameter.POSITIONAL_OR_KEYWORD for p in declared[:4]
+    ):
+        raise EncoderError.because(
+            f"encoder '{name}' takes {signature(function)}", "write (context, items, data, out, *, parameter=default)"
+        )
+    found: dict[str, Value] = {}
+    for parameter in declared[4:]:
+        if parameter.kind is not Parameter.KEYWORD_ONLY or type(parameter.default) not in (int, float, bool, str):
+            raise EncoderError.because(
+                f"encoder '{name}': parameter '{parameter.name}' must be keyword-only with a default that is an int, "
+                "a float, a bool or a str",
+                f"write *, {parameter.name}=…",
+            )
+        found[parameter.name] = _finite(name, parameter.name, parameter.default)
+    return found
+
+
+def _finite(encoder: str, name: str, value: Value) -> Value:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise EncoderError.because(f"encoder '{encoder}': parameter '{name}' is {value}, expected a finite number")
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        raise EncoderError.because(f"encoder '{encoder}': parameter '{name}' does not fit 64 bits")
+    return value
+
+
+def _check_feature_name(encoder: str, name: str) -> None:
+    if not name.isidentifier() or name.startswith("_"):
+        raise EncoderError.because(
+            f"encoder '{encoder}': '{name}' cannot name a feature", "use letters, digits and _, no digit first"
+        )
+
+
+def _refuse_twice(encoder: str, features: Sequence[str]) -> None:
+    twice = sorted({feature for feature in features if list(features).count(feature) > 1})
+    if twice:
+        raise EncoderOutputError.because(f"encoder '{encoder}' writes the feature '{twice[0]}' twice")

@@ -1,0 +1,231 @@
+"""Feature models: the encoders of an experiment, told apart by a fingerprint and written as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from encoders.bound_encoder import BoundEncoder
+from encoders.bound_model import BoundModel, ElementPlan, Plan
+from encoders.encoder import FeatureEncoder, Value
+from encoders.generated import module_text
+from encoders.layout import Scalar, element_layout, is_text, outer_fields, scalar_dtype, variable_layout
+from schemas.data_keys import DataKey, Kind, by_name
+from schemas.errors import EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
+from schemas.hashing import text_code
+
+FORMAT = 1  # of the JSON text
+LIBRARY = "encoders.library"
+_LARGEST_JSON = 1_000_000  # characters
+_TIME = DataKey("time", Kind.CONTEXT, pa.timestamp("us", "UTC"))
+
+
+@dataclass(frozen=True)
+class FeatureModel:
+    """The encoders of an experiment.
+
+    Raises EncoderOutputError if two write the same feature, DataKeyError if two mean different things by a key.
+    """
+
+    encoders: tuple[FeatureEncoder, ...]
+
+    def __init__(self, encoders: Sequence[FeatureEncoder]) -> None:
+        writers: dict[str, str] = {}
+        for encoder in encoders:
+            if not isinstance(encoder, FeatureEncoder):
+                raise EncoderError.because(f"{encoder!r} is no feature encoder", "put @feature_encoder on it")
+            for feature in encoder.features:
+                if feature in writers:
+                    raise EncoderOutputError.because(
+                        f"the feature '{feature}' is written by '{writers[feature]}' and by '{encoder.name}'",
+                        f'rename one: .configured(rename={{"{feature}": "…"}})',
+                    )
+                writers[feature] = encoder.name
+        by_name(key for encoder in encoders for key in encoder.data)
+        object.__setattr__(self, "encoders", tuple(encoders))
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features in their order."""
+        return tuple(feature for encoder in self.encoders for feature in encoder.features)
+
+    @property
+    def elements(self) -> dict[str, DataKey]:
+        """The data elements that the encoders read, by name."""
+        return by_name(key for encoder in self.encoders for key in encoder.data)
+
+    @property
+    def fingerprint(self) -> str:
+        """What the model computes, as a hash."""
+        prints = [encoder.fingerprint for encoder in self.encoders]
+        return hashlib.sha256(json.dumps([FORMAT, prints]).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Write the model as JSON text; encoders are named, not contained."""
+        encoders = [
+            {
+                "encoder": encoder.name,
+                "parameters": dict(encoder.parameters),
+                "rename": dict(encoder.rename),
+                "features": list(encoder.features),
+                "fingerprint": encoder.fingerprint,
+            }
+            for encoder in self.encoders
+        ]
+        return json.dumps({"format": FORMAT, "encoders": encoders}, indent=2, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, modules: Sequence[str] = (LIBRARY,)) -> FeatureModel:
+        """Read what `to_json` wrote.
+
+        modules: the modules, with those below them, from which encoders may be imported
+        Raises EncoderError for other text or other modules, FingerprintError if an encoder has changed since.
+        """
+        return cls([_read_encoder(fields, modules) for fields in _read_list(text)])
+
+    def bind(
+        self, context: Sequence[DataKey], items: Sequence[DataKey], cache_folder: Path | str | None = None
+    ) -> BoundModel:
+        """Bind the encoders to the variables of label data or of a request.
+
+        context: its variables; `time` is always there besides
+        items: the items' variables
+        cache_folder: where compiled code is kept, by default ~/.cache/delorean/encoders of who runs it
+
+        Raises UndeclaredKeyError for a variable that an encoder reads and neither has.
+        """
+        contexts, item_keys = {**by_name(context), "time": _TIME}, by_name(items)
+        plans = {mode: Plan({}, {}, self._element_plans(mode)) for mode in (True, False)}
+        bound: list[BoundEncoder] = []
+        variables: dict[tuple[str, str], DataKey] = {}
+        for encoder in self.encoders:
+            read_context = _variables(encoder, "context", encoder.reads.context, contexts)
+            read_items = _variables(encoder, "items", encoder.reads.items, item_keys)
+            plan = plans[encoder.compiled]
+            plans[encoder.compiled] = Plan(
+                {**plan.context, **read_context}, {**plan.items, **read_items}, plan.elements
+            )
+            variables |= {("context", n): contexts[n] for n in read_context}
+            variables |= {("items", n): item_keys[n] for n in read_items}
+            bound.append(_bind(encoder, read_context, read_items))
+        return BoundModel(tuple(bound), variables, plans, None if cache_folder is None else str(cache_folder))
+
+    def _element_plans(self, compiled: bool) -> dict[str, ElementPlan]:
+        """Join what the encoders read of each element."""
+        wanted: dict[str, set[str] | None] = {}
+        indexed: set[str] = set()
+        for encoder in self.encoders:
+            if encoder.compiled is compiled:
+                indexed |= _indexed(encoder)
+                for name, fields in encoder.reads.fields.items():
+                    before = wanted.get(name, set())
+                    wanted[name] = None if fields is None or before is None else before | fields
+        keys = self.elements
+        return {
+            name: ElementPlan(
+                keys[name], element_layout(keys[name], compiled, _names(keys[name], fields)), name in indexed
+            )
+            for name, fields in wanted.items()
+        }
+
+
+def _bind(encoder: FeatureEncoder, context: Mapping[str, Scalar], items: Mapping[str, Scalar]) -> BoundEncoder:
+    keys, indexed = by_name(encoder.data), _indexed(encoder)
+    elements = {
+        name: (keys[name], element_layout(keys[name], encoder.compiled, _names(keys[name], fields)), name in indexed)
+        for name, fields in encoder.reads.fields.items()
+    }
+    captured = encoder.captured()
+    text, columns = module_text(captured.text, context, items, elements, encoder.written, list(encoder.parameters))
+    return BoundEncoder(
+        name=encoder.name,
+        text=text,
+        columns=tuple(columns),
+        features=encoder.features,
+        parameters=tuple(
+            text_code(value) if encoder.compiled and isinstance(value, str) else value
+            for value in encoder.parameters.values()
+        ),
+        compiled=encoder.compiled,
+        declared=tuple(keys),
+        file=captured.file,
+        lines=captured.lines,
+    )
+
+
+def _names(key: DataKey, fields: set[str] | None) -> set[str] | None:
+    """Of an element without fields everything is read."""
+    return None if outer_fields(key) is None else fields
+
+
+def _indexed(encoder: FeatureEncoder) -> set[str]:
+    """Name the global elements it looks rows up in. Raises EncoderError where their key cannot be looked up."""
+    keys = by_name(encoder.data)
+    for name in encoder.reads.indexed:
+        first = keys[name].type.field(0)
+        if not (is_text(first.type) or scalar_dtype(first.type, True) == "int64"):
+            raise EncoderError.because(
+                f"encoder '{encoder.name}' looks up rows of '{name}' by '{first.name}', a {first.type}",
+                "make the first field an integer or text",
+            )
+    return encoder.reads.indexed
+
+
+def _variables(
+    encoder: FeatureEncoder, group: str, read: set[str] | None, known: Mapping[str, DataKey]
+) -> dict[str, Scalar]:
+    for name in sorted(read or ()):
+        if name not in known:
+            unknown = UndeclaredKeyError.unknown(f"variable {group}.{name}, expected one of", name, known)
+            raise UndeclaredKeyError.because(f"encoder '{encoder.name}' reads {group}.{name}: {unknown}")
+    names = known if read is None else sorted(read)
+    return {name: variable_layout(known[name], encoder.compiled) for name in names}
+
+
+def _read_list(text: str) -> list[dict[str, Any]]:
+    if len(text) > _LARGEST_JSON:
+        raise EncoderError.because(f"feature model has {len(text)} characters, expected at most {_LARGEST_JSON}")
+    try:
+        read = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise EncoderError.because(f"feature model is not JSON: {error}") from error
+    expected = {"encoder": str, "parameters": dict, "rename": dict, "fingerprint": str}
+    entries = read.get("encoders") if isinstance(read, dict) and read.get("format") == FORMAT else None
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in expected.items())
+        for entry in entries
+    ):
+        raise EncoderError.because(f"this is no feature model of format {FORMAT}", "write it with FeatureModel.to_json")
+    return entries
+
+
+def _read_encoder(fields: Mapping[str, Any], modules: Sequence[str]) -> FeatureEncoder:
+    reference: str = fields["encoder"]
+    module, _, name = reference.partition(":")
+    if not any(module == allowed or module.startswith(f"{allowed}.") for allowed in modules):
+        raise EncoderError.because(
+            f"encoder '{reference}' lies outside the modules it may come from ({', '.join(modules)})",
+            "move it there, or allow its module if you trust it: modules=(…)",
+        )
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise EncoderError.because(f"encoder '{reference}' cannot be imported: {error}") from error
+    if not isinstance(found, FeatureEncoder):
+        raise EncoderError.because(f"'{reference}' is no feature encoder")
+    parameters: dict[str, Value] = fields["parameters"]
+    encoder = found.configured(rename=fields["rename"], **parameters)
+    if encoder.fingerprint != fields["fingerprint"]:
+        raise FingerprintError.because(
+            f"encoder '{reference}' is not the one this model was made with "
+            f"(fingerprint {encoder.fingerprint[:12]}, expected {fields['fingerprint'][:12]})",
+            "use the version of the code that it was made with, or train again",
+        )
+    return encoder

@@ -1,0 +1,89 @@
+"""A hash index over the rows of a global element, so that encoders find a row at once, compiled or not."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.compile import compile_batch
+from schemas.hashing import text_code
+
+
+def lookup(table: Any, key: Any) -> int:
+    """Find a row of a global element by its key, its first field; -1 if there is none.
+
+    table: a global element, as `data.videos`
+    key: an integer, or text (in compiled encoders its code, which is what they see of text anyway)
+
+    A text that is null matches nothing. Of rows with equal keys the first is found.
+    """
+    if key is None:
+        return -1
+    return find(table, text_code(key) if isinstance(key, str) else key)
+
+
+def find(table: Any, key: Any) -> int:
+    """Probe the slots; compiled encoders get this one."""
+    slots = table.slots
+    last = len(slots) - 1
+    if last < 0:
+        return -1
+    # 32-bit halves times 29-bit primes stay below 2^63, so that Python and machine integers agree.
+    mixed = (key & 0xFFFFFFFF) * 374761393 + ((key >> 32) & 0xFFFFFFFF) * 268435399
+    at = (mixed ^ (mixed >> 29)) & last
+    while slots[at] >= 0:
+        if table.values[slots[at]] == key:
+            return slots[at]
+        at = (at + 1) & last
+    return -1
+
+
+def fill_slots(keys: Any, starts: Any, slot_starts: Any, slots: Any, null: int, has_null: bool) -> None:
+    """Index every version: slots of version v are slots[slot_starts[v]:slot_starts[v + 1]], free ones -1.
+
+    keys: of all versions, end to end; starts: where each version's rows start
+    null: the key that stands for none, if there is such a key
+    """
+    for version in range(len(slot_starts) - 1):
+        base = slot_starts[version]
+        last = slot_starts[version + 1] - base - 1
+        for row in range(starts[version + 1] - starts[version]):
+            key = keys[starts[version] + row]
+            if has_null and key == null:
+                continue
+            mixed = (key & 0xFFFFFFFF) * 374761393 + ((key >> 32) & 0xFFFFFFFF) * 268435399
+            at = (mixed ^ (mixed >> 29)) & last
+            while slots[base + at] >= 0 and keys[starts[version] + slots[base + at]] != key:
+                at = (at + 1) & last
+            if slots[base + at] < 0:
+                slots[base + at] = row
+
+
+def slot_bounds(starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give each version a power of two of slots, at least twice its rows."""
+    sizes = [1 << int(2 * rows).bit_length() for rows in np.diff(starts)]
+    return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+
+
+def index_table(
+    keys: NDArray[np.int64], starts: NDArray[np.int64], text: bool, folder: Path
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Build the slots of every version of a global element, and where each version's start.
+
+    keys: the versions' keys end to end; starts: (versions + 1,); text: whether keys are codes of text, 0 being null
+    """
+    bounds = slot_bounds(starts)
+    slots = np.full(int(bounds[-1]), -1, dtype=np.int64)
+    source = "from __future__ import annotations\n\n" + inspect.getsource(fill_slots)
+    read = "int64[r]"
+    fill = compile_batch(source, [read, read, read, "int64[w]", "int64", "bool"], "fill_slots", folder)
+    arrays = [np.ascontiguousarray(array, dtype=np.int64).view() for array in (keys, starts, bounds)]
+    for array in arrays:
+        array.flags.writeable = False
+    fill(*arrays, slots, 0, text)
+    slots.flags.writeable = False
+    return slots, arrays[2]

@@ -1,0 +1,173 @@
+"""How a value of an Arrow type lies in flat columns: the one description that conversion and generated code follow."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from schemas.data_keys import DataKey, Kind
+from schemas.errors import EncoderError
+
+Path = tuple[str, ...]
+INTEGER, FLOAT, BOOLEAN, OBJECT = "int64", "float64", "bool", "object"
+RESERVED = frozenset({"present", "offsets", "values", "value", "slots"})
+MAX_DEPTH = 16
+
+
+@dataclass(frozen=True)
+class Column:
+    """A flat array that reaches an encoder.
+
+    path: where it comes from, as ("data", "viewing_history", "minutes"); a last part with a colon is made, not read
+    dtype: int64, float64, bool, or object where text reaches an uncompiled encoder
+    """
+
+    path: Path
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """One column."""
+
+    column: Column
+
+
+@dataclass(frozen=True)
+class Struct:
+    """Columns side by side."""
+
+    fields: dict[str, Node]
+
+
+@dataclass(frozen=True)
+class List:
+    """Any number of what `child` describes, found through offsets."""
+
+    path: Path
+    child: Node
+
+    @property
+    def starts(self) -> Column:
+        """Where each list starts in the child's columns."""
+        return Column((*self.path, ":starts"), INTEGER)
+
+    @property
+    def offsets(self) -> Column:
+        """For lists within lists: where each starts, counted from the start of the context's own."""
+        return Column((*self.path, ":offsets"), INTEGER)
+
+
+Node = Scalar | Struct | List
+
+
+def scalar_dtype(type: pa.DataType, compiled: bool) -> str | None:  # noqa: A002  # the field's own name
+    """Give the dtype under which encoders see a scalar type, None for a type that they cannot read.
+
+    As in plain Python there is one kind of integer and one kind of float: narrower ones are widened, so that
+    arithmetic does not depend on how a number was stored, and is the same interpreted and compiled.
+    """
+    if pa.types.is_dictionary(type):
+        type = type.value_type  # noqa: A001
+    if pa.types.is_integer(type) or pa.types.is_timestamp(type) or pa.types.is_date32(type):
+        return INTEGER
+    if pa.types.is_floating(type):
+        return FLOAT
+    if pa.types.is_boolean(type):
+        return BOOLEAN
+    if is_text(type):
+        return INTEGER if compiled else OBJECT
+    return None
+
+
+def is_text(type: pa.DataType) -> bool:  # noqa: A002
+    """Whether the type is text, however it is stored."""
+    if pa.types.is_dictionary(type):
+        type = type.value_type  # noqa: A001
+    return bool(pa.types.is_string(type) or pa.types.is_large_string(type) or pa.types.is_string_view(type))
+
+
+def variable_layout(key: DataKey, compiled: bool) -> Scalar:
+    """Describe a context's or an item's variable. Raises EncoderError unless it is a scalar."""
+    dtype = scalar_dtype(key.type, compiled)
+    if dtype is None:
+        raise EncoderError.because(
+            f"'{key.name}' is {key.type}: encoders read variables that are numbers, booleans, times or text"
+        )
+    group = "context" if key.kind is Kind.CONTEXT else "items"
+    return Scalar(Column((group, key.name), dtype))
+
+
+def element_layout(key: DataKey, compiled: bool, wanted: Collection[str] | None = None) -> Node:
+    """Describe a data element.
+
+    wanted: of its outermost fields, those an encoder reads; None: all
+    Raises EncoderError for a type that encoders cannot read.
+    """
+    type = stored_type(key)  # noqa: A001
+    return _layout(type, ("data", key.name), compiled, wanted, 0)
+
+
+def stored_type(key: DataKey) -> pa.DataType:
+    """Give the type of one value of an element: a global element's is its whole table."""
+    return pa.list_(key.type) if key.kind is Kind.GLOBAL_ELEMENT else key.type
+
+
+def outer_fields(key: DataKey) -> list[str] | None:
+    """Name the fields that an encoder reads as `data.<element>.<field>`, None if the element has no struct outside."""
+    type = stored_type(key)  # noqa: A001
+    while is_list(type):
+        type = type.value_type  # noqa: A001
+    if not pa.types.is_struct(type):
+        return None
+    return [field.name for field in type if readable(field.name)]
+
+
+def is_list(type: pa.DataType) -> bool:  # noqa: A002
+    """Whether the type is a list of any length."""
+    return bool(pa.types.is_list(type) or pa.types.is_large_list(type))
+
+
+def readable(name: str) -> bool:
+    """Whether Python code can read an attribute of that name."""
+    return name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
+
+
+def columns(node: Node, inner: bool = False) -> Iterator[Column]:
+    """List the columns of a layout, in the order in which generated code receives them."""
+    if isinstance(node, Scalar):
+        yield node.column
+    elif isinstance(node, Struct):
+        for child in node.fields.values():
+            yield from columns(child, inner)
+    else:
+        yield node.starts
+        if inner:
+            yield node.offsets
+        yield from columns(node.child, inner=True)
+
+
+def _layout(
+    type: pa.DataType,  # noqa: A002
+    path: Path,
+    compiled: bool,
+    wanted: Collection[str] | None,
+    depth: int,
+) -> Node:
+    if depth > MAX_DEPTH:
+        raise EncoderError.because(f"'{'.'.join(path[1:])}' nests deeper than {MAX_DEPTH}")
+    if is_list(type):
+        return List(path, _layout(type.value_type, (*path, "[]"), compiled, wanted, depth + 1))
+    if pa.types.is_struct(type):
+        names = [f.name for f in type if readable(f.name) and (wanted is None or f.name in wanted)]
+        return Struct({n: _layout(type.field(n).type, (*path, n), compiled, None, depth + 1) for n in names})
+    dtype = scalar_dtype(type, compiled)
+    if dtype is None:
+        raise EncoderError.because(
+            f"'{'.'.join(path[1:])}' is {type}, which encoders cannot read",
+            "use numbers, booleans, times or text, and lists and structs of them",
+        )
+    return Scalar(Column(path, dtype))
