@@ -43,13 +43,14 @@ clean:  ## remove the environment and everything that was made
 
 # Says in one line what the machine lacks. It is checked every time: Java may go away.
 machine:
-	@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { echo "Python 3.11 or 3.12 is missing (python3 is \
-	$$(python3 -V 2>/dev/null || echo not there)) → install python3.11 with its venv, or name one: make PYTHON=/path/to/python3.11" | tr -d '\t' >&2; exit 1; }
-	@$(PYTHON) -P delorean/machine.py
+	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || { \
+		echo "Python 3.11 or 3.12 is missing: $(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) -V 2>/dev/null || echo not there)" \
+		"→ install one with its venv module, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -P delorean/machine.py
 
 # The stamp comes last: an interrupted build, or a new lock, is built again, mostly from the installers' caches.
 .venv/.ready: requirements.lock setup.cfg .ci/install.py | machine
 	@rm -f $@
-	@$(PYTHON) -m venv --clear .venv
+	@"$(PYTHON)" -m venv --clear .venv
 	@$(BIN)/python .ci/install.py || { rm -f $@; exit 1; }
 	@touch $@
