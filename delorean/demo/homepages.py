@@ -1,0 +1,117 @@
+"""Invents what MovieLens does not publish: lists and homepages, from nothing but what had happened by then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delorean.demo.movielens_files import Movie
+
+SHOWN: Final = 20
+MOST_PLAYED_SHOWN: Final = 10
+_FADES: Final = 0.88  # popularity, a day
+_ADDS: Final = 0.5  # chance that somebody puts a film into the list after an evening
+_MINUTE: Final = 60_000_000
+
+Ints = NDArray[np.int64]
+
+
+@dataclass
+class ListEntry:
+    """What stood in a list; profile and video are positions, times microseconds."""
+
+    profile: int
+    video: int
+    added_at: int
+    removed_at: int | None = None
+
+
+class Homepages:
+    """Goes through the company's evenings in order, so that nothing it draws can know the future.
+
+    Afterwards `impressions` has profile, time and videos (positions) of each homepage from day 0 on (fewer videos than
+    SHOWN where hardly any are unseen), and
+    `list_entries` every entry of every list.
+    """
+
+    def __init__(self, rng: np.random.Generator, profiles: int, films: Sequence[Movie]) -> None:
+        self.rng = rng
+        genres = sorted({genre for film in films for genre in film.genres}) or ["none"]
+        self.has = np.array([[genre in film.genres for genre in genres] for film in films], dtype=bool)
+        self.popularity = np.zeros(len(films))
+        self.liking = np.zeros((profiles, len(genres)))
+        self.seen: list[set[int]] = [set() for _ in range(profiles)]
+        self.open_entries: list[dict[int, ListEntry]] = [{} for _ in range(profiles)]
+        self.list_entries: list[ListEntry] = []
+        self.impressions: dict[str, Any] = {"profile": [], "time": [], "videos": []}
+
+    def live(self, who: Ints, video: Ints, day: Ints, started_at: Ints, stars: NDArray[np.float32]) -> None:
+        """Go through all plays, given in each person's order."""
+        order = np.lexsort((started_at, who, day))
+        cuts = np.flatnonzero((np.diff(who[order]) != 0) | (np.diff(day[order]) != 0)) + 1
+        today = np.iinfo(np.int64).min
+        for evening in np.split(order, cuts):
+            if int(day[evening[0]]) != today:
+                today = int(day[evening[0]])
+                self.begin_day()
+            profile, played = int(who[evening[0]]), video[evening]
+            if today >= 0:
+                self.show(profile, played, int(started_at[evening[0]]) - _MINUTE)
+            self.watch(profile, played, started_at[evening], stars[evening])
+        for key in ("profile", "time"):
+            self.impressions[key] = np.array(self.impressions[key], dtype=np.int64)
+
+    def begin_day(self) -> None:
+        """Fix the day's popularity, the whole catalogue's and each genre's."""
+        self.popularity *= _FADES
+        weights = self.popularity + 0.02
+        self.by_popularity = np.cumsum(weights)
+        self.by_genre = np.cumsum(weights[:, None] * self.has, axis=0)
+
+    def show(self, profile: int, played: Ints, moment: int) -> None:
+        """Show what will be played beside unseen films, in random order."""
+        shown = list(dict.fromkeys(played.tolist()))[:MOST_PLAYED_SHOWN]
+        barred = self.seen[profile].union(played.tolist())
+        others = SHOWN - len(shown)
+        for source, wanted in (("popular", others // 2), ("genres", others // 4), ("random", others)):
+            fresh = [film for film in dict.fromkeys(self.draw(source, profile, 4 * SHOWN)) if film not in barred]
+            fresh = fresh[: min(wanted, SHOWN - len(shown))]
+            barred.update(fresh)
+            shown += fresh
+        self.impressions["profile"].append(profile)
+        self.impressions["time"].append(moment)
+        self.impressions["videos"].append(self.rng.permutation(np.array(shown)))
+
+    def draw(self, source: str, profile: int, n: int) -> list[int]:
+        """Draw films with repetition: by popularity, by popularity within genres watched so far, or at random."""
+        chances = self.rng.random(n)
+        liking = self.liking[profile]
+        if source == "random" or (source == "genres" and not liking.any()):
+            drawn = (chances * len(self.popularity)).astype(np.int64)
+        elif source == "popular":
+            drawn = np.searchsorted(self.by_popularity, chances * self.by_popularity[-1], side="right")
+        else:
+            genre = int(np.searchsorted(np.cumsum(liking), self.rng.random() * liking.sum(), side="right"))
+            within = self.by_genre[:, genre]
+            drawn = np.searchsorted(within, chances * within[-1], side="right")
+        found: list[int] = drawn.tolist()
+        return found
+
+    def watch(self, profile: int, played: Ints, started_at: Ints, stars: NDArray[np.float32]) -> None:
+        """Remember an evening: what is popular, liked, seen, and off or on the list."""
+        np.add.at(self.popularity, played, 1.0)
+        self.liking[profile] += (self.has[played] * np.maximum(stars - 2, 0.1)[:, None]).sum(axis=0)
+        self.seen[profile].update(played.tolist())
+        entries = self.open_entries[profile]
+        for film, moment in zip(played.tolist(), started_at.tolist(), strict=True):
+            if film in entries:
+                entries.pop(film).removed_at = moment
+        if self.rng.random() < _ADDS:
+            wanted = [film for film in self.draw("genres", profile, 8) if film not in self.seen[profile]]
+            if wanted and wanted[0] not in entries:
+                entries[wanted[0]] = ListEntry(profile, wanted[0], int(started_at[-1]) + _MINUTE)
+                self.list_entries.append(entries[wanted[0]])

@@ -1,0 +1,148 @@
+"""Starts processes and stops every one of them, however the work ends.
+
+Each runs in a session of its own (Ctrl-C reaches only the demo, which then stops them in order) and is killed by the
+kernel should the demo itself be killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final, Self
+
+from schemas.errors import SetupError
+
+_GRACE_SECONDS: Final = 5.0
+_LAST_WORDS: Final = 1500  # characters of a process's log that an error shows
+
+# Asks Linux to end this process with its parent, then becomes the program. A parent that died before is seen by its id.
+_TETHER: Final = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A started process. log: what it prints."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def last_words(self) -> str:
+        """Give the end of what it printed."""
+        return self.log.read_text(errors="replace")[-_LAST_WORDS:].strip()
+
+    def port(self, patience_seconds: float = 60.0) -> int:
+        """Wait for the line `port N`. Raises SetupError if the process ends or is silent for too long."""
+        for _ in self._moments(patience_seconds, "its port"):
+            for line in self.log.read_text(errors="replace").splitlines():
+                if line.startswith("port ") and line[5:].isdigit():
+                    return int(line[5:])
+        raise AssertionError  # _moments raises before
+
+    def wait_for_port(self, port: int, patience_seconds: float = 60.0) -> None:
+        """Wait until something listens on the port. Raises SetupError if the process ends or it takes too long."""
+        for _ in self._moments(patience_seconds, f"port {port}"):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
+
+    def _moments(self, patience_seconds: float, awaited: str) -> _Moments:
+        return _Moments(self, time.monotonic() + patience_seconds, awaited)
+
+
+@dataclass
+class _Moments:
+    """Loops until a deadline, failing when the process has ended."""
+
+    running: Running
+    deadline: float
+    awaited: str
+    first: bool = True
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> None:
+        name, process = self.running.name, self.running.process
+        if not self.first:
+            time.sleep(0.05)
+        self.first = False
+        if process.poll() is not None:
+            raise SetupError.because(f"{name} ended with {process.returncode}: {self.running.last_words()}")
+        if time.monotonic() > self.deadline:
+            raise SetupError.because(f"{name} did not open {self.awaited} in time: {self.running.last_words()}")
+
+
+@dataclass
+class Processes:
+    """A context manager that stops, at its end, everything started through it.
+
+    logs: folder for the processes' output
+    """
+
+    logs: Path
+    running: list[Running] = field(default_factory=list)
+    _files: list[IO[bytes]] = field(default_factory=list)
+
+    def start(self, name: str, module: str, arguments: Sequence[str]) -> Running:
+        """Start a Python module as a process of its own."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        log = self.logs / f"{name}.log"
+        output = log.open("wb")
+        self._files.append(output)
+        program = [sys.executable, "-c", _TETHER, str(os.getpid()), sys.executable, "-m", module, *arguments]
+        process = subprocess.Popen(  # noqa: S603  # our own modules
+            program,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+        self.running.append(Running(name, process, log))
+        return self.running[-1]
+
+    def __enter__(self) -> Self:
+        """Use as a context manager."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ask all to stop, the last started first, and kill what does not; a second Ctrl-C does not interrupt this."""
+        for running in reversed(self.running):
+            _signal_group(running.process, signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE_SECONDS
+        for running in reversed(self.running):
+            with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                running.process.wait(max(0.0, deadline - time.monotonic()))
+            _signal_group(running.process, signal.SIGKILL)
+            running.process.wait()
+        for output in self._files:
+            output.close()
+
+
+def free_port() -> int:
+    """Give a port of 127.0.0.1 that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Signal a process and all that it started: it leads a group of its own."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

@@ -1,0 +1,117 @@
+"""The company's three microservices over HTTP, answering with their current state on the company's clock.
+
+`python -m delorean.demo.services viewing_history --world FOLDER --clock FILE` serves one of them on a port of 127.0.0.1
+that it prints, until it is told to stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+
+from delorean.demo.state import CompanyState
+from delorean.demo.world import read_world
+from prana_proxy.clock import Clock, FileClock
+from schemas.errors import DeloreanError
+
+LARGEST_BATCH: Final = 1000
+_LARGEST_REQUEST: Final = 1 << 20
+
+Answer = Callable[[int, int], Any]
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+def application(service: str, state: CompanyState, clock: Clock) -> web.Application:
+    """Build a service: `viewing_history` takes a GET for each profile, the others a POST for many."""
+    asked = _Asked(state, clock)
+    app = web.Application(client_max_size=_LARGEST_REQUEST)
+    if service == "viewing_history":
+        app.router.add_get("/history/{profile_id:-?[0-9]+}", asked.history)
+    elif service == "my_list":
+        app.router.add_post("/lists", asked.batch(state.my_list))
+    else:
+        app.router.add_post("/ratings", asked.batch(state.predicted_ratings, state.prepare))
+    return app
+
+
+SERVICES: Final = ("viewing_history", "my_list", "predicted_ratings")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The services' handlers."""
+
+    state: CompanyState
+    clock: Clock
+
+    async def history(self, request: web.Request) -> web.Response:
+        now = self.clock()
+        return web.json_response({"history": self.state.viewing_history(int(request.match_info["profile_id"]), now)})
+
+    def batch(self, answer: Answer, prepare: Callable[[int], None] | None = None) -> Handler:
+        """Make the handler that answers `{"contexts": [{"profile_id": 1}, …]}`, each context for itself."""
+
+        async def handle(request: web.Request) -> web.Response:
+            try:
+                contexts = (await request.json())["contexts"]
+                profiles = [context["profile_id"] for context in contexts]
+            except (ValueError, TypeError, KeyError):
+                return web.json_response({"error": 'expected {"contexts": [{"profile_id": 1}, …]}'}, status=400)
+            if len(profiles) > LARGEST_BATCH:
+                return web.json_response({"error": f"more than {LARGEST_BATCH} contexts"}, status=413)
+            now = self.clock()
+            if prepare is not None:
+                await asyncio.to_thread(prepare, now)
+            return web.json_response({"answers": [_one(answer, profile, now) for profile in profiles]})
+
+        return handle
+
+
+def _one(answer: Answer, profile: object, now: int) -> dict[str, Any]:
+    if not isinstance(profile, int) or not -(2**63) <= profile < 2**63:
+        return {"error": "profile_id is not a 64-bit integer"}
+    return {"value": answer(profile, now)}
+
+
+async def serve(app: web.Application, port: int) -> None:
+    """Serve on 127.0.0.1, print the port, and stop on SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    print(f"port {runner.addresses[0][1]}", flush=True)  # noqa: T201  # how the starter learns the port
+    await stop.wait()
+    await runner.cleanup()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one service as a process."""
+    parser = argparse.ArgumentParser(description="One of the demo company's services.")
+    parser.add_argument("service", choices=SERVICES)
+    parser.add_argument("--world", type=Path, required=True, help="folder of the company's events")
+    parser.add_argument("--clock", type=Path, required=True, help="file with the company's time")
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    given = parser.parse_args(arguments)
+    try:
+        clock = FileClock(given.clock)
+        clock()
+        asyncio.run(serve(application(given.service, CompanyState(read_world(given.world)), clock), given.port))
+    except (DeloreanError, OSError) as error:
+        print(f"{given.service}: {error}", file=sys.stderr)  # noqa: T201  # a process's last words
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

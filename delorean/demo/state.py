@@ -1,0 +1,148 @@
+"""What the company's services know at a moment: pure functions of the event log and the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property, lru_cache
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from delorean.demo.factorisation import Factors, factorise
+from delorean.demo.world import DAY, World, micros_of
+from snapshotter.records import from_micros, to_micros
+
+LONGEST_HISTORY: Final = 50  # plays
+BEST: Final = 100  # videos with the highest predicted rating that the service answers with …
+POPULAR: Final = 150  # … beside the most popular ones, which homepages are made of
+_HALF_LIFE: Final = 5 * DAY
+_REMEMBERED: Final = 28 * DAY  # older plays no longer count for popularity
+_DAYS_KEPT: Final = 32
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CompanyState:
+    """Answers as the company's services would at any moment; earlier moments give what they gave then."""
+
+    world: World
+
+    def viewing_history(self, profile_id: int, now: int) -> list[dict[str, Any]]:
+        """Give the plays that ended up to now (microseconds), the latest 50, oldest first."""
+        plays = self._plays
+        mine = plays.of(profile_id)
+        end = mine.start + int(np.searchsorted(plays.moments[mine], now, side="right"))
+        rows = slice(max(mine.start, end - LONGEST_HISTORY), end)
+        columns = (values[rows].tolist() for values in (plays.videos, plays.values, plays.moments))
+        return [
+            {"video_id": video, "minutes": minutes, "watched_at": moment}
+            for video, minutes, moment in zip(*columns, strict=True)
+        ]
+
+    def my_list(self, profile_id: int, now: int) -> list[dict[str, Any]]:
+        """Give what stands in the list now, the oldest entry first, its time as text."""
+        entries = self._entries
+        mine = entries.of(profile_id)
+        stands = (entries.moments[mine] <= now) & ((entries.values[mine] < 0) | (entries.values[mine] > now))
+        columns = zip(entries.videos[mine][stands].tolist(), entries.moments[mine][stands].tolist(), strict=True)
+        return [{"video_id": video, "added_at": from_micros(moment).isoformat()} for video, moment in columns]
+
+    def predicted_ratings(self, profile_id: int, now: int) -> list[dict[str, Any]] | None:
+        """Give the stars expected for the best and the most popular videos, by ratings known when today began.
+
+        None for a profile that had given no rating by then.
+        """
+        day = self._day_of(now)
+        factors = day.factors
+        if not factors.knows(profile_id):
+            return None
+        expected = factors.expected(profile_id)
+        chosen = np.union1d(np.argsort(-expected, kind="stable")[:BEST], day.popular)
+        columns = zip(factors.video_ids[chosen].tolist(), expected[chosen].tolist(), strict=True)
+        return [{"video_id": video, "rating": round(stars, 3)} for video, stars in columns]
+
+    def prepare(self, now: int) -> None:
+        """Fit the factorisation of now's day, so that the first answer of the day does not wait for it."""
+        self._day_of(now)
+
+    def catalogue(self, moment: datetime) -> pa.Table:
+        """Give the videos available at a moment, with their popularity by what had been started until then."""
+        now = to_micros(moment)
+        videos = self.world.videos
+        available = micros_of(videos["available_from"]) <= now
+        shown = videos.append_column("popularity", pa.array(self.popularity(now), pa.float32()))
+        return shown.filter(pa.array(available)).drop_columns("available_from").sort_by("video_id")
+
+    def popularity(self, now: int) -> NDArray[np.float32]:
+        """Give for each row of `videos` its plays started before now, a play counting half after five days."""
+        plays = self.world.plays
+        started = micros_of(plays["started_at"])
+        known = (started < now) & (started > now - _REMEMBERED)
+        ids = self.world.videos["video_id"].to_numpy()
+        order = np.argsort(ids)
+        rows = order[np.searchsorted(ids[order], plays["video_id"].to_numpy()[known])]
+        weights = 0.5 ** ((now - started[known]) / _HALF_LIFE)
+        return np.bincount(rows, weights, minlength=len(ids)).astype(np.float32)
+
+    @cached_property
+    def _plays(self) -> _Events:
+        plays = self.world.plays
+        return _Events.grouped(plays, "watched_at", plays["minutes"].to_numpy())
+
+    @cached_property
+    def _entries(self) -> _Events:
+        entries = self.world.list_entries
+        return _Events.grouped(entries, "added_at", micros_of(entries["removed_at"], absent=-1))
+
+    def _day_of(self, now: int) -> _Day:
+        return self._days(now - now % DAY)
+
+    @cached_property
+    def _days(self) -> Callable[[int], _Day]:
+        return lru_cache(maxsize=_DAYS_KEPT)(self._begin_day)
+
+    def _begin_day(self, midnight: int) -> _Day:
+        factors = factorise(self.world.ratings, midnight)
+        ids = self.world.videos["video_id"].to_numpy()
+        popular = ids[np.argsort(-self.popularity(midnight), kind="stable")[:POPULAR]]
+        rated = np.searchsorted(factors.video_ids, popular[np.isin(popular, factors.video_ids)])
+        return _Day(factors, rated)
+
+
+@dataclass(frozen=True)
+class _Day:
+    """What predicted ratings are made of on one day. popular: rows of `factors.video_ids`."""
+
+    factors: Factors
+    popular: Ints
+
+
+@dataclass(frozen=True)
+class _Events:
+    """Events grouped by profile, each profile's in the order of their moments."""
+
+    profiles: Ints  # distinct, sorted
+    offsets: Ints
+    videos: Ints
+    moments: Ints
+    values: NDArray[Any]
+
+    @classmethod
+    def grouped(cls, events: pa.Table, moment: str, values: NDArray[Any]) -> _Events:
+        profile, moments = events["profile_id"].to_numpy(), micros_of(events[moment])
+        order = np.lexsort((moments, profile))
+        profiles, counts = np.unique(profile, return_counts=True)
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        return cls(profiles, offsets, events["video_id"].to_numpy()[order], moments[order], values[order])
+
+    def of(self, profile_id: int) -> slice:
+        """Give the rows of a profile, none for one that has no events."""
+        at = int(np.searchsorted(self.profiles, profile_id))
+        if at == len(self.profiles) or self.profiles[at] != profile_id:
+            return slice(0, 0)
+        return slice(int(self.offsets[at]), int(self.offsets[at + 1]))

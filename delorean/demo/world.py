@@ -1,0 +1,148 @@
+"""The form in which the demo's company gets its life, generated or from MovieLens: profiles, videos, events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from schemas.errors import CorruptFileError, MissingFileError
+from schemas.tables import TIME
+from snapshotter.records import from_micros, to_micros
+
+DAY: Final = 86_400_000_000  # microseconds
+HOUR: Final = DAY // 24
+SNAPSHOT_HOUR: Final = 16  # of each day, UTC, while the company's clock stands still
+OUTCOME_HOURS: Final = 4  # a candidate is a positive if it is started within these hours
+HISTORY_DAYS: Final = 45  # before the first day
+
+_SCHEMAS: Final = {
+    "profiles": pa.schema([("profile_id", pa.int64()), ("country", pa.string()), ("device", pa.string())]),
+    "videos": pa.schema(
+        [
+            ("video_id", pa.int64()),
+            ("title", pa.string()),
+            ("genres", pa.list_(pa.string())),
+            ("release_year", pa.int32()),
+            ("runtime_minutes", pa.float32()),
+            ("available_from", TIME),
+        ]
+    ),
+    "plays": pa.schema(
+        [
+            ("profile_id", pa.int64()),
+            ("video_id", pa.int64()),
+            ("started_at", TIME),
+            ("watched_at", TIME),
+            ("minutes", pa.float32()),
+        ]
+    ),
+    "list_entries": pa.schema(
+        [("profile_id", pa.int64()), ("video_id", pa.int64()), ("added_at", TIME), ("removed_at", TIME)]
+    ),
+    "ratings": pa.schema(
+        [("profile_id", pa.int64()), ("video_id", pa.int64()), ("rating", pa.float32()), ("rated_at", TIME)]
+    ),
+    "impressions": pa.schema(
+        [
+            ("profile_id", pa.int64()),
+            ("country", pa.string()),
+            ("device", pa.string()),
+            ("time", TIME),
+            ("video_ids", pa.list_(pa.int64())),
+        ]
+    ),
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """A company's whole life, from which its services answer as of any moment.
+
+    profiles: who watches, from where, on what
+    videos: what there is to watch; `available_from` is null for what was always there
+    plays: `started_at`, `watched_at` (its end, when it enters the viewing history), minutes watched
+    list_entries: what stood in whose list from when to when, `removed_at` null while it still does
+    ratings: explicit stars, 0.5 to 5
+    impressions: homepages shown: the candidates, none of them known to be played yet
+    starts_at: midnight (UTC) of the first day of which snapshots are taken; events go back HISTORY_DAYS before it
+    days: how many days the events go on from there
+    notes: how the world was made, for the report
+    """
+
+    name: str
+    starts_at: datetime
+    days: int
+    notes: tuple[str, ...]
+    profiles: pa.Table
+    videos: pa.Table
+    plays: pa.Table
+    list_entries: pa.Table
+    ratings: pa.Table
+    impressions: pa.Table
+
+    def snapshot_moment(self, day: int) -> datetime:
+        """Give the moment of a day at which the services' state is captured."""
+        return self.starts_at + timedelta(days=day, hours=SNAPSHOT_HOUR)
+
+    def write(self, folder: Path) -> None:
+        """Write each table as Parquet, with the rest of the world in the metadata of each."""
+        folder.mkdir(parents=True, exist_ok=True)
+        metadata = {
+            "name": self.name,
+            "starts_at": str(to_micros(self.starts_at)),
+            "days": str(self.days),
+            "notes": "\n".join(self.notes),
+        }
+        for name in _SCHEMAS:
+            pq.write_table(getattr(self, name).replace_schema_metadata(metadata), folder / f"{name}.parquet")
+
+
+def table(name: str, columns: dict[str, object]) -> pa.Table:
+    """Build one of a world's tables from arrays; times may be integer microseconds."""
+    schema = _SCHEMAS[name]
+    return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def read_world(folder: Path) -> World:
+    """Read what `World.write` wrote. Raises MissingFileError and CorruptFileError, naming the file."""
+    tables = {}
+    for name, schema in _SCHEMAS.items():
+        path = folder / f"{name}.parquet"
+        try:
+            found = pq.read_table(path)
+        except FileNotFoundError as error:
+            raise MissingFileError.because(f"{path} is not there, expected a table of the demo's world") from error
+        except (pa.ArrowInvalid, OSError) as error:
+            raise CorruptFileError.because(f"{path} is no Parquet file: {error}", "run the demo again") from error
+        if not found.schema.equals(schema):
+            raise CorruptFileError.because(f"{path} has other columns than a world's {name}", "run the demo again")
+        tables[name] = found
+    about = {key.decode(): text.decode() for key, text in tables["plays"].schema.metadata.items()}
+    return World(
+        name=about["name"],
+        starts_at=from_micros(int(about["starts_at"])),
+        days=int(about["days"]),
+        notes=tuple(about["notes"].split("\n")),
+        **tables,
+    )
+
+
+def micros_of(column: pa.ChunkedArray, absent: int = 0) -> NDArray[np.int64]:
+    """Give a time column as integer microseconds, `absent` where it is null."""
+    found: NDArray[np.int64] = column.cast(pa.int64()).fill_null(absent).to_numpy()
+    return found
+
+
+def same_world(one: World, other: World) -> bool:
+    """Tell whether two worlds are equal, event by event."""
+    return all(
+        a.equals(b) if isinstance(a, pa.Table) else a == b
+        for a, b in ((getattr(one, field.name), getattr(other, field.name)) for field in fields(World))
+    )

@@ -1,0 +1,120 @@
+"""The three services over HTTP, in processes of their own, on the company's clock."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from delorean.demo.processes import Processes
+from delorean.demo.services import LARGEST_BATCH, SERVICES
+from delorean.demo.simulation import generate_world
+from delorean.demo.state import CompanyState
+from delorean.demo.world import World
+from prana_proxy.clock import FileClock
+from snapshotter.records import to_micros
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return generate_world(seed=6, days=3, profiles=40, videos=200)
+
+
+@pytest.fixture(scope="module")
+def clock(world: World, tmp_path_factory: pytest.TempPathFactory) -> FileClock:
+    clock = FileClock(tmp_path_factory.mktemp("clock") / "clock")
+    clock.set(world.snapshot_moment(0))
+    return clock
+
+
+@pytest.fixture(scope="module")
+def ports(world: World, clock: FileClock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
+    folder = tmp_path_factory.mktemp("services")
+    world.write(folder / "world")
+    with Processes(folder / "logs") as processes:
+        arguments = ["--world", str(folder / "world"), "--clock", str(clock.path)]
+        started = {name: processes.start(name, "delorean.demo.services", [name, *arguments]) for name in SERVICES}
+        yield {name: running.port() for name, running in started.items()}
+    assert all(running.process.poll() == 0 for running in started.values()), "SIGTERM ends them in order"
+
+
+def _ask(url: str, body: Any = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(urllib.request.Request(url, data), timeout=30) as answer:
+        return json.load(answer)
+
+
+def _answers(ports: dict[str, int], profiles: list[int]) -> dict[str, list[Any]]:
+    contexts = {"contexts": [{"profile_id": profile} for profile in profiles]}
+    history = f"http://127.0.0.1:{ports['viewing_history']}/history"
+    batches = {
+        "my_list": _ask(f"http://127.0.0.1:{ports['my_list']}/lists", contexts),
+        "predicted_ratings": _ask(f"http://127.0.0.1:{ports['predicted_ratings']}/ratings", contexts),
+    }
+    return {
+        "viewing_history": [_ask(f"{history}/{profile}")["history"] for profile in profiles],
+        **{name: [answer["value"] for answer in answers["answers"]] for name, answers in batches.items()},
+    }
+
+
+def _expected(world: World, profiles: list[int], moment: datetime) -> dict[str, list[Any]]:
+    state, now = CompanyState(world), to_micros(moment)
+    return {name: [getattr(state, name)(profile, now) for profile in profiles] for name in SERVICES}
+
+
+def test_services_answer_with_the_state_at_the_clock_and_with_an_earlier_one_when_it_goes_back(
+    world: World, clock: FileClock, ports: dict[str, int]
+) -> None:
+    profiles = world.profiles["profile_id"].to_pylist()[:15]
+    moments = [world.snapshot_moment(day) for day in (0, 2)]
+    moments += [moments[0] + timedelta(hours=3, microseconds=1), moments[0]]
+    seen = []
+    for moment in moments:
+        clock.set(moment)
+        seen.append(_answers(ports, profiles))
+        assert seen[-1] == _expected(world, profiles, moment)
+    assert seen[0] == seen[3]
+    assert all(seen[0][name] != seen[1][name] for name in SERVICES)
+
+
+def test_one_bad_context_does_not_spoil_a_batch(world: World, ports: dict[str, int]) -> None:
+    good = world.profiles["profile_id"][0].as_py()
+    contexts = [{"profile_id": good}, {"profile_id": "x"}, {"profile_id": 2**70}, {"profile_id": -1}]
+    answers = _ask(f"http://127.0.0.1:{ports['my_list']}/lists", {"contexts": contexts})["answers"]
+    assert ["error" in answer for answer in answers] == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ([1], 400),
+        ({"contexts": 3}, 400),
+        ({"contexts": [{}]}, 400),
+        ({"contexts": [{"profile_id": 1}] * (LARGEST_BATCH + 1)}, 413),
+    ],
+)
+def test_a_request_that_is_none_is_refused(ports: dict[str, int], body: Any, status: int) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        _ask(f"http://127.0.0.1:{ports['my_list']}/lists", body)
+    refused.value.close()
+    assert refused.value.code == status
+
+
+def test_a_service_without_world_or_clock_says_so_in_one_line(tmp_path: Path) -> None:
+    clock = FileClock(tmp_path / "clock")
+    command = [sys.executable, "-m", "delorean.demo.services", "my_list", "--world", str(tmp_path), "--clock"]
+    missing = subprocess.run([*command, str(clock.path)], capture_output=True, text=True, timeout=60, check=False)
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+    assert "clock" in missing.stderr
+    clock.set(datetime.fromisoformat("2025-10-20T00:00:00Z"))
+    missing = subprocess.run([*command, str(clock.path)], capture_output=True, text=True, timeout=60, check=False)
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+    assert "profiles.parquet" in missing.stderr
