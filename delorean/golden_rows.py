@@ -1,0 +1,145 @@
+"""Golden rows: a few data maps with the features and scores that a model package must reproduce."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from encoders.data_map import ABSENT, DataMaps, Element
+from schemas.errors import GoldenRowsError, PackageError
+
+_VALUES, _ROWS = "values of ", "rows of "
+
+
+@dataclass(frozen=True)
+class GoldenRows:
+    """Data maps as they are, and what came of them.
+
+    features: (items, features) float32, in the feature model's order
+    scores: (items,) float32
+    """
+
+    maps: DataMaps
+    features: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+    def check_features(self, names: tuple[str, ...], found: NDArray[np.float32]) -> None:
+        """Raise GoldenRowsError unless every feature has the same bits; any NaN equals any other."""
+        differs = (found.view(np.uint32) != self.features.view(np.uint32)) & ~(
+            np.isnan(found) & np.isnan(self.features)
+        )
+        if differs.any():
+            row, column = (int(i) for i in np.argwhere(differs)[0])
+            raise self._differs(f"feature '{names[column]}'", row, found[row, column], self.features[row, column])
+
+    def check_scores(self, found: NDArray[np.float32], tolerance: float) -> None:
+        """Raise GoldenRowsError unless every score is within the tolerance; of 0, unless it has the same bits."""
+        differs = found.view(np.uint32) != self.scores.view(np.uint32)
+        if tolerance:
+            differs &= ~(np.abs(found.astype(np.float64) - self.scores) <= tolerance * (1 + np.abs(self.scores)))
+        if differs.any():
+            row = int(np.argmax(differs))
+            raise self._differs("the score", row, found[row], self.scores[row])
+
+    def _differs(self, what: str, row: int, found: np.float32, expected: np.float32) -> GoldenRowsError:
+        context = int(np.searchsorted(self.maps.item_offsets, row, side="right")) - 1
+        shown = {**self.maps.contexts.slice(context, 1).to_pylist()[0], **self.maps.items.slice(row, 1).to_pylist()[0]}
+        place = ", ".join(f"{name} {value}" for name, value in shown.items())
+        return GoldenRowsError.because(
+            f"golden row {row} ({place}): {what} is {found!s}, expected {expected!s}",
+            "the encoders, or a library they use, are not those that the model was trained with",
+        )
+
+
+def select_contexts(maps: DataMaps, rows: NDArray[np.int64]) -> DataMaps:
+    """Give the data maps of some contexts, with no more of each element than they need."""
+    first, lengths = maps.item_offsets[:-1][rows], np.diff(maps.item_offsets)[rows]
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    positions = np.concatenate([np.arange(f, f + n) for f, n in zip(first, lengths, strict=True)] or [rows])
+    elements = {}
+    for name, element in maps.elements.items():
+        used, place = np.unique(element.rows[rows], return_inverse=True)
+        absent = int((used == ABSENT).sum())
+        elements[name] = Element(element.values.take(pa.array(used[absent:])), place.astype(np.int64) - absent)
+    return DataMaps(maps.contexts.take(rows), maps.items.take(positions), offsets, elements)
+
+
+def write_data_maps(maps: DataMaps) -> bytes:
+    """Write data maps as an Arrow IPC file of one row, a list for each of their parts, nested types as they are."""
+    parts = {
+        "contexts": _rows_of(maps.contexts),
+        "items": _rows_of(maps.items),
+        "item_offsets": pa.array(maps.item_offsets, pa.int64()),
+    }
+    for name, element in maps.elements.items():
+        parts[_VALUES + name] = element.values
+        parts[_ROWS + name] = pa.array(element.rows, pa.int64())
+    lists = {name: pa.ListArray.from_arrays(pa.array([0, len(a)], pa.int32()), a) for name, a in parts.items()}
+    return write_arrow(pa.table(lists))
+
+
+def read_data_maps(name: str, data: bytes) -> DataMaps:
+    """Read what `write_data_maps` wrote. Raises PackageError that names the file."""
+    table = read_arrow(name, data)
+    lists = all(pa.types.is_list(field.type) for field in table.schema)
+    if len(table) != 1 or not lists or not {"contexts", "items", "item_offsets"} <= set(table.schema.names):
+        raise PackageError.because(f"'{name}' does not hold data maps")
+    parts = {column: table[column].combine_chunks().flatten() for column in table.schema.names}
+    try:
+        elements = {
+            column.removeprefix(_VALUES): Element(values, parts[_ROWS + column.removeprefix(_VALUES)].to_numpy())
+            for column, values in parts.items()
+            if column.startswith(_VALUES)
+        }
+        return DataMaps(
+            pa.Table.from_struct_array(parts["contexts"]),
+            pa.Table.from_struct_array(parts["items"]),
+            parts["item_offsets"].to_numpy(),
+            elements,
+        )
+    except (pa.ArrowException, KeyError, TypeError) as error:
+        raise PackageError.because(f"'{name}' does not hold data maps: {error}") from error
+
+
+def write_expected(features: NDArray[np.float32], scores: NDArray[np.float32]) -> bytes:
+    """Write expected features and scores as an Arrow IPC file, one row for each item."""
+    flat = pa.array(features.reshape(-1), pa.float32(), from_pandas=False)
+    rows = pa.FixedSizeListArray.from_arrays(flat, features.shape[1])
+    return write_arrow(pa.table({"features": rows, "score": pa.array(scores, pa.float32(), from_pandas=False)}))
+
+
+def read_expected(name: str, data: bytes, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Read what `write_expected` wrote. Raises PackageError that names the file."""
+    table = read_arrow(name, data)
+    expected = pa.schema([("features", pa.list_(pa.float32(), width)), ("score", pa.float32())])
+    if table.schema != expected:
+        raise PackageError.because(f"'{name}' does not hold {width} features and a score for each row")
+    flat = table["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, width), table["score"].to_numpy()
+
+
+def write_arrow(table: pa.Table) -> bytes:
+    """Write an Arrow IPC file."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def read_arrow(name: str, data: bytes) -> pa.Table:
+    """Read an Arrow IPC file, checked in full. Raises PackageError that names it."""
+    try:
+        table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        raise PackageError.because(f"'{name}' is no Arrow file: {error}") from error
+    return table
+
+
+def _rows_of(table: pa.Table) -> pa.Array:
+    rows = table.combine_chunks().to_struct_array()
+    return rows.combine_chunks() if isinstance(rows, pa.ChunkedArray) else rows

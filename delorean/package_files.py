@@ -1,0 +1,161 @@
+"""The files of a model package: written whole or not at all, read only as they were written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import PackageError
+
+MANIFEST = "MANIFEST.json"
+_FORMAT = {"format": "delorean-model-package", "version": 1}
+_MEBIBYTE = 1 << 20
+
+# Every file of a package, and the most bytes it may have. No other file may be there, so nothing can be smuggled in.
+FILES: Mapping[str, int] = {
+    "model.onnx": 512 * _MEBIBYTE,
+    "feature_model.json": 16 * _MEBIBYTE,
+    "keys.json": _MEBIBYTE,
+    "services.json": _MEBIBYTE,
+    "metrics.json": 16 * _MEBIBYTE,
+    "lineage.json": 16 * _MEBIBYTE,
+    "golden/data_maps.arrow": 512 * _MEBIBYTE,
+    "golden/expected.arrow": 64 * _MEBIBYTE,
+}
+
+
+@contextmanager
+def new_folder(path: Path, files: Mapping[str, bytes]) -> Iterator[Path]:
+    """Write a package beside `path`, yield it there for inspection, and give it its name when the block succeeds.
+
+    Raises PackageError if something has that name already: packages are never overwritten.
+    """
+    _refuse_existing(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise PackageError.because(f"{path.parent} cannot be written: {error.strerror}") from error
+    try:
+        manifest = {**_FORMAT, "files": {name: _entry(data) for name, data in files.items()}}
+        for name, data in {**files, MANIFEST: write_json(manifest)}.items():
+            _write(temporary / name, data)
+        yield temporary
+        temporary.chmod(0o755)
+        _refuse_existing(path)
+        temporary.rename(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise PackageError.because(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Read a package's files, each checked against the manifest before anything in it is looked at.
+
+    Raises PackageError that names the file: unknown format, missing, not in the manifest, not of a package, no plain
+    file, too large, or changed.
+    """
+    if not folder.is_dir():
+        raise PackageError.because(f"no model package at {folder}", "name the folder that holds its MANIFEST.json")
+    _refuse_strangers(folder)
+    manifest = read_json(MANIFEST, _read(folder, MANIFEST, _MEBIBYTE))
+    found = {key: manifest.get(key) for key in _FORMAT} if isinstance(manifest, dict) else manifest
+    if found != _FORMAT:
+        raise PackageError.because(f"{MANIFEST} says {found}, expected {_FORMAT}", "package the model again")
+    listed = manifest.get("files")
+    if not isinstance(listed, dict):
+        raise PackageError.because(f"{MANIFEST} lists no files")
+    for name in listed:
+        if name not in FILES:
+            raise PackageError.because(f"{MANIFEST} lists '{name}', which is no file of a model package")
+    files = {}
+    for name, most in FILES.items():
+        if name not in listed:
+            raise PackageError.because(f"{MANIFEST} does not list '{name}'")
+        files[name] = _read(folder, name, most)
+        if _entry(files[name]) != listed[name]:
+            raise PackageError.because(
+                f"'{name}' of {folder} is not what was packaged: its checksum differs", "copy the package again"
+            )
+    return files
+
+
+def write_json(content: Any) -> bytes:
+    """Write JSON as people can read it; the same content gives the same bytes."""
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def read_json(name: str, data: bytes) -> Any:
+    """Read a file's JSON. Raises PackageError that names it."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise PackageError.because(f"'{name}' is not JSON: {error}") from error
+
+
+def _entry(data: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise PackageError.because(f"{path} exists already", "packages are never overwritten: give another name")
+
+
+def _refuse_strangers(folder: Path) -> None:
+    known = {MANIFEST, *FILES}
+    folders = {str(Path(name).parent) for name in FILES} - {"."}
+    waiting = [folder]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                name = str(Path(entry.path).relative_to(folder))
+                if entry.is_symlink():
+                    raise PackageError.because(f"'{name}' of {folder} is a link, expected a plain file")
+                if entry.is_dir(follow_symlinks=False) and name in folders:
+                    waiting.append(Path(entry.path))
+                elif name not in known:
+                    raise PackageError.because(f"'{name}' of {folder} is no file of a model package", "remove it")
+
+
+def _read(folder: Path, name: str, most: int) -> bytes:
+    try:
+        # Not followed and not waited for: a link or a pipe put there since it was listed must not be read.
+        handle = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise PackageError.because(f"'{name}' of {folder} is no plain file")
+            data = file.read(most + 1)
+    except FileNotFoundError as error:
+        raise PackageError.because(f"'{name}' of {folder} is missing", "copy the package again") from error
+    except OSError as error:
+        raise PackageError.because(f"'{name}' of {folder} cannot be read: {error.strerror}") from error
+    if len(data) > most:
+        raise PackageError.because(f"'{name}' of {folder} is larger than {most} bytes")
+    return data
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
