@@ -12,6 +12,7 @@ from schemas.errors import NaiveTimeError
 from schemas.services import Service, Status
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 def to_micros(moment: datetime) -> int:

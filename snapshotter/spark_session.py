@@ -19,9 +19,9 @@ _DEFAULTS = {
     "spark.sql.session.timeZone": "UTC",  # times are UTC everywhere; a naive shift would be silent
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # INT96 has no statistics and no zone
-    "spark.ui.showConsoleProgress": "false",
-    "spark.log.level": "ERROR",
 }
+# The JVM's launcher must know these, or it chooses otherwise itself.
+_QUIET = {"spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
 
 
 def spark_session(app_name: str, master: str | None = None, **settings: str) -> SparkSession:
@@ -46,7 +46,7 @@ def spark_session(app_name: str, master: str | None = None, **settings: str) -> 
         if (master or "local").startswith("local"):
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     launch = SparkConf(loadDefaults=False)
-    launch.setAll(list({"spark.log.level": _DEFAULTS["spark.log.level"], **chosen}.items()))
+    launch.setAll(list({**_QUIET, **chosen}.items()))
     SparkContext._ensure_initialized(conf=launch)  # only with the JVM up can we see what spark-submit has set
     conf = SparkConf()
     conf.setAll(list(chosen.items()))

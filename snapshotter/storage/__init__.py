@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -12,6 +13,14 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from schemas.errors import ConfigError
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,199}")
+
+
+def require_plain_name(what: str, name: str) -> None:
+    """Raise ConfigError unless a name that a person chose can name a folder in any storage."""
+    if not _PLAIN_NAME.fullmatch(name):
+        raise ConfigError.because(f"{what} '{name}' cannot name a folder", "use letters, digits and . _ = + -")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,163 @@
+"""Spreads the asking of services over Spark's tasks: one task for each bucket of a service's distinct keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pyarrow as pa
+from pyspark.accumulators import Accumulator
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812  # Spark's own convention
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from schemas.errors import ServiceError
+from schemas.hashing import bucket_sql
+from schemas.services import Service
+from schemas.tables import contexts_schema
+from snapshotter.capture import BUCKET, Capture, Captured, capture
+from snapshotter.records import ContextSet, DataFile, ServiceSnapshot
+from snapshotter.sampling import key_columns
+from snapshotter.spark_errors import spark_errors_as
+from snapshotter.storage import open_storage
+from snapshotter.storage.parquet import read_parquet
+
+Progress = Callable[[str, int, int], None]
+_SERVICES_AT_ONCE = 4
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one run asks: everything its services have in common.
+
+    bucket_variable: services whose key has it are bucketed by it
+    page, budget: contexts for each call of the proxy, and the time for it
+    """
+
+    context_set: ContextSet
+    proxies: tuple[str, ...]
+    storage_uri: str
+    run_id: str
+    buckets: int
+    bucket_variable: str | None
+    page: int
+    budget: timedelta
+
+
+def ask_all(
+    spark: SparkSession, plan: Plan, services: Sequence[Service], progress: Progress | None
+) -> list[ServiceSnapshot]:
+    """Ask services at the same time: while one waits for its last answers, others keep the cores busy."""
+    counters = [spark.sparkContext.accumulator(0) for _ in services]
+    tag = f"snapshot-{plan.run_id}"
+
+    def ask(service: Service, counter: Accumulator[int]) -> ServiceSnapshot:
+        spark.addTag(tag)
+        return _ask(spark, plan, service, counter)
+
+    with ThreadPoolExecutor(_SERVICES_AT_ONCE) as threads:
+        futures = [threads.submit(ask, *each) for each in zip(services, counters, strict=True)]
+        try:
+            _watch(services, futures, counters, plan.context_set.rows, progress)
+            return [future.result() for future in futures]
+        except BaseException:  # an interrupt too must not leave jobs behind
+            for future in futures:
+                future.cancel()
+            spark.interruptTag(tag)
+            raise
+
+
+def _watch(
+    services: Sequence[Service],
+    futures: Sequence[Future[ServiceSnapshot]],
+    counters: Sequence[Accumulator[int]],
+    most: int,
+    progress: Progress | None,
+) -> None:
+    """Report progress until all is done or something has failed."""
+    shown: dict[str, tuple[int, int]] = {}
+    while True:
+        _, waiting = wait(futures, _POLL_SECONDS, FIRST_EXCEPTION)
+        failed = any(future.done() and future.exception() for future in futures)
+        for service, future, counter in zip(services, futures, counters, strict=True):
+            done = counter.value
+            state = (done, done) if future.done() else (min(done, most), most)
+            if progress and not failed and shown.get(service.name) != state:
+                shown[service.name] = state
+                progress(service.name, *state)
+        if failed or not waiting:
+            return
+
+
+def _ask(spark: SparkSession, plan: Plan, service: Service, counter: Accumulator[int]) -> ServiceSnapshot:
+    """Spread a service's distinct keys over tasks, one for each bucket, and gather what they did."""
+    bucketed = any(variable.name == plan.bucket_variable for variable in service.key)
+    task = Capture(
+        service,
+        plan.proxies,
+        plan.storage_uri,
+        f"snapshots/{service.name}/{plan.run_id}",
+        plan.page,
+        plan.budget,
+    )
+
+    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        captured = capture(task, batches, counter.add)
+        if captured.counts:
+            yield pa.RecordBatch.from_pylist([{"captured": json.dumps(captured.to_json())}])
+
+    with spark_errors_as(ServiceError, f"run '{plan.run_id}', service '{service.name}'"):
+        contexts = _distinct_keys(spark, plan, service)
+        spread = _bucketed(contexts, plan, service) if bucketed else _spread(contexts, plan, service)
+        rows = spread.mapInArrow(work, "captured STRING").collect()
+    captured = Captured()
+    for row in rows:
+        captured.add(Captured.from_json(json.loads(row["captured"])))
+    return ServiceSnapshot(
+        plan.run_id,
+        service,
+        plan.bucket_variable if bucketed else None,
+        plan.buckets if bucketed else 1,
+        captured.counts,
+        captured.first,
+        captured.last,
+        tuple(sorted(captured.files, key=lambda file: file.path)),
+        captured.reasons,
+    )
+
+
+def _distinct_keys(spark: SparkSession, plan: Plan, service: Service) -> DataFrame:
+    """Read the context set in the workers, so that the JVM needs no way to the storage."""
+    uri, key = plan.storage_uri, service.key
+    schema = contexts_schema(key)
+
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        storage = open_storage(uri)
+        for batch in batches:
+            for text in batch.column("file").to_pylist():
+                table = read_parquet(storage, DataFile.from_json(json.loads(text)), schema.names)
+                yield from table.cast(schema).to_batches(max_chunksize=65_536)
+
+    files = [(json.dumps(file.to_json()),) for file in plan.context_set.files]
+    listed = spark.createDataFrame(files, "file STRING").repartition(len(files))
+    return listed.mapInArrow(read, from_arrow_schema(schema)).distinct()
+
+
+def _bucketed(contexts: DataFrame, plan: Plan, service: Service) -> DataFrame:
+    """Give each bucket a task of its own, sorted by key."""
+    variable = next(variable for variable in service.key if variable.name == plan.bucket_variable)
+    bucket = F.expr(bucket_sql(variable.name, variable.type, plan.buckets))
+    placed = contexts.withColumn(BUCKET, bucket).repartitionById(plan.buckets, F.col(BUCKET))
+    return placed.sortWithinPartitions(*key_columns(service.key))
+
+
+def _spread(contexts: DataFrame, plan: Plan, service: Service) -> DataFrame:
+    """Spread the asking over tasks all the same; each writes a file of bucket 0."""
+    spread = contexts.repartition(plan.buckets, *key_columns(service.key)).sortWithinPartitions(
+        *key_columns(service.key)
+    )
+    return spread.withColumn(BUCKET, F.lit(0))
