@@ -65,7 +65,7 @@ class BoundEncoder:
         progress = np.zeros(1, dtype=np.int64)
         try:
             batch(progress, offsets, *[columns[column.path] for column in self.columns], *outputs, *self.parameters)
-        except Exception as error:  # noqa: BLE001  # an encoder is anyone's code and may raise anything
+        except Exception as error:  # an encoder is anyone's code and may raise anything
             raise self._failure(error, maps, int(progress[0])) from error
         return dict(zip(self.features, outputs, strict=True))
 
@@ -78,7 +78,7 @@ class BoundEncoder:
             return type(error)(start + str(error))
         if isinstance(error, AttributeError) and type(error.obj).__name__ == "data":
             return UndeclaredKeyError(
-                start + str(UndeclaredKeyError.unknown("data element", error.name, self.declared))
+                start + str(UndeclaredKeyError.unknown("data element", str(error.name), self.declared))
             )
         if isinstance(error, IndexError):
             return EncoderError.because(f"{start}it reads or writes out of bounds: {error}")
@@ -89,7 +89,7 @@ class BoundEncoder:
         return EncoderError.because(f"{start}{type(error).__name__}: {error}")
 
     def _place(self, line: int | None) -> str:
-        return f" at {self.file}:{self.lines[line]}" if line in self.lines else ""
+        return f" at {self.file}:{self.lines[line]}" if line is not None and line in self.lines else ""
 
     def _signature(self) -> list[str]:
         parameters = {int: "int64", float: "float64", bool: "bool"}

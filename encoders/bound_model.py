@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from encoders.bound_encoder import BoundEncoder
+from encoders.bound_encoder import Batch, BoundEncoder
 from encoders.columns import Columns, flatten, one_array, read_only, variable_column
 from encoders.compile import default_cache_folder
 from encoders.data_map import ABSENT, DataMaps, Element
@@ -40,6 +40,17 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class _Kept:
+    """What a process keeps between calls, to save work.
+
+    columns: of global elements, with the array they were made from; batches: by the encoder's place
+    """
+
+    columns: dict[tuple[bool, str], tuple[pa.Array, Columns]] = field(default_factory=dict)
+    batches: dict[int, Batch] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class BoundModel:
     """Encoders ready to run over data maps. It holds text and types only, so it can be pickled.
 
@@ -51,7 +62,7 @@ class BoundModel:
     variables: Mapping[tuple[str, str], DataKey]
     plans: Mapping[bool, Plan]
     cache_folder: str | None = None
-    kept: dict[tuple[bool, str], tuple[pa.Array, Columns]] = field(default_factory=dict, repr=False, compare=False)
+    kept: _Kept = field(default_factory=_Kept, repr=False, compare=False)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -62,7 +73,7 @@ class BoundModel:
         """Compute every feature for every item of every context.
 
         Gives feature → float32 for all items end to end, as in maps.items; NaN where an encoder wrote nothing.
-        Raises DataKeyError for data that does not fit its keys, EncoderError where an encoder fails, naming the context.
+        Raises DataKeyError for data that does not fit its keys, EncoderError naming the context where an encoder fails.
         """
         return self._encode(maps, compiled=True)
 
@@ -73,8 +84,8 @@ class BoundModel:
     def warm_up(self) -> None:
         """Compile every encoder, or load what was compiled before, so that the first request does not wait for it."""
         folder = self._folder()
-        for encoder in self.encoders:
-            encoder.load(folder)
+        for place in range(len(self.encoders)):
+            self._batch(place, folder)
         if any(plan.indexed for plan in self.plans[True].elements.values()):
             index_table(np.zeros(1, np.int64), np.array([0, 1]), False, folder)
 
@@ -83,10 +94,16 @@ class BoundModel:
         folder = self._folder()
         columns = {mode: self._columns(maps, mode, folder) for mode, plan in self.plans.items()}
         found: dict[str, NDArray[np.float32]] = {}
-        for encoder in self.encoders:
-            batch = encoder.load(folder) if compiled else encoder.interpreted()
+        for place, encoder in enumerate(self.encoders):
+            batch = self._batch(place, folder) if compiled else encoder.interpreted()
             found.update(encoder.run(batch, maps, offsets, columns[encoder.compiled]))
         return found
+
+    def _batch(self, place: int, folder: Path) -> Batch:
+        batch = self.kept.batches.get(place)
+        if batch is None:
+            batch = self.kept.batches[place] = self.encoders[place].load(folder)
+        return batch
 
     def _folder(self) -> Path:
         return default_cache_folder() if self.cache_folder is None else Path(self.cache_folder)
@@ -111,18 +128,18 @@ class BoundModel:
         """Flatten an element. A global one is kept for the next call, which mostly brings the same versions."""
         if plan.key.kind is not Kind.GLOBAL_ELEMENT:
             return flatten(plan.key.name, plan.layout, _typed(plan.key, element.values))
-        kept = self.kept.get((compiled, plan.key.name))
+        kept = self.kept.columns.get((compiled, plan.key.name))
         if kept is None or kept[0] is not element.values:
             values = _typed(plan.key, element.values)
             columns = flatten(plan.key.name, plan.layout, values)
             if plan.indexed:
                 columns.update(_index(plan, values, folder))
-            kept = self.kept[compiled, plan.key.name] = (element.values, columns)
+            kept = self.kept.columns[compiled, plan.key.name] = (element.values, columns)
         return kept[1]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave behind what was only kept to save work."""
-        return {**self.__dict__, "kept": {}}
+        return {**self.__dict__, "kept": _Kept()}
 
 
 def _index(plan: ElementPlan, values: pa.Array, folder: Path) -> Columns:

@@ -103,6 +103,8 @@ class _Gathering:
                     f"encoder '{self.encoder}' and its helpers mean different things by '{name}'", "rename one of them"
                 )
             return
+        if name in ("_batch", "_borrow") or name.startswith(("_Tuple", "_NAN", "_namedtuple")):
+            raise EncoderError.because(f"encoder '{self.encoder}' uses the global '{name}', a name that is taken")
         self.known[name] = value
         if value is lookup and self.compiled:
             value = find
@@ -130,15 +132,15 @@ class _Gathering:
         if value is lookup or value is text_code:
             return f"from {value.__module__} import {own} as {name}"
         home = str(getattr(value, "__module__", ""))
-        if callable(value) and home.split(".")[0] in sys.stdlib_module_names and home != "__main__":
-            if getattr(sys.modules.get(home), own, None) is value:
-                return f"from {home} import {own} as {name}"
+        standard = callable(value) and home.split(".")[0] in sys.stdlib_module_names and home != "__main__"
+        if standard and getattr(sys.modules.get(home), own, None) is value:
+            return f"from {home} import {own} as {name}"
         return None
 
     def literal(self, name: str, value: Any) -> str:
         if isinstance(value, np.generic):
             value = value.item()
-        if value is None or isinstance(value, bool | int) and type(value) in (bool, int):
+        if value is None or type(value) in (bool, int):
             return repr(value)
         if type(value) is float:
             return repr(value) if math.isfinite(value) else f"float('{value}')"
@@ -167,7 +169,7 @@ class _TextAsCodes(ast.NodeTransformer):
     def __init__(self, gathering: _Gathering, function: FunctionType) -> None:
         self.gathering, self.python = gathering, function
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802  # ast's naming
+    def visit_Call(self, node: ast.Call) -> ast.AST:  # ast's naming
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and _resolve(self.python, node.func.id) == (True, text_code):
             if len(node.args) == 1 and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
@@ -178,7 +180,7 @@ class _TextAsCodes(ast.NodeTransformer):
             )
         return node
 
-    def visit_Compare(self, node: ast.Compare) -> ast.AST:  # noqa: N802
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
         node.left = _coded(node.left)
         node.comparators = [_coded(operand) for operand in node.comparators]
@@ -196,7 +198,7 @@ def _coded(operand: ast.expr) -> ast.expr:
 class _Clean(ast.NodeTransformer):
     """Drops what does not change what a function does."""
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         self.generic_visit(node)
         first = node.body[0]
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
@@ -208,7 +210,7 @@ class _Clean(ast.NodeTransformer):
         node.annotation = None
         return node
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:  # noqa: N802
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         self.generic_visit(node)
         if node.value is None:
             return ast.copy_location(ast.Pass(), node)

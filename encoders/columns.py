@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from encoders.layout import BOOLEAN, FLOAT, OBJECT, Column, List, Node, Path, Scalar, Struct, is_text
+from encoders.layout import BOOLEAN, FLOAT, INTEGER, OBJECT, Column, List, Node, Path, Scalar, Struct, is_text
 from schemas.errors import DataKeyError
 from schemas.hashing import text_codes
 from schemas.tables import refuse_hidden_nulls
@@ -32,7 +32,10 @@ def flatten(name: str, node: Node, values: pa.Array) -> Columns:
 
 
 def variable_column(name: str, column: Column, values: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
-    """Turn a context's or an item's variable into its column. Raises DataKeyError for a null that is no float or text."""
+    """Turn a context's or an item's variable into its column.
+
+    Raises DataKeyError for a null that is neither a float nor text.
+    """
     array = one_array(values)
     if array.null_count and column.dtype != FLOAT and not is_text(array.type):
         row = pc.index(array.is_null(), True).as_py()
@@ -70,8 +73,8 @@ class _Flattening:
         bounds: within a list, where each outermost value starts and ends in this array; None outside
         """
         if isinstance(node, Scalar):
-            if bounds is not None and node.column.dtype != FLOAT and not is_text(array.type):
-                self.nulls |= array.null_count > 0
+            nulls = bounds is not None and node.column.dtype != FLOAT and array.null_count > 0
+            self.nulls |= nulls and not is_text(array.type)
             self.columns[node.column.path] = _scalars(node.column, array)
         elif isinstance(node, Struct):
             self.nulls |= array.null_count > 0
@@ -109,7 +112,7 @@ def _from_own_start(starts: NDArray[np.int64], bounds: NDArray[np.int64]) -> NDA
 
 
 def _scalars(column: Column, array: pa.Array) -> NDArray[Any]:
-    if is_text(array.type):
+    if column.dtype in (INTEGER, OBJECT) and is_text(array.type):
         if pa.types.is_dictionary(array.type):
             array = array.cast(array.type.value_type)
         if column.dtype == OBJECT:

@@ -1,9 +1,12 @@
-"""Compiles generated modules with Numba, once for all processes: the text's hash names a file, beside which Numba keeps
-its own cache."""
+"""Compiles generated modules with Numba, once for all processes.
+
+The text's hash names a file, beside which Numba keeps its own cache.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -14,13 +17,14 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 from schemas.errors import ConfigError
 
 Batch = Callable[..., None]
-_OPTIONS = {
+_OPTIONS: dict[str, Any] = {
     "boundscheck": True,  # within the noise of measurement: an encoder must not read its neighbours' data
+    "nogil": True,  # a request's thread does not hold up the others
     "error_model": "python",  # dividing by zero is an error, as it is in the plain Python function
 }
 _loaded: dict[tuple[str, Path], Batch] = {}
@@ -53,6 +57,8 @@ def _compile(text: str, digest: str, signature: Sequence[str], entry: str, folde
     import numba
 
     module = _load_module(text, digest[:32], folder)
+    if hasattr(module, "_borrow"):
+        vars(module)["_borrow"] = _borrow()
     for name, value in list(vars(module).items()):
         if isinstance(value, FunctionType) and value.__module__ == module.__name__ and name != entry:
             setattr(module, name, numba.njit(**_OPTIONS)(value))
@@ -61,6 +67,27 @@ def _compile(text: str, digest: str, signature: Sequence[str], entry: str, folde
     compiled.disable_compile()
     batch: Batch = compiled
     return batch
+
+
+@functools.cache
+def _borrow() -> Any:
+    """Make the compiled form of the generated `_borrow`: the same array without an owner to count."""
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    struct, null = cast(Any, cgutils.create_struct_proxy), cast(Any, cgutils.get_null_value)
+
+    @intrinsic
+    def borrow(_typing: Any, array: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            view = struct(signature.args[0])(context, builder, value=arguments[0])
+            view.meminfo = null(view.meminfo.type)
+            view.parent = null(view.parent.type)
+            return view._getvalue()
+
+        return array(array), codegen
+
+    return borrow
 
 
 def _load_module(text: str, digest: str, folder: Path) -> ModuleType:

@@ -29,10 +29,10 @@ def module_text(
     state = {name: writer.element(name, *parts) for name, parts in elements.items()}
     outputs = {feature: f"out_{i}_{feature}" for i, feature in enumerate(features)}
     groups = [
-        writer.tuple("context", values),
-        writer.tuple("items", slices),
-        writer.tuple("data", state),
-        writer.tuple("out", {feature: f"{name}[first:end]" for feature, name in outputs.items()}),
+        writer.grouped("context", values),
+        writer.grouped("items", slices),
+        writer.grouped("data", state),
+        writer.grouped("out", {feature: f"{name}[first:end]" for feature, name in outputs.items()}),
     ]
     arguments = ["progress", "item_offsets", *writer.arguments.values(), *outputs.values()]
     arguments += [f"parameter_{i}_{name}" for i, name in enumerate(parameters)]
@@ -43,7 +43,12 @@ def module_text(
         "_NAN = float('nan')",
         *writer.shapes,
         "",
+        # While the loop runs its caller owns the arrays. Compiled, a borrowed one is not counted at every use.
+        "def _borrow(array):",
+        "    return array",
+        "",
         f"def _batch({', '.join(arguments)}):",
+        *(f"    {name} = _borrow({name})" for name in [*writer.arguments.values(), *outputs.values()]),
         "    for c in range(len(item_offsets) - 1):",
         "        progress[0] = c",
         "        first, end = item_offsets[c], item_offsets[c + 1]",
@@ -66,7 +71,7 @@ class _Writer:
         readable = "_".join(part.strip(":") for part in column.path[1:] if part != "[]")
         return self.arguments.setdefault(column, f"{readable}_{len(self.arguments)}")
 
-    def tuple(self, title: str, members: Mapping[str, str]) -> str:
+    def grouped(self, title: str, members: Mapping[str, str]) -> str:
         name = f"_Tuple{len(self.shapes)}"
         self.shapes.append(f"{name} = _namedtuple({title!r}, {list(members)!r})")
         return f"{name}({', '.join(members.values())})"
@@ -82,7 +87,7 @@ class _Writer:
             members["values"] = f"{keys}[{start}:{end}]"
             start, end = self.range(bounds, row)
             members["slots"] = f"{slots}[{start}:{end}]"
-        return self.tuple(name, members)
+        return self.grouped(name, members)
 
     def one(self, node: Node, row: str, title: str) -> dict[str, str]:
         """Members of the value at a row."""
@@ -108,12 +113,12 @@ class _Writer:
         inner = self.inner_range(starts, row, start, end)
         inside = self.many(node.child, row, *inner, title)
         if isinstance(node.child, List):
-            inside = {"values": self.tuple(title, inside)}
+            inside = {"values": self.grouped(title, inside)}
         return {**members, **inside}
 
     def member(self, name: str, child: Node, members: Mapping[str, str]) -> str:
         """A scalar is a member itself; what has members of its own is a tuple of them."""
-        return next(iter(members.values())) if isinstance(child, Scalar) else self.tuple(name, members)
+        return next(iter(members.values())) if isinstance(child, Scalar) else self.grouped(name, members)
 
     def range(self, starts: str, row: str) -> tuple[str, str]:
         start, end = self.new_range()

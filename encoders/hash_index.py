@@ -37,7 +37,8 @@ def find(table: Any, key: Any) -> int:
     at = (mixed ^ (mixed >> 29)) & last
     while slots[at] >= 0:
         if table.values[slots[at]] == key:
-            return slots[at]
+            found: int = slots[at]
+            return found
         at = (at + 1) & last
     return -1
 

@@ -15,6 +15,7 @@ Path = tuple[str, ...]
 INTEGER, FLOAT, BOOLEAN, OBJECT = "int64", "float64", "bool", "object"
 RESERVED = frozenset({"present", "offsets", "values", "value", "slots"})
 MAX_DEPTH = 16
+_TEXT = frozenset(text.id for text in (pa.string(), pa.large_string(), pa.string_view()))
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def is_text(type: pa.DataType) -> bool:  # noqa: A002
     """Whether the type is text, however it is stored."""
     if pa.types.is_dictionary(type):
         type = type.value_type  # noqa: A001
-    return bool(pa.types.is_string(type) or pa.types.is_large_string(type) or pa.types.is_string_view(type))
+    return type.id in _TEXT
 
 
 def variable_layout(key: DataKey, compiled: bool) -> Scalar:

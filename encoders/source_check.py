@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -63,7 +64,7 @@ class _Check:
     def run(self) -> Reads:
         self.refuse_results()
         for node in ast.walk(self.function):
-            if isinstance(node, ast.Name) and node not in self.aliases_made:
+            if isinstance(node, ast.Name):
                 self.see_name(node)
         unwritten = [] if self.written is None else [f for f in self.features if f not in self.written]
         if unwritten:
@@ -74,28 +75,28 @@ class _Check:
         return self.reads
 
     def find_aliases(self) -> dict[str, str]:
-        """Names that stand for an element wherever they are used: `history = data.viewing_history`."""
-        found: dict[str, str] = {}
-        stores: dict[str, int] = {}
-        self.aliases_made: set[ast.AST] = set()
+        """Names that stand for an element wherever they are used: `history, videos = data.viewing_history, …`."""
+        found: dict[str, ast.Attribute] = {}
+        stores: Counter[str] = Counter()
         for node in ast.walk(self.function):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                stores[node.id] = stores.get(node.id, 0) + 1
-            if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-                value = node.value
-                if isinstance(value, ast.Attribute) and isinstance(value.value, ast.Name) and value.value.id == "data":
-                    found[node.targets[0].id] = value.attr
-                    self.aliases_made.add(node.targets[0])
-        return {alias: element for alias, element in found.items() if stores[alias] == 1}
+                stores[node.id] += 1
+            if isinstance(node, ast.Assign) and len(node.targets) == 1:
+                for target, value in _pairs(node.targets[0], node.value):
+                    if isinstance(target, ast.Name) and isinstance(value, ast.Attribute) and _is(value.value, "data"):
+                        found[target.id] = value
+        once = {alias: value for alias, value in found.items() if stores[alias] == 1}
+        self.aliased = set(once.values())
+        return {alias: value.attr for alias, value in once.items()}
 
     def refuse_results(self) -> None:
         for node in ast.walk(self.function):
             if isinstance(node, ast.Yield | ast.YieldFrom | ast.Await):
                 raise self.wrong(node, "yields, expected it to write its features to out")
-            gives = isinstance(node, ast.Return) and node.value is not None
-            if gives and not (isinstance(node.value, ast.Constant) and node.value.value is None):
-                if self.enclosing(node) is self.function:
-                    raise self.wrong(node, "returns a value, expected None", f"write out.{self.features[0]}[i] = …")
+            if isinstance(node, ast.Return) and node.value is not None and self.enclosing(node) is self.function:
+                if isinstance(node.value, ast.Constant) and node.value.value is None:
+                    continue
+                raise self.wrong(node, "returns a value, expected None", f"write out.{self.features[0]}[i] = …")
 
     def enclosing(self, node: ast.AST) -> ast.AST:
         while node is not self.function:
@@ -144,13 +145,9 @@ class _Check:
                     f"encoder '{self.name}' line {node.lineno}: lookup in '{element}', which is no global element"
                 )
             self.reads.indexed.add(element)
-        elif not (isinstance(parent, ast.Assign) and parent.targets[0] in self.aliases_made and self.known(parent)):
+        elif node not in self.aliased:
             self.refuse_write(node, f"data.{element}")
             self.see_all(element)
-
-    def known(self, assign: ast.Assign) -> bool:
-        target = assign.targets[0]
-        return isinstance(target, ast.Name) and target.id in self.aliases
 
     def see_field(self, element: str, attribute: ast.Attribute) -> None:
         key, name = self.keys[element], attribute.attr
@@ -202,3 +199,13 @@ class _Check:
     def no_field(self, node: ast.expr, element: str, fields: Sequence[str]) -> EncoderError:
         unknown = EncoderError.unknown(f"field of '{element}'", getattr(node, "attr", ""), fields)
         return EncoderError.because(f"encoder '{self.name}' line {node.lineno}: {unknown}")
+
+
+def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+        return list(zip(target.elts, value.elts, strict=True))
+    return [(target, value)]
+
+
+def _is(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
