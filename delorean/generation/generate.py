@@ -1,0 +1,130 @@
+"""Runs the bucket tasks, over Spark or in this process, and commits what they wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from delorean.generation.bucket_task import BucketResult, run_bucket
+from delorean.generation.feature_set import FOLDER, FeatureSet, commit, table_uri
+from delorean.generation.plan import AsOf, GenerationPlan, GlobalSource, ServiceSource, plan_generation
+from delorean.labels import Labels
+from encoders.feature_model import FeatureModel
+from schemas.errors import ConfigError, EncoderError
+from snapshotter.index import SnapshotIndex
+from snapshotter.spark_errors import spark_errors_as
+from snapshotter.storage import Storage
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Progress = Callable[[int, int], None]
+
+
+def generate(
+    labels: Labels,
+    model: FeatureModel,
+    index: SnapshotIndex,
+    storage: Storage,
+    name: str,
+    *,
+    rules: Mapping[str, AsOf] | None = None,
+    spark: SparkSession | None = None,
+    progress: Progress | None = None,
+) -> FeatureSet:
+    """Generate the features of a model for label data, each row from the state as of its own time.
+
+    name: of the feature set; generating again adds a version to it
+    rules: element's name → as-of rule
+    spark: spreads the bucket tasks; None: this process runs them, without a JVM. Both give equal bytes
+    progress: called with (bucket tasks done, all)
+
+    Rows that lack an element are kept: the encoders are told, and `FeatureSet.absent` counts them.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise ConfigError.because(f"feature set name '{name}', expected letters, digits, '.', '_' and '-'")
+    plan = plan_generation(labels, model, index, storage.uri, rules)
+    plan.model.warm_up()  # once here, so that workers find compiled code in the cache instead of all compiling at once
+    folder = f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}"
+    run = _in_process if spark is None else _over_spark(spark)
+    results = []
+    for result in run(plan, folder):
+        results.append(result)
+        if progress is not None:
+            progress(len(results), len(labels.files))
+    results.sort(key=lambda result: result.file.bucket)
+    lineage = _lineage(plan, model)
+    version = commit(storage, name, plan.schema, results, lineage)
+    return FeatureSet(
+        uri=table_uri(storage, name),
+        version=version,
+        features=plan.features,
+        items=tuple(key.name for key in labels.items),
+        context=tuple(key.name for key in labels.context),
+        rows=sum(result.file.rows for result in results),
+        item_count=sum(result.items for result in results),
+        absent={key.name: sum(result.absent[key.name] for result in results) for key in plan.elements},
+        seconds={step: sum(result.seconds[step] for result in results) for step in results[0].seconds},
+        lineage=lineage,
+        notes=plan.notes,
+    )
+
+
+def _in_process(plan: GenerationPlan, folder: str) -> Iterator[BucketResult]:
+    for file in plan.labels.files:
+        yield run_bucket(plan, file, folder, "0")
+
+
+def _over_spark(spark: SparkSession) -> Callable[[GenerationPlan, str], Iterator[BucketResult]]:
+    def run(plan: GenerationPlan, folder: str) -> Iterator[BucketResult]:
+        tasks = len(plan.labels.files)
+
+        def run_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            from pyspark import TaskContext
+
+            context = TaskContext.get()
+            attempt = str(context.taskAttemptId()) if context is not None else "0"
+            for batch in batches:
+                for position in batch.column(0).to_pylist():
+                    result = run_bucket(plan, plan.labels.files[position], folder, attempt)
+                    yield pa.RecordBatch.from_pydict({"result": [json.dumps(result.to_json())]})
+
+        spark.sparkContext.setJobDescription(f"generate features: {tasks} buckets")
+        with spark_errors_as(EncoderError, "generating features"):
+            # toLocalIterator would run one partition after the other: collect lets Spark spread them.
+            rows = spark.range(0, tasks, 1, tasks).mapInArrow(run_task, "result string").collect()
+        for row in rows:
+            yield BucketResult.from_json(json.loads(row.result))
+
+    return run
+
+
+def _lineage(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]:
+    """Say what the features are made from, as far as it is known before they are."""
+    sources: list[ServiceSource | GlobalSource] = [*plan.services, *plan.globals]
+    return {
+        "labels": plan.labels.labels_id,
+        "features": list(plan.features),
+        "feature_model": model.fingerprint,
+        "context": [key.to_json() for key in plan.labels.context],
+        "items": [key.to_json() for key in plan.labels.items],
+        "snapshots": {
+            source.element.name: sorted({snapshot.run_id for snapshot in source.snapshots}) for source in plan.services
+        },
+        "globals": {
+            source.element.name: [version.version_id for version in source.versions] for source in plan.globals
+        },
+        "rules": {
+            source.element.name: {
+                "max_age_seconds": None if source.rule.max_age is None else source.rule.max_age.total_seconds(),
+                "lag_seconds": source.rule.lag.total_seconds(),
+                "allow_exact": source.rule.allow_exact,
+            }
+            for source in sources
+        },
+    }

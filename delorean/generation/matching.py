@@ -1,0 +1,143 @@
+"""Finds for each label row the state of a service or a global element as of its own time, and reads just that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from delorean.as_of import as_of_rows
+from delorean.generation.plan import AsOf, GlobalSource
+from delorean.labels import TIME_COLUMN
+from encoders.data_map import ABSENT, Element
+from schemas.data_keys import DataKey
+from schemas.tables import TIME
+from snapshotter.records import DataFile, GlobalVersion, to_micros
+from snapshotter.storage import Storage, open_storage
+from snapshotter.storage.parquet import ParquetReader, read_parquet
+
+CAPTURED_COLUMN = "captured_at"
+VALUE_COLUMN = "value"
+
+
+@dataclass(frozen=True)
+class Matched:
+    """An element for each label row.
+
+    captured_at: (rows,) microseconds of its capture, 0 where it is absent
+    file: (rows,) which of the files given it came from, −1 where it is absent
+    """
+
+    element: Element
+    captured_at: NDArray[np.int64]
+    file: NDArray[np.int64]
+
+    @property
+    def absent(self) -> NDArray[np.bool_]:
+        """Which rows have no such element."""
+        absent: NDArray[np.bool_] = self.element.rows == ABSENT
+        return absent
+
+    def captured_times(self) -> pa.Array:
+        """`captured_at` as Arrow times, null where the element is absent."""
+        return pa.array(self.captured_at, mask=self.absent).cast(TIME)
+
+
+def match_files(
+    rows: pa.Table, key: Sequence[DataKey], element: DataKey, rule: AsOf, files: Sequence[DataFile], storage: Storage
+) -> Matched:
+    """Match rows with snapshot files by the as-of rule.
+
+    rows: the key's columns and `time`
+    files: of equal captures the row of the later file wins
+
+    Keys and times of all files are read first, values only where a row matched.
+    """
+    names = [variable.name for variable in key]
+    with ExitStack() as opened:
+        readers = [opened.enter_context(ParquetReader(storage, file)) for file in files]
+        parts = [reader.read([*names, CAPTURED_COLUMN]) for reader in readers]
+        schema = pa.schema([*((v.name, v.type) for v in key), (CAPTURED_COLUMN, TIME)])
+        captures = pa.concat_tables(parts) if parts else schema.empty_table()
+        found = as_of_rows(
+            [rows[name] for name in names],
+            rows[TIME_COLUMN],
+            [captures[name] for name in names],
+            captures[CAPTURED_COLUMN],
+            max_age=rule.max_age,
+            lag=rule.lag,
+            allow_exact=rule.allow_exact,
+        )
+        ends = np.cumsum([part.num_rows for part in parts], dtype=np.int64)
+        values, positions = _values(readers, ends, found, element)
+    times = captures[CAPTURED_COLUMN].cast(pa.int64()).to_numpy()
+    captured = np.where(found >= 0, times[found] if len(times) else 0, 0)
+    file = np.where(found >= 0, np.searchsorted(ends, found, side="right"), -1)
+    return Matched(Element(values, positions), captured, file)
+
+
+def match_versions(times: pa.ChunkedArray, source: GlobalSource, storage_uri: str) -> Matched:
+    """Match times with the versions of a global element by the as-of rule; each version used is read once."""
+    nobody = pa.chunked_array([pa.nulls(len(times), pa.int8()).fill_null(0)])
+    starts = pa.array([to_micros(version.valid_from) for version in source.versions], pa.int64())
+    found = as_of_rows(
+        [nobody],
+        times,
+        [pa.chunked_array([pa.nulls(len(starts), pa.int8()).fill_null(0)])],
+        pa.chunked_array([starts.cast(TIME)]),
+        max_age=source.rule.max_age,
+        lag=source.rule.lag,
+        allow_exact=source.rule.allow_exact,
+    )
+    used = np.unique(found[found >= 0])
+    tables = [read_version(storage_uri, source.versions[i]) for i in used]
+    offsets = np.cumsum([0, *(len(table) for table in tables)])
+    rows = pa.concat_arrays(tables) if tables else pa.array([], source.element.type)
+    values = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), rows)
+    positions = np.where(found >= 0, np.searchsorted(used, found), ABSENT)
+    captured = np.where(found >= 0, starts.to_numpy()[found] if len(starts) else 0, 0)
+    return Matched(Element(values, positions), captured, found)
+
+
+@lru_cache(maxsize=4)  # neighbouring bucket tasks of one worker use the same few versions
+def _version_rows(storage_uri: str, files: tuple[DataFile, ...], type: pa.DataType) -> pa.StructArray:  # noqa: A002
+    storage = open_storage(storage_uri)
+    table = pa.concat_tables([read_parquet(storage, file) for file in files]).select([f.name for f in type])
+    return table.to_struct_array().combine_chunks().cast(type)
+
+
+def read_version(storage_uri: str, version: GlobalVersion) -> pa.StructArray:
+    """Read one version of a global element: a struct for each row."""
+    return _version_rows(storage_uri, version.files, version.element.type)
+
+
+def _values(
+    readers: Sequence[ParquetReader], ends: NDArray[np.int64], found: NDArray[np.int64], element: DataKey
+) -> tuple[pa.Array, NDArray[np.int64]]:
+    """Read the values that were found, and where each row's value is among them."""
+    used = np.zeros(int(ends[-1]) if len(ends) else 0, dtype=bool)
+    used[found[found >= 0]] = True
+    kept = np.zeros(len(used), dtype=bool)
+    parts: list[pa.Array] = []
+    start = 0
+    for reader, end in zip(readers, ends, strict=True):
+        wanted = used[start:end]
+        share = wanted.mean() if len(wanted) else 0.0
+        if share:
+            column = reader.read([VALUE_COLUMN])[VALUE_COLUMN]
+            if share < _KEEP_WHOLE:
+                column = column.filter(pa.array(wanted))
+            kept[start:end] = wanted if share < _KEEP_WHOLE else True
+            parts += column.chunks
+        start = int(end)
+    values = pa.concat_arrays(parts) if parts else pa.array([], element.type)
+    positions = np.cumsum(kept) - 1
+    return values, np.where(found >= 0, positions[found] if len(positions) else ABSENT, ABSENT)
+
+
+_KEEP_WHOLE = 0.6  # above this share of rows used, copying nested values costs more than the unused ones do
