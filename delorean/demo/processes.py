@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -46,45 +46,21 @@ class Running:
         """Give the end of what it printed."""
         return self.log.read_text(errors="replace")[-_LAST_WORDS:].strip()
 
-    def port(self, patience_seconds: float = 60.0) -> int:
-        """Wait for the line `port N`. Raises SetupError if the process ends or is silent for too long."""
-        for _ in self._moments(patience_seconds, "its port"):
-            for line in self.log.read_text(errors="replace").splitlines():
-                if line.startswith("port ") and line[5:].isdigit():
-                    return int(line[5:])
-        raise AssertionError  # _moments raises before
+    def wait_for(self, line: str, patience_seconds: float = 120.0) -> str:
+        """Wait for a line that has a pattern; give what its group matched.
 
-    def wait_for_port(self, port: int, patience_seconds: float = 60.0) -> None:
-        """Wait until something listens on the port. Raises SetupError if the process ends or it takes too long."""
-        for _ in self._moments(patience_seconds, f"port {port}"):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                return
-
-    def _moments(self, patience_seconds: float, awaited: str) -> _Moments:
-        return _Moments(self, time.monotonic() + patience_seconds, awaited)
-
-
-@dataclass
-class _Moments:
-    """Loops until a deadline, failing when the process has ended."""
-
-    running: Running
-    deadline: float
-    awaited: str
-    first: bool = True
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> None:
-        name, process = self.running.name, self.running.process
-        if not self.first:
+        Raises SetupError if the process ends or is silent for too long.
+        """
+        deadline = time.monotonic() + patience_seconds
+        while True:
+            ended = self.process.poll()
+            if found := re.search(line, self.log.read_text(errors="replace")):
+                return found[1]
+            if ended is not None:
+                raise SetupError.because(f"{self.name} ended with {ended}: {self.last_words()}")
+            if time.monotonic() > deadline:
+                raise SetupError.because(f"{self.name} did not print '{line}' in time: {self.last_words()}")
             time.sleep(0.05)
-        self.first = False
-        if process.poll() is not None:
-            raise SetupError.because(f"{name} ended with {process.returncode}: {self.running.last_words()}")
-        if time.monotonic() > self.deadline:
-            raise SetupError.because(f"{name} did not open {self.awaited} in time: {self.running.last_words()}")
 
 
 @dataclass
@@ -98,14 +74,14 @@ class Processes:
     running: list[Running] = field(default_factory=list)
     _files: list[IO[bytes]] = field(default_factory=list)
 
-    def start(self, name: str, module: str, arguments: Sequence[str]) -> Running:
-        """Start a Python module as a process of its own."""
+    def start(self, name: str, arguments: Sequence[str]) -> Running:
+        """Start Python with arguments as a process of its own."""
         self.logs.mkdir(parents=True, exist_ok=True)
         log = self.logs / f"{name}.log"
         output = log.open("wb")
         self._files.append(output)
-        program = [sys.executable, "-c", _TETHER, str(os.getpid()), sys.executable, "-m", module, *arguments]
-        process = subprocess.Popen(  # noqa: S603  # our own modules
+        program = [sys.executable, "-c", _TETHER, str(os.getpid()), sys.executable, *arguments]
+        process = subprocess.Popen(  # noqa: S603  # our own programs
             program,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -132,14 +108,6 @@ class Processes:
             running.process.wait()
         for output in self._files:
             output.close()
-
-
-def free_port() -> int:
-    """Give a port of 127.0.0.1 that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

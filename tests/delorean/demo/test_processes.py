@@ -16,6 +16,8 @@ import pytest
 from delorean.demo.processes import Processes
 from schemas.errors import SetupError
 
+PORT = r"port (\d+)"
+
 # A module to run: opens a port, says so, starts a child of its own, and goes on for a minute.
 STUBBORN = """
 import signal, socket, subprocess, sys, time
@@ -59,8 +61,8 @@ def _gone(pid: int) -> bool:
 @pytest.mark.parametrize("ignored", ["", "SIGTERM"])
 def test_everything_is_stopped_at_the_end_even_what_will_not_listen(module: str, ignored: str, tmp_path: Path) -> None:
     with Processes(tmp_path / "logs") as processes:
-        running = processes.start("stubborn", module, [ignored])
-        running.wait_for_port(running.port())
+        running = processes.start("stubborn", ["-m", module, ignored])
+        running.wait_for(PORT)
         child = _child(running.log)
     assert running.process.poll() is not None
     assert _ends(lambda: _gone(child))
@@ -69,7 +71,7 @@ def test_everything_is_stopped_at_the_end_even_what_will_not_listen(module: str,
 def test_an_error_inside_stops_everything_too(module: str, tmp_path: Path) -> None:
     try:
         with Processes(tmp_path / "logs") as processes:
-            running = processes.start("stubborn", module, [])
+            running = processes.start("stubborn", ["-m", module])
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         pass
@@ -82,8 +84,8 @@ def test_a_killed_demo_takes_its_processes_with_it(module: str, tmp_path: Path) 
     script = (
         "import sys, time\nfrom pathlib import Path\nfrom delorean.demo.processes import Processes\n"
         f"with Processes(Path({str(tmp_path / 'logs')!r})) as processes:\n"
-        f"    running = processes.start('stubborn', {module!r}, [])\n"
-        "    running.port()\n    print(running.process.pid, flush=True)\n    time.sleep(60)\n"
+        f"    running = processes.start('stubborn', ['-m', {module!r}])\n"
+        f"    running.wait_for({PORT!r})\n    print(running.process.pid, flush=True)\n    time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
@@ -97,14 +99,14 @@ def test_a_killed_demo_takes_its_processes_with_it(module: str, tmp_path: Path) 
 
 def test_a_process_that_ends_at_once_is_reported_with_its_last_words(tmp_path: Path) -> None:
     with Processes(tmp_path / "logs") as processes:
-        running = processes.start("nobody", "delorean.demo.no_such_module", [])
+        running = processes.start("nobody", ["-m", "delorean.demo.no_such_module"])
         with pytest.raises(SetupError, match=r"nobody ended with 1: .*no_such_module"):
-            running.port()
+            running.wait_for(PORT)
 
 
-def test_waiting_for_a_port_has_an_end(tmp_path: Path, module: str) -> None:
+def test_waiting_has_an_end(tmp_path: Path, module: str) -> None:
     with Processes(tmp_path / "logs") as processes:
-        running = processes.start("stubborn", module, [])
-        running.port()
-        with pytest.raises(SetupError, match="stubborn did not open port 1 in time"):
-            running.wait_for_port(1, patience_seconds=0.2)
+        running = processes.start("stubborn", ["-m", module])
+        running.wait_for(PORT)
+        with pytest.raises(SetupError, match="stubborn did not print 'never .said.' in time"):
+            running.wait_for("never (said)", patience_seconds=0.2)

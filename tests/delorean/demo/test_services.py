@@ -41,8 +41,8 @@ def ports(world: World, clock: FileClock, tmp_path_factory: pytest.TempPathFacto
     world.write(folder / "world")
     with Processes(folder / "logs") as processes:
         arguments = ["--world", str(folder / "world"), "--clock", str(clock.path)]
-        started = {name: processes.start(name, "delorean.demo.services", [name, *arguments]) for name in SERVICES}
-        yield {name: running.port() for name, running in started.items()}
+        started = {name: processes.start(name, ["-m", "delorean.demo.services", name, *arguments]) for name in SERVICES}
+        yield {name: int(running.wait_for(r"port (\d+)")) for name, running in started.items()}
     assert all(running.process.poll() == 0 for running in started.values()), "SIGTERM ends them in order"
 
 

@@ -1,0 +1,56 @@
+"""Shows how far the demo is, on stderr, and keeps how long each step took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+
+class Steps:
+    """A bar for each step; a context manager.
+
+    steps: name → what a person reads
+    """
+
+    def __init__(self, steps: Mapping[str, str], console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bars = Progress(*columns, console=console)
+        self._tasks: dict[str, TaskID] = {
+            name: self._bars.add_task(text, start=False, total=1) for name, text in steps.items()
+        }
+        self.seconds: dict[str, float] = dict.fromkeys(steps, 0.0)
+
+    @contextmanager
+    def step(self, name: str, of: int = 1) -> Iterator[None]:
+        """Do a step, or one part of `of`; its time is added to the step's."""
+        task = self._tasks[name]
+        if not self._bars.tasks[task].started:
+            self._bars.start_task(task)
+        self._bars.update(task, total=of)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds[name] + time.perf_counter() - start, 3)
+        done = self._bars.tasks[task].completed
+        self._bars.update(task, completed=min(of, int(done) + 1))
+        if done + 1 >= of:
+            self._bars.stop_task(task)
+
+    def show(self, name: str, done: int, total: int) -> None:
+        """Show how far a step is that counts for itself."""
+        self._bars.update(self._tasks[name], completed=done, total=total)
+
+    def __enter__(self) -> Self:
+        """Show the bars."""
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the bars as they are."""
+        self._bars.stop()
