@@ -88,6 +88,14 @@ def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt
     return BucketResult(file, len(maps.items), times["min"], times["max"], absent, watch.seconds)
 
 
+def first_data_maps(plan: GenerationPlan, contexts: int) -> DataMaps:
+    """Build the data maps of a plan's first label rows, for golden rows or a look at what encoders see."""
+    storage = open_storage(plan.storage_uri)
+    file = plan.labels.files[0]
+    rows = read_parquet(storage, file).slice(0, contexts).combine_chunks()
+    return data_maps(plan, rows, _match(plan, rows, file.bucket, storage))
+
+
 def data_maps(plan: GenerationPlan, rows: pa.Table, matched: Mapping[str, Matched]) -> DataMaps:
     """Build the data maps of label rows: labels and outcomes stay behind."""
     offsets = _list_array(rows, LABEL_COLUMN).offsets.to_numpy().astype(np.int64)
