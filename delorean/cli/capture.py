@@ -1,0 +1,158 @@
+"""Commands that capture: choose contexts, run the proxy, take snapshots, publish global elements."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from delorean.cli.options import Day, Instant, json_option, opened, project_option, spark_for
+from delorean.cli.output import Output
+
+if TYPE_CHECKING:
+    from delorean.config import Project
+
+
+@click.command(no_args_is_help=True)
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--date", "day", type=Day(), required=True, help="The day to choose contexts for.")
+@project_option
+@json_option
+def select(spec: Path, day: date, project: Project, output: Output) -> None:
+    """Choose the contexts of a day.
+
+    A stratified sample for each experiment in SPEC, tagged and saved once as their union.
+
+    \b
+    Example: delorean select experiments.toml --date 2026-01-05
+    """
+    from snapshotter.context_selection import load_experiments, select_contexts
+
+    experiments = load_experiments(spec)
+    with opened(project) as (index, storage), spark_for("select") as spark:
+        chosen = select_contexts(spark, experiments, day, storage, index)
+    output.show(
+        {
+            "context_set": chosen.context_set_id,
+            "date": chosen.date,
+            "contexts": chosen.rows,
+            "strata": [{**vars(row), "filled": row.filled} for row in chosen.report],
+        }
+    )
+
+
+@click.group()
+def prana() -> None:
+    """Run the proxy between snapshot jobs and the online services."""
+
+
+@prana.command("serve")
+@click.option("--config", type=click.Path(path_type=Path), default="services.toml", show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Anyone who reaches it may ask the services.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=9090, show_default=True, help="0: a free one.")
+@click.option("--workers", type=click.IntRange(1), default=32, show_default=True, help="Calls at a time.")
+def prana_serve(config: Path, host: str, port: int, workers: int) -> None:
+    """Serve until told to stop (Ctrl-C, SIGTERM).
+
+    \b
+    Example: delorean prana serve --config services.toml --port 9090
+    """
+    from prana_proxy.config import load_gateway_config
+    from prana_proxy.server import serve as serve_proxy
+
+    serve_proxy(load_gateway_config(config), host, port, workers)
+
+
+@click.command(no_args_is_help=True)
+@click.option("--date", "day", type=Day(), required=True, help="Whose context set is asked for.")
+@click.option("--run-id", help="Running it again publishes nothing twice. By default the date.")
+@click.option("--service", "services", multiple=True, help="Only this one; may be repeated. By default all.")
+@click.option("--buckets", type=click.IntRange(1), help="A power of two. By default by the number of contexts.")
+@click.option(
+    "--budget", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, help="Seconds a call."
+)
+@project_option
+@json_option
+def snapshot(
+    day: date,
+    run_id: str | None,
+    services: tuple[str, ...],
+    buckets: int | None,
+    budget: float,
+    project: Project,
+    output: Output,
+) -> None:
+    """Capture the state of a day's contexts.
+
+    Asks the services through the proxies, once for each distinct key, and publishes the answers as one run.
+
+    \b
+    Example: delorean snapshot --date 2026-01-05
+    """
+    from snapshotter.snapshot import take_snapshot
+
+    with opened(project) as (index, _), spark_for("snapshot") as spark, output.progress() as progress:
+        run = take_snapshot(
+            spark,
+            index.context_set(day),
+            services or None,
+            project.proxies,
+            project.storage,
+            index,
+            run_id or day.isoformat(),
+            buckets=buckets,
+            budget=timedelta(seconds=budget),
+            progress=progress,
+        )
+    output.show(
+        {
+            "run": run.run_id,
+            "context_set": run.context_set_id,
+            "published_at": run.published_at,
+            "services": [
+                {
+                    "service": taken.service.name,
+                    "asked": taken.asked,
+                    "confidence": taken.confidence,
+                    **{status.value: count for status, count in taken.counts.items()},
+                    "from": taken.captured_from,
+                    "to": taken.captured_to,
+                }
+                for taken in run.services
+            ],
+        }
+    )
+
+
+@click.command(no_args_is_help=True)
+@click.argument("element")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--valid-from", type=Instant(), required=True, help="From when on the table is like this.")
+@click.option("--version-id", required=True, help="Publishing a version again changes nothing.")
+@project_option
+@json_option
+def publish(element: str, file: Path, valid_from: datetime, version_id: str, project: Project, output: Output) -> None:
+    """Publish a version of a global element.
+
+    FILE is Parquet: the whole table of ELEMENT as it is from a moment on, its first column the rows' key.
+
+    \b
+    Example: delorean publish videos videos.parquet --valid-from 2026-01-05T00:00:00Z --version-id day-5
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from schemas.data_keys import global_element
+    from schemas.errors import ConfigError
+    from snapshotter.global_elements import publish_global
+
+    try:
+        table = pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError.because(f"{file}: cannot be read as Parquet: {error}") from error
+    key = global_element(element, pa.struct(list(table.schema)))
+    with opened(project) as (index, storage):
+        new = publish_global(table, key, valid_from, storage, index, version_id)
+    output.show({"element": element, "version": version_id, "rows": table.num_rows, "new": new})

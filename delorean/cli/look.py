@@ -1,0 +1,143 @@
+"""Commands that look: travel to a moment, list what is published."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from delorean.cli.options import Instant, json_option, opened, project_option
+from delorean.cli.output import Output
+
+if TYPE_CHECKING:
+    from delorean.config import Project
+
+
+@click.command(no_args_is_help=True)
+@click.argument("key")
+@click.option("--at", "moment", type=Instant(), required=True, help="The moment to go to, with its zone.")
+@click.option("--experiment", help="Only the contexts that it chose.")
+@click.option("--limit", type=click.IntRange(0), default=10, show_default=True, help="Rows to show.")
+@click.option("--to", "file", type=click.Path(path_type=Path), help="Write all rows to this Parquet file.")
+@project_option
+@json_option
+def travel(
+    key: str,
+    moment: datetime,
+    experiment: str | None,
+    limit: int,
+    file: Path | None,
+    project: Project,
+    output: Output,
+) -> None:
+    """Show data as it was at a moment.
+
+    KEY is a service's element, shown for each context, or a global element.
+
+    \b
+    Example: delorean travel viewing_history --at 2026-01-05T12:00:00Z --experiment homepage
+    """
+    import pyarrow.parquet as pq
+
+    from delorean.time_travel import TimeMachine
+
+    with opened(project) as (index, storage):
+        there = TimeMachine(index, storage).at(moment)
+        view = (there if experiment is None else there.for_experiment(experiment))[key]
+        table = view.to_arrow()
+        if file is not None:
+            pq.write_table(table, file)
+        output.show(
+            {
+                "view": repr(view),
+                "confidence": view.confidence,
+                "coverage": view.coverage,
+                "count": table.num_rows,
+                "rows": table.slice(0, limit).to_pylist(),
+            }
+        )
+
+
+@click.group()
+def index() -> None:
+    """List what is published."""
+
+
+@index.command("runs")
+@project_option
+@json_option
+def index_runs(project: Project, output: Output) -> None:
+    """List snapshot runs, the latest published first.
+
+    \b
+    Example: delorean index runs --json
+    """
+    with opened(project) as (found, _):
+        rows = [
+            {
+                "run": run.run_id,
+                "published_at": run.published_at,
+                "context_set": run.context_set_id,
+                "service": taken.service.name,
+                "asked": taken.asked,
+                "confidence": taken.confidence,
+                "bytes": sum(file.bytes for file in taken.files),
+            }
+            for run in found.runs()
+            for taken in run.services
+        ]
+    output.show({"runs": rows})
+
+
+@index.command("contexts")
+@click.option("--experiment", help="Only sets that it chose from.")
+@project_option
+@json_option
+def index_contexts(experiment: str | None, project: Project, output: Output) -> None:
+    """List context sets, newest first.
+
+    \b
+    Example: delorean index contexts --experiment homepage
+    """
+    from datetime import date
+
+    with opened(project) as (found, _):
+        rows = [
+            {
+                "context_set": chosen.context_set_id,
+                "date": chosen.date,
+                "contexts": chosen.rows,
+                "key": [variable.name for variable in chosen.key],
+                "experiments": list(chosen.experiments),
+                "unfilled": sum(not stratum.filled for stratum in chosen.report),
+            }
+            for chosen in found.context_sets(date.max, experiment)
+        ]
+    output.show({"context_sets": rows})
+
+
+@index.command("globals")
+@click.argument("element")
+@project_option
+@json_option
+def index_globals(element: str, project: Project, output: Output) -> None:
+    """List versions of a global ELEMENT, newest first.
+
+    \b
+    Example: delorean index globals videos
+    """
+    from snapshotter.records import END_OF_TIME
+
+    with opened(project) as (found, _):
+        rows = [
+            {
+                "version": version.version_id,
+                "valid_from": version.valid_from,
+                "published_at": version.published_at,
+                "rows": sum(file.rows for file in version.files),
+            }
+            for version in found.global_versions(element, END_OF_TIME)
+        ]
+    output.show({"element": element, "versions": rows})

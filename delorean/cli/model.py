@@ -1,0 +1,110 @@
+"""Commands that learn: generate features, train and package a model, serve it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from delorean.cli.options import json_option, opened, project_option, spark_for
+from delorean.cli.output import Output
+
+if TYPE_CHECKING:
+    from delorean.config import Project
+
+
+@click.command(no_args_is_help=True)
+@click.argument("spec", type=click.Path(path_type=Path))
+@project_option
+@json_option
+def generate(spec: Path, project: Project, output: Output) -> None:
+    """Generate features for label data.
+
+    SPEC names labels and encoders; each row is made from the state as of its own time.
+
+    \b
+    Example: delorean generate homepage.toml
+    """
+    from delorean.experiment import load_experiment
+    from delorean.experiment_run import features_of, labels_of
+
+    experiment = load_experiment(spec)
+    with opened(project) as (index, storage), spark_for("generate") as spark, output.progress() as progress:
+        labels = labels_of(experiment, spark, storage)
+        made = features_of(experiment, labels, index, storage, spark, lambda done, of: progress("buckets", done, of))
+    output.show(
+        {
+            "feature_set": made.uri,
+            "version": made.version,
+            "labels": labels.labels_id,
+            "contexts": made.rows,
+            "items": made.item_count,
+            "features": list(made.features),
+            "rows_without": dict(made.absent),
+            "notes": list(made.notes),
+        }
+    )
+
+
+@click.command(no_args_is_help=True)
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--package", "folder", type=click.Path(path_type=Path), required=True, help="The new package's folder.")
+@project_option
+@json_option
+def train(spec: Path, folder: Path, project: Project, output: Output) -> None:
+    """Train a model and package it.
+
+    Learns from the feature set that SPEC generated, and measures model, popularity and shuffled labels.
+
+    \b
+    Example: delorean train homepage.toml --package packages/homepage-1
+    """
+    from delorean.experiment import load_experiment
+    from delorean.experiment_run import package_of
+
+    experiment = load_experiment(spec)
+    with opened(project) as (index, storage):
+        package = package_of(experiment, index, storage, folder, project.encoders)
+    report = package.report
+    output.show(
+        {
+            "package": str(package.path),
+            "model": report.model,
+            "test": {who: parts["test"].to_json() for who, parts in report.metrics.items()},
+            "importances": [{"feature": name, "ndcg@10 lost": lost} for name, lost in report.importances.items()],
+            "sizes": report.sizes,
+            "seconds": sum(report.seconds.values()),
+        }
+    )
+
+
+@click.command(no_args_is_help=True)
+@click.argument("package", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0: a free one.")
+@click.option("--budget", type=click.FloatRange(0, min_open=True), default=0.5, help="Seconds for the services.")
+@project_option
+def serve(package: Path, host: str, port: int, budget: float, project: Project) -> None:
+    """Rank with a packaged model over HTTP.
+
+    Asks the live services for each request, once all is warm and PACKAGE's golden rows have come out as packaged.
+
+    \b
+    Example: delorean serve packages/homepage-1 --port 8000
+    """
+    from datetime import timedelta
+
+    from delorean.serving import serve as serve_package
+
+    serve_package(
+        package,
+        project.services,
+        project.index,
+        project.storage,
+        host,
+        port,
+        budget=timedelta(seconds=budget),
+        modules=project.encoders,
+        announce=lambda url: click.echo(f"ready: POST {url}/rank"),
+    )

@@ -1,0 +1,105 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from delorean.cli.output import Output
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from delorean.config import Project
+    from snapshotter.index import SnapshotIndex
+    from snapshotter.storage import Storage
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Day(click.ParamType[date]):
+    """A calendar day."""
+
+    name = "YYYY-MM-DD"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        """Read it."""
+        try:
+            return value if isinstance(value, date) else date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no day, expected such as 2026-01-31", param, ctx)
+
+
+class Instant(click.ParamType[datetime]):
+    """A moment with a zone."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Read it."""
+        try:
+            moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time, expected such as 2026-01-31T12:00:00Z", param, ctx)
+        if moment.tzinfo is None:
+            self.fail(f"{value!r} has no zone and so names no moment, write {value}Z for UTC", param, ctx)
+        return moment
+
+
+def json_option(command: _Command) -> _Command:
+    """Give a command --json; it receives `output`."""
+
+    def make(_: click.Context, __: click.Parameter, as_json: bool) -> Output:
+        return Output(as_json)
+
+    return click.option("--json", "output", is_flag=True, callback=make, help="Print one JSON object.")(command)
+
+
+def project_option(command: _Command) -> _Command:
+    """Give a command --config; it receives `project`."""
+
+    def load(_: click.Context, __: click.Parameter, path: Path) -> Project:
+        from delorean.config import load_project
+
+        return load_project(path)
+
+    return click.option(
+        "--config",
+        "project",
+        type=click.Path(path_type=Path),
+        default="delorean.toml",
+        show_default=True,
+        callback=load,
+        help="The project file: where index, storage and proxies are.",
+    )(command)
+
+
+@contextmanager
+def opened(project: Project) -> Iterator[tuple[SnapshotIndex, Storage]]:
+    """Open a project's index and storage."""
+    from snapshotter.index import open_index
+    from snapshotter.storage import open_storage
+
+    with open_index(project.index) as index:
+        yield index, open_storage(project.storage)
+
+
+@contextmanager
+def spark_for(command: str) -> Iterator[SparkSession]:
+    """Give the session that is active, or start one, where spark-submit says or on this machine, and stop it."""
+    from pyspark.sql import SparkSession
+
+    from snapshotter.spark_session import spark_session
+
+    ours = SparkSession.getActiveSession() is None
+    spark = spark_session(f"delorean {command}")
+    try:
+        yield spark
+    finally:
+        if ours:
+            spark.stop()
