@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -200,24 +202,31 @@ def serve(config: GatewayConfig, host: str = "127.0.0.1", port: int = 9090, work
 
     Raises SetupError when the port is taken.
     """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     with start_proxy(config, host, port, workers) as proxy:
-        sys.stdout.write(
-            f"Prana proxy ready on {proxy.address}: {', '.join(s.service.name for s in config.services)}\n"
-        )
-        sys.stdout.flush()
-        stop.wait()
+        names = ", ".join(service.service.name for service in config.services)
+        asyncio.run(_until_told_to_stop(f"Prana proxy ready on {proxy.address}: {names}\n"))
+
+
+async def _until_told_to_stop(ready: str) -> None:
+    # By an event loop, which wakes whichever thread the signal reaches: the main one may wait on in a lock.
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    sys.stdout.write(ready)
+    sys.stdout.flush()
+    await stop.wait()
 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
+        if not 0 <= port <= 65_535:
+            raise OverflowError("a port is a number from 0 to 65535")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         listener = socket.create_server(address[:2], family=family, backlog=128)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        number = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(number) if number and number > 0 else str(error)  # Python adds the address a second time
         raise SetupError.because(
             f"the Prana proxy cannot listen on {host}:{port}: {reason}", "choose another --port, or stop what uses it"
         ) from error

@@ -6,6 +6,8 @@ in the order asked.
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from string import Formatter
@@ -19,7 +21,7 @@ from yarl import URL
 from prana_proxy.answers import Reply
 from prana_proxy.clock import Clock
 from prana_proxy.json_answers import JsonAnswer
-from prana_proxy.services import Ask, Key, Protocol, ServiceConfig
+from prana_proxy.services import MEBIBYTE, Ask, Key, Protocol, ServiceConfig
 from schemas.services import Status
 
 # Shorter than servers' usual 5 s, so that a pooled connection is seldom one the service is just closing.
@@ -77,9 +79,11 @@ class HttpProtocol(Protocol):
     async def _exchange(self, method: str, url: URL, data: bytes | None, most: int) -> bytes | Reply:
         """Give the body of a good answer, or the reply that says why there is none."""
         headers = None if data is None else {"Content-Type": "application/json"}
+        # Large bodies go as files: aiohttp sends bytes in one piece, which would hold up the other services' answers.
+        body_sent = io.BytesIO(data) if data is not None and len(data) > MEBIBYTE else data
         try:
             async with self._session.request(
-                method, url, data=data, headers=headers, allow_redirects=False
+                method, url, data=body_sent, headers=headers, allow_redirects=False
             ) as response:
                 if response.status >= 300:
                     await _read(response, _MOST_OF_AN_ERROR)
@@ -148,5 +152,6 @@ def _why_unreachable(error: Exception, url: URL) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"{where}: no such host"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"{where}: {error.os_error.strerror or 'no connection'}"
+        number = error.os_error.errno
+        return f"{where}: {os.strerror(number) if number else 'no connection'}"
     return f"{where}: the connection was closed ({error.__class__.__name__})"

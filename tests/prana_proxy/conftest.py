@@ -1,0 +1,193 @@
+"""A misbehaving online service over real sockets, and the configuration that asks it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from aiohttp import web
+
+from prana_proxy.config import GatewayConfig, gateway_config
+
+LONG = timedelta(seconds=30)  # more than any test takes: only what must not be awaited would need it
+
+
+@dataclass
+class Misbehaving:
+    """A service that answers `[profile_id, 7]` when it behaves; what else it does stands in the URL's path.
+
+    asked: calls by behaviour; keys: the profile ids asked for, by behaviour; most_in_flight: calls at a time
+    """
+
+    url: str = ""
+    asked: Counter[str] = field(default_factory=Counter)
+    keys: dict[str, list[str]] = field(default_factory=dict)
+    cookies: list[str] = field(default_factory=list)
+    in_flight: int = 0
+    most_in_flight: int = 0
+
+    def forget(self) -> None:
+        self.asked.clear()
+        self.keys.clear()
+        self.cookies.clear()
+        self.in_flight = self.most_in_flight = 0
+
+    async def one(self, request: web.Request) -> web.StreamResponse:
+        behaviour, key = request.match_info["behaviour"], request.match_info["key"]
+        self.asked[behaviour] += 1
+        self.keys.setdefault(behaviour, []).append(key)
+        self.cookies.append(request.headers.get("Cookie", ""))
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            if behaviour == "by_key":
+                behaviour = key.split("-")[0]
+            return await self.behave(behaviour, key, request)
+        finally:
+            self.in_flight -= 1
+
+    async def behave(self, behaviour: str, key: str, request: web.Request) -> web.StreamResponse:
+        if behaviour in BODIES:
+            return web.Response(body=BODIES[behaviour].encode())
+        if behaviour.isdigit():
+            return web.Response(status=int(behaviour), text="[1, 7]", headers={"Location": "/ok/1"})
+        if behaviour == "brief":
+            await asyncio.sleep(0.02)
+        if behaviour == "hang":
+            await asyncio.sleep(3600)
+        if behaviour == "after_five_ok":
+            while self.asked["ok"] < 5:
+                await asyncio.sleep(0.01)
+        if behaviour == "cut":
+            response = web.StreamResponse(headers={"Content-Length": "1000"})
+            await response.prepare(request)
+            await response.write(b"[1, ")
+            cut(request)
+            return response
+        if behaviour == "hang_up":
+            cut(request)
+        headers = {"Set-Cookie": "profile=1"}
+        if behaviour == "compressed":
+            headers["Content-Encoding"] = "gzip"
+        return web.Response(text=f"[{int(key.split('-')[-1])}, 7]", headers=headers)
+
+    async def many(self, request: web.Request) -> web.StreamResponse:
+        behaviour = request.match_info["behaviour"]
+        contexts = (await request.json())["contexts"]
+        self.asked[behaviour] += 1
+        self.keys.setdefault(behaviour, []).extend(str(context["profile_id"]) for context in contexts)
+        answers: list[Any] = [{"value": [context["profile_id"], 7]} for context in contexts]
+        if behaviour == "fourth_is":
+            answers[3] = json.loads(request.query["answer"])
+        if behaviour == "one_too_few":
+            del answers[0]
+        if behaviour == "strings":
+            answers = [{"value": [context["profile_id"][:9]]} for context in contexts]
+        if behaviour == "big":
+            size = int(request.query["numbers"])
+            answers = [{"value": [context["profile_id"]] * size} for context in contexts]
+        if behaviour == "hang":
+            await asyncio.sleep(3600)
+        if behaviour == "says_error":
+            return web.json_response({"error": "no more"})
+        return web.json_response({"answers": answers})
+
+
+BODIES = {
+    "wrong_type": '["a"]',
+    "wrong_field": '{"answers": [1]}',
+    "no_json": "<html>",
+    "half": "[1, ",
+    "empty": "",
+    "null": "null",
+    "huge": "[" + "1," * 40_000 + "1]",
+    "says_error": '{"error": "profile is being moved"}',
+    "deep": '{"x": ' + "[" * 100_000 + "]" * 100_000 + "}",
+}
+
+
+def cut(request: web.Request) -> None:
+    assert request.transport is not None
+    request.transport.abort()
+
+
+@pytest.fixture(scope="session")
+def running_service() -> Iterator[Misbehaving]:
+    service = Misbehaving()
+    loop = asyncio.new_event_loop()
+    app = web.Application(client_max_size=1 << 26)
+    app.router.add_get("/{behaviour}/{key}", service.one)
+    app.router.add_post("/batch/{behaviour}", service.many)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+
+    async def start() -> None:
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        service.url = f"http://{host}:{port}"
+
+    loop.run_until_complete(start())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield service
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture
+def service(running_service: Misbehaving) -> Misbehaving:
+    running_service.forget()
+    return running_service
+
+
+@pytest.fixture
+def config_of(service: Misbehaving) -> Callable[..., GatewayConfig]:
+    """Build a configuration from `name={fields}`; a url that starts with / is the misbehaving service's."""
+
+    def build(clock: str | None = None, **services: dict[str, Any]) -> GatewayConfig:
+        tables = {}
+        for name, fields in services.items():
+            table = {"type": "list<int64>", "key": {"profile_id": "int64"}, "timeout_seconds": 30.0, **fields}
+            for url in ("url", "batch_url"):
+                if str(table.get(url, "")).startswith("/"):
+                    table[url] = service.url + table[url]
+            tables[name] = table
+        return gateway_config({"services": tables} | ({} if clock is None else {"clock": clock}))
+
+    return build
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def profiles(*ids: int | None) -> pa.Table:
+    return pa.table({"profile_id": pa.array(ids, pa.int64())})
+
+
+@pytest.fixture(name="profiles")
+def profiles_fixture() -> Callable[..., pa.Table]:
+    """Make contexts from profile ids."""
+    return profiles
+
+
+@pytest.fixture
+def long() -> timedelta:
+    """A budget that is never the reason for anything."""
+    return LONG

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prana_proxy.gateway import Gateway
+from prana_proxy.services.http import url_template
+
+
+@given(st.text(min_size=1).filter(lambda text: text not in (".", "..") and text.isprintable()))
+def test_a_value_stays_one_segment_of_the_path(value: str) -> None:
+    url = url_template("http://host/history/{profile}/all")({"profile": value})
+    assert url is not None
+    before, quoted, after = url.raw_path.rsplit("/", 2)
+    assert (before, after, url.host, url.query_string, url.fragment) == ("/history", "all", "host", "", "")
+    assert unquote(quoted) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (7, "7"),
+        (True, "true"),
+        (date(2026, 1, 31), "2026-01-31"),
+        (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01T00%3A00%3A00%2B00%3A00"),
+        ("a b&c=d#e?f/g", "a%20b%26c%3Dd%23e%3Ff%2Fg"),
+    ],
+)
+def test_values_are_written_plainly_and_percent_encoded(value: Any, text: str) -> None:
+    assert str(url_template("http://host/x?in={v}")({"v": value})) == f"http://host/x?in={text}"
+
+
+def test_a_value_that_would_change_the_path_is_not_asked(config_of: Any, service: Any, long: timedelta) -> None:
+    with Gateway(config_of(one={"url": "/ok/{name}", "key": {"name": "string"}})) as gateway:
+        rows = gateway.fetch("one", pa.table({"name": ["..", ".", "", "1"]}), long).to_pylist()
+    assert [row["status"] for row in rows] == ["invalid"] * 3 + ["ok"]
+    assert rows[0]["reason"] == "a key that is empty, '.' or '..' cannot stand in a URL's path"
+    assert service.keys == {"ok": ["1"]}
+
+
+def test_connections_are_used_again(config_of: Any, profiles: Any, long: timedelta) -> None:
+    with Gateway(config_of(one={"url": "/ok/{profile_id}", "max_concurrent": 2})) as gateway:
+        gateway.fetch("one", profiles(*range(50)), long)
+        connector = gateway._protocols["http"]._session.connector  # type: ignore[attr-defined]  # what is pooled
+        assert 1 <= sum(len(pooled) for pooled in connector._conns.values()) <= 2
+
+
+def test_a_host_that_does_not_exist_is_unreachable_and_the_reason_keeps_the_key_to_itself(
+    config_of: Any, profiles: Any, long: timedelta
+) -> None:
+    with Gateway(config_of(lost={"url": "http://no-such-host.invalid/secret/{profile_id}"})) as gateway:
+        row = gateway.fetch("lost", profiles(1), long).to_pylist()[0]
+    assert row["status"] == "unreachable"
+    assert row["reason"] == "no-such-host.invalid:80: no such host"

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from prana_proxy.config import GatewayConfig, gateway_config, load_gateway_config
+from prana_proxy.services import ServiceConfig
+from schemas.data_keys import context_variable, service_element
+from schemas.errors import ConfigError
+from schemas.services import Service
+
+GOOD: dict[str, Any] = {"type": "list<int64>", "key": {"profile_id": "int64"}, "url": "http://host:1/{profile_id}"}
+BATCHED = {"type": "list<int64>", "key": {"profile_id": "int64"}, "batch_url": "http://host:1/"}
+
+
+def test_a_file_becomes_a_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "services.toml"
+    path.write_text(
+        """
+        clock = "file:///company/clock"
+        [services.viewing_history]
+        type = "list<struct<video_id: int64, watched_at: timestamp[us, UTC]>>"
+        key = { profile_id = "int64", country = "string" }
+        url = "http://127.0.0.1:8001/history/{profile_id}?in={country}"
+        answer = "/history"
+        timeout_seconds = 2
+        max_concurrent = 3
+        [services.lists]
+        element = "my_list"
+        type = "list<int64>"
+        key = { profile_id = "int64" }
+        batch_url = "https://lists.internal/lists"
+        batch_size = 7
+        """
+    )
+    profile, country = context_variable("profile_id", "int64"), context_variable("country", "string")
+    history = service_element("viewing_history", "list<struct<video_id: int64, watched_at: timestamp[us, UTC]>>")
+    assert load_gateway_config(path) == GatewayConfig(
+        (
+            ServiceConfig(
+                Service("viewing_history", history, (profile, country)),
+                "http://127.0.0.1:8001/history/{profile_id}?in={country}",
+                answer="/history",
+                timeout_seconds=2.0,
+                max_concurrent=3,
+            ),
+            ServiceConfig(
+                Service("lists", service_element("my_list", pa.list_(pa.int64())), (profile,)),
+                "https://lists.internal/lists",
+                batched=True,
+                batch_size=7,
+            ),
+        ),
+        "file:///company/clock",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"timeout_second": 1}, "unknown field 'timeout_second' → did you mean 'timeout_seconds'?"),
+        ({"timeout_seconds": 0}, "field 'timeout_seconds' is 0, expected seconds > 0"),
+        ({"timeout_seconds": -1.0}, "field 'timeout_seconds' is -1.0, expected seconds > 0"),
+        ({"timeout_seconds": float("inf")}, "field 'timeout_seconds' is inf, expected seconds > 0"),
+        ({"timeout_seconds": float("nan")}, "field 'timeout_seconds' is nan, expected seconds > 0"),
+        ({"timeout_seconds": "1"}, "field 'timeout_seconds' is '1', expected seconds > 0"),
+        ({"timeout_seconds": True}, "field 'timeout_seconds' is True, expected seconds > 0"),
+        ({"max_concurrent": 1.5}, "field 'max_concurrent' is 1.5, expected a whole number"),
+        ({"max_concurrent": 0}, "field 'max_concurrent' is 0, expected a whole number"),
+        ({"batch_size": 10}, "field 'batch_size' is for services with a batch_url"),
+        ({"type": "list<int65>"}, "field 'type' or 'element': Arrow type 'list<int65>' at character 6"),
+        ({"type": "list<timestamp[us]>"}, "a time without a zone"),
+        ({"type": 7}, "field 'type' is 7, expected an Arrow type"),
+        ({"element": "my-list"}, "data key 'my-list' is not a name"),
+        ({"key": {}}, "needs a key of context variables"),
+        ({"key": "profile_id"}, "field 'key' is 'profile_id', expected a table"),
+        ({"key": {"profile_id": 64}}, "field 'key.profile_id' is 64"),
+        ({"key": {"profile_id": "int65"}}, "field 'key.profile_id': Arrow type"),
+        ({"key": {"profile_id": "double"}}, "field 'key.profile_id' is double, expected a type compared exactly"),
+        ({"url": "http://host/{profil_id}"}, "field 'url': unknown variable of the key 'profil_id' → did you mean"),
+        ({"url": "http://host/"}, "field 'url' lacks 'profile_id'"),
+        ({"url": "http://host/{profile_id:>3}"}, "field 'url': 'profile_id' has a format"),
+        ({"url": "http://host/{profile_id"}, "field 'url' is 'http://host/{profile_id'"),
+        ({"url": "http://{profile_id}/"}, "field 'url' is 'http://{profile_id}/', expected a URL"),
+        ({"url": "http://host:port/{profile_id}"}, "expected a URL → write http://host:port/path"),
+        ({"url": "/{profile_id}"}, "expected a URL"),
+        ({"url": "ftp://host/{profile_id}"}, "field 'url': unknown scheme of a service's URL 'ftp' → "),
+        ({"batch_url": "http://host/"}, "has both of url and batch_url"),
+        ({"answer": "history"}, "field 'answer' is 'history', expected a JSON pointer → write '/history'"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_service_and_file(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    path = tmp_path / "services.toml"
+    path.write_text(f"[services.my_list]\n{_toml({**GOOD, **change})}")
+    with pytest.raises(ConfigError) as raised:
+        load_gateway_config(path)
+    assert str(raised.value).startswith(f"{path}: service 'my_list': ")
+    assert told in str(raised.value)
+
+
+@pytest.mark.parametrize("field", ["type", "key", "url"])
+def test_a_missing_field_is_named(field: str) -> None:
+    fields = {name: value for name, value in GOOD.items() if name != field}
+    with pytest.raises(
+        ConfigError, match="neither of url and batch_url" if field == "url" else f"'{field}' is missing"
+    ):
+        gateway_config({"services": {"my_list": fields}})
+
+
+def test_a_batch_url_takes_no_variables() -> None:
+    with pytest.raises(ConfigError, match=r"field 'batch_url' has a \{variable\}"):
+        gateway_config({"services": {"my_list": {**BATCHED, "batch_url": "http://host/{profile_id}"}}})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "no services → add a table"),
+        ("[services]", "no services"),
+        ("services = 7", "field 'services' is 7"),
+        ("[services]\nmy_list = 7", "service 'my_list': is no table"),
+        ("[service.my_list]", "unknown field 'service' → did you mean 'services'?"),
+        ("clock = 7\n[services.x]\n" + 'type="int64"\nkey={p="int64"}\nbatch_url="http://h/"', "field 'clock' is 7"),
+        ("[services", "is not TOML"),
+        ("a = 1\na = 2", "is not TOML"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "services.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load_gateway_config(path)
+    assert str(raised.value).startswith(str(path))
+    assert told in str(raised.value)
+
+
+def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml cannot be read: No such file"):
+        load_gateway_config(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_gateway_config(tmp_path)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"binary\.toml is not TOML"):
+        load_gateway_config(tmp_path / "binary.toml")
+
+
+def test_two_services_of_one_name_are_refused() -> None:
+    one = gateway_config({"services": {"my_list": GOOD}}).services[0]
+    with pytest.raises(ConfigError, match="service 'my_list' is declared twice"):
+        GatewayConfig((one, one))
+
+
+def _toml(fields: dict[str, Any]) -> str:
+    return "\n".join(f"{name} = {_toml_value(value)}" for name, value in fields.items())
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {_toml_value(one)}" for name, one in value.items()) + "}"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
