@@ -1,0 +1,38 @@
+"""Every implementation of an interface, each behind the same small factory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from snapshotter.index import SnapshotIndex, open_index
+from snapshotter.storage import Storage, open_storage
+
+# name → gives the URI of a fresh index or storage; one line each for Cassandra and S3
+INDEXES: dict[str, Callable[[Path], str]] = {"sqlite": lambda folder: f"sqlite://{folder}/index/index.db"}
+STORAGES: dict[str, Callable[[Path], str]] = {"local": lambda folder: f"file://{folder}/data"}
+
+
+@pytest.fixture(params=INDEXES)
+def index_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return INDEXES[request.param](tmp_path)
+
+
+@pytest.fixture
+def open_one(index_uri: str) -> Iterator[Callable[[], SnapshotIndex]]:
+    """Open the same index, as often as a test wants."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(open_index(index_uri))
+
+
+@pytest.fixture
+def index(open_one: Callable[[], SnapshotIndex]) -> SnapshotIndex:
+    return open_one()
+
+
+@pytest.fixture(params=STORAGES)
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return open_storage(STORAGES[request.param](tmp_path))

@@ -1,0 +1,335 @@
+"""What every index promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas.data_keys import context_variable, global_element, service_element
+from schemas.errors import NaiveTimeError, NotInIndexError
+from schemas.services import Service, Status
+from snapshotter.index import SnapshotIndex
+from snapshotter.records import (
+    ContextSet,
+    DataFile,
+    GlobalVersion,
+    ServiceSnapshot,
+    SnapshotRun,
+    StratumReport,
+    to_micros,
+)
+
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+HISTORY = Service(
+    "history",
+    service_element("history", "list<struct<video_id: int64, at: timestamp[us, UTC]>>"),
+    (context_variable("profile_id", "int64"),),
+)
+MY_LIST = Service("my_list", service_element("my_list", "list<int64>"), HISTORY.key)
+VIDEOS = global_element("videos", "struct<video_id: int64, title: string>")
+
+# Publishes each run that it is given on stdin, and says what came of it.
+PUBLISHER = """
+import json, sys
+from snapshotter.index import open_index
+from snapshotter.records import SnapshotRun
+with open_index(sys.argv[1]) as index:
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(index.publish_run(SnapshotRun.from_json(json.loads(line))), flush=True)
+"""
+# Publishes one run after the other under new ids, saying which, until it is killed.
+ENDLESS_PUBLISHER = """
+import json, sys
+from dataclasses import replace
+from itertools import count
+from snapshotter.index import open_index
+from snapshotter.records import SnapshotRun
+run = SnapshotRun.from_json(json.loads(sys.stdin.readline()))
+with open_index(sys.argv[1]) as index:
+    for number in count():
+        services = tuple(replace(snapshot, run_id=f"run-{number}") for snapshot in run.services)
+        index.publish_run(replace(run, run_id=f"run-{number}", services=services))
+        print(f"run-{number}", flush=True)
+"""
+
+
+def snapshot(
+    run_id: str = "r1", service: Service = HISTORY, first: datetime | None = NOON, last: datetime | None = None
+) -> ServiceSnapshot:
+    files = (DataFile(f"snapshots/{service.name}/{run_id}/00003-a.parquet", 90, 1000, "0f" * 16, 3),)
+    counts = {Status.OK: 90, Status.TIMEOUT: 10} if first else {Status.TIMEOUT: 100}
+    reasons = {Status.TIMEOUT: "no answer within 1 s"}
+    return ServiceSnapshot(run_id, service, "profile_id", 4, counts, first, last or first, files, reasons)
+
+
+def run(run_id: str = "r1", *snapshots: ServiceSnapshot) -> SnapshotRun:
+    return SnapshotRun(run_id, "2026-01-05-abc", NOON, snapshots or (snapshot(run_id),))
+
+
+def context_set(day: int = 5, *experiments: str) -> ContextSet:
+    return ContextSet(
+        f"2026-01-{day:02d}-abc",
+        date(2026, 1, day),
+        experiments or ("watchers",),
+        HISTORY.key,
+        (DataFile("context_sets/a.parquet", 10, 100, "ab" * 16),),
+        (StratumReport("watchers", "US/tv", 100, 20, 10),),
+    )
+
+
+def version(version_id: str = "v1", valid_from: datetime = NOON) -> GlobalVersion:
+    return GlobalVersion(VIDEOS, version_id, valid_from, (DataFile("globals/videos/a.parquet", 10, 100, "ab" * 16),))
+
+
+@contextmanager
+def process(script: str, uri: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", script, uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+def say(started: subprocess.Popen[str], line: str) -> None:
+    assert started.stdin is not None
+    started.stdin.write(line + "\n")
+    started.stdin.flush()
+
+
+def hear(started: subprocess.Popen[str]) -> str:
+    assert started.stdout is not None
+    return started.stdout.readline().strip()
+
+
+def test_a_published_run_is_given_back_whole(index: SnapshotIndex) -> None:
+    before = datetime.now(UTC)
+    taken = run("r1", snapshot("r1"), snapshot("r1", MY_LIST, None))
+    assert index.publish_run(taken) is True
+    found = index.run("r1")
+    assert replace(found, published_at=None) == taken
+    assert found.published_at is not None
+    assert before - MICROSECOND <= found.published_at <= datetime.now(UTC) + timedelta(seconds=1)
+    assert index.runs() == [found]
+
+
+def test_what_is_not_published_cannot_be_seen(index: SnapshotIndex) -> None:
+    with pytest.raises(NotInIndexError, match="'r1'"):
+        index.run("r1")
+    with pytest.raises(NotInIndexError, match="2026-01-05"):
+        index.context_set(date(2026, 1, 5))
+    assert index.runs() == index.context_sets(date.max) == []
+    assert index.snapshots("history", NOON - timedelta(days=9999), NOON) == []
+    assert index.global_versions("videos", NOON) == []
+
+
+def test_publishing_a_run_id_again_changes_nothing(index: SnapshotIndex) -> None:
+    index.publish_run(run("r1"))
+    first = index.runs()
+    other = run("r1", snapshot("r1", MY_LIST, NOON + timedelta(hours=1)))
+    assert index.publish_run(other) is False
+    assert index.runs() == first
+    assert index.snapshots("my_list", NOON, NOON + timedelta(days=1)) == []
+
+
+def test_publishing_again_is_refused_by_another_instance_too(open_one: Callable[[], SnapshotIndex]) -> None:
+    one, two = open_one(), open_one()
+    assert (one.publish_run(run()), two.publish_run(run())) == (True, False)
+    assert (two.publish_context_set(context_set()), one.publish_context_set(context_set())) == (True, False)
+    assert (one.publish_global(version()), two.publish_global(version())) == (True, False)
+    assert one.runs() == two.runs()
+
+
+def test_both_ends_of_a_time_range_are_included(index: SnapshotIndex) -> None:
+    first, last = NOON, NOON + timedelta(minutes=10)
+    index.publish_run(run("r1", snapshot("r1", HISTORY, first, last)))
+    (found,) = index.snapshots("history", first, last)
+    assert found == snapshot("r1", HISTORY, first, last)
+    day = timedelta(days=1)
+    assert index.snapshots("history", last, last + day) == [found]
+    assert index.snapshots("history", first - day, first) == [found]
+    assert index.snapshots("history", first + MICROSECOND, first + MICROSECOND) == [found]
+    assert index.snapshots("history", last + MICROSECOND, last + day) == []
+    assert index.snapshots("history", first - day, first - MICROSECOND) == []
+    assert index.snapshots("my_list", first, last) == []
+
+
+def test_a_snapshot_without_successes_is_in_its_run_but_in_no_time_range(index: SnapshotIndex) -> None:
+    index.publish_run(run("r1", snapshot("r1", HISTORY, None)))
+    assert index.snapshots("history", NOON - timedelta(days=9999), NOON + timedelta(days=9999)) == []
+    assert index.run("r1").services[0].confidence == 0.0
+
+
+def test_the_latest_published_comes_first_whenever_it_captured(index: SnapshotIndex) -> None:
+    for run_id, days in (("today", 0), ("late", -7), ("tomorrow", 1)):
+        index.publish_run(run(run_id, snapshot(run_id, HISTORY, NOON + timedelta(days=days))))
+    wide = index.snapshots("history", NOON - timedelta(days=30), NOON + timedelta(days=30))
+    assert [found.run_id for found in wide] == ["tomorrow", "late", "today"]
+    assert [found.run_id for found in index.runs()] == ["tomorrow", "late", "today"]
+    past = index.snapshots("history", NOON - timedelta(days=8), NOON - timedelta(days=6))
+    assert [found.run_id for found in past] == ["late"]
+
+
+def test_times_of_publication_strictly_increase(open_one: Callable[[], SnapshotIndex]) -> None:
+    instances = [open_one(), open_one()]
+    for number in range(20):
+        assert instances[number % 2].publish_run(run(f"r{number}"))
+        assert instances[number % 3 % 2].publish_global(version(f"v{number}"))
+    for records in (instances[0].runs(), instances[0].global_versions("videos", NOON)):
+        times = [to_micros(found.published_at) for found in records if found.published_at]
+        assert len(set(times)) == 20
+        assert times == sorted(times, reverse=True)
+    assert [found.run_id for found in instances[1].runs()] == [f"r{number}" for number in reversed(range(20))]
+
+
+def test_context_sets_are_found_by_date_and_experiment(index: SnapshotIndex) -> None:
+    third, fifth, ninth = context_set(3, "a"), context_set(5, "a", "b"), context_set(9, "b\"'%")
+    for chosen in (fifth, ninth, third):
+        assert index.publish_context_set(chosen) is True
+    assert index.context_set(date(2026, 1, 5)) == fifth
+    assert index.context_sets(date(2026, 1, 9)) == [ninth, fifth, third]
+    assert index.context_sets(date(2026, 1, 8)) == [fifth, third]
+    assert index.context_sets(date(2026, 1, 31), "a") == [fifth, third]
+    assert index.context_sets(date(2026, 1, 31), "b\"'%") == [ninth]
+    assert index.context_sets(date(2026, 1, 31), "nobody") == []
+
+
+def test_a_date_has_one_context_set(index: SnapshotIndex) -> None:
+    assert index.publish_context_set(context_set(5, "a")) is True
+    assert index.publish_context_set(context_set(5, "b")) is False
+    assert index.context_set(date(2026, 1, 5)) == context_set(5, "a")
+
+
+def test_versions_of_a_global_element_are_found_by_validity(index: SnapshotIndex) -> None:
+    for name, days in (("v1", 0), ("v3", 2), ("v2", 1), ("v2-again", 1)):
+        assert index.publish_global(version(name, NOON + timedelta(days=days))) is True
+    names = [found.version_id for found in index.global_versions("videos", NOON + timedelta(days=9))]
+    assert names == ["v3", "v2-again", "v2", "v1"]  # of equal ones the later published first
+    assert [found.version_id for found in index.global_versions("videos", NOON)] == ["v1"]
+    assert index.global_versions("videos", NOON - MICROSECOND) == []
+    assert index.global_versions("books", NOON) == []
+    found = index.global_versions("videos", NOON)[0]
+    assert found.published_at is not None
+    assert replace(found, published_at=None) == version("v1")
+    assert index.publish_global(version("v1", NOON + timedelta(days=5))) is False
+    assert [found.version_id for found in index.global_versions("videos", NOON)] == ["v1"]
+
+
+def test_reopening_sees_all(open_one: Callable[[], SnapshotIndex]) -> None:
+    with open_one() as first:
+        first.publish_run(run("r1", snapshot("r1"), snapshot("r1", MY_LIST)))
+        first.publish_context_set(context_set())
+        first.publish_global(version())
+        seen = (first.runs(), first.context_sets(date.max), first.global_versions("videos", NOON))
+    again = open_one()
+    assert (again.runs(), again.context_sets(date.max), again.global_versions("videos", NOON)) == seen
+
+
+def test_times_without_a_zone_are_refused(index: SnapshotIndex) -> None:
+    naive = NOON.replace(tzinfo=None)
+    for ask in (
+        lambda: index.snapshots("history", naive, NOON),
+        lambda: index.global_versions("videos", naive),
+        lambda: index.publish_global(version("v1", naive)),
+        lambda: index.publish_run(run("r1", snapshot("r1", HISTORY, naive))),
+    ):
+        with pytest.raises(NaiveTimeError):
+            ask()
+    assert index.runs() == index.global_versions("videos", NOON) == []
+
+
+def test_threads_share_an_instance(index: SnapshotIndex) -> None:
+    def publish(number: int) -> bool:
+        published = index.publish_run(run(f"r{number // 4}"))
+        assert index.run(f"r{number // 4}").run_id == f"r{number // 4}"
+        return published
+
+    with ThreadPoolExecutor(8) as threads:
+        published = list(threads.map(publish, range(40)))
+    assert sum(published) == len(index.runs()) == 10
+
+
+def test_of_two_processes_exactly_one_publishes_a_run_id(index_uri: str, index: SnapshotIndex) -> None:
+    with process(PUBLISHER, index_uri) as one, process(PUBLISHER, index_uri) as two:
+        assert hear(one) == hear(two) == "ready"
+        for number in range(50):
+            line = json.dumps(run(f"r{number}").to_json())
+            pair = [one, two] if number % 2 else [two, one]
+            for publisher in pair:
+                say(publisher, line)
+            assert sorted([hear(one), hear(two)]) == ["False", "True"]
+            assert index.run(f"r{number}").services == run(f"r{number}").services
+    assert len(index.runs()) == 50
+
+
+def test_many_processes_open_a_new_index_at_once(index_uri: str, open_one: Callable[[], SnapshotIndex]) -> None:
+    with (
+        process(PUBLISHER, index_uri) as one,
+        process(PUBLISHER, index_uri) as two,
+        process(PUBLISHER, index_uri) as three,
+    ):
+        assert [hear(publisher) for publisher in (one, two, three)] == ["ready"] * 3
+    assert open_one().runs() == []
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_writer_killed_in_mid_publish_leaves_all_that_was_published(
+    index_uri: str, open_one: Callable[[], SnapshotIndex], attempt: int
+) -> None:
+    services = tuple(snapshot("r", service) for service in [HISTORY, MY_LIST] * 40)
+    with process(ENDLESS_PUBLISHER, index_uri) as writer:
+        say(writer, json.dumps(run("r", *services).to_json()))
+        told = [hear(writer) for _ in range(3)]
+        time.sleep(random.Random(attempt).uniform(0, 0.05))
+        os.kill(writer.pid, signal.SIGKILL)
+        assert writer.stdout is not None
+        told += writer.stdout.read().split()
+    index = open_one()
+    runs = index.runs()
+    assert {found.run_id for found in runs} >= set(told)
+    assert len(runs) - len(told) in (0, 1)  # one may have been published but not told
+    assert all(len(found.services) == len(services) for found in runs)
+    assert index.publish_run(run("after")) is True
+    assert index.runs()[0].run_id == "after"
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    captures=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 5)), min_size=1, max_size=6),
+    ranges=st.lists(st.tuples(st.integers(-2, 25), st.integers(0, 8)), min_size=1, max_size=6),
+)
+def test_a_time_range_finds_exactly_what_overlaps_it(
+    index: SnapshotIndex, captures: list[tuple[int, int]], ranges: list[tuple[int, int]]
+) -> None:
+    name = uuid.uuid4()  # all examples share one index
+    service = replace(HISTORY, name=f"service-{name}")
+    for i, (start, length) in enumerate(captures):
+        first = NOON + start * MICROSECOND
+        taken = snapshot(f"{name}-{i}", service, first, first + length * MICROSECOND)
+        assert index.publish_run(run(f"{name}-{i}", taken))
+    for start, length in ranges:
+        found = index.snapshots(service.name, NOON + start * MICROSECOND, NOON + (start + length) * MICROSECOND)
+        expected = [
+            f"{name}-{i}"
+            for i, (first, lasting) in enumerate(captures)
+            if first <= start + length and first + lasting >= start
+        ]
+        assert [taken.run_id for taken in found] == expected[::-1]

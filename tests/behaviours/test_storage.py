@@ -1,0 +1,241 @@
+"""What every storage promises."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+import xxhash
+
+from schemas.errors import ConfigError, CorruptFileError, DataKeyError, MissingFileError, StorageError
+from snapshotter.records import DataFile
+from snapshotter.storage import Storage, open_storage, require_plain_name
+from snapshotter.storage.parquet import ParquetReader, read_parquet, write_parquet, write_parquet_if_any
+
+TIMES = pa.timestamp("us", "UTC")
+HISTORY = pa.list_(
+    pa.struct([("video_id", pa.int64()), ("minutes", pa.float32()), ("at", TIMES), ("genre", pa.string())])
+)
+
+
+def write(storage: Storage, path: str, data: bytes) -> None:
+    with storage.open_output(path) as output:
+        output.write(data)
+
+
+def write_and_fail(storage: Storage, path: str) -> None:
+    with storage.open_output(path) as output:
+        output.write(b"x" * 100_000)
+        raise ZeroDivisionError
+
+
+def read(storage: Storage, path: str) -> bytes:
+    with storage.open_input(path) as source:
+        return bytes(source.read())
+
+
+def paths(storage: Storage, prefix: str = "") -> list[str]:
+    return [file.path for file in storage.list(prefix)]
+
+
+def histories(rows: int) -> pa.Table:
+    value = [
+        None
+        if i % 7 == 3
+        else [{"video_id": i + j, "minutes": j / 3, "at": i, "genre": "abc"[j]} for j in range(i % 4)]
+        for i in range(rows)
+    ]
+    return pa.table({"profile_id": pa.array(range(rows)), "value": pa.array(value, HISTORY)})
+
+
+def test_a_file_is_read_as_it_was_written(storage: Storage) -> None:
+    write(storage, "a/b/c.bin", b"one" * 1000)
+    assert read(storage, "a/b/c.bin") == b"one" * 1000
+    with storage.open_input("a/b/c.bin") as source:
+        source.seek(2998)
+        assert (source.read(), source.size()) == (b"ne", 3000)
+    write(storage, "empty.bin", b"")
+    assert read(storage, "empty.bin") == b""
+
+
+def test_another_instance_of_the_same_uri_reads_it(storage: Storage) -> None:
+    write(storage, "a.bin", b"one")
+    assert read(open_storage(storage.uri), "a.bin") == b"one"
+
+
+def test_a_file_is_not_there_under_its_name_until_it_is_whole(storage: Storage) -> None:
+    with storage.open_output("a/b.bin") as output:
+        output.write(b"x" * 100_000)
+        with pytest.raises(MissingFileError):
+            storage.open_input("a/b.bin")
+        assert "a/b.bin" not in paths(storage)
+    assert paths(storage) == ["a/b.bin"]
+
+
+def test_a_write_that_fails_leaves_nothing(storage: Storage) -> None:
+    with pytest.raises(ZeroDivisionError):
+        write_and_fail(storage, "a/b.bin")
+    assert paths(storage) == []
+    write(storage, "a/b.bin", b"again")
+    assert read(storage, "a/b.bin") == b"again"
+
+
+def test_a_file_that_is_missing_is_named(storage: Storage) -> None:
+    with pytest.raises(MissingFileError, match="'a/gone.bin' is not there"):
+        storage.open_input("a/gone.bin")
+
+
+def test_a_small_file_is_created_once(storage: Storage) -> None:
+    assert storage.create("m/one.json", b"first") is True
+    assert storage.create("m/one.json", b"second") is False
+    assert read(storage, "m/one.json") == b"first"
+    assert paths(storage) == ["m/one.json"]
+
+
+def test_of_many_creators_exactly_one_succeeds(storage: Storage) -> None:
+    for number in range(10):
+        with ThreadPoolExecutor(8) as threads:
+            made = list(threads.map(lambda i, n=number: storage.create(f"m/{n}.json", f"{i}".encode() * 999), range(8)))
+        assert made.count(True) == 1
+        assert read(storage, f"m/{number}.json") == f"{made.index(True)}".encode() * 999
+
+
+def test_files_are_listed_below_a_folder_sorted_by_path(storage: Storage) -> None:
+    before = datetime.now(UTC) - timedelta(minutes=1)
+    for path in ("b/2.bin", "a.bin", "b/1.bin", "b/c/3.bin", "bc/4.bin"):
+        write(storage, path, path.encode())
+    assert paths(storage) == ["a.bin", "b/1.bin", "b/2.bin", "b/c/3.bin", "bc/4.bin"]
+    assert paths(storage, "b") == paths(storage, "b/") == ["b/1.bin", "b/2.bin", "b/c/3.bin"]
+    assert paths(storage, "nothing/here") == []
+    (found,) = storage.list("b/c")
+    assert (found.path, found.bytes) == ("b/c/3.bin", 9)
+    assert before < found.modified_at < datetime.now(UTC) + timedelta(minutes=1)
+
+
+def test_deleting_what_is_gone_is_no_error(storage: Storage) -> None:
+    write(storage, "a.bin", b"1")
+    write(storage, "b.bin", b"2")
+    storage.delete(["a.bin", "gone.bin", "a/b/c"])
+    storage.delete(["a.bin"])
+    assert paths(storage) == ["b.bin"]
+
+
+@pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/passwd", "a//b", "./a", "a/./b", "", "a\0b", ".."])
+def test_a_path_that_leads_outside_is_refused(storage: Storage, path: str) -> None:
+    for use in (
+        lambda: storage.open_input(path),
+        lambda: write(storage, path, b"x"),
+        lambda: storage.create(path, b"x"),
+        lambda: storage.delete([path]),
+    ):
+        with pytest.raises(StorageError, match="is not one inside"):
+            use()
+
+
+def test_parquet_is_read_as_it_was_written(storage: Storage) -> None:
+    table = histories(5000)
+    file = write_parquet(storage, "snapshots/a.parquet", table, table.schema, bucket=3)
+    assert (file.path, file.rows, file.bucket) == ("snapshots/a.parquet", 5000, 3)
+    assert file.bytes == next(storage.list("snapshots")).bytes
+    found = read_parquet(storage, file)
+    assert found.schema == table.schema
+    assert found.equals(table)
+    assert read_parquet(storage, file, ["profile_id"]).equals(table.select(["profile_id"]))
+    assert DataFile.from_json(file.to_json()) == file
+
+
+def test_parquet_is_read_in_row_groups(storage: Storage) -> None:
+    table = pa.table({"key": pa.array(range(6_000_000))})
+    file = write_parquet(storage, "a.parquet", table, table.schema)
+    with ParquetReader(storage, file) as reader:
+        assert reader.metadata.num_row_groups == 3
+        found = reader.read(["key"], row_groups=[1])
+        statistics = reader.metadata.row_group(1).column(0).statistics
+    assert (found["key"][0].as_py(), found["key"][-1].as_py()) == (statistics.min, statistics.max)
+    assert 0 < found.num_rows < 6_000_000
+
+
+def test_small_batches_are_gathered_into_one_row_group(storage: Storage) -> None:
+    table = histories(3000)
+    file = write_parquet(storage, "a.parquet", iter(table.to_batches(max_chunksize=10)), table.schema)
+    with ParquetReader(storage, file) as reader:
+        assert reader.metadata.num_row_groups == 1
+        assert reader.read().equals(table)
+
+
+def test_floats_and_times_have_no_dictionary(storage: Storage) -> None:
+    file = write_parquet(storage, "a.parquet", histories(3000), histories(1).schema)
+    with ParquetReader(storage, file) as reader:
+        group = reader.metadata.row_group(0)
+        columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    dictionaries = {path.split(".")[-1]: column.has_dictionary_page for path, column in columns.items()}
+    assert dictionaries == {"profile_id": True, "video_id": True, "minutes": False, "at": False, "genre": True}
+    assert {column.compression for column in columns.values()} == {"ZSTD"}
+
+
+def test_parquet_without_rows_has_its_columns_or_is_not_written(storage: Storage) -> None:
+    schema = histories(1).schema
+    file = write_parquet(storage, "empty.parquet", schema.empty_table(), schema)
+    assert read_parquet(storage, file).equals(schema.empty_table())
+    assert write_parquet_if_any(storage, "none.parquet", iter([]), schema) is None
+    assert write_parquet_if_any(storage, "none.parquet", iter(histories(0).to_batches()), schema) is None
+    assert paths(storage) == ["empty.parquet"]
+
+
+def test_a_parquet_file_that_is_there_is_not_overwritten(storage: Storage) -> None:
+    first = write_parquet(storage, "a.parquet", histories(10), histories(1).schema)
+    with pytest.raises(StorageError, match="'a.parquet' is there already"):
+        write_parquet(storage, "a.parquet", histories(20), histories(1).schema)
+    assert read_parquet(storage, first).equals(histories(10))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[:-1], "has .* bytes, .* were published"),
+        (lambda data: b"", "has 0 bytes"),
+        (lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:], "has checksum"),
+        (lambda data: data[:-20] + bytes([data[-20] ^ 1]) + data[-19:], "has checksum"),
+        (lambda data: b"x" * len(data), "has checksum"),
+    ],
+)
+def test_a_parquet_file_that_changed_is_never_read_as_data(storage: Storage, damage: object, message: str) -> None:
+    file = write_parquet(storage, "a/b.parquet", histories(1000), histories(1).schema)
+    data = read(storage, file.path)
+    storage.delete([file.path])
+    write(storage, file.path, damage(data))  # type: ignore[operator]  # one of the above
+    with pytest.raises(CorruptFileError, match=f"'a/b.parquet' {message}"):
+        read_parquet(storage, file, ["profile_id"])
+
+
+def test_a_published_file_that_was_no_parquet_is_named(storage: Storage) -> None:
+    write(storage, "a.parquet", b"no parquet at all")
+    file = DataFile("a.parquet", 1, 17, xxhash.xxh3_128_hexdigest(b"no parquet at all"))
+    with pytest.raises(CorruptFileError, match=r"'a.parquet' cannot be read: .*Parquet"):
+        read_parquet(storage, file)
+
+
+def test_a_parquet_file_that_is_gone_is_named(storage: Storage) -> None:
+    file = write_parquet(storage, "a.parquet", histories(1), histories(1).schema)
+    storage.delete([file.path])
+    with pytest.raises(MissingFileError, match="'a.parquet' is not there"):
+        read_parquet(storage, file)
+
+
+def test_a_column_that_a_file_lacks_is_named(storage: Storage) -> None:
+    file = write_parquet(storage, "a.parquet", histories(1), histories(1).schema)
+    with pytest.raises(DataKeyError, match="unknown column in a.parquet 'profile' → did you mean 'profile_id'"):
+        read_parquet(storage, file, ["profile"])
+
+
+def test_an_unknown_scheme_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown storage scheme 'fil' → did you mean 'file'"):
+        open_storage("fil:///tmp")
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a b", "é", "x" * 201])
+def test_names_that_cannot_name_a_folder_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="run id .* cannot name a folder"):
+        require_plain_name("run id", name)

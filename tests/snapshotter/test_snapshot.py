@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyspark.sql import SparkSession
+
+from prana_proxy.server import start_proxy
+from schemas.data_keys import context_variable
+from schemas.errors import (
+    ConfigError,
+    DataKeyError,
+    DeloreanError,
+    MissingFileError,
+    NotInIndexError,
+    ProxyUnavailableError,
+    ServiceError,
+)
+from schemas.hashing import bucket_of
+from schemas.services import Status
+from schemas.tables import snapshot_schema
+from snapshotter.index import SnapshotIndex
+from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
+from snapshotter.snapshot import take_snapshot
+from snapshotter.storage import Storage
+from snapshotter.storage.parquet import read_parquet, write_parquet
+
+SERVE = """
+import sys, tomllib
+from prana_proxy.config import load_gateway_config
+from prana_proxy.server import serve
+serve(load_gateway_config(sys.argv[1]), port=0)
+"""
+
+
+class Job:
+    """Snapshots of one context set through one proxy."""
+
+    def __init__(self, spark: SparkSession, context_set: ContextSet, storage: Storage, index: SnapshotIndex) -> None:
+        self.spark, self.context_set, self.storage, self.index = spark, context_set, storage, index
+        self.proxies = ["127.0.0.1:1"]
+
+    def run(self, run_id: str = "r1", services: list[str] | None = None, **options: Any) -> SnapshotRun:
+        given = {"buckets": 4, "page": 16, **options}
+        context_set = given.pop("context_set", self.context_set)
+        proxies = given.pop("proxies", self.proxies)
+        uri = self.storage.uri
+        return take_snapshot(self.spark, context_set, services, proxies, uri, self.index, run_id, **given)
+
+    def read(self, snapshot: ServiceSnapshot) -> list[dict[str, Any]]:
+        return [row for file in snapshot.files for row in read_parquet(self.storage, file).to_pylist()]
+
+
+@pytest.fixture
+def offline(spark: SparkSession, context_set: ContextSet, storage: Storage, index: SnapshotIndex) -> Job:
+    return Job(spark, context_set, storage, index)
+
+
+@pytest.fixture
+def job(offline: Job, company: Any) -> Iterator[Job]:
+    with start_proxy(company.config()) as proxy:
+        offline.proxies = [proxy.address]
+        yield offline
+
+
+def service(run: SnapshotRun, name: str) -> ServiceSnapshot:
+    return next(snapshot for snapshot in run.services if snapshot.service.name == name)
+
+
+def test_each_distinct_key_is_asked_once_and_its_answer_is_kept(job: Job, company: Any) -> None:
+    before = datetime.now(UTC)
+    run = job.run()
+    after = datetime.now(UTC)
+    assert sorted(company.asked) == sorted(
+        [f"/history/{i}" for i in range(200)]
+        + [f"/list/{'US' if i % 2 else 'FR'}/{i}" for i in range(200)]
+        + ["/popular/FR", "/popular/US"]
+    )
+    history = service(run, "history")
+    rows = job.read(history)
+    assert {row["profile_id"]: [video["video_id"] for video in row["value"]] for row in rows} == {
+        i: [i + j for j in range(i % 3)] for i in range(200)
+    }
+    times = [row["captured_at"] for row in rows]
+    assert before <= min(times) == history.captured_from
+    assert history.captured_to == max(times) <= after
+    assert (history.counts, history.confidence, history.reasons) == ({Status.OK: 200}, 1.0, {})
+    assert run.context_set_id == job.context_set.context_set_id
+    assert before <= run.started_at <= run.published_at  # type: ignore[operator]  # published
+    assert job.index.run("r1") == run
+    assert job.index.snapshots("history", before, after) == [history]
+
+
+def test_files_are_one_for_each_bucket_sorted_by_key(job: Job) -> None:
+    run = job.run()
+    for snapshot in (service(run, "history"), service(run, "my_list")):
+        assert (snapshot.bucket_variable, snapshot.buckets) == ("profile_id", 4)
+        assert [file.bucket for file in snapshot.files] == [0, 1, 2, 3]
+        for file in snapshot.files:
+            table = read_parquet(job.storage, file)
+            assert table.schema == snapshot_schema(snapshot.service)
+            assert np.all(bucket_of(table["profile_id"], 4) == file.bucket)
+            keys = table["profile_id"].to_pylist()
+            assert keys == sorted(keys)
+            assert file.path.startswith(f"snapshots/{snapshot.service.name}/r1/{file.bucket:05d}-")
+
+
+def test_a_service_without_the_bucket_variable_is_one_bucket(job: Job) -> None:
+    popular = service(job.run(), "popular")
+    assert (popular.bucket_variable, popular.buckets, {file.bucket for file in popular.files}) == (None, 1, {0})
+    assert {row["country"]: row["value"] for row in job.read(popular)} == {
+        "FR": [{"video_id": 2}],
+        "US": [{"video_id": 2}],
+    }
+
+
+def test_the_bucket_variable_can_be_chosen(job: Job) -> None:
+    run = job.run(bucket_variable="country")
+    assert [snapshot.bucket_variable for snapshot in run.services] == [None, "country", "country"]
+    assert len(job.read(service(run, "history"))) == 200
+
+
+def test_a_service_that_fails_for_some_gives_exact_counts(job: Job, company: Any) -> None:
+    company.failing = {3: "error", 4: "invalid"}
+    history = service(job.run(services=["history"]), "history")
+    ok, error, invalid = (history.counts.get(s, 0) for s in (Status.OK, Status.ERROR, Status.INVALID))
+    # An empty list has no minutes that could be wrong: of profiles ending in 4 every third answers so.
+    wrong = sum(i % 10 == 4 and i % 3 > 0 for i in range(200))
+    assert (ok, error, invalid) == (200 - 20 - wrong, 20, wrong)
+    assert history.asked == 200
+    assert history.confidence == ok / 200
+    assert set(history.reasons) == {Status.ERROR, Status.INVALID}
+    assert "500" in history.reasons[Status.ERROR]
+    assert sum(file.rows for file in history.files) == ok
+    assert all(row["profile_id"] % 10 != 3 for row in job.read(history))
+
+
+def test_a_run_id_that_is_published_is_given_without_asking(job: Job, company: Any) -> None:
+    first = job.run()
+    asked, files = len(company.asked), list(job.storage.list("snapshots"))
+    assert job.run(services=["history"], buckets=8, proxies=["127.0.0.1:1"]) == first
+    assert len(company.asked) == asked
+    assert list(job.storage.list("snapshots")) == files
+
+
+def test_two_jobs_of_one_run_id_publish_once(job: Job) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        runs = list(threads.map(lambda _: job.run(services=["popular"]), range(2)))
+    assert runs[0] == runs[1] == job.index.run("r1")
+    assert len(job.read(service(runs[0], "popular"))) == 2
+
+
+def test_a_service_that_is_down_has_no_confidence_and_a_reason(job: Job, company: Any) -> None:
+    company.failing = dict.fromkeys(range(10), "error")
+    run = job.run()
+    history = service(run, "history")
+    assert (history.confidence, history.asked, history.files) == (0.0, 200, ())
+    assert (history.captured_from, history.captured_to) == (None, None)
+    assert "500" in history.reasons[Status.ERROR]
+    assert service(run, "my_list").confidence == 1.0
+
+
+def test_a_run_that_captured_nothing_is_an_error_and_may_be_tried_again(job: Job, company: Any) -> None:
+    company.failing = dict.fromkeys(range(10), "error")
+    with pytest.raises(ServiceError, match="run 'r1' captured nothing.*history: error: HTTP 500"):
+        job.run(services=["history"])
+    with pytest.raises(NotInIndexError):
+        job.index.run("r1")
+    company.failing = {}
+    assert service(job.run(services=["history"]), "history").confidence == 1.0
+
+
+def test_a_proxy_that_is_down_is_one_clear_error(offline: Job) -> None:
+    with pytest.raises(ProxyUnavailableError, match="no proxy answers.*127.0.0.1:1.*start one") as raised:
+        offline.run()
+    assert "\n" not in str(raised.value)
+    assert offline.index.runs() == []
+
+
+@contextmanager
+def proxy_process(company: Any, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    config = folder / "services.toml"
+    config.write_text(
+        "[services.history]\n"
+        'type = "list<struct<video_id: int64, minutes: float>>"\n'
+        'key = { profile_id = "int64" }\n'
+        f'url = "{company.url}/history/{{profile_id}}"\n'
+        "timeout_seconds = 5.0\nmax_concurrent = 2\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", SERVE, str(config)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        address = process.stdout.readline().split()[4].rstrip(":")
+        yield process, address
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_proxy_killed_in_mid_run_publishes_nothing_and_the_run_can_be_repeated(
+    offline: Job, company: Any, tmp_path: Path
+) -> None:
+    company.seconds = 0.05
+    with proxy_process(company, tmp_path) as (process, address):
+
+        def kill() -> None:
+            while len(company.asked) < 40:
+                time.sleep(0.01)
+            os.kill(process.pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(ProxyUnavailableError, match="no proxy answers") as raised:
+            offline.run(proxies=[address])
+        killer.join()
+    assert "\n" not in str(raised.value)
+    assert 40 <= len(company.asked) < 200
+    assert offline.index.runs() == []
+    company.seconds = 0.0
+    with start_proxy(company.config()) as proxy:
+        again = offline.run(proxies=[proxy.address], services=["history"])
+    assert sorted(row["profile_id"] for row in offline.read(again.services[0])) == list(range(200))
+
+
+def test_progress_ends_where_the_asking_ends(job: Job) -> None:
+    seen: dict[str, list[tuple[int, int]]] = {}
+    job.run(progress=lambda name, done, total: seen.setdefault(name, []).append((done, total)))
+    assert {name: steps[-1] for name, steps in seen.items()} == {
+        "history": (200, 200),
+        "my_list": (200, 200),
+        "popular": (2, 2),
+    }
+    assert all(steps == sorted(steps, key=lambda step: step[0]) for steps in seen.values())
+    assert all(done <= total for steps in seen.values() for done, total in steps)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"services": ["histry"]}, ConfigError, "unknown service 'histry' → did you mean 'history'"),
+        ({"services": []}, ConfigError, "no service to ask"),
+        ({"run_id": "../r"}, ConfigError, "run id '../r' cannot name a folder"),
+        ({"run_id": ""}, ConfigError, "run id '' cannot name a folder"),
+        ({"buckets": 3}, DataKeyError, "bucket count is 3, expected a power of two"),
+        ({"page": 0}, ConfigError, "page is 0"),
+        ({"budget": timedelta()}, ConfigError, "budget 0:00:00"),
+        (
+            {"bucket_variable": "profile"},
+            ConfigError,
+            "unknown variable to bucket by 'profile' → did you mean 'profile_id'",
+        ),
+        ({"proxies": []}, ConfigError, "no proxy addresses"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_clear_error(
+    job: Job, company: Any, options: dict[str, Any], error: type[DeloreanError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        job.run(**options)
+    assert company.asked == []
+    assert job.index.runs() == []
+
+
+def test_a_context_set_that_lacks_a_services_key_is_refused(job: Job, company: Any) -> None:
+    set_of = job.context_set
+    with pytest.raises(DataKeyError, match="unknown variable of context set .* 'profile_id'"):
+        job.run(context_set=replace(set_of, key=set_of.key[1:]))
+    text = (context_variable("profile_id", "string"), *set_of.key[1:])
+    with pytest.raises(DataKeyError, match="asked by profile_id: int64, context set .* has string"):
+        job.run(context_set=replace(set_of, key=text))
+    assert company.asked == []
+
+
+def test_a_context_set_whose_file_is_gone_is_named(job: Job) -> None:
+    gone = job.context_set.files[1].path
+    job.storage.delete([gone])
+    with pytest.raises(MissingFileError, match=f"'{gone}' is not there"):
+        job.run()
+    assert job.index.runs() == []
+
+
+def test_narrower_integers_are_asked_as_the_services_own(job: Job, storage: Storage) -> None:
+    table = pa.table({"profile_id": pa.array([1, 2, 3], pa.int32())})
+    file = write_parquet(storage, "context_sets/narrow/0.parquet", table, table.schema)
+    narrow = replace(job.context_set, key=(context_variable("profile_id", "int32"),), files=(file,))
+    rows = job.read(job.run(services=["history"], context_set=narrow).services[0])
+    assert sorted(row["profile_id"] for row in rows) == [1, 2, 3]
