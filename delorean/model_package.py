@@ -17,7 +17,6 @@ import llvmlite.binding  # type: ignore[import-untyped]  # ships no types
 import numpy as np
 from numpy.typing import NDArray
 
-from delorean import __version__
 from delorean.golden_rows import (
     GoldenRows,
     read_data_maps,
@@ -36,7 +35,7 @@ from schemas.data_keys import DataKey, Kind
 from schemas.errors import DeloreanError, PackageError
 from schemas.services import Service
 
-_DISTRIBUTIONS = ("numpy", "numba", "pyarrow", "scikit-learn", "skl2onnx", "onnxruntime")
+_DISTRIBUTIONS = ("delorean-features", "numpy", "numba", "pyarrow", "scikit-learn", "skl2onnx", "onnxruntime")
 _OTHER_MACHINE_TOLERANCE = 1e-6
 
 
@@ -221,7 +220,6 @@ def _spread(contexts: int, wanted: int) -> NDArray[np.int64]:
 def _versions() -> dict[str, str]:
     """What a model's numbers may depend on."""
     return {
-        "delorean": __version__,
         "python": platform.python_version(),
         "processor": str(llvmlite.binding.get_host_cpu_name()),
         **{name: version(name) for name in _DISTRIBUTIONS},

@@ -1,0 +1,166 @@
+"""The live scorer: asks the services, builds the data map, runs the model's own encoders, scores and ranks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from delorean.model_package import ModelPackage
+from delorean.serving.assemble import assemble
+from delorean.serving.global_versions import GlobalVersions, LoadedVersion
+from delorean.serving.request import RankRequest, RequestReader
+from encoders.data_map import ABSENT
+from prana_proxy.gateway import Gateway
+from schemas.data_keys import DataKey, Kind
+from schemas.errors import ConfigError
+from schemas.tables import TIME
+from snapshotter.records import from_micros
+
+DEFAULT_BUDGET = timedelta(milliseconds=500)
+
+
+@dataclass
+class Stopwatch:
+    """Milliseconds that each step took."""
+
+    steps: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Any:
+        """Time a block."""
+        start = time.perf_counter()
+        yield
+        self.steps[name] = (time.perf_counter() - start) * 1_000
+
+
+class Ranker:
+    """Ranks candidates with a packaged model over live services.
+
+    versions: of the global elements that the model reads
+    clock: gives the moment of a request that names none, microseconds since the epoch
+    budget: for all services together; what has not answered by then is absent
+
+    Raises ConfigError when the gateway lacks a service of the model's, or has it with another type or key.
+    """
+
+    def __init__(
+        self,
+        package: ModelPackage,
+        gateway: Gateway,
+        versions: GlobalVersions,
+        clock: Callable[[], int],
+        budget: timedelta = DEFAULT_BUDGET,
+    ) -> None:
+        self.package, self.warm = package, False
+        self._gateway, self._versions, self._clock, self._budget = gateway, versions, clock, budget
+        self._reader = RequestReader(package.context, package.items)
+        self._globals = global_elements(package)
+        _refuse_other_services(package, gateway)
+
+    def warm_up(self) -> None:
+        """Compile all encoders and prove them right. Raises GoldenRowsError when the golden rows differ."""
+        if not self.warm:
+            self.package.bound.warm_up()
+            self.package.check_golden_rows()
+            self.warm = True
+
+    def rank(self, body: bytes, watch: Stopwatch) -> dict[str, Any]:
+        """Answer a request. Raises DataKeyError for one that does not fit the model's variables."""
+        with watch.step("read"):
+            request = self._reader.read(body)
+        moment = self._clock() if request.time is None else request.time
+        contexts = request.context.append_column("time", pa.array([moment], pa.int64()).cast(TIME))
+        with watch.step("fetch"):
+            answers = self._gateway.fetch_all({s.name: contexts for s in self.package.services}, self._budget)
+        with watch.step("versions"):
+            when = from_micros(moment)
+            versions = self._versions.newest(when) if request.time is None else self._versions.at(when)
+        with watch.step("encode"):
+            maps = assemble(
+                contexts,
+                request.items,
+                np.array([0, len(request.items)]),
+                {service.element.name: answers[service.name] for service in self.package.services},
+                {name: self._values(name, loaded) for name, loaded in versions.items()},
+            )
+            features = self.package.bound.encode(maps)
+        with watch.step("score"):
+            scores = self.package.score(features)
+        with watch.step("write"):
+            return {
+                "time": from_micros(moment),
+                "ranked": _ranked(request, scores, features),
+                "services": {name: _said(batch) for name, batch in answers.items()},
+                "globals": {name: loaded and _version(loaded) for name, loaded in versions.items()},
+                "missing": sorted(name for name, element in maps.elements.items() if element.rows[0] == ABSENT),
+            }
+
+    def _values(self, name: str, loaded: LoadedVersion | None) -> pa.Array:
+        return loaded.values if loaded else pa.array([], pa.list_(self._globals[name].type))
+
+
+def global_elements(package: ModelPackage) -> dict[str, DataKey]:
+    """Give the global elements that a model reads, by name."""
+    elements = package.feature_model.elements
+    return {name: key for name, key in elements.items() if key.kind is Kind.GLOBAL_ELEMENT}
+
+
+def _refuse_other_services(package: ModelPackage, gateway: Gateway) -> None:
+    for wanted in package.services:
+        found = gateway.services.get(wanted.name)
+        if found is None:
+            raise ConfigError.unknown("service in the gateway", wanted.name, gateway.services)
+        if found != wanted:
+            raise ConfigError.because(
+                f"service '{wanted.name}' is configured as {found.to_json()}, the model was trained with "
+                f"{wanted.to_json()}",
+                "configure it as it was, or train again",
+            )
+        for variable in wanted.key:
+            if variable not in package.context:
+                raise ConfigError.because(
+                    f"service '{wanted.name}' is asked by {variable.name} ({variable.type}), which is no variable of "
+                    "the model's contexts",
+                    "train with label data that has it",
+                )
+
+
+def _ranked(
+    request: RankRequest, scores: NDArray[np.float32], features: Mapping[str, NDArray[np.float32]]
+) -> list[dict[str, Any]]:
+    """Give the best candidates first; of equal scores the one that came first."""
+    order = np.argsort(-scores, kind="stable")[: request.k]
+    items = request.items.take(order).to_pylist()
+    ranked = [
+        {"item": item, "position": int(row), "score": _number(scores[row])}
+        for item, row in zip(items, order, strict=True)
+    ]
+    if request.explain:
+        for entry, row in zip(ranked, order, strict=True):
+            entry["features"] = {name: _number(values[row]) for name, values in features.items()}
+    return ranked
+
+
+def _number(value: np.float32) -> float | str | None:
+    """Write a float32 so that reading it gives the same bits: JSON knows neither NaN (null) nor infinity (text)."""
+    if math.isnan(value):
+        return None
+    return float(value) if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _said(batch: pa.RecordBatch) -> dict[str, Any]:
+    row: dict[str, Any] = batch.select(["status", "captured_at", "reason"]).to_pylist()[0]
+    return row
+
+
+def _version(loaded: LoadedVersion) -> dict[str, Any]:
+    return {"version_id": loaded.version.version_id, "valid_from": loaded.version.valid_from}

@@ -1,0 +1,96 @@
+"""Requests for a ranking, read strictly: what does not fit its data key's type is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Annotated, Any
+
+import msgspec
+import pyarrow as pa
+
+from prana_proxy.answers import python_type, to_arrow
+from schemas.data_keys import DataKey
+from schemas.errors import DataKeyError
+from schemas.tables import TIME
+
+MOST_CANDIDATES = 1_000
+
+
+@dataclass(frozen=True)
+class RankRequest:
+    """A request for a ranking.
+
+    context: one row, a column for each variable
+    items: the candidates in their order; one that comes twice is scored twice
+    time: the moment to rank for, as in a replay, microseconds since the epoch; None: now
+    k: how many to give, None: all
+    """
+
+    context: pa.Table
+    items: pa.Table
+    time: int | None
+    k: int | None
+    explain: bool
+
+
+class RequestReader:
+    """Reads requests for the variables of one model.
+
+    ```
+    {"context": {"profile_id": 7, "country": "US"}, "candidates": [12, 9], "time": "2026-03-01T12:00:00Z", "k": 10}
+    ```
+    A candidate is an object of the item's variables, or just the value where there is but one variable. Integers,
+    text and times are as the online services write them; floats and texts may be null, nothing else.
+    """
+
+    def __init__(self, context: Sequence[DataKey], items: Sequence[DataKey]) -> None:
+        self._context, self._items = context, items
+        self._item = _struct("Item", items)
+        candidate = self._item if len(items) > 1 else _nullable(items[0]) | self._item
+        body = msgspec.defstruct(
+            "Body",
+            [
+                ("context", _struct("Context", context)),
+                ("candidates", Annotated[list[candidate], msgspec.Meta(min_length=1, max_length=MOST_CANDIDATES)]),  # type: ignore[valid-type]  # built at run time
+                ("time", python_type(TIME) | None, None),
+                ("k", Annotated[int, msgspec.Meta(ge=1)] | None, None),
+                ("explain", bool, False),
+            ],
+            forbid_unknown_fields=True,
+        )
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(body)
+
+    def read(self, body: bytes) -> RankRequest:
+        """Read a request. Raises DataKeyError that says where it is wrong and what was expected there."""
+        try:
+            read = self._decoder.decode(body)
+            items = [c if isinstance(c, self._item) else self._item(c) for c in read.candidates]
+            time = None if read.time is None else to_arrow([read.time], TIME).cast(pa.int64())[0].as_py()
+            return RankRequest(
+                _table(self._context, [read.context]), _table(self._items, items), time, read.k, read.explain
+            )
+        except msgspec.ValidationError as error:
+            raise DataKeyError.because(f"the request does not fit: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise DataKeyError.because(f"the request is not JSON: {error}") from error
+        except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
+            raise DataKeyError.because(f"a variable does not fit its Arrow type: {error}") from error
+
+
+def _struct(name: str, keys: Sequence[DataKey]) -> Any:
+    """Build the type of a group of variables; fields are numbered, for a name may be a word of Python's."""
+    fields = [(f"f{i}", _nullable(key)) for i, key in enumerate(keys)]
+    names = {f"f{i}": key.name for i, key in enumerate(keys)}
+    return msgspec.defstruct(name, fields, rename=names, forbid_unknown_fields=True)
+
+
+def _nullable(key: DataKey) -> Any:
+    expected = python_type(key.type)
+    return expected | None if pa.types.is_floating(key.type) or pa.types.is_string(key.type) else expected
+
+
+def _table(keys: Sequence[DataKey], rows: Sequence[Any]) -> pa.Table:
+    columns = [to_arrow(list(map(attrgetter(f"f{i}"), rows)), key.type) for i, key in enumerate(keys)]
+    return pa.Table.from_arrays(columns, names=[key.name for key in keys])
