@@ -139,7 +139,7 @@ def _url(fields: Mapping[str, Any], service: Service) -> tuple[str, bool]:
     url = _typed(fields, field, str, "a URL")
     try:
         parts = urlsplit(url)
-        good = bool(parts.hostname) and (parts.port is None or parts.port > 0) and not parts.fragment
+        good = url.isascii() and bool(parts.hostname) and (parts.port is None or parts.port > 0) and not parts.fragment
     except ValueError:
         good = False
     if not good or any(letter.isspace() for letter in url) or "{" in f"{parts.scheme}{parts.netloc}":

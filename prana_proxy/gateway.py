@@ -46,7 +46,11 @@ class Gateway:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="prana-gateway", daemon=True)
         self._thread.start()
-        self._run(self._open(clock))
+        try:
+            self._run(self._open(clock))
+        except BaseException:  # whatever it is, the thread must not stay behind
+            self.close()
+            raise
 
     @property
     def services(self) -> dict[str, Service]:

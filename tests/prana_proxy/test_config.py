@@ -87,6 +87,8 @@ def test_a_file_becomes_a_configuration(tmp_path: Path) -> None:
         ({"url": "http://{profile_id}/"}, "field 'url' is 'http://{profile_id}/', expected a URL"),
         ({"url": "http://host:port/{profile_id}"}, "expected a URL → write http://host:port/path"),
         ({"url": "/{profile_id}"}, "expected a URL"),
+        ({"url": "http://host/schö/{profile_id}"}, "expected a URL"),
+        ({"url": "http://host/a b/{profile_id}"}, "expected a URL"),
         ({"url": "ftp://host/{profile_id}"}, "field 'url': unknown scheme of a service's URL 'ftp' → "),
         ({"batch_url": "http://host/"}, "has both of url and batch_url"),
         ({"answer": "history"}, "field 'answer' is 'history', expected a JSON pointer → write '/history'"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+import threading
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
@@ -58,3 +60,26 @@ def test_a_host_that_does_not_exist_is_unreachable_and_the_reason_keeps_the_key_
         row = gateway.fetch("lost", profiles(1), long).to_pylist()[0]
     assert row["status"] == "unreachable"
     assert row["reason"] == "no-such-host.invalid:80: no such host"
+
+
+@pytest.mark.parametrize(
+    "said", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", b"\x00" * 100_000]
+)
+def test_what_is_not_http_is_invalid(config_of: Any, profiles: Any, long: timedelta, said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def say() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(10_000)
+                connection.sendall(said)
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(1)
+
+        speaker = threading.Thread(target=say)
+        speaker.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/{{profile_id}}"
+        with Gateway(config_of(one={"url": url})) as gateway:
+            row = gateway.fetch("one", profiles(1), long).to_pylist()[0]
+        speaker.join()
+    assert (row["status"], row["reason"]) == ("invalid", "the answer is not HTTP")
