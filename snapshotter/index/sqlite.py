@@ -55,7 +55,7 @@ class SqliteIndex(SnapshotIndex):
 
     def __init__(self, uri: str) -> None:
         parts = urlsplit(uri)
-        if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
+        if parts.scheme != "sqlite" or parts.netloc or not parts.path.startswith("/") or len(parts.path) < 2:
             raise ConfigError.because(f"index URI '{uri}' is not sqlite:///path/to/index.db", "write an absolute path")
         self.uri = uri
         self._lock = threading.RLock()  # one connection; its statements take turns

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -50,13 +50,17 @@ class LocalStorage(Storage):
     def open_output(self, path: str) -> Iterator[pa.NativeFile]:
         """Write under another name, sync, then give the file its name if no other has it."""
         where = self._resolve(path)
-        with _translated(path, "write"), self._temporary(where) as temporary:
-            # An Arrow stream of its own: Python is not in the way of the bytes.
-            with pa.OSFile(str(temporary), "wb") as sink:
+        with ExitStack() as stack:
+            with _translated(path, "write"):
+                temporary = stack.enter_context(self._temporary(where))
+                sink = stack.enter_context(pa.OSFile(str(temporary), "wb"))
+            with _translated(path, "write", only=_HINTS):  # other errors of the caller's are none of ours
                 yield sink
-            _sync(temporary)
-            os.link(temporary, where)
-            _sync(where.parent)
+            with _translated(path, "write"):
+                sink.close()
+                _sync(temporary)
+                os.link(temporary, where)
+                _sync(where.parent)
 
     def create(self, path: str, data: bytes) -> bool:
         """Link a file that is written and synced: linking is atomic, and fails if the name is taken."""
@@ -136,13 +140,21 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _translated(path: str, doing: str) -> Iterator[None]:
+def _translated(path: str, doing: str, only: Container[int] | None = None) -> Iterator[None]:
+    """Turn the system's errors into ours. only: those with these numbers."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise MissingFileError.because(f"'{path}' is not there") from error
-    except FileExistsError as error:
-        raise StorageError.because(f"'{path}' is there already: files are never written twice") from error
     except OSError as error:
-        hint = _HINTS.get(error.errno or 0)
-        raise StorageError.because(f"could not {doing} '{path}': {error.strerror or error}", hint) from error
+        if only is not None and error.errno not in only:
+            raise
+        raise _storage_error(path, doing, error) from error
+
+
+def _storage_error(path: str, doing: str, error: OSError) -> StorageError:
+    if isinstance(error, FileNotFoundError):
+        return MissingFileError.because(f"'{path}' is not there")
+    if isinstance(error, FileExistsError):
+        return StorageError.because(f"'{path}' is there already: files are never written twice")
+    number = error.errno or 0
+    reason = os.strerror(number) if number else str(error)
+    return StorageError.because(f"could not {doing} '{path}': {reason}", _HINTS.get(number))

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+
+from schemas.data_keys import context_variable, global_element, service_element
+from schemas.errors import ConfigError
+from schemas.services import Service, Status
+from snapshotter.global_elements import publish_global
+from snapshotter.index import SnapshotIndex
+from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
+from snapshotter.storage.local import LocalStorage
+from snapshotter.storage.parquet import write_parquet
+from snapshotter.vacuum import vacuum
+
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+TABLE = pa.table({"video_id": [1]})
+HISTORY = Service("history", service_element("history", "int64"), (context_variable("profile_id", "int64"),))
+DAY = timedelta(days=1)
+
+
+def publish_all(storage: LocalStorage, index: SnapshotIndex, context_set: ContextSet) -> list[str]:
+    """Publish one of everything, and give the paths of the files."""
+    index.publish_context_set(context_set)
+    publish_global(TABLE, global_element("videos", "struct<video_id: int64>"), NOON, storage, index, "v1")
+    file = write_parquet(storage, "snapshots/history/r1/00000-a.parquet", TABLE, TABLE.schema)
+    taken = ServiceSnapshot("r1", HISTORY, None, 1, {Status.OK: 1}, NOON, NOON, (file,), {})
+    index.publish_run(SnapshotRun("r1", context_set.context_set_id, NOON, (taken,)))
+    return [found.path for found in storage.list("")]
+
+
+def age(storage: LocalStorage, by: timedelta) -> None:
+    for file in storage.list(""):
+        then = time.time() - by.total_seconds()
+        os.utime(storage.root / file.path, (then, then))
+
+
+def test_only_old_files_that_nobody_published_are_removed(
+    storage: LocalStorage, index: SnapshotIndex, context_set: ContextSet
+) -> None:
+    kept = publish_all(storage, index, context_set)
+    orphans = [
+        "context_sets/2026-01-05/x/00000-dead.parquet",
+        "globals/books/v1/dead.parquet",
+        "globals/videos/v1/dead.parquet",
+        "snapshots/history/r1/.00000-b.parquet.x.tmp",
+        "snapshots/history/r1/00000-b.parquet",
+    ]
+    others = ["features/day/0.parquet", "notes.txt"]
+    for path in [*orphans, *others]:
+        storage.create(path, b"dead")
+    age(storage, DAY * 2)
+    storage.create("snapshots/history/r2/00000-young.parquet", b"being written")
+    assert vacuum(storage, index, DAY) == orphans
+    left = [found.path for found in storage.list("")]
+    assert left == sorted([*kept, *others, "snapshots/history/r2/00000-young.parquet"])
+    assert vacuum(storage, index, DAY) == []
+
+
+def test_an_age_at_which_jobs_still_run_is_refused(storage: LocalStorage, index: SnapshotIndex) -> None:
+    with pytest.raises(ConfigError, match="older_than is 0:10:00, expected at least 1:00:00"):
+        vacuum(storage, index, timedelta(minutes=10))
+
+
+def test_a_storage_without_anything_is_no_error(storage: LocalStorage, index: SnapshotIndex) -> None:
+    assert vacuum(storage, index, DAY) == []
