@@ -70,7 +70,8 @@ def factorise(ratings: pa.Table, before: int) -> Factors:
 
 def _bias(groups: Ints, rest: Floats, count: int) -> Floats:
     sums, sizes = np.bincount(groups, rest, count), np.bincount(groups, minlength=count)
-    return np.asarray(sums / (sizes + _DAMPING), dtype=np.float64)
+    bias: Floats = sums / (sizes + _DAMPING)
+    return bias
 
 
 def _solve(groups: Ints, count: int, given: Floats, rest: Floats) -> Floats:
@@ -82,5 +83,5 @@ def _solve(groups: Ints, count: int, given: Floats, rest: Floats) -> Floats:
         for j in range(i + 1):
             squares[:, i, j] = squares[:, j, i] = np.bincount(groups, given[:, i] * given[:, j], count)
     squares += _PENALTY * np.eye(RANK)
-    solved: Floats = np.linalg.solve(squares, targets)[:, :, 0]
-    return solved
+    solved: Floats = np.linalg.solve(squares, targets).astype(np.float64)
+    return solved[:, :, 0]

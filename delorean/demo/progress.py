@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +16,13 @@ class Steps:
     """A bar for each step; a context manager.
 
     steps: name → what a person reads
+    console: None: stderr
     """
 
-    def __init__(self, steps: Mapping[str, str], console: Console) -> None:
+    def __init__(self, steps: Mapping[str, str], console: Console | None = None) -> None:
+        # A handle of its own: stderr itself may lead elsewhere for a while.
+        self._stderr = None if console is not None else os.fdopen(os.dup(2), "w")
+        console = console or Console(file=self._stderr)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._bars = Progress(*columns, console=console)
         self._tasks: dict[str, TaskID] = {
@@ -54,3 +59,5 @@ class Steps:
     def __exit__(self, *_: object) -> None:
         """Leave the bars as they are."""
         self._bars.stop()
+        if self._stderr is not None:
+            self._stderr.close()

@@ -1,0 +1,247 @@
+"""Runs the demo from nothing to the parity replay, and says what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow.compute as pc
+from rich.console import Console
+
+from delorean.demo.company import Company, Day, Layout, new_folder, open_company, start_services
+from delorean.demo.movielens import MAX_USERS, movielens_world
+from delorean.demo.parity import Replay, replay
+from delorean.demo.processes import Processes
+from delorean.demo.progress import Steps
+from delorean.demo.simulation import generate_world
+from delorean.demo.told import report_data
+from delorean.demo.world import World
+from delorean.experiment_run import features_of, labels_of, package_of
+from delorean.generation import FeatureSet
+from delorean.model_package import ModelPackage
+from delorean.web.report import write_report
+from schemas.errors import ConfigError, SetupError
+from snapshotter.index import SnapshotIndex, open_index
+from snapshotter.spark_session import spark_session
+from snapshotter.storage import Storage, open_storage
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+SEED: Final = 1985
+_STEPS: Final = {
+    "world": "make the world",
+    "start": "start services, proxy and Spark",
+    "publish": "publish video metadata",
+    "select": "select contexts",
+    "snapshot": "capture snapshots",
+    "labels": "make label data",
+    "generate": "generate features",
+    "train": "train and package",
+    "serve": "start the live scorer",
+    "parity": "replay for parity",
+    "report": "write the report",
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a generated world is, and how many requests are replayed."""
+
+    profiles: int = 600
+    videos: int = 1500
+    requests: int = 240
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What came of a demo.
+
+    folder: everything that it made; a project in which the commands of `delorean` work
+    report: an HTML file in it
+    summary: what the last line of output says
+    """
+
+    folder: Path
+    report: Path
+    summary: dict[str, Any]
+
+
+def run_demo(
+    output_dir: Path,
+    movielens: Path | None = None,
+    days: int = 6,
+    seed: int = SEED,
+    spark: SparkSession | None = None,
+    *,
+    size: Size | None = None,
+    max_users: int = MAX_USERS,
+    console: Console | None = None,
+) -> DemoResult:
+    """Run the small streaming company: capture it day by day, learn from it, serve what was learned, prove parity.
+
+    output_dir: a new folder is made in it for this run
+    movielens: folder of a MovieLens data set; None: a generated world
+    days: on how many days snapshots are taken, at least 2
+    spark: None: a session of its own, stopped in the end
+    max_users: of MovieLens, kept by seed when there are more
+    console: where progress is shown, by default stderr
+
+    Whatever it starts it stops, also when it is interrupted. Raises errors of DeloreanError's tree.
+    """
+    if days < 2:
+        raise ConfigError.because(f"{days} days are too few to train on some and test on others", "at least 2")
+    size = size or Size()
+    with Steps(_STEPS, console) as steps:
+        with steps.step("world"):
+            world = (
+                generate_world(seed, days + 1, size.profiles, size.videos)
+                if movielens is None
+                else movielens_world(movielens, seed, days + 1, max_users)
+            )
+            layout = Layout(_folder_for_now(output_dir))
+            layout.prepare(world)
+        with Processes(layout.root / "logs") as processes, open_index(layout.index_uri) as index:
+            storage = open_storage(layout.storage_uri)
+            with _running(world, layout, processes, spark, steps) as (company, session):
+                lived = company.live(days, session, storage, index, steps)
+                features = _learn(layout, session, storage, index, steps)
+                with steps.step("train"):
+                    package = package_of(layout.experiment(), index, storage, layout.package)
+            with steps.step("serve"):
+                _, url = company.start_scorer()
+            with steps.step("parity", size.requests):
+                found = replay(
+                    features,
+                    layout.clock,
+                    url,
+                    size.requests,
+                    seed,
+                    lambda done, of: steps.show("parity", done, of),
+                )
+            return _told(world, layout, lived, features, package, found, storage, index, steps)
+
+
+def _folder_for_now(output_dir: Path) -> Path:
+    try:
+        return new_folder(output_dir, datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S"))
+    except OSError as error:
+        raise SetupError.because(
+            f"no folder can be made in {output_dir}: {error.strerror or error}", "choose another with --output"
+        ) from error
+
+
+@contextmanager
+def _running(
+    world: World, layout: Layout, processes: Processes, spark: SparkSession | None, steps: Steps
+) -> Iterator[tuple[Company, SparkSession]]:
+    """Start what runs, services and Spark at the same time; Spark stops with the block if it is the demo's own."""
+    own = None
+    try:
+        with steps.step("start"):
+            services = start_services(layout, processes)
+            if spark is None:
+                with _stderr_into(layout.root / "logs" / "spark.log"):
+                    own = _small_session(layout)
+            session = spark or own
+            assert session is not None  # one or the other
+            company = open_company(world, layout, services, processes)
+        yield company, session
+    finally:
+        if own is not None:
+            own.stop()
+
+
+@contextmanager
+def _stderr_into(log: Path) -> Iterator[None]:
+    """Let processes that start meanwhile, such as Spark's JVM, write their greetings into a log."""
+    stderr = os.dup(2)
+    try:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def _small_session(layout: Layout) -> SparkSession:
+    return spark_session(
+        "delorean demo",
+        spark__sql__shuffle__partitions="2",  # a day is a few hundred contexts
+        spark__ui__enabled="false",
+        spark__driver__memory="1g",
+        spark__driver__host="127.0.0.1",
+        spark__sql__warehouse__dir=str(layout.root / "warehouse"),
+    )
+
+
+def _learn(layout: Layout, spark: SparkSession, storage: Storage, index: SnapshotIndex, steps: Steps) -> FeatureSet:
+    experiment = layout.experiment()
+    with steps.step("labels"):
+        labels = labels_of(experiment, spark, storage)
+    with steps.step("generate", len(labels.files)):
+        return features_of(experiment, labels, index, storage, spark, lambda done, of: steps.show("generate", done, of))
+
+
+def _told(
+    world: World,
+    layout: Layout,
+    lived: tuple[Day, ...],
+    features: FeatureSet,
+    package: ModelPackage,
+    found: Replay,
+    storage: Storage,
+    index: SnapshotIndex,
+    steps: Steps,
+) -> DemoResult:
+    """Write the report and give the summary."""
+    report = layout.root / "report.html"
+    with steps.step("report"):
+        summary = summarise(lived, features, package, found)
+        data = report_data(world, lived, features, package, found, storage, index, summary, steps.seconds)
+        write_report(report, data)
+    summary["seconds"] = dict(steps.seconds)
+    (layout.root / "summary.json").write_text(json.dumps(summary) + "\n")
+    return DemoResult(layout.root, report, summary)
+
+
+def summarise(lived: tuple[Day, ...], features: FeatureSet, package: ModelPackage, found: Replay) -> dict[str, Any]:
+    """Say what came of it in the fields that the demo's last line has."""
+    taken = [snapshot for day in lived for snapshot in day.run.services]
+    asked: dict[str, int] = {}
+    real: dict[str, float] = {}
+    for snapshot in taken:
+        name = snapshot.service.name
+        asked[name] = asked.get(name, 0) + snapshot.asked
+        real[name] = real.get(name, 0.0) + snapshot.confidence * snapshot.asked
+    measured = package.report.metrics
+    return {
+        "contexts": sum(day.context_set.rows for day in lived),
+        "snapshots": len(taken),
+        "confidence": {name: round(real[name] / asked[name], 6) for name in sorted(asked)},
+        "rows": features.rows,
+        "features": len(features.features),
+        "model": {
+            "ndcg@10": round(measured["model"]["test"].ndcg_at_10, 6),
+            "baseline_ndcg@10": round(measured["popularity"]["test"].ndcg_at_10, 6),
+            "shuffled_ndcg@10": round(measured["shuffled"]["test"].ndcg_at_10, 6),
+        },
+        "parity": {"requests": found.requests, "values": found.values, "mismatches": found.mismatches},
+        "paradoxes": paradoxes(features),
+    }
+
+
+def paradoxes(features: FeatureSet) -> int:
+    """Count rows made from anything later than their time, or whose outcome is not later than it."""
+    rows = features.to_arrow()
+    late = pc.fill_null(pc.greater(rows["latest_input_at"], rows["time"]), fill_value=False)
+    early = pc.less_equal(rows["outcome_at"], rows["time"])
+    count: int = pc.sum(pc.or_(late, early)).as_py() or 0
+    return count

@@ -1,0 +1,127 @@
+"""Puts together what a person is told: the report's data, and the few lines on the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from delorean.demo.company import Day
+from delorean.demo.parity import Replay
+from delorean.demo.world import DAY, World, micros_of
+from delorean.generation import FeatureSet
+from delorean.model_package import ModelPackage
+from delorean.time_travel import TimeMachine
+from delorean.training import read_feature_set
+from delorean.web.report import Feature, Parity, ReportData, Strata
+from snapshotter.index import SnapshotIndex
+from snapshotter.records import to_micros
+from snapshotter.storage import Storage
+
+if TYPE_CHECKING:
+    from delorean.demo.run import DemoResult
+
+_MEASURES = {"NDCG@10": "ndcg_at_10", "MRR": "mrr", "recall@10": "recall_at_10"}
+_WHO = {"model": "model", "popularity": "popularity", "shuffled": "shuffled control"}
+
+
+def report_data(
+    world: World,
+    lived: Sequence[Day],
+    features: FeatureSet,
+    package: ModelPackage,
+    found: Replay,
+    storage: Storage,
+    index: SnapshotIndex,
+    summary: Mapping[str, Any],
+    seconds: Mapping[str, float],
+) -> ReportData:
+    """Gather everything that the report shows."""
+    data = read_feature_set(features.uri, features.features, features.items, features.context)
+    days, plays = np.unique(
+        (micros_of(world.plays["started_at"]) - to_micros(world.starts_at)) // DAY, return_counts=True
+    )
+    report = package.report
+    return ReportData(
+        title=f"A time machine for features: the demo on {_source(world)}",
+        summary=summary,
+        notes=world.notes,
+        plays_by_day=dict(zip(days.tolist(), plays.tolist(), strict=True)),
+        snapshot_days=list(range(len(lived))),
+        strata=[Strata(**vars(row)) for row in lived[-1].context_set.report],
+        confidence=_by_service(lived),
+        coverage=_coverage(lived, index, storage),
+        features=[
+            Feature(name, data.features[:, column], data.positive) for column, name in enumerate(features.features)
+        ],
+        metrics={
+            shown: {measure: getattr(report.metrics[who]["test"], name) for measure, name in _MEASURES.items()}
+            for who, shown in _WHO.items()
+        },
+        sizes=report.sizes,
+        importances=report.importances,
+        parity=Parity(
+            found.requests,
+            found.values,
+            found.mismatches,
+            found.examples,
+            np.concatenate([package.score(offline) for offline in found.offline]),
+            np.concatenate(found.scores),
+        ),
+        seconds=seconds,
+    )
+
+
+def _source(world: World) -> str:
+    return "MovieLens" if world.name == "MovieLens" else "a generated world"
+
+
+def _by_service(lived: Sequence[Day]) -> dict[str, list[float]]:
+    names = [snapshot.service.name for snapshot in lived[0].run.services]
+    return {
+        name: [next(s.confidence for s in day.run.services if s.service.name == name) for day in lived]
+        for name in names
+    }
+
+
+def _coverage(lived: Sequence[Day], index: SnapshotIndex, storage: Storage) -> dict[str, list[float]]:
+    """Travel to each snapshot's moment and see for how many of the day's contexts there is state of that day."""
+    machine = TimeMachine(index, storage)
+    elements = [snapshot.service.element.name for snapshot in lived[0].run.services]
+    return {
+        element: [machine.at(day.moment, timedelta(days=1) / 2)[element].coverage for day in lived]
+        for element in elements
+    }
+
+
+def show(result: DemoResult) -> None:
+    """Print the table that a stranger understands, the report's path and, last, the one JSON object."""
+    console = Console(width=100, highlight=False)
+    summary = result.summary
+    model, parity = summary["model"], summary["parity"]
+    confidence = ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in summary["confidence"].items())
+    rows = {
+        "captured": f"{summary['contexts']:,} contexts in {summary['snapshots']} snapshots of online services",
+        "really answered": confidence,
+        "learned from": f"{summary['rows']:,} homepages, {summary['features']} features of each candidate",
+        "ranking quality": f"NDCG@10 {model['ndcg@10']:.3f}; popularity alone {model['baseline_ndcg@10']:.3f}, "
+        f"trained on shuffled labels {model['shuffled_ndcg@10']:.3f}",
+        "online = offline": f"{parity['mismatches']} of {parity['values']:,} values differ, "
+        f"in {parity['requests']} requests to the live scorer",
+        "knows the future": f"{summary['paradoxes']} of {summary['rows']:,} rows",
+        "took": f"{sum(summary['seconds'].values()):.0f} s",
+    }
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, text in rows.items():
+        table.add_row(name, text)
+    console.print(table)
+    console.print(f"Report: {result.report}", soft_wrap=True)
+    console.print(json.dumps(summary), soft_wrap=True, markup=False)
