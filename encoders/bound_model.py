@@ -16,18 +16,22 @@ from encoders.columns import Columns, flatten, one_array, read_only, variable_co
 from encoders.compile import default_cache_folder
 from encoders.data_map import ABSENT, DataMaps, Element
 from encoders.hash_index import index_table
-from encoders.layout import List, Node, Scalar, element_layout, is_text, stored_type
+from encoders.layout import List, Node, Scalar, element_layout, is_text
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import DataKeyError
 
 
 @dataclass(frozen=True)
 class ElementPlan:
-    """How an element becomes columns: its key, the layout of what is read of it, whether rows are looked up."""
+    """How an element becomes columns: its key, the layout of what is read of it, whether rows are looked up.
+
+    type: of one value, which for a global element is its whole table
+    """
 
     key: DataKey
     layout: Node
     indexed: bool
+    type: pa.DataType
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,12 @@ class _Kept:
     """What a process keeps between calls, to save work.
 
     columns: of global elements, with the array they were made from; batches: by the encoder's place
+    folder: where compiled code lies
     """
 
     columns: dict[tuple[bool, str], tuple[pa.Array, Columns]] = field(default_factory=dict)
     batches: dict[int, Batch] = field(default_factory=dict)
+    folder: list[Path] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,10 @@ class BoundModel:
         return batch
 
     def _folder(self) -> Path:
-        return default_cache_folder() if self.cache_folder is None else Path(self.cache_folder)
+        if not self.kept.folder:
+            chosen = default_cache_folder() if self.cache_folder is None else Path(self.cache_folder)
+            self.kept.folder.append(chosen)
+        return self.kept.folder[0]
 
     def _columns(self, maps: DataMaps, compiled: bool, folder: Path) -> Columns:
         plan = self.plans[compiled]
@@ -127,10 +136,10 @@ class BoundModel:
     def _element(self, plan: ElementPlan, element: Element, compiled: bool, folder: Path) -> Columns:
         """Flatten an element. A global one is kept for the next call, which mostly brings the same versions."""
         if plan.key.kind is not Kind.GLOBAL_ELEMENT:
-            return flatten(plan.key.name, plan.layout, _typed(plan.key, element.values))
+            return flatten(plan.key.name, plan.layout, _typed(plan.key.name, plan.type, element.values))
         kept = self.kept.columns.get((compiled, plan.key.name))
         if kept is None or kept[0] is not element.values:
-            values = _typed(plan.key, element.values)
+            values = _typed(plan.key.name, plan.type, element.values)
             columns = flatten(plan.key.name, plan.layout, values)
             if plan.indexed:
                 columns.update(_index(plan, values, folder))
@@ -158,18 +167,17 @@ def _column(table: pa.Table, key: DataKey) -> pa.Array:
     index = table.schema.get_field_index(key.name)
     if index < 0:
         raise DataKeyError.unknown(f"{key.kind} variable in the data maps", key.name, table.schema.names)
-    return _typed(key, one_array(table.column(index)))
+    return _typed(key.name, key.type, one_array(table.column(index)))
 
 
-def _typed(key: DataKey, values: pa.Array) -> pa.Array:
-    expected = stored_type(key)
+def _typed(name: str, expected: pa.DataType, values: pa.Array) -> pa.Array:
     values = one_array(values)
     if values.type == expected:
         return values
     try:
         return values.cast(expected)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataKeyError.because(f"'{key.name}' is {values.type}, expected {expected}: {error}") from error
+        raise DataKeyError.because(f"'{name}' is {values.type}, expected {expected}: {error}") from error
 
 
 def _rows(name: str, element: Element, contexts: int) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from encoders.bound_encoder import BoundEncoder
 from encoders.bound_model import BoundModel, ElementPlan, Plan
 from encoders.encoder import FeatureEncoder, Value
 from encoders.generated import module_text
-from encoders.layout import Scalar, element_layout, is_text, outer_fields, scalar_dtype, variable_layout
+from encoders.layout import Scalar, element_layout, is_text, outer_fields, scalar_dtype, stored_type, variable_layout
 from schemas.data_keys import DataKey, Kind, by_name
 from schemas.errors import EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
 from schemas.hashing import text_code
@@ -130,7 +130,10 @@ class FeatureModel:
         keys = self.elements
         return {
             name: ElementPlan(
-                keys[name], element_layout(keys[name], compiled, _names(keys[name], fields)), name in indexed
+                keys[name],
+                element_layout(keys[name], compiled, _names(keys[name], fields)),
+                name in indexed,
+                stored_type(keys[name]),
             )
             for name, fields in wanted.items()
         }
