@@ -16,13 +16,14 @@ from snapshotter.storage.local import LocalStorage
 
 FILL = """
 import resource, sys
+import numpy as np
 import pyarrow as pa
 from schemas.errors import DeloreanError
 from snapshotter.storage import open_storage
 from snapshotter.storage.parquet import write_parquet
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 storage = open_storage(sys.argv[1])
-table = pa.table({"x": pa.array(range(1_000_000))})
+table = pa.table({"x": np.random.default_rng(0).random(100_000)})  # does not compress
 for write in (
     lambda: write_parquet(storage, "a/b.parquet", table, table.schema),
     lambda: storage.create("a/c.json", b"x" * 300_000),
