@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,14 +112,12 @@ class ExperimentSpec:
 
 
 def load_experiment(path: Path) -> ExperimentSpec:
-    """Read an experiment's spec. Tables' relative paths start at its folder, and so may modules of encoders.
+    """Read an experiment's spec. Tables' relative paths start at its folder.
 
     Raises ConfigError with the file and the field.
     """
     spec = read_toml(path, ExperimentSpec)
     root = path.resolve().parent
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
     tables = {
         name: source if urlsplit(source.path).scheme else replace(source, path=str(root / source.path))
         for name, source in spec.tables.items()
@@ -136,7 +133,7 @@ def _import(place: str, what: str) -> Any:
         loaded = importlib.import_module(module)
     except ImportError as error:
         raise ConfigError.because(
-            f"{what} '{place}': {error}", "put its module beside the spec, or install it"
+            f"{what} '{place}': {error}", "put its module beside delorean.toml, or install it"
         ) from error
     if not hasattr(loaded, name):
         raise ConfigError.unknown(f"{what} in {module}", name, [n for n in vars(loaded) if not n.startswith("_")])

@@ -10,6 +10,7 @@ import click
 
 from delorean import __version__
 from delorean.cli.capture import prana, publish, select, snapshot
+from delorean.cli.demo import demo
 from delorean.cli.look import index, travel
 from delorean.cli.model import generate, serve, train
 from schemas.errors import DeloreanError
@@ -51,7 +52,7 @@ def cli(debug: bool) -> None:
     \b
     The way from nothing to a served model:
       select → prana serve → snapshot → (travel) → generate → train → serve
-    `delorean demo` walks it in a small streaming company. Every command takes --json.
+    `delorean demo` walks it in a small streaming company. What ends takes --json.
 
     Completion: eval "$(_DELOREAN_COMPLETE=bash_source delorean)", or zsh_source, fish_source.
     """
@@ -61,7 +62,7 @@ def cli(debug: bool) -> None:
         logging.getLogger("py4j").setLevel(logging.INFO)  # every call to the JVM is too much
 
 
-for command in (select, prana, snapshot, publish, travel, index, generate, train, serve):
+for command in (select, prana, snapshot, publish, travel, index, generate, train, serve, demo):
     cli.add_command(command)
 
 

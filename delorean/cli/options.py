@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -61,12 +62,14 @@ def json_option(command: _Command) -> _Command:
 
 
 def project_option(command: _Command) -> _Command:
-    """Give a command --config; it receives `project`."""
+    """Give a command --config; it receives `project`, whose folder's modules can be imported then."""
 
     def load(_: click.Context, __: click.Parameter, path: Path) -> Project:
         from delorean.config import load_project
 
-        return load_project(path)
+        project = load_project(path)
+        sys.path.insert(0, str(path.resolve().parent))  # a project's own encoders lie beside its file
+        return project
 
     return click.option(
         "--config",

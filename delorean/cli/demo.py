@@ -1,0 +1,34 @@
+"""The demo: the main job over a small streaming company that really runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--movielens", type=click.Path(path_type=Path), help="Drive the company from MovieLens, by this folder.")
+@click.option("--output", "folder", type=click.Path(path_type=Path), default=".demo", show_default=True)
+@click.option("--days", type=click.IntRange(2), default=6, show_default=True, help="Days of snapshots.")
+@click.option("--seed", type=int, default=1985, show_default=True, help="Another one makes another world.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and no table.")
+def demo(movielens: Path | None, folder: Path, days: int, seed: int, as_json: bool) -> None:
+    """Run a small streaming company.
+
+    Captures its services day by day, travels back, makes features without paradoxes, learns to rank its homepage,
+    serves the model, and replays the past against it bit for bit. The folder it leaves is a project to explore.
+
+    \b
+    Example: delorean demo --days 6
+    """
+    from delorean.demo.run import run_demo
+    from delorean.demo.told import show
+
+    result = run_demo(folder, movielens, days, seed)
+    if as_json:
+        sys.stdout.write(json.dumps(result.summary) + "\n")
+    else:
+        show(result)
