@@ -64,7 +64,7 @@ def _rows(value: Any) -> list[Mapping[str, Any]] | None:
     """See a value as a table's rows, if it is one."""
     if isinstance(value, Mapping) and value and all(isinstance(row, Mapping) for row in value.values()):
         return [{"": name, **row} for name, row in value.items()]
-    if isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(row, Mapping) for row in value):
+    if isinstance(value, list | tuple) and all(isinstance(row, Mapping) for row in value):
         return list(value)
     return None
 
@@ -73,6 +73,8 @@ def _grid(fields: Mapping[str, Any]) -> Any:
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     for name, value in fields.items():
         grid.add_row(f"[bold]{name.replace('_', ' ')}[/]", _text(value, longest=10_000))
     return grid
@@ -101,9 +103,11 @@ def _text(value: Any, longest: int = _LONGEST) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, str | datetime | date | Enum):
-        text = str(_plain(value)) if not isinstance(value, str) else value
-    elif isinstance(value, Sequence) and all(isinstance(part, str) for part in value):
+    if isinstance(value, str):  # of enumerations too, which are their value
+        text = str(value)
+    elif isinstance(value, datetime | date | Enum | bytes):
+        text = str(_plain(value))
+    elif isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
         text = ", ".join(value)
     else:
         text = json.dumps(value, default=_plain, ensure_ascii=False)
