@@ -6,6 +6,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12)
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
 	$$name -c '$(SUPPORTED)' && command -v $$name && break; done 2>/dev/null)
 BIN := .venv/bin
+BENCH := features
 PACKAGES := delorean snapshotter prana_proxy encoders schemas
 
 help:  ## list the commands
@@ -18,7 +19,7 @@ test: lint  ## check everything: lint, types, layers, doctests, tests
 	@$(BIN)/python -m pytest --doctest-modules $(PACKAGES) tests $(ARGS)
 
 bench: .venv/.ready machine  ## measure feature generation against hand-written Spark and the bare limit
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m benchmarks $(BENCH) $(ARGS)
 
 lint: .venv/.ready machine  ## check style, types and that imports only go down
 	@$(BIN)/ruff check -q .
