@@ -53,7 +53,12 @@ def one_array(values: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Forbid writes, so that no encoder changes another's input and each is compiled once, whatever the source."""
+    """Forbid writes, so that no encoder changes another's input and each is compiled once, whatever the source.
+
+    What lies askew in memory, as it may in a message from a socket, is copied.
+    """
+    if not array.flags.aligned:
+        array = array.copy()
     if array.flags.writeable:
         array = array.view()
         array.flags.writeable = False

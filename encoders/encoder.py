@@ -109,6 +109,22 @@ def feature_encoder(
     features: what it writes, as `out.<feature>[i]` for item i; what it leaves unwritten is NaN
     compiled: False for what Numba cannot compile, such as work on text
 
+    Compiled, it computes as plain Python does, dividing by zero included, but for the limits of machine numbers:
+    integers wrap around at 64 bits, and math.log(0) is -inf where Python raises. Text, also in parameters, constants
+    and comparisons, is a 64-bit code (`text_code`), 0 for none.
+
+    >>> from schemas.data_keys import service_element
+    >>> RECENT = service_element("recent", "list<int64>")
+    >>> @feature_encoder(data=[RECENT], features=["seen_before"])
+    ... def seen_before(context, items, data, out, *, most_recent: int = 100):
+    ...     for i in range(len(items.video_id)):
+    ...         out.seen_before[i] = 0.0
+    ...         for video_id in data.recent.values[:most_recent]:
+    ...             if video_id == items.video_id[i]:
+    ...                 out.seen_before[i] = 1.0
+    >>> seen_before.configured(rename={"seen_before": "seen_lately"}, most_recent=5).features
+    ('seen_lately',)
+
     Raises UndeclaredKeyError where the source reads an element that is not declared, EncoderOutputError where it
     returns a value or writes an undeclared feature, EncoderError for a signature or a key that no encoder can have.
     """

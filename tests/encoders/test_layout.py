@@ -24,7 +24,7 @@ def read_scalar(context, items, data, out):
 
 
 @feature_encoder(
-    data=[service_element("profile", "struct<age: int8, kids: bool, tags: list<int32>>")], features=["seen"]
+    data=[service_element("profile", "struct<age: int64, kids: bool, tags: list<int32>>")], features=["seen"]
 )
 def read_struct(context, items, data, out):
     profile = data.profile
@@ -143,6 +143,15 @@ def test_each_type_is_read_as_it_is_however_arrow_stores_it(
         rows = np.array([*range(len(values)), -1, 0])
         maps = data_maps([0] * len(rows), [[1]] * len(rows), {key.name: Element(array, rows)})
         assert both_ways(encoder, maps)["seen"] == [*expected, -1.0, expected[0]], form
+
+
+def test_data_that_lies_askew_in_memory_is_read(both_ways: Run, data_maps: Build) -> None:
+    """As it may in a message of which it is a part: compiled code expects numbers at their natural addresses."""
+    type = read_list.data[0].type  # noqa: A001
+    numbers = b"x" + np.array([3, 4], dtype=np.int64).tobytes()
+    child = pa.Array.from_buffers(pa.int64(), 2, [None, pa.py_buffer(numbers).slice(1)])
+    values = pa.ListArray.from_arrays(pa.array([0, 2], pa.int32()), child, type=type)
+    assert both_ways(read_list, data_maps([0], [[1]], {"recent": Element(values, np.array([0]))}))["seen"] == [72.0]
 
 
 @pytest.mark.parametrize("encoder", [case[0] for case in CASES], ids=lambda e: e.name)
