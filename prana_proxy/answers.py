@@ -173,7 +173,6 @@ class Answers:
         for key, value in waiting:
             array = _try_arrow([value], type)
             if isinstance(array, str):
-                self._captured_at[key] = None
                 self.add([key], [Reply.failed(Status.INVALID, array)])
             else:
                 kept.append((key, value))

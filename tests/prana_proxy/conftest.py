@@ -67,12 +67,8 @@ class Misbehaving:
         if behaviour == "after_five_ok":
             while self.asked["ok"] < 5:
                 await asyncio.sleep(0.01)
-        if behaviour == "cut":
-            response = web.StreamResponse(headers={"Content-Length": "1000"})
-            await response.prepare(request)
-            await response.write(b"[1, ")
-            cut(request)
-            return response
+        if behaviour in ("cut", "endless"):
+            return await stream(behaviour, request)
         if behaviour == "hang_up":
             cut(request)
         headers = {"Set-Cookie": "profile=1"}
@@ -104,15 +100,24 @@ class Misbehaving:
 
 BODIES = {
     "wrong_type": '["a"]',
-    "wrong_field": '{"answers": [1]}',
     "no_json": "<html>",
     "half": "[1, ",
     "empty": "",
     "null": "null",
     "huge": "[" + "1," * 40_000 + "1]",
     "says_error": '{"error": "profile is being moved"}',
-    "deep": '{"x": ' + "[" * 100_000 + "]" * 100_000 + "}",
 }
+
+
+async def stream(behaviour: str, request: web.Request) -> web.StreamResponse:
+    # Without a Content-Length nothing tells how much is coming.
+    response = web.StreamResponse(headers={"Content-Length": "1000"} if behaviour == "cut" else {})
+    await response.prepare(request)
+    await response.write(b"[1, ")
+    while behaviour == "endless":
+        await response.write(b"1, " * 1000)
+    cut(request)
+    return response
 
 
 def cut(request: web.Request) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -17,13 +16,6 @@ from schemas.data_keys import service_element
 from schemas.errors import ConfigError, DataKeyError, ProxyUnavailableError, ServiceError
 from schemas.services import Service
 from schemas.tables import answers_schema
-
-
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """The address of one that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 def test_the_proxy_says_which_services_it_has(config_of: Any) -> None:
