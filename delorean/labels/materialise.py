@@ -179,6 +179,7 @@ class _SparkRows:
         self, grouper: LabelGrouper, renamed: dict[str, str], variable: str, buckets: int, storage: Storage, folder: str
     ) -> Iterable[str]:
         from pyspark import TaskContext
+        from pyspark.sql import functions
 
         types = {field.name: field.type for field in grouper.schema}
         rows = self.frame.selectExpr(
@@ -186,7 +187,6 @@ class _SparkRows:
             f"{bucket_sql(renamed[variable], types[variable], buckets)} AS `{BUCKET_COLUMN}`",
         )
         order = [BUCKET_COLUMN, *grouper.context, TIME_COLUMN, *([] if grouper.grouped else grouper.items)]
-        tasks = max(buckets, self.frame.sparkSession.sparkContext.defaultParallelism)
         uri = storage.uri
 
         def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -197,7 +197,7 @@ class _SparkRows:
 
         with spark_errors_as(LabelError, "label data"):
             written = (
-                rows.repartition(tasks, BUCKET_COLUMN)
+                rows.repartitionById(buckets, functions.col(BUCKET_COLUMN))
                 .sortWithinPartitions(*order)
                 .mapInArrow(write_task, "result string")
                 .collect()
