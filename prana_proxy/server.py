@@ -130,10 +130,12 @@ class Proxy:
             return
         self._stopping.set()
         self._accepting.join()
+        deadline = time.monotonic() + _STOP_SECONDS
         self._handler.wait_until_idle(_STOP_SECONDS)
-        with self._lock:
-            for connection in self._open:
-                _shut(connection)
+        self._shut_all(socket.SHUT_RD)  # nobody's next call is read; answers being written still arrive
+        while self._open and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self._shut_all(socket.SHUT_RDWR)
         self._gateway.close()
         self._threads.shutdown()
 
@@ -144,6 +146,12 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         """Stop."""
         self.stop()
+
+    def _shut_all(self, how: int) -> None:
+        with self._lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):  # the client was faster
+                    connection.shutdown(how)  # wakes the thread that reads it
 
     def _accept(self) -> None:
         while not self._stopping.is_set():
@@ -232,11 +240,6 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
     listener.settimeout(0.2)  # how soon `stop` is seen
     return listener
-
-
-def _shut(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # the client was faster
-        connection.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it
 
 
 def _bad_request(message: str) -> BadRequest:

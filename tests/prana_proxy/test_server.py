@@ -170,6 +170,9 @@ def test_stopping_lets_calls_in_flight_end(config_of: Any, service: Any, profile
             pass
         stopping = threading.Thread(target=proxy.stop)
         stopping.start()
+        proxy._accepting.join()
+        stopping.join(0.5)
+        assert stopping.is_alive()  # it waits for the call
         service.asked["ok"] = 5
         assert asked.result()["status"].to_pylist() == ["ok"]
         stopping.join()
