@@ -16,6 +16,19 @@ from schemas.tables import refuse_hidden_nulls
 
 Columns = dict[Path, NDArray[Any]]
 _TIME = pa.timestamp("us", "UTC")
+_INT64 = np.dtype(np.int64)
+_STORED = {
+    stored.id: np.dtype(width)
+    for stored, width in [
+        (pa.int8(), np.int8),
+        (pa.int16(), np.int16),
+        (pa.int32(), np.int32),
+        (pa.uint8(), np.uint8),
+        (pa.uint16(), np.uint16),
+        (pa.uint32(), np.uint32),
+        (pa.date32(), np.int32),
+    ]
+}
 
 
 def flatten(name: str, node: Node, values: pa.Array) -> Columns:
@@ -138,14 +151,14 @@ def _widened(array: pa.Array) -> NDArray[Any]:
     """View integers, dates and times as int64; what lies under nulls is not looked at."""
     if pa.types.is_timestamp(array.type) and array.type.unit != "us":
         array = _cast(array, _TIME)
-    elif pa.types.is_date32(array.type):
-        array = array.view(pa.int32())
-    if pa.types.is_integer(array.type) and array.type != pa.int64():
+    elif pa.types.is_uint64(array.type):
         array = _cast(array, pa.int64())
     data = array.buffers()[1]
     if data is None or len(array) == 0:
         return read_only(np.empty(0, dtype=np.int64))
-    return read_only(np.frombuffer(data, dtype=np.int64, count=len(array), offset=array.offset * 8))
+    stored = _STORED.get(array.type.id, _INT64)
+    plain = np.frombuffer(data, dtype=stored, count=len(array), offset=array.offset * stored.itemsize)
+    return read_only(plain if stored is _INT64 else plain.astype(np.int64))
 
 
 def _cast(array: pa.Array, type: pa.DataType) -> pa.Array:  # noqa: A002  # the field's own name

@@ -35,12 +35,11 @@ def find(table: Any, key: Any) -> int:
     # 32-bit halves times 29-bit primes stay below 2^63, so that Python and machine integers agree.
     mixed = (key & 0xFFFFFFFF) * 374761393 + ((key >> 32) & 0xFFFFFFFF) * 268435399
     at = (mixed ^ (mixed >> 29)) & last
-    while slots[at] >= 0:
-        if table.values[slots[at]] == key:
-            found: int = slots[at]
-            return found
+    row: int = slots[at]
+    while row >= 0 and table.values[row] != key:
         at = (at + 1) & last
-    return -1
+        row = slots[at]
+    return row
 
 
 def fill_slots(keys: Any, starts: Any, slot_starts: Any, slots: Any, null: int, has_null: bool) -> None:

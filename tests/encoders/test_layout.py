@@ -325,3 +325,40 @@ def test_a_field_with_a_reserved_name_is_refused() -> None:
         @feature_encoder(data=[service_element("odd", "list<struct<offsets: int64>>")], features=["f"])
         def read(context, items, data, out):
             out.f[0] = 1
+
+
+@feature_encoder(data=[service_element("number", "int64")], features=["seen"])
+def read_number(context, items, data, out):
+    out.seen[0] = data.number.value
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("int8", [-128, 127]),
+        ("int16", [-(1 << 15), 1]),
+        ("int32", [-(1 << 31), 1]),
+        ("uint8", [255, 0]),
+        ("uint16", [65_535, 0]),
+        ("uint32", [(1 << 32) - 1, 0]),
+        ("uint64", [1 << 40, 0]),
+        ("int64", [-(1 << 40), 0]),
+        ("date32", [20_000, -1]),
+    ],
+)
+def test_every_width_of_integer_is_read_as_one_kind(
+    kind: str, values: list[int], both_ways: Run, data_maps: Build
+) -> None:
+    key = service_element("number", kind)
+    array = pa.array(values, pa.int32()).cast(key.type) if kind == "date32" else pa.array(values, key.type)
+    for stored_array, expected in ((array, values), (array.slice(1), values[1:])):
+        element = Element(stored_array, np.arange(len(expected)))
+        other = FeatureEncoder(read_number.function, (key,), ("seen",), True, {}, {}, read_number.reads)
+        maps = data_maps([0] * len(expected), [[1]] * len(expected), {"number": element})
+        assert both_ways(other, maps)["seen"] == [float(np.float32(value)) for value in expected]
+
+
+def test_an_unsigned_integer_beyond_64_bits_signed_is_refused(both_ways: Run, data_maps: Build) -> None:
+    element = Element(pa.array([1 << 63], pa.uint64()), np.array([0]))
+    with pytest.raises(DataKeyError, match="expected int64"):
+        both_ways(read_number, data_maps([0], [[1]], {"number": element}))
