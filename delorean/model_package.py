@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import llvmlite.binding  # type: ignore[import-untyped]  # ships no types
 import numpy as np
@@ -26,14 +26,17 @@ from delorean.golden_rows import (
     write_expected,
 )
 from delorean.package_files import new_folder, read_files, read_json, write_json
-from delorean.training.onnx_model import OnnxScorer, refuse_disagreement
-from delorean.training.train import TrainedModel, TrainingReport
+from delorean.training.onnx_scorer import OnnxScorer
+from delorean.training.report import TrainingReport
 from encoders import FeatureModel
 from encoders.bound_model import BoundModel
 from encoders.data_map import DataMaps
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import DeloreanError, PackageError
 from schemas.services import Service
+
+if TYPE_CHECKING:
+    from delorean.training import TrainedModel
 
 _DISTRIBUTIONS = ("delorean-features", "numpy", "numba", "pyarrow", "scikit-learn", "skl2onnx", "onnxruntime")
 _OTHER_MACHINE_TOLERANCE = 1e-6
@@ -123,6 +126,8 @@ def write_package(
 
     Raises PackageError: something has that name, the model is not of these features, its ONNX form scores otherwise.
     """
+    from delorean.training.onnx_model import refuse_disagreement  # needs scikit-learn, which servers do without
+
     if trained.names != feature_model.features:
         raise PackageError.because(
             f"the model was trained with {list(trained.names)}, but the feature model yields "

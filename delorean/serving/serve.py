@@ -88,11 +88,15 @@ def _listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65_535:
         raise SetupError.because(f"cannot listen on {host}:{port}: no such port", "give one from 1 to 65535")
     try:
-        return socket.create_server((host, port))
+        listener = socket.create_server((host, port))
     except OSError as error:
         # Those of unknown hosts have negative numbers.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         raise SetupError.because(f"cannot listen on {host}:{port}: {reason}", "give a free one with --port") from error
+    # Connections inherit it. Answers are written in two parts, of which the second must not wait for the caller's
+    # acknowledgement of the first: that is 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _run(server: uvicorn.Server, listener: socket.socket) -> None:

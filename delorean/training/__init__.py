@@ -1,9 +1,15 @@
 """Feature sets in, validated models out."""
 
-from delorean.training.metrics import Metrics, ranking_metrics
-from delorean.training.ranking_data import RankingData, read_feature_set
-from delorean.training.split import Split
-from delorean.training.train import TrainedModel, TrainingReport, default_model, train
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from delorean.training.fitting import TrainedModel, default_model, train
+    from delorean.training.metrics import Metrics, ranking_metrics
+    from delorean.training.ranking_data import RankingData, read_feature_set
+    from delorean.training.report import TrainingReport
+    from delorean.training.split import Split
 
 __all__ = [
     "Metrics",
@@ -16,3 +22,25 @@ __all__ = [
     "read_feature_set",
     "train",
 ]
+
+# Imported when first used: a server scores without scikit-learn, whose import takes most of a second.
+_HOMES = {
+    "Metrics": "delorean.training.metrics",
+    "RankingData": "delorean.training.ranking_data",
+    "Split": "delorean.training.split",
+    "TrainedModel": "delorean.training.fitting",
+    "TrainingReport": "delorean.training.report",
+    "default_model": "delorean.training.fitting",
+    "train": "delorean.training.fitting",
+    "ranking_metrics": "delorean.training.metrics",
+    "read_feature_set": "delorean.training.ranking_data",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from where it lives."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'delorean.training' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

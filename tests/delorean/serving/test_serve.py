@@ -21,6 +21,7 @@ from delorean.golden_rows import read_expected, write_expected
 from delorean.model_package import ModelPackage
 from delorean.package_files import MANIFEST
 from delorean.serving import serve
+from delorean.serving.serve import _listen
 from encoders.library.keys import VIDEOS
 from schemas.data_keys import global_element
 from schemas.errors import ConfigError, GoldenRowsError, PackageError, SetupError
@@ -29,6 +30,7 @@ from snapshotter.global_elements import publish_global
 SERVE = """
 import sys
 from delorean.serving import serve
+from delorean.serving.serve import _listen
 serve(*sys.argv[1:5], port=0, modules=("company_encoders",), announce=lambda url: print(url, flush=True))
 print("ended", flush=True)
 """
@@ -61,6 +63,18 @@ def test_it_serves_until_a_signal_and_ends_tidily(arguments: list[str], stop: si
             assert (process.returncode, out, errors) == (0, "ended\n", "")
         finally:
             process.kill()
+
+
+def test_a_server_needs_no_scikit_learn() -> None:
+    command = "import sys, delorean.serving; sys.exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
+
+
+def test_the_second_part_of_an_answer_does_not_wait_for_the_first() -> None:
+    with _listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_port_in_use_is_one_clear_error(arguments: list[str]) -> None:

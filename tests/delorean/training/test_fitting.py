@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from delorean.training import RankingData, Split, TrainedModel, TrainingReport, read_feature_set, train
-from delorean.training.onnx_model import OnnxScorer
+from delorean.training.onnx_scorer import OnnxScorer
 from schemas.errors import TrainingError
 
 FEATURES = ["affinity", "popularity", "noise", "rare"]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,45 +15,15 @@ from sklearn.pipeline import Pipeline
 
 from delorean.training.baselines import popularity_scores, with_shuffled_labels
 from delorean.training.metrics import Metrics, ranking_metrics
-from delorean.training.onnx_model import OnnxScorer, refuse_disagreement, to_onnx
+from delorean.training.onnx_model import refuse_disagreement, to_onnx
+from delorean.training.onnx_scorer import OnnxScorer
 from delorean.training.ranking_data import RankingData
+from delorean.training.report import TrainingReport
 from delorean.training.split import Parts, Split
 from schemas.errors import TrainingError
 
 _CHECKED_ROWS = 20_000
 _IMPORTANCE_CONTEXTS = 1_000
-
-
-@dataclass(frozen=True)
-class TrainingReport:
-    """What came of a training.
-
-    metrics: "model", "popularity" and "shuffled" → "validation" and "test" → metrics. The model's are of its ONNX form.
-    sizes: contexts, items and positives of each part of the split
-    importances: feature → validation NDCG@10 lost when the feature's values are shuffled among items
-        (permutation importance, Breiman 2001), over at most 1,000 contexts
-    seconds: step → seconds it took
-    """
-
-    model: str
-    split: Mapping[str, Any]
-    sizes: Mapping[str, Mapping[str, int]]
-    metrics: Mapping[str, Mapping[str, Metrics]]
-    importances: Mapping[str, float]
-    seconds: Mapping[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Write the report as plain fields."""
-        metrics = {who: {part: m.to_json() for part, m in parts.items()} for who, parts in self.metrics.items()}
-        return {**vars(self), "metrics": metrics}
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
-        metrics = {
-            who: {part: Metrics.from_json(m) for part, m in parts.items()} for who, parts in fields["metrics"].items()
-        }
-        return cls(**{**fields, "metrics": metrics})
 
 
 @dataclass(frozen=True)
@@ -125,8 +94,11 @@ def _fit(model: Any, part: RankingData, validation: RankingData) -> Any:
         extra[f"{prefix}sample_weight"] = part.item_weights
         if "X_val" in extra:
             extra["sample_weight_val"] = validation.item_weights
+    # A feature that is never known teaches nothing, and histogram boosting cannot bin it: a constant stands for it.
+    never_known = np.isnan(part.features).all(axis=0)
+    features = np.where(never_known, np.float32(0), part.features) if never_known.any() else part.features
     try:
-        return fitted.fit(part.features, part.positive.astype(np.int64), **extra)
+        return fitted.fit(features, part.positive.astype(np.int64), **extra)
     except (ValueError, TypeError) as error:
         hint = "put an imputer before it" if "NaN" in str(error) else None
         problem = f"{type(model).__name__} cannot be fitted: {str(error).splitlines()[0]}"
