@@ -142,8 +142,8 @@ def _distinct_keys(spark: SparkSession, plan: Plan, service: Service) -> DataFra
                 table = read_parquet(storage, DataFile.from_json(json.loads(text)), schema.names)
                 yield from table.cast(schema).to_batches(max_chunksize=65_536)
 
-    files = [(json.dumps(file.to_json()),) for file in plan.context_set.files]
-    listed = spark.createDataFrame(files, "file STRING").repartition(len(files))
+    files = [json.dumps(file.to_json()) for file in plan.context_set.files]
+    listed = spark.createDataFrame(pa.table({"file": files})).repartition(len(files))
     return listed.mapInArrow(read, from_arrow_schema(schema)).distinct()
 
 

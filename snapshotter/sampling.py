@@ -98,11 +98,10 @@ def _variable(experiment: Experiment, found: DataFrame, name: str) -> DataKey:
 
 
 def _sample(spark: SparkSession, experiment: Experiment, contexts: DataFrame, key: tuple[DataKey, ...]) -> Sample:
-    _refuse_nulls(experiment, contexts)
-    _refuse_two_strata(experiment, contexts)
     names = [f"_stratum_{i}" for i in range(len(experiment.strata))]
     strata = [_column(column).cast("string").alias(name) for column, name in zip(experiment.strata, names, strict=True)]
-    report = _report(experiment, _populations(experiment, contexts.select(*strata)))
+    report = _report(experiment, _populations(experiment, contexts, strata))
+    _refuse_two_strata(experiment, contexts)
     quotas = _quotas(spark, report, names)
     window = Window.partitionBy(*names).orderBy(
         F.xxhash64(F.lit(experiment.seed), *key_columns(key)), *key_columns(key)
@@ -120,34 +119,35 @@ def _sample(spark: SparkSession, experiment: Experiment, contexts: DataFrame, ke
     return Sample(taken, key, tuple(report.values()))
 
 
-def _populations(experiment: Experiment, strata: DataFrame) -> dict[tuple[str, ...], int]:
-    counted = strata.groupBy(*strata.columns).count().limit(_MOST_STRATA + 1).collect()
-    if len(counted) > _MOST_STRATA:
+def _populations(experiment: Experiment, contexts: DataFrame, strata: list[Column]) -> dict[tuple[str, ...], int]:
+    """Count the contexts of each stratum, and in the same pass the nulls that must not be there."""
+    nulls = [F.count_if(_column(name).isNull()) for name in contexts.columns]
+    rows = contexts.groupBy(*strata).agg(F.count("*"), *nulls).limit(_MOST_STRATA + 1).collect()
+    if len(rows) > _MOST_STRATA:
         raise SelectionError.because(
             f"experiment '{experiment.id}' has more than {_MOST_STRATA} strata in {list(experiment.strata)}",
             "stratify by columns with fewer values",
         )
-    return {tuple(row)[:-1]: row[-1] for row in counted if row[-1]}  # without strata Spark counts an empty set as 0
+    for i, name in enumerate(contexts.columns, start=len(strata) + 1):
+        count = sum(row[i] for row in rows)
+        if count:
+            role = "key" if name in experiment.key else "stratum"
+            raise SelectionError.because(
+                f"experiment '{experiment.id}': {role} column '{name}' is null in {count} distinct contexts",
+                f"leave them out: WHERE {name} IS NOT NULL",
+            )
+    counts = {tuple(row[: len(strata)]): row[len(strata)] for row in rows}
+    return {stratum: count for stratum, count in counts.items() if count}  # without strata nothing counts as 0
 
 
 def _quotas(spark: SparkSession, report: dict[tuple[str, ...], StratumReport], names: list[str]) -> DataFrame:
-    """Make a small table of what is taken of each stratum."""
-    rows = [
-        (*stratum, row.stratum, row.taken, row.taken / row.population) for stratum, row in report.items() if row.taken
-    ]
-    columns = [*(f"{name} STRING" for name in names), "_name STRING", "_taken BIGINT", "_probability DOUBLE"]
-    return F.broadcast(spark.createDataFrame(rows, ", ".join(columns)))
-
-
-def _refuse_nulls(experiment: Experiment, contexts: DataFrame) -> None:
-    nulls = contexts.select([F.count_if(_column(name).isNull()).alias(name) for name in contexts.columns]).collect()[0]
-    for name in contexts.columns:
-        if nulls[name]:
-            role = "key" if name in experiment.key else "stratum"
-            raise SelectionError.because(
-                f"experiment '{experiment.id}': {role} column '{name}' is null in {nulls[name]} distinct contexts",
-                f"leave them out: WHERE {name} IS NOT NULL",
-            )
+    """Make a small table of what is taken of each stratum. From Arrow, which needs no Python worker."""
+    rows = [(stratum, row) for stratum, row in report.items() if row.taken]
+    columns = {name: pa.array([stratum[i] for stratum, _ in rows], pa.string()) for i, name in enumerate(names)}
+    columns["_name"] = pa.array([row.stratum for _, row in rows], pa.string())
+    columns["_taken"] = pa.array([row.taken for _, row in rows], pa.int64())
+    columns["_probability"] = pa.array([row.taken / row.population for _, row in rows], pa.float64())
+    return F.broadcast(spark.createDataFrame(pa.table(columns)))
 
 
 def _refuse_two_strata(experiment: Experiment, contexts: DataFrame) -> None:

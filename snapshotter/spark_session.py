@@ -52,6 +52,8 @@ def spark_session(app_name: str, master: str | None = None, **settings: str) -> 
     conf.setAll(list(chosen.items()))
     for name, value in {"spark.app.name": app_name, "spark.master": "local[*]", **_DEFAULTS}.items():
         conf.setIfMissing(name, value)
+    if str(conf.get("spark.master")).startswith("local"):  # Spark's 200 are meant for a cluster
+        conf.setIfMissing("spark.sql.shuffle.partitions", str(2 * (os.cpu_count() or 1)))
     return SparkSession.builder.config(conf=conf).getOrCreate()
 
 

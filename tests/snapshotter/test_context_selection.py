@@ -52,7 +52,12 @@ def impressions(tmp_path_factory: pytest.TempPathFactory) -> TableSource:
 def experiment(impressions: TableSource) -> Any:
     def make(name: str = "watchers", **changes: Any) -> Experiment:
         query = "SELECT profile_id, country, device FROM impressions WHERE date = :date"
-        given = {"query": query, "key": KEY, "strata": ("country",), "tables": {"impressions": impressions}}
+        given: dict[str, Any] = {
+            "query": query,
+            "key": KEY,
+            "strata": ("country",),
+            "tables": {"impressions": impressions},
+        }
         if "fraction" not in changes:
             given["quota"] = 50
         return Experiment(id=name, **{**given, **changes})

@@ -26,7 +26,7 @@ def videos(*rows: tuple[Any, Any, Any, Any]) -> pa.Table:
 
 
 ONE = (1, "Up", ["drama"], 0.5)
-TWO = (2, None, [], None)  # text and floats may be null
+TWO: tuple[Any, ...] = (2, None, [], None)  # text and floats may be null
 
 
 def test_the_version_valid_at_a_time_is_read_sorted_by_its_key(storage: Storage, index: SnapshotIndex) -> None:

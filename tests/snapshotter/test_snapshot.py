@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
@@ -33,6 +34,8 @@ from schemas.errors import (
 from schemas.hashing import bucket_of
 from schemas.services import Status
 from schemas.tables import snapshot_schema
+from snapshotter.context_selection import Experiment, read_context_set, select_contexts
+from snapshotter.experiments import TableSource
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
 from snapshotter.snapshot import take_snapshot
@@ -300,3 +303,21 @@ def test_narrower_integers_are_asked_as_the_services_own(job: Job, storage: Stor
     narrow = replace(job.context_set, key=(context_variable("profile_id", "int32"),), files=(file,))
     rows = job.read(job.run(services=["history"], context_set=narrow).services[0])
     assert sorted(row["profile_id"] for row in rows) == [1, 2, 3]
+
+
+def test_contexts_that_were_selected_can_be_asked_for(job: Job, company: Any, tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"profile_id": list(range(30)) * 2, "country": ["US", "FR"] * 30}), tmp_path / "seen.parquet"
+    )
+    experiment = Experiment(
+        "watchers",
+        "SELECT * FROM seen",
+        ("profile_id", "country"),
+        quota=20,
+        tables={"seen": TableSource(str(tmp_path / "seen.parquet"))},
+    )
+    chosen = select_contexts(job.spark, [experiment], date(2026, 1, 5), job.storage, job.index)
+    profiles = read_context_set(chosen, job.storage, ["profile_id"])["profile_id"].to_pylist()
+    run = job.run(services=["history"], context_set=chosen, buckets=None)
+    assert sorted(row["profile_id"] for row in job.read(run.services[0])) == sorted(profiles)
+    assert run.services[0].buckets == 1
