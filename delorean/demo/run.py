@@ -175,6 +175,8 @@ def _small_session(layout: Layout) -> SparkSession:
     return spark_session(
         "delorean demo",
         spark__sql__shuffle__partitions="2",  # a day is a few hundred contexts
+        # In a JVM that lives for a minute the second compiler costs more than it gains: half of all its work.
+        spark__driver__extraJavaOptions="-XX:TieredStopAtLevel=1",
         spark__ui__enabled="false",
         spark__driver__memory="1g",
         spark__driver__host="127.0.0.1",

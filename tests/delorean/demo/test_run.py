@@ -1,0 +1,174 @@
+"""The whole demo, small, with real services, proxy, snapshots, scorer: and nothing of it left running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.compute as pc
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from delorean.config import load_project
+from delorean.demo.run import DemoResult, Size, run_demo
+from delorean.demo.simulation import STARTS_AT
+from delorean.demo.told import show
+from delorean.time_travel import TimeMachine
+from schemas.errors import ConfigError, SetupError
+from snapshotter.index import open_index
+from snapshotter.storage import open_storage
+
+DAYS = 3
+
+
+@pytest.fixture(scope="module")
+def result(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
+    folder = tmp_path_factory.mktemp("demo")
+    return run_demo(folder, days=DAYS, seed=11, spark=spark, size=Size(profiles=240, videos=400, requests=60))
+
+
+def test_every_replayed_feature_is_equal_bit_for_bit(result: DemoResult) -> None:
+    features = result.summary["features"]
+    assert result.summary["parity"] == {"requests": 60, "values": 60 * 20 * features, "mismatches": 0}
+
+
+def test_no_row_knows_the_future(result: DemoResult) -> None:
+    assert result.summary["paradoxes"] == 0
+    rows = DeltaTable(str(result.folder / "data" / "feature_sets" / "homepage")).to_pyarrow_table()
+    assert rows.num_rows == result.summary["rows"] > 200
+    assert pc.all(pc.less_equal(rows["latest_input_at"], rows["time"])).as_py()
+    assert pc.all(pc.less(rows["time"], rows["outcome_at"])).as_py()
+    for service in result.summary["confidence"]:
+        captured = rows[f"{service}_captured_at"]
+        assert captured.null_count == 0
+        age = pc.subtract(rows["time"], captured).to_pylist()
+        assert timedelta(0) < min(age)
+        assert max(age) <= timedelta(days=1)
+
+
+def test_the_model_beats_popularity_and_shuffled_labels(result: DemoResult) -> None:
+    model = result.summary["model"]
+    assert model["ndcg@10"] > model["baseline_ndcg@10"]
+    assert model["ndcg@10"] > model["shuffled_ndcg@10"]
+
+
+def test_everything_asked_was_answered_and_counted(result: DemoResult) -> None:
+    assert result.summary["snapshots"] == 3 * DAYS
+    assert result.summary["confidence"] == {"my_list": 1.0, "predicted_ratings": 1.0, "viewing_history": 1.0}
+    assert result.summary["features"] >= 12
+    assert all(seconds >= 0 for seconds in result.summary["seconds"].values())
+
+
+def test_the_folder_is_a_project_in_which_one_can_travel(result: DemoResult) -> None:
+    project = load_project(result.folder / "delorean.toml")
+    moment = STARTS_AT + timedelta(days=1, hours=17)
+    with open_index(project.index) as index:
+        view = TimeMachine(index, open_storage(project.storage)).at(moment)["my_list"]
+        assert view.coverage == 1.0
+
+
+def test_the_report_tells_what_the_summary_says(result: DemoResult) -> None:
+    page = result.report.read_text(encoding="utf-8")
+    assert f"{result.summary['rows']:,}" in page
+    assert f"{result.summary['model']['ndcg@10']:.3f}" in page
+    assert "viewing history" in page
+    assert "genre_affinity" in page
+
+
+def test_the_last_line_of_output_is_one_json_object(result: DemoResult, capsys: pytest.CaptureFixture[str]) -> None:
+    show(result)
+    lines = capsys.readouterr().out.rstrip("\n").split("\n")
+    assert json.loads(lines[-1]) == result.summary
+    assert lines[-2] == f"Report: {result.report}"
+    assert list(result.summary) == [
+        *("contexts", "snapshots", "confidence", "rows", "features", "model", "parity", "paradoxes", "seconds"),
+    ]
+
+
+def test_nothing_is_left_running(result: DemoResult) -> None:
+    assert _ends(lambda: not _of(result.folder))
+
+
+def test_one_day_is_too_few(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="1 days are too few"):
+        run_demo(tmp_path, days=1)
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SetupError, match="choose another with --output"):
+        run_demo(tmp_path / "file", size=Size(profiles=20, videos=100))
+
+
+def test_a_second_run_leaves_the_first_alone(tmp_path: Path) -> None:
+    from delorean.demo.company import new_folder
+
+    one, other = new_folder(tmp_path, "now"), new_folder(tmp_path, "now")
+    assert (one.name, other.name) == ("now", "now-2")
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from delorean.demo.run import Size, run_demo
+run_demo(Path(sys.argv[1]), size=Size(profiles=100, videos=300))
+"""
+
+
+def test_ctrl_c_in_the_middle_leaves_nothing_running(tmp_path: Path) -> None:
+    """The whole process group gets the signal, as from a terminal, while snapshots are taken."""
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as demo:
+        try:
+            assert _ends(lambda: demo.poll() is not None or any(tmp_path.glob("*/data/snapshots/*/*")), 240)
+            started = psutil.Process(demo.pid).children(recursive=True)
+            names = " ".join(" ".join(_command(process)) for process in started)
+            assert all(part in names for part in ("java", "predicted_ratings", "prana")), names
+            os.killpg(demo.pid, signal.SIGINT)
+            output, _ = demo.communicate(timeout=60)
+        finally:
+            _kill(demo.pid)
+    assert demo.returncode != 0
+    assert b"KeyboardInterrupt" in output
+    assert _ends(lambda: not any(process.is_running() for process in started))
+    assert not _of(tmp_path)
+
+
+def _of(folder: Path) -> list[list[str]]:
+    """Give the command lines of processes that belong to a demo's folder."""
+    lines = [_command(process) for process in psutil.process_iter()]
+    return [line for line in lines if any(str(folder) in part for part in line) and "pytest" not in " ".join(line)]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        line: list[str] = process.cmdline()
+    except psutil.Error:
+        line = []
+    return line
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _ends(condition: Callable[[], Any], seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return bool(condition())
