@@ -39,11 +39,11 @@ class Factors:
         return at < len(self.profile_ids) and bool(self.profile_ids[at] == profile_id)
 
     def expected(self, profile_id: int) -> Floats:
-        """Give the stars that a known profile is expected to give each of `video_ids`."""
+        """Give the stars that a known profile would give each of `video_ids` on an open-ended scale."""
         at = int(np.searchsorted(self.profile_ids, profile_id))
-        stars = self.mean + self.profile_bias[at] + self.video_bias + self.video_factors @ self.profile_factors[at]
-        within: Floats = np.clip(stars, 0.5, 5.0)
-        return within
+        stars: Floats = self.video_factors @ self.profile_factors[at]
+        stars += self.mean + self.profile_bias[at] + self.video_bias
+        return stars
 
 
 def factorise(ratings: pa.Table, before: int) -> Factors:

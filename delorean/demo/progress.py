@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 
 class Steps:
@@ -23,10 +23,15 @@ class Steps:
         # A handle of its own: stderr itself may lead elsewhere for a while.
         self._stderr = None if console is not None else os.fdopen(os.dup(2), "w")
         console = console or Console(file=self._stderr)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[took]}"),
+        )
         self._bars = Progress(*columns, console=console)
         self._tasks: dict[str, TaskID] = {
-            name: self._bars.add_task(text, start=False, total=1) for name, text in steps.items()
+            name: self._bars.add_task(text, start=False, total=1, took="") for name, text in steps.items()
         }
         self.seconds: dict[str, float] = dict.fromkeys(steps, 0.0)
 
@@ -42,6 +47,7 @@ class Steps:
             yield
         finally:
             self.seconds[name] = round(self.seconds[name] + time.perf_counter() - start, 3)
+            self._bars.update(task, took=f"{self.seconds[name]:.1f} s")
         done = self._bars.tasks[task].completed
         self._bars.update(task, completed=min(of, int(done) + 1))
         if done + 1 >= of:

@@ -175,7 +175,7 @@ class _Life:
     def rate(self, who: Ints, video: Ints, fit: Floats, ends: Ints) -> None:
         """Let some of them give stars, by what they thought of it and by their temper."""
         rates = self.rng.random(len(who)) < 0.5
-        stars = 3.2 + 1.1 * fit[rates] + self.people.temper[who[rates]] + self.rng.normal(0, 0.4, int(rates.sum()))
+        stars = 2.6 + 1.0 * fit[rates] + self.people.temper[who[rates]] + self.rng.normal(0, 0.4, int(rates.sum()))
         stars = np.clip(np.round(2 * stars) / 2, 0.5, 5).astype(np.float32)
         moments = ends[rates] + self.rng.integers(1, _MINUTE, len(stars))
         self.log["ratings"].append({"profile": who[rates], "video": video[rates], "rating": stars, "rated_at": moments})

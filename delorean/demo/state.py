@@ -17,8 +17,8 @@ from delorean.demo.world import DAY, World, micros_of
 from snapshotter.records import from_micros, to_micros
 
 LONGEST_HISTORY: Final = 50  # plays
-BEST: Final = 100  # videos with the highest predicted rating that the service answers with …
-POPULAR: Final = 150  # … beside the most popular ones, which homepages are made of
+BEST: Final = 200  # videos with the highest predicted rating that the service answers with …
+POPULAR: Final = 200  # … beside the most popular ones, which homepages are made of
 _HALF_LIFE: Final = 5 * DAY
 _REMEMBERED: Final = 28 * DAY  # older plays no longer count for popularity
 _DAYS_KEPT: Final = 32

@@ -25,6 +25,7 @@ GREY: Final = "#b8c2cc"
 _WIDTH: Final = 4.4  # inches: as wide as a phone, so that text is as large on the page as it is drawn
 _SHARES: Final = LinearSegmentedColormap.from_list("shares", ["#d9822b", "#f4e3c8", "#d6e6f4", "#7fb0dc"])
 _BINS: Final = 24
+_MOST_POINTS: Final = 1000  # of a scatter plot: the furthest from the line
 
 
 def shares_by_day(title: str, shares: Mapping[str, Sequence[float]]) -> Markup:
@@ -60,8 +61,7 @@ def distribution(name: str, values: NDArray[np.float32], positive: NDArray[np.bo
     known = np.isfinite(values)
     with _plot(1.35, width=2.9) as (figure, axes):
         if known.any():
-            low, high = np.percentile(values[known], [0.5, 99.5]).astype(np.float64)
-            edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
+            edges = _edges(values[known])
             for chosen, colour, filled in ((~positive, GREY, True), (positive, BLUE, False)):
                 shown = np.clip(values[known & chosen].astype(np.float64), edges[0], edges[-1])
                 shares = np.histogram(shown, edges)[0] / max(len(shown), 1)
@@ -105,6 +105,8 @@ def ranked(title: str, values: Mapping[str, float], unit: str) -> Markup:
 
 def agreement(title: str, offline: NDArray[np.float32], online: NDArray[np.float32]) -> Markup:
     """Draw pairs of scores that ought to be equal: points off the line would be seen at once."""
+    furthest = np.argsort(-np.abs(offline - online), kind="stable")[:_MOST_POINTS]
+    offline, online = offline[furthest], online[furthest]
     with _plot(3.2) as (figure, axes):
         axes.axline((0, 0), slope=1, color=GREY, linewidth=1)
         axes.scatter(offline, online, s=6, color=BLUE, alpha=0.5, linewidths=0, rasterized=False)
@@ -112,6 +114,15 @@ def agreement(title: str, offline: NDArray[np.float32], online: NDArray[np.float
         axes.set_ylabel("from the live services")
         _bare(axes)
     return _svg(figure, title)
+
+
+def _edges(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Give bins over all but the outermost values; whole numbers get bins with equally many of them in each."""
+    low, high = np.percentile(values, [0.5, 99.5]).astype(np.float64)
+    if np.all(values == np.round(values)):
+        step = np.ceil((high - low + 1) / _BINS)
+        return np.arange(np.floor(low) - 0.5, np.ceil(high) + step, step)
+    return np.linspace(low, high if high > low else low + 1, _BINS + 1)
 
 
 @contextmanager

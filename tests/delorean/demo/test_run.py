@@ -32,9 +32,8 @@ DAYS = 3
 
 
 @pytest.fixture(scope="module")
-def result(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
-    folder = tmp_path_factory.mktemp("demo")
-    return run_demo(folder, days=DAYS, seed=11, spark=spark, size=Size(profiles=240, videos=400, requests=60))
+def result(demo: DemoResult) -> DemoResult:
+    return demo
 
 
 def test_every_replayed_feature_is_equal_bit_for_bit(result: DemoResult) -> None:
