@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from pyspark.sql import SparkSession
 
 from snapshotter.spark_session import spark_session
+
+if TYPE_CHECKING:
+    from delorean.demo.run import DemoResult
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +27,12 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     )
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def demo(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
+    """A small demo's project, with all that it captured and learned; copy it before changing anything."""
+    from delorean.demo.run import Size, run_demo  # most tests need not wait for what it imports
+
+    folder = tmp_path_factory.mktemp("demo")
+    return run_demo(folder, days=3, seed=11, spark=spark, size=Size(profiles=240, videos=400, requests=60))

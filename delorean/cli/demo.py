@@ -28,7 +28,16 @@ def demo(movielens: Path | None, folder: Path, days: int, seed: int, as_json: bo
     from delorean.demo.told import show
 
     result = run_demo(folder, movielens, days, seed)
+    _point_latest_to(result.folder)
     if as_json:
         sys.stdout.write(json.dumps(result.summary) + "\n")
     else:
         show(result)
+
+
+def _point_latest_to(folder: Path) -> None:
+    """Let `latest` beside the demo's folders lead to the newest."""
+    latest = folder.parent / "latest"
+    if latest.is_symlink() or not latest.exists():
+        latest.unlink(missing_ok=True)
+        latest.symlink_to(folder.name)

@@ -105,7 +105,9 @@ def _text(value: Any, longest: int = _LONGEST) -> str:
         return f"{value:.4g}"
     if isinstance(value, str):  # of enumerations too, which are their value
         text = str(value)
-    elif isinstance(value, datetime | date | Enum | bytes):
+    elif isinstance(value, datetime):
+        text = value.isoformat(sep=" ").replace("+00:00", "Z")
+    elif isinstance(value, date | Enum | bytes):
         text = str(_plain(value))
     elif isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
         text = ", ".join(value)

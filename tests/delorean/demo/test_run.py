@@ -17,7 +17,6 @@ import psutil
 import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
-from pyspark.sql import SparkSession
 
 from delorean.config import load_project
 from delorean.demo.run import DemoResult, Size, run_demo
