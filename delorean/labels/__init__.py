@@ -112,7 +112,10 @@ class Labels:
 
 
 def labels_schema(context: tuple[DataKey, ...], items: tuple[DataKey, ...]) -> pa.Schema:
-    """Label data at rest: one row for each context and time, items and labels as lists of one length."""
+    """Label data at rest: one row for each context and time, items and labels as lists of one length.
+
+    `outcome_at` is when the last of the row's outcomes was observed: from then on its labels are known.
+    """
     return pa.schema(
         [
             *((key.name, key.type) for key in context),

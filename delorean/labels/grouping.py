@@ -94,7 +94,7 @@ class LabelGrouper:
         self._refuse_duplicates(rows, starts)
         offsets = pa.array(np.append(starts, rows.num_rows), pa.int32())
         first = pa.array(starts)
-        outcomes = np.minimum.reduceat(rows[OUTCOME_COLUMN].cast(pa.int64()).to_numpy(), starts)
+        outcomes = np.maximum.reduceat(rows[OUTCOME_COLUMN].cast(pa.int64()).to_numpy(), starts)
         columns = {name: rows[name].take(first) for name in [*self.context, TIME_COLUMN]}
         columns[OUTCOME_COLUMN] = pa.array(outcomes).cast(self.schema.field(OUTCOME_COLUMN).type)
         for name in [*self.items, LABEL_COLUMN]:

@@ -24,7 +24,8 @@ Batches = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
 class RankingData:
     """Labelled items of many contexts, end to end.
 
-    contexts: one row for each context: its variables and `time` (timestamp[us, UTC])
+    contexts: one row for each context: its variables, `time` (timestamp[us, UTC]) and, where the feature set has it,
+        `outcome_at`, from when on its labels are known
     items: the items of all contexts end to end, one column for each item variable
     offsets: (contexts + 1,) where each context's items start and end
     labels: (items,) float32; above 0 is positive
@@ -90,8 +91,9 @@ def read_feature_set(
 
     Memory: the result, and a few thousand rows at a time besides. Raises TrainingError.
     """
-    batches = _batches(source)
-    wanted = [*context, "time", *([weight] if weight else [])]
+    names, batches = _batches(source)
+    outcome = ["outcome_at"] if "outcome_at" in names else []
+    wanted = [*context, "time", *outcome, *([weight] if weight else [])]
     contexts, lengths = _read_contexts(batches, wanted)
     keep = _sample(contexts.select([*context, "time"]), lengths, max_items, seed)
     order = _sorted_rows(contexts, context, keep)
@@ -118,11 +120,12 @@ def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.
     return np.arange(int(ends[-1]) if len(ends) else 0, dtype=np.int64) + np.repeat(starts - ends + lengths, lengths)
 
 
-def _batches(source: str | pa.Table) -> Batches:
+def _batches(source: str | pa.Table) -> tuple[Sequence[str], Batches]:
+    """Give the names of a source's columns and a way to read some of them."""
     if isinstance(source, pa.Table):
         table = source
         _require(table.schema.names, ["time", "label"])
-        return lambda columns: _from_table(table, columns)
+        return table.schema.names, lambda columns: _from_table(table, columns)
     try:
         dataset = DeltaTable(source).to_pyarrow_dataset()
     except (DeltaError, OSError) as error:
@@ -136,7 +139,7 @@ def _batches(source: str | pa.Table) -> Batches:
         )
         yield from found
 
-    return read
+    return dataset.schema.names, read
 
 
 def _from_table(table: pa.Table, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -22,7 +22,8 @@ _LEFT_OUT = -1
 class Parts:
     """What a split makes of a feature set.
 
-    left_out: contexts in none of the parts, because the part of their time is not the part of their group
+    left_out: contexts in none of the parts: the part of their time is not the part of their group, or their outcome
+        was observed only when the next part had begun
     """
 
     train: RankingData
@@ -45,7 +46,8 @@ class Split:
     """How to split: by time, by a context variable's value, or by both.
 
     shares: the parts' shares: of the time range, of the group's values, of each when both are used
-    by_time: rows before a first time train, rows before a second validate, the rest tests
+    by_time: rows before a first time train, rows before a second validate, the rest tests; a row whose outcome was
+        observed only after its part had ended is left out, since nobody could have learnt from it by then
     validation_from, test_from: these times, when the shares of the range should not decide them
     group: a context variable; all rows of one value go into one part, by a seeded hash. Together with by_time a row
         counts only where both agree, so that no value of the test part was seen in training, at any time
@@ -86,14 +88,14 @@ class Split:
     def assign(self, contexts: pa.Table) -> NDArray[np.int64]:
         """Give each context the number of its part: 0 train, 1 validation, 2 test, −1 left out."""
         if self.group is None:
-            return self._part_of_time(contexts)
+            return self._known_in_time(contexts)
         if self.group not in contexts.schema.names:
             raise TrainingError.unknown("context variable to split by", self.group, contexts.schema.names)
         bounds = np.cumsum(self.shares[:2])
         part = np.searchsorted(bounds, unit_hash([contexts[self.group]], self.seed), side="right")
         if not self.by_time:
             return part
-        return np.where(part == self._part_of_time(contexts), part, _LEFT_OUT)
+        return np.where(part == self._known_in_time(contexts), part, _LEFT_OUT)
 
     def to_json(self) -> dict[str, Any]:
         """Write the split as plain fields."""
@@ -103,17 +105,24 @@ class Split:
     def _times(self) -> dict[str, datetime | None]:
         return {"validation_from": self.validation_from, "test_from": self.test_from}
 
-    def _part_of_time(self, contexts: pa.Table) -> NDArray[np.int64]:
+    def _known_in_time(self, contexts: pa.Table) -> NDArray[np.int64]:
+        """Give each context the part of its time, if its outcome was known when that part ended."""
         times = contexts["time"].cast(pa.int64()).to_numpy()
+        bounds = self._bounds(times)
+        part: NDArray[np.int64] = np.searchsorted(bounds, times, side="right")
+        if "outcome_at" not in contexts.schema.names:
+            return part
+        ends = np.append(bounds, np.iinfo(np.int64).max)
+        return np.where(contexts["outcome_at"].cast(pa.int64()).to_numpy() < ends[part], part, _LEFT_OUT)
+
+    def _bounds(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.validation_from is not None:
             given = pa.array(list(self._times().values()), pa.timestamp("us", tz="UTC"))
-            bounds = given.cast(pa.int64()).to_numpy()
-        else:
-            first, last = (int(times.min()), int(times.max())) if len(times) else (0, 0)
-            # In whole microseconds; the last instant belongs to the test part.
-            bounds = np.array([first + int((last - first) * share) for share in np.cumsum(self.shares[:2])])
-        part: NDArray[np.int64] = np.searchsorted(bounds, times, side="right")
-        return part
+            found: NDArray[np.int64] = given.cast(pa.int64()).to_numpy()
+            return found
+        first, last = (int(times.min()), int(times.max())) if len(times) else (0, 0)
+        # In whole microseconds; the last instant belongs to the test part.
+        return np.array([first + int((last - first) * share) for share in np.cumsum(self.shares[:2])])
 
     def _empty(self, part: str, contexts: pa.Table) -> TrainingError:
         rows = f"{len(contexts)} contexts"

@@ -64,7 +64,7 @@ def test_every_row_is_grouped_once_and_lies_in_its_bucket(rows, buckets, tmp_pat
         pl.from_arrow(long_rows(rows))
         .sort("profile_id", "country", "time", "video_id")
         .group_by("profile_id", "country", "time", maintain_order=True)
-        .agg(pl.col("video_id"), pl.col("played").cast(pl.Float32), pl.col("seen_at").min())
+        .agg(pl.col("video_id"), pl.col("played").cast(pl.Float32), pl.col("seen_at").max())
     )
     found = pl.from_arrow(stored(labels, storage)).sort("profile_id", "country", "time")
     assert found["video_id"].to_list() == expected["video_id"].to_list()

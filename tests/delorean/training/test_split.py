@@ -86,3 +86,20 @@ def test_times_without_a_zone_or_out_of_order_are_refused() -> None:
         Split(validation_from=naive, test_from=START)
     with pytest.raises(TrainingError, match="not before"):
         Split(validation_from=START, test_from=START)
+
+
+def test_nobody_learns_from_an_outcome_that_was_observed_after_their_part_had_ended():
+    start = datetime(2026, 5, 1, tzinfo=UTC)
+    hours = [0, 1, 5, 5, 6, 9, 10]
+    waits = [1, 4, 1, 5, 9, 1, 1]  # the bounds are at 5 h and at 7 h
+    times = [start + timedelta(hours=h) for h in hours]
+    contexts = pa.table(
+        {
+            "time": pa.array(times, pa.timestamp("us", "UTC")),
+            "outcome_at": pa.array(
+                [time + timedelta(hours=w) for time, w in zip(times, waits, strict=True)], pa.timestamp("us", "UTC")
+            ),
+        }
+    )
+    split = Split(validation_from=start + timedelta(hours=5), test_from=start + timedelta(hours=7))
+    assert split.assign(contexts).tolist() == [0, -1, 1, -1, -1, 2, 2]
