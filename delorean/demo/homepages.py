@@ -77,7 +77,7 @@ class Homepages:
         shown = list(dict.fromkeys(played.tolist()))[:MOST_PLAYED_SHOWN]
         barred = self.seen[profile].union(played.tolist())
         others = SHOWN - len(shown)
-        for source, wanted in (("popular", others // 2), ("genres", others // 4), ("random", others)):
+        for source, wanted in (("popular", round(0.6 * others)), ("genres", round(0.3 * others)), ("random", others)):
             fresh = [film for film in dict.fromkeys(self.draw(source, profile, 4 * SHOWN)) if film not in barred]
             fresh = fresh[: min(wanted, SHOWN - len(shown))]
             barred.update(fresh)

@@ -169,6 +169,6 @@ def _notes(data: MovieLens, people: int, days: int) -> tuple[str, ...]:
         "Popularity and predicted ratings are computed from what had happened by then on this time line.",
         f"MovieLens has no minutes, lists, homepages, countries and devices. Minutes are {_MINUTES_A_STAR} a star. "
         "Lists hold what was popular by then in genres watched by then. A homepage shows what was played that evening "
-        "beside unseen films, half of them drawn by popularity, a quarter from the person's genres, a quarter at "
-        "random. Countries and devices are drawn by seed.",
+        "beside unseen films, six of ten drawn by popularity, three from the person's genres, one at random. "
+        "Countries and devices are drawn by seed.",
     )

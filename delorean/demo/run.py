@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import pyarrow.compute as pc
 from rich.console import Console
 
-from delorean.demo.company import Company, Day, Layout, new_folder, open_company, start_services
+from delorean.demo.company import Company, Layout, new_folder, open_company, start_services
 from delorean.demo.movielens import MAX_USERS, movielens_world
-from delorean.demo.parity import Replay, replay
+from delorean.demo.outcome import Outcome
+from delorean.demo.parity import replay
 from delorean.demo.processes import Processes
 from delorean.demo.progress import Steps
 from delorean.demo.simulation import generate_world
@@ -24,7 +24,6 @@ from delorean.demo.told import report_data
 from delorean.demo.world import World
 from delorean.experiment_run import features_of, labels_of, package_of
 from delorean.generation import FeatureSet
-from delorean.model_package import ModelPackage
 from delorean.web.report import write_report
 from schemas.errors import ConfigError, SetupError
 from snapshotter.index import SnapshotIndex, open_index
@@ -125,7 +124,8 @@ def run_demo(
                     seed,
                     lambda done, of: steps.show("parity", done, of),
                 )
-            return _told(world, layout, lived, features, package, found, storage, index, steps)
+            outcome = Outcome(world, layout.experiment(), lived, features, package, found)
+            return _tell(outcome, layout, storage, index, steps)
 
 
 def _folder_for_now(output_dir: Path) -> Path:
@@ -192,58 +192,12 @@ def _learn(layout: Layout, spark: SparkSession, storage: Storage, index: Snapsho
         return features_of(experiment, labels, index, storage, spark, lambda done, of: steps.show("generate", done, of))
 
 
-def _told(
-    world: World,
-    layout: Layout,
-    lived: tuple[Day, ...],
-    features: FeatureSet,
-    package: ModelPackage,
-    found: Replay,
-    storage: Storage,
-    index: SnapshotIndex,
-    steps: Steps,
-) -> DemoResult:
+def _tell(outcome: Outcome, layout: Layout, storage: Storage, index: SnapshotIndex, steps: Steps) -> DemoResult:
     """Write the report and give the summary."""
     report = layout.root / "report.html"
     with steps.step("report"):
-        summary = summarise(lived, features, package, found)
-        data = report_data(world, lived, features, package, found, storage, index, summary, steps.seconds)
-        write_report(report, data)
+        summary = outcome.summary()
+        write_report(report, report_data(outcome, summary, storage, index, steps.seconds))
     summary["seconds"] = dict(steps.seconds)
     (layout.root / "summary.json").write_text(json.dumps(summary) + "\n")
     return DemoResult(layout.root, report, summary)
-
-
-def summarise(lived: tuple[Day, ...], features: FeatureSet, package: ModelPackage, found: Replay) -> dict[str, Any]:
-    """Say what came of it in the fields that the demo's last line has."""
-    taken = [snapshot for day in lived for snapshot in day.run.services]
-    asked: dict[str, int] = {}
-    real: dict[str, float] = {}
-    for snapshot in taken:
-        name = snapshot.service.name
-        asked[name] = asked.get(name, 0) + snapshot.asked
-        real[name] = real.get(name, 0.0) + snapshot.confidence * snapshot.asked
-    measured = package.report.metrics
-    return {
-        "contexts": sum(day.context_set.rows for day in lived),
-        "snapshots": len(taken),
-        "confidence": {name: round(real[name] / asked[name], 6) for name in sorted(asked)},
-        "rows": features.rows,
-        "features": len(features.features),
-        "model": {
-            "ndcg@10": round(measured["model"]["test"].ndcg_at_10, 6),
-            "baseline_ndcg@10": round(measured["popularity"]["test"].ndcg_at_10, 6),
-            "shuffled_ndcg@10": round(measured["shuffled"]["test"].ndcg_at_10, 6),
-        },
-        "parity": {"requests": found.requests, "values": found.values, "mismatches": found.mismatches},
-        "paradoxes": paradoxes(features),
-    }
-
-
-def paradoxes(features: FeatureSet) -> int:
-    """Count rows made from anything later than their time, or whose outcome is not later than it."""
-    rows = features.to_arrow()
-    late = pc.fill_null(pc.greater(rows["latest_input_at"], rows["time"]), fill_value=False)
-    early = pc.less_equal(rows["outcome_at"], rows["time"])
-    count: int = pc.sum(pc.or_(late, early)).as_py() or 0
-    return count

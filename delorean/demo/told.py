@@ -13,12 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from delorean.demo.company import Day
-from delorean.demo.parity import Replay
+from delorean.demo.outcome import Outcome
 from delorean.demo.world import DAY, World, micros_of
-from delorean.generation import FeatureSet
-from delorean.model_package import ModelPackage
 from delorean.time_travel import TimeMachine
-from delorean.training import read_feature_set
 from delorean.web.report import Feature, Parity, ReportData, Strata
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import to_micros
@@ -28,26 +25,20 @@ if TYPE_CHECKING:
     from delorean.demo.run import DemoResult
 
 _MEASURES = {"NDCG@10": "ndcg_at_10", "MRR": "mrr", "recall@10": "recall_at_10"}
-_WHO = {"model": "model", "popularity": "popularity", "shuffled": "shuffled control"}
 
 
 def report_data(
-    world: World,
-    lived: Sequence[Day],
-    features: FeatureSet,
-    package: ModelPackage,
-    found: Replay,
+    outcome: Outcome,
+    summary: Mapping[str, Any],
     storage: Storage,
     index: SnapshotIndex,
-    summary: Mapping[str, Any],
     seconds: Mapping[str, float],
 ) -> ReportData:
     """Gather everything that the report shows."""
-    data = read_feature_set(features.uri, features.features, features.items, features.context)
-    days, plays = np.unique(
-        (micros_of(world.plays["started_at"]) - to_micros(world.starts_at)) // DAY, return_counts=True
-    )
-    report = package.report
+    world, lived, replayed, data = outcome.world, outcome.lived, outcome.replayed, outcome.data
+    started = micros_of(world.plays["started_at"]) - to_micros(world.starts_at)
+    days, plays = np.unique(started // DAY, return_counts=True)
+    report = outcome.package.report
     return ReportData(
         title=f"A time machine for features: the demo on {_source(world)}",
         summary=summary,
@@ -57,22 +48,20 @@ def report_data(
         strata=[Strata(**vars(row)) for row in lived[-1].context_set.report],
         confidence=_by_service(lived),
         coverage=_coverage(lived, index, storage),
-        features=[
-            Feature(name, data.features[:, column], data.positive) for column, name in enumerate(features.features)
-        ],
+        features=[Feature(name, data.features[:, column], data.positive) for column, name in enumerate(data.names)],
         metrics={
-            shown: {measure: getattr(report.metrics[who]["test"], name) for measure, name in _MEASURES.items()}
-            for who, shown in _WHO.items()
+            who: {measure: getattr(metrics, name) for measure, name in _MEASURES.items()}
+            for who, metrics in outcome.measured.items()
         },
         sizes=report.sizes,
         importances=report.importances,
         parity=Parity(
-            found.requests,
-            found.values,
-            found.mismatches,
-            found.examples,
-            np.concatenate([package.score(offline) for offline in found.offline]),
-            np.concatenate(found.scores),
+            replayed.requests,
+            replayed.values,
+            replayed.mismatches,
+            replayed.examples,
+            np.concatenate([outcome.package.score(offline) for offline in replayed.offline]),
+            np.concatenate(replayed.scores),
         ),
         seconds=seconds,
     )

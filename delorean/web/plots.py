@@ -21,6 +21,7 @@ INK: Final = "#1f2933"
 SOFT: Final = "#7b8794"
 BLUE: Final = "#2563a8"
 AMBER: Final = "#d9822b"
+PALE: Final = "#f0c48f"
 GREY: Final = "#b8c2cc"
 _WIDTH: Final = 4.4  # inches: as wide as a phone, so that text is as large on the page as it is drawn
 _SHARES: Final = LinearSegmentedColormap.from_list("shares", ["#d9822b", "#f4e3c8", "#d6e6f4", "#7fb0dc"])
@@ -74,7 +75,7 @@ def distribution(name: str, values: NDArray[np.float32], positive: NDArray[np.bo
 
 def bars(title: str, groups: Sequence[str], values: Mapping[str, Sequence[float]]) -> Markup:
     """Draw bars side by side: a group for each measure, in it a bar for each thing measured."""
-    colours = [BLUE, AMBER, GREY, SOFT]
+    colours = [BLUE, AMBER, PALE, GREY]
     with _plot(2.3) as (figure, axes):
         width = 0.8 / len(values)
         for nth, (name, heights) in enumerate(values.items()):

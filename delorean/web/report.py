@@ -61,7 +61,7 @@ class ReportData:
 
     confidence, coverage: service → one share for each day
     plays_by_day: day (0 is the first with a snapshot) → plays
-    metrics: who → measure → value, on the test part of the split
+    metrics: who → measure → value, on the test part of the split; the model first
     seconds: step → seconds it took
     """
 

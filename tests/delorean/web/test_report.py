@@ -48,8 +48,8 @@ def report_data(**changes: Any) -> ReportData:
         "features": features,
         "metrics": {
             "model": {"NDCG@10": 0.523, "MRR": 0.5, "recall@10": 0.8},
-            "popularity": {"NDCG@10": 0.341, "MRR": 0.33, "recall@10": 0.6},
-            "shuffled control": {"NDCG@10": 0.262, "MRR": 0.26, "recall@10": 0.5},
+            "popularity in training": {"NDCG@10": 0.341, "MRR": 0.33, "recall@10": 0.6},
+            "shuffled labels": {"NDCG@10": 0.262, "MRR": 0.26, "recall@10": 0.5},
         },
         "sizes": {
             part: {"contexts": 1000, "items": 20000, "positives": 1200} for part in ("train", "validation", "test")
