@@ -62,8 +62,10 @@ class Steps:
         self._bars.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Leave the bars as they are."""
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Leave the bars as they are; after an error only those that were begun."""
+        for task in self._bars.tasks:
+            task.visible = error is None or task.started
         self._bars.stop()
         if self._stderr is not None:
             self._stderr.close()

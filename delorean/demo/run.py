@@ -27,7 +27,7 @@ from delorean.generation import FeatureSet
 from delorean.web.report import write_report
 from schemas.errors import ConfigError, SetupError
 from snapshotter.index import SnapshotIndex, open_index
-from snapshotter.spark_session import spark_session
+from snapshotter.spark_session import require_java, spark_session
 from snapshotter.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ def run_demo(
     if days < 2:
         raise ConfigError.because(f"{days} days are too few to train on some and test on others", "at least 2")
     size = size or Size()
+    if spark is None:
+        require_java()  # before anything is made or started
     with Steps(_STEPS, console) as steps:
         with steps.step("world"):
             world = (
