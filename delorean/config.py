@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -27,6 +27,7 @@ class Project:
     proxies: "host:port" of Prana proxies that snapshots ask
     services: the file that tells proxies and the scorer about the online services, relative to this file
     encoders: modules, with those below them, that encoders of packages may be imported from
+    spark: settings of the Spark session, by Spark's own names
     """
 
     index: str = "data/index.db"
@@ -34,6 +35,7 @@ class Project:
     proxies: tuple[str, ...] = ("127.0.0.1:9090",)
     services: str = "services.toml"
     encoders: tuple[str, ...] = ("encoders.library",)
+    spark: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_project(path: Path) -> Project:
@@ -78,7 +80,7 @@ def _refuse_unknown(path: Path, place: str, value: Any, annotation: Any) -> None
             known = get_type_hints(kind)
             for name, inner in value.items():
                 if name not in known:
-                    raise ConfigError.unknown(f"field in {path}:", place + name, [place + field for field in known])
+                    raise ConfigError.unknown(f"field in {path}:", place + name, [place + other for other in known])
                 _refuse_unknown(path, f"{place}{name}.", inner, known[name])
         elif isinstance(value, Mapping) and get_origin(kind) is Mapping:
             for name, inner in value.items():

@@ -31,7 +31,7 @@ def select(spec: Path, day: date, project: Project, output: Output) -> None:
     from snapshotter.context_selection import load_experiments, select_contexts
 
     experiments = load_experiments(spec)
-    with opened(project) as (index, storage), spark_for("select") as spark:
+    with opened(project) as (index, storage), spark_for("select", project) as spark:
         chosen = select_contexts(spark, experiments, day, storage, index)
     output.show(
         {
@@ -93,7 +93,7 @@ def snapshot(
     """
     from snapshotter.snapshot import take_snapshot
 
-    with opened(project) as (index, _), spark_for("snapshot") as spark, output.progress() as progress:
+    with opened(project) as (index, _), spark_for("snapshot", project) as spark, output.progress() as progress:
         run = take_snapshot(
             spark,
             index.context_set(day),

@@ -93,14 +93,18 @@ def opened(project: Project) -> Iterator[tuple[SnapshotIndex, Storage]]:
 
 
 @contextmanager
-def spark_for(command: str) -> Iterator[SparkSession]:
-    """Give the session that is active, or start one, where spark-submit says or on this machine, and stop it."""
+def spark_for(command: str, project: Project) -> Iterator[SparkSession]:
+    """Give the session that is active, or start one, where spark-submit says or on this machine, and stop it.
+
+    The project's settings are given to a session that is started here.
+    """
     from pyspark.sql import SparkSession
 
     from snapshotter.spark_session import spark_session
 
     ours = SparkSession.getActiveSession() is None
-    spark = spark_session(f"delorean {command}")
+    settings = {name.replace(".", "__"): value for name, value in project.spark.items()}
+    spark = spark_session(f"delorean {command}", **settings)
     try:
         yield spark
     finally:
