@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from schemas.errors import SetupError
+from schemas.machine import java_problem
 
-_OLDEST_JAVA = 17
 _DEFAULTS = {
     "spark.sql.session.timeZone": "UTC",  # times are UTC everywhere; a naive shift would be silent
     "spark.sql.execution.arrow.pyspark.enabled": "true",
@@ -59,16 +55,6 @@ def spark_session(app_name: str, master: str | None = None, **settings: str) -> 
 
 def require_java() -> None:
     """Raise SetupError unless a Java that Spark can run on is there."""
-    hint = f"install Java {_OLDEST_JAVA} or newer (openjdk-{_OLDEST_JAVA}-jre-headless) or set JAVA_HOME"
-    home = os.environ.get("JAVA_HOME")
-    java = str(Path(home, "bin", "java")) if home else shutil.which("java")
-    if java is None:
-        raise SetupError.because("Java is missing: Spark needs it", hint)
-    try:
-        shown = subprocess.run([java, "-version"], capture_output=True, text=True, check=True, timeout=30)  # noqa: S603  # the user's own Java
-    except (OSError, subprocess.SubprocessError) as error:
-        raise SetupError.because(f"Java at {java} does not run: {error}", hint) from error
-    version = re.search(r'version "(?:1\.)?(\d+)', shown.stderr + shown.stdout)
-    if version is None or int(version[1]) < _OLDEST_JAVA:
-        found = version[1] if version else "of unknown version"
-        raise SetupError.because(f"Java at {java} is {found}, Spark needs {_OLDEST_JAVA} or newer", hint)
+    problem = java_problem(os.environ)
+    if problem is not None:
+        raise SetupError(problem)

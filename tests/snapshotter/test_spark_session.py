@@ -51,7 +51,7 @@ def test_a_missing_java_is_one_clear_line(tmp_path: Path) -> None:
 def test_an_old_java_is_one_clear_line(tmp_path: Path, version: str) -> None:
     shown = require_java_where(version, tmp_path)
     assert "Spark needs 17 or newer" in shown
-    assert f"is {8 if version[0] == '1' and version[1] == '.' else 11}," in shown
+    assert f"is Java {8 if version.startswith('1.') else 11}:" in shown
 
 
 @pytest.mark.parametrize("version", ["17.0.15", "21", "25.0.1"])
