@@ -35,7 +35,7 @@ notebook: .venv/.ready machine  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
 lock: .venv/.ready  ## choose the versions anew and write requirements.lock
-	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	@$(BIN)/uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--extra test --extra notebook --upgrade -o requirements.lock --custom-compile-command "make lock" setup.cfg
 
 clean:  ## remove the environment and everything that was made
