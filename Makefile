@@ -16,7 +16,8 @@ demo: .venv/.ready machine  ## run a small streaming company from snapshots to a
 	@$(BIN)/delorean demo $(ARGS)
 
 test: lint  ## check everything: lint, types, layers, doctests, tests
-	@$(BIN)/python -m pytest --doctest-modules $(PACKAGES) tests $(ARGS)
+	@$(BIN)/python -m pytest -q --doctest-modules $(PACKAGES)
+	@$(BIN)/python -m pytest $(ARGS)
 
 bench: .venv/.ready machine  ## measure feature generation against hand-written Spark and the bare limit
 	@$(BIN)/python -m benchmarks $(BENCH) $(ARGS)
