@@ -23,11 +23,11 @@ STUBBORN = """
 import signal, socket, subprocess, sys, time
 for name in [n for n in sys.argv[1:] if n.startswith("SIG")]:
     signal.signal(getattr(signal, name), signal.SIG_IGN)
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1800)"])
 with socket.create_server(("127.0.0.1", 0)) as server:
     print("child", child.pid)
     print("port", server.getsockname()[1], flush=True)
-    time.sleep(60)
+    time.sleep(1800)
 """
 
 
