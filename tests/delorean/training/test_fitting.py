@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,3 +87,11 @@ def test_labels_of_one_class_are_refused(data: RankingData, label: float) -> Non
     constant: Any = {**vars(data), "labels": np.full_like(data.labels, label)}
     with pytest.raises(TrainingError, match="of the training part are of one class"):
         train(RankingData(**constant), Split())
+
+
+def test_a_feature_that_is_never_known_changes_nothing(data: RankingData, trained: TrainedModel) -> None:
+    features = data.features.copy()
+    features[:, FEATURES.index("noise")] = np.nan
+    without = train(replace(data, features=features))
+    assert without.report.importances["noise"] == 0
+    assert ndcg(without.report, "model") > ndcg(trained.report, "popularity")
