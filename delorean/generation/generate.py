@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Progress = Callable[[int, int], None]
+_TASKS_PER_CORE = 4
 
 
 def generate(
@@ -96,8 +97,9 @@ def _over_spark(spark: SparkSession) -> Callable[[GenerationPlan, str], Iterator
 
         spark.sparkContext.setJobDescription(f"generate features: {tasks} buckets")
         with spark_errors_as(EncoderError, "generating features"):
-            # toLocalIterator would run one partition after the other: collect lets Spark spread them.
-            rows = spark.range(0, tasks, 1, tasks).mapInArrow(run_task, "result string").collect()
+            # A few buckets to a task: enough tasks for every core to be busy to the end, few enough to cost nothing.
+            spread = min(tasks, _TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
+            rows = spark.range(0, tasks, 1, spread).mapInArrow(run_task, "result string").collect()
         for row in rows:
             yield BucketResult.from_json(json.loads(row.result))
 
