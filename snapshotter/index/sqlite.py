@@ -129,9 +129,9 @@ class SqliteIndex(SnapshotIndex):
     def context_sets(self, latest: date, experiment: str | None = None) -> Sequence[ContextSet]:
         """Give context sets up to a date, newest first; only those an experiment chose from, if one is named."""
         rows = self._query(
-            "SELECT record FROM context_sets WHERE date <= ?1 AND (?2 IS NULL OR EXISTS"
-            " (SELECT 1 FROM json_each(record, '$.experiments') WHERE value = ?2)) ORDER BY date DESC",
-            (latest.isoformat(), experiment),
+            "SELECT record FROM context_sets WHERE date <= ? AND (? IS NULL OR EXISTS"
+            " (SELECT 1 FROM json_each(record, '$.experiments') WHERE value = ?)) ORDER BY date DESC",
+            (latest.isoformat(), experiment, experiment),
         )
         return [self._read(ContextSet.from_json, record) for (record,) in rows]
 
