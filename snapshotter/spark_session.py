@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
@@ -18,14 +19,22 @@ _DEFAULTS = {
 }
 # The JVM's launcher must know these, or it chooses otherwise itself.
 _QUIET = {"spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
+_DELTA = {
+    "spark.jars.packages": f"io.delta:delta-spark_4.2_2.13:{version('delta-spark')}",
+    "spark.jars.excludes": "org.apache.hadoop:hadoop-client-api,org.apache.hadoop:hadoop-client-runtime",  # Spark's own
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+}
 
 
-def spark_session(app_name: str, master: str | None = None, **settings: str) -> SparkSession:
+def spark_session(app_name: str, master: str | None = None, *, delta: bool = False, **settings: str) -> SparkSession:
     """Give the active session as it is, or start one.
 
     What spark-submit, spark-defaults.conf or `settings` say wins over what this function would choose.
 
     master: where to run; None leaves it to spark-submit, else every core of this machine
+    delta: whether Spark itself is to read Delta tables; its jar is resolved once, by Spark's package mechanism. What
+        spark-submit has started already has the jars it was given: `--packages`
     settings: Spark's own, with __ for a dot: `spark__sql__shuffle__partitions="8"`
 
     Raises SetupError when Java is missing or too old.
@@ -34,7 +43,8 @@ def spark_session(app_name: str, master: str | None = None, **settings: str) -> 
     if active is not None:
         return active
     require_java()
-    chosen = {name.replace("__", "."): value for name, value in settings.items()}
+    chosen = _DELTA if delta else {}
+    chosen = {**chosen, **{name.replace("__", "."): value for name, value in settings.items()}}
     if master is not None:
         chosen["spark.master"] = master
     if os.environ.get("PYSPARK_GATEWAY_PORT") is None:  # nobody has started the JVM for us, as spark-submit does

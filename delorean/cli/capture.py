@@ -31,7 +31,8 @@ def select(spec: Path, day: date, project: Project, output: Output) -> None:
     from snapshotter.context_selection import load_experiments, select_contexts
 
     experiments = load_experiments(spec)
-    with opened(project) as (index, storage), spark_for("select", project) as spark:
+    tables = [table for experiment in experiments for table in experiment.tables.values()]
+    with opened(project) as (index, storage), spark_for("select", project, tables) as spark:
         chosen = select_contexts(spark, experiments, day, storage, index)
     output.show(
         {

@@ -30,7 +30,11 @@ def generate(spec: Path, project: Project, output: Output) -> None:
     from delorean.experiment_run import features_of, labels_of
 
     experiment = load_experiment(spec)
-    with opened(project) as (index, storage), spark_for("generate", project) as spark, output.progress() as progress:
+    with (
+        opened(project) as (index, storage),
+        spark_for("generate", project, experiment.tables.values()) as spark,
+        output.progress() as progress,
+    ):
         labels = labels_of(experiment, spark, storage)
         made = features_of(experiment, labels, index, storage, spark, lambda done, of: progress("buckets", done, of))
     output.show(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from delorean.config import Project
+    from snapshotter.experiments import TableSource
     from snapshotter.index import SnapshotIndex
     from snapshotter.storage import Storage
 
@@ -93,10 +94,10 @@ def opened(project: Project) -> Iterator[tuple[SnapshotIndex, Storage]]:
 
 
 @contextmanager
-def spark_for(command: str, project: Project) -> Iterator[SparkSession]:
+def spark_for(command: str, project: Project, tables: Iterable[TableSource] = ()) -> Iterator[SparkSession]:
     """Give the session that is active, or start one, where spark-submit says or on this machine, and stop it.
 
-    The project's settings are given to a session that is started here.
+    The project's settings are given to a session that is started here, and what it takes to read the tables.
     """
     from pyspark.sql import SparkSession
 
@@ -104,7 +105,8 @@ def spark_for(command: str, project: Project) -> Iterator[SparkSession]:
 
     ours = SparkSession.getActiveSession() is None
     settings = {name.replace(".", "__"): value for name, value in project.spark.items()}
-    spark = spark_session(f"delorean {command}", **settings)
+    delta = any(table.format == "delta" for table in tables)
+    spark = spark_session(f"delorean {command}", delta=delta, **settings)
     try:
         yield spark
     finally:
