@@ -134,7 +134,7 @@ def write_tables(folder):
     pq.write_table(films, folder / "films.parquet")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def service():
     with Server(("127.0.0.1", 0), History) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -142,7 +142,7 @@ def service():
         server.shutdown()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory, service):
     """The project's folder; a proxy runs beside it."""
     where = tmp_path_factory.mktemp("project")
