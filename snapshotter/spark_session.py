@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import version
 
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
@@ -20,7 +19,7 @@ _DEFAULTS = {
 # The JVM's launcher must know these, or it chooses otherwise itself.
 _QUIET = {"spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
 _DELTA = {
-    "spark.jars.packages": f"io.delta:delta-spark_4.2_2.13:{version('delta-spark')}",
+    "spark.jars.packages": "io.delta:delta-spark_4.2_2.13:4.4.0",  # no later one is published for Spark 4.2
     "spark.jars.excludes": "org.apache.hadoop:hadoop-client-api,org.apache.hadoop:hadoop-client-runtime",  # Spark's own
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
