@@ -24,7 +24,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         spark__ui__enabled="false",
         spark__driver__host="127.0.0.1",
         spark__driver__memory="1g",
-        spark__driver__extraJavaOptions="-XX:TieredStopAtLevel=1",  # short jobs: compiling well costs more than it saves
+        spark__driver__extraJavaOptions="-XX:TieredStopAtLevel=1",  # for short jobs compiling well does not pay
     )
     yield session
     session.stop()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -88,6 +90,7 @@ def _over_spark(spark: SparkSession) -> Callable[[GenerationPlan, str], Iterator
         def run_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             from pyspark import TaskContext
 
+            _keep_imports()
             context = TaskContext.get()
             attempt = str(context.taskAttemptId()) if context is not None else "0"
             for batch in batches:
@@ -104,6 +107,16 @@ def _over_spark(spark: SparkSession) -> Callable[[GenerationPlan, str], Iterator
             yield BucketResult.from_json(json.loads(row.result))
 
     return run
+
+
+@cache
+def _keep_imports() -> None:
+    """Exempt what is imported from the search for garbage, once for each process.
+
+    Spark's workers search after every task, which takes longer than a small task itself
+    while every imported object is looked at.
+    """
+    gc.freeze()
 
 
 def _lineage(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]:
