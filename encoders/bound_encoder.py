@@ -47,7 +47,7 @@ class BoundEncoder:
         try:
             return compile_batch(self.text, self._signature(), "_batch", folder)
         except compile_errors() as error:
-            reason, line = explain(error, folder, self.text)
+            reason, line = explain(error, self.text)
             raise EncoderError.because(
                 f"encoder '{self.name}' cannot be compiled{self._place(line)}: {reason}",
                 "write it in plain loops over numbers, or declare compiled=False",

@@ -43,20 +43,20 @@ def compile_batch(text: str, signature: Sequence[str], entry: str, folder: Path)
         [w] (a writable one)
     Raises what Numba raises (`compile_errors`) for text it cannot compile, ConfigError for a folder unfit for code.
     """
-    key = (hashlib.sha256(text.encode()).hexdigest(), folder)
+    key = (text, folder)
     found = _loaded.get(key)
     if found is None:
         with _loading:
             found = _loaded.get(key)
             if found is None:
-                found = _loaded[key] = _compile(text, key[0], signature, entry, folder)
+                found = _loaded[key] = _compile(text, signature, entry, folder)
     return found
 
 
-def _compile(text: str, digest: str, signature: Sequence[str], entry: str, folder: Path) -> Batch:
+def _compile(text: str, signature: Sequence[str], entry: str, folder: Path) -> Batch:
     import numba
 
-    module = _load_module(text, digest[:32], folder)
+    module = _load_module(text, folder)
     if hasattr(module, "_borrow"):
         vars(module)["_borrow"] = _borrow()
     for name, value in list(vars(module).items()):
@@ -90,19 +90,23 @@ def _borrow() -> Any:
     return borrow
 
 
-def _load_module(text: str, digest: str, folder: Path) -> ModuleType:
+def _load_module(text: str, folder: Path) -> ModuleType:
     """Run the text as a module. What runs is the text itself; the file gives Numba's cache its place."""
-    path = _write_once(text, folder, digest)
-    module = ModuleType(f"delorean_encoder_{digest}")
+    path = _write_once(text, folder)
+    module = ModuleType(f"delorean_encoder_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # Numba finds what it cached by the module's name
     exec(compile(text, str(path), "exec"), module.__dict__)  # noqa: S102  # our text, made of the caller's own function
     return module
 
 
-def _write_once(text: str, folder: Path, digest: str) -> Path:
+def _file_name(text: str) -> str:
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.py"
+
+
+def _write_once(text: str, folder: Path) -> Path:
     """Write the module unless it is there: Numba's cache holds for as long as the file is the same."""
-    path = folder / f"{digest}.py"
+    path = folder / _file_name(text)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _check_private(folder)
@@ -144,10 +148,11 @@ def _numba_type(argument: str) -> Any:
     return types.Array(scalars[name], 1, "C", readonly=access != "w]") if array else scalars[name]
 
 
-def explain(error: Exception, folder: Path, text: str) -> tuple[str, int | None]:
+def explain(error: Exception, text: str) -> tuple[str, int | None]:
     """Say in one line why Numba could not compile, and in which line of the text as far as it says so."""
     message = str(error)
-    lines = [int(n) for n in re.findall(re.escape(str(folder)) + r'/\w+\.py", line (\d+)', message)]
+    # By its name alone: Numba shortens the folder to one relative to where the process stands.
+    lines = [int(n) for n in re.findall(_file_name(text) + r'", line (\d+)', message)]
     inside = [n for n in lines if n <= text[: text.index("_namedtuple")].count("\n")]
     for pattern in (
         r"Unknown attribute '\w+' of type \w+",

@@ -125,7 +125,11 @@ def test_what_cannot_be_compiled_is_one_clear_error(
     assert "\n" not in str(caught.value)
 
 
-def test_a_compile_error_names_the_users_line(define: Callable[..., dict[str, Any]], cache: Path) -> None:
+@pytest.mark.parametrize("standing", ["beside the cache", "far from it"])
+def test_a_compile_error_names_the_users_line(
+    define: Callable[..., dict[str, Any]], cache: Path, standing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(cache.parent if standing == "beside the cache" else "/usr/share")
     source = (
         '@feature_encoder(features=["f"])\n'
         "# a comment moves lines apart\n\n"
