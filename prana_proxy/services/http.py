@@ -20,8 +20,8 @@ from yarl import URL
 
 from prana_proxy.answers import Reply
 from prana_proxy.clock import Clock
-from prana_proxy.json_answers import JsonAnswer
 from prana_proxy.services import MEBIBYTE, Ask, Key, Protocol, ServiceConfig
+from prana_proxy.services.json_answers import JsonAnswer
 from schemas.services import Status
 
 # Shorter than servers' usual 5 s, so that a pooled connection is seldom one the service is just closing.

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from prana_proxy.json_answers import JsonAnswer
 from prana_proxy.services import ServiceConfig
+from prana_proxy.services.json_answers import JsonAnswer
 from schemas.data_keys import context_variable, service_element
 from schemas.services import Service, Status
 
