@@ -25,6 +25,7 @@ _HASHABLE = (
     pa.types.is_large_string,
     pa.types.is_binary,
     pa.types.is_large_binary,
+    pa.types.is_fixed_size_binary,
     pa.types.is_date,
     pa.types.is_timestamp,
     pa.types.is_decimal,
@@ -194,6 +195,7 @@ def _codes(
 
 def _together(left: pa.ChunkedArray, right: pa.ChunkedArray) -> pa.Array:
     """Both sides of a key column in one array of one type that compares by value."""
+    left, right = _plain(left), _plain(right)
     for side, column in (("left", left), ("right", right)):
         if not any(fits(column.type) for fits in _HASHABLE):
             raise DataKeyError.because(
@@ -207,6 +209,15 @@ def _together(left: pa.ChunkedArray, right: pa.ChunkedArray) -> pa.Array:
         except pa.ArrowInvalid as error:
             raise DataKeyError.because(f"keys of {left.type} and {right.type}: {error}", "cast one side") from error
     return pa.chunked_array([*left.chunks, *right.chunks], type=left.type).combine_chunks()
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Undo encodings that change nothing about the values, as pandas' categories and Polars' texts come in."""
+    if pa.types.is_dictionary(column.type):
+        return _plain(column.cast(column.type.value_type))
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.large_string())
+    return column
 
 
 def _common_type(left: pa.DataType, right: pa.DataType) -> pa.DataType:

@@ -102,6 +102,9 @@ def test_it_agrees_with_polars_where_their_rules_coincide():
         (pa.decimal128(10, 2), "1.10", "1.11"),
         (TIME, START, START + timedelta(microseconds=1)),
         (pa.binary(), b"\x00", b""),
+        (pa.binary(2), b"ab", b"ba"),
+        (pa.string_view(), "a", "b"),
+        (pa.dictionary(pa.int8(), pa.string()), "a", "b"),
     ],
 )
 def test_any_type_that_compares_by_value_is_a_key(kind, same, other):
@@ -111,6 +114,12 @@ def test_any_type_that_compares_by_value_is_a_key(kind, same, other):
     left = pa.table({"k": column(same, other), "time": pa.array([START, START], TIME)})
     right = pa.table({"k": column(same), "captured_at": pa.array([START], TIME), "v": [1]})
     assert as_of_join(left, right, by="k")["v"].to_pylist() == [1, None]
+
+
+def test_texts_match_however_they_are_encoded():
+    left = pa.table({"k": pa.array(["a", "b"]).dictionary_encode(), "time": pa.array([START, START], TIME)})
+    right = pa.table({"k": pa.array(["b"], pa.large_string()), "captured_at": pa.array([START], TIME), "v": ["x"]})
+    assert as_of_join(left, right, by="k")["v"].to_pylist() == [None, "x"]
 
 
 def test_keys_of_different_widths_compare_by_value():
