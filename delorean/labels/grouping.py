@@ -1,9 +1,6 @@
-"""Long label rows, sorted by context and time, into one row for each: in Arrow, as a stream."""
+"""One bucket's label rows, long or grouped, into one row for each context and time: in Arrow."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable, Iterator
-from itertools import groupby, pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +11,9 @@ from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN, labels_sc
 from schemas.data_keys import DataKey
 from schemas.errors import LabelError, ParadoxError
 
-BUCKET_COLUMN = "__bucket"
-
 
 class LabelGrouper:
-    """Turns sorted label rows, long or grouped already, into label data at rest, and refuses what is wrong in them.
+    """Turns label rows, long or grouped already, into label data at rest, and refuses what is wrong in them.
 
     context, items: the keys of what comes out; the rows' columns have their names, and `time`, `outcome_at`, `label`
     grouped: whether the rows hold lists of items already
@@ -31,30 +26,21 @@ class LabelGrouper:
         self.schema = labels_schema(context, items)
         self.row_schema = self.schema if grouped else _long_schema(self.schema, [*self.items, LABEL_COLUMN])
 
-    def by_bucket(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Iterator[pa.RecordBatch]]]:
-        """Give for each bucket in a stream sorted by bucket, context and time its label rows at rest."""
-        for bucket, pieces in groupby(_pieces(batches), key=lambda piece: piece[0]):
-            yield bucket, self._label_rows(piece for _, piece in pieces)
+    def label_rows(self, rows: pa.Table) -> pa.Table:
+        """Group one bucket's rows, in any order, into its label rows at rest, sorted by context and time."""
+        order = [*self.context, TIME_COLUMN, *([] if self.grouped else self.items)]
+        rows = self._typed(rows).sort_by([(name, "ascending") for name in order]).combine_chunks()
+        starts = self._group_starts(rows)
+        if self.grouped:
+            self._check_grouped(rows, starts)
+        else:
+            rows = self._group(rows, starts)
+        return rows.cast(self.schema).combine_chunks()
 
-    def _label_rows(self, pieces: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
-        waiting: pa.Table | None = None
-        for piece in pieces:
-            rows = self._typed(piece)
-            if waiting is not None:
-                rows = pa.concat_tables([waiting, rows]).combine_chunks()
-            starts = self._group_starts(rows)
-            # The last group may go on in the next piece.
-            last = int(starts[-1])
-            if last:
-                yield from self._rest(rows.slice(0, last), starts[:-1])
-            waiting = rows.slice(last)
-        if waiting is not None:
-            yield from self._rest(waiting, np.zeros(1, dtype=np.int64))
-
-    def _typed(self, piece: pa.Table) -> pa.Table:
+    def _typed(self, rows: pa.Table) -> pa.Table:
         """Cast to the declared types and refuse nulls, so that nothing below meets one."""
         try:
-            rows = piece.select(self.row_schema.names).cast(self.row_schema).combine_chunks()
+            rows = rows.select(self.row_schema.names).cast(self.row_schema).combine_chunks()
         except (pa.ArrowInvalid, ValueError) as error:
             raise LabelError.because(f"label data does not fit its columns: {error}") from error
         for name, column in zip(rows.column_names, rows.columns, strict=True):
@@ -81,14 +67,6 @@ class LabelGrouper:
         for name in [*self.context, TIME_COLUMN]:
             changed[1:] |= _differs(rows[name])
         return np.flatnonzero(changed)
-
-    def _rest(self, rows: pa.Table, starts: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
-        """Yield complete groups as label rows at rest."""
-        if self.grouped:
-            self._check_grouped(rows, starts)
-        else:
-            rows = self._group(rows, starts)
-        yield from rows.cast(self.schema).combine_chunks().to_batches()
 
     def _group(self, rows: pa.Table, starts: NDArray[np.int64]) -> pa.Table:
         self._refuse_duplicates(rows, starts)
@@ -124,18 +102,6 @@ class LabelGrouper:
         for name, length in zip(self.items, lengths[:-1], strict=True):
             if not length.equals(lengths[-1]):
                 raise LabelError.because(f"label rows have '{name}' and 'label' lists of different lengths")
-
-
-def _pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
-    """Cut each batch where the bucket changes."""
-    for batch in batches:
-        if batch.num_rows == 0:
-            continue
-        table = pa.Table.from_batches([batch])
-        buckets = table[BUCKET_COLUMN].to_numpy()
-        cuts = [0, *(np.flatnonzero(np.diff(buckets)) + 1), table.num_rows]
-        for start, end in pairwise(cuts):
-            yield int(buckets[start]), table.slice(start, end - start)
 
 
 def _differs(column: pa.ChunkedArray) -> NDArray[np.bool_]:
