@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -33,14 +33,7 @@ def write_parquet(
     source = batches.to_batches() if isinstance(batches, pa.Table) else batches
     with storage.open_output(path) as output:
         sink = _Hashing(output)
-        with pq.ParquetWriter(
-            pa.PythonFile(sink, "w"),
-            schema,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=_leaves_where(schema, _is_text) or False,
-            column_encoding=dict.fromkeys(_leaves_where(schema, _is_whole_number), "DELTA_BINARY_PACKED"),
-        ) as writer:
+        with pq.ParquetWriter(pa.PythonFile(sink, "w"), schema, **_packing(schema)) as writer:
             for group in _row_groups(source, schema):
                 writer.write_table(group, row_group_size=max(1, group.num_rows))
                 rows += group.num_rows
@@ -177,18 +170,27 @@ def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterato
         yield pa.Table.from_batches(waiting, schema)
 
 
-def _leaves_where(schema: pa.Schema, fits: Callable[[pa.DataType], bool]) -> list[str]:
-    return [path for field in schema for path, leaf in _leaves(field.name, field.type) if fits(leaf)]
+def _packing(schema: pa.Schema) -> dict[str, Any]:
+    """Say how each leaf is encoded; measured on nested histories, lists and ratings.
 
-
-def _is_text(leaf: pa.DataType) -> bool:
-    """Text repeats: a dictionary pays. Floats hardly do, so it would only cost time."""
-    return bool(pa.types.is_string(leaf) or pa.types.is_large_string(leaf))
-
-
-def _is_whole_number(leaf: pa.DataType) -> bool:
-    """Numbers and times packed by their differences are smaller than with a dictionary and read a third faster."""
-    return bool(pa.types.is_integer(leaf) or pa.types.is_timestamp(leaf) or pa.types.is_date32(leaf))
+    Whole numbers and times packed by their differences are smaller than with a dictionary and read a third faster. Text
+    repeats, so there a dictionary pays; floats hardly do. Nobody looks for the smallest value within a list, so only
+    plain columns carry statistics.
+    """
+    leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
+    texts = [path for path, leaf in leaves if pa.types.is_string(leaf) or pa.types.is_large_string(leaf)]
+    whole = [
+        path
+        for path, leaf in leaves
+        if pa.types.is_integer(leaf) or pa.types.is_timestamp(leaf) or pa.types.is_date32(leaf)
+    ]
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": texts or False,
+        "column_encoding": dict.fromkeys(whole, "DELTA_BINARY_PACKED"),
+        "write_statistics": [path for path, _ in leaves if "." not in path],
+    }
 
 
 def _leaves(path: str, type: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:  # noqa: A002
