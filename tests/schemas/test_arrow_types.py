@@ -89,6 +89,8 @@ def test_what_is_no_type_is_told_where(text: str, told: str) -> None:
 
 
 @given(st.text(alphabet="listrucmeap<>:,[]=64 \n", max_size=40))
-def test_no_text_does_anything_but_parse_or_raise_our_error(text: str) -> None:
+def test_any_text_is_a_type_that_can_be_written_and_read_again_or_our_error(text: str) -> None:
+    parsed = None
     with contextlib.suppress(DataKeyError):
-        parse_type(text)
+        parsed = parse_type(text)
+    assert parsed is None or parse_type(str(parsed)) == parsed
