@@ -126,13 +126,14 @@ def plan_generation(
     for name in rules:
         if name not in model.elements:
             raise ConfigError.unknown("element with an as-of rule", name, model.elements)
+    captured = _captured(index)
     services, global_sources = [], []
     for element in model.elements.values():
         rule = rules.get(element.name, AsOf())
         if element.kind is Kind.GLOBAL_ELEMENT:
             global_sources.append(_global_source(element, rule, labels, index))
         else:
-            services.append(_service_source(element, rule, labels, index))
+            services.append(_service_source(element, rule, labels, index, captured))
     plan = GenerationPlan(
         labels=labels,
         model=model.bind(labels.context, labels.items),
@@ -146,23 +147,28 @@ def plan_generation(
     return plan
 
 
-def _service_source(element: DataKey, rule: AsOf, labels: Labels, index: SnapshotIndex) -> ServiceSource:
-    names = {
-        service.name
-        for run in index.runs()
-        for service in _services(run.services)
-        if service.element.name == element.name
-    }
-    if not names:
-        known = {service.element.name for run in index.runs() for service in _services(run.services)}
-        raise DataKeyError.unknown("data key: no snapshot has the element", element.name, known)
+def _captured(index: SnapshotIndex) -> dict[str, list[Service]]:
+    """Give for each element the services that ever answered with it, the latest published first."""
+    captured: dict[str, list[Service]] = {}
+    for run in index.runs():
+        for snapshot in run.services:
+            captured.setdefault(snapshot.service.element.name, []).append(snapshot.service)
+    return captured
+
+
+def _service_source(
+    element: DataKey, rule: AsOf, labels: Labels, index: SnapshotIndex, captured: Mapping[str, Sequence[Service]]
+) -> ServiceSource:
+    if element.name not in captured:
+        raise DataKeyError.unknown("data key: no snapshot has the element", element.name, captured)
+    names = {service.name for service in captured[element.name]}
     if len(names) > 1:
         raise DataKeyError.because(f"element '{element.name}' comes from several services: {', '.join(sorted(names))}")
     first, last = rule.window(labels.earliest, labels.latest)
     # Newest published first in the index; the rule wants the later published to win ties, so it comes last.
     snapshots = tuple(reversed(index.snapshots(names.pop(), first, last)))
     every = {snapshot.service for snapshot in snapshots}
-    service = snapshots[-1].service if snapshots else _any_service(element.name, index)
+    service = snapshots[-1].service if snapshots else captured[element.name][0]
     for found in every or {service}:
         if found.element.type != element.type:
             raise DataKeyError.because(
@@ -178,14 +184,6 @@ def _service_source(element: DataKey, rule: AsOf, labels: Labels, index: Snapsho
                 f"context variable that service '{service.name}' is keyed by", key.name, variables
             )
     return ServiceSource(element, service, rule, snapshots)
-
-
-def _services(snapshots: Sequence[ServiceSnapshot]) -> list[Service]:
-    return [snapshot.service for snapshot in snapshots]
-
-
-def _any_service(element: str, index: SnapshotIndex) -> Service:
-    return next(s for run in index.runs() for s in _services(run.services) if s.element.name == element)
 
 
 def _global_source(element: DataKey, rule: AsOf, labels: Labels, index: SnapshotIndex) -> GlobalSource:

@@ -194,6 +194,15 @@ def test_snapshots_published_later_change_only_what_is_generated_later(project):
     assert "late" not in lineage_of(second.uri, version=0)["snapshots"]["history"]
 
 
+def test_other_encoders_under_the_same_name_give_the_next_version_other_columns(project):
+    rows, _ = busy_project(project)
+    labels = materialise_labels(rows, COLUMNS, project.storage)
+    first = generate(labels, FeatureModel([minutes_watched]), project.index, project.storage, "f")
+    second = generate(labels, FeatureModel([year]), project.index, project.storage, "f")
+    assert {"minutes_watched", "year"} & set(second.to_arrow().schema.names) == {"year"}
+    assert {"minutes_watched", "year"} & set(first.to_arrow().schema.names) == {"minutes_watched"}
+
+
 def test_every_reader_sees_the_same_feature_set(project):
     rows, model = busy_project(project)
     labels = materialise_labels(rows, COLUMNS, project.storage, buckets=2)
