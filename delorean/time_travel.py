@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from delorean.generation.matching import CAPTURED_COLUMN, Matched, match_files, read_version
+from delorean.generation.matching import CAPTURED_COLUMN, Matched, match_files
 from delorean.generation.plan import AsOf
 from delorean.labels import TIME_COLUMN
 from schemas.errors import DataKeyError, NaiveTimeError, NotInIndexError
 from schemas.services import Service
 from schemas.tables import TIME
 from snapshotter.context_selection import read_context_set
+from snapshotter.global_elements import read_global_version
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, DataFile, GlobalVersion, ServiceSnapshot, to_micros
 from snapshotter.storage import Storage
@@ -235,8 +236,7 @@ class GlobalView(View):
 
     def to_arrow(self) -> pa.Table:
         """Read the version's rows, one column for each field."""
-        rows = read_version(self.moment.storage.uri, self.version)
-        return pa.table(dict(zip(rows.type.names, rows.flatten(), strict=True)))
+        return read_global_version(self.version, self.moment.storage)
 
     @property
     def confidence(self) -> float:

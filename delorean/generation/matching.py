@@ -17,9 +17,10 @@ from delorean.labels import TIME_COLUMN
 from encoders.data_map import ABSENT, Element
 from schemas.data_keys import DataKey
 from schemas.tables import TIME
+from snapshotter.global_elements import read_global_version
 from snapshotter.records import DataFile, GlobalVersion, to_micros
 from snapshotter.storage import Storage, open_storage
-from snapshotter.storage.parquet import ParquetReader, read_parquet
+from snapshotter.storage.parquet import ParquetReader
 
 CAPTURED_COLUMN = "captured_at"
 VALUE_COLUMN = "value"
@@ -95,25 +96,24 @@ def match_versions(times: pa.ChunkedArray, source: GlobalSource, storage_uri: st
         allow_exact=source.rule.allow_exact,
     )
     used = np.unique(found[found >= 0])
-    tables = [read_version(storage_uri, source.versions[i]) for i in used]
-    offsets = np.cumsum([0, *(len(table) for table in tables)])
-    rows = pa.concat_arrays(tables) if tables else pa.array([], source.element.type)
-    values = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), rows)
+    values = _versions(storage_uri, source.element, tuple(source.versions[i] for i in used))
     positions = np.where(found >= 0, np.searchsorted(used, found), ABSENT)
     captured = np.where(found >= 0, starts.to_numpy()[found] if len(starts) else 0, 0)
     return Matched(Element(values, positions), captured, found)
 
 
-@lru_cache(maxsize=4)  # neighbouring bucket tasks of one worker use the same few versions
-def _version_rows(storage_uri: str, files: tuple[DataFile, ...], type: pa.DataType) -> pa.StructArray:  # noqa: A002
+@lru_cache(
+    maxsize=4
+)  # neighbouring buckets use the same versions, and encoders index them once while they are the same
+def _versions(storage_uri: str, element: DataKey, versions: tuple[GlobalVersion, ...]) -> pa.ListArray:
+    """Read versions of a global element: for each version a list of its rows."""
     storage = open_storage(storage_uri)
-    table = pa.concat_tables([read_parquet(storage, file) for file in files]).select([f.name for f in type])
-    return table.to_struct_array().combine_chunks().cast(type)
-
-
-def read_version(storage_uri: str, version: GlobalVersion) -> pa.StructArray:
-    """Read one version of a global element: a struct for each row."""
-    return _version_rows(storage_uri, version.files, version.element.type)
+    tables = [read_global_version(version, storage) for version in versions]
+    offsets = np.cumsum([0, *(table.num_rows for table in tables)])
+    rows = pa.concat_tables([pa.schema(list(element.type)).empty_table(), *tables])
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), rows.combine_chunks().to_struct_array().combine_chunks()
+    )
 
 
 def _values(
