@@ -102,18 +102,17 @@ def match_versions(times: pa.ChunkedArray, source: GlobalSource, storage_uri: st
     return Matched(Element(values, positions), captured, found)
 
 
-@lru_cache(
-    maxsize=4
-)  # neighbouring buckets use the same versions, and encoders index them once while they are the same
+@lru_cache(maxsize=4)
 def _versions(storage_uri: str, element: DataKey, versions: tuple[GlobalVersion, ...]) -> pa.ListArray:
-    """Read versions of a global element: for each version a list of its rows."""
+    """Read versions of a global element: for each version a list of its rows.
+
+    Neighbouring buckets use the same ones, and encoders index an array only once while it is the same.
+    """
     storage = open_storage(storage_uri)
     tables = [read_global_version(version, storage) for version in versions]
     offsets = np.cumsum([0, *(table.num_rows for table in tables)])
-    rows = pa.concat_tables([pa.schema(list(element.type)).empty_table(), *tables])
-    return pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()), rows.combine_chunks().to_struct_array().combine_chunks()
-    )
+    rows = pa.concat_tables([pa.schema(list(element.type)).empty_table(), *tables]).combine_chunks()
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), rows.to_struct_array().combine_chunks())
 
 
 def _values(
