@@ -173,9 +173,9 @@ def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterato
 def _packing(schema: pa.Schema) -> dict[str, Any]:
     """Say how each leaf is encoded; measured on nested histories, lists and ratings.
 
-    Whole numbers and times packed by their differences are smaller than with a dictionary and read a third faster. Text
-    repeats, so there a dictionary pays; floats hardly do. Nobody looks for the smallest value within a list, so only
-    plain columns carry statistics.
+    Whole numbers and times packed by their differences read an eighth faster than with dictionaries for the ids, and
+    are mostly smaller. Text repeats, so there a dictionary pays; floats hardly do. Nobody looks for the smallest value
+    within a list, so only plain columns carry statistics.
     """
     leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
     texts = [path for path, leaf in leaves if pa.types.is_string(leaf) or pa.types.is_large_string(leaf)]
