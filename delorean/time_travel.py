@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from delorean.generation.matching import CAPTURED_COLUMN, Matched, match_files
-from delorean.generation.plan import AsOf
+from delorean.generation.rules import AsOf
 from delorean.labels import TIME_COLUMN
 from schemas.errors import DataKeyError, NaiveTimeError, NotInIndexError
 from schemas.services import Service

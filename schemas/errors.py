@@ -14,6 +14,8 @@ DeloreanError
 │   └── MissingFileError       a published file that is gone
 ├── SnapshotIndexError         the index of snapshots
 │   └── NotInIndexError        nothing of that name, or nothing as of that time
+├── QualityError               snapshots that are not as good as an experiment demands
+├── ReplayError                an experiment's run that cannot be found, or not be repeated
 ├── LabelError                 label data that cannot be used
 │   └── ParadoxError           a feature would know its label's future
 ├── EncoderError               a feature encoder that is wrong, or failed
@@ -107,6 +109,14 @@ class SnapshotIndexError(DeloreanError):
 
 class NotInIndexError(SnapshotIndexError):
     """The index holds nothing of that name, or nothing as of that time."""
+
+
+class QualityError(DeloreanError):
+    """Snapshots are not as complete, or not as simultaneous, as an experiment demands."""
+
+
+class ReplayError(DeloreanError):
+    """An experiment's run cannot be found, or not be repeated as it was."""
 
 
 class LabelError(DeloreanError):

@@ -13,12 +13,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delorean.generation.matching import Matched, match_files, match_versions
-from delorean.generation.plan import LATEST_INPUT_COLUMN, GenerationPlan, captured_column
+from delorean.generation.matching import match_files, match_versions
+from delorean.generation.plan import (
+    CONFIDENCE_COLUMN,
+    LATEST_INPUT_COLUMN,
+    SPREAD_COLUMN,
+    GenerationPlan,
+    captured_column,
+    run_column,
+    version_column,
+)
+from delorean.generation.provenance import (
+    Served,
+    SpreadReport,
+    confidence_of,
+    latest_input,
+    micros,
+    spread_of,
+    spread_seconds,
+)
+from delorean.generation.sources import ServiceSource
 from delorean.labels import LABEL_COLUMN, TIME_COLUMN
 from encoders.data_map import DataMaps
-from schemas.errors import ParadoxError
-from schemas.tables import TIME
+from schemas.errors import QualityError
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
@@ -29,16 +46,18 @@ class BucketResult:
     """What a bucket task wrote and saw.
 
     items: items of the rows written
-    earliest, latest: the first and last time coordinate, microseconds
+    earliest, latest: the first and last time coordinate, microseconds; None when no row is left
     absent: element → rows without it
+    spread: of all rows, also of those dropped for it
     seconds: step → wall time
     """
 
     file: DataFile
     items: int
-    earliest: int
-    latest: int
+    earliest: int | None
+    latest: int | None
     absent: Mapping[str, int]
+    spread: SpreadReport
     seconds: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
@@ -48,44 +67,76 @@ class BucketResult:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote."""
-        return cls(**{**fields, "file": DataFile.from_json(fields["file"])})
+        spread = SpreadReport(tuple(fields["spread"]["counts"]), fields["spread"]["beyond"])
+        return cls(**{**fields, "file": DataFile.from_json(fields["file"]), "spread": spread})
 
 
 @dataclass
-class _Stopwatch:
+class Stopwatch:
+    """Adds up the wall time of steps."""
+
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
+        """Time a step."""
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
+@dataclass(frozen=True)
+class BucketFeatures:
+    """Features of one bucket's label rows.
+
+    table: of the feature set's schema
+    absent: element → rows without it; spread: of all rows, also of those dropped for it
+    """
+
+    table: pa.Table
+    absent: Mapping[str, int]
+    spread: SpreadReport
+
+
 def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt: str) -> BucketResult:
-    """Generate the features of one bucket of labels.
+    """Generate the features of one bucket of labels and write them.
 
     labels_file: one of the plan's label files; nothing else distinguishes one task from another
     folder, attempt: where the file goes; an attempt that died leaves only an orphan
 
-    Raises ParadoxError if any input of a row is later than its time.
+    Raises ParadoxError if any input of a row is later than its time, QualityError where the plan's spread says fail.
     """
     storage = open_storage(plan.storage_uri)
-    watch = _Stopwatch()
+    watch = Stopwatch()
     with watch.step("read labels"):
         rows = read_parquet(storage, labels_file).combine_chunks()
-    with watch.step("match state"):
-        matched = _match(plan, rows, labels_file.bucket, storage)
-    with watch.step("encode"):
-        maps = data_maps(plan, rows, matched)
-        features = plan.model.encode(maps)
-    table = _feature_rows(plan, rows, matched, features)
+    made = bucket_features(plan, rows, labels_file.bucket, storage, watch)
     with watch.step("write"):
         path = f"{folder}/{labels_file.bucket:05d}-{attempt}.parquet"
-        file = write_parquet(storage, path, table, plan.schema, labels_file.bucket)
-    times = pc.min_max(rows[TIME_COLUMN].cast(pa.int64())).as_py()
-    absent = {name: int(found.absent.sum()) for name, found in matched.items()}
-    return BucketResult(file, len(maps.items), times["min"], times["max"], absent, watch.seconds)
+        file = write_parquet(storage, path, made.table, plan.schema, labels_file.bucket)
+    times = pc.min_max(made.table[TIME_COLUMN].cast(pa.int64())).as_py()
+    items = len(_list_array(made.table, LABEL_COLUMN).flatten())
+    return BucketResult(file, items, times["min"], times["max"], made.absent, made.spread, watch.seconds)
+
+
+def bucket_features(
+    plan: GenerationPlan, rows: pa.Table, bucket: int, storage: Storage, watch: Stopwatch
+) -> BucketFeatures:
+    """Match, encode and put together the features of label rows, all of one bucket."""
+    with watch.step("match state"):
+        served = _match(plan, rows, bucket, storage)
+    spread = spread_of(_of_services(plan, served), rows.num_rows)
+    report = SpreadReport.of(spread, None if plan.spread is None else plan.spread.limit)
+    torn = _torn(plan, spread)
+    if torn is not None and plan.spread is not None and plan.spread.beyond == "drop":
+        kept = ~torn
+        rows, torn = rows.filter(pa.array(kept)).combine_chunks(), None
+        served = {name: each.where(kept) for name, each in served.items()}
+    with watch.step("encode"):
+        features = plan.model.encode(data_maps(plan, rows, served))
+    table = _feature_rows(plan, rows, served, features, torn)
+    absent = {name: int(each.matched.absent.sum()) for name, each in served.items()}
+    return BucketFeatures(table, absent, report)
 
 
 def first_data_maps(plan: GenerationPlan, contexts: int) -> DataMaps:
@@ -96,58 +147,81 @@ def first_data_maps(plan: GenerationPlan, contexts: int) -> DataMaps:
     return data_maps(plan, rows, _match(plan, rows, file.bucket, storage))
 
 
-def data_maps(plan: GenerationPlan, rows: pa.Table, matched: Mapping[str, Matched]) -> DataMaps:
+def data_maps(plan: GenerationPlan, rows: pa.Table, served: Mapping[str, Served]) -> DataMaps:
     """Build the data maps of label rows: labels and outcomes stay behind."""
     offsets = _list_array(rows, LABEL_COLUMN).offsets.to_numpy().astype(np.int64)
     return DataMaps(
         contexts=rows.select([*(key.name for key in plan.labels.context), TIME_COLUMN]),
         items=pa.table({key.name: _flat(rows, key.name) for key in plan.labels.items}),
         item_offsets=offsets - offsets[0],
-        elements={name: found.element for name, found in matched.items()},
+        elements={name: each.matched.element for name, each in served.items()},
     )
 
 
-def _match(plan: GenerationPlan, rows: pa.Table, bucket: int, storage: Storage) -> dict[str, Matched]:
-    matched: dict[str, Matched] = {}
-    labels = plan.labels
-    for service in plan.services:
-        files = [file for _, file in service.files(bucket, labels.buckets, labels.bucket_variable)]
-        matched[service.element.name] = match_files(
-            rows, service.service.key, service.element, service.rule, files, storage
-        )
+def _match(plan: GenerationPlan, rows: pa.Table, bucket: int, storage: Storage) -> dict[str, Served]:
+    served = {source.element.name: _match_service(plan, source, rows, bucket, storage) for source in plan.services}
     for source in plan.globals:
-        matched[source.element.name] = match_versions(rows[TIME_COLUMN], source, plan.storage_uri)
-    return matched
+        matched = match_versions(rows[TIME_COLUMN], source, plan.storage_uri)
+        served[source.element.name] = Served(matched, source.read)
+    return served
+
+
+def _match_service(
+    plan: GenerationPlan, source: ServiceSource, rows: pa.Table, bucket: int, storage: Storage
+) -> Served:
+    found = list(source.files(bucket, plan.labels.buckets, plan.labels.bucket_variable))
+    matched = match_files(rows, source.service.key, source.element, source.rule, [file for _, file in found], storage)
+    if source.skipped:
+        unfit = np.array([snapshot.run_id in source.skipped for snapshot, _ in found], dtype=bool)
+        matched = matched.without((matched.file >= 0) & unfit[matched.file] if len(unfit) else matched.absent)
+    return Served(matched, [snapshot.run_id for snapshot, _ in found], [snapshot.confidence for snapshot, _ in found])
+
+
+def _of_services(plan: GenerationPlan, served: Mapping[str, Served]) -> list[Served]:
+    return [served[source.element.name] for source in plan.services]
+
+
+def _torn(plan: GenerationPlan, spread: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+    """Tell which rows are made from captures too far apart; None where there are none, or nobody minds."""
+    if plan.spread is None or not len(spread):
+        return None
+    torn = spread > micros(plan.spread.limit)
+    if not torn.any():
+        return None
+    if plan.spread.beyond == "fail":
+        raise QualityError.because(
+            f"{int(torn.sum())} of {len(torn)} rows of a bucket are made from captures up to "
+            f"{spread.max() / 1e6:,.1f} s apart, expected at most {plan.spread.limit.total_seconds():,.1f} s",
+            'capture the services closer together, widen the limit, or say beyond = "drop" or "null"',
+        )
+    return torn
 
 
 def _feature_rows(
-    plan: GenerationPlan, rows: pa.Table, matched: Mapping[str, Matched], features: Mapping[str, NDArray[np.float32]]
+    plan: GenerationPlan,
+    rows: pa.Table,
+    served: Mapping[str, Served],
+    features: Mapping[str, NDArray[np.float32]],
+    torn: NDArray[np.bool_] | None,
 ) -> pa.Table:
-    """Put label rows, features and the times of their inputs side by side, features in lists as long as the items."""
+    """Put label rows, features and where they come from side by side, features in lists as long as the items."""
     labels = _list_array(rows, LABEL_COLUMN)
     offsets = pc.subtract(labels.offsets, labels.offsets[0])
     columns = {name: rows[name] for name in rows.column_names}
+    unknown = None if torn is None else np.repeat(torn, np.diff(offsets.to_numpy()))
     for name in plan.features:
-        columns[name] = pa.ListArray.from_arrays(offsets, pa.array(features[name], pa.float32()))
-    for name, found in matched.items():
-        columns[captured_column(name)] = found.captured_times()
-    columns[LATEST_INPUT_COLUMN] = _latest_input(rows, matched)
+        hidden = unknown if name in plan.from_services else None
+        columns[name] = pa.ListArray.from_arrays(offsets, pa.array(features[name], pa.float32(), mask=hidden))
+    for source in plan.services:
+        columns[run_column(source.element.name)] = served[source.element.name].names()
+    for each in plan.globals:
+        columns[version_column(each.element.name)] = served[each.element.name].names()
+    for name, found in served.items():
+        columns[captured_column(name)] = found.matched.captured_times()
+    columns[LATEST_INPUT_COLUMN] = latest_input(rows[TIME_COLUMN], served)
+    columns[SPREAD_COLUMN] = spread_seconds(spread_of(_of_services(plan, served), rows.num_rows))
+    columns[CONFIDENCE_COLUMN] = confidence_of(_of_services(plan, served), rows.num_rows)
     return pa.table([columns[name] for name in plan.schema.names], schema=plan.schema)
-
-
-def _latest_input(rows: pa.Table, matched: Mapping[str, Matched]) -> pa.Array:
-    """Give the latest capture each row was made from; null where every element is absent."""
-    never = np.iinfo(np.int64).min
-    latest = np.full(rows.num_rows, never, dtype=np.int64)
-    for found in matched.values():
-        np.maximum(latest, np.where(found.absent, never, found.captured_at), out=latest)
-    late = latest > rows[TIME_COLUMN].cast(pa.int64()).to_numpy()
-    if late.any():
-        raise ParadoxError.because(
-            f"{int(late.sum())} rows would be made from state captured after their time: this is a defect of DeLorean",
-            "please report it; nothing was published",
-        )
-    return pa.array(latest, mask=latest == never).cast(TIME)
 
 
 def _flat(rows: pa.Table, name: str) -> pa.Array:

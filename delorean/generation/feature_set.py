@@ -14,6 +14,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from delorean.generation.bucket_task import BucketResult
+from delorean.generation.provenance import SpreadReport
 from delorean.labels import TIME_COLUMN
 from schemas.errors import ConfigError, StorageError
 from snapshotter.records import from_micros
@@ -30,6 +31,8 @@ class FeatureSet:
     uri: of the table, as deltalake, Spark, Polars and DuckDB open it
     lineage: what it was made from: label data, feature model, snapshot runs, versions of global elements
     absent: element → rows that have none
+    spread: how far apart the captures lie that rows are made from
+    dropped: label rows left out because they lie too far apart
     seconds: step → seconds of work, summed over tasks
     """
 
@@ -41,6 +44,8 @@ class FeatureSet:
     rows: int
     item_count: int
     absent: Mapping[str, int]
+    spread: SpreadReport
+    dropped: int
     seconds: Mapping[str, float]
     lineage: Mapping[str, Any]
     notes: tuple[str, ...]
@@ -99,14 +104,11 @@ def lineage_of(uri: str, version: int | None = None) -> dict[str, Any]:
 
 
 def _statistics(result: BucketResult) -> str:
-    return json.dumps(
-        {
-            "numRecords": result.file.rows,
-            "minValues": {TIME_COLUMN: _text(result.earliest)},
-            "maxValues": {TIME_COLUMN: _text(result.latest)},
-            "nullCount": {TIME_COLUMN: 0},
-        }
-    )
+    known: dict[str, Any] = {"numRecords": result.file.rows, "nullCount": {TIME_COLUMN: 0}}
+    if result.earliest is not None and result.latest is not None:
+        known["minValues"] = {TIME_COLUMN: _text(result.earliest)}
+        known["maxValues"] = {TIME_COLUMN: _text(result.latest)}
+    return json.dumps(known)
 
 
 def _text(micros: int) -> str:

@@ -14,10 +14,13 @@ import pyarrow as pa
 
 from delorean.generation.bucket_task import BucketResult, run_bucket
 from delorean.generation.feature_set import FOLDER, FeatureSet, commit, table_uri
-from delorean.generation.plan import AsOf, GenerationPlan, GlobalSource, ServiceSource, plan_generation
+from delorean.generation.plan import GenerationPlan, plan_generation
+from delorean.generation.provenance import SpreadReport
+from delorean.generation.rules import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.generation.sources import GlobalSource, Pinned, ServiceSource
 from delorean.labels import Labels
 from encoders.feature_model import FeatureModel
-from schemas.errors import ConfigError, EncoderError
+from schemas.errors import ConfigError, EncoderError, QualityError
 from snapshotter.index import SnapshotIndex
 from snapshotter.spark_errors import spark_errors_as
 from snapshotter.storage import Storage
@@ -37,6 +40,9 @@ def generate(
     name: str,
     *,
     rules: Mapping[str, AsOf] | None = None,
+    confidence: Mapping[str, ConfidenceFloor] | None = None,
+    spread: SpreadLimit | None = None,
+    pinned: Pinned | None = None,
     spark: SparkSession | None = None,
     progress: Progress | None = None,
 ) -> FeatureSet:
@@ -44,14 +50,20 @@ def generate(
 
     name: of the feature set; generating again adds a version to it
     rules: element's name → as-of rule
+    confidence: element's name → what the runs that serve it must have
+    spread: how far apart the captures of one row may lie
+    pinned: read these runs and versions and no others, as an earlier generation did
     spark: spreads the bucket tasks; None: this process runs them, without a JVM. Both give equal bytes
     progress: called with (bucket tasks done, all)
 
-    Rows that lack an element are kept: the encoders are told, and `FeatureSet.absent` counts them.
+    Rows that lack an element are kept: the encoders are told, and `FeatureSet.absent` counts them. Nothing is published
+    when an error is raised: ParadoxError, QualityError where a policy says fail, or what `plan_generation` refuses.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise ConfigError.because(f"feature set name '{name}', expected letters, digits, '.', '_' and '-'")
-    plan = plan_generation(labels, model, index, storage.uri, rules)
+    plan = plan_generation(
+        labels, model, index, storage.uri, rules, confidence=confidence, spread=spread, pinned=pinned
+    )
     plan.model.warm_up()  # once here, so that workers find compiled code in the cache instead of all compiling at once
     folder = f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}"
     run = _in_process if spark is None else _over_spark(spark)
@@ -61,6 +73,10 @@ def generate(
         if progress is not None:
             progress(len(results), len(labels.files))
     results.sort(key=lambda result: result.file.bucket)
+    if not any(result.file.rows for result in results):
+        raise QualityError.because(
+            "no row is left: the captures of every row lie further apart than the spread's limit", "widen the limit"
+        )
     lineage = _lineage(plan, model)
     version = commit(storage, name, plan.schema, results, lineage)
     return FeatureSet(
@@ -72,6 +88,8 @@ def generate(
         rows=sum(result.file.rows for result in results),
         item_count=sum(result.items for result in results),
         absent={key.name: sum(result.absent[key.name] for result in results) for key in plan.elements},
+        spread=SpreadReport.total(result.spread for result in results),
+        dropped=labels.contexts - sum(result.file.rows for result in results),
         seconds={step: sum(result.seconds[step] for result in results) for step in results[0].seconds},
         lineage=lineage,
         notes=plan.notes,
@@ -128,18 +146,29 @@ def _lineage(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]:
         "feature_model": model.fingerprint,
         "context": [key.to_json() for key in plan.labels.context],
         "items": [key.to_json() for key in plan.labels.items],
-        "snapshots": {
-            source.element.name: sorted({snapshot.run_id for snapshot in source.snapshots}) for source in plan.services
-        },
-        "globals": {
-            source.element.name: [version.version_id for version in source.versions] for source in plan.globals
-        },
+        "encoders": [
+            {
+                **fields,
+                "data": [key.name for key in encoder.data],
+            }
+            for fields, encoder in zip(json.loads(model.to_json())["encoders"], model.encoders, strict=True)
+        ],
+        "snapshots": {source.element.name: list(source.read) for source in plan.services},
+        "globals": {source.element.name: list(source.read) for source in plan.globals},
         "rules": {
             source.element.name: {
                 "max_age_seconds": None if source.rule.max_age is None else source.rule.max_age.total_seconds(),
                 "lag_seconds": source.rule.lag.total_seconds(),
                 "allow_exact": source.rule.allow_exact,
+                "as_published": source.rule.as_published,
             }
             for source in sources
         },
+        "confidence": {
+            source.element.name: {snapshot.run_id: snapshot.confidence for snapshot in source.snapshots}
+            for source in plan.services
+        },
+        "spread": None
+        if plan.spread is None
+        else {"limit_seconds": plan.spread.limit.total_seconds(), "beyond": plan.spread.beyond},
     }

@@ -12,7 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from delorean.as_of import as_of_rows
-from delorean.generation.plan import AsOf, GlobalSource
+from delorean.generation.rules import AsOf
+from delorean.generation.sources import GlobalSource
 from delorean.labels import TIME_COLUMN
 from encoders.data_map import ABSENT, Element
 from schemas.data_keys import DataKey
@@ -43,6 +44,18 @@ class Matched:
         """Which rows have no such element."""
         absent: NDArray[np.bool_] = self.element.rows == ABSENT
         return absent
+
+    def where(self, kept: NDArray[np.bool_]) -> Matched:
+        """Leave rows out."""
+        return Matched(Element(self.element.values, self.element.rows[kept]), self.captured_at[kept], self.file[kept])
+
+    def without(self, rows: NDArray[np.bool_]) -> Matched:
+        """Make the element absent from rows."""
+        return Matched(
+            Element(self.element.values, np.where(rows, ABSENT, self.element.rows)),
+            np.where(rows, 0, self.captured_at),
+            np.where(rows, -1, self.file),
+        )
 
     def captured_times(self) -> pa.Array:
         """`captured_at` as Arrow times, null where the element is absent."""
@@ -85,7 +98,7 @@ def match_files(
 def match_versions(times: pa.ChunkedArray, source: GlobalSource, storage_uri: str) -> Matched:
     """Match times with the versions of a global element by the as-of rule; each version used is read once."""
     nobody = pa.chunked_array([pa.nulls(len(times), pa.int8()).fill_null(0)])
-    starts = pa.array([to_micros(version.valid_from) for version in source.versions], pa.int64())
+    starts = pa.array([to_micros(start) for start in source.starts()], pa.int64())
     found = as_of_rows(
         [nobody],
         times,

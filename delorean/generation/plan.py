@@ -4,84 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from delorean.labels import TIME_COLUMN, Labels
+from delorean.generation.rules import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.generation.sources import GlobalSource, Pinned, ServiceSource, SourceFinder
+from delorean.labels import Labels
 from encoders.bound_model import BoundModel
 from encoders.feature_model import FeatureModel
 from schemas.data_keys import DataKey, Kind
-from schemas.errors import ConfigError, DataKeyError
-from schemas.services import Service
+from schemas.errors import ConfigError, ParadoxError
+from schemas.tables import TIME
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import DataFile, GlobalVersion, ServiceSnapshot
 
-_EVER = datetime(1, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class AsOf:
-    """How the as-of rule is set for one element, see `delorean.as_of_join`."""
-
-    max_age: timedelta | None = None
-    lag: timedelta = timedelta(0)
-    allow_exact: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse what could read the future or never match."""
-        if self.lag < timedelta(0) or (self.max_age is not None and self.max_age < self.lag):
-            raise ConfigError.because(
-                f"as-of rule has lag {self.lag} and max_age {self.max_age}, expected 0 ≤ lag ≤ max_age"
-            )
-
-    def window(self, earliest: datetime, latest: datetime) -> tuple[datetime, datetime]:
-        """Give the range of captures that times from earliest to latest may see."""
-        first = _EVER if self.max_age is None or earliest - _EVER < self.max_age else earliest - self.max_age
-        return first, (latest - self.lag if latest - _EVER > self.lag else _EVER)
+LATEST_INPUT_COLUMN = "latest_input_at"
+SPREAD_COLUMN = "spread_seconds"
+CONFIDENCE_COLUMN = "confidence"
 
 
-@dataclass(frozen=True)
-class ServiceSource:
-    """Where a service element comes from. snapshots: the earliest published first, so that of ties the later wins."""
-
-    element: DataKey
-    service: Service
-    rule: AsOf
-    snapshots: tuple[ServiceSnapshot, ...]
-
-    def files(self, bucket: int, buckets: int, bucket_variable: str) -> Iterator[tuple[ServiceSnapshot, DataFile]]:
-        """Give the files that hold the keys of one bucket of labels, in the snapshots' order.
-
-        Bucket i of n lines up with those of another count m by index modulo min(n, m); a snapshot bucketed by another
-        variable, or not at all, is read whole.
-        """
-        for snapshot in self.snapshots:
-            lined_up = min(buckets, snapshot.buckets) if snapshot.bucket_variable == bucket_variable else 1
-            for file in snapshot.files:
-                if file.bucket % lined_up == bucket % lined_up:
-                    yield snapshot, file
+def captured_column(element: str) -> str:
+    """Name the column that says when the element of a row was captured."""
+    return f"{element}_captured_at"
 
 
-@dataclass(frozen=True)
-class GlobalSource:
-    """Where a global element comes from. versions: by valid_from, of equal ones the later published last."""
+def run_column(element: str) -> str:
+    """Name the column that says which snapshot run served a row."""
+    return f"{element}_run_id"
 
-    element: DataKey
-    rule: AsOf
-    versions: tuple[GlobalVersion, ...]
+
+def version_column(element: str) -> str:
+    """Name the column that says which version of a global element served a row."""
+    return f"{element}_version_id"
 
 
 @dataclass(frozen=True)
 class GenerationPlan:
-    """All that the bucket tasks of one generation need."""
+    """All that the bucket tasks of one generation need.
+
+    from_services: the features whose encoders read a service's element
+    """
 
     labels: Labels
     model: BoundModel
     features: tuple[str, ...]
+    from_services: frozenset[str]
     services: tuple[ServiceSource, ...]
     globals: tuple[GlobalSource, ...]
     storage_uri: str
+    spread: SpreadLimit | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -90,22 +60,23 @@ class GenerationPlan:
         return (*(source.element for source in self.services), *(source.element for source in self.globals))
 
     @property
+    def pinned(self) -> Pinned:
+        """What is read, by name."""
+        return Pinned(
+            {source.element.name: source.read for source in self.services},
+            {source.element.name: source.read for source in self.globals},
+        )
+
+    @property
     def schema(self) -> pa.Schema:
         """Of the feature set: see `delorean.generation`."""
-        fields = list(self.labels.schema)
-        fields += [pa.field(name, pa.list_(pa.float32())) for name in self.features]
-        fields += [
-            pa.field(captured_column(key.name), self.labels.schema.field(TIME_COLUMN).type) for key in self.elements
-        ]
-        return pa.schema([*fields, pa.field(LATEST_INPUT_COLUMN, self.labels.schema.field(TIME_COLUMN).type)])
-
-
-LATEST_INPUT_COLUMN = "latest_input_at"
-
-
-def captured_column(element: str) -> str:
-    """Name the column that says when the element of a row was captured."""
-    return f"{element}_captured_at"
+        fields = [(name, pa.list_(pa.float32())) for name in self.features]
+        for source in self.services:
+            fields += [(captured_column(source.element.name), TIME), (run_column(source.element.name), pa.string())]
+        for each in self.globals:
+            fields += [(captured_column(each.element.name), TIME), (version_column(each.element.name), pa.string())]
+        fields += [(LATEST_INPUT_COLUMN, TIME), (SPREAD_COLUMN, pa.float64()), (CONFIDENCE_COLUMN, pa.float64())]
+        return pa.schema([*self.labels.schema, *(pa.field(*each) for each in fields)])
 
 
 def plan_generation(
@@ -114,90 +85,54 @@ def plan_generation(
     index: SnapshotIndex,
     storage_uri: str,
     rules: Mapping[str, AsOf] | None = None,
+    *,
+    confidence: Mapping[str, ConfidenceFloor] | None = None,
+    spread: SpreadLimit | None = None,
+    pinned: Pinned | None = None,
 ) -> GenerationPlan:
     """Resolve which snapshots and versions the labels' times can see.
 
     rules: element's name → as-of rule; an element not named takes `AsOf()`
+    confidence: element's name → what its runs must have
+    pinned: read these and no others, as an earlier generation did
 
     Raises DataKeyError for an element that nobody captures or whose type differs, ConfigError for rules of unknown
-    elements and for columns that would have one name.
+    elements and for columns that would have one name, ParadoxError for a label offered as data, QualityError where
+    a floor says so, ReplayError where something pinned is gone.
     """
-    rules = dict(rules or {})
-    for name in rules:
-        if name not in model.elements:
-            raise ConfigError.unknown("element with an as-of rule", name, model.elements)
-    captured = _captured(index)
-    services, global_sources = [], []
-    for element in model.elements.values():
-        rule = rules.get(element.name, AsOf())
-        if element.kind is Kind.GLOBAL_ELEMENT:
-            global_sources.append(_global_source(element, rule, labels, index))
-        else:
-            services.append(_service_source(element, rule, labels, index, captured))
+    elements = list(model.elements.values())
+    _refuse_labels_as_data(labels, elements)
+    finder = SourceFinder(labels, index, rules or {}, confidence or {}, pinned)
+    services, global_sources = finder.find(elements)
     plan = GenerationPlan(
         labels=labels,
         model=model.bind(labels.context, labels.items),
         features=tuple(model.features),
+        from_services=frozenset(_from_services(model)),
         services=tuple(services),
         globals=tuple(global_sources),
         storage_uri=storage_uri,
-        notes=tuple(_costs(services, labels)),
+        spread=spread,
+        notes=(*finder.notes, *_costs(services, labels)),
     )
     _refuse_name_clashes(plan)
     return plan
 
 
-def _captured(index: SnapshotIndex) -> dict[str, list[Service]]:
-    """Give for each element the services that ever answered with it, the latest published first."""
-    captured: dict[str, list[Service]] = {}
-    for run in index.runs():
-        for snapshot in run.services:
-            captured.setdefault(snapshot.service.element.name, []).append(snapshot.service)
-    return captured
-
-
-def _service_source(
-    element: DataKey, rule: AsOf, labels: Labels, index: SnapshotIndex, captured: Mapping[str, Sequence[Service]]
-) -> ServiceSource:
-    if element.name not in captured:
-        raise DataKeyError.unknown("data key: no snapshot has the element", element.name, captured)
-    names = {service.name for service in captured[element.name]}
-    if len(names) > 1:
-        raise DataKeyError.because(f"element '{element.name}' comes from several services: {', '.join(sorted(names))}")
-    first, last = rule.window(labels.earliest, labels.latest)
-    # Newest published first in the index; the rule wants the later published to win ties, so it comes last.
-    snapshots = tuple(reversed(index.snapshots(names.pop(), first, last)))
-    every = {snapshot.service for snapshot in snapshots}
-    service = snapshots[-1].service if snapshots else captured[element.name][0]
-    for found in every or {service}:
-        if found.element.type != element.type:
-            raise DataKeyError.because(
-                f"element '{element.name}': snapshots have {found.element.type}, encoders declare {element.type}",
-                "declare the type that the service answers with",
+def _refuse_labels_as_data(labels: Labels, elements: Sequence[DataKey]) -> None:
+    """An element of a label column's name is most likely the label itself, captured or published as data."""
+    for element in elements:
+        if element.name in labels.outcome_columns:
+            raise ParadoxError.because(
+                f"an encoder reads '{element.name}' as data, which is a column of the label's outcome",
+                "no feature may know its label: take it out of the encoder, or give the element a name of its own",
             )
-        if found.key != service.key:
-            raise DataKeyError.because(f"service '{service.name}' has snapshots under different keys")
-    variables = {key.name: key.type for key in labels.context}
-    for key in service.key:
-        if key.name not in variables:
-            raise DataKeyError.unknown(
-                f"context variable that service '{service.name}' is keyed by", key.name, variables
-            )
-    return ServiceSource(element, service, rule, snapshots)
 
 
-def _global_source(element: DataKey, rule: AsOf, labels: Labels, index: SnapshotIndex) -> GlobalSource:
-    _, last = rule.window(labels.earliest, labels.latest)
-    versions = tuple(reversed(index.global_versions(element.name, last)))
-    if not versions and not index.global_versions(element.name, datetime.max.replace(tzinfo=UTC)):
-        raise DataKeyError.because(f"global element '{element.name}' has no version", "publish one: publish_global(…)")
-    for version in versions:
-        if version.element.type != element.type:
-            raise DataKeyError.because(
-                f"global element '{element.name}': version '{version.version_id}' has {version.element.type}, "
-                f"encoders declare {element.type}"
-            )
-    return GlobalSource(element, rule, versions)
+def _from_services(model: FeatureModel) -> Iterator[str]:
+    for encoder in model.encoders:
+        if any(key.kind is Kind.SERVICE_ELEMENT for key in encoder.data):
+            yield from encoder.features
 
 
 def _costs(services: list[ServiceSource], labels: Labels) -> Iterator[str]:

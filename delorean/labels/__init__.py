@@ -11,7 +11,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from schemas.data_keys import DataKey
-from schemas.errors import ConfigError, LabelError, MissingFileError
+from schemas.errors import ConfigError, LabelError, MissingFileError, ParadoxError
 from schemas.tables import TIME
 from snapshotter.records import DataFile, from_micros, to_micros
 from snapshotter.storage import Storage
@@ -51,6 +51,12 @@ class LabelColumns:
             if name not in names:
                 raise LabelError.unknown("column of the label data", name, names)
         twice = sorted({name for name in wanted if wanted.count(name) > 1})
+        leaks = [name for name in twice if name in (self.label, self.outcome_at)]
+        if leaks:
+            raise ParadoxError.because(
+                f"label column '{leaks[0]}' is offered as a context or item variable too",
+                "no feature may know its label: leave it out of items and context",
+            )
         if twice:
             raise LabelError.because(f"label data uses {', '.join(twice)} for two things", "give each a column")
         return LabelColumns(self.items, context, *plain)
@@ -63,6 +69,7 @@ class Labels:
     contexts: label rows, one for each (context, time)
     item_count: items of all of them
     earliest, latest: the first and last time coordinate
+    outcome_columns: what label and outcome were called where they came from, and are here: never data for a feature
     """
 
     labels_id: str
@@ -74,6 +81,7 @@ class Labels:
     item_count: int
     earliest: datetime
     latest: datetime
+    outcome_columns: tuple[str, ...] = (LABEL_COLUMN, OUTCOME_COLUMN)
 
     @property
     def contexts(self) -> int:
@@ -94,6 +102,7 @@ class Labels:
             "files": [file.to_json() for file in self.files],
             "earliest": to_micros(self.earliest),
             "latest": to_micros(self.latest),
+            "outcome_columns": list(self.outcome_columns),
         }
 
     @classmethod
@@ -107,6 +116,7 @@ class Labels:
                 "files": tuple(DataFile.from_json(file) for file in fields["files"]),
                 "earliest": from_micros(fields["earliest"]),
                 "latest": from_micros(fields["latest"]),
+                "outcome_columns": tuple(fields.get("outcome_columns", (LABEL_COLUMN, OUTCOME_COLUMN))),
             }
         )
 

@@ -83,6 +83,9 @@ def materialise_labels(
             item_count=sum(r["items"] for r in results),
             earliest=from_micros(min(r["earliest"] for r in results)),
             latest=from_micros(max(r["latest"] for r in results)),
+            outcome_columns=tuple(
+                sorted({LABEL_COLUMN, OUTCOME_COLUMN, job.renamed[LABEL_COLUMN], job.renamed[OUTCOME_COLUMN]})
+            ),
         ),
         storage,
     )
