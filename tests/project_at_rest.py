@@ -31,8 +31,8 @@ class Project:
     storage: Storage
     index: SnapshotIndex
 
-    def publish(self, service, rows, run_id, buckets=1, bucket_variable="profile_id"):
-        """Publish rows of (key tuple, minute of capture, value) as one service's snapshot."""
+    def publish(self, service, rows, run_id, buckets=1, bucket_variable="profile_id", failed=0):
+        """Publish rows of (key tuple, minute of capture, value) as one service's snapshot, that failed for others."""
         schema = snapshot_schema(service)
         names = [key.name for key in service.key]
         bucketed = bucket_variable in names
@@ -55,7 +55,7 @@ class Project:
             service=service,
             bucket_variable=bucket_variable if bucketed else None,
             buckets=buckets if bucketed else 1,
-            counts={Status.OK: len(rows)},
+            counts={Status.OK: len(rows), Status.TIMEOUT: failed},
             captured_from=min(times, default=None),
             captured_to=max(times, default=None),
             files=tuple(files),
@@ -63,8 +63,11 @@ class Project:
         )
         assert self.index.publish_run(SnapshotRun(run_id, "set", START, (snapshot,)))
 
-    def history(self, rows, run_id, buckets=1):
-        self.publish(Service("history", HISTORY, (PROFILE,)), rows, run_id, buckets)
+    def history(self, rows, run_id, buckets=1, failed=0):
+        self.publish(Service("history", HISTORY, (PROFILE,)), rows, run_id, buckets, failed=failed)
+
+    def mood(self, rows, run_id, buckets=1, failed=0):
+        self.publish(Service("mood", MOOD, (PROFILE,)), rows, run_id, buckets, failed=failed)
 
 
 def long_labels(rows):

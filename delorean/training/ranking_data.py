@@ -86,7 +86,7 @@ def read_feature_set(
     source: the path of a Delta table, or an Arrow table of the same columns
     features: columns list<float32>, which become the features in this order
     items, context: the columns of the item variables (lists) and of the context variables
-    weight: a column with each context's weight
+    weight: a column with each context's weight, such as `confidence`; where it is null the context counts 1
     max_items: when there are more, contexts are sampled by a seeded hash of their variables and time
 
     Memory: the result, and a few thousand rows at a time besides. Raises TrainingError.
@@ -245,7 +245,7 @@ def _floats(batch: pa.RecordBatch, column: str, lengths: NDArray[np.int64], row:
 
 
 def _weights(contexts: pa.Table, name: str) -> NDArray[np.float64]:
-    weights: NDArray[np.float64] = contexts[name].cast(pa.float64()).to_numpy()
+    weights: NDArray[np.float64] = pc.fill_null(contexts[name].cast(pa.float64()), 1.0).to_numpy()
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise TrainingError.because(f"weight column '{name}' has values that are not finite and 0 or more")
     return weights

@@ -161,7 +161,7 @@ def test_wrong_columns_are_named(storage):
     rows = long_rows([(1, "US", 0, 7, 1, 5)])
     with pytest.raises(LabelError, match="did you mean 'played'"):
         materialise_labels(rows, LabelColumns(items=("video_id",), label="playd", outcome_at="seen_at"), storage)
-    with pytest.raises(LabelError, match="for two things"):
+    with pytest.raises(LabelError, match="offered as a context or item variable"):
         materialise_labels(rows, LabelColumns(items=("played",), label="played", outcome_at="seen_at"), storage)
     with pytest.raises(LabelError, match="names no items"):
         materialise_labels(rows, LabelColumns(items=(), outcome_at="seen_at", label="played"), storage)
