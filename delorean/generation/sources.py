@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
 
 from delorean.generation.rules import AsOf, ConfidenceFloor
 from delorean.labels import Labels
@@ -14,8 +13,6 @@ from schemas.errors import ConfigError, DataKeyError, QualityError, ReplayError
 from schemas.services import Service
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import END_OF_TIME, DataFile, GlobalVersion, ServiceSnapshot
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class Pinned:
 class SourceFinder:
     """Finds the sources of elements for label data.
 
-    rules, floors: by element, or by the service that answers with it
+    rules, floors: by element
     notes: what a person should know about the choice, added to as sources are found
     """
 
@@ -103,13 +100,16 @@ class SourceFinder:
 
     def find(self, elements: Sequence[DataKey]) -> tuple[list[ServiceSource], list[GlobalSource]]:
         """Find the sources of all elements. Raises DataKeyError, ConfigError, QualityError, ReplayError."""
-        rules = self._by_element("as-of rule", self.rules, elements)
-        floors = self._by_element("confidence floor", self.floors, elements)
+        names = [element.name for element in elements]
+        for what, given in (("as-of rule", self.rules), ("confidence floor", self.floors)):
+            for name in given:
+                if name not in names:
+                    raise ConfigError.unknown(f"element with {what}", name, names)
         services, global_sources = [], []
         for element in elements:
-            rule = rules.get(element.name, AsOf())
+            rule = self.rules.get(element.name, AsOf())
             if element.kind is Kind.GLOBAL_ELEMENT:
-                if element.name in floors:
+                if element.name in self.floors:
                     raise ConfigError.because(
                         f"global element '{element.name}' has a confidence floor", "a version is whole: remove it"
                     )
@@ -120,19 +120,8 @@ class SourceFinder:
                         f"as-of rule of '{element.name}' says as_published, which is for global elements",
                         "remove it: what a service answered is never filled in afterwards",
                     )
-                services.append(self._service_source(element, rule, floors.get(element.name)))
+                services.append(self._service_source(element, rule, self.floors.get(element.name)))
         return services, global_sources
-
-    def _by_element(self, what: str, given: Mapping[str, _T], elements: Sequence[DataKey]) -> dict[str, _T]:
-        """Let settings be named by service as well as by element."""
-        known = {element.name: element.name for element in elements}
-        for element in elements:
-            for service in self._services.get(element.name, ()):
-                known.setdefault(service.name, element.name)
-        for name in given:
-            if name not in known:
-                raise ConfigError.unknown(f"element with {what}", name, known)
-        return {known[name]: value for name, value in given.items()}
 
     def _service_source(self, element: DataKey, rule: AsOf, floor: ConfidenceFloor | None) -> ServiceSource:
         if element.name not in self._services:

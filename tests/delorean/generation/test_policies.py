@@ -219,21 +219,6 @@ def test_an_earlier_run_serves_only_within_max_age(project):
     assert rows[0]["history_run_id"] is None
 
 
-def test_settings_may_name_the_service_instead_of_its_element(project):
-    plays = service_element("plays", "list<int64>")
-
-    @feature_encoder(data=[plays], features=["played"])
-    def played(context, items, data, out):
-        for i in range(len(items.video_id)):
-            out.played[i] = len(data.plays.values)
-
-    project.publish(Service("play-service", plays, (PROFILE,)), [((1,), 10, [1])], "r")
-    _, rows = made(
-        project, labels_of(project), FeatureModel([played]), rules={"play-service": AsOf(lag=timedelta(minutes=9))}
-    )
-    assert rows[0]["plays_run_id"] is None
-
-
 def test_a_torn_row_is_dropped_emptied_or_refused(project):
     project.history([((1,), 2, []), ((2,), 9, [])], "a")
     project.mood([((1,), 10, "x"), ((2,), 10, "x")], "b")
