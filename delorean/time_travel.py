@@ -84,7 +84,8 @@ class Moment:
     def keys(self) -> list[str]:
         """Name the data elements that can be seen from here."""
         services = {s.service.element.name for run in self.index.runs() for s in run.services if self._visible(s)}
-        return sorted(services)
+        versions = (name for name in self.index.global_elements() if self.index.global_versions(name, self.time))
+        return sorted({*services, *versions})
 
     def __getitem__(self, key: str) -> View:
         """View a data element. Raises DataKeyError for one that nobody captured up to here."""
@@ -101,18 +102,8 @@ class Moment:
         return snapshot.captured_from is not None and snapshot.captured_from <= self.time
 
 
-class View(ABC):
-    """What any view can be turned into. Nothing is read before that."""
-
-    @property
-    @abstractmethod
-    def confidence(self) -> float:
-        """Real successes / contexts asked, where the data comes from."""
-
-    @property
-    @abstractmethod
-    def coverage(self) -> float:
-        """Share of the contexts that have data."""
+class Readable(ABC):
+    """What is read as an Arrow table, and so as any other frame."""
 
     @abstractmethod
     def to_arrow(self) -> pa.Table:
@@ -134,6 +125,20 @@ class View(ABC):
     def to_spark(self, spark: SparkSession) -> DataFrame:
         """Read the data into Spark."""
         return spark.createDataFrame(self.to_arrow())
+
+
+class View(Readable):
+    """What any view can be turned into. Nothing is read before that."""
+
+    @property
+    @abstractmethod
+    def confidence(self) -> float:
+        """Real successes / contexts asked, where the data comes from."""
+
+    @property
+    @abstractmethod
+    def coverage(self) -> float:
+        """Share of the contexts that have data."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,7 @@ class ServiceView(View):
         names = [variable.name for variable in self.service.key]
         parts = [read_parquet(self.moment.storage, file, names) for _, file in self._files]
         schema = pa.schema([(variable.name, variable.type) for variable in self.service.key])
-        return _distinct(pa.concat_tables([schema.empty_table(), *parts]))
+        return distinct_keys(pa.concat_tables([schema.empty_table(), *parts]))
 
     def _context_keys(self) -> pa.Table | None:
         """Distinct keys of this service in the context set, of the experiment's contexts if there is one."""
@@ -216,7 +221,7 @@ class ServiceView(View):
             mine = pc.equal(pc.struct_field(chosen_by.flatten(), "experiment"), self.moment.experiment)
             rows = pc.unique(pc.list_parent_indices(chosen_by).filter(mine))
             contexts = contexts.take(rows)
-        return _distinct(contexts.select(names))
+        return distinct_keys(contexts.select(names))
 
     def _match(self, keys: pa.Table) -> tuple[Matched, pa.Table]:
         now = pa.array(np.full(keys.num_rows, to_micros(self.moment.time))).cast(TIME)
@@ -257,7 +262,7 @@ class GlobalView(View):
         )
 
 
-def _distinct(keys: pa.Table) -> pa.Table:
+def distinct_keys(keys: pa.Table) -> pa.Table:
     """Give each key once, sorted; keys with a null never match anything and are left out."""
     keys = keys.drop_null()
     return keys.group_by(keys.column_names).aggregate([]).sort_by([(name, "ascending") for name in keys.column_names])

@@ -55,6 +55,10 @@ class SnapshotIndex(ABC):
         """Give an element's versions with valid_from up to a time, newest first (of equal ones the later published)."""
 
     @abstractmethod
+    def global_elements(self) -> Sequence[str]:
+        """Name the global elements that have a version, sorted."""
+
+    @abstractmethod
     def close(self) -> None:
         """Let go of connections."""
 

@@ -157,6 +157,10 @@ class SqliteIndex(SnapshotIndex):
             for record, published in rows
         ]
 
+    def global_elements(self) -> Sequence[str]:
+        """Name the global elements that have a version, sorted."""
+        return [name for (name,) in self._query("SELECT DISTINCT element FROM global_versions ORDER BY element", ())]
+
     def close(self) -> None:
         """Close the connection."""
         with self._lock:

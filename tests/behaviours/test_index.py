@@ -234,6 +234,15 @@ def test_versions_of_a_global_element_are_found_by_validity(index: SnapshotIndex
     assert [found.version_id for found in index.global_versions("videos", NOON)] == ["v1"]
 
 
+def test_global_elements_are_named_once_each_and_in_order(index: SnapshotIndex) -> None:
+    assert index.global_elements() == []
+    books = global_element("books", "struct<book_id: int64>")
+    later = NOON + timedelta(days=9999)
+    for made in (version("v1"), version("v2", NOON + MICROSECOND), replace(version("b1", later), element=books)):
+        index.publish_global(made)
+    assert index.global_elements() == ["books", "videos"]
+
+
 def test_reopening_sees_all(open_one: Callable[[], SnapshotIndex]) -> None:
     with open_one() as first:
         first.publish_run(run("r1", snapshot("r1"), snapshot("r1", MY_LIST)))

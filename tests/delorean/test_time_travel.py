@@ -112,6 +112,19 @@ def test_global_elements_are_seen_in_the_version_of_the_moment(project):
         machine.at(minutes(-1))["videos"]
 
 
+def test_a_moment_names_what_can_be_seen_from_it_global_elements_too(project):
+    mood(project, [(1, 5, "glad")], "r")
+    publish_global(
+        pa.table({"video_id": [1], "title": ["a"]}), VIDEOS, minutes(7), project.storage, project.index, "v1"
+    )
+    machine = TimeMachine(project.index, project.storage)
+    assert machine.at(minutes(4)).keys() == []
+    assert machine.at(minutes(6)).keys() == ["mood"]
+    assert machine.at(minutes(7)).keys() == ["mood", "videos"]
+    with pytest.raises(DataKeyError, match="did you mean 'videos'"):
+        machine.at(minutes(7))["vidoes"]
+
+
 def test_wrong_moments_and_keys_are_refused(project):
     mood(project, [(1, 5, "glad")], "r")
     machine = TimeMachine(project.index, project.storage)
