@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from delorean.config import read_toml
 from delorean.generation import AsOf
 from delorean.labels import LabelColumns
 from delorean.training import Split
 from encoders import FeatureEncoder, FeatureModel
 from schemas.errors import ConfigError
+from schemas.toml_file import read_toml
 from snapshotter.experiments import TableSource
 
 
