@@ -23,14 +23,16 @@ if TYPE_CHECKING:
 def select(spec: Path, day: date, project: Project, output: Output) -> None:
     """Choose the contexts of a day.
 
-    A stratified sample for each experiment in SPEC, tagged and saved once as their union.
+    A stratified sample for each experiment in SPEC, tagged and saved once as their union. SPEC holds tables
+    [experiments.<id>], or is one experiment's own, with [contexts].
 
     \b
     Example: delorean select experiments.toml --date 2026-01-05
     """
-    from snapshotter.context_selection import load_experiments, select_contexts
+    from delorean.experiment import load_selection
+    from snapshotter.context_selection import select_contexts
 
-    experiments = load_experiments(spec)
+    experiments = load_selection(spec)
     tables = [table for experiment in experiments for table in experiment.tables.values()]
     with opened(project) as (index, storage), spark_for("select", project, tables) as spark:
         chosen = select_contexts(spark, experiments, day, storage, index)

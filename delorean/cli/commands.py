@@ -11,6 +11,7 @@ import click
 from delorean import __version__
 from delorean.cli.capture import prana, publish, select, snapshot
 from delorean.cli.demo import demo
+from delorean.cli.experiment import experiment
 from delorean.cli.look import index, travel
 from delorean.cli.model import generate, serve, train
 from schemas.errors import DeloreanError
@@ -62,7 +63,7 @@ def cli(debug: bool) -> None:
         logging.getLogger("py4j").setLevel(logging.INFO)  # every call to the JVM is too much
 
 
-for command in (select, prana, snapshot, publish, travel, index, generate, train, serve, demo):
+for command in (select, prana, snapshot, publish, travel, index, generate, train, experiment, serve, demo):
     cli.add_command(command)
 
 

@@ -27,7 +27,7 @@ def generate(spec: Path, project: Project, output: Output) -> None:
     Example: delorean generate homepage.toml
     """
     from delorean.experiment import load_experiment
-    from delorean.experiment_run import features_of, labels_of
+    from delorean.experiment.steps import features_of, labels_of
 
     experiment = load_experiment(spec)
     with (
@@ -65,7 +65,7 @@ def train(spec: Path, folder: Path, project: Project, output: Output) -> None:
     Example: delorean train homepage.toml --package packages/homepage-1
     """
     from delorean.experiment import load_experiment
-    from delorean.experiment_run import package_of
+    from delorean.experiment.steps import package_of
 
     experiment = load_experiment(spec)
     with opened(project) as (index, storage):

@@ -94,8 +94,10 @@ def opened(project: Project) -> Iterator[tuple[SnapshotIndex, Storage]]:
 
 
 @contextmanager
-def spark_for(command: str, project: Project, tables: Iterable[TableSource] = ()) -> Iterator[SparkSession]:
-    """Give the session that is active, or start one, where spark-submit says or on this machine, and stop it.
+def spark_for(
+    command: str, project: Project, tables: Iterable[TableSource] = (), master: str | None = None
+) -> Iterator[SparkSession]:
+    """Give the session that is active, or start one, at a master, where spark-submit says or here, and stop it.
 
     The project's settings are given to a session that is started here, and what it takes to read the tables.
     """
@@ -106,7 +108,7 @@ def spark_for(command: str, project: Project, tables: Iterable[TableSource] = ()
     ours = SparkSession.getActiveSession() is None
     settings = {name.replace(".", "__"): value for name, value in project.spark.items()}
     delta = any(table.format == "delta" for table in tables)
-    spark = spark_session(f"delorean {command}", delta=delta, **settings)
+    spark = spark_session(f"delorean {command}", master, delta=delta, **settings)
     try:
         yield spark
     finally:

@@ -22,7 +22,7 @@ from delorean.demo.progress import Steps
 from delorean.demo.simulation import generate_world
 from delorean.demo.told import report_data
 from delorean.demo.world import World
-from delorean.experiment_run import features_of, labels_of, package_of
+from delorean.experiment.steps import features_of, labels_of, package_of
 from delorean.generation import FeatureSet
 from delorean.web.report import write_report
 from schemas.errors import ConfigError, SetupError

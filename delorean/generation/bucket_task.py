@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from delorean.feature_digest import FeatureDigest, digest_rows
 from delorean.generation.matching import match_files, match_versions
 from delorean.generation.plan import (
     CONFIDENCE_COLUMN,
@@ -49,6 +50,7 @@ class BucketResult:
     earliest, latest: the first and last time coordinate, microseconds; None when no row is left
     absent: element → rows without it
     spread: of all rows, also of those dropped for it
+    digest: of the rows written
     seconds: step → wall time
     """
 
@@ -58,6 +60,7 @@ class BucketResult:
     latest: int | None
     absent: Mapping[str, int]
     spread: SpreadReport
+    digest: FeatureDigest
     seconds: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
@@ -68,7 +71,8 @@ class BucketResult:
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote."""
         spread = SpreadReport(tuple(fields["spread"]["counts"]), fields["spread"]["beyond"])
-        return cls(**{**fields, "file": DataFile.from_json(fields["file"]), "spread": spread})
+        digest = FeatureDigest.from_json(fields["digest"])
+        return cls(**{**fields, "file": DataFile.from_json(fields["file"]), "spread": spread, "digest": digest})
 
 
 @dataclass
@@ -114,9 +118,11 @@ def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt
     with watch.step("write"):
         path = f"{folder}/{labels_file.bucket:05d}-{attempt}.parquet"
         file = write_parquet(storage, path, made.table, plan.schema, labels_file.bucket)
+    with watch.step("digest"):
+        context, items = ([key.name for key in keys] for keys in (plan.labels.context, plan.labels.items))
+        digest = digest_rows(made.table, context, items, plan.features)
     times = pc.min_max(made.table[TIME_COLUMN].cast(pa.int64())).as_py()
-    items = len(_list_array(made.table, LABEL_COLUMN).flatten())
-    return BucketResult(file, items, times["min"], times["max"], made.absent, made.spread, watch.seconds)
+    return BucketResult(file, digest.items, times["min"], times["max"], made.absent, made.spread, digest, watch.seconds)
 
 
 def bucket_features(

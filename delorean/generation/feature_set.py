@@ -13,6 +13,7 @@ from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
+from delorean.feature_digest import FeatureDigest
 from delorean.generation.bucket_task import BucketResult
 from delorean.generation.provenance import SpreadReport
 from delorean.labels import TIME_COLUMN
@@ -33,6 +34,7 @@ class FeatureSet:
     absent: element → rows that have none
     spread: how far apart the captures lie that rows are made from
     dropped: label rows left out because they lie too far apart
+    digest: of every value, however the rows are spread over files
     seconds: step → seconds of work, summed over tasks
     """
 
@@ -46,6 +48,7 @@ class FeatureSet:
     absent: Mapping[str, int]
     spread: SpreadReport
     dropped: int
+    digest: FeatureDigest
     seconds: Mapping[str, float]
     lineage: Mapping[str, Any]
     notes: tuple[str, ...]

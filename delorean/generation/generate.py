@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from delorean.feature_digest import FeatureDigest
 from delorean.generation.bucket_task import BucketResult, run_bucket
 from delorean.generation.feature_set import FOLDER, FeatureSet, commit, table_uri
 from delorean.generation.plan import GenerationPlan, plan_generation
@@ -90,6 +91,7 @@ def generate(
         absent={key.name: sum(result.absent[key.name] for result in results) for key in plan.elements},
         spread=SpreadReport.total(result.spread for result in results),
         dropped=labels.contexts - sum(result.file.rows for result in results),
+        digest=sum((result.digest for result in results), FeatureDigest.empty(plan.features)),
         seconds={step: sum(result.seconds[step] for result in results) for step in results[0].seconds},
         lineage=lineage,
         notes=plan.notes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
@@ -70,6 +70,7 @@ class Labels:
     item_count: items of all of them
     earliest, latest: the first and last time coordinate
     outcome_columns: what label and outcome were called where they came from, and are here: never data for a feature
+    source: the query and the tables it was made from, empty where nobody said
     """
 
     labels_id: str
@@ -82,6 +83,7 @@ class Labels:
     earliest: datetime
     latest: datetime
     outcome_columns: tuple[str, ...] = (LABEL_COLUMN, OUTCOME_COLUMN)
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def contexts(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -38,27 +38,29 @@ _MOST_BUCKETS = 4096
 
 
 def materialise_labels(
-    source: Any,
+    rows: Any,
     columns: LabelColumns,
     storage: Storage,
     *,
     labels_id: str | None = None,
     bucket_variable: str | None = None,
     buckets: int | None = None,
+    source: Mapping[str, Any] | None = None,
 ) -> Labels:
     """Group label data by context and time and write it in buckets, sorted.
 
-    source: a Spark DataFrame, or anything Arrow reads (pyarrow, Polars, pandas, DuckDB); one row for each item, or
+    rows: a Spark DataFrame, or anything Arrow reads (pyarrow, Polars, pandas, DuckDB); one row for each item, or
         grouped already: one row for each context and time with lists of items and labels. Items of long data are
         sorted, so that the result does not depend on how the rows were spread
     labels_id: None: a new one
     bucket_variable: what snapshots are bucketed by too; None: the first context variable that can be
     buckets: a power of two; None: by size
+    source: what the rows come from, kept with the label data
 
     Raises ParadoxError for an outcome not later than its time, LabelError for nulls, repeated rows or missing
     columns, NaiveTimeError for times without a zone.
     """
-    job = _Job(_SparkRows(source) if _is_spark(source) else _ArrowRows(source), columns)
+    job = _Job(_SparkRows(rows) if _is_spark(rows) else _ArrowRows(rows), columns)
     variable = bucket_variable or job.default_bucket_variable()
     types = {key.name: key.type for key in job.context}
     if variable not in types:
@@ -86,6 +88,7 @@ def materialise_labels(
             outcome_columns=tuple(
                 sorted({LABEL_COLUMN, OUTCOME_COLUMN, job.renamed[LABEL_COLUMN], job.renamed[OUTCOME_COLUMN]})
             ),
+            source=dict(source or {}),
         ),
         storage,
     )

@@ -77,6 +77,7 @@ def read_feature_set(
     items: Sequence[str],
     context: Sequence[str],
     *,
+    version: int | None = None,
     weight: str | None = None,
     max_items: int | None = None,
     seed: int = 0,
@@ -86,12 +87,13 @@ def read_feature_set(
     source: the path of a Delta table, or an Arrow table of the same columns
     features: columns list<float32>, which become the features in this order
     items, context: the columns of the item variables (lists) and of the context variables
+    version: of the Delta table, None: the newest
     weight: a column with each context's weight, such as `confidence`; where it is null the context counts 1
     max_items: when there are more, contexts are sampled by a seeded hash of their variables and time
 
     Memory: the result, and a few thousand rows at a time besides. Raises TrainingError.
     """
-    names, batches = _batches(source)
+    names, batches = _batches(source, version)
     outcome = ["outcome_at"] if "outcome_at" in names else []
     wanted = [*context, "time", *outcome, *([weight] if weight else [])]
     contexts, lengths = _read_contexts(batches, wanted)
@@ -120,14 +122,14 @@ def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.
     return np.arange(int(ends[-1]) if len(ends) else 0, dtype=np.int64) + np.repeat(starts - ends + lengths, lengths)
 
 
-def _batches(source: str | pa.Table) -> tuple[Sequence[str], Batches]:
+def _batches(source: str | pa.Table, version: int | None) -> tuple[Sequence[str], Batches]:
     """Give the names of a source's columns and a way to read some of them."""
     if isinstance(source, pa.Table):
         table = source
         _require(table.schema.names, ["time", "label"])
         return table.schema.names, lambda columns: _from_table(table, columns)
     try:
-        dataset = DeltaTable(source).to_pyarrow_dataset()
+        dataset = DeltaTable(source, version=version).to_pyarrow_dataset()
     except (DeltaError, OSError) as error:
         raise TrainingError.because(f"no feature set at {source}: {error}", "generate one first") from error
 

@@ -1,51 +1,63 @@
-"""What is done with an experiment's spec: its labels put into buckets, its features generated, its model packaged."""
+"""The steps of an experiment: its labels put into buckets, its features generated, its model trained and packaged."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from deltalake import DeltaTable
 
-from delorean.experiment import ExperimentSpec
+from delorean.experiment.spec import ExperimentSpec
+from delorean.experiment.tables import pinned_tables, query
 from delorean.generation import FeatureSet, generate, lineage_of
 from delorean.generation.bucket_task import first_data_maps
 from delorean.generation.feature_set import table_uri
 from delorean.generation.generate import Progress
 from delorean.generation.plan import plan_generation
+from delorean.generation.sources import Pinned
 from delorean.labels import Labels, load_labels
 from delorean.labels.materialise import materialise_labels
 from delorean.model_package import Lineage, ModelPackage, write_package
 from delorean.training import read_feature_set, train
 from encoders.feature_model import LIBRARY
 from schemas.errors import ConfigError, LabelError
-from snapshotter.experiments import TableSource
 from snapshotter.index import SnapshotIndex
-from snapshotter.spark_errors import spark_errors_as
 from snapshotter.storage import Storage
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
+
+    from delorean.training import TrainedModel
 
 _GOLDEN_CANDIDATES = 2_000
 
 
 def labels_of(experiment: ExperimentSpec, spark: SparkSession, storage: Storage) -> Labels:
-    """Put the experiment's label data into buckets, or give what an earlier run has put there under its id."""
+    """Put the experiment's label data into buckets, or give what an earlier run has put there under its id.
+
+    Raises LabelError, also where the label data of that id comes from another query or another version of a table.
+    """
     spec = experiment.labels
+    tables = pinned_tables(experiment.located_tables)
+    source = {"spec": experiment.to_json()["labels"], "tables": msgspec.to_builtins(tables)}
     if spec.id is not None:
         try:
-            return load_labels(spec.id, storage)
+            labels = load_labels(spec.id, storage)
         except LabelError:
             pass  # the first run
+        else:
+            _refuse_other_source(labels, source)
+            return labels
     return materialise_labels(
-        query(spark, spec.query, experiment.tables),
+        query(spark, spec.sql, tables),
         spec.columns,
         storage,
         labels_id=spec.id,
         bucket_variable=spec.bucket_variable,
         buckets=spec.buckets,
+        source=source,
     )
 
 
@@ -58,9 +70,26 @@ def features_of(
     progress: Progress | None = None,
 ) -> FeatureSet:
     """Generate the experiment's features for label data, see `delorean.generate`."""
-    model = experiment.feature_model
-    rules, name = experiment.as_of, experiment.name
-    return generate(labels, model, index, storage, name, rules=rules, spark=spark, progress=progress)
+    return generate(
+        labels,
+        experiment.feature_model,
+        index,
+        storage,
+        experiment.name,
+        rules=experiment.as_of,
+        confidence=experiment.confidence,
+        spread=experiment.spread,
+        spark=spark,
+        progress=progress,
+    )
+
+
+def trained_of(experiment: ExperimentSpec, labels: Labels, uri: str, version: int | None = None) -> TrainedModel:
+    """Train the experiment's model on a version of its feature set, by default the newest. Raises TrainingError."""
+    context, items = ([key.name for key in keys] for keys in (labels.context, labels.items))
+    features = experiment.feature_model.features
+    data = read_feature_set(uri, features, items, context, version=version, weight=experiment.model.weight)
+    return train(data, experiment.split, experiment.model.build(), experiment.model.seed)
 
 
 def package_of(
@@ -86,10 +115,9 @@ def package_of(
             "run delorean generate again",
         )
     labels = load_labels(made_from["labels"], storage)
-    context, items = ([key.name for key in keys] for keys in (labels.context, labels.items))
-    data = read_feature_set(uri, model.features, items, context)
-    trained = train(data, experiment.split, experiment.model.build(), experiment.model.seed)
-    plan = plan_generation(labels, model, index, storage.uri, experiment.as_of)
+    trained = trained_of(experiment, labels, uri)
+    pinned = Pinned(made_from["snapshots"], made_from["globals"])
+    plan = plan_generation(labels, model, index, storage.uri, experiment.as_of, pinned=pinned)
     return write_package(
         folder,
         trained,
@@ -103,21 +131,15 @@ def package_of(
             feature_set={"uri": uri, "version": DeltaTable(uri).version()},
             snapshot_runs=made_from["snapshots"],
             global_versions=made_from["globals"],
-            spec_hash=experiment.hash,
+            spec_hash=experiment.id,
         ),
         modules=modules,
     )
 
 
-def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource]) -> DataFrame:
-    """Run a query; its tables are views only until Spark has resolved their names. Raises LabelError."""
-    made = []
-    with spark_errors_as(LabelError, "the labels' query"):
-        try:
-            for name, source in tables.items():
-                spark.read.format(source.format).load(source.path).createTempView(name)  # fails rather than hide one
-                made.append(name)
-            return spark.sql(text)
-        finally:
-            for name in made:
-                spark.catalog.dropTempView(name)
+def _refuse_other_source(labels: Labels, source: Mapping[str, Any]) -> None:
+    if labels.source and labels.source != source:
+        raise LabelError.because(
+            f"label data '{labels.labels_id}' was made by another query, or from another version of its tables",
+            "give the new labels another id, or none: then every run makes its own",
+        )

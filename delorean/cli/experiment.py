@@ -1,0 +1,224 @@
+"""Commands of experiments: run one whole, repeat a run bit for bit, compare runs, list and show them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from delorean.cli.options import json_option, opened, project_option, spark_for
+from delorean.cli.output import Output
+
+if TYPE_CHECKING:
+    from delorean.config import Project
+    from delorean.experiment.record import RunRecord
+
+
+def summary(record: RunRecord) -> dict[str, Any]:
+    """What one wants to know of a run at once."""
+    features = record.features
+    return {
+        "run": record.run_id,
+        "name": record.name,
+        "started_at": record.started_at,
+        "labels": record.labels.id,
+        "feature_set": f"{features.feature_set}, version {features.version}",
+        "contexts": features.rows,
+        "items": features.items,
+        "dropped": features.dropped,
+        "features": list(features.digest.features),
+        "rows_without": dict(features.absent),
+        "notes": list(record.notes),
+        "seconds": dict(record.seconds),
+        "capture_spread": list(features.spread),
+        "test": {who: parts["test"] for who, parts in (record.metrics or {}).items()},
+    }
+
+
+def details(record: RunRecord) -> dict[str, Any]:
+    """What a run rests on, as tables."""
+    return {
+        "encoders": [
+            {"encoder": name, "parameters": encoder["parameters"], "fingerprint": encoder["fingerprint"][:12]}
+            for name, encoder in record.encoders.items()
+        ],
+        "snapshots": [
+            {"element": element, "run": run_id, "confidence": record.confidence[element][run_id]}
+            for element, runs in record.snapshots.items()
+            for run_id in runs
+        ],
+        "globals": [
+            {"element": element, "version": version}
+            for element, versions in record.globals.items()
+            for version in versions
+        ],
+        "tables": [{"table": name, **table} for name, table in record.labels.tables.items()],
+        "versions": dict(record.versions),
+    }
+
+
+@click.group()
+def experiment() -> None:
+    """Run experiments, repeat their runs, compare them.
+
+    A run's ID is its experiment's and a number, as in 3f2a91c04b7e-2. Wherever an ID is asked for, an experiment's
+    id or name means its latest run, and the beginning of an id is enough.
+    """
+
+
+@experiment.command("run", no_args_is_help=True)
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--features-only", is_flag=True, help="Stop when the features are there; train nothing.")
+@project_option
+@json_option
+def run(spec: Path, features_only: bool, project: Project, output: Output) -> None:
+    """Run an experiment whole and record it.
+
+    Puts the labels of SPEC into buckets, generates its features, trains and measures its model.
+
+    \b
+    Example: delorean experiment run homepage.toml
+    """
+    from delorean.experiment import load_experiment
+    from delorean.experiment.run import run_experiment
+
+    with opened(project) as (index, storage):
+        loaded = load_experiment(spec, index)
+        with (
+            spark_for("experiment run", project, loaded.tables.values()) as spark,
+            output.progress() as progress,
+        ):
+            record = run_experiment(
+                loaded,
+                index,
+                storage,
+                spark,
+                training=not features_only,
+                progress=lambda done, of: progress("buckets", done, of),
+            )
+    output.show(summary(record))
+
+
+@experiment.command("replay", no_args_is_help=True)
+@click.argument("run_id", metavar="ID")
+@click.option("--buckets", type=click.IntRange(1), help="Another partitioning; the values are the same.")
+@click.option("--cores", type=click.IntRange(0), help="Spark on this machine with so many; 0: no Spark, this process.")
+@click.option("--into", help="The feature set to write. By default <the run's>-replay.")
+@project_option
+@json_option
+@click.pass_context
+def replay(
+    context: click.Context,
+    run_id: str,
+    buckets: int | None,
+    cores: int | None,
+    into: str | None,
+    project: Project,
+    output: Output,
+) -> None:
+    """Repeat a run and compare every value with what it had.
+
+    The same labels, snapshots, versions and encoders are read again, whatever was published since. Ends with 3 if a
+    value differs, with 2 and their names if inputs are gone.
+
+    \b
+    Example: delorean experiment replay homepage --buckets 8
+    """
+    from delorean.experiment.record import find_run
+    from delorean.experiment.replay import replay as replay_run
+
+    with opened(project) as (index, storage), output.progress() as progress, ExitStack() as started:
+        record = find_run(run_id, storage)
+        master = None if cores is None else f"local[{cores}]"
+        spark = None if cores == 0 else started.enter_context(spark_for("experiment replay", project, (), master))
+        found = replay_run(
+            record,
+            index,
+            storage,
+            spark=spark,
+            buckets=buckets,
+            into=into,
+            modules=project.encoders,
+            progress=lambda done, of: progress("buckets", done, of),
+        )
+    output.show(
+        {
+            "run": record.run_id,
+            "identical": found.identical,
+            "differing": list(found.differing),
+            "feature_set": found.features.uri,
+            "version": found.features.version,
+            "contexts": found.features.rows,
+            "items": found.features.item_count,
+        }
+    )
+    context.exit(0 if found.identical else 3)
+
+
+@experiment.command("diff", no_args_is_help=True)
+@click.argument("before")
+@click.argument("after")
+@project_option
+@json_option
+def diff(before: str, after: str, project: Project, output: Output) -> None:
+    """Say what changed between two runs.
+
+    Settings, encoders, snapshots, global versions, labels, libraries, and which features moved by how much.
+
+    \b
+    Example: delorean experiment diff 3f2a91c04b7e-1 3f2a91c04b7e-2
+    """
+    from delorean.experiment.diff import diff_runs
+    from delorean.experiment.record import find_run
+
+    with opened(project) as (_, storage):
+        found = diff_runs(find_run(before, storage), find_run(after, storage), storage)
+    output.show(found.to_json())
+
+
+@experiment.command("list")
+@click.option("--name", help="Only runs of this experiment.")
+@project_option
+@json_option
+def list_runs(name: str | None, project: Project, output: Output) -> None:
+    """List recorded runs, the latest first.
+
+    \b
+    Example: delorean experiment list
+    """
+    from delorean.experiment.record import recorded_runs
+
+    with opened(project) as (_, storage):
+        rows = [
+            {
+                "run": record.run_id,
+                "name": record.name,
+                "started_at": record.started_at,
+                "contexts": record.features.rows,
+                "features": len(record.features.digest.features),
+                "ndcg@10": record.ndcg,
+                "seconds": round(sum(record.seconds.values()), 1),
+            }
+            for record in recorded_runs(storage)
+            if name is None or name in (record.name, record.experiment_id)
+        ]
+    output.show({"runs": rows})
+
+
+@experiment.command("show", no_args_is_help=True)
+@click.argument("run_id", metavar="ID")
+@project_option
+@json_option
+def show(run_id: str, project: Project, output: Output) -> None:
+    """Show all that is recorded of a run.
+
+    \b
+    Example: delorean experiment show homepage --json
+    """
+    from delorean.experiment.record import find_run
+
+    with opened(project) as (_, storage):
+        record = find_run(run_id, storage)
+    output.show(record.to_json() if output.as_json else {**summary(record), **details(record)})

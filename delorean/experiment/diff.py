@@ -1,0 +1,135 @@
+"""Says what changed between two runs, from what was asked for down to the values of each feature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from delorean.comparison import FeatureComparison, compare_feature_sets
+from delorean.experiment.record import RunRecord
+from delorean.generation.feature_set import table_uri
+from schemas.errors import DeloreanError
+from snapshotter.storage import Storage
+
+Rows = tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class RunDiff:
+    """What changed between two runs; whatever is empty did not change.
+
+    settings: fields of the spec: field, before, after
+    encoders: encoder, change (changed, new, gone), fingerprints before and after
+    snapshots, globals: element, run or version, and which of the two runs alone could see it
+    labels: what differs in the label data
+    libraries: versions of Python and libraries
+    metrics: measures on the test part
+    features: the two feature sets compared value by value; None where one of them is gone: then `notes` says so
+    """
+
+    before: str
+    after: str
+    settings: Rows
+    encoders: Rows
+    snapshots: Rows
+    globals: Rows
+    labels: Rows
+    libraries: Rows
+    metrics: Rows
+    features: FeatureComparison | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def same(self) -> bool:
+        """Whether both runs were made of the same and gave the same features."""
+        rows = (self.settings, self.encoders, self.snapshots, self.globals, self.labels, self.libraries)
+        return not any(rows) and self.features is not None and self.features.equal
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the difference as plain fields; of features, those that are not equal."""
+        compared = {} if self.features is None else self.features.to_json()
+        moved = [row for row in compared.pop("features", []) if row["status"] != "equal"]
+        parts = {name: list(rows) for name, rows in vars(self).items() if isinstance(rows, tuple) and name != "notes"}
+        return {
+            "before": self.before,
+            "after": self.after,
+            "same": self.same,
+            **{name: rows for name, rows in parts.items() if rows},
+            "features": moved,
+            **({"compared": compared} if compared else {}),
+            "notes": list(self.notes),
+        }
+
+
+def diff_runs(before: RunRecord, after: RunRecord, storage: Storage) -> RunDiff:
+    """Compare two runs: what they were made of, and what came of it."""
+    notes: list[str] = []
+    features = None
+    try:
+        features = compare_feature_sets(*(_feature_set(record, storage) for record in (before, after)))
+    except DeloreanError as error:  # what is recorded can still be compared
+        notes.append(f"features could not be compared: {error}")
+    return RunDiff(
+        before=before.run_id,
+        after=after.run_id,
+        settings=tuple(_changed("field", _flat(before.spec), _flat(after.spec))),
+        encoders=tuple(_encoders(before, after)),
+        snapshots=tuple(_seen("run", before.snapshots, after.snapshots)),
+        globals=tuple(_seen("version", before.globals, after.globals)),
+        labels=tuple(_changed("what", _labels(before), _labels(after))),
+        libraries=tuple(_changed("library", before.versions, after.versions)),
+        metrics=tuple(_changed("measure", _measures(before), _measures(after))),
+        features=features,
+        notes=tuple(notes),
+    )
+
+
+def _feature_set(record: RunRecord, storage: Storage) -> tuple[str, int]:
+    return table_uri(storage, record.features.feature_set), record.features.version
+
+
+def _changed(what: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for name in dict.fromkeys([*before, *after]):
+        if before.get(name) != after.get(name):
+            yield {what: name, "before": before.get(name), "after": after.get(name)}
+
+
+def _encoders(before: RunRecord, after: RunRecord) -> Iterator[dict[str, Any]]:
+    prints = [{name: each["fingerprint"][:12] for name, each in run.encoders.items()} for run in (before, after)]
+    for row in _changed("encoder", *prints):
+        change = "new" if row["before"] is None else "gone" if row["after"] is None else "changed"
+        yield {"encoder": row["encoder"], "change": change, "before": row["before"], "after": row["after"]}
+
+
+def _seen(what: str, before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
+    for element in dict.fromkeys([*before, *after]):
+        old, new = before.get(element, ()), after.get(element, ())
+        yield from ({"element": element, what: name, "seen": "before only"} for name in old if name not in new)
+        yield from ({"element": element, what: name, "seen": "after only"} for name in new if name not in old)
+
+
+def _labels(record: RunRecord) -> dict[str, Any]:
+    """What tells label data apart: not its id, for the same data may have been put into buckets twice."""
+    tables = {f"table {name}": table.get("version") for name, table in record.labels.tables.items()}
+    told = {"contexts": record.labels.contexts, "items": record.labels.items}
+    return {**told, "contexts, times, items and labels": record.features.digest.keys, **tables}
+
+
+def _measures(record: RunRecord) -> dict[str, Any]:
+    return {
+        f"{who}: {measure}": value
+        for who, parts in (record.metrics or {}).items()
+        for measure, value in parts["test"].items()
+    }
+
+
+def _flat(value: Any, place: str = "") -> dict[str, Any]:
+    """Give each plain value under the way to it: `as_of.history.max_age`."""
+    if isinstance(value, Mapping) and value:
+        parts = [_flat(inner, f"{place}.{name}" if place else name) for name, inner in value.items()]
+    elif isinstance(value, list | tuple) and value:
+        parts = [_flat(inner, f"{place}[{i}]") for i, inner in enumerate(value)]
+    else:
+        return {place: value}
+    return {name: inner for part in parts for name, inner in part.items()}

@@ -1,0 +1,79 @@
+"""Reads experiments from TOML and checks in advance what can be: each error names the file, the line and the field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from delorean.experiment.spec import ExperimentSpec
+from encoders import FeatureModel
+from schemas.data_keys import DataKey, Kind
+from schemas.errors import ConfigError
+from schemas.toml_file import TomlFile
+from snapshotter.experiments import Experiment, load_experiments
+from snapshotter.index import SnapshotIndex
+
+
+def load_experiment(path: str | Path, index: SnapshotIndex | None = None) -> ExperimentSpec:
+    """Read an experiment's spec and check it.
+
+    index: checks too that somebody captured what the encoders read
+
+    Raises ConfigError with the file, the line, the field and the nearest valid name.
+    """
+    file = TomlFile.read(path)
+    spec = file.build(ExperimentSpec)
+    spec = replace(spec, name=spec.name or Path(path).stem, folder=spec.folder or str(Path(path).resolve().parent))
+    elements = _check_encoders(file, spec)
+    _check_policies(file, spec, elements)
+    with file.at("model.estimator"):
+        spec.model.build()
+    if spec.contexts is not None:
+        with file.at("contexts"):
+            _ = spec.selection
+    if index is not None:
+        _check_captured(file, spec, index)
+    return spec
+
+
+def load_selection(path: str | Path) -> tuple[Experiment, ...]:
+    """Read which contexts to select: of one experiment's `[contexts]`, or of a file with `[experiments.<id>]`."""
+    if "labels" in TomlFile.read(path).content:
+        return (load_experiment(path).selection,)
+    return load_experiments(path)
+
+
+def _check_encoders(file: TomlFile, spec: ExperimentSpec) -> Mapping[str, DataKey]:
+    """Import every encoder and give the elements that they read."""
+    loaded = []
+    for i, encoder in enumerate(spec.encoder_specs):
+        with file.at(("encoders", i)):
+            loaded.append(encoder.load())
+    with file.at("encoders"):
+        if not loaded:
+            raise ConfigError.because("no encoder, so no feature", 'write encoders = ["module:name"]')
+        return FeatureModel(loaded).elements
+
+
+def _check_policies(file: TomlFile, spec: ExperimentSpec, elements: Mapping[str, DataKey]) -> None:
+    for table, given in (("as_of", spec.as_of), ("confidence", spec.confidence)):
+        for name in given:
+            if name not in elements:
+                raise file.error((table, name), ConfigError.unknown("element that encoders read", name, elements))
+    for name, rule in spec.as_of.items():
+        if rule.as_published and elements[name].kind is not Kind.GLOBAL_ELEMENT:
+            raise file.error(("as_of", name), "as_published is for global elements", "remove it")
+    for name in spec.confidence:
+        if elements[name].kind is Kind.GLOBAL_ELEMENT:
+            raise file.error(("confidence", name), "is a global element, whose versions are whole", "remove it")
+
+
+def _check_captured(file: TomlFile, spec: ExperimentSpec, index: SnapshotIndex) -> None:
+    services = {snapshot.service.element.name for run in index.runs() for snapshot in run.services}
+    known = {Kind.SERVICE_ELEMENT: services, Kind.GLOBAL_ELEMENT: set(index.global_elements())}
+    for i, encoder in enumerate(spec.encoder_specs):
+        for key in encoder.load().data:
+            if key.name not in known[key.kind]:
+                what = "captured element" if key.kind is Kind.SERVICE_ELEMENT else "published global element"
+                raise file.error(("encoders", i), ConfigError.unknown(what, key.name, known[key.kind]))

@@ -1,0 +1,185 @@
+"""What is kept of each run of an experiment: everything that was resolved when it ran, so that it can be repeated."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+
+from delorean.experiment.spec import ExperimentSpec
+from delorean.feature_digest import FeatureDigest
+from schemas.errors import ReplayError
+from snapshotter.records import DataFile
+from snapshotter.storage import Storage
+
+FOLDER = "experiments"
+_LARGEST = 64 << 20  # bytes of a record: a run of many files names each of them
+_DISTRIBUTIONS = ("delorean-features", "numpy", "numba", "pyarrow", "polars", "pyspark", "deltalake", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class LabelsRecord:
+    """Label data as a run found it.
+
+    tables: name → where it lay, its format and, of a Delta table, the version that was read
+    """
+
+    id: str
+    contexts: int
+    items: int
+    files: tuple[DataFile, ...]
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FeaturesRecord:
+    """Features as a run made them.
+
+    feature_set, version: the Delta table's name in the storage, and which version of it
+    digest: of all values of each feature, and of whose they are
+    dropped: label rows left out because their captures lay too far apart
+    absent: element → rows without it
+    spread: range of spreads → rows, see `SpreadReport`
+    """
+
+    feature_set: str
+    version: int
+    rows: int
+    items: int
+    dropped: int
+    absent: Mapping[str, int]
+    spread: tuple[Mapping[str, Any], ...]
+    digest: FeatureDigest
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run of an experiment.
+
+    run_id: the experiment's id and a number: `3f2a91c04b7e-2` is its second run
+    experiment_id: the hash of what its spec says
+    spec: what it says; `ExperimentSpec.from_json` reads it
+    feature_model: the encoders with parameters and fingerprints; `FeatureModel.from_json` reads it
+    snapshots: element → ids of the runs that could be seen, in order of publication; confidence: of each of them
+    globals: global element → ids of the versions that could be seen
+    leaks: what the detector of leaks found
+    metrics: who → part of the split → metrics; None where nothing was trained
+    versions: of Python and the libraries that numbers depend on
+    seconds: step → wall time
+    """
+
+    run_id: str
+    experiment_id: str
+    name: str
+    started_at: datetime
+    spec: Mapping[str, Any]
+    seed: int
+    labels: LabelsRecord
+    feature_model: Mapping[str, Any]
+    snapshots: Mapping[str, tuple[str, ...]]
+    confidence: Mapping[str, Mapping[str, float]]
+    globals: Mapping[str, tuple[str, ...]]
+    features: FeaturesRecord
+    versions: Mapping[str, str]
+    seconds: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+    leaks: Mapping[str, Any] | None = None
+    metrics: Mapping[str, Any] | None = None
+
+    @property
+    def experiment(self) -> ExperimentSpec:
+        """The spec that ran."""
+        return ExperimentSpec.from_json(self.spec)
+
+    @property
+    def encoders(self) -> dict[str, dict[str, Any]]:
+        """The encoders, each under its name and the features it gives."""
+        return {
+            f"{encoder['encoder']} → {', '.join(encoder['features'])}": encoder
+            for encoder in self.feature_model["encoders"]
+        }
+
+    @property
+    def ndcg(self) -> float | None:
+        """NDCG@10 of the model on the test part; None where nothing was trained."""
+        return None if self.metrics is None else float(self.metrics["model"]["test"]["ndcg@10"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the record as plain fields."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return fields
+
+
+def save_run(record: RunRecord, storage: Storage) -> None:
+    """Keep a record; its id was made for it by `next_run_id`. Raises ReplayError if another run took the id."""
+    if not storage.create(_path(record.experiment_id, record.run_id), msgspec.json.encode(record)):
+        raise ReplayError.because(f"run '{record.run_id}' is recorded already", "run the experiment again")
+
+
+def next_run_id(experiment_id: str, storage: Storage) -> str:
+    """Reserve the number of the experiment's next run; runs at the same time get different ones."""
+    taken = [int(file.path.rsplit("/", 1)[1]) for file in storage.list(f"{FOLDER}/{experiment_id}/numbers")]
+    number = max(taken, default=0) + 1
+    while not storage.create(f"{FOLDER}/{experiment_id}/numbers/{number}", b""):
+        number += 1
+    return f"{experiment_id}-{number}"
+
+
+def recorded_runs(storage: Storage) -> Iterator[RunRecord]:
+    """Read all records, the latest started first."""
+    paths = [file.path for file in storage.list(FOLDER) if file.path.endswith(".json")]
+    yield from sorted((_read(path, storage) for path in paths), key=lambda record: record.started_at, reverse=True)
+
+
+def find_run(name: str, storage: Storage) -> RunRecord:
+    """Find a run: by its id, or the latest of an experiment by its id or name. Ids may be shortened.
+
+    Raises ReplayError for one that is not there, or that could be several.
+    """
+    runs = list(recorded_runs(storage))
+    for matches in (
+        [run for run in runs if run.run_id == name],
+        [run for run in runs if name in (run.experiment_id, run.name)],
+    ):
+        if matches:
+            return matches[0]
+    begun = [run for run in runs if run.run_id.startswith(name)] if name else []
+    if len({run.experiment_id for run in begun}) == 1:
+        return begun[0]
+    if begun:
+        raise ReplayError.because(
+            f"'{name}' begins the ids of several experiments: {', '.join(sorted({run.run_id for run in begun}))}",
+            "write more of it",
+        )
+    raise ReplayError.unknown("experiment run", name, [known for run in runs for known in (run.run_id, run.name)])
+
+
+def library_versions() -> dict[str, str]:
+    """Give the versions that numbers may depend on; of libraries that are not there, none."""
+    found = {"python": platform.python_version()}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _read(path: str, storage: Storage) -> RunRecord:
+    with storage.open_input(path) as file:
+        content = file.read(_LARGEST + 1)
+    try:
+        if len(content) > _LARGEST:
+            raise ValueError(f"is larger than {_LARGEST} bytes")
+        return msgspec.json.decode(content, type=RunRecord)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ReplayError.because(f"record {path} cannot be read: {error}", "restore it from a copy") from error
+
+
+def _path(experiment_id: str, run_id: str) -> str:
+    return f"{FOLDER}/{experiment_id}/{run_id}.json"

@@ -1,0 +1,162 @@
+"""Repeats a run: the same labels, snapshots, versions and encoders, whatever was published since; bit for bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from delorean.experiment.record import RunRecord
+from delorean.generation import FeatureSet, generate
+from delorean.generation.generate import Progress
+from delorean.generation.sources import Pinned
+from delorean.labels import load_labels
+from delorean.labels.rebucket import rebucket
+from encoders import FeatureModel
+from encoders.feature_model import LIBRARY
+from schemas.errors import DeloreanError, LabelError, MissingFileError, ReplayError
+from snapshotter.index import SnapshotIndex
+from snapshotter.records import END_OF_TIME, DataFile
+from snapshotter.storage import Storage
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of repeating a run.
+
+    differing: features whose values are not those of the run, bit for bit; `rows` where contexts, times, items or
+        labels differ
+    """
+
+    record: RunRecord
+    features: FeatureSet
+    differing: tuple[str, ...]
+
+    @property
+    def identical(self) -> bool:
+        """Whether every value is that of the run."""
+        return not self.differing
+
+
+def replay(
+    record: RunRecord,
+    index: SnapshotIndex,
+    storage: Storage,
+    *,
+    spark: SparkSession | None = None,
+    buckets: int | None = None,
+    into: str | None = None,
+    modules: Sequence[str] = (LIBRARY,),
+    progress: Progress | None = None,
+) -> Replay:
+    """Repeat a run and compare every value with what it had.
+
+    spark: None: in this process, without a JVM
+    buckets: another partitioning than the run's; the values are the same
+    into: the feature set to write, by default `<the run's>-replay`
+    modules: where encoders may be imported from
+
+    Raises ReplayError that names every input which is gone or was changed.
+    """
+    _refuse_gone(record, index, storage, modules)
+    labels = load_labels(record.labels.id, storage)
+    if buckets is not None and buckets != labels.buckets:
+        labels = rebucket(labels, buckets, storage)
+    experiment = record.experiment
+    features = generate(
+        labels,
+        FeatureModel.from_json(json.dumps(record.feature_model), modules),
+        index,
+        storage,
+        into or f"{record.features.feature_set}-replay",
+        rules=experiment.as_of,
+        confidence=experiment.confidence,
+        spread=experiment.spread,
+        pinned=Pinned(record.snapshots, record.globals),
+        spark=spark,
+        progress=progress,
+    )
+    return Replay(record, features, tuple(_differing(record, features)))
+
+
+def _differing(record: RunRecord, features: FeatureSet) -> Iterator[str]:
+    before, now = record.features.digest, features.digest
+    if before.keys != now.keys:
+        yield "rows"
+    yield from (name for name in before.features if before.features[name] != now.features.get(name))
+
+
+def _refuse_gone(record: RunRecord, index: SnapshotIndex, storage: Storage, modules: Sequence[str]) -> None:
+    """Look for everything the run read, so that one error names all that is missing."""
+    gone = [
+        *_gone_labels(record, storage),
+        *_gone_snapshots(record, index, storage),
+        *_gone_versions(record, index, storage),
+        *_changed_encoders(record, modules),
+    ]
+    if gone:
+        raise ReplayError.because(
+            f"run '{record.run_id}' cannot be replayed: " + "; ".join(gone), "restore what is missing from a copy"
+        )
+
+
+def _gone_labels(record: RunRecord, storage: Storage) -> Iterator[str]:
+    try:
+        labels = load_labels(record.labels.id, storage)
+    except LabelError:
+        yield f"label data '{record.labels.id}' is gone"
+        return
+    if _checksums(labels.files) != _checksums(record.labels.files):
+        yield f"label data '{record.labels.id}' is not what it was"
+    yield from _gone_files(f"label data '{record.labels.id}'", record.labels.files, storage)
+
+
+def _gone_snapshots(record: RunRecord, index: SnapshotIndex, storage: Storage) -> Iterator[str]:
+    published = {
+        (run.run_id, snapshot.service.element.name): snapshot for run in index.runs() for snapshot in run.services
+    }
+    for element, runs in record.snapshots.items():
+        for run_id in runs:
+            found = published.get((run_id, element))
+            if found is None:
+                yield f"snapshot run '{run_id}' of '{element}' is not in the index"
+            else:
+                yield from _gone_files(f"snapshot run '{run_id}' of '{element}'", found.files, storage)
+
+
+def _gone_versions(record: RunRecord, index: SnapshotIndex, storage: Storage) -> Iterator[str]:
+    for element, versions in record.globals.items():
+        published = {version.version_id: version for version in index.global_versions(element, END_OF_TIME)}
+        for version_id in versions:
+            if version_id not in published:
+                yield f"version '{version_id}' of '{element}' is not in the index"
+            else:
+                yield from _gone_files(f"version '{version_id}' of '{element}'", published[version_id].files, storage)
+
+
+def _gone_files(what: str, files: Sequence[DataFile], storage: Storage) -> Iterator[str]:
+    missing = []
+    for file in files:
+        try:
+            storage.open_input(file.path).close()
+        except MissingFileError:
+            missing.append(file.path)
+    if missing:
+        yield f"{what} lacks {len(missing)} of {len(files)} files, such as {missing[0]}"
+
+
+def _changed_encoders(record: RunRecord, modules: Sequence[str]) -> Iterator[str]:
+    for encoder in record.feature_model["encoders"]:
+        alone = {**record.feature_model, "encoders": [encoder]}
+        try:
+            FeatureModel.from_json(json.dumps(alone), modules)
+        except DeloreanError as error:
+            yield str(error).partition(" → ")[0]
+
+
+def _checksums(files: Sequence[DataFile]) -> dict[str, str]:
+    return {file.path: file.checksum for file in files}

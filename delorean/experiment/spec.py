@@ -1,0 +1,229 @@
+"""An experiment as TOML or Python: which contexts and labels, which features of which state, which split and model."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.labels import LabelColumns
+from delorean.training import Split
+from encoders import FeatureEncoder, FeatureModel
+from schemas.errors import ConfigError
+from snapshotter.experiments import Experiment, TableSource
+
+
+@dataclass(frozen=True)
+class ContextsSpec:
+    """Which contexts are captured for the experiment, see `snapshotter.experiments.Experiment`."""
+
+    query: str
+    key: tuple[str, ...]
+    strata: tuple[str, ...] = ()
+    quota: int | Mapping[str, Any] | None = None
+    fraction: float | None = None
+    seed: int = 0
+
+    def experiment(self, name: str, tables: Mapping[str, TableSource]) -> Experiment:
+        """Give what `select_contexts` takes. Raises ConfigError for what cannot be selected."""
+        return Experiment(name, **vars(self), tables=tables)
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """Where label data comes from and which columns mean what, see `LabelColumns`.
+
+    query: Spark SQL over `[tables]` and any table that Spark knows
+    table: the name of one such table, instead of a query
+    id: a name for the label data once it is in buckets; the next run then finds it there and uses it as it is
+    bucket_variable, buckets: None: chosen by what the labels are
+    """
+
+    items: tuple[str, ...]
+    query: str | None = None
+    table: str | None = None
+    context: tuple[str, ...] | None = None
+    time: str = "time"
+    label: str = "label"
+    outcome_at: str = "outcome_at"
+    id: str | None = None
+    bucket_variable: str | None = None
+    buckets: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse label data from nowhere or from two places."""
+        if (self.query is None) == (self.table is None):
+            raise ConfigError.because("labels need either a query or a table", 'write query = "SELECT …"')
+
+    @property
+    def columns(self) -> LabelColumns:
+        """Which columns mean what."""
+        return LabelColumns(self.items, self.context, self.time, self.label, self.outcome_at)
+
+    @property
+    def sql(self) -> str:
+        """The query, also where a table is named."""
+        return self.query if self.query is not None else f"TABLE {self.table}"
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """An encoder, `module:name`, configured: its parameters, and other names for its features."""
+
+    encoder: str
+    parameters: Mapping[str, int | float | bool | str] = field(default_factory=dict)
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, encoder: FeatureEncoder) -> EncoderSpec:
+        """Name an encoder with the parameters that differ from what its source says."""
+        defaults = encoder.function.__kwdefaults__ or {}
+        changed = {name: value for name, value in encoder.parameters.items() if value != defaults.get(name)}
+        return cls(encoder.name, changed, dict(encoder.rename))
+
+    def load(self) -> FeatureEncoder:
+        """Import the encoder. Raises ConfigError if it is not there."""
+        found = _import(self.encoder, "encoder")
+        if not isinstance(found, FeatureEncoder):
+            raise ConfigError.because(f"{self.encoder} is a {type(found).__name__}", "put @feature_encoder on it")
+        return found.configured(rename=self.rename, **self.parameters)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What is fitted: a scikit-learn estimator as `module:name` with its parameters; None: gradient boosted trees.
+
+    weight: a column of the feature set that weighs each context in training, such as `confidence`
+    """
+
+    estimator: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    weight: str | None = None
+    seed: int = 0
+
+    def build(self) -> Any:
+        """Make the estimator, or give None. Raises ConfigError if it cannot be made."""
+        if self.estimator is None:
+            return None
+        try:
+            return _import(self.estimator, "estimator")(**self.parameters)
+        except TypeError as error:
+            raise ConfigError.because(f"model.estimator {self.estimator}: {error}") from error
+
+
+@dataclass(frozen=True)
+class ExperimentSpec:
+    """One experiment, whole: the same in Python as in TOML. What it says is its id.
+
+    name: of the feature set; by default the file's
+    encoders: the feature model, encoder by encoder: "module:name", or a table with parameters and rename; in Python
+        also the encoders themselves
+    contexts: which contexts `delorean select` captures for it; None: others select them
+    tables: names for the queries
+    as_of: element → how old its state may be, see `AsOf`; durations as in "PT90S" or "P7D"
+    confidence: element → how complete the runs that serve it must be
+    spread: how far apart the captures of one row may lie
+    folder: where relative paths of tables start; by default the file's. It is no part of what the spec says
+    """
+
+    labels: LabelSpec
+    encoders: tuple[str | EncoderSpec, ...]
+    name: str = ""
+    contexts: ContextsSpec | None = None
+    tables: Mapping[str, TableSource] = field(default_factory=dict)
+    as_of: Mapping[str, AsOf] = field(default_factory=dict)
+    confidence: Mapping[str, ConfidenceFloor] = field(default_factory=dict)
+    spread: SpreadLimit | None = None
+    split: Split = field(default_factory=Split)
+    model: ModelSpec = ModelSpec()
+    folder: str = ""
+
+    def __post_init__(self) -> None:
+        """Name encoders that are given themselves."""
+        named = [EncoderSpec.of(each) if isinstance(each, FeatureEncoder) else each for each in self.encoders]
+        object.__setattr__(self, "encoders", tuple(named))
+
+    @property
+    def encoder_specs(self) -> tuple[EncoderSpec, ...]:
+        """The encoders, each as a table."""
+        return tuple(EncoderSpec(each) if isinstance(each, str) else each for each in self.encoders)
+
+    @property
+    def feature_model(self) -> FeatureModel:
+        """Import the encoders."""
+        return FeatureModel([spec.load() for spec in self.encoder_specs])
+
+    @property
+    def id(self) -> str:
+        """What the spec says, as a hash: however it is written down, and whatever it leaves to defaults."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def to_json(self) -> dict[str, Any]:
+        """Write what is not by default, as plain fields."""
+        said: dict[str, Any] = _said(replace(self, encoders=self.encoder_specs, folder=""))
+        return said
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> ExperimentSpec:
+        """Read what `to_json` wrote. Raises ConfigError."""
+        try:
+            return msgspec.convert(fields, cls)
+        except msgspec.ValidationError as error:
+            raise ConfigError.because(f"this is no experiment: {error}") from error
+
+    @property
+    def located_tables(self) -> dict[str, TableSource]:
+        """Give the tables with relative paths made absolute."""
+        root = Path(self.folder).resolve()
+        return {
+            name: source if urlsplit(source.path).scheme else replace(source, path=str(root / source.path))
+            for name, source in self.tables.items()
+        }
+
+    @property
+    def selection(self) -> Experiment:
+        """What `select_contexts` takes. Raises ConfigError if the spec selects no contexts."""
+        if self.contexts is None:
+            raise ConfigError.because(f"experiment '{self.name}' selects no contexts", "write a table [contexts]")
+        return self.contexts.experiment(self.name, self.located_tables)
+
+
+def _said(value: Any) -> Any:
+    """Give plain fields, leaving out those of dataclasses that are as by default."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        said = {}
+        for each in dataclasses.fields(value):
+            given = getattr(value, each.name)
+            default = each.default_factory() if callable(each.default_factory) else each.default
+            if given != default:
+                said[each.name] = _said(given)
+        return said
+    if isinstance(value, Mapping):
+        return {name: _said(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_said(inner) for inner in value]
+    return msgspec.to_builtins(value)
+
+
+def _import(place: str, what: str) -> Any:
+    module, _, name = place.partition(":")
+    if not name:
+        raise ConfigError.because(f"{what} '{place}' names no place", 'write "module:name"')
+    try:
+        loaded = importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError.because(
+            f"{what} '{place}': {error}", "put its module beside delorean.toml, or install it"
+        ) from error
+    if not hasattr(loaded, name):
+        raise ConfigError.unknown(f"{what} in {module}", name, [n for n in vars(loaded) if not n.startswith("_")])
+    return getattr(loaded, name)

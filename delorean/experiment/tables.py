@@ -1,0 +1,75 @@
+"""The tables that label data comes from: which version of each was read, and whether it is still there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from schemas.errors import LabelError
+from snapshotter.experiments import TableSource
+from snapshotter.spark_errors import spark_errors_as
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def pinned_tables(tables: Mapping[str, TableSource]) -> dict[str, TableSource]:
+    """Fix the version of each Delta table: the one that is named, or the newest of this moment.
+
+    Raises LabelError for a version that is not there, or not any more.
+    """
+    return {
+        name: replace(source, version=_version(name, source)) if source.format == "delta" else source
+        for name, source in tables.items()
+    }
+
+
+def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource]) -> DataFrame:
+    """Run a query; its tables are views only until Spark has resolved their names. Raises LabelError."""
+    made = []
+    with spark_errors_as(LabelError, "the labels' query"):
+        try:
+            for name, source in tables.items():
+                reader = spark.read.format(source.format)
+                if source.version is not None:
+                    reader = reader.option("versionAsOf", source.version)
+                reader.load(source.path).createTempView(name)  # fails rather than hide one
+                made.append(name)
+            return spark.sql(text)
+        finally:
+            for name in made:
+                spark.catalog.dropTempView(name)
+
+
+def _version(name: str, source: TableSource) -> int:
+    try:
+        table = DeltaTable(source.path, version=source.version)
+        files = table.file_uris()
+    except TableNotFoundError as error:
+        raise LabelError.because(f"table '{name}': there is no Delta table at {source.path}") from error
+    except DeltaError as error:
+        raise LabelError.because(
+            f"table '{name}': version {source.version} of {source.path} cannot be read: {error}",
+            "name a version that is there, or none for the newest",
+        ) from error
+    version = int(table.version())
+    gone = [file for file in files if not _is_there(file)]
+    if gone:
+        raise LabelError.because(
+            f"table '{name}': {len(gone)} of {len(files)} files of version {version} of {source.path} are gone, "
+            f"such as {gone[0].rsplit('/', 1)[-1]}: it was vacuumed",
+            "name a later version, or none for the newest",
+        )
+    return version
+
+
+def _is_there(uri: str) -> bool:
+    """Only local files are looked for: of others the reader says what is missing."""
+    parts = urlsplit(uri)
+    return parts.scheme not in ("", "file") or Path(unquote(parts.path)).exists()
