@@ -78,8 +78,8 @@ def test_a_wrong_project_file_is_one_clear_line(tmp_path, text, message):
         ("rename = {", "renam = {", "f.toml, line 4: encoders[1].renam: unknown field 'renam'"),
         ('items = ["video_id"]', "", "f.toml, line 6: labels.items: is missing"),
         ('"P7D"', "7", "f.toml, line 12: as_of.my_list.max_age: Expected `duration`"),
-        ('"P7D"', '"-P7D"', "f.toml, line 12: as_of.my_list.max_age: as-of rule has lag"),
-        ('group = "profile_id"', "shares = [1, 0, 0]", "f.toml, line 14: split.shares: split shares are (1.0, 0.0, 0"),
+        ('"P7D"', '"-P7D"', "f.toml, line 11: as_of.my_list: as-of rule has lag"),
+        ('group = "profile_id"', "shares = [1, 0, 0]", "f.toml, line 13: split: split shares are (1.0, 0.0, 0"),
     ],
 )
 def test_a_wrong_spec_names_the_field(tmp_path, right, wrong, message):
