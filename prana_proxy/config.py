@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import math
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
+from msgspec import Meta
 
 from prana_proxy.answers import python_type
 from prana_proxy.services import MEBIBYTE, ServiceConfig, protocol_of
 from schemas.arrow_types import parse_type
-from schemas.data_keys import DataKey, context_variable, service_element
-from schemas.errors import ConfigError, DataKeyError
+from schemas.data_keys import DataKey, context_variable, refuse_naive_times, service_element
+from schemas.errors import ConfigError
 from schemas.services import Service
+from schemas.toml_file import Fields, TomlFile
 
-_NUMBERS: dict[str, tuple[type[int] | type[float], float, str]] = {  # field → type, the most, what is expected
-    "timeout_seconds": (float, 3_600, "seconds > 0, at most 3600"),
-    "max_concurrent": (int, 10_000, "a whole number from 1 to 10000"),
-    "batch_size": (int, 10_000, "a whole number from 1 to 10000"),
-    "max_answer_bytes": (int, 1024 * MEBIBYTE, "a whole number from 1 to 1073741824"),
-    "max_batch_bytes": (int, 1024 * MEBIBYTE, "a whole number from 1 to 1073741824"),
-}
-_FIELDS = ("element", "type", "key", "url", "batch_url", "answer", *_NUMBERS)
-_BATCH_FIELDS = ("batch_size", "max_batch_bytes")
+_Number = Annotated[int, Meta(ge=1, le=10_000)]
+_Bytes = Annotated[int, Meta(ge=1, le=1024 * MEBIBYTE)]
 
 
 @dataclass(frozen=True)
@@ -49,77 +42,95 @@ class GatewayConfig:
                 raise ConfigError.because(f"service '{name}' is declared twice", "give one of them another name")
 
 
+@dataclass(frozen=True)
+class _ServiceTable:
+    """`[services.name]` as it is written. What is left out is as `ServiceConfig` has it."""
+
+    type: str
+    key: Mapping[str, str]
+    element: str | None = None
+    url: str | None = None
+    batch_url: str | None = None
+    answer: str | None = None
+    timeout_seconds: Annotated[float, Meta(gt=0, le=3_600)] | None = None
+    max_concurrent: _Number | None = None
+    max_answer_bytes: _Bytes | None = None
+    batch_size: _Number | None = None
+    max_batch_bytes: _Bytes | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse fields that do not go together."""
+        if (self.url is None) == (self.batch_url is None):
+            raise ConfigError.because(
+                f"has {'neither' if self.url is None else 'both'} of url and batch_url, expected one",
+                "write url for one context a call, batch_url for many",
+            )
+        for name in ("batch_size", "max_batch_bytes"):
+            if getattr(self, name) is not None and self.batch_url is None:
+                raise ConfigError.because(f"{name} is for services with a batch_url", "remove it")
+        if self.answer and not self.answer.startswith("/"):
+            raise ConfigError.because(f"answer is '{self.answer}', expected a JSON pointer", f"write '/{self.answer}'")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those fields that a `ServiceConfig` takes as they are, if given."""
+        others = ("type", "key", "element", "url", "batch_url")
+        return {name: value for name, value in vars(self).items() if value is not None and name not in others}
+
+
+@dataclass(frozen=True)
+class _ServicesFile:
+    services: Mapping[str, _ServiceTable] = field(default_factory=dict)
+    clock: str | None = None
+
+
 def load_gateway_config(path: str | Path) -> GatewayConfig:
-    """Read a services.toml. Raises ConfigError that names the file, the service and the field."""
-    try:
-        read = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError.because(
-            f"{path} cannot be read: {error.strerror}", "name a services.toml that exists"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError.because(f"{path} is not TOML: {error}") from error
-    try:
-        return gateway_config(read)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    """Read a services.toml. Raises ConfigError that names the file, the line, the service and the field."""
+    return _gateway(TomlFile.read(path))
 
 
 def gateway_config(fields: Mapping[str, Any]) -> GatewayConfig:
     """Build the configuration from what a services.toml holds. Raises ConfigError."""
-    _refuse_unknown("field", fields, ("services", "clock"))
-    services = _typed(fields, "services", dict, "one table [services.name] for each service", {})
-    if not services:
-        raise ConfigError.because("no services", "add a table [services.name]")
+    return _gateway(Fields(fields))
+
+
+def _gateway(fields: Fields) -> GatewayConfig:
+    content = fields.build(_ServicesFile)
+    if not content.services:
+        raise fields.error((), "no services", "add a table [services.name]")
     return GatewayConfig(
-        tuple(_service(name, table) for name, table in services.items()),
-        _typed(fields, "clock", str, "file:///path", None),
+        tuple(_service(fields, name, table) for name, table in content.services.items()), content.clock
     )
 
 
-def _service(name: str, fields: Any) -> ServiceConfig:
-    try:
-        if not isinstance(fields, dict):
-            raise ConfigError.because("is no table", f"write [services.{name}]")
-        _refuse_unknown("field", fields, _FIELDS)
-        service = Service(name, _element(name, fields), _key(fields))
-        url, batched = _url(fields, service)
-        for field in _BATCH_FIELDS:
-            if field in fields and not batched:
-                raise ConfigError.because(f"field '{field}' is for services with a batch_url", "remove it")
-        numbers = {field: _number(fields, field) for field in _NUMBERS if field in fields}
-        return ServiceConfig(service, url, batched, answer=_pointer(fields), **numbers)  # type: ignore[arg-type]  # checked
-    except (ConfigError, DataKeyError) as error:
-        raise ConfigError(f"service '{name}': {error}") from error
-
-
-def _element(name: str, fields: Mapping[str, Any]) -> DataKey:
-    text = _typed(fields, "type", str, 'an Arrow type: type = "list<int64>"')
-    try:
-        type = parse_type(text)  # noqa: A001
-        python_type(type)
-        return service_element(_typed(fields, "element", str, "a data key's name", name), type)
-    except DataKeyError as error:
-        raise ConfigError(f"field 'type' or 'element': {error}") from error
-
-
-def _key(fields: Mapping[str, Any]) -> tuple[DataKey, ...]:
-    hint = 'a table of context variables and their types: key = { profile_id = "int64" }'
+def _service(fields: Fields, name: str, table: _ServiceTable) -> ServiceConfig:
+    place = ("services", name)
     key = []
-    for name, text in _typed(fields, "key", dict, hint).items():
-        if not isinstance(text, str):
-            raise ConfigError.because(f"field 'key.{name}' is {text!r}, expected an Arrow type as text")
-        try:
-            variable = context_variable(name, text)
-        except DataKeyError as error:
-            raise ConfigError(f"field 'key.{name}': {error}") from error
-        if not _names_one_value(variable.type):
-            raise ConfigError.because(
-                f"field 'key.{name}' is {variable.type}, expected a type compared exactly",
-                "use an integer, a string, a bool, a date or a timestamp",
-            )
-        key.append(variable)
-    return tuple(key)
+    for variable, type_name in table.key.items():
+        with fields.at((*place, "key", variable)):
+            key.append(_key_variable(variable, type_name))
+    with fields.at((*place, "type")):
+        type = parse_type(table.type)  # noqa: A001
+        python_type(type)
+        refuse_naive_times(name, type)
+    with fields.at((*place, "element")):
+        element = service_element(table.element or name, type)
+    with fields.at((*place, "key")):
+        service = Service(name, element, tuple(key))
+    url, batched = table.url or table.batch_url or "", table.url is None
+    with fields.at((*place, "batch_url" if batched else "url")):
+        _check_url(url, batched, service)
+    return ServiceConfig(service, url, batched, **table.settings)
+
+
+def _key_variable(name: str, type_name: str) -> DataKey:
+    variable = context_variable(name, type_name)
+    if not _names_one_value(variable.type):
+        raise ConfigError.because(
+            f"is {variable.type}, expected a type compared exactly",
+            "use an integer, a string, a bool, a date or a timestamp",
+        )
+    return variable
 
 
 def _names_one_value(type: pa.DataType) -> bool:  # noqa: A002
@@ -127,32 +138,19 @@ def _names_one_value(type: pa.DataType) -> bool:  # noqa: A002
     return any(check(type) for check in checks)
 
 
-def _url(fields: Mapping[str, Any], service: Service) -> tuple[str, bool]:
-    """Give the URL and whether it takes batches."""
-    given = [field for field in ("url", "batch_url") if field in fields]
-    if len(given) != 1:
-        raise ConfigError.because(
-            f"has {'both' if given else 'neither'} of url and batch_url, expected one",
-            "write url for one context a call, batch_url for many",
-        )
-    field = given[0]
-    url = _typed(fields, field, str, "a URL")
+def _check_url(url: str, batched: bool, service: Service) -> None:
     try:
         parts = urlsplit(url)
         good = url.isascii() and bool(parts.hostname) and (parts.port is None or parts.port > 0) and not parts.fragment
     except ValueError:
         good = False
     if not good or any(letter.isspace() for letter in url) or "{" in f"{parts.scheme}{parts.netloc}":
-        raise ConfigError.because(f"field '{field}' is '{url}', expected a URL", "write http://host:port/path")
-    try:
-        protocol_of(url)
-    except ConfigError as error:
-        raise ConfigError(f"field '{field}': {error}") from error
-    if field == "url":
+        raise ConfigError.because(f"is '{url}', expected a URL", "write http://host:port/path")
+    protocol_of(url)
+    if not batched:
         _check_template(url, [variable.name for variable in service.key])
     elif "{" in url or "}" in url:
-        raise ConfigError.because("field 'batch_url' has a {variable}, but takes all of them in its body", "remove it")
-    return url, field == "batch_url"
+        raise ConfigError.because("has a {variable}, but a batch_url takes all of them in its body", "remove it")
 
 
 def _check_template(url: str, key: list[str]) -> None:
@@ -161,50 +159,14 @@ def _check_template(url: str, key: list[str]) -> None:
             (name, bool(spec or conversion)) for _, name, spec, conversion in Formatter().parse(url) if name is not None
         ]
     except ValueError as error:
-        raise ConfigError.because(f"field 'url' is '{url}': {error}", "write variables as {profile_id}") from error
+        raise ConfigError.because(f"is '{url}': {error}", "write variables as {profile_id}") from error
     for name, formatted in parsed:
         if name not in key:
-            raise ConfigError(f"field 'url': {ConfigError.unknown('variable of the key', name, key)}")
+            raise ConfigError.unknown("variable of the key", name, key)
         if formatted:
-            raise ConfigError.because(f"field 'url': '{name}' has a format", f"write {{{name}}}")
+            raise ConfigError.because(f"'{name}' has a format", f"write {{{name}}}")
     missing = sorted(set(key) - {name for name, _ in parsed})
     if missing:
         raise ConfigError.because(
-            f"field 'url' lacks '{missing[0]}', so answers cannot depend on it",
-            f"add {{{missing[0]}}} or take it out of key",
+            f"lacks '{missing[0]}', so answers cannot depend on it", f"add {{{missing[0]}}} or take it out of key"
         )
-
-
-def _pointer(fields: Mapping[str, Any]) -> str:
-    pointer: str = _typed(fields, "answer", str, "a JSON pointer", "")
-    if pointer and not pointer.startswith("/"):
-        raise ConfigError.because(f"field 'answer' is '{pointer}', expected a JSON pointer", f"write '/{pointer}'")
-    return pointer
-
-
-def _number(fields: Mapping[str, Any], field: str) -> float:
-    wanted, most, expected = _NUMBERS[field]
-    value = fields[field]
-    good = isinstance(value, int) if wanted is int else isinstance(value, int | float)
-    if not good or isinstance(value, bool) or not math.isfinite(value) or not 0 < value <= most:
-        raise ConfigError.because(f"field '{field}' is {value!r}, expected {expected}")
-    return wanted(value)
-
-
-_REQUIRED: Any = object()
-
-
-def _typed(fields: Mapping[str, Any], field: str, wanted: type, expected: str, default: Any = _REQUIRED) -> Any:
-    if field not in fields:
-        if default is _REQUIRED:
-            raise ConfigError.because(f"field '{field}' is missing", f"add {expected}")
-        return default
-    if not isinstance(fields[field], wanted):
-        raise ConfigError.because(f"field '{field}' is {fields[field]!r}, expected {expected}")
-    return fields[field]
-
-
-def _refuse_unknown(what: str, fields: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    for field in fields:
-        if field not in known:
-            raise ConfigError.unknown(what, field, known)

@@ -10,7 +10,7 @@ import re
 import tomllib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from itertools import repeat
@@ -50,7 +50,12 @@ class Fields:
     content: Mapping[str, Any]
 
     def build(self, kind: type[_T]) -> _T:
-        """Convert all of it to a dataclass. Raises ConfigError: unknown, missing, of a wrong type, or refused by it."""
+        """Convert all of it to a dataclass.
+
+        Raises ConfigError: a field is unknown, missing or of a wrong type, or a dataclass's own check refuses it. The
+        place of such a check's error is its table, or a field if that is the first word of the message:
+        `fraction is 1.5, expected …`.
+        """
         self._refuse_unknown(self.content, kind, ())
         try:
             return msgspec.convert(self.content, kind)
@@ -64,11 +69,11 @@ class Fields:
 
     @contextmanager
     def at(self, place: Place) -> Iterator[None]:
-        """Give the errors of a check the field that is checked."""
+        """Give the errors of a later check their place: a field, or a table, see `build`; not one within another."""
         try:
             yield
         except DeloreanError as error:
-            raise self.error(place, error) from error
+            raise self._refusal(_steps_of(place) if isinstance(place, str) else place, error) from error
 
     def _whereabouts(self, place: Place) -> str:
         text = place if isinstance(place, str) else place_of(place)
@@ -86,7 +91,7 @@ class Fields:
 
     def _refusal(self, steps: Steps, error: Exception) -> ConfigError:
         if not isinstance(error, msgspec.ValidationError):
-            return self.error((*steps, *_blamed(error, _at(self.content, steps))), error)
+            return self.error((*steps, *_subject(error, self.content, steps)), error)
         problem = str(error).partition(" - at ")[0]
         if missing := _MISSING.fullmatch(problem):
             return self.error((*steps, missing[1]), "is missing", "add it")
@@ -202,17 +207,15 @@ def _spoken(types: re.Match[str]) -> str:
     return f"`{' | '.join(_TOML_TYPES.get(name, name) for name in names if name != 'null')}`"
 
 
-def _at(content: Any, steps: Steps) -> Any:
-    for step in steps:
-        content = content[step]
-    return content
-
-
-def _blamed(error: Exception, table: Mapping[str, Any]) -> Steps:
-    """A check of several fields names those that are wrong: if one of them is in the file, that is the place."""
-    problem = str(error).partition(" → ")[0]
-    named = [name for name in table if re.search(rf"\b{re.escape(name)}\b", problem)]
-    return (named[0],) if len(named) == 1 else ()
+def _subject(error: Exception, content: Any, steps: Steps) -> Steps:
+    """Find the field of a table that an error's message begins with, be it after `experiment 'homepage': `."""
+    with suppress(LookupError, TypeError):  # there may be no such table
+        for step in steps:
+            content = content[step]
+        for name in content if isinstance(content, Mapping) else ():
+            if re.match(rf"(?:[^:→]*: )?'?{re.escape(name)}\b", str(error)):
+                return (name,)
+    return ()
 
 
 def _line_of(error: Exception, text: str) -> int:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from schemas.errors import ConfigError
+from schemas.toml_file import TomlFile
 
 DEFAULT = "default"
 Quota: TypeAlias = "int | Mapping[str, Quota]"
@@ -21,10 +21,30 @@ class TableSource:
     """Where a table that a query names lies.
 
     format: any that Spark can load, such as parquet or delta
+    version: of a Delta table; None is the newest
     """
 
     path: str
     format: str = "parquet"
+    version: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a version that no table has."""
+        if self.version is not None and self.format != "delta":
+            raise ConfigError.because(
+                f"version is {self.version}, but tables of format {self.format} have none", 'write format = "delta"'
+            )
+        if self.version is not None and self.version < 0:
+            raise ConfigError.because(f"version is {self.version}, expected one >= 0")
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What Spark's reader is told besides the format."""
+        return {} if self.version is None else {"versionAsOf": str(self.version)}
+
+    def beside(self, file: str | Path) -> TableSource:
+        """Let a relative path begin at a file's folder."""
+        return self if urlsplit(self.path).scheme else replace(self, path=str(Path(file).resolve().parent / self.path))
 
 
 @dataclass(frozen=True)
@@ -90,7 +110,11 @@ class Experiment:
 
     def to_json(self) -> dict[str, Any]:
         """Write the experiment as plain fields."""
-        return {**vars(self), "tables": {name: vars(source) for name, source in self.tables.items()}}
+        tables = {
+            name: {field: value for field, value in vars(source).items() if value is not None}
+            for name, source in self.tables.items()
+        }
+        return {**vars(self), "tables": tables}
 
     def _check_quota(self, quota: Quota, levels: int) -> None:
         if isinstance(quota, Mapping):
@@ -107,84 +131,42 @@ class Experiment:
         return ConfigError.because(f"experiment '{self.id}': {problem}", hint)
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What a file says of one experiment: all but its name, and the tables that it shares with the others.
+
+    quota: checked by `Experiment`, since types that contain themselves cannot be converted to
+    """
+
+    query: str
+    key: tuple[str, ...]
+    strata: tuple[str, ...] = ()
+    quota: Any = None
+    fraction: int | float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _ExperimentsFile:
+    experiments: Mapping[str, _Wanted] = field(default_factory=dict)
+    tables: Mapping[str, TableSource] = field(default_factory=dict)
+
+
 def load_experiments(path: str | Path) -> tuple[Experiment, ...]:
     """Read experiments from TOML, as `Experiment` has them, in `[experiments.<id>]`; `[tables]` is shared by all.
 
-    Relative paths of tables start at the file's folder. Raises ConfigError with the file and the field.
+    Relative paths of tables start at the file's folder. Raises ConfigError with the file, the line and the field.
     """
-    where = Path(path)
-    try:
-        content = tomllib.loads(where.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError.because(f"{where}: {error}") from error
-    _refuse_unknown(where, "", content, ["experiments", "tables"])
-    tables = {
-        name: _table(where, name, given) for name, given in _section(where, "tables", content.get("tables", {})).items()
-    }
-    experiments = _section(where, "experiments", content.get("experiments", {}))
-    if not experiments:
-        raise ConfigError.because(f"{where}: no experiment", "write a table [experiments.my_experiment]")
-    return tuple(_experiment(where, name, given, tables) for name, given in experiments.items())
-
-
-def _experiment(where: Path, name: str, given: Any, tables: Mapping[str, TableSource]) -> Experiment:
-    place = f"experiments.{name}"
-    given = _section(where, place, given)
-    known = [known.name for known in fields(Experiment) if known.name not in ("id", "tables")]
-    _refuse_unknown(where, f"{place}.", given, known)
-    expected: dict[str, type | tuple[type, ...]] = {
-        "query": str,
-        "key": list,
-        "strata": list,
-        "seed": int,
-        "fraction": (int, float),
-        "quota": (int, dict),
-    }
-    for field_name, value in given.items():
-        _expect(where, f"{place}.{field_name}", value, expected[field_name])
-    for field_name in ("query", "key"):
-        if field_name not in given:
-            raise ConfigError.because(f"{where}: {place}.{field_name} is missing")
-    columns = {name: tuple(given[name]) for name in ("key", "strata") if name in given}
-    for field_name, names in columns.items():
-        for column in names:
-            _expect(where, f"{place}.{field_name}", column, str)
-    try:
-        return Experiment(id=name, **{**given, **columns}, tables=tables)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def _table(where: Path, name: str, given: Any) -> TableSource:
-    place = f"tables.{name}"
-    given = _section(where, place, given)
-    _refuse_unknown(where, f"{place}.", given, ["path", "format"])
-    for field_name, value in given.items():
-        _expect(where, f"{place}.{field_name}", value, str)
-    if "path" not in given:
-        raise ConfigError.because(f"{where}: {place}.path is missing", "a table that Spark knows needs no entry")
-    path = given["path"]
-    if not urlsplit(path).scheme:
-        path = str(where.resolve().parent / path)
-    return TableSource(path, given.get("format", "parquet"))
-
-
-def _section(where: Path, place: str, given: Any) -> dict[str, Any]:
-    _expect(where, place, given, dict)
-    section: dict[str, Any] = given
-    return section
-
-
-def _expect(where: Path, place: str, given: Any, kinds: type | tuple[type, ...]) -> None:
-    if not isinstance(given, kinds) or isinstance(given, bool):
-        names = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
-        raise ConfigError.because(f"{where}: {place} is {given!r}, expected {names}")
-
-
-def _refuse_unknown(where: Path, place: str, given: Mapping[str, Any], known: list[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise ConfigError.unknown(f"field in {where}:", f"{place}{name}", [f"{place}{field}" for field in known])
+    file = TomlFile.read(path)
+    content = file.build(_ExperimentsFile)
+    if not content.experiments:
+        raise file.error((), "no experiment", "write a table [experiments.my_experiment]")
+    tables = {name: source.beside(path) for name, source in content.tables.items()}
+    experiments = []
+    for name, wanted in content.experiments.items():
+        with file.at(("experiments", name)):
+            experiments.append(Experiment(id=name, **vars(wanted), tables=tables))
+    return tuple(experiments)
 
 
 def _named(quota: Quota, levels: int) -> list[tuple[str, ...]]:

@@ -25,7 +25,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.max_age is not None and self.max_age < self.lag:
-            raise ConfigError.because(f"lag {self.lag} is above max_age {self.max_age}", "write a longer max_age")
+            raise ConfigError.because(f"max_age {self.max_age} is below the lag {self.lag}", "write a longer max_age")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Encoder:
 
     def __post_init__(self) -> None:
         if ":" not in self.encoder:
-            raise DataKeyError.because("encoder names no place", 'write encoder = "module:name", or parameters')
+            raise DataKeyError.because("an encoder names no place", 'write encoder = "module:name"')
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,10 @@ def test_a_file_becomes_a_dataclass(tmp_path: Path) -> None:
         ("labels", "#", "line 1: labels: is missing → add it"),
         ('encoder = "m:g",', "", "line 5: encoders[1].encoder: is missing → add it"),
         ('encoder = "m:f"', "", "line 15: model.encoder: is missing → add it"),
-        # a dataclass's own check: at the field if it names one that is in the file, else at the table
-        ('"P1D"', '"-P1D"', 'line 13: as_of."my list".max_age: lag 0:00:00 is above max_age -1 day, 0:00:00 → write a'),
-        ('"P7D"', '"PT1M"', "line 8: as_of.viewing_history: lag 0:05:00 is above max_age 0:01:00 → write a longer"),
-        ('"m:g"', '"g"', 'line 5: encoders[1].encoder: encoder names no place → write encoder = "module:name", or'),
+        # a dataclass's own check: at the field that its message begins with, else at the table
+        ('"P1D"', '"-P1D"', 'line 13: as_of."my list".max_age: max_age -1 day, 0:00:00 is below the lag 0:00:00 → w'),
+        ('"P7D"', '"PT1M"', "line 10: as_of.viewing_history.max_age: max_age 0:01:00 is below the lag 0:05:00 → write"),
+        ('"m:g"', '"g"', 'line 5: encoders[1]: an encoder names no place → write encoder = "module:name"'),
         # not TOML
         ("labels = ", "labels = = ", "line 2: is not TOML: Invalid value (at line 2, column 10)"),
         ("lag = ", "max_age = ", "line 10: is not TOML: Cannot overwrite a value (at line 10, column 16)"),
@@ -185,6 +185,18 @@ def test_later_checks_name_lines_too(tmp_path: Path) -> None:
     assert str(file.error((), "no encoder")) == f"{path}, line 1: no encoder"
     with pytest.raises(ConfigError, match="line 5: encoders\\[1\\]: naive$"), file.at(("encoders", 1)):
         raise NaiveTimeError("naive")
+    for message, place in {
+        "lag is long": "line 9: as_of.viewing_history.lag",
+        "rule 'x': 'lag' is long": "line 9: as_of.viewing_history.lag",
+        "lags are long": "line 8: as_of.viewing_history",
+        "max_age is below lag": "line 10: as_of.viewing_history.max_age",
+        "the lag is long": "line 8: as_of.viewing_history",
+    }.items():
+        with pytest.raises(ConfigError) as raised, file.at("as_of.viewing_history"):
+            raise ConfigError(message)
+        assert str(raised.value) == f"{path}, {place}: {message}"
+    with pytest.raises(ConfigError, match="line 8: as_of.nothing.here: lag$"), file.at("as_of.nothing.here"):
+        raise ConfigError("lag")
 
 
 def test_without_a_file_errors_name_the_field() -> None:

@@ -47,42 +47,96 @@ def test_toml_says_the_same_as_python(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "place", "problem"),
     [
+        ("seed = 7", "sed = 7", "line 7: experiments.binge_watchers.sed", "unknown field 'sed' → did you mean 'seed'?"),
+        ("seed = 7", 'seed = "7"', "line 7: experiments.binge_watchers.seed", "Expected `integer`, got `string`"),
+        ("seed = 7", "seed = true", "line 7: experiments.binge_watchers.seed", "Expected `integer`, got `boolean`"),
+        ("seed = 7", "fraction = 0.5", "line 2: experiments.binge_watchers", "needs either a quota or a fraction"),
+        ("fraction = 0.1", "", "line 9: experiments.everyone", "needs either a quota or a fraction → write"),
         (
-            "seed = 7",
-            "sed = 7",
-            "unknown field in .*experiments.toml: 'experiments.binge_watchers.sed' → did you mean .*seed",
+            "fraction = 0.1",
+            "fraction = 0",
+            "line 12: experiments.everyone.fraction",
+            "fraction is 0, expected one in (0, 1]",
         ),
-        ("seed = 7", 'seed = "7"', "experiments.binge_watchers.seed is '7', expected int"),
-        ("seed = 7", "seed = true", "experiments.binge_watchers.seed is True, expected int"),
-        ("seed = 7", "fraction = 0.5", "'binge_watchers': needs either a quota or a fraction"),
-        ("fraction = 0.1", "", "'everyone': needs either a quota or a fraction → write"),
-        ("fraction = 0.1", "fraction = 0", r"'everyone': fraction is 0, expected one in \(0, 1\]"),
-        ("fraction = 0.1", "fraction = 1.5", "'everyone': fraction is 1.5"),
-        ("fraction = 0.1", "fraction = nan", "'everyone': fraction is nan"),
-        ("US = 100", "US = -1", "'binge_watchers': quota is -1, expected a count of contexts >= 0"),
-        ("US = 100", 'US = "many"', "'binge_watchers': quota is 'many'"),
-        ("US = 100", "US = { tv = 1 }", "'binge_watchers': quota nests deeper than its strata"),
-        ('strata = ["country"]', "", "'binge_watchers': quota nests deeper than its strata"),
-        ('strata = ["country"]', 'strata = "country"', "experiments.binge_watchers.strata is 'country', expected list"),
-        ('strata = ["country"]', "strata = [1]", "experiments.binge_watchers.strata is 1, expected str"),
-        ('strata = ["country"]', 'strata = ["a", "a"]', "strata is .*, expected a list of different columns"),
-        ('key = ["profile_id", "country", "device"]\nfraction', "key = []\nfraction", "'everyone': key is empty"),
-        ('key = ["profile_id", "country", "device"]\nfraction', "fraction", "experiments.everyone.key is missing"),
-        ('query = "SELECT * FROM impressions"', 'query = " "', "'everyone': an experiment needs an id and a query"),
-        ("[experiments.everyone]", "[everyone]", "unknown field in .*'everyone'"),
-        ('path = "events/impressions"', 'format = "delta"', "tables.impressions.path is missing"),
-        ("[tables]", "[tables", "experiments.toml: .*line"),
-        (TOML, "", "experiments.toml: no experiment → write a table"),
-        (TOML, "experiments = 3", "experiments is 3, expected dict"),
+        ("fraction = 0.1", "fraction = 1.5", "line 12: experiments.everyone.fraction", "fraction is 1.5"),
+        ("fraction = 0.1", "fraction = nan", "line 12: experiments.everyone.fraction", "fraction is nan"),
+        (
+            "US = 100",
+            "US = -1",
+            "line 6: experiments.binge_watchers.quota",
+            "quota is -1, expected a count of contexts >= 0",
+        ),
+        ("US = 100", 'US = "many"', "line 6: experiments.binge_watchers.quota", "quota is 'many'"),
+        (
+            "US = 100",
+            "US = { tv = 1 }",
+            "line 6: experiments.binge_watchers.quota",
+            "quota nests deeper than its strata",
+        ),
+        ('strata = ["country"]', "", "line 6: experiments.binge_watchers.quota", "quota nests deeper than its strata"),
+        ('strata = ["country"]', 'strata = "country"', "line 5: experiments.binge_watchers.strata", "Expected `array`"),
+        ('strata = ["country"]', "strata = [1]", "line 5: experiments.binge_watchers.strata[0]", "Expected `string`"),
+        (
+            'strata = ["country"]',
+            'strata = ["a", "a"]',
+            "line 5: experiments.binge_watchers.strata",
+            "strata is ('a', 'a'), expected a list of",
+        ),
+        (
+            'key = ["profile_id", "country", "device"]\nfraction',
+            "key = []\nfraction",
+            "line 11: experiments.everyone.key",
+            "key is empty",
+        ),
+        (
+            'key = ["profile_id", "country", "device"]\nfraction',
+            "fraction",
+            "line 9: experiments.everyone.key",
+            "is missing",
+        ),
+        (
+            'query = "SELECT * FROM impressions"',
+            'query = " "',
+            "line 9: experiments.everyone",
+            "an experiment needs an id and a query",
+        ),
+        (
+            "[experiments.everyone]",
+            "[everyone]",
+            "line 9: everyone",
+            "unknown field 'everyone' → known: experiments, tables",
+        ),
+        ('path = "events/impressions"', 'format = "delta"', "line 15: tables.impressions.path", "is missing"),
+        (
+            'format = "delta"',
+            "version = 3",
+            "line 16: tables.plays.version",
+            "version is 3, but tables of format parquet",
+        ),
+        ('"delta"', '"delta", version = -1', "line 16: tables.plays.version", "version is -1, expected one >= 0"),
+        ('"delta"', '"delta", version = "1"', "line 16: tables.plays.version", "Expected `integer`, got `string`"),
+        ("[tables]", "[tables", "line 14", "is not TOML: Expected ']'"),
+        (TOML, "", "line 1", "no experiment → write a table"),
+        (TOML, "experiments = 3", "line 1: experiments", "Expected `table`, got `integer`"),
     ],
 )
-def test_what_is_wrong_in_toml_is_named_with_its_file(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_what_is_wrong_in_toml_is_named_with_its_line(
+    tmp_path: Path, old: str, new: str, place: str, problem: str
+) -> None:
     assert old in TOML
-    with pytest.raises(ConfigError, match=message) as raised:
+    with pytest.raises(ConfigError) as raised:
         load(tmp_path, TOML.replace(old, new))
-    assert str(tmp_path / "experiments.toml") in str(raised.value)
+    assert str(raised.value).startswith(f"{tmp_path}/experiments.toml, {place}: ")
+    assert problem in str(raised.value)
+
+
+def test_a_table_without_a_version_says_nothing_of_versions(tmp_path: Path) -> None:
+    old, new = load(tmp_path, TOML)[0], load(tmp_path, TOML.replace('"delta"', '"delta", version = 3'))[0]
+    assert old.to_json()["tables"]["plays"] == {"path": "s3://bucket/plays", "format": "delta"}
+    assert new.to_json()["tables"]["plays"] == {"path": "s3://bucket/plays", "format": "delta", "version": 3}
+    assert new.tables["plays"].options == {"versionAsOf": "3"}
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
