@@ -102,7 +102,9 @@ def _encoders(before: RunRecord, after: RunRecord) -> Iterator[dict[str, Any]]:
         yield {"encoder": row["encoder"], "change": change, "before": row["before"], "after": row["after"]}
 
 
-def _seen(what: str, before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
+def _seen(
+    what: str, before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]
+) -> Iterator[dict[str, Any]]:
     for element in dict.fromkeys([*before, *after]):
         old, new = before.get(element, ()), after.get(element, ())
         yield from ({"element": element, what: name, "seen": "before only"} for name in old if name not in new)
