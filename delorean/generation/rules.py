@@ -52,7 +52,7 @@ class ConfidenceFloor:
     def __post_init__(self) -> None:
         """Refuse what no run could miss or reach."""
         if not 0 < self.floor <= 1:
-            raise ConfigError.because(f"confidence floor is {self.floor}, expected a share in (0, 1]", "write 0.95")
+            raise ConfigError.because(f"floor is {self.floor}, expected a confidence in (0, 1]", "write 0.95")
 
 
 @dataclass(frozen=True)
@@ -70,4 +70,4 @@ class SpreadLimit:
     def __post_init__(self) -> None:
         """Refuse a limit that nothing could keep."""
         if self.limit < timedelta(0):
-            raise ConfigError.because(f"spread limit is {self.limit}, expected at least 0", 'write limit = "PT5M"')
+            raise ConfigError.because(f"limit is {self.limit}, expected a spread of at least 0", 'write limit = "PT5M"')

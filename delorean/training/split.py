@@ -63,7 +63,7 @@ class Split:
     def __post_init__(self) -> None:
         """Refuse splits that cannot be meant."""
         if len(self.shares) != 3 or min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-9:
-            raise TrainingError.because(f"split shares are {self.shares}, expected three above 0 with the sum 1")
+            raise TrainingError.because(f"shares of the split are {self.shares}, expected three above 0 with the sum 1")
         if not self.by_time and self.group is None:
             raise TrainingError.because("the split is neither by time nor by a group", "give by_time=True or a group")
         times = (self.validation_from, self.test_from)

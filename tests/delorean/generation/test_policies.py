@@ -297,8 +297,8 @@ def test_a_label_column_offered_as_data_is_refused(project):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ConfidenceFloor(0.0), "share in"),
-        (lambda: ConfidenceFloor(1.2), "share in"),
+        (lambda: ConfidenceFloor(0.0), "confidence in"),
+        (lambda: ConfidenceFloor(1.2), "confidence in"),
         (lambda: SpreadLimit(timedelta(-1)), "at least 0"),
     ],
 )
