@@ -70,13 +70,13 @@ def experiment() -> None:
 
 @experiment.command("run", no_args_is_help=True)
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--features-only", is_flag=True, help="Stop when the features are there; train nothing.")
 @project_option
 @json_option
-def run(spec: Path, features_only: bool, project: Project, output: Output) -> None:
+def run(spec: Path, project: Project, output: Output) -> None:
     """Run an experiment whole and record it.
 
-    Puts the labels of SPEC into buckets, generates its features, trains and measures its model.
+    Puts the labels of SPEC into buckets, generates its features, trains and measures its model. `delorean generate`
+    stops at the features, and records them as a run too.
 
     \b
     Example: delorean experiment run homepage.toml
@@ -95,7 +95,6 @@ def run(spec: Path, features_only: bool, project: Project, output: Output) -> No
                 index,
                 storage,
                 spark,
-                training=not features_only,
                 progress=lambda done, of: progress("buckets", done, of),
             )
     output.show(summary(record))

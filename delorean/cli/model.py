@@ -21,32 +21,45 @@ if TYPE_CHECKING:
 def generate(spec: Path, project: Project, output: Output) -> None:
     """Generate features for label data.
 
-    SPEC names labels and encoders; each row is made from the state as of its own time.
+    SPEC names labels and encoders; each row is made from the state as of its own time. What was read is recorded as a
+    run, so that `delorean experiment replay` can repeat it.
 
     \b
     Example: delorean generate homepage.toml
     """
     from delorean.experiment import load_experiment
-    from delorean.experiment.steps import features_of, labels_of
+    from delorean.experiment.run import run_experiment
+    from delorean.generation.feature_set import table_uri
 
-    experiment = load_experiment(spec)
-    with (
-        opened(project) as (index, storage),
-        spark_for("generate", project, experiment.tables.values()) as spark,
-        output.progress() as progress,
-    ):
-        labels = labels_of(experiment, spark, storage)
-        made = features_of(experiment, labels, index, storage, spark, lambda done, of: progress("buckets", done, of))
+    with opened(project) as (index, storage):
+        experiment = load_experiment(spec, index)
+        with (
+            spark_for("generate", project, experiment.tables.values()) as spark,
+            output.progress() as progress,
+        ):
+            record = run_experiment(
+                experiment,
+                index,
+                storage,
+                spark,
+                training=False,
+                progress=lambda done, of: progress("buckets", done, of),
+            )
+        uri = table_uri(storage, record.name)
+    made = record.features
     output.show(
         {
-            "feature_set": made.uri,
+            "run": record.run_id,
+            "feature_set": uri,
             "version": made.version,
-            "labels": labels.labels_id,
+            "labels": record.labels.id,
             "contexts": made.rows,
-            "items": made.item_count,
-            "features": list(made.features),
+            "items": made.items,
+            "features": list(made.digest.features),
             "rows_without": dict(made.absent),
-            "notes": list(made.notes),
+            "dropped": made.dropped,
+            "notes": list(record.notes),
+            "capture_spread": list(made.spread),
         }
     )
 

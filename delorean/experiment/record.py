@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -115,19 +116,18 @@ class RunRecord:
         return fields
 
 
-def save_run(record: RunRecord, storage: Storage) -> None:
-    """Keep a record; its id was made for it by `next_run_id`. Raises ReplayError if another run took the id."""
-    if not storage.create(_path(record.experiment_id, record.run_id), msgspec.json.encode(record)):
-        raise ReplayError.because(f"run '{record.run_id}' is recorded already", "run the experiment again")
+def save_run(record: RunRecord, storage: Storage) -> RunRecord:
+    """Keep a record under the first number of its experiment that is free, and give it with the id that this makes.
 
-
-def next_run_id(experiment_id: str, storage: Storage) -> str:
-    """Reserve the number of the experiment's next run; runs at the same time get different ones."""
-    taken = [int(file.path.rsplit("/", 1)[1]) for file in storage.list(f"{FOLDER}/{experiment_id}/numbers")]
-    number = max(taken, default=0) + 1
-    while not storage.create(f"{FOLDER}/{experiment_id}/numbers/{number}", b""):
-        number += 1
-    return f"{experiment_id}-{number}"
+    Runs that end at the same time get different ids, and never overwrite each other.
+    """
+    paths = [file.path for file in storage.list(f"{FOLDER}/{record.experiment_id}") if file.path.endswith(".json")]
+    for number in itertools.count(len(paths) + 1):
+        numbered = replace(record, run_id=f"{record.experiment_id}-{number}")
+        path = f"{FOLDER}/{record.experiment_id}/{numbered.run_id}.json"
+        if storage.create(path, msgspec.json.encode(numbered)):
+            return numbered
+    raise AssertionError("numbers never end")
 
 
 def recorded_runs(storage: Storage) -> Iterator[RunRecord]:
@@ -179,7 +179,3 @@ def _read(path: str, storage: Storage) -> RunRecord:
         return msgspec.json.decode(content, type=RunRecord)
     except (msgspec.DecodeError, ValueError) as error:
         raise ReplayError.because(f"record {path} cannot be read: {error}", "restore it from a copy") from error
-
-
-def _path(experiment_id: str, run_id: str) -> str:
-    return f"{FOLDER}/{experiment_id}/{run_id}.json"

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from delorean.experiment.record import FeaturesRecord, LabelsRecord, RunRecord, library_versions, next_run_id, save_run
+from delorean.experiment.record import FeaturesRecord, LabelsRecord, RunRecord, library_versions, save_run
 from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.steps import features_of, labels_of, trained_of
 from delorean.generation import FeatureSet
 from delorean.generation.generate import Progress
 from delorean.labels import Labels
+from delorean.training import TrainingReport
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
 
@@ -42,38 +43,50 @@ def run_experiment(
     """
     seconds: dict[str, float] = {}
     started_at = datetime.now(UTC)
-    model = experiment.feature_model
     with _timed("labels", seconds):
         labels = labels_of(experiment, spark, storage)
     with _timed("features", seconds):
         features = features_of(experiment, labels, index, storage, spark, progress)
-    metrics: dict[str, Any] | None = None
+    report = None
     try:
         if training:
             with _timed("training", seconds):
                 report = trained_of(experiment, labels, features.uri, features.version).report
-            metrics = report.to_json()["metrics"]
     finally:
-        record = RunRecord(
-            run_id=next_run_id(experiment.id, storage),
-            experiment_id=experiment.id,
-            name=experiment.name,
-            started_at=started_at,
-            spec=experiment.to_json(),
-            seed=experiment.model.seed,
-            labels=labels_record(labels),
-            feature_model=json.loads(model.to_json()),
-            snapshots={name: tuple(runs) for name, runs in features.lineage["snapshots"].items()},
-            confidence=features.lineage["confidence"],
-            globals={name: tuple(versions) for name, versions in features.lineage["globals"].items()},
-            features=features_record(experiment.name, features),
-            versions=library_versions(),
-            seconds=seconds,
-            notes=features.notes,
-            metrics=metrics,
-        )
-        save_run(record, storage)
+        record = record_run(experiment, labels, features, report, started_at, seconds, storage)
     return record
+
+
+def record_run(
+    experiment: ExperimentSpec,
+    labels: Labels,
+    features: FeatureSet,
+    report: TrainingReport | None,
+    started_at: datetime,
+    seconds: Mapping[str, float],
+    storage: Storage,
+) -> RunRecord:
+    """Record what a run resolved and what came of it; report: None where nothing was trained."""
+    lineage = features.lineage
+    record = RunRecord(
+        run_id="",  # given when it is saved
+        experiment_id=experiment.id,
+        name=experiment.name,
+        started_at=started_at,
+        spec=experiment.to_json(),
+        seed=experiment.model.seed,
+        labels=labels_record(labels),
+        feature_model=json.loads(experiment.feature_model.to_json()),
+        snapshots={name: tuple(runs) for name, runs in lineage["snapshots"].items()},
+        confidence=lineage["confidence"],
+        globals={name: tuple(versions) for name, versions in lineage["globals"].items()},
+        features=features_record(experiment.name, features),
+        versions=library_versions(),
+        seconds=dict(seconds),
+        notes=features.notes,
+        metrics=None if report is None else report.to_json()["metrics"],
+    )
+    return save_run(record, storage)
 
 
 def labels_record(labels: Labels) -> LabelsRecord:

@@ -1,0 +1,143 @@
+"""Runs record all that they resolved, under ids that people can use."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from project_at_rest import long_labels
+
+from delorean.experiment.record import find_run, recorded_runs, save_run
+from delorean.experiment.tables import pinned_tables
+from delorean.generation.feature_set import table_uri
+from schemas.errors import LabelError, ReplayError, TrainingError
+from snapshotter.experiments import TableSource
+
+
+def test_a_run_records_what_it_resolved(lab, spark):
+    record = lab.run(spark)
+    assert record.run_id == f"{lab.spec.id}-1"
+    assert record.experiment.id == record.experiment_id == lab.spec.id
+    assert record.snapshots == {
+        "history": ("history-0", "history-1", "history-2"),
+        "mood": ("mood-0", "mood-1", "mood-2"),
+    }
+    assert record.confidence["mood"] == {"mood-0": 1.0, "mood-1": 1.0, "mood-2": 1.0}
+    assert record.labels.contexts == 120
+    assert record.labels.tables == {
+        "shown": {"path": str(lab.folder / "shown.parquet"), "format": "parquet", "version": None}
+    }
+    assert (record.features.rows, record.features.items, record.features.version) == (120, 480, 0)
+    assert set(record.features.digest.features) == {"minutes_watched", "mood_known"}
+    assert [encoder["fingerprint"] for encoder in record.encoders.values()] == [
+        encoder.fingerprint for encoder in lab.spec.feature_model.encoders
+    ]
+    assert {"python", "pyarrow", "numba"} <= set(record.versions)
+    assert set(record.seconds) == {"labels", "features"}
+    assert sum(row["rows"] for row in record.features.spread) == 120
+    assert DeltaTable(table_uri(lab.storage, "lab"), version=0).to_pyarrow_table().num_rows == 120
+
+
+def test_runs_are_found_by_id_by_experiment_by_name_and_by_the_beginning_of_an_id(lab, spark):
+    first, second = lab.run(spark), lab.run(spark)
+    lab.write_spec(('"PT1H"', '"PT2H"'))
+    other = lab.run(spark)
+    assert [record.run_id for record in recorded_runs(lab.storage)] == [other.run_id, second.run_id, first.run_id]
+    assert find_run(first.run_id, lab.storage) == first
+    assert find_run(first.experiment_id, lab.storage) == second
+    assert find_run(first.experiment_id[:6], lab.storage) == second
+    assert find_run("lab", lab.storage) == other
+
+
+def test_an_unknown_id_is_an_error_that_names_the_nearest(lab, spark):
+    record = lab.run(spark)
+    with pytest.raises(ReplayError, match="unknown experiment run 'labb' → did you mean 'lab'"):
+        find_run("labb", lab.storage)
+    with pytest.raises(ReplayError, match=f"did you mean '{record.run_id}'"):
+        find_run(f"{record.experiment_id}-9", lab.storage)
+    with pytest.raises(ReplayError, match="unknown experiment run ''"):
+        find_run("", lab.storage)
+
+
+def test_runs_that_end_at_the_same_time_get_different_ids(lab, spark):
+    record = lab.run(spark)
+    with ThreadPoolExecutor(8) as threads:
+        saved = list(threads.map(lambda _: save_run(record, lab.storage).run_id, range(40)))
+    assert len(set(saved)) == 40
+    assert {found.run_id for found in recorded_runs(lab.storage)} == {record.run_id, *saved}
+
+
+def test_a_record_that_was_tampered_with_is_named(lab, spark):
+    record = lab.run(spark)
+    path = lab.folder / "store/experiments" / record.experiment_id / f"{record.run_id}.json"
+    path.chmod(0o644)
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(ReplayError, match=f"{record.run_id}.json cannot be read"):
+        find_run("lab", lab.storage)
+
+
+def test_a_run_that_fails_in_training_is_recorded_with_its_features(lab, spark):
+    lab.write_spec(("[as_of", '[split]\nby_time = false\ngroup = "country"\n[as_of'))
+    with pytest.raises(TrainingError, match="country"):
+        lab.run(spark, training=True)
+    record = find_run("lab", lab.storage)
+    assert record.metrics is None
+    assert record.features.rows == 120
+
+
+def test_a_run_that_trains_records_its_metrics(lab, spark):
+    lab.write_spec(("[as_of", '[split]\nby_time = false\ngroup = "profile_id"\n[as_of'))
+    record = lab.run(spark, training=True)
+    assert record.ndcg == record.metrics["model"]["test"]["ndcg@10"]
+    assert find_run(record.run_id, lab.storage) == record
+
+
+def test_label_data_under_an_id_is_not_used_for_another_query(lab, spark):
+    lab.write_spec(("[labels]", '[labels]\nid = "shared"'))
+    first = lab.run(spark)
+    assert lab.run(spark).labels == first.labels
+    lab.write_spec(('table = "shown"', 'id = "shared"\nquery = "SELECT * FROM shown WHERE profile_id < 9"'))
+    with pytest.raises(LabelError, match="label data 'shared' was made by another query"):
+        lab.run(spark)
+
+
+@pytest.fixture
+def shown(tmp_path):
+    """A Delta table of label rows with two versions."""
+    where = str(tmp_path / "shown")
+    write_deltalake(where, long_labels([(1, 7, 0, 1)]))
+    write_deltalake(where, long_labels([(1, 7, 0, 1), (2, 7, 0, 1)]), mode="overwrite")
+    return where
+
+
+def test_the_version_of_a_delta_table_is_pinned_when_it_is_read(shown):
+    tables = {"newest": TableSource(shown, "delta"), "first": TableSource(shown, "delta", 0)}
+    pinned = pinned_tables({**tables, "plain": TableSource("x.parquet")})
+    assert {name: source.version for name, source in pinned.items()} == {"newest": 1, "first": 0, "plain": None}
+
+
+def test_a_delta_version_that_is_not_there_or_was_vacuumed_away_is_named(shown):
+    with pytest.raises(LabelError, match="table 'shown': version 7 of .* cannot be read"):
+        pinned_tables({"shown": TableSource(shown, "delta", 7)})
+    DeltaTable(shown).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    with pytest.raises(LabelError, match="1 of 1 files of version 0 .* are gone.*vacuumed"):
+        pinned_tables({"shown": TableSource(shown, "delta", 0)})
+    assert pinned_tables({"shown": TableSource(shown, "delta")})["shown"].version > 0
+    shutil.rmtree(Path(shown))
+    with pytest.raises(LabelError, match="there is no Delta table"):
+        pinned_tables({"shown": TableSource(shown, "delta")})
+
+
+def test_a_table_that_is_not_there_is_an_error_of_the_labels(lab, spark):
+    (lab.folder / "shown.parquet").unlink()
+    with pytest.raises(LabelError, match="shown.parquet"):
+        lab.run(spark)
+
+
+def test_records_are_small_text_that_any_reader_reads(lab, spark):
+    import json
+
+    record = lab.run(spark)
+    text = (lab.folder / "store/experiments" / record.experiment_id / f"{record.run_id}.json").read_text()
+    assert json.loads(text)["spec"]["labels"] == {"table": "shown", "items": ["video_id"]}
