@@ -12,7 +12,6 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 from types import UnionType
@@ -103,10 +102,11 @@ class TomlFile(Fields):
     """A TOML file that has been read, kept so that later checks can name its lines too.
 
     path: as the person gave it
+    lines: of each place in it
     """
 
     path: str | Path
-    text: str
+    lines: Mapping[Steps, int]
 
     @classmethod
     def read(cls, path: str | Path) -> TomlFile:
@@ -124,7 +124,7 @@ class TomlFile(Fields):
             line = data.count(b"\n", 0, error.start) + 1
             raise ConfigError.because(f"{path}, line {line}: is not TOML: is not UTF-8: {error.reason}") from error
         try:
-            return cls(tomllib.loads(text), path, text)
+            return cls(tomllib.loads(text), path, lines_of(text))
         except (ValueError, RecursionError) as error:
             raise ConfigError.because(f"{path}, line {_line_of(error, text)}: is not TOML: {error}") from error
 
@@ -134,13 +134,9 @@ class TomlFile(Fields):
         place: `as_of."a name".max_age`, `encoders[1]`; names of letters, digits, _ and - need no quotes
         """
         steps = _steps_of(place) if isinstance(place, str) else place
-        while steps not in self._lines:
+        while steps not in self.lines:
             steps = steps[:-1]
-        return self._lines[steps]
-
-    @cached_property
-    def _lines(self) -> Mapping[Steps, int]:
-        return lines_of(self.text)
+        return self.lines[steps]
 
     def _whereabouts(self, place: Place) -> str:
         return f"{self.path}, line {self.line(place)}: {super()._whereabouts(place)}"
@@ -227,9 +223,11 @@ def _line_of(error: Exception, text: str) -> int:
         return unfinished_string(text) or len(lines)
 
     def goes_wrong(count: int) -> bool:
+        start = "\n".join(lines[:count])
         try:
-            tomllib.loads("\n".join(lines[:count]))
-        except tomllib.TOMLDecodeError:
+            tomllib.loads(start)
+            lines_of(start)
+        except tomllib.TOMLDecodeError:  # a value goes on
             return False
         except (ValueError, RecursionError):
             return True

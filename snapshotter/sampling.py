@@ -72,7 +72,8 @@ def _query(spark: SparkSession, experiment: Experiment, date: date) -> DataFrame
     made = []
     try:
         for name, source in experiment.tables.items():
-            spark.read.format(source.format).load(source.path).createTempView(name)  # fails rather than hide another's
+            table = spark.read.format(source.format).options(**source.options).load(source.path)
+            table.createTempView(name)  # fails rather than hide another's
             made.append(name)
         return spark.sql(experiment.query, args={"date": date})
     finally:

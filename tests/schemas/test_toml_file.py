@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import ConfigError, DataKeyError, NaiveTimeError
 from schemas.toml_file import MAX_BYTES, Fields, TomlFile, place_of, read_toml
+from schemas.toml_lines import lines_of
 
 
 @dataclass(frozen=True)
@@ -145,10 +147,15 @@ def test_windows_lines_count_as_lines(refusal: Any) -> None:
     assert refusal(SPEC.replace("lag = ", "lagg = ").replace("\n", "\r\n")).startswith("f.toml, line 9: as_of.")
 
 
-def test_deep_but_good_files_find_their_lines(refusal: Any) -> None:
-    deep = sys.getrecursionlimit() // 10
-    text = SPEC.replace("labels", f"anything = {'[' * deep}\n{']' * deep}\nlables")
-    assert refusal(text).startswith("f.toml, line 4: lables: unknown")
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ("{ x = ", " }")])
+def test_a_file_nests_as_deep_as_can_be_read_or_is_refused(refusal: Any, opening: str, closing: str) -> None:
+    def found(depth: int) -> str:
+        return refusal(f"#\nanything = {opening * depth}1{closing * depth}\nlables = 1\n")
+
+    depths = range(1, sys.getrecursionlimit())
+    first = depths[bisect_left(depths, True, key=lambda depth: "is not TOML" in found(depth))]
+    around = {found(depth)[:32] for depth in range(first - 8, first + 8)}
+    assert around == {"f.toml, line 3: lables: unknown ", "f.toml, line 2: is not TOML: max"}
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -209,7 +216,7 @@ def test_without_a_file_errors_name_the_field() -> None:
 @given(st.lists(st.text(st.characters(exclude_categories=["Cc", "Cs"])), unique=True))
 def test_a_place_in_words_is_the_place(names: list[str]) -> None:
     text = "".join(f"{quoted}.{quoted} = [\n0,\n0]\n" for quoted in (json.dumps(n, ensure_ascii=False) for n in names))
-    file = TomlFile(tomllib.loads(text), "f.toml", text)
+    file = TomlFile(tomllib.loads(text), "f.toml", lines_of(text))
     for i, name in enumerate(names):
         for steps, line in {(name,): 1, (name, name): 1, (name, name, 0): 2, (name, name, 1): 3}.items():
             assert file.line(place_of(steps)) == file.line(steps) == 3 * i + line
