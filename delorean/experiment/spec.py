@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -183,11 +182,7 @@ class ExperimentSpec:
     @property
     def located_tables(self) -> dict[str, TableSource]:
         """Give the tables with relative paths made absolute."""
-        root = Path(self.folder).resolve()
-        return {
-            name: source if urlsplit(source.path).scheme else replace(source, path=str(root / source.path))
-            for name, source in self.tables.items()
-        }
+        return {name: source.beside(Path(self.folder) / "spec.toml") for name, source in self.tables.items()}
 
     @property
     def selection(self) -> Experiment:

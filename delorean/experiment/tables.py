@@ -36,10 +36,8 @@ def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource]) -> 
     with spark_errors_as(LabelError, "the labels' query"):
         try:
             for name, source in tables.items():
-                reader = spark.read.format(source.format)
-                if source.version is not None:
-                    reader = reader.option("versionAsOf", source.version)
-                reader.load(source.path).createTempView(name)  # fails rather than hide one
+                table = spark.read.format(source.format).options(**source.options).load(source.path)
+                table.createTempView(name)  # fails rather than hide one
                 made.append(name)
             return spark.sql(text)
         finally:
