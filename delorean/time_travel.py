@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,8 @@ import pyarrow.compute as pc
 
 from delorean.generation.matching import CAPTURED_COLUMN, Matched, match_files
 from delorean.generation.rules import AsOf
-from delorean.labels import TIME_COLUMN
+from delorean.labels import TIME_COLUMN, LabelColumns
+from encoders.encoder import FeatureEncoder
 from schemas.errors import DataKeyError, NaiveTimeError, NotInIndexError
 from schemas.services import Service
 from schemas.tables import TIME
@@ -51,6 +53,31 @@ class TimeMachine:
         if moment.tzinfo is None:
             raise NaiveTimeError.because(f"time {moment.isoformat()} has no zone", "give it one: tzinfo=UTC")
         return Moment(self.index, self.storage, moment.astimezone(UTC), AsOf(max_age=max_age))
+
+    def features(
+        self,
+        rows: Any,
+        encoders: FeatureEncoder | Sequence[FeatureEncoder],
+        *,
+        items: Sequence[str],
+        context: Sequence[str] | None = None,
+        time: str = TIME_COLUMN,
+        rules: Mapping[str, AsOf] | None = None,
+    ) -> pa.Table:
+        """Encode rows from the state as of their own times, however long ago: one call, in this process, no trace.
+
+        rows: a frame of contexts, times and items, one row for each item or lists of them; labels need not be there
+        encoders: also those defined in the cell above
+        items, context: columns of the items' and the context's variables; None: all the others are the context
+        rules: element's name → as-of rule
+
+        Gives one row for each context and time: items and features as lists, and what served each element when.
+        """
+        from delorean.generation.preview import preview_features  # encoding needs more than looking does
+
+        given = [encoders] if isinstance(encoders, FeatureEncoder) else encoders
+        columns = LabelColumns(tuple(items), None if context is None else tuple(context), time)
+        return preview_features(rows, given, self.index, self.storage, columns, rules)
 
 
 @dataclass(frozen=True)

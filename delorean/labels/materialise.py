@@ -94,6 +94,34 @@ def materialise_labels(
     )
 
 
+def group_labels(rows: Any, columns: LabelColumns) -> tuple[Labels, pa.Table]:
+    """Group label data in memory as one bucket, writing nothing: for a look at features, not for training sets.
+
+    rows: as `materialise_labels` takes them, except that Spark's must be turned into Arrow first
+
+    Raises what `materialise_labels` does.
+    """
+    given = _ArrowRows(rows)
+    job = _Job(given, columns)
+    grouper = LabelGrouper(job.context, job.items, grouped=job.grouped)
+    if not given.table.num_rows:
+        raise LabelError.because("label data has no rows", "give at least one")
+    found = grouper.label_rows(given.table.select(list(job.renamed.values())).rename_columns(list(job.renamed)))
+    times = pc.min_max(found[TIME_COLUMN].cast(pa.int64())).as_py()
+    labels = Labels(
+        labels_id="in memory",
+        context=job.context,
+        items=job.items,
+        bucket_variable=job.default_bucket_variable(),
+        buckets=1,
+        files=(),
+        item_count=len(found[LABEL_COLUMN].combine_chunks().flatten()),
+        earliest=from_micros(times["min"]),
+        latest=from_micros(times["max"]),
+    )
+    return labels, found
+
+
 class _Job:
     """What the label data's own schema says of the work."""
 

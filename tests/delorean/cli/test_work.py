@@ -42,6 +42,7 @@ STEPS = {
         ["publish", "films", "films.parquet", "--valid-from", "2026-01-05T00:00:00+01:00", "--version-id", "v1"],
     ),
     "generate": (["generate", "home.toml"], "snapshot", "publish"),
+    "experiment": (["experiment", "run", "home.toml"], "snapshot", "publish"),
     "train": (["train", "home.toml", "--package", "packages/home"], "generate"),
 }
 
@@ -112,6 +113,28 @@ def test_train_refuses_features_that_other_encoders_made(step, run, folder):
     spec = (folder / "home.toml").read_text()
     (folder / "other.toml").write_text('name = "home"\n' + spec.replace("at_least = 10", "at_least = 11"))
     assert "run delorean generate again" in run("train", "other.toml", "--package", "p", code=2)
+
+
+def test_an_experiment_runs_whole_and_is_listed_shown_replayed_and_compared(step, run):
+    first = step("experiment")
+    assert first["contexts"] == 120
+    assert first["test"]["model"]["ndcg@10"] > first["test"]["shuffled"]["ndcg@10"]
+    assert first["run"] in [row["run"] for row in run("experiment", "list", "--name", "home")["runs"]]
+    shown = run("experiment", "show", first["run"])
+    assert shown["snapshots"] == {"history": [DAY]}
+    assert shown["spec"]["labels"]["items"] == ["video_id"]
+    again = run("experiment", "replay", first["run"], "--buckets", "4", "--cores", "0")
+    assert again["identical"] is True
+    assert again["differing"] == []
+    second = run("experiment", "run", "home.toml")
+    difference = run("experiment", "diff", first["run"], second["run"])
+    assert difference["same"] is True
+    assert "did you mean 'home'" in run("experiment", "show", "hoem", code=2)
+
+
+def test_generate_records_a_run_that_can_be_replayed(step, run):
+    made = step("generate")
+    assert run("experiment", "replay", made["run"])["identical"] is True
 
 
 def test_text_output_has_the_same_content(step, folder, monkeypatch):

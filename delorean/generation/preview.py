@@ -1,0 +1,64 @@
+"""Features of some contexts at some times, at once and in this process: for trying encoders, leaving nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from delorean.generation.bucket_task import Stopwatch, bucket_features
+from delorean.generation.plan import plan_generation
+from delorean.generation.rules import AsOf
+from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, LabelColumns
+from delorean.labels.materialise import group_labels
+from encoders.encoder import FeatureEncoder
+from encoders.feature_model import FeatureModel
+from schemas.errors import LabelError
+from snapshotter.index import SnapshotIndex
+from snapshotter.storage import Storage
+
+
+def preview_features(
+    rows: Any,
+    encoders: Sequence[FeatureEncoder],
+    index: SnapshotIndex,
+    storage: Storage,
+    columns: LabelColumns,
+    rules: Mapping[str, AsOf] | None = None,
+) -> pa.Table:
+    """Encode rows from the state as of their own times: the columns of a feature set, as a table.
+
+    rows: anything Arrow reads: contexts, times and items, long or grouped. Labels and outcomes may be missing
+    columns: which of them mean what
+    rules: element's name → as-of rule
+    """
+    table, added = _with_outcomes(rows, columns)
+    labels, grouped = group_labels(table, columns)
+    plan = plan_generation(labels, FeatureModel(encoders), index, storage.uri, rules)
+    found = bucket_features(plan, grouped, 0, storage, Stopwatch()).table
+    return found.drop_columns(added)
+
+
+def _with_outcomes(rows: Any, columns: LabelColumns) -> tuple[pa.Table, list[str]]:
+    """Add the columns of labels and outcomes that are missing; nobody sees them, and they are left out again."""
+    try:
+        table = pa.table(rows)
+    except (TypeError, pa.ArrowException) as error:
+        raise LabelError.because(f"rows are a {type(rows).__name__}, expected what Arrow reads: {error}") from error
+    missing = [name for name in (*columns.items, columns.time) if name not in table.column_names]
+    if missing:
+        raise LabelError.unknown("column of the rows", missing[0], table.column_names)
+    added = []
+    if columns.label not in table.column_names:
+        items = table[columns.items[0]]
+        grouped = pa.types.is_list(items.type) or pa.types.is_large_list(items.type)
+        none = [[0.0] * n for n in pc.list_value_length(items).to_pylist()] if grouped else [0.0] * len(items)
+        table = table.append_column(columns.label, pa.array(none))
+        added.append(LABEL_COLUMN)
+    if columns.outcome_at not in table.column_names:
+        table = table.append_column(columns.outcome_at, pc.add(table[columns.time], timedelta(microseconds=1)))
+        added.append(OUTCOME_COLUMN)
+    return table, added
