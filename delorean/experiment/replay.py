@@ -77,6 +77,7 @@ def replay(
         confidence=experiment.confidence,
         spread=experiment.spread,
         pinned=Pinned(record.snapshots, record.globals),
+        experiment=record.experiment_id,
         spark=spark,
         progress=progress,
     )

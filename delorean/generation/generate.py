@@ -44,6 +44,7 @@ def generate(
     confidence: Mapping[str, ConfidenceFloor] | None = None,
     spread: SpreadLimit | None = None,
     pinned: Pinned | None = None,
+    experiment: str | None = None,
     spark: SparkSession | None = None,
     progress: Progress | None = None,
 ) -> FeatureSet:
@@ -54,6 +55,7 @@ def generate(
     confidence: element's name → what the runs that serve it must have
     spread: how far apart the captures of one row may lie
     pinned: read these runs and versions and no others, as an earlier generation did
+    experiment: its id, for the lineage
     spark: spreads the bucket tasks; None: this process runs them, without a JVM. Both give equal bytes
     progress: called with (bucket tasks done, all)
 
@@ -78,7 +80,7 @@ def generate(
         raise QualityError.because(
             "no row is left: the captures of every row lie further apart than the spread's limit", "widen the limit"
         )
-    lineage = _lineage(plan, model)
+    lineage = {"experiment": experiment, **_lineage(plan, model)}
     version = commit(storage, name, plan.schema, results, lineage)
     return FeatureSet(
         uri=table_uri(storage, name),

@@ -10,7 +10,8 @@ from project_at_rest import long_labels
 
 from delorean.experiment.record import find_run, recorded_runs, save_run
 from delorean.experiment.tables import pinned_tables
-from delorean.generation.feature_set import table_uri
+from delorean.generation.feature_set import lineage_of, table_uri
+from delorean.training import read_feature_set
 from schemas.errors import LabelError, ReplayError, TrainingError
 from snapshotter.experiments import TableSource
 
@@ -36,6 +37,7 @@ def test_a_run_records_what_it_resolved(lab, spark):
     assert {"python", "pyarrow", "numba"} <= set(record.versions)
     assert set(record.seconds) == {"labels", "features"}
     assert sum(row["rows"] for row in record.features.spread) == 120
+    assert lineage_of(table_uri(lab.storage, "lab"))["experiment"] == record.experiment_id
     assert DeltaTable(table_uri(lab.storage, "lab"), version=0).to_pyarrow_table().num_rows == 120
 
 
@@ -91,6 +93,22 @@ def test_a_run_that_trains_records_its_metrics(lab, spark):
     record = lab.run(spark, training=True)
     assert record.ndcg == record.metrics["model"]["test"]["ndcg@10"]
     assert find_run(record.run_id, lab.storage) == record
+
+
+def test_confidence_can_weigh_rows_in_training(lab, spark):
+    split = '[split]\nby_time = false\ngroup = "profile_id"\n'
+    lab.project.history([((p,), 39, [{"video_id": 1, "minutes": 5.0}]) for p in range(30)], "poor", failed=90)
+    lab.write_spec(("[as_of", f'{split}[model]\nweight = "confidence"\n[as_of'))
+    weighted = lab.run(spark, training=True)
+    data = read_feature_set(
+        table_uri(lab.storage, "lab"), ["minutes_watched"], ["video_id"], ["profile_id"], weight="confidence"
+    )
+    assert sorted(set(data.weights)) == [0.25, 1.0]
+    lab.write_spec(("[as_of", f"{split}[as_of"))
+    assert lab.run(spark, training=True).metrics != weighted.metrics
+    lab.write_spec(("[as_of", f'{split}[model]\nweight = "confidense"\n[as_of'))
+    with pytest.raises(TrainingError, match="did you mean 'confidence'"):
+        lab.run(spark, training=True)
 
 
 def test_label_data_under_an_id_is_not_used_for_another_query(lab, spark):
