@@ -299,6 +299,13 @@ def test_polars_and_other_widths_of_numbers_compare_alike():
         assert (comparison.compared_items, comparison["f"].items, comparison.equal) == (3, 1, False)
 
 
+def test_contexts_that_no_bucket_fits_are_compared_as_one_part():
+    before, after = one_row([1, 2]), one_row([1, 3])
+    sides = [side.append_column("day", side["time"].cast(pa.date32())) for side in (before, after)]
+    comparison = compare_feature_sets(*sides, context=["day"], items=["video_id"], values_at_once=1)
+    assert (comparison.compared_rows, comparison["f"].items) == (1, 1)
+
+
 def test_what_cannot_be_compared_is_named():
     good = one_row([1, 2])
     with pytest.raises(ConfigError, match=r"context of the two sides: not told.*name them: context="):
