@@ -102,6 +102,14 @@ class LabelGrouper:
         for name, length in zip(self.items, lengths[:-1], strict=True):
             if not length.equals(lengths[-1]):
                 raise LabelError.because(f"label rows have '{name}' and 'label' lists of different lengths")
+        items = {name: rows[name].combine_chunks().flatten() for name in self.items}
+        flat = pa.table({"#row": pc.list_parent_indices(rows[LABEL_COLUMN].combine_chunks()), **items})
+        repeated = flat.num_rows - flat.group_by(flat.column_names).aggregate([]).num_rows
+        if repeated:
+            raise LabelError.because(
+                f"grouped label rows repeat {repeated} items within a context and time",
+                "a join that multiplies rows does this: keep one of each",
+            )
 
 
 def _differs(column: pa.ChunkedArray) -> NDArray[np.bool_]:

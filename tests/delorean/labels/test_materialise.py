@@ -103,6 +103,26 @@ def test_rows_grouped_already_keep_the_order_of_their_items(spark, storage):
     assert sorted(stored(here, storage)["video_id"].to_pylist()) == [[5], [9, 3]]
 
 
+def test_grouped_rows_that_repeat_an_item_or_a_context_are_refused(storage):
+    def grouped(profiles, videos):
+        n = len(profiles)
+        return pa.table(
+            {
+                "profile_id": profiles,
+                "time": pa.array([START] * n, TIME),
+                "video_id": videos,
+                "played": [[0.0] * len(row) for row in videos],
+                "seen_at": pa.array([START + timedelta(1)] * n, TIME),
+            }
+        )
+
+    materialise_labels(grouped([1, 2], [[9, 3], [9, 3]]), COLUMNS, storage)
+    with pytest.raises(LabelError, match="grouped label rows repeat 1 items within a context and time"):
+        materialise_labels(grouped([1, 2], [[9, 3, 9], [9]]), COLUMNS, storage)
+    with pytest.raises(LabelError, match="1 grouped label rows repeat a context and time"):
+        materialise_labels(grouped([1, 1], [[9], [3]]), COLUMNS, storage)
+
+
 def test_a_group_that_spans_batches_stays_one_row(spark, storage):
     rows = [(1, "US", 0, v, 0, 5) for v in range(30_000)]
     labels = materialise_labels(spark.createDataFrame(long_rows(rows)).repartition(3), COLUMNS, storage)
