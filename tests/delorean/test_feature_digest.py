@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from project_at_rest import HISTORY, long_labels
 
-from delorean.feature_digest import FeatureDigest, digest_rows
+from delorean.feature_digest import FeatureDigest, digest_rows, row_hashes
 from delorean.generation import generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
@@ -286,3 +286,35 @@ def test_wrong_columns_are_named():
     nulls = rows.set_column(6, "minutes", pa.nulls(1, pa.list_(pa.float32())))
     with pytest.raises(DataKeyError, match="'minutes' is null in 1 rows"):
         digest_rows(nulls, ["profile_id"], ["video_id"], FEATURES)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([1, 2, -1, None]),
+        pa.array([True, False, None]),
+        pa.array(["", "a", "b", None]),
+        pa.array([date(2026, 1, 1), date(2026, 1, 2), None]),
+        pa.array([Decimal("1.10"), Decimal("1.20"), None]),
+        pa.array([0.5, 1.5, None]),
+        pa.array([2**63, 2**63 + 1, 0, None], pa.uint64()),
+        pa.array(["a", "b", None]).dictionary_encode(),
+        pa.array([1, 2, None], TIME),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_rows_hash_by_value_wherever_they_lie(values):
+    rows = pa.table({"key": values})
+    hashes = row_hashes(rows, ["key"])
+    assert len(set(hashes.tolist())) == len(values)
+    assert np.array_equal(row_hashes(rows.slice(1), ["key"]), hashes[1:])
+    assert not np.array_equal(row_hashes(rows, ["key"], seed=1), hashes)
+
+
+def test_row_hashes_tell_columns_apart_and_are_spread_evenly():
+    rows = pa.table({"a": [1, 2, 0, None], "b": [2, 1, None, 0]})
+    assert len(set(row_hashes(rows, ["a", "b"]).tolist())) == 4
+    many = row_hashes(pa.table({"a": np.arange(64_000)}), ["a"])
+    for part in (many % np.uint64(64), many >> np.uint64(58)):
+        counts = np.bincount(part.astype(np.int64), minlength=64)
+        assert ((counts > 800) & (counts < 1_200)).all()
