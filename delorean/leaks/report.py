@@ -1,0 +1,135 @@
+"""What the detector found, feature by feature, in figures and in words."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from delorean.leaks.thresholds import LeakThresholds
+
+WITHIN = "within contexts"
+ACROSS = "across contexts"
+
+
+@dataclass(frozen=True)
+class FeatureLeak:
+    """How well one feature predicts the label.
+
+    where: "within contexts", or "across contexts" (one item of each) where only that tells, or tells more
+    auc: area under the ROC curve, by context; None where no labels can be told apart
+    auc_null: what shuffled labels reach only with the thresholds' p_value: an AUC within 1 − auc_null … auc_null is
+        no news
+    information: share of what is unknown about the label that the feature tells, beyond chance
+    p: probability that shuffled labels would make any feature of the sample as strong
+    contexts: how many were compared
+    why: in words
+    """
+
+    feature: str
+    where: str
+    auc: float | None
+    auc_null: float | None
+    information: float | None
+    p: float | None
+    contexts: int
+    suspicious: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class LeakReport:
+    """What the detector found in a sample.
+
+    items, contexts: of the sample
+    of_items: of all that it was taken from
+    positives: how many items count as positive
+    notes: what is to be known of the labels and the sample
+    """
+
+    features: tuple[FeatureLeak, ...]
+    items: int
+    contexts: int
+    of_items: int
+    positives: int
+    notes: tuple[str, ...]
+    thresholds: LeakThresholds
+
+    @property
+    def suspicious(self) -> tuple[str, ...]:
+        """Name the features that may be the label in disguise."""
+        return tuple(found.feature for found in self.features if found.suspicious)
+
+    @property
+    def verdict(self) -> str:
+        """Say in one line what came out."""
+        if self.suspicious:
+            return f"suspicious: {', '.join(self.suspicious)} may be the label in disguise"
+        if all(found.auc is None for found in self.features):
+            return "nothing can be told of leaks: " + ("; ".join(self.notes) or "there are no features")
+        return f"none of {len(self.features)} features predicts the label implausibly well"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Give a table's rows, the suspicious and the strongest first."""
+        ordered = sorted(self.features, key=lambda found: (not found.suspicious, -_strength(found)))
+        return [asdict(found) for found in ordered]
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the report as plain fields."""
+        return {
+            "suspicious": list(self.suspicious),
+            "verdict": self.verdict,
+            "items": self.items,
+            "contexts": self.contexts,
+            "of_items": self.of_items,
+            "positives": self.positives,
+            "notes": list(self.notes),
+            "thresholds": asdict(self.thresholds),
+            "features": self.rows(),
+        }
+
+    def _repr_html_(self) -> str:
+        """Show the verdict and the table in a notebook."""
+        parts = [f"<p><b>{html.escape(self.verdict)}</b></p>"]
+        parts += [f"<p>{html.escape(note)}</p>" for note in self.notes]
+        return "".join([*parts, html_table(self.rows())])
+
+
+def html_table(rows: list[dict[str, Any]]) -> str:
+    """Render rows of the same fields as an HTML table."""
+    if not rows:
+        return ""
+    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in rows[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(_cell(row[name]))}</td>" for name in row) + "</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _strength(found: FeatureLeak) -> float:
+    if found.auc is None or found.information is None:
+        return -1.0
+    return max(abs(2 * found.auc - 1), found.information)
+
+
+def words(auc: float, auc_null: float, information: float, where: str, thresholds: LeakThresholds) -> str:
+    """Say why a feature is suspicious, for somebody who has not read about either measure."""
+    reasons = []
+    same = "of the same context" if where == WITHIN else "of other contexts"
+    if max(auc, 1 - auc) >= thresholds.auc:
+        side = "above" if auc > 0.5 else "below"
+        reasons.append(
+            f"puts a positive {side} a negative {same} in {max(auc, 1 - auc):.1%} of pairs, "
+            f"where shuffled labels reach {auc_null:.1%}"
+        )
+    if information >= thresholds.information:
+        reasons.append(f"tells {information:.0%} of what is unknown about the label")
+    return "; ".join(reasons)
