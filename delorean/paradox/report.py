@@ -1,0 +1,109 @@
+"""What the check of a feature set found, in figures and in words."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delorean.leaks import LeakReport
+from delorean.leaks.report import html_table
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Rows that cannot be as they are.
+
+    check: the rule they break
+    what: how
+    rows: how many
+    example: one of them, in words
+    """
+
+    check: str
+    what: str
+    rows: int
+    example: str
+
+
+@dataclass(frozen=True)
+class ParadoxReport:
+    """What the check of a feature set found.
+
+    checks: the rules that were checked
+    findings: rows that break them; none: the feature set holds no paradox
+    notes: what could not be checked, and what is worth knowing though no rule is broken
+    leaks: features that may be the label in disguise
+    """
+
+    uri: str
+    version: int
+    rows: int
+    items: int
+    checks: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    leaks: LeakReport
+
+    @property
+    def clean(self) -> bool:
+        """Whether no row breaks a rule; suspicious features do not count here."""
+        return not self.findings
+
+    @property
+    def verdict(self) -> str:
+        """Say in one line what came out."""
+        if self.rows == 0:
+            said = "EMPTY: no rows to check"
+        elif self.clean:
+            said = f"CLEAN: {len(self.checks)} rules hold in all {self.rows:,} rows"
+        else:
+            broken = len({finding.check for finding in self.findings})
+            said = f"PARADOX: {broken} of {len(self.checks)} rules are broken"
+        return f"{said}; {self.leaks.verdict}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the report as plain fields."""
+        return {
+            "clean": self.clean,
+            "verdict": self.verdict,
+            "feature_set": self.uri,
+            "version": self.version,
+            "rows": self.rows,
+            "items": self.items,
+            "checks": list(self.checks),
+            "findings": [asdict(finding) for finding in self.findings],
+            "notes": list(self.notes),
+            "leaks": self.leaks.to_json(),
+        }
+
+    def _repr_html_(self) -> str:
+        """Show verdict, findings and the features' table in a notebook."""
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        return (
+            f"<p><b>{html.escape(self.verdict)}</b></p>{html_table([asdict(found) for found in self.findings])}"
+            f"<ul>{notes}</ul>{self.leaks._repr_html_()}"
+        )
+
+
+@dataclass
+class Ledger:
+    """Adds up findings batch by batch, keeping the first example of each."""
+
+    findings: dict[tuple[str, str], Finding] = field(default_factory=dict)
+
+    def add(self, check: str, what: str, broken: NDArray[np.bool_], example: Callable[[int], str]) -> None:
+        """Count the rows that break a rule. example: describes the row of a position."""
+        rows = int(np.count_nonzero(broken))
+        if rows:
+            known = self.findings.get((check, what))
+            self.count(check, what, rows, example(int(np.argmax(broken))) if known is None else known.example)
+
+    def count(self, check: str, what: str, rows: int, example: str) -> None:
+        """Count rows known by their number."""
+        known = self.findings.get((check, what), Finding(check, what, 0, example))
+        self.findings[check, what] = replace(known, rows=known.rows + rows)
