@@ -14,6 +14,7 @@ from delorean.cli.demo import demo
 from delorean.cli.experiment import experiment
 from delorean.cli.look import index, travel
 from delorean.cli.model import generate, serve, train
+from delorean.cli.paradox import paradox
 from schemas.errors import DeloreanError
 
 _DEBUG = "DELOREAN_DEBUG"
@@ -63,7 +64,7 @@ def cli(debug: bool) -> None:
         logging.getLogger("py4j").setLevel(logging.INFO)  # every call to the JVM is too much
 
 
-for command in (select, prana, snapshot, publish, travel, index, generate, train, experiment, serve, demo):
+for command in (select, prana, snapshot, publish, travel, index, generate, paradox, train, experiment, serve, demo):
     cli.add_command(command)
 
 
