@@ -30,6 +30,7 @@ def summary(record: RunRecord) -> dict[str, Any]:
         "dropped": features.dropped,
         "features": list(features.digest.features),
         "rows_without": dict(features.absent),
+        "leaks": (record.leaks or {}).get("verdict"),
         "notes": list(record.notes),
         "seconds": dict(record.seconds),
         "capture_spread": list(features.spread),

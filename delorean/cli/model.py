@@ -58,6 +58,7 @@ def generate(spec: Path, project: Project, output: Output) -> None:
             "features": list(made.digest.features),
             "rows_without": dict(made.absent),
             "dropped": made.dropped,
+            "leaks": (record.leaks or {}).get("verdict"),
             "notes": list(record.notes),
             "capture_spread": list(made.spread),
         }

@@ -84,6 +84,7 @@ def record_run(
         versions=library_versions(),
         seconds=dict(seconds),
         notes=features.notes,
+        leaks=None if features.leaks is None else features.leaks.to_json(),
         metrics=None if report is None else report.to_json()["metrics"],
     )
     return save_run(record, storage)

@@ -15,6 +15,7 @@ import msgspec
 
 from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.labels import LabelColumns
+from delorean.leaks import LeakThresholds
 from delorean.training import Split
 from encoders import FeatureEncoder, FeatureModel
 from schemas.errors import ConfigError
@@ -131,6 +132,7 @@ class ExperimentSpec:
     as_of: element → how old its state may be, see `AsOf`; durations as in "PT90S" or "P7D"
     confidence: element → how complete the runs that serve it must be
     spread: how far apart the captures of one row may lie
+    leaks: from when on a feature predicts its label implausibly well, and whether that fails a run
     folder: where relative paths of tables start; by default the file's. It is no part of what the spec says
     """
 
@@ -142,6 +144,7 @@ class ExperimentSpec:
     as_of: Mapping[str, AsOf] = field(default_factory=dict)
     confidence: Mapping[str, ConfidenceFloor] = field(default_factory=dict)
     spread: SpreadLimit | None = None
+    leaks: LeakThresholds = field(default_factory=LeakThresholds)
     split: Split = field(default_factory=Split)
     model: ModelSpec = ModelSpec()
     folder: str = ""

@@ -79,6 +79,7 @@ def features_of(
         rules=experiment.as_of,
         confidence=experiment.confidence,
         spread=experiment.spread,
+        leaks=experiment.leaks,
         experiment=experiment.id,
         spark=spark,
         progress=progress,

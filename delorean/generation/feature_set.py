@@ -17,6 +17,7 @@ from delorean.feature_digest import FeatureDigest
 from delorean.generation.bucket_task import BucketResult
 from delorean.generation.provenance import SpreadReport
 from delorean.labels import TIME_COLUMN
+from delorean.leaks import LeakReport
 from schemas.errors import ConfigError, StorageError
 from snapshotter.records import from_micros
 from snapshotter.storage import Storage
@@ -34,6 +35,7 @@ class FeatureSet:
     absent: element → rows that have none
     spread: how far apart the captures lie that rows are made from
     dropped: label rows left out because they lie too far apart
+    leaks: which features may be the label in disguise; None where nobody looked
     digest: of every value, however the rows are spread over files
     seconds: step → seconds of work, summed over tasks
     """
@@ -48,6 +50,7 @@ class FeatureSet:
     absent: Mapping[str, int]
     spread: SpreadReport
     dropped: int
+    leaks: LeakReport | None
     digest: FeatureDigest
     seconds: Mapping[str, float]
     lineage: Mapping[str, Any]

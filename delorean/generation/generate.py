@@ -6,7 +6,7 @@ import gc
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,9 @@ from delorean.generation.provenance import SpreadReport
 from delorean.generation.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.generation.sources import GlobalSource, Pinned, ServiceSource
 from delorean.labels import Labels
+from delorean.leaks import LeakReport, LeakThresholds, detect_leaks, sample_of
 from encoders.feature_model import FeatureModel
-from schemas.errors import ConfigError, EncoderError, QualityError
+from schemas.errors import ConfigError, EncoderError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex
 from snapshotter.spark_errors import spark_errors_as
 from snapshotter.storage import Storage
@@ -44,6 +45,7 @@ def generate(
     confidence: Mapping[str, ConfidenceFloor] | None = None,
     spread: SpreadLimit | None = None,
     pinned: Pinned | None = None,
+    leaks: LeakThresholds | None = None,
     experiment: str | None = None,
     spark: SparkSession | None = None,
     progress: Progress | None = None,
@@ -55,12 +57,14 @@ def generate(
     confidence: element's name → what the runs that serve it must have
     spread: how far apart the captures of one row may lie
     pinned: read these runs and versions and no others, as an earlier generation did
+    leaks: look for features that are the label in disguise, in a sample; None: do not
     experiment: its id, for the lineage
     spark: spreads the bucket tasks; None: this process runs them, without a JVM. Both give equal bytes
     progress: called with (bucket tasks done, all)
 
     Rows that lack an element are kept: the encoders are told, and `FeatureSet.absent` counts them. Nothing is published
-    when an error is raised: ParadoxError, QualityError where a policy says fail, or what `plan_generation` refuses.
+    when an error is raised: ParadoxError, also where `leaks` says fail, QualityError where another policy does, or what
+    `plan_generation` refuses.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise ConfigError.because(f"feature set name '{name}', expected letters, digits, '.', '_' and '-'")
@@ -80,6 +84,7 @@ def generate(
         raise QualityError.because(
             "no row is left: the captures of every row lie further apart than the spread's limit", "widen the limit"
         )
+    found = None if leaks is None else _look_for_leaks(plan, results, storage, leaks)
     lineage = {"experiment": experiment, **_lineage(plan, model)}
     version = commit(storage, name, plan.schema, results, lineage)
     return FeatureSet(
@@ -93,11 +98,29 @@ def generate(
         absent={key.name: sum(result.absent[key.name] for result in results) for key in plan.elements},
         spread=SpreadReport.total(result.spread for result in results),
         dropped=labels.contexts - sum(result.file.rows for result in results),
+        leaks=found,
         digest=sum((result.digest for result in results), FeatureDigest.empty(plan.features)),
         seconds={step: sum(result.seconds[step] for result in results) for step in results[0].seconds},
         lineage=lineage,
         notes=plan.notes,
     )
+
+
+def _look_for_leaks(
+    plan: GenerationPlan, results: Sequence[BucketResult], storage: Storage, thresholds: LeakThresholds
+) -> LeakReport:
+    """Measure a sample of what was written, before anybody can see it."""
+    context = [key.name for key in plan.labels.context]
+    items = sum(result.items for result in results)
+    sample = sample_of(storage, [result.file for result in results], plan.features, context, items, thresholds)
+    report = detect_leaks(sample, thresholds)
+    if report.suspicious and thresholds.policy == "fail":
+        why = "; ".join(f"{found.feature} {found.why}" for found in report.features if found.suspicious)
+        raise ParadoxError.because(
+            f"{report.verdict}: {why}",
+            'find out how the feature knows; if it may, raise the thresholds or say policy = "warn"',
+        )
+    return report
 
 
 def _in_process(plan: GenerationPlan, folder: str) -> Iterator[BucketResult]:
@@ -146,6 +169,7 @@ def _lineage(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]:
     sources: list[ServiceSource | GlobalSource] = [*plan.services, *plan.globals]
     return {
         "labels": plan.labels.labels_id,
+        "outcome_columns": list(plan.labels.outcome_columns),
         "features": list(plan.features),
         "feature_model": model.fingerprint,
         "context": [key.to_json() for key in plan.labels.context],

@@ -27,7 +27,7 @@ class LeakThresholds:
     >>> LeakThresholds(auc=0.4)
     Traceback (most recent call last):
     ...
-    schemas.errors.ConfigError: leaks.auc is 0.4, expected more than 0.5 and at most 1
+    schemas.errors.ConfigError: auc is 0.4, expected more than 0.5 and at most 1
     """
 
     auc: float = 0.95
@@ -46,7 +46,7 @@ class LeakThresholds:
         _require("seed", self.seed, self.seed >= 0, "0 or more")
         _require("max_items", self.max_items, self.max_items > 0, "1 or more")
         if self.policy not in get_args(Policy):
-            raise ConfigError.unknown("leaks.policy", self.policy, get_args(Policy))
+            raise ConfigError.unknown("policy", self.policy, get_args(Policy))
         fewest = math.ceil(SCOPES / self.p_value - 1e-9) - 1
         _require(
             "permutations", self.permutations, self.permutations >= fewest, f"{fewest} or more to see p {self.p_value}"
@@ -55,4 +55,4 @@ class LeakThresholds:
 
 def _require(name: str, value: float, possible: bool, expected: str) -> None:
     if not possible:
-        raise ConfigError.because(f"leaks.{name} is {value}, expected {expected}")
+        raise ConfigError.because(f"{name} is {value}, expected {expected}")

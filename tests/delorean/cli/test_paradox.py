@@ -91,8 +91,8 @@ def test_a_name_is_looked_up_in_the_projects_storage_and_index(stored, tmp_path)
     [
         (["homepage"], "there is no project file"),
         (["./nothing"], "there is no feature set at ./nothing"),
-        (["./nothing", "--auc", "0.2"], "leaks.auc is 0.2, expected more than 0.5"),
-        (["./nothing", "--p-value", "0.001"], "leaks.permutations is 200, expected 1999 or more"),
+        (["./nothing", "--auc", "0.2"], "auc is 0.2, expected more than 0.5"),
+        (["./nothing", "--p-value", "0.001"], "permutations is 200, expected 1999 or more"),
     ],
 )
 def test_wrong_arguments_end_with_2_and_say_what_is_expected(arguments, message, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from delorean.experiment import (
     load_selection,
 )
 from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.leaks import LeakThresholds
 from delorean.training import Split
 from encoders.library import listed, minutes_watched
 from schemas.errors import ConfigError
@@ -49,6 +50,9 @@ below = "skip"
 [spread]
 limit = "PT5M"
 beyond = "null"
+
+[leaks]
+auc = 0.9
 
 [split]
 group = "profile_id"
@@ -95,6 +99,7 @@ def test_toml_and_python_say_the_same(load):
         as_of={"my_list": AsOf(timedelta(days=7), timedelta(minutes=1))},
         confidence={"viewing_history": ConfidenceFloor(0.9, "skip")},
         spread=SpreadLimit(timedelta(minutes=5), "null"),
+        leaks=LeakThresholds(auc=0.9),
         split=Split(group="profile_id"),
         model=ModelSpec(seed=3),
     )
@@ -158,6 +163,7 @@ def test_a_specs_contexts_can_be_selected_alone(load, tmp_path):
         ("[confidence.viewing_history]", "[confidence.history]", "confidence.history: unknown element that"),
         ('limit = "PT5M"', 'limit = "-PT5M"', "spread.limit: limit is"),
         ('beyond = "null"', 'beyond = "nul"', "spread.beyond: Invalid enum value 'nul'"),
+        ("auc = 0.9", "auc = 0.4", "leaks.auc: auc is 0.4, expected more than 0.5"),
         ("my_list:listed", "my_list:listd", "encoders[0]: unknown encoder in encoders.library.my_list 'listd'"),
         ("window_days = 7", "window_dys = 7", "encoders[1]: unknown parameter of encoder"),
         ("seed = 3", 'estimator = "sklearn.svm:SVX"', "model.estimator: unknown estimator in sklearn.svm 'SVX'"),

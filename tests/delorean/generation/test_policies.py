@@ -12,6 +12,7 @@ from project_at_rest import HISTORY, MOOD, PROFILE, Project, long_labels, minute
 from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit, generate, lineage_of
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
+from delorean.leaks import LeakThresholds
 from delorean.training import read_feature_set
 from encoders import FeatureModel, feature_encoder, lookup
 from schemas.data_keys import global_element, service_element
@@ -292,6 +293,33 @@ def test_a_label_column_offered_as_data_is_refused(project):
         given = {"items": ("video_id",), "label": "bought", "outcome_at": "seen_at", **offered}
         with pytest.raises(ParadoxError, match="offered as a context or item variable"):
             materialise_labels(rows, LabelColumns(**given), project.storage)
+
+
+@feature_encoder(data=[HISTORY], features=["listed"])
+def listed(context, items, data, out):
+    for i in range(len(items.video_id)):
+        out.listed[i] = 0.0
+        for video in data.history.video_id:
+            if video == items.video_id[i]:
+                out.listed[i] = 1.0
+
+
+def test_a_feature_that_is_the_label_in_disguise_is_reported_or_refused_before_anything_is_published(project):
+    rows = [(p, 15, v, (p + v) % 3 == 0) for p in range(60) for v in range(4)]
+    # The service was asked before the label's time, but its answer holds what will be bought.
+    project.history(
+        [((p,), 5, [{"video_id": v, "minutes": 1.0} for v in range(4) if (p + v) % 3 == 0]) for p in range(60)], "r"
+    )
+    labels, model = labels_of(project, rows, buckets=4), FeatureModel([listed, entries])
+    uri = f"{project.storage.uri}/feature_sets/f"
+    with pytest.raises(ParadoxError, match="suspicious: listed may be the label in disguise.*100.0% of pairs"):
+        made(project, labels, model, leaks=LeakThresholds(policy="fail"))
+    with pytest.raises(ConfigError, match="no feature set"):
+        lineage_of(uri)
+    result, _ = made(project, labels, model, leaks=LeakThresholds())
+    assert result.leaks.suspicious == ("listed",)
+    assert made(project, labels, model)[0].leaks is None
+    assert not made(project, labels, FeatureModel([entries]), leaks=LeakThresholds(policy="fail"))[0].leaks.suspicious
 
 
 @pytest.mark.parametrize(
