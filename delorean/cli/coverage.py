@@ -157,7 +157,7 @@ def _text(cell: Cell) -> str:
     from delorean.coverage.page import share_text, span_text
 
     if cell.lowest_confidence is None:
-        return share_text(cell.share)
+        return " · ".join(filter(None, (share_text(cell.share), cell.chief_reason)))
     age = f"{span_text(cell.age.median)} ({span_text(cell.age.longest)})"
     return f"{share_text(cell.share)} · {cell.lowest_confidence:.3g} · {age}"
 

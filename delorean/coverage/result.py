@@ -77,6 +77,11 @@ class Cell:
         """Found / rows; None without rows."""
         return self.found / self.rows if self.rows else None
 
+    @property
+    def chief_reason(self) -> str | None:
+        """Why most of those without it have none; None where every row has it."""
+        return max(self.absent, key=lambda why: self.absent[why], default=None)
+
     def to_json(self) -> dict[str, Any]:
         """Write the cell as plain fields."""
         cell: dict[str, Any] = {}

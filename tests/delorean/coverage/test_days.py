@@ -167,6 +167,7 @@ def test_what_is_too_old_does_not_count(week):
         (0, {"too old": 4}),
         (3, {"too old": 1}),
     ]
+    assert [cell.chief_reason for cell in coverage.cells] == [None, "too old", "too old", "too old"]
 
 
 def test_a_key_that_several_contexts_share_counts_once(week):
@@ -254,6 +255,7 @@ def test_the_picture_shows_each_day_and_why_cells_lack_contexts(week):
         assert f"<th>{day(number)}</th>" in drawn
     assert "1 of 2, 1 too old" in drawn
     assert "<small>US</small>" in drawn
+    assert "<small>too old</small>" in drawn
     page = coverage.to_html()
     assert page.startswith("<!doctype html>")
     assert "http" not in page
