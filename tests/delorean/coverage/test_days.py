@@ -87,7 +87,7 @@ runs = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sets=st.dictionaries(st.integers(0, 3), chosen, min_size=1),
     runs=runs,

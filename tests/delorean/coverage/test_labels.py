@@ -157,7 +157,7 @@ def opened(folder, captures, versions=()):
     return project
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     captures=captures,
     rows=label_rows,
