@@ -22,6 +22,7 @@ from encoders import FeatureModel, feature_encoder
 from schemas.data_keys import global_element, service_element
 from schemas.errors import ConfigError, DataKeyError, LabelError, NaiveTimeError
 from schemas.services import Service
+from schemas.tables import TIME
 from snapshotter.global_elements import publish_global
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage
@@ -269,7 +270,7 @@ def test_a_run_below_the_floor_leaves_its_rows_to_the_run_before(small):
             small, elements=["history"], confidence={"history": ConfidenceFloor(0.6, below)}
         ).elements
         assert (strict.runs, strict.absent) == ({"run-0": 1}, {"below the floor": 1, "never captured": 1})
-    fresh = {"history": AsOf(max_age=timedelta(minutes=3 * STEP))}
+    fresh = {"history": AsOf(max_age=timedelta(minutes=2 * STEP))}  # just as old as the run below the floor
     [strict] = small_coverage(small, elements=["history"], confidence=FLOOR, rules=fresh).elements
     assert strict.absent == {"below the floor": 1, "too old": 1, "never captured": 1}
 
@@ -303,6 +304,12 @@ def test_the_values_are_never_read(small):
         assert label_coverage(label_table([(1, 6), (2, 6), (3, 6)]), other, small.storage) == before
 
 
+def test_ages_a_hundredth_apart_are_told_apart(small):
+    rows = pa.table({"profile_id": [1, 1], "time": pa.array([minutes(4 * STEP + age) for age in (1003, 1010)], TIME)})
+    [cell] = label_coverage(rows, small.index, small.storage, elements=["history"]).elements
+    assert (cell.age.median, cell.age.longest) == (1003 * 60, 1010 * 60)
+
+
 def test_progress_counts_buckets(small):
     labels = materialise_labels(label_table([(p, 6) for p in range(8)]), COLUMNS, small.storage, buckets=4)
     told = []
@@ -310,7 +317,7 @@ def test_progress_counts_buckets(small):
     assert told == [(n, len(labels.files)) for n in range(1, len(labels.files) + 1)]
     told.clear()
     small_coverage(small, [(p, 6) for p in range(8)], progress=lambda *done: told.append(done))
-    assert [done for done, _ in told] == list(range(1, told[-1][1] + 1))
+    assert told == [(n, len(labels.files)) for n in range(1, len(labels.files) + 1)]  # as the largest run has four
 
 
 def test_what_cannot_be_asked_is_refused(small):
