@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 RUN_COLUMN = "run_id"
+EXPERIMENT_COLUMN = "__experiment"  # no context variable is named so
+STRATUM_COLUMN = "__stratum"
 
 
 @dataclass(frozen=True)
@@ -242,13 +244,9 @@ class ServiceView(View):
         if context_set is None:
             return None
         names = [variable.name for variable in self.service.key]
-        contexts = read_context_set(context_set, self.moment.storage)
-        if self.moment.experiment is not None:
-            chosen_by = contexts["experiments"].combine_chunks()
-            mine = pc.equal(pc.struct_field(chosen_by.flatten(), "experiment"), self.moment.experiment)
-            rows = pc.unique(pc.list_parent_indices(chosen_by).filter(mine))
-            contexts = contexts.take(rows)
-        return distinct_keys(contexts.select(names))
+        if self.moment.experiment is None:
+            return distinct_keys(read_context_set(context_set, self.moment.storage, names))
+        return distinct_keys(read_choices(context_set, self.moment.storage, self.moment.experiment).select(names))
 
     def _match(self, keys: pa.Table) -> tuple[Matched, pa.Table]:
         now = pa.array(np.full(keys.num_rows, to_micros(self.moment.time))).cast(TIME)
@@ -287,6 +285,21 @@ class GlobalView(View):
             f"{version.element.name}: {version.element.type} as of {self.moment.time.isoformat()}, "
             f"version {version.version_id} valid from {version.valid_from.isoformat()}"
         )
+
+
+def read_choices(context_set: ContextSet, storage: Storage, experiment: str | None = None) -> pa.Table:
+    """Read who chose which context: for each context and experiment a row with its key and the stratum.
+
+    experiment: only what this one chose
+    """
+    contexts = read_context_set(context_set, storage)
+    chosen_by = contexts["experiments"].combine_chunks()
+    choices = chosen_by.flatten()
+    names = pc.struct_field(choices, "experiment")
+    rows = contexts.drop_columns("experiments").take(pc.list_parent_indices(chosen_by))
+    rows = rows.append_column(EXPERIMENT_COLUMN, names)
+    rows = rows.append_column(STRATUM_COLUMN, pc.struct_field(choices, "stratum"))
+    return rows if experiment is None else rows.filter(pc.equal(names, experiment))
 
 
 def distinct_keys(keys: pa.Table) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Commands that look: travel to a moment, list what is published."""
+"""Commands that look: travel to a moment, see where one can travel, list what is published."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from delorean.cli.coverage import coverage
 from delorean.cli.options import Instant, json_option, opened, project_option
 from delorean.cli.output import Output
 
@@ -15,7 +16,30 @@ if TYPE_CHECKING:
     from delorean.config import Project
 
 
-@click.command(no_args_is_help=True)
+class _Travel(click.Group):
+    """Shows data where no other command is named: `travel KEY` is `travel show KEY`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in self.get_help_option_names(ctx):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Travel, options_metavar="", subcommand_metavar="KEY --at TIME [OPTIONS] | COMMAND [OPTIONS]")
+def travel() -> None:
+    """Show data as it was at a moment, or how much there is to travel to.
+
+    KEY is a service's element or a global element; its options: delorean travel show --help.
+
+    \b
+    Example: delorean travel viewing_history --at 2026-01-05T12:00:00Z --experiment homepage
+    """
+
+
+travel.add_command(coverage)
+
+
+@travel.command("show", no_args_is_help=True)
 @click.argument("key")
 @click.option("--at", "moment", type=Instant(), required=True, help="The moment to go to, with its zone.")
 @click.option("--experiment", help="Only the contexts that it chose.")
@@ -23,7 +47,7 @@ if TYPE_CHECKING:
 @click.option("--to", "file", type=click.Path(path_type=Path), help="Write all rows to this Parquet file.")
 @project_option
 @json_option
-def travel(
+def travel_show(
     key: str,
     moment: datetime,
     experiment: str | None,
@@ -34,10 +58,10 @@ def travel(
 ) -> None:
     """Show data as it was at a moment.
 
-    KEY is a service's element, shown for each context, or a global element.
+    KEY is a service's element, shown for each context, or a global element. The word "show" may be left out.
 
     \b
-    Example: delorean travel viewing_history --at 2026-01-05T12:00:00Z --experiment homepage
+    Example: delorean travel show viewing_history --at 2026-01-05T12:00:00Z --experiment homepage
     """
     import pyarrow.parquet as pq
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -51,6 +51,40 @@ class Instant(click.ParamType[datetime]):
         if moment.tzinfo is None:
             self.fail(f"{value!r} has no zone and so names no moment, write {value}Z for UTC", param, ctx)
         return moment
+
+
+class TimeOfDay(click.ParamType[time]):
+    """A time of day in UTC."""
+
+    name = "HH:MM"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> time:
+        """Read it."""
+        try:
+            found = value if isinstance(value, time) else time.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time of day, expected such as 16:30", param, ctx)
+        if found.tzinfo not in (None, UTC):
+            self.fail(f"{value!r} is not in UTC, expected such as 16:30", param, ctx)
+        return found.replace(tzinfo=None)
+
+
+class Span(click.ParamType[timedelta]):
+    """A span of time, as specs write it."""
+
+    name = "DURATION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Read it."""
+        import msgspec
+
+        try:
+            found = value if isinstance(value, timedelta) else msgspec.convert(value, timedelta)
+        except msgspec.ValidationError:
+            self.fail(f"{value!r} is no duration, expected such as PT36H or P7D", param, ctx)
+        if found < timedelta(0):
+            self.fail(f"{value!r} is negative", param, ctx)
+        return found
 
 
 def json_option(command: _Command) -> _Command:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -62,6 +62,21 @@ class Matched:
         return pa.array(self.captured_at, mask=self.absent).cast(TIME)
 
 
+@dataclass(frozen=True)
+class FoundCaptures:
+    """Which capture serves each row.
+
+    capture: (rows,) its position among the captures of all files, −1 for none
+    captured_at, file: as in `Matched`
+    ends: (files,) where the captures of each file end
+    """
+
+    capture: NDArray[np.int64]
+    captured_at: NDArray[np.int64]
+    file: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+
 def match_files(
     rows: pa.Table, key: Sequence[DataKey], element: DataKey, rule: AsOf, files: Sequence[DataFile], storage: Storage
 ) -> Matched:
@@ -72,31 +87,54 @@ def match_files(
 
     Keys and times of all files are read first, values only where a row matched.
     """
-    names = [variable.name for variable in key]
+    with opened_files(files, storage) as readers:
+        found = find_captures(rows, key, rule, readers)
+        values, positions = _values(readers, found, element)
+    return Matched(Element(values, positions), found.captured_at, found.file)
+
+
+@contextmanager
+def opened_files(files: Sequence[DataFile], storage: Storage) -> Iterator[list[ParquetReader]]:
+    """Open files together, in their order."""
     with ExitStack() as opened:
-        readers = [opened.enter_context(ParquetReader(storage, file)) for file in files]
-        parts = [reader.read([*names, CAPTURED_COLUMN]) for reader in readers]
-        schema = pa.schema([*((v.name, v.type) for v in key), (CAPTURED_COLUMN, TIME)])
-        captures = pa.concat_tables(parts) if parts else schema.empty_table()
-        found = as_of_rows(
-            [rows[name] for name in names],
-            rows[TIME_COLUMN],
-            [captures[name] for name in names],
-            captures[CAPTURED_COLUMN],
-            max_age=rule.max_age,
-            lag=rule.lag,
-            allow_exact=rule.allow_exact,
-        )
-        ends = np.cumsum([part.num_rows for part in parts], dtype=np.int64)
-        values, positions = _values(readers, ends, found, element)
+        yield [opened.enter_context(ParquetReader(storage, file)) for file in files]
+
+
+def find_captures(
+    rows: pa.Table, key: Sequence[DataKey], rule: AsOf, readers: Sequence[ParquetReader]
+) -> FoundCaptures:
+    """Find by the as-of rule which capture serves each row, reading keys and times only; see `match_files`."""
+    names = [variable.name for variable in key]
+    parts = [reader.read([*names, CAPTURED_COLUMN]) for reader in readers]
+    schema = pa.schema([*((v.name, v.type) for v in key), (CAPTURED_COLUMN, TIME)])
+    captures = pa.concat_tables(parts) if parts else schema.empty_table()
+    found = as_of_rows(
+        [rows[name] for name in names],
+        rows[TIME_COLUMN],
+        [captures[name] for name in names],
+        captures[CAPTURED_COLUMN],
+        max_age=rule.max_age,
+        lag=rule.lag,
+        allow_exact=rule.allow_exact,
+    )
+    ends = np.cumsum([part.num_rows for part in parts], dtype=np.int64)
     times = captures[CAPTURED_COLUMN].cast(pa.int64()).to_numpy()
     captured = np.where(found >= 0, times[found] if len(times) else 0, 0)
     file = np.where(found >= 0, np.searchsorted(ends, found, side="right"), -1)
-    return Matched(Element(values, positions), captured, file)
+    return FoundCaptures(found, captured, file, ends)
 
 
 def match_versions(times: pa.ChunkedArray, source: GlobalSource, storage_uri: str) -> Matched:
     """Match times with the versions of a global element by the as-of rule; each version used is read once."""
+    found, captured = find_versions(times, source)
+    used = np.unique(found[found >= 0])
+    values = _versions(storage_uri, source.element, tuple(source.versions[i] for i in used))
+    positions = np.where(found >= 0, np.searchsorted(used, found), ABSENT)
+    return Matched(Element(values, positions), captured, found)
+
+
+def find_versions(times: pa.ChunkedArray, source: GlobalSource) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find for each time the version that is valid, −1 for none, and its valid_from in microseconds, 0 for none."""
     nobody = pa.chunked_array([pa.nulls(len(times), pa.int8()).fill_null(0)])
     starts = pa.array([to_micros(start) for start in source.starts()], pa.int64())
     found = as_of_rows(
@@ -108,11 +146,7 @@ def match_versions(times: pa.ChunkedArray, source: GlobalSource, storage_uri: st
         lag=source.rule.lag,
         allow_exact=source.rule.allow_exact,
     )
-    used = np.unique(found[found >= 0])
-    values = _versions(storage_uri, source.element, tuple(source.versions[i] for i in used))
-    positions = np.where(found >= 0, np.searchsorted(used, found), ABSENT)
-    captured = np.where(found >= 0, starts.to_numpy()[found] if len(starts) else 0, 0)
-    return Matched(Element(values, positions), captured, found)
+    return found, np.where(found >= 0, starts.to_numpy()[found] if len(starts) else 0, 0)
 
 
 @lru_cache(maxsize=4)
@@ -129,9 +163,10 @@ def _versions(storage_uri: str, element: DataKey, versions: tuple[GlobalVersion,
 
 
 def _values(
-    readers: Sequence[ParquetReader], ends: NDArray[np.int64], found: NDArray[np.int64], element: DataKey
+    readers: Sequence[ParquetReader], captures: FoundCaptures, element: DataKey
 ) -> tuple[pa.Array, NDArray[np.int64]]:
     """Read the values that were found, and where each row's value is among them."""
+    found, ends = captures.capture, captures.ends
     used = np.zeros(int(ends[-1]) if len(ends) else 0, dtype=bool)
     used[found[found >= 0]] = True
     kept = np.zeros(len(used), dtype=bool)

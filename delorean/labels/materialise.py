@@ -179,7 +179,7 @@ class _ArrowRows:
             raise LabelError.because(
                 f"label data is a {type(source).__name__}, expected a Spark DataFrame or what Arrow reads: {error}"
             ) from error
-        self.schema = pa.schema([(f.name, _without_large(f.type)) for f in self.table.schema])
+        self.schema = pa.schema([(f.name, without_large(f.type)) for f in self.table.schema])
 
     def count_items(self, lists: str | None) -> int:
         if lists is None:
@@ -190,7 +190,7 @@ class _ArrowRows:
         self, grouper: LabelGrouper, renamed: dict[str, str], variable: str, buckets: int, storage: Storage, folder: str
     ) -> Iterable[str]:
         rows = self.table.select(list(renamed.values())).rename_columns(list(renamed))
-        rows = rows.cast(pa.schema([(f.name, _without_large(f.type)) for f in rows.schema]))
+        rows = rows.cast(pa.schema([(f.name, without_large(f.type)) for f in rows.schema]))
         of = bucket_of(rows[variable], buckets)
         rows = rows.take(np.argsort(of, kind="stable"))
         ends = np.cumsum(np.bincount(of, minlength=buckets))
@@ -208,7 +208,7 @@ class _SparkRows:
         self.frame = source
         with spark_errors_as(LabelError, "label data"):
             schema = source.limit(0).toArrow().schema
-        self.schema = pa.schema([(f.name, _without_large(f.type)) for f in schema])
+        self.schema = pa.schema([(f.name, without_large(f.type)) for f in schema])
 
     def count_items(self, lists: str | None) -> int:
         with spark_errors_as(LabelError, "label data"):
@@ -262,14 +262,14 @@ def _plain(name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
     return pa.timestamp("us", "UTC") if pa.types.is_timestamp(type) else type
 
 
-def _without_large(type: pa.DataType) -> pa.DataType:  # noqa: A002
+def without_large(type: pa.DataType) -> pa.DataType:  # noqa: A002
     """The same type as snapshots and data keys spell it: Polars and Spark may send large or dictionary forms."""
     if pa.types.is_dictionary(type):
-        return _without_large(type.value_type)
+        return without_large(type.value_type)
     if pa.types.is_large_string(type) or pa.types.is_string_view(type):
         return pa.string()
     if pa.types.is_large_list(type) or pa.types.is_list(type):
-        return pa.list_(_without_large(type.value_type))
+        return pa.list_(without_large(type.value_type))
     return type
 
 

@@ -1,0 +1,92 @@
+"""What an experiment's labels would find, before anything is generated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from delorean.coverage.result import LabelCoverage
+from delorean.coverage.rows import Rows, rows_of
+from delorean.coverage.search import FOUND, Search, Trace, captured_elements, label_searches
+from delorean.coverage.tally import Tally
+from delorean.generation import AsOf, ConfidenceFloor
+from delorean.labels import TIME_COLUMN, Labels
+from schemas.data_keys import DataKey
+from schemas.errors import DataKeyError
+from snapshotter.index import SnapshotIndex
+from snapshotter.storage import Storage
+
+Progress = Callable[[int, int], None]
+
+
+def label_coverage(
+    labels: Labels | Any,
+    index: SnapshotIndex,
+    storage: Storage,
+    *,
+    elements: Iterable[str | DataKey] | None = None,
+    rules: Mapping[str, AsOf] | None = None,
+    confidence: Mapping[str, ConfidenceFloor] | None = None,
+    progress: Progress | None = None,
+) -> LabelCoverage:
+    """See for how many label rows each element would be found, how old it would be, and why not for the others.
+
+    labels: label data at rest, or a frame (pyarrow, Polars, pandas, DuckDB) with context variables and `time`
+    elements: data elements, or their names; None: every one that the context has the key of
+    rules, confidence: element's name → as-of rule, and what its runs must have, as `delorean.generate` takes them;
+        where a floor says "fail", the rows are counted that a run below it would serve
+    progress: called with (buckets done, all)
+
+    Reads keys and times only, bucket by bucket, and agrees with what `delorean.generate` finds later.
+    Raises DataKeyError for elements that nobody captured, or whose service's key the context lacks, ConfigError for
+    rules and floors of unknown elements, LabelError for a frame without times.
+    """
+    rows = rows_of(labels, storage, list(chain.from_iterable(captured_elements(index).values())))
+    searches = label_searches(rows.labels, index, elements, rules, confidence)
+    if not searches:
+        raise DataKeyError.because(
+            "nothing was captured that these contexts have the key of", "name the elements, to see what they lack"
+        )
+    return _count(rows, searches, storage, progress)
+
+
+def _count(rows: Rows, searches: Sequence[Search], storage: Storage, progress: Progress | None) -> LabelCoverage:
+    tally = Tally()
+    counted = complete = 0
+    columns = sorted({name for search in searches for name in search.key})
+    for done, (place, part) in enumerate(rows.parts(columns), start=1):
+        times = part[TIME_COLUMN].cast(pa.int64()).to_numpy()
+        traces = [search.trace(part, place, storage) for search in searches]
+        for search, trace in zip(searches, traces, strict=True):
+            tally.add(search, times, trace)
+        tally.add_spreads(_spreads(searches, traces))
+        counted += part.num_rows
+        complete += int(np.all([trace.outcome == FOUND for trace in traces], axis=0).sum())
+        if progress is not None:
+            progress(done, rows.part_count)
+    return LabelCoverage(
+        rows=counted,
+        complete=complete,
+        elements=tuple(tally.cell(search) for search in searches),
+        by_day=tuple(chain.from_iterable(tally.cells(search) for search in searches)),
+        spread=tally.spread(),
+    )
+
+
+def _spreads(searches: Sequence[Search], traces: Sequence[Trace]) -> NDArray[np.int64]:
+    """Give the microseconds between the newest and oldest service capture of each row that has any."""
+    found = [trace for search, trace in zip(searches, traces, strict=True) if search.service is not None]
+    if not found:
+        return np.empty(0, dtype=np.int64)
+    there = np.array([trace.outcome == FOUND for trace in found])
+    captured = np.array([trace.captured_at for trace in found])
+    newest = np.where(there, captured, np.iinfo(np.int64).min).max(axis=0)
+    oldest = np.where(there, captured, np.iinfo(np.int64).max).min(axis=0)
+    any_there = there.any(axis=0)
+    spreads: NDArray[np.int64] = newest[any_there] - oldest[any_there]
+    return spreads

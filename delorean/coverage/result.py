@@ -1,0 +1,206 @@
+"""What a look at coverage gives: cells of rows that want one element, and how many of them have it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import date, time
+from typing import Any
+
+import pyarrow as pa
+
+from delorean.time_travel import Readable
+
+_RUN = pa.struct([("run_id", pa.string()), ("rows", pa.int64())])
+_REASON = pa.struct([("reason", pa.string()), ("rows", pa.int64())])
+_SCHEMA = pa.schema(
+    [
+        ("element", pa.string()),
+        ("service", pa.string()),
+        ("day", pa.date32()),
+        ("group", pa.string()),
+        ("rows", pa.int64()),
+        ("found", pa.int64()),
+        ("share", pa.float64()),
+        ("absent", pa.list_(_REASON)),
+        ("lowest_confidence", pa.float64()),
+        ("mean_confidence", pa.float64()),
+        ("median_age_seconds", pa.float64()),
+        ("p95_age_seconds", pa.float64()),
+        ("oldest_age_seconds", pa.float64()),
+        ("runs", pa.list_(_RUN)),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Spans:
+    """How long things are, in seconds. Medians and 95th percentiles are at most 0.8 % too long, the longest is exact.
+
+    None: there was nothing to measure
+    """
+
+    median: float | None
+    p95: float | None
+    longest: float | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Rows that want one element, and how many of them have it.
+
+    service: None for a global element
+    day: of their times, in UTC; None: all days
+    group: of their contexts; None: all
+    rows: label rows, or distinct keys of the service among the contexts; for a global element of a day, 1
+    absent: why the others have none → how many, see `Absent`
+    lowest_confidence, mean_confidence: of the runs that serve them; the mean weighs each run by the rows it serves
+    age: their times minus the captures that serve them
+    runs: id of the snapshot run, or of the version → rows it serves
+    """
+
+    element: str
+    service: str | None
+    day: date | None
+    group: str | None
+    rows: int
+    found: int
+    absent: Mapping[str, int]
+    lowest_confidence: float | None
+    mean_confidence: float | None
+    age: Spans
+    runs: Mapping[str, int]
+
+    @property
+    def share(self) -> float | None:
+        """Found / rows; None without rows."""
+        return self.found / self.rows if self.rows else None
+
+    @property
+    def chief_reason(self) -> str | None:
+        """Why most of those without it have none; None where every row has it."""
+        return max(self.absent, key=lambda why: self.absent[why], default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the cell as plain fields."""
+        cell: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "age":
+                cell |= {f"{name}_age_seconds": getattr(value, name) for name in ("median", "p95")}
+                cell["oldest_age_seconds"] = value.longest
+            else:
+                cell[field.name] = dict(value) if isinstance(value, Mapping) else value
+            if field.name == "found":
+                cell["share"] = self.share
+        cell["day"] = None if self.day is None else self.day.isoformat()
+        return cell
+
+
+class Coverage(Readable):
+    """Coverage as cells, as a frame, as JSON and as a picture."""
+
+    @property
+    @abstractmethod
+    def cells(self) -> Sequence[Cell]:
+        """All cells."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Write it as plain fields."""
+
+    def to_arrow(self) -> pa.Table:
+        """Give the cells as a table, a row for each."""
+        return pa.Table.from_pylist([_flat(cell) for cell in self.cells], _SCHEMA)
+
+    def to_html(self) -> str:
+        """Draw it as one page that needs nothing else."""
+        from delorean.coverage.page import page
+
+        return page(self._repr_html_())
+
+    @abstractmethod
+    def _repr_html_(self) -> str:
+        """Draw it for a notebook."""
+
+
+@dataclass(frozen=True)
+class DayCoverage(Coverage):
+    """Which contexts one can travel to: a cell for each element, day and group of contexts.
+
+    at: the time of day travelled to; None: the day's end
+    by: what contexts are grouped by; None: not at all
+    context_sets: day → the context set that its contexts are from
+    """
+
+    by_day: tuple[Cell, ...]
+    at: time | None
+    experiment: str | None
+    by: str | None
+    context_sets: Mapping[date, str]
+
+    @property
+    def cells(self) -> Sequence[Cell]:
+        """All cells, by day, element and group."""
+        return self.by_day
+
+    def to_json(self) -> dict[str, Any]:
+        """Write it as plain fields."""
+        return {
+            "at": None if self.at is None else self.at.isoformat(),
+            "experiment": self.experiment,
+            "by": self.by,
+            "context_sets": {day.isoformat(): chosen for day, chosen in self.context_sets.items()},
+            "cells": [cell.to_json() for cell in self.cells],
+        }
+
+    def _repr_html_(self) -> str:
+        from delorean.coverage.page import draw_days
+
+        return draw_days(self)
+
+
+@dataclass(frozen=True)
+class LabelCoverage(Coverage):
+    """What label data would find if features were generated for it now.
+
+    rows: label rows; complete: those that have every element
+    elements: a cell for each element, over all days; by_day: for each element and day of the labels' times
+    spread: between the newest and oldest capture of the services' elements of a row
+    """
+
+    rows: int
+    complete: int
+    elements: tuple[Cell, ...]
+    by_day: tuple[Cell, ...]
+    spread: Spans
+
+    @property
+    def cells(self) -> Sequence[Cell]:
+        """The elements' cells, then those of each day."""
+        return (*self.elements, *self.by_day)
+
+    def to_json(self) -> dict[str, Any]:
+        """Write it as plain fields."""
+        return {
+            "rows": self.rows,
+            "complete": self.complete,
+            "spread_seconds": dict(vars(self.spread)),
+            "elements": [cell.to_json() for cell in self.elements],
+            "days": [cell.to_json() for cell in self.by_day],
+        }
+
+    def _repr_html_(self) -> str:
+        from delorean.coverage.page import draw_labels
+
+        return draw_labels(self)
+
+
+def _flat(cell: Cell) -> dict[str, Any]:
+    return {
+        **cell.to_json(),
+        "day": cell.day,
+        "absent": [{"reason": reason, "rows": rows} for reason, rows in cell.absent.items()],
+        "runs": [{"run_id": run, "rows": rows} for run, rows in cell.runs.items()],
+    }
