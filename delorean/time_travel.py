@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from delorean.generation.matching import CAPTURED_COLUMN, Matched, match_files
 from delorean.generation.rules import AsOf
 from delorean.labels import TIME_COLUMN, LabelColumns
+from delorean.readable import Readable
 from encoders.encoder import FeatureEncoder
 from schemas.errors import DataKeyError, NaiveTimeError, NotInIndexError
 from schemas.services import Service
@@ -28,9 +29,7 @@ from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
-    from pyspark.sql import DataFrame, SparkSession
+    pass
 
 RUN_COLUMN = "run_id"
 EXPERIMENT_COLUMN = "__experiment"  # no context variable is named so
@@ -129,31 +128,6 @@ class Moment:
 
     def _visible(self, snapshot: ServiceSnapshot) -> bool:
         return snapshot.captured_from is not None and snapshot.captured_from <= self.time
-
-
-class Readable(ABC):
-    """What is read as an Arrow table, and so as any other frame."""
-
-    @abstractmethod
-    def to_arrow(self) -> pa.Table:
-        """Read the data."""
-
-    def to_polars(self) -> pl.DataFrame:
-        """Read the data into Polars."""
-        import polars as pl
-
-        frame = pl.from_arrow(self.to_arrow())
-        assert isinstance(frame, pl.DataFrame)  # of a table it always is
-        return frame
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Read the data into pandas."""
-        frame: pd.DataFrame = self.to_arrow().to_pandas()
-        return frame
-
-    def to_spark(self, spark: SparkSession) -> DataFrame:
-        """Read the data into Spark."""
-        return spark.createDataFrame(self.to_arrow())
 
 
 class View(Readable):

@@ -7,12 +7,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-if TYPE_CHECKING:
-    import polars as pl
+from delorean.readable import Readable
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
@@ -67,7 +66,7 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class FeatureComparison:
+class FeatureComparison(Readable):
     """Two sets of features, compared feature by feature.
 
     before, after: what was compared
@@ -122,14 +121,6 @@ class FeatureComparison:
     def to_arrow(self) -> pa.Table:
         """Give one row for each feature."""
         return pa.Table.from_pylist(self.rows, schema=_SCHEMA)
-
-    def to_polars(self) -> pl.DataFrame:
-        """Give one row for each feature, in Polars."""
-        import polars as pl
-
-        frame = pl.from_arrow(self.to_arrow())
-        assert isinstance(frame, pl.DataFrame)  # of a table it always is
-        return frame
 
     def to_json(self) -> dict[str, Any]:
         """Write the comparison as plain fields; what is infinite as the text "inf", which JSON has no number for."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from delorean.time_travel import Readable
+from delorean.readable import Readable
 
 _RUN = pa.struct([("run_id", pa.string()), ("rows", pa.int64())])
 _REASON = pa.struct([("reason", pa.string()), ("rows", pa.int64())])

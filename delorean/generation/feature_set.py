@@ -18,6 +18,7 @@ from delorean.generation.bucket_task import BucketResult
 from delorean.generation.provenance import SpreadReport
 from delorean.labels import TIME_COLUMN
 from delorean.leaks import LeakReport
+from delorean.readable import Readable
 from schemas.errors import ConfigError, StorageError
 from snapshotter.records import from_micros
 from snapshotter.storage import Storage
@@ -26,8 +27,8 @@ FOLDER = "feature_sets"
 _COMMITS = "delorean"
 
 
-@dataclass(frozen=True)
-class FeatureSet:
+@dataclass(frozen=True, repr=False)
+class FeatureSet(Readable):
     """Generated features with labels: one version of a Delta table.
 
     uri: of the table, as deltalake, Spark, Polars and DuckDB open it
@@ -55,6 +56,13 @@ class FeatureSet:
     seconds: Mapping[str, float]
     lineage: Mapping[str, Any]
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """Say what it is in a line; its lineage alone would fill a page."""
+        return (
+            f"feature set {self.uri}, version {self.version}: {self.rows:,} rows, {self.item_count:,} items, "
+            f"{len(self.features)} features"
+        )
 
     def to_arrow(self) -> pa.Table:
         """Read it whole."""
