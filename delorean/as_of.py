@@ -5,31 +5,27 @@ For a key and a time t it picks the row with exactly that key and the greatest c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 from numpy.typing import NDArray
 
-from schemas.errors import DataKeyError, NaiveTimeError
+from delorean.as_of_columns import Instants, Keys, instants_of_both, keys_of_both, plain
+from delorean.as_of_kernel import find_groups, group_rows, match_rows, sort_groups
+from schemas.errors import DataKeyError
 
-_NEVER = np.iinfo(np.int64).min
 _MICROSECOND = timedelta(microseconds=1)
-_HASHABLE = (
-    pa.types.is_integer,
-    pa.types.is_boolean,
-    pa.types.is_string,
-    pa.types.is_large_string,
-    pa.types.is_binary,
-    pa.types.is_large_binary,
-    pa.types.is_fixed_size_binary,
-    pa.types.is_date,
-    pa.types.is_timestamp,
-    pa.types.is_decimal,
-)
+_FURTHEST = 2**64 - 1  # apart are the ends of time, counted in any unit
+_ROWS_FOR_A_THREAD = 50_000  # fewer are answered sooner than a thread starts
+_UNSORTABLE = "is {}, which has no order → use numbers, text, bytes, booleans, times, dates, durations or decimals"
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 def as_of_join(
@@ -48,15 +44,20 @@ def as_of_join(
 
     left: its rows come back in their order and number, with all their columns
     right: its columns other than `by` are added, null where nothing matches; it need not be sorted
-    by: columns that both sides have, compared value by value; a null in any of them never matches
-    left_on, right_on: times with a zone, of any unit; a null time never matches
+    by: columns that both sides have, compared value by value whatever their widths, units and encodings: integers,
+        text, bytes, booleans, dates, times of day, durations, decimals, times with a zone. A null in any of them never
+        matches. Nested values and floats are refused
+    left_on, right_on: times with a zone, compared as instants whatever their units and zones; a null never matches
     max_age: how old a match may be, both ends included; None: any age
     lag: how long before the left time a row must have been captured at the latest
     allow_exact: whether a row captured exactly at time − lag matches
-    tie_break: columns of right that decide among equal times, the greater wins; then, or without it, the later row
+    tie_break: columns of right that decide among equal times, the first that differs, and the greater wins; null is
+        less than NaN, and NaN less than all else. Among what is equal even then, or without it, the later row wins
 
-    Raises NaiveTimeError for times without a zone, DataKeyError for columns that are missing, ambiguous, of different
-    types or not comparable by value.
+    Works on as many threads as Arrow has (`pyarrow.set_cpu_count`). Columns in runs come back without them.
+
+    Raises NaiveTimeError for times without a zone, DataKeyError for columns that are missing, ambiguous, of types that
+    do not compare, and for an impossible lag or max_age.
 
     >>> from datetime import UTC, datetime
     >>> day = [datetime(2026, 1, d, tzinfo=UTC) for d in range(1, 5)]
@@ -65,22 +66,24 @@ def as_of_join(
     >>> as_of_join(plays, states, by="profile")["minutes"].to_pylist()
     [20, None]
     """
-    keys = [by] if isinstance(by, str) else list(by)
-    _check_names(left, right, keys, left_on, right_on)
-    order = _tie_break_order(right, tie_break)
-    ordered = right if order is None else right.take(pa.array(order))
+    keys, ties = _names(by), _names(tie_break)
+    check_columns(left.column_names, right.column_names, keys, left_on, right_on, ties)
     rows = as_of_rows(
         [left[key] for key in keys],
         left[left_on],
-        [ordered[key] for key in keys],
-        ordered[right_on],
+        [right[key] for key in keys],
+        right[right_on],
         max_age=max_age,
         lag=lag,
         allow_exact=allow_exact,
+        tie_break=[right[name] for name in ties],
+        names=keys,
     )
-    taken = ordered.drop_columns(keys).take(pa.array(rows, mask=rows < 0))
-    for field, column in zip(taken.schema, taken.columns, strict=True):
-        left = left.append_column(field.with_nullable(True), column)
+    indices = pa.array(rows, mask=rows < 0)
+    added = right.drop_columns(list(set(keys)))
+    taken = _each(lambda name: _taken(added[name], indices, name), added.column_names, len(rows))
+    for field, column in zip(added.schema, taken, strict=True):
+        left = left.append_column(pa.field(field.name, column.type, metadata=field.metadata), column)
     return left
 
 
@@ -93,187 +96,130 @@ def as_of_rows(
     max_age: timedelta | None = None,
     lag: timedelta = timedelta(0),
     allow_exact: bool = True,
+    tie_break: Sequence[pa.ChunkedArray] = (),
+    names: Sequence[str] | None = None,
 ) -> NDArray[np.int64]:
-    """Give for each left row the number of the right row that `as_of_join` would join to it, −1 for none."""
+    """Give for each left row the number of the right row that `as_of_join` would join to it, −1 for none.
+
+    names: what errors call the keys
+    """
+    check_spans(max_age, lag)
+    left, right, tick = instants_of_both(left_times, right_times, allow_exact)
+    names = names or [str(number) for number in range(len(left_keys))]
+    left_key, right_key = keys_of_both(left_keys, right_keys, names)
+    # An open end is a lag of one tick more.
+    least = lag // _MICROSECOND * tick + (0 if allow_exact else 1)
+    most = _FURTHEST if max_age is None else min(max_age // _MICROSECOND * tick, _FURTHEST)
+    visit = _tie_break_order(tie_break)
+    if least > _FURTHEST:
+        return np.full(len(left_times), -1, dtype=np.int64)
+    return _matched(left_key, left, right_key, right, visit, np.uint64(least), np.uint64(most))
+
+
+def _matched(
+    left_key: Keys,
+    left: Instants,
+    right_key: Keys,
+    right: Instants,
+    visit: NDArray[np.int64],
+    least: np.uint64,
+    most: np.uint64,
+) -> NDArray[np.int64]:
+    codes, *groups = group_rows(right_key.numbers, right_key.valid & right.valid)
+    order, starts, times = sort_groups(codes, len(groups[-1]), right.raw, visit)
+    if right.near is not right.raw:
+        times = right.near[order]
+    valid = left_key.valid & left.valid
+    found = np.empty(len(valid), dtype=np.int64)
+
+    def match(part: slice) -> None:
+        ours = find_groups(left_key.numbers[part], valid[part], *groups)
+        match_rows(ours, left.near[part], left.far[part], order, starts, times, right.far, least, most, found[part])
+
+    ends = np.linspace(0, len(found), 1 + max(1, min(pa.cpu_count(), len(found) // _ROWS_FOR_A_THREAD))).astype(int)
+    _each(match, [slice(start, end) for start, end in pairwise(ends)], len(found))
+    return found
+
+
+def _each(work: Callable[[_In], _Out], parts: Iterable[_In], rows: int) -> list[_Out]:
+    """Do the parts of some work over rows, by threads where it pays: Arrow and the kernel leave the lock to others."""
+    if pa.cpu_count() == 1 or rows < 2 * _ROWS_FOR_A_THREAD:
+        return [work(part) for part in parts]
+    with ThreadPoolExecutor(pa.cpu_count()) as pool:
+        return list(pool.map(work, parts))
+
+
+def _names(names: str | Sequence[str] | None) -> list[str]:
+    return [names] if isinstance(names, str) else list(dict.fromkeys(names or ()))
+
+
+def check_spans(max_age: timedelta | None, lag: timedelta) -> None:
+    """Raise DataKeyError unless 0 ≤ lag ≤ max_age, both of whole microseconds."""
+    for name, span in (("lag", lag), ("max_age", max_age)):
+        if span is None and name == "max_age":
+            continue
+        if not isinstance(span, timedelta):
+            raise DataKeyError.because(f"{name} is {span!r}, expected a timedelta", "write timedelta(hours=1)")
+        if span % _MICROSECOND:  # as pandas' Timedelta may
+            raise DataKeyError.because(f"{name} is {span!r}, finer than a microsecond", "round it")
     if lag < timedelta(0) or (max_age is not None and max_age < lag):
         raise DataKeyError.because(
             f"lag is {lag} and max_age {max_age}, expected 0 ≤ lag ≤ max_age", "a negative lag would read the future"
         )
-    ltimes, rtimes, tick = _instants(left_times, right_times)
-    lcodes, rcodes, groups = _codes(left_keys, right_keys)
-    rcodes = np.where(rtimes == _NEVER, -1, rcodes)
-    order, starts = _sort_groups(rcodes, rtimes, groups)
-    oldest = -1 if max_age is None else _ticks(max_age, tick)
-    found: NDArray[np.int64] = _match(
-        lcodes, ltimes, order, rtimes[order], starts, oldest, _ticks(lag, tick), 0 if allow_exact else 1
-    )
-    return found
 
 
-def _ticks(span: timedelta, tick: int) -> int:
-    return min(span // _MICROSECOND * tick, 2**62)
-
-
-def _check_names(left: pa.Table, right: pa.Table, keys: list[str], left_on: str, right_on: str) -> None:
-    if not keys:
+def check_columns(
+    left: Sequence[str], right: Sequence[str], by: Sequence[str], left_on: str, right_on: str, tie_break: Sequence[str]
+) -> None:
+    """Raise DataKeyError for names of columns that are missing, there twice, or on both sides."""
+    if not by:
         raise DataKeyError.because("as_of_join: by names no columns", 'name the key: by="profile_id"')
-    for side, table, needed in (("left", left, [*keys, left_on]), ("right", right, [*keys, right_on])):
-        names = table.column_names
+    for side, names, needed in (("left", left, [*by, left_on]), ("right", right, [*by, right_on])):
         for name in needed:
             if name not in names:
                 raise DataKeyError.unknown(f"column of the {side} table", name, names)
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted({name for name in names if list(names).count(name) > 1})
         if twice:
             raise DataKeyError.because(f"the {side} table has columns named twice: {', '.join(twice)}", "rename one")
-    clash = sorted((set(right.column_names) - set(keys)) & set(left.column_names))
+    for name in tie_break:
+        if name not in right:
+            raise DataKeyError.unknown("tie_break column of the right table", name, right)
+    clash = sorted((set(right) - set(by)) & set(left))
     if clash:
-        raise DataKeyError.because(f"both tables have the columns {', '.join(clash)}", "rename them on one side")
+        renamed = ", ".join(f'"{name}": "{name}_then"' for name in clash)
+        raise DataKeyError.because(
+            f"both tables have the columns {', '.join(clash)}", f"rename them: right.rename_columns({{{renamed}}})"
+        )
 
 
-def _tie_break_order(right: pa.Table, tie_break: str | Sequence[str] | None) -> NDArray[np.int64] | None:
-    if not tie_break:
-        return None
-    names = [tie_break] if isinstance(tie_break, str) else list(tie_break)
-    for name in names:
-        if name not in right.column_names:
-            raise DataKeyError.unknown("tie_break column of the right table", name, right.column_names)
+def _tie_break_order(columns: Sequence[pa.ChunkedArray]) -> NDArray[np.int64]:
+    """Right rows in order of preference, the last first to win; empty for as they come."""
+    if not columns:
+        return np.empty(0, dtype=np.int64)
+    sortable = {str(number): _sortable(plain(column)) for number, column in enumerate(columns)}
     # Stable, so rows that are equal even here keep their order: the later still wins.
-    keys = [(name, "ascending", "at_start") for name in names]
-    order: NDArray[np.int64] = pc.sort_indices(right, sort_keys=keys).to_numpy()
+    keys = [(name, "ascending", "at_start") for name in sortable]
+    order: NDArray[np.int64] = pc.sort_indices(pa.table(sortable), sort_keys=keys).to_numpy().astype(np.int64)
     return order
 
 
-def _instants(left: pa.ChunkedArray, right: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Both sides' times as integers of one unit, and how many of that unit make a microsecond."""
-    for side, times in (("left", left), ("right", right)):
-        if not pa.types.is_timestamp(times.type):
-            raise DataKeyError.because(f"the {side} time is {times.type}, expected a timestamp with a zone")
-        if times.type.tz is None:
-            raise NaiveTimeError.because(
-                f"the {side} time has no zone ({times.type}), so it names no instant",
-                'say which: table.set_column(…, pc.assume_timezone(times, "UTC"))',
-            )
-    # Rounding nanoseconds to microseconds would make a later capture look simultaneous: compare in the finer unit.
-    unit = "ns" if "ns" in (left.type.unit, right.type.unit) else "us"
-    try:
-        as_numbers = [
-            pc.fill_null(times.cast(pa.timestamp(unit, "UTC")).cast(pa.int64()), _NEVER).to_numpy()
-            for times in (left, right)
-        ]
-    except pa.ArrowInvalid as error:
-        raise DataKeyError.because(f"times cannot be compared in {unit}: {error}", "use timestamp[us, UTC]") from error
-    return as_numbers[0], as_numbers[1], 1000 if unit == "ns" else 1
-
-
-def _codes(
-    left: Sequence[pa.ChunkedArray], right: Sequence[pa.ChunkedArray]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Number the distinct keys of both sides together; −1 where a part of the key is null."""
-    rows = len(left[0])
-    codes: NDArray[np.int64] | None = None
-    distinct = 1
-    for lcolumn, rcolumn in zip(left, right, strict=True):
-        encoded = _together(lcolumn, rcolumn).dictionary_encode()
-        column = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-        size = max(1, len(encoded.dictionary))
-        if codes is None:
-            codes, distinct = column, size
-            continue
-        if distinct * size > 2**62:  # renumber before the pairs could overflow
-            dense = pa.array(codes).dictionary_encode()
-            renumbered = dense.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-            codes, distinct = np.where(codes < 0, -1, renumbered), len(dense.dictionary)
-        codes = np.where((codes < 0) | (column < 0), -1, codes * size + column)
-        distinct *= size
-    assert codes is not None
-    if len(left) > 1:
-        dense = pa.array(codes).dictionary_encode()
-        renumbered = dense.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-        codes, distinct = np.where(codes < 0, -1, renumbered), len(dense.dictionary)
-    return codes[:rows], codes[rows:], distinct
-
-
-def _together(left: pa.ChunkedArray, right: pa.ChunkedArray) -> pa.Array:
-    """Both sides of a key column in one array of one type that compares by value."""
-    left, right = _plain(left), _plain(right)
-    for side, column in (("left", left), ("right", right)):
-        if not any(fits(column.type) for fits in _HASHABLE):
-            raise DataKeyError.because(
-                f"the {side} key is {column.type}, which cannot be compared by value",
-                "use integers, text, booleans, dates, decimals or times with a zone",
-            )
-    if left.type != right.type:
-        common = _common_type(left.type, right.type)
-        try:
-            left, right = left.cast(common), right.cast(common)
-        except pa.ArrowInvalid as error:
-            raise DataKeyError.because(f"keys of {left.type} and {right.type}: {error}", "cast one side") from error
-    return pa.chunked_array([*left.chunks, *right.chunks], type=left.type).combine_chunks()
-
-
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Undo encodings that change nothing about the values, as pandas' categories and Polars' texts come in."""
-    if pa.types.is_dictionary(column.type):
-        return _plain(column.cast(column.type.value_type))
-    if pa.types.is_string_view(column.type):
-        return column.cast(pa.large_string())
+def _sortable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = column.type
+    if pa.types.is_float16(kind):
+        return column.cast(pa.float32())
+    if pa.types.is_nested(kind) or pa.types.is_interval(kind):
+        raise DataKeyError(f"a tie_break column {_UNSORTABLE.format(kind)}")
     return column
 
 
-def _common_type(left: pa.DataType, right: pa.DataType) -> pa.DataType:
-    if pa.types.is_integer(left) and pa.types.is_integer(right):
-        return pa.int64()
-    if all(pa.types.is_string(t) or pa.types.is_large_string(t) for t in (left, right)):
-        return pa.large_string()
-    if all(pa.types.is_timestamp(t) and t.tz is not None for t in (left, right)):
-        return pa.timestamp("ns" if "ns" in (left.unit, right.unit) else "us", "UTC")
-    raise DataKeyError.because(f"the left key is {left} and the right {right}", "cast one side: they never match")
-
-
-@njit(cache=True)
-def _sort_groups(codes, times, groups):  # type: ignore[no-untyped-def]  # compiled: numba infers the types
-    """Order rows by (code, time, position), leaving out negative codes; also where each group starts."""
-    starts = np.zeros(groups + 1, dtype=np.int64)
-    for code in codes:
-        if code >= 0:
-            starts[code + 1] += 1
-    for g in range(groups):
-        starts[g + 1] += starts[g]
-    order = np.empty(starts[groups], dtype=np.int64)
-    filled = starts[:-1].copy()
-    for i in range(len(codes)):
-        if codes[i] >= 0:
-            order[filled[codes[i]]] = i
-            filled[codes[i]] += 1
-    for g in range(groups):
-        first, end = starts[g], starts[g + 1]
-        for k in range(first + 1, end):
-            if times[order[k]] < times[order[k - 1]]:
-                rows = order[first:end].copy()
-                order[first:end] = rows[np.argsort(times[rows], kind="mergesort")]
-                break
-    return order, starts
-
-
-@njit(cache=True)
-def _match(codes, times, order, sorted_times, starts, max_age, lag, open_end):  # type: ignore[no-untyped-def]
-    """Find for each row the last of its group in [time − max_age, time − lag]; max_age < 0 means any age."""
-    found = np.full(len(codes), -1, dtype=np.int64)
-    for i in range(len(codes)):
-        code, time = codes[i], times[i]
-        if code < 0 or time < _NEVER + lag + open_end + 1:  # a null time, or none can be earlier
-            continue
-        latest = time - lag - open_end
-        first, end = starts[code], starts[code + 1]
-        low, high = first, end
-        while low < high:
-            middle = (low + high) // 2
-            if sorted_times[middle] <= latest:
-                low = middle + 1
-            else:
-                high = middle
-        if low > first:
-            age = np.uint64(time) - np.uint64(sorted_times[low - 1])  # unsigned: centuries apart cannot overflow
-            if max_age < 0 or age <= np.uint64(max_age):
-                found[i] = order[low - 1]
-    return found
+def _taken(column: pa.ChunkedArray, rows: pa.Array, name: str) -> pa.ChunkedArray:
+    """Take rows of a column, null where a row is null."""
+    kind = column.type
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):  # Arrow takes none of these itself
+        return plain(column).take(rows).cast(kind)
+    if pa.types.is_run_end_encoded(kind):
+        column = pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], kind.value_type)
+    try:
+        return column.take(rows)
+    except pa.ArrowNotImplementedError as error:
+        raise DataKeyError.because(f"rows of the right column '{name}', {kind}, cannot be taken", str(error)) from error
