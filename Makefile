@@ -19,8 +19,8 @@ test: lint  ## check everything: lint, types, layers, doctests, tests
 	@$(BIN)/python -m pytest -q --doctest-modules $(PACKAGES)
 	@$(BIN)/python -m pytest $(ARGS)
 
-bench: .venv/.ready machine  ## measure feature generation against hand-written Spark and the bare limit
-	@$(BIN)/python -m benchmarks $(BENCH) $(ARGS)
+bench: .venv/.ready machine  ## measure: BENCH=features, as_of or as_of_spark; or ask a million random queries: CHECK=asof
+	@$(BIN)/python -m benchmarks $(if $(CHECK),check-$(CHECK),$(BENCH)) $(ARGS)
 
 lint: .venv/.ready machine  ## check style, types and that imports only go down
 	@$(BIN)/ruff check -q .

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delorean.as_of_columns import Instants, Keys, instants_of_both, keys_of_both, plain
-from delorean.as_of_kernel import find_groups, group_rows, match_rows, sort_groups
+from delorean.as_of_kernel import any_tied, find_groups, group_rows, match_rows, sort_groups
 from schemas.errors import DataKeyError
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -110,10 +110,10 @@ def as_of_rows(
     # An open end is a lag of one tick more.
     least = lag // _MICROSECOND * tick + (0 if allow_exact else 1)
     most = _FURTHEST if max_age is None else min(max_age // _MICROSECOND * tick, _FURTHEST)
-    visit = _tie_break_order(tie_break)
+    ties = [_sortable(plain(column)) for column in tie_break]
     if least > _FURTHEST:
         return np.full(len(left_times), -1, dtype=np.int64)
-    return _matched(left_key, left, right_key, right, visit, np.uint64(least), np.uint64(most))
+    return _matched(left_key, left, right_key, right, ties, np.uint64(least), np.uint64(most))
 
 
 def _matched(
@@ -121,12 +121,15 @@ def _matched(
     left: Instants,
     right_key: Keys,
     right: Instants,
-    visit: NDArray[np.int64],
+    ties: Sequence[pa.ChunkedArray],
     least: np.uint64,
     most: np.uint64,
 ) -> NDArray[np.int64]:
     codes, *groups = group_rows(right_key.numbers, right_key.valid & right.valid)
-    order, starts, times = sort_groups(codes, len(groups[-1]), right.raw, visit)
+    as_they_come = np.empty(0, dtype=np.int64)
+    order, starts, times = sort_groups(codes, len(groups[-1]), right.raw, as_they_come)
+    if ties and any_tied(starts, times):
+        order, starts, times = sort_groups(codes, len(groups[-1]), right.raw, _tie_break_order(ties))
     if right.near is not right.raw:
         times = right.near[order]
     valid = left_key.valid & left.valid
@@ -193,20 +196,19 @@ def check_columns(
 
 
 def _tie_break_order(columns: Sequence[pa.ChunkedArray]) -> NDArray[np.int64]:
-    """Right rows in order of preference, the last first to win; empty for as they come."""
-    if not columns:
-        return np.empty(0, dtype=np.int64)
-    sortable = {str(number): _sortable(plain(column)) for number, column in enumerate(columns)}
+    """Right rows in order of preference, the last first to win."""
+    table = pa.table({str(number): column for number, column in enumerate(columns)})
     # Stable, so rows that are equal even here keep their order: the later still wins.
-    keys = [(name, "ascending", "at_start") for name in sortable]
-    order: NDArray[np.int64] = pc.sort_indices(pa.table(sortable), sort_keys=keys).to_numpy().astype(np.int64)
-    return order
+    order = pc.sort_indices(table, sort_keys=[(name, "ascending", "at_start") for name in table.column_names])
+    return order.to_numpy().astype(np.int64)  # type: ignore[no-any-return]  # pyarrow has no types
 
 
 def _sortable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_float16(kind):
         return column.cast(pa.float32())
+    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return column.cast(pa.decimal128(kind.precision, kind.scale))
     if pa.types.is_nested(kind) or pa.types.is_interval(kind):
         raise DataKeyError(f"a tie_break column {_UNSORTABLE.format(kind)}")
     return column

@@ -171,6 +171,16 @@ def _sort_group(order, times, first, end):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def any_tied(starts, times):  # type: ignore[no-untyped-def]
+    """Say whether any group has equal times; starts and times from `sort_groups`."""
+    for g in range(len(starts) - 1):
+        for k in range(starts[g] + 1, starts[g + 1]):
+            if times[k - 1] == times[k]:
+                return True
+    return False
+
+
+@njit(cache=True, nogil=True)
 def match_rows(codes, near, far, order, starts, times, ages, lag, max_age, found):  # type: ignore[no-untyped-def]
     """Find for each left row the last of its group whose time is in [time − max_age, time − lag].
 
