@@ -66,6 +66,9 @@ def as_of_join(
     >>> as_of_join(plays, states, by="profile")["minutes"].to_pylist()
     [20, None]
     """
+    for side, table in (("left", left), ("right", right)):
+        if not isinstance(table, pa.Table):
+            raise DataKeyError.because(f"{side} is a {type(table).__name__}, expected a pyarrow.Table", "pa.table(…)")
     keys, ties = _names(by), _names(tie_break)
     check_columns(left.column_names, right.column_names, keys, left_on, right_on, ties)
     rows = as_of_rows(
@@ -223,5 +226,8 @@ def _taken(column: pa.ChunkedArray, rows: pa.Array, name: str) -> pa.ChunkedArra
         column = pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], kind.value_type)
     try:
         return column.take(rows)
-    except pa.ArrowNotImplementedError as error:
-        raise DataKeyError.because(f"rows of the right column '{name}', {kind}, cannot be taken", str(error)) from error
+    except (
+        pa.ArrowNotImplementedError,
+        pa.ArrowInvalid,
+    ) as error:  # views within lists, 2 GiB of text in small offsets
+        raise DataKeyError.because(f"rows of the right column '{name}' cannot be taken: {error}", "cast it") from error

@@ -1,7 +1,10 @@
 """The as-of join: types and encodings, the ends of time, names, refusals. Its answers: test_as_of_oracles.py."""
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -10,7 +13,12 @@ from delorean.as_of import as_of_join
 from schemas.errors import DataKeyError, NaiveTimeError
 
 START = datetime(2026, 3, 29, tzinfo=UTC)  # the day Europe's clocks jump
+DAY = START.date()
 TIME = pa.timestamp("us", "UTC")
+
+
+def uuids(values):
+    return pa.ExtensionArray.from_storage(pa.uuid(), pa.array(values, pa.binary(16)))
 
 
 @pytest.mark.parametrize(
@@ -37,16 +45,40 @@ def test_any_type_that_compares_by_value_is_a_key(kind, same, other):
     assert as_of_join(left, right, by="k")["v"].to_pylist() == [1, None]
 
 
-def test_texts_match_however_they_are_encoded():
-    left = pa.table({"k": pa.array(["a", "b"]).dictionary_encode(), "time": pa.array([START, START], TIME)})
-    right = pa.table({"k": pa.array(["b"], pa.large_string()), "captured_at": pa.array([START], TIME), "v": ["x"]})
-    assert as_of_join(left, right, by="k")["v"].to_pylist() == [None, "x"]
+def matches(left_keys, right_keys, **options):
+    """Which right row each left row gets, all captured and asked for at once."""
+
+    def side(keys, time):
+        return pa.table({"k": keys, time: pa.array([START] * len(keys), TIME)})
+
+    right = side(right_keys, "captured_at").append_column("row", pa.array(range(len(right_keys)), pa.int64()))
+    return as_of_join(side(left_keys, "time"), right, by="k", **options)["row"].to_pylist()
 
 
-def test_keys_of_different_widths_compare_by_value():
-    left = pa.table({"k": pa.array([1], pa.int32()), "time": pa.array([START], TIME)})
-    right = pa.table({"k": pa.array([1], pa.int64()), "captured_at": pa.array([START], TIME), "v": ["x"]})
-    assert as_of_join(left, right, by="k")["v"].to_pylist() == ["x"]
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        (pa.array(["a", "b"]).dictionary_encode(), pa.array(["b"], pa.large_string()), [None, 0]),
+        (pa.DictionaryArray.from_arrays([0, 1, None], pa.array(["a", None])), pa.array(["a", None]), [0, None, None]),
+        (pa.DictionaryArray.from_arrays([0, 1], pa.array(["a", "a"])), pc.run_end_encode(pa.array(["a"])), [0, 0]),
+        (pa.array([1, 2], pa.int8()), pa.array([2], pa.uint64()), [None, 0]),
+        (pa.array([2**64 - 1, 5], pa.uint64()), pa.array([-1, 5], pa.int64()), [None, 1]),
+        (pa.array([2**64 - 1, 5], pa.uint64()), pa.array([2**64 - 1], pa.uint64()), [0, None]),
+        (pa.array([DAY, DAY + timedelta(1)], pa.date64()), pa.array([DAY], pa.date32()), [0, None]),
+        (pa.array([Decimal("1.10")], pa.decimal32(5, 2)), pa.array([Decimal("1.1")], pa.decimal256(60, 9)), [0]),
+        (pa.array([Decimal(100)], pa.decimal128(5, -2)), pa.array([Decimal(100)], pa.decimal128(9, 2)), [0]),
+        (pa.array([1], pa.time32("s")), pa.array([10**9 + 1, 10**9], pa.time64("ns")), [1]),
+        (pa.array([2**62], pa.duration("s")), pa.array([2**62 // 10**6], pa.duration("us")), [None]),
+        (pa.array([START], pa.timestamp("s", "Asia/Tokyo")), pa.array([START], pa.timestamp("ns", "UTC")), [0]),
+        (pa.array([b"ab", b"a"]), pa.array([b"ab"], pa.binary(2)), [0, None]),
+        (uuids([b"u" * 16, None]), uuids([b"u" * 16]), [0, None]),
+        (pa.nulls(2), pa.array([1]), [None, None]),
+        (pa.array([None, None], pa.string()), pa.array([None], pa.string()), [None, None]),
+        (pa.nulls(1), pa.nulls(1), [None]),
+    ],
+)
+def test_keys_compare_by_value_whatever_their_widths_units_and_encodings(left, right, expected):
+    assert matches(left, right) == expected
 
 
 def test_times_of_any_unit_and_zone_are_compared_as_instants():
@@ -69,10 +101,90 @@ def test_tie_break_columns_decide_among_equal_times_and_then_the_later_row():
     assert as_of_join(left, right, by="k", tie_break="version")["v"].to_pylist() == ["b"]
 
 
-def test_nested_columns_come_along():
+@pytest.mark.parametrize(
+    ("values", "greatest"),
+    [
+        (pa.array([None, float("nan"), float("-inf")]), 2),
+        (pa.array([float("nan"), None]), 0),
+        (pa.array([0.0, -0.0]), 1),
+        (pa.array([2, 1, 2], pa.uint64()), 2),
+        (pa.array(["b", "a", None], pa.string_view()), 0),
+        (pa.array(["b", "a"]).dictionary_encode(), 0),
+        (pa.array([b"b", b"a"], pa.binary(1)), 0),
+        (pa.array([1.5, 0.5], pa.float16()), 0),
+        (pa.array([Decimal("1.1"), Decimal(-1)], pa.decimal64(9, 2)), 0),
+        (pa.array([True, False]), 0),
+        (pa.nulls(2), 1),
+    ],
+)
+def test_the_greatest_wins_a_tie_nulls_least_then_nan_and_of_equal_ones_the_later(values, greatest):
+    left = pa.table({"k": [1], "time": pa.array([START], TIME)})
+    right = pa.table({"k": [1] * len(values), "captured_at": pa.array([START] * len(values), TIME), "tie": values})
+    joined = as_of_join(left, right.append_column("row", pa.array(range(len(values)))), by="k", tie_break="tie")
+    assert joined["row"].to_pylist() == [greatest]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([[{"video_id": 5}]]),
+        pa.array(["x"], pa.string_view()),
+        pa.array([b"x"], pa.binary_view()),
+        pa.array([[1]], pa.list_view(pa.int8())),
+        pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int8())),
+        pa.array(["x"]).dictionary_encode(),
+        pa.array(["x"], pa.string_view()).dictionary_encode(),
+        pa.nulls(1),
+        uuids([b"u" * 16]),
+    ],
+)
+def test_columns_of_any_type_come_along_as_they_are(values):
     left = pa.table({"k": [1, 2], "time": pa.array([START] * 2, TIME)})
-    right = pa.table({"k": [1], "captured_at": pa.array([START], TIME), "v": [[{"video_id": 5}]]})
-    assert as_of_join(left, right, by="k")["v"].to_pylist() == [[{"video_id": 5}], None]
+    right = pa.table({"k": [1], "captured_at": pa.array([START], TIME), "v": values})
+    joined = as_of_join(left, right, by="k")
+    assert joined["v"].to_pylist() == [values[0].as_py(), None]
+    assert joined["v"].type == values.type
+
+
+def test_columns_in_runs_come_along_without_them():
+    left = pa.table({"k": [1, 2], "time": pa.array([START] * 2, TIME)})
+    right = pa.table({"k": [1], "captured_at": pa.array([START], TIME), "v": pc.run_end_encode(pa.array(["x"]))})
+    assert as_of_join(left, right, by="k")["v"].to_pylist() == ["x", None]
+
+
+def test_left_columns_keep_types_metadata_and_order():
+    schema = pa.schema([pa.field("k", pa.int8(), nullable=False, metadata={"a": "b"}), ("time", TIME)], {"c": "d"})
+    left = pa.table([pa.array([2, 1], pa.int8()), pa.array([START] * 2, TIME)], schema=schema)
+    right = pa.table({"v": ["x"], "k": pa.array([1]), "captured_at": pa.array([START], TIME)})
+    joined = as_of_join(left, right, by="k")
+    assert joined.column_names == ["k", "time", "v", "captured_at"]
+    assert joined.select(["k", "time"]).schema.equals(schema, check_metadata=True)
+
+
+def test_microseconds_beyond_the_years_of_nanoseconds_compare_with_nanoseconds():
+    far = datetime(9999, 12, 31, tzinfo=UTC)
+    fine = pa.array([START], pa.timestamp("ns", "UTC"))
+    left = pa.table({"k": [1], "time": pa.array([far], TIME)})
+    right = pa.table({"k": [1], "captured_at": fine, "v": ["then"]})
+    assert as_of_join(left, right, by="k", max_age=far - START)["v"].to_pylist() == ["then"]
+    almost = far - START - timedelta(microseconds=1)
+    assert as_of_join(left, right, by="k", max_age=almost)["v"].to_pylist() == [None]
+
+
+def test_ages_of_centuries_in_nanoseconds_are_right():
+    moments = [datetime(1700, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)]
+    nanoseconds = [pa.array([moment], pa.timestamp("ns", "UTC")) for moment in moments]
+    left = pa.table({"k": [1], "time": nanoseconds[1]})
+    right = pa.table({"k": [1], "captured_at": nanoseconds[0], "v": ["old"]})
+    age = moments[1] - moments[0]
+    assert as_of_join(left, right, by="k", max_age=age)["v"].to_pylist() == ["old"]
+    assert as_of_join(left, right, by="k", max_age=age - timedelta(microseconds=1))["v"].to_pylist() == [None]
+
+
+def test_a_key_may_hold_the_time_itself():
+    left = pa.table({"k": [1, 1], "time": pa.array([START, START + timedelta(1)], TIME)})
+    right = pa.table({"k": [1], "time": pa.array([START], TIME), "v": ["x"]})
+    assert as_of_join(left, right, by=["k", "time"], right_on="time")["v"].to_pylist() == ["x", None]
 
 
 def test_the_ends_of_time_do_not_overflow():
@@ -100,6 +212,16 @@ def test_empty_sides_work():
     assert as_of_join(left, right, by="k").num_rows == 0
     one = pa.table({"k": [1], "time": pa.array([START], TIME)})
     assert as_of_join(one, right, by="k")["v"].to_pylist() == [None]
+    untyped = pa.table({"k": [], "captured_at": [], "v": []})
+    assert as_of_join(one, untyped, by="k", tie_break="v")["v"].to_pylist() == [None]
+    chunkless = pa.table(
+        {
+            "k": pa.chunked_array([], pa.dictionary(pa.int8(), pa.int64())),
+            "captured_at": pa.chunked_array([], TIME),
+            "v": pa.chunked_array([], pa.string_view()),
+        }
+    )
+    assert as_of_join(one, chunkless, by="k")["v"].to_pylist() == [None]
 
 
 def refused(error, match, left=None, right=None, **options):
@@ -112,6 +234,9 @@ def refused(error, match, left=None, right=None, **options):
 def test_wrong_input_is_refused_with_a_reason():
     naive = pa.array([START.replace(tzinfo=None)], pa.timestamp("us"))
     time = pa.array([START], TIME)
+    beyond = pa.array([2**62], pa.int64()).cast(pa.timestamp("s", "UTC"))
+    wide, deep = pa.array([Decimal(1)], pa.decimal256(76, 0)), pa.array([Decimal(1)], pa.decimal128(10, 5))
+    within = pa.array([["x"]], pa.list_(pa.string_view()))
     refused(NaiveTimeError, "no zone", left={"k": [1], "time": naive})
     refused(NaiveTimeError, "no zone", right={"k": [1], "captured_at": naive})
     refused(DataKeyError, "did you mean 'k'", by="kk")
@@ -134,6 +259,25 @@ def test_wrong_input_is_refused_with_a_reason():
     refused(DataKeyError, "read the future", lag=-timedelta(1))
     refused(DataKeyError, "expected a timestamp", left={"k": [1], "time": [5]})
     refused(DataKeyError, "tie_break", tie_break="w")
+    refused(DataKeyError, "has no order", right={"k": [1], "captured_at": time, "v": [[1]]}, tie_break="v")
+    refused(
+        NaiveTimeError, "'k' is timestamp", left={"k": naive, "time": time}, right={"k": naive, "captured_at": time}
+    )
+    refused(DataKeyError, "left time is beyond microseconds", left={"k": [1], "time": beyond})
+    refused(DataKeyError, "expected a timedelta", lag=0)
+    refused(DataKeyError, "expected a timedelta", max_age=np.timedelta64(1, "D"))
+    refused(DataKeyError, "finer than a microsecond", max_age=pd.Timedelta(1500, "ns"))
+    refused(
+        DataKeyError, "no decimal holds both", left={"k": wide, "time": time}, right={"k": deep, "captured_at": time}
+    )
+    refused(DataKeyError, "both tables have the columns time", right={"k": [1], "time": time}, right_on="time")
+    refused(DataKeyError, "'v' cannot be taken", right={"k": [1], "captured_at": time, "v": within})
+
+
+def test_what_is_no_table_is_refused():
+    table = pa.table({"k": [1], "time": pa.array([START], TIME)})
+    with pytest.raises(DataKeyError, match="left is a DataFrame, expected a pyarrow.Table"):
+        as_of_join(table.to_pandas(), table, by="k")
 
 
 def test_columns_named_twice_are_refused():
