@@ -135,6 +135,23 @@ def test_odd_names_work(spark):
     assert joined.toArrow()["v.w"].to_pylist() == [[("x", 1)]]
 
 
+def test_keys_of_every_type_meet_in_one_bucket_whatever_their_widths_and_scales(spark):
+    shared = (
+        "true AS a, DATE'2026-01-01' AS b, TIMESTAMP'2026-01-01' AS c, X'00ff' AS d, INTERVAL '1' DAY AS e, 'ä' AS f"
+    )
+    left = spark.sql(f"SELECT {shared}, 1Y AS g, 1.10 AS h, now() AS time")
+    right = spark.sql(
+        f"SELECT {shared}, 1L AS g, CAST(1.1 AS DECIMAL(38, 9)) AS h, TIMESTAMP'2020-01-01' AS captured_at"
+    )
+    joined = as_of_join_spark(left, right, by=list("abcdefgh"), buckets=64)
+    assert joined.toArrow()["captured_at"].null_count == 0
+
+
+def test_a_key_without_a_type_matches_nothing(spark):
+    left, right = spark.sql("SELECT NULL AS k, now() AS time"), spark.sql("SELECT NULL AS k, now() AS captured_at")
+    assert as_of_join_spark(left, right, by="k", buckets=2).toArrow()["captured_at"].null_count == 1
+
+
 def test_wrong_input_is_refused_before_anything_runs(spark):
     def refused(error, match, left="1 AS k, now() AS time", right="1 AS k, now() AS captured_at", **options):
         with pytest.raises(error, match=match):
@@ -150,3 +167,4 @@ def test_wrong_input_is_refused_before_anything_runs(spark):
     refused(DataKeyError, "0 ≤ lag", lag=timedelta(-1))
     refused(DataKeyError, "has no order", right="1 AS k, now() AS captured_at, array(1) AS v", tie_break="v")
     refused(DataKeyError, "buckets is 0", buckets=0)
+    refused(DataKeyError, "Arrow cannot hold the left DataFrame", left="1 AS k, now() AS time, make_interval(1) AS i")
