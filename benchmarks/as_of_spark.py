@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 from rich.console import Console
@@ -41,21 +42,29 @@ def main(arguments: list[str]) -> None:
         spark.stop()
 
 
-def join_once(spark: SparkSession, rows: int, buckets: int | None) -> tuple[float, PeakMemory]:
+def join_once(spark: SparkSession, rows: int, buckets: int | None) -> tuple[float, float, PeakMemory]:
     """Make the data of one size, join it, look at what came out, and delete everything."""
     folder = Path(tempfile.mkdtemp(prefix="workload-p-"))
     try:
         write_sides(folder, rows, rows, seed=1)
-        start = time.perf_counter()
+        start, worked = time.perf_counter(), cpu_seconds()
         with PeakMemory() as memory:
             sides = [spark.read.parquet(str(folder / f"{name}.parquet")) for name in ("labels", "captures")]
             joined = as_of_join_spark(*sides, by="profile_id", buckets=buckets)
             joined.write.option("compression", "zstd").parquet(str(folder / "joined"))
-        seconds = time.perf_counter() - start
+        seconds, worked = time.perf_counter() - start, cpu_seconds() - worked
         check(folder, rows, whole=rows <= 1_000_000)
-        return seconds, memory
+        line = f"{rows:,} rows a side: {seconds:.1f} s, {worked:.1f} CPU s, worker {memory.worker:,.0f} MiB"
+        Console(stderr=True).print(line)
+        return seconds, worked, memory
     finally:
         shutil.rmtree(folder)
+
+
+def cpu_seconds() -> float:
+    """What Spark's JVM and workers have worked so far: unlike the clock, it knows nothing of a busy machine."""
+    times = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
+    return sum(t.user + t.system + t.children_user + t.children_system for t in times)
 
 
 def check(folder: Path, rows: int, whole: bool) -> None:
@@ -72,19 +81,22 @@ def check(folder: Path, rows: int, whole: bool) -> None:
             raise SystemExit("Spark wrote other rows than the join of tables gives")
 
 
-def report(rows: list[tuple[int, float, PeakMemory]]) -> None:
+def report(rows: list[tuple[int, float, float, PeakMemory]]) -> None:
     table = Table(title="Workload P through Spark, Parquet to Parquet, local[2]")
-    for column in ("rows a side", "seconds", "left rows/s", "worker peak MiB", "JVM peak MiB"):
+    for column in ("rows a side", "seconds", "CPU seconds", "left rows/s", "worker peak MiB", "JVM peak MiB"):
         table.add_column(column, justify="right")
-    for size, seconds, memory in rows:
-        numbers = (size, seconds, size / seconds, memory.worker, memory.jvm)
-        table.add_row(*(f"{n:,.1f}" if n is seconds else f"{n:,.0f}" for n in numbers))
+    for size, seconds, worked, memory in rows:
+        peaks = (f"{memory.worker:,.0f}", f"{memory.jvm:,.0f}")
+        table.add_row(f"{size:,}", f"{seconds:.1f}", f"{worked:.1f}", f"{size / seconds:,.0f}", *peaks)
     console = Console(width=120)
     console.print(table)
     if len(rows) > 1:
-        sizes, seconds = (np.array(column, dtype=float) for column in list(zip(*rows, strict=True))[:2])
-        power = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
-        slope, start = np.polyfit(sizes, seconds, 1)
-        off = ((seconds - slope * sizes - start) ** 2).sum() / ((seconds - seconds.mean()) ** 2).sum()
-        console.print(f"seconds grow as rows to the power {power:.2f} (1 is linear)")
-        console.print(f"a line: {start:.1f} s + {slope * 1e6:.2f} s a million rows, R² {1 - off:.4f}")
+        sizes, *measured = (np.array(column, dtype=float) for column in list(zip(*rows, strict=True))[:3])
+        for name, taken in zip(("seconds", "CPU seconds"), measured, strict=True):
+            power = np.polyfit(np.log(sizes), np.log(taken), 1)[0]
+            slope, start = np.polyfit(sizes, taken, 1)
+            fit = 1 - ((taken - slope * sizes - start) ** 2).sum() / ((taken - taken.mean()) ** 2).sum()
+            console.print(
+                f"{name} grow as rows to the power {power:.2f} (1 is linear); "
+                f"as a line: {start:.1f} + {slope * 1e6:.2f} a million rows, R² {fit:.4f}"
+            )

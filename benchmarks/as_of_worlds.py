@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -53,7 +53,10 @@ def worlds(queries: int, seed: int) -> Iterator[World]:
 def make_world(rng: Rng, rows: int) -> World:
     """Make one world: each of its columns, encodings and options is drawn."""
     others = int(rng.choice([0, 1, 2, 30, 200, 300]))
-    columns = [_key_column(rng, rows, others) for _ in range(rng.choice([1, 1, 2, 3]))]
+    pools = [POOLS[n] for n in rng.integers(0, len(POOLS), rng.choice([1, 1, 2, 3]))]
+    if rng.random() < 0.1:
+        pools = [(partial(list, pool), [pa.int64()]) for pool in same_hash()]
+    columns = [_key_column(rng, rows, others, pool) for pool in pools]
     names = [f"k{number}" for number in range(len(columns))]
     moments, spans = _moments(rng)
     left_time, left_times = _time_column(rng, moments, rows)
@@ -90,10 +93,21 @@ def _colliding() -> list[int]:
     return [int(n) for n in numbers[hash_rows(numbers) % np.uint64(1024) == 7, 0]]
 
 
+@cache
+def same_hash() -> tuple[list[int], list[int]]:
+    """Two columns of which the first rows, the second rows and so on have one hash, in all its 64 bits."""
+    first = np.arange(6).reshape(-1, 1)
+    second = hash_rows(first) ^ np.uint64(12345)
+    numbers = second.view(np.int64)
+    assert len(set(hash_rows(np.column_stack([first, numbers])).tolist())) == 1, "the kernel's hash has changed"
+    return [int(n) for n in first[:, 0]], [int(n) for n in numbers]
+
+
 DAY = date(2026, 3, 29)
 INSTANT = datetime(2026, 3, 29, 1, tzinfo=UTC)
 # Values that a careless join would take for one another, and the types that hold them.
-POOLS: list[tuple[Callable[[], Sequence[Any]], list[pa.DataType]]] = [
+Pool = tuple[Callable[[], Sequence[Any]], list[pa.DataType]]
+POOLS: list[Pool] = [
     (lambda: [0, 1, -1, 11, 111, 127, -128], [pa.int8(), pa.int16(), pa.int32(), pa.int64()]),
     (lambda: [0, 1, 11, 255, 2], [pa.uint8(), pa.int16(), pa.uint32(), pa.uint64(), pa.int64()]),
     (lambda: [0, 1, -1, 2**63 - 1, -(2**63), 2**32, -(2**32), 2**31, 2**53, 2**53 + 1], [pa.int64()]),
@@ -130,10 +144,12 @@ POOLS: list[tuple[Callable[[], Sequence[Any]], list[pa.DataType]]] = [
 ]
 
 
-def _key_column(rng: Rng, left: int, right: int) -> tuple[pa.ChunkedArray, pa.ChunkedArray, list[Any], list[Any]]:
+def _key_column(
+    rng: Rng, left: int, right: int, pool: Pool
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray, list[Any], list[Any]]:
     """A key's column on both sides, of types drawn for each, and the values in it; a third are skewed."""
-    pool, types = POOLS[rng.integers(len(POOLS))]
-    values = [*pool()]
+    make, types = pool
+    values = [*make()]
     skew = rng.choice([1.0, 1.0, 4.0])
     sides = []
     for rows in (left, right):

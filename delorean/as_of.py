@@ -128,23 +128,36 @@ def _matched(
     least: np.uint64,
     most: np.uint64,
 ) -> NDArray[np.int64]:
-    codes, *groups = group_rows(right_key.numbers, right_key.valid & right.valid)
+    codes, groups, codes_of_left = _grouped(
+        Keys(left_key.numbers, left_key.valid & left.valid), Keys(right_key.numbers, right_key.valid & right.valid)
+    )
     as_they_come = np.empty(0, dtype=np.int64)
-    order, starts, times = sort_groups(codes, len(groups[-1]), right.raw, as_they_come)
+    order, starts, times = sort_groups(codes, groups, right.raw, as_they_come)
     if ties and any_tied(starts, times):
-        order, starts, times = sort_groups(codes, len(groups[-1]), right.raw, _tie_break_order(ties))
+        order, starts, times = sort_groups(codes, groups, right.raw, _tie_break_order(ties))
     if right.near is not right.raw:
         times = right.near[order]
-    valid = left_key.valid & left.valid
-    found = np.empty(len(valid), dtype=np.int64)
+    found = np.empty(len(left.valid), dtype=np.int64)
 
     def match(part: slice) -> None:
-        ours = find_groups(left_key.numbers[part], valid[part], *groups)
+        ours = codes_of_left(part)
         match_rows(ours, left.near[part], left.far[part], order, starts, times, right.far, least, most, found[part])
 
     ends = np.linspace(0, len(found), 1 + max(1, min(pa.cpu_count(), len(found) // _ROWS_FOR_A_THREAD))).astype(int)
     _each(match, [slice(start, end) for start, end in pairwise(ends)], len(found))
     return found
+
+
+def _grouped(left: Keys, right: Keys) -> tuple[NDArray[np.int64], int, Callable[[slice], NDArray[np.int64]]]:
+    """Number the groups of equal keys: each right row's group, how many there are, and a slice of left rows' groups."""
+    if right.numbers.shape[1] == 1:
+        ours, codes = (np.where(key.valid, key.numbers[:, 0], 0) for key in (left, right))
+        lowest, highest = (pick([pick(ours, initial=0), pick(codes, initial=0)]) for pick in (np.min, np.max))
+        if lowest >= 0 and highest < 2 * (len(ours) + len(codes)):  # such numbers, and those of texts, need no table
+            codes[~right.valid] = ours[~left.valid] = -1
+            return codes, int(highest) + 1, lambda part: ours[part]
+    codes, *table = group_rows(right.numbers, right.valid)
+    return codes, len(table[-1]), lambda part: find_groups(left.numbers[part], left.valid[part], *table)
 
 
 def _each(work: Callable[[_In], _Out], parts: Iterable[_In], rows: int) -> list[_Out]:

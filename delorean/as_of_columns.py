@@ -82,6 +82,8 @@ def _numbers(left: pa.ChunkedArray, right: pa.ChunkedArray, name: str) -> tuple[
     if family == "":
         return _integers(left.cast(pa.int8())), _integers(right.cast(pa.int8()))
     if family in ("text", "bytes"):
+        if left.type == right.type and left.nbytes + right.nbytes < 2**31:  # which small offsets can count
+            return _codes(left, right, left.type)
         return _codes(left, right, pa.large_string() if family == "text" else pa.large_binary())
     if family == "a decimal":
         return _codes(left, right, _common_decimal(left.type, right.type, name))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.as_of_check import check, scan
-from benchmarks.as_of_worlds import World, make_world
+from benchmarks.as_of_worlds import World, make_world, same_hash
 from delorean.as_of import as_of_join
 
 TIME = pa.timestamp("us", "UTC")
@@ -166,6 +166,15 @@ def test_many_left_rows_answered_by_threads_are_those_answered_alone():
     times = 6  # enough for threads
     whole = as_of_join(pa.concat_tables([left] * times), right, by=["number", "text"], tie_break="row")
     assert whole["row"].to_pylist() == as_of_join(left, right, by=["number", "text"])["row"].to_pylist() * times
+
+
+def test_keys_with_the_same_hash_in_all_its_bits_are_told_apart():
+    first, second = same_hash()
+    times = pa.array([START] * len(first), TIME)
+    left = pa.table({"a": first, "b": second, "time": times})
+    right = pa.table({"a": first, "b": second, "captured_at": times, "row": range(len(first))})
+    assert as_of_join(left, right, by=["a", "b"])["row"].to_pylist() == list(range(len(first)))
+    assert as_of_join(left, right.slice(1), by=["b", "a"])["row"].to_pylist() == [None, *range(1, len(first))]
 
 
 def test_one_key_with_very_many_captures_in_any_order_is_answered_right():
