@@ -125,7 +125,7 @@ def _common_family(left: pa.DataType, right: pa.DataType, name: str) -> str:
 
 def _integers(column: pa.ChunkedArray) -> _Numbers:
     """Take values as they are stored, as int64, and where they are not null."""
-    array = column.combine_chunks()
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies even one
     valid = np.ones(len(array), dtype=bool)
     if array.null_count:
         valid = array.is_valid().to_numpy(zero_copy_only=False)

@@ -106,8 +106,11 @@ class _Side:
     def hash_of_row(self) -> Column:
         """A hash of all columns; of nested ones their JSON, since Spark does not hash maps."""
         nested = (ArrayType, MapType, StructType, VariantType)
-        columns = ((self.column(field.name), isinstance(field.dataType, nested)) for field in self.schema)
-        return F.xxhash64(*(F.to_json(column) if as_json else column for column, as_json in columns))
+        columns = [
+            F.to_json(self.column(field.name)) if isinstance(field.dataType, nested) else self.column(field.name)
+            for field in self.schema
+        ]
+        return F.xxhash64(*columns, *(column.isNull() for column in columns))  # which passes over nulls
 
 
 def _alike(mine: DataType, theirs: DataType, column: Column) -> Column:

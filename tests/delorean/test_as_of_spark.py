@@ -96,6 +96,16 @@ def test_without_a_tie_break_the_answer_does_not_depend_on_order_or_partitions(s
     assert first["version"].null_count < ROWS
 
 
+def test_rows_that_differ_in_where_they_are_null_are_told_apart(spark):
+    left = spark.sql("SELECT 1 AS k, TIMESTAMP'2026-01-01' AS time")
+    rows = ["(1, TIMESTAMP'2026-01-01', 5, NULL)", "(1, TIMESTAMP'2026-01-01', NULL, 5)"]
+    found = []
+    for ordered in (rows, rows[::-1]):
+        right = spark.sql(f"SELECT * FROM VALUES {', '.join(ordered)} AS t (k, captured_at, a, b)").coalesce(1)
+        found.append(as_of_join_spark(left, right, by="k", buckets=1).toArrow())
+    assert found[0].equals(found[1])
+
+
 def test_instants_are_the_same_in_a_session_of_any_zone(spark, tables):
     left, right = tables
     expected = as_of_join(left, right, by=BY, tie_break="version")["version"].to_pylist()
