@@ -1,7 +1,8 @@
 """DeLorean: a feature time machine.
 
-`TimeMachine` travels to the state of past moments, `generate` makes features of label data from it, and `as_of_join`
-is the rule both rest on, for any Arrow tables; `as_of_join_spark` for DataFrames of any size.
+`TimeMachine` travels to the state of past moments, `day_coverage` and `label_coverage` say what is there. `generate` makes
+features of label data from it; `check_feature_set` and `compare_encoders` look at what came of it. `as_of_join` is the
+rule that all rest on, for any Arrow tables; `as_of_join_spark` for DataFrames of any size.
 """
 
 from __future__ import annotations
@@ -11,22 +12,53 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from delorean.as_of import as_of_join
     from delorean.as_of_spark import as_of_join_spark
-    from delorean.generation import AsOf, generate
+    from delorean.comparison import compare_encoders, compare_feature_sets
+    from delorean.coverage import day_coverage, label_coverage
+    from delorean.experiment import ExperimentSpec
+    from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit, generate
     from delorean.labels import LabelColumns
     from delorean.labels.materialise import materialise_labels
+    from delorean.leaks import LeakThresholds
+    from delorean.paradox import check_feature_set
     from delorean.time_travel import TimeMachine
 
 __version__ = "0.1.0"
-__all__ = ["AsOf", "LabelColumns", "TimeMachine", "as_of_join", "as_of_join_spark", "generate", "materialise_labels"]
+__all__ = [
+    "AsOf",
+    "ConfidenceFloor",
+    "ExperimentSpec",
+    "LabelColumns",
+    "LeakThresholds",
+    "SpreadLimit",
+    "TimeMachine",
+    "as_of_join",
+    "as_of_join_spark",
+    "check_feature_set",
+    "compare_encoders",
+    "compare_feature_sets",
+    "day_coverage",
+    "generate",
+    "label_coverage",
+    "materialise_labels",
+]
 
 # Imported when first used: compiled kernels and Spark take a second that `delorean --help` need not wait for.
 _HOMES = {
     "AsOf": "delorean.generation",
+    "ConfidenceFloor": "delorean.generation",
+    "ExperimentSpec": "delorean.experiment",
     "LabelColumns": "delorean.labels",
+    "LeakThresholds": "delorean.leaks",
+    "SpreadLimit": "delorean.generation",
     "TimeMachine": "delorean.time_travel",
     "as_of_join": "delorean.as_of",
     "as_of_join_spark": "delorean.as_of_spark",
+    "check_feature_set": "delorean.paradox",
+    "compare_encoders": "delorean.comparison",
+    "compare_feature_sets": "delorean.comparison",
+    "day_coverage": "delorean.coverage",
     "generate": "delorean.generation",
+    "label_coverage": "delorean.coverage",
     "materialise_labels": "delorean.labels.materialise",
 }
 

@@ -27,7 +27,7 @@ _DISTRIBUTIONS = ("delorean-features", "numpy", "numba", "pyarrow", "polars", "p
 class LabelsRecord:
     """Label data as a run found it.
 
-    tables: name → where it lay, its format and, of a Delta table, the version that was read
+    tables: name → where the spec says it lies, its format and, of a Delta table, the version that was read
     """
 
     id: str

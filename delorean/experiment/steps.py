@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,9 @@ def labels_of(experiment: ExperimentSpec, spark: SparkSession, storage: Storage)
     """
     spec = experiment.labels
     tables = pinned_tables(experiment.located_tables)
-    source = {"spec": experiment.to_json()["labels"], "tables": msgspec.to_builtins(tables)}
+    # As the spec names the tables, not where they lie: a project that was moved has the same labels.
+    named = {name: replace(table, version=tables[name].version) for name, table in experiment.tables.items()}
+    source = {"spec": experiment.to_json()["labels"], "tables": msgspec.to_builtins(named)}
     if spec.id is not None:
         try:
             labels = load_labels(spec.id, storage)

@@ -2,6 +2,7 @@
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,7 @@ def test_a_run_records_what_it_resolved(lab, spark):
     }
     assert record.confidence["mood"] == {"mood-0": 1.0, "mood-1": 1.0, "mood-2": 1.0}
     assert record.labels.contexts == 120
-    assert record.labels.tables == {
-        "shown": {"path": str(lab.folder / "shown.parquet"), "format": "parquet", "version": None}
-    }
+    assert record.labels.tables == {"shown": {"path": "shown.parquet", "format": "parquet", "version": None}}
     assert (record.features.rows, record.features.items, record.features.version) == (120, 480, 0)
     assert set(record.features.digest.features) == {"minutes_watched", "mood_known"}
     assert [encoder["fingerprint"] for encoder in record.encoders.values()] == [
@@ -115,6 +114,8 @@ def test_label_data_under_an_id_is_not_used_for_another_query(lab, spark):
     lab.write_spec(("[labels]", '[labels]\nid = "shared"'))
     first = lab.run(spark)
     assert lab.run(spark).labels == first.labels
+    moved = replace(lab.spec, folder=str(shutil.copytree(lab.folder, lab.folder.parent / "moved")))
+    assert lab.run(spark, moved).labels == first.labels
     lab.write_spec(('table = "shown"', 'id = "shared"\nquery = "SELECT * FROM shown WHERE profile_id < 9"'))
     with pytest.raises(LabelError, match="label data 'shared' was made by another query"):
         lab.run(spark)
