@@ -1,8 +1,8 @@
 """DeLorean: a feature time machine.
 
-`TimeMachine` travels to the state of past moments, `day_coverage` and `label_coverage` say what is there. `generate` makes
-features of label data from it; `check_feature_set` and `compare_encoders` look at what came of it. `as_of_join` is the
-rule that all rest on, for any Arrow tables; `as_of_join_spark` for DataFrames of any size.
+`TimeMachine` travels to the state of past moments; `day_coverage` and `label_coverage` say what is there. `generate`
+makes features of label data from it; `check_feature_set` and `compare_encoders` look at what came of it. `as_of_join`
+is the rule that all rest on, for any Arrow tables; `as_of_join_spark` for DataFrames of any size.
 """
 
 from __future__ import annotations
