@@ -38,28 +38,6 @@ def summary(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def details(record: RunRecord) -> dict[str, Any]:
-    """What a run rests on, as tables."""
-    return {
-        "encoders": [
-            {"encoder": name, "parameters": encoder["parameters"], "fingerprint": encoder["fingerprint"][:12]}
-            for name, encoder in record.encoders.items()
-        ],
-        "snapshots": [
-            {"element": element, "run": run_id, "confidence": record.confidence[element][run_id]}
-            for element, runs in record.snapshots.items()
-            for run_id in runs
-        ],
-        "globals": [
-            {"element": element, "version": version}
-            for element, versions in record.globals.items()
-            for version in versions
-        ],
-        "tables": [{"table": name, **table} for name, table in record.labels.tables.items()],
-        "versions": dict(record.versions),
-    }
-
-
 @click.group()
 def experiment() -> None:
     """Run experiments, repeat their runs, compare them.
@@ -221,4 +199,8 @@ def show(run_id: str, project: Project, output: Output) -> None:
 
     with opened(project) as (_, storage):
         record = find_run(run_id, storage)
-    output.show(record.to_json() if output.as_json else {**summary(record), **details(record)})
+    output.show(
+        record.to_json()
+        if output.as_json
+        else {**summary(record), **record.tables(), "versions": dict(record.versions)}
+    )

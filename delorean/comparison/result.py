@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from delorean.readable import Readable
+from delorean.readable import Readable, html_table
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
@@ -129,12 +129,7 @@ class FeatureComparison(Readable):
 
     def _repr_html_(self) -> str:
         """Show it in a notebook."""
-        columns = _SCHEMA.names
-        head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in columns)
-        body = "".join(f"<tr>{''.join(_cell(row[name]) for name in columns)}</tr>" for row in self.rows)
-        return (
-            f"<p>{html.escape(self._sentence())}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        )
+        return f"<p>{html.escape(self._sentence())}</p>{html_table(self.rows)}"
 
     def _sentence(self) -> str:
         counts = {status: sum(change.status is status for change in self.features) for status in Status}
@@ -156,13 +151,6 @@ class FeatureComparison(Readable):
 
 def _json_number(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, int | float):
-        shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-        return f'<td style="text-align: right">{shown}</td>'
-    return f"<td>{html.escape(str(value)) if value is not None else ''}</td>"
 
 
 def by_feature(

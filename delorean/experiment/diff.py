@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from delorean.comparison import FeatureComparison, compare_feature_sets
 from delorean.experiment.record import RunRecord
 from delorean.generation.feature_set import table_uri
+from delorean.readable import html_table
 from schemas.errors import DeloreanError
 from snapshotter.storage import Storage
 
@@ -46,16 +48,29 @@ class RunDiff:
         rows = (self.settings, self.encoders, self.snapshots, self.globals, self.labels, self.libraries)
         return not any(rows) and self.features is not None and self.features.equal
 
+    @property
+    def changes(self) -> dict[str, Rows]:
+        """What the runs were made of, where it changed, as tables' rows."""
+        kinds = ("settings", "encoders", "snapshots", "globals", "labels", "libraries", "metrics")
+        return {kind: getattr(self, kind) for kind in kinds if getattr(self, kind)}
+
+    def _repr_html_(self) -> str:
+        """Show the difference in a notebook."""
+        verdict = "the same" if self.same else "not the same"
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        compared = "" if self.features is None else self.features._repr_html_()
+        tables = "".join(html_table(rows, kind) for kind, rows in self.changes.items())
+        return f"<p><b>{self.before} → {self.after}: {verdict}</b></p>{tables}{notes}{compared}"
+
     def to_json(self) -> dict[str, Any]:
         """Write the difference as plain fields; of features, those that are not equal."""
         compared = {} if self.features is None else self.features.to_json()
         moved = [row for row in compared.pop("features", []) if row["status"] != "equal"]
-        parts = {name: list(rows) for name, rows in vars(self).items() if isinstance(rows, tuple) and name != "notes"}
         return {
             "before": self.before,
             "after": self.after,
             "same": self.same,
-            **{name: rows for name, rows in parts.items() if rows},
+            **{kind: list(rows) for kind, rows in self.changes.items()},
             "features": moved,
             **({"compared": compared} if compared else {}),
             "notes": list(self.notes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import platform
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ import msgspec
 
 from delorean.experiment.spec import ExperimentSpec
 from delorean.feature_digest import FeatureDigest
+from delorean.readable import html_table
 from schemas.errors import ReplayError
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage
@@ -109,6 +111,39 @@ class RunRecord:
     def ndcg(self) -> float | None:
         """NDCG@10 of the model on the test part; None where nothing was trained."""
         return None if self.metrics is None else float(self.metrics["model"]["test"]["ndcg@10"])
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """Show what the run rests on, as tables' rows."""
+        return {
+            "encoders": [
+                {"encoder": name, "parameters": encoder["parameters"], "fingerprint": encoder["fingerprint"][:12]}
+                for name, encoder in self.encoders.items()
+            ],
+            "snapshots": [
+                {"element": element, "run": run_id, "confidence": self.confidence[element][run_id]}
+                for element, runs in self.snapshots.items()
+                for run_id in runs
+            ],
+            "globals": [
+                {"element": element, "version": version}
+                for element, versions in self.globals.items()
+                for version in versions
+            ],
+            "tables": [{"table": name, **table} for name, table in self.labels.tables.items()],
+        }
+
+    def _repr_html_(self) -> str:
+        """Show the run in a notebook: what came of it, then what it rests on."""
+        features, said = self.features, (self.leaks or {}).get("verdict", "nobody looked for leaks")
+        test = [{"": who, **parts["test"]} for who, parts in (self.metrics or {}).items()]
+        return (
+            f"<p><b>{html.escape(self.name)}</b> {self.run_id}, {self.started_at:%Y-%m-%d %H:%M} UTC: "
+            f"{features.rows:,} rows, {features.items:,} items, {len(features.digest.features)} features; "
+            f"{features.dropped:,} rows dropped; {html.escape(said)}</p>"
+            + html_table(test, "test part")
+            + html_table(features.spread, "capture spread")
+            + "".join(html_table(rows, name) for name, rows in self.tables().items())
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Write the record as plain fields."""

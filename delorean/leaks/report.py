@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from delorean.leaks.thresholds import LeakThresholds
+from delorean.readable import html_table
 
 WITHIN = "within contexts"
 ACROSS = "across contexts"
@@ -93,25 +94,6 @@ class LeakReport:
         parts = [f"<p><b>{html.escape(self.verdict)}</b></p>"]
         parts += [f"<p>{html.escape(note)}</p>" for note in self.notes]
         return "".join([*parts, html_table(self.rows())])
-
-
-def html_table(rows: list[dict[str, Any]]) -> str:
-    """Render rows of the same fields as an HTML table."""
-    if not rows:
-        return ""
-    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in rows[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(_cell(row[name]))}</td>" for name in row) + "</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _strength(found: FeatureLeak) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delorean.leaks import LeakReport
-from delorean.leaks.report import html_table
+from delorean.readable import html_table
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,18 @@ def test_settings_encoders_and_features_that_came_and_went_are_named(lab, spark,
     assert not found.labels
 
 
+def test_runs_and_diffs_show_themselves_in_notebooks(lab, spark, diff):
+    record = lab.run(spark)
+    lab.project.history([((p,), 39, []) for p in range(40)], "newer-b")
+    shown = diff(record, lab.run(spark))._repr_html_()
+    assert "not the same" in shown
+    assert "<td>newer-b</td>" in shown
+    assert "minutes_watched" in shown
+    shown = record._repr_html_()
+    assert f"{record.run_id}, {record.started_at:%Y-%m-%d}" in shown
+    assert "<td>history-2</td>" in shown
+
+
 def test_other_labels_are_named(lab, spark, diff):
     before = lab.run(spark)
     lab.write_spec(('table = "shown"', 'query = "SELECT * FROM shown WHERE profile_id < 30"'))
