@@ -92,6 +92,7 @@ def _of_labels(project: Project, spec: Path, output: Output) -> LabelCoverage:
                 elements=experiment.feature_model.elements.values(),
                 rules=experiment.as_of,
                 confidence=experiment.confidence,
+                spread=experiment.spread,
                 progress=lambda done, of: progress("buckets", done, of),
             )
 
@@ -115,6 +116,8 @@ def _readable(found: Coverage) -> Iterator[tuple[str, Any]]:
             "captures_apart",
             f"median {span_text(spread.median)}, p95 {span_text(spread.p95)}, longest {span_text(spread.longest)}",
         )
+        if found.torn is not None:
+            yield "beyond_the_spread's_limit", found.torn
         yield (
             "elements",
             [

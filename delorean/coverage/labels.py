@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from itertools import chain
 from typing import Any
 
@@ -14,7 +15,7 @@ from delorean.coverage.result import LabelCoverage
 from delorean.coverage.rows import Rows, rows_of
 from delorean.coverage.search import FOUND, Search, Trace, captured_elements, label_searches
 from delorean.coverage.tally import Tally
-from delorean.generation import AsOf, ConfidenceFloor
+from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.labels import TIME_COLUMN, Labels
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError
@@ -32,6 +33,7 @@ def label_coverage(
     elements: Iterable[str | DataKey] | None = None,
     rules: Mapping[str, AsOf] | None = None,
     confidence: Mapping[str, ConfidenceFloor] | None = None,
+    spread: SpreadLimit | None = None,
     progress: Progress | None = None,
 ) -> LabelCoverage:
     """See for how many label rows each element would be found, how old it would be, and why not for the others.
@@ -40,6 +42,7 @@ def label_coverage(
     elements: data elements, or their names; None: every one that the context has the key of
     rules, confidence: element's name → as-of rule, and what its runs must have, as `delorean.generate` takes them;
         where a floor says "fail", the rows are counted that a run below it would serve
+    spread: how far apart the captures of one row may lie, to count the rows beyond
     progress: called with (buckets done, all)
 
     Reads keys and times only, bucket by bucket, and agrees with what `delorean.generate` finds later.
@@ -52,19 +55,23 @@ def label_coverage(
         raise DataKeyError.because(
             "nothing was captured that these contexts have the key of", "name the elements, to see what they lack"
         )
-    return _count(rows, searches, storage, progress)
+    return _count(rows, searches, storage, None if spread is None else spread.limit, progress)
 
 
-def _count(rows: Rows, searches: Sequence[Search], storage: Storage, progress: Progress | None) -> LabelCoverage:
+def _count(
+    rows: Rows, searches: Sequence[Search], storage: Storage, limit: timedelta | None, progress: Progress | None
+) -> LabelCoverage:
     tally = Tally()
-    counted = complete = 0
+    counted = complete = torn = 0
     columns = sorted({name for search in searches for name in search.key})
     for done, (place, part) in enumerate(rows.parts(columns), start=1):
         times = part[TIME_COLUMN].cast(pa.int64()).to_numpy()
         traces = [search.trace(part, place, storage) for search in searches]
         for search, trace in zip(searches, traces, strict=True):
             tally.add(search, times, trace)
-        tally.add_spreads(_spreads(searches, traces))
+        spreads = _spreads(searches, traces)
+        tally.add_spreads(spreads)
+        torn += 0 if limit is None else int((spreads > limit // timedelta(microseconds=1)).sum())
         counted += part.num_rows
         complete += int(np.all([trace.outcome == FOUND for trace in traces], axis=0).sum())
         if progress is not None:
@@ -75,6 +82,7 @@ def _count(rows: Rows, searches: Sequence[Search], storage: Storage, progress: P
         elements=tuple(tally.cell(search) for search in searches),
         by_day=tuple(chain.from_iterable(tally.cells(search) for search in searches)),
         spread=tally.spread(),
+        torn=None if limit is None else torn,
     )
 
 

@@ -168,6 +168,7 @@ class LabelCoverage(Coverage):
     rows: label rows; complete: those that have every element
     elements: a cell for each element, over all days; by_day: for each element and day of the labels' times
     spread: between the newest and oldest capture of the services' elements of a row
+    torn: rows whose spread is beyond the limit that was given, None without one
     """
 
     rows: int
@@ -175,6 +176,7 @@ class LabelCoverage(Coverage):
     elements: tuple[Cell, ...]
     by_day: tuple[Cell, ...]
     spread: Spans
+    torn: int | None = None
 
     @property
     def cells(self) -> Sequence[Cell]:
@@ -187,6 +189,7 @@ class LabelCoverage(Coverage):
             "rows": self.rows,
             "complete": self.complete,
             "spread_seconds": dict(vars(self.spread)),
+            "torn": self.torn,
             "elements": [cell.to_json() for cell in self.elements],
             "days": [cell.to_json() for cell in self.by_day],
         }

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from project_at_rest import COUNTRY, HISTORY, MOOD, PROFILE, Project, long_labels, minutes
 
 from delorean.coverage import label_coverage
-from delorean.generation import AsOf, ConfidenceFloor, generate
+from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit, generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
 from encoders import FeatureModel, feature_encoder
@@ -211,8 +211,10 @@ def test_generation_then_finds_exactly_that(
     given = {"rules": rules, "confidence": dict.fromkeys(SERVICES if floor else (), floor)}
     with project.index:
         labels = materialise_labels(label_table(rows), COLUMNS, project.storage, buckets=buckets)
-        coverage = label_coverage(labels, project.index, project.storage, elements=MODEL.elements.values(), **given)
-        made = generate(labels, MODEL, project.index, project.storage, "f", **given)
+        limit = SpreadLimit(timedelta(minutes=2), "null")
+        elements = MODEL.elements.values()
+        coverage = label_coverage(labels, project.index, project.storage, elements=elements, spread=limit, **given)
+        made = generate(labels, MODEL, project.index, project.storage, "f", spread=limit, **given)
     table = made.to_arrow()
     times = table["time"].cast(pa.int64()).to_numpy()
     for cell in coverage.elements:
@@ -224,6 +226,7 @@ def test_generation_then_finds_exactly_that(
         served_by = table[f"{cell.element}_{'run_id' if cell.service else 'version_id'}"]
         assert cell.runs == Counter(served_by.drop_null().to_pylist())
     check_spans(coverage.spread, table["spread_seconds"].drop_null().to_pylist())
+    assert coverage.torn == made.spread.beyond
     complete = np.all([table[f"{name}_captured_at"].is_valid().to_numpy() for name in MODEL.elements], axis=0)
     assert coverage.complete == complete.sum()
 
