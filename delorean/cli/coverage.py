@@ -80,13 +80,17 @@ def _of_days(
 def _of_labels(project: Project, spec: Path, output: Output) -> LabelCoverage:
     from delorean.coverage import label_coverage
     from delorean.experiment import load_experiment
-    from delorean.experiment.steps import labels_of
+    from delorean.experiment.steps import labels_at_rest, labels_of
 
     with opened(project) as (index, storage):
         experiment = load_experiment(spec, index)
-        with spark_for("travel coverage", project, experiment.tables.values()) as spark, output.progress() as progress:
+        labels = labels_at_rest(experiment, storage)
+        if labels is None:
+            with spark_for("travel coverage", project, experiment.tables.values()) as spark:
+                labels = labels_of(experiment, spark, storage)
+        with output.progress() as progress:
             return label_coverage(
-                labels_of(experiment, spark, storage),
+                labels,
                 index,
                 storage,
                 elements=experiment.feature_model.elements.values(),

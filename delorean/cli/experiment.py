@@ -153,7 +153,10 @@ def diff(before: str, after: str, project: Project, output: Output) -> None:
 
     with opened(project) as (_, storage):
         found = diff_runs(find_run(before, storage), find_run(after, storage), storage)
-    output.show(found.to_json())
+    told = found.to_json()
+    if found.features is not None and not output.as_json:
+        told["compared"] = found.features.verdict
+    output.show(told)
 
 
 @experiment.command("list")

@@ -129,9 +129,11 @@ class FeatureComparison(Readable):
 
     def _repr_html_(self) -> str:
         """Show it in a notebook."""
-        return f"<p>{html.escape(self._sentence())}</p>{html_table(self.rows)}"
+        return f"<p>{html.escape(self.verdict)}</p>{html_table(self.rows)}"
 
-    def _sentence(self) -> str:
+    @property
+    def verdict(self) -> str:
+        """Say in one line what came out."""
         counts = {status: sum(change.status is status for change in self.features) for status in Status}
         apart = {
             "rows only before": self.rows_only_before,

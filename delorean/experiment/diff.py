@@ -26,7 +26,7 @@ class RunDiff:
     snapshots, globals: element, run or version, and which of the two runs alone could see it
     labels: what differs in the label data
     libraries: versions of Python and libraries
-    metrics: measures on the test part
+    metrics: measures on the test part, where both were trained
     features: the two feature sets compared value by value; None where one of them is gone: then `notes` says so
     """
 
@@ -94,7 +94,9 @@ def diff_runs(before: RunRecord, after: RunRecord, storage: Storage) -> RunDiff:
         globals=tuple(_seen("version", before.globals, after.globals)),
         labels=tuple(_changed("what", _labels(before), _labels(after))),
         libraries=tuple(_changed("library", before.versions, after.versions)),
-        metrics=tuple(_changed("measure", _measures(before), _measures(after))),
+        metrics=tuple(
+            _changed("measure", _measures(before), _measures(after)) if before.metrics and after.metrics else ()
+        ),
         features=features,
         notes=tuple(notes),
     )

@@ -24,6 +24,7 @@ from delorean.model_package import Lineage, ModelPackage, write_package
 from delorean.training import read_feature_set, train
 from encoders.feature_model import LIBRARY
 from schemas.errors import ConfigError, LabelError
+from snapshotter.experiments import TableSource
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
 
@@ -40,28 +41,41 @@ def labels_of(experiment: ExperimentSpec, spark: SparkSession, storage: Storage)
 
     Raises LabelError, also where the label data of that id comes from another query or another version of a table.
     """
-    spec = experiment.labels
-    tables = pinned_tables(experiment.located_tables)
-    # As the spec names the tables, not where they lie: a project that was moved has the same labels.
-    named = {name: replace(table, version=tables[name].version) for name, table in experiment.tables.items()}
-    source = {"spec": experiment.to_json()["labels"], "tables": msgspec.to_builtins(named)}
-    if spec.id is not None:
-        try:
-            labels = load_labels(spec.id, storage)
-        except LabelError:
-            pass  # the first run
-        else:
-            _refuse_other_source(labels, source)
-            return labels
-    return materialise_labels(
+    spec, tables = experiment.labels, pinned_tables(experiment.located_tables)
+    return labels_at_rest(experiment, storage) or materialise_labels(
         query(spark, spec.sql, tables),
         spec.columns,
         storage,
         labels_id=spec.id,
         bucket_variable=spec.bucket_variable,
         buckets=spec.buckets,
-        source=source,
+        source=_source(experiment, tables),
     )
+
+
+def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | None:
+    """Give the label data that an earlier run has put into buckets under the spec's id; None where there is none.
+
+    Raises LabelError where it comes from another query or another version of a table.
+    """
+    if experiment.labels.id is None:
+        return None
+    try:
+        labels = load_labels(experiment.labels.id, storage)
+    except LabelError:
+        return None
+    if labels.source and labels.source != _source(experiment, pinned_tables(experiment.located_tables)):
+        raise LabelError.because(
+            f"label data '{labels.labels_id}' was made by another query, or from another version of its tables",
+            "give the new labels another id, or none: then every run makes its own",
+        )
+    return labels
+
+
+def _source(experiment: ExperimentSpec, tables: Mapping[str, TableSource]) -> dict[str, Any]:
+    """Say what label data comes from, as the spec names it, not where it lies: a project may be moved."""
+    named = {name: replace(table, version=tables[name].version) for name, table in experiment.tables.items()}
+    return {"spec": experiment.to_json()["labels"], "tables": msgspec.to_builtins(named)}
 
 
 def features_of(
@@ -140,11 +154,3 @@ def package_of(
         ),
         modules=modules,
     )
-
-
-def _refuse_other_source(labels: Labels, source: Mapping[str, Any]) -> None:
-    if labels.source and labels.source != source:
-        raise LabelError.because(
-            f"label data '{labels.labels_id}' was made by another query, or from another version of its tables",
-            "give the new labels another id, or none: then every run makes its own",
-        )

@@ -19,7 +19,9 @@ import pytest
 from deltalake import write_deltalake
 
 from delorean.demo.parity import replay
+from delorean.feature_digest import FeatureDigest
 from delorean.generation import FeatureSet
+from delorean.generation.provenance import SpreadReport
 from prana_proxy.clock import FileClock
 from schemas.errors import ServiceError
 
@@ -52,6 +54,10 @@ def features(tmp_path: Path) -> FeatureSet:
         rows=6,
         item_count=18,
         absent={},
+        spread=SpreadReport(),
+        dropped=0,
+        leaks=None,
+        digest=FeatureDigest.empty(("one", "two")),
         seconds={},
         lineage={"snapshots": {"history": [], "list": []}},
         notes=(),
