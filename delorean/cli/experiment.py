@@ -38,6 +38,24 @@ def summary(record: RunRecord) -> dict[str, Any]:
     }
 
 
+def run_spec(spec: Path, project: Project, output: Output, command: str, *, training: bool) -> RunRecord:
+    """Run a spec's experiment, or only its first half, showing how far it is."""
+    from delorean.experiment import load_experiment
+    from delorean.experiment.run import run_experiment
+
+    with opened(project) as (index, storage):
+        experiment = load_experiment(spec, index)
+        with spark_for(command, project, experiment.tables.values()) as spark, output.progress() as progress:
+            return run_experiment(
+                experiment,
+                index,
+                storage,
+                spark,
+                training=training,
+                progress=lambda done, of: progress("buckets", done, of),
+            )
+
+
 @click.group()
 def experiment() -> None:
     """Run experiments, repeat their runs, compare them.
@@ -60,22 +78,7 @@ def run(spec: Path, project: Project, output: Output) -> None:
     \b
     Example: delorean experiment run homepage.toml
     """
-    from delorean.experiment import load_experiment
-    from delorean.experiment.run import run_experiment
-
-    with opened(project) as (index, storage):
-        loaded = load_experiment(spec, index)
-        with (
-            spark_for("experiment run", project, loaded.tables.values()) as spark,
-            output.progress() as progress,
-        ):
-            record = run_experiment(
-                loaded,
-                index,
-                storage,
-                spark,
-                progress=lambda done, of: progress("buckets", done, of),
-            )
+    record = run_spec(spec, project, output, "experiment run", training=True)
     output.show(summary(record))
 
 

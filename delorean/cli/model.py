@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from delorean.cli.options import json_option, opened, project_option, spark_for
+from delorean.cli.experiment import run_spec
+from delorean.cli.options import json_option, opened, project_option
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
@@ -27,30 +28,15 @@ def generate(spec: Path, project: Project, output: Output) -> None:
     \b
     Example: delorean generate homepage.toml
     """
-    from delorean.experiment import load_experiment
-    from delorean.experiment.run import run_experiment
     from delorean.generation.feature_set import table_uri
+    from snapshotter.storage import open_storage
 
-    with opened(project) as (index, storage):
-        experiment = load_experiment(spec, index)
-        with (
-            spark_for("generate", project, experiment.tables.values()) as spark,
-            output.progress() as progress,
-        ):
-            record = run_experiment(
-                experiment,
-                index,
-                storage,
-                spark,
-                training=False,
-                progress=lambda done, of: progress("buckets", done, of),
-            )
-        uri = table_uri(storage, record.name)
+    record = run_spec(spec, project, output, "generate", training=False)
     made = record.features
     output.show(
         {
             "run": record.run_id,
-            "feature_set": uri,
+            "feature_set": table_uri(open_storage(project.storage), record.name),
             "version": made.version,
             "labels": record.labels.id,
             "contexts": made.rows,

@@ -8,12 +8,11 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from delorean.generation.feature_set import FeatureSet, lineage_of
+from delorean.generation.feature_set import FeatureSet, lineage_of, open_table
 from delorean.labels import LABEL_COLUMN
-from schemas.errors import ConfigError, MissingFileError, StorageError
+from schemas.errors import MissingFileError, StorageError
 
 Source: TypeAlias = FeatureSet | tuple[str, int | None] | str | pa.Table
 _BATCH_ROWS = 16_384
@@ -38,12 +37,8 @@ class Side:
         if isinstance(source, FeatureSet):
             source = (source.uri, source.version)
         uri, version = (source, None) if isinstance(source, str) else source
-        try:
-            table = DeltaTable(uri, version=version)
-            dataset = table.to_pyarrow_dataset()
-        except (DeltaError, OSError) as error:
-            wanted = "" if version is None else f"version {version} of "
-            raise ConfigError.because(f"there is no {wanted}feature set at {uri}: {error}") from error
+        table = open_table(uri, version)
+        dataset = table.to_pyarrow_dataset()
         name = f"{uri.rstrip('/').rsplit('/', 1)[-1]} version {table.version()}"
         if not lineage:
             return cls(name, dataset, {})

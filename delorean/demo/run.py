@@ -25,7 +25,7 @@ from delorean.demo.world import World
 from delorean.experiment.run import record_run
 from delorean.experiment.steps import features_of, labels_of, package_of
 from delorean.generation import FeatureSet
-from delorean.labels import Labels
+from delorean.model_package import ModelPackage
 from delorean.web.report import write_report
 from schemas.errors import ConfigError, SetupError
 from snapshotter.index import SnapshotIndex, open_index
@@ -114,13 +114,7 @@ def run_demo(
             storage = open_storage(layout.storage_uri)
             with _running(world, layout, processes, spark, steps) as (company, session):
                 lived = company.live(days, session, storage, index, steps)
-                started_at = datetime.now(UTC)
-                labels, features = _learn(layout, session, storage, index, steps)
-                with steps.step("train"):
-                    experiment = layout.experiment()
-                    package = package_of(experiment, index, storage, layout.package)
-                    seconds = {name: steps.seconds[name] for name in ("labels", "generate")}
-                    record_run(experiment, labels, features, package.report, started_at, seconds, storage)
+                features, package = _learn(layout, session, storage, index, steps)
             with steps.step("serve"):
                 _, url = company.start_scorer()
             with steps.step("parity", size.requests):
@@ -194,15 +188,20 @@ def _small_session(layout: Layout) -> SparkSession:
 
 def _learn(
     layout: Layout, spark: SparkSession, storage: Storage, index: SnapshotIndex, steps: Steps
-) -> tuple[Labels, FeatureSet]:
-    experiment = layout.experiment()
+) -> tuple[FeatureSet, ModelPackage]:
+    """Run the experiment, step by step so that each is shown, and record it."""
+    experiment, started_at = layout.experiment(), datetime.now(UTC)
     with steps.step("labels"):
         labels = labels_of(experiment, spark, storage)
     with steps.step("generate", len(labels.files)):
         features = features_of(
             experiment, labels, index, storage, spark, lambda done, of: steps.show("generate", done, of)
         )
-    return labels, features
+    with steps.step("train"):
+        package = package_of(experiment, index, storage, layout.package)
+    seconds = {name: steps.seconds[name] for name in ("labels", "generate", "train")}
+    record_run(experiment, labels, features, package.report, started_at, seconds, storage)
+    return features, package
 
 
 def _tell(outcome: Outcome, layout: Layout, storage: Storage, index: SnapshotIndex, steps: Steps) -> DemoResult:

@@ -101,7 +101,8 @@ def _refuse_gone(record: RunRecord, index: SnapshotIndex, storage: Storage, modu
     ]
     if gone:
         raise ReplayError.because(
-            f"run '{record.run_id}' cannot be replayed: " + "; ".join(gone), "restore what is missing from a copy"
+            f"run '{record.run_id}' cannot be replayed: " + "; ".join(gone),
+            "restore what is missing from a copy; modules of encoders are named by `encoders` in delorean.toml",
         )
 
 

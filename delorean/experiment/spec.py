@@ -134,6 +134,14 @@ class ExperimentSpec:
     spread: how far apart the captures of one row may lie
     leaks: from when on a feature predicts its label implausibly well, and whether that fails a run
     folder: where relative paths of tables start; by default the file's. It is no part of what the spec says
+
+    >>> from encoders.library import listed
+    >>> labels = LabelSpec(items=("video_id",), table="shown")
+    >>> spec = ExperimentSpec(labels, (listed,), name="home", tables={"shown": TableSource("shown.parquet")})
+    >>> spec.to_json()["encoders"]
+    [{'encoder': 'encoders.library.my_list:listed'}]
+    >>> ExperimentSpec(labels, ("encoders.library.my_list:listed",), "home", tables=spec.tables).id == spec.id
+    True
     """
 
     labels: LabelSpec
@@ -223,5 +231,8 @@ def _import(place: str, what: str) -> Any:
             f"{what} '{place}': {error}", "put its module beside delorean.toml, or install it"
         ) from error
     if not hasattr(loaded, name):
-        raise ConfigError.unknown(f"{what} in {module}", name, [n for n in vars(loaded) if not n.startswith("_")])
+        known = [
+            n for n, value in vars(loaded).items() if isinstance(value, FeatureEncoder if what == "encoder" else type)
+        ]
+        raise ConfigError.unknown(f"{what} in {module}", name, known)
     return getattr(loaded, name)

@@ -72,33 +72,51 @@ def generate(
         labels, model, index, storage.uri, rules, confidence=confidence, spread=spread, pinned=pinned
     )
     plan.model.warm_up()  # once here, so that workers find compiled code in the cache instead of all compiling at once
-    folder = f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}"
-    run = _in_process if spark is None else _over_spark(spark)
+    results = _run(plan, f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", spark, progress)
+    found = None if leaks is None else _look_for_leaks(plan, results, storage, leaks)
+    lineage = {"experiment": experiment, **_lineage(plan, model)}
+    version = commit(storage, name, plan.schema, results, lineage)
+    return _feature_set(plan, results, table_uri(storage, name), version, lineage, found)
+
+
+def _run(
+    plan: GenerationPlan, folder: str, spark: SparkSession | None, progress: Progress | None
+) -> list[BucketResult]:
+    """Run all bucket tasks and give what they wrote, bucket by bucket. Raises QualityError if no row is left."""
     results = []
-    for result in run(plan, folder):
+    for result in (_in_process if spark is None else _over_spark(spark))(plan, folder):
         results.append(result)
         if progress is not None:
-            progress(len(results), len(labels.files))
-    results.sort(key=lambda result: result.file.bucket)
+            progress(len(results), len(plan.labels.files))
     if not any(result.file.rows for result in results):
         raise QualityError.because(
             "no row is left: the captures of every row lie further apart than the spread's limit", "widen the limit"
         )
-    found = None if leaks is None else _look_for_leaks(plan, results, storage, leaks)
-    lineage = {"experiment": experiment, **_lineage(plan, model)}
-    version = commit(storage, name, plan.schema, results, lineage)
+    return sorted(results, key=lambda result: result.file.bucket)
+
+
+def _feature_set(
+    plan: GenerationPlan,
+    results: Sequence[BucketResult],
+    uri: str,
+    version: int,
+    lineage: Mapping[str, Any],
+    leaks: LeakReport | None,
+) -> FeatureSet:
+    """Add up what the bucket tasks saw."""
+    rows = sum(result.file.rows for result in results)
     return FeatureSet(
-        uri=table_uri(storage, name),
+        uri=uri,
         version=version,
         features=plan.features,
-        items=tuple(key.name for key in labels.items),
-        context=tuple(key.name for key in labels.context),
-        rows=sum(result.file.rows for result in results),
+        items=tuple(key.name for key in plan.labels.items),
+        context=tuple(key.name for key in plan.labels.context),
+        rows=rows,
         item_count=sum(result.items for result in results),
         absent={key.name: sum(result.absent[key.name] for result in results) for key in plan.elements},
         spread=SpreadReport.total(result.spread for result in results),
-        dropped=labels.contexts - sum(result.file.rows for result in results),
-        leaks=found,
+        dropped=plan.labels.contexts - rows,
+        leaks=leaks,
         digest=sum((result.digest for result in results), FeatureDigest.empty(plan.features)),
         seconds={step: sum(result.seconds[step] for result in results) for step in results[0].seconds},
         lineage=lineage,

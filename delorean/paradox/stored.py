@@ -9,10 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
-from delorean.generation.feature_set import lineage_of
+from delorean.generation.feature_set import lineage_of, open_table
 from delorean.generation.plan import LATEST_INPUT_COLUMN, captured_column
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN
 from schemas.errors import ConfigError, MissingFileError
@@ -112,12 +110,8 @@ def open_stored(uri: str, version: int | None) -> StoredFeatureSet:
 
     Raises ConfigError for what is no feature set, has no lineage or lacks a column that every feature set has.
     """
-    try:
-        table = DeltaTable(uri) if version is None else DeltaTable(uri, version=version)
-        dataset = table.to_pyarrow_dataset()
-    except (DeltaError, OSError) as error:
-        what = "feature set" if version is None else f"version {version} of a feature set"
-        raise ConfigError.because(f"there is no {what} at {uri}: {error}") from error
+    table = open_table(uri, version)
+    dataset = table.to_pyarrow_dataset()
     found = int(table.version())
     lineage = lineage_of(uri, found)
     for name in _LINEAGE:

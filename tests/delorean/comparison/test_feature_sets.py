@@ -81,7 +81,7 @@ def test_versions_of_a_feature_set_are_compared_by_uri_and_number(project, label
 def test_files_that_are_gone_and_sets_that_are_none_are_named(project, labels, tmp_path):
     first = generate(labels, FeatureModel([watched]), project.index, project.storage, "f")
     second = generate(labels, FeatureModel([watched]), project.index, project.storage, "f")
-    with pytest.raises(ConfigError, match="no version 9 of feature set at"):
+    with pytest.raises(ConfigError, match="no version 9 of the feature set at"):
         compare_feature_sets(first, (first.uri, 9))
     with pytest.raises(ConfigError, match="no feature set at"):
         compare_feature_sets(first, f"file://{tmp_path}/nowhere")

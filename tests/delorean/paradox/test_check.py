@@ -317,7 +317,7 @@ def test_an_older_version_can_be_checked(honest, write):
     assert check_feature_set(uri, version=0).clean
     assert not check_feature_set(uri).clean
     assert not check_feature_set(uri, version=1).clean
-    with pytest.raises(ConfigError, match="there is no version 7 of a feature set"):
+    with pytest.raises(ConfigError, match="there is no version 7 of the feature set"):
         check_feature_set(uri, version=7)
 
 
