@@ -56,6 +56,8 @@ def test_a_time_without_a_zone_is_refused_wherever_it_hides(type: str, place: st
 
 def test_a_time_with_a_zone_is_fine() -> None:
     refuse_naive_times("seen", pa.list_(pa.timestamp("us", "UTC")))
+    with pytest.raises(NaiveTimeError, match="seen"):
+        refuse_naive_times("seen", pa.list_(pa.timestamp("us")))
 
 
 @pytest.mark.parametrize("type", ["int64", "list<struct<video_id: int64>>", "struct<>"])

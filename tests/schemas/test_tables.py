@@ -94,3 +94,5 @@ def test_any_other_null_within_a_value_is_found(type: str, values: list[Any], pl
 def test_what_a_slice_leaves_out_is_not_judged() -> None:
     array = pa.array([[None], [1], [None]], pa.list_(pa.int64()))
     refuse_hidden_nulls("state", array[1:2])
+    with pytest.raises(DataKeyError, match="is null at position"):
+        refuse_hidden_nulls("state", array)

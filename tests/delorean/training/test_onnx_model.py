@@ -77,7 +77,9 @@ def test_a_decision_function_scores_too_and_one_without_a_number_is_refused(
 def test_forests_score_too(rows: tuple[NDArray[np.float32], NDArray[np.int64]]) -> None:
     features, wanted = rows
     model = make_pipeline(SimpleImputer(), RandomForestClassifier(5, max_depth=4, random_state=0))
-    refuse_disagreement(OnnxScorer(to_onnx(model.fit(features, wanted), 6)), model, features)
+    scorer = OnnxScorer(to_onnx(model.fit(features, wanted), 6))
+    refuse_disagreement(scorer, model, features)
+    assert np.abs(scorer.score(features) - model.predict_proba(features)[:, 1]).max() < 1e-5
 
 
 def test_a_model_that_onnx_cannot_express_is_refused() -> None:
