@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from encoders.columns import one_array
 from schemas.errors import DataKeyError, NaiveTimeError
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -125,7 +126,7 @@ def _common_family(left: pa.DataType, right: pa.DataType, name: str) -> str:
 
 def _integers(column: pa.ChunkedArray) -> _Numbers:
     """Take values as they are stored, as int64, and where they are not null."""
-    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies even one
+    array = one_array(column)
     valid = np.ones(len(array), dtype=bool)
     if array.null_count:
         valid = array.is_valid().to_numpy(zero_copy_only=False)

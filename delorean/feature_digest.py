@@ -16,6 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN
+from encoders.columns import one_array
 from schemas.errors import DataKeyError
 from schemas.tables import TIME
 
@@ -152,8 +153,7 @@ def _absorb_lists(states: NDArray[np.uint64], name: str, rows: pa.Table) -> int:
 def _column(name: str, rows: pa.Table) -> pa.Array:
     if name not in rows.column_names:
         raise DataKeyError.unknown("column of the feature rows", name, rows.column_names)
-    column = rows[name]
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return one_array(rows[name])
 
 
 def _mix(states: NDArray[np.uint64], offsets: NDArray[np.int64], name: str, values: pa.Array) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from delorean.as_of import as_of_rows
 from delorean.labels import LABEL_COLUMN, TIME_COLUMN
 from delorean.training.ranking_data import ranges
+from encoders.columns import one_array
 from schemas.errors import LabelError
 from schemas.tables import TIME
 
@@ -69,11 +70,6 @@ def align(before: pa.Table, after: pa.Table, context: Sequence[str], items: Sequ
         items_only=(int(lengths[0].sum()) - len(row_of), int(lengths[1].sum()) - len(row_of)),
         reordered=reordered,
     )
-
-
-def one_array(column: pa.ChunkedArray) -> pa.Array:
-    """Give a column's data as one array."""
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _match_rows(before: pa.Table, after: pa.Table, context: Sequence[str]) -> Pair:

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delorean.comparison.alignment import Alignment, align, one_array
+from delorean.comparison.alignment import Alignment, align
 from delorean.comparison.result import FeatureComparison, by_feature
 from delorean.comparison.tally import Tally, bits_differ
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN
+from encoders.columns import one_array
 from schemas.errors import ConfigError, DataKeyError
 
 _COUNTS = (

@@ -16,6 +16,7 @@ from delorean.coverage.rows import Rows, rows_of
 from delorean.coverage.search import FOUND, Search, Trace, captured_elements, label_searches
 from delorean.coverage.tally import Tally
 from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.generation.provenance import micros, spread_between
 from delorean.labels import TIME_COLUMN, Labels
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError
@@ -71,7 +72,7 @@ def _count(
             tally.add(search, times, trace)
         spreads = _spreads(searches, traces)
         tally.add_spreads(spreads)
-        torn += 0 if limit is None else int((spreads > limit // timedelta(microseconds=1)).sum())
+        torn += 0 if limit is None else int((spreads > micros(limit)).sum())
         counted += part.num_rows
         complete += int(np.all([trace.outcome == FOUND for trace in traces], axis=0).sum())
         if progress is not None:
@@ -91,10 +92,5 @@ def _spreads(searches: Sequence[Search], traces: Sequence[Trace]) -> NDArray[np.
     found = [trace for search, trace in zip(searches, traces, strict=True) if search.service is not None]
     if not found:
         return np.empty(0, dtype=np.int64)
-    there = np.array([trace.outcome == FOUND for trace in found])
-    captured = np.array([trace.captured_at for trace in found])
-    newest = np.where(there, captured, np.iinfo(np.int64).min).max(axis=0)
-    oldest = np.where(there, captured, np.iinfo(np.int64).max).min(axis=0)
-    any_there = there.any(axis=0)
-    spreads: NDArray[np.int64] = newest[any_there] - oldest[any_there]
-    return spreads
+    spreads = spread_between([(trace.captured_at, trace.outcome != FOUND) for trace in found], len(found[0].outcome))
+    return spreads[spreads >= 0]

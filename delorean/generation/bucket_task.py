@@ -35,6 +35,7 @@ from delorean.generation.provenance import (
 )
 from delorean.generation.sources import ServiceSource
 from delorean.labels import LABEL_COLUMN, TIME_COLUMN
+from encoders.columns import one_array
 from encoders.data_map import DataMaps
 from schemas.errors import QualityError
 from snapshotter.records import DataFile
@@ -235,5 +236,4 @@ def _flat(rows: pa.Table, name: str) -> pa.Array:
 
 
 def _list_array(rows: pa.Table, name: str) -> pa.ListArray:
-    column = rows[name]
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return one_array(rows[name])

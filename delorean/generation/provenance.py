@@ -87,11 +87,18 @@ def micros(span: timedelta) -> int:
 
 def spread_of(services: Sequence[Served], rows: int) -> NDArray[np.int64]:
     """Give the microseconds between each row's newest and oldest capture by services; −1 for a row without any."""
+    return spread_between([(served.matched.captured_at, served.matched.absent) for served in services], rows)
+
+
+def spread_between(captures: Sequence[tuple[NDArray[np.int64], NDArray[np.bool_]]], rows: int) -> NDArray[np.int64]:
+    """Give the microseconds between each row's newest and oldest capture; −1 for a row without any.
+
+    captures: for each service (rows,) microseconds of its captures, and where there is none
+    """
     newest, oldest = np.full(rows, _NEVER), np.full(rows, np.iinfo(np.int64).max)
-    for served in services:
-        found = served.matched
-        np.maximum(newest, np.where(found.absent, _NEVER, found.captured_at), out=newest)
-        np.minimum(oldest, np.where(found.absent, oldest, found.captured_at), out=oldest)
+    for captured_at, absent in captures:
+        np.maximum(newest, np.where(absent, _NEVER, captured_at), out=newest)
+        np.minimum(oldest, np.where(absent, oldest, captured_at), out=oldest)
     return np.where(newest == _NEVER, -1, newest - oldest)
 
 

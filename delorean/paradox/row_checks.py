@@ -14,6 +14,7 @@ from delorean.generation.plan import CONFIDENCE_COLUMN, LATEST_INPUT_COLUMN, SPR
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN
 from delorean.paradox.report import Ledger
 from delorean.paradox.rows import Rows, moment, span
+from encoders.columns import one_array
 
 WINDOW = "inputs were captured within the window of their as-of rule"
 LATEST = "latest_input_at is the latest capture, and not after the row's time"
@@ -106,7 +107,7 @@ def _check_items(rows: Rows, whole: NDArray[np.bool_], ledger: Ledger) -> None:
     table = rows.table.select(names).filter(pa.array(whole))
     if not names or table.num_rows == 0:
         return
-    lists = {name: _one(table[name]) for name in names}
+    lists = {name: one_array(table[name]) for name in names}
     parents = np.flatnonzero(whole)[pc.list_parent_indices(lists[names[0]]).to_numpy()]
     flat = pa.table({"row": parents, **{f"item {name}": pc.list_flatten(found) for name, found in lists.items()}})
     groups = flat.group_by(flat.column_names).aggregate([([], "count_all")])
@@ -146,7 +147,7 @@ def _knows(rows: Rows, among: NDArray[np.bool_], features: Iterable[str]) -> NDA
     """Tell which of some rows have a value of any of these features, if only NaN: not null."""
     found = np.zeros(len(rows), dtype=bool)
     for name in features:
-        lists = _one(rows.table[name].filter(pa.array(among)))
+        lists = one_array(rows.table[name].filter(pa.array(among)))
         valid = np.asarray(pc.list_flatten(lists).is_valid())
         found[np.flatnonzero(among)[pc.list_parent_indices(lists).to_numpy()[valid]]] = True
     return found
@@ -177,10 +178,6 @@ def check_confidence(rows: Rows, ledger: Ledger) -> None:
 
     ledger.add(CONFIDENCE, "the lineage gives no confidence of a run that served the row", unknown, rows.name)
     ledger.add(CONFIDENCE, "confidence is not that of its runs", ~agrees & ~unknown, example)
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _said(value: float) -> str:

@@ -12,6 +12,7 @@ from typing import Self
 
 import pyarrow as pa
 
+from encoders.columns import one_array
 from schemas.data_keys import DataKey
 from schemas.errors import ConfigError, DeloreanError
 from snapshotter.global_elements import read_global_version
@@ -120,9 +121,5 @@ class GlobalVersions:
                 "publish it with that type, or train again",
             )
         table = read_global_version(version, self._storage).combine_chunks()
-        rows = pa.StructArray.from_arrays([_one(column) for column in table.columns], fields=list(element.type))
+        rows = pa.StructArray.from_arrays([one_array(column) for column in table.columns], fields=list(element.type))
         return pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows, type=pa.list_(element.type))
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
