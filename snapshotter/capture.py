@@ -1,26 +1,44 @@
-"""What a worker does with its share of a snapshot: asks the proxy page by page and writes the successes."""
+"""What a worker does with its share of a snapshot: asks the proxy page by page and keeps the successes."""
 
 from __future__ import annotations
 
-import uuid
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from prana_proxy.client import PranaClient
 from schemas.errors import ServiceError
 from schemas.services import Service, Status
 from schemas.tables import snapshot_schema
+from snapshotter.pace import Pace
+from snapshotter.parts import Parts, Written
+from snapshotter.profile import Sums
 from snapshotter.records import DataFile, from_micros, to_micros
 from snapshotter.storage import open_storage
-from snapshotter.storage.parquet import write_parquet_if_any
 
 BUCKET = "_bucket"  # no data key's name starts with _
+ASKED_AGAIN = frozenset(Status) - {Status.OK, Status.INVALID}  # an answer of the wrong type would be so again
+# Seconds until asking again makes sense: a breaker sleeps for 5, a queue has emptied a little.
+_PAUSES = {Status.SHORT_CIRCUITED: 6.0, Status.REJECTED: 1.0, Status.TIMEOUT: 1.0}
+
+
+@dataclass(frozen=True)
+class Proxies:
+    """How to reach the proxies: plain data. addresses: "host:port" of each."""
+
+    addresses: tuple[str, ...]
+
+    def client(self) -> PranaClient:
+        """Open a client: the one place where it is done."""
+        return PranaClient(self.addresses)
 
 
 @dataclass(frozen=True)
@@ -28,15 +46,19 @@ class Capture:
     """How a worker asks a service and where it writes: plain data, shipped to every task.
 
     folder: relative to the storage's root
-    page, budget: contexts for each call of the proxy, and the time for it
+    page, budget: the most contexts for each call of the proxy, and the time for it
+    keep_seconds: for how long an answer may wait in memory
+    second_pass: whether what failed is asked for once more
     """
 
     service: Service
-    proxies: tuple[str, ...]
+    proxies: Proxies
     storage_uri: str
     folder: str
     page: int
     budget: timedelta
+    keep_seconds: float
+    second_pass: bool
 
 
 @dataclass
@@ -48,6 +70,8 @@ class Captured:
     reasons: dict[Status, str] = field(default_factory=dict)
     first: datetime | None = None
     last: datetime | None = None
+    sums: Sums = field(default_factory=Sums)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, other: Captured) -> None:
         """Take another worker's results in."""
@@ -56,6 +80,8 @@ class Captured:
         self.reasons = {**other.reasons, **self.reasons}
         self.first = min((time for time in (self.first, other.first) if time), default=None)
         self.last = max((time for time in (self.last, other.last) if time), default=None)
+        self.sums.add(other.sums)
+        self.notes += other.notes
 
     def to_json(self) -> dict[str, Any]:
         """Write the results as plain fields."""
@@ -65,6 +91,8 @@ class Captured:
             "reasons": self.reasons,
             "first": None if self.first is None else to_micros(self.first),
             "last": None if self.last is None else to_micros(self.last),
+            "sums": self.sums.to_json(),
+            "notes": self.notes,
         }
 
     @classmethod
@@ -77,74 +105,109 @@ class Captured:
             {Status(status): reason for status, reason in fields["reasons"].items()},
             None if first is None else from_micros(first),
             None if last is None else from_micros(last),
+            Sums.from_json(fields["sums"]),
+            fields["notes"],
         )
 
 
-def capture(task: Capture, batches: Iterable[pa.RecordBatch], asked: Callable[[int], None]) -> Captured:
-    """Ask for every context of one bucket and write one file of the successes, as they come.
+def capture(task: Capture, batches: Iterable[pa.RecordBatch], tell: Callable[[int, int], None]) -> Captured:
+    """Ask for every context of one bucket that no earlier attempt has captured, and write one file of all successes.
 
     batches: `_bucket`, the same in all rows, and the service's key; distinct contexts, sorted
-    asked: called with the number of contexts after each page
+    tell: called with the contexts done and all of them, when these are counted and after each page
 
-    A file of another name for each attempt: of attempts that Spark repeats, one is published and the rest are orphans.
+    Whatever ends it early, what was captured till then is kept for the next attempt.
     """
-    pages = _pages(batches, task.page)
-    first = next(pages, None)
-    captured = Captured()
-    if first is None:
-        return captured
-    bucket = first.column(BUCKET)[0].as_py()
-
-    def successes(client: PranaClient) -> Iterator[pa.RecordBatch]:
-        page: pa.RecordBatch | None = first
-        while page is not None:
-            contexts = page.select([variable.name for variable in task.service.key])
-            answers = client.fetch(task.service, contexts, task.budget)
-            _count(captured, task.service, answers)
-            asked(page.num_rows)
-            found = _successes(task.service, contexts, answers)
-            _extend(captured, found.column("captured_at"))
-            yield found
-            page = next(pages, None)
-
-    path = f"{task.folder}/{bucket:05d}-{uuid.uuid4().hex[:12]}.parquet"
-    schema = snapshot_schema(task.service)
-    with PranaClient(task.proxies) as client:
-        file = write_parquet_if_any(open_storage(task.storage_uri), path, successes(client), schema, bucket)
-    captured.files = [] if file is None else [file]
-    return captured
-
-
-def _pages(batches: Iterable[pa.RecordBatch], page: int) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        for start in range(0, batch.num_rows, page):
-            yield batch.slice(start, page)
-
-
-def _count(captured: Captured, service: Service, answers: pa.RecordBatch) -> None:
-    status = answers.column("status")
-    for count in pc.value_counts(status).to_pylist():
+    filled = [batch for batch in batches if batch.num_rows]
+    if not filled:
+        tell(0, 0)
+        return Captured()
+    bucket = filled[0].column(BUCKET)[0].as_py()
+    keys = pa.Table.from_batches(filled).select([variable.name for variable in task.service.key]).combine_chunks()
+    parts = Parts(open_storage(task.storage_uri), task.folder, task.service, bucket, keys, task.keep_seconds)
+    missing = parts.recover()
+    with task.proxies.client() as client:
+        asking = _Asking(task, client, parts, tell)
         try:
-            became = Status(count["values"])
+            asking.ask(missing, final=not task.second_pass)
+            if task.second_pass:
+                asking.ask_again()
+        except BaseException:  # an interrupt too must not lose what was captured
+            parts.keep()
+            raise
+    return _captured(asking, parts.finish(), parts.notes)
+
+
+class _Asking:
+    """What has become of each context of a bucket so far: those that nobody asks for have been captured before."""
+
+    def __init__(self, task: Capture, client: PranaClient, parts: Parts, tell: Callable[[int, int], None]) -> None:
+        self._task, self._client, self._parts, self._tell = task, client, parts, tell
+        self._pace = Pace(task.page, task.budget)
+        self.status = np.full(parts.keys.num_rows, Status.OK, dtype=object)
+        self.reasons: dict[Status, str] = {}
+
+    def ask(self, positions: NDArray[np.int64], *, final: bool) -> None:
+        """Ask for the contexts at these positions, page by page. final: what fails has failed."""
+        open_, at = len(positions), 0
+        while True:
+            self._tell(len(self.status) - open_, len(self.status))
+            if at == len(positions):
+                return
+            page = positions[at : at + self._pace.size]
+            contexts = self._parts.keys.take(page)
+            started = time.monotonic()
+            answers = self._client.fetch(self._task.service, contexts, self._task.budget)
+            seconds = time.monotonic() - started
+            became = self._note(page, answers)
+            self._pace.took(seconds, len(page), became[Status.REJECTED])
+            ok, rows = _successes(self._task.service, contexts, answers)
+            self._parts.add(page[ok], rows)
+            open_ -= sum(count for status, count in became.items() if final or status not in ASKED_AGAIN)
+            at += len(page)
+
+    def ask_again(self) -> None:
+        """Ask once more for what failed, unless the service gave nothing at all: then there is no sense in it."""
+        failed = np.flatnonzero([status in ASKED_AGAIN for status in self.status])
+        if 0 < len(failed) < len(self.status):
+            time.sleep(max(_PAUSES.get(status, 0.0) for status in set(self.status[failed])))
+            self.ask(failed, final=True)
+
+    def _note(self, page: NDArray[np.int64], answers: pa.RecordBatch) -> Counter[Status]:
+        texts = answers.column("status")
+        self.status[page] = [self._status(text) for text in texts.to_pylist()]
+        became: Counter[Status] = Counter(self.status[page])
+        for status in became.keys() - self.reasons.keys() - {Status.OK}:
+            row = pc.index(texts, status.value).as_py()
+            self.reasons[status] = answers.column("reason")[row].as_py() or "no reason given"
+        return became
+
+    def _status(self, text: str) -> Status:
+        try:
+            return Status(text)
         except ValueError as error:
-            raise ServiceError.unknown(f"status from service '{service.name}'", str(count["values"]), Status) from error
-        captured.counts[became] += count["counts"]
-        if became is not Status.OK and became not in captured.reasons:
-            row = pc.index(status, became.value).as_py()
-            captured.reasons[became] = answers.column("reason")[row].as_py() or "no reason given"
+            name = self._task.service.name
+            raise ServiceError.unknown(f"status from service '{name}'", str(text), Status) from error
 
 
-def _extend(captured: Captured, times: pa.Array) -> None:
-    if len(times):
-        range_ = pc.min_max(times.cast(pa.int64())).as_py()
-        captured.add(Captured(first=from_micros(range_["min"]), last=from_micros(range_["max"])))
+def _captured(asking: _Asking, written: Written | None, notes: list[str]) -> Captured:
+    counts: Counter[Status] = Counter(asking.status)
+    reasons = {status: reason for status, reason in asking.reasons.items() if status in counts}
+    if written is None:
+        return Captured([], counts, reasons, notes=notes)
+    times = from_micros(written.first), from_micros(written.last)
+    return Captured([written.file], counts, reasons, *times, written.sums, notes)
 
 
-def _successes(service: Service, contexts: pa.RecordBatch, answers: pa.RecordBatch) -> pa.RecordBatch:
-    columns = [*contexts.columns, answers.column("captured_at"), answers.column("value")]
+def _successes(
+    service: Service, contexts: pa.Table, answers: pa.RecordBatch
+) -> tuple[NDArray[np.bool_], pa.RecordBatch]:
+    """Give which contexts have an answer, and the rows of these."""
+    [asked] = contexts.combine_chunks().to_batches()
+    columns = [*asked.columns, answers.column("captured_at"), answers.column("value")]
     found = pa.RecordBatch.from_arrays(columns, schema=snapshot_schema(service))
     ok = pc.equal(answers.column("status"), Status.OK.value)
     found = found if pc.all(ok).as_py() else found.filter(ok)
     if found.column("captured_at").null_count:
         raise ServiceError.because(f"the proxy gave a success of service '{service.name}' without captured_at")
-    return found
+    return ok.to_numpy(zero_copy_only=False), found
