@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import BEGINNING_OF_TIME, END_OF_TIME
+from snapshotter.records import BEGINNING_OF_TIME, END_OF_TIME, ServiceSnapshot, SnapshotRun
 
 MOST_RUNS = 20
 FEWEST_RUNS = 5  # of fewer any range would be a guess
@@ -51,6 +51,18 @@ def judge(earlier: Sequence[Mapping[str, float]], new: Mapping[str, float]) -> l
         if found < low or (found > high and measure != "confidence"):
             alerts.append(Alert(measure, low, high, found, len(history)))
     return alerts
+
+
+def judged(index: SnapshotIndex, service: str) -> list[tuple[SnapshotRun, ServiceSnapshot, list[Alert]]]:
+    """Compare each published snapshot of a service with those before it, the latest first."""
+    taken = [(run, found) for run in index.runs() for found in run.services if found.service.name == service]
+    measured = [found.profile for _, found in taken if found.files and found.profile]
+    result = []
+    for run, found in taken:
+        before = measured[1:] if found.files and found.profile else measured
+        result.append((run, found, judge(before[:MOST_RUNS][::-1], found.profile)))
+        measured = before
+    return result
 
 
 def last_profiles(index: SnapshotIndex, service: str) -> list[Mapping[str, float]]:

@@ -25,7 +25,7 @@ from snapshotter.records import DataFile
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import UnrecordedParquet, write_parquet
 
-_PART_BYTES = 16 << 20  # in memory: about a row group
+_PART_BYTES = 64 << 20  # in memory: about a bucket as `snapshotter.plan` makes them, so that a quick one needs no merge
 _ROWS_AT_ONCE = 1024  # of a merge: as many as the smallest row group has
 
 

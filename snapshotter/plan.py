@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -86,11 +86,10 @@ def begin(storage: Storage, plan: RunPlan) -> RunPlan:
             f"run '{plan.run_id}' began for context set '{first.context_set_id}', not for '{plan.context_set_id}'",
             "give this one another run id",
         )
-    _log.warning("run '%s' began at %s: only what is missing is asked for", plan.run_id, first.started_at)
-    if replace(plan, started_at=first.started_at) != first:
-        _log.warning(
-            "run '%s' goes on with %d buckets by %s, as it began", plan.run_id, first.buckets, first.bucket_variable
-        )
+    _log.warning(
+        "run '%s' began at %s and goes on in %d buckets by %s: only what is missing is asked for",
+        *(plan.run_id, f"{first.started_at:%F %TZ}", first.buckets, first.bucket_variable),
+    )
     return first
 
 

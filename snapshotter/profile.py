@@ -47,7 +47,7 @@ def sums_of(values: pa.Array) -> Sums:
     mean_length(path), empty_share(path): of each list; null_share(path): of each leaf that may be null
 
     >>> sums_of(pa.array([[{"minutes": 1.5}, {"minutes": None}], []])).profile()
-    {'empty_share(value[])': 0.5, 'mean_bytes': 8.0, 'mean_length(value[])': 1.0, 'null_share(value[].minutes)': 0.5}
+    {'empty_share(value[])': 0.5, 'mean_bytes': 4.0, 'mean_length(value[])': 1.0, 'null_share(value[].minutes)': 0.5}
     """
     sums = Sums({_BYTES: (0, len(values))})
     for measured in _measures("value", values):

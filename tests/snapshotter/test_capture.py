@@ -247,6 +247,12 @@ def test_a_second_pass_asks_once_more_for_what_failed_and_the_last_answer_counts
     assert told == sorted(told)
 
 
+def test_of_a_status_that_nobody_has_in_the_end_there_is_no_reason(attempts: Attempts) -> None:
+    attempts.company.failing = {2: "once"}
+    captured = attempts.run(second_pass=True)
+    assert (captured.counts, captured.reasons) == ({Status.OK: 100}, {})
+
+
 def test_without_a_second_pass_each_context_is_asked_once(attempts: Attempts) -> None:
     attempts.company.failing = {2: "once"}
     captured = attempts.run()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -9,7 +10,11 @@ from hypothesis import strategies as st
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from snapshotter.drift import Alert, judge
+from schemas.data_keys import context_variable, service_element
+from schemas.services import Service, Status
+from snapshotter.drift import Alert, judge, judged, last_profiles
+from snapshotter.index import SnapshotIndex
+from snapshotter.records import DataFile, ServiceSnapshot, SnapshotRun
 
 Series = Callable[[Generator, int], NDArray[np.float64]]
 STEADY: dict[str, Series] = {
@@ -19,6 +24,29 @@ STEADY: dict[str, Series] = {
     "growing, hardly noisy": lambda random, n: 10_000 + 500 * np.arange(n) + random.normal(0, 20, n),
     "shrinking": lambda random, n: 40_000 - 500 * np.arange(n) + random.normal(0, 300, n),
 }
+
+
+HISTORY = Service("history", service_element("history", "int64"), (context_variable("profile_id", "int64"),))
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+
+
+def publish(index: SnapshotIndex, run_id: str, rows: int) -> None:
+    files = (DataFile("snapshots/a.parquet", rows, 1, "0f"),) if rows else ()
+    times = (NOON, NOON) if rows else (None, None)
+    profile = {"rows": float(rows), "confidence": min(rows, 1.0)}
+    taken = ServiceSnapshot(run_id, HISTORY, None, 1, {Status.OK: rows}, *times, files, {}, profile)
+    index.publish_run(SnapshotRun(run_id, "contexts", NOON, (taken,)))
+
+
+def test_published_runs_are_compared_with_those_before_them_and_outages_are_no_measure(index: SnapshotIndex) -> None:
+    for number, rows in enumerate([100, 101, 0, 0, 99, 100, 102, 50, 100]):
+        publish(index, f"r{number}", rows)
+    found = [(run.run_id, [alert.measure for alert in alerts]) for run, _, alerts in judged(index, "history")]
+    assert found == [(f"r{number}", ["rows"] if number == 7 else []) for number in reversed(range(9))]
+    assert [profile["rows"] for profile in last_profiles(index, "history")] == [100, 101, 99, 100, 102, 50, 100]
+    publish(index, "r9", 0)
+    assert [alert.measure for alert in judged(index, "history")[0][2]] == ["rows", "confidence"]
+    assert judged(index, "popular") == []
 
 
 def measured(

@@ -110,14 +110,14 @@ def test_a_part_is_written_when_answers_have_waited_and_not_before(tmp_path: Pat
     assert len(list(parts.storage.list(FOLDER))) == 1
 
 
-def test_a_part_is_written_when_there_is_a_row_groups_worth(tmp_path: Path) -> None:
-    parts = parts_in(str(tmp_path), range(40))
+def test_a_part_is_written_when_memory_holds_as_much_as_it_may(tmp_path: Path) -> None:
+    parts = parts_in(str(tmp_path), range(90))
     big = [list(range(200_000))]
-    for key in range(40):
+    for key in range(90):
         values = pa.array(big, SCHEMA.field("value").type)
         columns = [pa.array([text(key)]), pa.array([1], SCHEMA.field("captured_at").type), values]
         parts.add(np.array([key]), pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
-    assert len(list(parts.storage.list(FOLDER))) == 40 * 200_000 * 8 // (16 << 20)
+    assert len(list(parts.storage.list(FOLDER))) == 90 * 200_000 * 8 // (64 << 20)
 
 
 @pytest.mark.parametrize(

@@ -120,16 +120,6 @@ def test_noise_changes_nothing(board: Board, noise: bytes) -> None:
     assert board.heard(0, MOST) == (0, MOST)
 
 
-def test_a_flood_holds_nobody_up(board: Board) -> None:
-    for _ in range(5_000):
-        send(board, b"x")
-    tell(board, 0, 1, 10)
-    for _ in range(5):
-        board.listen()
-    tell(board, 0, 2, 10)
-    assert heard(board) == (2, 40)
-
-
 @pytest.mark.parametrize("host", [None, ("192.0.2.1", "192.0.2.1")])
 def test_where_nobody_can_listen_nothing_is_heard_and_nothing_fails(host: tuple[str, str] | None) -> None:
     with Board(host, [1]) as board:

@@ -198,7 +198,10 @@ def test_a_run_goes_on_in_the_buckets_that_it_began_with(
     caplog.clear()
     history = service(job.run(services=["history"], buckets=8, bucket_variable="country"), "history")
     assert (history.buckets, history.bucket_variable) == (4, "profile_id")
-    assert any("run 'r1' goes on with 4 buckets by profile_id, as it began" in message for message in caplog.messages)
+    assert any(
+        "and goes on in 4 buckets by profile_id: only what is missing is asked for" in message
+        for message in caplog.messages
+    )
 
 
 def test_a_run_that_began_for_other_contexts_is_refused(job: Job, company: Any) -> None:
