@@ -18,7 +18,9 @@ OURS = ("delorean", "snapshotter", "prana_proxy", "encoders", "schemas")
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
 LOCK = (ROOT / "requirements.lock").read_text()
-DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/ARCHITECTURE.md")]
+DOCUMENTS = [
+    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/ARCHITECTURE.md", "docs/PRANA.md")
+]
 OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of the make that runs us
 FOLDERS = {*OURS, "dags", "docker", "tests", "docs", "notebooks", "benchmarks", ".ci"}
 
