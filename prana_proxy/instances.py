@@ -31,6 +31,10 @@ class _Tally:
     rests_until: float = -math.inf
 
 
+def _load(instance: tuple[Instance, _Tally]) -> tuple[int, int]:
+    return instance[1].in_flight, instance[1].last_turn
+
+
 class Instances:
     """Chooses among the instances of a service by their load, and keeps their list fresh; for one event loop.
 
@@ -95,18 +99,18 @@ class Instances:
         return _RETRY_SECONDS
 
     def choose(self, but: Collection[Instance] = ()) -> Instance | None:
-        """Give the instance with the fewest calls in flight, of equal ones that chosen longest ago; None if there is none.
+        """Give the instance with the fewest calls in flight, equal ones by turns; None if there is none to give.
 
         but: instances that must not be chosen, because this call has been tried on them. Without any, an instance is
         given even if all of them rest: whether to call at all is for the circuit breaker to decide.
         """
         now = self._now()
-        awake = [one for one, tally in self._known.items() if tally.rests_until <= now and one not in but]
-        candidates: Collection[Instance] = awake or (() if but else self._known)
+        awake = [(one, tally) for one, tally in self._known.items() if tally.rests_until <= now and one not in but]
+        candidates = awake if awake or but else list(self._known.items())
         if not candidates:
             return None
-        chosen = min(candidates, key=self._load)
-        self._known[chosen].last_turn = next(self._turns)
+        chosen, tally = min(candidates, key=_load)
+        tally.last_turn = next(self._turns)
         return chosen
 
     @contextmanager
@@ -132,10 +136,6 @@ class Instances:
         if beyond >= 0:
             # The exponent is bounded too: an instance may be away for a million calls.
             tally.rests_until = self._now() + min(_REST_SECONDS * 2 ** min(beyond, 8), _LONGEST_REST_SECONDS)
-
-    def _load(self, instance: Instance) -> tuple[int, int]:
-        tally = self._known[instance]
-        return tally.in_flight, tally.last_turn
 
     def _tally(self, instance: Instance) -> _Tally:
         """Give an instance's tally; one that nobody keeps for an instance that vanished."""

@@ -31,7 +31,10 @@ class DnsDiscovery(Discovery):
         uri.refuse_parameters()
         self._server = Instance.parse(uri.authority) if uri.authority else None
         if self._server and not dns.inet.is_address(self._server.host):
-            raise ConfigError.because(f"name server '{self._server.host}' is a name", "write its IP address")
+            raise ConfigError.because(
+                f"name server '{self._server.host}' is a name",
+                "write its IP address, or dns:///name:port with three slashes to ask the system's name servers",
+            )
         named = Instance.parse(uri.path[1:])
         self._name, self._port = named.host, named.port
         if dns.inet.is_address(self._name):
