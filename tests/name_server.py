@@ -14,6 +14,8 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
+NOTHING_FOR_2_SECONDS = "ns.internal. hostmaster.internal. 1 3600 600 86400 2"
+
 
 @dataclass
 class NameServer:
@@ -57,6 +59,8 @@ class NameServer:
             ttl, addresses = self._records[name, kind]
             if addresses:
                 response.answer = [dns.rrset.from_text_list(asked.name, ttl, "IN", kind, addresses)]
+            else:
+                response.authority = [dns.rrset.from_text(asked.name, 2, "IN", "SOA", NOTHING_FOR_2_SECONDS)]
         if len(response.to_wire()) > most:
             response.answer = []
             response.flags |= dns.flags.TC

@@ -58,7 +58,7 @@ class Found:
     """What a look-up found.
 
     fresh_seconds: how long to wait before the next look-up; infinity when there is nothing to look up again
-    why_none: what the source said instead of naming instances, for people
+    why_none: what people are told when there are no instances
     """
 
     instances: tuple[Instance, ...]

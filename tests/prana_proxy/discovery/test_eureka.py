@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from eureka_server import EurekaServer
@@ -203,3 +205,18 @@ def test_a_registry_that_hangs_holds_nothing_up_and_is_asked_last_the_next_time(
             slow.may_answer.set()
 
         asyncio.run(scenario())
+
+
+def test_certificates_are_not_read_on_the_event_loop_s_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    readers = []
+    read = ssl.create_default_context
+
+    def recorded(*arguments: Any, **options: Any) -> ssl.SSLContext:
+        readers.append(threading.current_thread())
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(ssl, "create_default_context", recorded)
+    with imposter(200, application()) as server:
+        assert find(server.authority).instances == (A,)
+    assert readers
+    assert threading.current_thread() not in readers
