@@ -8,7 +8,7 @@ from contextlib import nullcontext
 
 from benchmarks.load_report import CONSOLE, Verdict
 from benchmarks.shares import Shares
-from benchmarks.snapshot_world import Asked, World
+from benchmarks.snapshot_world import PATIENT, Asked, World
 from benchmarks.where_time_goes import Profile
 from schemas.services import Status
 from snapshotter.records import ContextSet, SnapshotRun
@@ -19,7 +19,7 @@ WARM = 4_000  # contexts: starts Python workers, JIT, connections
 
 def batched(world: World, options: argparse.Namespace) -> list[Verdict]:
     """Three services that take many keys a call."""
-    fields = {"batch_size": options.batch_size, "max_concurrent": options.concurrent}
+    fields = {"batch_size": options.batch_size, "max_concurrent": options.concurrent, **PATIENT}
     asked = {name: Asked(name, batched=True, fields=fields) for name in ("history", "my_list", "ratings")}
     rate = _measure(world, options, asked, options.contexts, "batched")
     return [Verdict(f"batched: ≥ {ANSWERS_A_SECOND:,} context-answers/s", f"{rate:,.0f}", rate >= ANSWERS_A_SECOND)]
@@ -27,7 +27,7 @@ def batched(world: World, options: argparse.Namespace) -> list[Verdict]:
 
 def unbatched(world: World, options: argparse.Namespace) -> list[Verdict]:
     """One service that is asked for one context a call."""
-    asked = {"history": Asked("history", fields={"max_concurrent": options.unbatched_concurrent})}
+    asked = {"history": Asked("history", fields={"max_concurrent": options.unbatched_concurrent, **PATIENT})}
     rate = _measure(world, options, asked, options.unbatched_contexts, "unbatched")
     return [Verdict(f"unbatched: ≥ {CALLS_A_SECOND:,} calls/s", f"{rate:,.0f}", rate >= CALLS_A_SECOND)]
 

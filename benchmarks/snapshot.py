@@ -8,18 +8,22 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks import load_throughput
+from benchmarks import load_cap, load_hang, load_kill, load_memory, load_throughput
 from benchmarks.load_report import CONSOLE, Verdict, show
 from benchmarks.snapshot_world import World
 from schemas.errors import DeloreanError
 
-Measurement = Callable[[World, argparse.Namespace], list[Verdict]]
+Measurement = Callable[[World, argparse.Namespace], Iterable[Verdict]]
 MEASUREMENTS: dict[str, Measurement] = {
     "batched": load_throughput.batched,
     "unbatched": load_throughput.unbatched,
+    "cap": load_cap.cap,
+    "hang": load_hang.hang,
+    "kill": load_kill.kill,
+    "memory": load_memory.memory,
 }
 
 
@@ -33,7 +37,7 @@ def main(arguments: list[str]) -> None:
             for name in options.only:
                 CONSOLE.rule(name)
                 try:
-                    verdicts += MEASUREMENTS[name](world, options)
+                    verdicts.extend(MEASUREMENTS[name](world, options))
                 except DeloreanError as error:  # what it cannot do at all is a target missed too
                     verdicts.append(Verdict(name, str(error)[:300], met=False))
     finally:
@@ -53,6 +57,13 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--concurrent", type=int, default=10, help="max_concurrent of batched services")
     parser.add_argument("--unbatched-concurrent", type=int, default=32, help="max_concurrent of the unbatched one")
     parser.add_argument("--profile", action="store_true", help="where the proxy spends its time (py-spy)")
+    parser.add_argument("--seconds", type=float, default=30, help="of each part of cap")
+    parser.add_argument("--burst", type=int, help="of the capped service; else as services.toml has it by default")
+    parser.add_argument("--repeats", type=int, default=3, help="of hang, without and with")
+    parser.add_argument("--hang-contexts", type=int, default=200_000)
+    parser.add_argument("--hang-seconds", type=float, default=8, help="of each turn that asks the proxy alone")
+    parser.add_argument("--kill-contexts", type=int, default=40_000)
+    parser.add_argument("--minutes", type=float, default=10, help="of memory")
     return parser.parse_args(arguments)
 
 

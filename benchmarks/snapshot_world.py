@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -35,7 +36,7 @@ TYPES: Final = {
     "my_list": "list<int64>",
     "ratings": "list<struct<video_id: int64, rating: float>>",
 }
-MASTER = "local[2]"
+PATIENT: Final = {"timeout_seconds": 10.0}  # where a busy machine must not look like a slow service
 READY = r"ready on (\S+:\d+)"
 
 
@@ -86,12 +87,12 @@ class Started:
 class World:
     """A folder with a store and an index, and the processes started in it. Use it as a context manager."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, master: str = "local[2]") -> None:
+        self.folder, self.master = folder, master
         self.storage_uri = f"file://{folder}/store"
         self.index_uri = f"sqlite://{folder}/index.db"
         self._stack = ExitStack()
-        self._names = iter(range(1_000_000))
+        self._numbers = itertools.count()
 
     def __enter__(self) -> Self:
         self._processes = self._stack.enter_context(Processes(self.folder / "logs"))
@@ -108,13 +109,13 @@ class World:
     @cached_property
     def spark(self) -> SparkSession:
         """Spark, started when it is first needed."""
-        spark = spark_session("snapshots", MASTER, spark__ui__enabled="false", spark__driver__memory="2g")
+        spark = spark_session("snapshots", self.master, spark__ui__enabled="false", spark__driver__memory="2g")
         self._stack.callback(spark.stop)
         return spark
 
     def context_set(self, contexts: int, first: int = 0) -> ContextSet:
         """Write a set of so many profiles, from a first one on, scattered over two files."""
-        name = f"set-{next(self._names)}"
+        name = self.new_name("set")
         profiles = np.random.default_rng(7).permutation(contexts).astype(np.int64) + first
         schema = contexts_schema(KEY)
         files = tuple(
@@ -134,7 +135,7 @@ class World:
 
     def proxy(self, services: Started, asked: Mapping[str, Asked], server: Mapping[str, Any] | None = None) -> Started:
         """Start a proxy before services. server: fields of services.toml's [server]."""
-        name = f"services-{next(self._names)}"
+        name = self.new_name("proxy")
         text = "\n".join(one.toml(name, services.address) for name, one in asked.items())
         if server:
             text += "\n".join(["[server]", *(f"{key} = {_toml(value)}" for key, value in server.items()), ""])
@@ -144,12 +145,23 @@ class World:
 
     def job(self, name: str, arguments: Sequence[str]) -> Running:
         """Start a Python program that ends by itself."""
-        return self._processes.start(f"{name}-{next(self._names)}", arguments)
+        return self._processes.start(self.new_name(name), arguments)
 
-    def take(self, contexts: ContextSet, proxies: Sequence[str], run_id: str | None = None, **more: Any) -> SnapshotRun:
-        """Take a snapshot of all services of the proxies. more: as `take_snapshot` takes it."""
-        run_id = run_id or f"run-{next(self._names)}"
-        return take_snapshot(self.spark, contexts, None, proxies, self.storage_uri, self.index, run_id, **more)
+    def take(
+        self,
+        contexts: ContextSet,
+        proxies: Sequence[str],
+        services: Sequence[str] | None = None,
+        run_id: str | None = None,
+        **more: Any,
+    ) -> SnapshotRun:
+        """Take a snapshot. more: as `take_snapshot` takes it."""
+        run_id = run_id or self.new_name("run")
+        return take_snapshot(self.spark, contexts, services, proxies, self.storage_uri, self.index, run_id, **more)
+
+    def new_name(self, kind: str) -> str:
+        """Make a name that nothing has."""
+        return f"{kind}-{next(self._numbers)}"
 
     def written(self, run_id: str) -> dict[str, np.ndarray]:
         """Read whose answers a run has written until now: service's name → profile ids, repeated ones too."""
