@@ -34,14 +34,14 @@ class Shares:
 
     def __init__(self, groups: Mapping[str, int], every: float = 0.2) -> None:
         self.groups, self.every = groups, every
-        self.seconds = 0.0
+        self.seconds = self.others = 0.0
         self._shares: dict[tuple[int, float], Share] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Self:
         self._look(first=True)
-        self._start = time.perf_counter()
+        self._start, self._machine = time.perf_counter(), _busy()
         self._thread.start()
         return self
 
@@ -50,6 +50,7 @@ class Shares:
         self._stop.set()
         self._thread.join()
         self._look()
+        self.others = max(0.0, _busy() - self._machine - self.cpu())
 
     def cpu(self, group: str | None = None) -> float:
         """Give the CPU seconds of a group, or of all."""
@@ -70,7 +71,9 @@ class Shares:
             table.add_row(
                 group, f"{cpu:.2f}", f"{cpu / all_:.0%}", each, f"{self.peak(group):.0f}", str(len(self._of(group)))
             )
-        busy = f"{self.cpu() / self.seconds:.2f} cores busy for {self.seconds:.1f} s"
+        busy = (
+            f"{self.cpu() / self.seconds:.2f} cores for {self.seconds:.1f} s; others {self.others / self.seconds:.2f}"
+        )
         table.add_row(busy, f"{self.cpu():.2f}", "100%", f"{self.cpu() / answers * 1e6:.1f}", "", "")
         return table
 
@@ -102,6 +105,12 @@ class Shares:
             if _name(child) == "java":
                 found += [(one, JVM if one.pid == child.pid else WORKERS) for one in _family(child.pid)]
         return found
+
+
+def _busy() -> float:
+    """Give the CPU seconds that all of this machine has spent."""
+    times = psutil.cpu_times()
+    return float(times.user + times.system + times.nice)
 
 
 def _family(pid: int) -> list[psutil.Process]:
