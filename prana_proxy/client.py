@@ -59,7 +59,8 @@ class PranaClient:
         """Ask one service for the state of many contexts.
 
         contexts: a column for each variable of the service's key; more columns are ignored
-        budget: time for all of it; contexts that have no answer by then have the status timeout
+        budget: time for all of it; contexts that have no answer by then have the status timeout, or rejected if the
+            service was never asked for them
 
         Gives `schemas.tables.answers_schema(service)`, one row for each context, in their order. Raises DataKeyError
         for contexts that lack the key, ProxyUnavailableError when no proxy answers, and ServiceError when the proxy
@@ -102,7 +103,7 @@ class PranaClient:
         while True:
             left_ms = min(int((deadline - time.monotonic()) * 1000), _MOST_BUDGET_MS)
             if left_ms <= 0:
-                return _failed(service, rows, Status.TIMEOUT, "not asked: the budget was spent"), 0
+                return _failed(service, rows, Status.REJECTED, "not asked: the budget was spent"), 0
             fetch = FetchRequest(service.name, request, left_ms)  # type: ignore[no-untyped-call]  # generated
             try:
                 response = self._call(partial(_fetch, fetch), deadline)

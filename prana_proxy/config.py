@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import Formatter
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
+import msgspec
 import pyarrow as pa
 from msgspec import Meta
 
-from prana_proxy.answers import python_type
-from prana_proxy.services import MEBIBYTE, ServiceConfig, protocol_of
+from prana_proxy.answers import python_type, to_arrow
+from prana_proxy.breaker import BreakerRules
+from prana_proxy.discovery import check_discovery
+from prana_proxy.ledger import MOST_CALLS_PER_SECOND
+from prana_proxy.limits import Limits
+from prana_proxy.services import MEBIBYTE, Fallback, ServiceConfig, protocol_of
 from schemas.arrow_types import parse_type
 from schemas.data_keys import DataKey, context_variable, refuse_naive_times, service_element
 from schemas.errors import ConfigError
@@ -22,6 +25,8 @@ from schemas.toml_file import Fields, TomlFile
 
 _Number = Annotated[int, Meta(ge=1, le=10_000)]
 _Bytes = Annotated[int, Meta(ge=1, le=1024 * MEBIBYTE)]
+_Seconds = Annotated[float, Meta(gt=0, le=3_600)]
+_Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,31 @@ class GatewayConfig:
 
 
 @dataclass(frozen=True)
+class _BreakerTable:
+    """`[services.name.breaker]`. What is left out is as `BreakerRules` has it."""
+
+    window_seconds: _Seconds = 10.0
+    min_calls: _Number = 20
+    error_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    sleep_seconds: _Seconds = 5.0
+    forced: Literal["open", "closed"] | None = None
+
+
+@dataclass(frozen=True)
+class _FallbackTable:
+    """`[services.name.fallback]`."""
+
+    cached_seconds: Annotated[float, Meta(gt=0, le=30 * 86_400)] | None = None
+    service: str | None = None
+    value: Any = None
+
+    def __post_init__(self) -> None:
+        """Refuse one that gives nothing."""
+        if self.cached_seconds is None and self.service is None and self.value is None:
+            raise ConfigError.because("has none of cached_seconds, service and value", "write one, or remove the table")
+
+
+@dataclass(frozen=True)
 class _ServiceTable:
     """`[services.name]` as it is written. What is left out is as `ServiceConfig` has it."""
 
@@ -51,12 +81,22 @@ class _ServiceTable:
     element: str | None = None
     url: str | None = None
     batch_url: str | None = None
+    idl: str | None = None
+    discovery: str | None = None
     answer: str | None = None
-    timeout_seconds: Annotated[float, Meta(gt=0, le=3_600)] | None = None
-    max_concurrent: _Number | None = None
-    max_answer_bytes: _Bytes | None = None
+    timeout_seconds: _Seconds | None = None
+    retries: Annotated[int, Meta(ge=0, le=10)] | None = None
+    retry_share: _Share | None = None
+    idempotent: bool | None = None
+    max_concurrent: _Number = 10
+    calls_per_second: Annotated[float, Meta(gt=0, le=MOST_CALLS_PER_SECOND)] | None = None
+    burst: _Number | None = None
     batch_size: _Number | None = None
+    batch_wait_seconds: Annotated[float, Meta(ge=0, le=10)] | None = None
+    max_answer_bytes: _Bytes | None = None
     max_batch_bytes: _Bytes | None = None
+    breaker: _BreakerTable = _BreakerTable()
+    fallback: _FallbackTable | None = None
 
     def __post_init__(self) -> None:
         """Refuse fields that do not go together."""
@@ -65,45 +105,54 @@ class _ServiceTable:
                 f"has {'neither' if self.url is None else 'both'} of url and batch_url, expected one",
                 "write url for one context a call, batch_url for many",
             )
-        for name in ("batch_size", "max_batch_bytes"):
+        for name in ("batch_size", "batch_wait_seconds", "max_batch_bytes"):
             if getattr(self, name) is not None and self.batch_url is None:
                 raise ConfigError.because(f"{name} is for services with a batch_url", "remove it")
+        if self.burst is not None and self.calls_per_second is None:
+            raise ConfigError.because("burst is for services with calls_per_second", "add calls_per_second")
         if self.answer and not self.answer.startswith("/"):
             raise ConfigError.because(f"answer is '{self.answer}', expected a JSON pointer", f"write '/{self.answer}'")
 
     @property
     def settings(self) -> dict[str, Any]:
         """Those fields that a `ServiceConfig` takes as they are, if given."""
-        others = ("type", "key", "element", "url", "batch_url")
-        return {name: value for name, value in vars(self).items() if value is not None and name not in others}
+        return {name: value for name in _SETTINGS if (value := getattr(self, name)) is not None}
+
+
+_SETTINGS = (
+    *("discovery", "batch_size", "batch_wait_seconds", "answer", "timeout_seconds", "retries", "retry_share"),
+    *("max_answer_bytes", "max_batch_bytes"),
+)
 
 
 @dataclass(frozen=True)
 class _ServicesFile:
     services: Mapping[str, _ServiceTable] = field(default_factory=dict)
     clock: str | None = None
+    server: Mapping[str, Any] = field(default_factory=dict)  # the proxy's own; see server_config.py
 
 
 def load_gateway_config(path: str | Path) -> GatewayConfig:
     """Read a services.toml. Raises ConfigError that names the file, the line, the service and the field."""
-    return _gateway(TomlFile.read(path))
+    return _gateway(TomlFile.read(path), Path(path).parent)
 
 
 def gateway_config(fields: Mapping[str, Any]) -> GatewayConfig:
     """Build the configuration from what a services.toml holds. Raises ConfigError."""
-    return _gateway(Fields(fields))
+    return _gateway(Fields(fields), Path())
 
 
-def _gateway(fields: Fields) -> GatewayConfig:
+def _gateway(fields: Fields, folder: Path) -> GatewayConfig:
     content = fields.build(_ServicesFile)
     if not content.services:
         raise fields.error((), "no services", "add a table [services.name]")
-    return GatewayConfig(
-        tuple(_service(fields, name, table) for name, table in content.services.items()), content.clock
-    )
+    services = tuple(_service(fields, folder, name, table) for name, table in content.services.items())
+    for service in services:
+        _check_stand_in(fields, service, {other.service.name: other.service for other in services})
+    return GatewayConfig(services, content.clock)
 
 
-def _service(fields: Fields, name: str, table: _ServiceTable) -> ServiceConfig:
+def _service(fields: Fields, folder: Path, name: str, table: _ServiceTable) -> ServiceConfig:
     place = ("services", name)
     key = []
     for variable, type_name in table.key.items():
@@ -117,10 +166,57 @@ def _service(fields: Fields, name: str, table: _ServiceTable) -> ServiceConfig:
         element = service_element(table.element or name, type)
     with fields.at((*place, "key")):
         service = Service(name, element, tuple(key))
-    url, batched = table.url or table.batch_url or "", table.url is None
+    batched = table.url is None
+    config = ServiceConfig(
+        service,
+        table.url or table.batch_url or "",
+        batched,
+        None if table.idl is None else str(folder / table.idl),
+        idempotent=not batched if table.idempotent is None else table.idempotent,
+        limits=Limits(table.max_concurrent, table.calls_per_second, table.burst),
+        breaker=BreakerRules(**vars(table.breaker)),
+        fallback=None if table.fallback is None else _fallback(fields, name, type, table.fallback),
+        **table.settings,
+    )
     with fields.at((*place, "batch_url" if batched else "url")):
-        _check_url(url, batched, service)
-    return ServiceConfig(service, url, batched, **table.settings)
+        protocol_of(config.url).check(config)
+        protocol_of(config.url).own_instance(config)
+    if config.discovery is not None:
+        with fields.at((*place, "discovery")):
+            check_discovery(config.discovery)
+    return config
+
+
+def _fallback(fields: Fields, name: str, type: pa.DataType, table: _FallbackTable) -> Fallback:  # noqa: A002
+    value = None
+    if table.value is not None:
+        with fields.at(("services", name, "fallback", "value")):
+            try:
+                value = msgspec.convert(table.value, python_type(type))
+                to_arrow([value], type)
+            except (msgspec.ValidationError, pa.ArrowInvalid, OverflowError) as error:
+                raise ConfigError.because(f"does not fit {type}: {error}") from error
+    return Fallback(table.cached_seconds, table.service, value)
+
+
+def _check_stand_in(fields: Fields, config: ServiceConfig, services: Mapping[str, Service]) -> None:
+    """Refuse a fallback to a service that cannot answer in this one's place."""
+    name = config.fallback.service if config.fallback else None
+    if name is None:
+        return
+    with fields.at(("services", config.service.name, "fallback", "service")):
+        if name not in services or name == config.service.name:
+            raise ConfigError.unknown("other service", name, set(services) - {config.service.name})
+        other = services[name]
+        if other.element.type != config.service.element.type:
+            raise ConfigError.because(
+                f"'{name}' answers with {other.element.type}, expected {config.service.element.type}"
+            )
+        for variable in other.key:
+            if variable not in config.service.key:
+                raise ConfigError.because(
+                    f"'{name}' is asked by {variable.name}: {variable.type}, which is no variable of this one's key"
+                )
 
 
 def _key_variable(name: str, type_name: str) -> DataKey:
@@ -136,37 +232,3 @@ def _key_variable(name: str, type_name: str) -> DataKey:
 def _names_one_value(type: pa.DataType) -> bool:  # noqa: A002
     checks = (pa.types.is_integer, pa.types.is_string, pa.types.is_boolean, pa.types.is_date32, pa.types.is_timestamp)
     return any(check(type) for check in checks)
-
-
-def _check_url(url: str, batched: bool, service: Service) -> None:
-    try:
-        parts = urlsplit(url)
-        good = url.isascii() and bool(parts.hostname) and (parts.port is None or parts.port > 0) and not parts.fragment
-    except ValueError:
-        good = False
-    if not good or any(letter.isspace() for letter in url) or "{" in f"{parts.scheme}{parts.netloc}":
-        raise ConfigError.because(f"is '{url}', expected a URL", "write http://host:port/path")
-    protocol_of(url)
-    if not batched:
-        _check_template(url, [variable.name for variable in service.key])
-    elif "{" in url or "}" in url:
-        raise ConfigError.because("has a {variable}, but a batch_url takes all of them in its body", "remove it")
-
-
-def _check_template(url: str, key: list[str]) -> None:
-    try:
-        parsed = [
-            (name, bool(spec or conversion)) for _, name, spec, conversion in Formatter().parse(url) if name is not None
-        ]
-    except ValueError as error:
-        raise ConfigError.because(f"is '{url}': {error}", "write variables as {profile_id}") from error
-    for name, formatted in parsed:
-        if name not in key:
-            raise ConfigError.unknown("variable of the key", name, key)
-        if formatted:
-            raise ConfigError.because(f"'{name}' has a format", f"write {{{name}}}")
-    missing = sorted(set(key) - {name for name, _ in parsed})
-    if missing:
-        raise ConfigError.because(
-            f"lacks '{missing[0]}', so answers cannot depend on it", f"add {{{missing[0]}}} or take it out of key"
-        )

@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self, TypeVar
 
 import pyarrow as pa
+import uvloop
 
-from prana_proxy.answers import Answers, Reply
-from prana_proxy.clock import Clock, open_clock
+from prana_proxy.answers import Answers, Cause, Reply
+from prana_proxy.asked_service import AskedService
+from prana_proxy.calls import Caller
+from prana_proxy.clock import open_clock
 from prana_proxy.config import GatewayConfig
-from prana_proxy.policies import guarded
-from prana_proxy.services import Ask, Protocol, ServiceConfig, open_protocol, protocol_of
+from prana_proxy.ledger import Ledger
+from prana_proxy.services import Protocol, ServiceConfig, protocol_of
 from schemas.errors import ServiceError
 from schemas.services import Service, Status
 from schemas.tables import require_columns
@@ -28,26 +31,52 @@ from schemas.tables import require_columns
 _T = TypeVar("_T")
 
 
+class Fetch:
+    """Answers that are on their way. The work ends with `cancel`, if nobody else waits for it."""
+
+    def __init__(self, questions: Mapping[str, _Questions], answers: Future[dict[str, Answers]]) -> None:
+        self._questions, self._answers = questions, answers
+
+    def result(self) -> dict[str, pa.RecordBatch]:
+        """Wait for all answers: service's name → one row for each context, in their order."""
+        try:
+            answers = self._answers.result()
+        except CancelledError as error:
+            raise ServiceError.because("the call was given up: its gateway was closed while it was asking") from error
+        finally:
+            self.cancel()  # whoever waits may have been interrupted
+        return {name: answers[name].batch(questions.rows) for name, questions in self._questions.items()}
+
+    def cancel(self) -> None:
+        """Give up: `result` raises ServiceError then."""
+        self._answers.cancel()
+
+
 class Gateway:
     """Asks online services. Use it as a context manager; it may be shared between threads.
 
     All services are asked on one event loop in a thread of the gateway's own, with one pool of connections.
+
+    ledger: the services' numbers, shared with other processes so that limits hold over all of them; None: its own
 
     Raises ConfigError when the clock cannot be read.
 
     Example: `with Gateway(config) as gateway: answers = gateway.fetch("my_list", contexts, timedelta(seconds=2))`
     """
 
-    def __init__(self, config: GatewayConfig) -> None:
-        self._configs = {service.service.name: service for service in config.services}
-        clock = open_clock(config.clock)
-        self._protocols: dict[str, Protocol] = {}
-        self._asks: dict[str, Ask] = {}
-        self._loop = asyncio.new_event_loop()
+    def __init__(self, config: GatewayConfig, ledger: Ledger | None = None) -> None:
+        self._clock = open_clock(config.clock)
+        self._config = GatewayConfig(())
+        self._owns_ledger = ledger is None
+        self.ledger = Ledger() if ledger is None else ledger
+        self._closing: set[asyncio.Future[None]] = set()
+        self._protocols: dict[type[Protocol], Protocol] = {}
+        self._asked: dict[str, AskedService] = {}
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="prana-gateway", daemon=True)
         self._thread.start()
         try:
-            self._run(self._open(clock))
+            self._run(self._use(config))
         except BaseException:  # whatever it is, the thread must not stay behind
             self.close()
             raise
@@ -55,13 +84,19 @@ class Gateway:
     @property
     def services(self) -> dict[str, Service]:
         """The services behind this gateway, by name."""
-        return {name: config.service for name, config in self._configs.items()}
+        return {config.service.name: config.service for config in self._config.services}
+
+    def start(self, contexts: Mapping[str, pa.Table | pa.RecordBatch], budget: timedelta) -> Fetch:
+        """Begin to ask services, each for its own contexts, as `fetch_all` does."""
+        questions = {name: _Questions.of(self._find(name), table) for name, table in contexts.items()}
+        return Fetch(questions, self._submit(self._ask_all(questions, budget.total_seconds())))
 
     def fetch(self, service: str, contexts: pa.Table | pa.RecordBatch, budget: timedelta) -> pa.RecordBatch:
         """Ask one service for the state of many contexts.
 
         contexts: a column for each variable of the service's key; more columns are ignored, equal keys asked once
-        budget: time for the whole call; a context that has no answer by then has the status timeout
+        budget: time for the whole call; a context that has no answer by then has the status timeout, or rejected if
+            the service was never asked for it
 
         Gives `schemas.tables.answers_schema(service)`, one row for each context, in their order. What fails for one
         context is that row's status. Raises ServiceError for an unknown service and DataKeyError for contexts that
@@ -73,9 +108,14 @@ class Gateway:
         self, contexts: Mapping[str, pa.Table | pa.RecordBatch], budget: timedelta
     ) -> dict[str, pa.RecordBatch]:
         """Ask several services at the same time, each for its own contexts: service's name → answers as by `fetch`."""
-        questions = {name: _Questions.of(self._config(name), table) for name, table in contexts.items()}
-        answers = self._run(self._ask_all(questions, budget.total_seconds()))
-        return {name: answers[name].batch(questions[name].rows) for name in questions}
+        return self.start(contexts, budget).result()
+
+    def reconfigure(self, config: GatewayConfig) -> None:
+        """Ask by another configuration from now on; calls under way end by the old one.
+
+        What a service's limits and breaker remember stays. The clock stays too.
+        """
+        self._run(self._use(config))
 
     def close(self) -> None:
         """Give up on calls in flight, close connections, end the thread."""
@@ -85,6 +125,8 @@ class Gateway:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        if self._owns_ledger:
+            self.ledger.close()
 
     def __enter__(self) -> Self:
         """Use as a context manager."""
@@ -94,61 +136,56 @@ class Gateway:
         """Close."""
         self.close()
 
-    def _config(self, service: str) -> ServiceConfig:
-        if service not in self._configs:
-            raise ServiceError.unknown("service", service, self._configs)
-        return self._configs[service]
+    def _find(self, service: str) -> AskedService:
+        asked = self._asked
+        if service not in asked:
+            raise ServiceError.unknown("service", service, asked)
+        return asked[service]
 
-    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Run on the event loop's thread and wait, also for the end of work whose waiter is interrupted."""
+    def _submit(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
         if self._loop.is_closed():
             work.close()
             raise ServiceError.because("the gateway is closed", "open another Gateway")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        future = self._submit(work)
         try:
             return future.result()
-        except CancelledError as error:
-            raise ServiceError.because("the gateway was closed while it was asking") from error
         finally:
             future.cancel()
 
-    async def _open(self, clock: Clock) -> None:
-        for name, config in self._configs.items():
-            protocol = protocol_of(config.url)
-            if protocol not in self._protocols:
-                self._protocols[protocol] = open_protocol(protocol, clock)
-            self._asks[name] = guarded(config, self._protocols[protocol].asking(config))
+    async def _use(self, config: GatewayConfig) -> None:
+        """Open what is new in a configuration, then switch to it, then close what is old once it is idle."""
+        before, after = self._asked, dict[str, AskedService]()
+        new: list[AskedService] = []
+        for service in config.services:
+            name = service.service.name
+            if name in before and _same(service, config, self._config):
+                after[name] = before[name]
+            else:
+                after[name] = AskedService(service, self._protocol(service.url), self.ledger.page(name))
+                new.append(after[name])
+        await _together([asked.open() for asked in new])
+        for asked in new:
+            asked.connect(after)
+        self._asked, self._config = after, config
+        for name, asked in before.items():
+            if after.get(name) is not asked:
+                closing = asyncio.ensure_future(asked.close_when_idle())
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
+
+    def _protocol(self, url: str) -> Protocol:
+        kind = protocol_of(url)
+        if kind not in self._protocols:
+            self._protocols[kind] = kind(self._clock)
+        return self._protocols[kind]
 
     async def _ask_all(self, questions: Mapping[str, _Questions], budget_seconds: float) -> dict[str, Answers]:
         deadline = self._loop.time() + budget_seconds
-        return dict(
-            zip(
-                questions,
-                await _together([self._ask(question, deadline) for question in questions.values()]),
-                strict=True,
-            )
-        )
-
-    async def _ask(self, questions: _Questions, deadline: float) -> Answers:
-        """Ask for every key, as many calls at a time as the service allows."""
-        config = questions.config
-        ask = self._asks[config.service.name]
-        answers = Answers(config.service, len(questions.keys))
-        _answer_null_keys(questions, answers)
-        calls = iter(
-            [questions.askable[at : at + config.call_size] for at in range(0, len(questions.askable), config.call_size)]
-        )
-
-        async def ask_on() -> None:
-            for call in calls:  # one iterator for all: each takes the next call
-                if self._loop.time() >= deadline:
-                    late = Reply.failed(Status.TIMEOUT, "not asked: the caller's deadline had passed")
-                    answers.add(call, [late] * len(call))
-                else:
-                    answers.add(call, await ask([questions.key(i) for i in call], deadline))
-
-        await _together([ask_on() for _ in range(min(config.max_concurrent, len(questions.askable)))])
-        return answers
+        asking = [_ask(question, deadline) for question in questions.values()]
+        return dict(zip(questions, await _together(asking), strict=True))
 
     async def _close(self) -> None:
         current = asyncio.current_task()
@@ -156,6 +193,8 @@ class Gateway:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for asked in self._asked.values():
+            await asked.instances.close()
         for protocol in self._protocols.values():
             await protocol.close()
 
@@ -164,32 +203,42 @@ class Gateway:
 class _Questions:
     """What one service is asked: its distinct keys, those of them that can be asked, and for each row its key."""
 
-    config: ServiceConfig
-    names: tuple[str, ...]
+    asked: AskedService
     keys: Sequence[tuple[Any, ...]]
     askable: Sequence[int]
     rows: Sequence[int]
 
     @classmethod
-    def of(cls, config: ServiceConfig, contexts: pa.Table | pa.RecordBatch) -> _Questions:
-        require_columns(f"contexts for service '{config.service.name}'", contexts, config.service.key)
-        names = tuple(variable.name for variable in config.service.key)
-        rows = list(zip(*(contexts.column(name).to_pylist() for name in names), strict=True))
+    def of(cls, asked: AskedService, contexts: pa.Table | pa.RecordBatch) -> _Questions:
+        service = asked.config.service
+        require_columns(f"contexts for service '{service.name}'", contexts, service.key)
+        rows = list(zip(*(contexts.column(variable.name).to_pylist() for variable in service.key), strict=True))
         numbers: dict[tuple[Any, ...], int] = {}
         row_keys = [numbers.setdefault(row, len(numbers)) for row in rows]
         keys = list(numbers)
-        askable = [i for i, key in enumerate(keys) if None not in key]
-        return cls(config, names, keys, askable, row_keys)
+        return cls(asked, keys, [i for i, key in enumerate(keys) if None not in key], row_keys)
 
-    def key(self, i: int) -> dict[str, Any]:
-        return dict(zip(self.names, self.keys[i], strict=True))
+
+async def _ask(questions: _Questions, deadline: float) -> Answers:
+    answers = Answers(questions.asked.config.service, len(questions.keys))
+    _answer_null_keys(questions, answers)
+    caller = Caller(answers, questions.askable, [questions.keys[i] for i in questions.askable])
+    await questions.asked.ask(caller, answers, deadline)
+    return answers
 
 
 def _answer_null_keys(questions: _Questions, answers: Answers) -> None:
     """A null names nobody, so it is never asked for."""
     for i in set(range(len(questions.keys))).difference(questions.askable):
-        name = next(name for name, value in questions.key(i).items() if value is None)
-        answers.add([i], [Reply.failed(Status.INVALID, f"not asked: the context's '{name}' is null")])
+        name = questions.asked.config.service.key[questions.keys[i].index(None)].name
+        answers.add([i], [Reply.failed(Status.INVALID, f"not asked: the context's '{name}' is null", Cause.REQUEST)])
+
+
+def _same(service: ServiceConfig, new: GatewayConfig, old: GatewayConfig) -> bool:
+    """Whether a service is asked as before: by the same configuration, and so is the one that stands in for it."""
+    other = service.fallback.service if service.fallback else None
+    names = {service.service.name, other}
+    return [s for s in new.services if s.service.name in names] == [s for s in old.services if s.service.name in names]
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:

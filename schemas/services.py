@@ -12,14 +12,16 @@ from schemas.errors import ConfigError
 
 
 class Status(StrEnum):
-    """What became of asking a service for one context. Only OK is a success."""
+    """What became of asking a service for one context. Only OK is a success.
+
+    Rejected and short-circuited contexts never reached the service; the others did, or tried to.
+    """
 
     OK = "ok"
-    FALLBACK = "fallback"
-    TIMEOUT = "timeout"
-    ERROR = "error"  # the service answered with an error
+    FALLBACK = "fallback"  # something else was given in place of an answer
+    TIMEOUT = "timeout"  # no answer within the service's timeout or before the caller's deadline
+    ERROR = "error"  # the service answered with an error, or could not be reached
     INVALID = "invalid"  # the answer does not fit its data key's type
-    UNREACHABLE = "unreachable"  # connection refused, reset or never made
     REJECTED = "rejected"  # our own limits said no
     SHORT_CIRCUITED = "short_circuited"  # the breaker was open
 

@@ -1,50 +1,83 @@
-"""Online services behind their protocols: the interface, and the loader that finds a protocol by its URL's scheme."""
+"""Online services behind their protocols: the interface, and the loader that finds a protocol by its URL's scheme.
+
+Each file of this folder is a protocol, named by its scheme; `https` is spoken by `http.py`, as is any scheme with an
+`s` for TLS by the one without. A new file needs no change elsewhere: it
+names its implementation of the interface below `PROTOCOL`.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from prana_proxy.answers import Reply
+from prana_proxy.breaker import BreakerRules
 from prana_proxy.clock import Clock
+from prana_proxy.discovery import Instance
+from prana_proxy.limits import Limits
 from schemas.errors import ConfigError
 from schemas.services import Service
 
 Key = Mapping[str, Any]
 """One context's values of the service's key variables, none of them null."""
 
-Ask = Callable[[Sequence[Key], float], Awaitable[Sequence[Reply]]]
-"""Asks for some contexts in one call: (keys, deadline on the event loop's clock) → one reply for each, in their order.
-
-A protocol's own, and each policy around it (prana_proxy/policies.py), have this form.
-"""
+Ask = Callable[[Instance, Sequence[Key], float], Awaitable[Sequence[Reply]]]
+"""Asks an instance for some contexts in one call: (instance, keys, deadline on the event loop's clock) → one reply for
+each key, in their order."""
 
 MEBIBYTE = 1 << 20
-SCHEMES = {"http": "http", "https": "http"}  # scheme of a service's URL → the file of its protocol
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """What is given in place of an answer, tried in this order, marked as a fallback, and never a success.
+
+    cached_seconds: an earlier answer for the same key, no older than that
+    service: another service of the gateway, whose type is the same and whose key's variables this one's key has
+    value: as it is decoded from JSON; None: there is none
+    """
+
+    cached_seconds: float | None = None
+    service: str | None = None
+    value: Any = None
 
 
 @dataclass(frozen=True)
 class ServiceConfig:
     """How one service is asked.
 
-    url: with {variables} of the key in it when one context is asked in a call; as it is when `batched`
-    batch_size: contexts in one call of a batched service
+    url: of the service, `http://host/lists/{profile_id}` and the like; each protocol says what it may hold
+    batched: whether one call asks for many contexts
+    idl: the interface file of a Thrift service
+    discovery: URI of where its instances are found; None: at the URL's own address
+    batch_size, batch_wait_seconds: contexts in one call of a batched service, and how long a call that is not full
+        waits for more callers' contexts
     answer: JSON pointer, through objects, to the value within an answer; "" is all of it
     timeout_seconds: for one call, within what the caller has left
-    max_concurrent: calls in flight, over all callers
+    retries: further calls after one that failed, each to another instance, of idempotent services only
+    retry_share: of all calls, at most this share is made again
     max_answer_bytes, max_batch_bytes: the largest answer, and the largest answer to a batch, that are read
     """
 
     service: Service
     url: str
     batched: bool = False
+    idl: str | None = None
+    discovery: str | None = None
     batch_size: int = 100
+    batch_wait_seconds: float = 0.002
     answer: str = ""
     timeout_seconds: float = 1.0
-    max_concurrent: int = 10
+    retries: int = 1
+    retry_share: float = 0.1
+    idempotent: bool = True
+    limits: Limits = field(default_factory=Limits)
+    breaker: BreakerRules = field(default_factory=BreakerRules)
+    fallback: Fallback | None = None
     max_answer_bytes: int = 4 * MEBIBYTE
     max_batch_bytes: int = 64 * MEBIBYTE
 
@@ -57,27 +90,41 @@ class ServiceConfig:
 class Protocol(ABC):
     """One way to ask services. A gateway opens it once, on its event loop, for all services that speak it."""
 
+    def __init__(self, clock: Clock) -> None:
+        """Take the clock that stamps answers; called on the event loop."""
+        self._clock = clock
+
+    @staticmethod
+    @abstractmethod
+    def check(config: ServiceConfig) -> None:
+        """Raise ConfigError, its text about the URL, unless the service can be asked in this way; asks nobody."""
+
+    @staticmethod
+    @abstractmethod
+    def own_instance(config: ServiceConfig) -> Instance:
+        """Give the instance at the URL's own address."""
+
     @abstractmethod
     def asking(self, config: ServiceConfig) -> Ask:
-        """Give the function that asks this service: every failure is a reply, nothing is raised but cancellation."""
+        """Give the function that asks this service: every failure is a reply, nothing is raised but cancellation.
+
+        A failure to connect has the cause CONNECTION, a question that the service calls wrong the cause REQUEST.
+        Cancelling it lets go of the connection at once, so that the service can stop too.
+        """
 
     @abstractmethod
     async def close(self) -> None:
         """Let go of connections."""
 
 
-def protocol_of(url: str) -> str:
-    """Name the protocol of a URL. Raises ConfigError for a scheme that none has."""
-    scheme = urlsplit(url).scheme
-    if scheme not in SCHEMES:
-        raise ConfigError.unknown("scheme of a service's URL", scheme, SCHEMES)
-    return SCHEMES[scheme]
-
-
-def open_protocol(name: str, clock: Clock) -> Protocol:
-    """Open a protocol by the name that `protocol_of` gave; called on the event loop that will use it."""
-    if name == "http":
-        from prana_proxy.services.http import HttpProtocol
-
-        return HttpProtocol(clock)
-    raise ConfigError.unknown("service protocol", name, set(SCHEMES.values()))
+def protocol_of(url: str) -> type[Protocol]:
+    """Give the protocol of a URL. Raises ConfigError for a scheme that none has."""
+    scheme = url.partition(":")[0] if ":" in url else ""
+    if not scheme:
+        raise ConfigError.because(f"is '{url}', expected a URL", "write http://host:port/path")
+    known = {module.name for module in pkgutil.iter_modules(__path__)}
+    found = next((name for name in (scheme, scheme.removesuffix("s")) if name in known), None)
+    if found is None:
+        raise ConfigError.unknown("scheme of a service's URL", scheme, known)
+    protocol: type[Protocol] = importlib.import_module(f"{__name__}.{found}").PROTOCOL
+    return protocol

@@ -12,21 +12,25 @@ from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from string import Formatter
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import msgspec
 from yarl import URL
 
-from prana_proxy.answers import Reply
+from prana_proxy.answers import Cause, Reply
 from prana_proxy.clock import Clock
+from prana_proxy.discovery import Instance
+from prana_proxy.json_answers import JsonAnswer
 from prana_proxy.services import MEBIBYTE, Ask, Key, Protocol, ServiceConfig
-from prana_proxy.services.json_answers import JsonAnswer
+from schemas.errors import ConfigError
 from schemas.services import Status
 
 # Shorter than servers' usual 5 s, so that a pooled connection is seldom one the service is just closing.
 _KEEP_ALIVE_SECONDS = 4.0
 _MOST_OF_AN_ERROR = 65_536  # read, so that the connection can be used again, and thrown away
+_NOT_OURS = (408, 425, 429)  # 4xx that tell of the service's state, not of the question
+_NO_PATH = Reply.failed(Status.INVALID, "a key that is empty, '.' or '..' cannot stand in a URL's path", Cause.REQUEST)
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "prana-proxy"}
 
 
@@ -34,7 +38,7 @@ class HttpProtocol(Protocol):
     """All HTTP services of a gateway: one session, its connections pooled; no cookies, no redirects, no compression."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        super().__init__(clock)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),  # bulkheads limit instead
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -42,6 +46,23 @@ class HttpProtocol(Protocol):
             auto_decompress=False,
             headers=_HEADERS,
         )
+        # aiohttp would send a request again by itself: a call that no limit, budget or count knows of.
+        self._session._retry_connection = False
+
+    @staticmethod
+    def check(config: ServiceConfig) -> None:
+        """Refuse what is no URL, or one that does not take just the key's variables."""
+        _check_url(config.url)
+        if not config.batched:
+            _check_template(config.url, [variable.name for variable in config.service.key])
+        elif "{" in config.url or "}" in config.url:
+            raise ConfigError.because("has a {variable}, but a batch_url takes all of them in its body", "remove it")
+
+    @staticmethod
+    def own_instance(config: ServiceConfig) -> Instance:
+        """Give the URL's host and port."""
+        parts = urlsplit(config.url)
+        return Instance(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
 
     def asking(self, config: ServiceConfig) -> Ask:
         """Give the function that asks this service."""
@@ -52,67 +73,92 @@ class HttpProtocol(Protocol):
         await self._session.close()
 
     def _asking_one(self, config: ServiceConfig) -> Ask:
-        url_of = url_template(config.url)
-        answer = JsonAnswer(config)
+        path_of = path_template(_path(config.url))
+        answer, exchange = _json_answer(config), _Exchange(self._session, config)
 
-        async def ask(keys: Sequence[Key], deadline: float) -> list[Reply]:  # noqa: ARG001  # policies hold the time
-            url = url_of(keys[0])
-            if url is None:
-                return [Reply.failed(Status.INVALID, "a key that is empty, '.' or '..' cannot stand in a URL's path")]
-            body = await self._exchange("GET", url, None, config.max_answer_bytes)
+        async def ask(instance: Instance, keys: Sequence[Key], _: float) -> list[Reply]:
+            path = path_of(keys[0])
+            if path is None:
+                return [_NO_PATH]
+            body = await exchange("GET", instance, path, None, config.max_answer_bytes)
             return [body if isinstance(body, Reply) else answer.decode(body, self._clock())]
 
         return ask
 
     def _asking_batches(self, config: ServiceConfig) -> Ask:
-        url = URL(config.url, encoded=True)
-        answer = JsonAnswer(config)
+        path = _path(config.url)
+        answer, exchange = _json_answer(config), _Exchange(self._session, config)
 
-        async def ask(keys: Sequence[Key], deadline: float) -> list[Reply]:  # noqa: ARG001
-            body = await self._exchange("POST", url, msgspec.json.encode({"contexts": keys}), config.max_batch_bytes)
+        async def ask(instance: Instance, keys: Sequence[Key], _: float) -> list[Reply]:
+            question = msgspec.json.encode({"contexts": keys})
+            body = await exchange("POST", instance, path, question, config.max_batch_bytes)
             return (
                 [body] * len(keys) if isinstance(body, Reply) else answer.decode_batch(body, len(keys), self._clock())
             )
 
         return ask
 
-    async def _exchange(self, method: str, url: URL, data: bytes | None, most: int) -> bytes | Reply:
+
+def _json_answer(config: ServiceConfig) -> JsonAnswer:
+    return JsonAnswer(config.service.element.type, config.answer, config.max_answer_bytes)
+
+
+class _Exchange:
+    """Sends one service's requests to an instance and reads what comes back."""
+
+    def __init__(self, session: aiohttp.ClientSession, config: ServiceConfig) -> None:
+        parts = urlsplit(config.url)
+        self._session, self._scheme = session, parts.scheme
+        # An address from DNS is another name for the URL's host; other registries give hosts of their own.
+        by_name = (config.discovery or "").startswith("dns:")
+        self._headers = {"Host": parts.netloc.rpartition("@")[2]} if by_name else {}
+        self._server_name = parts.hostname if by_name and parts.scheme == "https" else None
+
+    async def __call__(
+        self, method: str, instance: Instance, path: str, data: bytes | None, most: int
+    ) -> bytes | Reply:
         """Give the body of a good answer, or the reply that says why there is none."""
-        headers = None if data is None else {"Content-Type": "application/json"}
+        url = URL(f"{self._scheme}://{instance.address}{path}", encoded=True)
+        headers = self._headers if data is None else {**self._headers, "Content-Type": "application/json"}
         # Large bodies go as files: aiohttp sends bytes in one piece, which would hold up the other services' answers.
         body_sent = io.BytesIO(data) if data is not None and len(data) > MEBIBYTE else data
         try:
             async with self._session.request(
-                method, url, data=body_sent, headers=headers, allow_redirects=False
+                method, url, data=body_sent, headers=headers, allow_redirects=False, server_hostname=self._server_name
             ) as response:
-                if response.status >= 300:
-                    await _read(response, _MOST_OF_AN_ERROR)
-                    hint = ": redirects are not followed" if response.status < 400 else ""
-                    return Reply.failed(Status.ERROR, f"HTTP {response.status}{hint}")
-                if response.headers.get("Content-Encoding", "identity") != "identity":
-                    return Reply.failed(Status.INVALID, "the answer is compressed, which was not asked for")
-                body = await _read(response, most)
-                return body or Reply.failed(
-                    Status.INVALID, "the answer is empty" if body == b"" else f"the answer is larger than {most} bytes"
-                )
+                return await _body(response, most)
         except aiohttp.ClientResponseError:
             return Reply.failed(Status.INVALID, "the answer is not HTTP")
         except aiohttp.ClientPayloadError:
-            return Reply.failed(Status.UNREACHABLE, "the connection was cut within the answer")
+            return Reply.failed(Status.ERROR, "the connection was cut within the answer", Cause.CONNECTION)
         except (aiohttp.ClientError, OSError) as error:
-            return Reply.failed(Status.UNREACHABLE, _why_unreachable(error, url))
+            return Reply.failed(Status.ERROR, f"unreachable: {_why_unreachable(error, instance)}", Cause.CONNECTION)
 
 
-def url_template(template: str) -> Callable[[Key], URL | None]:
-    """Build the function that puts a key's values, percent-encoded, into a URL; None where they would change its path.
+async def _body(response: aiohttp.ClientResponse, most: int) -> bytes | Reply:
+    if response.status >= 300:
+        await _read(response, _MOST_OF_AN_ERROR)
+        hint = ": redirects are not followed" if response.status < 400 else ""
+        ours = 400 <= response.status < 500 and response.status not in _NOT_OURS
+        return Reply.failed(Status.ERROR, f"HTTP {response.status}{hint}", Cause.REQUEST if ours else Cause.SERVICE)
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        return Reply.failed(Status.INVALID, "the answer is compressed, which was not asked for")
+    body = await _read(response, most)
+    return body or Reply.failed(
+        Status.INVALID, "the answer is empty" if body == b"" else f"the answer is larger than {most} bytes"
+    )
 
-    >>> url_template("http://host/lists/{profile}?country={country}")({"profile": "a/b", "country": "U S"})
-    URL('http://host/lists/a%2Fb?country=U%20S')
+
+def path_template(template: str) -> Callable[[Key], str | None]:
+    """Build the function that puts a key's values, percent-encoded, into a path; None where they would change it.
+
+    >>> path_template("/lists/{profile}?country={country}")({"profile": "a/b", "country": "U S"})
+    '/lists/a%2Fb?country=U%20S'
     """
     parts = list(Formatter().parse(template))
     path_ends = template.find("?") if "?" in template else len(template)
 
-    def url_of(key: Key) -> URL | None:
+    def path_of(key: Key) -> str | None:
         text, at = "", 0
         for literal, name, _, _ in parts:
             text += literal
@@ -123,9 +169,15 @@ def url_template(template: str) -> Callable[[Key], URL | None]:
                     return None
                 text += quote(value, safe="")
                 at += len(name) + 2
-        return URL(text, encoded=True)
+        return text
 
-    return url_of
+    return path_of
+
+
+def _path(url: str) -> str:
+    """Give a URL's path and query."""
+    parts = urlsplit(url)
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 def _as_text(value: Any) -> str:
@@ -147,11 +199,43 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes | None:
     return b"".join(parts)
 
 
-def _why_unreachable(error: Exception, url: URL) -> str:
-    where = f"{url.host}:{url.port}"  # never the path: it holds the key
+def _why_unreachable(error: Exception, instance: Instance) -> str:
+    where = instance.address  # never the path: it holds the key
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"{where}: no such host"
     if isinstance(error, aiohttp.ClientConnectorError):
         number = error.os_error.errno
         return f"{where}: {os.strerror(number) if number else 'no connection'}"
     return f"{where}: the connection was closed ({error.__class__.__name__})"
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = url.isascii() and bool(parts.hostname) and (parts.port is None or parts.port > 0) and not parts.fragment
+    except ValueError:
+        good = False
+    if not good or any(letter.isspace() for letter in url) or "{" in f"{parts.scheme}{parts.netloc}":
+        raise ConfigError.because(f"is '{url}', expected a URL", "write http://host:port/path")
+
+
+def _check_template(url: str, key: list[str]) -> None:
+    try:
+        parsed = [
+            (name, bool(spec or conversion)) for _, name, spec, conversion in Formatter().parse(url) if name is not None
+        ]
+    except ValueError as error:
+        raise ConfigError.because(f"is '{url}': {error}", "write variables as {profile_id}") from error
+    for name, formatted in parsed:
+        if name not in key:
+            raise ConfigError.unknown("variable of the key", name, key)
+        if formatted:
+            raise ConfigError.because(f"'{name}' has a format", f"write {{{name}}}")
+    missing = sorted(set(key) - {name for name, _ in parsed})
+    if missing:
+        raise ConfigError.because(
+            f"lacks '{missing[0]}', so answers cannot depend on it", f"add {{{missing[0]}}} or take it out of key"
+        )
+
+
+PROTOCOL = HttpProtocol

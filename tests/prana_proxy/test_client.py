@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -69,7 +70,7 @@ def test_one_budget_covers_all_pages(config_of: Any, service: Any) -> None:
         answers = client.fetch(
             client.services()["slow"], pa.table({"profile_id": list(range(1200))}), timedelta(seconds=0.5)
         )
-    assert answers["status"].unique().to_pylist() == ["timeout"]
+    assert Counter(answers["status"].to_pylist()) == {"timeout": 10, "rejected": 1190}
     assert answers["reason"].to_pylist()[-1] == "not asked: the budget was spent"
     assert service.asked["hang"] <= 10
 

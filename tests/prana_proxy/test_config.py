@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from prana_proxy.config import GatewayConfig, gateway_config, load_gateway_config
+from prana_proxy.limits import Limits
 from prana_proxy.services import ServiceConfig
 from schemas.data_keys import context_variable, service_element
 from schemas.errors import ConfigError
@@ -45,13 +46,14 @@ def test_a_file_becomes_a_configuration(tmp_path: Path) -> None:
                 "http://127.0.0.1:8001/history/{profile_id}?in={country}",
                 answer="/history",
                 timeout_seconds=2.0,
-                max_concurrent=3,
+                limits=Limits(max_concurrent=3),
             ),
             ServiceConfig(
                 Service("lists", service_element("my_list", pa.list_(pa.int64())), (profile,)),
                 "https://lists.internal/lists",
                 batched=True,
                 batch_size=7,
+                idempotent=False,
             ),
         ),
         "file:///company/clock",

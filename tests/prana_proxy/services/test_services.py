@@ -2,21 +2,22 @@ from __future__ import annotations
 
 import pytest
 
-from prana_proxy.clock import system_clock
-from prana_proxy.services import open_protocol, protocol_of
+from prana_proxy.services import protocol_of
+from prana_proxy.services.http import HttpProtocol
 from schemas.errors import ConfigError
 
 
-def test_a_protocol_is_found_by_its_scheme() -> None:
-    assert protocol_of("http://host/") == protocol_of("https://host/") == "http"
+@pytest.mark.parametrize("url", ["http://host/", "https://host:1/x"])
+def test_a_url_s_scheme_names_its_protocol(url: str) -> None:
+    assert protocol_of(url) is HttpProtocol
 
 
-@pytest.mark.parametrize("url", ["thrifty://host", "no scheme", ""])
-def test_an_unknown_scheme_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"unknown scheme of a service's URL .* known: http, https"):
+def test_an_unknown_scheme_is_refused_with_those_that_are_there() -> None:
+    with pytest.raises(ConfigError, match="unknown scheme of a service's URL 'htp' → did you mean 'http'"):
+        protocol_of("htp://host/")
+
+
+@pytest.mark.parametrize("url", ["", "/path", "host", "//host/path"])
+def test_what_has_no_scheme_is_no_url(url: str) -> None:
+    with pytest.raises(ConfigError, match=f"is '{url}', expected a URL → write http"):
         protocol_of(url)
-
-
-def test_an_unknown_protocol_is_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown service protocol 'htp' → did you mean 'http'"):
-        open_protocol("htp", system_clock)

@@ -5,21 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from prana_proxy.answers import Reply, python_type
-from prana_proxy.services import ServiceConfig
 from schemas.services import Status
 
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class JsonAnswer:
-    """The answers of one service: the value stands where its JSON pointer says."""
+    """The answers of one service.
 
-    def __init__(self, config: ServiceConfig) -> None:
-        self._most = config.max_answer_bytes
-        type = python_type(config.service.element.type)  # noqa: A001
-        names = [name.replace("~1", "/").replace("~0", "~") for name in config.answer.split("/")[1:]]
+    type: of its element; pointer: JSON pointer to the value within an answer; most: bytes of an answer
+    """
+
+    def __init__(self, type: pa.DataType, pointer: str, most: int) -> None:  # noqa: A002  # the field's own name
+        self._most = most
+        type = python_type(type)  # noqa: A001
+        names = [name.replace("~1", "/").replace("~0", "~") for name in pointer.split("/")[1:]]
         for name in reversed(names):
             type = msgspec.defstruct("Answer", [("inside", type)], rename={"inside": name})  # noqa: A001
         self._depth = len(names)

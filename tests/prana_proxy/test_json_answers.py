@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from prana_proxy.services import ServiceConfig
-from prana_proxy.services.json_answers import JsonAnswer
-from schemas.data_keys import context_variable, service_element
-from schemas.services import Service, Status
+from prana_proxy.json_answers import JsonAnswer
+from schemas.arrow_types import parse_type
+from schemas.services import Status
 
 
 def answer(pointer: str = "", type: str = "list<int64>", most: int = 1000) -> JsonAnswer:  # noqa: A002
-    service = Service("s", service_element("s", type), (context_variable("c", "int64"),))
-    return JsonAnswer(ServiceConfig(service, "http://h/", answer=pointer, max_answer_bytes=most))
+    return JsonAnswer(parse_type(type), pointer, most)
 
 
 @pytest.mark.parametrize(

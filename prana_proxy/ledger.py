@@ -1,0 +1,178 @@
+"""What the processes of one proxy know together of each service, so that its limits hold over all of them.
+
+It is memory that they share, in numbers: for each service its breaker and the times of its last calls, and for each
+process what it has in flight, what waits, and what it has counted. A process that dies takes nothing with it but its
+calls: `forget` frees their places. A gateway that is alone has a ledger of its own, and its locks cost nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from enum import IntEnum, auto
+from typing import Final
+
+from schemas.errors import ConfigError
+from schemas.services import Status
+
+MOST_SERVICES: Final = 256
+MOST_PROCESSES: Final = 64
+MOST_CALLS_PER_SECOND: Final = 10_000
+LATENCIES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, float("inf"))
+"""Upper ends, in seconds, of the classes in which calls are counted."""
+
+BREAKER_BUCKETS: Final = 10
+_NAME_BYTES: Final = 256
+
+
+class Shared(IntEnum):
+    """Where a number that all processes write stands in a service's page."""
+
+    BREAKER_STATE = 0
+    BREAKER_SINCE = auto()
+    BREAKER_EPOCH = auto()
+    BREAKER_PROBER = auto()  # process + 1
+    BREAKER_WINDOW = auto()  # of each bucket: which it is, calls, failures
+    RATE_CALLS = BREAKER_WINDOW + 3 * BREAKER_BUCKETS  # how many calls the ring holds
+    RATE_HEAD = auto()  # the oldest of them
+    RATE_NEXT = auto()  # when the next call is due if they come evenly
+    RATE_RING = auto()
+
+
+class Own(IntEnum):
+    """Where a number that one process writes stands in its part of a service's page."""
+
+    IN_FLIGHT = 0
+    WAITING_SINCE = auto()  # of the first in line; 0: nobody is
+    WAITING_SEEN = auto()  # when the first in line looked last: one that does not look is not waited for
+    QUEUED = auto()  # contexts that wait to be asked for
+    CALLS = auto()
+    RETRIES = auto()
+    SECONDS = auto()  # of all calls together
+    STATUS = auto()  # contexts by status, in the order of `Status`
+    LATENCY = STATUS + len(Status)  # calls by LATENCIES
+
+
+_OWN: Final = Own.LATENCY + len(LATENCIES)
+_SHARED: Final = Shared.RATE_RING + MOST_CALLS_PER_SECOND
+_PAGE: Final = _SHARED + MOST_PROCESSES * _OWN  # numbers of one service
+_NAMES: Final = MOST_SERVICES * _NAME_BYTES  # bytes before the pages
+
+
+@dataclass(frozen=True)
+class Page:
+    """One service's numbers. shared: of all processes; parts: of each; process: which of them is this one."""
+
+    shared: memoryview[float]
+    parts: tuple[memoryview[float], ...]
+    process: int
+    _locking: Ledger
+    _slot: int
+
+    @property
+    def own(self) -> memoryview[float]:
+        """The numbers of this process."""
+        return self.parts[self.process]
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes from the service's numbers; held for microseconds, and let go of by one that dies."""
+        return self._locking.lock(self._slot)
+
+    def total(self, number: int) -> float:
+        """Sum one of the processes' own numbers over all of them."""
+        return float(sum(part[number] for part in self.parts))
+
+
+class Ledger:
+    """The pages of all services.
+
+    processes: how many share it; process: which of them this is
+    handle: the file descriptor of a ledger that another process made, inherited by this one; None makes one
+
+    Everything but `forget` belongs on one thread of a process: locks are between processes.
+    """
+
+    def __init__(self, processes: int = 1, process: int = 0, handle: int | None = None) -> None:
+        if not 0 <= process < processes <= MOST_PROCESSES:
+            raise ConfigError.because(f"process {process} of {processes}, expected at most {MOST_PROCESSES}")
+        self.processes, self.process = processes, process
+        size = _NAMES + MOST_SERVICES * _PAGE * 8  # what nobody touches takes no memory
+        if handle is None and processes > 1:
+            handle = os.memfd_create("prana-ledger")
+            os.ftruncate(handle, size)
+        self.handle = handle
+        self._memory = mmap.mmap(-1 if handle is None else handle, size)
+        self._pages: dict[str, Page] = {}
+
+    def page(self, service: str) -> Page:
+        """Give a service's page; a new one is all zeros. Raises ConfigError when there are too many services."""
+        if service not in self._pages:
+            self._pages[service] = self._open(service)
+        return self._pages[service]
+
+    def services(self) -> list[str]:
+        """Name the services that have a page, in the order in which they came."""
+        return list(self._names())
+
+    def forget(self, process: int) -> None:
+        """Free what a process that has died had in flight."""
+        for name in self.services():
+            page = self.page(name)
+            part = page.parts[process]
+            with page.lock():
+                for number in (Own.IN_FLIGHT, Own.WAITING_SINCE, Own.QUEUED):
+                    part[number] = 0.0
+                if page.shared[Shared.BREAKER_PROBER] == process + 1:
+                    page.shared[Shared.BREAKER_PROBER] = 0.0
+
+    def lock(self, slot: int) -> AbstractContextManager[None]:
+        """Keep other processes from a slot."""
+        return nullcontext() if self.processes == 1 else self._locked(slot)
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        for page in self._pages.values():
+            for view in (page.shared, *page.parts):
+                view.release()
+        self._pages.clear()
+        self._memory.close()
+        if self.handle is not None:
+            os.close(self.handle)
+
+    @contextmanager
+    def _locked(self, slot: int) -> Iterator[None]:
+        assert self.handle is not None
+        fcntl.lockf(self.handle, fcntl.LOCK_EX, 1, slot)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self.handle, fcntl.LOCK_UN, 1, slot)
+
+    def _names(self) -> Iterator[str]:
+        for slot in range(MOST_SERVICES):
+            (length,) = struct.unpack_from("<H", self._memory, slot * _NAME_BYTES)
+            if not length:
+                return
+            start = slot * _NAME_BYTES + 2
+            yield self._memory[start : start + length].decode()
+
+    def _open(self, service: str) -> Page:
+        name = service.encode()
+        if len(name) > _NAME_BYTES - 2:
+            raise ConfigError.because(f"service '{service[:40]}…' has a name of {len(name)} bytes", "use at most 254")
+        with self.lock(MOST_SERVICES):
+            names = self.services()
+            slot = names.index(service) if service in names else len(names)
+            if slot == MOST_SERVICES:
+                raise ConfigError.because(f"more than {MOST_SERVICES} services", "divide them over several proxies")
+            if slot == len(names):
+                struct.pack_into(f"<H{len(name)}s", self._memory, slot * _NAME_BYTES, len(name), name)
+        start = _NAMES + slot * _PAGE * 8
+        numbers = memoryview(self._memory)[start : start + _PAGE * 8].cast("d")
+        parts = tuple(numbers[_SHARED + i * _OWN : _SHARED + (i + 1) * _OWN] for i in range(self.processes))
+        return Page(numbers[:_SHARED], parts, self.process, self, slot)
