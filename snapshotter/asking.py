@@ -142,7 +142,7 @@ def _ask(
 
 
 def _snapshot(plan: RunPlan, service: Service, bucketed: bool, captured: Captured) -> ServiceSnapshot:
-    rows = captured.counts[Status.OK]
+    rows = float(captured.counts[Status.OK])
     taken = ServiceSnapshot(
         plan.run_id,
         service,

@@ -127,7 +127,7 @@ def capture(task: Capture, batches: Iterable[pa.RecordBatch], tell: Callable[[in
     parts = Parts(open_storage(task.storage_uri), task.folder, task.service, bucket, keys, task.keep_seconds)
     missing = parts.recover()
     with task.proxies.client() as client:
-        asking = _Asking(task, client, parts, tell)
+        asking = _Asking(task, client, parts, tell, len(missing))
         try:
             asking.ask(missing, final=not task.second_pass)
             if task.second_pass:
@@ -139,19 +139,24 @@ def capture(task: Capture, batches: Iterable[pa.RecordBatch], tell: Callable[[in
 
 
 class _Asking:
-    """What has become of each context of a bucket so far: those that nobody asks for have been captured before."""
+    """What has become of each context of a bucket so far: those that nobody asks for have been captured before.
 
-    def __init__(self, task: Capture, client: PranaClient, parts: Parts, tell: Callable[[int, int], None]) -> None:
-        self._task, self._client, self._parts, self._tell = task, client, parts, tell
+    missing: how many contexts have no final status yet
+    """
+
+    def __init__(
+        self, task: Capture, client: PranaClient, parts: Parts, tell: Callable[[int, int], None], missing: int
+    ) -> None:
+        self._task, self._client, self._parts, self._tell, self._missing = task, client, parts, tell, missing
         self._pace = Pace(task.page, task.budget)
         self.status = np.full(parts.keys.num_rows, Status.OK, dtype=object)
         self.reasons: dict[Status, str] = {}
 
     def ask(self, positions: NDArray[np.int64], *, final: bool) -> None:
         """Ask for the contexts at these positions, page by page. final: what fails has failed."""
-        open_, at = len(positions), 0
+        at = 0
         while True:
-            self._tell(len(self.status) - open_, len(self.status))
+            self._tell(len(self.status) - self._missing, len(self.status))
             if at == len(positions):
                 return
             page = positions[at : at + self._pace.size]
@@ -163,7 +168,7 @@ class _Asking:
             self._pace.took(seconds, len(page), became[Status.REJECTED])
             ok, rows = _successes(self._task.service, contexts, answers)
             self._parts.add(page[ok], rows)
-            open_ -= sum(count for status, count in became.items() if final or status not in ASKED_AGAIN)
+            self._missing -= sum(count for status, count in became.items() if final or status not in ASKED_AGAIN)
             at += len(page)
 
     def ask_again(self) -> None:
@@ -171,15 +176,19 @@ class _Asking:
         failed = np.flatnonzero([status in ASKED_AGAIN for status in self.status])
         if 0 < len(failed) < len(self.status):
             time.sleep(max(_PAUSES.get(status, 0.0) for status in set(self.status[failed])))
-            self.ask(failed, final=True)
+            self.ask(failed[:1], final=True)  # alone: a breaker that has slept lets one call through, then all or none
+            self.ask(failed[1:], final=True)
 
     def _note(self, page: NDArray[np.int64], answers: pa.RecordBatch) -> Counter[Status]:
         texts = answers.column("status")
-        self.status[page] = [self._status(text) for text in texts.to_pylist()]
-        became: Counter[Status] = Counter(self.status[page])
-        for status in became.keys() - self.reasons.keys() - {Status.OK}:
-            row = pc.index(texts, status.value).as_py()
-            self.reasons[status] = answers.column("reason")[row].as_py() or "no reason given"
+        became: Counter[Status] = Counter()
+        for text in texts.unique().to_pylist():
+            status = self._status(text)
+            here = pc.equal(texts, text).to_numpy(zero_copy_only=False)
+            self.status[page[here]] = status
+            became[status] = int(here.sum())
+            if status is not Status.OK and status not in self.reasons:
+                self.reasons[status] = answers.column("reason")[int(here.argmax())].as_py() or "no reason given"
         return became
 
     def _status(self, text: str) -> Status:

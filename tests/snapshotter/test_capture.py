@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prana_proxy.config import gateway_config
+from prana_proxy.config import GatewayConfig, gateway_config
 from prana_proxy.server import start_proxy
 from schemas.errors import ProxyUnavailableError
 from schemas.services import Service, Status
@@ -200,14 +200,7 @@ def test_a_part_that_cannot_be_trusted_is_told_of_and_asked_again(attempts: Atte
 
 def test_a_service_whose_type_has_changed_is_asked_again(attempts: Attempts) -> None:
     attempts.run()
-    other = {
-        "history": {
-            "type": "list<struct<video_id: int64>>",
-            "key": {"profile_id": "int64"},
-            "url": attempts.company.url + "/history/{profile_id}",
-        }
-    }
-    with start_proxy(gateway_config({"services": other})) as proxy:
+    with start_proxy(history_of(attempts.company, "list<struct<video_id: int64>>")) as proxy:
         proxies = Proxies((proxy.address,))
         with proxies.client() as client:
             attempts.task = replace(attempts.task, service=client.services()["history"], proxies=proxies)
@@ -215,6 +208,25 @@ def test_a_service_whose_type_has_changed_is_asked_again(attempts: Attempts) -> 
     assert attempts.profiles(captured) == list(PROFILES)
     assert "has another schema" in captured.notes[0]
     assert attempts.asked() == dict.fromkeys(PROFILES, 2)
+
+
+def history_of(company: Any, type_: str) -> GatewayConfig:
+    """The history as by other types, and without what its usual configuration overrides."""
+    url = company.url + "/history/{profile_id}"
+    return gateway_config({"services": {"history": {"type": type_, "key": {"profile_id": "int64"}, "url": url}}})
+
+
+def test_a_second_pass_waits_until_a_breaker_lets_calls_through_again(attempts: Attempts) -> None:
+    attempts.company.failing = dict.fromkeys(range(2, 10), "error")
+
+    def heal(done: int, planned: int) -> None:
+        if len(attempts.company.asked) >= 20:
+            attempts.company.failing = {}
+
+    with start_proxy(history_of(attempts.company, str(attempts.task.service.element.type))) as proxy:
+        captured = attempts.run(tell=heal, second_pass=True, proxies=Proxies((proxy.address,)))
+    assert captured.counts == {Status.OK: 100}
+    assert sum(attempts.asked().values()) < 200  # while the breaker was open nobody was asked
 
 
 def test_a_proxy_that_goes_away_loses_nothing(attempts: Attempts) -> None:
