@@ -172,11 +172,14 @@ class _Asking:
             at += len(page)
 
     def ask_again(self) -> None:
-        """Ask once more for what failed, unless the service gave nothing at all: then there is no sense in it."""
+        """Ask once more for what failed, but not for all of it when the service gives nothing at all."""
         failed = np.flatnonzero([status in ASKED_AGAIN for status in self.status])
-        if 0 < len(failed) < len(self.status):
-            time.sleep(max(_PAUSES.get(status, 0.0) for status in set(self.status[failed])))
-            self.ask(failed[:1], final=True)  # alone: a breaker that has slept lets one call through, then all or none
+        if not len(failed):
+            return
+        time.sleep(max(_PAUSES.get(status, 0.0) for status in set(self.status[failed])))
+        self.ask(failed[:1], final=True)  # alone: a breaker that has slept lets one call through, then all or none
+        down = ASKED_AGAIN - {Status.SHORT_CIRCUITED}  # which says only that another task's call is the one
+        if len(failed) < len(self.status) or self.status[failed[0]] not in down:
             self.ask(failed[1:], final=True)
 
     def _note(self, page: NDArray[np.int64], answers: pa.RecordBatch) -> Counter[Status]:
