@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -24,7 +26,6 @@ from snapshotter.profile import Sums
 from snapshotter.records import DataFile, from_micros, to_micros
 from snapshotter.storage import open_storage
 
-BUCKET = "_bucket"  # no data key's name starts with _
 ASKED_AGAIN = frozenset(Status) - {Status.OK, Status.INVALID}  # an answer of the wrong type would be so again
 # Seconds until asking again makes sense: a breaker sleeps for 5, a queue has emptied a little.
 _PAUSES = {Status.SHORT_CIRCUITED: 6.0, Status.REJECTED: 1.0, Status.TIMEOUT: 1.0}
@@ -110,91 +111,121 @@ class Captured:
         )
 
 
-def capture(task: Capture, batches: Iterable[pa.RecordBatch], tell: Callable[[int, int], None]) -> Captured:
-    """Ask for every context of one bucket that no earlier attempt has captured, and write one file of all successes.
+class Capturing:
+    """Asks one service for the contexts of one bucket, and writes one file of all successes.
 
-    batches: `_bucket`, the same in all rows, and the service's key; distinct contexts, sorted
+    Contexts that an earlier attempt has captured are not asked for. Another thread may put the rest off. Whatever ends
+    it early, what was captured till then is kept for the next attempt.
+
+    keys: of the bucket, distinct, sorted
     tell: called with the contexts done and all of them, when these are counted and after each page
-
-    Whatever ends it early, what was captured till then is kept for the next attempt.
-    """
-    filled = [batch for batch in batches if batch.num_rows]
-    if not filled:
-        tell(0, 0)
-        return Captured()
-    bucket = filled[0].column(BUCKET)[0].as_py()
-    keys = pa.Table.from_batches(filled).select([variable.name for variable in task.service.key]).combine_chunks()
-    parts = Parts(open_storage(task.storage_uri), task.folder, task.service, bucket, keys, task.keep_seconds)
-    missing = parts.recover()
-    with task.proxies.client() as client:
-        asking = _Asking(task, client, parts, tell, len(missing))
-        try:
-            asking.ask(missing, final=not task.second_pass)
-            if task.second_pass:
-                asking.ask_again()
-        except BaseException:  # an interrupt too must not lose what was captured
-            parts.keep()
-            raise
-    return _captured(asking, parts.finish(), parts.notes)
-
-
-class _Asking:
-    """What has become of each context of a bucket so far: those that nobody asks for have been captured before.
-
-    missing: how many contexts have no final status yet
     """
 
-    def __init__(
-        self, task: Capture, client: PranaClient, parts: Parts, tell: Callable[[int, int], None], missing: int
-    ) -> None:
-        self._task, self._client, self._parts, self._tell, self._missing = task, client, parts, tell, missing
+    def __init__(self, task: Capture, bucket: int, keys: pa.Table, tell: Callable[[int, int], None]) -> None:
+        self._task, self._tell = task, tell
+        storage = open_storage(task.storage_uri)
+        self._parts = Parts(storage, task.folder, task.service, bucket, keys, task.keep_seconds)
         self._pace = Pace(task.page, task.budget)
-        self.status = np.full(parts.keys.num_rows, Status.OK, dtype=object)
-        self.reasons: dict[Status, str] = {}
+        self._missing = 0  # how many contexts have no final status yet: what was captured before has one
+        self._status = np.full(keys.num_rows, Status.OK, dtype=object)
+        self._reasons: dict[Status, str] = {}
+        self._lock = threading.Lock()  # what is noted and what is put off must not cross
+        self._put_off = False
+        self._failing = True  # the last page gave nothing, or none has come yet
+        self._began: float | None = None
 
-    def ask(self, positions: NDArray[np.int64], *, final: bool) -> None:
+    def run(self) -> Captured | None:
+        """Ask for all that nobody has captured yet; None when the rest was put off meanwhile."""
+        missing = self._parts.recover()
+        self._missing, self._began = len(missing), time.monotonic()
+        with self._task.proxies.client() as client:
+            try:
+                self._ask(client, missing, final=not self._task.second_pass)
+                if self._task.second_pass:
+                    self._ask_again(client)
+            except _PutOffError:
+                return None
+            except BaseException:  # an interrupt too must not lose what was captured
+                with self._lock:
+                    self._parts.keep()
+                raise
+        with self._lock:
+            return None if self._put_off else self._captured(self._parts.finish())
+
+    def gives_nothing(self, patience_seconds: float) -> bool:
+        """Whether the last page had no answer in it, or none has come for some seconds."""
+        return self._failing and self._began is not None and time.monotonic() - self._began > patience_seconds
+
+    def put_off(self) -> None:
+        """Leave the rest for later: what is captured is kept, what comes from now on is not."""
+        with self._lock:
+            if not self._put_off:
+                self._put_off = True
+                self._parts.keep()
+                self._tell(0, len(self._status))
+
+    def _ask(self, client: PranaClient, positions: NDArray[np.int64], *, final: bool) -> None:
         """Ask for the contexts at these positions, page by page. final: what fails has failed."""
         at = 0
         while True:
-            self._tell(len(self.status) - self._missing, len(self.status))
+            with self._unless_put_off():
+                self._tell(len(self._status) - self._missing, len(self._status))
             if at == len(positions):
                 return
             page = positions[at : at + self._pace.size]
             contexts = self._parts.keys.take(page)
             started = time.monotonic()
-            answers = self._client.fetch(self._task.service, contexts, self._task.budget)
+            answers = client.fetch(self._task.service, contexts, self._task.budget)
             seconds = time.monotonic() - started
-            became = self._note(page, answers)
+            with self._unless_put_off():
+                became = self._note(page, answers)
+                ok, rows = _successes(self._task.service, contexts, answers)
+                self._parts.add(page[ok], rows)
+                self._missing -= sum(count for status, count in became.items() if final or status not in ASKED_AGAIN)
+                self._failing = not became[Status.OK]
             self._pace.took(seconds, len(page), became[Status.REJECTED])
-            ok, rows = _successes(self._task.service, contexts, answers)
-            self._parts.add(page[ok], rows)
-            self._missing -= sum(count for status, count in became.items() if final or status not in ASKED_AGAIN)
             at += len(page)
 
-    def ask_again(self) -> None:
+    @contextmanager
+    def _unless_put_off(self) -> Iterator[None]:
+        with self._lock:
+            if self._put_off:
+                raise _PutOffError
+            yield
+
+    def _ask_again(self, client: PranaClient) -> None:
         """Ask once more for what failed, but not for all of it when the service gives nothing at all."""
-        failed = np.flatnonzero([status in ASKED_AGAIN for status in self.status])
+        failed = np.flatnonzero([status in ASKED_AGAIN for status in self._status])
         if not len(failed):
             return
-        time.sleep(max(_PAUSES.get(status, 0.0) for status in set(self.status[failed])))
-        self.ask(failed[:1], final=True)  # alone: a breaker that has slept lets one call through, then all or none
+        time.sleep(max(_PAUSES.get(status, 0.0) for status in set(self._status[failed])))
+        # One alone: a breaker that has slept lets one call through, then all or none.
+        self._ask(client, failed[:1], final=True)
         down = ASKED_AGAIN - {Status.SHORT_CIRCUITED}  # which says only that another task's call is the one
-        if len(failed) < len(self.status) or self.status[failed[0]] not in down:
-            self.ask(failed[1:], final=True)
+        if len(failed) < len(self._status) or self._status[failed[0]] not in down:
+            self._ask(client, failed[1:], final=True)
 
     def _note(self, page: NDArray[np.int64], answers: pa.RecordBatch) -> Counter[Status]:
         texts = answers.column("status")
         became: Counter[Status] = Counter()
         for text in texts.unique().to_pylist():
-            status = self._status(text)
+            status = self._status_of(text)
             here = pc.equal(texts, text).to_numpy(zero_copy_only=False)
-            self.status[page[here]] = status
+            self._status[page[here]] = status
             became[status] = int(here.sum())
-            if status is not Status.OK and status not in self.reasons:
-                self.reasons[status] = answers.column("reason")[int(here.argmax())].as_py() or "no reason given"
+            if status is not Status.OK and status not in self._reasons:
+                self._reasons[status] = answers.column("reason")[int(here.argmax())].as_py() or "no reason given"
         return became
 
-    def _status(self, text: str) -> Status:
+    def _captured(self, written: Written | None) -> Captured:
+        counts: Counter[Status] = Counter(self._status)
+        reasons = {status: reason for status, reason in self._reasons.items() if status in counts}
+        if written is None:
+            return Captured([], counts, reasons, notes=self._parts.notes)
+        times = from_micros(written.first), from_micros(written.last)
+        return Captured([written.file], counts, reasons, *times, written.sums, self._parts.notes)
+
+    def _status_of(self, text: str) -> Status:
         try:
             return Status(text)
         except ValueError as error:
@@ -202,13 +233,8 @@ class _Asking:
             raise ServiceError.unknown(f"status from service '{name}'", str(text), Status) from error
 
 
-def _captured(asking: _Asking, written: Written | None, notes: list[str]) -> Captured:
-    counts: Counter[Status] = Counter(asking.status)
-    reasons = {status: reason for status, reason in asking.reasons.items() if status in counts}
-    if written is None:
-        return Captured([], counts, reasons, notes=notes)
-    times = from_micros(written.first), from_micros(written.last)
-    return Captured([written.file], counts, reasons, *times, written.sums, notes)
+class _PutOffError(Exception):
+    """The rest of a bucket is left for later."""
 
 
 def _successes(

@@ -38,6 +38,10 @@ class RunPlan:
         """Where the plan lies, relative to the storage's root."""
         return plan_path(self.run_id)
 
+    def buckets_by(self, service: Service) -> bool:
+        """Whether a service is bucketed: its key has the variable."""
+        return any(variable.name == self.bucket_variable for variable in service.key)
+
     def to_json(self) -> dict[str, Any]:
         """Write the plan as plain fields."""
         return {**vars(self), "started_at": to_micros(self.started_at)}

@@ -10,7 +10,7 @@ import hmac
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -74,14 +74,34 @@ class Teller:
             with contextlib.suppress(OSError):
                 self._socket.send(msgspec.json.encode(report))
 
+    def close(self) -> None:
+        """Close the socket; what is told from now on is only counted."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+class Tellers:
+    """The voices of a task, one for each service that it asks. Use it as a context manager.
+
+    counts: service's number → what is told of each context that is done
+    """
+
+    def __init__(self, ear: Ear | None, task: int, counts: Mapping[int, Callable[[int], None]]) -> None:
+        self._tellers = {number: Teller(ear, number, task, count) for number, count in counts.items()}
+
+    def of(self, service: int) -> Callable[[int, int], None]:
+        """Give the function that tells how far a service is."""
+        return self._tellers[service].tell
+
     def __enter__(self) -> Self:
         """Use as a context manager."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the socket."""
-        if self._socket is not None:
-            self._socket.close()
+        """Close all."""
+        for teller in self._tellers.values():
+            teller.close()
 
 
 class Board:

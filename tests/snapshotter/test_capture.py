@@ -18,7 +18,7 @@ from prana_proxy.server import start_proxy
 from schemas.errors import ProxyUnavailableError
 from schemas.services import Service, Status
 from schemas.tables import contexts_schema, snapshot_schema
-from snapshotter.capture import BUCKET, Capture, Captured, Proxies, capture
+from snapshotter.capture import Capture, Captured, Capturing, Proxies
 from snapshotter.profile import sums_of
 from snapshotter.records import from_micros
 from snapshotter.storage.local import LocalStorage
@@ -42,15 +42,15 @@ class Attempts:
     task: Capture
 
     def run(self, keys: Any = PROFILES, tell: Callable[[int, int], None] = lambda *_: None, **options: Any) -> Captured:
-        return capture(replace(self.task, **options), [self.batch(keys)], tell)
+        captured = Capturing(replace(self.task, **options), 3, self.keys(keys), tell).run()
+        assert captured is not None
+        return captured
 
-    def batch(self, keys: Any) -> pa.RecordBatch:
+    def keys(self, keys: Any) -> pa.Table:
         schema = contexts_schema(self.task.service.key)
         rows = [key if isinstance(key, tuple) else (key,) for key in keys]
         columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)]
-        return pa.RecordBatch.from_arrays(
-            [*columns, pa.array([3] * len(rows), pa.int32())], schema=schema.append(pa.field(BUCKET, pa.int32()))
-        )
+        return pa.Table.from_arrays(columns, schema=schema)
 
     def die(self, after: int, **options: Any) -> list[int]:
         """Let an attempt die after so many contexts; gives the profiles that it has left on disk."""
@@ -278,11 +278,4 @@ def test_a_service_that_gives_nothing_at_all_is_asked_a_second_time_by_one_call_
     assert captured.counts == {Status.ERROR: 100}
     assert captured.files == []
     assert attempts.asked() == {profile: 2 if profile == 0 else 1 for profile in PROFILES}
-    assert attempts.files() == []
-
-
-def test_an_empty_bucket_is_told_of_and_leaves_nothing(attempts: Attempts) -> None:
-    told: list[tuple[int, int]] = []
-    assert capture(attempts.task, [attempts.batch([1]).slice(0, 0)], lambda *state: told.append(state)) == Captured()
-    assert told == [(0, 0)]
     assert attempts.files() == []

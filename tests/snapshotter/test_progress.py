@@ -4,6 +4,7 @@ import json
 import select
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -37,7 +38,7 @@ def wait_for_datagrams(board: Board) -> None:
 
 
 def tell(board: Board, task: int, done: int, planned: int, service: int = 0) -> None:
-    with Teller(board.ear, service, task, lambda _: None) as teller:
+    with closing(Teller(board.ear, service, task, lambda _: None)) as teller:
         teller.tell(done, planned)
 
 
@@ -66,14 +67,14 @@ def test_each_context_is_counted_once_whether_or_not_anybody_hears(board: Board)
     counted: list[int] = []
     for ear in (None, board.ear, Ear("127.0.0.1", 1, "x")):
         counted.clear()
-        with Teller(ear, 0, 0, counted.append) as teller:
+        with closing(Teller(ear, 0, 0, counted.append)) as teller:
             for done in (5, 5, 7, 20):
                 teller.tell(done, 20)
         assert sum(counted) == 20
 
 
 def test_what_was_told_just_before_is_not_told_again_except_the_last(board: Board) -> None:
-    with Teller(board.ear, 1, 0, lambda _: None) as teller:
+    with closing(Teller(board.ear, 1, 0, lambda _: None)) as teller:
         for done in range(101):
             teller.tell(done, 100)
     datagrams = []
@@ -132,7 +133,7 @@ def test_runs_do_not_know_each_others_tokens(board: Board) -> None:
     with Board(HERE, [4, 1]) as other:
         assert board.ear is not None
         assert other.ear is not None
-        with Teller(replace(board.ear, token=other.ear.token), 0, 0, lambda _: None) as teller:
+        with closing(Teller(replace(board.ear, token=other.ear.token), 0, 0, lambda _: None)) as teller:
             teller.tell(1, 1)
     assert heard(board) == (0, MOST)
 
