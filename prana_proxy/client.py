@@ -16,7 +16,8 @@ from thrift.Thrift import TApplicationException
 from thrift.transport.TSocket import TSocket
 from thrift.transport.TTransport import TFramedTransport, TTransportException
 
-from prana_proxy.wire import LARGEST_FRAME, LARGEST_PAYLOAD, from_ipc, protocol_factory, service_from, to_ipc
+from prana_proxy.ipc import from_ipc, to_ipc
+from prana_proxy.wire import LARGEST_FRAME, LARGEST_PAYLOAD, protocol_factory, service_from
 from schemas.errors import ConfigError, DataKeyError, ProxyUnavailableError, ServiceError
 from schemas.generated.Prana import Client
 from schemas.generated.ttypes import BadRequest, FetchRequest, FetchResponse, Overloaded

@@ -20,8 +20,11 @@ import pytest
 
 from prana_proxy.client import PranaClient
 from prana_proxy.clock import FileClock
-from prana_proxy.server import Proxy, fitting, start_proxy
-from prana_proxy.wire import from_ipc, to_ipc
+from prana_proxy.ipc import from_ipc, to_ipc
+from prana_proxy.server import Proxy, start_proxy
+from prana_proxy.server.board import Told
+from prana_proxy.server.handler import fitting
+from prana_proxy.server_config import ServerConfig
 from schemas.data_keys import context_variable, service_element
 from schemas.errors import ServiceError, SetupError
 from schemas.generated.ttypes import BadRequest, FetchRequest
@@ -170,8 +173,9 @@ def test_stopping_lets_calls_in_flight_end(config_of: Any, service: Any, profile
             pass
         stopping = threading.Thread(target=proxy.stop)
         stopping.start()
-        proxy._accepting.join()
-        stopping.join(0.5)
+        while proxy.board.own[Told.READY]:
+            pass
+        stopping.join(0.2)
         assert stopping.is_alive()  # it waits for the call
         service.asked["ok"] = 5
         assert asked.result()["status"].to_pylist() == ["ok"]
@@ -182,7 +186,7 @@ def test_stopping_lets_calls_in_flight_end(config_of: Any, service: Any, profile
 def test_a_taken_port_is_one_clear_line(proxy: Proxy, config_of: Any) -> None:
     host, port = _address(proxy)
     with pytest.raises(SetupError) as raised:
-        start_proxy(config_of(one={"url": "/ok/{profile_id}"}), host, port)
+        start_proxy(config_of(one={"url": "/ok/{profile_id}"}), ServerConfig(host, port))
     expected = f"the Prana proxy cannot listen on {host}:{port}: Address already in use → choose another --port"
     assert str(raised.value).startswith(expected)
     assert "\n" not in str(raised.value)
@@ -191,7 +195,7 @@ def test_a_taken_port_is_one_clear_line(proxy: Proxy, config_of: Any) -> None:
 @pytest.mark.parametrize(("host", "port"), [("no-such-host.invalid", 0), ("127.0.0.1", 70_000)])
 def test_an_address_that_cannot_be_is_one_clear_line(config_of: Any, host: str, port: int) -> None:
     with pytest.raises(SetupError, match=f"cannot listen on {host}:{port}"):
-        start_proxy(config_of(one={"url": "/ok/{profile_id}"}), host, port)
+        start_proxy(config_of(one={"url": "/ok/{profile_id}"}), ServerConfig(host, port))
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
