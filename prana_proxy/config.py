@@ -143,14 +143,21 @@ class ProxyConfig:
 
 def load_proxy_config(path: str | Path, content: bytes | None = None) -> ProxyConfig:
     """Read a services.toml, or its content if that has been read. Raises ConfigError as `load_gateway_config` does."""
-    file = TomlFile.read(path) if content is None else TomlFile.of(content, path)
+    file = _read(path, content)
     folder = Path(path).parent
     return ProxyConfig(_gateway(file, folder), with_files(file.build(_ServicesFile).server, file, folder))
 
 
-def load_gateway_config(path: str | Path) -> GatewayConfig:
-    """Read a services.toml. Raises ConfigError that names the file, the line, the service and the field."""
-    return _gateway(TomlFile.read(path), Path(path).parent)
+def load_gateway_config(path: str | Path, content: bytes | None = None) -> GatewayConfig:
+    """Read a services.toml, or its content if that has been read.
+
+    Raises ConfigError that names the file, the line, the service and the field.
+    """
+    return _gateway(_read(path, content), Path(path).parent)
+
+
+def _read(path: str | Path, content: bytes | None) -> TomlFile:
+    return TomlFile.read(path) if content is None else TomlFile.of(content, path)
 
 
 def gateway_config(fields: Mapping[str, Any]) -> GatewayConfig:

@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
@@ -17,9 +18,21 @@ Field: TypeAlias = str | int | float | bool | None
 LogFormat: TypeAlias = Literal["text", "json"]
 
 
+@dataclass(frozen=True)
+class Event:
+    """What is logged: to people it reads `name field=value …`, whatever logging is set up."""
+
+    name: str
+    fields: Mapping[str, Field]
+
+    def __str__(self) -> str:
+        """Write it for people."""
+        return self.name + "".join(f" {name}={_spoken(value)}" for name, value in self.fields.items())
+
+
 def tell(log: logging.Logger, level: int, event: str, **fields: Field) -> None:
     """Log an event."""
-    log.log(level, event, extra={"fields": fields})
+    log.log(level, Event(event, fields))
 
 
 class Seldom:
@@ -52,11 +65,12 @@ def log_to_stderr(form: LogFormat, **always: Field) -> None:
 class _Lines(logging.Formatter):
     def __init__(self, always: Mapping[str, Field]) -> None:
         super().__init__()
-        self._always = dict(always)
+        self._always = always
 
-    def fields(self, record: logging.LogRecord) -> dict[str, Field]:
-        """Give an event's fields."""
-        return {**self._always, **_fields(record)}
+    def event(self, record: logging.LogRecord) -> Event:
+        """Give what was logged as an event, libraries' too; of exceptions not their text, which may hold a payload."""
+        told = record.msg if isinstance(record.msg, Event) else Event(record.getMessage(), {})
+        return Event(told.name, {**self._always, **told.fields, **_error(record)})
 
 
 class JsonLines(_Lines):
@@ -64,8 +78,9 @@ class JsonLines(_Lines):
 
     def format(self, record: logging.LogRecord) -> str:
         """Write an event."""
-        line = {"time": _time(record), "level": record.levelname.lower(), "event": record.getMessage()}
-        return json.dumps({**line, **self.fields(record)}, ensure_ascii=False)
+        event = self.event(record)
+        line = {"time": _time(record), "level": record.levelname.lower(), "event": event.name, **event.fields}
+        return json.dumps(line, ensure_ascii=False)
 
 
 class TextLines(_Lines):
@@ -73,26 +88,24 @@ class TextLines(_Lines):
 
     def format(self, record: logging.LogRecord) -> str:
         """Write an event."""
-        fields = "".join(f" {name}={_spoken(value)}" for name, value in self.fields(record).items())
-        return f"{_time(record)} {record.levelname.lower()} {record.getMessage()}{fields}"
+        return f"{_time(record)} {record.levelname.lower()} {self.event(record)}"
 
 
 def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
-def _fields(record: logging.LogRecord) -> dict[str, Field]:
-    """Give an event's fields; of an exception its class and where it was raised, since its text may hold a payload."""
-    fields: dict[str, Field] = dict(getattr(record, "fields", {}))
-    if record.exc_info and record.exc_info[1] is not None:
-        error, place = record.exc_info[1], record.exc_info[2]
-        while place is not None and place.tb_next is not None:
-            place = place.tb_next
-        fields["error"] = error.__class__.__name__
-        if place is not None:
-            fields["at"] = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
-    return fields
+def _error(record: logging.LogRecord) -> dict[str, Field]:
+    """Give an exception's class and where it was raised."""
+    if record.exc_info is None or record.exc_info[1] is None:
+        return {}
+    error, place = record.exc_info[1], record.exc_info[2]
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    at = {} if place is None else {"at": f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}"}
+    return {"error": error.__class__.__name__, **at}
 
 
 def _spoken(value: Field) -> str:
-    return json.dumps(value, ensure_ascii=False) if not isinstance(value, str) or " " in value else value
+    plain = isinstance(value, str) and value.isprintable() and not set(value) & set(' "=')
+    return str(value) if plain else json.dumps(value, ensure_ascii=False)

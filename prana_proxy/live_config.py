@@ -11,9 +11,10 @@ from pathlib import Path
 
 from watchfiles import watch
 
-from prana_proxy.config import ProxyConfig, load_proxy_config
+from prana_proxy.config import GatewayConfig, ProxyConfig, load_gateway_config, load_proxy_config
 from prana_proxy.events import tell
 from prana_proxy.gateway import Gateway
+from prana_proxy.server_config import ServerConfig
 from schemas.errors import ConfigError, DeloreanError
 from schemas.toml_file import content_of
 
@@ -30,29 +31,31 @@ Applied = Callable[[str | None], object]
 
 @contextmanager
 def follow(
-    path: str | Path, gateway: Gateway, started: ProxyConfig | None = None, told: Callable[[bool], None] | None = None
+    path: str | Path,
+    gateway: Gateway,
+    *,
+    started: ProxyConfig | None = None,
+    allowed: Callable[[GatewayConfig], None] | None = None,
+    told: Callable[[bool], None] | None = None,
 ) -> Iterator[None]:
     """Let a gateway follow its file, in a thread, until the context ends.
 
-    started: what the gateway was opened with; None: what the file holds
+    started: what a proxy was started with; None: the gateway is no proxy's, and `[server]` is none of its business
+    allowed: raises a DeloreanError for a configuration that must not be
     told: of each change, whether it was applied; the log has the reasons
     """
     current = started
 
     def apply(content: bytes) -> None:
         nonlocal current
-        before, new = current, load_proxy_config(path, content)
-        if new != before:
-            gateway.reconfigure(new.gateway)
-            current = new
+        before, new = current, _load(path, content, started is not None)
+        if allowed is not None:
+            allowed(new.gateway)
+        gateway.reconfigure(new.gateway)
+        current = new
         if before is not None and new != before:
             tell(_log, logging.INFO, "config_applied", services=len(new.gateway.services))
-            for part, same in (
-                ("[server]", new.server == before.server),
-                ("clock", new.gateway.clock == before.gateway.clock),
-            ):
-                if not same:
-                    tell(_log, logging.WARNING, "config_needs_restart", part=part)
+            _tell_what_waits(before, new)
 
     def applied(problem: str | None) -> None:
         if problem is not None:
@@ -76,6 +79,18 @@ def following(path: str | Path, apply: Apply, applied: Applied) -> Iterator[None
     finally:
         stopping.set()
         thread.join()
+
+
+def _load(path: str | Path, content: bytes, with_server: bool) -> ProxyConfig:
+    if with_server:
+        return load_proxy_config(path, content)
+    return ProxyConfig(load_gateway_config(path, content), ServerConfig())
+
+
+def _tell_what_waits(before: ProxyConfig, new: ProxyConfig) -> None:
+    changed = {"[server]": new.server != before.server, "clock": new.gateway.clock != before.gateway.clock}
+    for part in (part for part, has_changed in changed.items() if has_changed):
+        tell(_log, logging.WARNING, "config_needs_restart", part=part)
 
 
 class _Follower:

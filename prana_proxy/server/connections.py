@@ -11,7 +11,7 @@ from time import monotonic
 
 from thrift.Thrift import TApplicationException
 
-from prana_proxy.events import Seldom
+from prana_proxy.events import Event, Seldom
 from prana_proxy.server.board import Board, Told
 from prana_proxy.server.frames import Frames, MalformedError, Room
 from prana_proxy.server.handler import FetchCall, Handler
@@ -120,7 +120,7 @@ class Connections:
         connection = self._open.pop(task)
         self._own[Told.CONNECTIONS] = len(self._open)
         if not task.cancelled() and (error := task.exception()) is not None:  # a defect: it ends this connection only
-            _log.error("connection_failed", exc_info=error, extra={"fields": {"peer": connection.peer}})
+            _log.error(Event("connection_failed", {"peer": connection.peer}), exc_info=error)
 
     async def _serve(self, client: socket.socket, connection: _Connection) -> None:
         """Answer a client's calls until it goes, is silent for long, or sends what is no call."""

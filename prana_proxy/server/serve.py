@@ -58,7 +58,7 @@ async def _serve(path: Path, content: bytes, config: ProxyConfig, server: Server
             stopping = stop_on_signals()
             proxy = Proxy(config.gateway, server, listen(server.host, server.port), ledger, board)
             opened.push_async_callback(asyncio.to_thread, proxy.stop)
-            opened.enter_context(follow(path, proxy.gateway, config, board.config_told))
+            opened.enter_context(follow(path, proxy.gateway, started=config, told=board.config_told))
             addresses = [proxy.address]
         _announce(config, addresses)
         await stopping.wait()

@@ -69,7 +69,7 @@ async def _serve(start: Start) -> None:
         opened.callback(board.close)
         proxy = Proxy(config.gateway, server, socket.socket(fileno=start.listener), ledger, board)
         opened.push_async_callback(asyncio.to_thread, proxy.stop)
-        opened.enter_context(follow(path, proxy.gateway, config, board.config_told))
+        opened.enter_context(follow(path, proxy.gateway, started=config, told=board.config_told))
         await stopping.wait()
 
 
