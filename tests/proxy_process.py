@@ -21,7 +21,7 @@ _SERVE = "import json, sys; from prana_proxy.server import serve; serve(sys.argv
 
 @dataclass
 class ProxyProcess:
-    """A proxy that is ready. addresses: of the proxy; log: its events, as a file"""
+    """A proxy that is ready. addresses: of the proxy; log: its events, as a file."""
 
     process: subprocess.Popen[str]
     addresses: list[str]

@@ -114,11 +114,10 @@ def test_a_proxy_that_answers_with_nonsense_is_one_clear_error(profiles: Any, co
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer_nonsense() -> None:
-            for _ in range(2):
-                connection, _ = listener.accept()
-                connection.recv(100)
-                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                connection.close()
+            connection, _ = listener.accept()
+            connection.recv(100)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            connection.close()
 
         nonsense = threading.Thread(target=answer_nonsense)
         nonsense.start()

@@ -18,7 +18,7 @@ from schemas.errors import ConfigError
 
 
 class Followed:
-    """A gateway that follows a file. told: of each change, whether it was applied"""
+    """A gateway that follows a file. told: of each change, whether it was applied."""
 
     def __init__(self, path: Path, opened: ExitStack, **options: Any) -> None:
         self.told: list[bool] = []

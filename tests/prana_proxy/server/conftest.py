@@ -32,7 +32,6 @@ def connect() -> Iterator[Callable[[Proxy], socket.socket]]:
 
         def connect(proxy: Proxy) -> socket.socket:
             host, port = proxy.address.split(":")
-            connection = opened.enter_context(socket.create_connection((host, int(port)), PATIENCE))
-            return connection
+            return opened.enter_context(socket.create_connection((host, int(port)), PATIENCE))
 
         yield connect

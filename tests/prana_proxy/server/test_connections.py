@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import socket
 import struct
-
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +15,6 @@ from schemas.generated.ttypes import Overloaded
 
 Serving = Callable[..., Proxy]
 Connect = Callable[[Proxy], socket.socket]
-
-
 
 
 def close(connection: socket.socket) -> None:
@@ -115,9 +112,8 @@ def test_who_sends_much_ahead_of_its_answers_is_cut(serving: Serving, connect: C
     connection = connect(serving("hang"))
     connection.sendall(fetch_of("hang", 1))
     until(lambda: service.in_flight)
-    with pytest.raises(OSError):  # noqa: PT011  # which one depends on how far it got
-        for _ in range(100):
-            connection.sendall(b"\x00" * 1_000_000)
+    with pytest.raises(OSError, match=r"reset|Broken pipe"):
+        connection.sendall(b"\x00" * 100_000_000)
     until(lambda: service.in_flight == 0)
 
 

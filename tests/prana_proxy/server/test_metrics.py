@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from thrift_bytes import fetch_of, framed, hung_up
+from thrift_bytes import framed, hung_up
 
 from prana_proxy.client import PranaClient
 from prana_proxy.ledger import Ledger, Shared
@@ -39,7 +39,11 @@ def test_calls_and_contexts_are_counted(serving: Any, service: Any, profiles: An
     contexts = {status: found[f'prana_contexts_total{{service="ok",status="{status}"}}'] for status in Status}
     assert contexts == {status: {"ok": 3, "invalid": 1}.get(status, 0) for status in Status}
     assert found['prana_calls_total{service="ok"}'] == service.asked["ok"] == 3
-    assert found['prana_call_seconds_count{service="ok"}'] == found['prana_call_seconds_bucket{le="+Inf",service="ok"}'] == 3
+    assert (
+        found['prana_call_seconds_count{service="ok"}']
+        == found['prana_call_seconds_bucket{le="+Inf",service="ok"}']
+        == 3
+    )
     assert 0 < found['prana_call_seconds_sum{service="ok"}'] < 60
     assert found['prana_breaker_state{service="ok",state="closed"}'] == 1
     assert found["prana_server_calls_total"] == 2

@@ -82,7 +82,10 @@ def test_limits_hold_over_processes_and_one_that_is_killed_comes_back(
 ) -> None:
     limited = {"url": service.url + "/brief/{profile_id}", "max_concurrent": 3, "retries": 0}
     path = services_toml(tmp_path / "services.toml", {"brief": limited})
-    with proxy_process(path, processes=2, http_port=0) as proxy, Callers(proxy.addresses, 6, profiles(1, 2, 3, 4)) as callers:
+    with (
+        proxy_process(path, processes=2, http_port=0) as proxy,
+        Callers(proxy.addresses, 6, profiles(1, 2, 3, 4)) as callers,
+    ):
         callers.some_more()
         assert service.most_in_flight == 3
         assert all(answering(worker) for worker in proxy.workers)
