@@ -79,7 +79,8 @@ class JsonLines(_Lines):
     def format(self, record: logging.LogRecord) -> str:
         """Write an event."""
         event = self.event(record)
-        line = {"time": _time(record), "level": record.levelname.lower(), "event": event.name, **event.fields}
+        line: dict[str, Field] = {"time": _time(record), "level": record.levelname.lower(), "event": event.name}
+        line = {**line, **event.fields, **line}  # in this order, and no field goes by these names
         return json.dumps(line, ensure_ascii=False)
 
 

@@ -97,7 +97,7 @@ def test_answers_larger_than_a_tls_record_arrive_whole(config_of: Any, ours: Cer
         (lambda ours, others: None, "hung up at once; it may demand TLS"),
         (
             lambda ours, others: ours.access(authority=others.authority),
-            "its certificate is not trusted: .*→ check auth",
+            "certificate is not trusted: .*→ check auth",
         ),
         (lambda ours, others: ours.access(certificate=None, key=None), "no proxy answers"),
         (lambda ours, others: others.access(authority=ours.authority), "no proxy answers"),

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -110,7 +111,7 @@ def test_when_all_are_full_it_waits_and_asks_again() -> None:
     with scripted(at_first_full) as address:
         assert asking(address) == {"ok": 1}
     assert len(times) == 3
-    assert all(later - earlier >= 0.2 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= 0.2 for earlier, later in pairwise(times))
 
 
 def test_it_does_not_wait_for_a_full_proxy_beyond_its_budget() -> None:
@@ -128,7 +129,7 @@ def test_it_slows_down_when_the_proxy_asks_for_it() -> None:
     with scripted(tired) as address:
         assert asking(address, contexts=40) == {"ok": 40}
     assert len(times) == 4
-    assert all(later - earlier >= 0.15 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= 0.15 for earlier, later in pairwise(times))
 
 
 def test_a_pause_never_takes_the_time_that_is_left() -> None:
@@ -233,9 +234,7 @@ def test_proxies_take_equal_shares_of_calls() -> None:
         assert Counter(scenario.ask() for _ in range(30)) == {0: 10, 1: 10, 2: 10}
 
 
-def test_a_kept_connection_that_was_closed_for_its_silence_is_opened_again(
-    config_of: Any, long: Any, profiles: Any
-) -> None:
+def test_a_connection_closed_for_its_silence_is_opened_again(config_of: Any, long: Any, profiles: Any) -> None:
     config = config_of(one={"url": "/ok/{profile_id}"})
     with (
         start_proxy(config, ServerConfig(port=0, idle_seconds=0.2)) as proxy,

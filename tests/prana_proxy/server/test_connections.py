@@ -180,3 +180,18 @@ def test_stopping_gives_up_what_takes_too_long(serving: Serving, connect: Connec
     proxy.stop()
     assert hung_up(connection)
     until(lambda: service.in_flight == 0)
+
+
+def test_the_log_never_holds_keys_or_what_was_sent(
+    serving: Serving, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "prana_proxy")
+    proxy = serving("ok", "wrong_type", "half", "hang_up")
+    for name in ("ok", "wrong_type", "half", "hang_up", "unknown"):
+        connection = connect(proxy)
+        connection.sendall(fetch_of(name, 77123456789))
+        answer_from(connection)
+        connection.sendall(framed(call(b"fetch", b"77123456789")))
+        assert hung_up(connection)
+    until(lambda: "malformed_call" in caplog.text)
+    assert "77123456789" not in "".join(record.getMessage() for record in caplog.records if "prana" in record.name)
