@@ -150,6 +150,13 @@ class Service(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """Serves; calls that are given up are none of its worries."""
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing."""
+
+
 def main(arguments: list[str]) -> None:
     """Send the cases and print what became of them."""
     parser = argparse.ArgumentParser("make bench CHECK=fuzz", description=__doc__)
@@ -204,7 +211,7 @@ def attack(address: str, proxy: psutil.Process, count: int, seed: int) -> tuple[
 @contextmanager
 def running_proxy(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
     """Run a proxy before a service that answers at once; gives its address and its process."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as service, Processes(folder) as processes:
+    with Server(("127.0.0.1", 0), Service) as service, Processes(folder) as processes:
         threading.Thread(target=service.serve_forever, daemon=True).start()
         config = folder / "services.toml"
         config.write_text(

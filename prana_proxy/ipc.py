@@ -42,15 +42,16 @@ def read_contexts(data: bytes) -> pa.Table:
     try:
         schema, batches = _open(data)
         for field in schema:
+            name, kind = str(field.name), str(field.type)  # which need not be text at all
             if not any(is_type(field.type) for is_type in _FLAT):
-                raise DataKeyError.because(f"contexts have a column of {str(field.type)[:80]}", "send the key alone")
+                raise DataKeyError.because(f"contexts: column '{name[:80]}' is {kind[:80]}", "send the key alone")
         read, rows = [], 0
         for batch in batches:
             rows += batch.num_rows
             if rows > MOST_CONTEXTS:
                 raise DataKeyError.because(f"more than {MOST_CONTEXTS} contexts in a call", "ask in several calls")
             read.append(batch)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataKeyError.because("contexts are no Arrow IPC stream") from error
     return pa.Table.from_batches(read, schema)
 

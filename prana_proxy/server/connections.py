@@ -8,6 +8,7 @@ import socket
 import ssl
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any
 
 from thrift.Thrift import TApplicationException
 
@@ -23,6 +24,7 @@ from schemas.generated.ttypes import Denied, Overloaded
 
 _log = logging.getLogger(__name__)
 _STRANGER_SECONDS = 30.0  # for a handshake and a token
+_BYE_SECONDS = 0.5  # for a client to take note, with TLS, that its connection is closed
 _YIELD_SECONDS = 0.003  # in which a process with fewer connections may take the next
 _SLOW_SECONDS = 30.0
 _REPORT_SECONDS = 10.0
@@ -58,7 +60,8 @@ class Connections:
         tokens: Tokens | None,
     ) -> None:
         self._listener, self._config, self._handler, self._line = listener, config, handler, line
-        self._own, self._board, self._context, self._tokens = board.own, board, context, tokens
+        self._own, self._board, self._tokens = board.own, board, tokens
+        self._tls: dict[str, Any] = {"ssl": context, "ssl_shutdown_timeout": _BYE_SECONDS} if context else {}
         self._room = Room()
         self._open: dict[asyncio.Task[None], _Connection] = {}
         self._seldom = Seldom(_log, _REPORT_SECONDS)
@@ -127,7 +130,7 @@ class Connections:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_STRANGER_SECONDS):
-                await loop.connect_accepted_socket(lambda: connection.frames, client, ssl=self._context)
+                await loop.connect_accepted_socket(lambda: connection.frames, client, **self._tls)
             while not (self._stopping or connection.refused):
                 await self._next_call(connection)
         except MalformedError as error:

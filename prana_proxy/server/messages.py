@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from thrift.protocol.TProtocol import TProtocolException
 from thrift.Thrift import TApplicationException, TException, TMessageType
 from thrift.transport.TTransport import TMemoryBuffer
 
@@ -18,10 +17,8 @@ from prana_proxy.wire import protocol_factory
 from schemas.generated import Prana
 
 _LONGEST_NAME = 100
-_MALFORMED = (
-    # All that the protocol raises for malformed bytes.
-    *(TProtocolException, TypeError, ValueError, EOFError, OSError, OverflowError, RecursionError, MemoryError),
-)
+# All that the protocol raises for malformed bytes.
+_MALFORMED = (TException, TypeError, ValueError, EOFError, OSError, OverflowError, RecursionError, MemoryError)
 
 
 @dataclass(frozen=True)

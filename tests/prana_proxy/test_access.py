@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -156,6 +157,16 @@ def test_tokens_change_while_the_proxy_serves(serving: Any, tmp_path: Path, prof
         assert list(connected.services()) == ["one"]  # who is in stays in
     path.unlink()  # a mistake lets nobody new in, and keeps nobody out
     assert answer(proxy, Access(token="new-token-for-all"), profiles, long) == ["ok", "ok"]
+
+
+def test_stopping_does_not_wait_for_a_client_to_say_goodbye(serving: Any, ours: Certificates) -> None:
+    proxy = serving(tls=TlsConfig(*ours.server), stop_seconds=3_600.0)
+    with PranaClient([proxy.address], Access(ours.authority)) as client:
+        client.services()
+        stopping = threading.Thread(target=proxy.stop)
+        stopping.start()
+        stopping.join(20)
+        assert not stopping.is_alive()
 
 
 def test_a_token_for_a_proxy_that_wants_none_is_taken(serving: Any, profiles: Any, long: Any) -> None:
