@@ -201,9 +201,15 @@ def _service(fields: Fields, folder: Path, name: str, table: _ServiceTable) -> S
         fallback=None if table.fallback is None else _fallback(fields, name, type, table.fallback),
         **table.settings,
     )
-    with fields.at((*place, "batch_url" if batched else "url")):
-        protocol_of(config.url).check(config)
-        protocol_of(config.url).own_instance(config)
+    url_place = (*place, "batch_url" if batched else "url")
+    with fields.at(url_place):
+        protocol = protocol_of(config.url)
+    if protocol.has_idl != (config.idl is not None):
+        problem = ("is missing", "add it") if protocol.has_idl else ("is for Thrift services", "remove it")
+        raise fields.error((*place, "idl"), *problem)
+    with fields.at(url_place):
+        protocol.check(config)
+        protocol.own_instance(config)
     if config.discovery is not None:
         with fields.at((*place, "discovery")):
             check_discovery(config.discovery)

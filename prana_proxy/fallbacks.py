@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from prana_proxy.answers import Reply
@@ -94,4 +93,5 @@ def _picked(service: Service, other: Service) -> list[int]:
 
 
 def _instead(failed: Reply, given: Reply) -> Reply:
-    return replace(given, status=Status.FALLBACK, reason=f"{failed.status}: {failed.reason}", cause=failed.cause)
+    reason = f"{failed.status}: {failed.reason}"
+    return Reply(Status.FALLBACK, given.value, given.captured_at, reason, failed.cause)

@@ -85,6 +85,14 @@ def prana_serve(config: Path, log: Literal["text", "json"] | None, **settings: A
 @click.option(
     "--budget", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, help="Seconds a call."
 )
+@click.option("--second-pass/--no-second-pass", default=False, show_default=True, help="Ask once more for what failed.")
+@click.option(
+    "--drift",
+    type=click.Choice(["warn", "hold", "off"]),
+    default="warn",
+    show_default=True,
+    help="When a service is not as its last runs let one expect: say so, or publish nothing.",
+)
 @project_option
 @json_option
 def snapshot(
@@ -93,12 +101,15 @@ def snapshot(
     services: tuple[str, ...],
     buckets: int | None,
     budget: float,
+    second_pass: bool,
+    drift: Literal["warn", "hold", "off"],
     project: Project,
     output: Output,
 ) -> None:
     """Capture the state of a day's contexts.
 
-    Asks the services through the proxies, once for each distinct key, and publishes the answers as one run.
+    Asks the services through the proxies, once for each distinct key, and publishes the answers as one run. What died
+    or was held back is run again by the same command: it asks only for what is missing.
 
     \b
     Example: delorean snapshot --date 2026-01-05
@@ -116,6 +127,8 @@ def snapshot(
             run_id or day.isoformat(),
             buckets=buckets,
             budget=timedelta(seconds=budget),
+            second_pass=second_pass,
+            drift=drift,
             progress=progress,
         )
     output.show(
