@@ -16,6 +16,7 @@ from prana_proxy.breaker import BreakerRules
 from prana_proxy.discovery import check_discovery
 from prana_proxy.ledger import MOST_CALLS_PER_SECOND
 from prana_proxy.limits import Limits
+from prana_proxy.server_config import ServerConfig, with_files
 from prana_proxy.services import MEBIBYTE, Fallback, ServiceConfig, protocol_of
 from schemas.arrow_types import parse_type
 from schemas.data_keys import DataKey, context_variable, refuse_naive_times, service_element
@@ -129,12 +130,34 @@ _SETTINGS = (
 class _ServicesFile:
     services: Mapping[str, _ServiceTable] = field(default_factory=dict)
     clock: str | None = None
-    server: Mapping[str, Any] = field(default_factory=dict)  # the proxy's own; see server_config.py
+    server: ServerConfig = field(default_factory=ServerConfig)
 
 
-def load_gateway_config(path: str | Path) -> GatewayConfig:
-    """Read a services.toml. Raises ConfigError that names the file, the line, the service and the field."""
-    return _gateway(TomlFile.read(path), Path(path).parent)
+@dataclass(frozen=True)
+class ProxyConfig:
+    """All that a services.toml says: of the services, and of the proxy that serves them."""
+
+    gateway: GatewayConfig
+    server: ServerConfig
+
+
+def load_proxy_config(path: str | Path, content: bytes | None = None) -> ProxyConfig:
+    """Read a services.toml, or its content if that has been read. Raises ConfigError as `load_gateway_config` does."""
+    file = _read(path, content)
+    folder = Path(path).parent
+    return ProxyConfig(_gateway(file, folder), with_files(file.build(_ServicesFile).server, file, folder))
+
+
+def load_gateway_config(path: str | Path, content: bytes | None = None) -> GatewayConfig:
+    """Read a services.toml, or its content if that has been read.
+
+    Raises ConfigError that names the file, the line, the service and the field.
+    """
+    return _gateway(_read(path, content), Path(path).parent)
+
+
+def _read(path: str | Path, content: bytes | None) -> TomlFile:
+    return TomlFile.read(path) if content is None else TomlFile.of(content, path)
 
 
 def gateway_config(fields: Mapping[str, Any]) -> GatewayConfig:

@@ -12,12 +12,15 @@ import pytest
 from prana_proxy import config
 from prana_proxy.config import gateway_config, load_gateway_config
 from prana_proxy.gateway import Gateway
+from prana_proxy.server_config import ServerConfig, TlsConfig
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "PRANA.md").read_text()
 TABLES = {
     "A service: `[services.NAME]`": config._ServiceTable,
     "`[services.NAME.breaker]`": config._BreakerTable,
     "`[services.NAME.fallback]`": config._FallbackTable,
+    "The proxy: `[server]`": ServerConfig,
+    "`[server.tls]`": TlsConfig,
 }
 DEFAULT = gateway_config(
     {"services": {"s": {"type": "list<int64>", "key": {"k": "int64"}, "batch_url": "http://host/"}}}
