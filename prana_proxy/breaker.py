@@ -128,8 +128,6 @@ class Breaker:
         self._numbers[Shared.BREAKER_EPOCH] += 1.0
 
     def _tell(self, permit: int, failed: bool) -> None:
-        if permit == _ADMITTED:
-            return
         with self._page.lock():
             if not self._counts(permit):
                 return
