@@ -7,6 +7,7 @@ BENCHMARKS = {
     "features": "benchmarks.features",
     "as_of": "benchmarks.as_of",
     "as_of_spark": "benchmarks.as_of_spark",
+    "snapshot": "benchmarks.snapshot",
     "check-asof": "benchmarks.as_of_check",
 }
 

@@ -180,6 +180,7 @@ def _service(fields: Fields, folder: Path, name: str, table: _ServiceTable) -> S
     )
     with fields.at((*place, "batch_url" if batched else "url")):
         protocol_of(config.url).check(config)
+        protocol_of(config.url).own_instance(config)
     if config.discovery is not None:
         with fields.at((*place, "discovery")):
             check_discovery(config.discovery)

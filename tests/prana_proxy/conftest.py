@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from aiohttp import web
+from eureka_server import EurekaServer
 
 from prana_proxy.config import GatewayConfig, gateway_config
 
@@ -180,6 +181,17 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
+
+
+@pytest.fixture(scope="session")
+def eureka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EurekaServer]:
+    """A running Eureka server; a test that stops it starts it again."""
+    server = EurekaServer(tmp_path_factory.mktemp("eureka"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
 
 
 def profiles(*ids: int | None) -> pa.Table:
