@@ -16,6 +16,8 @@ from prana_proxy.policies import Controls, Guard
 from prana_proxy.services import Protocol, ServiceConfig
 from schemas.services import Status
 
+_LOOK_UP_SECONDS = 1.0  # a registry that is slow must not keep a changed configuration waiting
+_LOOK_SECONDS = 0.05
 _POSITION = {status: i for i, status in enumerate(Status)}
 
 
@@ -28,17 +30,24 @@ class AskedService:
 
     def __init__(self, config: ServiceConfig, protocol: Protocol, page: Page, before: AskedService | None) -> None:
         self.config, self._page = config, page
-        discovery = config.discovery or f"static://{protocol.own_instance(config).address}"
-        self.instances = Instances(config.service.name, open_discovery(discovery))
+        self._opening: asyncio.Future[None] | None = None
+        self._discovery = config.discovery or f"static://{protocol.own_instance(config).address}"
+        self._instances: Instances
+        if before is not None and before._discovery == self._discovery:
+            self._instances, self._opening = before._instances, before._opening
+        else:
+            self._instances = Instances(config.service.name, open_discovery(self._discovery))
         self._controls: Controls = before._controls if before else Controls(config, page, time.monotonic)
-        self._guard = Guard(config, protocol.asking(config), self.instances, self._controls)
+        self._guard = Guard(config, protocol.asking(config), self._instances, self._controls)
         self._fallbacks = Fallbacks(config, self._guard, time.monotonic)
         wait = config.batch_wait_seconds if config.batched else 0.0
         self._calls = Calls(self._fallbacks, config.call_size, wait, config.limits.max_concurrent, self._queued)
 
     async def open(self) -> None:
-        """Look for the service's instances."""
-        await self.instances.open()
+        """Wait until the service's instances have been looked up, but no longer than a moment."""
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._instances.open())
+        await asyncio.wait([self._opening], timeout=_LOOK_UP_SECONDS)
 
     def connect(self, services: Mapping[str, AskedService]) -> None:
         """Let its limits hold from now on, and a service stand in for it. services: all there are, by name."""
@@ -60,13 +69,21 @@ class AskedService:
         for status, count in answers.counts().items():
             own[Own.STATUS + _POSITION[Status(status)]] += count
 
-    async def close_when_idle(self) -> None:
-        """Let calls under way end, then stop looking for instances."""
+    async def close_when_idle(self, after: AskedService | None) -> None:
+        """Let calls under way end, then close. after: what asks the service from now on."""
         try:
             while not self._calls.idle:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(_LOOK_SECONDS)
         finally:
-            await self.instances.close()
+            if after is None or after._instances is not self._instances:
+                await self.close()
+
+    async def close(self) -> None:
+        """Stop looking for instances."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        await self._instances.close()
 
     def _queued(self, change: int) -> None:
         self._page.own[Own.QUEUED] += change

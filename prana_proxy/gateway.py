@@ -166,13 +166,13 @@ class Gateway:
                     page = self.ledger.page(service.service.name)
                     asked = AskedService(service, self._protocol(service.url), page, asked)
                 after[service.service.name] = asked
-            await _together([asked.open() for name, asked in after.items() if before.get(name) is not asked])
+            await _together([asked.open() for asked in after.values()])
             for asked in after.values():
                 asked.connect(after)
             self._asked, self._config = after, config
             for name, asked in before.items():
                 if after.get(name) is not asked:
-                    closing = asyncio.ensure_future(asked.close_when_idle())
+                    closing = asyncio.ensure_future(asked.close_when_idle(after.get(name)))
                     self._closing.add(closing)
                     closing.add_done_callback(self._closing.discard)
 
@@ -194,7 +194,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for asked in self._asked.values():
-            await asked.instances.close()
+            await asked.close()
         for protocol in self._protocols.values():
             await protocol.close()
 
