@@ -169,13 +169,14 @@ class Rate:
         numbers, now = self._page.shared, self._now()
         with self._page.lock():
             place = int(numbers[Shared.RATE_HEAD])
-            # As much before its time as a burst allows; not more after another limit, under which calls were rarer.
-            even = min(numbers[Shared.RATE_NEXT], now + burst * apart) - (burst - 1) * apart
+            if numbers[Shared.RATE_NEXT] > now + burst * apart:  # by another limit, under which calls were rarer
+                numbers[Shared.RATE_NEXT] = now + burst * apart
+            early = numbers[Shared.RATE_NEXT] - (burst - 1) * apart
             last = numbers[Shared.RATE_RING + (place - most) % MOST_CALLS_PER_SECOND]
-            due = max(even, last + most / per_second if last else 0.0)
+            due = max(early, last + most / per_second if last else 0.0)
             if due > now:
                 return due - now, _ANY
             numbers[Shared.RATE_RING + place] = arrival = now + _ARRIVAL_SECONDS
             numbers[Shared.RATE_HEAD] = (place + 1) % MOST_CALLS_PER_SECOND
-            numbers[Shared.RATE_NEXT] = max(now, even + (burst - 1) * apart) + apart
+            numbers[Shared.RATE_NEXT] = max(now, numbers[Shared.RATE_NEXT]) + apart
             return 0.0, (place, arrival)
