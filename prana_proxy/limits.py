@@ -82,7 +82,7 @@ class Places:
         own = self._page.own
         with self._page.lock():
             free = self.most - self._page.total(Own.IN_FLIGHT)
-            if free <= 0 or (len(self._page.parts) > 1 and free <= self._ahead(since)):
+            if free <= self._ahead(since):
                 own[Own.WAITING_SINCE], own[Own.WAITING_SEEN] = since, self._now()
                 return False
             own[Own.IN_FLIGHT] += 1.0
