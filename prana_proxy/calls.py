@@ -66,10 +66,13 @@ class _Question:
 
 
 class _Call:
-    """A call that is being made. known: replies so far; given_up: nobody waits for it any more."""
+    """A call that is being made.
+
+    sending: it is out of our hands; given_up: nobody waits for it any more; known: replies so far
+    """
 
     def __init__(self, questions: Sequence[_Question]) -> None:
-        self.questions, self.begun, self.given_up = questions, False, False
+        self.questions, self.sending, self.given_up = questions, False, False
         self.known: Sequence[Reply] = ()
         self.deadline = max(caller.deadline for question in questions for caller, _ in question.wanted)
         for at, question in enumerate(questions):
@@ -172,7 +175,7 @@ class Calls:
             call = self._take() if self._due is None or self._waiting >= self._size else None
 
     async def _make_call(self, call: _Call, maker: asyncio.Task[None]) -> None:
-        call.begun = True
+        call.sending = True
         try:
             if not call.given_up:
                 keys = [question.key for question in call.questions]
@@ -183,6 +186,8 @@ class Calls:
         except Exception as error:  # noqa: BLE001  # a clock that is gone, or a defect: who asked would wait for ever
             self._fail(call, error)
             return
+        finally:
+            call.sending = False
         if call.given_up:  # who has come meanwhile asks again
             call.deadline = 0.0
             replies = list(zip(call.questions, call.known or [_GIVEN_UP] * len(call.questions), strict=True))
@@ -251,7 +256,7 @@ class Calls:
                 continue
             if all(question.stale(now) for question in call.questions):
                 call.given_up = True
-                if call.begun:
+                if call.sending:
                     maker.cancel()
 
     def _count(self, change: int) -> None:
