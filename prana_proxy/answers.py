@@ -153,7 +153,8 @@ class Answers:
             self._flush()
 
     def counts(self) -> Counter[str]:
-        """Count the keys by status."""
+        """Count the keys by status; that of a value which does not fit is known once it has become Arrow."""
+        self._flush()
         return Counter(self._status)
 
     def batch(self, rows: Sequence[int]) -> pa.RecordBatch:

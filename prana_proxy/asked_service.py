@@ -12,10 +12,12 @@ from prana_proxy.discovery import open_discovery
 from prana_proxy.fallbacks import Fallbacks
 from prana_proxy.instances import Instances
 from prana_proxy.ledger import Own, Page
-from prana_proxy.policies import Guard
+from prana_proxy.policies import Controls, Guard
 from prana_proxy.services import Protocol, ServiceConfig
 from schemas.services import Status
 
+_LOOK_UP_SECONDS = 1.0  # a registry that is slow must not keep a changed configuration waiting
+_LOOK_SECONDS = 0.05
 _POSITION = {status: i for i, status in enumerate(Status)}
 
 
@@ -23,43 +25,65 @@ class AskedService:
     """Asks one service. Belongs to one event loop.
 
     protocol: the one of the service's URL; page: the service's in the ledger
+    before: what asked the service until now, by another configuration
     """
 
-    def __init__(self, config: ServiceConfig, protocol: Protocol, page: Page) -> None:
+    def __init__(self, config: ServiceConfig, protocol: Protocol, page: Page, before: AskedService | None) -> None:
         self.config, self._page = config, page
-        discovery = config.discovery or f"static://{protocol.own_instance(config).address}"
-        self.instances = Instances(config.service.name, open_discovery(discovery))
-        self.guard = Guard(config, protocol.asking(config), self.instances, page, time.monotonic)
-        self._calls: Calls | None = None
+        self._opening: asyncio.Future[None] | None = None
+        self._discovery = config.discovery or f"static://{protocol.own_instance(config).address}"
+        self._instances: Instances
+        if before is not None and before._discovery == self._discovery:
+            self._instances, self._opening = before._instances, before._opening
+        else:
+            self._instances = Instances(config.service.name, open_discovery(self._discovery))
+        self._controls: Controls = before._controls if before else Controls(config, page, time.monotonic)
+        self._guard = Guard(config, protocol.asking(config), self._instances, self._controls)
+        self._fallbacks = Fallbacks(config, self._guard, time.monotonic)
+        wait = config.batch_wait_seconds if config.batched else 0.0
+        self._calls = Calls(self._fallbacks, config.call_size, wait, config.limits.max_concurrent, self._queued)
 
     async def open(self) -> None:
-        """Look for the service's instances."""
-        await self.instances.open()
+        """Wait until the service's instances have been looked up, but no longer than a moment."""
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._instances.open())
+        await asyncio.wait([self._opening], timeout=_LOOK_UP_SECONDS)
 
-    def connect(self, others: Mapping[str, AskedService]) -> None:
-        """Make it ready to be asked. others: the services that may stand in for it, by name."""
-        send = self.guard.__call__
-        if self.config.fallback is not None:
-            other = others[self.config.fallback.service] if self.config.fallback.service else None
-            stand_in = None if other is None else (other.config, other.guard.__call__)
-            send = Fallbacks(self.config, self.guard, stand_in, time.monotonic).__call__
-        wait = self.config.batch_wait_seconds if self.config.batched else 0.0
-        self._calls = Calls(send, self.config.call_size, wait, self.config.limits.max_concurrent, self._queued)
+    def connect(self, services: Mapping[str, AskedService]) -> None:
+        """Let its limits hold from now on, and a service stand in for it. services: all there are, by name."""
+        self._controls.hold(self.config)
+        if self.config.fallback is not None and self.config.fallback.service is not None:
+            other = services[self.config.fallback.service]
+            self._fallbacks.let_stand_in(other.config, other._guard)
 
     async def ask(self, caller: Caller, answers: Answers, deadline: float) -> None:
         """Ask a caller's questions and count what became of them."""
-        assert self._calls is not None
         if caller.open:
-            await self._calls.ask(caller, deadline)
+            late = await self._calls.ask(caller, deadline)
+            replies = [
+                self._fallbacks.at_once(caller.open[number], reply or self._controls.rejected)
+                for number, reply in late.items()
+            ]
+            answers.add(list(late), replies)
         own = self._page.own
         for status, count in answers.counts().items():
             own[Own.STATUS + _POSITION[Status(status)]] += count
 
-    async def close_when_idle(self) -> None:
-        """Let calls under way end, then stop looking for instances."""
-        while self._calls is not None and not self._calls.idle:
-            await asyncio.sleep(0.05)
-        await self.instances.close()
+    async def close_when_idle(self, after: AskedService | None) -> None:
+        """Let calls under way end, then close. after: what asks the service from now on."""
+        try:
+            while not self._calls.idle:
+                await asyncio.sleep(_LOOK_SECONDS)
+        finally:
+            if after is None or after._instances is not self._instances:
+                await self.close()
+
+    async def close(self) -> None:
+        """Stop looking for instances."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        await self._instances.close()
 
     def _queued(self, change: int) -> None:
         self._page.own[Own.QUEUED] += change

@@ -10,6 +10,7 @@ See https://github.com/Netflix/Hystrix/wiki/How-it-Works#circuit-breaker.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -49,35 +50,36 @@ class BreakerRules:
 class Breaker:
     """A service's breaker, the same for all processes that share the page.
 
+    rules: may be others at any time; what has been counted stays
     now: a clock that never goes back and is the same in all of them, in seconds
     """
 
     def __init__(self, rules: BreakerRules, page: Page, now: Callable[[], float]) -> None:
-        self._rules, self._page, self._now = rules, page, now
+        self.rules, self._page, self._now = rules, page, now
         self._numbers = page.shared
-        self._bucket_seconds = rules.window_seconds / BREAKER_BUCKETS
 
     @property
     def state(self) -> State:
         """Whether calls go through now."""
-        if self._rules.forced:
-            return State(self._rules.forced)
+        if self.rules.forced:
+            return State(self.rules.forced)
         return (State.CLOSED, State.OPEN, State.HALF_OPEN)[int(self._numbers[Shared.BREAKER_STATE])]
 
     @property
     def refuses(self) -> bool:
         """Whether a call would be refused if it came now; the cheap question before a call waits for its place."""
-        if self._rules.forced:
-            return self._rules.forced == "open"
+        if self.rules.forced:
+            return self.rules.forced == "open"
         return self._numbers[Shared.BREAKER_STATE] != _CLOSED and not self._may_probe()
 
     def admit(self) -> int | None:
         """Let a call through, or not: give its permit, with which its outcome is told, or None."""
-        if self._rules.forced:
-            return _ADMITTED if self._rules.forced == "closed" else None
+        if self.rules.forced:
+            return _ADMITTED if self.rules.forced == "closed" else None
         numbers = self._numbers
+        epoch = int(numbers[Shared.BREAKER_EPOCH])  # first, for it changes last: a permit is never of a later state
         if numbers[Shared.BREAKER_STATE] == _CLOSED:
-            return int(numbers[Shared.BREAKER_EPOCH])
+            return epoch
         with self._page.lock():
             if numbers[Shared.BREAKER_STATE] == _CLOSED:
                 return int(numbers[Shared.BREAKER_EPOCH])
@@ -106,7 +108,7 @@ class Breaker:
         with self._page.lock():
             if self._counts(permit) and self._numbers[Shared.BREAKER_STATE] == _HALF_OPEN:
                 self._become(_OPEN)
-                self._numbers[Shared.BREAKER_SINCE] = self._now() - self._rules.sleep_seconds
+                self._numbers[Shared.BREAKER_SINCE] = -math.inf
 
     def _counts(self, permit: int) -> bool:
         """Whether nothing has changed since the call was let through."""
@@ -115,19 +117,17 @@ class Breaker:
     def _may_probe(self) -> bool:
         if self._numbers[Shared.BREAKER_STATE] == _HALF_OPEN:
             return self._numbers[Shared.BREAKER_PROBER] == 0.0  # the process that tried has died
-        return self._now() >= self._numbers[Shared.BREAKER_SINCE] + self._rules.sleep_seconds
+        return self._now() >= self._numbers[Shared.BREAKER_SINCE] + self.rules.sleep_seconds
 
     def _become(self, state: float) -> None:
-        self._numbers[Shared.BREAKER_STATE] = state
-        self._numbers[Shared.BREAKER_EPOCH] += 1.0
-        self._numbers[Shared.BREAKER_SINCE] = self._now()
-        self._numbers[Shared.BREAKER_PROBER] = 0.0
         if state == _CLOSED:
             self._forget()
+        self._numbers[Shared.BREAKER_STATE] = state
+        self._numbers[Shared.BREAKER_SINCE] = self._now()
+        self._numbers[Shared.BREAKER_PROBER] = 0.0
+        self._numbers[Shared.BREAKER_EPOCH] += 1.0
 
     def _tell(self, permit: int, failed: bool) -> None:
-        if permit == _ADMITTED:
-            return
         with self._page.lock():
             if not self._counts(permit):
                 return
@@ -135,21 +135,22 @@ class Breaker:
                 self._become(_OPEN if failed else _CLOSED)
                 return
             calls, failures = self._count(failed)
-            if calls >= self._rules.min_calls and failures >= self._rules.error_share * calls and failures:
+            if calls >= self.rules.min_calls and failures >= self.rules.error_share * calls and failures:
                 self._become(_OPEN)
 
     def _count(self, failed: bool) -> tuple[float, float]:
         """Count a call; give the window's calls and failures."""
-        numbers = self._numbers
-        current = self._now() // self._bucket_seconds
+        numbers, width = self._numbers, self.rules.window_seconds / BREAKER_BUCKETS
+        current = self._now() // width
         at = Shared.BREAKER_WINDOW + 3 * int(current % BREAKER_BUCKETS)
-        if numbers[at] != current:
-            numbers[at], numbers[at + 1], numbers[at + 2] = current, 0.0, 0.0
+        if numbers[at] != current * width:
+            numbers[at], numbers[at + 1], numbers[at + 2] = current * width, 0.0, 0.0
         numbers[at + 1] += 1.0
         numbers[at + 2] += failed
+        before = (current - BREAKER_BUCKETS + 0.5) * width  # half a bucket, since products are rounded
         calls = failures = 0.0
         for bucket in range(Shared.BREAKER_WINDOW, Shared.BREAKER_WINDOW + 3 * BREAKER_BUCKETS, 3):
-            if numbers[bucket] > current - BREAKER_BUCKETS:
+            if numbers[bucket] > before:
                 calls, failures = calls + numbers[bucket + 1], failures + numbers[bucket + 2]
         return calls, failures
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from prana_proxy.answers import Answers, Cause, Reply
-from schemas.errors import DeloreanError
 from schemas.services import Status
 
-Send = Callable[[Sequence[tuple[Any, ...]], float], Awaitable[Sequence[Reply]]]
-"""Makes one call: (keys, deadline on the event loop's clock) → one reply for each key, in their order."""
+_SOON_SECONDS = 0.01  # a call that ends so soon by itself is not given up, so that its outcome counts
+_UNSENT = (Status.REJECTED, Status.SHORT_CIRCUITED)
+
+Known = Callable[[Sequence[Reply]], None]
+"""Told what is known of each question of a call before the call ends: what to say if its caller's time is over."""
+
+Send = Callable[[Sequence[tuple[Any, ...]], float, Known], Awaitable[Sequence[Reply]]]
+"""Makes one call: (keys, deadline on the event loop's clock, told what is known) → one reply for each key, in their
+order."""
 
 
 class Caller:
@@ -24,6 +30,7 @@ class Caller:
     def __init__(self, answers: Answers, numbers: Sequence[int], keys: Sequence[tuple[Any, ...]]) -> None:
         self.answers, self.deadline, self.gone = answers, 0.0, False
         self.open = dict(zip(numbers, keys, strict=True))  # what is not answered yet
+        self.known: dict[int, Reply] = {}  # what came of those that are asked again
         self.waiting: deque[_Question] = deque()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -31,6 +38,11 @@ class Caller:
         """Take the replies to some questions."""
         if self.gone:
             return
+        if self.known:
+            replies = [
+                self.known.get(number, reply) if reply.status in _UNSENT else reply
+                for number, reply in zip(numbers, replies, strict=True)
+            ]
         self.answers.add(numbers, replies)
         for number in numbers:
             del self.open[number]
@@ -39,12 +51,14 @@ class Caller:
 
 
 class _Question:
-    """A key that is asked for, or waits to be, and who wants to know. asked: it is on its way."""
+    """A key that is asked for, or waits to be, and who wants to know. call, at: its call and its place there."""
 
-    __slots__ = ("asked", "key", "wanted")
+    __slots__ = ("at", "call", "key", "wanted")
 
     def __init__(self, key: tuple[Any, ...], caller: Caller, number: int) -> None:
-        self.key, self.wanted, self.asked = key, [(caller, number)], False
+        self.key, self.wanted = key, [(caller, number)]
+        self.call: _Call | None = None
+        self.at = 0
 
     def stale(self, now: float) -> bool:
         """Whether nobody waits for it any more."""
@@ -52,11 +66,21 @@ class _Question:
 
 
 class _Call:
-    """A call that is being made. given_up: nobody waits for it any more."""
+    """A call that is being made.
+
+    sending: it is out of our hands; given_up: nobody waits for it any more; known: replies so far
+    """
 
     def __init__(self, questions: Sequence[_Question]) -> None:
-        self.questions, self.given_up = questions, False
+        self.questions, self.sending, self.given_up = questions, False, False
+        self.known: Sequence[Reply] = ()
         self.deadline = max(caller.deadline for question in questions for caller, _ in question.wanted)
+        for at, question in enumerate(questions):
+            question.call, question.at = self, at
+
+    def tell(self, replies: Sequence[Reply]) -> None:
+        """Take what is known so far."""
+        self.known = tuple(replies)
 
 
 class Calls:
@@ -81,21 +105,25 @@ class Calls:
         """Whether nothing is being asked."""
         return not self._makers and not self._waiting
 
-    async def ask(self, caller: Caller, deadline: float) -> None:
-        """Ask all of a caller's questions; what has no reply by the deadline gets one that says so."""
+    async def ask(self, caller: Caller, deadline: float) -> Mapping[int, Reply | None]:
+        """Ask all of a caller's questions.
+
+        Gives those that have no reply by the deadline, by number, with what is known of them: None for one that has
+        never been sent.
+        """
         caller.deadline = deadline
+        if deadline <= asyncio.get_running_loop().time():
+            return dict.fromkeys(caller.open)
         try:
-            if deadline > asyncio.get_running_loop().time():
-                async with asyncio.timeout_at(deadline):
-                    self._add(caller, caller.open.items())
-                    await caller.done
-            else:
-                self._too_late(caller)
+            async with asyncio.timeout_at(deadline):
+                self._add(caller, caller.open.items())
+                await caller.done
+                return {}
         except TimeoutError:
-            self._too_late(caller)
+            return {number: self._known(caller, number) for number in caller.open}
         finally:
             caller.gone = True
-            if caller.done.cancelled():
+            if caller.open:
                 self._give_up_what_nobody_wants()
 
     def _add(self, caller: Caller, questions: Iterable[tuple[int, tuple[Any, ...]]]) -> None:
@@ -116,7 +144,7 @@ class Calls:
     def _start(self) -> None:
         """Make the calls that are full; set a time for one that is not."""
         while len(self._makers) < self._at_once and self._full():
-            self._make()
+            self._start_maker()
         if self._waiting % self._size and self._wait and self._due is None:
             self._due = asyncio.get_running_loop().call_later(self._wait, self._leave)
 
@@ -127,35 +155,45 @@ class Calls:
     def _leave(self) -> None:
         self._due = None
         if len(self._makers) < self._at_once:
-            self._make()
+            self._start_maker()
 
-    def _make(self) -> None:
-        if questions := self._take():
-            maker = asyncio.ensure_future(self._make_calls(questions))
-            self._makers[maker] = _Call(questions)
+    def _start_maker(self) -> None:
+        if (call := self._take()) is not None:
+            maker = asyncio.ensure_future(self._make_calls(call))
+            self._makers[maker] = call
             maker.add_done_callback(self._makers.pop)
 
-    async def _make_calls(self, questions: Sequence[_Question]) -> None:
+    async def _make_calls(self, call: _Call | None) -> None:
         """Make a call, and then others as long as there is something to ask."""
         maker = asyncio.current_task()
         assert maker is not None
-        while questions:
-            self._makers[maker] = call = _Call(questions)
-            try:
-                replies: Sequence[Reply] = await self._send([question.key for question in questions], call.deadline)
-            except asyncio.CancelledError:
-                if not call.given_up:
-                    raise
-                maker.uncancel()
-                call.deadline, replies = 0.0, [_NOT_ASKED] * len(questions)  # who has come meanwhile asks again
-            except DeloreanError as error:  # ours, such as a clock that is gone
-                self._fail(call, error)
-                replies = ()
-            if replies:
-                self._tell(call, replies)
-            questions = self._take() if self._due is None or self._waiting >= self._size else []
+        while call is not None:
+            self._makers[maker] = call
+            await self._make_call(call, maker)
+            if not call.known or call.known[0].status in _UNSENT:
+                await asyncio.sleep(0)  # what is refused at once, thousands of times, must not keep others waiting
+            call = self._take() if self._due is None or self._waiting >= self._size else None
 
-    def _take(self) -> list[_Question]:
+    async def _make_call(self, call: _Call, maker: asyncio.Task[None]) -> None:
+        call.sending = True
+        try:
+            if not call.given_up:
+                keys = [question.key for question in call.questions]
+                replies = list(zip(call.questions, await self._send(keys, call.deadline, call.tell), strict=True))
+        except asyncio.CancelledError:
+            if not call.given_up or maker.uncancel():
+                raise
+        except Exception as error:  # noqa: BLE001  # a clock that is gone, or a defect: who asked would wait for ever
+            self._fail(call, error)
+            return
+        finally:
+            call.sending = False
+        if call.given_up:  # who has come meanwhile asks again
+            call.deadline = 0.0
+            replies = list(zip(call.questions, call.known or [_GIVEN_UP] * len(call.questions), strict=True))
+        self._tell(replies, call.deadline)
+
+    def _take(self) -> _Call | None:
         """Take the questions of the next call: of each caller in turn, as many as there is room for."""
         taken: list[_Question] = []
         dropped, now = 0, asyncio.get_running_loop().time()
@@ -167,22 +205,23 @@ class Calls:
                     del self._questions[question.key]
                     dropped += 1
                 else:
-                    question.asked = True
                     taken.append(question)
             if caller.waiting:
                 self._line.append(caller)
         self._count(-len(taken) - dropped)
-        return taken
+        return _Call(taken) if taken else None
 
-    def _tell(self, call: _Call, replies: Sequence[Reply]) -> None:
+    def _tell(self, replies: Sequence[tuple[_Question, Reply]], deadline: float) -> None:
         """Give each caller its replies; ask again for one whose time goes on after a deadline that was another's."""
         told: dict[Caller, tuple[list[int], list[Reply]]] = {}
         again: dict[Caller, list[tuple[int, tuple[Any, ...]]]] = {}
-        for question, reply in zip(call.questions, replies, strict=True):
+        for question, reply in replies:
             del self._questions[question.key]
             for caller, number in question.wanted:
-                if reply.cause is Cause.DEADLINE and caller.deadline > call.deadline:
+                if reply.cause is Cause.DEADLINE and caller.deadline > deadline:
                     again.setdefault(caller, []).append((number, question.key))
+                    if reply.status not in _UNSENT:
+                        caller.known[number] = reply
                     continue
                 numbers, given = told.setdefault(caller, ([], []))
                 numbers.append(number)
@@ -193,7 +232,7 @@ class Calls:
             if not caller.gone:
                 self._add(caller, questions)
 
-    def _fail(self, call: _Call, error: DeloreanError) -> None:
+    def _fail(self, call: _Call, error: Exception) -> None:
         """Tell callers of an error that is nobody's answer."""
         for question in call.questions:
             del self._questions[question.key]
@@ -201,25 +240,28 @@ class Calls:
                 if not caller.done.done():
                     caller.done.set_exception(error)
 
-    def _too_late(self, caller: Caller) -> None:
-        asked = [(question := self._questions.get(key)) is not None and question.asked for key in caller.open.values()]
-        caller.take(list(caller.open), [_NO_ANSWER if was_asked else _NOT_ASKED for was_asked in asked])
+    def _known(self, caller: Caller, number: int) -> Reply | None:
+        """Give what is known of a caller's question, None if it has never been sent."""
+        question = self._questions.get(caller.open[number])
+        if question is not None and question.call is not None and (caller, number) in question.wanted:
+            known = question.call.known
+            if known and not (number in caller.known and known[question.at].status in _UNSENT):
+                return known[question.at]
+        return caller.known.get(number)
 
     def _give_up_what_nobody_wants(self) -> None:
         now = asyncio.get_running_loop().time()
         for maker, call in self._makers.items():
-            if not call.given_up and all(question.stale(now) for question in call.questions):
+            if call.given_up or call.deadline <= now + _SOON_SECONDS:
+                continue
+            if all(question.stale(now) for question in call.questions):
                 call.given_up = True
-                maker.cancel()
+                if call.sending:
+                    maker.cancel()
 
     def _count(self, change: int) -> None:
         self._waiting += change
         self._queued(change)
 
 
-_NO_ANSWER = Reply.failed(Status.TIMEOUT, "no answer before the caller's deadline", Cause.DEADLINE)
-_NOT_ASKED = Reply.failed(
-    Status.REJECTED,
-    "not asked: no call was free within the service's limits before the caller's deadline",
-    Cause.DEADLINE,
-)
+_GIVEN_UP = Reply.failed(Status.REJECTED, "given up, since nobody waited for it", Cause.DEADLINE)

@@ -3,43 +3,40 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from prana_proxy.answers import Reply
+from prana_proxy.calls import Known, Send
 from prana_proxy.services import ServiceConfig
 from schemas.services import Service, Status
 
 _MOST_CACHED = 10_000  # answers of one service
 
-Guarded = Callable[[Sequence[tuple[Any, ...]], float], Awaitable[Sequence[Reply]]]
-
 
 class Fallbacks:
     """A service's fallbacks, tried in their order: an earlier answer, another service, a fixed value.
 
-    ask: makes a call to the service itself
-    other: makes calls to the service that stands in, with that service's configuration; None: there is none
-    now: in seconds
+    ask: makes a call to the service itself; now: in seconds
     """
 
-    def __init__(
-        self,
-        config: ServiceConfig,
-        ask: Guarded,
-        other: tuple[ServiceConfig, Guarded] | None,
-        now: Callable[[], float],
-    ) -> None:
-        assert config.fallback is not None
-        self._fallback, self._ask, self._now = config.fallback, ask, now
+    def __init__(self, config: ServiceConfig, ask: Send, now: Callable[[], float]) -> None:
+        self._service, self._fallback, self._ask, self._now = config.service, config.fallback, ask, now
         self._cache: OrderedDict[tuple[Any, ...], tuple[Reply, float]] = OrderedDict()
-        self._other = None if other is None else (_picked(config.service, other[0].service), *other)
+        self._other: _Other | None = None
 
-    async def __call__(self, keys: Sequence[tuple[Any, ...]], deadline: float) -> Sequence[Reply]:
+    def let_stand_in(self, config: ServiceConfig, ask: Send) -> None:
+        """Take the service that stands in: its configuration, and what makes a call to it, without fallbacks."""
+        self._other = _Other(_picked(self._service, config.service), config.call_size, ask)
+
+    async def __call__(self, keys: Sequence[tuple[Any, ...]], deadline: float, known: Known) -> Sequence[Reply]:
         """Make a call, and give for each key that has no answer what there is instead."""
-        replies = list(await self._ask(keys, deadline))
-        missing = []
-        for i, (key, reply) in enumerate(zip(keys, replies, strict=True)):
+        given = await self._ask(keys, deadline, known)
+        if self._fallback is None:
+            return given
+        replies, missing = list(given), []
+        for i, (key, reply) in enumerate(zip(keys, given, strict=True)):
             if reply.status is Status.OK:
                 self._keep(key, reply)
             elif (earlier := self._earlier(key)) is not None:
@@ -47,14 +44,24 @@ class Fallbacks:
             else:
                 missing.append(i)
         if missing and self._other is not None:
-            missing = await self._ask_other(keys, replies, missing, deadline)
-        if self._fallback.value is not None:
-            for i in missing:
-                replies[i] = _instead(replies[i], Reply(Status.FALLBACK, self._fallback.value))
-        return replies
+            known(replies)
+            others = await self._other.ask_for([keys[i] for i in missing], deadline)
+            for i, other in zip(missing, others, strict=True):
+                if other.status is Status.OK:
+                    replies[i] = _instead(replies[i], other)
+        return [self.at_once(key, reply) for key, reply in zip(keys, replies, strict=True)]
+
+    def at_once(self, key: tuple[Any, ...], reply: Reply) -> Reply:
+        """Give what there is without asking anybody instead of a reply, if that is none."""
+        if self._fallback is None or reply.status in (Status.OK, Status.FALLBACK):
+            return reply
+        earlier = self._earlier(key)
+        if earlier is None and self._fallback.value is not None:
+            earlier = Reply(Status.FALLBACK, self._fallback.value)
+        return reply if earlier is None else _instead(reply, earlier)
 
     def _keep(self, key: tuple[Any, ...], reply: Reply) -> None:
-        if self._fallback.cached_seconds is None:
+        if self._fallback is None or self._fallback.cached_seconds is None:
             return
         self._cache[key] = (reply, self._now())
         self._cache.move_to_end(key)
@@ -63,27 +70,38 @@ class Fallbacks:
 
     def _earlier(self, key: tuple[Any, ...]) -> Reply | None:
         reply, kept_at = self._cache.get(key, (None, 0.0))
-        if reply is not None and self._now() - kept_at > (self._fallback.cached_seconds or 0.0):
+        if reply is None or self._fallback is None:
+            return None
+        if self._now() - kept_at > (self._fallback.cached_seconds or 0.0):
             del self._cache[key]
             return None
         return reply
 
-    async def _ask_other(
-        self, keys: Sequence[tuple[Any, ...]], replies: list[Reply], missing: list[int], deadline: float
-    ) -> list[int]:
-        """Ask the service that stands in; give what is missing still."""
-        assert self._other is not None
-        picked, config, ask = self._other
-        still = []
-        for start in range(0, len(missing), config.call_size):
-            part = missing[start : start + config.call_size]
-            others = await ask([tuple(keys[i][at] for at in picked) for i in part], deadline)
-            for i, other in zip(part, others, strict=True):
-                if other.status is Status.OK:
-                    replies[i] = _instead(replies[i], other)
-                else:
-                    still.append(i)
-        return still
+
+@dataclass(frozen=True)
+class _Other:
+    """The service that stands in.
+
+    picked: where in a key its own variables are; size: keys in one call to it
+    """
+
+    picked: Sequence[int]
+    size: int
+    ask: Send
+
+    async def ask_for(self, keys: Sequence[tuple[Any, ...]], deadline: float) -> Sequence[Reply]:
+        """Ask it, once for equal keys of its own."""
+        own = [tuple(key[at] for at in self.picked) for key in keys]
+        distinct = list(dict.fromkeys(own))
+        replies: dict[tuple[Any, ...], Reply] = {}
+        for start in range(0, len(distinct), self.size):
+            part = distinct[start : start + self.size]
+            replies.update(zip(part, await self.ask(part, deadline, _not_told), strict=True))
+        return [replies[key] for key in own]
+
+
+def _not_told(_: Sequence[Reply]) -> None:
+    """Whether the other has been sent a call changes nothing for the caller."""
 
 
 def _picked(service: Service, other: Service) -> list[int]:

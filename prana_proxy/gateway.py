@@ -23,7 +23,7 @@ from prana_proxy.calls import Caller
 from prana_proxy.clock import open_clock
 from prana_proxy.config import GatewayConfig
 from prana_proxy.ledger import Ledger
-from prana_proxy.services import Protocol, ServiceConfig, protocol_of
+from prana_proxy.services import Protocol, protocol_of
 from schemas.errors import ServiceError
 from schemas.services import Service, Status
 from schemas.tables import require_columns
@@ -69,6 +69,7 @@ class Gateway:
         self._config = GatewayConfig(())
         self._owns_ledger = ledger is None
         self.ledger = Ledger() if ledger is None else ledger
+        self._changing = asyncio.Lock()
         self._closing: set[asyncio.Future[None]] = set()
         self._protocols: dict[type[Protocol], Protocol] = {}
         self._asked: dict[str, AskedService] = {}
@@ -161,24 +162,23 @@ class Gateway:
 
     async def _use(self, config: GatewayConfig) -> None:
         """Open what is new in a configuration, then switch to it, then close what is old once it is idle."""
-        before, after = self._asked, dict[str, AskedService]()
-        new: list[AskedService] = []
-        for service in config.services:
-            name = service.service.name
-            if name in before and _same(service, config, self._config):
-                after[name] = before[name]
-            else:
-                after[name] = AskedService(service, self._protocol(service.url), self.ledger.page(name))
-                new.append(after[name])
-        await _together([asked.open() for asked in new])
-        for asked in new:
-            asked.connect(after)
-        self._asked, self._config = after, config
-        for name, asked in before.items():
-            if after.get(name) is not asked:
-                closing = asyncio.ensure_future(asked.close_when_idle())
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
+        async with self._changing:
+            before, after = self._asked, dict[str, AskedService]()
+            for service in config.services:
+                asked = before.get(service.service.name)
+                if asked is None or asked.config != service:
+                    page = self.ledger.page(service.service.name)
+                    asked = AskedService(service, self._protocol(service.url), page, asked)
+                after[service.service.name] = asked
+            await _together([asked.open() for asked in after.values()])
+            for asked in after.values():
+                asked.connect(after)
+            self._asked, self._config = after, config
+            for name, asked in before.items():
+                if after.get(name) is not asked:
+                    closing = asyncio.ensure_future(asked.close_when_idle(after.get(name)))
+                    self._closing.add(closing)
+                    closing.add_done_callback(self._closing.discard)
 
     def _protocol(self, url: str) -> Protocol:
         kind = protocol_of(url)
@@ -198,7 +198,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for asked in self._asked.values():
-            await asked.instances.close()
+            await asked.close()
         for protocol in self._protocols.values():
             await protocol.close()
 
@@ -236,13 +236,6 @@ def _answer_null_keys(questions: _Questions, answers: Answers) -> None:
     for i in set(range(len(questions.keys))).difference(questions.askable):
         name = questions.asked.config.service.key[questions.keys[i].index(None)].name
         answers.add([i], [Reply.failed(Status.INVALID, f"not asked: the context's '{name}' is null", Cause.REQUEST)])
-
-
-def _same(service: ServiceConfig, new: GatewayConfig, old: GatewayConfig) -> bool:
-    """Whether a service is asked as before: by the same configuration, and so is the one that stands in for it."""
-    other = service.fallback.service if service.fallback else None
-    names = {service.service.name, other}
-    return [s for s in new.services if s.service.name in names] == [s for s in old.services if s.service.name in names]
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from enum import IntEnum, auto
+from enum import IntEnum
 from typing import Final
 
 from schemas.errors import ConfigError
@@ -34,27 +34,26 @@ class Shared(IntEnum):
     """Where a number that all processes write stands in a service's page."""
 
     BREAKER_STATE = 0
-    BREAKER_SINCE = auto()
-    BREAKER_EPOCH = auto()
-    BREAKER_PROBER = auto()  # process + 1
-    BREAKER_WINDOW = auto()  # of each bucket: which it is, calls, failures
-    RATE_CALLS = BREAKER_WINDOW + 3 * BREAKER_BUCKETS  # how many calls the ring holds
-    RATE_HEAD = auto()  # the oldest of them
-    RATE_NEXT = auto()  # when the next call is due if they come evenly
-    RATE_RING = auto()
+    BREAKER_SINCE = 1
+    BREAKER_EPOCH = 2
+    BREAKER_PROBER = 3  # process + 1
+    BREAKER_WINDOW = 4  # of each bucket: when it began, calls, failures
+    RATE_HEAD = BREAKER_WINDOW + 3 * BREAKER_BUCKETS  # where in the ring the next call's time goes
+    RATE_NEXT = RATE_HEAD + 1  # when the next call is due if they come evenly
+    RATE_RING = RATE_HEAD + 2  # when the last calls came, MOST_CALLS_PER_SECOND of them
 
 
 class Own(IntEnum):
     """Where a number that one process writes stands in its part of a service's page."""
 
     IN_FLIGHT = 0
-    WAITING_SINCE = auto()  # of the first in line; 0: nobody is
-    WAITING_SEEN = auto()  # when the first in line looked last: one that does not look is not waited for
-    QUEUED = auto()  # contexts that wait to be asked for
-    CALLS = auto()
-    RETRIES = auto()
-    SECONDS = auto()  # of all calls together
-    STATUS = auto()  # contexts by status, in the order of `Status`
+    WAITING_SINCE = 1  # of the first in line; 0: nobody is
+    WAITING_SEEN = 2  # when the first in line looked last: one that does not look is not waited for
+    QUEUED = 3  # contexts that wait to be asked for
+    CALLS = 4
+    RETRIES = 5  # of these
+    SECONDS = 6  # of all calls together
+    STATUS = 7  # contexts by status, in the order of `Status`
     LATENCY = STATUS + len(Status)  # calls by LATENCIES
 
 
@@ -117,7 +116,8 @@ class Ledger:
 
     def services(self) -> list[str]:
         """Name the services that have a page, in the order in which they came."""
-        return list(self._names())
+        with self.lock(MOST_SERVICES):
+            return list(self._names())
 
     def forget(self, process: int) -> None:
         """Free what a process that has died had in flight."""
@@ -166,7 +166,7 @@ class Ledger:
         if len(name) > _NAME_BYTES - 2:
             raise ConfigError.because(f"service '{service[:40]}…' has a name of {len(name)} bytes", "use at most 254")
         with self.lock(MOST_SERVICES):
-            names = self.services()
+            names = list(self._names())
             slot = names.index(service) if service in names else len(names)
             if slot == MOST_SERVICES:
                 raise ConfigError.because(f"more than {MOST_SERVICES} services", "divide them over several proxies")

@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from prana_proxy.ledger import Own, Page, Shared
+from prana_proxy.ledger import MOST_CALLS_PER_SECOND, Own, Page, Shared
 
 _LOOK_SECONDS = 0.002  # how often whoever waits looks for what another process has given back
 _LOOK_ALONE_SECONDS = 0.05  # only calls that began under an earlier configuration give back unseen
 _ASLEEP_SECONDS = 0.25  # a process that has not looked for so long is not waited for
-_ARRIVAL_SECONDS = 0.03  # a call may arrive that much later than it was sent, unless it has been answered before
+_LONGEST_SLEEP_SECONDS = 0.5  # in which a limit that has changed is not seen
+_ARRIVAL_SECONDS = 0.045  # a call may arrive that much later than it was sent, unless it has been answered before
 
 Turn = tuple[int, float]
 """A call's place among the last ones, and when it is taken to have arrived."""
@@ -42,11 +43,12 @@ class Limits:
 class Places:
     """The calls that may be in flight: first come, first served, over all processes.
 
+    most: may be another number at any time
     now: the same clock in all processes, in seconds; the event loop's
     """
 
     def __init__(self, most: int, page: Page, now: Callable[[], float]) -> None:
-        self._most, self._page, self._now = most, page, now
+        self.most, self._page, self._now = most, page, now
         self._line: deque[asyncio.Future[None]] = deque()  # who waits in this process; the first one's turn is set
         self._freed = asyncio.Event()
 
@@ -54,11 +56,11 @@ class Places:
         """Take a place, waiting for one until the deadline; False when there was none."""
         if not self._line and self._try(self._now()):
             return True
+        since = self._now()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line.append(turn)
         if len(self._line) == 1:
             turn.set_result(None)
-        since = self._now()
         try:
             async with asyncio.timeout_at(deadline):
                 await turn
@@ -68,10 +70,7 @@ class Places:
         except TimeoutError:
             return False
         finally:
-            self._line.remove(turn)
-            self._page.own[Own.WAITING_SINCE] = 0.0
-            if self._line and not self._line[0].done():
-                self._line[0].set_result(None)
+            self._leave(turn)
 
     def give(self) -> None:
         """Give a place back."""
@@ -82,8 +81,8 @@ class Places:
     def _try(self, since: float) -> bool:
         own = self._page.own
         with self._page.lock():
-            free = self._most - self._page.total(Own.IN_FLIGHT)
-            if free <= 0 or (len(self._page.parts) > 1 and free <= self._ahead(since)):
+            free = self.most - self._page.total(Own.IN_FLIGHT)
+            if free <= self._ahead(since):
                 own[Own.WAITING_SINCE], own[Own.WAITING_SEEN] = since, self._now()
                 return False
             own[Own.IN_FLIGHT] += 1.0
@@ -108,6 +107,16 @@ class Places:
         except TimeoutError:
             pass
 
+    def _leave(self, turn: asyncio.Future[None]) -> None:
+        """Leave the line; whoever is next looks for a place."""
+        if self._line[0] is not turn:
+            self._line.remove(turn)
+            return
+        self._line.popleft()
+        self._page.own[Own.WAITING_SINCE] = 0.0
+        if self._line and not self._line[0].done():
+            self._line[0].set_result(None)
+
 
 class Rate:
     """The calls that may be made in a second.
@@ -115,23 +124,18 @@ class Rate:
     Two rules. Calls are sent evenly, with bursts allowed: the generic cell rate algorithm. And none is sent while as
     many as a second may have could have arrived within the last one. A call may arrive at any time from when it is sent
     until its answer comes, so the latter is what is remembered of it.
+
+    limits: may be others at any time; they hold for the calls of the last second too
+    now: the same clock in all processes, in seconds; the event loop's
     """
 
     def __init__(self, limits: Limits, page: Page, now: Callable[[], float]) -> None:
-        self._page, self._now = page, now
-        self._per_second = limits.calls_per_second
-        if self._per_second is None:
-            return
-        self._most = math.ceil(self._per_second)
-        self._window = self._most / self._per_second
-        self._apart = 1.0 / self._per_second
-        burst = max(1, int(self._per_second / 10)) if limits.burst is None else limits.burst
-        self._early = (burst - 1) * self._apart
+        self.limits, self._page, self._now = limits, page, now
         self._line = asyncio.Lock()  # first come, first served
 
     async def take(self, deadline: float) -> Turn | None:
         """Wait for a turn; None when there is none before the deadline."""
-        if self._per_second is None:
+        if self.limits.calls_per_second is None:
             return _ANY
         try:
             async with asyncio.timeout_at(deadline), self._line:
@@ -141,43 +145,38 @@ class Rate:
                         return turn
                     if self._now() + wait > deadline:
                         return None
-                    await asyncio.sleep(wait)
+                    await asyncio.sleep(min(wait, _LONGEST_SLEEP_SECONDS))
         except TimeoutError:
             return None
 
     def answered(self, turn: Turn) -> None:
         """Tell that a call's answer is here, so that it has arrived by now."""
-        slot, arrival = turn
+        place, arrival = turn
         now = self._now()
-        if slot < 0 or arrival <= now:
+        if place < 0 or arrival <= now:
             return
         with self._page.lock():
-            if self._page.shared[Shared.RATE_RING + slot] == arrival:
-                self._page.shared[Shared.RATE_RING + slot] = now
+            if self._page.shared[Shared.RATE_RING + place] == arrival:
+                self._page.shared[Shared.RATE_RING + place] = now
 
     def _try(self) -> tuple[float, Turn]:
         """Take a turn now, or say in how many seconds to try again."""
+        per_second = self.limits.calls_per_second
+        if per_second is None:
+            return 0.0, _ANY
+        most, apart = math.ceil(per_second), 1.0 / per_second
+        burst = max(1, int(per_second / 10)) if self.limits.burst is None else self.limits.burst
         numbers, now = self._page.shared, self._now()
         with self._page.lock():
-            if numbers[Shared.RATE_CALLS] != self._most:
-                self._resize()
-            head = int(numbers[Shared.RATE_HEAD])
-            at = Shared.RATE_RING + head
-            due = max(numbers[Shared.RATE_NEXT] - self._early, numbers[at] + self._window if numbers[at] else 0.0)
+            place = int(numbers[Shared.RATE_HEAD])
+            if numbers[Shared.RATE_NEXT] > now + burst * apart:  # by another limit, under which calls were rarer
+                numbers[Shared.RATE_NEXT] = now + burst * apart
+            early = numbers[Shared.RATE_NEXT] - (burst - 1) * apart
+            last = numbers[Shared.RATE_RING + (place - most) % MOST_CALLS_PER_SECOND]
+            due = max(early, last + most / per_second if last else 0.0)
             if due > now:
                 return due - now, _ANY
-            numbers[at] = arrival = now + _ARRIVAL_SECONDS
-            numbers[Shared.RATE_HEAD] = (head + 1) % self._most
-            numbers[Shared.RATE_NEXT] = max(now, numbers[Shared.RATE_NEXT]) + self._apart
-            return 0.0, (head, arrival)
-
-    def _resize(self) -> None:
-        """Keep the last calls in a ring of another size: a limit that has just changed holds for the past too."""
-        numbers = self._page.shared
-        size, head = int(numbers[Shared.RATE_CALLS]), int(numbers[Shared.RATE_HEAD])
-        calls = [numbers[Shared.RATE_RING + (head + i) % size] for i in range(size)][-self._most :]
-        calls = [0.0] * (self._most - len(calls)) + calls
-        for i, call in enumerate(calls):
-            numbers[Shared.RATE_RING + i] = call
-        numbers[Shared.RATE_CALLS], numbers[Shared.RATE_HEAD] = self._most, 0.0
-        numbers[Shared.RATE_NEXT] = min(numbers[Shared.RATE_NEXT], self._now() + self._apart)
+            numbers[Shared.RATE_RING + place] = arrival = now + _ARRIVAL_SECONDS
+            numbers[Shared.RATE_HEAD] = (place + 1) % MOST_CALLS_PER_SECOND
+            numbers[Shared.RATE_NEXT] = max(now, numbers[Shared.RATE_NEXT]) + apart
+            return 0.0, (place, arrival)

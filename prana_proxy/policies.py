@@ -6,10 +6,12 @@ import asyncio
 import bisect
 import random
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from prana_proxy.answers import Cause, Reply
 from prana_proxy.breaker import Breaker
+from prana_proxy.calls import Known
 from prana_proxy.discovery import Instance
 from prana_proxy.instances import Instances
 from prana_proxy.ledger import LATENCIES, Own, Page
@@ -47,120 +49,163 @@ class RetryBudget:
         return True
 
 
+class Controls:
+    """What holds a service's calls back: its breaker and its limits.
+
+    They outlive a change of configuration, so that a new limit holds at once also for what waits already.
+
+    page: the service's in the ledger; now: in seconds, the same clock in all processes and the event loop's
+    """
+
+    def __init__(self, config: ServiceConfig, page: Page, now: Callable[[], float]) -> None:
+        self.page, self.now = page, now
+        self.breaker = Breaker(config.breaker, page, now)
+        self.places = Places(config.limits.max_concurrent, page, now)
+        self.rate = Rate(config.limits, page, now)
+        self.hold(config)
+
+    def hold(self, config: ServiceConfig) -> None:
+        """Hold calls back by another configuration from now on."""
+        self.breaker.rules = config.breaker
+        self.places.most = config.limits.max_concurrent
+        self.rate.limits = config.limits
+        reason = f"not asked: its limits, {config.limits}, left no call before the caller's deadline"
+        self.rejected = Reply.failed(Status.REJECTED, reason, Cause.DEADLINE)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What is asked. tried: the instances that were."""
+
+    keys: Sequence[dict[str, Any]]
+    deadline: float
+    known: Known
+    tried: list[Instance] = field(default_factory=list)
+
+    def all(self, reply: Reply) -> Sequence[Reply]:
+        """Give the same reply to each question."""
+        return [reply] * len(self.keys)
+
+
 class Guard:
     """Makes the calls to one service, within its policies.
 
-    ask: the protocol's own; page: the service's in the ledger; now: in seconds, the same clock in all processes
+    ask: the protocol's own
     """
 
-    def __init__(
-        self, config: ServiceConfig, ask: Ask, instances: Instances, page: Page, now: Callable[[], float]
-    ) -> None:
-        self._config, self._ask, self._instances, self._page, self._now = config, ask, instances, page, now
+    def __init__(self, config: ServiceConfig, ask: Ask, instances: Instances, controls: Controls) -> None:
+        self._config, self._ask, self._instances, self._controls = config, ask, instances, controls
         self._names = tuple(variable.name for variable in config.service.key)
-        self._places = Places(config.limits.max_concurrent, page, now)
-        self._rate = Rate(config.limits, page, now)
         self._budget = RetryBudget(config.retry_share)
-        self.breaker = Breaker(config.breaker, page, now)
 
-    async def __call__(self, keys: Sequence[tuple[Any, ...]], deadline: float) -> Sequence[Reply]:
-        """Make one call for some keys: a reply for each, in their order."""
-        if self.breaker.refuses:
+    async def __call__(self, keys: Sequence[tuple[Any, ...]], deadline: float, known: Known) -> Sequence[Reply]:
+        """Make one call for some keys: a reply for each, in their order. known: told that it has been sent."""
+        if self._controls.breaker.refuses:
             return [_SHORT_CIRCUITED] * len(keys)
-        if not await self._places.take(deadline):
-            return [self._rejected()] * len(keys)
+        if not await self._controls.places.take(deadline):
+            return [self._controls.rejected] * len(keys)
         try:
-            return await self._with_retries([dict(zip(self._names, key, strict=True)) for key in keys], deadline)
+            named = [dict(zip(self._names, key, strict=True)) for key in keys]
+            return await self._with_retries(_Call(named, deadline, known))
         finally:
-            self._places.give()
+            self._controls.places.give()
 
-    async def _with_retries(self, keys: Sequence[dict[str, Any]], deadline: float) -> Sequence[Reply]:
-        self._budget.called()
-        tried: list[Instance] = []
-        replies = await self._attempt(keys, deadline, tried)
-        for _ in range(self._config.retries if self._config.idempotent else 0):
-            if not _worth_another(replies) or self._instances.choose(tried) is None or not self._budget.spend():
+    async def _with_retries(self, call: _Call) -> Sequence[Reply]:
+        replies = await self._attempt(call)
+        if call.tried:
+            self._budget.called()
+        for attempt in range(1, self._config.retries + 1 if self._config.idempotent else 1):
+            if not _worth_another(replies) or not await self._may_retry(call):
                 break
-            self._page.own[Own.RETRIES] += 1.0
-            await asyncio.sleep(random.uniform(0.0, min(_MOST_JITTER_SECONDS, self._config.timeout_seconds / 10)))  # noqa: S311  # no secret
-            again = await self._attempt(keys, deadline, tried)
-            if again[0].status in (Status.SHORT_CIRCUITED, Status.REJECTED):
-                break  # what the service did before says more
+            again = await self._attempt(call)
+            if len(call.tried) == attempt:
+                break  # not sent, so what the service did before says more
             replies = again
+            call.known(replies)
         return replies
 
-    async def _attempt(self, keys: Sequence[dict[str, Any]], deadline: float, tried: list[Instance]) -> Sequence[Reply]:
-        """Make one call to an instance not tried yet, if breaker and rate let it through."""
-        permit = self.breaker.admit()
+    async def _may_retry(self, call: _Call) -> bool:
+        """Say whether there is time, an instance and a budget for another attempt, after a moment."""
+        jitter = random.uniform(0.0, min(_MOST_JITTER_SECONDS, self._config.timeout_seconds / 10))  # noqa: S311  # no secret
+        if asyncio.get_running_loop().time() + jitter >= call.deadline:
+            return False
+        if self._instances.choose(call.tried) is None or not self._budget.spend():
+            return False
+        await asyncio.sleep(jitter)
+        return True
+
+    async def _attempt(self, call: _Call) -> Sequence[Reply]:
+        """Send a call to an instance not tried yet, if rate and breaker let it through."""
+        if self._controls.breaker.refuses:
+            return call.all(_SHORT_CIRCUITED)
+        if self._instances.problem is not None:  # known at once; there is nobody whom the breaker could spare
+            return call.all(self._nobody())
+        turn = await self._controls.rate.take(call.deadline)
+        if turn is None or asyncio.get_running_loop().time() >= call.deadline:
+            return call.all(self._controls.rejected)
+        permit = self._controls.breaker.admit()
         if permit is None:
-            return [_SHORT_CIRCUITED] * len(keys)
-        tell: Callable[[int], None] = self.breaker.abandoned
+            return call.all(_SHORT_CIRCUITED)
+        tell: Callable[[int], None] = self._controls.breaker.abandoned
         try:
-            instance = self._instances.choose(tried)
+            instance = self._instances.choose(call.tried)
             if instance is None:
-                tell = self.breaker.failed
-                return [Reply.failed(Status.ERROR, self._nobody(), Cause.CONNECTION)] * len(keys)
-            turn = await self._rate.take(deadline)
-            if turn is None:
-                return [self._rejected()] * len(keys)
-            tried.append(instance)
+                return call.all(self._nobody())
             try:
-                replies, seconds = await self._call(instance, keys, deadline)
+                replies, seconds = await self._send(call, instance)
             finally:
-                self._rate.answered(turn)
+                self._controls.rate.answered(turn)
             tell = self._verdict(replies, seconds)
             return replies
         finally:
             tell(permit)
 
-    async def _call(
-        self, instance: Instance, keys: Sequence[dict[str, Any]], deadline: float
-    ) -> tuple[Sequence[Reply], float]:
-        started = self._now()
+    async def _send(self, call: _Call, instance: Instance) -> tuple[Sequence[Reply], float]:
+        if not call.tried:
+            call.known(call.all(_NO_ANSWER))
+        call.tried.append(instance)
+        started = self._controls.now()
         own_limit = asyncio.get_running_loop().time() + self._config.timeout_seconds
         replies: Sequence[Reply]
         try:
             with self._instances.call(instance):
-                async with asyncio.timeout_at(min(own_limit, deadline)):
-                    replies = await self._ask(instance, keys, deadline)
+                async with asyncio.timeout_at(min(own_limit, call.deadline)):
+                    replies = await self._ask(instance, call.keys, call.deadline)
         except TimeoutError:
-            if own_limit <= deadline:
-                reply = Reply.failed(Status.TIMEOUT, f"no answer within {self._config.timeout_seconds:g} s")
-            else:
-                reply = Reply.failed(Status.TIMEOUT, "no answer before the caller's deadline", Cause.DEADLINE)
-            replies = [reply] * len(keys)
+            late = Reply.failed(Status.TIMEOUT, f"no answer within {self._config.timeout_seconds:g} s")
+            replies = call.all(late if own_limit <= call.deadline else _NO_ANSWER)
         else:
             lost = any(reply.cause is Cause.CONNECTION and reply.status is Status.ERROR for reply in replies)
             (self._instances.unreachable if lost else self._instances.reached)(instance)
-        seconds = self._now() - started
-        self._count(seconds)
+        finally:
+            seconds = self._controls.now() - started
+            self._count(seconds, len(call.tried) > 1)
         return replies, seconds
 
     def _verdict(self, replies: Sequence[Reply], seconds: float) -> Callable[[int], None]:
         """Say how a call's outcome is told to the breaker: it failed if no reply is any good."""
         if not all(reply.status in _FAILURES for reply in replies):
-            return self.breaker.succeeded
+            return self._controls.breaker.succeeded
         causes = {reply.cause for reply in replies}
         if causes == {Cause.REQUEST}:
-            return self.breaker.refused
+            sent = any(reply.status is Status.ERROR for reply in replies)  # else the protocol had no way to ask it
+            return self._controls.breaker.refused if sent else self._controls.breaker.abandoned
         if causes == {Cause.DEADLINE} and seconds < self._config.timeout_seconds / 2:
-            return self.breaker.abandoned  # a caller in a hurry says nothing of the service
-        return self.breaker.failed
+            return self._controls.breaker.abandoned  # a caller in a hurry says nothing of the service
+        return self._controls.breaker.failed
 
-    def _count(self, seconds: float) -> None:
-        own = self._page.own
+    def _count(self, seconds: float, retry: bool) -> None:
+        own = self._controls.page.own
         own[Own.CALLS] += 1.0
+        own[Own.RETRIES] += retry
         own[Own.SECONDS] += seconds
         own[Own.LATENCY + bisect.bisect_left(LATENCIES, seconds)] += 1.0
 
-    def _rejected(self) -> Reply:
-        reason = f"not asked: its limits, {self._config.limits}, left no call before the caller's deadline"
-        return Reply.failed(Status.REJECTED, reason, Cause.DEADLINE)
-
-    def _nobody(self) -> str:
-        return self._instances.problem or "no instance is known"
+    def _nobody(self) -> Reply:
+        return Reply.failed(Status.ERROR, self._instances.problem or "no instance is known", Cause.CONNECTION)
 
 
+_NO_ANSWER = Reply.failed(Status.TIMEOUT, "no answer before the caller's deadline", Cause.DEADLINE)
 _SHORT_CIRCUITED = Reply.failed(
     Status.SHORT_CIRCUITED, "not asked: the service failed too often, so its breaker is open"
 )

@@ -16,7 +16,7 @@ from prana_proxy.gateway import Gateway
 from schemas.errors import ConfigError, DataKeyError, NaiveTimeError, ServiceError
 from schemas.tables import answers_schema
 
-NOT_ASKED = "not asked: no call was free within the service's limits before the caller's deadline"
+NOT_ASKED = "not asked: its limits, {} at a time, left no call before the caller's deadline"
 BY_KEY = {"key": {"behaviour": "string"}, "url": "/by_key/{behaviour}", "timeout_seconds": 1.0}
 
 
@@ -176,7 +176,7 @@ def test_the_callers_deadline_comes_before_a_service_s_timeout(config_of: Any, p
     ) as gateway:
         answers = gateway.fetch("hangs", profiles(1, 2, 3), timedelta(seconds=0.3))
     assert answers["status"].to_pylist() == ["timeout", "timeout", "rejected"]
-    assert answers["reason"].to_pylist() == ["no answer before the caller's deadline"] * 2 + [NOT_ASKED]
+    assert answers["reason"].to_pylist() == ["no answer before the caller's deadline"] * 2 + [NOT_ASKED.format(2)]
 
 
 def test_waiting_for_a_place_ends_at_the_deadline(config_of: Any, service: Any, profiles: Any) -> None:
@@ -187,7 +187,7 @@ def test_waiting_for_a_place_ends_at_the_deadline(config_of: Any, service: Any, 
             pass
         answers = gateway.fetch("full", profiles(2), timedelta(seconds=0.1))
         holder.join()
-    assert answers["reason"].to_pylist() == [NOT_ASKED]
+    assert answers["reason"].to_pylist() == [NOT_ASKED.format(1)]
     assert service.keys["hang"] == ["1"]
 
 

@@ -1,0 +1,40 @@
+"""One process of a proxy, which takes and gives places as it is told.
+
+taker.py HANDLE PROCESSES PROCESS MOST CONNECTIONS SOCKET
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+
+from prana_proxy.ledger import Ledger, Page
+from prana_proxy.limits import Places
+
+
+async def obey(process: int, page: Page, places: Places, socket: str) -> None:
+    reader, writer = await asyncio.open_unix_connection(socket)
+    writer.write(f"{process}\n".encode())
+    held = []
+    while command := (await reader.readline()).decode().strip():
+        done = True
+        if command == "take":
+            done = await places.take(time.monotonic() + 60)
+        elif command == "give":
+            places.give()
+        else:
+            held.append(page.lock())
+            held[0].__enter__()
+        writer.write(b"done\n" if done else b"in vain\n")
+    writer.close()
+
+
+async def main(handle: int, processes: int, process: int, most: int, connections: int, socket: str) -> None:
+    page = Ledger(processes, process, handle).page("s")
+    places = Places(most, page, time.monotonic)
+    await asyncio.gather(*(obey(process, page, places, socket) for _ in range(connections)))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*map(int, sys.argv[1:6]), sys.argv[6]))
