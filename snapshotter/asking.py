@@ -103,19 +103,19 @@ class _Run:
             with Tellers(ear, context.partitionId(), {n: counter.add for n, counter in counters.items()}) as tellers:
                 captured = capture_bucket(tasks, batches, tellers.of, patient=patient)
             for number, one in captured.items():
-                yield pa.RecordBatch.from_pylist([{"service": number, "captured": json.dumps(one and one.to_json())}])
+                yield pa.RecordBatch.from_pylist([{"became": json.dumps([number, one and one.to_json()])}])
 
         names = ", ".join(self.services[number].name for number in numbers)
         with spark_errors_as(ServiceError, f"run '{self.asking.plan.run_id}', {names}"):
-            rows = self._contexts(numbers).mapInArrow(work, "service INT, captured STRING").collect()
+            rows = self._contexts(numbers).mapInArrow(work, "became STRING").collect()
         captured = {number: Captured() for number in numbers}
         late: list[int] = []
         for row in rows:
-            fields = json.loads(row["captured"])
+            number, fields = json.loads(row["became"])
             if fields is not None:
-                captured[row["service"]].add(Captured.from_json(fields))
-            elif row["service"] not in late:
-                late.append(row["service"])
+                captured[number].add(Captured.from_json(fields))
+            elif number not in late:
+                late.append(number)
         return captured, late
 
     def _contexts(self, numbers: Sequence[int]) -> DataFrame:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from prana_proxy.access import Access
 from prana_proxy.client import PranaClient
 from schemas.errors import ServiceError
 from schemas.services import Service, Status
@@ -33,13 +34,14 @@ _PAUSES = {Status.SHORT_CIRCUITED: 6.0, Status.REJECTED: 1.0, Status.TIMEOUT: 1.
 
 @dataclass(frozen=True)
 class Proxies:
-    """How to reach the proxies: plain data. addresses: "host:port" of each."""
+    """How to reach the proxies: plain data. addresses: "host:port" of each; access: what they demand to see."""
 
     addresses: tuple[str, ...]
+    access: Access | None = None
 
     def client(self) -> PranaClient:
         """Open a client: the one place where it is done."""
-        return PranaClient(self.addresses)
+        return PranaClient(self.addresses, self.access)
 
 
 @dataclass(frozen=True)

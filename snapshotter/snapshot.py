@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
+from prana_proxy.access import Access
 from schemas.data_keys import DataKey
 from schemas.errors import ConfigError, DataKeyError, NotInIndexError, QualityError, ServiceError
 from schemas.services import Service, Status
@@ -41,6 +42,7 @@ def take_snapshot(
     keep_every: timedelta = timedelta(seconds=10),
     second_pass: bool = False,
     drift: Drift = "warn",
+    access: Access | None = None,
     progress: Progress | None = None,
 ) -> SnapshotRun:
     """Ask services for the state of each context of a set, once for each distinct key, and publish the answers.
@@ -60,6 +62,7 @@ def take_snapshot(
         proxy retries by itself, and what fails nonetheless mostly does since the service has too much to do already
     drift: what happens when a service's snapshot is not as its last runs let one expect: "warn", "hold" back
         publishing, or "off"
+    access: what the proxies demand to see; its files must be there on every executor
     progress: called with (service, contexts done, contexts in all); the last is an estimate until all tasks have begun
 
     Raises ProxyUnavailableError, ServiceError, ConfigError, DataKeyError and, when drift holds it back, QualityError;
@@ -73,7 +76,7 @@ def take_snapshot(
     else:
         _log.warning("run '%s' is published already: nothing is asked", run_id)
         return published
-    reached = Proxies(tuple(proxies))
+    reached = Proxies(tuple(proxies), access)
     asked = _services(context_set, services, reached)
     cores = spark.sparkContext.defaultParallelism
     plan = begin(open_storage(storage_uri), make_plan(run_id, context_set, asked, cores, buckets, bucket_variable))

@@ -114,6 +114,7 @@ def snapshot(
     \b
     Example: delorean snapshot --date 2026-01-05
     """
+    from delorean.config import access_to_proxies
     from snapshotter.snapshot import take_snapshot
 
     with opened(project) as (index, _), spark_for("snapshot", project) as spark, output.progress() as progress:
@@ -129,6 +130,7 @@ def snapshot(
             budget=timedelta(seconds=budget),
             second_pass=second_pass,
             drift=drift,
+            access=access_to_proxies(project),
             progress=progress,
         )
     output.show(

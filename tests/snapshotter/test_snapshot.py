@@ -12,6 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from snapshot_job import Job, service
 
+from prana_proxy.access import Access
+from prana_proxy.server import start_proxy
+from prana_proxy.server_config import ServerConfig
 from schemas.data_keys import context_variable
 from schemas.errors import (
     ConfigError,
@@ -134,6 +137,16 @@ def test_a_run_that_captured_nothing_is_an_error_and_may_be_tried_again(job: Job
         job.index.run("r1")
     company.failing = {}
     assert service(job.run(services=["history"]), "history").confidence == 1.0
+
+
+def test_a_proxy_that_demands_a_token_is_shown_it_by_every_task(offline: Job, company: Any, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("of-the-snapshots\n")
+    with start_proxy(company.config(), ServerConfig(port=0, tokens_file=str(tmp_path / "tokens"))) as proxy:
+        with pytest.raises(ServiceError, match="token"):
+            offline.run(proxies=[proxy.address])
+        assert company.asked == []
+        run = offline.run(proxies=[proxy.address], access=Access(token="of-the-snapshots"))
+    assert service(run, "history").confidence == 1.0
 
 
 def test_a_proxy_that_is_down_is_one_clear_error(offline: Job) -> None:
