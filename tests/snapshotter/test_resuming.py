@@ -27,9 +27,8 @@ from schemas.services import Status
 
 SERVE = """
 import sys
-from prana_proxy.config import load_gateway_config
 from prana_proxy.server import serve
-serve(load_gateway_config(sys.argv[1]), port=0)
+serve(sys.argv[1], {"port": 0})
 """
 DRIVE = """
 import sys
