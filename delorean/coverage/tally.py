@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import date, timedelta
 
 import numpy as np
@@ -110,7 +111,8 @@ def _cell(search: Search, day: date | None, group: str | None, counts: pa.Table)
         runs[run] = runs.get(run, 0) + served
     confidence = [search.confidence[run] for run in runs]
     total = sum(runs.values())
-    mean = sum(search.confidence[run] * served for run, served in runs.items()) / total if total else None
+    weighed = math.fsum(search.confidence[run] * served for run, served in runs.items())  # whatever their order
+    mean = weighed / total if total else None
     return Cell(
         element=search.element,
         service=search.service,
