@@ -7,10 +7,33 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from prana_proxy.access import Access
 from schemas.errors import ConfigError
 from schemas.toml_file import read_toml
 
 PROJECT_FILE = "delorean.toml"
+
+
+@dataclass(frozen=True)
+class ProxyAccess:
+    """What proxies demand to see: `[proxy]` of a project file. Paths are relative to the file.
+
+    authority: who signs the proxies' certificates; None: connections are plain
+    certificate, key: the project's own
+    token_file: holds a token that the proxies know
+    """
+
+    authority: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    token_file: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is only half."""
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigError.because("has one of certificate and key, expected both or none")
+        if self.certificate is not None and self.authority is None:
+            raise ConfigError.because("has a certificate but no authority", "name who signs the proxies' too")
 
 
 @dataclass(frozen=True)
@@ -19,6 +42,7 @@ class Project:
 
     index, storage: URIs; a plain path is SQLite's or a folder, relative to the file
     proxies: "host:port" of Prana proxies that snapshots ask
+    proxy: what these demand to see; read it with `access_to_proxies`
     services: the file that tells proxies and the scorer about the online services, relative to this file
     encoders: modules, with those below them, that encoders of packages may be imported from
     spark: settings of the Spark session, by Spark's own names
@@ -27,6 +51,7 @@ class Project:
     index: str = "data/index.db"
     storage: str = "data"
     proxies: tuple[str, ...] = ("127.0.0.1:9090",)
+    proxy: ProxyAccess = field(default_factory=ProxyAccess)
     services: str = "services.toml"
     encoders: tuple[str, ...] = ("encoders.library",)
     spark: Mapping[str, str] = field(default_factory=dict)
@@ -45,7 +70,25 @@ def load_project(path: Path) -> Project:
         index=_as_uri(project.index, "sqlite", root),
         storage=_as_uri(project.storage, "file", root),
         services=str(root / project.services),
+        proxy=ProxyAccess(**{name: path and str(root / path) for name, path in vars(project.proxy).items()}),
     )
+
+
+def access_to_proxies(project: Project) -> Access:
+    """Read what a project's proxies demand to see. Raises ConfigError for a token that cannot be read."""
+    proxy, token = project.proxy, None
+    if proxy.token_file is not None:
+        try:
+            token = Path(proxy.token_file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError.because(f"token_file {proxy.token_file} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError.because(f"token_file {proxy.token_file} cannot be read: it is not UTF-8") from error
+        if len(token.splitlines()) != 1:
+            raise ConfigError.because(
+                f"token_file {proxy.token_file} holds {len(token.splitlines())} lines, expected a token"
+            )
+    return Access(proxy.authority, proxy.certificate, proxy.key, token)
 
 
 def _as_uri(given: str, scheme: str, root: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -11,48 +10,45 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 import pyarrow as pa
-from thrift.protocol.TProtocol import TProtocolException
 from thrift.Thrift import TApplicationException
-from thrift.transport.TSocket import TSocket
-from thrift.transport.TTransport import TFramedTransport, TTransportException
 
-from prana_proxy.wire import LARGEST_FRAME, LARGEST_PAYLOAD, from_ipc, protocol_factory, service_from, to_ipc
-from schemas.errors import ConfigError, DataKeyError, ProxyUnavailableError, ServiceError
-from schemas.generated.Prana import Client
-from schemas.generated.ttypes import BadRequest, FetchRequest, FetchResponse, Overloaded
+from prana_proxy.access import Access
+from prana_proxy.balancing import Proxies
+from prana_proxy.ipc import from_ipc, to_ipc
+from prana_proxy.wire import LARGEST_FRAME, LARGEST_PAYLOAD, service_from
+from schemas.errors import ConfigError, DataKeyError, ServiceError
+from schemas.generated.ttypes import BadRequest, Denied, FetchRequest, FetchResponse, Overloaded
 from schemas.services import Service, Status
 from schemas.tables import answers_schema, require_columns
 
 _T = TypeVar("_T")
 _FIRST_PAGE, _LARGEST_PAGE = 500, 5_000  # contexts
 _PAGE_BYTES = LARGEST_FRAME // 4  # of answers aimed at: answers differ in size
-_CONNECT_SECONDS = 3.0
-_GRACE_SECONDS = 5.0  # that a proxy may take beyond the budget it was given
 _LIST_SECONDS = 10.0
 _MOST_BUDGET_MS = 2**31 - 1
+_MOST_JITTER = 0.5  # of a wait, so that those who were refused together do not come together
 
 
 class PranaClient:
     """Asks online services through proxies. Use one for each thread, as a context manager.
 
-    It keeps one connection, to one of the proxies at a time, and moves on to the next when that one fails.
+    It asks the proxies in turns, page by page, leaves alone for a while those that fail or are busy, and slows down
+    when all of them ask for it.
 
     addresses: "host:port" of each proxy
+    access: what proxies demand to see; None: nothing
+
+    Raises ConfigError for what is no address, and for certificates that cannot be read.
     """
 
-    def __init__(self, addresses: Sequence[str]) -> None:
+    def __init__(self, addresses: Sequence[str], access: Access | None = None) -> None:
         if not addresses or isinstance(addresses, str):
             raise ConfigError.because("no proxy addresses", 'write ["host:port", …]')
-        self._addresses = [_parse(address) for address in addresses]
-        self._at = random.randrange(len(self._addresses))  # noqa: S311  # spreads clients over proxies, no secret
-        self._socket: TSocket | None = None
-        self._client: Client | None = None
-        self._protocols = protocol_factory()
+        self._proxies = Proxies([_parse(address) for address in addresses], access or Access())
 
     def services(self) -> dict[str, Service]:
-        """Give the services behind the proxy, by name. Raises ProxyUnavailableError."""
-        deadline = time.monotonic() + _LIST_SECONDS
-        infos = self._call(lambda client: client.services(), deadline)
+        """Give the services behind the proxies, by name. Raises ProxyUnavailableError, or ServiceError when denied."""
+        infos = self._call(lambda client: client.services(), time.monotonic() + _LIST_SECONDS)
         return {info.name: service_from(info) for info in infos}
 
     def fetch(self, service: Service, contexts: pa.Table | pa.RecordBatch, budget: timedelta) -> pa.RecordBatch:
@@ -82,10 +78,8 @@ class PranaClient:
         return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=answers_schema(service))
 
     def close(self) -> None:
-        """Close the connection."""
-        if self._socket is not None:
-            self._socket.close()
-        self._socket = self._client = None
+        """Close the connections."""
+        self._proxies.close()
 
     def __enter__(self) -> Self:
         """Use as a context manager."""
@@ -101,68 +95,43 @@ class PranaClient:
         """Give the answers for the first contexts of a page, as many as came, and their size in bytes."""
         request, rows = _request(page)
         while True:
+            self._pause(deadline)
             left_ms = min(int((deadline - time.monotonic()) * 1000), _MOST_BUDGET_MS)
             if left_ms <= 0:
                 return _failed(service, rows, Status.REJECTED, "not asked: the budget was spent"), 0
             fetch = FetchRequest(service.name, request, left_ms)  # type: ignore[no-untyped-call]  # generated
             try:
                 response = self._call(partial(_fetch, fetch), deadline)
-                return _read_answers(service, response.answers, rows), len(response.answers)
-            except BadRequest as error:
-                raise ServiceError.because(f"{self._where()} refused the call: {error.message}") from error
             except Overloaded as error:
-                wait = error.retry_after_ms / 1000
+                wait = error.retry_after_ms / 1000 * random.uniform(1.0, 1.0 + _MOST_JITTER)  # noqa: S311  # no secret
                 if time.monotonic() + wait >= deadline:
                     return _failed(service, rows, Status.REJECTED, "the proxy had no room within the budget"), 0
                 time.sleep(wait)
-                self._move_on()
+                continue
+            self._proxies.pause((response.pause_ms or 0) / 1000)
+            return _read_answers(service, response.answers, rows), len(response.answers)
+
+    def _pause(self, deadline: float) -> None:
+        """Wait as the proxies want, but never longer than for half of the time that is left."""
+        if (wait := self._proxies.pause_seconds) > 0:
+            time.sleep(max(0.0, min(wait, (deadline - time.monotonic()) / 2)))
 
     def _call(self, call: Callable[[Any], _T], deadline: float) -> _T:
-        """Call a proxy; when it cannot be reached or hangs up, the next one, and each of them once more.
-
-        Once more, since a kept connection may be that of a proxy which has been restarted. A fetch only reads, so that
-        asking again is safe.
-        """
-        failures: dict[str, str] = {}
-        for _ in range(2 * len(self._addresses)):
-            try:
-                client = self._connected(deadline)
-                return call(client)
-            except TApplicationException as error:
-                raise ServiceError.because(f"{self._where()} failed: {error.message}", "see its log") from error
-            except (TTransportException, TProtocolException, OSError) as error:
-                failures[self._where()] = _reason(error)
-                self._move_on()
-                if time.monotonic() >= deadline:
-                    break
-        told = "; ".join(f"{where}: {reason}" for where, reason in failures.items())
-        raise ProxyUnavailableError.because(
-            f"no proxy answers ({told})", "start one with `delorean prana serve`, or name others"
-        )
-
-    def _connected(self, deadline: float) -> Client:
-        left = max(deadline - time.monotonic(), 0.0)
-        if self._client is None or self._socket is None:
-            connection = socket.create_connection(self._addresses[self._at], min(_CONNECT_SECONDS, left + 0.1))
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket = TSocket()
-            self._socket.setHandle(connection)
-            framed = TFramedTransport(self._socket, LARGEST_FRAME)
-            self._client = Client(self._protocols.getProtocol(framed))  # type: ignore[no-untyped-call]  # generated
-        self._socket.setTimeout((left + _GRACE_SECONDS) * 1000)
-        return self._client
-
-    def _move_on(self) -> None:
-        self.close()
-        self._at = (self._at + 1) % len(self._addresses)
-
-    def _where(self) -> str:
-        host, port = self._addresses[self._at]
-        return f"proxy {host}:{port}"
+        try:
+            return self._proxies.call(call, deadline)
+        except BadRequest as error:
+            raise ServiceError.because(f"{self._proxies.name} refused the call: {error.message}") from error
+        except Denied as error:
+            problem = f"{self._proxies.name} lets nobody in without a token that it knows: {error.message}"
+            raise ServiceError.because(
+                problem, "in delorean.toml, name a file that holds one: [proxy] token_file"
+            ) from error
+        except TApplicationException as error:
+            raise ServiceError.because(f"{self._proxies.name} failed: {error.message}", "see its log") from error
 
 
-def _fetch(request: FetchRequest, client: Client) -> FetchResponse:
-    response: FetchResponse = client.fetch(request)  # type: ignore[no-untyped-call]  # generated
+def _fetch(request: FetchRequest, client: Any) -> FetchResponse:
+    response: FetchResponse = client.fetch(request)
     return response
 
 
@@ -212,10 +181,3 @@ def _failed(service: Service, rows: int, status: Status, reason: str) -> pa.Reco
     return pa.RecordBatch.from_arrays(
         [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
     )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or error.__class__.__name__
-    inner = getattr(error, "inner", None)
-    return str(inner or getattr(error, "message", None) or error.__class__.__name__)

@@ -16,6 +16,7 @@ from prana_proxy.breaker import BreakerRules
 from prana_proxy.discovery import check_discovery
 from prana_proxy.ledger import MOST_CALLS_PER_SECOND
 from prana_proxy.limits import Limits
+from prana_proxy.server_config import ServerConfig, with_files
 from prana_proxy.services import MEBIBYTE, Fallback, ServiceConfig, protocol_of
 from schemas.arrow_types import parse_type
 from schemas.data_keys import DataKey, context_variable, refuse_naive_times, service_element
@@ -129,12 +130,34 @@ _SETTINGS = (
 class _ServicesFile:
     services: Mapping[str, _ServiceTable] = field(default_factory=dict)
     clock: str | None = None
-    server: Mapping[str, Any] = field(default_factory=dict)  # the proxy's own; see server_config.py
+    server: ServerConfig = field(default_factory=ServerConfig)
 
 
-def load_gateway_config(path: str | Path) -> GatewayConfig:
-    """Read a services.toml. Raises ConfigError that names the file, the line, the service and the field."""
-    return _gateway(TomlFile.read(path), Path(path).parent)
+@dataclass(frozen=True)
+class ProxyConfig:
+    """All that a services.toml says: of the services, and of the proxy that serves them."""
+
+    gateway: GatewayConfig
+    server: ServerConfig
+
+
+def load_proxy_config(path: str | Path, content: bytes | None = None) -> ProxyConfig:
+    """Read a services.toml, or its content if that has been read. Raises ConfigError as `load_gateway_config` does."""
+    file = _read(path, content)
+    folder = Path(path).parent
+    return ProxyConfig(_gateway(file, folder), with_files(file.build(_ServicesFile).server, file, folder))
+
+
+def load_gateway_config(path: str | Path, content: bytes | None = None) -> GatewayConfig:
+    """Read a services.toml, or its content if that has been read.
+
+    Raises ConfigError that names the file, the line, the service and the field.
+    """
+    return _gateway(_read(path, content), Path(path).parent)
+
+
+def _read(path: str | Path, content: bytes | None) -> TomlFile:
+    return TomlFile.read(path) if content is None else TomlFile.of(content, path)
 
 
 def gateway_config(fields: Mapping[str, Any]) -> GatewayConfig:
@@ -178,9 +201,15 @@ def _service(fields: Fields, folder: Path, name: str, table: _ServiceTable) -> S
         fallback=None if table.fallback is None else _fallback(fields, name, type, table.fallback),
         **table.settings,
     )
-    with fields.at((*place, "batch_url" if batched else "url")):
-        protocol_of(config.url).check(config)
-        protocol_of(config.url).own_instance(config)
+    url_place = (*place, "batch_url" if batched else "url")
+    with fields.at(url_place):
+        protocol = protocol_of(config.url)
+    if protocol.has_idl != (config.idl is not None):
+        problem = ("is missing", "add it") if protocol.has_idl else ("is for Thrift services", "remove it")
+        raise fields.error((*place, "idl"), *problem)
+    with fields.at(url_place):
+        protocol.check(config)
+        protocol.own_instance(config)
     if config.discovery is not None:
         with fields.at((*place, "discovery")):
             check_discovery(config.discovery)

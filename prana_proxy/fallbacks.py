@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from prana_proxy.answers import Reply
@@ -111,4 +111,5 @@ def _picked(service: Service, other: Service) -> list[int]:
 
 
 def _instead(failed: Reply, given: Reply) -> Reply:
-    return replace(given, status=Status.FALLBACK, reason=f"{failed.status}: {failed.reason}", cause=failed.cause)
+    reason = f"{failed.status}: {failed.reason}"
+    return Reply(Status.FALLBACK, given.value, given.captured_at, reason, failed.cause)

@@ -87,6 +87,10 @@ class Gateway:
         """The services behind this gateway, by name."""
         return {config.service.name: config.service for config in self._config.services}
 
+    def call_size(self, service: str) -> int:
+        """Say how many contexts one call of a service asks for. Raises ServiceError for an unknown service."""
+        return self._find(service).config.call_size
+
     def start(self, contexts: Mapping[str, pa.Table | pa.RecordBatch], budget: timedelta) -> Fetch:
         """Begin to ask services, each for its own contexts, as `fetch_all` does."""
         questions = {name: _Questions.of(self._find(name), table) for name, table in contexts.items()}

@@ -14,7 +14,7 @@ _LOOK_SECONDS = 0.002  # how often whoever waits looks for what another process 
 _LOOK_ALONE_SECONDS = 0.05  # only calls that began under an earlier configuration give back unseen
 _ASLEEP_SECONDS = 0.25  # a process that has not looked for so long is not waited for
 _LONGEST_SLEEP_SECONDS = 0.5  # in which another limit, or that waiting is in vain, is not seen
-_ARRIVAL_SECONDS = 0.03  # a call may arrive that much later than it was sent, unless it has been answered before
+_ARRIVAL_SECONDS = 0.045  # a call may arrive that much later than it was sent, unless it has been answered before
 
 Turn = tuple[int, float]
 """A call's place among the last ones, and when it is taken to have arrived."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-import pyarrow as pa
 from thrift.protocol.TBinaryProtocol import TBinaryProtocolAcceleratedFactory
 
 from schemas.data_keys import DataKey
@@ -17,6 +17,7 @@ LARGEST_PAYLOAD = LARGEST_FRAME - 65_536  # of Arrow within a frame
 LARGEST_CONTAINER = 10_000
 
 
+@cache
 def protocol_factory() -> Any:
     """Give the accelerated binary protocol, with limits.
 
@@ -31,23 +32,6 @@ def protocol_factory() -> Any:
     return TBinaryProtocolAcceleratedFactory(
         string_length_limit=LARGEST_FRAME, container_length_limit=LARGEST_CONTAINER, fallback=False
     )
-
-
-def to_ipc(batch: pa.RecordBatch) -> bytes:
-    """Write a batch as an Arrow IPC stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
-def from_ipc(data: bytes) -> pa.Table:
-    """Read an Arrow IPC stream and check every buffer of it. Raises pyarrow.ArrowInvalid or OSError."""
-    with pa.ipc.open_stream(data) as reader:
-        table = reader.read_all()
-    table.validate(full=True)
-    return table
 
 
 def service_info(service: Service) -> ServiceInfo:

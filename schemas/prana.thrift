@@ -34,6 +34,8 @@ struct FetchResponse {
    * Where all would not fit into a frame it has the first ones, at least one: ask for the rest in another call.
    */
   1: required binary answers
+  /** The proxy is busy: wait for so long before the next call. */
+  2: optional i32 pause_ms
 }
 
 /** The call itself is wrong: an unknown service, contexts that lack its key. Asking again does not help. */
@@ -47,10 +49,19 @@ exception Overloaded {
   2: required i32 retry_after_ms
 }
 
+/** The proxy wants a token that it knows, as the first call on every connection. */
+exception Denied {
+  1: required string message
+}
+
 service Prana {
+  /** Says who is calling; a proxy that wants no tokens accepts any. */
+  void authenticate(1: string token) throws (1: Denied denied)
+
   /** The services behind this proxy. */
-  list<ServiceInfo> services()
+  list<ServiceInfo> services() throws (1: Denied denied)
 
   /** One service's answers for many contexts. A context that fails says so in its own status. */
-  FetchResponse fetch(1: FetchRequest request) throws (1: BadRequest bad_request, 2: Overloaded overloaded)
+  FetchResponse fetch(1: FetchRequest request)
+    throws (1: BadRequest bad_request, 2: Overloaded overloaded, 3: Denied denied)
 }

@@ -111,11 +111,11 @@ class TomlFile(Fields):
     @classmethod
     def read(cls, path: str | Path) -> TomlFile:
         """Read a file. Raises ConfigError if it cannot be read, is larger than 1 MiB or is not TOML."""
-        try:
-            with Path(path).open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise ConfigError.because(f"{path}: cannot be read: {error.strerror}", "name a file that exists") from error
+        return cls.of(content_of(path), path)
+
+    @classmethod
+    def of(cls, data: bytes, path: str | Path) -> TomlFile:
+        """Take what was read of a file. Raises ConfigError as `read` does."""
         if len(data) > MAX_BYTES:
             raise ConfigError.because(f"{path}: is larger than {MAX_BYTES} bytes", "name a TOML file")
         try:
@@ -140,6 +140,15 @@ class TomlFile(Fields):
 
     def _whereabouts(self, place: Place) -> str:
         return f"{self.path}, line {self.line(place)}: {super()._whereabouts(place)}"
+
+
+def content_of(path: str | Path) -> bytes:
+    """Read what a TOML file holds, if it is as small as that. Raises ConfigError if it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError.because(f"{path}: cannot be read: {error.strerror}", "name a file that exists") from error
 
 
 def place_of(steps: Steps) -> str:

@@ -1,163 +1,178 @@
-"""Spreads the asking of services over Spark's tasks: one task for each bucket of a service's distinct keys."""
+"""Runs the asking of services as Spark jobs, tells how far they are, and gathers what became of each service."""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pyarrow as pa
+from pyspark import TaskContext
 from pyspark.accumulators import Accumulator
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F  # noqa: N812  # Spark's own convention
-from pyspark.sql.pandas.types import from_arrow_schema
 
 from schemas.errors import ServiceError
-from schemas.hashing import bucket_sql
-from schemas.services import Service
-from schemas.tables import contexts_schema
-from snapshotter.capture import BUCKET, Capture, Captured, capture
-from snapshotter.records import ContextSet, DataFile, ServiceSnapshot
-from snapshotter.sampling import key_columns
+from schemas.services import Service, Status
+from snapshotter.bucket import capture_bucket
+from snapshotter.capture import Capture, Captured, Proxies
+from snapshotter.plan import RunPlan
+from snapshotter.progress import Board, Ear, Tellers, driver_host
+from snapshotter.records import ContextSet, ServiceSnapshot
 from snapshotter.spark_errors import spark_errors_as
-from snapshotter.storage import open_storage
-from snapshotter.storage.parquet import read_parquet
+from snapshotter.spreading import in_buckets, in_parts
 
 Progress = Callable[[str, int, int], None]
-_SERVICES_AT_ONCE = 4
+_log = logging.getLogger(__name__)
+_JOBS_AT_ONCE = 4
 _POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Plan:
+class Asking:
     """How one run asks: everything its services have in common.
 
-    bucket_variable: services whose key has it are bucketed by it
-    page, budget: contexts for each call of the proxy, and the time for it
+    page, budget: the most contexts for each call of the proxy, and the time for it
+    keep_seconds: for how long an answer may wait in a worker's memory
+    second_pass: whether what failed is asked for once more
     """
 
+    plan: RunPlan
     context_set: ContextSet
-    proxies: tuple[str, ...]
+    proxies: Proxies
     storage_uri: str
-    run_id: str
-    buckets: int
-    bucket_variable: str | None
     page: int
     budget: timedelta
+    keep_seconds: float
+    second_pass: bool
 
 
 def ask_all(
-    spark: SparkSession, plan: Plan, services: Sequence[Service], progress: Progress | None
+    spark: SparkSession, asking: Asking, services: Sequence[Service], progress: Progress | None
 ) -> list[ServiceSnapshot]:
-    """Ask services at the same time: while one waits for its last answers, others keep the cores busy."""
-    counters = [spark.sparkContext.accumulator(0) for _ in services]
-    tag = f"snapshot-{plan.run_id}"
-
-    def ask(service: Service, counter: Accumulator[int]) -> ServiceSnapshot:
-        spark.addTag(tag)
-        return _ask(spark, plan, service, counter)
-
-    with ThreadPoolExecutor(_SERVICES_AT_ONCE) as threads:
-        futures = [threads.submit(ask, *each) for each in zip(services, counters, strict=True)]
+    """Ask services at the same time: those in buckets together, bucket by bucket, each other one by itself."""
+    run = _Run(spark, asking, services, [spark.sparkContext.accumulator(0) for _ in services])
+    host = None if progress is None else driver_host(spark)
+    with Board(host, [asking.plan.buckets] * len(services)) as board, ThreadPoolExecutor(_JOBS_AT_ONCE) as threads:
+        futures = [threads.submit(run.ask, numbers, board.ear) for numbers in run.groups]
         try:
-            _watch(services, futures, counters, plan.context_set.rows, progress)
-            return [future.result() for future in futures]
+            _watch(run, futures, board, progress)
+            found = {number: snapshot for future in futures for number, snapshot in future.result().items()}
+            return [found[number] for number in range(len(services))]
         except BaseException:  # an interrupt too must not leave jobs behind
             for future in futures:
                 future.cancel()
-            spark.interruptTag(tag)
+            spark.interruptTag(run.tag)
             raise
 
 
+class _Run:
+    """One run's jobs. Services go by their numbers; counters: of contexts done, one for each service."""
+
+    def __init__(
+        self, spark: SparkSession, asking: Asking, services: Sequence[Service], counters: Sequence[Accumulator[int]]
+    ) -> None:
+        self.spark, self.asking, self.services, self.counters = spark, asking, services, counters
+        self.tag = f"snapshot-{asking.plan.run_id}"
+        bucketed = [number for number, service in enumerate(services) if asking.plan.buckets_by(service)]
+        others = [[number] for number in range(len(services)) if number not in bucketed]
+        self.groups = [bucketed, *others] if bucketed else others
+
+    def ask(self, numbers: Sequence[int], ear: Ear | None) -> dict[int, ServiceSnapshot]:
+        """Ask some services together; those that were put off are asked again, by themselves and with patience."""
+        self.spark.addTag(self.tag)
+        captured, late = self._round(numbers, ear, patient=False)
+        if late:
+            names = ", ".join(self.services[number].name for number in late)
+            _log.warning("run '%s': nothing comes from %s: asked again at the end", self.asking.plan.run_id, names)
+            captured |= self._round(late, ear, patient=True)[0]
+        return {number: self._snapshot(number, captured[number]) for number in numbers}
+
+    def _round(
+        self, numbers: Sequence[int], ear: Ear | None, *, patient: bool
+    ) -> tuple[dict[int, Captured], list[int]]:
+        """Ask in one job; give what was captured, and the services of which a bucket was put off."""
+        tasks = {number: self._task(self.services[number]) for number in numbers}
+        counters = {number: self.counters[number] for number in numbers}
+
+        def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            context = TaskContext.get()
+            assert context is not None
+            with Tellers(ear, context.partitionId(), {n: counter.add for n, counter in counters.items()}) as tellers:
+                captured = capture_bucket(tasks, batches, tellers.of, patient=patient)
+            for number, one in captured.items():
+                yield pa.RecordBatch.from_pylist([{"became": json.dumps([number, one and one.to_json()])}])
+
+        names = ", ".join(self.services[number].name for number in numbers)
+        with spark_errors_as(ServiceError, f"run '{self.asking.plan.run_id}', {names}"):
+            rows = self._contexts(numbers).mapInArrow(work, "became STRING").collect()
+        captured = {number: Captured() for number in numbers}
+        late: list[int] = []
+        for row in rows:
+            number, fields = json.loads(row["became"])
+            if fields is not None:
+                captured[number].add(Captured.from_json(fields))
+            elif number not in late:
+                late.append(number)
+        return captured, late
+
+    def _contexts(self, numbers: Sequence[int]) -> DataFrame:
+        where = self.spark, self.asking.context_set, self.asking.storage_uri, self.asking.plan
+        services = [self.services[number] for number in numbers]
+        return (
+            in_buckets(*where, services) if self.asking.plan.buckets_by(services[0]) else in_parts(*where, services[0])
+        )
+
+    def _task(self, service: Service) -> Capture:
+        asking = self.asking
+        return Capture(
+            *(service, asking.proxies, asking.storage_uri, f"snapshots/{service.name}/{asking.plan.run_id}"),
+            *(asking.page, asking.budget, asking.keep_seconds, asking.second_pass),
+        )
+
+    def _snapshot(self, number: int, captured: Captured) -> ServiceSnapshot:
+        plan, service = self.asking.plan, self.services[number]
+        for note in captured.notes:
+            _log.warning("run '%s', service '%s': %s", plan.run_id, service.name, note)
+        bucketed = plan.buckets_by(service)
+        taken = ServiceSnapshot(
+            plan.run_id,
+            service,
+            plan.bucket_variable if bucketed else None,
+            plan.buckets if bucketed else 1,
+            captured.counts,
+            captured.first,
+            captured.last,
+            tuple(sorted(captured.files, key=lambda file: file.path)),
+            captured.reasons,
+        )
+        rows = float(captured.counts[Status.OK])
+        return replace(taken, profile={"rows": rows, "confidence": taken.confidence, **captured.sums.profile()})
+
+
 def _watch(
-    services: Sequence[Service],
-    futures: Sequence[Future[ServiceSnapshot]],
-    counters: Sequence[Accumulator[int]],
-    most: int,
-    progress: Progress | None,
+    run: _Run, futures: Sequence[Future[dict[int, ServiceSnapshot]]], board: Board, progress: Progress | None
 ) -> None:
     """Report progress until all is done or something has failed."""
-    shown: dict[str, tuple[int, int]] = {}
+    shown: dict[int, tuple[int, int]] = {}
+    most = run.asking.context_set.rows
     while True:
         _, waiting = wait(futures, _POLL_SECONDS, FIRST_EXCEPTION)
-        failed = any(future.done() and future.exception() for future in futures)
-        for service, future, counter in zip(services, futures, counters, strict=True):
-            done = counter.value
-            state = (done, done) if future.done() else (min(done, most), most)
-            if progress and not failed and shown.get(service.name) != state:
-                shown[service.name] = state
-                progress(service.name, *state)
-        if failed or not waiting:
+        if any(future.done() and future.exception() for future in futures):
             return
-
-
-def _ask(spark: SparkSession, plan: Plan, service: Service, counter: Accumulator[int]) -> ServiceSnapshot:
-    """Spread a service's distinct keys over tasks, one for each bucket, and gather what they did."""
-    bucketed = any(variable.name == plan.bucket_variable for variable in service.key)
-    task = Capture(
-        service,
-        plan.proxies,
-        plan.storage_uri,
-        f"snapshots/{service.name}/{plan.run_id}",
-        plan.page,
-        plan.budget,
-    )
-
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        captured = capture(task, batches, counter.add)
-        if captured.counts:
-            yield pa.RecordBatch.from_pylist([{"captured": json.dumps(captured.to_json())}])
-
-    with spark_errors_as(ServiceError, f"run '{plan.run_id}', service '{service.name}'"):
-        contexts = _distinct_keys(spark, plan, service)
-        spread = _bucketed(contexts, plan, service) if bucketed else _spread(contexts, plan, service)
-        rows = spread.mapInArrow(work, "captured STRING").collect()
-    captured = Captured()
-    for row in rows:
-        captured.add(Captured.from_json(json.loads(row["captured"])))
-    return ServiceSnapshot(
-        plan.run_id,
-        service,
-        plan.bucket_variable if bucketed else None,
-        plan.buckets if bucketed else 1,
-        captured.counts,
-        captured.first,
-        captured.last,
-        tuple(sorted(captured.files, key=lambda file: file.path)),
-        captured.reasons,
-    )
-
-
-def _distinct_keys(spark: SparkSession, plan: Plan, service: Service) -> DataFrame:
-    """Read the context set in the workers, so that the JVM needs no way to the storage."""
-    uri, key = plan.storage_uri, service.key
-    schema = contexts_schema(key)
-
-    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        storage = open_storage(uri)
-        for batch in batches:
-            for text in batch.column("file").to_pylist():
-                table = read_parquet(storage, DataFile.from_json(json.loads(text)), schema.names)
-                yield from table.cast(schema).to_batches(max_chunksize=65_536)
-
-    files = [json.dumps(file.to_json()) for file in plan.context_set.files]
-    listed = spark.createDataFrame(pa.table({"file": files})).repartition(len(files))
-    return listed.mapInArrow(read, from_arrow_schema(schema)).distinct()
-
-
-def _bucketed(contexts: DataFrame, plan: Plan, service: Service) -> DataFrame:
-    """Give each bucket a task of its own, sorted by key."""
-    variable = next(variable for variable in service.key if variable.name == plan.bucket_variable)
-    bucket = F.expr(bucket_sql(variable.name, variable.type, plan.buckets))
-    placed = contexts.withColumn(BUCKET, bucket).repartitionById(plan.buckets, F.col(BUCKET))
-    return placed.sortWithinPartitions(*key_columns(service.key))
-
-
-def _spread(contexts: DataFrame, plan: Plan, service: Service) -> DataFrame:
-    """Spread the asking over tasks all the same; each writes a file of bucket 0."""
-    spread = contexts.repartition(plan.buckets, *key_columns(service.key)).sortWithinPartitions(
-        *key_columns(service.key)
-    )
-    return spread.withColumn(BUCKET, F.lit(0))
+        board.listen()
+        for future, numbers in zip(futures, run.groups, strict=True):
+            for number in numbers if progress is not None else ():
+                before, _ = shown.get(number, (0, 0))
+                if future.done():
+                    done = total = future.result()[number].asked
+                else:
+                    heard, total = board.heard(number, most)
+                    done = min(max(heard, run.counters[number].value, before), most)
+                if shown.get(number) != (state := (done, max(done, total))) and progress is not None:
+                    shown[number] = state
+                    progress(run.services[number].name, *state)
+        if not waiting:
+            return

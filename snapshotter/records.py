@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Self
 
@@ -12,6 +12,7 @@ from schemas.errors import NaiveTimeError
 from schemas.services import Service, Status
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+BEGINNING_OF_TIME = datetime.min.replace(tzinfo=UTC)
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
@@ -64,6 +65,7 @@ class ServiceSnapshot:
     counts: how many of the distinct keys asked came to each status; the sum is what was asked
     captured_from, captured_to: the first and last capture among the successes, None without any
     reasons: for each status but ok, an example of why
+    profile: what the values look like in sum: measure → number, see `snapshotter.profile`; empty: not measured
     """
 
     run_id: str
@@ -75,6 +77,7 @@ class ServiceSnapshot:
     captured_to: datetime | None
     files: tuple[DataFile, ...]
     reasons: Mapping[Status, str]
+    profile: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def asked(self) -> int:
@@ -96,6 +99,7 @@ class ServiceSnapshot:
             "captured_to": None if self.captured_to is None else to_micros(self.captured_to),
             "files": [file.to_json() for file in self.files],
             "reasons": {status.value: reason for status, reason in self.reasons.items()},
+            "profile": dict(self.profile),
         }
 
     @classmethod

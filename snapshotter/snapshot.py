@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from typing import Literal, get_args
 
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from prana_proxy.client import PranaClient
+from prana_proxy.access import Access
 from schemas.data_keys import DataKey
-from schemas.errors import ConfigError, DataKeyError, NotInIndexError, ServiceError
-from schemas.hashing import check_bucket_count
+from schemas.errors import ConfigError, DataKeyError, NotInIndexError, QualityError, ServiceError
 from schemas.services import Service, Status
-from snapshotter.asking import Plan, Progress, ask_all
+from snapshotter.asking import Asking, Progress, ask_all
+from snapshotter.capture import Proxies
+from snapshotter.drift import judge, last_profiles
 from snapshotter.index import SnapshotIndex
+from snapshotter.plan import begin, make_plan
 from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
-from snapshotter.storage import require_plain_name
+from snapshotter.storage import open_storage, require_plain_name
 
+Drift = Literal["warn", "hold", "off"]
 _log = logging.getLogger(__name__)
-_CONTEXTS_IN_A_BUCKET = 50_000  # about 64 MB of histories
-_FEWEST_IN_A_BUCKET = 1_000  # fewer would only make small files
 
 
 def take_snapshot(
@@ -37,24 +39,36 @@ def take_snapshot(
     bucket_variable: str | None = None,
     page: int = 1_000,
     budget: timedelta = timedelta(seconds=60),
+    keep_every: timedelta = timedelta(seconds=10),
+    second_pass: bool = False,
+    drift: Drift = "warn",
+    access: Access | None = None,
     progress: Progress | None = None,
 ) -> SnapshotRun:
     """Ask services for the state of each context of a set, once for each distinct key, and publish the answers.
 
-    A run id that is published already is given as it is, without asking anything. A service that fails, for some
-    contexts or for all, shows in its confidence; when no service gave a single success there is nothing to publish:
-    that is an error, and the same run id may be tried again.
+    A run id that is published already is given as it is, without asking anything. One that was begun and not published
+    goes on: what it has captured is kept, and only the rest is asked for, in the buckets that it began with. A service
+    that fails, for some contexts or for all, shows in its confidence; when no service gave a single success there is
+    nothing to publish: that is an error, and the same run id may be tried again.
 
     services: names; None: all that the proxy has
     proxies: "host:port" of each proxy
     buckets: a power of two; None: chosen by the number of contexts
     bucket_variable: None: the variable that most of the services' keys share
-    page, budget: contexts for each call of the proxy, and the time for it
-    progress: called with (service, contexts done, contexts in all); the last, until done, is an upper bound
+    page, budget: the most contexts for each call of the proxy, and the time for it; pages are smaller for slow services
+    keep_every: answers are on disk after so long, and a run that dies loses no more
+    second_pass: whether contexts that failed are asked for once more; the second answer counts. Not by default: the
+        proxy retries by itself, and what fails nonetheless mostly does since the service has too much to do already
+    drift: what happens when a service's snapshot is not as its last runs let one expect: "warn", "hold" back
+        publishing, or "off"
+    access: what the proxies demand to see; its files must be there on every executor
+    progress: called with (service, contexts done, contexts in all); the last is an estimate until all tasks have begun
 
-    Raises ProxyUnavailableError, ServiceError, ConfigError and DataKeyError; nothing is published then.
+    Raises ProxyUnavailableError, ServiceError, ConfigError, DataKeyError and, when drift holds it back, QualityError;
+    nothing is published then.
     """
-    _refuse_unusable(run_id, page, budget)
+    _refuse_unusable(run_id, page, budget, drift)
     try:
         published = index.run(run_id)
     except NotInIndexError:
@@ -62,26 +76,29 @@ def take_snapshot(
     else:
         _log.warning("run '%s' is published already: nothing is asked", run_id)
         return published
-    started_at = datetime.now(UTC)
-    asked = _services(context_set, services, proxies)
-    count = _bucket_count(spark, context_set, buckets)
-    variable = _bucket_variable(context_set, asked, bucket_variable)
-    plan = Plan(context_set, tuple(proxies), storage_uri, run_id, count, variable, page, budget)
-    snapshots = ask_all(spark, plan, asked, progress)
+    reached = Proxies(tuple(proxies), access)
+    asked = _services(context_set, services, reached)
+    cores = spark.sparkContext.defaultParallelism
+    plan = begin(open_storage(storage_uri), make_plan(run_id, context_set, asked, cores, buckets, bucket_variable))
+    asking = Asking(plan, context_set, reached, storage_uri, page, budget, keep_every.total_seconds(), second_pass)
+    snapshots = ask_all(spark, asking, asked, progress)
     _refuse_nothing(run_id, snapshots)
-    if not index.publish_run(SnapshotRun(run_id, context_set.context_set_id, started_at, tuple(snapshots))):
+    _look_for_drift(index, run_id, snapshots, drift)
+    if not index.publish_run(SnapshotRun(run_id, context_set.context_set_id, plan.started_at, tuple(snapshots))):
         _log.warning("run '%s' was published by another job meanwhile: that one stands", run_id)
     return index.run(run_id)
 
 
-def _refuse_unusable(run_id: str, page: int, budget: timedelta) -> None:
+def _refuse_unusable(run_id: str, page: int, budget: timedelta, drift: str) -> None:
     require_plain_name("run id", run_id)
     if page < 1 or budget <= timedelta():
         raise ConfigError.because(f"page is {page} and budget {budget}, expected both > 0")
+    if drift not in get_args(Drift):
+        raise ConfigError.unknown("way to treat drift", drift, get_args(Drift))
 
 
-def _services(context_set: ContextSet, names: Sequence[str] | None, proxies: Sequence[str]) -> list[Service]:
-    with PranaClient(proxies) as client:
+def _services(context_set: ContextSet, names: Sequence[str] | None, proxies: Proxies) -> list[Service]:
+    with proxies.client() as client:
         known = client.services()
     wanted = sorted(known) if names is None else list(dict.fromkeys(names))
     if not wanted:
@@ -114,30 +131,6 @@ def _check_variable(context_set: ContextSet, service: str, variable: DataKey) ->
         )
 
 
-def _bucket_count(spark: SparkSession, context_set: ContextSet, wanted: int | None) -> int:
-    """Choose enough buckets to bound a worker's memory and to give every core one, unless they would be tiny."""
-    if wanted is not None:
-        check_bucket_count(wanted)
-        return wanted
-    for_memory = -(-context_set.rows // _CONTEXTS_IN_A_BUCKET)
-    for_cores = min(spark.sparkContext.defaultParallelism, context_set.rows // _FEWEST_IN_A_BUCKET)
-    return min(65_536, 1 << (max(for_memory, for_cores, 1) - 1).bit_length())
-
-
-def _bucket_variable(context_set: ContextSet, services: Sequence[Service], wanted: str | None) -> str | None:
-    names = [given.name for given in context_set.key if _bucketable(given)]
-    if wanted is not None:
-        if wanted not in names:
-            raise ConfigError.unknown("variable to bucket by", wanted, names)
-        return wanted
-    shared = {name: sum(name == variable.name for service in services for variable in service.key) for name in names}
-    return max(names, key=lambda name: shared[name], default=None)  # of equals the first
-
-
-def _bucketable(variable: DataKey) -> bool:
-    return bool(pa.types.is_signed_integer(variable.type) or pa.types.is_string(variable.type))
-
-
 def _refuse_nothing(run_id: str, snapshots: Sequence[ServiceSnapshot]) -> None:
     for snapshot in snapshots:
         for status, reason in snapshot.reasons.items():
@@ -155,3 +148,22 @@ def _refuse_nothing(run_id: str, snapshots: Sequence[ServiceSnapshot]) -> None:
             f"run '{run_id}' captured nothing, so nothing is published ({told})",
             "see to the services, then run the same run id again",
         )
+
+
+def _look_for_drift(index: SnapshotIndex, run_id: str, snapshots: Sequence[ServiceSnapshot], drift: Drift) -> None:
+    """Compare each service's snapshot with its last runs."""
+    if drift == "off":
+        return
+    alerts = [
+        f"service '{snapshot.service.name}': {alert}"
+        for snapshot in snapshots
+        for alert in judge(last_profiles(index, snapshot.service.name), snapshot.profile)
+    ]
+    if alerts and drift == "hold":
+        raise QualityError.because(
+            f"run '{run_id}' is held back: {'; '.join(alerts)}",
+            "see to the service and run the same run id again, which asks only for what failed,"
+            ' or publish it as it is with --drift warn (drift="warn")',
+        )
+    for alert in alerts:
+        _log.warning("run '%s', %s", run_id, alert)

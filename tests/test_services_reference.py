@@ -3,18 +3,24 @@
 import json
 import re
 from dataclasses import MISSING, fields
+from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from prana_proxy import config
-from prana_proxy.config import gateway_config
+from prana_proxy.config import gateway_config, load_gateway_config
+from prana_proxy.gateway import Gateway
+from prana_proxy.server_config import ServerConfig, TlsConfig
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "PRANA.md").read_text()
 TABLES = {
     "A service: `[services.NAME]`": config._ServiceTable,
     "`[services.NAME.breaker]`": config._BreakerTable,
     "`[services.NAME.fallback]`": config._FallbackTable,
+    "The proxy: `[server]`": ServerConfig,
+    "`[server.tls]`": TlsConfig,
 }
 DEFAULT = gateway_config(
     {"services": {"s": {"type": "list<int64>", "key": {"k": "int64"}, "batch_url": "http://host/"}}}
@@ -41,3 +47,13 @@ def test_defaults_are_as_told(title):
         if found in (None, MISSING):
             found = getattr(DEFAULT, field.name)
         assert json.loads(told.strip("`")) == found, field.name
+
+
+def test_the_example_is_asked_as_it_is_told(tmp_path, monkeypatch):
+    for name, code in re.findall(r"^```\w+\n(?:#|//) (\S+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL):
+        (tmp_path / name).write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    basket = pa.table({"customer_id": [37]})
+    with Gateway(load_gateway_config(tmp_path / "services.toml")) as gateway:
+        assert set(gateway.services) == {"history", "histories", "basket"}
+        assert gateway.fetch("basket", basket, timedelta(seconds=30))["value"].to_pylist() == [[7]]

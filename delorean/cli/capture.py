@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -53,19 +54,27 @@ def prana() -> None:
 
 @prana.command("serve")
 @click.option("--config", type=click.Path(path_type=Path), default="services.toml", show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Anyone who reaches it may ask the services.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=9090, show_default=True, help="0: a free one.")
-@click.option("--workers", type=click.IntRange(1), default=32, show_default=True, help="Calls at a time.")
-def prana_serve(config: Path, host: str, port: int, workers: int) -> None:
-    """Serve until told to stop (Ctrl-C, SIGTERM).
+@click.option("--host", help="Where to listen; anyone who reaches it may ask.  [127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65_535), help="0: a free one.  [9090]")
+@click.option("--processes", type=click.IntRange(1, 64), help="How many serve; limits hold over all.  [1]")
+@click.option("--ports", type=click.Choice(["one", "each"]), help="All behind one port, or each behind its own.  [one]")
+@click.option("--workers", type=click.IntRange(1, 1_000), help="Calls at a time, of each process.  [32]")
+@click.option("--queue", type=click.IntRange(0, 10_000), help="Calls that may wait, of each process.  [64]")
+@click.option("--http-port", type=click.IntRange(0, 65_535), help="For /health, /ready and /metrics.  [none]")
+@click.option("--log", type=click.Choice(["text", "json"]), help="How to log to stderr.  [json, text on a terminal]")
+def prana_serve(config: Path, log: Literal["text", "json"] | None, **settings: Any) -> None:
+    """Serve until told to stop (Ctrl-C, SIGTERM; twice: at once).
+
+    What is given here wins over the file's [server] table, where certificates and tokens are named too. The file is
+    followed: a change of its services applies within two seconds, one that is wrong is logged and changes nothing.
 
     \b
     Example: delorean prana serve --config services.toml --port 9090
     """
-    from prana_proxy.config import load_gateway_config
     from prana_proxy.server import serve as serve_proxy
 
-    serve_proxy(load_gateway_config(config), host, port, workers)
+    given = {name: value for name, value in settings.items() if value is not None}
+    serve_proxy(config, given, log or ("text" if sys.stderr.isatty() else "json"))
 
 
 @click.command(no_args_is_help=True)
@@ -76,6 +85,14 @@ def prana_serve(config: Path, host: str, port: int, workers: int) -> None:
 @click.option(
     "--budget", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, help="Seconds a call."
 )
+@click.option("--second-pass/--no-second-pass", default=False, show_default=True, help="Ask once more for what failed.")
+@click.option(
+    "--drift",
+    type=click.Choice(["warn", "hold", "off"]),
+    default="warn",
+    show_default=True,
+    help="When a service is not as its last runs let one expect: say so, or publish nothing.",
+)
 @project_option
 @json_option
 def snapshot(
@@ -84,16 +101,20 @@ def snapshot(
     services: tuple[str, ...],
     buckets: int | None,
     budget: float,
+    second_pass: bool,
+    drift: Literal["warn", "hold", "off"],
     project: Project,
     output: Output,
 ) -> None:
     """Capture the state of a day's contexts.
 
-    Asks the services through the proxies, once for each distinct key, and publishes the answers as one run.
+    Asks the services through the proxies, once for each distinct key, and publishes the answers as one run. What died
+    or was held back is run again by the same command: it asks only for what is missing.
 
     \b
     Example: delorean snapshot --date 2026-01-05
     """
+    from delorean.config import access_to_proxies
     from snapshotter.snapshot import take_snapshot
 
     with opened(project) as (index, _), spark_for("snapshot", project) as spark, output.progress() as progress:
@@ -107,6 +128,9 @@ def snapshot(
             run_id or day.isoformat(),
             buckets=buckets,
             budget=timedelta(seconds=budget),
+            second_pass=second_pass,
+            drift=drift,
+            access=access_to_proxies(project),
             progress=progress,
         )
     output.show(

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from delorean.config import Project
 
 
+_OVERVIEW = ("rows", "confidence", "mean_bytes")
+
+
 class _Travel(click.Group):
     """Shows data where no other command is named: `travel KEY` is `travel show KEY`."""
 
@@ -113,6 +116,50 @@ def index_runs(project: Project, output: Output) -> None:
             for taken in run.services
         ]
     output.show({"runs": rows})
+
+
+@index.command("quality")
+@click.argument("service", required=False)
+@click.option("--runs", "most", type=click.IntRange(1), default=10, show_default=True, help="Of each service.")
+@project_option
+@json_option
+def index_quality(service: str | None, most: int, project: Project, output: Output) -> None:
+    """Show whether services' snapshots are as usual.
+
+    For each of the last runs what the values looked like in sum, all of it for one SERVICE, and what was out of the
+    range that the runs before let one expect.
+
+    \b
+    Example: delorean index quality history
+    """
+    from schemas.errors import ConfigError
+    from snapshotter.drift import judged
+
+    with opened(project) as (found, _):
+        known = {taken.service.name for run in found.runs() for taken in run.services}
+        if service is not None and service not in known:
+            raise ConfigError.unknown("service", service, known)
+        last = [judged(found, name)[:most] for name in ([service] if service else sorted(known))]
+    shown = [(taken, run, alerts) for of_service in last for run, taken, alerts in of_service]
+    output.show(
+        {
+            "runs": [
+                {
+                    "service": taken.service.name,
+                    "run": run.run_id,
+                    "published_at": run.published_at,
+                    **(taken.profile if service else {name: taken.profile.get(name) for name in _OVERVIEW}),
+                    "unusual": [alert.measure for alert in alerts],
+                }
+                for taken, run, alerts in shown
+            ],
+            "unusual": [
+                {"service": taken.service.name, "run": run.run_id, **vars(alert)}
+                for taken, run, alerts in shown
+                for alert in alerts
+            ],
+        }
+    )
 
 
 @index.command("contexts")

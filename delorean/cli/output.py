@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import Enum
 from typing import Any
+
+from delorean.cli.progress import progress
 
 _WIDTH = 160  # where no terminal says how wide it is
 _LONGEST = 80  # characters of a nested value in a table
@@ -40,24 +42,9 @@ class Output:
             if rows is not None:
                 console.print(_table(name, rows) if rows else f"[bold]{name.replace('_', ' ')}[/]: none")
 
-    @contextmanager
-    def progress(self) -> Iterator[Callable[[str, int, int], None]]:
-        """Give a function of (what, done, all) that draws bars on a terminal's stderr, and nothing elsewhere."""
-        if self.as_json or not sys.stderr.isatty():
-            yield lambda *_: None
-            return
-        from rich.console import Console
-        from rich.progress import Progress
-
-        with Progress(console=Console(stderr=True), transient=True) as bars:
-            tasks: dict[str, Any] = {}
-
-            def advance(what: str, done: int, of: int) -> None:
-                if what not in tasks:
-                    tasks[what] = bars.add_task(what, total=of)
-                bars.update(tasks[what], completed=done, total=of)
-
-            yield advance
+    def progress(self) -> AbstractContextManager[Callable[[str, int, int], None]]:
+        """Give a function of (what, done, all) that tells people on stderr how far it is, whatever stdout is for."""
+        return progress()
 
 
 def _rows(value: Any) -> list[Mapping[str, Any]] | None:

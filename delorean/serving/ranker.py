@@ -22,6 +22,7 @@ from encoders.data_map import ABSENT
 from prana_proxy.gateway import Gateway
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import ConfigError
+from schemas.services import Service
 from schemas.tables import TIME
 from snapshotter.records import from_micros
 
@@ -64,7 +65,7 @@ class Ranker:
         self._gateway, self._versions, self._clock, self._budget = gateway, versions, clock, budget
         self._reader = RequestReader(package.context, package.items)
         self._globals = global_elements(package)
-        _refuse_other_services(package, gateway)
+        refuse_other_services(package, gateway.services)
 
     def warm_up(self) -> None:
         """Compile all encoders and prove them right. Raises GoldenRowsError when the golden rows differ."""
@@ -114,11 +115,12 @@ def global_elements(package: ModelPackage) -> dict[str, DataKey]:
     return {name: key for name, key in elements.items() if key.kind is Kind.GLOBAL_ELEMENT}
 
 
-def _refuse_other_services(package: ModelPackage, gateway: Gateway) -> None:
+def refuse_other_services(package: ModelPackage, services: Mapping[str, Service]) -> None:
+    """Raise ConfigError unless services, by name, are those that a model was trained with."""
     for wanted in package.services:
-        found = gateway.services.get(wanted.name)
+        found = services.get(wanted.name)
         if found is None:
-            raise ConfigError.unknown("service in the gateway", wanted.name, gateway.services)
+            raise ConfigError.unknown("service in the gateway", wanted.name, services)
         if found != wanted:
             raise ConfigError.because(
                 f"service '{wanted.name}' is configured as {found.to_json()}, the model was trained with "

@@ -16,10 +16,11 @@ import uvicorn
 from delorean.model_package import ModelPackage, load_package
 from delorean.serving.app import create_app
 from delorean.serving.global_versions import GlobalVersions
-from delorean.serving.ranker import DEFAULT_BUDGET, Ranker, global_elements
+from delorean.serving.ranker import DEFAULT_BUDGET, Ranker, global_elements, refuse_other_services
 from prana_proxy.clock import open_clock
 from prana_proxy.config import GatewayConfig, load_gateway_config
 from prana_proxy.gateway import Gateway
+from prana_proxy.live_config import follow
 from schemas.errors import SetupError
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage
@@ -42,7 +43,7 @@ def serve(
 ) -> None:
     """Serve a package until SIGTERM or Ctrl-C; requests under way are answered before it returns.
 
-    services_config: the services.toml of the gateway
+    services_config: the services.toml of the gateway, which is followed: a change that the model allows applies
     index_uri, storage_uri: where versions of global elements are published
     port: 0 takes a free one
     budget: for all services together; refresh: how often new versions are looked for
@@ -56,7 +57,7 @@ def serve(
         ranker = _open(
             opened,
             load_package(package_path, modules=modules),
-            load_gateway_config(services_config),
+            services_config,
             (index_uri, storage_uri),
             (budget, refresh),
         )
@@ -72,16 +73,24 @@ def serve(
 def _open(
     opened: ExitStack,
     package: ModelPackage,
-    services: GatewayConfig,
+    services_config: str | Path,
     uris: tuple[str, str],
     times: tuple[timedelta, timedelta],
 ) -> Ranker:
+    services = load_gateway_config(services_config)
     clock = open_clock(services.clock)
     budget, refresh = times
     index = opened.enter_context(open_index(uris[0]))
     elements = list(global_elements(package).values())
     versions = opened.enter_context(GlobalVersions(elements, index, open_storage(uris[1]), clock, refresh))
-    return Ranker(package, opened.enter_context(Gateway(services)), versions, clock, budget)
+    gateway = opened.enter_context(Gateway(services))
+    ranker = Ranker(package, gateway, versions, clock, budget)
+
+    def allowed(config: GatewayConfig) -> None:
+        refuse_other_services(package, {service.service.name: service.service for service in config.services})
+
+    opened.enter_context(follow(services_config, gateway, allowed=allowed))
+    return ranker
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,26 +1,29 @@
 """Online services behind their protocols: the interface, and the loader that finds a protocol by its URL's scheme.
 
-Each file of this folder is a protocol, named by its scheme; `https` is spoken by `http.py`, as is any scheme with an
-`s` for TLS by the one without. A new file needs no change elsewhere: it
-names its implementation of the interface below `PROTOCOL`.
+Each module of this folder is a protocol, named by its scheme; `https` is spoken by `http.py`, as is any scheme with an
+`s` for TLS by the one without. A new one needs no change elsewhere: it names its implementation of the interface below
+`PROTOCOL`.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+import socket
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from prana_proxy.answers import Reply
+from prana_proxy.answers import Cause, Reply
 from prana_proxy.breaker import BreakerRules
 from prana_proxy.clock import Clock
 from prana_proxy.discovery import Instance
 from prana_proxy.limits import Limits
 from schemas.errors import ConfigError
-from schemas.services import Service
+from schemas.services import Service, Status
 
 Key = Mapping[str, Any]
 """One context's values of the service's key variables, none of them null."""
@@ -88,7 +91,12 @@ class ServiceConfig:
 
 
 class Protocol(ABC):
-    """One way to ask services. A gateway opens it once, on its event loop, for all services that speak it."""
+    """One way to ask services. A gateway opens it once, on its event loop, for all services that speak it.
+
+    has_idl: whether an interface file describes its services
+    """
+
+    has_idl: ClassVar[bool] = False
 
     def __init__(self, clock: Clock) -> None:
         """Take the clock that stamps answers; called on the event loop."""
@@ -115,6 +123,23 @@ class Protocol(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Let go of connections."""
+
+
+def unreachable(instance: Instance, error: OSError | None = None) -> Reply:
+    """Build the reply for an instance to which no connection could be made; or, without an error, that closed it."""
+    return Reply.failed(Status.ERROR, f"unreachable: {instance.address}: {_why(error)}", Cause.CONNECTION)
+
+
+def _why(error: OSError | None) -> str:
+    if error is None:
+        return "the connection was closed"
+    if isinstance(error, socket.gaierror):
+        return "no such host"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"it does not speak TLS as expected: {error.reason}"
+    return os.strerror(error.errno) if error.errno else "no connection"
 
 
 def protocol_of(url: str) -> type[Protocol]:

@@ -7,7 +7,8 @@ in the order asked.
 from __future__ import annotations
 
 import io
-import os
+import socket
+import ssl
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from string import Formatter
@@ -22,7 +23,7 @@ from prana_proxy.answers import Cause, Reply
 from prana_proxy.clock import Clock
 from prana_proxy.discovery import Instance
 from prana_proxy.json_answers import JsonAnswer
-from prana_proxy.services import MEBIBYTE, Ask, Key, Protocol, ServiceConfig
+from prana_proxy.services import MEBIBYTE, Ask, Key, Protocol, ServiceConfig, unreachable
 from schemas.errors import ConfigError
 from schemas.services import Status
 
@@ -40,7 +41,11 @@ class HttpProtocol(Protocol):
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),  # bulkheads limit instead
+            connector=aiohttp.TCPConnector(
+                limit=0,  # bulkheads limit instead
+                keepalive_timeout=_KEEP_ALIVE_SECONDS,
+                ssl=ssl.create_default_context(),  # not the one that aiohttp made of the environment it was imported in
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),  # policies hold the time
             auto_decompress=False,
@@ -132,7 +137,7 @@ class _Exchange:
         except aiohttp.ClientPayloadError:
             return Reply.failed(Status.ERROR, "the connection was cut within the answer", Cause.CONNECTION)
         except (aiohttp.ClientError, OSError) as error:
-            return Reply.failed(Status.ERROR, f"unreachable: {_why_unreachable(error, instance)}", Cause.CONNECTION)
+            return _unreachable(error, instance)
 
 
 async def _body(response: aiohttp.ClientResponse, most: int) -> bytes | Reply:
@@ -199,14 +204,10 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes | None:
     return b"".join(parts)
 
 
-def _why_unreachable(error: Exception, instance: Instance) -> str:
-    where = instance.address  # never the path: it holds the key
+def _unreachable(error: Exception, instance: Instance) -> Reply:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return f"{where}: no such host"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        number = error.os_error.errno
-        return f"{where}: {os.strerror(number) if number else 'no connection'}"
-    return f"{where}: the connection was closed ({error.__class__.__name__})"
+        return unreachable(instance, socket.gaierror())
+    return unreachable(instance, error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None)
 
 
 def _check_url(url: str) -> None:

@@ -290,12 +290,14 @@ class FetchResponse(object):
     Attributes:
      - answers: Arrow IPC stream with one row for each context asked, in their order: status, captured_at, reason, value.
     Where all would not fit into a frame it has the first ones, at least one: ask for the rest in another call.
+     - pause_ms: The proxy is busy: wait for so long before the next call.
 
     """
 
 
-    def __init__(self, answers=None,):
+    def __init__(self, answers=None, pause_ms=None,):
         self.answers = answers
+        self.pause_ms = pause_ms
 
     def read(self, iprot):
         if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
@@ -311,6 +313,11 @@ class FetchResponse(object):
                     self.answers = iprot.readBinary()
                 else:
                     iprot.skip(ftype)
+            elif fid == 2:
+                if ftype == TType.I32:
+                    self.pause_ms = iprot.readI32()
+                else:
+                    iprot.skip(ftype)
             else:
                 iprot.skip(ftype)
             iprot.readFieldEnd()
@@ -324,6 +331,10 @@ class FetchResponse(object):
         if self.answers is not None:
             oprot.writeFieldBegin('answers', TType.STRING, 1)
             oprot.writeBinary(self.answers)
+            oprot.writeFieldEnd()
+        if self.pause_ms is not None:
+            oprot.writeFieldBegin('pause_ms', TType.I32, 2)
+            oprot.writeI32(self.pause_ms)
             oprot.writeFieldEnd()
         oprot.writeFieldStop()
         oprot.writeStructEnd()
@@ -512,6 +523,83 @@ class Overloaded(TException):
 
     def __ne__(self, other):
         return not (self == other)
+
+
+class Denied(TException):
+    """
+    The proxy wants a token that it knows, as the first call on every connection.
+
+    Attributes:
+     - message
+
+    """
+
+
+    def __init__(self, message=None,):
+        super(Denied, self).__setattr__('message', message)
+
+    def __setattr__(self, *args):
+        raise TypeError("can't modify immutable instance")
+
+    def __delattr__(self, *args):
+        raise TypeError("can't modify immutable instance")
+
+    def __hash__(self):
+        return hash(self.__class__) ^ hash((self.message, ))
+
+    @classmethod
+    def read(cls, iprot):
+        if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and cls.thrift_spec is not None:
+            return iprot._fast_decode(None, iprot, [cls, cls.thrift_spec])
+        iprot.readStructBegin()
+        message = None
+        while True:
+            (fname, ftype, fid) = iprot.readFieldBegin()
+            if ftype == TType.STOP:
+                break
+            if fid == 1:
+                if ftype == TType.STRING:
+                    message = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
+                else:
+                    iprot.skip(ftype)
+            else:
+                iprot.skip(ftype)
+            iprot.readFieldEnd()
+        iprot.readStructEnd()
+        return cls(
+            message=message,
+        )
+
+    def write(self, oprot):
+        if oprot._fast_encode is not None and self.thrift_spec is not None:
+            oprot.trans.write(oprot._fast_encode(self, [self.__class__, self.thrift_spec]))
+            return
+        oprot.writeStructBegin('Denied')
+        if self.message is not None:
+            oprot.writeFieldBegin('message', TType.STRING, 1)
+            oprot.writeString(self.message.encode('utf-8') if sys.version_info[0] == 2 else self.message)
+            oprot.writeFieldEnd()
+        oprot.writeFieldStop()
+        oprot.writeStructEnd()
+
+    def validate(self):
+        if self.message is None:
+            raise TProtocolException(message='Required field message is unset!')
+        return
+
+    def __str__(self):
+        return repr(self)
+
+    def __repr__(self):
+        L = ['%s=%r' % (key, value)
+             for key, value in self.__dict__.items()]
+        return '%s(%s)' % (self.__class__.__name__, ', '.join(L))
+
+    def __eq__(self, other):
+        return isinstance(other, self.__class__) and self.__dict__ == other.__dict__
+
+    def __ne__(self, other):
+        return not (self == other)
 all_structs.append(DataKeyInfo)
 DataKeyInfo.thrift_spec = (
     None,  # 0
@@ -537,6 +625,7 @@ all_structs.append(FetchResponse)
 FetchResponse.thrift_spec = (
     None,  # 0
     (1, TType.STRING, 'answers', 'BINARY', None, ),  # 1
+    (2, TType.I32, 'pause_ms', None, None, ),  # 2
 )
 all_structs.append(BadRequest)
 BadRequest.thrift_spec = (
@@ -548,6 +637,11 @@ Overloaded.thrift_spec = (
     None,  # 0
     (1, TType.STRING, 'message', 'UTF8', None, ),  # 1
     (2, TType.I32, 'retry_after_ms', None, None, ),  # 2
+)
+all_structs.append(Denied)
+Denied.thrift_spec = (
+    None,  # 0
+    (1, TType.STRING, 'message', 'UTF8', None, ),  # 1
 )
 fix_spec(all_structs)
 del all_structs

@@ -70,10 +70,10 @@ class ParquetReader:
         self._input = storage.open_input(file.path)
         try:
             self._verify()
-            with self._translated():
+            with _translated(file.path):
                 self._parquet = pq.ParquetFile(self._input)
             if self._parquet.metadata.num_rows != file.rows:
-                raise self._corrupt(f"holds {self._parquet.metadata.num_rows} rows, {file.rows} were published")
+                raise _corrupt(file.path, f"holds {self._parquet.metadata.num_rows} rows, {file.rows} were published")
         except BaseException:  # whatever it was, the file must not stay open
             self._input.close()
             raise
@@ -103,31 +103,61 @@ class ParquetReader:
             if column not in self.schema.names:
                 raise DataKeyError.unknown(f"column in {self.file.path}", column, self.schema.names)
         wanted = None if columns is None else list(columns)
-        with self._translated():
+        with _translated(self.file.path):
             if row_groups is None:
                 return self._parquet.read(wanted)
             return self._parquet.read_row_groups(list(row_groups), wanted)
 
     def _verify(self) -> None:
-        with self._translated():
+        path = self.file.path
+        with _translated(path):
             if self._input.size() != self.file.bytes:
-                raise self._corrupt(f"has {self._input.size()} bytes, {self.file.bytes} were published")
+                raise _corrupt(path, f"has {self._input.size()} bytes, {self.file.bytes} were published")
             found = xxhash.xxh3_128()
             while chunk := self._input.read_buffer(_HASHED_AT_ONCE):
                 found.update(chunk)
             self._input.seek(0)
         if found.hexdigest() != self.file.checksum:
-            raise self._corrupt(f"has checksum {found.hexdigest()}, {self.file.checksum} was published")
+            raise _corrupt(path, f"has checksum {found.hexdigest()}, {self.file.checksum} was published")
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
+
+class UnrecordedParquet:
+    """A file that some job wrote and of which there is no record yet: its pages' own checksums vouch for it.
+
+    Raises MissingFileError, and CorruptFileError when it is no such file or has another schema.
+    """
+
+    def __init__(self, storage: Storage, path: str, schema: pa.Schema) -> None:
+        self._path = path
+        self._input = storage.open_input(path)
         try:
-            yield
-        except (pa.ArrowException, OSError) as error:
-            raise self._corrupt(f"cannot be read: {error}") from error
+            with _translated(path):
+                self._parquet = pq.ParquetFile(self._input, page_checksum_verification=True)
+                if self._parquet.schema_arrow != schema:
+                    raise _corrupt(path, "has another schema")
+        except BaseException:  # whatever it was, the file must not stay open
+            self._input.close()
+            raise
 
-    def _corrupt(self, problem: str) -> CorruptFileError:
-        return CorruptFileError.because(f"'{self.file.path}' {problem}", "restore the file from a copy")
+    def __enter__(self) -> Self:
+        """Use as a context manager."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._parquet.close(force=True)
+        self._input.close()
+
+    @property
+    def group_sizes(self) -> list[int]:
+        """How many rows each row group has."""
+        metadata = self._parquet.metadata
+        return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+
+    def read_group(self, group: int) -> pa.Table:
+        """Read a row group, verified."""
+        with _translated(self._path):
+            return self._parquet.read_row_group(group)
 
 
 class _Hashing(io.RawIOBase):
@@ -149,6 +179,18 @@ class _Hashing(io.RawIOBase):
 
     def tell(self) -> int:
         return self.size
+
+
+@contextmanager
+def _translated(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last for names within the file
+        raise _corrupt(path, f"cannot be read: {error}") from error
+
+
+def _corrupt(path: str, problem: str) -> CorruptFileError:
+    return CorruptFileError.because(f"'{path}' {problem}", "restore the file from a copy")
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
@@ -190,6 +232,7 @@ def _packing(schema: pa.Schema) -> dict[str, Any]:
         "use_dictionary": texts or False,
         "column_encoding": dict.fromkeys(whole, "DELTA_BINARY_PACKED"),
         "write_statistics": [path for path, _ in leaves if "." not in path],
+        "write_page_checksum": True,  # so that a file of which no record was made yet can be trusted too
     }
 
 

@@ -76,7 +76,8 @@ def snapshot(
     files = (DataFile(f"snapshots/{service.name}/{run_id}/00003-a.parquet", 90, 1000, "0f" * 16, 3),)
     counts = {Status.OK: 90, Status.TIMEOUT: 10} if first else {Status.TIMEOUT: 100}
     reasons = {Status.TIMEOUT: "no answer within 1 s"}
-    return ServiceSnapshot(run_id, service, "profile_id", 4, counts, first, last or first, files, reasons)
+    profile = {"rows": 90.0, "mean_bytes": 12.3}
+    return ServiceSnapshot(run_id, service, "profile_id", 4, counts, first, last or first, files, reasons, profile)
 
 
 def run(run_id: str = "r1", *snapshots: ServiceSnapshot) -> SnapshotRun:

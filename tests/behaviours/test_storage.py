@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
 import xxhash
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from schemas.errors import ConfigError, CorruptFileError, DataKeyError, MissingFileError, StorageError
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, open_storage, require_plain_name
-from snapshotter.storage.parquet import ParquetReader, read_parquet, write_parquet, write_parquet_if_any
+from snapshotter.storage.parquet import (
+    ParquetReader,
+    UnrecordedParquet,
+    read_parquet,
+    write_parquet,
+    write_parquet_if_any,
+)
 
 TIMES = pa.timestamp("us", "UTC")
 HISTORY = pa.list_(
@@ -208,6 +217,41 @@ def test_a_parquet_file_that_changed_is_never_read_as_data(storage: Storage, dam
     write(storage, file.path, damage(data))  # type: ignore[operator]  # one of the above
     with pytest.raises(CorruptFileError, match=f"'a/b.parquet' {message}"):
         read_parquet(storage, file, ["profile_id"])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10**9), st.integers(0, 7))
+def test_a_file_of_which_no_record_was_made_is_read_right_or_not_at_all(storage: Storage, at: int, bit: int) -> None:
+    table = histories(200)
+    storage.delete(["a.parquet", "b.parquet"])
+    write_parquet(storage, "a.parquet", table, table.schema)
+    data = bytearray(read(storage, "a.parquet"))
+    data[at % len(data)] ^= 1 << bit
+    write(storage, "b.parquet", bytes(data))
+    assert read_unrecorded(storage, "a.parquet", table.schema) == table
+    with contextlib.suppress(CorruptFileError):
+        assert read_unrecorded(storage, "b.parquet", table.schema) == table
+
+
+def read_unrecorded(storage: Storage, path: str, schema: pa.Schema) -> pa.Table:
+    with UnrecordedParquet(storage, path, schema) as file:
+        return pa.concat_tables([file.read_group(group) for group in range(len(file.group_sizes))])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"), [(b"", "cannot be read"), (b"no parquet at all", "cannot be read"), (None, "another schema")]
+)
+def test_a_file_that_no_record_vouches_for_and_that_is_none_of_ours_is_named(
+    storage: Storage, data: bytes | None, message: str
+) -> None:
+    if data is None:
+        write_parquet(storage, "a.parquet", histories(3), histories(3).schema)
+    else:
+        write(storage, "a.parquet", data)
+    with pytest.raises(CorruptFileError, match=f"'a.parquet' .*{message}"):
+        read_unrecorded(storage, "a.parquet", pa.schema([("profile_id", pa.int32())]))
+    with pytest.raises(MissingFileError, match="'none.parquet' is not there"):
+        read_unrecorded(storage, "none.parquet", histories(3).schema)
 
 
 def test_a_published_file_that_was_no_parquet_is_named(storage: Storage) -> None:

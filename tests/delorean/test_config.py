@@ -1,6 +1,7 @@
 import pytest
 
-from delorean.config import Project, load_project
+from delorean.config import Project, access_to_proxies, load_project
+from prana_proxy.access import Access
 from schemas.errors import ConfigError
 from schemas.toml_file import read_toml
 
@@ -44,3 +45,60 @@ def test_a_wrong_project_file_is_one_clear_line(tmp_path, text, message):
     found = str(error.value).replace(str(path), "f.toml")
     assert found.startswith(message)
     assert "\n" not in found
+
+
+PROXY = """
+[proxy]
+authority = "ca.pem"
+certificate = "/elsewhere/me.pem"
+key = "me.key"
+token_file = "token"
+"""
+
+
+def test_what_proxies_demand_to_see_lies_beside_the_file(tmp_path):
+    path = tmp_path / "delorean.toml"
+    path.write_text(PROXY)
+    (tmp_path / "token").write_text("a-secret\n")
+    access = access_to_proxies(load_project(path))
+    assert access == Access(str(tmp_path / "ca.pem"), "/elsewhere/me.pem", str(tmp_path / "me.key"), "a-secret")
+    assert "a-secret" not in repr(access)
+
+
+def test_proxies_that_demand_nothing_are_shown_nothing(tmp_path):
+    path = tmp_path / "delorean.toml"
+    path.write_text("")
+    assert access_to_proxies(load_project(path)) == Access()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "token_file .*/token cannot be read: No such file"),
+        (b"", "token_file .*/token holds 0 lines, expected a token"),
+        (b"one\ntwo\n", "token_file .*/token holds 2 lines, expected a token"),
+        (b"\xff", "token_file .*/token cannot be read: it is not UTF-8"),
+    ],
+)
+def test_a_token_that_cannot_be_is_one_clear_error(tmp_path, content, message):
+    path = tmp_path / "delorean.toml"
+    path.write_text('[proxy]\ntoken_file = "token"')
+    if content is not None:
+        (tmp_path / "token").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        access_to_proxies(load_project(path))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ('key = "k"', "proxy: has one of certificate and key, expected both or none"),
+        ('key = "k"\ncertificate = "c"', "proxy: has a certificate but no authority"),
+        ('authorty = "k"', "proxy.authorty: unknown field 'authorty' → did you mean 'authority'"),
+    ],
+)
+def test_half_of_what_proxies_demand_is_refused(tmp_path, fields, message):
+    path = tmp_path / "delorean.toml"
+    path.write_text(f"[proxy]\n{fields}")
+    with pytest.raises(ConfigError, match=f"delorean.toml, line [123]: {message}"):
+        load_project(path)

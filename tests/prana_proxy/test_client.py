@@ -13,6 +13,7 @@ import pytest
 from prana_proxy.client import PranaClient
 from prana_proxy.gateway import Gateway
 from prana_proxy.server import Proxy, start_proxy
+from prana_proxy.server_config import ServerConfig
 from schemas.data_keys import service_element
 from schemas.errors import ConfigError, DataKeyError, ProxyUnavailableError, ServiceError
 from schemas.services import Service
@@ -104,7 +105,7 @@ def test_a_proxy_that_was_restarted_is_found_again(config_of: Any, profiles: Any
     with PranaClient([first.address]) as client:
         service = client.services()["one"]
         first.stop()
-        with start_proxy(config, port=int(first.address.split(":")[1])):
+        with start_proxy(config, ServerConfig(port=int(first.address.split(":")[1]))):
             assert client.fetch(service, profiles(1), long)["status"].to_pylist() == ["ok"]
 
 
@@ -113,11 +114,10 @@ def test_a_proxy_that_answers_with_nonsense_is_one_clear_error(profiles: Any, co
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer_nonsense() -> None:
-            for _ in range(2):
-                connection, _ = listener.accept()
-                connection.recv(100)
-                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                connection.close()
+            connection, _ = listener.accept()
+            connection.recv(100)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            connection.close()
 
         nonsense = threading.Thread(target=answer_nonsense)
         nonsense.start()
@@ -134,7 +134,7 @@ def test_a_full_proxy_is_asked_again_within_the_budget(
     config_of: Any, service: Any, profiles: Any, long: timedelta
 ) -> None:
     config = config_of(slow={"url": "/hang/{profile_id}"}, one={"url": "/ok/{profile_id}"})
-    with start_proxy(config, workers=1) as proxy, ThreadPoolExecutor(1) as other:
+    with start_proxy(config, ServerConfig(port=0, workers=1, queue=0)) as proxy, ThreadPoolExecutor(1) as other:
         holder = other.submit(_fetch, proxy, "slow", profiles(1), timedelta(seconds=1))
         while not service.asked["hang"]:
             pass

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from virtual_time import START, run_virtually
 
 from prana_proxy.ledger import MOST_CALLS_PER_SECOND, Ledger, Own, Shared
-from prana_proxy.limits import Limits, Places, Rate
+from prana_proxy.limits import _ARRIVAL_SECONDS, Limits, Places, Rate
 
 Now = Callable[[], float]
 
@@ -57,7 +57,7 @@ class World:
         while self.now() < until and (turn := await self.rate.take(until, never)):
             self.sent.append(self.now())
             latency = chance.choice([0.0, 0.001, chance.uniform(0, 0.08)])
-            travel = chance.choice([0.0, 1.0, chance.random()]) * min(latency, 0.03)
+            travel = chance.choice([0.0, 1.0, chance.random()]) * min(latency, _ARRIVAL_SECONDS)
             self.arrived.append(self.now() + travel)
             await asyncio.sleep(latency)
             self.rate.answered(turn)
@@ -142,7 +142,7 @@ def test_a_raised_limit_wakes_who_waits_by_the_lower_one(ledger: Ledger) -> None
     assert run_virtually(work) <= 2.5
 
 
-@pytest.mark.parametrize(("answered", "seconds"), [(True, 1.0), (False, 1.03)])
+@pytest.mark.parametrize(("answered", "seconds"), [(True, 1.0), (False, 1.0 + _ARRIVAL_SECONDS)])
 def test_a_call_counts_from_its_answer_or_from_when_it_must_have_arrived(
     ledger: Ledger, answered: bool, seconds: float
 ) -> None:
@@ -198,7 +198,7 @@ def test_a_changed_limit_holds_for_the_calls_made_under_the_one_before(steps: li
             if wait <= 0.0:
                 calls.append([slot, arrival])
             else:
-                assert wait <= max(window + 0.03, 1 / limit) + 1e-9
+                assert wait <= max(window + _ARRIVAL_SECONDS, 1 / limit) + 1e-9
     ledger.close()
 
 

@@ -14,8 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pyspark.sql import SparkSession
+from snapshot_job import Job
 
 from prana_proxy.config import GatewayConfig, gateway_config
+from prana_proxy.server import start_proxy
 from schemas.data_keys import context_variable
 from snapshotter.context_selection import _context_set_schema
 from snapshotter.index import SnapshotIndex, open_index
@@ -29,7 +32,7 @@ PATIENT = 30.0  # seconds: on a busy machine too no answer is late
 class Company:
     """Three online services in one HTTP server, each failing as it is told.
 
-    failing: number → how the contexts of this profile_id modulo ten fail: "error" or "invalid"
+    failing: number → how the contexts of this profile_id modulo ten fail: "error", "invalid", or "once" with an error
     asked: every path asked for
     """
 
@@ -66,12 +69,12 @@ class Company:
         self.thread.start()
 
     def answer(self, path: str) -> tuple[int, Any]:
-        service, _, key = path.strip("/").partition("/")
+        service, _, key = path.strip("/").partition("?")[0].partition("/")
         if service != "history":
             return 200, [{"video_id": len(key)}]
         number = int(key)
         failing = self.failing.get(number % 10)
-        if failing == "error":
+        if failing == "error" or (failing == "once" and self.asked.count(path) == 1):
             return 500, "broken"
         minutes = "long" if failing == "invalid" else number / 2
         return 200, [{"video_id": number + i, "minutes": minutes} for i in range(number % 3)]
@@ -86,6 +89,7 @@ class Company:
                         "key": {"profile_id": "int64"},
                         "url": self.url + "/history/{profile_id}",
                         "timeout_seconds": PATIENT,
+                        "breaker": {"forced": "closed"},  # it fails on purpose, and often
                     },
                     "my_list": {
                         "type": video,
@@ -151,3 +155,15 @@ def context_set(storage: Storage) -> ContextSet:
         for part in range(2)
     )
     return ContextSet("2026-01-05-test", date(2026, 1, 5), ("watchers",), key, files, ())
+
+
+@pytest.fixture
+def offline(spark: SparkSession, context_set: ContextSet, storage: Storage, index: SnapshotIndex) -> Job:
+    return Job(spark, context_set, storage, index)
+
+
+@pytest.fixture
+def job(offline: Job, company: Any) -> Iterator[Job]:
+    with start_proxy(company.config()) as proxy:
+        offline.proxies = [proxy.address]
+        yield offline

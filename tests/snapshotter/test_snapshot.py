@@ -1,14 +1,6 @@
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -18,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import SparkSession
+from snapshot_job import Job, service
 
+from prana_proxy.access import Access
 from prana_proxy.server import start_proxy
+from prana_proxy.server_config import ServerConfig
 from schemas.data_keys import context_variable
 from schemas.errors import (
     ConfigError,
@@ -29,6 +23,7 @@ from schemas.errors import (
     MissingFileError,
     NotInIndexError,
     ProxyUnavailableError,
+    QualityError,
     ServiceError,
 )
 from schemas.hashing import bucket_of
@@ -36,52 +31,9 @@ from schemas.services import Status
 from schemas.tables import snapshot_schema
 from snapshotter.context_selection import Experiment, read_context_set, select_contexts
 from snapshotter.experiments import TableSource
-from snapshotter.index import SnapshotIndex
-from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
-from snapshotter.snapshot import take_snapshot
+from snapshotter.records import SnapshotRun
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
-
-SERVE = """
-import sys, tomllib
-from prana_proxy.config import load_gateway_config
-from prana_proxy.server import serve
-serve(load_gateway_config(sys.argv[1]), port=0)
-"""
-
-
-class Job:
-    """Snapshots of one context set through one proxy."""
-
-    def __init__(self, spark: SparkSession, context_set: ContextSet, storage: Storage, index: SnapshotIndex) -> None:
-        self.spark, self.context_set, self.storage, self.index = spark, context_set, storage, index
-        self.proxies = ["127.0.0.1:1"]
-
-    def run(self, run_id: str = "r1", services: list[str] | None = None, **options: Any) -> SnapshotRun:
-        given = {"buckets": 4, "page": 16, **options}
-        context_set = given.pop("context_set", self.context_set)
-        proxies = given.pop("proxies", self.proxies)
-        uri = self.storage.uri
-        return take_snapshot(self.spark, context_set, services, proxies, uri, self.index, run_id, **given)
-
-    def read(self, snapshot: ServiceSnapshot) -> list[dict[str, Any]]:
-        return [row for file in snapshot.files for row in read_parquet(self.storage, file).to_pylist()]
-
-
-@pytest.fixture
-def offline(spark: SparkSession, context_set: ContextSet, storage: Storage, index: SnapshotIndex) -> Job:
-    return Job(spark, context_set, storage, index)
-
-
-@pytest.fixture
-def job(offline: Job, company: Any) -> Iterator[Job]:
-    with start_proxy(company.config()) as proxy:
-        offline.proxies = [proxy.address]
-        yield offline
-
-
-def service(run: SnapshotRun, name: str) -> ServiceSnapshot:
-    return next(snapshot for snapshot in run.services if snapshot.service.name == name)
 
 
 def test_each_distinct_key_is_asked_once_and_its_answer_is_kept(job: Job, company: Any) -> None:
@@ -187,57 +139,21 @@ def test_a_run_that_captured_nothing_is_an_error_and_may_be_tried_again(job: Job
     assert service(job.run(services=["history"]), "history").confidence == 1.0
 
 
+def test_a_proxy_that_demands_a_token_is_shown_it_by_every_task(offline: Job, company: Any, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("of-the-snapshots\n")
+    with start_proxy(company.config(), ServerConfig(port=0, tokens_file=str(tmp_path / "tokens"))) as proxy:
+        with pytest.raises(ServiceError, match="token"):
+            offline.run(proxies=[proxy.address])
+        assert company.asked == []
+        run = offline.run(proxies=[proxy.address], access=Access(token="of-the-snapshots"))
+    assert service(run, "history").confidence == 1.0
+
+
 def test_a_proxy_that_is_down_is_one_clear_error(offline: Job) -> None:
     with pytest.raises(ProxyUnavailableError, match="no proxy answers.*127.0.0.1:1.*start one") as raised:
         offline.run()
     assert "\n" not in str(raised.value)
     assert offline.index.runs() == []
-
-
-@contextmanager
-def proxy_process(company: Any, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    config = folder / "services.toml"
-    config.write_text(
-        "[services.history]\n"
-        'type = "list<struct<video_id: int64, minutes: float>>"\n'
-        'key = { profile_id = "int64" }\n'
-        f'url = "{company.url}/history/{{profile_id}}"\n'
-        "timeout_seconds = 5.0\nmax_concurrent = 2\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", SERVE, str(config)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        address = process.stdout.readline().split()[4].rstrip(":")
-        yield process, address
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def test_a_proxy_killed_in_mid_run_publishes_nothing_and_the_run_can_be_repeated(
-    offline: Job, company: Any, tmp_path: Path
-) -> None:
-    company.seconds = 0.05
-    with proxy_process(company, tmp_path) as (process, address):
-
-        def kill() -> None:
-            while len(company.asked) < 40:
-                time.sleep(0.01)
-            os.kill(process.pid, signal.SIGKILL)
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        with pytest.raises(ProxyUnavailableError, match="no proxy answers") as raised:
-            offline.run(proxies=[address])
-        killer.join()
-    assert "\n" not in str(raised.value)
-    assert 40 <= len(company.asked) < 200
-    assert offline.index.runs() == []
-    company.seconds = 0.0
-    with start_proxy(company.config()) as proxy:
-        again = offline.run(proxies=[proxy.address], services=["history"])
-    assert sorted(row["profile_id"] for row in offline.read(again.services[0])) == list(range(200))
 
 
 def test_progress_ends_where_the_asking_ends(job: Job) -> None:
@@ -250,6 +166,78 @@ def test_progress_ends_where_the_asking_ends(job: Job) -> None:
     }
     assert all(steps == sorted(steps, key=lambda step: step[0]) for steps in seen.values())
     assert all(done <= total for steps in seen.values() for done, total in steps)
+
+
+def test_progress_comes_while_tasks_run_and_knows_the_total_once_all_have_begun(job: Job, company: Any) -> None:
+    company.seconds = 0.02
+    seen: list[tuple[int, int]] = []
+    job.run(services=["history"], buckets=1, progress=lambda _, done, total: seen.append((done, total)))
+    assert seen[-1] == (200, 200)
+    assert [total for done, total in seen if 0 < done < 200]
+    assert {total for done, total in seen if 0 < done < 200} == {200}
+
+
+def test_a_second_pass_gives_what_came_in_the_end(job: Job, company: Any) -> None:
+    company.failing = {3: "once", 4: "error"}
+    history = service(job.run(services=["history"], second_pass=True), "history")
+    assert history.counts == {Status.OK: 180, Status.ERROR: 20}
+    assert history.confidence == 0.9
+    assert len(job.read(history)) == 180
+    assert len(company.asked) == 200 + 40
+
+
+def test_a_snapshot_has_a_profile_of_all_its_values(job: Job, company: Any) -> None:
+    company.failing = {3: "error"}
+    history = service(job.run(services=["history"], keep_every=timedelta()), "history")
+    values = [row["value"] for row in job.read(history)]
+    watched = sum(map(len, values))
+    assert history.profile == {
+        "rows": 180.0,
+        "confidence": 0.9,
+        "mean_bytes": watched * 12 / 180,
+        "mean_length(value[])": watched / 180,
+        "empty_share(value[])": values.count([]) / 180,
+        "null_share(value[].minutes)": 0.0,
+    }
+    assert job.index.run("r1").services == (history,)
+
+
+def publish_earlier(job: Job, rows: float) -> None:
+    """Publish six runs in which the history had so many rows."""
+    history = service(job.run("seed", ["history"], drift="off"), "history")
+    for number in range(6):
+        run_id = f"day-{number}"
+        taken = replace(history, run_id=run_id, profile={**history.profile, "rows": rows + number})
+        job.index.publish_run(SnapshotRun(run_id, "other", datetime.now(UTC), (taken,)))
+
+
+def test_drift_is_told_of_and_can_hold_back_what_a_rerun_publishes_without_asking(
+    job: Job, company: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_earlier(job, rows=400.0)
+    company.asked.clear()
+    with pytest.raises(QualityError, match="run 'r1' is held back: service 'history': rows is 200, expected") as held:
+        job.run(services=["history", "popular"], drift="hold")
+    assert "--drift warn" in str(held.value)
+    assert "popular" not in str(held.value)
+    with pytest.raises(NotInIndexError):
+        job.index.run("r1")
+    asked = sorted(company.asked)
+    caplog.clear()
+    run = job.run(services=["history", "popular"], drift="warn")
+    assert sorted(company.asked) == asked
+    assert service(run, "history").counts == {Status.OK: 200}
+    assert any("run 'r1', service 'history': rows is 200, expected" in message for message in caplog.messages)
+    caplog.clear()
+    job.run("r2", services=["history"], drift="off")
+    assert caplog.messages == []
+
+
+def test_snapshots_as_usual_are_not_held_back(job: Job, caplog: pytest.LogCaptureFixture) -> None:
+    publish_earlier(job, rows=200.0)
+    caplog.clear()
+    assert job.run(services=["history"], drift="hold").published_at is not None
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(
@@ -268,6 +256,7 @@ def test_progress_ends_where_the_asking_ends(job: Job) -> None:
             "unknown variable to bucket by 'profile' → did you mean 'profile_id'",
         ),
         ({"proxies": []}, ConfigError, "no proxy addresses"),
+        ({"drift": "held"}, ConfigError, "unknown way to treat drift 'held' → did you mean 'hold'"),
     ],
 )
 def test_what_cannot_be_asked_is_one_clear_error(
@@ -277,6 +266,7 @@ def test_what_cannot_be_asked_is_one_clear_error(
         job.run(**options)
     assert company.asked == []
     assert job.index.runs() == []
+    assert list(job.storage.list("snapshots")) == []
 
 
 def test_a_context_set_that_lacks_a_services_key_is_refused(job: Job, company: Any) -> None:

@@ -61,6 +61,22 @@ def test_only_old_files_that_nobody_published_are_removed(
     assert vacuum(storage, index, DAY) == []
 
 
+def test_the_plan_of_a_run_goes_with_the_last_of_what_it_has_left(
+    storage: LocalStorage, index: SnapshotIndex, context_set: ContextSet
+) -> None:
+    kept = publish_all(storage, index, context_set)
+    dead = ["snapshots/_plans/r1.json", "snapshots/_plans/r2.json", "snapshots/history/r2/00000-dead.parquet"]
+    going_on = ["snapshots/_plans/r3.json", "snapshots/history/r3/00000-old.parquet"]
+    for path in [*dead, *going_on]:
+        storage.create(path, b"old")
+    age(storage, DAY * 2)
+    young = "snapshots/my_list/r3/00000-young.parquet"
+    storage.create(young, b"being written")
+    assert vacuum(storage, index, DAY) == [*dead, going_on[1]]
+    left = [found.path for found in storage.list("")]
+    assert left == sorted([*kept, going_on[0], young])
+
+
 def test_an_age_at_which_jobs_still_run_is_refused(storage: LocalStorage, index: SnapshotIndex) -> None:
     with pytest.raises(ConfigError, match="older_than is 0:10:00, expected at least 1:00:00"):
         vacuum(storage, index, timedelta(minutes=10))

@@ -80,6 +80,15 @@ def test_index_lists_what_is_published(step, run):
     assert version["valid_from"] == "2026-01-04T23:00:00+00:00"
 
 
+def test_index_shows_what_snapshots_looked_like(step, run):
+    step("snapshot")
+    [row] = run("index", "quality")["runs"]
+    assert (row["service"], row["run"], row["rows"], row["confidence"], row["unusual"]) == ("history", DAY, 120, 1, [])
+    [row] = run("index", "quality", "history")["runs"]
+    assert (row["mean_length(value[])"], row["null_share(value[].minutes)"]) == (4.0, 0.0)
+    assert "did you mean 'history'" in run("index", "quality", "histroy", code=2)
+
+
 def test_travel_shows_some_rows_and_writes_all(step, run, folder):
     step("snapshot")
     seen = run("travel", "history", "--at", LATER, "--limit", 2, "--to", "seen.parquet")

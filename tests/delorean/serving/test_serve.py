@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ import company
 import numpy as np
 import pyarrow as pa
 import pytest
+from proxy_process import until
 
 from delorean.golden_rows import read_expected, write_expected
 from delorean.model_package import ModelPackage
@@ -63,6 +65,45 @@ def test_it_serves_until_a_signal_and_ends_tidily(arguments: list[str], stop: si
             assert (process.returncode, out, errors) == (0, "ended\n", "")
         finally:
             process.kill()
+
+
+def test_a_change_of_services_applies_while_it_serves_if_it_is_the_model_s(arguments: list[str]) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(company.__file__).parent)}
+    command = [sys.executable, "-W", "error", "-c", SERVE, *arguments]
+    config = Path(arguments[1])
+    good = config.read_text()
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            url = process.stdout.readline().strip()
+            assert statuses(url) == {"my_list": "ok", "viewing_history": "ok"}
+            put(config, re.sub(r"127.0.0.1:[0-9]+/lists", "127.0.0.1:9/lists", good))
+            until(lambda: statuses(url) == {"my_list": "error", "viewing_history": "ok"})
+            put(config, good.replace("my_list", "our_list"))
+            assert "config_refused reason=" in (told := process.stderr.readline())
+            assert "unknown service in the gateway 'my_list'" in told
+            assert statuses(url) == {"my_list": "error", "viewing_history": "ok"}
+            put(config, good)
+            until(lambda: statuses(url) == {"my_list": "ok", "viewing_history": "ok"})
+        finally:
+            process.kill()
+
+
+def put(path: Path, text: str) -> None:
+    other = path.with_name("other")
+    other.write_text(text)
+    other.replace(path)
+
+
+def statuses(url: str) -> dict[str, str]:
+    """What became of asking each service for a request."""
+    request = {"context": {"profile_id": 7, "country": None}, "candidates": [1, 2, 3]}
+    with urllib.request.urlopen(f"{url}/rank", json.dumps(request).encode(), timeout=30) as answer:
+        services = json.loads(answer.read())["services"]
+    return {name: told["status"] for name, told in services.items()}
 
 
 def test_a_server_needs_no_scikit_learn() -> None:

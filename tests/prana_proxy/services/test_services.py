@@ -2,14 +2,25 @@ from __future__ import annotations
 
 import pytest
 
-from prana_proxy.services import protocol_of
+from prana_proxy.services import Protocol, protocol_of
 from prana_proxy.services.http import HttpProtocol
+from prana_proxy.services.python import PythonProtocol
+from prana_proxy.services.thrift import ThriftProtocol
 from schemas.errors import ConfigError
 
 
-@pytest.mark.parametrize("url", ["http://host/", "https://host:1/x"])
-def test_a_url_s_scheme_names_its_protocol(url: str) -> None:
-    assert protocol_of(url) is HttpProtocol
+@pytest.mark.parametrize(
+    ("url", "protocol"),
+    [
+        ("http://host/", HttpProtocol),
+        ("https://host:1/x", HttpProtocol),
+        ("thrift://host/Service/method", ThriftProtocol),
+        ("thrifts://host:1/Service/method", ThriftProtocol),
+        ("python:__main__:function", PythonProtocol),
+    ],
+)
+def test_a_url_s_scheme_names_its_protocol(url: str, protocol: type[Protocol]) -> None:
+    assert protocol_of(url) is protocol
 
 
 def test_an_unknown_scheme_is_refused_with_those_that_are_there() -> None:

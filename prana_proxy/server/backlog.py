@@ -1,0 +1,57 @@
+"""Watches how the services keep up: tells callers to slow down, and the log when a breaker opens or closes."""
+
+from __future__ import annotations
+
+import logging
+
+from prana_proxy.breaker import State
+from prana_proxy.events import tell
+from prana_proxy.gateway import Gateway
+from prana_proxy.ledger import Own, Page, Shared
+
+_log = logging.getLogger(__name__)
+_SHORT_SECONDS = 1.0  # a backlog that takes no longer than this keeps a service busy, and is as it should be
+_LONGEST_MS = 2_000
+_NEWEST = 0.3  # what the last look weighs
+_STATES = (State.CLOSED, State.OPEN, State.HALF_OPEN)
+
+
+class Backlog:
+    """The services' backlogs, of all processes together, by looks that come every so often.
+
+    reports: whether this process tells the log of breakers, which are the same for all
+    """
+
+    def __init__(self, gateway: Gateway, reports: bool) -> None:
+        self._gateway, self._reports = gateway, reports
+        self._calls: dict[str, float] = {}
+        self._per_second: dict[str, float] = {}
+        self._states: dict[str, State] = {}
+
+    def look(self, seconds: float) -> None:
+        """Look at all services; seconds: since the last look."""
+        for name in self._gateway.services:
+            page = self._gateway.ledger.page(name)
+            calls = page.total(Own.CALLS)
+            rate = (calls - self._calls.get(name, calls)) / seconds
+            before = self._per_second.get(name, rate)
+            self._per_second[name] = before + _NEWEST * (rate - before)
+            self._calls[name] = calls
+            if self._reports:
+                self._report(name, page)
+
+    def pause_ms(self, service: str) -> int:
+        """Say for how long callers of a service had better wait before they ask for more."""
+        per_second = self._per_second.get(service, 0.0)
+        if per_second <= 0.0:
+            return 0
+        calls = self._gateway.ledger.page(service).total(Own.QUEUED) / self._gateway.call_size(service)
+        return min(max(0, round(1000 * (calls / per_second - _SHORT_SECONDS))), _LONGEST_MS)
+
+    def _report(self, name: str, page: Page) -> None:
+        state = _STATES[int(page.shared[Shared.BREAKER_STATE])]
+        before = self._states.get(name, State.CLOSED)
+        self._states[name] = state
+        if state is not before and State.CLOSED in (state, before):
+            level = logging.INFO if state is State.CLOSED else logging.WARNING
+            tell(_log, level, "breaker_closed" if state is State.CLOSED else "breaker_opened", service=name)

@@ -1,0 +1,83 @@
+"""What each process of a proxy says of itself, in memory that all of them see: for health, metrics and fair shares."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from enum import IntEnum, auto
+
+
+class Told(IntEnum):
+    """Where a number stands in a process's part."""
+
+    READY = 0  # 1: it accepts connections
+    CONNECTIONS = auto()
+    ANSWERING = auto()  # calls
+    WAITING = auto()  # calls in line
+    CONFIG_OK = auto()  # 1: what stands in the file is what it serves by
+    CONFIG_CHANGED_AT = auto()  # seconds since the epoch
+    CALLS = auto()
+    OVERLOADED = auto()  # calls refused
+    MALFORMED = auto()  # connections ended for what came
+    DENIED = auto()  # connections without a token or certificate that is known
+    TOO_MANY = auto()  # connections refused
+    STARTS = auto()
+
+
+_PART = len(Told)
+_PASSING = (Told.READY, Told.CONNECTIONS, Told.ANSWERING, Told.WAITING)
+
+
+class Board:
+    """All processes' numbers.
+
+    processes: how many there are; process: which of them this is
+    handle: the file descriptor of a board that another process made, inherited by this one; None makes one
+    """
+
+    def __init__(self, processes: int = 1, process: int = 0, handle: int | None = None) -> None:
+        size = processes * _PART * 8
+        if handle is None and processes > 1:
+            handle = os.memfd_create("prana-board")
+            os.ftruncate(handle, size)
+        self.handle = handle
+        self._memory = mmap.mmap(-1 if handle is None else handle, size)
+        self._numbers = memoryview(self._memory).cast("d")
+        self.parts = tuple(self._numbers[i * _PART : (i + 1) * _PART] for i in range(processes))
+        self.process = process
+
+    @property
+    def own(self) -> memoryview[float]:
+        """The numbers of this process."""
+        return self.parts[self.process]
+
+    def total(self, number: Told) -> float:
+        """Sum a number over all processes."""
+        return float(sum(part[number] for part in self.parts))
+
+    @property
+    def excess(self) -> float:
+        """How many more connections this process has than the one, of those that accept any, that has fewest."""
+        accepting = [part[Told.CONNECTIONS] for part in self.parts if part[Told.READY]]
+        return self.own[Told.CONNECTIONS] - min(accepting, default=0.0)
+
+    def config_told(self, applied: bool) -> None:
+        """Note that the configuration has changed, or would have."""
+        self.own[Told.CONFIG_OK] = float(applied)
+        if applied:
+            self.own[Told.CONFIG_CHANGED_AT] = time.time()
+
+    def forget(self, process: int) -> None:
+        """Take back what a process that has died said of its present."""
+        for number in _PASSING:
+            self.parts[process][number] = 0.0
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        for part in self.parts:
+            part.release()
+        self._numbers.release()
+        self._memory.close()
+        if self.handle is not None:
+            os.close(self.handle)

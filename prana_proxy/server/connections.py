@@ -1,0 +1,190 @@
+"""The proxy's connections: accepts them, reads their calls one by one and has them answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from thrift.Thrift import TApplicationException
+
+from prana_proxy.events import Event, Seldom
+from prana_proxy.server.board import Board, Told
+from prana_proxy.server.frames import Frames, MalformedError, Room
+from prana_proxy.server.handler import FetchCall, Handler
+from prana_proxy.server.line import Line
+from prana_proxy.server.messages import Message
+from prana_proxy.server.tls import Tokens
+from prana_proxy.server_config import ServerConfig
+from schemas.generated.ttypes import Denied, Overloaded
+
+_log = logging.getLogger(__name__)
+_STRANGER_SECONDS = 30.0  # for a handshake and a token
+_BYE_SECONDS = 0.5  # for a client to take note, with TLS, that its connection is closed
+_YIELD_SECONDS = 0.003  # in which a process with fewer connections may take the next
+_SLOW_SECONDS = 30.0
+_REPORT_SECONDS = 10.0
+
+
+@dataclass(eq=False)
+class _Connection:
+    """A client. answering: whether a call of it is; known: whether it may call; refused: it has had its chance."""
+
+    peer: str
+    frames: Frames = field(default_factory=Frames)
+    answering: bool = False
+    known: bool = False
+    refused: bool = False
+
+
+class Connections:
+    """All connections of one process. Belongs to one event loop.
+
+    listener: a socket that listens; other processes may accept from it too
+    context: for TLS; None: connections are plain
+    tokens: of which a client must know one; None: none are wanted
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        config: ServerConfig,
+        handler: Handler,
+        line: Line,
+        board: Board,
+        context: ssl.SSLContext | None,
+        tokens: Tokens | None,
+    ) -> None:
+        self._listener, self._config, self._handler, self._line = listener, config, handler, line
+        self._own, self._board, self._tokens = board.own, board, tokens
+        self._tls: dict[str, Any] = {"ssl": context, "ssl_shutdown_timeout": _BYE_SECONDS} if context else {}
+        self._room = Room()
+        self._open: dict[asyncio.Task[None], _Connection] = {}
+        self._seldom = Seldom(_log, _REPORT_SECONDS)
+        self._stopping = False
+        listener.setblocking(False)
+        self._accepting = asyncio.get_running_loop().create_task(self._accept())
+        self._own[Told.READY] = 1.0
+
+    async def stop(self, seconds: float) -> None:
+        """Accept no more, let calls under way end, but no longer than some seconds, and close everything."""
+        self._stopping = True
+        self._own[Told.READY] = 0.0
+        self._accepting.cancel()
+        await asyncio.gather(self._accepting, return_exceptions=True)
+        self._listener.close()
+        for task, connection in self._open.items():
+            if not connection.answering:
+                task.cancel()
+        if tasks := list(self._open):
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _accept(self) -> None:
+        while True:
+            try:
+                await self._somebody_knocks()
+                if self._board.excess > 0:
+                    await asyncio.sleep(_YIELD_SECONDS)
+                client, address = self._listener.accept()
+            except BlockingIOError:  # another process was faster
+                continue
+            except OSError as error:  # such as no file handles left: others' connections go on
+                self._seldom.tell(logging.ERROR, "cannot_accept", reason=error.strerror)
+                await asyncio.sleep(0.1)
+                continue
+            if len(self._open) >= self._config.max_connections:
+                self._own[Told.TOO_MANY] += 1.0
+                self._seldom.tell(logging.WARNING, "connection_refused", peer=address[0], open=len(self._open))
+                client.close()
+                continue
+            client.setblocking(False)
+            connection = _Connection(address[0], known=self._tokens is None)
+            task = asyncio.get_running_loop().create_task(self._serve(client, connection))
+            self._open[task] = connection
+            task.add_done_callback(self._ended)
+            self._own[Told.CONNECTIONS] = len(self._open)
+
+    async def _somebody_knocks(self) -> None:
+        loop, knocked = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._listener, knocked.set)
+        try:
+            await knocked.wait()
+        finally:
+            loop.remove_reader(self._listener)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        connection = self._open.pop(task)
+        self._own[Told.CONNECTIONS] = len(self._open)
+        if not task.cancelled() and (error := task.exception()) is not None:  # a defect: it ends this connection only
+            _log.error(Event("connection_failed", {"peer": connection.peer}), exc_info=error)
+
+    async def _serve(self, client: socket.socket, connection: _Connection) -> None:
+        """Answer a client's calls until it goes, is silent for long, or sends what is no call."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_STRANGER_SECONDS):
+                await loop.connect_accepted_socket(lambda: connection.frames, client, **self._tls)
+            while not (self._stopping or connection.refused):
+                await self._next_call(connection)
+        except MalformedError as error:
+            self._own[Told.MALFORMED] += 1.0
+            self._seldom.tell(logging.WARNING, "malformed_call", peer=connection.peer, reason=str(error))
+        except ssl.SSLError as error:
+            self._own[Told.DENIED] += 1.0
+            self._seldom.tell(logging.WARNING, "handshake_failed", peer=connection.peer, reason=error.reason)
+        except (OSError, TimeoutError):
+            pass  # it hung up, or is silent
+        finally:
+            await connection.frames.close()
+
+    async def _next_call(self, connection: _Connection) -> None:
+        frames, patience = connection.frames, self._config.idle_seconds
+        size = await frames.next_size(patience if connection.known else min(patience, _STRANGER_SECONDS))
+        async with self._room.hold(frames, size):
+            frame = await frames.read(size)
+            arrived, connection.answering = monotonic(), True
+            self._own[Told.CALLS] += 1.0
+            await frames.send(await self._answer(connection, Message.read(frame), arrived))
+            connection.answering = False
+        if (seconds := monotonic() - arrived) > _SLOW_SECONDS:
+            self._seldom.tell(logging.INFO, "slow_call", peer=connection.peer, seconds=round(seconds, 3), bytes=size)
+
+    async def _answer(self, connection: _Connection, message: Message, arrived: float) -> bytes:
+        try:
+            match message.name:
+                case "authenticate":
+                    return self._authenticate(connection, message)
+                case "services" | "fetch" if not connection.known:
+                    return self._denied(message, "no token came first", connection)
+                case "services":
+                    message.arguments()
+                    return message.answer(self._handler.services())
+                case "fetch":
+                    return await self._line.answer(FetchCall(self._handler, message, arrived), connection.frames.lost)
+                case _:
+                    kind = TApplicationException.UNKNOWN_METHOD
+                    return message.refusal(TApplicationException(kind, "the proxy has no such call"))
+        except Overloaded as error:
+            self._own[Told.OVERLOADED] += 1.0
+            self._seldom.tell(logging.WARNING, "overloaded", peer=connection.peer, reason=error.message)
+            return message.refusal(error)
+
+    def _authenticate(self, connection: _Connection, message: Message) -> bytes:
+        token = message.arguments().token
+        if self._tokens is None or (token is not None and self._tokens.know(token)):
+            connection.known = True
+            return message.answer()
+        connection.refused = True
+        return self._denied(message, "the token is not known", connection)
+
+    def _denied(self, message: Message, reason: str, connection: _Connection) -> bytes:
+        self._own[Told.DENIED] += 1.0
+        self._seldom.tell(logging.WARNING, "denied", peer=connection.peer, reason=reason)
+        return message.refusal(Denied(reason))  # type: ignore[no-untyped-call]  # generated

@@ -1,0 +1,44 @@
+"""The proxy's HTTP port: whether it is alive and ready, and its metrics. It tells no key, answer or secret."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from prana_proxy.ledger import Ledger
+from prana_proxy.server.board import Board, Told
+from prana_proxy.server.metrics import prometheus_text
+from prana_proxy.server.proxy import address_of, listen
+
+_TEXT = "text/plain; version=0.0.4; charset=utf-8"  # as Prometheus wants it
+
+
+@asynccontextmanager
+async def http_port(host: str, port: int, ledger: Ledger, board: Board) -> AsyncIterator[str]:
+    """Serve health, readiness and metrics; gives the address. Raises SetupError when the port is taken."""
+
+    async def health(_: web.Request) -> web.Response:
+        return web.Response(text="alive\n")
+
+    async def ready(_: web.Request) -> web.Response:
+        is_ready = board.total(Told.READY) > 0
+        return web.Response(text="ready\n" if is_ready else "not ready\n", status=200 if is_ready else 503)
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=prometheus_text(ledger, board), headers={"Content-Type": _TEXT})
+
+    app = web.Application()
+    app.router.add_get("/health", health)
+    app.router.add_get("/ready", ready)
+    app.router.add_get("/metrics", metrics)
+    listener = listen(host, port)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listener).start()
+        yield address_of(listener, host)
+    finally:
+        await runner.cleanup()
+        listener.close()

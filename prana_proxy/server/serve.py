@@ -1,0 +1,72 @@
+"""Runs a proxy until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prana_proxy.config import ProxyConfig, load_proxy_config
+from prana_proxy.events import LogFormat, log_to_stderr, tell
+from prana_proxy.ledger import Ledger
+from prana_proxy.live_config import follow
+from prana_proxy.server.board import Board
+from prana_proxy.server.http import http_port
+from prana_proxy.server.proxy import Proxy, listen
+from prana_proxy.server.signals import stop_on_signals
+from prana_proxy.server.supervisor import Supervisor
+from prana_proxy.server_config import ServerConfig
+from schemas.toml_file import content_of
+
+_log = logging.getLogger(__name__)
+
+
+def serve(path: str | Path, settings: Mapping[str, Any] | None = None, log: LogFormat = "text") -> None:
+    """Run a proxy until SIGTERM or SIGINT; call it from the main thread. Prints one line when it is ready.
+
+    path: of the services.toml, which is followed as it changes
+    settings: fields of `ServerConfig` that win over the file
+    log: how events are written to stderr
+
+    Raises ConfigError for what is wrong in the file, and SetupError when a port is taken.
+    """
+    log_to_stderr(log)
+    content = content_of(path)
+    config = load_proxy_config(path, content)
+    server = replace(config.server, **(settings or {}))
+    asyncio.run(_serve(Path(path), content, config, server, log))
+    tell(_log, logging.INFO, "stopped")
+
+
+async def _serve(path: Path, content: bytes, config: ProxyConfig, server: ServerConfig, log: LogFormat) -> None:
+    async with AsyncExitStack() as opened:
+        ledger, board = Ledger(server.processes), Board(server.processes)
+        opened.callback(ledger.close)
+        opened.callback(board.close)
+        if server.http_port is not None:
+            address = await opened.enter_async_context(http_port(server.host, server.http_port, ledger, board))
+            tell(_log, logging.INFO, "http_listening", address=address)
+        if server.processes > 1:
+            supervisor = await opened.enter_async_context(Supervisor(path, content, server, ledger, board, log))
+            stopping, addresses = stop_on_signals(supervisor.kill), supervisor.addresses
+        else:
+            stopping = stop_on_signals()
+            proxy = Proxy(config.gateway, server, listen(server.host, server.port), ledger, board)
+            opened.push_async_callback(asyncio.to_thread, proxy.stop)
+            opened.enter_context(follow(path, proxy.gateway, started=config, told=board.config_told))
+            addresses = [proxy.address]
+        _announce(config, addresses)
+        await stopping.wait()
+        tell(_log, logging.INFO, "stopping", within_seconds=server.stop_seconds)
+
+
+def _announce(config: ProxyConfig, addresses: Sequence[str]) -> None:
+    names = ", ".join(service.service.name for service in config.gateway.services)
+    tell(_log, logging.INFO, "ready", addresses=",".join(addresses), services=len(config.gateway.services))
+    sys.stdout.write(f"Prana proxy ready on {','.join(addresses)}: {names}\n")
+    sys.stdout.flush()

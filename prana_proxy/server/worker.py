@@ -1,0 +1,81 @@
+"""One of the processes of a proxy: its supervisor tells it how to start."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from prana_proxy.config import load_proxy_config
+from prana_proxy.events import LogFormat, log_to_stderr
+from prana_proxy.ledger import Ledger
+from prana_proxy.live_config import follow
+from prana_proxy.server.board import Board
+from prana_proxy.server.proxy import Proxy
+from prana_proxy.server.signals import stop_on_signals
+from prana_proxy.server_config import ServerConfig
+from schemas.errors import DeloreanError
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a process starts.
+
+    number: which of the processes it is; parent: the supervisor's id
+    listener, ledger, board: file descriptors that it inherits
+    path, content: of the services.toml; server: what holds of it, and of the command line
+    """
+
+    number: int
+    parent: int
+    listener: int
+    ledger: int
+    board: int
+    path: str
+    content: str
+    server: ServerConfig
+    log: LogFormat
+
+
+def main() -> None:
+    """Serve until told to stop, or until the supervisor is gone."""
+    start = msgspec.json.decode(sys.stdin.buffer.read(), type=Start)
+    _end_with(start.parent)
+    log_to_stderr(start.log, process=start.number)
+    try:
+        asyncio.run(_serve(start))
+    except DeloreanError as error:
+        sys.exit(str(error))
+
+
+async def _serve(start: Start) -> None:
+    path, server = Path(start.path), start.server
+    config = load_proxy_config(path, start.content.encode())
+    stopping = stop_on_signals()
+    async with AsyncExitStack() as opened:
+        ledger = Ledger(server.processes, start.number, start.ledger)
+        board = Board(server.processes, start.number, start.board)
+        opened.callback(ledger.close)
+        opened.callback(board.close)
+        proxy = Proxy(config.gateway, server, socket.socket(fileno=start.listener), ledger, board)
+        opened.push_async_callback(asyncio.to_thread, proxy.stop)
+        opened.enter_context(follow(path, proxy.gateway, started=config, told=board.config_told))
+        await stopping.wait()
+
+
+def _end_with(parent: int) -> None:
+    """Ask Linux to end this process with its parent, even one that is killed; one that is gone is seen by its id."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit(1)

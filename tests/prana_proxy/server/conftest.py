@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from prana_proxy.server import Proxy, start_proxy
+from prana_proxy.server_config import ServerConfig
+
+PATIENCE = 20.0  # for what comes at once where nothing is wrong
+
+
+@pytest.fixture
+def serving(config_of: Any) -> Iterator[Callable[..., Proxy]]:
+    """Start a proxy before services that behave as they are called; settings as `ServerConfig` has them."""
+    with ExitStack() as opened:
+
+        def start(*behaviours: str, **settings: Any) -> Proxy:
+            services = {name: {"url": f"/{name}/{{profile_id}}"} for name in behaviours or ("ok",)}
+            return opened.enter_context(start_proxy(config_of(**services), ServerConfig(port=0, **settings)))
+
+        yield start
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[Proxy], socket.socket]]:
+    """Open a bare connection to a proxy."""
+    with ExitStack() as opened:
+
+        def connect(proxy: Proxy) -> socket.socket:
+            host, port = proxy.address.split(":")
+            return opened.enter_context(socket.create_connection((host, int(port)), PATIENCE))
+
+        yield connect

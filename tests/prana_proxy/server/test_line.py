@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prana_proxy.client import PranaClient
+from prana_proxy.ledger import Own, Shared
+from prana_proxy.server.backlog import Backlog
+from prana_proxy.server.line import Line
+
+
+def line(threads: int, room: int, calls: int) -> Line:
+    made = Line(threads, room, lambda answering, waiting: None)
+    made._calls = set(range(calls))  # type: ignore[arg-type]  # only counted
+    return made
+
+
+@given(st.integers(1, 100), st.integers(0, 200), st.data())
+def test_the_longer_the_line_the_longer_callers_are_asked_to_wait(threads: int, room: int, data: Any) -> None:
+    calls = data.draw(st.integers(0, threads + room))
+    shorter, longer = line(threads, room, calls), line(threads, room, calls + 1)
+    assert 50 <= shorter.retry_after_ms() <= longer.retry_after_ms() <= 5_000
+    assert 0 <= shorter.pause_ms() <= longer.pause_ms() <= 5_000
+    if calls <= threads + room // 2 and calls <= threads:
+        assert shorter.pause_ms() == 0
+    if room and calls == threads + room:
+        assert shorter.pause_ms() > 0
+
+
+def test_a_backlog_that_grows_asks_callers_to_slow_down(serving: Any, profiles: Any, long: Any) -> None:
+    proxy = serving("brief")
+    gateway, backlog = proxy.gateway, Backlog(proxy.gateway, reports=False)
+    page = gateway.ledger.page("brief")
+    backlog.look(1.0)
+    page.own[Own.QUEUED] = 1_000.0
+    assert backlog.pause_ms("brief") == 0  # nothing is known of its pace yet
+    page.own[Own.CALLS] += 100.0
+    backlog.look(1.0)
+    backlog.look(1.0)
+    slow = backlog.pause_ms("brief")
+    page.own[Own.QUEUED] = 10.0
+    assert backlog.pause_ms("brief") == 0  # so much keeps it busy for less than a second
+    assert slow == 2_000
+    with PranaClient([proxy.address]) as client:
+        assert client.fetch(client.services()["brief"], profiles(1), long)["status"].to_pylist() == ["ok"]
+    page.own[Own.QUEUED] = 0.0
+
+
+def test_the_log_tells_when_a_breaker_opens_and_closes(serving: Any, caplog: Any) -> None:
+    caplog.set_level("INFO", "prana_proxy")
+    proxy = serving("ok")
+    shared = proxy.gateway.ledger.page("ok").shared
+    backlog = Backlog(proxy.gateway, reports=True)
+    for state in (0, 1, 2, 1, 2, 0, 0):
+        shared[Shared.BREAKER_STATE] = state
+        backlog.look(1.0)
+    told = [record.getMessage() for record in caplog.records if record.name == "prana_proxy.server.backlog"]
+    assert told == ["breaker_opened service=ok", "breaker_closed service=ok"]

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from thrift_bytes import framed, hung_up
+
+from prana_proxy.client import PranaClient
+from prana_proxy.ledger import Ledger, Shared
+from prana_proxy.server.board import Board, Told
+from prana_proxy.server.http import http_port
+from prana_proxy.server.metrics import prometheus_text
+from schemas.errors import SetupError
+from schemas.services import Status
+
+
+def samples(ledger: Ledger, board: Board) -> dict[str, float]:
+    """All samples by name and labels: `prana_calls_total{service="ok"}`."""
+    found = {}
+    for family in text_string_to_metric_families(prometheus_text(ledger, board).decode()):
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return found
+
+
+def test_calls_and_contexts_are_counted(serving: Any, service: Any, profiles: Any, long: Any) -> None:
+    proxy = serving("ok", "by_key")
+    with PranaClient([proxy.address]) as client:
+        client.fetch(client.services()["ok"], profiles(1, 2, 3, None), long)
+    found = samples(proxy.gateway.ledger, proxy.board)
+    contexts = {status: found[f'prana_contexts_total{{service="ok",status="{status}"}}'] for status in Status}
+    assert contexts == {status: {"ok": 3, "invalid": 1}.get(status, 0) for status in Status}
+    assert found['prana_calls_total{service="ok"}'] == service.asked["ok"] == 3
+    assert (
+        found['prana_call_seconds_count{service="ok"}']
+        == found['prana_call_seconds_bucket{le="+Inf",service="ok"}']
+        == 3
+    )
+    assert 0 < found['prana_call_seconds_sum{service="ok"}'] < 60
+    assert found['prana_breaker_state{service="ok",state="closed"}'] == 1
+    assert found["prana_server_calls_total"] == 2
+    assert found["prana_config_ok"] == found["prana_processes_ready"] == 1
+
+
+def test_the_latency_classes_only_rise(serving: Any, profiles: Any, long: Any) -> None:
+    proxy = serving("brief")
+    with PranaClient([proxy.address]) as client:
+        client.fetch(client.services()["brief"], profiles(*range(20)), long)
+    found = samples(proxy.gateway.ledger, proxy.board)
+    classes = [value for name, value in found.items() if name.startswith("prana_call_seconds_bucket")]
+    assert classes == sorted(classes)
+    assert found['prana_call_seconds_bucket{le="0.01",service="brief"}'] == 0  # the service takes 0.02 s
+    assert classes[-1] == 20
+
+
+def test_what_is_refused_is_counted_by_reason(serving: Any, connect: Any) -> None:
+    proxy = serving("ok")
+    bad = connect(proxy)
+    bad.sendall(framed(b"no thrift"))
+    assert hung_up(bad)
+    assert samples(proxy.gateway.ledger, proxy.board)['prana_server_refused_total{reason="malformed"}'] == 1
+
+
+def test_numbers_of_all_processes_are_added(request: pytest.FixtureRequest) -> None:
+    boards = [Board(3)]
+    ledgers = [Ledger(3)]
+    request.addfinalizer(lambda: [one.close() for one in (*boards, *ledgers)])
+    for number, part in enumerate(boards[0].parts):
+        part[Told.CONNECTIONS], part[Told.CONFIG_OK] = number + 1, number != 1
+    ledgers[0].page("slow").shared[Shared.BREAKER_STATE] = 2.0
+    found = samples(ledgers[0], boards[0])
+    assert found["prana_connections"] == 6
+    assert found["prana_config_ok"] == 0  # one of them could not
+    assert found['prana_breaker_state{service="slow",state="half_open"}'] == 1
+    boards[0].forget(2)
+    assert samples(ledgers[0], boards[0])["prana_connections"] == 3
+
+
+def test_a_board_is_seen_by_those_who_share_it(request: pytest.FixtureRequest) -> None:
+    first = Board(2)
+    second = Board(2, 1, os.dup(first.handle or 0))
+    request.addfinalizer(lambda: [one.close() for one in (first, second)])
+    second.own[Told.READY], second.own[Told.CONNECTIONS] = 1.0, 7.0
+    assert first.total(Told.CONNECTIONS) == 7
+    first.own[Told.READY], first.own[Told.CONNECTIONS] = 1.0, 5.0
+    assert (first.excess, second.excess) == (0, 2)
+
+
+@pytest.fixture
+def told() -> Iterator[Any]:
+    """What the HTTP port says, by page."""
+    with asyncio.Runner() as runner:
+        stack, ledger, board = AsyncExitStack(), Ledger(), Board()
+        address = runner.run(stack.enter_async_context(http_port("127.0.0.1", 0, ledger, board)))
+
+        def ask(page: str) -> tuple[int, str, str]:
+            def get() -> tuple[int, str, str]:
+                try:
+                    with urllib.request.urlopen(f"http://{address}{page}", timeout=20) as answer:
+                        return answer.status, answer.headers["Content-Type"], answer.read().decode()
+                except urllib.error.HTTPError as error:
+                    with error:
+                        return error.code, "", error.read().decode()
+
+            return runner.run(asyncio.wait_for(asyncio.to_thread(get), 20))
+
+        ask.ledger, ask.board, ask.address = ledger, board, address
+        yield ask
+        runner.run(stack.aclose())
+        board.close()
+        ledger.close()
+
+
+def test_it_is_alive_before_it_is_ready(told: Any) -> None:
+    assert told("/health")[::2] == (200, "alive\n")
+    assert told("/ready")[::2] == (503, "not ready\n")
+    told.board.own[Told.READY] = 1.0
+    assert told("/ready")[::2] == (200, "ready\n")
+    status, kind, text = told("/metrics")
+    assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert "prana_build_info" in text
+    assert told("/")[0] == 404
+
+
+def test_its_port_may_be_taken(told: Any) -> None:
+    async def open_again() -> None:
+        async with http_port("127.0.0.1", int(told.address.split(":")[1]), told.ledger, told.board):
+            pass
+
+    with pytest.raises(SetupError, match="cannot listen on 127.0.0.1"):
+        asyncio.run(open_again())
