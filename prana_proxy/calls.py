@@ -238,6 +238,7 @@ class Calls:
             del self._questions[question.key]
             for caller, _ in question.wanted:
                 if not caller.done.done():
+                    caller.gone = True
                     caller.done.set_exception(error)
 
     def _known(self, caller: Caller, number: int) -> Reply | None:

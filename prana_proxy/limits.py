@@ -13,7 +13,7 @@ from prana_proxy.ledger import MOST_CALLS_PER_SECOND, Own, Page, Shared
 _LOOK_SECONDS = 0.002  # how often whoever waits looks for what another process has given back
 _LOOK_ALONE_SECONDS = 0.05  # only calls that began under an earlier configuration give back unseen
 _ASLEEP_SECONDS = 0.25  # a process that has not looked for so long is not waited for
-_LONGEST_SLEEP_SECONDS = 0.5  # in which a limit that has changed is not seen
+_LONGEST_SLEEP_SECONDS = 0.5  # in which another limit, or that waiting is in vain, is not seen
 _ARRIVAL_SECONDS = 0.045  # a call may arrive that much later than it was sent, unless it has been answered before
 
 Turn = tuple[int, float]
@@ -133,13 +133,13 @@ class Rate:
         self.limits, self._page, self._now = limits, page, now
         self._line = asyncio.Lock()  # first come, first served
 
-    async def take(self, deadline: float) -> Turn | None:
-        """Wait for a turn; None when there is none before the deadline."""
+    async def take(self, deadline: float, in_vain: Callable[[], bool]) -> Turn | None:
+        """Wait for a turn; None when there is none before the deadline, or when waiting is in vain."""
         if self.limits.calls_per_second is None:
             return _ANY
         try:
             async with asyncio.timeout_at(deadline), self._line:
-                while True:
+                while not in_vain():
                     wait, turn = self._try()
                     if wait <= 0.0:
                         return turn
@@ -147,7 +147,8 @@ class Rate:
                         return None
                     await asyncio.sleep(min(wait, _LONGEST_SLEEP_SECONDS))
         except TimeoutError:
-            return None
+            pass
+        return None
 
     def answered(self, turn: Turn) -> None:
         """Tell that a call's answer is here, so that it has arrived by now."""

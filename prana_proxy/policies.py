@@ -117,11 +117,11 @@ class Guard:
         for attempt in range(1, self._config.retries + 1 if self._config.idempotent else 1):
             if not _worth_another(replies) or not await self._may_retry(call):
                 break
-            again = await self._attempt(call)
-            if len(call.tried) == attempt:
-                break  # not sent, so what the service did before says more
-            replies = again
             call.known(replies)
+            again = await self._attempt(call)
+            if len(call.tried) == attempt or again[0].cause is Cause.DEADLINE:
+                break  # what the service did before says more
+            replies = again
         return replies
 
     async def _may_retry(self, call: _Call) -> bool:
@@ -136,15 +136,15 @@ class Guard:
 
     async def _attempt(self, call: _Call) -> Sequence[Reply]:
         """Send a call to an instance not tried yet, if rate and breaker let it through."""
-        if self._controls.breaker.refuses:
-            return call.all(_SHORT_CIRCUITED)
         if self._instances.problem is not None:  # known at once; there is nobody whom the breaker could spare
             return call.all(self._nobody())
-        turn = await self._controls.rate.take(call.deadline)
+        turn = await self._controls.rate.take(call.deadline, lambda: self._controls.breaker.refuses)
+        if self._controls.breaker.refuses:
+            return call.all(_SHORT_CIRCUITED)
         if turn is None or asyncio.get_running_loop().time() >= call.deadline:
             return call.all(self._controls.rejected)
         permit = self._controls.breaker.admit()
-        if permit is None:
+        if permit is None:  # another process was faster
             return call.all(_SHORT_CIRCUITED)
         tell: Callable[[int], None] = self._controls.breaker.abandoned
         try:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
@@ -22,14 +25,27 @@ from prana_proxy.config import GatewayConfig, gateway_config
 LONG = timedelta(seconds=30)  # more than any test takes: only what must not be awaited would need it
 
 
+@dataclass(frozen=True)
+class Call:
+    """What the service logs of a call. at: by the machine's clock that never goes back, in seconds."""
+
+    at: float
+    port: int
+    behaviour: str
+    keys: tuple[str, ...]
+
+
 @dataclass
 class Misbehaving:
     """A service that answers `[profile_id, 7]` when it behaves; what else it does stands in the URL's path.
 
+    url, other_url: of its two instances; log: its calls
     asked: calls by behaviour; keys: the profile ids asked for, by behaviour; most_in_flight: calls at a time
     """
 
     url: str = ""
+    other_url: str = ""
+    log: list[Call] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
     keys: dict[str, list[str]] = field(default_factory=dict)
     cookies: list[str] = field(default_factory=list)
@@ -37,6 +53,7 @@ class Misbehaving:
     most_in_flight: int = 0
 
     def forget(self) -> None:
+        self.log.clear()
         self.asked.clear()
         self.keys.clear()
         self.cookies.clear()
@@ -44,31 +61,38 @@ class Misbehaving:
 
     async def one(self, request: web.Request) -> web.StreamResponse:
         behaviour, key = request.match_info["behaviour"], request.match_info["key"]
-        self.asked[behaviour] += 1
-        self.keys.setdefault(behaviour, []).append(key)
+        self.note(request, behaviour, key)
         self.cookies.append(request.headers.get("Cookie", ""))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             if behaviour == "by_key":
                 behaviour = key.split("-")[0]
+            if behaviour == "once":  # the first call, whatever is asked
+                behaviour = "ok" if self.asked[behaviour] == 1 else "500"
             return await self.behave(behaviour, key, request)
         finally:
             self.in_flight -= 1
 
+    def note(self, request: web.Request, behaviour: str, *keys: str) -> None:
+        assert request.transport is not None
+        port = request.transport.get_extra_info("sockname")[1]
+        self.log.append(Call(time.monotonic(), port, behaviour, keys))
+        self.asked[behaviour] += 1
+        self.keys.setdefault(behaviour, []).extend(keys)
+
     async def behave(self, behaviour: str, key: str, request: web.Request) -> web.StreamResponse:
         if behaviour in BODIES:
             return web.Response(body=BODIES[behaviour].encode())
+        if behaviour == "first_fails":
+            behaviour = "500" if self.log[-1].port == urlsplit(self.url).port else "ok"
         if behaviour.isdigit():
             return web.Response(status=int(behaviour), text="[1, 7]", headers={"Location": "/ok/1"})
-        if behaviour == "brief":
-            await asyncio.sleep(0.02)
-        if behaviour == "hang":
-            await asyncio.sleep(3600)
+        await pause(behaviour)
         if behaviour == "after_five_ok":
             while self.asked["ok"] < 5:
                 await asyncio.sleep(0.01)
-        if behaviour in ("cut", "endless"):
+        if behaviour in ("cut", "half_close", "endless"):
             return await stream(behaviour, request)
         if behaviour == "hang_up":
             cut(request)
@@ -80,11 +104,12 @@ class Misbehaving:
     async def many(self, request: web.Request) -> web.StreamResponse:
         behaviour = request.match_info["behaviour"]
         contexts = (await request.json())["contexts"]
-        self.asked[behaviour] += 1
-        self.keys.setdefault(behaviour, []).extend(str(context["profile_id"]) for context in contexts)
-        answers: list[Any] = [{"value": [context["profile_id"], 7]} for context in contexts]
+        self.note(request, behaviour, *(str(value) for context in contexts for value in context.values()))
+        answers: list[Any] = [{"value": [*context.values(), 7]} for context in contexts]
         if behaviour == "fourth_is":
             answers[3] = json.loads(request.query["answer"])
+        if behaviour == "by_key":
+            answers = [IN_BATCH[key.split("-")[0]] for key in self.log[-1].keys]
         if behaviour == "one_too_few":
             del answers[0]
         if behaviour == "strings":
@@ -99,6 +124,13 @@ class Misbehaving:
         return web.json_response({"answers": answers})
 
 
+SECONDS = {"brief": 0.02, "late": 0.6, "hang": 3600.0}
+IN_BATCH: dict[str, Any] = {
+    "ok": {"value": [1, 7]},
+    "error": {"error": "moved"},
+    "wrong": {"value": ["a"]},
+    "null": {"value": None},
+}
 BODIES = {
     "wrong_type": '["a"]',
     "no_json": "<html>",
@@ -110,13 +142,23 @@ BODIES = {
 }
 
 
+async def pause(behaviour: str) -> None:
+    seconds = random.choice([0.0, random.uniform(0.0, 0.08)]) if behaviour == "jitter" else SECONDS.get(behaviour)
+    if seconds:
+        await asyncio.sleep(seconds)
+
+
 async def stream(behaviour: str, request: web.Request) -> web.StreamResponse:
     # Without a Content-Length nothing tells how much is coming.
-    response = web.StreamResponse(headers={"Content-Length": "1000"} if behaviour == "cut" else {})
+    response = web.StreamResponse(headers={} if behaviour == "endless" else {"Content-Length": "1000"})
     await response.prepare(request)
     await response.write(b"[1, ")
     while behaviour == "endless":
         await response.write(b"1, " * 1000)
+    if behaviour == "half_close":
+        assert request.transport is not None
+        request.transport.write_eof()
+        await asyncio.sleep(3600)
     cut(request)
     return response
 
@@ -137,10 +179,9 @@ def running_service() -> Iterator[Misbehaving]:
 
     async def start() -> None:
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        service.url = f"http://{host}:{port}"
+        for _ in range(2):
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+        service.url, service.other_url = (f"http://{host}:{port}" for host, port in runner.addresses)
 
     loop.run_until_complete(start())
     thread = threading.Thread(target=loop.run_forever)

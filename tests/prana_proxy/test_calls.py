@@ -185,7 +185,7 @@ def simulate(
     return run_virtually(work)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     visits=VISITS,
     size=st.sampled_from([1, 1, 3, 10]),

@@ -28,6 +28,10 @@ def ledger() -> Iterator[Ledger]:
     ledger.close()
 
 
+def never() -> bool:
+    return False
+
+
 def most_within(seconds: float, times: Sequence[float]) -> int:
     """Count the most times in any half-open interval so long."""
     times, most, first = sorted(times), 0, 0
@@ -50,7 +54,7 @@ class World:
 
     async def call_again_and_again(self, caller: int, until: float) -> None:
         chance = random.Random(f"{self.seed} {caller}")
-        while self.now() < until and (turn := await self.rate.take(until)):
+        while self.now() < until and (turn := await self.rate.take(until, never)):
             self.sent.append(self.now())
             latency = chance.choice([0.0, 0.001, chance.uniform(0, 0.08)])
             travel = chance.choice([0.0, 1.0, chance.random()]) * min(latency, _ARRIVAL_SECONDS)
@@ -104,7 +108,7 @@ def test_a_rate_that_is_no_whole_number_is_kept_on_the_long_run(ledger: Ledger, 
 def test_a_turn_that_does_not_come_in_time_is_refused_at_once(ledger: Ledger) -> None:
     async def work(now: Now) -> tuple[list[bool], float]:
         rate = Rate(Limits(100, 0.5), ledger.page("s"), now)
-        return [await rate.take(START + 1.0) is not None for _ in range(3)], now()
+        return [await rate.take(START + 1.0, never) is not None for _ in range(3)], now()
 
     came, ended = run_virtually(work)
     assert came == [True, False, False]
@@ -116,7 +120,7 @@ def test_who_came_first_is_first(ledger: Ledger) -> None:
         rate, order = Rate(Limits(100, 10.0), ledger.page("s"), now), list[int]()
 
         async def call(i: int) -> None:
-            await rate.take(START + 30)
+            await rate.take(START + 30, never)
             order.append(i)
 
         await asyncio.gather(*(call(i) for i in range(20)))
@@ -128,8 +132,8 @@ def test_who_came_first_is_first(ledger: Ledger) -> None:
 def test_a_raised_limit_wakes_who_waits_by_the_lower_one(ledger: Ledger) -> None:
     async def work(now: Now) -> float:
         rate = Rate(Limits(100, 0.01), ledger.page("s"), now)
-        await rate.take(START + 1_000)
-        waiting = asyncio.ensure_future(rate.take(START + 1_000))
+        await rate.take(START + 1_000, never)
+        waiting = asyncio.ensure_future(rate.take(START + 1_000, never))
         await asyncio.sleep(2.0)
         rate.limits = Limits(100, 100.0)
         assert await waiting is not None
@@ -145,11 +149,11 @@ def test_a_call_counts_from_its_answer_or_from_when_it_must_have_arrived(
     async def work(now: Now) -> float:
         rate = Rate(Limits(100, 2.0, 2), ledger.page("s"), now)
         for _ in range(2):
-            turn = await rate.take(START + 60)
+            turn = await rate.take(START + 60, never)
             assert turn is not None
             if answered:
                 rate.answered(turn)
-        await rate.take(START + 60)
+        await rate.take(START + 60, never)
         return now() - START
 
     assert run_virtually(work) == pytest.approx(seconds, abs=1e-6)
