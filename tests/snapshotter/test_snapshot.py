@@ -211,6 +211,11 @@ def publish_earlier(job: Job, rows: float) -> None:
         job.index.publish_run(SnapshotRun(run_id, "other", datetime.now(UTC), (taken,)))
 
 
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the snapshot job logged; Spark's own gateway may log too."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("snapshotter")]
+
+
 def test_drift_is_told_of_and_can_hold_back_what_a_rerun_publishes_without_asking(
     job: Job, company: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -230,14 +235,14 @@ def test_drift_is_told_of_and_can_hold_back_what_a_rerun_publishes_without_askin
     assert any("run 'r1', service 'history': rows is 200, expected" in message for message in caplog.messages)
     caplog.clear()
     job.run("r2", services=["history"], drift="off")
-    assert caplog.messages == []
+    assert said(caplog) == []
 
 
 def test_snapshots_as_usual_are_not_held_back(job: Job, caplog: pytest.LogCaptureFixture) -> None:
     publish_earlier(job, rows=200.0)
     caplog.clear()
     assert job.run(services=["history"], drift="hold").published_at is not None
-    assert caplog.messages == []
+    assert said(caplog) == []
 
 
 @pytest.mark.parametrize(
