@@ -195,11 +195,11 @@ def test_a_registry_that_is_slow_keeps_no_change_waiting(
         assert (row["status"], row["reason"]) == ("error", "no instance: they have not been looked up yet")
 
 
-@pytest.mark.parametrize("found", [False, True])
+@pytest.mark.parametrize("there", [True, False])
 def test_the_instances_of_a_service_that_is_removed_are_looked_up_no_more(
-    config_of: Any, silent_server: str, free_port: int, found: bool
+    config_of: Any, silent_server: str, free_port: int, there: bool
 ) -> None:
-    registry = f"127.0.0.1:{free_port}" if found else silent_server  # one that is not there, or says nothing
+    registry = silent_server if there else f"127.0.0.1:{free_port}"
     slow = {"url": "/ok/{profile_id}", "discovery": f"eureka://{registry}/eureka?app=SLOW"}
     one = {"url": "/ok/{profile_id}"}
     with Gateway(config_of(one=one)) as gateway:
