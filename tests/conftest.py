@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from pyspark.sql import SparkSession
 
 from snapshotter.spark_session import spark_session
 
 if TYPE_CHECKING:
     from delorean.demo.run import DemoResult
+
+settings.register_profile("any machine", deadline=None)  # no test asserts how fast a machine is
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
