@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from schemas.toml_lines import Steps, lines_of
@@ -151,9 +151,13 @@ def places(value: Any, steps: Steps = ()) -> Iterator[Steps]:
 @settings(max_examples=300)
 @given(documents())
 def test_every_place_of_any_toml_has_its_line(written: Writer) -> None:
+    try:
+        content = tomllib.loads(written.text)
+    except tomllib.TOMLDecodeError:  # the writer rarely opens a table that another entry has closed
+        reject()
     found = lines_of(written.text)
     assert found == written.lines
-    assert set(found) == set(places(tomllib.loads(written.text)))
+    assert set(found) == set(places(content))
 
 
 @pytest.mark.parametrize(
