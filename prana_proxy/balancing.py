@@ -134,7 +134,7 @@ class _Proxy:
     def _call(self, channel: Channel, call: Callable[[Any], _T], deadline: float) -> _T:
         try:
             return call(channel.until(deadline))
-        except BaseException as error:
+        except BaseException as error:  # an interrupt too leaves half an answer behind
             # What is no whole answer may come later, and would be taken for that of another call.
             if not isinstance(error, TException) or isinstance(error, _FAILURES):
                 self.close()

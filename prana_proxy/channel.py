@@ -60,7 +60,7 @@ class Channel:
             self.client = Client(protocol_factory().getProtocol(self._frames))  # type: ignore[no-untyped-call]
             if token is not None:
                 self.until(deadline).authenticate(token)
-        except BaseException:
+        except BaseException:  # whatever it is, the socket must not stay open
             self.close()
             raise
 

@@ -69,11 +69,7 @@ def take_snapshot(
     nothing is published then.
     """
     _refuse_unusable(run_id, page, budget, drift)
-    try:
-        published = index.run(run_id)
-    except NotInIndexError:
-        pass
-    else:
+    if (published := _published(index, run_id)) is not None:
         _log.warning("run '%s' is published already: nothing is asked", run_id)
         return published
     reached = Proxies(tuple(proxies), access)
@@ -87,6 +83,13 @@ def take_snapshot(
     if not index.publish_run(SnapshotRun(run_id, context_set.context_set_id, plan.started_at, tuple(snapshots))):
         _log.warning("run '%s' was published by another job meanwhile: that one stands", run_id)
     return index.run(run_id)
+
+
+def _published(index: SnapshotIndex, run_id: str) -> SnapshotRun | None:
+    try:
+        return index.run(run_id)
+    except NotInIndexError:
+        return None
 
 
 def _refuse_unusable(run_id: str, page: int, budget: timedelta, drift: str) -> None:

@@ -15,6 +15,7 @@ from proxy_process import ProxyProcess, proxy_process, services_toml, until
 from thrift_bytes import fetch_of, hung_up
 
 from prana_proxy.client import PranaClient
+from schemas.errors import ServiceError
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
@@ -129,7 +130,7 @@ def test_each_process_may_have_its_own_port(tmp_path: Path, service: Any, profil
 def answers_at(client: PranaClient) -> bool:
     try:
         return bool(client.services())
-    except Exception:  # noqa: BLE001  # not yet
+    except ServiceError:  # not yet
         return False
 
 
