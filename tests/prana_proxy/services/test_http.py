@@ -5,7 +5,7 @@ import socket
 import threading
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pytest
@@ -52,7 +52,7 @@ def test_a_value_that_would_change_the_path_is_not_asked(config_of: Any, service
 def test_connections_are_used_again(config_of: Any, profiles: Any, long: timedelta) -> None:
     with Gateway(config_of(one={"url": "/ok/{profile_id}", "max_concurrent": 2})) as gateway:
         gateway.fetch("one", profiles(*range(50)), long)
-        connector = gateway._protocols[HttpProtocol]._session.connector  # type: ignore[attr-defined]  # what is pooled
+        connector = gateway._protocols[HttpProtocol]._connections  # type: ignore[attr-defined]  # what is pooled
         assert 1 <= sum(len(pooled) for pooled in connector._conns.values()) <= 2
 
 
@@ -63,6 +63,120 @@ def test_a_host_that_does_not_exist_is_unreachable_and_the_reason_keeps_the_key_
         row = gateway.fetch("lost", profiles(1), long).to_pylist()[0]
     assert row["status"] == "error"
     assert row["reason"] == "unreachable: no-such-host.invalid:80: no such host"
+
+
+class Speaker:
+    """A server that says given bytes, one after the other, to whatever comes. heard: by connection, what came."""
+
+    def __init__(self, *said: bytes, waits_for: bytes = b"\r\n\r\n") -> None:
+        self.heard: list[bytes] = []
+        self._said, self._waits_for = iter(said), waits_for
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/a?profile={{profile_id}}"
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        answer = next(self._said, None)
+        while answer is not None:
+            connection, _ = self._listener.accept()
+            self.heard.append(b"")
+            with connection:
+                while answer is not None and (data := connection.recv(65_536)):
+                    self.heard[-1] += data
+                    if self._waits_for in data:
+                        connection.sendall(answer)
+                        answer = next(self._said, None)
+
+    def __enter__(self) -> Speaker:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._listener.close()
+
+
+GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n[1, 7]"
+
+
+def test_what_is_sent_is_plain_and_the_same_connection_serves_again(
+    config_of: Any, profiles: Any, long: timedelta
+) -> None:
+    with Speaker(GOOD, GOOD) as speaker, Gateway(config_of(one={"url": speaker.url})) as gateway:
+        for profile in (1, 2):
+            assert gateway.fetch("one", profiles(profile), long)["value"].to_pylist() == [[1, 7]]
+    host = urlsplit(speaker.url).netloc
+    assert speaker.heard == [
+        "".join(
+            f"GET /a?profile={profile} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\n"
+            "Accept-Encoding: identity\r\nUser-Agent: prana-proxy\r\n\r\n"
+            for profile in (1, 2)
+        ).encode()
+    ]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + GOOD,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\n[1\r\n4\r\n, 7]\r\n0\r\nTrailer: z\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\ncontent-LENGTH: 6\r\n\r\n[1, 7]",
+    ],
+)
+def test_answers_may_be_written_in_several_ways(config_of: Any, profiles: Any, long: timedelta, answer: bytes) -> None:
+    with Speaker(answer, answer) as speaker, Gateway(config_of(one={"url": speaker.url})) as gateway:
+        for profile in (1, 2):
+            assert gateway.fetch("one", profiles(profile), long)["value"].to_pylist() == [[1, 7]]
+    assert len(speaker.heard) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 6\r\n\r\n[1, 7]",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 6\r\n\r\n[1, 7]",
+        GOOD + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n[0, 0]",  # that nobody asked for
+    ],
+)
+def test_a_connection_whose_next_answer_could_be_another_s_is_not_used_again(
+    config_of: Any, profiles: Any, long: timedelta, answer: bytes
+) -> None:
+    with Speaker(answer, GOOD) as speaker, Gateway(config_of(one={"url": speaker.url})) as gateway:
+        for profile in (1, 2):
+            assert gateway.fetch("one", profiles(profile), long)["value"].to_pylist() == [[1, 7]]
+    assert len(speaker.heard) == 2
+
+
+def test_an_answer_that_comes_before_all_is_asked_ends_the_connection(config_of: Any, long: timedelta) -> None:
+    too_large = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n"
+    one = {"key": {"name": "string"}, "batch_size": 4}
+    with (
+        Speaker(too_large, GOOD) as speaker,
+        Gateway(config_of(one={**one, "batch_url": _bare(speaker.url)})) as gateway,
+    ):
+        large = pa.table({"name": [f"{i}" + "x" * 3_000_000 for i in range(4)]})
+        assert gateway.fetch("one", large, long)["reason"].to_pylist() == ["HTTP 413"] * 4
+        gateway.fetch("one", pa.table({"name": ["a"]}), long)
+    assert len(speaker.heard) == 2
+    assert speaker.heard[1].endswith(b'{"contexts":[{"name":"a"}]}')
+
+
+def test_a_large_question_arrives_whole(config_of: Any, long: timedelta) -> None:
+    answer = b'{"answers": [{"value": [1, 7]}]}'
+    said = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer)
+    name = "x" * 10_000_000
+    with Speaker(said, waits_for=b'"}]}') as speaker:
+        one = {"batch_url": _bare(speaker.url), "key": {"name": "string"}}
+        with Gateway(config_of(one=one)) as gateway:
+            assert gateway.fetch("one", pa.table({"name": [name]}), long)["status"].to_pylist() == ["ok"]
+    [heard] = speaker.heard
+    head, _, body = heard.partition(b"\r\n\r\n")
+    assert body.decode() == f'{{"contexts":[{{"name":"{name}"}}]}}'
+    assert f"Content-Length: {len(body)}".encode() in head.split(b"\r\n")
+
+
+def _bare(url: str) -> str:
+    return url.partition("?")[0]
 
 
 @pytest.mark.parametrize(

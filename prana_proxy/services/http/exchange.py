@@ -1,0 +1,155 @@
+"""One HTTP/1.1 question and its answer, over connections that are kept.
+
+The connections, their pool, TLS, names and the parser are aiohttp's. Its `ClientSession.request` is left out: of a
+short call it takes three quarters, for redirects, cookies, traces and retries that must not be here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Mapping
+from functools import lru_cache
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError, RawResponseMessage
+from yarl import URL
+
+from prana_proxy.answers import Cause, Reply
+from prana_proxy.discovery import Instance
+from prana_proxy.services import MEBIBYTE, unreachable
+from schemas.services import Status
+
+# Shorter than servers' usual 5 s, so that a pooled connection is seldom one the service is just closing.
+_KEEP_ALIVE_SECONDS = 4.0
+_MOST_OF_AN_ERROR = 65_536  # read, so that the connection can be used again, and thrown away
+_NOT_OURS = (408, 425, 429)  # 4xx that tell of the service's state, not of the question
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "prana-proxy"}
+_JSON = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+_MOST_INSTANCES = 1_000  # whose routes are remembered
+_NO_LIMITS = aiohttp.ClientTimeout(total=None)  # policies hold the time
+
+Route = tuple[aiohttp.ClientRequest, bytes]
+"""What tells aiohttp where to connect, and the headers that are the same for all questions."""
+
+
+def open_connections() -> aiohttp.TCPConnector:
+    """Open a pool of connections: no proxies, no settings from the environment; called on the event loop."""
+    return aiohttp.TCPConnector(
+        limit=0,  # bulkheads limit instead
+        keepalive_timeout=_KEEP_ALIVE_SECONDS,
+        ssl=ssl.create_default_context(),  # not the one that aiohttp made of the environment it was imported in
+    )
+
+
+class Exchange:
+    """Sends one service's questions to an instance and reads what comes back.
+
+    scheme: http or https
+    host, server_name: what the service is called, where an instance's address is but another name for it
+    """
+
+    def __init__(
+        self, connections: aiohttp.BaseConnector, scheme: str, host: str | None = None, server_name: str | None = None
+    ) -> None:
+        self._connections, self._scheme, self._server_name = connections, scheme, server_name
+        self._headers: Mapping[str, str] = _HEADERS if host is None else {**_HEADERS, "Host": host}
+        self._route = lru_cache(_MOST_INSTANCES)(self._make_route)
+
+    async def __call__(
+        self, method: str, instance: Instance, path: str, data: bytes | None, most: int
+    ) -> bytes | Reply:
+        """Give the body of a good answer, no larger than `most` bytes, or the reply that says why there is none."""
+        request, headers = self._route(instance)
+        head = b"%b %b HTTP/1.1\r\n%b" % (method.encode(), path.encode("ascii"), headers)
+        try:
+            connection = await self._connections.connect(request, [], _NO_LIMITS)
+            try:
+                body = await _converse(connection, head, data, most)
+            except BaseException:
+                connection.close()
+                raise
+            connection.release()  # kept if all of the answer was read
+            return body
+        except HttpProcessingError:
+            return Reply.failed(Status.INVALID, "the answer is not HTTP")
+        except aiohttp.ClientPayloadError:
+            return Reply.failed(Status.ERROR, "the connection was cut within the answer", Cause.CONNECTION)
+        except (aiohttp.ClientError, OSError) as error:
+            return _unreachable(error, instance)
+
+    def _make_route(self, instance: Instance) -> Route:
+        url = URL(f"{self._scheme}://{instance.address}/", encoded=True)
+        request = aiohttp.ClientRequest("GET", url, headers=self._headers, server_hostname=self._server_name)
+        return request, "".join(f"{name}: {value}\r\n" for name, value in request.headers.items()).encode()
+
+
+async def _converse(
+    connection: aiohttp.connector.Connection, head: bytes, data: bytes | None, most: int
+) -> bytes | Reply:
+    protocol = connection.protocol
+    assert protocol is not None  # the connection was just opened
+    protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+    await _send(protocol, head, data)
+    message, content = await protocol.read()
+    while 100 <= message.code < 200 and message.code != 101:  # tells that an answer will come
+        message, content = await protocol.read()
+    reply = await _body(message, content, most)
+    if protocol.transport is None or protocol.transport.get_write_buffer_size():
+        protocol.force_close()  # the rest of the question would be the next one
+    return reply
+
+
+async def _send(protocol: ResponseHandler, head: bytes, data: bytes | None) -> None:
+    """Send a question; large ones piece by piece, so that encrypting them does not hold up the other services."""
+    transport = protocol.transport
+    if transport is None:  # closed since it was taken from the pool
+        raise aiohttp.ServerDisconnectedError
+    if data is None:
+        transport.write(head + b"\r\n")
+        return
+    head += _JSON % len(data)
+    if len(data) <= MEBIBYTE:
+        transport.write(head + data)
+        return
+    transport.write(head)
+    rest = memoryview(data)
+    while rest and not transport.is_closing():
+        transport.write(rest[:MEBIBYTE])
+        rest = rest[MEBIBYTE:]
+        await asyncio.sleep(0)
+
+
+async def _body(message: RawResponseMessage, content: aiohttp.StreamReader, most: int) -> bytes | Reply:
+    if message.code >= 300:
+        await _read(message, content, _MOST_OF_AN_ERROR)
+        hint = ": redirects are not followed" if message.code < 400 else ""
+        ours = 400 <= message.code < 500 and message.code not in _NOT_OURS
+        return Reply.failed(Status.ERROR, f"HTTP {message.code}{hint}", Cause.REQUEST if ours else Cause.SERVICE)
+    if message.headers.get("Content-Encoding", "identity") != "identity":
+        return Reply.failed(Status.INVALID, "the answer is compressed, which was not asked for")
+    body = await _read(message, content, most)
+    return body or Reply.failed(
+        Status.INVALID, "the answer is empty" if body == b"" else f"the answer is larger than {most} bytes"
+    )
+
+
+async def _read(message: RawResponseMessage, content: aiohttp.StreamReader, most: int) -> bytes | None:
+    """Read the body; None, without reading on, when it is larger than allowed."""
+    if int(message.headers.get("Content-Length", "0")) > most:
+        return None
+    parts, size = [], 0
+    while part := await content.readany():
+        size += len(part)
+        if size > most:
+            return None
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _unreachable(error: Exception, instance: Instance) -> Reply:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return unreachable(instance, socket.gaierror())
+    return unreachable(instance, error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None)
