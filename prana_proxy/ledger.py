@@ -40,7 +40,9 @@ class Shared(IntEnum):
     BREAKER_WINDOW = 4  # of each bucket: when it began, calls, failures
     RATE_HEAD = BREAKER_WINDOW + 3 * BREAKER_BUCKETS  # where in the ring the next call's time goes
     RATE_NEXT = RATE_HEAD + 1  # when the next call is due if they come evenly
-    RATE_RING = RATE_HEAD + 2  # when the last calls came, MOST_CALLS_PER_SECOND of them
+    RATE_SPARE_UNTIL = RATE_HEAD + 2  # until when waiting for answers leaves enough of the rate
+    RATE_SENT = RATE_HEAD + 3  # ring: when the last calls were sent, MOST_CALLS_PER_SECOND of them
+    RATE_ANSWERED = RATE_SENT + MOST_CALLS_PER_SECOND  # ring: when their answers came; 0: not yet
 
 
 class Own(IntEnum):
@@ -58,7 +60,7 @@ class Own(IntEnum):
 
 
 _OWN: Final = Own.LATENCY + len(LATENCIES)
-_SHARED: Final = Shared.RATE_RING + MOST_CALLS_PER_SECOND
+_SHARED: Final = Shared.RATE_ANSWERED + MOST_CALLS_PER_SECOND
 _PAGE: Final = _SHARED + MOST_PROCESSES * _OWN  # numbers of one service
 _NAMES: Final = MOST_SERVICES * _NAME_BYTES  # bytes before the pages
 

@@ -14,10 +14,12 @@ _LOOK_SECONDS = 0.002  # how often whoever waits looks for what another process 
 _LOOK_ALONE_SECONDS = 0.05  # only calls that began under an earlier configuration give back unseen
 _ASLEEP_SECONDS = 0.25  # a process that has not looked for so long is not waited for
 _LONGEST_SLEEP_SECONDS = 0.5  # in which another limit, or that waiting is in vain, is not seen
-_ARRIVAL_SECONDS = 0.045  # a call may arrive that much later than it was sent, unless it has been answered before
+_ARRIVAL_SECONDS = 0.045  # a call may always arrive that much later than it was sent
+_KEPT_SHARE = 0.955  # of the rate: waiting longer for calls to arrive must leave that much
+_MOST_SPARE_SECONDS = 0.25  # that may be waited at once
 
 Turn = tuple[int, float]
-"""A call's place among the last ones, and when it is taken to have arrived."""
+"""A call's place among the last ones, and when it was sent."""
 _ANY: Turn = (-1, 0.0)
 
 
@@ -122,8 +124,9 @@ class Rate:
     """The calls that may be made in a second.
 
     Two rules. Calls are sent evenly, with bursts allowed: the generic cell rate algorithm. And none is sent while as
-    many as a second may have could have arrived within the last one. A call may arrive at any time from when it is sent
-    until its answer comes, so the latter is what is remembered of it.
+    many as a second may have could have arrived within the last one. A call may arrive at any time until its answer
+    comes. To wait for that costs a part of the rate as long as an answer takes, so for slow services it is taken to
+    have arrived soon after it was sent: as soon as waiting would leave less than 95.5% of the rate.
 
     limits: may be others at any time; they hold for the calls of the last second too
     now: the same clock in all processes, in seconds; the event loop's
@@ -152,32 +155,52 @@ class Rate:
 
     def answered(self, turn: Turn) -> None:
         """Tell that a call's answer is here, so that it has arrived by now."""
-        place, arrival = turn
-        now = self._now()
-        if place < 0 or arrival <= now:
+        place, sent = turn
+        if place < 0:
             return
         with self._page.lock():
-            if self._page.shared[Shared.RATE_RING + place] == arrival:
-                self._page.shared[Shared.RATE_RING + place] = now
+            if self._page.shared[Shared.RATE_SENT + place] == sent:
+                self._page.shared[Shared.RATE_ANSWERED + place] = self._now()
 
     def _try(self) -> tuple[float, Turn]:
         """Take a turn now, or say in how many seconds to try again."""
-        per_second = self.limits.calls_per_second
-        if per_second is None:
+        limits = self.limits
+        if limits.calls_per_second is None:
             return 0.0, _ANY
-        most, apart = math.ceil(per_second), 1.0 / per_second
-        burst = max(1, int(per_second / 10)) if self.limits.burst is None else self.limits.burst
+        apart = 1.0 / limits.calls_per_second
+        burst = max(1, int(limits.calls_per_second / 10)) if limits.burst is None else limits.burst
         numbers, now = self._page.shared, self._now()
         with self._page.lock():
-            place = int(numbers[Shared.RATE_HEAD])
             if numbers[Shared.RATE_NEXT] > now + burst * apart:  # by another limit, under which calls were rarer
                 numbers[Shared.RATE_NEXT] = now + burst * apart
-            early = numbers[Shared.RATE_NEXT] - (burst - 1) * apart
-            last = numbers[Shared.RATE_RING + (place - most) % MOST_CALLS_PER_SECOND]
-            due = max(early, last + most / per_second if last else 0.0)
-            if due > now:
-                return due - now, _ANY
-            numbers[Shared.RATE_RING + place] = arrival = now + _ARRIVAL_SECONDS
+                self._limit_spare()
+            wait = max(numbers[Shared.RATE_NEXT] - (burst - 1) * apart - now, self._until_one_is_over(now))
+            if wait > 0.0:
+                return wait, _ANY
+            place = int(numbers[Shared.RATE_HEAD])
             numbers[Shared.RATE_HEAD] = (place + 1) % MOST_CALLS_PER_SECOND
+            numbers[Shared.RATE_SENT + place], numbers[Shared.RATE_ANSWERED + place] = now, 0.0
             numbers[Shared.RATE_NEXT] = max(now, numbers[Shared.RATE_NEXT]) + apart
-            return 0.0, (place, arrival)
+            numbers[Shared.RATE_SPARE_UNTIL] = max(now, numbers[Shared.RATE_SPARE_UNTIL]) + apart / _KEPT_SHARE
+            self._limit_spare()
+            return 0.0, (place, now)
+
+    def _until_one_is_over(self, now: float) -> float:
+        """Say for how long the first of the last calls, as many as a second may have, may still be within it."""
+        assert self.limits.calls_per_second is not None
+        numbers, most = self._page.shared, math.ceil(self.limits.calls_per_second)
+        place = (int(numbers[Shared.RATE_HEAD]) - most) % MOST_CALLS_PER_SECOND
+        sent, answered = numbers[Shared.RATE_SENT + place], numbers[Shared.RATE_ANSWERED + place] or math.inf
+        if not sent:
+            return 0.0
+        window = most / self.limits.calls_per_second
+        wait = min(sent + _ARRIVAL_SECONDS, answered) + window - now
+        if wait > 0.0:
+            return wait
+        spare = min(numbers[Shared.RATE_SPARE_UNTIL], answered + window) - now
+        return min(spare, _LOOK_SECONDS)  # its answer may come meanwhile
+
+    def _limit_spare(self) -> None:
+        numbers = self._page.shared
+        most = numbers[Shared.RATE_NEXT] + _MOST_SPARE_SECONDS
+        numbers[Shared.RATE_SPARE_UNTIL] = min(numbers[Shared.RATE_SPARE_UNTIL], most)

@@ -151,9 +151,8 @@ class Guard:
             instance = self._instances.choose(call.tried)
             if instance is None:
                 return call.all(self._nobody())
-            try:
-                replies, seconds = await self._send(call, instance)
-            finally:
+            replies, seconds = await self._send(call, instance)
+            if replies[0].status is not Status.TIMEOUT:  # a call that is given up may still arrive
                 self._controls.rate.answered(turn)
             tell = self._verdict(replies, seconds)
             return replies
