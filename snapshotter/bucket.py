@@ -2,11 +2,13 @@
 
 While one service waits, the others go on, and a context's answers are captured close together. A service that gives
 nothing, such as one that hangs, must not keep the task's core from the others' next bucket: when these are done its
-rest is put off, to be asked for at the end of the run.
+rest is put off, to be asked for at the end of the run. In the next bucket nobody waits for it any more, until it gives
+something again.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -21,6 +23,7 @@ BUCKET: Final = "_bucket"  # no data key's name starts with _
 _SERVICES_AT_ONCE: Final = 4  # each holds answers in memory
 _PATIENCE_SECONDS: Final = 2.0  # for a first page, before a service counts as one that gives nothing
 _LOOK_SECONDS: Final = 0.05
+_silent: set[str] = set()  # folders of what was put off in the bucket before; Spark uses a worker for many buckets
 
 Tell = Callable[[int, int], None]
 
@@ -44,9 +47,20 @@ def capture_bucket(
     contexts = pa.Table.from_batches(filled)
     bucket = contexts.column(BUCKET)[0].as_py()
     capturing = {
-        number: Capturing(task, bucket, _distinct_keys(contexts, task), tell(number)) for number, task in tasks.items()
+        number: Capturing(
+            *(task, bucket, _distinct_keys(contexts, task), tell(number)),
+            patience_seconds=math.inf if patient or len(tasks) == 1 else _patience(task),
+        )
+        for number, task in tasks.items()
     }
-    return _side_by_side(capturing, patient or len(tasks) == 1)
+    captured = _side_by_side(capturing)
+    _silent.clear()  # no other run's either
+    _silent.update(tasks[number].folder for number, one in captured.items() if one is None)
+    return captured
+
+
+def _patience(task: Capture) -> float:
+    return 0.0 if task.folder in _silent else _PATIENCE_SECONDS
 
 
 def _distinct_keys(contexts: pa.Table, task: Capture) -> pa.Table:
@@ -56,23 +70,16 @@ def _distinct_keys(contexts: pa.Table, task: Capture) -> pa.Table:
     return keys.select(schema.names).sort_by([(name, "ascending") for name in schema.names]).combine_chunks()
 
 
-def _side_by_side(capturing: Mapping[int, Capturing], patient: bool) -> dict[int, Captured | None]:
+def _side_by_side(capturing: Mapping[int, Capturing]) -> dict[int, Captured | None]:
     """Run each in a thread of its own; one that is put off is not waited for."""
     places = threading.Semaphore(_SERVICES_AT_ONCE)
     running = {_run(one, places): one for one in capturing.values()}
-    waiting = set(running)
+    waiting, served = set(running), False
     try:
-        while waiting:
-            done, waiting = wait(waiting, None if patient else _LOOK_SECONDS, FIRST_COMPLETED)
-            for future in done:
-                future.result()
-            late = [running[future] for future in waiting]
-            if (
-                not patient
-                and len(waiting) < len(running)
-                and all(one.gives_nothing(_PATIENCE_SECONDS) for one in late)
-            ):
-                break
+        while waiting and not (served and all(running[future].gives_nothing for future in waiting)):
+            done, waiting = wait(waiting, _LOOK_SECONDS, FIRST_COMPLETED)
+            gave = [future.result() is not None for future in done]
+            served = served or any(gave)
     finally:
         for future in waiting:
             running[future].put_off()

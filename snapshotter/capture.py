@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -116,15 +117,25 @@ class Captured:
 class Capturing:
     """Asks one service for the contexts of one bucket, and writes one file of all successes.
 
-    Contexts that an earlier attempt has captured are not asked for. Another thread may put the rest off. Whatever ends
-    it early, what was captured till then is kept for the next attempt.
+    Contexts that an earlier attempt has captured are not asked for. The rest is put off by another thread, or by itself
+    when the service's breaker is open, since asking on would only be refused. Whatever ends it early, what was captured
+    till then is kept for the next attempt.
 
     keys: of the bucket, distinct, sorted
     tell: called with the contexts done and all of them, when these are counted and after each page
+    patience_seconds: for a page with an answer in it; inf: nothing is ever put off
     """
 
-    def __init__(self, task: Capture, bucket: int, keys: pa.Table, tell: Callable[[int, int], None]) -> None:
-        self._task, self._tell = task, tell
+    def __init__(
+        self,
+        task: Capture,
+        bucket: int,
+        keys: pa.Table,
+        tell: Callable[[int, int], None],
+        *,
+        patience_seconds: float = math.inf,
+    ) -> None:
+        self._task, self._tell, self._patience_seconds = task, tell, patience_seconds
         storage = open_storage(task.storage_uri)
         self._parts = Parts(storage, task.folder, task.service, bucket, keys, task.keep_seconds)
         self._pace = Pace(task.page, task.budget)
@@ -154,9 +165,11 @@ class Capturing:
         with self._lock:
             return None if self._put_off else self._captured(self._parts.finish())
 
-    def gives_nothing(self, patience_seconds: float) -> bool:
-        """Whether the last page had no answer in it, or none has come for some seconds."""
-        return self._failing and self._began is not None and time.monotonic() - self._began > patience_seconds
+    @property
+    def gives_nothing(self) -> bool:
+        """Whether the last page had no answer in it, or none has come at all, and patience is over."""
+        began = self._began
+        return self._failing and began is not None and time.monotonic() - began > self._patience_seconds
 
     def put_off(self) -> None:
         """Leave the rest for later: what is captured is kept, what comes from now on is not."""
@@ -185,6 +198,8 @@ class Capturing:
                 self._parts.add(page[ok], rows)
                 self._missing -= sum(count for status, count in became.items() if final or status not in ASKED_AGAIN)
                 self._failing = not became[Status.OK]
+            if self._failing and became[Status.SHORT_CIRCUITED] and self._patience_seconds < math.inf:
+                self.put_off()
             self._pace.took(seconds, len(page), became[Status.REJECTED])
             at += len(page)
 

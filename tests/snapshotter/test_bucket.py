@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -74,6 +75,11 @@ def services() -> Iterator[Services]:
         yield services
 
 
+@pytest.fixture(autouse=True)
+def new_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket, "_silent", set())
+
+
 Tasks = Callable[..., dict[int, Capture]]
 
 
@@ -86,6 +92,12 @@ def tasks(services: Services, storage: Storage) -> Iterator[Tasks]:
     config = {
         **{name: {**one, "key": {"profile_id": "int64"}, "url": f"{url}/{name}/{{profile_id}}"} for name in NAMES},
         "both": {**by_both, "url": f"{url}/both/{{country}}/{{profile_id}}"},
+        "refused": {
+            **one,
+            "key": {"profile_id": "int64"},
+            "url": f"{url}/refused/{{profile_id}}",
+            "breaker": {"forced": "open"},
+        },
     }
     with start_proxy(gateway_config({"services": config})) as proxy:
         proxies = Proxies((proxy.address,))
@@ -161,6 +173,39 @@ def test_a_service_that_gives_nothing_is_put_off_when_the_others_are_done(
     assert again[0].counts == {Status.OK: 3}
 
 
+def test_who_was_put_off_is_not_waited_for_in_the_next_bucket(
+    tasks: Tasks, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket, "_PATIENCE_SECONDS", 0.05)
+    assert ask(tasks("slow", "quick"))[0] is None
+    monkeypatch.setattr(bucket, "_PATIENCE_SECONDS", math.inf)
+    assert ask(tasks("slow", "other"))[0] is None
+    services.let_go.set()
+    assert ask(tasks("slow"))[0].counts == {Status.OK: 3}
+    assert not bucket._silent
+
+
+def test_a_service_that_is_not_asked_since_its_breaker_is_open_is_put_off_at_once(
+    tasks: Tasks, services: Services
+) -> None:
+    captured = ask(tasks("refused", "quick"))
+    assert captured[0] is None
+    assert captured[1].counts == {Status.OK: 3}
+    assert ask(tasks("refused", "quick"), patient=True)[0].counts == {Status.SHORT_CIRCUITED: 3}
+    assert ask(tasks("refused"))[0].counts == {Status.SHORT_CIRCUITED: 3}
+    assert not any(path.startswith("/refused") for path in services.asked)
+
+
+def test_a_slow_service_is_not_put_off_because_another_is(
+    tasks: Tasks, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket, "_PATIENCE_SECONDS", 0.05)
+    threading.Timer(0.6, services.let_go.set).start()
+    captured = ask(tasks("refused", "slow"))
+    assert captured[0] is None
+    assert captured[1].counts == {Status.OK: 3}
+
+
 def test_patience_waits_for_whoever_gives_nothing(
     tasks: Tasks, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +226,7 @@ def test_more_services_than_are_asked_at_once_are_all_asked(
     tasks: Tasks, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket, "_SERVICES_AT_ONCE", 1)
-    monkeypatch.setattr(bucket, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(bucket, "_PATIENCE_SECONDS", LONG)
     services.let_go.set()
     captured = ask(tasks("quick", "other", "slow", "both"))
     assert [sum(one.counts.values()) for one in captured.values()] == [3, 3, 3, 4]

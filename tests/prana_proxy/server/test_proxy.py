@@ -112,6 +112,18 @@ def test_a_wrong_request_is_told_what_is_wrong(proxy: Proxy, request_fields: Any
         assert told in result.bad_request.message
 
 
+@pytest.mark.parametrize(("breaker", "pause_ms"), [({"forced": "open"}, 20), ({}, None)])
+def test_who_asks_a_service_in_vain_is_told_to_wait(config_of: Any, breaker: Any, pause_ms: int | None) -> None:
+    contexts = to_ipc(pa.record_batch({"profile_id": range(200)}))
+    with (
+        start_proxy(config_of(one={"batch_url": "/batch/ok", "breaker": breaker})) as proxy,
+        connected(proxy) as asking,
+    ):
+        asking.sendall(call_of("fetch", request=FetchRequest("one", contexts, 20_000)))
+        _, result = answer_from(asking)
+    assert result.success.pause_ms == pause_ms
+
+
 def test_a_failure_of_the_proxy_s_own_reaches_the_caller(
     config_of: Any, profiles: Any, long: timedelta, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
