@@ -124,7 +124,7 @@ class Misbehaving:
         return web.json_response({"answers": answers})
 
 
-SECONDS = {"brief": 0.02, "late": 0.6, "hang": 3600.0}
+SECONDS = {"brief": 0.02, "late": 0.6, "later": 3.0, "hang": 3600.0}
 IN_BATCH: dict[str, Any] = {
     "ok": {"value": [1, 7]},
     "error": {"error": "moved"},

@@ -34,7 +34,7 @@ KINDS = {
     "huge": "invalid",
     "endless": "invalid",
     "hang": "timeout",
-    "late": "timeout",
+    "later": "timeout",
 }
 IN_BATCH = {"ok": "ok", "error": "error", "wrong": "invalid", "null": "invalid"}
 FORCED = {"breaker": {"forced": "closed"}}
@@ -43,7 +43,7 @@ LONG, SHORT = timedelta(seconds=60), timedelta(seconds=1)
 
 
 def services(service: Any, free_port: int) -> dict[str, dict[str, Any]]:
-    by_key = {"url": "/by_key/{key}", "timeout_seconds": 0.4, "max_answer_bytes": 10_000, **FORCED}
+    by_key = {"url": "/by_key/{key}", "timeout_seconds": 2.0, "max_answer_bytes": 10_000, **FORCED}
     both = ",".join(url.removeprefix("http://") for url in (service.url, service.other_url))
     tables: dict[str, dict[str, Any]] = {
         "mixed": {**by_key, "max_concurrent": 20},

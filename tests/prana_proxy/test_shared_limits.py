@@ -75,7 +75,7 @@ def hammer(url: str) -> tuple[list[dict[str, int]], float]:
 
 
 def test_a_service_never_sees_more_calls_in_a_second_or_at_a_time_than_allowed_and_nearly_as_many(service: Any) -> None:
-    for _ in range(4):
+    for _ in range(10):  # until the machine does not stall meanwhile
         service.forget()
         with stalls() as found:
             told, began = hammer(service.url)
