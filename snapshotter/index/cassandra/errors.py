@@ -1,0 +1,106 @@
+"""What the driver's errors mean, in this project's own."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cassandra import (
+    AuthenticationFailed,
+    CoordinationFailure,
+    DriverException,
+    OperationTimedOut,
+    RequestValidationException,
+    Timeout,
+    Unauthorized,
+    Unavailable,
+    UnresolvableContactPoints,
+)
+from cassandra.cluster import NoHostAvailable
+from cassandra.connection import ConnectionBusy, ConnectionException, ProtocolVersionUnsupported
+from cassandra.pool import NoConnectionsAvailable
+from cassandra.protocol import ErrorMessage
+from cassandra.protocol import RequestValidationException as InvalidMessage
+
+from schemas.errors import SnapshotIndexError
+from snapshotter.index.cassandra.address import Address
+
+DRIVER_ERRORS = (
+    DriverException,
+    NoHostAvailable,
+    ConnectionException,
+    ConnectionBusy,
+    NoConnectionsAvailable,
+    ErrorMessage,
+    OSError,
+)
+_TO_THE_NODES = "see to the nodes that are down or overloaded (nodetool status), then try again"
+
+
+@contextmanager
+def translated(address: Address) -> Iterator[None]:
+    """Let driver's errors out as ours."""
+    try:
+        yield
+    except DRIVER_ERRORS as error:
+        raise as_ours(error, address) from error
+
+
+def may_pass(error: BaseException) -> bool:
+    """Tell whether an error may be gone in a moment: a node died, a quorum is slow."""
+    return isinstance(error, DRIVER_ERRORS) and not any(_permanent(cause) for cause in _causes(error))
+
+
+def as_ours(error: BaseException, address: Address) -> SnapshotIndexError:
+    """Say what happened, to which index, and what to do."""
+    problem, hint = next(filter(None, map(_permanent, _causes(error))), None) or _passing(error)
+    user = f"user '{address.credentials.user}'" if address.credentials else "who gives no credentials"
+    return SnapshotIndexError.because(f"index {address.uri} {problem.format(user=user)}", hint)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Give the error, and those of each host that it sums up."""
+    return [error, *(cause for _, cause in _by_host(error) if isinstance(cause, BaseException))]
+
+
+def _by_host(error: BaseException) -> list[tuple[object, BaseException]]:
+    told = error.errors if isinstance(error, NoHostAvailable) else None
+    return [(getattr(host, "endpoint", host), cause) for host, cause in told.items()] if isinstance(told, dict) else []
+
+
+def _permanent(error: BaseException) -> tuple[str, str] | None:
+    """Say what no waiting mends."""
+    if isinstance(error, AuthenticationFailed):
+        return "refuses {user}", "correct the credentials in the URI, or name a file that has them: ?credentials=FILE"
+    if isinstance(error, Unauthorized):
+        return f"refuses {{user}}: {_said(error)}", "grant what is missing, or be another user"
+    if isinstance(error, RequestValidationException | InvalidMessage):
+        return f"refuses a request: {_said(error)}", "see whether it is prepared for this release: delorean index init"
+    if isinstance(error, ssl.SSLError):
+        return f"cannot be reached by TLS: {_said(error)}", (
+            "the URI's authority must have signed the servers' certificates, and these must name the hosts"
+        )
+    if isinstance(error, UnresolvableContactPoints):
+        return "has no host whose name can be resolved", "correct the hosts in the URI"
+    if isinstance(error, ProtocolVersionUnsupported):
+        return f"is too old: {_said(error)}", "use Cassandra 4 or later"
+    return None
+
+
+def _passing(error: BaseException) -> tuple[str, str]:
+    if isinstance(error, NoHostAvailable):
+        told = "; ".join(f"{host}: {_said(cause)}" for host, cause in _by_host(error)) or _said(error)
+        return f"has no host that answers ({told})", "start Cassandra, or correct hosts, ports and TLS in the URI"
+    if isinstance(error, Unavailable):
+        return f"has too few nodes alive: {error.alive_replicas} of {error.required_replicas} needed", _TO_THE_NODES
+    if isinstance(error, Timeout | OperationTimedOut):
+        return f"did not answer in time ({type(error).__name__}: {_said(error)})", _TO_THE_NODES
+    if isinstance(error, CoordinationFailure):
+        return f"failed on its nodes ({_said(error)})", "see the nodes' logs"
+    return f"failed ({type(error).__name__}: {_said(error)})", _TO_THE_NODES
+
+
+def _said(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
