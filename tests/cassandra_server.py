@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -93,7 +92,7 @@ def _server(folder: Path) -> Iterator[str]:
             node.wait()
             yield f"{node.host}:{node.port}"
         finally:
-            node.stop()
+            node.kill()
 
 
 def _docker_answers() -> bool:
@@ -104,7 +103,7 @@ def _docker_answers() -> bool:
 
 @dataclass
 class CassandraNode:
-    """One server. Start it as often as you stop or kill it: it keeps its data and its address.
+    """One server. Start it as often as you kill it: it keeps its data and its address.
 
     hosts: of the whole cluster; number: which of them this one is
     settings: of cassandra.yaml, beside what every node has
@@ -157,16 +156,11 @@ class CassandraNode:
             time.sleep(0.1)
 
     def kill(self) -> None:
-        """End it as a power cut would (kill -9)."""
-        assert self._running is not None
-        os.kill(self._running.process.pid, signal.SIGKILL)
-        self.stop()
-
-    def stop(self) -> None:
-        """End it."""
-        if self._processes is not None:
+        """End it, if it runs, as a power cut would (kill -9)."""
+        if self._running is not None and self._processes is not None:
+            self._running.process.kill()
             self._processes.__exit__()
-            self._processes = None
+        self._running = self._processes = None
 
     def _config(self) -> dict[str, Any]:
         seeds = ",".join(f"{host}:{self.storage_port}" for host in self.hosts)

@@ -49,14 +49,15 @@ def translated(address: Address) -> Iterator[None]:
 
 def may_pass(error: BaseException) -> bool:
     """Tell whether an error may be gone in a moment: a node died, a quorum is slow."""
-    return isinstance(error, DRIVER_ERRORS) and not any(_permanent(cause) for cause in _causes(error))
+    return isinstance(error, DRIVER_ERRORS) and not any(_permanent(cause, "") for cause in _causes(error))
 
 
 def as_ours(error: BaseException, address: Address) -> SnapshotIndexError:
     """Say what happened, to which index, and what to do."""
-    problem, hint = next(filter(None, map(_permanent, _causes(error))), None) or _passing(error)
     user = f"user '{address.credentials.user}'" if address.credentials else "who gives no credentials"
-    return SnapshotIndexError.because(f"index {address.uri} {problem.format(user=user)}", hint)
+    permanent = [said for cause in _causes(error) if (said := _permanent(cause, user))]
+    problem, hint = permanent[0] if permanent else _passing(error)
+    return SnapshotIndexError.because(f"index {address.uri} {problem}", hint)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -69,12 +70,12 @@ def _by_host(error: BaseException) -> list[tuple[object, BaseException]]:
     return [(getattr(host, "endpoint", host), cause) for host, cause in told.items()] if isinstance(told, dict) else []
 
 
-def _permanent(error: BaseException) -> tuple[str, str] | None:
+def _permanent(error: BaseException, user: str) -> tuple[str, str] | None:
     """Say what no waiting mends."""
     if isinstance(error, AuthenticationFailed):
-        return "refuses {user}", "correct the credentials in the URI, or name a file that has them: ?credentials=FILE"
+        return f"refuses {user}", "correct the credentials in the URI, or name a file that has them: ?credentials=FILE"
     if isinstance(error, Unauthorized):
-        return f"refuses {{user}}: {_said(error)}", "grant what is missing, or be another user"
+        return f"refuses {user}: {_said(error)}", "grant what is missing, or be another user"
     if isinstance(error, RequestValidationException | InvalidMessage):
         return f"refuses a request: {_said(error)}", "see whether it is prepared for this release: delorean index init"
     if isinstance(error, ssl.SSLError):
@@ -94,8 +95,10 @@ def _passing(error: BaseException) -> tuple[str, str]:
         return f"has no host that answers ({told})", "start Cassandra, or correct hosts, ports and TLS in the URI"
     if isinstance(error, Unavailable):
         return f"has too few nodes alive: {error.alive_replicas} of {error.required_replicas} needed", _TO_THE_NODES
-    if isinstance(error, Timeout | OperationTimedOut):
-        return f"did not answer in time ({type(error).__name__}: {_said(error)})", _TO_THE_NODES
+    if isinstance(error, Timeout):
+        return f"had answers of {error.received_responses} of {error.required_responses} nodes in time", _TO_THE_NODES
+    if isinstance(error, OperationTimedOut):
+        return f"did not answer in time ({error.last_host})", _TO_THE_NODES
     if isinstance(error, CoordinationFailure):
         return f"failed on its nodes ({_said(error)})", "see the nodes' logs"
     return f"failed ({type(error).__name__}: {_said(error)})", _TO_THE_NODES
