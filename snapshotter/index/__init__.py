@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Self
-from urllib.parse import urlsplit
 
 from schemas.errors import ConfigError
 from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, SnapshotRun
@@ -116,7 +115,8 @@ def init_index(uri: str, replication: Mapping[str, int] | None = None) -> bool:
 
 
 def _scheme(uri: str) -> str:
-    scheme = urlsplit(uri).scheme
+    scheme, colon, _ = uri.partition(":")  # what follows may be credentials that break a URI
+    scheme = scheme if colon else ""
     if scheme not in _SCHEMES:
         raise ConfigError.unknown("index scheme", scheme, _SCHEMES)
     return scheme

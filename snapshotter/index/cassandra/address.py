@@ -67,6 +67,8 @@ def read_address(uri: str) -> Address:
     """Read a URI, and the credentials file that it may name. Raises ConfigError, which never shows credentials."""
     try:
         parts = urlsplit(uri)
+        if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+            raise ConfigError.because("has an '@' after its hosts", "in credentials write %2F, %3F and %23 for / ? #")
         userinfo, _, hosts = parts.netloc.rpartition("@")
         address = _address(parts.path[1:], hosts, parts.query, userinfo)
         if parts.fragment:

@@ -31,9 +31,9 @@ class Connection:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._cluster = _cluster(address)
         self._prepared: dict[str, Any] = {}
         with translated(address):
+            self._cluster = _cluster(address)
             try:
                 self._session = self._cluster.connect()
             except BaseException:

@@ -18,7 +18,7 @@ from cassandra import (
     UnresolvableContactPoints,
 )
 from cassandra.cluster import NoHostAvailable
-from cassandra.connection import ConnectionBusy, ConnectionException, ProtocolVersionUnsupported
+from cassandra.connection import ConnectionBusy, ConnectionException, ProtocolError, ProtocolVersionUnsupported
 from cassandra.pool import NoConnectionsAvailable
 from cassandra.protocol import ErrorMessage
 from cassandra.protocol import RequestValidationException as InvalidMessage
@@ -32,6 +32,7 @@ DRIVER_ERRORS = (
     ConnectionException,
     ConnectionBusy,
     NoConnectionsAvailable,
+    ProtocolError,
     ErrorMessage,
     OSError,
 )
