@@ -169,13 +169,13 @@ def _tls(address: Address) -> ssl.SSLContext | None:
     if address.authority is None:
         return None
     try:
-        context = ssl.create_default_context(cafile=address.authority)
+        reading = address.authority
+        context = ssl.create_default_context(cafile=reading)
         if address.certificate is not None:
+            reading = f"{address.certificate}, {address.key}"
             context.load_cert_chain(address.certificate, address.key)
     except OSError as error:
-        files = ", ".join(filter(None, (address.authority, address.certificate, address.key)))
-        raise ConfigError.because(
-            f"index {address.uri}: {files}: {error}", "name PEM files that can be read"
-        ) from error
+        problem = f"index {address.uri}: cannot read {reading}: {error.strerror or error}"
+        raise ConfigError.because(problem, "name PEM files") from error
     context.check_hostname = address.check_hostname
     return context

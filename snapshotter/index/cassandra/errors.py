@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -79,9 +78,9 @@ def _permanent(error: BaseException, user: str) -> tuple[str, str] | None:
         return f"refuses {user}: {_said(error)}", "grant what is missing, or be another user"
     if isinstance(error, RequestValidationException | InvalidMessage):
         return f"refuses a request: {_said(error)}", "see whether it is prepared for this release: delorean index init"
-    if isinstance(error, ssl.SSLError):
+    if isinstance(error, OSError) and "[SSL: " in str(error):  # the driver makes other errors of ssl.SSLError
         return f"cannot be reached by TLS: {_said(error)}", (
-            "the URI's authority must have signed the servers' certificates, and these must name the hosts"
+            "see who signed the certificates, whether they name the hosts, and until when they hold, ours too"
         )
     if isinstance(error, UnresolvableContactPoints):
         return "has no host whose name can be resolved", "correct the hosts in the URI"
@@ -106,5 +105,5 @@ def _passing(error: BaseException) -> tuple[str, str]:
 
 
 def _said(error: BaseException) -> str:
-    text = str(error).strip()
+    text = str(error).strip().rpartition("Last error: ")[2]
     return text.splitlines()[0] if text else type(error).__name__
