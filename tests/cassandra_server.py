@@ -25,6 +25,8 @@ from maven import BECOME, ask_ivy, cache, free_port, java
 
 from delorean.demo.processes import Processes, Running
 from snapshotter.index import init_index
+from snapshotter.index.cassandra.address import read_address
+from snapshotter.index.cassandra.connection import Connection
 
 VERSION = "5.0.9"
 # Of a line for each file: its digest and name, sorted by name.
@@ -65,7 +67,9 @@ LOGGING = """
 def keyspace_at_hand(folder: Path) -> Iterator[str]:
     """Give the URI of a new keyspace: at the address in DELOREAN_TEST_CASSANDRA, in a container, or at our own node."""
     with _server(folder) as authority:
-        yield f"cassandra://{authority}/tests_{uuid.uuid4().hex[:8]}"
+        uri = f"cassandra://{authority}/tests_{uuid.uuid4().hex[:8]}"
+        yield uri
+        _drop_keyspaces(uri)
 
 
 def new_index(keyspace: str) -> str:
@@ -73,6 +77,16 @@ def new_index(keyspace: str) -> str:
     uri = f"{keyspace}?index=test_{uuid.uuid4().hex[:8]}"
     assert init_index(uri, {"": 1})
     return uri
+
+
+def _drop_keyspaces(uri: str) -> None:
+    """Drop a keyspace and those whose names begin with its: the server may stay."""
+    address = read_address(uri)
+    connection = Connection(address)
+    for row in connection.one("SELECT keyspace_name FROM system_schema.keyspaces", {}):
+        if row.keyspace_name.startswith(address.keyspace):
+            connection.change(f"DROP KEYSPACE {row.keyspace_name}")
+    connection.close()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _CONSISTENCY = {"consistency": ("LOCAL_QUORUM", "QUORUM"), "serial_consistency": ("SERIAL", "LOCAL_SERIAL")}
 _SECONDS = ("timeout_seconds", "patience_seconds")
 _FILES = ("authority", "certificate", "key", "credentials")
-_OPTIONS = ("index", "datacenter", "check_hostname", *_CONSISTENCY, *_SECONDS, *_FILES)
+OPTIONS = ("index", "datacenter", "check_hostname", *_CONSISTENCY, *_SECONDS, *_FILES)
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def _options(query: str) -> dict[str, Any]:
     if len(options) < len(pairs):
         raise ConfigError.because("has an option twice", "keep one")
     for name, value in options.items():
-        if name not in _OPTIONS:
-            raise ConfigError.unknown("option", name, _OPTIONS)
+        if name not in OPTIONS:
+            raise ConfigError.unknown("option", name, OPTIONS)
         if name in _CONSISTENCY and value not in _CONSISTENCY[name]:
             raise ConfigError.unknown(name, value, _CONSISTENCY[name])
         if name in _SECONDS:
