@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts connections at what is said, so that a request or its answer is lost for certain."""
+"""A TCP proxy that loses what is said: a request, or its answer, with the connection or without a word."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-Lost = Literal["request", "answer"]
+Lost = Literal["request", "answer", "only the answer"]
 
 
 class CuttingProxy:
-    """Forwards to a server. Whoever says the marker is cut off: before it is forwarded, or once it is answered.
+    """Forwards to a server. Whoever says the marker is cut off: before it is forwarded, or after it.
 
+    lost: of "only the answer" the connection stays, and nobody else may be asking on it
     cuts: how often; before each, `before_cut` is called
     """
 
@@ -26,6 +27,7 @@ class CuttingProxy:
         self.before_cut: Callable[[], None] = lambda: None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
+        self._swallowing: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
 
     @property
@@ -60,11 +62,13 @@ class CuttingProxy:
                 if self._marker in data and self.cuts_left:
                     self.cuts_left -= 1
                     self.before_cut()
+                    if self._lost == "request":
+                        break
                     if self._lost == "answer":
                         _cut(client)  # the answer, when it comes, meets nobody
                         server.sendall(data)
                         return
-                    break
+                    self._swallowing.add(server)
                 server.sendall(data)
         _cut(client)
         _cut(server)
@@ -72,7 +76,10 @@ class CuttingProxy:
     def _forward_answers(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(1 << 16):
-                client.sendall(data)
+                if server in self._swallowing:
+                    self._swallowing.remove(server)
+                else:
+                    client.sendall(data)
         _cut(client)
         _cut(server)
 

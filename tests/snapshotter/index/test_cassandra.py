@@ -150,11 +150,11 @@ def cut_off(uri: str, lost: Lost, cuts: int, options: str = "") -> Iterator[tupl
         yield proxy, index
 
 
-@pytest.mark.parametrize("lost", ["request", "answer"])
+@pytest.mark.parametrize("lost", ["request", "answer", "only the answer"])
 def test_a_publisher_that_is_cut_off_in_mid_publish_finds_out_what_came_of_it(
     cassandra_uri: str, index: CassandraIndex, lost: Lost
 ) -> None:
-    with cut_off(cassandra_uri, lost, 1) as (proxy, cut):
+    with cut_off(cassandra_uri, lost, 1, "&timeout_seconds=1") as (proxy, cut):
         assert cut.publish_run(run("r1")) is True
         assert proxy.cuts_left == 0
         assert cut.publish_run(run("r1", "again")) is False
@@ -194,6 +194,7 @@ def test_a_look_up_reads_the_months_of_its_time_range_and_no_others(index: Cassa
     execute(index, spoil + keys, row.index_name, row.captured_to, row.captured_from, row.attempt)
     for at in (NOON, NOON + 62 * DAY):
         assert len(index.snapshots("history", at - DAY, at + DAY)) == 1
+    assert len(index.snapshots("history", NOON + 55 * DAY, NOON + 300 * DAY)) == 1
     assert len(index.last_snapshots("history", 1)) == 1
     with pytest.raises(SnapshotIndexError, match="holds a record that cannot be read"):
         index.snapshots("history", NOON, NOON + 62 * DAY)
