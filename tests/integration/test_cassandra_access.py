@@ -97,6 +97,7 @@ def test_who_has_certificate_and_password_gets_in_and_nobody_else_and_no_passwor
     guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "cassandra")
     assert init_index(guarded.uri(), {"": 1}) is True
     run = SnapshotRun("r1", "contexts", NOON, ())
     with open_index(guarded.uri()) as index:
@@ -125,6 +126,7 @@ def test_who_has_certificate_and_password_gets_in_and_nobody_else_and_no_passwor
         open_index(guarded.uri("delorean"))
     with pytest.raises(SnapshotIndexError, match="refuses who gives no credentials"):
         open_index(guarded.uri(None))
+    assert "Sending SASL-based auth response" in caplog.text
     assert PASSWORD not in f"{shown} {error.value} {refused.value} {refused.value.__cause__} {caplog.text}"
 
 
@@ -145,7 +147,7 @@ def test_certificates_that_do_not_hold_are_told(guarded: Guarded, files: dict[st
 
 
 def test_who_speaks_plainly_is_told_to_see_to_tls(guarded: Guarded) -> None:
-    with pytest.raises(SnapshotIndexError, match="has no host that answers .* → start Cassandra, or correct .* TLS"):
+    with pytest.raises(SnapshotIndexError, match="has no host that answers .* → start Cassandra, or correct .* TLS in"):
         open_index(guarded.uri(tls=False))
 
 

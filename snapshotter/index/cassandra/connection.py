@@ -81,6 +81,12 @@ class Connection:
         with translated(self.address):
             self._session.execute(text, timeout=None)
 
+    def agree(self) -> None:
+        """Wait until all nodes know the same schema."""
+        self._refuse_closed()
+        with translated(self.address):
+            self._cluster.refresh_schema_metadata(max_schema_agreement_wait=self.address.patience_seconds)
+
     def close(self) -> None:
         """Let go of the cluster."""
         self._cluster.shutdown()

@@ -56,7 +56,7 @@ def as_ours(error: BaseException, address: Address) -> SnapshotIndexError:
     """Say what happened, to which index, and what to do."""
     user = f"user '{address.credentials.user}'" if address.credentials else "who gives no credentials"
     permanent = [said for cause in _causes(error) if (said := _permanent(cause, user))]
-    problem, hint = permanent[0] if permanent else _passing(error)
+    problem, hint = permanent[0] if permanent else _passing(error, address)
     return SnapshotIndexError.because(f"index {address.uri} {problem}", hint)
 
 
@@ -89,10 +89,13 @@ def _permanent(error: BaseException, user: str) -> tuple[str, str] | None:
     return None
 
 
-def _passing(error: BaseException) -> tuple[str, str]:
+def _passing(error: BaseException, address: Address) -> tuple[str, str]:
     if isinstance(error, NoHostAvailable):
-        told = "; ".join(f"{host}: {_said(cause)}" for host, cause in _by_host(error)) or _said(error)
-        return f"has no host that answers ({told})", "start Cassandra, or correct hosts, ports and TLS in the URI"
+        told = "; ".join(f"{host}: {_said(cause)}" for host, cause in _by_host(error)) or "none could be asked"
+        where = f" in datacenter '{address.datacenter}'" if address.datacenter else ""
+        return f"has no host that answers{where} ({told})", (
+            "start Cassandra, or correct hosts, ports, datacenter and TLS in the URI"
+        )
     if isinstance(error, Unavailable):
         return f"has too few nodes alive: {error.alive_replicas} of {error.required_replicas} needed", _TO_THE_NODES
     if isinstance(error, Timeout):

@@ -39,7 +39,7 @@ def read_attempts(connection: Connection, attempts: Sequence[tuple[uuid.UUID, in
         if len(records) != count:
             raise SnapshotIndexError.because(
                 f"index {connection.address.uri} has {len(records)} of {count} records of attempt {attempt}",
-                "the cluster has lost data: repair it (nodetool repair), or restore it",
+                "repair the cluster (nodetool repair) or restore it; between datacenters, use consistency=QUORUM",
             )
         found.append(records)
     return found

@@ -13,9 +13,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 
+from cassandra import InvalidRequest
+
 from schemas.errors import SnapshotIndexError
 from snapshotter.index.cassandra.address import Address
-from snapshotter.index.cassandra.connection import Connection
+from snapshotter.index.cassandra.connection import Connection, Patience
 
 VERSION = 1
 _TABLES = {
@@ -56,6 +58,18 @@ def prepare(connection: Connection, replication: Mapping[str, int] | None) -> bo
 
     replication: datacenter → copies, for the keyspace if it is made; the datacenter "" is all of them
     """
+    patience = Patience(connection.address.patience_seconds)
+    while True:
+        try:
+            return _prepare(connection, replication)
+        except SnapshotIndexError as error:  # a node that does not know yet what another has just made
+            if not isinstance(error.__cause__, InvalidRequest) or not patience.left:
+                raise
+        patience.pause()
+        connection.agree()
+
+
+def _prepare(connection: Connection, replication: Mapping[str, int] | None) -> bool:
     address, version = connection.address, _version(connection)
     if version is None:
         _make_keyspace(connection, replication)

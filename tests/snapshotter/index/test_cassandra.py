@@ -226,9 +226,7 @@ def test_a_record_that_is_lost_is_an_error_never_a_smaller_run(index: CassandraI
     index.publish_run(run("r1", services=3))
     [entry] = index._runs.entries()
     execute(index, "DELETE FROM KEYSPACE.records WHERE attempt = %s AND position = 1", entry.attempt)
-    with pytest.raises(
-        SnapshotIndexError, match=f"has 2 of 3 records of attempt {entry.attempt} → the cluster has lost"
-    ):
+    with pytest.raises(SnapshotIndexError, match=f"has 2 of 3 records of attempt {entry.attempt} → repair the cluster"):
         index.run("r1")
 
 
@@ -291,5 +289,9 @@ def test_a_host_that_does_not_answer_is_named() -> None:
         open_index(f"cassandra://somebody:secret@127.0.0.1:{port}/k")
     assert "secret" not in str(e.value)
     assert "→ start Cassandra, or correct hosts" in str(e.value)
+    with pytest.raises(
+        SnapshotIndexError, match=r"has no host that answers in datacenter 'dc9' \(.*datacenter and TLS"
+    ):
+        open_index(f"cassandra://127.0.0.1:{port}/k?datacenter=dc9")
     with pytest.raises(SnapshotIndexError, match="has no host whose name can be resolved"):
         open_index("cassandra://no-such-host.invalid/k")
