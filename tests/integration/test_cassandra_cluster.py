@@ -26,8 +26,7 @@ SERVICES = [
     for name in ("history", "my_list", "ratings")
 ]
 NODES_ARE_DOWN = (
-    r"(has too few nodes alive: 1 of 2 needed|had answers of 1 of 2 nodes in time|did not answer in time).*"
-    r" → see to the nodes that are down"
+    r"(has too few nodes alive: 1 of 2 needed|had answers of 1 of 2 nodes in time|did not answer in time).* → "
 )
 
 
@@ -59,15 +58,16 @@ def run(number: int) -> SnapshotRun:
 class Work:
     """Publishes one run after the other, and looks each up, until told to stop. What fails is raised at the end."""
 
-    def __init__(self, index: SnapshotIndex) -> None:
+    def __init__(self, index: SnapshotIndex, first: int) -> None:
         self._index = index
+        self._first = first
         self._published: list[int] = []
         self._changed = threading.Condition()
         self._stop = threading.Event()
 
     @contextmanager
     def going_on(self) -> Iterator[Callable[[int], None]]:
-        """Work in threads meanwhile; gives a function that waits until so many more runs are published."""
+        """Work in threads meanwhile; gives a function that waits for so many more runs, or for a failure."""
         with ThreadPoolExecutor(2) as threads:
             working = [threads.submit(self._publish), threads.submit(self._look)]
 
@@ -89,7 +89,7 @@ class Work:
 
     def _publish(self) -> None:
         try:
-            for number in count():
+            for number in count(self._first):
                 if self._stop.is_set():
                     return
                 assert self._index.publish_run(run(number)) is True
@@ -109,42 +109,51 @@ class Work:
                 assert self._index.run(f"r{before[-1]:05d}").services == run(before[-1]).services
 
 
+def lose_another(node: CassandraNode, work: Work) -> None:
+    with work.going_on() as wait_for:
+        wait_for(5)
+        node.kill()
+        wait_for(99_999)
+
+
 def test_a_cluster_goes_on_without_one_node_refuses_without_two_and_loses_nothing(nodes: list[CassandraNode]) -> None:
     port = nodes[0].port
     uri = f"cassandra://{','.join(f'{host}:{port}' for host in HOSTS)}/snapshots"
-    each = [f"cassandra://{host}:{port}/snapshots" for host in HOSTS for _ in range(2)]
-    with ThreadPoolExecutor(len(each)) as threads:  # all at once, through all nodes
+    each = [f"cassandra://{host}:{port}/snapshots" for host in HOSTS]
+    with ThreadPoolExecutor(len(each)) as threads:  # all at once, each through another node
         assert sum(threads.map(lambda one: init_index(one, {"": 3}), each)) == 1
     with ExitStack() as stack:
         index = stack.enter_context(open_index(f"{uri}?patience_seconds=120"))
         hasty = stack.enter_context(open_index(f"{uri}?patience_seconds=1"))
-        work = Work(index)
+        work, more_work = Work(index, 0), Work(hasty, 50_000)
         with work.going_on() as wait_for:
             wait_for(20)
             nodes[2].kill()
             wait_for(50)
-
-        nodes[1].kill()
-        failed = run(50_000)
+        with pytest.raises(SnapshotIndexError, match=NODES_ARE_DOWN):
+            lose_another(nodes[1], more_work)
         for ask in (
-            lambda: hasty.publish_run(failed),
+            lambda: hasty.publish_run(run(99_999)),
             lambda: hasty.snapshots("history", NOON, NOON),
             lambda: hasty.run("r00000"),
             lambda: open_index(f"{uri}?patience_seconds=1"),
         ):
             with pytest.raises(SnapshotIndexError, match=NODES_ARE_DOWN) as refused:
                 ask()
-            assert f"index cassandra://127.0.0.1:{port},127.0.0.2:{port},127.0.0.3:{port}/snapshots " in str(
-                refused.value
-            )
+            assert f"index {index.uri} " in str(refused.value)
 
         for node in nodes[1:]:
             node.start()
         for node in nodes[1:]:
             node.wait()
+        told = [*work.published, *more_work.published]
+        failed = told[-1] + 1
         seen = {found.run_id: found.services for found in index.runs()}
-        assert seen == {f"r{number:05d}": run(number).services for number in work.published}
-        assert index.publish_run(failed) is True
-        assert index.run(failed.run_id).services == failed.services
+        assert seen == {run_id: run(int(run_id[1:])).services for run_id in seen}
+        assert (
+            {run(number).run_id for number in told} <= seen.keys() <= {run(number).run_id for number in [*told, failed]}
+        )
+        assert index.publish_run(run(failed)) is (run(failed).run_id not in seen)
+        assert index.run(run(failed).run_id).services == run(failed).services
         times = [found.published_at for found in index.runs()]
         assert times == sorted(times, reverse=True)  # type: ignore[type-var]  # all are published

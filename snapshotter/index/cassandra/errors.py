@@ -55,8 +55,10 @@ def may_pass(error: BaseException) -> bool:
 def as_ours(error: BaseException, address: Address) -> SnapshotIndexError:
     """Say what happened, to which index, and what to do."""
     user = f"user '{address.credentials.user}'" if address.credentials else "who gives no credentials"
-    permanent = [said for cause in _causes(error) if (said := _permanent(cause, user))]
-    problem, hint = permanent[0] if permanent else _passing(error, address)
+    causes = _causes(error)
+    permanent = [said for cause in causes if (said := _permanent(cause, user))]
+    telling = next((cause for cause in causes if isinstance(cause, Unavailable | Timeout)), error)
+    problem, hint = permanent[0] if permanent else _passing(telling, address)
     return SnapshotIndexError.because(f"index {address.uri} {problem}", hint)
 
 

@@ -68,6 +68,7 @@ def test_every_error_of_the_driver_names_the_index_and_says_what_to_do(error: Ba
         (MADE["WriteTimeout"](), True, "had answers of 1 of 2 nodes in time → see to the nodes"),
         (MADE["NoHostAvailable"](), True, "has no host that answers (one: refused) → start Cassandra"),
         (cluster.NoHostAvailable("", {"one": cassandra.AuthenticationFailed("bad")}), False, "refuses user 'somebody'"),
+        (cluster.NoHostAvailable("", {"one": OSError(), "two": MADE["Unavailable"]()}), True, "1 of 2 needed → see to"),
         (cluster.NoHostAvailable("", {"one": ssl.SSLError(1, "[SSL: UNKNOWN_CA]")}), False, "cannot be reached by TLS"),
         (protocol.ErrorMessage(0x1700, "CAS unknown", None), True, "CAS unknown"),
     ],
