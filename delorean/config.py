@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from prana_proxy.access import Access
 from schemas.errors import ConfigError
 from schemas.toml_file import read_toml
 
 PROJECT_FILE = "delorean.toml"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 @dataclass(frozen=True)
@@ -92,4 +93,4 @@ def access_to_proxies(project: Project) -> Access:
 
 
 def _as_uri(given: str, scheme: str, root: Path) -> str:
-    return given if urlsplit(given).scheme else (root / given).resolve().as_uri().replace("file", scheme, 1)
+    return given if _SCHEME.match(given) else (root / given).resolve().as_uri().replace("file", scheme, 1)

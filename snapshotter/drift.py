@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import BEGINNING_OF_TIME, END_OF_TIME, ServiceSnapshot, SnapshotRun
+from snapshotter.records import ServiceSnapshot, SnapshotRun
 
 MOST_RUNS = 20
 FEWEST_RUNS = 5  # of fewer any range would be a guess
@@ -66,10 +66,8 @@ def judged(index: SnapshotIndex, service: str) -> list[tuple[SnapshotRun, Servic
 
 
 def last_profiles(index: SnapshotIndex, service: str) -> list[Mapping[str, float]]:
-    """Give the profiles of a service's last published runs, the oldest first."""
-    snapshots = index.snapshots(service, BEGINNING_OF_TIME, END_OF_TIME)
-    profiles = [snapshot.profile for snapshot in snapshots if snapshot.profile]
-    return profiles[:MOST_RUNS][::-1]
+    """Give the profiles of the snapshots of a service that captured last, the oldest first."""
+    return [snapshot.profile for snapshot in index.last_snapshots(service, MOST_RUNS) if snapshot.profile][::-1]
 
 
 def _expected(history: NDArray[np.float64], share: bool) -> tuple[float, float]:

@@ -12,7 +12,6 @@ from schemas.errors import NaiveTimeError
 from schemas.services import Service, Status
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-BEGINNING_OF_TIME = datetime.min.replace(tzinfo=UTC)
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from cassandra_server import keyspace_at_hand, new_index
 from hypothesis import settings
 from pyspark.sql import SparkSession
 
@@ -41,3 +42,16 @@ def demo(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> DemoR
 
     folder = tmp_path_factory.mktemp("demo")
     return run_demo(folder, days=3, seed=11, spark=spark, size=Size(profiles=240, videos=400, requests=60))
+
+
+@pytest.fixture(scope="session")
+def cassandra_keyspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of a keyspace on a real server, which is started for the first test that asks."""
+    with keyspace_at_hand(tmp_path_factory.mktemp("cassandra")) as uri:
+        yield uri
+
+
+@pytest.fixture
+def cassandra_uri(cassandra_keyspace: str) -> str:
+    """A new index there."""
+    return new_index(cassandra_keyspace)

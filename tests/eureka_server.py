@@ -10,10 +10,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import random
-import shutil
-import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -21,7 +17,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import pyspark
+from maven import BECOME, ask_ivy, cache, free_port, java
 from py_eureka_client import eureka_basic
 
 from delorean.demo.processes import Processes
@@ -45,9 +41,8 @@ IVY = f"""
   </dependencies>
 </ivy-module>
 """
-FETCH_SECONDS, START_SECONDS = 240, 120
+START_SECONDS = 120
 LEASE_SECONDS = 2  # Eureka evicts twice this after the last renewal: its lease counts the duration in twice
-BECOME = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"  # Processes starts Python, which then becomes Java
 
 
 class EurekaServer:
@@ -55,7 +50,7 @@ class EurekaServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = _free_port()
+        self._port = free_port()
         self._processes = Processes(folder)
         self._starts = 0
 
@@ -69,7 +64,7 @@ class EurekaServer:
 
     def start(self) -> None:
         """Start it, knowing nobody, and wait until it answers; on the main thread: it ends with who started it."""
-        files = _fetched(_cache() / "delorean" / "eureka-server")
+        files = _fetched(cache() / "eureka-server")
         self._starts += 1
         temporary = self._folder / f"jetty-{self._starts}"
         temporary.mkdir()
@@ -87,7 +82,7 @@ class EurekaServer:
             "eureka.responseCacheUpdateIntervalMs": 250,
         }
         opened = ("java.lang", "java.util", "java.lang.reflect", "java.io")
-        command = [_java(), "-Xmx256m", "-XX:TieredStopAtLevel=1"]
+        command = [java(), "-Xmx256m", "-XX:TieredStopAtLevel=1"]
         command += [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in opened]
         command += [f"-D{name}={value}" for name, value in settings.items()]
         command += ["-jar", str(files / RUNNER), "--host", "127.0.0.1", "--port", str(self._port)]
@@ -153,7 +148,8 @@ def _fetched(folder: Path) -> Path:
             return folder
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as work:
-            said = _ask_ivy(Path(work))
+            Path(work, "ivy.xml").write_text(IVY)
+            said = ask_ivy(["-ivy", "ivy.xml", "-retrieve", f"{work}/[artifact]-[revision].[ext]"], Path(work))
             for name in SHA256:
                 if _is_as_pinned(Path(work, name)):
                     os.replace(Path(work, name), folder / name)
@@ -163,22 +159,6 @@ def _fetched(folder: Path) -> Path:
         f"the Eureka server for tests is not in {folder} and could not be fetched from Maven Central → give this "
         f"machine access to it, or put {' and '.join(SHA256)} there. Ivy said:\n{said[-3000:]}"
     )
-
-
-def _ask_ivy(work: Path) -> str:
-    """Fetch the files into a folder, with a cache of Ivy's own there; give what Ivy said."""
-    jars = Path(pyspark.__file__).parent / "jars"
-    ivy = [str(jar) for pattern in ("ivy-*.jar", "commons-cli-*.jar") for jar in jars.glob(pattern)]
-    (work / "ivy.xml").write_text(IVY)
-    command = [_java(), "-cp", os.pathsep.join(ivy), "org.apache.ivy.Main", "-ivy", "ivy.xml", "-confs", "default"]
-    command += ["-cache", "cache", "-retrieve", f"{work}/[artifact]-[revision].[ext]"]
-    try:
-        done = subprocess.run(
-            command, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=FETCH_SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        return f"nothing within {FETCH_SECONDS} s"
-    return done.stdout
 
 
 def _is_as_pinned(path: Path) -> bool:
@@ -194,22 +174,3 @@ def _answers(url: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-
-
-def _java() -> str:
-    home = os.environ.get("JAVA_HOME")
-    java = str(Path(home, "bin", "java")) if home else shutil.which("java")
-    assert java, "Java is missing"
-    return java
-
-
-def _free_port() -> int:
-    """Find a port that no outgoing connection is given while the server is away: below the ephemeral ones."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port

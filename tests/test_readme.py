@@ -20,6 +20,7 @@ import pytest
 
 from delorean.demo.processes import Processes
 from delorean.demo.told import show
+from snapshotter.index.cassandra.address import OPTIONS, read_address
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -209,3 +210,20 @@ def test_it_names_only_commands_that_make_has():
     listed = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in re.findall(r"make (\w+)", re.sub(r"`make` alone", "", "\n".join(BLOCK.findall(README)[0]))):
         assert f"make {name} " in listed
+
+
+def test_an_index_in_cassandra_is_prepared_and_used_as_shown(tmp_path, cassandra_keyspace):
+    [project], [commands] = blocks("In production", "toml"), blocks("In production", "sh")
+    uri = re.search(r'index = "(.*)"', project)[1]
+    (tmp_path / "cassandra.toml").write_text('user = "…"\npassword = "…"\n')
+    assert read_address(uri.replace("/etc/delorean/cassandra.toml", str(tmp_path / "cassandra.toml"))).authority
+    here = f"{cassandra_keyspace}_of_readme"
+    (tmp_path / "delorean.toml").write_text(project.replace(uri, here))
+    said = in_shell(commands.replace("--replication 3", "--replication 1 --json"), tmp_path)
+    assert json.loads(said) == {"index": here, "new": True}
+    assert json.loads(in_shell("delorean index init --json; delorean index runs --json", tmp_path).splitlines()[1]) == {
+        "runs": []
+    }
+    options = re.findall(r"^\| (`.*?) \|", README.split("## In production")[1].split("## More")[0], re.MULTILINE)
+    named = {name.split("=")[0] for row in options for name in re.findall(r"`(.*?)`", row)}
+    assert named == set(OPTIONS)

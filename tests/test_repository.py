@@ -72,7 +72,7 @@ def test_the_lock_holds_every_dependency_with_hashes():
 
 
 # What is imported under another name, or run rather than imported.
-IMPORTED_AS = {"dnspython": "dns", "scikit-learn": "sklearn"}
+IMPORTED_AS = {"cassandra-driver": "cassandra", "dnspython": "dns", "scikit-learn": "sklearn"}
 RUN = {"import-linter", "mypy", "ruff", "setuptools", "uv", "ipykernel", "jupyterlab", "pandas-stubs", "pytest-timeout"}
 
 

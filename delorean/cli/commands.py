@@ -62,6 +62,8 @@ def cli(debug: bool) -> None:
     logging.addLevelName(logging.WARNING, "warning")
     if debug:
         logging.getLogger("py4j").setLevel(logging.INFO)  # every call to the JVM is too much
+    else:
+        logging.getLogger("cassandra").setLevel(logging.CRITICAL)  # it says at length what our errors say in a line
 
 
 for command in (select, prana, snapshot, publish, travel, index, generate, paradox, train, experiment, serve, demo):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -89,7 +90,44 @@ def travel_show(
 
 @click.group()
 def index() -> None:
-    """List what is published."""
+    """List what is published, or prepare an index."""
+
+
+class _Copies(click.ParamType[Mapping[str, int]]):
+    """How many copies a keyspace keeps: everywhere, or in each datacenter."""
+
+    name = "COPIES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Mapping[str, int]:
+        """Read it; the datacenter "" is all of them."""
+        if not isinstance(value, str):
+            return dict(value)
+        pairs = [pair.rpartition("=") for pair in value.split(",")]
+        if not all(count.isdecimal() and int(count) for _, _, count in pairs) or (
+            len(pairs) > 1 and not all(name for name, _, _ in pairs)
+        ):
+            self.fail(f"{value!r} is no number of copies, expected such as 3 or dc1=3,dc2=3", param, ctx)
+        return {name: int(count) for name, _, count in pairs}
+
+
+@index.command("init")
+@click.option("--replication", type=_Copies(), help="Copies for a keyspace that is made: 3, or dc1=3,dc2=3.")
+@project_option
+@json_option
+def index_init(replication: Mapping[str, int] | None, project: Project, output: Output) -> None:
+    """Prepare the index of a project.
+
+    Makes what is missing: the file, or the tables in Cassandra's keyspace, and the keyspace itself if --replication
+    says how many copies it shall keep. It changes nothing that is there; it may be run again, and by several at once.
+
+    \b
+    Example: delorean index init --replication 3
+    """
+    from snapshotter.index import init_index, open_index
+
+    new = init_index(project.index, replication)
+    with open_index(project.index) as found:
+        output.show({"index": found.uri, "new": new})
 
 
 @index.command("runs")

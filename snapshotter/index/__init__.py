@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Self
-from urllib.parse import urlsplit
 
 from schemas.errors import ConfigError
 from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, SnapshotRun
+
+_SCHEMES = ("sqlite", "cassandra")
 
 
 class SnapshotIndex(ABC):
     """What is published, and nothing else, can be seen. Every write is one conditional write.
 
+    uri: where it is, for people to read: without credentials
     Drivers' errors come out as SnapshotIndexError. Instances may be shared between threads.
     """
+
+    uri: str
 
     @abstractmethod
     def publish_run(self, run: SnapshotRun) -> bool:
@@ -33,6 +37,13 @@ class SnapshotIndex(ABC):
     @abstractmethod
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
         """Give a service's snapshots that captured anything in [earliest, latest], the latest published first."""
+
+    @abstractmethod
+    def last_snapshots(self, service: str, limit: int) -> Sequence[ServiceSnapshot]:
+        """Give the snapshots of a service that captured last, at most so many, the last first.
+
+        Of those that captured last at the same time the later published comes first. No more is read than it takes.
+        """
 
     @abstractmethod
     def publish_context_set(self, context_set: ContextSet) -> bool:
@@ -72,13 +83,40 @@ class SnapshotIndex(ABC):
 
 
 def open_index(uri: str) -> SnapshotIndex:
-    """Open the index at a URI: `sqlite:///path/to/index.db`.
+    """Open the index at a URI: `sqlite:///path/to/index.db` or `cassandra://host,host/keyspace?…`.
 
-    Raises ConfigError for a scheme that no implementation has.
+    Raises ConfigError for a URI that is wrong, SnapshotIndexError for an index that cannot be used.
     """
-    scheme = urlsplit(uri).scheme
-    if scheme == "sqlite":
+    if _scheme(uri) == "sqlite":
         from snapshotter.index.sqlite import SqliteIndex
 
         return SqliteIndex(uri)
-    raise ConfigError.unknown("index scheme", scheme, ["sqlite"])
+    from snapshotter.index.cassandra import CassandraIndex
+
+    return CassandraIndex(uri)
+
+
+def init_index(uri: str, replication: Mapping[str, int] | None = None) -> bool:
+    """Make what an index at a URI lacks, and tell whether it lacked anything. It may be done again, and at once.
+
+    replication: datacenter → copies, of a keyspace of Cassandra if it is made; the datacenter "" is all of them
+
+    Raises as `open_index` does.
+    """
+    if _scheme(uri) == "sqlite":
+        if replication is not None:
+            raise ConfigError.because("SQLite keeps no copies", "leave --replication out")
+        from snapshotter.index.sqlite import init_sqlite
+
+        return init_sqlite(uri)
+    from snapshotter.index.cassandra import init_cassandra
+
+    return init_cassandra(uri, replication)
+
+
+def _scheme(uri: str) -> str:
+    scheme, colon, _ = uri.partition(":")  # what follows may be credentials that break a URI
+    scheme = scheme if colon else ""
+    if scheme not in _SCHEMES:
+        raise ConfigError.unknown("index scheme", scheme, _SCHEMES)
+    return scheme

@@ -6,16 +6,17 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from schemas.errors import ConfigError, DeloreanError, NotInIndexError, SnapshotIndexError
+from schemas.errors import ConfigError, NotInIndexError, SnapshotIndexError
 from snapshotter.index import SnapshotIndex
+from snapshotter.index.stored import read_record
 from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, SnapshotRun, from_micros, to_micros
 
 _VERSION = 1
@@ -43,7 +44,13 @@ _NEXT_MOMENT = """
 SELECT max(?, 1 + coalesce((SELECT max(published_at) FROM runs), 0),
     1 + coalesce((SELECT max(published_at) FROM global_versions), 0))
 """
-_Record = TypeVar("_Record")
+
+
+def init_sqlite(uri: str) -> bool:
+    """Make the file that a URI names, if it is missing, and check it; tell whether it was."""
+    new = not _path(uri).exists()
+    SqliteIndex(uri).close()
+    return new
 
 
 class SqliteIndex(SnapshotIndex):
@@ -54,13 +61,10 @@ class SqliteIndex(SnapshotIndex):
     """
 
     def __init__(self, uri: str) -> None:
-        parts = urlsplit(uri)
-        if parts.scheme != "sqlite" or parts.netloc or not parts.path.startswith("/") or len(parts.path) < 2:
-            raise ConfigError.because(f"index URI '{uri}' is not sqlite:///path/to/index.db", "write an absolute path")
         self.uri = uri
+        path = _path(uri)
         self._lock = threading.RLock()  # one connection; its statements take turns
         with self._translated():
-            path = Path(unquote(parts.path))
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
                 path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
@@ -106,7 +110,16 @@ class SqliteIndex(SnapshotIndex):
             " ORDER BY published_at DESC, position DESC",
             (service, to_micros(earliest), to_micros(latest)),
         )
-        return [self._read(ServiceSnapshot.from_json, record) for (record,) in rows]
+        return [read_record(self.uri, ServiceSnapshot.from_json, record) for (record,) in rows]
+
+    def last_snapshots(self, service: str, limit: int) -> Sequence[ServiceSnapshot]:
+        """Give the snapshots of a service that captured last, at most so many, the last first."""
+        rows = self._query(
+            "SELECT record FROM snapshots WHERE service = ? AND captured_to IS NOT NULL"
+            " ORDER BY captured_to DESC, published_at DESC, position DESC LIMIT ?",
+            (service, limit),
+        )
+        return [read_record(self.uri, ServiceSnapshot.from_json, record) for (record,) in rows]
 
     def publish_context_set(self, context_set: ContextSet) -> bool:
         """Insert the context set unless its date has one."""
@@ -124,7 +137,7 @@ class SqliteIndex(SnapshotIndex):
             raise NotInIndexError.because(
                 f"no context set of {date} is published in {self.uri}", "select contexts first"
             )
-        return self._read(ContextSet.from_json, rows[0][0])
+        return read_record(self.uri, ContextSet.from_json, rows[0][0])
 
     def context_sets(self, latest: date, experiment: str | None = None) -> Sequence[ContextSet]:
         """Give context sets up to a date, newest first; only those an experiment chose from, if one is named."""
@@ -133,7 +146,7 @@ class SqliteIndex(SnapshotIndex):
             " (SELECT 1 FROM json_each(record, '$.experiments') WHERE value = ?)) ORDER BY date DESC",
             (latest.isoformat(), experiment, experiment),
         )
-        return [self._read(ContextSet.from_json, record) for (record,) in rows]
+        return [read_record(self.uri, ContextSet.from_json, record) for (record,) in rows]
 
     def publish_global(self, version: GlobalVersion) -> bool:
         """Insert the version unless the element has one of its id."""
@@ -153,7 +166,7 @@ class SqliteIndex(SnapshotIndex):
             (element, to_micros(latest)),
         )
         return [
-            replace(self._read(GlobalVersion.from_json, record), published_at=from_micros(published))
+            replace(read_record(self.uri, GlobalVersion.from_json, record), published_at=from_micros(published))
             for record, published in rows
         ]
 
@@ -176,20 +189,11 @@ class SqliteIndex(SnapshotIndex):
         services: dict[str, list[ServiceSnapshot]] = {}
         for run_id, published, record, snapshot in rows:
             if run_id not in found:
-                run = self._read(SnapshotRun.from_json, record)
+                run = read_record(self.uri, SnapshotRun.from_json, record)
                 found[run_id] = replace(run, published_at=from_micros(published))
             if snapshot is not None:
-                services.setdefault(run_id, []).append(self._read(ServiceSnapshot.from_json, snapshot))
+                services.setdefault(run_id, []).append(read_record(self.uri, ServiceSnapshot.from_json, snapshot))
         return [replace(run, services=tuple(services.get(run_id, ()))) for run_id, run in found.items()]
-
-    def _read(self, read: Callable[[Any], _Record], record: str) -> _Record:
-        try:
-            return read(json.loads(record))
-        except (DeloreanError, KeyError, TypeError, ValueError) as error:
-            raise SnapshotIndexError.because(
-                f"{self.uri} holds a record that cannot be read: {error!r} in {record[:80]}…",
-                "restore the file from a copy",
-            ) from error
 
     def _next_moment(self) -> int:
         (moment,) = self._connection.execute(_NEXT_MOMENT, (to_micros(datetime.now(UTC)),)).fetchone()
@@ -261,3 +265,10 @@ def _snapshot_row(run_id: str, position: int, snapshot: ServiceSnapshot, publish
         published_at,
         json.dumps(snapshot.to_json()),
     )
+
+
+def _path(uri: str) -> Path:
+    parts = urlsplit(uri)
+    if parts.scheme != "sqlite" or parts.netloc or not parts.path.startswith("/") or len(parts.path) < 2:
+        raise ConfigError.because(f"index URI '{uri}' is not sqlite:///path/to/index.db", "write an absolute path")
+    return Path(unquote(parts.path))

@@ -11,14 +11,17 @@ import pytest
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.storage import Storage, open_storage
 
-# name → gives the URI of a fresh index or storage; one line each for Cassandra and S3
-INDEXES: dict[str, Callable[[Path], str]] = {"sqlite": lambda folder: f"sqlite://{folder}/index/index.db"}
+# name → gives the URI of a fresh index or storage
+INDEXES: dict[str, Callable[[pytest.FixtureRequest], str]] = {
+    "sqlite": lambda request: f"sqlite://{request.getfixturevalue('tmp_path')}/index/index.db",
+    "cassandra": lambda request: request.getfixturevalue("cassandra_uri"),
+}
 STORAGES: dict[str, Callable[[Path], str]] = {"local": lambda folder: f"file://{folder}/data"}
 
 
 @pytest.fixture(params=INDEXES)
-def index_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return INDEXES[request.param](tmp_path)
+def index_uri(request: pytest.FixtureRequest) -> str:
+    return INDEXES[request.param](request)
 
 
 @pytest.fixture

@@ -190,6 +190,56 @@ def test_the_latest_published_comes_first_whenever_it_captured(index: SnapshotIn
     assert [found.run_id for found in past] == ["late"]
 
 
+def test_a_run_that_captured_over_months_ends_is_found_in_each_of_them_and_once(index: SnapshotIndex) -> None:
+    first, last = datetime(2025, 12, 31, 23, 50, tzinfo=UTC), datetime(2026, 2, 1, 0, 10, tzinfo=UTC)
+    taken = snapshot("r1", HISTORY, first, last)
+    index.publish_run(run("r1", taken))
+    index.publish_run(run("old", snapshot("old", HISTORY, first.replace(year=1999))))
+    for moment in (first, datetime(2026, 1, 1, tzinfo=UTC), NOON, last):
+        assert index.snapshots("history", moment, moment) == [taken]
+    for days in (1, 40, 200):
+        span = timedelta(days=days)
+        assert index.snapshots("history", first - span, last + span) == [taken]
+    assert index.snapshots("history", last + MICROSECOND, last + timedelta(days=400)) == []
+    assert index.last_snapshots("history", 1) == [taken]
+
+
+def test_the_last_snapshots_are_those_that_captured_last(index: SnapshotIndex) -> None:
+    for run_id, days in (("c", 0), ("a", -70), ("e", 40), ("b", -1), ("d", 0)):
+        index.publish_run(
+            run(run_id, snapshot(run_id, HISTORY, NOON + timedelta(days=days)), snapshot(run_id, MY_LIST))
+        )
+    index.publish_run(run("nothing", snapshot("nothing", HISTORY, None)))
+    for limit in range(7):  # of those that captured at the same time the later published first
+        assert [found.run_id for found in index.last_snapshots("history", limit)] == list("edcba")[:limit]
+    assert index.last_snapshots("nobody", 5) == []
+
+
+def test_a_service_that_is_in_a_run_twice_is_found_twice_the_last_first(index: SnapshotIndex) -> None:
+    twice = (snapshot("r1"), replace(snapshot("r1"), buckets=8))
+    index.publish_run(run("r1", *twice))
+    assert index.run("r1").services == twice
+    assert index.snapshots("history", NOON, NOON) == list(reversed(twice))
+    assert index.last_snapshots("history", 5) == list(reversed(twice))
+
+
+def test_records_may_be_large(index: SnapshotIndex) -> None:
+    files = tuple(DataFile(f"snapshots/history/r1/{i:05d}-a.parquet", i, i, f"{i:032x}", i) for i in range(4_096))
+    large = (
+        replace(snapshot("r1"), files=files),
+        snapshot("r1", MY_LIST),
+        replace(snapshot("r1", MY_LIST), files=files),
+    )
+    index.publish_run(run("r1", *large))
+    assert index.run("r1").services == large
+    assert index.snapshots("history", NOON, NOON) == [large[0]]
+    assert index.last_snapshots("my_list", 2) == [large[2], large[1]]
+    assert index.publish_context_set(replace(context_set(), files=files)) is True
+    assert index.context_sets(date.max) == [replace(context_set(), files=files)]
+    index.publish_global(replace(version(), files=files))
+    assert index.global_versions("videos", NOON)[0].files == files
+
+
 def test_times_of_publication_strictly_increase(open_one: Callable[[], SnapshotIndex]) -> None:
     instances = [open_one(), open_one()]
     for number in range(20):

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -118,3 +119,31 @@ def test_a_project_without_a_file_is_a_clear_error(tmp_path, monkeypatch):
     result = CliRunner().invoke(cli, ["index", "runs"])
     assert result.exit_code == 2
     assert result.stderr.startswith("error: there is no project file delorean.toml → ")
+
+
+def test_an_index_is_prepared_once_and_its_credentials_are_not_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "delorean.toml").write_text("")
+    told = [json.loads(CliRunner().invoke(cli, ["index", "init", "--json"]).stdout) for _ in range(2)]
+    assert told == [{"index": f"sqlite://{tmp_path}/data/index.db", "new": new} for new in (True, False)]
+    (tmp_path / "delorean.toml").write_text('index = "cassandra://me:secret@127.0.0.1:1/features"')
+    result = CliRunner().invoke(cli, ["index", "init", "--replication", "dc1=3,dc2=2"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: index cassandra://127.0.0.1:1/features has no host that answers")
+    assert result.stderr.count("\n") == 1
+    assert "secret" not in result.output
+
+
+@pytest.mark.parametrize("copies", ["", "three", "0", "-1", "3,2", "dc1=", "dc1=3,2", "dc1=x"])
+def test_a_wrong_number_of_copies_says_what_is_expected(copies, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "delorean.toml").write_text("")
+    result = CliRunner().invoke(cli, ["index", "init", "--replication", copies])
+    assert (result.exit_code, "expected such as 3 or dc1=3,dc2=3" in result.stderr) == (2, True)
+
+
+def test_a_file_keeps_no_copies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "delorean.toml").write_text("")
+    result = CliRunner().invoke(cli, ["index", "init", "--replication", "3"])
+    assert (result.exit_code, result.stderr) == (2, "error: SQLite keeps no copies → leave --replication out\n")

@@ -1,0 +1,5 @@
+"""The index of production: tables of a Cassandra keyspace, shared by any number of machines and projects."""
+
+from snapshotter.index.cassandra.index import CassandraIndex, init_cassandra
+
+__all__ = ["CassandraIndex", "init_cassandra"]

@@ -1,0 +1,297 @@
+"""What an index in Cassandra promises beyond what every index does."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from cassandra_server import new_index
+from cutting_proxy import CuttingProxy, Lost
+
+from schemas.data_keys import context_variable, global_element, service_element
+from schemas.errors import SnapshotIndexError
+from schemas.services import Service, Status
+from snapshotter.index import init_index, open_index
+from snapshotter.index.cassandra import CassandraIndex
+from snapshotter.records import (
+    ContextSet,
+    DataFile,
+    GlobalVersion,
+    ServiceSnapshot,
+    SnapshotRun,
+    from_micros,
+    to_micros,
+)
+
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+HISTORY = Service("history", service_element("history", "int64"), (context_variable("profile_id", "int64"),))
+MARKER = b"marked-context-set"  # in what makes a run visible, and nowhere else
+
+
+def run(run_id: str, by: str = "a", at: datetime = NOON, services: int = 2) -> SnapshotRun:
+    def taken(number: int) -> ServiceSnapshot:
+        service = replace(HISTORY, name="history" if number == 0 else f"service_{number}")
+        files = (DataFile(f"snapshots/{service.name}/{run_id}/00000-{by}.parquet", 9, 99, "0f" * 16),)
+        return ServiceSnapshot(run_id, service, None, 1, {Status.OK: 9}, at, at, files, {}, {"rows": 9.0})
+
+    return SnapshotRun(run_id, MARKER.decode(), NOON, tuple(taken(number) for number in range(services)))
+
+
+def opened(uri: str) -> CassandraIndex:
+    index = open_index(uri)
+    assert isinstance(index, CassandraIndex)
+    return index
+
+
+def execute(index: CassandraIndex, text: str, *values: object) -> list[Any]:
+    """Do to the tables what nobody should."""
+    keyspace = index._connection.address.keyspace
+    return list(index._connection._session.execute(text.replace("KEYSPACE", keyspace), values))
+
+
+@pytest.fixture
+def index(cassandra_uri: str) -> Iterator[CassandraIndex]:
+    with opened(cassandra_uri) as index:
+        yield index
+
+
+def test_what_died_before_it_was_visible_is_never_mixed_with_what_was_published(index: CassandraIndex) -> None:
+    def die_in_mid_publish(by: str, services: int) -> None:
+        attempt = uuid.uuid4()
+        for position, snapshot in enumerate(run("r1", by, services=services).services):
+            index._connection.ask(list(index._snapshots.writes(attempt, position, snapshot)))
+
+    die_in_mid_publish("dead", services=3)
+    assert index.snapshots("history", NOON, NOON) == index.last_snapshots("history", 9) == index.runs() == []
+    assert index.publish_run(run("r1", "alive")) is True
+    die_in_mid_publish("late", services=5)  # which had seen no run r1 before
+    expected = run("r1", "alive").services
+    assert index.run("r1").services == expected
+    assert index.snapshots("history", NOON, NOON) == index.last_snapshots("history", 9) == [expected[0]]
+    assert index.snapshots("service_2", NOON, NOON) == []
+
+
+def test_of_two_that_race_for_a_run_id_exactly_one_wins_and_only_its_files_are_seen(cassandra_uri: str) -> None:
+    with opened(cassandra_uri) as one, opened(cassandra_uri) as two, ThreadPoolExecutor(2) as threads:
+        start = threading.Barrier(2)
+
+        def publish(index: CassandraIndex, by: str, number: int) -> bool:
+            start.wait()
+            return index.publish_run(run(f"r{number}", by))
+
+        for number in range(100):
+            racing = [threads.submit(publish, index, by, number) for index, by in ((one, "one"), (two, "two"))]
+            won = [racer.result() for racer in racing]
+            assert sorted(won) == [False, True]
+            assert two.run(f"r{number}").services == run(f"r{number}", "one" if won[0] else "two").services
+        assert len(one.snapshots("history", NOON, NOON)) == 100
+
+
+def test_runs_become_visible_in_the_order_of_their_times_of_publication(cassandra_uri: str) -> None:
+    with ExitStack() as stack:
+        indexes = [stack.enter_context(opened(cassandra_uri)) for _ in range(3)]
+        reader, *publishers = indexes
+
+        def publish(publisher: int) -> None:
+            for number in range(40):
+                index = publishers[publisher]
+                if number % 4:
+                    assert index.publish_run(run(f"r{publisher}-{number}", services=1))
+                else:
+                    assert index.publish_global(version(f"v{publisher}-{number}"))
+
+        with ThreadPoolExecutor(2) as threads:
+            working = [threads.submit(publish, publisher) for publisher in range(2)]
+            seen: list[int] = []
+            while not all(done.done() for done in working):
+                now = sorted(entry.published_at for entry in reader._runs.entries())
+                assert now[: len(seen)] == seen  # nothing comes in between later
+                seen = now
+            for done in working:
+                done.result()
+        times = [to_micros(found.published_at) for found in reader.runs() if found.published_at]
+        times += [to_micros(v.published_at) for v in reader.global_versions("videos", NOON) if v.published_at]
+        assert len(set(times)) == 80
+
+
+def version(version_id: str) -> GlobalVersion:
+    element = global_element("videos", "struct<video_id: int64, title: string>")
+    return GlobalVersion(element, version_id, NOON, (DataFile("globals/videos/a.parquet", 10, 100, "ab" * 16),))
+
+
+def test_a_clock_that_is_ahead_of_this_machines_still_only_moves_on(index: CassandraIndex) -> None:
+    ahead = to_micros(datetime.now(UTC) + 365 * DAY)
+    move = "UPDATE KEYSPACE.published SET clock = %s WHERE index_name = %s IF clock < %s"
+    assert execute(index, move, ahead, index._connection.address.index, ahead)[0].applied
+    index.publish_run(run("r1"))
+    index.publish_global(version("v1"))
+    index.publish_run(run("r2"))
+    assert [found.published_at for found in index.runs()] == [from_micros(ahead + 3), from_micros(ahead + 1)]
+
+
+@contextmanager
+def cut_off(uri: str, lost: Lost, cuts: int, options: str = "") -> Iterator[tuple[CuttingProxy, CassandraIndex]]:
+    """Open an index through a proxy that cuts it off whenever it makes a run visible."""
+    parts = urlsplit(uri)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    proxy = CuttingProxy((parts.hostname, parts.port), MARKER, lost, cuts)
+    with proxy.running(), opened(uri.replace(parts.netloc, f"127.0.0.1:{proxy.port}") + options) as index:
+        yield proxy, index
+
+
+@pytest.mark.parametrize("lost", ["request", "answer", "only the answer"])
+def test_a_publisher_that_is_cut_off_in_mid_publish_finds_out_what_came_of_it(
+    cassandra_uri: str, index: CassandraIndex, lost: Lost
+) -> None:
+    with cut_off(cassandra_uri, lost, 1, "&timeout_seconds=1") as (proxy, cut):
+        assert cut.publish_run(run("r1")) is True
+        assert proxy.cuts_left == 0
+        assert cut.publish_run(run("r1", "again")) is False
+    assert index.run("r1").services == run("r1").services
+    assert len(index.runs()) == 1
+
+
+def test_a_publisher_that_is_cut_off_while_another_publishes_says_that_it_lost(
+    cassandra_uri: str, index: CassandraIndex
+) -> None:
+    with cut_off(cassandra_uri, "request", 1) as (proxy, cut):
+        won: list[bool] = []
+        proxy.before_cut = lambda: won.append(index.publish_run(run("r1", "other")))
+        assert cut.publish_run(run("r1")) is False
+        assert won == [True]
+    assert index.run("r1").services == run("r1", "other").services
+
+
+def test_what_cannot_be_found_out_is_never_said(cassandra_uri: str, index: CassandraIndex) -> None:
+    with cut_off(cassandra_uri, "request", 999, "&patience_seconds=0.1") as (_, cut):
+        unknown = r"whether run 'r1' is published is not known: index cassandra://.* → .*run the same id again"
+        with pytest.raises(SnapshotIndexError, match=unknown):
+            cut.publish_run(run("r1", "cut"))
+    assert index.runs() == []
+    assert index.publish_run(run("r1", "again")) is True
+    assert index.run("r1").services == run("r1", "again").services
+
+
+def test_a_look_up_reads_the_months_of_its_time_range_and_no_others(index: CassandraIndex) -> None:
+    for number, at in enumerate([NOON, NOON + 31 * DAY, NOON + 62 * DAY]):
+        index.publish_run(run(f"r{number}", at=at))
+    spoil = (
+        "UPDATE KEYSPACE.snapshots SET record = '{' WHERE index_name = %s AND service = 'history' AND month = 202602"
+    )
+    [row] = [row for row in execute(index, "SELECT * FROM KEYSPACE.snapshots") if _is_in(index, row, 202602)]
+    keys = " AND captured_to = %s AND captured_from = %s AND attempt = %s AND position = 0"
+    execute(index, spoil + keys, row.index_name, row.captured_to, row.captured_from, row.attempt)
+    for at in (NOON, NOON + 62 * DAY):
+        assert len(index.snapshots("history", at - DAY, at + DAY)) == 1
+    far = (to_micros(NOON + 55 * DAY), to_micros(NOON + 300 * DAY))
+    assert index._snapshots._there("history", *far) == [202603]  # of many months only those that are there
+    assert len(index._snapshots.within("history", *far)) == 1
+    assert len(index.last_snapshots("history", 1)) == 1
+    with pytest.raises(SnapshotIndexError, match="holds a record that cannot be read"):
+        index.snapshots("history", NOON, NOON + 62 * DAY)
+
+
+def _is_in(index: CassandraIndex, row: Any, month: int) -> bool:
+    return (row.index_name, row.service, row.month) == (index._connection.address.index, "history", month)
+
+
+def test_answers_of_many_pages_are_read_to_the_end(index: CassandraIndex) -> None:
+    for number in range(7):
+        index.publish_run(run(f"r{number}", at=NOON + number * 10 * DAY, services=5))
+        index.publish_global(version(f"v{number}"))
+        index.publish_context_set(ContextSet(f"c{number}", date(2026, 1, 1 + number), ("e",), (), (), ()))
+
+    def everything() -> list[Any]:
+        found = [index.runs(), index.context_sets(date.max), index.global_versions("videos", NOON)]
+        return [*found, index.snapshots("history", NOON, NOON + 99 * DAY), index.last_snapshots("history", 6)]
+
+    whole = everything()
+    assert [len(found) for found in whole] == [7, 7, 7, 7, 6]
+    index._connection._session.default_fetch_size = 2
+    assert everything() == whole
+
+
+def test_a_record_that_is_lost_is_an_error_never_a_smaller_run(index: CassandraIndex) -> None:
+    index.publish_run(run("r1", services=3))
+    [entry] = index._runs.entries()
+    execute(index, "DELETE FROM KEYSPACE.records WHERE attempt = %s AND position = 1", entry.attempt)
+    with pytest.raises(SnapshotIndexError, match=f"has 2 of 3 records of attempt {entry.attempt} → repair the cluster"):
+        index.run("r1")
+
+
+def test_indexes_that_share_a_keyspace_do_not_see_each_other(cassandra_keyspace: str, index: CassandraIndex) -> None:
+    index.publish_run(run("r1"))
+    with opened(new_index(cassandra_keyspace)) as other:
+        assert other.runs() == other.snapshots("history", NOON, NOON) == []
+        assert other.publish_run(run("r1", "other")) is True
+        assert index.run("r1").services == run("r1").services
+
+
+def test_a_closed_index_says_so(cassandra_uri: str) -> None:
+    index = open_index(cassandra_uri)
+    index.close()
+    with pytest.raises(SnapshotIndexError, match="is closed"):
+        index.runs()
+
+
+def test_preparing_again_changes_nothing(cassandra_uri: str, index: CassandraIndex) -> None:
+    index.publish_run(run("r1"))
+    assert init_index(cassandra_uri) is False
+    assert json.dumps([found.run_id for found in index.runs()]) == '["r1"]'
+
+
+def test_an_index_that_nobody_prepared_is_an_error_that_says_how(cassandra_keyspace: str, cassandra_uri: str) -> None:
+    with pytest.raises(
+        SnapshotIndexError, match=r"/tests_\w+\?index=typo does not exist → correct the URI, or prepare"
+    ):
+        open_index(f"{cassandra_keyspace}?index=typo")
+    nowhere = cassandra_keyspace.replace("/tests_", "/no_tests_")
+    with pytest.raises(SnapshotIndexError, match=r"does not exist → .*index init \(there is no keyspace 'no_tests_"):
+        open_index(nowhere)
+    with pytest.raises(SnapshotIndexError, match="there is no keyspace 'no_tests_.* → say how many copies"):
+        init_index(nowhere)
+    with pytest.raises(SnapshotIndexError, match="refuses a request: .*nowhere"):
+        init_index(nowhere, {"nowhere": 1})
+
+
+def test_a_keyspace_of_another_schema_version_is_refused(cassandra_keyspace: str) -> None:
+    """In a keyspace of its own, that four make at once."""
+    uri = f"{cassandra_keyspace}_of_99"
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(lambda _: init_index(uri, {"": 1}), range(4))) == 1
+    with opened(uri) as index:
+        assert index.publish_run(run("r1")) is True
+        execute(index, "UPDATE KEYSPACE.schema_version SET version = 99 WHERE what = 'tables'")
+    for use in (open_index, init_index):
+        with pytest.raises(
+            SnapshotIndexError, match="has schema version 99, expected 1 → use the release that wrote it"
+        ):
+            use(uri)
+
+
+def test_a_host_that_does_not_answer_is_named() -> None:
+    with CuttingProxy(("127.0.0.1", 1), b"", "request", 0).running() as proxy:
+        port = proxy.port
+    with pytest.raises(
+        SnapshotIndexError, match=rf"index cassandra://127.0.0.1:{port}/k has no host that answers \(127"
+    ) as e:
+        open_index(f"cassandra://somebody:secret@127.0.0.1:{port}/k")
+    assert "secret" not in str(e.value)
+    assert "→ start Cassandra, or correct hosts" in str(e.value)
+    with pytest.raises(
+        SnapshotIndexError, match=r"has no host that answers in datacenter 'dc9' \(.*datacenter and TLS"
+    ):
+        open_index(f"cassandra://127.0.0.1:{port}/k?datacenter=dc9")
+    with pytest.raises(SnapshotIndexError, match="has no host whose name can be resolved"):
+        open_index("cassandra://no-such-host.invalid/k")
