@@ -18,15 +18,27 @@ _DEFAULTS = {
 }
 # The JVM's launcher must know these, or it chooses otherwise itself.
 _QUIET = {"spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
+_EXCLUDES = {
+    "spark.jars.excludes": "org.apache.hadoop:hadoop-client-api,org.apache.hadoop:hadoop-client-runtime",  # Spark's own
+}
 _DELTA = {
     "spark.jars.packages": "io.delta:delta-spark_4.2_2.13:4.4.0",  # no later one is published for Spark 4.2
-    "spark.jars.excludes": "org.apache.hadoop:hadoop-client-api,org.apache.hadoop:hadoop-client-runtime",  # Spark's own
+    **_EXCLUDES,
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
 }
+_CHAIN = "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
+_S3 = {
+    "spark.jars.packages": "org.apache.hadoop:hadoop-aws:3.5.0",  # as the Hadoop client that comes with pyspark
+    **_EXCLUDES,
+    # The chain of the workers' own client: environment, profile, role.
+    "spark.hadoop.fs.s3a.aws.credentials.provider": _CHAIN,
+}
 
 
-def spark_session(app_name: str, master: str | None = None, *, delta: bool = False, **settings: str) -> SparkSession:
+def spark_session(
+    app_name: str, master: str | None = None, *, delta: bool = False, s3: bool = False, **settings: str
+) -> SparkSession:
     """Give the active session as it is, or start one.
 
     What spark-submit, spark-defaults.conf or `settings` say wins over what this function would choose.
@@ -34,6 +46,7 @@ def spark_session(app_name: str, master: str | None = None, *, delta: bool = Fal
     master: where to run; None leaves it to spark-submit, else every core of this machine
     delta: whether Spark itself is to read Delta tables; its jar is resolved once, by Spark's package mechanism. What
         spark-submit has started already has the jars it was given: `--packages`
+    s3: whether Spark itself is to read tables in S3, which workers need not; its jars (600 MB) are resolved likewise
     settings: Spark's own, with __ for a dot: `spark__sql__shuffle__partitions="8"`
 
     Raises SetupError when Java is missing or too old.
@@ -42,7 +55,10 @@ def spark_session(app_name: str, master: str | None = None, *, delta: bool = Fal
     if active is not None:
         return active
     require_java()
-    chosen = _DELTA if delta else {}
+    needed = [*([_DELTA] if delta else []), *([_S3] if s3 else [])]
+    chosen = {name: value for each in needed for name, value in each.items()}
+    if needed:
+        chosen["spark.jars.packages"] = ",".join(each["spark.jars.packages"] for each in needed)
     chosen = {**chosen, **{name.replace("__", "."): value for name, value in settings.items()}}
     if master is not None:
         chosen["spark.master"] = master

@@ -11,9 +11,12 @@ import pytest
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.storage import Storage, open_storage
 
-# name → gives the URI of a fresh index or storage; one line each for Cassandra and S3
+# name → gives the URI of a fresh index or storage
 INDEXES: dict[str, Callable[[Path], str]] = {"sqlite": lambda folder: f"sqlite://{folder}/index/index.db"}
-STORAGES: dict[str, Callable[[Path], str]] = {"local": lambda folder: f"file://{folder}/data"}
+STORAGES: dict[str, Callable[[pytest.FixtureRequest], str]] = {
+    "local": lambda request: f"file://{request.getfixturevalue('tmp_path')}/data",
+    "s3": lambda request: request.getfixturevalue("s3").new_uri(),
+}
 
 
 @pytest.fixture(params=INDEXES)
@@ -34,5 +37,5 @@ def index(open_one: Callable[[], SnapshotIndex]) -> SnapshotIndex:
 
 
 @pytest.fixture(params=STORAGES)
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return open_storage(STORAGES[request.param](tmp_path))
+def storage(request: pytest.FixtureRequest) -> Storage:
+    return open_storage(STORAGES[request.param](request))
