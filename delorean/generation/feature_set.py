@@ -24,7 +24,8 @@ from delorean.readable import Readable
 from schemas.errors import ConfigError, StorageError
 from snapshotter.records import from_micros
 from snapshotter.storage import Storage
-from snapshotter.storage.delta import delta_location, delta_table, plainly
+from snapshotter.storage.delta import delta_table, plainly
+from snapshotter.storage.delta_location import delta_location
 
 FOLDER = "feature_sets"
 _COMMITS = "delorean"

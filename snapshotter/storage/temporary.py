@@ -25,9 +25,10 @@ def temporary_file(path: str, doing: str) -> Iterator[int]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
+        where = tempfile.gettempdir()
+        problem = f"could not {doing} '{path}': {os.strerror(error.errno)} in {where}, where it lies meanwhile"
         raise StorageError.because(
-            f"could not {doing} '{path}': {os.strerror(error.errno)} in {tempfile.gettempdir()}, where it lies meanwhile",
-            "free some disk space there, or set TMPDIR to a folder with more",
+            problem, "free some disk space there, or set TMPDIR to a folder with more"
         ) from error
 
 
