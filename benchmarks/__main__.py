@@ -8,6 +8,7 @@ BENCHMARKS = {
     "as_of": "benchmarks.as_of",
     "as_of_spark": "benchmarks.as_of_spark",
     "snapshot": "benchmarks.snapshot",
+    "storage": "benchmarks.storage",
     "check-asof": "benchmarks.as_of_check",
     "check-fuzz": "benchmarks.fuzz",
 }

@@ -12,12 +12,15 @@ import os
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 REGION = "eu-west-1"
+_FILL = "/fill-a-bucket"
 _SETTING_UP = 3  # requests: the user, its policy, its key; every later one must be signed by it
 _POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": ["s3:*"], "Resource": "*"}]}
 
@@ -62,6 +65,13 @@ class S3Server:
         client.close()
         return name
 
+    def fill(self, bucket: str, prefix: str, count: int) -> list[str]:
+        """Put many empty files into a bucket at once, which asking for each would take long; gives their keys."""
+        query = urlencode({"bucket": bucket, "prefix": prefix, "count": count})
+        with urllib.request.urlopen(f"{self.endpoint}{_FILL}?{query}") as answer:
+            keys: list[str] = json.load(answer)
+        return keys
+
     def new_uri(self, endpoint: str | None = None, **parameters: str) -> str:
         """Give the URI of a storage in a new bucket. endpoint: of a proxy before the server."""
         query = {"endpoint": endpoint or self.endpoint, "region": REGION, **parameters}
@@ -93,6 +103,17 @@ def s3_server() -> Iterator[S3Server]:
             process.communicate()  # closes its input
 
 
+def fill(bucket: str, prefix: str, count: str) -> list[str]:
+    """Do within the server what `S3Server.fill` asks for."""
+    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.s3.models import s3_backends
+
+    keys = [f"{prefix}{number:04d}" for number in range(int(count))]
+    for key in keys:
+        s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(bucket, key, b"")
+    return keys
+
+
 def main() -> None:
     """Serve until standard input ends."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -105,6 +126,9 @@ def main() -> None:
         """Answer one request after the other: moto looks whether a key is free and takes it in two steps."""
         environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
         with one_by_one:
+            if environ["PATH_INFO"] == _FILL:
+                start_response("200 OK", [("Content-Type", "application/json")])
+                return [json.dumps(fill(**dict(parse_qsl(environ["QUERY_STRING"])))).encode()]
             return moto(environ, start_response)
 
     class Quiet(MotoRequestHandler):

@@ -291,10 +291,10 @@ def test_what_a_server_refuses_says_what_to_do(
 
 
 def test_thousands_of_files_are_listed_and_deleted(s3: S3Server, storage: S3Storage, proxy: FaultyProxy) -> None:
-    names = [f"many/{number:04d}" for number in range(2_100)]
-    directly = open_storage(storage.uri.replace(proxy.url, s3.endpoint))
-    with ThreadPoolExecutor(4) as threads:
-        assert all(threads.map(lambda name: directly.create(name, b""), [*names, "other"]))
+    keys = s3.fill(storage.place.bucket, storage.place.prefix + "many/", 2_100)
+    names = [key.removeprefix(storage.place.prefix) for key in keys]
+    storage.create("other", b"")
+    del proxy.seen[:]
     assert [file.path for file in storage.list("many")] == names
     assert [request.method for request in proxy.seen] == ["GET"] * 3
     storage.delete(iter([*names, "many/gone"]))
