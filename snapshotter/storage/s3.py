@@ -102,7 +102,8 @@ class S3Storage(Storage):
         while batch := list(islice(keys, _DELETED_AT_ONCE)):
             with self._translated(batch[0]["Key"].removeprefix(self.place.prefix), "delete"):
                 answer = self._client.delete_objects(Bucket=self.place.bucket, Delete={"Objects": batch, "Quiet": True})
-                for refused in answer.get("Errors", ()):
+            for refused in answer.get("Errors", ()):
+                with self._translated(refused["Key"].removeprefix(self.place.prefix), "delete"):
                     raise ClientError({"Error": refused}, "DeleteObjects")
 
     def delta_options(self) -> dict[str, str]:

@@ -47,9 +47,9 @@ def delta_options(server: S3Server) -> dict[str, str]:
         "aws_region": way.client.meta.region_name,
         "aws_virtual_hosted_style_request": str(server.addressing == "virtual").lower(),
         "aws_conditional_put": "etag",  # a commit is one conditional write
-        "max_retries": str(server.attempts - 1),
-        "timeout": f"{server.timeout}s",
-        "connect_timeout": f"{min(server.timeout, _CONNECT_SECONDS)}s",
+        "retry_timeout": _millis(server.timeout),  # Polars takes no max_retries as deltalake writes it
+        "timeout": _millis(server.timeout),
+        "connect_timeout": _millis(min(server.timeout, _CONNECT_SECONDS)),
     }
     if keys.token:
         options["aws_session_token"] = keys.token
@@ -74,3 +74,7 @@ def _access(server: S3Server, _: int) -> Access:
     )
     region = server.region or session.region_name or "us-east-1"
     return Access(session.client("s3", endpoint_url=server.endpoint, region_name=region, config=config), session)
+
+
+def _millis(seconds: float) -> str:
+    return f"{max(1, round(seconds * 1000))}ms"

@@ -3,12 +3,16 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -20,12 +24,14 @@ from s3_server import S3Server
 
 from schemas.errors import ConfigError, MissingFileError, StorageError
 from snapshotter.s3_place import S3Place
+from snapshotter.s3_place import S3Server as Server
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.delta import delta_table
 from snapshotter.storage.delta_location import delta_location
 from snapshotter.storage.s3 import S3Storage
 
 MEGABYTE = 1 << 20
+DOCS = Path(__file__).parents[3] / "docs"
 FILL = """
 import resource, sys
 from schemas.errors import DeloreanError
@@ -373,6 +379,20 @@ def test_of_many_who_commit_a_version_exactly_one_succeeds(
     commits = [request for request in proxy.seen if is_("PUT", "/_delta_log/0")(request)]
     assert {request.headers.get("if-none-match") for request in commits} == {"*"}
     assert json.loads(read(storage, "table/_delta_log/00000000000000000000.json").splitlines()[0])
+
+
+def test_other_tools_open_tables_as_the_documentation_says(s3: S3Server) -> None:
+    storage = open_storage(s3.new_uri())
+    make_table(storage)
+    code = (DOCS / "STORAGE.md").read_text().partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {"feature_set": SimpleNamespace(uri=storage.uri_of("table"))}
+    exec(code, names)  # its own text
+    assert names["frame"].columns == ["a"]
+
+
+def test_every_parameter_is_documented() -> None:
+    text = (DOCS / "STORAGE.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [field.name for field in fields(Server)]
 
 
 def test_a_uri_says_all_but_secrets() -> None:
