@@ -40,3 +40,13 @@ def test_everything_is_done_in_s3_as_in_a_folder(storage, run, folder):
     assert trained["test"]["model"]["ndcg@10"] > trained["test"]["shuffled"]["ndcg@10"]
     written = {file.path.split("/")[0] for file in storage.list("")}
     assert written == {"context_sets", "experiments", "feature_sets", "globals", "labels", "snapshots"}
+
+
+@pytest.mark.usefixtures("storage")
+def test_workers_that_are_not_let_in_are_one_clear_error(run, spark, monkeypatch):
+    monkeypatch.setitem(spark.sparkContext.environment, "AWS_SECRET_ACCESS_KEY", "not-the-secret")
+    error = run("select", "experiments.toml", "--date", "2026-01-06", "--config", "s3.toml", code=2)
+    assert "the credentials are not accepted (SignatureDoesNotMatch) → check AWS_ACCESS_KEY_ID" in error
+    assert "of bucket 'bucket-" in error
+    assert "not-the-secret" not in error
+    assert error.count("\n") == 1
