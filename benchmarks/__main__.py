@@ -9,6 +9,7 @@ BENCHMARKS = {
     "as_of_spark": "benchmarks.as_of_spark",
     "snapshot": "benchmarks.snapshot",
     "index": "benchmarks.index",
+    "storage": "benchmarks.storage",
     "check-asof": "benchmarks.as_of_check",
     "check-fuzz": "benchmarks.fuzz",
 }

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from schemas.errors import ConfigError
 from schemas.toml_file import TomlFile
+from snapshotter.s3_place import S3Place
 
 DEFAULT = "default"
 Quota: TypeAlias = "int | Mapping[str, Quota]"
@@ -20,6 +21,7 @@ Quota: TypeAlias = "int | Mapping[str, Quota]"
 class TableSource:
     """Where a table that a query names lies.
 
+    path: or a URI, in S3 as a storage's: `s3://bucket/table?endpoint=…`
     format: any that Spark can load, such as parquet or delta
     version: of a Delta table; None is the newest
     """
@@ -29,18 +31,34 @@ class TableSource:
     version: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a version that no table has."""
+        """Refuse a version that no table has, and a path in S3 that is none."""
         if self.version is not None and self.format != "delta":
             raise ConfigError.because(
                 f"version is {self.version}, but tables of format {self.format} have none", 'write format = "delta"'
             )
         if self.version is not None and self.version < 0:
             raise ConfigError.because(f"version is {self.version}, expected one >= 0")
+        _ = self.options
+
+    @property
+    def in_s3(self) -> bool:
+        """Whether it takes Spark's way to S3."""
+        return urlsplit(self.path).scheme in ("s3", "s3a")
+
+    @property
+    def location(self) -> str:
+        """Where Spark finds it."""
+        return self._place.spark_uri if self._place is not None else self.path
 
     @property
     def options(self) -> dict[str, str]:
         """What Spark's reader is told besides the format."""
-        return {} if self.version is None else {"versionAsOf": str(self.version)}
+        server = self._place.spark_options if self._place is not None else {}
+        return server if self.version is None else {**server, "versionAsOf": str(self.version)}
+
+    @property
+    def _place(self) -> S3Place | None:
+        return S3Place.of(self.path) if urlsplit(self.path).scheme == "s3" else None
 
     def beside(self, file: str | Path) -> TableSource:
         """Let a relative path begin at a file's folder."""

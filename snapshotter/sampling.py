@@ -72,7 +72,7 @@ def _query(spark: SparkSession, experiment: Experiment, date: date) -> DataFrame
     made = []
     try:
         for name, source in experiment.tables.items():
-            table = spark.read.format(source.format).options(**source.options).load(source.path)
+            table = spark.read.format(source.format).options(**source.options).load(source.location)
             table.createTempView(name)  # fails rather than hide another's
             made.append(name)
         return spark.sql(experiment.query, args={"date": date})

@@ -18,15 +18,28 @@ _DEFAULTS = {
 }
 # The JVM's launcher must know these, or it chooses otherwise itself.
 _QUIET = {"spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
-_DELTA = {
-    "spark.jars.packages": "io.delta:delta-spark_4.2_2.13:4.4.0",  # no later one is published for Spark 4.2
+_PACKAGES = "spark.jars.packages"
+_EXCLUDES = {
     "spark.jars.excludes": "org.apache.hadoop:hadoop-client-api,org.apache.hadoop:hadoop-client-runtime",  # Spark's own
+}
+_DELTA = {
+    _PACKAGES: "io.delta:delta-spark_4.2_2.13:4.4.0",  # no later one is published for Spark 4.2
+    **_EXCLUDES,
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
 }
+_CHAIN = "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
+_S3 = {
+    _PACKAGES: "org.apache.hadoop:hadoop-aws:3.5.0",  # as the Hadoop client that comes with pyspark
+    **_EXCLUDES,
+    # The chain of the workers' own client: environment, profile, role.
+    "spark.hadoop.fs.s3a.aws.credentials.provider": _CHAIN,
+}
 
 
-def spark_session(app_name: str, master: str | None = None, *, delta: bool = False, **settings: str) -> SparkSession:
+def spark_session(
+    app_name: str, master: str | None = None, *, delta: bool = False, s3: bool = False, **settings: str
+) -> SparkSession:
     """Give the active session as it is, or start one.
 
     What spark-submit, spark-defaults.conf or `settings` say wins over what this function would choose.
@@ -34,6 +47,7 @@ def spark_session(app_name: str, master: str | None = None, *, delta: bool = Fal
     master: where to run; None leaves it to spark-submit, else every core of this machine
     delta: whether Spark itself is to read Delta tables; its jar is resolved once, by Spark's package mechanism. What
         spark-submit has started already has the jars it was given: `--packages`
+    s3: whether Spark itself is to read tables in S3, which workers need not; its jars (600 MB) are resolved likewise
     settings: Spark's own, with __ for a dot: `spark__sql__shuffle__partitions="8"`
 
     Raises SetupError when Java is missing or too old.
@@ -42,8 +56,7 @@ def spark_session(app_name: str, master: str | None = None, *, delta: bool = Fal
     if active is not None:
         return active
     require_java()
-    chosen = _DELTA if delta else {}
-    chosen = {**chosen, **{name.replace("__", "."): value for name, value in settings.items()}}
+    chosen = {**_with_jars(delta, s3), **{name.replace("__", "."): value for name, value in settings.items()}}
     if master is not None:
         chosen["spark.master"] = master
     if os.environ.get("PYSPARK_GATEWAY_PORT") is None:  # nobody has started the JVM for us, as spark-submit does
@@ -60,6 +73,12 @@ def spark_session(app_name: str, master: str | None = None, *, delta: bool = Fal
     if str(conf.get("spark.master")).startswith("local"):  # Spark's 200 are meant for a cluster
         conf.setIfMissing("spark.sql.shuffle.partitions", str(2 * (os.cpu_count() or 1)))
     return SparkSession.builder.config(conf=conf).getOrCreate()
+
+
+def _with_jars(delta: bool, s3: bool) -> dict[str, str]:
+    needed = [*([_DELTA] if delta else []), *([_S3] if s3 else [])]
+    packages = {_PACKAGES: ",".join(each[_PACKAGES] for each in needed)} if needed else {}
+    return {name: value for each in needed for name, value in each.items()} | packages
 
 
 def require_java() -> None:

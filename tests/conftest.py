@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import pytest
 from cassandra_server import keyspace_at_hand, new_index
 from hypothesis import settings
 from pyspark.sql import SparkSession
+from s3_server import S3Server, s3_server
 
 from snapshotter.spark_session import spark_session
 
@@ -33,6 +35,23 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     )
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_started() -> Iterator[S3Server]:
+    """An S3 server that checks signatures."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_started: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """That server, with the keys to it in this process's environment and nowhere else."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_started.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_started
 
 
 @pytest.fixture(scope="session")

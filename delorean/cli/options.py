@@ -141,8 +141,9 @@ def spark_for(
 
     ours = SparkSession.getActiveSession() is None
     settings = {name.replace(".", "__"): value for name, value in project.spark.items()}
-    delta = any(table.format == "delta" for table in tables)
-    spark = spark_session(f"delorean {command}", master, delta=delta, **settings)
+    read = list(tables)
+    delta, s3 = any(table.format == "delta" for table in read), any(table.in_s3 for table in read)
+    spark = spark_session(f"delorean {command}", master, delta=delta, s3=s3, **settings)
     try:
         yield spark
     finally:

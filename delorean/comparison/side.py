@@ -39,7 +39,7 @@ class Side:
         uri, version = (source, None) if isinstance(source, str) else source
         table = open_table(uri, version)
         dataset = table.to_pyarrow_dataset()
-        name = f"{uri.rstrip('/').rsplit('/', 1)[-1]} version {table.version()}"
+        name = f"{uri.partition('?')[0].rstrip('/').rsplit('/', 1)[-1]} version {table.version()}"
         if not lineage:
             return cls(name, dataset, {})
         found: dict[str, Any] = lineage_of(uri, table.version())

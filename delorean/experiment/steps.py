@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from deltalake import DeltaTable
 
 from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.tables import pinned_tables, query
@@ -27,6 +26,7 @@ from schemas.errors import ConfigError, LabelError
 from snapshotter.experiments import TableSource
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
+from snapshotter.storage.delta import delta_table
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -147,7 +147,7 @@ def package_of(
         first_data_maps(plan, _GOLDEN_CANDIDATES),
         Lineage(
             label_data={"id": labels.labels_id, "files": {file.path: file.checksum for file in labels.files}},
-            feature_set={"uri": uri, "version": DeltaTable(uri).version()},
+            feature_set={"uri": uri, "version": delta_table(uri).version()},
             snapshot_runs=made_from["snapshots"],
             global_versions=made_from["globals"],
             spec_hash=experiment.id,

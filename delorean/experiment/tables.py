@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from schemas.errors import LabelError
 from snapshotter.experiments import TableSource
 from snapshotter.spark_errors import spark_errors_as
+from snapshotter.storage.delta import delta_table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -36,7 +36,7 @@ def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource]) -> 
     with spark_errors_as(LabelError, "the labels' query"):
         try:
             for name, source in tables.items():
-                table = spark.read.format(source.format).options(**source.options).load(source.path)
+                table = spark.read.format(source.format).options(**source.options).load(source.location)
                 table.createTempView(name)  # fails rather than hide one
                 made.append(name)
             return spark.sql(text)
@@ -47,7 +47,7 @@ def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource]) -> 
 
 def _version(name: str, source: TableSource) -> int:
     try:
-        table = DeltaTable(source.path, version=source.version)
+        table = delta_table(source.path, source.version)
         files = table.file_uris()
     except TableNotFoundError as error:
         raise LabelError.because(f"table '{name}': there is no Delta table at {source.path}") from error

@@ -24,6 +24,8 @@ from delorean.readable import Readable
 from schemas.errors import ConfigError, StorageError
 from snapshotter.records import from_micros
 from snapshotter.storage import Storage
+from snapshotter.storage.delta import delta_table, plainly
+from snapshotter.storage.delta_location import delta_location
 
 FOLDER = "feature_sets"
 _COMMITS = "delorean"
@@ -33,7 +35,7 @@ _COMMITS = "delorean"
 class FeatureSet(Readable):
     """Generated features with labels: one version of a Delta table.
 
-    uri: of the table, as deltalake, Spark, Polars and DuckDB open it
+    uri: of the table; `delta_location` turns it into what deltalake, Polars and DuckDB open it by
     lineage: what it was made from: label data, feature model, snapshot runs, versions of global elements
     absent: element → rows that have none
     spread: how far apart the captures lie that rows are made from
@@ -68,12 +70,12 @@ class FeatureSet(Readable):
 
     def to_arrow(self) -> pa.Table:
         """Read it whole."""
-        return DeltaTable(self.uri, version=self.version).to_pyarrow_table()
+        return delta_table(self.uri, self.version).to_pyarrow_table()
 
 
 def table_uri(storage: Storage, name: str) -> str:
     """Name the Delta table of a feature set."""
-    return f"{storage.uri.rstrip('/')}/{FOLDER}/{name}"
+    return storage.uri_of(f"{FOLDER}/{name}")
 
 
 def commit(
@@ -93,15 +95,21 @@ def commit(
     properties = CommitProperties(custom_metadata={_COMMITS: json.dumps(lineage)})
     try:
         try:
-            table = DeltaTable(uri)
+            table = delta_table(uri)
         except TableNotFoundError:
+            plain, options = delta_location(uri)
             create_table_with_add_actions(
-                uri, Schema.from_arrow(schema), actions, mode="error", name=name, commit_properties=properties
+                *(plain, Schema.from_arrow(schema), actions, "error"),
+                name=name,
+                storage_options=options,
+                commit_properties=properties,
             )
             return 0
         table.create_write_transaction([*actions], "overwrite", Schema.from_arrow(schema), commit_properties=properties)
-    except DeltaError as error:
-        raise StorageError.because(f"feature set '{name}' could not be committed: {error}", "run it again") from error
+    except (DeltaError, OSError) as error:
+        raise StorageError.because(
+            f"feature set '{name}' could not be committed: {plainly(error)}", "run it again"
+        ) from error
     table.update_incremental()
     return int(table.version())
 
@@ -109,10 +117,10 @@ def commit(
 def open_table(uri: str, version: int | None = None) -> DeltaTable:
     """Open a version of a feature set's table, None: the newest. Raises ConfigError that names those beside it."""
     try:
-        return DeltaTable(uri, version=version)
+        return delta_table(uri, version)
     except (DeltaError, OSError) as error:
         what = "feature set" if version is None else f"version {version} of the feature set"
-        known = str(ConfigError.unknown("feature set", Path(uri).name, _beside(uri))).partition(" → ")[2]
+        known = str(ConfigError.unknown("feature set", Path(urlsplit(uri).path).name, _beside(uri))).partition(" → ")[2]
         raise ConfigError.because(f"there is no {what} at {uri}", known) from error
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from numpy.typing import NDArray
 
 from delorean.training.stable_hash import unit_hash
 from schemas.errors import TrainingError
 from schemas.tables import TIME
+from snapshotter.storage.delta import delta_table
 
 _BATCH_ROWS = 16_384
 Batches = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
@@ -129,7 +129,7 @@ def _batches(source: str | pa.Table, version: int | None) -> tuple[Sequence[str]
         _require(table.schema.names, ["time", "label"])
         return table.schema.names, lambda columns: _from_table(table, columns)
     try:
-        dataset = DeltaTable(source, version=version).to_pyarrow_dataset()
+        dataset = delta_table(source, version).to_pyarrow_dataset()
     except (DeltaError, OSError) as error:
         raise TrainingError.because(f"no feature set at {source}: {error}", "generate one first") from error
 

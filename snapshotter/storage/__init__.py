@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StorageError
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,199}")
 
@@ -21,6 +21,17 @@ def require_plain_name(what: str, name: str) -> None:
     """Raise ConfigError unless a name that a person chose can name a folder in any storage."""
     if not _PLAIN_NAME.fullmatch(name):
         raise ConfigError.because(f"{what} '{name}' cannot name a folder", "use letters, digits and . _ = + -")
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path is one below a root: relative, without `..` or anything else that could lead out of it."""
+    return not any(part in ("", ".", "..") or "\0" in part for part in path.split("/"))
+
+
+def require_inside(path: str, uri: str) -> None:
+    """Raise StorageError unless a path is one below the root of a storage; a / at its end is no matter."""
+    if not is_inside(path.rstrip("/")):
+        raise StorageError.because(f"path '{path}' is not one inside {uri}", "use a relative path without ..")
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,11 @@ class Storage(ABC):
     """
 
     uri: str
+
+    def uri_of(self, path: str) -> str:
+        """Give the URI of what lies at a path, such as a Delta table: with all that it takes to get there."""
+        root, mark, query = self.uri.partition("?")
+        return f"{root.rstrip('/')}/{path}{mark}{query}"
 
     @abstractmethod
     def open_input(self, path: str) -> pa.NativeFile:
@@ -63,7 +79,7 @@ class Storage(ABC):
 
 
 def open_storage(uri: str) -> Storage:
-    """Open the storage at a URI: `file:///path/to/folder`.
+    """Open the storage at a URI: `file:///path/to/folder` or `s3://bucket/prefix?endpoint=…&region=…`.
 
     Raises ConfigError for a scheme that no implementation has.
     """
@@ -72,4 +88,8 @@ def open_storage(uri: str) -> Storage:
         from snapshotter.storage.local import LocalStorage
 
         return LocalStorage(uri)
-    raise ConfigError.unknown("storage scheme", scheme, ["file"])
+    if scheme == "s3":
+        from snapshotter.storage.s3 import S3Storage
+
+        return S3Storage(uri)
+    raise ConfigError.unknown("storage scheme", scheme, ["file", "s3"])

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 
 from schemas.errors import ConfigError, MissingFileError, StorageError
-from snapshotter.storage import Storage, StoredFile
+from snapshotter.storage import Storage, StoredFile, require_inside
 
 _HINTS = {
     errno.ENOSPC: "free some disk space",
@@ -80,7 +80,7 @@ class LocalStorage(Storage):
         folder = self._resolve(prefix) if prefix.strip("/") else self.root
         with _translated(prefix, "list"):
             found = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
-        for where, path in sorted((file, file.relative_to(self.root).as_posix()) for file in found):
+        for path, where in sorted((file.relative_to(self.root).as_posix(), file) for file in found):
             try:
                 status = where.stat()
             except FileNotFoundError:
@@ -95,10 +95,12 @@ class LocalStorage(Storage):
 
     def _resolve(self, path: str) -> Path:
         """Refuse every path that could lead out of the root, by `..`, by being absolute or through a symbolic link."""
-        parts = path.rstrip("/").split("/")
-        where = self.root.joinpath(*parts)
-        if any(part in ("", ".", "..") or "\0" in part for part in parts) or not _inside(where, self.root):
-            raise StorageError.because(f"path '{path}' is not one inside {self.uri}", "use a relative path without ..")
+        require_inside(path, self.uri)
+        where = self.root / path
+        if not _inside(where, self.root):
+            raise StorageError.because(
+                f"path '{path}' is not one inside {self.uri}", "remove the link that leads out of it"
+            )
         return where
 
     @contextmanager

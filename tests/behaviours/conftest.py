@@ -16,7 +16,10 @@ INDEXES: dict[str, Callable[[pytest.FixtureRequest], str]] = {
     "sqlite": lambda request: f"sqlite://{request.getfixturevalue('tmp_path')}/index/index.db",
     "cassandra": lambda request: request.getfixturevalue("cassandra_uri"),
 }
-STORAGES: dict[str, Callable[[Path], str]] = {"local": lambda folder: f"file://{folder}/data"}
+STORAGES: dict[str, Callable[[pytest.FixtureRequest], str]] = {
+    "local": lambda request: f"file://{request.getfixturevalue('tmp_path')}/data",
+    "s3": lambda request: request.getfixturevalue("s3").new_uri(),
+}
 
 
 @pytest.fixture(params=INDEXES)
@@ -37,5 +40,5 @@ def index(open_one: Callable[[], SnapshotIndex]) -> SnapshotIndex:
 
 
 @pytest.fixture(params=STORAGES)
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return open_storage(STORAGES[request.param](tmp_path))
+def storage(request: pytest.FixtureRequest) -> Storage:
+    return open_storage(STORAGES[request.param](request))

@@ -113,10 +113,10 @@ def test_of_many_creators_exactly_one_succeeds(storage: Storage) -> None:
 
 def test_files_are_listed_below_a_folder_sorted_by_path(storage: Storage) -> None:
     before = datetime.now(UTC) - timedelta(minutes=1)
-    for path in ("b/2.bin", "a.bin", "b/1.bin", "b/c/3.bin", "bc/4.bin"):
+    for path in ("b/2.bin", "a.bin", "b/1.bin", "b/c/3.bin", "b/c-d/5.bin", "bc/4.bin"):
         write(storage, path, path.encode())
-    assert paths(storage) == ["a.bin", "b/1.bin", "b/2.bin", "b/c/3.bin", "bc/4.bin"]
-    assert paths(storage, "b") == paths(storage, "b/") == ["b/1.bin", "b/2.bin", "b/c/3.bin"]
+    assert paths(storage) == ["a.bin", "b/1.bin", "b/2.bin", "b/c-d/5.bin", "b/c/3.bin", "bc/4.bin"]
+    assert paths(storage, "b") == paths(storage, "b/") == ["b/1.bin", "b/2.bin", "b/c-d/5.bin", "b/c/3.bin"]
     assert paths(storage, "nothing/here") == []
     (found,) = storage.list("b/c")
     assert (found.path, found.bytes) == ("b/c/3.bin", 9)

@@ -156,3 +156,18 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_quota_counts_for_what_it_names(quota: Any, asked: dict[tuple[str, ...], int]) -> None:
     experiment = Experiment("e", "SELECT 1", ("profile_id",), ("country", "device"), quota)
     assert {stratum: experiment.asked(stratum, 1000) for stratum in asked} == asked
+
+
+def test_a_table_in_s3_is_read_by_sparks_own_way_there() -> None:
+    table = TableSource("s3://bucket/a%20b/plays?endpoint=http://host:9000&region=eu-west-1", "delta", 3)
+    assert (table.in_s3, table.location) == (True, "s3a://bucket/a b/plays")
+    assert table.options == {
+        "fs.s3a.bucket.bucket.endpoint": "http://host:9000",
+        "fs.s3a.bucket.bucket.path.style.access": "true",
+        "fs.s3a.bucket.bucket.endpoint.region": "eu-west-1",
+        "versionAsOf": "3",
+    }
+    plain = TableSource("/a/plays.parquet")
+    assert (plain.in_s3, plain.location, plain.options) == (False, "/a/plays.parquet", {})
+    with pytest.raises(ConfigError, match="unknown parameter of an s3:// URI 'secret'"):
+        TableSource("s3://bucket/plays?secret=SECRET")

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
 from schemas.tables import TIME
-from snapshotter.spark_session import spark_session
+from snapshotter.spark_session import _with_jars, spark_session
 
 SHOW = """
 from schemas.errors import DeloreanError
@@ -79,6 +80,19 @@ def test_times_cross_spark_and_its_workers_unchanged(spark: SparkSession, tmp_pa
     frame.write.parquet(str(tmp_path / "times"))
     at = pq.read_table(tmp_path / "times").column("at")
     assert (at.type, sorted(at.to_pylist())) == (TIME, sorted(moments))
+
+
+def test_jars_for_delta_and_s3_are_asked_for_together() -> None:
+    assert _with_jars(delta=False, s3=False) == {}
+    alone = [_with_jars(delta=True, s3=False), _with_jars(delta=False, s3=True)]
+    both = _with_jars(delta=True, s3=True)
+    delta, s3 = both["spark.jars.packages"].split(",")
+    assert both == alone[0] | alone[1] | {"spark.jars.packages": f"{delta},{s3}"}
+    assert delta.startswith("io.delta:delta-spark_")
+    hadoop = s3.removeprefix("org.apache.hadoop:hadoop-aws:")
+    [client] = Path(pyspark.__file__).parent.glob("jars/hadoop-client-api-*.jar")
+    assert client.stem == f"hadoop-client-api-{hadoop}"  # another version would not work with it
+    assert s3 in (Path(__file__).parents[2] / "docs" / "STORAGE.md").read_text()
 
 
 def test_what_the_caller_or_spark_submit_chose_wins(tmp_path: Path) -> None:

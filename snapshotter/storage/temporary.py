@@ -1,0 +1,40 @@
+"""Files under way to or from another machine: on this one's disk, under no name, gone with whoever holds them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from schemas.errors import StorageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def temporary_file(path: str, doing: str) -> Iterator[int]:
+    """Give the descriptor of a file without a name. Raises StorageError, also in the block, when the disk is full.
+
+    path, doing: of the stored file, for the error
+    """
+    try:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            yield file.fileno()
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = tempfile.gettempdir()
+        problem = f"could not {doing} '{path}': {os.strerror(error.errno)} in {where}, where it lies meanwhile"
+        raise StorageError.because(
+            problem, "free some disk space there, or set TMPDIR to a folder with more"
+        ) from error
+
+
+def write_at(file: int, data: bytes, start: int) -> None:
+    """Write all of the data at a place of the file."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file, view, start)
+        view, start = view[written:], start + written

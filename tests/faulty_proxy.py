@@ -1,0 +1,153 @@
+"""An HTTP proxy before a server that does wrong what it is told to, for so many requests."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+ALWAYS = 10**9
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    headers: dict[str, str]
+
+
+@dataclass
+class Fault:
+    """What is done to requests that it is meant for, as often as is left."""
+
+    kind: str
+    meant: Callable[[Request], bool]
+    left: int
+    status: int
+    code: str
+
+
+@dataclass
+class FaultyProxy:
+    """Where it is, what it was asked and what it is to do wrong."""
+
+    url: str
+    seen: list[Request] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def refuse(
+        self, status: int, code: str, times: int = ALWAYS, meant: Callable[[Request], bool] | None = None
+    ) -> None:
+        """Answer with an error of S3's instead of asking the server."""
+        self.faults.append(Fault("refuse", meant or (lambda _: True), times, status, code))
+
+    def misbehave(self, kind: str, times: int = ALWAYS, meant: Callable[[Request], bool] | None = None) -> None:
+        """Do something wrong.
+
+        kind: "cut request" and "cut answer" close the connection in the middle of one, "lose answer" closes it when the
+            server has done its part, "hang" says nothing
+        """
+        self.faults.append(Fault(kind, meant or (lambda _: True), times, 0, ""))
+
+    def next_fault(self, request: Request) -> Fault | None:
+        with self.lock:
+            self.seen.append(request)
+            for fault in self.faults:
+                if fault.left and fault.meant(request):
+                    fault.left -= 1
+                    return fault
+        return None
+
+
+@contextmanager
+def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
+    """Start a proxy before a server, and end it."""
+    with _Server(("127.0.0.1", 0), _Handler) as server:
+        server.upstream = urlsplit(upstream).netloc
+        server.proxy = FaultyProxy(f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server.proxy
+        finally:
+            server.proxy.ended.set()
+            server.shutdown()
+            thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
+    upstream: str
+    proxy: FaultyProxy
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of those who hang up."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        if name.startswith("do_"):
+            return self.pass_on
+        raise AttributeError(name)
+
+    def pass_on(self) -> None:
+        self.close_connection = True
+        request = Request(self.command, self.path, dict(self.headers))
+        fault = self.server.proxy.next_fault(request)
+        kind = fault.kind if fault else ""
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length // 2 if kind == "cut request" else length)
+        if kind == "hang":
+            self.server.proxy.ended.wait()
+        if kind in ("hang", "cut request"):
+            return
+        if fault is not None and kind == "refuse":
+            text = f"<Error><Code>{fault.code}</Code><Message>as told</Message></Error>".encode()
+            self.answer(fault.status, {"Content-Type": "application/xml"}, text, len(text))
+            return
+        status, headers, text = ask(self.server.upstream, request, body)
+        if kind != "lose answer":
+            self.answer(status, headers, text, len(text) // 2 if kind == "cut answer" else len(text))
+
+    def answer(self, status: int, headers: dict[str, str], body: bytes, send: int) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers, "Connection": "close"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body[:send])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def ask(host: str, request: Request, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Ask the server as one was asked, its name included: that is part of the signature."""
+    connection = http.client.HTTPConnection(host)
+    connection.putrequest(request.method, request.path, skip_host=True, skip_accept_encoding=True)
+    for name, value in request.headers.items():
+        if name.lower() not in ("expect", "connection"):
+            connection.putheader(name, value)
+    connection.endheaders(body)
+    answer = connection.getresponse()
+    try:
+        return answer.status, dict(answer.headers), answer.read()
+    finally:
+        connection.close()
+
+
+def closed_port() -> int:
+    """Give a port at which nobody answers."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
