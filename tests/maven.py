@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyspark
 
-FETCH_SECONDS = 300
+FETCH_SECONDS = 270
 BECOME = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"  # Processes starts Python, which then becomes Java
 
 

@@ -97,7 +97,7 @@ def open_index(uri: str) -> SnapshotIndex:
 
 
 def init_index(uri: str, replication: Mapping[str, int] | None = None) -> bool:
-    """Make what an index at a URI lacks, and tell whether it lacked anything. It may be done again, and at once.
+    """Make what an index at a URI lacks, and tell whether it is new. It may be done again, and by several at once.
 
     replication: datacenter → copies, of a keyspace of Cassandra if it is made; the datacenter "" is all of them
 

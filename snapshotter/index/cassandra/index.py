@@ -30,7 +30,7 @@ _WRITE_VERSION = (
 
 
 def init_cassandra(uri: str, replication: Mapping[str, int] | None = None) -> bool:
-    """Make the keyspace, tables and index that a URI names, as far as they are missing; tell whether any were."""
+    """Make what is missing of the keyspace, the tables and the index at a URI; tell whether the index is new."""
     connection = Connection(read_address(uri))
     try:
         return schema.prepare(connection, replication)

@@ -87,9 +87,13 @@ class Published:
                 return visible == attempt
             if done.applied:
                 return True
-            if done.attempt is not None:
-                return bool(done.attempt == attempt)  # ours: an earlier try that seemed to fail
-            moment = max(_now(), done.clock + 1)
+            visible, clock = getattr(done, "attempt", None), getattr(done, "clock", None)
+            if visible is not None:
+                return bool(visible == attempt)  # ours: an earlier try that seemed to fail
+            if clock is None:
+                uri = self.connection.address.uri
+                raise SnapshotIndexError.because(f"index {uri} was emptied meanwhile", "restore it, or prepare it anew")
+            moment = max(_now(), clock + 1)
 
     def _settled(self, entry_id: str, subject: str) -> uuid.UUID | None:
         """Read which attempt is visible after all, at the serial consistency: that ends what is half decided."""

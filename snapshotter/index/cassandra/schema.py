@@ -19,7 +19,6 @@ from schemas.errors import SnapshotIndexError
 from snapshotter.index.cassandra.address import Address
 from snapshotter.index.cassandra.connection import Connection, Patience
 
-VERSION = 1
 _TABLES = {
     "schema_version": "what text PRIMARY KEY, version int",
     "published": "index_name text, kind text, subject text, id text, clock bigint STATIC,"
@@ -37,12 +36,15 @@ _NEWEST_FIRST = {
     "months": "month DESC",
     "global_versions": "valid_from DESC, attempt ASC",
 }
+# Each step brings the schema one version further. A step may be made twice, and by two at once.
+_STEPS = (_TABLES,)
+VERSION = len(_STEPS)
 _KEYSPACE = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = :name"
 _TABLE = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = :name AND table_name = 'schema_version'"
 _VERSION = "SELECT version FROM {keyspace}.schema_version WHERE what = 'tables'"
 _CLOCK = "SELECT clock FROM {keyspace}.published WHERE index_name = :index_name LIMIT 1"
 _START_CLOCK = "INSERT INTO {keyspace}.published (index_name, clock) VALUES (:index_name, 0) IF NOT EXISTS"
-_SET_VERSION = "INSERT INTO {keyspace}.schema_version (what, version) VALUES ('tables', :version) IF NOT EXISTS"
+_SET_VERSION = "UPDATE {keyspace}.schema_version SET version = :next WHERE what = 'tables' IF version = :before"
 
 
 def check(connection: Connection) -> None:
@@ -54,7 +56,7 @@ def check(connection: Connection) -> None:
 
 
 def prepare(connection: Connection, replication: Mapping[str, int] | None) -> bool:
-    """Make what is missing; tell whether anything was. Any number may do it at once, and again after one that died.
+    """Make what is missing, and tell whether the index is new. Any number may do it at once, and after one that died.
 
     replication: datacenter → copies, for the keyspace if it is made; the datacenter "" is all of them
     """
@@ -73,11 +75,11 @@ def _prepare(connection: Connection, replication: Mapping[str, int] | None) -> b
     address, version = connection.address, _version(connection)
     if version is None:
         _make_keyspace(connection, replication)
-        for name, columns in _TABLES.items():
+    for step in range(version or 0, VERSION):
+        for name, columns in _STEPS[step].items():
             connection.change(_create(address.keyspace, name, columns))
-        connection.one(_SET_VERSION, {"version": VERSION})
-        version = _version(connection)
-    _refuse_other(version, address)
+        connection.one(_SET_VERSION, {"before": step or version, "next": step + 1})  # before the first: 0, or no row
+    _refuse_other(_version(connection), address)
     (started,) = connection.one(_START_CLOCK, {"index_name": address.index})
     return bool(started.applied)
 

@@ -265,19 +265,40 @@ def test_an_index_that_nobody_prepared_is_an_error_that_says_how(cassandra_keysp
         init_index(nowhere, {"nowhere": 1})
 
 
-def test_a_keyspace_of_another_schema_version_is_refused(cassandra_keyspace: str) -> None:
+def test_a_schema_is_made_migrated_and_refused_by_its_version(cassandra_keyspace: str) -> None:
     """In a keyspace of its own, that four make at once."""
-    uri = f"{cassandra_keyspace}_of_99"
+    uri = f"{cassandra_keyspace}_versions"
+
+    def prepare(_: int) -> bool:
+        return init_index(uri, {"": 1})
+
     with ThreadPoolExecutor(4) as threads:
-        assert sum(threads.map(lambda _: init_index(uri, {"": 1}), range(4))) == 1
-    with opened(uri) as index:
-        assert index.publish_run(run("r1")) is True
-        execute(index, "UPDATE KEYSPACE.schema_version SET version = 99 WHERE what = 'tables'")
+        assert sum(threads.map(prepare, range(4))) == 1
+        with opened(uri) as index:
+            assert index.publish_run(run("r1")) is True
+            set_version = "UPDATE KEYSPACE.schema_version SET version = %s WHERE what = 'tables' IF version = %s"
+            execute(index, set_version, 0, 1)
+            with pytest.raises(SnapshotIndexError, match="version 0, expected 1 → migrate it: delorean index init"):
+                open_index(uri)
+            assert sum(threads.map(prepare, range(4))) == 0
+            assert opened_once(uri) == ["r1"]
+            execute(index, set_version, 99, 1)
     for use in (open_index, init_index):
-        with pytest.raises(
-            SnapshotIndexError, match="has schema version 99, expected 1 → use the release that wrote it"
-        ):
+        with pytest.raises(SnapshotIndexError, match="schema version 99, expected 1 → use the release that wrote it"):
             use(uri)
+
+
+def opened_once(uri: str) -> list[str]:
+    with opened(uri) as index:
+        return [found.run_id for found in index.runs()]
+
+
+def test_an_index_that_was_emptied_publishes_nothing(cassandra_uri: str, index: CassandraIndex) -> None:
+    execute(index, "DELETE FROM KEYSPACE.published WHERE index_name = %s", index._connection.address.index)
+    with pytest.raises(SnapshotIndexError, match="was emptied meanwhile → restore it"):
+        index.publish_run(run("r1"))
+    with pytest.raises(SnapshotIndexError, match="does not exist"):
+        open_index(cassandra_uri)
 
 
 def test_a_host_that_does_not_answer_is_named() -> None:
