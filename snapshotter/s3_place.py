@@ -68,11 +68,6 @@ class S3Place:
         return cls(parts.netloc, prefix, S3Server(**{**given, **_numbers(given)}))
 
     @property
-    def endpoint(self) -> str:
-        """Where the server is, for errors."""
-        return self.server.endpoint or "AWS"
-
-    @property
     def spark_uri(self) -> str:
         """The URI that Spark reads by."""
         return f"s3a://{self.bucket}/{self.prefix}".rstrip("/")

@@ -24,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from schemas.errors import MissingFileError, StorageError
 from snapshotter.s3_place import S3Place
 from snapshotter.storage import Storage, StoredFile, is_inside, require_inside
-from snapshotter.storage.s3_access import access, delta_options, forget_access
+from snapshotter.storage.s3_access import access, delta_options, endpoint_of, forget_access
 from snapshotter.storage.s3_errors import CUT, code_of, is_missing, meaning_of
 from snapshotter.storage.temporary import temporary_file, write_at
 
@@ -108,7 +108,7 @@ class S3Storage(Storage):
 
     def delta_options(self) -> dict[str, str]:
         """Give the storage options of deltalake and Polars, with credentials by the same chain; they are secret."""
-        with self._translated("", "find credentials for"):
+        with self._translated("", "find credentials"):
             return delta_options(self.place.server)
 
     @property
@@ -127,16 +127,17 @@ class S3Storage(Storage):
             attempt += 1
             try:
                 answer = self._client.get_object(Bucket=self.place.bucket, Key=key, Range=f"bytes={place}-{end - 1}")
+            except ClientError as error:
+                if code_of(error) == "InvalidRange" and place == 0:
+                    return 0
+                raise
+            try:
                 with closing(answer["Body"]) as body:
                     while chunk := body.read(_CHUNK):
                         write_at(file, chunk, place)
                         place += len(chunk)
                 return int(answer["ContentRange"].rpartition("/")[2])
-            except ClientError as error:
-                if code_of(error) == "InvalidRange" and start == 0:
-                    return 0
-                raise
-            except CUT:
+            except CUT:  # before that the driver has tried again by itself
                 if attempt >= self.place.server.attempts:
                     raise
                 _wait(attempt)
@@ -199,15 +200,15 @@ class S3Storage(Storage):
         try:
             yield
         except (BotoCoreError, ClientError) as error:
-            where = f"key '{self.place.prefix + path}' of bucket '{self.place.bucket}' at {self.place.endpoint}"
+            endpoint = endpoint_of(self.place.server)
+            where = f"key '{self.place.prefix + path}' of bucket '{self.place.bucket}' at {endpoint}"
             if is_missing(error):
                 raise MissingFileError.because(f"'{path}' is not there: {where}") from error
             meaning = meaning_of(error)
             if meaning.renew:
                 forget_access()
-            raise StorageError.because(
-                f"could not {doing} '{path}', {where}: {meaning.problem}", meaning.hint
-            ) from error
+            what = f"{doing} '{path}'" if path else doing
+            raise StorageError.because(f"could not {what}, {where}: {meaning.problem}", meaning.hint) from error
 
 
 def _wait(attempt: int) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import NoCredentialsError
+from botocore.exceptions import BotoCoreError, NoCredentialsError
 
 from snapshotter.s3_place import S3Server
 
@@ -27,6 +28,13 @@ class Access:
 def access(server: S3Server) -> Access:
     """Give this process's way to a server. Raises botocore's errors."""
     return _access(server, os.getpid())  # a forked process must not speak through its parent's connections
+
+
+def endpoint_of(server: S3Server) -> str:
+    """Say where a server is, for errors."""
+    with suppress(BotoCoreError):
+        return str(access(server).client.meta.endpoint_url)
+    return server.endpoint or "AWS"
 
 
 def forget_access() -> None:

@@ -186,13 +186,15 @@ def test_a_download_that_is_always_cut_is_one_clear_error(s3: S3Server, proxy: F
     proxy.misbehave("cut answer", meant=is_("GET"))
     with pytest.raises(StorageError, match="could not read 'a.bin', .*: the connection was cut, in all attempts"):
         read(storage, "a.bin")
+    assert [request.method for request in proxy.seen] == ["PUT", "GET", "GET"]
 
 
 def test_a_server_that_hangs_is_one_clear_error(s3: S3Server, proxy: FaultyProxy) -> None:
     proxy.misbehave("hang")
-    storage = S3Storage(s3.new_uri(proxy.url, attempts="1", timeout="0.2"))
+    storage = S3Storage(s3.new_uri(proxy.url, attempts="2", timeout="0.2"))
     with pytest.raises(StorageError, match="could not read 'a.bin', .*: the server takes too long, in all attempts"):
         read(storage, "a.bin")
+    assert len(proxy.seen) == 2
 
 
 def test_a_server_that_is_not_there_is_one_clear_error(s3: S3Server) -> None:
@@ -397,7 +399,7 @@ def test_every_parameter_is_documented() -> None:
 
 def test_a_uri_says_all_but_secrets() -> None:
     place = S3Place.of("s3://my-bucket/a%20b//c/?endpoint=https://host:9000&region=eu-west-1&timeout=3")
-    assert (place.bucket, place.prefix, place.endpoint) == ("my-bucket", "a b/c/", "https://host:9000")
+    assert (place.bucket, place.prefix, place.server.endpoint) == ("my-bucket", "a b/c/", "https://host:9000")
     assert (place.server.region, place.server.timeout, place.server.addressing) == ("eu-west-1", 3.0, "auto")
     assert (
         open_storage("s3://my-bucket/a?region=r").uri_of("feature_sets/f") == "s3://my-bucket/a/feature_sets/f?region=r"
