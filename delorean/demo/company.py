@@ -87,14 +87,18 @@ class Layout:
         return FileClock(self.root / "clock")
 
     def prepare(self, world: World) -> None:
-        """Write the world, the clock and the specs of experiments."""
+        """Write the world, the specs of experiments, the clock and the project's file."""
         self.data.mkdir(parents=True)
-        world.write(self.world)
-        self.clock.set(world.starts_at)
-        for name in ("experiments.toml", "homepage.toml"):
-            (self.root / name).write_bytes(files("delorean.demo").joinpath(name).read_bytes())
+        self.write_company(world)
         moment, file = world.snapshot_moment(0).isoformat(), self.root / "delorean.toml"
         file.write_text(_PROJECT.format(moment=moment, file=file))
+
+    def write_company(self, world: World) -> None:
+        """Write the world, the specs of experiments and, when all else is there, the clock."""
+        world.write(self.world)
+        for name in ("experiments.toml", "homepage.toml"):
+            (self.root / name).write_bytes(files("delorean.demo").joinpath(name).read_bytes())
+        self.clock.set(world.starts_at)
 
     def selection(self) -> tuple[Experiment, ...]:
         """Read which contexts are wanted of each day."""
