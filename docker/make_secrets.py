@@ -14,7 +14,7 @@ from pathlib import Path
 
 def make(folder: Path) -> list[str]:
     """Write the secrets that are missing; gives their names."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     made = []
     for together in (_s3(), _prana(), _airflow()):  # one of a pair is never made anew for an old other

@@ -50,6 +50,8 @@ def test_an_image_has_blocks_of_the_lock_unchanged(image: str):
         assert block in LOCK
         assert "--hash=sha256:" in block
     assert names(locked)
+    if image != "build":
+        assert f"\n| `{image}` | {len(names(locked))} | " in (DOCKER / "README.md").read_text()
 
 
 def test_jobs_have_all_that_the_project_asks_for_and_nothing_that_only_tests_do():

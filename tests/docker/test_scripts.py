@@ -19,7 +19,7 @@ SECRETS = {"s3_root", "s3_credentials", "prana_token", "airflow_passwords"}
 
 
 class Answers(BaseHTTPRequestHandler):
-    """Answers /200 with 200, /503 with 503."""
+    """Answers /200 with 200, /204 with 204, and so on."""
 
     def do_GET(self) -> None:
         self.send_response(int(self.path[1:]))
@@ -45,6 +45,7 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_a_container_is_healthy_that_answers_and_says_that_it_is(port: int):
     assert run("healthy.py", f"{port}/200").returncode == 0
+    assert run("healthy.py", f"{port}/204").returncode == 1
     assert run("healthy.py", f"{port}/503").returncode == 1
 
 
