@@ -61,7 +61,7 @@ def spark_session(
         chosen["spark.master"] = master
     if os.environ.get("PYSPARK_GATEWAY_PORT") is None:  # nobody has started the JVM for us, as spark-submit does
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        if (master or "local").startswith("local"):
+        if chosen.get("spark.master", "local").startswith("local"):
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     launch = SparkConf(loadDefaults=False)
     launch.setAll(list({**_QUIET, **chosen}.items()))

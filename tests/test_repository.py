@@ -19,7 +19,11 @@ SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
 LOCK = (ROOT / "requirements.lock").read_text()
 DOCUMENTS = [
-    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/ARCHITECTURE.md", "docs/PRANA.md")
+    ROOT / name
+    for name in (
+        *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+        *("docs/ARCHITECTURE.md", "docs/PRANA.md", "docker/README.md"),
+    )
 ]
 OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of the make that runs us
 FOLDERS = {*OURS, "dags", "docker", "tests", "docs", "notebooks", "benchmarks", ".ci"}
@@ -72,7 +76,7 @@ def test_the_lock_holds_every_dependency_with_hashes():
 
 
 # What is imported under another name, or run rather than imported.
-IMPORTED_AS = {"cassandra-driver": "cassandra", "dnspython": "dns", "scikit-learn": "sklearn"}
+IMPORTED_AS = {"cassandra-driver": "cassandra", "dnspython": "dns", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 RUN = {"import-linter", "mypy", "ruff", "setuptools", "uv", "ipykernel", "jupyterlab", "pandas-stubs", "pytest-timeout"}
 
 

@@ -6,24 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.resources import files
-from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from delorean.demo.layout import Layout
 from delorean.demo.processes import Processes, Running
 from delorean.demo.progress import Steps
 from delorean.demo.services import SERVICES
 from delorean.demo.state import CompanyState
 from delorean.demo.world import World
-from delorean.experiment import ExperimentSpec, load_experiment
 from encoders.library.keys import VIDEOS
-from prana_proxy.clock import FileClock
 from schemas.tables import TIME
 from snapshotter.context_selection import read_context_set, select_contexts
-from snapshotter.experiments import Experiment, load_experiments
 from snapshotter.global_elements import publish_global
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, SnapshotRun
@@ -35,74 +32,6 @@ if TYPE_CHECKING:
 
 _CLI: Final = ("-c", "from delorean.cli import main; main()")
 _CAPTURED: Final = pa.schema([("profile_id", pa.int64()), ("captured_at", TIME)])
-_PROJECT: Final = """\
-# The demo's own project: the commands of `delorean` work here, such as
-# delorean travel my_list --at {moment} --config {file}
-index = "data/index.db"
-storage = "data"
-proxies = []
-services = "services.toml"
-"""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a run of the demo keeps what."""
-
-    root: Path
-
-    @property
-    def world(self) -> Path:
-        """The company's events."""
-        return self.root / "world"
-
-    @property
-    def data(self) -> Path:
-        """The storage of snapshots, labels and features."""
-        return self.root / "data"
-
-    @property
-    def index_uri(self) -> str:
-        """The index of what is in the storage."""
-        return f"sqlite://{self.data}/index.db"
-
-    @property
-    def storage_uri(self) -> str:
-        """The storage, as URI."""
-        return f"file://{self.data}"
-
-    @property
-    def services(self) -> Path:
-        """What proxy and scorer know of the services."""
-        return self.root / "services.toml"
-
-    @property
-    def package(self) -> Path:
-        """The trained model."""
-        return self.root / "package"
-
-    @property
-    def clock(self) -> FileClock:
-        """The company's clock."""
-        return FileClock(self.root / "clock")
-
-    def prepare(self, world: World) -> None:
-        """Write the world, the clock and the specs of experiments."""
-        self.data.mkdir(parents=True)
-        world.write(self.world)
-        self.clock.set(world.starts_at)
-        for name in ("experiments.toml", "homepage.toml"):
-            (self.root / name).write_bytes(files("delorean.demo").joinpath(name).read_bytes())
-        moment, file = world.snapshot_moment(0).isoformat(), self.root / "delorean.toml"
-        file.write_text(_PROJECT.format(moment=moment, file=file))
-
-    def selection(self) -> tuple[Experiment, ...]:
-        """Read which contexts are wanted of each day."""
-        return load_experiments(self.root / "experiments.toml")
-
-    def experiment(self) -> ExperimentSpec:
-        """Read what is to be learned."""
-        return load_experiment(self.root / "homepage.toml")
 
 
 @dataclass(frozen=True)
@@ -188,15 +117,3 @@ def open_company(world: World, layout: Layout, services: dict[str, Running], pro
     layout.services.write_text(template.substitute(clock=layout.clock.path.absolute().as_uri(), **ports))
     proxy = processes.start("prana", [*_CLI, "prana", "serve", f"--config={layout.services}", "--port=0"])
     return Company(world, layout, processes, proxy.wait_for(r"ready on ([\d.]+:\d+)"))
-
-
-def new_folder(parent: Path, name: str) -> Path:
-    """Make a folder that was not there, numbered if need be."""
-    for nth in range(1, 1000):
-        folder = parent / (name if nth == 1 else f"{name}-{nth}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder.resolve()
-    raise FileExistsError(parent / name)

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 
-from delorean.demo.company import Company, Layout, new_folder, open_company, start_services
+from delorean.demo.company import Company, open_company, start_services
+from delorean.demo.layout import Layout, new_folder
 from delorean.demo.movielens import MAX_USERS, movielens_world
 from delorean.demo.outcome import Outcome
 from delorean.demo.parity import replay
 from delorean.demo.processes import Processes
 from delorean.demo.progress import Steps
-from delorean.demo.simulation import generate_world
+from delorean.demo.simulation import SEED, generate_world
 from delorean.demo.told import report_data
 from delorean.demo.world import World
 from delorean.experiment.run import record_run
@@ -35,7 +36,6 @@ from snapshotter.storage import Storage, open_storage
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-SEED: Final = 1985
 _STEPS: Final = {
     "world": "make the world",
     "start": "start services, proxy and Spark",

@@ -1,7 +1,7 @@
 """The company's three microservices over HTTP, answering with their current state on the company's clock.
 
 `python -m delorean.demo.services viewing_history --world FOLDER --clock FILE` serves one of them on a port of 127.0.0.1
-that it prints, until it is told to stop.
+that it prints, until it is told to stop. `/health` answers as soon as it serves.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def application(service: str, state: CompanyState, clock: Clock) -> web.Applicat
     """Build a service: `viewing_history` takes a GET for each profile, the others a POST for many."""
     asked = _Asked(state, clock)
     app = web.Application(client_max_size=_LARGEST_REQUEST)
+    app.router.add_get("/health", asked.health)
     if service == "viewing_history":
         app.router.add_get("/history/{profile_id:-?[0-9]+}", asked.history)
     elif service == "my_list":
@@ -51,6 +52,9 @@ class _Asked:
 
     state: CompanyState
     clock: Clock
+
+    async def health(self, _: web.Request) -> web.Response:
+        return web.Response(text="alive\n")
 
     async def history(self, request: web.Request) -> web.Response:
         now = self.clock()
@@ -81,32 +85,39 @@ def _one(answer: Answer, profile: object, now: int) -> dict[str, Any]:
     return {"value": answer(profile, now)}
 
 
-async def serve(app: web.Application, port: int) -> None:
-    """Serve on 127.0.0.1, print the port, and stop on SIGTERM or SIGINT."""
+async def serve(app: web.Application, host: str, port: int) -> None:
+    """Serve, print the port, and stop on SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
+    site = web.TCPSite(runner, host, port)
     await site.start()
     print(f"port {runner.addresses[0][1]}", flush=True)  # noqa: T201  # how the starter learns the port
     await stop.wait()
     await runner.cleanup()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one service as a process."""
+def command_line() -> argparse.ArgumentParser:
+    """Build what reads the arguments."""
     parser = argparse.ArgumentParser(description="One of the demo company's services.")
     parser.add_argument("service", choices=SERVICES)
     parser.add_argument("--world", type=Path, required=True, help="folder of the company's events")
     parser.add_argument("--clock", type=Path, required=True, help="file with the company's time")
+    parser.add_argument("--host", default="127.0.0.1", help="where it listens")
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one service as a process."""
+    given = command_line().parse_args(arguments)
     try:
         clock = FileClock(given.clock)
         clock()
-        asyncio.run(serve(application(given.service, CompanyState(read_world(given.world)), clock), given.port))
+        app = application(given.service, CompanyState(read_world(given.world)), clock)
+        asyncio.run(serve(app, given.host, given.port))
     except (DeloreanError, OSError) as error:
         print(f"{given.service}: {error}", file=sys.stderr)  # noqa: T201  # a process's last words
         return 1

@@ -14,6 +14,7 @@ from delorean.demo.world import DAY, HISTORY_DAYS, HOUR, World, table
 from schemas.errors import ConfigError
 from snapshotter.records import to_micros
 
+SEED: Final = 1985
 STARTS_AT: Final = datetime(2025, 10, 20, tzinfo=UTC)
 SHOWN: Final = {"popular": 7, "personal": 8, "random": 5}  # of each homepage's candidates
 

@@ -109,3 +109,17 @@ def test_what_the_caller_or_spark_submit_chose_wins(tmp_path: Path) -> None:
     }
     ran = subprocess.run([sys.executable, "-c", show], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert ran.stdout.split() == ["Asia/Tokyo", "5", "false", "TIMESTAMP_MICROS"], ran.stderr
+
+
+def test_a_driver_of_a_cluster_that_settings_name_is_not_bound_to_this_machine(tmp_path: Path) -> None:
+    show = (
+        "import os\n"
+        "from snapshotter.spark_session import spark_session\n"
+        "try:\n"
+        "    spark_session('t', spark__master='no://cluster')\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, os.environ.get('SPARK_LOCAL_IP'))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "SPARK_LOCAL_IP"}
+    ran = subprocess.run([sys.executable, "-c", show], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stdout.split() == ["PySparkRuntimeError", "None"], ran.stderr

@@ -22,6 +22,8 @@ from delorean.demo.world import World
 from prana_proxy.clock import FileClock
 from snapshotter.records import to_micros
 
+HOST = "127.0.0.2"  # not the default: they listen where they are told to
+
 
 @pytest.fixture(scope="module")
 def world() -> World:
@@ -40,7 +42,7 @@ def ports(world: World, clock: FileClock, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("services")
     world.write(folder / "world")
     with Processes(folder / "logs") as processes:
-        arguments = ["--world", str(folder / "world"), "--clock", str(clock.path)]
+        arguments = ["--world", str(folder / "world"), "--clock", str(clock.path), "--host", HOST]
         started = {name: processes.start(name, ["-m", "delorean.demo.services", name, *arguments]) for name in SERVICES}
         yield {name: int(running.wait_for(r"port (\d+)")) for name, running in started.items()}
     assert all(running.process.poll() == 0 for running in started.values()), "SIGTERM ends them in order"
@@ -54,10 +56,10 @@ def _ask(url: str, body: Any = None) -> Any:
 
 def _answers(ports: dict[str, int], profiles: list[int]) -> dict[str, list[Any]]:
     contexts = {"contexts": [{"profile_id": profile} for profile in profiles]}
-    history = f"http://127.0.0.1:{ports['viewing_history']}/history"
+    history = f"http://{HOST}:{ports['viewing_history']}/history"
     batches = {
-        "my_list": _ask(f"http://127.0.0.1:{ports['my_list']}/lists", contexts),
-        "predicted_ratings": _ask(f"http://127.0.0.1:{ports['predicted_ratings']}/ratings", contexts),
+        "my_list": _ask(f"http://{HOST}:{ports['my_list']}/lists", contexts),
+        "predicted_ratings": _ask(f"http://{HOST}:{ports['predicted_ratings']}/ratings", contexts),
     }
     return {
         "viewing_history": [_ask(f"{history}/{profile}")["history"] for profile in profiles],
@@ -88,7 +90,7 @@ def test_services_answer_with_the_state_at_the_clock_and_with_an_earlier_one_whe
 def test_one_bad_context_does_not_spoil_a_batch(world: World, ports: dict[str, int]) -> None:
     good = world.profiles["profile_id"][0].as_py()
     contexts = [{"profile_id": good}, {"profile_id": "x"}, {"profile_id": 2**70}, {"profile_id": -1}]
-    answers = _ask(f"http://127.0.0.1:{ports['my_list']}/lists", {"contexts": contexts})["answers"]
+    answers = _ask(f"http://{HOST}:{ports['my_list']}/lists", {"contexts": contexts})["answers"]
     assert ["error" in answer for answer in answers] == [False, True, True, False]
 
 
@@ -103,9 +105,15 @@ def test_one_bad_context_does_not_spoil_a_batch(world: World, ports: dict[str, i
 )
 def test_a_request_that_is_none_is_refused(ports: dict[str, int], body: Any, status: int) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
-        _ask(f"http://127.0.0.1:{ports['my_list']}/lists", body)
+        _ask(f"http://{HOST}:{ports['my_list']}/lists", body)
     refused.value.close()
     assert refused.value.code == status
+
+
+def test_a_service_that_serves_is_healthy(ports: dict[str, int]) -> None:
+    for port in ports.values():
+        with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=30) as answer:
+            assert answer.read() == b"alive\n"
 
 
 def test_a_service_without_world_or_clock_says_so_in_one_line(tmp_path: Path) -> None:

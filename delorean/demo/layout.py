@@ -1,0 +1,98 @@
+"""The folder of a company: where its world, its clock, its specs and all that is made of them lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from delorean.demo.world import World
+from delorean.experiment import ExperimentSpec, load_experiment
+from prana_proxy.clock import FileClock
+from snapshotter.experiments import Experiment, load_experiments
+
+_PROJECT: Final = """\
+# The demo's own project: the commands of `delorean` work here, such as
+# delorean travel my_list --at {moment} --config {file}
+index = "data/index.db"
+storage = "data"
+proxies = []
+services = "services.toml"
+"""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a run of the demo keeps what."""
+
+    root: Path
+
+    @property
+    def world(self) -> Path:
+        """The company's events."""
+        return self.root / "world"
+
+    @property
+    def data(self) -> Path:
+        """The storage of snapshots, labels and features."""
+        return self.root / "data"
+
+    @property
+    def index_uri(self) -> str:
+        """The index of what is in the storage."""
+        return f"sqlite://{self.data}/index.db"
+
+    @property
+    def storage_uri(self) -> str:
+        """The storage, as URI."""
+        return f"file://{self.data}"
+
+    @property
+    def services(self) -> Path:
+        """What proxy and scorer know of the services."""
+        return self.root / "services.toml"
+
+    @property
+    def package(self) -> Path:
+        """The trained model."""
+        return self.root / "package"
+
+    @property
+    def clock(self) -> FileClock:
+        """The company's clock."""
+        return FileClock(self.root / "clock")
+
+    def prepare(self, world: World) -> None:
+        """Write the world, the specs of experiments, the clock and the project's file."""
+        self.data.mkdir(parents=True)
+        self.write_company(world)
+        moment, file = world.snapshot_moment(0).isoformat(), self.root / "delorean.toml"
+        file.write_text(_PROJECT.format(moment=moment, file=file))
+
+    def write_company(self, world: World) -> None:
+        """Write the world, the specs of experiments and, when all else is there, the clock."""
+        world.write(self.world)
+        for name in ("experiments.toml", "homepage.toml"):
+            (self.root / name).write_bytes(files("delorean.demo").joinpath(name).read_bytes())
+        self.clock.set(world.starts_at)
+
+    def selection(self) -> tuple[Experiment, ...]:
+        """Read which contexts are wanted of each day."""
+        return load_experiments(self.root / "experiments.toml")
+
+    def experiment(self) -> ExperimentSpec:
+        """Read what is to be learned."""
+        return load_experiment(self.root / "homepage.toml")
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """Make a folder that was not there, numbered if need be."""
+    for nth in range(1, 1000):
+        folder = parent / (name if nth == 1 else f"{name}-{nth}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder.resolve()
+    raise FileExistsError(parent / name)
