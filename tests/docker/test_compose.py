@@ -14,6 +14,7 @@ from stack_files import DOCKER, DOCKERFILE, ROOT, compose, parse
 
 from delorean import __version__
 
+# As it is in github.com/compose-spec/compose-spec, schema/compose-spec.json, of October 2025; Apache-2.0 as we are.
 SCHEMA = Draft7Validator(json.loads((Path(__file__).parent / "compose-spec.json").read_text()))
 OURS = {f"delorean-{target}": target for target in ("jobs", "proxy", "serving", "s3")}
 WRITES_TO_ITSELF = {"cassandra"}  # its entry point writes its configuration
