@@ -120,7 +120,7 @@ class CassandraNode:
     """One server. Start it as often as you kill it: it keeps its data and its address.
 
     hosts: of the whole cluster; number: which of them this one is
-    settings: of cassandra.yaml, beside what every node has
+    settings: of cassandra.yaml, beside what every node has; None takes one away
     """
 
     folder: Path
@@ -186,7 +186,7 @@ class CassandraNode:
                 for name in ("commitlog", "saved_caches", "hints", "cdc_raw")
             },
         }
-        return {
+        config = {
             "cluster_name": "tests",
             "partitioner": "org.apache.cassandra.dht.Murmur3Partitioner",
             "endpoint_snitch": "SimpleSnitch",
@@ -203,6 +203,7 @@ class CassandraNode:
             **folders,
             **self.settings,
         }
+        return {name: value for name, value in config.items() if value is not None}
 
 
 def fetched() -> Path:

@@ -19,6 +19,8 @@ from schemas.services import Service, Status
 from snapshotter.index import SnapshotIndex, init_index, open_index
 from snapshotter.records import DataFile, ServiceSnapshot, SnapshotRun
 
+# What a node has acknowledged is on its disk: by default a kill may take its last moments with it.
+DURABLE = {"commitlog_sync": "batch", "commitlog_sync_period": None}
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 SERVICES = [
@@ -33,7 +35,7 @@ NODES_ARE_DOWN = (
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[CassandraNode]]:
     folder, port, storage_port = tmp_path_factory.mktemp("cluster"), free_port(*HOSTS), free_port(*HOSTS)
-    nodes = [CassandraNode(folder / f"{i}", HOSTS, i, port, storage_port) for i in range(3)]
+    nodes = [CassandraNode(folder / f"{i}", HOSTS, i, port, storage_port, DURABLE) for i in range(3)]
     try:
         for node in nodes:
             node.start()
