@@ -41,6 +41,11 @@ class Storage(ABC):
 
     uri: str
 
+    def uri_of(self, path: str) -> str:
+        """Give the URI of what lies at a path, such as a Delta table: with all that it takes to get there."""
+        root, mark, query = self.uri.partition("?")
+        return f"{root.rstrip('/')}/{path}{mark}{query}"
+
     @abstractmethod
     def open_input(self, path: str) -> pa.NativeFile:
         """Open a file for random reads. Raises MissingFileError."""

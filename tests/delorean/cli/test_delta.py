@@ -7,16 +7,17 @@ import sys
 import pyarrow as pa
 from deltalake import write_deltalake
 
-SPEC = """
+SPEC = '''
 [tables]
 profiles = { path = "profiles", format = "delta" }
 before = { path = "profiles", format = "delta", version = 0 }
 
 [experiments.everyone]
-query = "SELECT profile_id FROM profiles UNION ALL SELECT -profile_id FROM before WHERE profile_id > 1"
+query = """SELECT profile_id FROM profiles UNION ALL
+    SELECT -profile_id FROM before WHERE profile_id > 1 AND :date > DATE '2026-01-01'"""
 key = ["profile_id"]
 quota = 100
-"""
+'''
 
 
 def test_contexts_are_selected_from_a_delta_table_as_it_is_now_or_was(tmp_path):
