@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from snapshotter.records import DataFile
 from snapshotter.storage import Storage
 
 SHOWN = "userMetadata"  # the key of a commit's metadata that Spark's DESCRIBE HISTORY shows
+_COLOURS = re.compile(r"\s*\x1b\[\d*m↳?")
 _COMMIT_ID = "delorean.commit"
 _TRIES = 100
 _FOREVER = "interval 36500 days"
@@ -35,22 +37,24 @@ def delta_table(uri: str, version: int | None = None) -> DeltaTable:
     be read.
     """
     try:
-        return DeltaTable(uri, version=version)
+        table = DeltaTable(uri)
+        newest = table.version()
+        if version is not None and 0 <= version <= newest:  # beyond, deltalake looks for all that would lie between
+            table.load_as_version(version)
     except TableNotFoundError as error:
         raise MissingFileError.because(f"there is no Delta table at {uri}") from error
-    except (DeltaError, OSError, OverflowError) as error:
+    except (DeltaError, OSError) as error:
         if "Invalid table location" in str(error):
             raise MissingFileError.because(f"there is no Delta table at {uri}") from error
-        if version is not None:
-            newest = delta_table(uri).version()
-            if not 0 <= version <= newest:
-                raise MissingFileError.because(
-                    f"there is no version {version} of the Delta table at {uri}", f"the newest is {newest}"
-                ) from error
         raise CorruptFileError.because(
             f"the log of the Delta table at {uri} cannot be read: {plainly(error)}",
             "restore its folder _delta_log from a copy",
         ) from error
+    if version is not None and not 0 <= version <= newest:
+        raise MissingFileError.because(
+            f"there is no version {version} of the Delta table at {uri}", f"the newest is {newest}"
+        )
+    return table
 
 
 def commit_files(
@@ -95,8 +99,9 @@ def commit_files(
 
 
 def plainly(error: Exception) -> str:
-    """Give the first line of what deltalake says: a trace may follow."""
-    return str(error).strip().partition("\n")[0][:300]
+    """Give what deltalake says in a line: it says it as a coloured tree of reasons, and a trace may follow."""
+    reasons = _COLOURS.sub(":", str(error).partition("\n   0: ")[0])
+    return " ".join(reasons.split())[:300]
 
 
 def _write_next(
