@@ -60,6 +60,9 @@ def spark_session(app_name: str, master: str | None = None, *, delta: bool = Fal
         conf.setIfMissing(name, value)
     if str(conf.get("spark.master")).startswith("local"):  # Spark's 200 are meant for a cluster
         conf.setIfMissing("spark.sql.shuffle.partitions", str(2 * (os.cpu_count() or 1)))
+        conf.setIfMissing(
+            "spark.databricks.delta.snapshotPartitions", "2"
+        )  # likewise Delta's 50, to read a table's log
     return SparkSession.builder.config(conf=conf).getOrCreate()
 
 

@@ -25,7 +25,6 @@ _TRIES = 100
 _FOREVER = "interval 36500 days"
 _CONFIGURATION = {  # only our vacuum knows what somebody refers to: neither Spark's nor deltalake's tidies up by age
     "delta.logRetentionDuration": _FOREVER,
-    "delta.enableExpiredLogCleanup": "false",
     "delta.deletedFileRetentionDuration": _FOREVER,
 }
 
