@@ -23,10 +23,13 @@ from snapshotter.records import ContextSet, DataFile
 from snapshotter.sampling import Sample, key_columns, samples
 from snapshotter.spark_errors import spark_errors_as
 from snapshotter.storage import Storage, open_storage
+from snapshotter.storage.delta import SHOWN, commit_files
 from snapshotter.storage.parquet import read_parquet, write_parquet_if_any
 
 __all__ = ["Experiment", "load_experiments", "read_context_set", "select_contexts"]
 
+FOLDER = "context_sets"
+_TOLD = "delorean"
 _log = logging.getLogger(__name__)
 _CONTEXTS_IN_A_FILE = 500_000
 _CHOSEN_BY = pa.list_(pa.struct([("experiment", pa.string()), ("stratum", pa.string()), ("probability", pa.float64())]))
@@ -36,6 +39,8 @@ def select_contexts(
     spark: SparkSession, experiments: Sequence[Experiment], date: date, storage: Storage, index: SnapshotIndex
 ) -> ContextSet:
     """Choose the contexts of a date and publish them; a date that has its context set keeps it.
+
+    Each context set is a Delta table of one version, which nobody finds before the index names its files.
 
     Distinct keys are ranked within their stratum by a seeded hash, so that partitions and cores change nothing.
     A context's inclusion probability is taken / population of its stratum.
@@ -54,10 +59,13 @@ def select_contexts(
         _refuse_nothing(drawn, experiments)
         set_id = _context_set_id(experiments, date)
         with spark_errors_as(SelectionError, f"context set of {date}"):
-            files = _save(drawn, f"context_sets/{date.isoformat()}/{set_id}", storage)
+            folder = f"{FOLDER}/{date.isoformat()}/{set_id}/{uuid.uuid4().hex[:8]}"  # of this attempt alone
+            files = _save(drawn, folder, storage)
     report = tuple(row for sample in drawn for row in sample.report)
     ids = tuple(experiment.id for experiment in experiments)
     chosen = ContextSet(set_id, date, ids, drawn[0].key, files, report)
+    told = {_TOLD: json.dumps({"context_set": set_id, "date": date.isoformat()}), SHOWN: ", ".join(ids)}
+    commit_files(storage, chosen.table, _context_set_schema(chosen.key), files, told)
     if index.publish_context_set(chosen):
         return chosen
     _log.warning("%s was given a context set by another selection meanwhile: that one is used", date)

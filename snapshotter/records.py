@@ -191,6 +191,11 @@ class ContextSet:
     report: tuple[StratumReport, ...]
 
     @property
+    def table(self) -> str:
+        """Where its Delta table lies, which names the same files, relative to the storage's root."""
+        return self.files[0].path.rpartition("/")[0]
+
+    @property
     def rows(self) -> int:
         """Number of contexts."""
         return sum(file.rows for file in self.files)

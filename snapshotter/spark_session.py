@@ -27,6 +27,7 @@ _DELTA = {
     **_EXCLUDES,
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.legacy.parameterSubstitution.constantsOnly": "true",  # Delta's parser does not know `:date` by itself
 }
 _CHAIN = "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
 _S3 = {
@@ -72,6 +73,9 @@ def spark_session(
         conf.setIfMissing(name, value)
     if str(conf.get("spark.master")).startswith("local"):  # Spark's 200 are meant for a cluster
         conf.setIfMissing("spark.sql.shuffle.partitions", str(2 * (os.cpu_count() or 1)))
+        conf.setIfMissing(
+            "spark.databricks.delta.snapshotPartitions", "2"
+        )  # likewise Delta's 50, to read a table's log
     return SparkSession.builder.config(conf=conf).getOrCreate()
 
 

@@ -1,46 +1,56 @@
-"""Removes what died: files that were written but never published."""
+"""Finds what died: files of our folders that were written but never published."""
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+import re
+from datetime import date, datetime
 
-from schemas.errors import ConfigError
 from snapshotter.index import SnapshotIndex
 from snapshotter.plan import plan_path
 from snapshotter.records import END_OF_TIME
-from snapshotter.storage import Storage
+from snapshotter.storage import Storage, StoredFile
 
 FOLDERS = ("context_sets", "globals", "snapshots")
-SAFE_AGE = timedelta(hours=1)
 
 
-def vacuum(storage: Storage, index: SnapshotIndex, older_than: timedelta) -> list[str]:
-    """Delete files of our folders that no published record names, and give their paths.
+def unpublished(storage: Storage, index: SnapshotIndex, latest: datetime) -> list[StoredFile]:
+    """Give files written before a moment that no published record names.
 
-    older_than: at least an hour, and longer than any job runs: a job's files are not published before it ends
+    latest: long enough ago for every job that wrote before to have ended: its files are not published before it ends
 
-    A published file is never touched, nor one of a job that publishes meanwhile: files are listed before the index
-    is read. The plan of a run goes with the last of what it has left.
+    A published file is never among them, nor one of a job that publishes meanwhile: files are listed before the index
+    is read. The log of a published context set's table is needed with it, and the plan of a run as long as anything
+    that it left.
     """
-    if older_than < SAFE_AGE:
-        raise ConfigError.because(
-            f"older_than is {older_than}, expected at least {SAFE_AGE}: files of running jobs are not published yet"
-        )
-    latest = datetime.now(UTC) - older_than
     files = [file for folder in FOLDERS for file in storage.list(folder)]
-    old = [file.path for file in files if file.modified_at < latest]
-    published = _published(index, {path.split("/")[1] for path in old if path.startswith("globals/")})
+    old = [file for file in files if file.modified_at < latest]
+    published, tables = _published(index, {file.path.split("/")[1] for file in old if file.path.startswith("globals/")})
     needed = published | _plans({file.path for file in files if file.modified_at >= latest})
-    orphans = [path for path in old if path not in needed]
-    storage.delete(orphans)
-    return orphans
+    return [file for file in old if file.path not in needed and not _of_log(file.path, tables)]
 
 
-def _published(index: SnapshotIndex, elements: set[str]) -> set[str]:
+def is_half_written(path: str) -> bool:
+    """Tell by its name what a killed writer has left: our storage's temporary files, and deltalake's.
+
+    >>> [is_half_written(path) for path in ("a/.0.parquet.x.tmp", "a/_delta_log/0.json#1", "a/_delta_log/0.json")]
+    [True, True, False]
+    """
+    return re.search(r"(\.tmp|#\d+)$", path) is not None
+
+
+def _published(index: SnapshotIndex, elements: set[str]) -> tuple[set[str], set[str]]:
+    """Give the paths of published files, and of published tables."""
     runs = [file for run in index.runs() for snapshot in run.services for file in snapshot.files]
-    sets = [file for context_set in index.context_sets(date.max) for file in context_set.files]
+    sets = index.context_sets(date.max)
     versions = [version for element in elements for version in index.global_versions(element, END_OF_TIME)]
-    return {file.path for file in [*runs, *sets, *(file for version in versions for file in version.files)]}
+    others = [file for chosen in sets for file in chosen.files] + [file for each in versions for file in each.files]
+    return {file.path for file in [*runs, *others]}, {chosen.table for chosen in sets}
+
+
+def _of_log(path: str, tables: set[str]) -> bool:
+    """Tell whether a file is one of a table's log, and no commit that was only half written."""
+    table, inside, _ = path.partition("/_delta_log/")
+    return bool(inside) and table in tables and not is_half_written(path)
 
 
 def _plans(young: set[str]) -> set[str]:

@@ -26,6 +26,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session = spark_session(
         "tests",
         "local[2]",
+        delta=True,  # so that label data and feature sets are read as Delta by the session that all share
         spark__sql__shuffle__partitions="3",
         spark__sql__warehouse__dir=str(tmp_path_factory.mktemp("warehouse")),
         spark__ui__enabled="false",

@@ -15,6 +15,7 @@ from delorean.cli.experiment import experiment
 from delorean.cli.look import index, travel
 from delorean.cli.model import generate, serve, train
 from delorean.cli.paradox import paradox
+from delorean.cli.vacuum import vacuum
 from schemas.errors import DeloreanError
 
 _DEBUG = "DELOREAN_DEBUG"
@@ -66,7 +67,9 @@ def cli(debug: bool) -> None:
         logging.getLogger("cassandra").setLevel(logging.CRITICAL)  # it says at length what our errors say in a line
 
 
-for command in (select, prana, snapshot, publish, travel, index, generate, paradox, train, experiment, serve, demo):
+for command in (
+    *(select, prana, snapshot, publish, travel, index, generate, paradox, train, experiment, serve, vacuum, demo),
+):
     cli.add_command(command)
 
 

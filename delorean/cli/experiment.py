@@ -191,6 +191,26 @@ def list_runs(name: str | None, project: Project, output: Output) -> None:
     output.show({"runs": rows})
 
 
+@experiment.command("forget", no_args_is_help=True)
+@click.argument("run_id", metavar="ID")
+@project_option
+@json_option
+def forget(run_id: str, project: Project, output: Output) -> None:
+    """Forget a run: it can never be replayed again.
+
+    Takes the whole ID of a run and deletes its record; then `delorean vacuum` may remove what only this run refers to,
+    its label data and its version of the feature set.
+
+    \b
+    Example: delorean experiment forget 3f2a91c04b7e-2
+    """
+    from delorean.experiment.record import forget_run
+
+    with opened(project) as (_, storage):
+        forget_run(run_id, storage)
+    output.show({"forgotten": run_id})
+
+
 @experiment.command("show", no_args_is_help=True)
 @click.argument("run_id", metavar="ID")
 @project_option

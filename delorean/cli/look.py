@@ -212,7 +212,7 @@ def index_contexts(experiment: str | None, project: Project, output: Output) -> 
     """
     from datetime import date
 
-    with opened(project) as (found, _):
+    with opened(project) as (found, storage):
         rows = [
             {
                 "context_set": chosen.context_set_id,
@@ -221,10 +221,47 @@ def index_contexts(experiment: str | None, project: Project, output: Output) -> 
                 "key": [variable.name for variable in chosen.key],
                 "experiments": list(chosen.experiments),
                 "unfilled": sum(not stratum.filled for stratum in chosen.report),
+                "table": storage.uri_of(chosen.table),
             }
             for chosen in found.context_sets(date.max, experiment)
         ]
     output.show({"context_sets": rows})
+
+
+@index.command("features")
+@click.argument("feature_set", required=False)
+@click.option("--experiment", help="Only versions made for the experiment of this id.")
+@project_option
+@json_option
+def index_features(feature_set: str | None, experiment: str | None, project: Project, output: Output) -> None:
+    """List versions of feature sets, of one or of all, newest first.
+
+    Each says which experiment it was made for, and which recorded runs refer to it, so that no vacuum takes it.
+
+    \b
+    Example: delorean index features homepage
+    """
+    from delorean.experiment.record import recorded_runs
+    from delorean.generation.feature_set import feature_sets, table_uri, versions_of
+
+    with opened(project) as (_, storage):
+        names = feature_sets(storage) if feature_set is None else [feature_set]
+        runs = [(run.run_id, run.features.feature_set, run.features.version) for run in recorded_runs(storage)]
+        rows = [
+            {
+                "feature_set": name,
+                "version": made.version,
+                "committed_at": made.committed_at,
+                "experiment": made.experiment,
+                "labels": made.lineage.get("labels"),
+                "features": len(made.lineage.get("features", ())),
+                "runs": [run for run, *version in runs if version == [name, made.version]],
+            }
+            for name in names
+            for made in versions_of(table_uri(storage, name))
+            if experiment is None or made.experiment == experiment
+        ]
+    output.show({"versions": rows})
 
 
 @index.command("globals")

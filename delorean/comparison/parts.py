@@ -33,8 +33,8 @@ def parts_of(
     """
     for side in sides:
         for name in columns:
-            if name not in side.dataset.schema.names:
-                raise ConfigError.unknown(f"column of {side.name}", name, side.dataset.schema.names)
+            if name not in side.schema.names:
+                raise ConfigError.unknown(f"column of {side.name}", name, side.schema.names)
     variables = [name for name in context if _divides(name, sides)]
     if not variables:
         before, after = (_table(side, columns, range(len(side.files()))) for side in sides)
@@ -59,7 +59,7 @@ def parts_of(
 
 def _divides(name: str, sides: Sequence[Side]) -> bool:
     """Tell whether a variable can be hashed into buckets, alike on both sides."""
-    types = [side.dataset.schema.field(name).type for side in sides]
+    types = [side.schema.field(name).type for side in sides]
     whole = [pa.types.is_integer(type) and type != pa.uint64() for type in types]  # noqa: A001
     text = [pa.types.is_string(type) or pa.types.is_large_string(type) for type in types]  # noqa: A001
     return all(whole) or all(text)
@@ -148,4 +148,4 @@ def _table(side: Side, columns: Sequence[str], files: Sequence[int]) -> pa.Table
 
 
 def _schema(side: Side, columns: Sequence[str]) -> pa.Schema:
-    return pa.schema([side.dataset.schema.field(name) for name in columns])
+    return pa.schema([side.schema.field(name) for name in columns])

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from snapshotter.records import DataFile
 from snapshotter.storage import Storage
 
 FOLDER = "experiments"
+_FORGOTTEN = ".forgotten"
 _LARGEST = 64 << 20  # bytes of a record: a run of many files names each of them
 _DISTRIBUTIONS = ("delorean-features", "numpy", "numba", "pyarrow", "polars", "pyspark", "deltalake", "scikit-learn")
 
@@ -156,8 +158,9 @@ def save_run(record: RunRecord, storage: Storage) -> RunRecord:
 
     Runs that end at the same time get different ids, and never overwrite each other.
     """
-    paths = [file.path for file in storage.list(f"{FOLDER}/{record.experiment_id}") if file.path.endswith(".json")]
-    for number in itertools.count(len(paths) + 1):
+    listed = [PurePosixPath(file.path) for file in storage.list(f"{FOLDER}/{record.experiment_id}")]
+    given = {path.stem for path in listed if path.suffix in (".json", _FORGOTTEN)}
+    for number in itertools.count(len(given) + 1):
         numbered = replace(record, run_id=f"{record.experiment_id}-{number}")
         path = f"{FOLDER}/{record.experiment_id}/{numbered.run_id}.json"
         if storage.create(path, msgspec.json.encode(numbered)):
@@ -169,6 +172,18 @@ def recorded_runs(storage: Storage) -> Iterator[RunRecord]:
     """Read all records, the latest started first."""
     paths = [file.path for file in storage.list(FOLDER) if file.path.endswith(".json")]
     yield from sorted((_read(path, storage) for path in paths), key=lambda record: record.started_at, reverse=True)
+
+
+def forget_run(run_id: str, storage: Storage) -> None:
+    """Delete a run's record, so that a vacuum may take what only it refers to. Its id is never given again.
+
+    run_id: as it is, whole. Raises ReplayError for one that is not there.
+    """
+    known = {PurePosixPath(file.path).stem: file.path for file in storage.list(FOLDER) if file.path.endswith(".json")}
+    if run_id not in known:
+        raise ReplayError.unknown("experiment run", run_id, known)
+    storage.create(str(PurePosixPath(known[run_id]).with_suffix(_FORGOTTEN)), b"")
+    storage.delete([known[run_id]])
 
 
 def find_run(name: str, storage: Storage) -> RunRecord:

@@ -13,7 +13,7 @@ from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.tables import pinned_tables, query
 from delorean.generation import FeatureSet, generate, lineage_of
 from delorean.generation.bucket_task import first_data_maps
-from delorean.generation.feature_set import table_uri
+from delorean.generation.feature_set import open_table, table_uri
 from delorean.generation.generate import Progress
 from delorean.generation.plan import plan_generation
 from delorean.generation.sources import Pinned
@@ -26,7 +26,6 @@ from schemas.errors import ConfigError, LabelError
 from snapshotter.experiments import TableSource
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
-from snapshotter.storage.delta import delta_table
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -126,7 +125,8 @@ def package_of(
     Raises TrainingError, PackageError, and ConfigError if the features are not generated yet, or from another model.
     """
     uri = table_uri(storage, experiment.name)
-    made_from = lineage_of(uri)
+    version = int(open_table(uri).version())  # of this moment: somebody may add another meanwhile
+    made_from = lineage_of(uri, version)
     model = experiment.feature_model
     if made_from["feature_model"] != model.fingerprint:
         raise ConfigError.because(
@@ -134,7 +134,7 @@ def package_of(
             "run delorean generate again",
         )
     labels = load_labels(made_from["labels"], storage)
-    trained = trained_of(experiment, labels, uri)
+    trained = trained_of(experiment, labels, uri, version)
     pinned = Pinned(made_from["snapshots"], made_from["globals"])
     plan = plan_generation(labels, model, index, storage.uri, experiment.as_of, pinned=pinned)
     return write_package(
@@ -147,7 +147,7 @@ def package_of(
         first_data_maps(plan, _GOLDEN_CANDIDATES),
         Lineage(
             label_data={"id": labels.labels_id, "files": {file.path: file.checksum for file in labels.files}},
-            feature_set={"uri": uri, "version": delta_table(uri).version()},
+            feature_set={"uri": uri, "version": version},
             snapshot_runs=made_from["snapshots"],
             global_versions=made_from["globals"],
             spec_hash=experiment.id,

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from deltalake.exceptions import DeltaError, TableNotFoundError
-
-from schemas.errors import LabelError
+from schemas.errors import LabelError, StorageError
 from snapshotter.experiments import TableSource
 from snapshotter.spark_errors import spark_errors_as
 from snapshotter.storage.delta import delta_table
@@ -48,15 +46,9 @@ def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource]) -> 
 def _version(name: str, source: TableSource) -> int:
     try:
         table = delta_table(source.path, source.version)
-        files = table.file_uris()
-    except TableNotFoundError as error:
-        raise LabelError.because(f"table '{name}': there is no Delta table at {source.path}") from error
-    except DeltaError as error:
-        raise LabelError.because(
-            f"table '{name}': version {source.version} of {source.path} cannot be read: {error}",
-            "name a version that is there, or none for the newest",
-        ) from error
-    version = int(table.version())
+    except StorageError as error:
+        raise LabelError.because(f"table '{name}': {error}") from error
+    version, files = int(table.version()), table.file_uris()
     gone = [file for file in files if not _is_there(file)]
     if gone:
         raise LabelError.because(

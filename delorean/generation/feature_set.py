@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Schema
-from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction, create_table_with_add_actions
+from deltalake import DeltaTable
 
 from delorean.feature_digest import FeatureDigest
 from delorean.generation.bucket_task import BucketResult
@@ -21,21 +19,21 @@ from delorean.generation.provenance import SpreadReport
 from delorean.labels import TIME_COLUMN
 from delorean.leaks import LeakReport
 from delorean.readable import Readable
-from schemas.errors import ConfigError, StorageError
+from schemas.errors import ConfigError, MissingFileError
 from snapshotter.records import from_micros
 from snapshotter.storage import Storage
-from snapshotter.storage.delta import delta_table, plainly
-from snapshotter.storage.delta_location import delta_location
+from snapshotter.storage.delta import SHOWN, commit_files, delta_table
+from snapshotter.storage.delta_version import DeltaVersion
 
 FOLDER = "feature_sets"
-_COMMITS = "delorean"
+_LINEAGE = "delorean"
 
 
 @dataclass(frozen=True, repr=False)
 class FeatureSet(Readable):
     """Generated features with labels: one version of a Delta table.
 
-    uri: of the table; `delta_location` turns it into what deltalake, Polars and DuckDB open it by
+    uri: of the table, as deltalake, Spark, Polars and DuckDB open it
     lineage: what it was made from: label data, feature model, snapshot runs, versions of global elements
     absent: element → rows that have none
     spread: how far apart the captures lie that rows are made from
@@ -69,8 +67,8 @@ class FeatureSet(Readable):
         )
 
     def to_arrow(self) -> pa.Table:
-        """Read it whole."""
-        return delta_table(self.uri, self.version).to_pyarrow_table()
+        """Read it whole. Raises MissingFileError and CorruptFileError, naming the file."""
+        return DeltaVersion.of(open_table(self.uri, self.version), self.uri).to_arrow()
 
 
 def table_uri(storage: Storage, name: str) -> str:
@@ -79,63 +77,82 @@ def table_uri(storage: Storage, name: str) -> str:
 
 
 def commit(
-    storage: Storage, name: str, schema: pa.Schema, results: Iterable[BucketResult], lineage: Mapping[str, Any]
+    storage: Storage, name: str, schema: pa.Schema, results: Sequence[BucketResult], lineage: Mapping[str, Any]
 ) -> int:
     """Make the files of all bucket tasks a new version of a feature set, in one Delta transaction.
 
-    Gives the version. Raises StorageError if another writer was faster.
+    Gives the version. Raises StorageError if the storage refuses.
     """
-    uri = table_uri(storage, name)
-    prefix = f"{FOLDER}/{name}/"
-    now = int(datetime.now(UTC).timestamp() * 1000)
-    actions = [
-        AddAction(result.file.path.removeprefix(prefix), result.file.bytes, {}, now, True, _statistics(result))
-        for result in results
-    ]
-    properties = CommitProperties(custom_metadata={_COMMITS: json.dumps(lineage)})
-    try:
-        try:
-            table = delta_table(uri)
-        except TableNotFoundError:
-            plain, options = delta_location(uri)
-            create_table_with_add_actions(
-                *(plain, Schema.from_arrow(schema), actions, "error"),
-                name=name,
-                storage_options=options,
-                commit_properties=properties,
-            )
-            return 0
-        table.create_write_transaction([*actions], "overwrite", Schema.from_arrow(schema), commit_properties=properties)
-    except (DeltaError, OSError) as error:
-        raise StorageError.because(
-            f"feature set '{name}' could not be committed: {plainly(error)}", "run it again"
-        ) from error
-    table.update_incremental()
-    return int(table.version())
+    return commit_files(
+        storage,
+        f"{FOLDER}/{name}",
+        schema,
+        [result.file for result in results],
+        {_LINEAGE: json.dumps(lineage), SHOWN: lineage.get("experiment") or ""},
+        {result.file.path: _statistics(result) for result in results},
+    )
 
 
 def open_table(uri: str, version: int | None = None) -> DeltaTable:
-    """Open a version of a feature set's table, None: the newest. Raises ConfigError that names those beside it."""
+    """Open a version of a feature set's table, None: the newest.
+
+    Raises ConfigError that names those beside it, CorruptFileError for one whose log cannot be read.
+    """
     try:
         return delta_table(uri, version)
-    except (DeltaError, OSError) as error:
-        what = "feature set" if version is None else f"version {version} of the feature set"
+    except MissingFileError as error:
+        newest = str(error).partition(" → ")[2]
+        if newest:
+            raise ConfigError.because(f"there is no version {version} of the feature set at {uri}", newest) from error
         known = str(ConfigError.unknown("feature set", Path(urlsplit(uri).path).name, _beside(uri))).partition(" → ")[2]
-        raise ConfigError.because(f"there is no {what} at {uri}", known) from error
+        raise ConfigError.because(f"there is no feature set at {uri}", known) from error
 
 
 def lineage_of(uri: str, version: int | None = None) -> dict[str, Any]:
     """Give what a version of a feature set was made from. Raises ConfigError for a table that is not one of ours."""
     table = open_table(uri)  # the newest: of an older version deltalake counts the history wrongly
     for entry in table.history():
-        if entry.get("version") == (table.version() if version is None else version) and _COMMITS in entry:
-            found: dict[str, Any] = json.loads(entry[_COMMITS])
+        if entry.get("version") == (table.version() if version is None else version) and _LINEAGE in entry:
+            found: dict[str, Any] = json.loads(entry[_LINEAGE])
             return found
     which = "" if version is None else f"version {version} of "
     raise ConfigError.because(
         f"{which}the table at {uri} has no lineage: it was not generated by DeLorean, or is not there any more",
         f"its versions end with {table.version()}; generate it again",
     )
+
+
+@dataclass(frozen=True)
+class FeatureSetVersion:
+    """A version as its table's log tells of it.
+
+    experiment: the id of the experiment that it was generated for; None: for none, or by somebody else
+    lineage: what it was made from; empty where another program wrote it
+    """
+
+    version: int
+    committed_at: datetime
+    experiment: str | None
+    lineage: Mapping[str, Any]
+
+
+def feature_sets(storage: Storage) -> list[str]:
+    """Name the feature sets in a storage, sorted."""
+    paths = [file.path.split("/") for file in storage.list(FOLDER)]
+    return sorted({path[1] for path in paths if path[2:3] == ["_delta_log"]})
+
+
+def versions_of(uri: str) -> list[FeatureSetVersion]:
+    """Give all versions of a feature set, the newest first. Raises ConfigError for one that is not there."""
+    return [
+        FeatureSetVersion(
+            int(entry["version"]),
+            from_micros(int(entry["timestamp"]) * 1000),
+            entry.get(SHOWN) or None,
+            json.loads(entry.get(_LINEAGE, "{}")),
+        )
+        for entry in open_table(uri).history()
+    ]
 
 
 def _beside(uri: str) -> list[str]:
@@ -146,12 +163,12 @@ def _beside(uri: str) -> list[str]:
     return [log.parent.name for log in Path(unquote(parts.path)).parent.glob("*/_delta_log")]
 
 
-def _statistics(result: BucketResult) -> str:
-    known: dict[str, Any] = {"numRecords": result.file.rows, "nullCount": {TIME_COLUMN: 0}}
+def _statistics(result: BucketResult) -> dict[str, Any]:
+    known: dict[str, Any] = {"nullCount": {TIME_COLUMN: 0}}
     if result.earliest is not None and result.latest is not None:
         known["minValues"] = {TIME_COLUMN: _text(result.earliest)}
         known["maxValues"] = {TIME_COLUMN: _text(result.latest)}
-    return json.dumps(known)
+    return known
 
 
 def _text(micros: int) -> str:

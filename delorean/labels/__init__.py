@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +18,7 @@ from schemas.tables import TIME
 from snapshotter.records import DataFile, from_micros, to_micros
 from snapshotter.storage import Storage
 
+FOLDER = "labels"
 TIME_COLUMN = "time"
 LABEL_COLUMN = "label"
 OUTCOME_COLUMN = "outcome_at"
@@ -141,19 +144,43 @@ def labels_schema(context: tuple[DataKey, ...], items: tuple[DataKey, ...]) -> p
 
 def save_labels(labels: Labels, storage: Storage) -> Labels:
     """Publish label data under its id in one conditional write. Raises ConfigError if the id is taken."""
-    if not storage.create(_manifest(labels.labels_id), json.dumps(labels.to_json(), indent=1).encode()):
+    if not storage.create(manifest_path(labels.labels_id), json.dumps(labels.to_json(), indent=1).encode()):
         raise ConfigError.because(f"label data '{labels.labels_id}' exists already", "load it, or choose another id")
     return labels
 
 
 def load_labels(labels_id: str, storage: Storage) -> Labels:
-    """Give label data that was materialised earlier. Raises LabelError for an id that is not there."""
+    """Give label data that was materialised earlier. Raises LabelError for an id that is not there or not readable."""
     try:
-        with storage.open_input(_manifest(labels_id)) as manifest:
+        with storage.open_input(manifest_path(labels_id)) as manifest:
             return Labels.from_json(json.loads(manifest.read()))
     except MissingFileError as error:
         raise LabelError.because(f"there is no label data '{labels_id}' in {storage.uri}", "materialise it") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise LabelError.because(
+            f"'{manifest_path(labels_id)}' is no manifest of label data: {error!r}", "restore it from a copy"
+        ) from error
 
 
-def _manifest(labels_id: str) -> str:
-    return f"labels/{labels_id}/manifest.json"
+def manifest_path(labels_id: str) -> str:
+    """Say where the manifest of label data lies, relative to the storage's root."""
+    return f"{FOLDER}/{labels_id}/manifest.json"
+
+
+def new_folder(labels_id: str) -> str:
+    """Name a folder for the files of label data, another for each try: one that died is never in the next one's way."""
+    return f"{FOLDER}/{labels_id}/{uuid.uuid4().hex[:8]}"
+
+
+def new_labels_id() -> str:
+    """Make an id for label data that nobody gave a name."""
+    return uuid.uuid4().hex[:12]
+
+
+def is_unnamed(labels_id: str) -> bool:
+    """Tell an id that `new_labels_id` made from a name that somebody gave.
+
+    >>> is_unnamed(new_labels_id()), is_unnamed("homepages-2026")
+    (True, False)
+    """
+    return re.fullmatch("[0-9a-f]{12}", labels_id) is not None

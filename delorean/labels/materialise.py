@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,8 @@ from delorean.labels import (
     TIME_COLUMN,
     LabelColumns,
     Labels,
+    new_folder,
+    new_labels_id,
     save_labels,
 )
 from delorean.labels.grouping import LabelGrouper
@@ -52,7 +53,7 @@ def materialise_labels(
     rows: a Spark DataFrame, or anything Arrow reads (pyarrow, Polars, pandas, DuckDB); one row for each item, or
         grouped already: one row for each context and time with lists of items and labels. Items of long data are
         sorted, so that the result does not depend on how the rows were spread
-    labels_id: None: a new one
+    labels_id: None: a new one, for label data that a vacuum takes once no recorded run and no feature set refers to it
     bucket_variable: what snapshots are bucketed by too; None: the first context variable that can be
     buckets: a power of two; None: by size
     source: what the rows come from, kept with the label data
@@ -65,12 +66,10 @@ def materialise_labels(
     types = {key.name: key.type for key in job.context}
     if variable not in types:
         raise LabelError.unknown("bucket variable among the context variables", variable, types)
-    labels_id = labels_id or uuid.uuid4().hex[:12]
+    labels_id = labels_id or new_labels_id()
     count = buckets or job.buckets()
     grouper = LabelGrouper(job.context, job.items, grouped=job.grouped)
-    # A name of its own for each try: files of one that died never stand in the way of the next.
-    folder = f"labels/{labels_id}/{uuid.uuid4().hex[:8]}"
-    written = job.rows.write(grouper, job.renamed, variable, count, storage, folder)
+    written = job.rows.write(grouper, job.renamed, variable, count, storage, new_folder(labels_id))
     results = [json.loads(text) for text in written]
     if not results:
         raise LabelError.because("label data has no rows", "widen its query")

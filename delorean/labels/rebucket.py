@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
-from delorean.labels import Labels, save_labels
+from delorean.labels import Labels, new_folder, new_labels_id, save_labels
 from delorean.labels.grouping import LabelGrouper
 from schemas.hashing import bucket_of, check_bucket_count
 from snapshotter.records import DataFile
@@ -28,9 +27,8 @@ def rebucket(labels: Labels, buckets: int, storage: Storage, labels_id: str | No
     ConfigError if the id is taken, MissingFileError or CorruptFileError for label data that was tampered with.
     """
     check_bucket_count(buckets)
-    labels_id = labels_id or uuid.uuid4().hex[:12]
-    folder = f"labels/{labels_id}/{uuid.uuid4().hex[:8]}"  # of its own for each try, as when they were materialised
-    files = sorted(_write(labels, buckets, storage, folder), key=lambda file: file.bucket)
+    labels_id = labels_id or new_labels_id()
+    files = sorted(_write(labels, buckets, storage, new_folder(labels_id)), key=lambda file: file.bucket)
     return save_labels(replace(labels, labels_id=labels_id, buckets=buckets, files=tuple(files)), storage)
 
 

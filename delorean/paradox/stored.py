@@ -8,13 +8,13 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from delorean.generation.feature_set import lineage_of, open_table
 from delorean.generation.plan import LATEST_INPUT_COLUMN, captured_column
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN
-from schemas.errors import ConfigError, MissingFileError
+from schemas.errors import ConfigError
 from schemas.tables import TIME
+from snapshotter.storage.delta_version import DeltaVersion
 
 _BATCH_ROWS = 8_192
 _LINEAGE = ("features", "context", "items", "snapshots", "globals", "rules")
@@ -25,15 +25,26 @@ class StoredFeatureSet:
     """One version of a feature set.
 
     lineage: what it says it was made from
-    schema: of its columns
-    files: of the version, to be read in any order
+    data: its columns and files
     """
 
-    uri: str
-    version: int
     lineage: Mapping[str, Any]
-    schema: pa.Schema
-    files: tuple[ds.ParquetFileFragment, ...]
+    data: DeltaVersion
+
+    @property
+    def uri(self) -> str:
+        """Of its table."""
+        return self.data.uri
+
+    @property
+    def version(self) -> int:
+        """Which version it is."""
+        return self.data.version
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of its columns."""
+        return self.data.schema
 
     @property
     def features(self) -> list[str]:
@@ -70,7 +81,7 @@ class StoredFeatureSet:
     @cached_property
     def rows(self) -> int:
         """Number of rows, as the files have it."""
-        return sum(self._read(file.count_rows) for file in self.files)
+        return self.data.rows
 
     def has(self, *columns: str) -> bool:
         """Tell whether it has all these columns: older feature sets lack some."""
@@ -79,30 +90,12 @@ class StoredFeatureSet:
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Read columns (None: all) file by file, a few thousand rows at a time.
 
-        Raises MissingFileError for a file that is gone.
+        Raises MissingFileError, CorruptFileError for a file that is not what it was.
         """
-        options = ds.ParquetFragmentScanOptions(pre_buffer=False)  # reading far ahead would not stay bounded
-        for file in self.files:
-            found = self._read(
-                lambda file=file: file.to_batches(
-                    schema=self.schema,
-                    columns=None if columns is None else list(columns),
-                    batch_size=_BATCH_ROWS,
-                    batch_readahead=2,
-                    fragment_scan_options=options,
-                )
-            )
-            while (batch := self._read(lambda found=found: next(found, None))) is not None:
+        for file in self.data.files:  # reading far ahead would not stay bounded
+            for batch in self.data.read(file, columns, rows=_BATCH_ROWS, ahead=False):
                 if batch.num_rows:
                     yield pa.Table.from_batches([batch])
-
-    def _read(self, step: Any) -> Any:
-        try:
-            return step()
-        except FileNotFoundError as error:
-            raise MissingFileError.because(
-                f"a file of version {self.version} of {self.uri} is gone: {error}", "a vacuum may have removed it"
-            ) from error
 
 
 def open_stored(uri: str, version: int | None) -> StoredFeatureSet:
@@ -110,15 +103,12 @@ def open_stored(uri: str, version: int | None) -> StoredFeatureSet:
 
     Raises ConfigError for what is no feature set, has no lineage or lacks a column that every feature set has.
     """
-    table = open_table(uri, version)
-    dataset = table.to_pyarrow_dataset()
-    found = int(table.version())
-    lineage = lineage_of(uri, found)
+    data = DeltaVersion.of(open_table(uri, version), uri)
+    lineage = lineage_of(uri, data.version)
     for name in _LINEAGE:
         if name not in lineage:
             raise ConfigError.because(f"the lineage of {uri} does not say '{name}'", "generate the feature set again")
-    files = sorted(dataset.get_fragments(), key=lambda file: file.path)  # so that examples are always the same
-    stored = StoredFeatureSet(uri, found, lineage, dataset.schema, tuple(files))
+    stored = StoredFeatureSet(lineage, data)
     _require_columns(stored)
     return stored
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake.exceptions import DeltaError
 from numpy.typing import NDArray
 
 from delorean.training.stable_hash import unit_hash
-from schemas.errors import TrainingError
+from schemas.errors import MissingFileError, TrainingError
 from schemas.tables import TIME
 from snapshotter.storage.delta import delta_table
+from snapshotter.storage.delta_version import DeltaVersion
 
 _BATCH_ROWS = 16_384
 Batches = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
@@ -129,19 +129,15 @@ def _batches(source: str | pa.Table, version: int | None) -> tuple[Sequence[str]
         _require(table.schema.names, ["time", "label"])
         return table.schema.names, lambda columns: _from_table(table, columns)
     try:
-        dataset = delta_table(source, version).to_pyarrow_dataset()
-    except (DeltaError, OSError) as error:
-        raise TrainingError.because(f"no feature set at {source}: {error}", "generate one first") from error
+        stored = DeltaVersion.of(delta_table(source, version), source)
+    except MissingFileError as error:
+        raise TrainingError.because(f"no feature set to train on: {error}", "generate one first") from error
 
     def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        _require(dataset.schema.names, columns)
-        # Little is read ahead: training keeps the matrix, and nothing else of size.
-        found: Iterable[pa.RecordBatch] = dataset.to_batches(
-            columns=list(columns), batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
-        )
-        yield from found
+        _require(stored.schema.names, columns, f"version {stored.version} of {source}")
+        yield from stored.batches(columns)
 
-    return dataset.schema.names, read
+    return stored.schema.names, read
 
 
 def _from_table(table: pa.Table, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -149,10 +145,10 @@ def _from_table(table: pa.Table, columns: Sequence[str]) -> Iterator[pa.RecordBa
     yield from table.select(list(columns)).to_batches(max_chunksize=_BATCH_ROWS)
 
 
-def _require(found: Sequence[str], wanted: Sequence[str]) -> None:
+def _require(found: Sequence[str], wanted: Sequence[str], where: str = "the feature set") -> None:
     for name in wanted:
         if name not in found:
-            raise TrainingError.unknown("column of the feature set", name, found)
+            raise TrainingError.unknown(f"column of {where}", name, found)
 
 
 def _read_contexts(batches: Batches, columns: Sequence[str]) -> tuple[pa.Table, NDArray[np.int64]]:

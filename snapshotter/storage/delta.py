@@ -1,29 +1,158 @@
-"""Delta tables wherever they lie."""
+"""The one place where Delta tables are opened and committed to, without a JVM."""
 
 from __future__ import annotations
 
+import json
 import re
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
 
-from deltalake import DeltaTable
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, create_table_with_add_actions
 
+from schemas.errors import CorruptFileError, MissingFileError, StorageError
+from snapshotter.records import DataFile
+from snapshotter.storage import Storage
 from snapshotter.storage.delta_location import delta_location, require_reachable
 
-_COLOURS = re.compile(r"\x1b\[\d*m↳?")
+SHOWN = "userMetadata"  # the key of a commit's metadata that Spark's DESCRIBE HISTORY shows
+_COLOURS = re.compile(r"\s*\x1b\[\d*m↳?")
+_COMMIT_ID = "delorean.commit"
+_TRIES = 100
+_FOREVER = "interval 36500 days"
+_CONFIGURATION = {  # only our vacuum knows what somebody refers to: neither Spark's nor deltalake's tidies up by age
+    "delta.logRetentionDuration": _FOREVER,
+    "delta.deletedFileRetentionDuration": _FOREVER,
+}
 
 
 def delta_table(uri: str, version: int | None = None) -> DeltaTable:
-    """Open a version of a table, None: the newest.
+    """Open a version of a table; None: the newest.
 
-    Raises deltalake's errors, and StorageError when S3 lets nobody in.
+    Raises MissingFileError for what is no Delta table or has no such version, CorruptFileError for a log that cannot
+    be read, and StorageError when S3 lets nobody in.
     """
     plain, options = delta_location(uri)
     try:
-        return DeltaTable(plain, version=version, storage_options=options)
-    except OSError:
+        table = DeltaTable(plain, storage_options=options)
+        newest = table.version()
+        if version is not None and 0 <= version <= newest:  # beyond, deltalake looks for all that would lie between
+            table.load_as_version(version)
+    except TableNotFoundError as error:
+        raise MissingFileError.because(f"there is no Delta table at {uri}") from error
+    except (DeltaError, OSError) as error:
+        if "Invalid table location" in str(error):
+            raise MissingFileError.because(f"there is no Delta table at {uri}") from error
         require_reachable(uri)
-        raise
+        raise CorruptFileError.because(
+            f"the log of the Delta table at {uri} cannot be read: {plainly(error)}",
+            "restore its folder _delta_log from a copy",
+        ) from error
+    if version is not None and not 0 <= version <= newest:
+        raise MissingFileError.because(
+            f"there is no version {version} of the Delta table at {uri}", f"the newest is {newest}"
+        )
+    return table
+
+
+def commit_files(
+    storage: Storage,
+    folder: str,
+    schema: pa.Schema,
+    files: Iterable[DataFile],
+    metadata: Mapping[str, str],
+    statistics: Mapping[str, Mapping[str, Any]] | None = None,
+) -> int:
+    """Make files that lie in a table's folder its next version, in the place of all that it had, in one transaction.
+
+    folder: of the table, relative to the storage's root
+    metadata: kept with the commit, see `SHOWN`
+    statistics: file's path → minValues, maxValues and nullCount of columns
+
+    Writers at the same time come one after the other. Gives the version. Raises StorageError, with nothing changed,
+    when the storage refuses, or others were faster a hundred times.
+    """
+    commit_id, uri = uuid.uuid4().hex, storage.uri_of(folder)
+    known = statistics or {}
+    actions = [_add(file, f"{folder}/", known.get(file.path, {})) for file in files]
+    # Without deltalake's own retries a version is exactly the next one, or nobody's.
+    properties = CommitProperties(custom_metadata={**metadata, _COMMIT_ID: commit_id}, max_commit_retries=0)
+    for _ in range(_TRIES):
+        before = _newest(uri)
+        try:
+            return _write_next(uri, before, folder, Schema.from_arrow(schema), actions, properties)
+        except (DeltaError, OSError) as error:
+            after = _newest(uri)
+            ours = _committed(before, after, commit_id)
+            if ours is not None:  # only the answer was lost, or something that follows a commit failed
+                return ours
+            if _version(after) == _version(before):
+                raise StorageError.because(
+                    f"'{folder}' could not be committed: {plainly(error)}", "see to the storage and run it again"
+                ) from error
+    raise StorageError.because(
+        f"'{folder}' could not be committed: other writers were faster {_TRIES} times, and no file of it is visible",
+        "run it again when fewer write to it",
+    )
 
 
 def plainly(error: Exception) -> str:
-    """Give the first words of deltalake's coloured trees of reasons, in a line."""
-    return " ".join(_COLOURS.sub(":", str(error)).split())[:300]
+    """Give what deltalake says in a line: it says it as a coloured tree of reasons, and a trace may follow."""
+    reasons = _COLOURS.sub(":", str(error).partition("\n   0: ")[0])
+    return " ".join(reasons.split())[:300]
+
+
+def _write_next(
+    uri: str,
+    before: DeltaTable | None,
+    name: str,
+    schema: Schema,
+    actions: list[AddAction],
+    properties: CommitProperties,
+) -> int:
+    if before is None:
+        plain, options = delta_location(uri)
+        create_table_with_add_actions(
+            plain,
+            schema,
+            actions,
+            mode="error",
+            name=name,
+            storage_options=options,
+            configuration=_CONFIGURATION,
+            commit_properties=properties,
+        )
+        return 0
+    version = before.version() + 1
+    before.create_write_transaction([*actions], "overwrite", schema, commit_properties=properties)
+    return int(version)
+
+
+def _newest(uri: str) -> DeltaTable | None:
+    try:
+        return delta_table(uri)
+    except MissingFileError:
+        return None
+
+
+def _version(table: DeltaTable | None) -> int:
+    return -1 if table is None else int(table.version())
+
+
+def _committed(before: DeltaTable | None, after: DeltaTable | None, commit_id: str) -> int | None:
+    """Look among the versions that came meanwhile for the one of this commit."""
+    newer = _version(after) - _version(before)
+    if after is None or not newer:
+        return None
+    found = (entry["version"] for entry in after.history(newer) if entry.get(_COMMIT_ID) == commit_id)
+    return next(found, None)
+
+
+def _add(file: DataFile, prefix: str, statistics: Mapping[str, Any]) -> AddAction:
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    known = json.dumps({"numRecords": file.rows, **statistics})
+    return AddAction(file.path.removeprefix(prefix), file.bytes, {}, now, True, known)

@@ -52,8 +52,6 @@ def words(service: dict[str, Any], key: str = "command") -> list[str]:
 def commands() -> Iterator[tuple[str, list[str]]]:
     """What is run of ours: by the stack, by images on their own, and as the README says."""
     for name, service in SERVICES.items():
-        if name == "index" and "init" not in cli.commands["index"].commands:
-            continue  # the command comes with the index in Cassandra
         if service["image"].startswith("delorean-") and name != "s3":
             yield name, [*words(service, "entrypoint"), *words(service)]
     for stage in parse(DOCKERFILE).stages.values():

@@ -7,16 +7,17 @@ import sys
 import pyarrow as pa
 from deltalake import write_deltalake
 
-SPEC = """
+SPEC = '''
 [tables]
 profiles = { path = "profiles", format = "delta" }
 before = { path = "profiles", format = "delta", version = 0 }
 
 [experiments.everyone]
-query = "SELECT profile_id FROM profiles UNION ALL SELECT -profile_id FROM before WHERE profile_id > 1"
+query = """SELECT profile_id FROM profiles UNION ALL
+    SELECT -profile_id FROM before WHERE profile_id > 1 AND :date > DATE '2026-01-01'"""
 key = ["profile_id"]
 quota = 100
-"""
+'''
 
 
 def test_contexts_are_selected_from_a_delta_table_as_it_is_now_or_was(tmp_path):
@@ -28,24 +29,3 @@ def test_contexts_are_selected_from_a_delta_table_as_it_is_now_or_was(tmp_path):
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["contexts"] == 4  # 4, 5; -2, -3
-
-
-READ_LABELS = """
-from delorean.experiment.tables import pinned_tables, query
-from snapshotter.experiments import TableSource
-from snapshotter.spark_session import spark_session
-
-spark = spark_session("labels", "local[1]", delta=True)
-tables = {"newest": TableSource("labels", "delta"), "first": TableSource("labels", "delta", 0)}
-text = "SELECT (SELECT count(*) FROM newest), (SELECT count(*) FROM first)"
-rows = query(spark, text, pinned_tables(tables))
-print("read", *rows.first())
-spark.stop()
-"""
-
-
-def test_the_labels_query_reads_the_version_of_a_delta_table_that_is_pinned(tmp_path):
-    write_deltalake(str(tmp_path / "labels"), pa.table({"profile_id": [1, 2, 3]}))
-    write_deltalake(str(tmp_path / "labels"), pa.table({"profile_id": [4, 5]}), mode="overwrite")
-    ran = subprocess.run([sys.executable, "-c", READ_LABELS], cwd=tmp_path, capture_output=True, text=True)
-    assert ran.stdout.splitlines()[-1:] == ["read 2 3"], ran.stderr

@@ -137,7 +137,7 @@ def test_the_version_of_a_delta_table_is_pinned_when_it_is_read(shown):
 
 
 def test_a_delta_version_that_is_not_there_or_was_vacuumed_away_is_named(shown):
-    with pytest.raises(LabelError, match="table 'shown': version 7 of .* cannot be read"):
+    with pytest.raises(LabelError, match=r"table 'shown': there is no version 7 of .* → the newest is 1"):
         pinned_tables({"shown": TableSource(shown, "delta", 7)})
     DeltaTable(shown).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
     with pytest.raises(LabelError, match="1 of 1 files of version 0 .* are gone.*vacuumed"):

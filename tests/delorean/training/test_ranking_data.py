@@ -86,7 +86,7 @@ def test_wrong_feature_sets_are_one_clear_error_each(feature_set: pa.Table, tmp_
 
     floats = pa.list_(pa.float32())
     wrong: list[tuple[str | pa.Table, str]] = [
-        (str(tmp_path / "none"), "no feature set at"),
+        (str(tmp_path / "none"), "no feature set to train on: there is no Delta table at .*none → generate one first"),
         (feature_set.slice(0, 0), "the feature set is empty"),
         (feature_set.drop_columns(["rare"]), "'rare'"),
         (feature_set.drop_columns(["label"]), "'label'"),

@@ -1,0 +1,127 @@
+"""Feature sets and context sets are plain Delta tables: every reader sees the same values, of every version."""
+
+from datetime import date
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from delorean.generation import lineage_of
+from delorean.generation.feature_set import table_uri, versions_of
+from delorean.training import read_feature_set
+from schemas.errors import TrainingError
+from snapshotter.context_selection import Experiment, read_context_set, select_contexts
+from snapshotter.experiments import TableSource
+from snapshotter.storage.delta import delta_table
+from snapshotter.storage.delta_version import DeltaVersion
+
+
+def with_spark(spark, uri, version):
+    return spark.read.format("delta").option("versionAsOf", version).load(uri).toArrow()
+
+
+def with_polars(_, uri, version):
+    return pl.read_delta(uri, version=version).to_arrow()
+
+
+def with_duckdb(_, uri, version):
+    files = [path.removeprefix("file://") for path in DeltaTable(uri, version=version).file_uris()]
+    return duckdb.sql(f"SELECT * FROM read_parquet({files})").to_arrow_table()
+
+
+def with_duckdb_over_arrow(_, uri, version):
+    rows = DeltaTable(uri, version=version).to_pyarrow_dataset()
+    return duckdb.sql("SELECT * FROM rows").to_arrow_table() if rows is not None else None
+
+
+def with_pandas(_, uri, version):
+    table = DeltaTable(uri, version=version)
+    frame, schema = table.to_pandas(), pa.schema(table.schema().to_arrow())
+    columns = [  # a null float of its own is NaN in pandas, one in a list is what it is
+        pa.array(frame[f.name].tolist(), f.type, from_pandas=not pa.types.is_list(f.type)) for f in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+READERS = [with_spark, with_polars, with_duckdb, with_duckdb_over_arrow, with_pandas]
+
+
+def values(table, schema, by):
+    """Give rows in one order, in the types they were written in, so that NaN equals NaN and nothing else."""
+    return repr(table.select(schema.names).cast(schema).sort_by([(name, "ascending") for name in by]).to_pylist())
+
+
+def written(uri, version):
+    return DeltaVersion.of(delta_table(uri, version), uri).to_arrow()
+
+
+@pytest.fixture
+def two_runs(lab, spark):
+    """A feature set of two versions, made for two experiments, with other features."""
+    before = lab.run(spark)
+    lab.write_spec((f', "{lab.module}:mood_known"', ""), ('"PT1H"', '"PT9M"'))
+    return before, lab.run(spark)
+
+
+def test_every_reader_sees_the_same_feature_set_in_every_version(lab, spark, two_runs):
+    uri = table_uri(lab.storage, "lab")
+    assert [record.features.version for record in two_runs] == [0, 1]
+    for version in (0, 1):
+        expected = written(uri, version)
+        assert expected.num_rows == 120
+        assert ("mood_known" in expected.schema.names) == (version == 0)
+        assert expected.schema.field("minutes_watched").type == pa.list_(pa.float32())
+        told = values(expected, expected.schema, ["profile_id", "time"])
+        for read in READERS:
+            found = read(spark, uri, version)
+            assert found.schema.names == expected.schema.names, read
+            assert values(found, expected.schema, ["profile_id", "time"]) == told, read
+    assert "nan" in told
+
+
+def test_each_version_says_which_experiment_it_was_made_for(lab, spark, two_runs):
+    uri = table_uri(lab.storage, "lab")
+    ids = [record.experiment_id for record in two_runs]
+    assert ids[0] != ids[1]
+    assert [each.experiment for each in versions_of(uri)] == ids[::-1]
+    assert [lineage_of(uri, version)["experiment"] for version in (0, 1)] == ids
+    history = spark.sql(f"DESCRIBE HISTORY delta.`{uri}`").orderBy("version").select("userMetadata").collect()
+    assert [row.userMetadata for row in history] == ids
+    assert [entry["userMetadata"] for entry in DeltaTable(uri).history()] == ids[::-1]
+
+
+def test_training_on_a_version_that_lacks_a_feature_names_the_version(lab, two_runs):
+    uri = table_uri(lab.storage, "lab")
+    assert len(read_feature_set(uri, ["mood_known"], ["video_id"], ["profile_id"], version=0)) == 120
+    with pytest.raises(TrainingError, match="unknown column of version 1 of .*lab 'mood_known' → .*minutes_watched"):
+        read_feature_set(uri, ["mood_known"], ["video_id"], ["profile_id"])
+    with pytest.raises(TrainingError, match="there is no version 2 of the Delta table at .* the newest is 1"):
+        read_feature_set(uri, ["mood_known"], ["video_id"], ["profile_id"], version=2)
+
+
+def test_every_reader_sees_the_same_context_set(project, spark, tmp_path):
+    profiles = pa.table({"profile_id": range(90), "country": ["US", "FR", None] * 30, "seen": [date(2026, 1, 5)] * 90})
+    pq.write_table(profiles, tmp_path / "profiles.parquet")
+    tables = {"profiles": TableSource(str(tmp_path / "profiles.parquet"))}
+    query = "SELECT profile_id, coalesce(country, 'ü') AS country, seen FROM profiles WHERE seen = :date"
+    key = ("profile_id", "country", "seen")
+    experiments = [
+        Experiment("home", query, key, ("country",), quota=20, tables=tables),
+        Experiment("search", query, key, fraction=0.5, tables=tables),
+    ]
+    chosen = select_contexts(spark, experiments, date(2026, 1, 5), project.storage, project.index)
+    uri = project.storage.uri_of(chosen.table)
+    expected = read_context_set(chosen, project.storage)
+    assert {len(chosen_by) for chosen_by in expected["experiments"].to_pylist()} == {1, 2}
+    assert expected.num_rows == chosen.rows
+    told = values(expected, expected.schema, ["profile_id"])
+    for read in READERS:
+        assert values(read(spark, uri, 0), expected.schema, ["profile_id"]) == told, read
+    [made] = DeltaTable(uri).history()
+    assert made["userMetadata"] == "home, search"
+    again = select_contexts(spark, experiments, date(2026, 1, 5), project.storage, project.index)
+    assert again == chosen
+    assert len(DeltaTable(uri).history()) == 1
