@@ -129,9 +129,9 @@ def test_a_cluster_goes_on_without_one_node_refuses_without_two_and_loses_nothin
         hasty = stack.enter_context(open_index(f"{uri}?patience_seconds=1"))
         work, more_work = Work(index, 0), Work(hasty, 50_000)
         with work.going_on() as wait_for:
-            wait_for(20)
+            wait_for(10)
             nodes[2].kill()
-            wait_for(50)
+            wait_for(25)
         with pytest.raises(SnapshotIndexError, match=NODES_ARE_DOWN):
             lose_another(nodes[1], more_work)
         for ask in (
