@@ -42,7 +42,11 @@ def errors() -> Iterator[BaseException]:
         yield kind(0x1700, "said so", None)
 
 
-@pytest.mark.parametrize("error", list(errors()), ids=lambda error: f"{type(error).__module__}.{type(error).__name__}")
+@pytest.mark.parametrize(
+    "error",
+    sorted(errors(), key=lambda error: str(type(error))),
+    ids=lambda error: f"{type(error).__module__}.{type(error).__name__}",
+)
 def test_every_error_of_the_driver_names_the_index_and_says_what_to_do(error: BaseException) -> None:
     with (
         pytest.raises(SnapshotIndexError, match=r"(?s)^index cassandra://one/snapshots .* → ") as raised,
