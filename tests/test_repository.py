@@ -77,7 +77,18 @@ def test_the_lock_holds_every_dependency_with_hashes():
 
 # What is imported under another name, or run rather than imported.
 IMPORTED_AS = {"cassandra-driver": "cassandra", "dnspython": "dns", "pyyaml": "yaml", "scikit-learn": "sklearn"}
-RUN = {"import-linter", "mypy", "ruff", "setuptools", "uv", "ipykernel", "jupyterlab", "pandas-stubs", "pytest-timeout"}
+RUN = {
+    "import-linter",
+    "mypy",
+    "ruff",
+    "setuptools",
+    "uv",
+    "ipykernel",
+    "jupyterlab",
+    "pandas-stubs",
+    "pytest-timeout",
+    "pytest-xdist",
+}
 
 
 def test_every_dependency_is_used():
