@@ -17,7 +17,7 @@ demo: .venv/.ready machine  ## run a small streaming company from snapshots to a
 
 test: lint  ## check everything: lint, types, layers, doctests, tests
 	@$(BIN)/python -m pytest -q --doctest-modules $(PACKAGES)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: .venv/.ready machine  ## measure: BENCH=features, as_of, as_of_spark, snapshot, index or storage; or check at length: CHECK=asof or fuzz
 	@$(BIN)/python -m benchmarks $(if $(CHECK),check-$(CHECK),$(BENCH)) $(ARGS)

@@ -21,6 +21,14 @@ settings.register_profile("any machine", deadline=None)  # no test asserts how f
 settings.load_profile("any machine")
 
 
+_LONGEST = ("test_readme.py", "test_cassandra_cluster.py", "test_resuming.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, lest one core waits at the end while the other is at them."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session = spark_session(

@@ -78,16 +78,18 @@ def test_the_lock_holds_every_dependency_with_hashes():
 # What is imported under another name, or run rather than imported.
 IMPORTED_AS = {"cassandra-driver": "cassandra", "dnspython": "dns", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 RUN = {
+    "flask",
+    "flask-cors",
     "import-linter",
-    "mypy",
-    "ruff",
-    "setuptools",
-    "uv",
     "ipykernel",
     "jupyterlab",
+    "mypy",
     "pandas-stubs",
     "pytest-timeout",
     "pytest-xdist",
+    "ruff",
+    "setuptools",
+    "uv",
 }
 
 

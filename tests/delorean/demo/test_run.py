@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None
 
 
 def test_a_second_run_leaves_the_first_alone(tmp_path: Path) -> None:
-    from delorean.demo.company import new_folder
+    from delorean.demo.layout import new_folder
 
     one, other = new_folder(tmp_path, "now"), new_folder(tmp_path, "now")
     assert (one.name, other.name) == ("now", "now-2")
