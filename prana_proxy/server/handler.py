@@ -22,7 +22,7 @@ from schemas.generated.ttypes import BadRequest, FetchRequest, FetchResponse, Se
 from schemas.services import Status
 
 _log = logging.getLogger(__name__)
-_MS_A_REFUSAL = 0.1  # for which its caller had better wait: asking in vain must not take time from other services
+_MS_A_REFUSAL = 0.25  # for which its caller had better wait: asking in vain must not take time from other services
 
 
 class Handler:

@@ -112,7 +112,7 @@ def test_a_wrong_request_is_told_what_is_wrong(proxy: Proxy, request_fields: Any
         assert told in result.bad_request.message
 
 
-@pytest.mark.parametrize(("breaker", "pause_ms"), [({"forced": "open"}, 20), ({}, None)])
+@pytest.mark.parametrize(("breaker", "pause_ms"), [({"forced": "open"}, 50), ({}, None)])
 def test_who_asks_a_service_in_vain_is_told_to_wait(config_of: Any, breaker: Any, pause_ms: int | None) -> None:
     contexts = to_ipc(pa.record_batch({"profile_id": range(200)}))
     with (
