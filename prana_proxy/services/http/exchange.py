@@ -68,7 +68,7 @@ class Exchange:
             connection = await self._connections.connect(request, [], _NO_LIMITS)
             try:
                 body = await _converse(connection, head, data, most)
-            except BaseException:
+            except BaseException:  # cancelled too: the service must see that nobody waits
                 connection.close()
                 raise
             connection.release()  # kept if all of the answer was read

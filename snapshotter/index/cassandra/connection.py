@@ -36,7 +36,7 @@ class Connection:
             self._cluster = _cluster(address)
             try:
                 self._session = self._cluster.connect()
-            except BaseException:
+            except BaseException:  # whatever it is, no threads of the driver may stay
                 self._cluster.shutdown()
                 raise
 

@@ -58,7 +58,7 @@ class CassandraIndex(SnapshotIndex):
         self._snapshots = Snapshots(self._connection, self._runs)
         try:
             schema.check(self._connection)
-        except BaseException:
+        except BaseException:  # whatever it is, the connection must not stay open
             self.close()
             raise
 
