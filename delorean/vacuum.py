@@ -12,6 +12,7 @@ from typing import Any
 from delorean.experiment.record import FOLDER as RECORDS
 from delorean.experiment.record import recorded_runs
 from delorean.generation import feature_set
+from delorean.generation.named_run import PLANS
 from delorean.kept_versions import KeptVersions, kept_versions
 from delorean.labels import FOLDER as LABELS
 from delorean.labels import is_unnamed, load_labels, manifest_path
@@ -22,6 +23,7 @@ from snapshotter.vacuum import is_half_written, unpublished
 
 SAFE_AGE = timedelta(hours=1)
 _NEVER = "never published: what wrote it died, or another was faster"
+_ENDED = "plans of runs that ended, or died, long ago"
 _UNUSED = "nobody gave it a name, and no recorded run or feature set refers to it"
 
 
@@ -113,6 +115,7 @@ def vacuum(storage: Storage, index: SnapshotIndex, older_than: timedelta, *, dry
             *(removal for each in found for removal in _of_feature_set(each)),
             *(removal for removal, _ in labels if removal is not None),
             *_by_folder(half),
+            *_of_plans(files, latest),
         ),
         (*(each.unknown for each in found if each.unknown), *(note for _, note in labels if note)),
         dry_run,
@@ -130,6 +133,12 @@ def _of_feature_set(found: KeptVersions) -> Iterable[Removal]:
             f"superseded on {superseded_at:%F}, and no recorded run refers to it",
             tuple(files),
         )
+
+
+def _of_plans(files: Iterable[StoredFile], latest: datetime) -> Iterable[Removal]:
+    old = tuple(file for file in files if file.path.startswith(f"{PLANS}/") and file.modified_at < latest)
+    if old:
+        yield Removal(PLANS, _ENDED, old)
 
 
 def _of_labels(

@@ -38,7 +38,14 @@ def summary(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def run_spec(spec: Path, project: Project, output: Output, command: str, *, training: bool) -> RunRecord:
+run_id_option = click.option(
+    "--run-id", help="Running it again finishes what died, and makes nothing twice. By default a number of its own."
+)
+
+
+def run_spec(
+    spec: Path, project: Project, output: Output, command: str, run_id: str | None, *, training: bool
+) -> RunRecord:
     """Run a spec's experiment, or only its first half, showing how far it is."""
     from delorean.experiment import load_experiment
     from delorean.experiment.run import run_experiment
@@ -52,6 +59,7 @@ def run_spec(spec: Path, project: Project, output: Output, command: str, *, trai
                 storage,
                 spark,
                 training=training,
+                run_id=run_id,
                 progress=lambda done, of: progress("buckets", done, of),
             )
 
@@ -60,16 +68,17 @@ def run_spec(spec: Path, project: Project, output: Output, command: str, *, trai
 def experiment() -> None:
     """Run experiments, repeat their runs, compare them.
 
-    A run's ID is its experiment's and a number, as in 3f2a91c04b7e-2. Wherever an ID is asked for, an experiment's
-    id or name means its latest run, and the beginning of an id is enough.
+    A run's ID is its experiment's and a number, as in 3f2a91c04b7e-2, or what --run-id said instead of a number.
+    Wherever an ID is asked for, an experiment's id or name means its latest run, and the beginning of an id is enough.
     """
 
 
 @experiment.command("run", no_args_is_help=True)
 @click.argument("spec", type=click.Path(path_type=Path))
+@run_id_option
 @project_option
 @json_option
-def run(spec: Path, project: Project, output: Output) -> None:
+def run(spec: Path, run_id: str | None, project: Project, output: Output) -> None:
     """Run an experiment whole and record it.
 
     Puts the labels of SPEC into buckets, generates its features, trains and measures its model. `delorean generate`
@@ -78,7 +87,7 @@ def run(spec: Path, project: Project, output: Output) -> None:
     \b
     Example: delorean experiment run homepage.toml
     """
-    record = run_spec(spec, project, output, "experiment run", training=True)
+    record = run_spec(spec, project, output, "experiment run", run_id, training=True)
     output.show(summary(record))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from delorean.cli.experiment import run_spec
+from delorean.cli.experiment import run_id_option, run_spec
 from delorean.cli.options import json_option, opened, project_option
 from delorean.cli.output import Output
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 @click.command(no_args_is_help=True)
 @click.argument("spec", type=click.Path(path_type=Path))
+@run_id_option
 @project_option
 @json_option
-def generate(spec: Path, project: Project, output: Output) -> None:
+def generate(spec: Path, run_id: str | None, project: Project, output: Output) -> None:
     """Generate features for label data.
 
     SPEC names labels and encoders; each row is made from the state as of its own time. What was read is recorded as a
@@ -31,7 +32,7 @@ def generate(spec: Path, project: Project, output: Output) -> None:
     from delorean.generation.feature_set import table_uri
     from snapshotter.storage import open_storage
 
-    record = run_spec(spec, project, output, "generate", training=False)
+    record = run_spec(spec, project, output, "generate", run_id, training=False)
     made = record.features
     output.show(
         {

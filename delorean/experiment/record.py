@@ -19,7 +19,7 @@ from delorean.feature_digest import FeatureDigest
 from delorean.readable import html_table
 from schemas.errors import ReplayError
 from snapshotter.records import DataFile
-from snapshotter.storage import Storage
+from snapshotter.storage import Storage, require_plain_name
 
 FOLDER = "experiments"
 _FORGOTTEN = ".forgotten"
@@ -66,7 +66,7 @@ class FeaturesRecord:
 class RunRecord:
     """One run of an experiment.
 
-    run_id: the experiment's id and a number: `3f2a91c04b7e-2` is its second run
+    run_id: the experiment's id and a number, `3f2a91c04b7e-2` is its second run, or an id that was given
     experiment_id: the hash of what its spec says
     spec: what it says; `ExperimentSpec.from_json` reads it
     feature_model: the encoders with parameters and fingerprints; `FeatureModel.from_json` reads it
@@ -153,19 +153,38 @@ class RunRecord:
         return fields
 
 
-def save_run(record: RunRecord, storage: Storage) -> RunRecord:
-    """Keep a record under the first number of its experiment that is free, and give it with the id that this makes.
+def save_run(record: RunRecord, storage: Storage, run_id: str | None = None) -> RunRecord:
+    """Keep a record, and give it as it is kept, with its id.
 
-    Runs that end at the same time get different ids, and never overwrite each other.
+    run_id: None: it is the first number of its experiment that is free. Runs that end at the same time get different
+        numbers, and never overwrite each other; of those with one id the first is kept
     """
+    if run_id is not None:
+        path = _path(record.experiment_id, run_id)
+        storage.create(path, msgspec.json.encode(replace(record, run_id=run_id)))
+        return _read(path, storage)
     listed = [PurePosixPath(file.path) for file in storage.list(f"{FOLDER}/{record.experiment_id}")]
     given = {path.stem for path in listed if path.suffix in (".json", _FORGOTTEN)}
     for number in itertools.count(len(given) + 1):
         numbered = replace(record, run_id=f"{record.experiment_id}-{number}")
-        path = f"{FOLDER}/{record.experiment_id}/{numbered.run_id}.json"
-        if storage.create(path, msgspec.json.encode(numbered)):
+        if storage.create(_path(record.experiment_id, numbered.run_id), msgspec.json.encode(numbered)):
             return numbered
     raise AssertionError("numbers never end")
+
+
+def named_run_id(experiment: ExperimentSpec, run_id: str) -> str:
+    """Give the id of a run's record that was given an id: another experiment's may be given the same."""
+    require_plain_name("run id", run_id)
+    return f"{experiment.id}-{run_id}"
+
+
+def named_run(experiment: ExperimentSpec, run_id: str, storage: Storage) -> RunRecord | None:
+    """Read the record of a run that was given an id; None: it has none. Raises ReplayError if it was forgotten."""
+    path = _path(experiment.id, named_run_id(experiment, run_id))
+    listed = {file.path for file in storage.list(f"{FOLDER}/{experiment.id}")}
+    if path.removesuffix(".json") + _FORGOTTEN in listed:
+        raise ReplayError.because(f"run '{run_id}' was forgotten", "give this one another run id")
+    return _read(path, storage) if path in listed else None
 
 
 def recorded_runs(storage: Storage) -> Iterator[RunRecord]:
@@ -182,7 +201,7 @@ def forget_run(run_id: str, storage: Storage) -> None:
     known = {PurePosixPath(file.path).stem: file.path for file in storage.list(FOLDER) if file.path.endswith(".json")}
     if run_id not in known:
         raise ReplayError.unknown("experiment run", run_id, known)
-    storage.create(str(PurePosixPath(known[run_id]).with_suffix(_FORGOTTEN)), b"")
+    storage.create(known[run_id].removesuffix(".json") + _FORGOTTEN, b"")
     storage.delete([known[run_id]])
 
 
@@ -218,6 +237,10 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _path(experiment_id: str, run_id: str) -> str:
+    return f"{FOLDER}/{experiment_id}/{run_id}.json"
 
 
 def _read(path: str, storage: Storage) -> RunRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,18 +12,29 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from delorean.experiment.record import FeaturesRecord, LabelsRecord, RunRecord, library_versions, save_run
+from delorean.experiment.record import (
+    FeaturesRecord,
+    LabelsRecord,
+    RunRecord,
+    library_versions,
+    named_run,
+    named_run_id,
+    save_run,
+)
 from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.steps import features_of, labels_of, trained_of
 from delorean.generation import FeatureSet
 from delorean.generation.generate import Progress
 from delorean.labels import Labels
 from delorean.training import TrainingReport
+from schemas.errors import ConfigError
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+_log = logging.getLogger(__name__)
 
 
 def run_experiment(
@@ -32,29 +44,49 @@ def run_experiment(
     spark: SparkSession,
     *,
     training: bool = True,
+    run_id: str | None = None,
     progress: Progress | None = None,
 ) -> RunRecord:
     """Put labels into buckets, generate features, train and measure the model, and record the run.
 
     training: False stops after the features
+    run_id: run again under the same id, a run that died goes on with what it read when it began, and one that has
+        ended is given as it is. None: each is one of its own, with the next number
     progress: called with (buckets generated, all)
 
-    Raises what the steps raise. A run that fails in training is recorded without metrics, since its features are there.
+    Raises what the steps raise. A run that fails in training is recorded without metrics, since its features are there;
+    one with an id is not, so that it can be run again.
     """
+    if run_id is not None and (ended := _ended(experiment, run_id, storage, training)) is not None:
+        return ended
     seconds: dict[str, float] = {}
     started_at = datetime.now(UTC)
     with _timed("labels", seconds):
-        labels = labels_of(experiment, spark, storage)
+        labels = labels_of(experiment, spark, storage, run_id)
     with _timed("features", seconds):
-        features = features_of(experiment, labels, index, storage, spark, progress)
-    report = None
+        features = features_of(experiment, labels, index, storage, spark, progress, run_id)
+    report, failed = None, training
     try:
         if training:
             with _timed("training", seconds):
                 report = trained_of(experiment, labels, features.uri, features.version).report
+            failed = False
     finally:
-        record = record_run(experiment, labels, features, report, started_at, seconds, storage)
+        if run_id is None or not failed:
+            record = record_run(experiment, labels, features, report, started_at, seconds, storage, run_id)
     return record
+
+
+def _ended(experiment: ExperimentSpec, run_id: str, storage: Storage, training: bool) -> RunRecord | None:
+    """Give the record of the run with an id, if it has ended."""
+    found = named_run(experiment, run_id, storage)
+    if found is not None and training and found.metrics is None:
+        raise ConfigError.because(
+            f"run '{found.run_id}' has ended with its features, without training", "give this one another run id"
+        )
+    if found is not None:
+        _log.warning("run '%s' has ended already: nothing is done", found.run_id)
+    return found
 
 
 def record_run(
@@ -65,8 +97,12 @@ def record_run(
     started_at: datetime,
     seconds: Mapping[str, float],
     storage: Storage,
+    run_id: str | None = None,
 ) -> RunRecord:
-    """Record what a run resolved and what came of it; report: None where nothing was trained."""
+    """Record what a run resolved and what came of it.
+
+    report: None where nothing was trained; run_id: None: the next number
+    """
     lineage = features.lineage
     record = RunRecord(
         run_id="",  # given when it is saved
@@ -87,7 +123,7 @@ def record_run(
         leaks=None if features.leaks is None else features.leaks.to_json(),
         metrics=None if report is None else report.to_json()["metrics"],
     )
-    return save_run(record, storage)
+    return save_run(record, storage, None if run_id is None else named_run_id(experiment, run_id))
 
 
 def labels_record(labels: Labels) -> LabelsRecord:

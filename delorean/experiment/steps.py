@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,17 +37,25 @@ if TYPE_CHECKING:
 _GOLDEN_CANDIDATES = 2_000
 
 
-def labels_of(experiment: ExperimentSpec, spark: SparkSession, storage: Storage) -> Labels:
+def labels_of(experiment: ExperimentSpec, spark: SparkSession, storage: Storage, run_id: str | None = None) -> Labels:
     """Put the experiment's label data into buckets, or give what an earlier run has put there under its id.
+
+    run_id: run again, the run finds its own label data, if the spec names none
 
     Raises LabelError, also where the label data of that id comes from another query or another version of a table.
     """
-    spec, tables = experiment.labels, pinned_tables(experiment.located_tables)
+    spec = experiment.labels
+    labels_id = spec.id
+    if labels_id is None and run_id is not None:
+        labels_id = _labels_of_run(experiment, run_id)
+        with suppress(LabelError):
+            return load_labels(labels_id, storage)
+    tables = pinned_tables(experiment.located_tables)
     return labels_at_rest(experiment, storage) or materialise_labels(
         query(spark, spec.sql, tables),
         spec.columns,
         storage,
-        labels_id=spec.id,
+        labels_id=labels_id,
         bucket_variable=spec.bucket_variable,
         buckets=spec.buckets,
         source=_source(experiment, tables),
@@ -71,6 +81,11 @@ def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | Non
     return labels
 
 
+def _labels_of_run(experiment: ExperimentSpec, run_id: str) -> str:
+    """Give the id of label data that only the runs of one id use; to a vacuum it is one that nobody gave a name."""
+    return hashlib.sha256(f"{experiment.id}/{run_id}".encode()).hexdigest()[:12]
+
+
 def _source(experiment: ExperimentSpec, tables: Mapping[str, TableSource]) -> dict[str, Any]:
     """Say what label data comes from, as the spec names it, not where it lies: a project may be moved."""
     named = {name: replace(table, version=tables[name].version) for name, table in experiment.tables.items()}
@@ -84,6 +99,7 @@ def features_of(
     storage: Storage,
     spark: SparkSession | None = None,
     progress: Progress | None = None,
+    run_id: str | None = None,
 ) -> FeatureSet:
     """Generate the experiment's features for label data, see `delorean.generate`."""
     return generate(
@@ -97,6 +113,7 @@ def features_of(
         spread=experiment.spread,
         leaks=experiment.leaks,
         experiment=experiment.id,
+        run_id=run_id,
         spark=spark,
         progress=progress,
     )

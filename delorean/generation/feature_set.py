@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import msgspec
 import pyarrow as pa
 from deltalake import DeltaTable
 
@@ -19,14 +20,15 @@ from delorean.generation.provenance import SpreadReport
 from delorean.labels import TIME_COLUMN
 from delorean.leaks import LeakReport
 from delorean.readable import Readable
-from schemas.errors import ConfigError, MissingFileError
+from schemas.errors import ConfigError, CorruptFileError, MissingFileError
 from snapshotter.records import from_micros
 from snapshotter.storage import Storage
-from snapshotter.storage.delta import SHOWN, commit_files, delta_table
+from snapshotter.storage.delta import SHOWN, commit_files, committed_once, delta_table
 from snapshotter.storage.delta_version import DeltaVersion
 
 FOLDER = "feature_sets"
 _LINEAGE = "delorean"
+_MADE = "delorean.made"
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,20 +78,62 @@ def table_uri(storage: Storage, name: str) -> str:
     return storage.uri_of(f"{FOLDER}/{name}")
 
 
+@dataclass(frozen=True)
+class Made:
+    """What a generation has made, and what was wanted of it: see `NamedRun`."""
+
+    feature_set: FeatureSet
+    wanted: Mapping[str, Any]
+
+
 def commit(
-    storage: Storage, name: str, schema: pa.Schema, results: Sequence[BucketResult], lineage: Mapping[str, Any]
-) -> int:
+    storage: Storage,
+    name: str,
+    schema: pa.Schema,
+    results: Sequence[BucketResult],
+    made: Made,
+    run_id: str | None = None,
+) -> FeatureSet:
     """Make the files of all bucket tasks a new version of a feature set, in one Delta transaction.
 
-    Gives the version. Raises StorageError if the storage refuses.
+    made: its feature set has no version yet
+    run_id: of runs with the same id only the first commits
+
+    Gives the feature set as it was committed. Raises StorageError if the storage refuses.
     """
-    return commit_files(
+    told = made.feature_set
+    version = commit_files(
         storage,
         f"{FOLDER}/{name}",
         schema,
         [result.file for result in results],
-        {_LINEAGE: json.dumps(lineage), SHOWN: lineage.get("experiment") or ""},
+        {
+            _LINEAGE: json.dumps(told.lineage),
+            SHOWN: told.lineage.get("experiment") or "",
+            _MADE: msgspec.json.encode(replace(made, feature_set=replace(told, uri="", lineage={}))).decode(),
+        },
         {result.file.path: _statistics(result) for result in results},
+        once=run_id,
+    )
+    found = None if run_id is None else made_by(storage, name, run_id)
+    return replace(told, version=version) if found is None else found.feature_set
+
+
+def made_by(storage: Storage, name: str, run_id: str) -> Made | None:
+    """Give what the run of an id has made of a feature set; None where no such run has committed."""
+    uri = table_uri(storage, name)
+    version = committed_once(uri, run_id)
+    if version is None:
+        return None
+    table = open_table(uri)
+    for entry in table.history(table.version() - version + 1):
+        if entry.get("version") == version and _MADE in entry:
+            found = msgspec.json.decode(entry[_MADE], type=Made)
+            lineage = json.loads(entry[_LINEAGE])
+            return replace(found, feature_set=replace(found.feature_set, uri=uri, version=version, lineage=lineage))
+    raise CorruptFileError.because(
+        f"the log of the Delta table at {uri} does not tell of version {version}, which run '{run_id}' has made",
+        "restore its folder _delta_log from a copy, or take another run id",
     )
 
 

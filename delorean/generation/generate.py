@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pyarrow as pa
 
 from delorean.feature_digest import FeatureDigest
 from delorean.generation.bucket_task import BucketResult, run_bucket
-from delorean.generation.feature_set import FOLDER, FeatureSet, commit, table_uri
+from delorean.generation.feature_set import FOLDER, FeatureSet, Made, commit, table_uri
+from delorean.generation.named_run import NamedRun
 from delorean.generation.plan import GenerationPlan, plan_generation
 from delorean.generation.provenance import SpreadReport
 from delorean.generation.rules import AsOf, ConfidenceFloor, SpreadLimit
@@ -47,6 +49,7 @@ def generate(
     pinned: Pinned | None = None,
     leaks: LeakThresholds | None = None,
     experiment: str | None = None,
+    run_id: str | None = None,
     spark: SparkSession | None = None,
     progress: Progress | None = None,
 ) -> FeatureSet:
@@ -59,6 +62,8 @@ def generate(
     pinned: read these runs and versions and no others, as an earlier generation did
     leaks: look for features that are the label in disguise, in a sample; None: do not
     experiment: its id, for the lineage
+    run_id: run again under the same id, a generation that died reads what it read when it began, whatever was
+        published since, and one that has ended is given as it is. None: each is one of its own
     spark: spreads the bucket tasks; None: this process runs them, without a JVM. Both give equal bytes
     progress: called with (bucket tasks done, all)
 
@@ -68,15 +73,25 @@ def generate(
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise ConfigError.because(f"feature set name '{name}', expected letters, digits, '.', '_' and '-'")
-    plan = plan_generation(
-        labels, model, index, storage.uri, rules, confidence=confidence, spread=spread, pinned=pinned
+    wanted = msgspec.to_builtins(
+        {"labels": labels.labels_id, "encoders": model.fingerprint, "rules": [rules, confidence, spread]}
     )
+    run = None if run_id is None else NamedRun(storage, name, run_id, wanted)
+    if run is not None and (earlier := run.committed()) is not None:
+        return earlier
+
+    def planned(pinned: Pinned | None) -> GenerationPlan:
+        return plan_generation(
+            labels, model, index, storage.uri, rules, confidence=confidence, spread=spread, pinned=pinned
+        )
+
+    plan = planned(pinned if run is None else run.pinned(lambda: planned(pinned).pinned))
     plan.model.warm_up()  # once here, so that workers find compiled code in the cache instead of all compiling at once
     results = _run(plan, f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", spark, progress)
     found = None if leaks is None else _look_for_leaks(plan, results, storage, leaks)
     lineage = {"experiment": experiment, **_lineage(plan, model)}
-    version = commit(storage, name, plan.schema, results, lineage)
-    return _feature_set(plan, results, table_uri(storage, name), version, lineage, found)
+    made = Made(_feature_set(plan, results, table_uri(storage, name), lineage, found), wanted)
+    return commit(storage, name, plan.schema, results, made, run_id)
 
 
 def _run(
@@ -99,15 +114,14 @@ def _feature_set(
     plan: GenerationPlan,
     results: Sequence[BucketResult],
     uri: str,
-    version: int,
     lineage: Mapping[str, Any],
     leaks: LeakReport | None,
 ) -> FeatureSet:
-    """Add up what the bucket tasks saw."""
+    """Add up what the bucket tasks saw; it has no version yet."""
     rows = sum(result.file.rows for result in results)
     return FeatureSet(
         uri=uri,
-        version=version,
+        version=-1,
         features=plan.features,
         items=tuple(key.name for key in plan.labels.items),
         context=tuple(key.name for key in plan.labels.context),

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
@@ -22,6 +22,7 @@ from snapshotter.storage.delta_location import delta_location, require_reachable
 SHOWN = "userMetadata"  # the key of a commit's metadata that Spark's DESCRIBE HISTORY shows
 _COLOURS = re.compile(r"\s*\x1b\[\d*m↳?")
 _COMMIT_ID = "delorean.commit"
+_ONCE = "delorean.run:"  # and an id: the application of a commit that is made once, as Delta calls it
 _TRIES = 100
 _FOREVER = "interval 36500 days"
 _CONFIGURATION = {  # only our vacuum knows what somebody refers to: neither Spark's nor deltalake's tidies up by age
@@ -66,12 +67,14 @@ def commit_files(
     files: Iterable[DataFile],
     metadata: Mapping[str, str],
     statistics: Mapping[str, Mapping[str, Any]] | None = None,
+    once: str | None = None,
 ) -> int:
     """Make files that lie in a table's folder its next version, in the place of all that it had, in one transaction.
 
     folder: of the table, relative to the storage's root
     metadata: kept with the commit, see `SHOWN`
     statistics: file's path → minValues, maxValues and nullCount of columns
+    once: an id: of commits that have the same one only the first is made, and its version given to all
 
     Writers at the same time come one after the other. Gives the version. Raises StorageError, with nothing changed,
     when the storage refuses, or others were faster a hundred times.
@@ -79,10 +82,12 @@ def commit_files(
     commit_id, uri = uuid.uuid4().hex, storage.uri_of(folder)
     known = statistics or {}
     actions = [_add(file, f"{folder}/", known.get(file.path, {})) for file in files]
-    # Without deltalake's own retries a version is exactly the next one, or nobody's.
-    properties = CommitProperties(custom_metadata={**metadata, _COMMIT_ID: commit_id}, max_commit_retries=0)
+    told = {**metadata, _COMMIT_ID: commit_id}
     for _ in range(_TRIES):
         before = _newest(uri)
+        if once is not None and (version := _committed_in(before, once)) is not None:
+            return version
+        properties = _properties(told, once, _version(before) + 1)
         try:
             return _write_next(uri, before, folder, Schema.from_arrow(schema), actions, properties)
         except (DeltaError, OSError) as error:
@@ -100,10 +105,25 @@ def commit_files(
     )
 
 
+def committed_once(uri: str, once: str) -> int | None:
+    """Give the version that was committed under an id, see `commit_files`; None where none was."""
+    return _committed_in(_newest(uri), once)
+
+
 def plainly(error: Exception) -> str:
     """Give what deltalake says in a line: it says it as a coloured tree of reasons, and a trace may follow."""
     reasons = _COLOURS.sub(":", str(error).partition("\n   0: ")[0])
     return " ".join(reasons.split())[:300]
+
+
+def _properties(metadata: Mapping[str, str], once: str | None, version: int) -> CommitProperties:
+    """Say what goes with a commit. Without deltalake's own retries its version is exactly the next one, or nobody's."""
+    transactions = None if once is None else [Transaction(_ONCE + once, version)]
+    return CommitProperties(custom_metadata=dict(metadata), max_commit_retries=0, app_transactions=transactions)
+
+
+def _committed_in(table: DeltaTable | None, once: str) -> int | None:
+    return None if table is None else table.transaction_version(_ONCE + once)
 
 
 def _write_next(

@@ -146,6 +146,15 @@ def test_generate_records_a_run_that_can_be_replayed(step, run):
     assert run("experiment", "replay", made["run"])["identical"] is True
 
 
+def test_generate_under_a_run_id_makes_nothing_twice(step, run):
+    step("snapshot")
+    step("publish")
+    made = run("generate", "home.toml", "--run-id", "2026-01-05")
+    assert made["run"].endswith("-2026-01-05")
+    assert run("generate", "home.toml", "--run-id", "2026-01-05") == made
+    assert "cannot name a folder" in run("generate", "home.toml", "--run-id", "../x", code=2)
+
+
 def test_text_output_has_the_same_content(step, folder, monkeypatch):
     step("snapshot")
     monkeypatch.chdir(folder)

@@ -9,11 +9,11 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from project_at_rest import long_labels
 
-from delorean.experiment.record import find_run, recorded_runs, save_run
+from delorean.experiment.record import find_run, forget_run, recorded_runs, save_run
 from delorean.experiment.tables import pinned_tables
 from delorean.generation.feature_set import lineage_of, table_uri
 from delorean.training import read_feature_set
-from schemas.errors import LabelError, ReplayError, TrainingError
+from schemas.errors import ConfigError, LabelError, ReplayError, TrainingError
 from snapshotter.experiments import TableSource
 
 
@@ -160,3 +160,26 @@ def test_records_are_small_text_that_any_reader_reads(lab, spark):
     record = lab.run(spark)
     text = (lab.folder / "store/experiments" / record.experiment_id / f"{record.run_id}.json").read_text()
     assert json.loads(text)["spec"]["labels"] == {"table": "shown", "items": ["video_id"]}
+
+
+def test_a_run_with_an_id_ends_once_and_finds_its_labels_again(lab, spark, caplog):
+    lab.write_spec(("[as_of", '[split]\nby_time = false\ngroup = "country"\n[as_of'))
+    with pytest.raises(TrainingError, match="country"):
+        lab.run(spark, training=True, run_id="d1")
+    assert list(recorded_runs(lab.storage)) == []  # it can be run again
+    lab.capture(3, 39)
+    first = lab.run(spark, run_id="d1")
+    assert first.run_id == f"{lab.spec.id}-d1"
+    assert first.snapshots["history"] == ("history-0", "history-1", "history-2")
+    assert lab.run(spark, run_id="d1") == first
+    assert f"run '{first.run_id}' has ended already: nothing is done" in caplog.text
+    assert len(DeltaTable(table_uri(lab.storage, "lab")).history()) == 1
+    assert len({file.path.split("/")[1] for file in lab.storage.list("labels")}) == 1
+    other = lab.run(spark, run_id="d2")
+    assert other.labels.id != first.labels.id
+    assert other.snapshots["history"][-1] == "history-3"
+    with pytest.raises(ConfigError, match=f"run '{first.run_id}' has ended with its features, without training"):
+        lab.run(spark, training=True, run_id="d1")
+    forget_run(first.run_id, lab.storage)
+    with pytest.raises(ReplayError, match="run 'd1' was forgotten → give this one another run id"):
+        lab.run(spark, run_id="d1")

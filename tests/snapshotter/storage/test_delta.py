@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import delta_writer
@@ -18,7 +19,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from schemas.errors import CorruptFileError, MissingFileError, StorageError
-from snapshotter.storage.delta import SHOWN, commit_files, delta_table
+from snapshotter.storage.delta import SHOWN, commit_files, committed_once, delta_table
 from snapshotter.storage.delta_version import DeltaVersion
 from snapshotter.storage.local import LocalStorage
 from snapshotter.storage.parquet import write_parquet
@@ -84,6 +85,21 @@ def test_writers_at_the_same_time_come_one_after_the_other(storage: LocalStorage
             rows = read(storage, versions[number])
             assert rows.num_rows == ROWS * FILES
             assert set(zip(rows["writer"].to_pylist(), rows["commit"].to_pylist(), strict=True)) == {(writer, number)}
+
+
+def test_of_commits_with_one_id_the_first_is_made_and_its_version_given_to_all(storage: LocalStorage) -> None:
+    def commit_once(number: int) -> int:
+        files = files_of(storage, "t", 0, number)
+        return commit_files(storage, "t", SCHEMA, files, {}, once=f"id-{number % 3}")
+
+    with ThreadPoolExecutor(6) as threads:
+        versions = list(threads.map(commit_once, range(18)))
+    assert delta_table(storage.uri_of("t")).version() == 2
+    assert [set(versions[start::3]) for start in range(3)] == [{version} for version in versions[:3]]
+    assert {commit(storage, number) for number in range(100, 110)} == set(range(3, 13))  # past a checkpoint
+    assert [commit_once(number) for number in range(18, 21)] == versions[:3]
+    assert [committed_once(storage.uri_of("t"), name) for name in ("id-0", "id-9")] == [versions[0], None]
+    assert committed_once(storage.uri_of("nothing"), "id-0") is None
 
 
 def test_a_commit_that_lost_its_answer_is_found_again(storage: LocalStorage) -> None:
