@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -137,6 +138,10 @@ class CassandraNode:
     def host(self) -> str:
         return self.hosts[self.number]
 
+    @property
+    def running(self) -> bool:
+        return self._running is not None
+
     def start(self) -> None:
         """Start it, without waiting; on the main thread: it ends with who started it."""
         jars = fetched()
@@ -175,6 +180,16 @@ class CassandraNode:
             self._running.process.kill()
             self._processes.__exit__()
         self._running = self._processes = None
+
+    def pause(self) -> None:
+        """Let it do nothing, as in a long collection of garbage; it still takes connections. `kill` ends it too."""
+        assert self._running is not None
+        self._running.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """End the pause, if there is one and it runs."""
+        if self._running is not None:
+            self._running.process.send_signal(signal.SIGCONT)
 
     def _config(self) -> dict[str, Any]:
         seeds = ",".join(f"{host}:{self.storage_port}" for host in self.hosts)

@@ -21,12 +21,32 @@ settings.register_profile("any machine", deadline=None)  # no test asserts how f
 settings.load_profile("any machine")
 
 
-_LONGEST = ("test_readme.py", "test_cassandra_cluster.py", "test_resuming.py")
+_LONGEST = ("test_readme.py", "test_snapshot_faults.py", "test_generation_faults.py", "test_resuming.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, lest one core waits at the end while the other is at them."""
     items.sort(key=lambda item: item.path.name not in _LONGEST)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the cells that tests have filled as tables: a row for each fault, a column for each moment."""
+    tables: dict[str, dict[str, dict[str, str]]] = {}
+    for report in (*terminalreporter.stats.get("passed", ()), *terminalreporter.stats.get("failed", ())):
+        for name, told in report.user_properties:
+            if name == "cell" and report.when == "call":
+                title, row, column, text = told
+                tables.setdefault(title, {}).setdefault(row, {})[column] = text if report.passed else "FAILED"
+    for title, rows in tables.items():
+        terminalreporter.write_sep("-", title)
+        columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
+        lines = [
+            ["", *columns],
+            *([row, *(cells.get(column, "") for column in columns)] for row, cells in rows.items()),
+        ]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            terminalreporter.write_line("  ".join(map(str.ljust, line, widths)).rstrip())
 
 
 @pytest.fixture(scope="session")

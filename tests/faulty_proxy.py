@@ -30,6 +30,12 @@ class Fault:
     left: int
     status: int
     code: str
+    hanging: threading.Event = field(default_factory=threading.Event)
+    freed: threading.Event = field(default_factory=threading.Event)
+
+    def hang(self) -> None:
+        self.hanging.set()
+        self.freed.wait()
 
 
 @dataclass
@@ -39,7 +45,6 @@ class FaultyProxy:
     url: str
     seen: list[Request] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    ended: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def refuse(
@@ -48,13 +53,23 @@ class FaultyProxy:
         """Answer with an error of S3's instead of asking the server."""
         self.faults.append(Fault("refuse", meant or (lambda _: True), times, status, code))
 
-    def misbehave(self, kind: str, times: int = ALWAYS, meant: Callable[[Request], bool] | None = None) -> None:
+    def misbehave(self, kind: str, times: int = ALWAYS, meant: Callable[[Request], bool] | None = None) -> Fault:
         """Do something wrong.
 
         kind: "cut request" and "cut answer" close the connection in the middle of one, "lose answer" closes it when the
-            server has done its part, "hang" says nothing
+            server has done its part. "hang" in the middle of a request, or "hang before answer" when the server has
+            done its part: until all is well again, when the connection is closed
         """
-        self.faults.append(Fault(kind, meant or (lambda _: True), times, 0, ""))
+        fault = Fault(kind, meant or (lambda _: True), times, 0, "")
+        self.faults.append(fault)
+        return fault
+
+    def be_well(self) -> None:
+        """Do nothing wrong any more."""
+        with self.lock:
+            faults, self.faults = self.faults, []
+        for fault in faults:
+            fault.freed.set()
 
     def next_fault(self, request: Request) -> Fault | None:
         with self.lock:
@@ -77,7 +92,7 @@ def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
         try:
             yield server.proxy
         finally:
-            server.proxy.ended.set()
+            server.proxy.be_well()
             server.shutdown()
             thread.join()
 
@@ -106,9 +121,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.server.proxy.next_fault(request)
         kind = fault.kind if fault else ""
         length = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(length // 2 if kind == "cut request" else length)
-        if kind == "hang":
-            self.server.proxy.ended.wait()
+        body = self.rfile.read(length // 2 if kind in ("cut request", "hang") else length)
+        if fault is not None and kind == "hang":
+            fault.hang()
         if kind in ("hang", "cut request"):
             return
         if fault is not None and kind == "refuse":
@@ -116,7 +131,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(fault.status, {"Content-Type": "application/xml"}, text, len(text))
             return
         status, headers, text = ask(self.server.upstream, request, body)
-        if kind != "lose answer":
+        if fault is not None and kind == "hang before answer":
+            fault.hang()
+        elif kind != "lose answer":
             self.answer(status, headers, text, len(text) // 2 if kind == "cut answer" else len(text))
 
     def answer(self, status: int, headers: dict[str, str], body: bytes, send: int) -> None:

@@ -251,7 +251,13 @@ class SqliteIndex(SnapshotIndex):
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise SnapshotIndexError.because(f"index {self.uri}: {error}") from error
+            raise SnapshotIndexError.because(f"index {self.uri}: {error}", _hint(error)) from error
+
+
+def _hint(error: Exception) -> str | None:
+    """Say what to do where SQLite does not: on a full disk it cannot even be read, and calls that an I/O error."""
+    name = getattr(error, "sqlite_errorname", "")
+    return "see whether its disk is full or broken" if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")) else None
 
 
 def _snapshot_row(run_id: str, position: int, snapshot: ServiceSnapshot, published_at: int) -> tuple[Any, ...]:

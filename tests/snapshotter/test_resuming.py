@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from driver_process import python_workers
 from snapshot_job import Job, service
 
 from prana_proxy.server import start_proxy
@@ -177,14 +178,6 @@ def test_a_worker_is_killed_then_the_driver_and_nothing_that_was_written_is_aske
     times = asked(company)
     assert {times[profile] for profile in after_workers} == {1}
     assert all(times[profile] == before[profile] for profile in after_driver)
-
-
-def python_workers(driver: int) -> list[psutil.Process]:
-    """Spark's Python workers: forked by daemons that its JVM has started."""
-    children = psutil.Process(driver).children(recursive=True)
-    found = [process for process in children if process.status() != psutil.STATUS_ZOMBIE]
-    daemons = {process.pid for process in found if "pyspark.daemon" in process.cmdline()}
-    return [process for process in found if process.ppid() in daemons]
 
 
 def test_a_run_goes_on_in_the_buckets_that_it_began_with(

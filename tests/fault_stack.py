@@ -1,0 +1,304 @@
+"""All that a job depends on, to be struck by faults while it is held at some moment of its work."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from cassandra_server import CassandraNode
+from driver_process import WRITTEN, Driver
+from faulty_proxy import Fault, FaultyProxy, Request
+from proxy_process import ProxyProcess, proxy_process, services_toml, until
+from small_company import Company
+
+BEFORE, MIDWAY, HELD, PUBLISHING, UNHEARD, DONE = (
+    "before the first file",
+    "in mid-file",
+    "after the files",
+    "during publishing",
+    "before its answer",
+    "after publishing",
+)
+DRIVER, WORKER, PROXY, NODE, STORAGE, DISK = (
+    "driver killed",
+    "Python workers killed",
+    "Prana proxy killed",
+    "Cassandra node killed",
+    "storage refuses writes",
+    "disk is full",
+)
+# What becomes of the job that is at work: it goes on, or dies, or says in its error what is wrong.
+GOES_ON, DIES = "done", "dead"
+NOT_WRITTEN = "StorageError: could not write"
+FULL = "SnapshotIndexError: index sqlite://.* → see whether its disk is full"
+PROFILES, BUCKETS = 40, 2
+VIDEOS = 200  # of each label row, so that a file of features is larger than a disk's pages
+_DISK_BYTES = 32 << 20
+_HALF_A_FILE = 4 << 10
+
+
+@dataclass
+class Stack:
+    """A project in Cassandra and S3 that goes from cell to cell, and what it runs with.
+
+    s3: stands before the S3 server
+    environment: of drivers
+    published: the runs that are
+    """
+
+    folder: Path
+    node: CassandraNode
+    s3: FaultyProxy
+    index: str
+    storage: str
+    environment: Mapping[str, str]
+    company: Company
+    stack: ExitStack
+    published: dict[str, Any] = field(default_factory=dict)
+    _driver: Driver | None = None
+    _prana: ProxyProcess | None = None
+    _release: list[Callable[[], None]] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=count)
+    _held: bool = False
+
+    @property
+    def driver(self) -> Driver:
+        """One that is ready for a job."""
+        if self._driver is None or not self._driver.alive:
+            self._driver = Driver(self.environment)
+            self.stack.callback(self._driver.kill)
+        return self._driver
+
+    @property
+    def place(self) -> dict[str, str]:
+        """Where jobs publish and write."""
+        return {"index": self.index, "storage": self.storage}
+
+    def look(self, run_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See all published runs, and what one run has left, published or not."""
+        found = self.driver.ask("look", run_id=run_id, **self.place)
+        return found["runs"], found["left"]
+
+    @property
+    def prana(self) -> str:
+        """The address of a proxy."""
+        if self._prana is None:
+            folder = self.folder / f"prana-{next(self._numbers)}"
+            folder.mkdir()
+            table = {"history": self.company.services["history"]}
+            self._prana = self.stack.enter_context(proxy_process(services_toml(folder / "services.toml", table)))
+        return self._prana.addresses[0]
+
+    def begin_snapshot(self, run_id: str, stage: str, patience: int) -> None:
+        """Take a snapshot, and let it be at some stage. patience: with the index, in seconds."""
+        job = {"proxies": [self.prana], "run_id": run_id, **self.place}
+        job["index"] += f"?patience_seconds={patience}"
+        if stage == BEFORE:
+            self.company.open.clear()
+        if stage == MIDWAY:
+            part = self._hang("hang", _third(lambda request: _writes(request, f"/{run_id}/")))
+        self.driver.start("snapshot", hold=stage in (HELD, PUBLISHING), **job)
+        if stage == BEFORE:
+            until(lambda: self.company.asked, 60)
+        elif stage == MIDWAY:
+            assert part.hanging.wait(60)
+        else:
+            self._reach(stage)
+            if stage == PUBLISHING:
+                self.node.pause()
+                self._publish()
+                time.sleep(0.5)  # it has asked to publish by then, and waits
+
+    def begin_generation(self, name: str, stage: str, *, spark: bool = False) -> None:
+        """Generate a feature set, and let it be at some stage."""
+        if stage == BEFORE:
+            reading = self._hang("hang", lambda request: request.method == "GET" and "/snapshots/" in request.path)
+        if stage == MIDWAY:
+            writing = self._hang("hang", lambda request: _writes(request, f"/{name}/"))
+        hold = BUCKETS if stage in (HELD, PUBLISHING, UNHEARD) else 0
+        self.driver.start("generate", name=name, run_id=name, hold=hold, spark=spark, **self.place)
+        if stage == BEFORE:
+            assert reading.hanging.wait(60)
+        elif stage == MIDWAY:
+            assert writing.hanging.wait(60)
+        else:
+            self._reach(stage)
+            if stage in (PUBLISHING, UNHEARD):
+                how = "hang" if stage == PUBLISHING else "hang before answer"
+                committing = self._hang(how, lambda request: _writes(request, f"/{name}/_delta_log/", ".json"))
+                self._publish()
+                assert committing.hanging.wait(60)
+
+    def strike(self, fault: str, stage: str) -> None:
+        """Let something fail at a stage."""
+        if fault == DRIVER:
+            self.driver.kill()
+        elif fault == WORKER:
+            self.driver.kill_workers()
+        elif fault == PROXY:
+            assert self._prana is not None
+            for process in (self._prana.process, *self._prana.workers):
+                process.kill()
+            self._prana = None
+        elif fault == NODE:
+            self.node.kill()
+        elif fault == STORAGE:
+            self.s3.refuse(403, "AccessDenied", meant=lambda request: request.method == "PUT")
+
+    def release(self, stage: str) -> str:
+        """Let the job go on, if it lives; tells what becomes of it: "done", "dead", or why it failed."""
+        self.company.open.set()
+        self.node.go_on()
+        for release in self._release:
+            release()
+        self._release.clear()
+        assert self._driver is not None
+        if stage == DONE and self._driver.alive:
+            return "done"
+        if self._held and self._driver.alive:
+            self._driver.go_on()
+        self._held = False
+        told = self._driver.next_event()
+        if told["event"] == "failed":
+            self._driver.kill_workers()  # Spark lets those of a job that failed linger, and they ask on
+        return str(told.get("error") or told["event"])
+
+    def heal(self) -> None:
+        """Let all be well again; what was killed is started when it is next needed."""
+        self.s3.be_well()
+        if not self.node.running:
+            self.node.start()
+            self.node.wait()
+        asked = -1
+        while asked != (asked := len(self.company.asked)):  # on behalf of those who died
+            time.sleep(0.2)
+
+    def _reach(self, stage: str) -> None:
+        told = self.driver.next_event()
+        assert told["event"] == ("done" if stage == DONE else WRITTEN), told
+        self._held = stage != DONE
+
+    def _publish(self) -> None:
+        self.driver.go_on()
+        self._held = False
+
+    def _hang(self, kind: str, meant: Callable[[Request], bool]) -> Fault:
+        fault = self.s3.misbehave(kind, 1, meant)
+        self._release.append(fault.freed.set)
+        return fault
+
+
+class SmallDisk(Stack):
+    """The same with files and SQLite, on a disk of its own that can be filled."""
+
+    @property
+    def driver(self) -> Driver:
+        """One that is ready for a job."""
+        if self._driver is None:
+            disk = self.folder / "disk"
+            disk.mkdir()
+            self._driver = Driver(disk=disk, size=_DISK_BYTES)
+            self.stack.callback(self._driver.kill)
+        return self._driver
+
+    def leave(self, free: int) -> None:
+        """Fill the disk, but for so many bytes. Where none could be mounted, no file may be larger than that."""
+        if self.driver.mounted:
+            (self._disk / "ballast").unlink(missing_ok=True)
+            status = os.statvfs(self._disk)
+            (self._disk / "ballast").write_bytes(bytes(status.f_bavail * status.f_frsize - free))
+        else:
+            self._limit(free)
+
+    def begin_snapshot(self, run_id: str, stage: str, _: int) -> None:
+        """Take a snapshot, and let it be at some stage."""
+        if stage in (BEFORE, MIDWAY):
+            self.company.open.clear()
+        self.driver.start(
+            "snapshot", proxies=[self.prana], run_id=run_id, hold=stage in (HELD, PUBLISHING), **self.place
+        )
+        if stage in (BEFORE, MIDWAY):
+            until(lambda: self.company.asked, 60)
+        else:
+            self._reach(stage)
+        if stage == PUBLISHING:
+            connection = sqlite3.connect(self._disk / "index.db", isolation_level=None)
+            connection.execute("BEGIN IMMEDIATE")
+            self._release.append(connection.close)  # which lets go of the lock
+            self._publish()
+            time.sleep(0.5)  # it waits to write by then
+
+    def begin_generation(self, name: str, stage: str, **_: Any) -> None:
+        """Generate a feature set, and let it be at some stage."""
+        if stage == BEFORE:
+            self.strike(DISK, stage)
+        hold = {MIDWAY: 1, HELD: BUCKETS}.get(stage, 0)
+        self.driver.start("generate", name=name, run_id=name, hold=hold, **self.place)
+        if stage != BEFORE:
+            self._reach(stage)
+
+    def strike(self, fault: str, stage: str) -> None:
+        """Let the disk be full, or soon."""
+        assert fault == DISK
+        self.leave(_HALF_A_FILE if stage == MIDWAY else 0)
+
+    def heal(self) -> None:
+        """Let there be space again."""
+        if self.driver.mounted:
+            (self._disk / "ballast").unlink(missing_ok=True)
+        else:
+            self._limit(resource.RLIM_INFINITY)
+
+    @property
+    def _disk(self) -> Path:
+        assert self.driver.disk is not None
+        return self.driver.root / self.driver.disk.relative_to("/")
+
+    def _limit(self, size: int) -> None:
+        for process in self.driver.pythons():
+            process.rlimit(psutil.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def _writes(request: Request, folder: str, ends: str = ".parquet") -> bool:
+    return request.method == "PUT" and folder in request.path and request.path.partition("?")[0].endswith(ends)
+
+
+def _third(meant: Callable[[Request], bool]) -> Callable[[Request], bool]:
+    numbers = count(1)
+    return lambda request: meant(request) and next(numbers) == 3
+
+
+@contextmanager
+def company() -> Iterator[Company]:
+    """Services of which one in ten contexts fails, always."""
+    services = Company()
+    services.failing = {3: "error"}
+    try:
+        yield services
+    finally:
+        services.close()
+
+
+def cells(stages: Sequence[str], expected: Mapping[str, Sequence[str | None]]) -> list[Any]:
+    """Give the cells of a table: what becomes of a job by fault, at each stage. None: there is no such cell."""
+    return [
+        pytest.param(fault, stage, outcome, id=f"{fault}, {stage}")
+        for fault, outcomes in expected.items()
+        for stage, outcome in zip(stages, outcomes, strict=True)
+        if outcome is not None
+    ]
+
+
+def in_words(became: str) -> str:
+    """Say what became of a job."""
+    return {GOES_ON: "goes on", DIES: "dies"}.get(became, "fails")

@@ -1,0 +1,63 @@
+"""Stacks for whoever lets them fail, and the cells of the tables that say what became of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from cassandra_server import CassandraNode
+from fault_stack import DISK, PROFILES, VIDEOS, SmallDisk, Stack, company
+from faulty_proxy import faulty_proxy
+from s3_server import S3Server
+
+from snapshotter.index import init_index
+
+
+@pytest.fixture(scope="module")
+def in_production(s3_started: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Cassandra and S3."""
+    folder = tmp_path_factory.mktemp("stack")
+    node = CassandraNode(folder / "node", settings={"commitlog_sync": "batch", "commitlog_sync_period": None})
+    with ExitStack() as stack:
+        stack.callback(node.kill)
+        node.start()
+        node.wait()
+        index = f"cassandra://{node.host}:{node.port}/faults"
+        init_index(index, {"": 1})
+        s3 = stack.enter_context(faulty_proxy(s3_started.endpoint))
+        storage = s3_started.new_uri(s3.url, attempts="2", timeout="60")
+        services = stack.enter_context(company())
+        made = Stack(folder, node, s3, index, storage, s3_started.environment, services, stack)
+        made.driver.ask("lay out", profiles=PROFILES, videos=VIDEOS, **made.place)
+        made.published, _ = made.look("none")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def on_a_small_disk(in_production: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """SQLite and files."""
+    folder = tmp_path_factory.mktemp("small")
+    disk = folder / "disk"
+    uris = f"sqlite://{disk}/index.db", f"file://{disk}/data"
+    with ExitStack() as stack:
+        services = stack.enter_context(company())
+        services.items = 3000  # so that a file is larger than the pages of a disk
+        made = SmallDisk(folder, in_production.node, in_production.s3, *uris, {}, services, stack)
+        made.driver.ask("lay out", profiles=PROFILES, videos=VIDEOS, **made.place)
+        made.published, _ = made.look("none")
+        yield made
+
+
+@pytest.fixture
+def stack(fault: str, request: pytest.FixtureRequest) -> Stack:
+    found: Stack = request.getfixturevalue("on_a_small_disk" if fault == DISK else "in_production")
+    return found
+
+
+@pytest.fixture
+def cell(request: pytest.FixtureRequest, fault: str, stage: str) -> list[str]:
+    """A cell of the table that is printed at the end."""
+    told = [request.function.__doc__.partition(":")[0], fault, stage, ""]
+    request.node.user_properties.append(("cell", told))
+    return told

@@ -1,0 +1,81 @@
+"""Whatever fails at whatever moment of a generation: no version is half-visible, and its rerun gives the same, once.
+
+What became of each cell is printed as a table at the end of the tests.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from fault_stack import (
+    BEFORE,
+    DIES,
+    DISK,
+    DONE,
+    DRIVER,
+    FULL,
+    GOES_ON,
+    HELD,
+    MIDWAY,
+    NODE,
+    NOT_WRITTEN,
+    PROFILES,
+    PUBLISHING,
+    STORAGE,
+    UNHEARD,
+    VIDEOS,
+    WORKER,
+    Stack,
+    cells,
+    in_words,
+)
+
+NOT_COMMITTED = "StorageError: .* could not be committed"
+FULL_ALREADY = f"{NOT_WRITTEN}|{FULL}"
+STAGES = (BEFORE, MIDWAY, HELD, PUBLISHING, UNHEARD, DONE)
+GENERATION = {
+    DRIVER: (DIES, DIES, DIES, DIES, DIES, DIES),
+    WORKER: (GOES_ON, GOES_ON, GOES_ON, None, None, None),
+    NODE: (GOES_ON, None, None, GOES_ON, None, None),  # it has read the index when it begins
+    STORAGE: (NOT_WRITTEN, NOT_WRITTEN, NOT_COMMITTED, NOT_COMMITTED, GOES_ON, GOES_ON),
+    DISK: (FULL_ALREADY, NOT_WRITTEN, NOT_COMMITTED, None, None, GOES_ON),
+}
+
+
+@pytest.mark.parametrize(("fault", "stage", "outcome"), cells(STAGES, GENERATION))
+def test_a_feature_set_is_whole_or_not_there_and_its_rerun_gives_the_same(
+    stack: Stack, fault: str, stage: str, outcome: str, cell: list[str], expected: dict[str, Any]
+) -> None:
+    """A generation: what becomes of it, and what is visible afterwards."""
+    name = f"{fault}-{stage}".replace(" ", "-")
+    stack.begin_generation(name, stage, spark=fault == WORKER)
+    stack.strike(fault, stage)
+    became = stack.release(stage)
+    assert re.match(outcome, became), became
+    stack.heal()
+
+    seen = stack.driver.ask("look at features", name=name, **stack.place)
+    published = seen["version"] is not None
+    assert published or (became != GOES_ON and stage not in (UNHEARD, DONE))
+    assert not published or seen == {"version": 0, "features": expected["features"]}
+    again = stack.driver.ask("generate", name=name, run_id=name, **stack.place)
+    assert again == {"version": 0, "digest": expected["digest"]}
+    seen = stack.driver.ask("look at features", name=name, **stack.place)
+    assert seen == {"version": 0, "features": expected["features"]}
+    cell[3] = f"{in_words(became)}: {'committed' if published else 'nothing visible'}"
+
+
+@pytest.fixture(scope="module")
+def made(in_production: Stack) -> dict[str, Any]:
+    made = in_production.driver.ask("generate", name="expected", run_id="expected", **in_production.place)
+    return {**in_production.driver.ask("look at features", name="expected", **in_production.place), **made}
+
+
+@pytest.fixture
+def expected(made: dict[str, Any]) -> dict[str, Any]:
+    """The features as nothing disturbed gives them."""
+    minutes = {str(p): [float(v) if v < p % 5 else 0.0 for v in range(VIDEOS)] for p in range(PROFILES)}
+    assert made["features"] == minutes
+    return made

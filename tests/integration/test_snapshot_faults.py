@@ -1,0 +1,89 @@
+"""Whatever fails at whatever moment of a snapshot: nothing is half-visible, nothing is lost, and its rerun finishes it.
+
+What became of each cell is printed as a table at the end of the tests.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+import pytest
+from fault_stack import (
+    BEFORE,
+    DIES,
+    DISK,
+    DONE,
+    DRIVER,
+    FULL,
+    GOES_ON,
+    HELD,
+    MIDWAY,
+    NODE,
+    NOT_WRITTEN,
+    PROFILES,
+    PROXY,
+    PUBLISHING,
+    STORAGE,
+    WORKER,
+    Stack,
+    cells,
+    in_words,
+)
+
+FAILING = {str(profile) for profile in range(PROFILES) if profile % 10 == 3}
+NO_PROXY, NO_NODE = "ProxyUnavailableError: no proxy answers", "SnapshotIndexError: index cassandra://"
+FULL_OR_NOT = f"{FULL}|{GOES_ON}"  # SQLite may have room in its log
+STAGES = (BEFORE, MIDWAY, HELD, PUBLISHING, DONE)
+SNAPSHOT = {
+    DRIVER: (DIES, DIES, DIES, DIES, DIES),
+    WORKER: (GOES_ON, GOES_ON, GOES_ON, GOES_ON, GOES_ON),
+    PROXY: (NO_PROXY, NO_PROXY, GOES_ON, GOES_ON, GOES_ON),
+    NODE: (NO_NODE, NO_NODE, NO_NODE, NO_NODE, GOES_ON),
+    STORAGE: (NOT_WRITTEN, NOT_WRITTEN, GOES_ON, GOES_ON, GOES_ON),
+    DISK: (NOT_WRITTEN, NOT_WRITTEN, FULL, FULL_OR_NOT, GOES_ON),
+}
+
+
+@pytest.mark.parametrize(("fault", "stage", "outcome"), cells(STAGES, SNAPSHOT))
+def test_a_snapshot_is_whole_or_not_there_and_its_rerun_asks_only_for_what_is_missing(
+    stack: Stack, fault: str, stage: str, outcome: str, cell: list[str]
+) -> None:
+    """A snapshot: what becomes of it, what is there afterwards, what its rerun asks for."""
+    run_id = f"{fault}-{stage}".replace(" ", "-")
+    stack.company.asked.clear()
+    stack.begin_snapshot(run_id, stage, patience(fault))
+    stack.strike(fault, stage)
+    became = stack.release(stage)
+    assert re.match(outcome, became), became
+    stack.heal()
+
+    runs, left = stack.look(run_id)
+    published = runs.pop(run_id, None)
+    assert published or became != GOES_ON
+    assert runs == stack.published
+    stack.company.asked.clear()
+    assert stack.driver.ask("snapshot", proxies=[stack.prana], run_id=run_id, **stack.place) == run_id
+
+    stack.published, _ = stack.look(run_id)
+    run = stack.published[run_id]
+    assert run == (published or run)
+    assert {profile: value for profile, (_, value) in run["rows"].items()} == answers(stack)
+    assert (run["counts"], run["confidence"]) == ({"ok": PROFILES - len(FAILING), "error": len(FAILING)}, 0.9)
+    assert {profile: run["rows"][profile] for profile in left} == left  # captured once, and kept as it was
+    asked = Counter(path.rsplit("/", 1)[1] for path in stack.company.asked)
+    assert set(asked).isdisjoint(left)
+    assert set(asked.values()) <= {1}
+    assert (asked == {}) if published else (set(asked) >= FAILING)
+    cell[3] = f"{in_words(became)}: {'published' if published else f'{len(left)} kept, {len(asked)} asked again'}"
+
+
+def answers(stack: Stack) -> dict[str, Any]:
+    profiles = sorted({str(profile) for profile in range(PROFILES)} - FAILING)
+    return {profile: stack.company.answer(f"/history/{profile}")[1] for profile in profiles}
+
+
+def patience(fault: str) -> int:
+    """Seconds that a driver waits for Cassandra: those who lose it need not wait for long."""
+    return 2 if fault == NODE else 30
