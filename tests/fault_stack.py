@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,22 +22,6 @@ from faulty_proxy import Fault, FaultyProxy, Request
 from proxy_process import ProxyProcess, proxy_process, services_toml, until
 from small_company import Company
 
-BEFORE, MIDWAY, HELD, PUBLISHING, UNHEARD, DONE = (
-    "before the first file",
-    "in mid-file",
-    "after the files",
-    "during publishing",
-    "before its answer",
-    "after publishing",
-)
-DRIVER, WORKER, PROXY, NODE, STORAGE, DISK = (
-    "driver killed",
-    "Python workers killed",
-    "Prana proxy killed",
-    "Cassandra node killed",
-    "storage refuses writes",
-    "disk is full",
-)
 # What becomes of the job that is at work: it goes on, or dies, or says in its error what is wrong.
 GOES_ON, DIES = "done", "dead"
 NOT_WRITTEN = "StorageError: could not write"
@@ -45,6 +30,28 @@ PROFILES, BUCKETS = 40, 2
 VIDEOS = 200  # of each label row, so that a file of features is larger than a disk's pages
 _DISK_BYTES = 32 << 20
 _HALF_A_FILE = 4 << 10
+
+
+class Stage(StrEnum):
+    """Where a job is in its work."""
+
+    BEFORE = "before the first file"
+    MIDWAY = "in mid-file"
+    HELD = "after the files"
+    PUBLISHING = "during publishing"
+    UNHEARD = "before its answer"
+    DONE = "after publishing"
+
+
+class Failure(StrEnum):
+    """What fails meanwhile."""
+
+    DRIVER = "driver killed"
+    WORKER = "Python workers killed"
+    PROXY = "Prana proxy killed"
+    NODE = "Cassandra node killed"
+    STORAGE = "storage refuses writes"
+    DISK = "disk is full"
 
 
 @dataclass
@@ -99,63 +106,63 @@ class Stack:
             self._prana = self.stack.enter_context(proxy_process(services_toml(folder / "services.toml", table)))
         return self._prana.addresses[0]
 
-    def begin_snapshot(self, run_id: str, stage: str, patience: int) -> None:
+    def begin_snapshot(self, run_id: str, stage: Stage, patience: int) -> None:
         """Take a snapshot, and let it be at some stage. patience: with the index, in seconds."""
         job = {"proxies": [self.prana], "run_id": run_id, **self.place}
         job["index"] += f"?patience_seconds={patience}"
-        if stage == BEFORE:
+        if stage == Stage.BEFORE:
             self.company.open.clear()
-        if stage == MIDWAY:
+        if stage == Stage.MIDWAY:
             part = self._hang("hang", _third(lambda request: _writes(request, f"/{run_id}/")))
-        self.driver.start("snapshot", hold=stage in (HELD, PUBLISHING), **job)
-        if stage == BEFORE:
+        self.driver.start("snapshot", hold=stage in (Stage.HELD, Stage.PUBLISHING), **job)
+        if stage == Stage.BEFORE:
             until(lambda: self.company.asked, 60)
-        elif stage == MIDWAY:
+        elif stage == Stage.MIDWAY:
             assert part.hanging.wait(60)
         else:
             self._reach(stage)
-            if stage == PUBLISHING:
+            if stage == Stage.PUBLISHING:
                 self.node.pause()
                 self._publish()
                 time.sleep(0.5)  # it has asked to publish by then, and waits
 
-    def begin_generation(self, name: str, stage: str, *, spark: bool = False) -> None:
+    def begin_generation(self, name: str, stage: Stage, *, spark: bool = False) -> None:
         """Generate a feature set, and let it be at some stage."""
-        if stage == BEFORE:
+        if stage == Stage.BEFORE:
             reading = self._hang("hang", lambda request: request.method == "GET" and "/snapshots/" in request.path)
-        if stage == MIDWAY:
+        if stage == Stage.MIDWAY:
             writing = self._hang("hang", lambda request: _writes(request, f"/{name}/"))
-        hold = BUCKETS if stage in (HELD, PUBLISHING, UNHEARD) else 0
+        hold = BUCKETS if stage in (Stage.HELD, Stage.PUBLISHING, Stage.UNHEARD) else 0
         self.driver.start("generate", name=name, run_id=name, hold=hold, spark=spark, **self.place)
-        if stage == BEFORE:
+        if stage == Stage.BEFORE:
             assert reading.hanging.wait(60)
-        elif stage == MIDWAY:
+        elif stage == Stage.MIDWAY:
             assert writing.hanging.wait(60)
         else:
             self._reach(stage)
-            if stage in (PUBLISHING, UNHEARD):
-                how = "hang" if stage == PUBLISHING else "hang before answer"
+            if stage in (Stage.PUBLISHING, Stage.UNHEARD):
+                how = "hang" if stage == Stage.PUBLISHING else "hang before answer"
                 committing = self._hang(how, lambda request: _writes(request, f"/{name}/_delta_log/", ".json"))
                 self._publish()
                 assert committing.hanging.wait(60)
 
-    def strike(self, fault: str, stage: str) -> None:
+    def strike(self, failure: Failure, stage: Stage) -> None:
         """Let something fail at a stage."""
-        if fault == DRIVER:
+        if failure == Failure.DRIVER:
             self.driver.kill()
-        elif fault == WORKER:
+        elif failure == Failure.WORKER:
             self.driver.kill_workers()
-        elif fault == PROXY:
+        elif failure == Failure.PROXY:
             assert self._prana is not None
             for process in (self._prana.process, *self._prana.workers):
                 process.kill()
             self._prana = None
-        elif fault == NODE:
+        elif failure == Failure.NODE:
             self.node.kill()
-        elif fault == STORAGE:
+        elif failure == Failure.STORAGE:
             self.s3.refuse(403, "AccessDenied", meant=lambda request: request.method == "PUT")
 
-    def release(self, stage: str) -> str:
+    def release(self, stage: Stage) -> str:
         """Let the job go on, if it lives; tells what becomes of it: "done", "dead", or why it failed."""
         self.company.open.set()
         self.node.go_on()
@@ -163,7 +170,7 @@ class Stack:
             release()
         self._release.clear()
         assert self._driver is not None
-        if stage == DONE and self._driver.alive:
+        if stage == Stage.DONE and self._driver.alive:
             return "done"
         if self._held and self._driver.alive:
             self._driver.go_on()
@@ -183,10 +190,10 @@ class Stack:
         while asked != (asked := len(self.company.asked)):  # on behalf of those who died
             time.sleep(0.2)
 
-    def _reach(self, stage: str) -> None:
+    def _reach(self, stage: Stage) -> None:
         told = self.driver.next_event()
-        assert told["event"] == ("done" if stage == DONE else WRITTEN), told
-        self._held = stage != DONE
+        assert told["event"] == ("done" if stage == Stage.DONE else WRITTEN), told
+        self._held = stage != Stage.DONE
 
     def _publish(self) -> None:
         self.driver.go_on()
@@ -220,37 +227,37 @@ class SmallDisk(Stack):
         else:
             self._limit(free)
 
-    def begin_snapshot(self, run_id: str, stage: str, _: int) -> None:
+    def begin_snapshot(self, run_id: str, stage: Stage, _: int) -> None:
         """Take a snapshot, and let it be at some stage."""
-        if stage in (BEFORE, MIDWAY):
+        if stage in (Stage.BEFORE, Stage.MIDWAY):
             self.company.open.clear()
         self.driver.start(
-            "snapshot", proxies=[self.prana], run_id=run_id, hold=stage in (HELD, PUBLISHING), **self.place
+            "snapshot", proxies=[self.prana], run_id=run_id, hold=stage in (Stage.HELD, Stage.PUBLISHING), **self.place
         )
-        if stage in (BEFORE, MIDWAY):
+        if stage in (Stage.BEFORE, Stage.MIDWAY):
             until(lambda: self.company.asked, 60)
         else:
             self._reach(stage)
-        if stage == PUBLISHING:
+        if stage == Stage.PUBLISHING:
             connection = sqlite3.connect(self._disk / "index.db", isolation_level=None)
             connection.execute("BEGIN IMMEDIATE")
             self._release.append(connection.close)  # which lets go of the lock
             self._publish()
             time.sleep(0.5)  # it waits to write by then
 
-    def begin_generation(self, name: str, stage: str, **_: Any) -> None:
+    def begin_generation(self, name: str, stage: Stage, **_: Any) -> None:
         """Generate a feature set, and let it be at some stage."""
-        if stage == BEFORE:
-            self.strike(DISK, stage)
-        hold = {MIDWAY: 1, HELD: BUCKETS}.get(stage, 0)
+        if stage == Stage.BEFORE:
+            self.strike(Failure.DISK, stage)
+        hold = {Stage.MIDWAY: 1, Stage.HELD: BUCKETS}.get(stage, 0)
         self.driver.start("generate", name=name, run_id=name, hold=hold, **self.place)
-        if stage != BEFORE:
+        if stage != Stage.BEFORE:
             self._reach(stage)
 
-    def strike(self, fault: str, stage: str) -> None:
+    def strike(self, failure: Failure, stage: Stage) -> None:
         """Let the disk be full, or soon."""
-        assert fault == DISK
-        self.leave(_HALF_A_FILE if stage == MIDWAY else 0)
+        assert failure == Failure.DISK
+        self.leave(_HALF_A_FILE if stage == Stage.MIDWAY else 0)
 
     def heal(self) -> None:
         """Let there be space again."""
@@ -289,11 +296,11 @@ def company() -> Iterator[Company]:
         services.close()
 
 
-def cells(stages: Sequence[str], expected: Mapping[str, Sequence[str | None]]) -> list[Any]:
-    """Give the cells of a table: what becomes of a job by fault, at each stage. None: there is no such cell."""
+def cells(stages: Sequence[Stage], expected: Mapping[Failure, Sequence[str | None]]) -> list[Any]:
+    """Give the cells of a table: what becomes of a job by failure, at each stage. None: there is no such cell."""
     return [
-        pytest.param(fault, stage, outcome, id=f"{fault}, {stage}")
-        for fault, outcomes in expected.items()
+        pytest.param(failure, stage, outcome, id=f"{failure}, {stage}")
+        for failure, outcomes in expected.items()
         for stage, outcome in zip(stages, outcomes, strict=True)
         if outcome is not None
     ]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,6 +18,7 @@ from deltalake import write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project_at_rest import long_labels
+from s3_server import S3Server
 
 from delorean.cli.commands import cli
 from delorean.experiment.record import (
@@ -34,9 +37,11 @@ from delorean.labels.materialise import materialise_labels
 from delorean.vacuum import VacuumReport, vacuum
 from schemas.errors import ConfigError, LabelError, MissingFileError, ReplayError
 from snapshotter.index import open_index
+from snapshotter.storage import StoredFile
 from snapshotter.storage.delta import SHOWN, commit_files, delta_table
 from snapshotter.storage.delta_version import DeltaVersion
 from snapshotter.storage.local import LocalStorage
+from snapshotter.storage.s3 import S3Storage
 
 WEEK = timedelta(days=7)
 
@@ -49,7 +54,7 @@ class Store:
     made: int = 0
 
     def __post_init__(self) -> None:
-        self.storage = LocalStorage(f"file://{self.folder}/data")
+        self.storage: Any = LocalStorage(f"file://{self.folder}/data")
 
     def labels(self, age: float, name: str | None = None) -> Labels:
         with self.aged(age):
@@ -116,10 +121,23 @@ class Store:
             return vacuum(self.storage, index, older_than, dry_run=dry_run)
 
 
+class OldS3(S3Storage):
+    """A bucket's folder that says of files that they are as old as one has said."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.times: dict[str, float] = {}
+
+    def list(self, prefix: str) -> Iterator[StoredFile]:
+        for file in super().list(prefix):
+            then = self.times.get(file.path)
+            yield file if then is None else replace(file, modified_at=datetime.fromtimestamp(then, UTC))
+
+
 class Aged:
     """Gives the files that are written in it an age."""
 
-    def __init__(self, storage: LocalStorage, days: float) -> None:
+    def __init__(self, storage: LocalStorage | OldS3, days: float) -> None:
         self.storage, self.then = storage, time.time() - days * 86_400
 
     def __enter__(self) -> None:
@@ -128,7 +146,13 @@ class Aged:
     def __exit__(self, *_: object) -> None:
         for file in self.storage.list(""):
             if file.path not in self.before:
-                os.utime(self.storage.root / file.path, (self.then, self.then))
+                self.make_old(file.path)
+
+    def make_old(self, path: str) -> None:
+        if isinstance(self.storage, OldS3):
+            self.storage.times[path] = self.then
+        else:
+            os.utime(self.storage.root / path, (self.then, self.then))
 
 
 @pytest.fixture
@@ -150,6 +174,25 @@ def test_versions_that_nobody_refers_to_go_the_newest_and_those_of_runs_stay(sto
     assert found.removals[0].row()["files"] == FILES
     assert [store.readable(version) for version in (0, 1, 2)] == [True, False, True]
     assert [store.has_labels(each) for each in labels] == [True, False, True]
+    assert store.vacuum().paths == []
+
+
+def test_it_does_the_same_in_s3(store: Store, s3: S3Server) -> None:
+    store.storage = OldS3(s3.new_uri())
+    labels = store.labels(40)
+    for age in (40, 30, 20):
+        store.version(age, labels)
+    store.run(1, labels)
+    paths = ("feature_sets/f/dead/0.parquet", "labels/x/0.parquet", "snapshots/_plans/r.json")
+    dead = [store.write(path, 9) for path in paths]
+    young = store.write("labels/y/0.parquet", 1)
+    removed = store.vacuum().paths
+    assert set(dead) < set(removed)
+    assert [store.readable(version) for version in (0, 1, 2)] == [False, True, True]
+    assert store.has_labels(labels)
+    listed = {file.path for file in store.storage.list("")}
+    assert young in listed
+    assert listed.isdisjoint(removed)
     assert store.vacuum().paths == []
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 from cassandra_server import CassandraNode
-from fault_stack import DISK, PROFILES, VIDEOS, SmallDisk, Stack, company
+from fault_stack import PROFILES, VIDEOS, Failure, SmallDisk, Stack, Stage, company
 from faulty_proxy import faulty_proxy
 from s3_server import S3Server
 
@@ -50,14 +50,14 @@ def on_a_small_disk(in_production: Stack, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def stack(fault: str, request: pytest.FixtureRequest) -> Stack:
-    found: Stack = request.getfixturevalue("on_a_small_disk" if fault == DISK else "in_production")
+def stack(failure: Failure, request: pytest.FixtureRequest) -> Stack:
+    found: Stack = request.getfixturevalue("on_a_small_disk" if failure == Failure.DISK else "in_production")
     return found
 
 
 @pytest.fixture
-def cell(request: pytest.FixtureRequest, fault: str, stage: str) -> list[str]:
+def cell(request: pytest.FixtureRequest, failure: Failure, stage: Stage) -> list[str]:
     """A cell of the table that is printed at the end."""
-    told = [request.function.__doc__.partition(":")[0], fault, stage, ""]
+    told = [request.function.__doc__.partition(":")[0], str(failure), str(stage), ""]
     request.node.user_properties.append(("cell", told))
     return told

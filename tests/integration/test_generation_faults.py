@@ -9,56 +9,35 @@ import re
 from typing import Any
 
 import pytest
-from fault_stack import (
-    BEFORE,
-    DIES,
-    DISK,
-    DONE,
-    DRIVER,
-    FULL,
-    GOES_ON,
-    HELD,
-    MIDWAY,
-    NODE,
-    NOT_WRITTEN,
-    PROFILES,
-    PUBLISHING,
-    STORAGE,
-    UNHEARD,
-    VIDEOS,
-    WORKER,
-    Stack,
-    cells,
-    in_words,
-)
+from fault_stack import DIES, FULL, GOES_ON, NOT_WRITTEN, PROFILES, VIDEOS, Failure, Stack, Stage, cells, in_words
 
 NOT_COMMITTED = "StorageError: .* could not be committed"
 FULL_ALREADY = f"{NOT_WRITTEN}|{FULL}"
-STAGES = (BEFORE, MIDWAY, HELD, PUBLISHING, UNHEARD, DONE)
+STAGES = (Stage.BEFORE, Stage.MIDWAY, Stage.HELD, Stage.PUBLISHING, Stage.UNHEARD, Stage.DONE)
 GENERATION = {
-    DRIVER: (DIES, DIES, DIES, DIES, DIES, DIES),
-    WORKER: (GOES_ON, GOES_ON, GOES_ON, None, None, None),
-    NODE: (GOES_ON, None, None, GOES_ON, None, None),  # it has read the index when it begins
-    STORAGE: (NOT_WRITTEN, NOT_WRITTEN, NOT_COMMITTED, NOT_COMMITTED, GOES_ON, GOES_ON),
-    DISK: (FULL_ALREADY, NOT_WRITTEN, NOT_COMMITTED, None, None, GOES_ON),
+    Failure.DRIVER: (DIES, DIES, DIES, DIES, DIES, DIES),
+    Failure.WORKER: (GOES_ON, GOES_ON, GOES_ON, None, None, None),
+    Failure.NODE: (GOES_ON, None, None, GOES_ON, None, None),  # it has read the index when it begins
+    Failure.STORAGE: (NOT_WRITTEN, NOT_WRITTEN, NOT_COMMITTED, NOT_COMMITTED, GOES_ON, GOES_ON),
+    Failure.DISK: (FULL_ALREADY, NOT_WRITTEN, NOT_COMMITTED, None, None, GOES_ON),
 }
 
 
-@pytest.mark.parametrize(("fault", "stage", "outcome"), cells(STAGES, GENERATION))
+@pytest.mark.parametrize(("failure", "stage", "outcome"), cells(STAGES, GENERATION))
 def test_a_feature_set_is_whole_or_not_there_and_its_rerun_gives_the_same(
-    stack: Stack, fault: str, stage: str, outcome: str, cell: list[str], expected: dict[str, Any]
+    stack: Stack, failure: Failure, stage: Stage, outcome: str, cell: list[str], expected: dict[str, Any]
 ) -> None:
     """A generation: what becomes of it, and what is visible afterwards."""
-    name = f"{fault}-{stage}".replace(" ", "-")
-    stack.begin_generation(name, stage, spark=fault == WORKER)
-    stack.strike(fault, stage)
+    name = f"{failure}-{stage}".replace(" ", "-")
+    stack.begin_generation(name, stage, spark=failure == Failure.WORKER)
+    stack.strike(failure, stage)
     became = stack.release(stage)
     assert re.match(outcome, became), became
     stack.heal()
 
     seen = stack.driver.ask("look at features", name=name, **stack.place)
     published = seen["version"] is not None
-    assert published or (became != GOES_ON and stage not in (UNHEARD, DONE))
+    assert published or (became != GOES_ON and stage not in (Stage.UNHEARD, Stage.DONE))
     assert not published or seen == {"version": 0, "features": expected["features"]}
     again = stack.driver.ask("generate", name=name, run_id=name, **stack.place)
     assert again == {"version": 0, "digest": expected["digest"]}

@@ -10,51 +10,31 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from fault_stack import (
-    BEFORE,
-    DIES,
-    DISK,
-    DONE,
-    DRIVER,
-    FULL,
-    GOES_ON,
-    HELD,
-    MIDWAY,
-    NODE,
-    NOT_WRITTEN,
-    PROFILES,
-    PROXY,
-    PUBLISHING,
-    STORAGE,
-    WORKER,
-    Stack,
-    cells,
-    in_words,
-)
+from fault_stack import DIES, FULL, GOES_ON, NOT_WRITTEN, PROFILES, Failure, Stack, Stage, cells, in_words
 
 FAILING = {str(profile) for profile in range(PROFILES) if profile % 10 == 3}
 NO_PROXY, NO_NODE = "ProxyUnavailableError: no proxy answers", "SnapshotIndexError: index cassandra://"
 FULL_OR_NOT = f"{FULL}|{GOES_ON}"  # SQLite may have room in its log
-STAGES = (BEFORE, MIDWAY, HELD, PUBLISHING, DONE)
+STAGES = (Stage.BEFORE, Stage.MIDWAY, Stage.HELD, Stage.PUBLISHING, Stage.DONE)
 SNAPSHOT = {
-    DRIVER: (DIES, DIES, DIES, DIES, DIES),
-    WORKER: (GOES_ON, GOES_ON, GOES_ON, GOES_ON, GOES_ON),
-    PROXY: (NO_PROXY, NO_PROXY, GOES_ON, GOES_ON, GOES_ON),
-    NODE: (NO_NODE, NO_NODE, NO_NODE, NO_NODE, GOES_ON),
-    STORAGE: (NOT_WRITTEN, NOT_WRITTEN, GOES_ON, GOES_ON, GOES_ON),
-    DISK: (NOT_WRITTEN, NOT_WRITTEN, FULL, FULL_OR_NOT, GOES_ON),
+    Failure.DRIVER: (DIES, DIES, DIES, DIES, DIES),
+    Failure.WORKER: (GOES_ON, GOES_ON, GOES_ON, GOES_ON, GOES_ON),
+    Failure.PROXY: (NO_PROXY, NO_PROXY, GOES_ON, GOES_ON, GOES_ON),
+    Failure.NODE: (NO_NODE, NO_NODE, NO_NODE, NO_NODE, GOES_ON),
+    Failure.STORAGE: (NOT_WRITTEN, NOT_WRITTEN, GOES_ON, GOES_ON, GOES_ON),
+    Failure.DISK: (NOT_WRITTEN, NOT_WRITTEN, FULL, FULL_OR_NOT, GOES_ON),
 }
 
 
-@pytest.mark.parametrize(("fault", "stage", "outcome"), cells(STAGES, SNAPSHOT))
+@pytest.mark.parametrize(("failure", "stage", "outcome"), cells(STAGES, SNAPSHOT))
 def test_a_snapshot_is_whole_or_not_there_and_its_rerun_asks_only_for_what_is_missing(
-    stack: Stack, fault: str, stage: str, outcome: str, cell: list[str]
+    stack: Stack, failure: Failure, stage: Stage, outcome: str, cell: list[str]
 ) -> None:
     """A snapshot: what becomes of it, what is there afterwards, what its rerun asks for."""
-    run_id = f"{fault}-{stage}".replace(" ", "-")
+    run_id = f"{failure}-{stage}".replace(" ", "-")
     stack.company.asked.clear()
-    stack.begin_snapshot(run_id, stage, patience(fault))
-    stack.strike(fault, stage)
+    stack.begin_snapshot(run_id, stage, patience(failure))
+    stack.strike(failure, stage)
     became = stack.release(stage)
     assert re.match(outcome, became), became
     stack.heal()
@@ -84,6 +64,6 @@ def answers(stack: Stack) -> dict[str, Any]:
     return {profile: stack.company.answer(f"/history/{profile}")[1] for profile in profiles}
 
 
-def patience(fault: str) -> int:
+def patience(failure: Failure) -> int:
     """Seconds that a driver waits for Cassandra: those who lose it need not wait for long."""
-    return 2 if fault == NODE else 30
+    return 2 if failure == Failure.NODE else 30
