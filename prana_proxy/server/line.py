@@ -78,7 +78,7 @@ class Line:
 
     def pause_ms(self) -> int:
         """Say for how long callers had better wait before their next call: not at all while the line is short."""
-        full = self.waiting / self._room if self._room else 0.0
+        full = min(1.0, self.waiting / self._room) if self._room else 0.0
         return 0 if full < 0.5 else round(self.retry_after_ms() * full)
 
     def close(self) -> None:
