@@ -104,8 +104,8 @@ class ParquetReader:
                 raise DataKeyError.unknown(f"column in {self.file.path}", column, self.schema.names)
         wanted = None if columns is None else list(columns)
         with _translated(self.file.path):
-            if row_groups is None:
-                return self._parquet.read(wanted)
+            if row_groups is None:  # the scanner of datasets decodes row groups side by side, a file its columns only
+                return pq.read_table(self._input, columns=wanted)
             return self._parquet.read_row_groups(list(row_groups), wanted)
 
     def _verify(self) -> None:
