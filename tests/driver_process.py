@@ -26,7 +26,7 @@ from project_at_rest import HISTORY
 
 from encoders import feature_encoder
 
-PATIENCE = 120.0
+PATIENCE = 300.0  # seconds, of whoever waits for a driver on a busy machine
 WRITTEN = "files written"
 _ROOT = Path(__file__).resolve().parents[1]
 

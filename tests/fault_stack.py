@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from cassandra_server import CassandraNode
-from driver_process import WRITTEN, Driver
+from driver_process import PATIENCE, WRITTEN, Driver
 from faulty_proxy import Fault, FaultyProxy, Request
 from proxy_process import ProxyProcess, proxy_process, services_toml, until
 from small_company import Company
@@ -116,9 +116,9 @@ class Stack:
             part = self._hang("hang", _third(lambda request: _writes(request, f"/{run_id}/")))
         self.driver.start("snapshot", hold=stage in (Stage.HELD, Stage.PUBLISHING), **job)
         if stage == Stage.BEFORE:
-            until(lambda: self.company.asked, 60)
+            until(lambda: self.company.asked, PATIENCE)
         elif stage == Stage.MIDWAY:
-            assert part.hanging.wait(60)
+            assert part.hanging.wait(PATIENCE)
         else:
             self._reach(stage)
             if stage == Stage.PUBLISHING:
@@ -135,16 +135,16 @@ class Stack:
         hold = BUCKETS if stage in (Stage.HELD, Stage.PUBLISHING, Stage.UNHEARD) else 0
         self.driver.start("generate", name=name, run_id=name, hold=hold, spark=spark, **self.place)
         if stage == Stage.BEFORE:
-            assert reading.hanging.wait(60)
+            assert reading.hanging.wait(PATIENCE)
         elif stage == Stage.MIDWAY:
-            assert writing.hanging.wait(60)
+            assert writing.hanging.wait(PATIENCE)
         else:
             self._reach(stage)
             if stage in (Stage.PUBLISHING, Stage.UNHEARD):
                 how = "hang" if stage == Stage.PUBLISHING else "hang before answer"
                 committing = self._hang(how, lambda request: _writes(request, f"/{name}/_delta_log/", ".json"))
                 self._publish()
-                assert committing.hanging.wait(60)
+                assert committing.hanging.wait(PATIENCE)
 
     def strike(self, failure: Failure, stage: Stage) -> None:
         """Let something fail at a stage."""
@@ -188,7 +188,7 @@ class Stack:
             self.node.wait()
         asked = -1
         while asked != (asked := len(self.company.asked)):  # on behalf of those who died
-            time.sleep(0.2)
+            time.sleep(0.5)
 
     def _reach(self, stage: Stage) -> None:
         told = self.driver.next_event()
@@ -235,7 +235,7 @@ class SmallDisk(Stack):
             "snapshot", proxies=[self.prana], run_id=run_id, hold=stage in (Stage.HELD, Stage.PUBLISHING), **self.place
         )
         if stage in (Stage.BEFORE, Stage.MIDWAY):
-            until(lambda: self.company.asked, 60)
+            until(lambda: self.company.asked, PATIENCE)
         else:
             self._reach(stage)
         if stage == Stage.PUBLISHING:

@@ -66,4 +66,4 @@ def answers(stack: Stack) -> dict[str, Any]:
 
 def patience(failure: Failure) -> int:
     """Seconds that a driver waits for Cassandra: those who lose it need not wait for long."""
-    return 2 if failure == Failure.NODE else 30
+    return 6 if failure == Failure.NODE else 60
