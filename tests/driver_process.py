@@ -273,11 +273,6 @@ def look(index: str, storage: str, run_id: str) -> dict[str, Any]:
     return {"runs": _published(index, storage), "left": _left(storage, run_id)}
 
 
-def look_at_features(index: str, storage: str, name: str) -> dict[str, Any]:
-    """Look at a feature set."""
-    return _feature_sets(storage, name)
-
-
 def _published(index: str, storage: str) -> dict[str, Any]:
     """Every published run, read to its last row, checksums and all."""
     from snapshotter.index import open_index
@@ -309,8 +304,8 @@ def _left(storage: str, run_id: str) -> dict[str, Any]:
     return _by_profile(found)
 
 
-def _feature_sets(storage: str, name: str) -> dict[str, Any]:
-    """The versions of a feature set, and its newest read by deltalake, as any reader does."""
+def look_at_features(index: str, storage: str, name: str) -> dict[str, Any]:  # all jobs get both
+    """Look at the newest version of a feature set, by deltalake, as any reader does."""
     from delorean.generation.feature_set import feature_sets, open_table, table_uri
     from snapshotter.storage import open_storage
     from snapshotter.storage.delta_version import DeltaVersion

@@ -11,7 +11,7 @@ import msgspec
 
 from delorean.generation.feature_set import FOLDER, FeatureSet, made_by
 from delorean.generation.sources import Pinned
-from schemas.errors import ConfigError, CorruptFileError
+from schemas.errors import ConfigError, CorruptFileError, MissingFileError
 from snapshotter.storage import Storage, require_plain_name
 
 PLANS = f"{FOLDER}/_plans"  # no feature set's name starts with _
@@ -74,12 +74,11 @@ class NamedRun:
         return f"{PLANS}/{self.name}/{self.run_id}.json"
 
     def _begun(self) -> _Begun | None:
-        if all(file.path != self._path for file in self.storage.list(f"{PLANS}/{self.name}")):
-            return None
-        with self.storage.open_input(self._path) as file:
-            text = file.read()
         try:
-            return msgspec.json.decode(text, type=_Begun)
+            with self.storage.open_input(self._path) as file:
+                return msgspec.json.decode(file.read(), type=_Begun)
+        except MissingFileError:
+            return None
         except msgspec.DecodeError as error:
             raise CorruptFileError.because(
                 f"'{self._path}' is no plan of a generation: {error}", "delete it, or take another run id"

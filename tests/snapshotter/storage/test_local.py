@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import errno
-import os
-import signal
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from killed_writer import kill_a_writer
 
 from schemas.errors import ConfigError, StorageError
 from snapshotter.storage import open_storage
@@ -32,15 +31,6 @@ for write in (
         write()
     except DeloreanError as error:
         print(type(error).__name__, error)
-"""
-WRITE_FOR_EVER = """
-import sys
-from snapshotter.storage import open_storage
-with open_storage(sys.argv[1]).open_output("a/b.bin") as output:
-    output.write(b"x" * 1000)
-    output.flush()
-    print("writing", flush=True)
-    sys.stdin.read()
 """
 
 
@@ -75,12 +65,7 @@ def fail_while_writing(storage: LocalStorage, error: OSError) -> None:
 
 
 def test_what_a_killed_writer_leaves_is_listed_under_another_name(storage: LocalStorage) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITE_FOR_EVER, storage.uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "writing\n"
-        os.kill(writer.pid, signal.SIGKILL)
+    kill_a_writer(storage.uri, 1000)
     (left,) = storage.list("a")
     assert left.path.startswith("a/.b.bin.")
     assert left.path.endswith(".tmp")

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from deltalake import CommitProperties, Schema
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import create_table_with_add_actions
 from faulty_proxy import FaultyProxy, Request, closed_port, faulty_proxy
+from killed_writer import kill_a_writer
 from s3_server import S3Server
 
 from schemas.errors import ConfigError, MissingFileError, StorageError
@@ -47,15 +47,6 @@ try:
     storage.open_input("large.bin")
 except DeloreanError as error:
     print(type(error).__name__, error)
-"""
-WRITE_FOR_EVER = """
-import sys
-from snapshotter.storage import open_storage
-with open_storage(sys.argv[1]).open_output("a/b.bin") as output:
-    output.write(b"x" * 20_000_000)
-    output.flush()
-    print("writing", flush=True)
-    sys.stdin.read()
 """
 
 
@@ -345,16 +336,7 @@ def test_a_disk_without_room_for_files_under_way_is_one_clear_error(s3: S3Server
 
 def test_a_killed_writer_leaves_nothing_anywhere(s3: S3Server, tmp_path: Path) -> None:
     storage = S3Storage(s3.new_uri())
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITE_FOR_EVER, storage.uri],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    ) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "writing\n"
-        os.kill(writer.pid, signal.SIGKILL)
+    kill_a_writer(storage.uri, 20_000_000, TMPDIR=str(tmp_path))
     assert left_behind(s3, storage) == ([], 0)
     assert list(tmp_path.iterdir()) == []
 
