@@ -1,6 +1,6 @@
 # `make` lists the commands. Each builds what it needs first; only Python 3.11 or 3.12, Java 17 and make must be there.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint thrift notebook clean lock machine
+.PHONY: help demo test bench lint thrift package notebook clean lock machine
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
@@ -31,6 +31,9 @@ lint: .venv/.ready machine  ## check style, types and that imports only go down
 thrift: .venv/.ready  ## generate schemas/generated from schemas/prana.thrift (needs the Thrift compiler)
 	@command -v thrift >/dev/null || { echo "the Thrift compiler is missing → apt-get install thrift-compiler" >&2; exit 1; }
 	@thrift -r --gen py -out . schemas/prana.thrift && rm -f __init__.py schemas/generated/*-remote
+
+package: .venv/.ready  ## pack what a cluster's executors need into build/environment.tar.gz
+	@$(BIN)/python .ci/package.py
 
 notebook: .venv/.ready machine  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks

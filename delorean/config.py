@@ -38,6 +38,18 @@ class ProxyAccess:
 
 
 @dataclass(frozen=True)
+class Submit:
+    """How `delorean submit` reaches a cluster: `[submit]` of a project file.
+
+    master: as spark-submit names it, such as spark://host:7077; None: what its own configuration says
+    environment: an archive that `make package` made, relative to the file; None: executors have the packages
+    """
+
+    master: str | None = None
+    environment: str | None = None
+
+
+@dataclass(frozen=True)
 class Project:
     """Where a project's things lie: `delorean.toml`.
 
@@ -47,6 +59,7 @@ class Project:
     services: the file that tells proxies and the scorer about the online services, relative to this file
     encoders: modules, with those below them, that encoders of packages may be imported from
     spark: settings of the Spark session, by Spark's own names
+    submit: how a cluster is reached
     """
 
     index: str = "data/index.db"
@@ -56,6 +69,7 @@ class Project:
     services: str = "services.toml"
     encoders: tuple[str, ...] = ("encoders.library",)
     spark: Mapping[str, str] = field(default_factory=dict)
+    submit: Submit = field(default_factory=Submit)
 
 
 def load_project(path: Path) -> Project:
@@ -66,8 +80,10 @@ def load_project(path: Path) -> Project:
         )
     project = read_toml(path, Project)
     root = path.resolve().parent
+    environment = project.submit.environment
     return replace(
         project,
+        submit=replace(project.submit, environment=environment and str(root / environment)),
         index=_as_uri(project.index, "sqlite", root),
         storage=_as_uri(project.storage, "file", root),
         services=str(root / project.services),

@@ -17,6 +17,9 @@ _GATEWAY = [
 ]
 IMAGES = {
     "build": ["setuptools"],
+    "executors": [  # no image: what a cluster's workers need beside their own Spark
+        *("boto3", "deltalake", "msgspec", "numba", "numpy", "pandas", "pyarrow", "thrift", "xxhash"),
+    ],
     "jobs": [],  # whatever setup.cfg asks for
     "proxy": [*_GATEWAY, "prometheus-client", "thrift"],
     "serving": [

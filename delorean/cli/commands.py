@@ -15,6 +15,7 @@ from delorean.cli.experiment import experiment
 from delorean.cli.look import index, travel
 from delorean.cli.model import generate, serve, train
 from delorean.cli.paradox import paradox
+from delorean.cli.submit import submit
 from delorean.cli.vacuum import vacuum
 from schemas.errors import DeloreanError
 
@@ -68,7 +69,22 @@ def cli(debug: bool) -> None:
 
 
 for command in (
-    *(select, prana, snapshot, publish, travel, index, generate, paradox, train, experiment, serve, vacuum, demo),
+    *(
+        select,
+        prana,
+        snapshot,
+        publish,
+        travel,
+        index,
+        generate,
+        paradox,
+        train,
+        experiment,
+        serve,
+        vacuum,
+        submit,
+        demo,
+    ),
 ):
     cli.add_command(command)
 

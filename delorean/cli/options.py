@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from snapshotter.index import SnapshotIndex
     from snapshotter.storage import Storage
 
+PROJECT_FILE = "delorean.project_file"  # of a context's meta: the file that --config named
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -99,10 +100,11 @@ def json_option(command: _Command) -> _Command:
 def project_option(command: _Command) -> _Command:
     """Give a command --config; it receives `project`, whose folder's modules can be imported then."""
 
-    def load(_: click.Context, __: click.Parameter, path: Path) -> Project:
+    def load(context: click.Context, _: click.Parameter, path: Path) -> Project:
         from delorean.config import load_project
 
         project = load_project(path)
+        context.meta[PROJECT_FILE] = path.resolve()
         sys.path.insert(0, str(path.resolve().parent))  # a project's own encoders lie beside its file
         return project
 

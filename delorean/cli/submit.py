@@ -1,0 +1,54 @@
+"""The command that has other commands run by spark-submit, on a cluster."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from delorean.cli.options import PROJECT_FILE, project_option
+
+if TYPE_CHECKING:
+    from delorean.config import Project
+
+_STEPS = ("select", "snapshot", "generate", "experiment", "paradox", "train", "vacuum")
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}, no_args_is_help=True
+)
+@click.option("--dry-run", is_flag=True, help="Show the command and run nothing.")
+@click.argument("step", type=click.Choice(_STEPS))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@project_option
+@click.pass_context
+def submit(context: click.Context, dry_run: bool, step: str, arguments: Sequence[str], project: Project) -> None:
+    """Run a step of the work on a cluster, by spark-submit.
+
+    STEP is one of the other commands, ARGUMENTS are its own. Where it runs, and with which packages, the project file
+    says under [submit]: master, and environment, an archive that `make package` made. Spark's settings under [spark]
+    are given too. Ends as the step does.
+
+    \b
+    Example: delorean submit generate homepage.toml --run-id 2026-01-05
+    Example: delorean submit --dry-run snapshot --date 2026-01-05
+    """
+    from delorean.submit import Submission, pack_modules
+
+    if any(argument.partition("=")[0] == "--config" for argument in arguments):
+        raise click.UsageError("--config is for the submission too: write it before the step")
+    file = Path(context.meta[PROJECT_FILE])
+    with tempfile.TemporaryDirectory(prefix="delorean-submit-") as folder:
+        modules = pack_modules(project.encoders, file.parent, Path(folder) / "modules.zip")
+        submission = Submission(project, [step, *arguments, "--config", str(file)], modules)
+        if dry_run:
+            click.echo(shlex.join(submission.shown))
+            return
+        submission.check()
+        ended = subprocess.run(submission.command, check=False)  # noqa: S603  # what the caller wants to be run
+        context.exit(ended.returncode)
