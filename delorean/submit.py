@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -153,14 +154,11 @@ def _installed(name: str) -> str | None:
 
 def _find_master(master: str) -> None:
     """Standalone Spark itself looks for a minute, and then says it in many lines."""
-    hosts = master.removeprefix("spark://").split(",")
-    for host in hosts:
+    for host in master.removeprefix("spark://").split(","):
         parts = urlsplit(f"spark://{host}")
-        try:
+        with suppress(OSError, ValueError):  # the last of a port that is none
             socket.create_connection((parts.hostname or "", parts.port or 7077), _MASTER_SECONDS).close()
-        except OSError:
-            continue
-        return
+            return
     raise SetupError.because(f"no Spark master answers at {master}", "start it, or correct master under [submit]")
 
 

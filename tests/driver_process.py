@@ -28,6 +28,7 @@ from encoders import feature_encoder
 
 PATIENCE = 300.0  # seconds, of whoever waits for a driver on a busy machine
 WRITTEN = "files written"
+MASTER, SETTINGS = "DRIVER_MASTER", "DRIVER_SETTINGS"  # of a driver's environment: where its Spark is, and how
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -190,11 +191,19 @@ def reach(hold: bool) -> None:
 
 @cache
 def spark_of_driver() -> Any:
+    """Spark of this process, or of the cluster that its environment names, with the settings beside it."""
     from snapshotter.spark_session import spark_session
 
-    options = {"spark__ui__enabled": "false", "spark__driver__memory": "512m", "spark__driver__host": "127.0.0.1"}
-    compiled = {"spark__driver__extraJavaOptions": "-XX:TieredStopAtLevel=1"}
-    return spark_session("to be killed", "local[2,2]", **options, **compiled)
+    given: dict[str, str] = json.loads(os.environ.get(SETTINGS, "{}"))
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.driver.memory": "512m",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+        **given,
+    }
+    named = {name.replace(".", "__"): value for name, value in settings.items()}
+    return spark_session("to be killed", os.environ.get(MASTER, "local[2,2]"), **named)
 
 
 def lay_out(index: str, storage: str, profiles: int, videos: int) -> None:

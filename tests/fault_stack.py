@@ -21,6 +21,7 @@ from driver_process import PATIENCE, WRITTEN, Driver
 from faulty_proxy import Fault, FaultyProxy, Request
 from proxy_process import ProxyProcess, proxy_process, services_toml, until
 from small_company import Company
+from spark_cluster import SparkCluster
 
 # What becomes of the job that is at work: it goes on, or dies, or says in its error what is wrong.
 GOES_ON, DIES = "done", "dead"
@@ -48,6 +49,7 @@ class Failure(StrEnum):
 
     DRIVER = "driver killed"
     WORKER = "Python workers killed"
+    EXECUTOR = "executor of a cluster killed"
     PROXY = "Prana proxy killed"
     NODE = "Cassandra node killed"
     STORAGE = "storage refuses writes"
@@ -61,6 +63,7 @@ class Stack:
     s3: stands before the S3 server
     environment: of drivers
     published: the runs that are
+    cluster: whose executors work for drivers; None: they have their own
     """
 
     folder: Path
@@ -72,6 +75,7 @@ class Stack:
     company: Company
     stack: ExitStack
     published: dict[str, Any] = field(default_factory=dict)
+    cluster: SparkCluster | None = None
     _driver: Driver | None = None
     _prana: ProxyProcess | None = None
     _release: list[Callable[[], None]] = field(default_factory=list)
@@ -109,7 +113,8 @@ class Stack:
     def begin_snapshot(self, run_id: str, stage: Stage, patience: int) -> None:
         """Take a snapshot, and let it be at some stage. patience: with the index, in seconds."""
         job = {"proxies": [self.prana], "run_id": run_id, **self.place}
-        job["index"] += f"?patience_seconds={patience}"
+        if self.index.startswith("cassandra:"):
+            job["index"] += f"?patience_seconds={patience}"
         if stage == Stage.BEFORE:
             self.company.open.clear()
         if stage == Stage.MIDWAY:
@@ -152,6 +157,9 @@ class Stack:
             self.driver.kill()
         elif failure == Failure.WORKER:
             self.driver.kill_workers()
+        elif failure == Failure.EXECUTOR:
+            assert self.cluster is not None
+            self.cluster.executors()[0].kill()
         elif failure == Failure.PROXY:
             assert self._prana is not None
             for process in (self._prana.process, *self._prana.workers):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from maven import BECOME, free_port
 
 from delorean.demo.processes import Processes, Running
 
+ROOT = Path(__file__).resolve().parents[1]
 SPARK_CLASS = Path(pyspark.__file__).parent / "bin/spark-class"
 WORKER_MB = 1500
 
@@ -73,6 +75,13 @@ def spark_cluster(folder: Path, workers: int = 2) -> Iterator[SparkCluster]:
         cluster = SparkCluster(folder, processes)
         cluster.start(workers)
         yield cluster
+
+
+def environment_archive() -> Path:
+    """Make what `make package` makes."""
+    made = subprocess.run([sys.executable, ".ci/package.py"], cwd=ROOT, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    return ROOT / made.stdout.partition(":")[0]
 
 
 def python_of_executors() -> str:

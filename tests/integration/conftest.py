@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 from cassandra_server import CassandraNode
+from driver_process import MASTER, SETTINGS
 from fault_stack import PROFILES, VIDEOS, Failure, SmallDisk, Stack, Stage, company
 from faulty_proxy import faulty_proxy
 from s3_server import S3Server
+from spark_cluster import environment_archive, python_of_executors, spark_cluster
 
 from snapshotter.index import init_index
 
@@ -49,9 +52,43 @@ def on_a_small_disk(in_production: Stack, tmp_path_factory: pytest.TempPathFacto
         yield made
 
 
+@pytest.fixture(scope="module")
+def on_a_cluster(
+    in_production: Stack, s3_started: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """S3, and a cluster of two executors that have nothing but an archive and a bare Python."""
+    folder = tmp_path_factory.mktemp("cluster")
+    settings = {
+        "spark.archives": f"{environment_archive()}#environment",
+        "spark.executor.memory": "768m",
+        "spark.executorEnv.DELOREAN_PYTHON": python_of_executors(),
+        **{f"spark.executorEnv.{name}": value for name, value in s3_started.environment.items()},
+    }
+    with ExitStack() as stack:
+        cluster = stack.enter_context(spark_cluster(folder))
+        services = stack.enter_context(company())
+        environment = {
+            **s3_started.environment,
+            "PYSPARK_PYTHON": "./environment/bin/python",
+            MASTER: cluster.master,
+            SETTINGS: json.dumps(settings),
+        }
+        storage = s3_started.new_uri(in_production.s3.url, attempts="2", timeout="60")
+        index = f"sqlite://{folder}/index.db"
+        made = Stack(
+            folder, in_production.node, in_production.s3, index, storage, environment, services, stack, cluster=cluster
+        )
+        made.driver.ask("lay out", profiles=PROFILES, videos=VIDEOS, **made.place)
+        made.published, _ = made.look("none")
+        yield made
+
+
+STACKS = {Failure.DISK: "on_a_small_disk", Failure.EXECUTOR: "on_a_cluster"}
+
+
 @pytest.fixture
 def stack(failure: Failure, request: pytest.FixtureRequest) -> Stack:
-    found: Stack = request.getfixturevalue("on_a_small_disk" if failure == Failure.DISK else "in_production")
+    found: Stack = request.getfixturevalue(STACKS.get(failure, "in_production"))
     return found
 
 

@@ -17,6 +17,7 @@ STAGES = (Stage.BEFORE, Stage.MIDWAY, Stage.HELD, Stage.PUBLISHING, Stage.UNHEAR
 GENERATION = {
     Failure.DRIVER: (DIES, DIES, DIES, DIES, DIES, DIES),
     Failure.WORKER: (GOES_ON, GOES_ON, GOES_ON, None, None, None),
+    Failure.EXECUTOR: (GOES_ON, GOES_ON, GOES_ON, None, None, None),
     Failure.NODE: (GOES_ON, None, None, GOES_ON, None, None),  # it has read the index when it begins
     Failure.STORAGE: (NOT_WRITTEN, NOT_WRITTEN, NOT_COMMITTED, NOT_COMMITTED, GOES_ON, GOES_ON),
     Failure.DISK: (FULL_ALREADY, NOT_WRITTEN, NOT_COMMITTED, None, None, GOES_ON),
@@ -29,7 +30,7 @@ def test_a_feature_set_is_whole_or_not_there_and_its_rerun_gives_the_same(
 ) -> None:
     """A generation: what becomes of it, and what is visible afterwards."""
     name = f"{failure}-{stage}".replace(" ", "-")
-    stack.begin_generation(name, stage, spark=failure == Failure.WORKER)
+    stack.begin_generation(name, stage, spark=failure in (Failure.WORKER, Failure.EXECUTOR))
     stack.strike(failure, stage)
     became = stack.release(stage)
     assert re.match(outcome, became), became

@@ -1,28 +1,29 @@
 """Steps of the work on a real cluster, whose executors have nothing but an archive and a bare Python."""
 
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+import tarfile
 
 import pytest
 from click.testing import CliRunner
-from spark_cluster import python_of_executors, spark_cluster
+from spark_cluster import environment_archive, python_of_executors, spark_cluster
 
 from delorean.cli.commands import cli
+from delorean.submit import check_environment
+from schemas.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parents[3]
 DAY = "2026-01-05"
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @pytest.fixture(scope="module")
 def environment():
-    """The archive that `make package` makes."""
-    made = subprocess.run([sys.executable, ".ci/package.py"], cwd=ROOT, capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
-    return ROOT / made.stdout.partition(":")[0]
+    return environment_archive()
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,13 @@ def submit(project, *arguments, code=0):
     return json.loads(done.stdout.splitlines()[-1]) if code == 0 else done.stderr
 
 
+def submit_text(project, *arguments, code=0):
+    command = [sys.executable, "-m", "delorean", "submit", *arguments]
+    done = subprocess.run([*map(str, command)], cwd=project, capture_output=True, text=True)
+    assert done.returncode == code, (done.stdout, done.stderr)
+    return done.stdout + done.stderr
+
+
 def in_process(project, *arguments):
     done = CliRunner().invoke(cli, [*map(str, arguments), "--config", str(project / "delorean.toml"), "--json"])
     assert done.exit_code == 0, done.output
@@ -67,6 +75,44 @@ def test_the_whole_chain_runs_on_a_cluster_and_gives_what_one_process_gives(proj
     made = submit(project, "generate", project / "home.toml", "--run-id", DAY)
     assert (made["contexts"], made["rows_without"]) == (120, {"films": 0, "history": 0})
     assert in_process(project, "experiment", "replay", made["run"], "--cores", "0")["identical"] is True
-    trained = submit(project, "experiment", "run", project / "home.toml")
-    assert trained["test"]["model"]["ndcg@10"] > trained["test"]["shuffled"]["ndcg@10"]
-    assert submit(project, "vacuum", "--dry-run")["removed"] == []
+    assert submit(project, "generate", project / "home.toml", "--run-id", DAY) == made
+
+
+def test_a_dry_run_shows_the_command_without_secrets(project, cluster):
+    shown = submit_text(project, "--dry-run", "generate", "home.toml", "--run-id", DAY)
+    for part in (f"--master {cluster.master}", "#environment", "--py-files", f"generate home.toml --run-id {DAY}"):
+        assert part in shown
+    assert "spark.hadoop.fs.s3a.secret.key=…" in shown
+    assert "hush" not in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ((r"spark://[\d.:]+", "spark://127.0.0.1:1"), "no Spark master answers at spark://127.0.0.1:1"),
+        ((r"environment\.tar\.gz", "environment.tgz"), "environment .*environment.tgz is not there → run make package"),
+    ],
+)
+def test_a_cluster_or_an_archive_that_is_not_there_is_one_clear_line(project, change, message):
+    other = project / "other.toml"
+    text = (project / "delorean.toml").read_text()
+    other.write_text(re.sub(*change, text))
+    told = submit_text(project, "--config", other, "vacuum", code=2)
+    assert re.search(message, told)
+    assert told.count("\n") == 1
+
+
+def test_an_archive_of_another_python_or_with_other_packages_is_refused(tmp_path):
+    for listed, message in (
+        ({"python": "3.9", "packages": {}}, "is for Python 3.9, this is Python 3.1"),
+        ({"python": HERE, "packages": {"numpy": "1.0"}}, "has other packages than the driver: numpy 1.0, here 2"),
+        ({"python": HERE}, "is no archive that begins with environment.json"),
+    ):
+        archive = tmp_path / "environment.tar.gz"
+        with tarfile.open(archive, "w:gz") as tar:
+            content = json.dumps(listed).encode()
+            member = tarfile.TarInfo("environment.json")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        with pytest.raises(ConfigError, match=message):
+            check_environment(archive)
