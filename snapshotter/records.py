@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Self
 
 from schemas.data_keys import DataKey
+from schemas.display import MOST_ROWS, Displayed, Facts, Headline, Note, Part, Table
+from schemas.drawing import Share, bytes_text
 from schemas.errors import NaiveTimeError
 from schemas.services import Service, Status
 
@@ -88,6 +90,22 @@ class ServiceSnapshot:
         """Real successes / asked; 0 when nothing was asked."""
         return self.counts.get(Status.OK, 0) / self.asked if self.asked else 0.0
 
+    def shown(self) -> dict[str, Any]:
+        """Give what people want to know of it, as a table's row."""
+        others = {status: count for status, count in self.counts.items() if count and status is not Status.OK}
+        return {
+            "service": self.service.name,
+            "element": self.service.element.name,
+            "asked": self.asked,
+            "answered": self.counts.get(Status.OK, 0),
+            "confidence": Share(self.confidence if self.asked else None),
+            "others": ", ".join(f"{count:,} {status.value}" for status, count in others.items()) or None,
+            "captured_from": self.captured_from,
+            "to": self.captured_to,
+            "files": len(self.files),
+            "size": bytes_text(sum(file.bytes for file in self.files)),
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Write the snapshot as plain fields."""
         return {
@@ -118,8 +136,8 @@ class ServiceSnapshot:
         )
 
 
-@dataclass(frozen=True)
-class SnapshotRun:
+@dataclass(frozen=True, repr=False)
+class SnapshotRun(Displayed):
     """One run of the snapshot job: the services' snapshots that become visible together.
 
     published_at: set by the index when it publishes; of equal captures the later published wins
@@ -130,6 +148,33 @@ class SnapshotRun:
     started_at: datetime
     services: tuple[ServiceSnapshot, ...]
     published_at: datetime | None = None
+
+    def _headline(self) -> Headline:
+        answered = sum(service.counts.get(Status.OK, 0) for service in self.services)
+        asked = sum(service.asked for service in self.services)
+        said = f"{len(self.services)} services, {answered:,} of {asked:,} contexts really answered"
+        return Headline("snapshot run", self.run_id, said)
+
+    def _parts(self) -> Iterator[Part]:
+        yield Facts(
+            {
+                "context set": self.context_set_id,
+                "started": self.started_at,
+                "published": self.published_at or "not yet",
+            }
+        )
+        yield Table([service.shown() for service in self.services])
+        why = [
+            {
+                "service": service.service.name,
+                "status": status.value,
+                "contexts": service.counts[status],
+                "such_as": said,
+            }
+            for service in self.services
+            for status, said in service.reasons.items()
+        ]
+        yield Table(why, "why contexts have no answer")
 
     def to_json(self) -> dict[str, Any]:
         """Write the run as plain fields."""
@@ -169,13 +214,18 @@ class StratumReport:
     taken: int
 
     @property
+    def probability(self) -> float | None:
+        """How probably a context of the stratum was taken; None where the stratum has none."""
+        return self.taken / self.population if self.population else None
+
+    @property
     def filled(self) -> bool:
         """Whether the stratum had as many contexts as were asked of it."""
         return self.taken >= self.asked
 
 
-@dataclass(frozen=True)
-class ContextSet:
+@dataclass(frozen=True, repr=False)
+class ContextSet(Displayed):
     """A stratified sample of contexts chosen for a date.
 
     key: the variables that make a context's key
@@ -199,6 +249,30 @@ class ContextSet:
     def rows(self) -> int:
         """Number of contexts."""
         return sum(file.rows for file in self.files)
+
+    def _headline(self) -> Headline:
+        said = f"{self.rows:,} contexts for {', '.join(self.experiments) or 'nobody'}, in {len(self.report)} strata"
+        return Headline("context set", self.context_set_id, said)
+
+    def _parts(self) -> Iterator[Part]:
+        key = ", ".join(f"{variable.name}: {variable.type}" for variable in self.key)
+        yield Facts({"date": self.date, "key": key, "files": len(self.files)})
+        rows = [
+            {
+                "experiment": row.experiment,
+                "stratum": row.stratum,
+                "population": row.population,
+                "asked": row.asked,
+                "taken": row.taken,
+                "inclusion_probability": Share(row.probability),
+                "filled": row.filled,
+            }
+            for row in self.report[:MOST_ROWS]
+        ]
+        yield Table(rows, "strata", of=len(self.report))
+        short = sum(not row.filled for row in self.report)
+        if short:
+            yield Note(f"{short:,} of {len(self.report):,} strata have fewer contexts than were asked of them")
 
     def to_json(self) -> dict[str, Any]:
         """Write the context set as plain fields."""
