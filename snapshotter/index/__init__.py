@@ -32,7 +32,7 @@ class SnapshotIndex(ABC):
 
     @abstractmethod
     def runs(self, limit: int | None = None) -> Sequence[SnapshotRun]:
-        """Give published runs, the latest published first: all, or at most so many, of which alone the services are read."""
+        """Give published runs, the latest published first: all, or at most so many; of others no services are read."""
 
     @abstractmethod
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
