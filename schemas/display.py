@@ -21,6 +21,7 @@ from schemas.errors import DeloreanError
 MOST_ROWS: Final = 30  # of a table; how many more there are is said
 _LONGEST: Final = 200  # characters of a value
 _LONGEST_IN_TEXT: Final = 60
+_LONGEST_CODE: Final = 90
 
 
 @runtime_checkable
@@ -42,7 +43,7 @@ class Code:
 
     def html(self) -> str:
         """Draw it."""
-        return f'<span class="dl-code">{escape(_cut(self.source, _LONGEST))}</span>'
+        return f'<span class="dl-code" title="{escape(self.source)}">{escape(_cut(self.source, _LONGEST_CODE))}</span>'
 
     def text(self) -> str:
         """Write it."""
@@ -240,7 +241,7 @@ def _cell(value: Any) -> str:
 
 def _in_text(value: Any, longest: int = _LONGEST_IN_TEXT) -> str:
     shown = value.text() if isinstance(value, Part) else value_text(value, longest)
-    return " ".join(shown.splitlines())
+    return _cut(" ".join(shown.split("\n")), longest)
 
 
 def _number(value: Any) -> bool:

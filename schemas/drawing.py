@@ -62,15 +62,20 @@ def bytes_text(size: int) -> str:
 
 @dataclass(frozen=True)
 class Share:
-    """A share in [0, 1], as a bar. None: there is nothing to have a share of."""
+    """A share in [0, 1], as a bar.
+
+    value: None: there is nothing to have a share of
+    enough: a smaller share is drawn as one that falls short
+    """
 
     value: float | None
+    enough: float = 0.0
 
     def html(self) -> str:
         """Draw it."""
         if self.value is None:
             return "-"
-        short = "" if self.value >= 0.9 else " dl-short"
+        short = "" if self.value >= self.enough else " dl-short"
         filled = f'<span class="dl-bar{short}"><span style="width:{min(max(self.value, 0), 1):.1%}"></span></span>'
         return f"{filled} {share_text(self.value)}"
 
@@ -159,7 +164,7 @@ class HeatMap:
         )
         kind = "dl-heat" if wide else "dl-heat dl-squares"
         return (
-            f'<p class="dl-soft">{escape(self.key)} {key}</p><div class="dl-scroll"><table class="{kind}">'
+            f'<p><span class="dl-soft">{escape(self.key)}</span> {key}</p><div class="dl-scroll"><table class="{kind}">'
             f"<thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         )
 

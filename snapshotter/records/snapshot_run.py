@@ -54,7 +54,7 @@ class ServiceSnapshot:
             "element": self.service.element.name,
             "asked": self.asked,
             "answered": self.counts.get(Status.OK, 0),
-            "confidence": Share(self.confidence if self.asked else None),
+            "confidence": Share(self.confidence if self.asked else None, enough=0.9),
             "others": ", ".join(f"{count:,} {status.value}" for status, count in others.items()) or None,
             "captured_from": self.captured_from,
             "to": self.captured_to,
