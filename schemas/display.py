@@ -86,7 +86,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of named values, the first ones of many.
+    """Rows of named values, the first ones of many; columns without any value are left out.
 
     of: how many rows there are, where not all are given
     """
@@ -131,7 +131,10 @@ class Table:
 
     @property
     def _names(self) -> list[str]:
-        return list(dict.fromkeys(name for row in self.rows for name in row))
+        rows = self.rows[:MOST_ROWS]
+        return list(
+            dict.fromkeys(name for row in rows for name, value in row.items() if value is not None and value != "")
+        )
 
     @property
     def _rest(self) -> str:
@@ -156,7 +159,7 @@ class Headline:
     name: str
     said: str
 
-    def __str__(self) -> str:
+    def text(self) -> str:
         """Write it."""
         return f"{self.kind} {self.name}: {self.said}".strip()
 
@@ -182,17 +185,16 @@ class Displayed:
 
     def __repr__(self) -> str:
         """Say what it is in a line."""
-        return str(self._headline())
+        return self._headline().text()
 
     def __str__(self) -> str:
         """Write all of it."""
         written = (part.text() for part in self._shown())
-        return "\n\n".join([str(self._headline()), *filter(None, written)])
+        return "\n\n".join([self._headline().text(), *filter(None, written)])
 
     def _repr_html_(self) -> str:
         """Draw it for a notebook."""
-        drawn = "".join(part.html() for part in self._shown())
-        return f'<div class="dl">{_style()}{self._headline().html()}{drawn}</div>'
+        return framed(self._headline(), *self._shown())
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """Write it for IPython, in a line where it is part of something else."""
@@ -204,6 +206,11 @@ class Displayed:
             yield from self._parts()
         except DeloreanError as error:
             yield Note(f"the rest cannot be shown: {error}", strong=True)
+
+
+def framed(*parts: Part) -> str:
+    """Draw parts as one piece of HTML in the look that all displays have."""
+    return f'<div class="dl">{_style()}{"".join(part.html() for part in parts)}</div>'
 
 
 @cache

@@ -132,6 +132,7 @@ class FeatureComparison(Displayed, Readable):
         return Headline("comparison", f"{self.before} → {self.after}", self._came_out)
 
     def _parts(self) -> Iterator[Part]:
+        rest = [name for name in _SCHEMA.names[3:] if any(row[name] for row in self.rows)]  # of changes that there are
         moved = sorted(self.features, key=lambda change: (change.status is Status.EQUAL, -change.items))
         items = max(1, self.compared_items)
         yield Table(
@@ -141,11 +142,7 @@ class FeatureComparison(Displayed, Readable):
                     "status": change.status,
                     "items_changed": change.items,
                     "share": Share(None if change.status in (Status.NEW, Status.GONE) else change.items / items),
-                    **{
-                        name: value
-                        for name, value in asdict(change).items()
-                        if name not in ("feature", "status", "items")
-                    },
+                    **{name: getattr(change, name) for name in rest if name != "items"},
                 }
                 for change in moved
             ]

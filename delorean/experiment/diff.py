@@ -62,7 +62,7 @@ class RunDiff(Displayed):
         yield from (Table(rows, kind) for kind, rows in self.changes.items())
         yield from (Note(note, strong=True) for note in self.notes)
         if self.features is not None:
-            yield Note(str(self.features._headline()))
+            yield self.features._headline()
             yield from self.features._parts()
 
     def to_json(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import msgspec
 from delorean.experiment.spec import ExperimentSpec
 from delorean.feature_digest import FeatureDigest
 from schemas.display import Code, Displayed, Facts, Headline, Note, Part, Table
+from schemas.drawing import Share
 from schemas.errors import ReplayError
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, require_plain_name
@@ -160,8 +161,26 @@ class RunRecord(Displayed):
         yield from self.experiment.graph(served)
         yield Table(_absent(features), "rows without an element")
         yield Table(features.spread, "capture spread")
-        yield from (Table(rows, name) for name, rows in self.tables().items())
+        yield Table(self._served(), "state that could be seen")
+        tables = self.tables()
+        yield from (Table(tables[name], name) for name in ("encoders", "tables"))
         yield from (Note(note) for note in self.notes)
+
+    def _served(self) -> list[dict[str, Any]]:
+        """Give a table's row for each element: what could be seen of it, the first and the last."""
+        rows = []
+        for element, seen in {**self.snapshots, **self.globals}.items():
+            confidence = self.confidence.get(element, {}).values()
+            rows.append(
+                {
+                    "element": element,
+                    "runs_or_versions": len(seen),
+                    "first": seen[0] if seen else None,
+                    "last": seen[-1] if seen else None,
+                    "lowest_confidence": Share(min(confidence), enough=0.9) if confidence else None,
+                }
+            )
+        return rows
 
     def to_json(self) -> dict[str, Any]:
         """Write the record as plain fields."""

@@ -52,7 +52,7 @@ def shortened(rows: pa.Table) -> list[dict[str, Any]]:
 
 def _short(value: Any) -> Any:
     if not isinstance(value, list):
-        return value
+        return str(value) if isinstance(value, int) else value  # mostly an id
     shown = ", ".join(f"{each:.4g}" if isinstance(each, float) else str(each) for each in value[:_VALUES])
     return shown + (f", … ({len(value)})" if len(value) > _VALUES else "")
 

@@ -86,7 +86,7 @@ class ParadoxReport(Displayed):
     def _parts(self) -> Iterator[Part]:
         yield Table([asdict(found) for found in self.findings], "rows that break a rule")
         yield from (Note(note) for note in self.notes)
-        yield Note(str(self.leaks._headline()))
+        yield self.leaks._headline()
         yield from self.leaks._parts()
 
 

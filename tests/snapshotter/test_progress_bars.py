@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from delorean.cli.output import Output
-from delorean.cli.progress import Lines, Meter, spoken
+from snapshotter.progress_bars import Lines, Meter, spoken
 
 DRAW = """
 from delorean.cli.output import Output
@@ -90,7 +90,7 @@ def test_of_what_is_quick_there_is_no_line(clock):
 
 
 def test_progress_never_speaks_on_stdout(capsys, monkeypatch):
-    monkeypatch.setattr("delorean.cli.progress._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("snapshotter.progress_bars._LINE_SECONDS", 0.0)
     with Output(as_json=True).progress() as advance:
         advance("work", 1, 2)
     shown = capsys.readouterr()
