@@ -21,7 +21,7 @@ from schemas.errors import DeloreanError
 MOST_ROWS: Final = 30  # of a table; how many more there are is said
 _LONGEST: Final = 200  # characters of a value
 _LONGEST_IN_TEXT: Final = 60
-_LONGEST_CODE: Final = 90
+_LONGEST_CODE: Final = 64
 
 
 @runtime_checkable

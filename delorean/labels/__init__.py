@@ -178,6 +178,12 @@ def load_labels(labels_id: str, storage: Storage) -> Labels:
         ) from error
 
 
+def names_of_labels(storage: Storage) -> list[str]:
+    """Name the label data in a storage, sorted."""
+    paths = [file.path.split("/") for file in storage.list(FOLDER)]
+    return sorted(path[1] for path in paths if path[2:] == ["manifest.json"])
+
+
 def manifest_path(labels_id: str) -> str:
     """Say where the manifest of label data lies, relative to the storage's root."""
     return f"{FOLDER}/{labels_id}/manifest.json"
