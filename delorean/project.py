@@ -6,21 +6,19 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
 from delorean.config import PROJECT_FILE, Project, load_project
-from delorean.experiment import ExperimentSpec, load_experiment
-from delorean.experiment.record import RunRecord, find_run, recorded_runs
-from delorean.generation.feature_set import FeatureSet, feature_sets, load_feature_set
-from delorean.labels import Labels, load_labels, names_of_labels
+from delorean.experiment import load_experiment
+from delorean.experiment.record import find_run, recorded_runs
+from delorean.generation.feature_set import feature_sets, load_feature_set
+from delorean.labels import load_labels, names_of_labels
 from delorean.time_travel import TimeMachine
 from schemas.display import MOST_ROWS, Displayed, Facts, Headline, Note, Part, Table
 from schemas.errors import ConfigError, DeloreanError
 from schemas.toml_file import TomlFile
 from snapshotter.index import SnapshotIndex, open_index
-from snapshotter.records import ContextSet, SnapshotRun
 from snapshotter.storage import Storage, open_storage
 
 _T = TypeVar("_T")
@@ -61,6 +59,13 @@ class Shelf(Displayed, Generic[_T]):
         """Tell whether one is there."""
         return name in self.names()
 
+    @property
+    def first(self) -> _T:
+        """Read the first of them; of what comes newest first, the newest. Raises ConfigError where there is none."""
+        for name in self:
+            return self.read(name)
+        raise ConfigError.because(f"there is no {self.kind} yet")
+
     def _ipython_key_completions_(self) -> list[str]:
         return self.names()
 
@@ -73,64 +78,37 @@ class Shelf(Displayed, Generic[_T]):
         yield Note('["…"] gives one of them' if names else "there is none yet")
 
 
-@dataclass(frozen=True, repr=False)
 class OpenProject(Displayed):
     """A project whose index and storage are open. Use it as a context manager, or close it.
 
     folder: where its file lies, and the specs of its experiments
     config: what the file says
+    machine: travels to any past moment
+    experiments: specs beside the project's file, by the names of their files
+    labels: label data at rest, by id
+    feature_sets: the newest version of each feature set
+    runs: recorded runs of experiments by id, the latest first; an experiment's name gives its latest
+    snapshots: snapshot runs by id, the latest published first
+    context_sets: by date, the newest first
     """
 
-    folder: Path
-    config: Project
-    index: SnapshotIndex
-    storage: Storage
-
-    @cached_property
-    def machine(self) -> TimeMachine:
-        """Travels to any past moment."""
-        return TimeMachine(self.index, self.storage)
-
-    @property
-    def experiments(self) -> Shelf[ExperimentSpec]:
-        """Specs beside the project's file, by the names of their files."""
-        return Shelf("experiment", self._specs, lambda name: load_experiment(self.folder / f"{name}.toml"))
-
-    @property
-    def labels(self) -> Shelf[Labels]:
-        """Label data at rest, by id."""
-        return Shelf(
-            "label data set", lambda: names_of_labels(self.storage), lambda name: load_labels(name, self.storage)
+    def __init__(self, folder: Path, config: Project, index: SnapshotIndex, storage: Storage) -> None:
+        # Plain attributes, none of them a property: so completion, which calls nothing, sees what they hold.
+        self.folder, self.config, self.index, self.storage = folder, config, index, storage
+        self.machine = TimeMachine(index, storage)
+        self.experiments = Shelf("experiment", self._specs, lambda name: load_experiment(folder / f"{name}.toml"))
+        self.labels = Shelf("label data set", lambda: names_of_labels(storage), lambda name: load_labels(name, storage))
+        self.feature_sets = Shelf(
+            "feature set", lambda: feature_sets(storage), lambda name: load_feature_set(storage, name)
         )
-
-    @property
-    def feature_sets(self) -> Shelf[FeatureSet]:
-        """The newest version of each feature set."""
-        return Shelf(
-            "feature set", lambda: feature_sets(self.storage), lambda name: load_feature_set(self.storage, name)
+        self.runs = Shelf(
+            "run", lambda: [record.run_id for record in recorded_runs(storage)], lambda name: find_run(name, storage)
         )
-
-    @property
-    def runs(self) -> Shelf[RunRecord]:
-        """Recorded runs of experiments by id, the latest first; an experiment's name gives its latest."""
-        return Shelf(
-            "run",
-            lambda: [record.run_id for record in recorded_runs(self.storage)],
-            lambda name: find_run(name, self.storage),
-        )
-
-    @property
-    def snapshots(self) -> Shelf[SnapshotRun]:
-        """Snapshot runs by id, the latest published first."""
-        return Shelf("snapshot", lambda: [run.run_id for run in self.index.runs()], self.index.run)
-
-    @property
-    def context_sets(self) -> Shelf[ContextSet]:
-        """Context sets by date, the newest first."""
-        return Shelf(
+        self.snapshots = Shelf("snapshot", lambda: [run.run_id for run in index.runs()], index.run)
+        self.context_sets = Shelf(
             "context set",
-            lambda: [chosen.date.isoformat() for chosen in self.index.context_sets(date.max)],
-            lambda day: self.index.context_set(_day(day)),
+            lambda: [chosen.date.isoformat() for chosen in index.context_sets(date.max)],
+            lambda day: index.context_set(_day(day)),
         )
 
     def close(self) -> None:

@@ -198,7 +198,7 @@ class Displayed:
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """Write it for IPython, in a line where it is part of something else."""
-        whole = not cycle and len(printer.group_stack) == 1
+        whole = not cycle and len(printer.stack) == 1
         printer.text(str(self) if whole else repr(self))
 
     def _shown(self) -> Iterator[Part]:

@@ -22,7 +22,7 @@ _WIDE_CELLS: Final = 14  # columns; more are drawn as small squares
 _CELLS_OF_BAR: Final = 10
 _FEW: Final = 5
 _ROW: Final = 25  # pixels between nodes of a graph, down
-_GAP: Final = 64  # and across
+_GAP: Final = 46  # and across
 
 
 def share_text(share: float | None) -> str:
@@ -250,7 +250,7 @@ class Graph:
     def html(self) -> str:
         """Draw it as SVG."""
         widths = [
-            24 + max([7 * len(_cut(node.label)) for node in nodes] + [6 * len(title)], default=40)
+            20 + max([6.8 * len(_cut(node.label)) for node in nodes] + [6 * len(title)], default=40)
             for title, nodes in self.columns
         ]
         lefts = [2 + sum(widths[:place]) + place * _GAP for place in range(len(widths))]
@@ -298,5 +298,5 @@ class Graph:
         return ", ".join(found if len(found) <= _FEW else [*found[:_FEW], f"{len(found) - _FEW} more"])
 
 
-def _cut(label: str, longest: int = 34) -> str:
+def _cut(label: str, longest: int = 30) -> str:
     return label if len(label) <= longest else label[: longest - 1] + "…"

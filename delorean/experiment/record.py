@@ -163,7 +163,9 @@ class RunRecord(Displayed):
         yield Table(features.spread, "capture spread")
         yield Table(self._served(), "state that could be seen")
         tables = self.tables()
-        yield from (Table(tables[name], name) for name in ("encoders", "tables"))
+        encoders = [{**row, "parameters": row["parameters"] or None} for row in tables["encoders"]]
+        yield Table(encoders, "encoders")
+        yield Table(tables["tables"], "tables")
         yield from (Note(note) for note in self.notes)
 
     def _served(self) -> list[dict[str, Any]]:
