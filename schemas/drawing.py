@@ -164,7 +164,8 @@ class HeatMap:
         )
         kind = "dl-heat" if wide else "dl-heat dl-squares"
         return (
-            f'<p><span class="dl-soft">{escape(self.key)}</span> {key}</p><div class="dl-scroll"><table class="{kind}">'
+            f'<p><span class="dl-soft">{escape(self.key)}</span> <span class="dl-keys">{key}</span></p>'
+            f'<div class="dl-scroll"><table class="{kind}">'
             f"<thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         )
 

@@ -108,7 +108,8 @@ class SnapshotRun(Displayed):
     def _headline(self) -> Headline:
         answered = sum(service.counts.get(Status.OK, 0) for service in self.services)
         asked = sum(service.asked for service in self.services)
-        said = f"{len(self.services)} services, {answered:,} of {asked:,} contexts really answered"
+        services = f"{len(self.services)} service{'' if len(self.services) == 1 else 's'}"
+        said = f"{services}, {answered:,} of {asked:,} contexts really answered"
         return Headline("snapshot run", self.run_id, said)
 
     def _parts(self) -> Iterator[Part]:
