@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from schemas.drawing import Graph, Node
+from schemas.graphs import Graph, Node
 
 _MOST = 24  # encoders drawn; how many more there are is said
 

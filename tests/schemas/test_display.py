@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.display import MOST_ROWS, Code, Displayed, Facts, Headline, Note, Table, framed, value_text
-from schemas.drawing import Cell, Graph, HeatMap, Histogram, Node, Share
+from schemas.drawing import Cell, HeatMap, Histogram, Share
 from schemas.errors import ConfigError
+from schemas.graphs import Graph, Node
 
 PLANTED = '<script>alert("x")</script>'
 VOID = {"path", "rect", "meta", "br"}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.drawing import Cell, Graph, HeatMap, Histogram, Node, Share, bytes_text, colour
+from schemas.drawing import Cell, HeatMap, Histogram, Share, bytes_text, colour
 
 DAYS = [f"2026-01-{day:02d}" for day in range(1, 32)]
 
@@ -52,20 +52,6 @@ def test_a_share_that_falls_short_is_drawn_as_such(share, short):
 def test_a_histogram_shows_every_value_that_there_is():
     assert Histogram([0, 1, 1_000_000]).text() == " ▁█"
     assert Histogram([0, 1, 1_000_000], "<from>").html().count("<rect") == 2
-
-
-def test_a_graph_is_drawn_once_for_each_node_and_edge():
-    columns = [
-        ("state", [Node("h", "history"), Node("v", "videos")]),
-        ("encoders", [Node("e", "minutes", kind="code")]),
-        ("features", [Node("f", "minutes_watched"), Node("l", "labels")]),
-        ("model", [Node("m", "trees")]),
-    ]
-    edges = [("h", "e"), ("v", "e"), ("e", "f"), ("f", "m"), ("l", "m"), ("x", "e")]
-    graph = Graph(columns, edges)
-    assert graph.text() == "history, videos → minutes → minutes_watched\nminutes_watched, labels → trees"
-    assert graph.html().count("<g ") == 6
-    assert graph.html().count("<path ") == 5  # none from what is not there
 
 
 def test_sizes_are_said_in_their_units():
