@@ -99,7 +99,7 @@ def seen_by_spark(project):
 
 def test_the_whole_chain_runs_on_a_cluster_and_gives_what_one_process_gives(project):
     assert submit(project, "select", project / "experiments.toml", "--date", DAY)["contexts"] == 120
-    [history] = submit(project, "snapshot", "--date", DAY, "--buckets", 4)["services"]
+    [history] = submit(project, "snapshot", "--date", DAY, "--buckets", 4, "--run-id", "r1")["services"]
     assert (history["asked"], history["confidence"]) == (120, 1.0)
     films = project / "films.parquet"
     in_process(project, "publish", "films", films, "--valid-from", "2026-01-05T00:00:00Z", "--version-id", "v1")
@@ -113,6 +113,15 @@ def test_the_whole_chain_runs_on_a_cluster_and_gives_what_one_process_gives(proj
     by_one = {file: found for file, found in feature_files(project).items() if file not in by_two}
     assert len(by_one) == 4
     assert sorted(by_one.values()) == sorted(by_two.values())
+
+    selected = [f"select contexts of {DAY}: {what}" for what in ("experiment 'everyone'", "write the context set")]
+    made = ["look at the labels' tables", "materialise labels: 4 buckets", "generate features: 4 buckets"]
+    assert seen_by_spark(project) == [
+        ("delorean select", 2, selected),
+        ("delorean snapshot", 2, ["snapshot 'r1': ask history"]),
+        ("delorean generate", 2, made),
+        ("delorean generate", 1, made),
+    ]
 
 
 def test_a_dry_run_shows_the_command_without_secrets(project, cluster):
