@@ -35,7 +35,8 @@ thrift: .venv/.ready  ## generate schemas/generated from schemas/prana.thrift (n
 package: .venv/.ready  ## pack what a cluster's executors need into build/environment.tar.gz
 	@$(BIN)/python .ci/package.py
 
-notebook: .venv/.ready machine  ## open the notebooks in JupyterLab
+notebook: .venv/.ready machine  ## open the notebooks in JupyterLab, the demo's data ready (it is run first, if it has not been)
+	@[ -e .demo/latest/summary.json ] || $(BIN)/delorean demo
 	@$(BIN)/jupyter lab notebooks
 
 lock: .venv/.ready  ## choose the versions anew and write requirements.lock

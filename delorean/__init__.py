@@ -1,8 +1,9 @@
 """DeLorean: a feature time machine.
 
-`TimeMachine` travels to the state of past moments; `day_coverage` and `label_coverage` say what is there. `generate`
-makes features of label data from it; `check_feature_set` and `compare_encoders` look at what came of it. `as_of_join`
-is the rule that all rest on, for any Arrow tables; `as_of_join_spark` for DataFrames of any size.
+`open_project` opens a project and shows what is in it. `TimeMachine` travels to the state of past moments;
+`day_coverage` and `label_coverage` say what is there. `generate` makes features of label data from it;
+`check_feature_set` and `compare_encoders` look at what came of it. `as_of_join` is the rule that all rest on, for any
+Arrow tables; `as_of_join_spark` for DataFrames of any size.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from delorean.labels.materialise import materialise_labels
     from delorean.leaks import LeakThresholds
     from delorean.paradox import check_feature_set
+    from delorean.project import OpenProject, open_project
     from delorean.time_travel import TimeMachine
 
 __version__ = "0.1.0"
@@ -29,6 +31,7 @@ __all__ = [
     "ExperimentSpec",
     "LabelColumns",
     "LeakThresholds",
+    "OpenProject",
     "SpreadLimit",
     "TimeMachine",
     "as_of_join",
@@ -40,6 +43,7 @@ __all__ = [
     "generate",
     "label_coverage",
     "materialise_labels",
+    "open_project",
 ]
 
 # Imported when first used: compiled kernels and Spark take a second that `delorean --help` need not wait for.
@@ -49,6 +53,7 @@ _HOMES = {
     "ExperimentSpec": "delorean.experiment",
     "LabelColumns": "delorean.labels",
     "LeakThresholds": "delorean.leaks",
+    "OpenProject": "delorean.project",
     "SpreadLimit": "delorean.generation",
     "TimeMachine": "delorean.time_travel",
     "as_of_join": "delorean.as_of",
@@ -60,6 +65,7 @@ _HOMES = {
     "generate": "delorean.generation",
     "label_coverage": "delorean.coverage",
     "materialise_labels": "delorean.labels.materialise",
+    "open_project": "delorean.project",
 }
 
 
@@ -70,3 +76,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Name what is public, imported yet or not."""
+    return sorted([*__all__, "__version__"])

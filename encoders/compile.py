@@ -53,6 +53,11 @@ def compile_batch(text: str, signature: Sequence[str], entry: str, folder: Path)
     return found
 
 
+def is_compiled(source: str) -> bool:
+    """Tell whether this process has compiled, or loaded, a module that begins with a function's captured source."""
+    return any(text.startswith(source) for text, _ in list(_loaded))
+
+
 def _compile(text: str, signature: Sequence[str], entry: str, folder: Path) -> Batch:
     import numba
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from encoders.bound_encoder import BoundEncoder
 from encoders.bound_model import BoundModel, ElementPlan, Plan
 from encoders.encoder import FeatureEncoder, Value
 from encoders.generated import module_text
+from encoders.graph import EncoderNode, feature_graph
 from encoders.layout import Scalar, element_layout, is_text, outer_fields, scalar_dtype, stored_type, variable_layout
 from schemas.data_keys import DataKey, Kind, by_name
+from schemas.display import MOST_ROWS, Code, Displayed, Headline, Part, Table
 from schemas.errors import EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
 from schemas.hashing import text_code
 
@@ -27,8 +29,8 @@ _LARGEST_JSON = 1_000_000  # characters
 _TIME = DataKey("time", Kind.CONTEXT, pa.timestamp("us", "UTC"))
 
 
-@dataclass(frozen=True)
-class FeatureModel:
+@dataclass(frozen=True, repr=False)
+class FeatureModel(Displayed):
     """The encoders of an experiment.
 
     Raises EncoderOutputError if two write the same feature, DataKeyError if two mean different things by a key.
@@ -66,6 +68,27 @@ class FeatureModel:
         """What the model computes, as a hash."""
         prints = [encoder.fingerprint for encoder in self.encoders]
         return hashlib.sha256(json.dumps([FORMAT, prints]).encode()).hexdigest()
+
+    def _headline(self) -> Headline:
+        said = f"{len(self.features)} features from {len(self.elements)} data elements"
+        return Headline("feature model", f"of {len(self.encoders)} encoders", said)
+
+    def _parts(self) -> Iterator[Part]:
+        kinds = {name: key.kind.value.removesuffix("_element") for name, key in self.elements.items()}
+        yield feature_graph([node_of(encoder) for encoder in self.encoders], kinds)
+        yield Table(
+            [
+                {
+                    "encoder": encoder.name,
+                    "parameters": ", ".join(f"{name} = {value!r}" for name, value in encoder.parameters.items()),
+                    "features": encoder.features,
+                    "fingerprint": Code(encoder.fingerprint[:12]),
+                    "state": encoder.state,
+                }
+                for encoder in self.encoders[:MOST_ROWS]
+            ],
+            of=len(self.encoders),
+        )
 
     def to_json(self) -> str:
         """Write the model as JSON text; encoders are named, not contained."""
@@ -137,6 +160,12 @@ class FeatureModel:
             )
             for name, fields in wanted.items()
         }
+
+
+def node_of(encoder: FeatureEncoder) -> EncoderNode:
+    """Give an encoder as graphs show it."""
+    parameters = ", ".join(f"{name}={value!r}" for name, value in encoder.parameters.items())
+    return EncoderNode(encoder.name, [key.name for key in encoder.data], encoder.features, parameters)
 
 
 def _bind(encoder: FeatureEncoder, context: Mapping[str, Scalar], items: Mapping[str, Scalar]) -> BoundEncoder:

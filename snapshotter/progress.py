@@ -10,8 +10,10 @@ import hmac
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Event, Thread
 from typing import Self
 
 import msgspec
@@ -20,6 +22,7 @@ from pyspark.sql import SparkSession
 _LARGEST = 512  # bytes of a datagram
 _MOST_AT_ONCE = 2_000  # datagrams read in one go: a flood must not hold up the driver
 _EVERY_SECONDS = 0.25
+_LISTEN_SECONDS = 0.2
 
 
 class _Report(msgspec.Struct, forbid_unknown_fields=True):
@@ -165,6 +168,32 @@ class Board:
         """Stop listening."""
         if self._socket is not None:
             self._socket.close()
+
+
+@contextmanager
+def listening(board: Board, buckets: int, progress: Callable[[int, int], None] | None) -> Iterator[None]:
+    """Report what tasks tell of buckets while this thread waits for Spark, which takes interrupts from it alone."""
+    if progress is None:
+        yield
+        return
+    ended = Event()
+
+    def listen() -> None:
+        before = 0
+        while not ended.wait(_LISTEN_SECONDS):
+            board.listen()
+            done = min(board.heard(0, buckets)[0], buckets - 1)  # the last one is done when Spark has it
+            if done > before:
+                progress(done, buckets)
+                before = done
+
+    listener = Thread(target=listen, name="progress of buckets", daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        listener.join()
 
 
 def driver_host(spark: SparkSession) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from snapshotter.capture import Proxies
 from snapshotter.drift import judge, last_profiles
 from snapshotter.index import SnapshotIndex
 from snapshotter.plan import begin, make_plan
+from snapshotter.progress_bars import watched
 from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
 from snapshotter.storage import open_storage, require_plain_name
 
@@ -63,7 +64,8 @@ def take_snapshot(
     drift: what happens when a service's snapshot is not as its last runs let one expect: "warn", "hold" back
         publishing, or "off"
     access: what the proxies demand to see; its files must be there on every executor
-    progress: called with (service, contexts done, contexts in all); the last is an estimate until all tasks have begun
+    progress: called with (service, contexts done, contexts in all); the last is an estimate until all tasks have begun;
+        None: bars in a notebook or at a prompt
 
     Raises ProxyUnavailableError, ServiceError, ConfigError, DataKeyError and, when drift holds it back, QualityError;
     nothing is published then.
@@ -77,7 +79,8 @@ def take_snapshot(
     cores = spark.sparkContext.defaultParallelism
     plan = begin(open_storage(storage_uri), make_plan(run_id, context_set, asked, cores, buckets, bucket_variable))
     asking = Asking(plan, context_set, reached, storage_uri, page, budget, keep_every.total_seconds(), second_pass)
-    snapshots = ask_all(spark, asking, asked, progress)
+    with watched(progress) as told:
+        snapshots = ask_all(spark, asking, asked, told)
     _refuse_nothing(run_id, snapshots)
     _look_for_drift(index, run_id, snapshots, drift)
     if not index.publish_run(SnapshotRun(run_id, context_set.context_set_id, plan.started_at, tuple(snapshots))):

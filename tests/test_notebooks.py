@@ -1,12 +1,14 @@
-"""Every notebook runs from top to bottom, over a small demo's project."""
+"""Every notebook runs from top to bottom, over a small demo's project; what a kernel shows and completes."""
 
 import shutil
 from pathlib import Path
+from textwrap import dedent
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+NAMES = ["1_travel_in_time", "2_new_encoder", "3_experiment", "4_snapshot_quality"]
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 
 
@@ -18,12 +20,28 @@ def project(demo, tmp_path):
     return tmp_path / "notebooks"
 
 
+def run(notebook, folder):
+    return NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+
+
+def test_there_are_these_notebooks():
+    assert [path.stem for path in NOTEBOOKS] == NAMES
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_from_top_to_bottom(path, project):
+def test_a_notebook_runs_from_top_to_bottom_and_starts_no_jvm(path, project):
     notebook = nbformat.read(path, as_version=4)
-    ran = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(project)}}).execute()
-    last = [cell for cell in ran.cells if cell.cell_type == "code"][-2]
+    notebook.cells.append(nbformat.v4.new_code_cell("import pyspark\npyspark.SparkContext._gateway"))
+    ran = run(notebook, project)
+    *_, last, closing, gateway = (cell for cell in ran.cells if cell.cell_type == "code")
     assert last.outputs[0].output_type == "execute_result"
+    assert not closing.outputs
+    assert not gateway.outputs  # None: nobody asked for a JVM
+    shown = [output.data for cell in ran.cells for output in cell.get("outputs", []) if "data" in output]
+    ours = [data for data in shown if data.get("text/html", "").startswith('<div class="dl">')]
+    assert len(ours) >= 3
+    assert all("cannot be shown" not in data["text/html"] for data in ours)
+    assert all(data["text/plain"].splitlines()[0] in str(data) for data in ours)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -31,3 +49,47 @@ def test_outputs_are_not_committed(path):
     for cell in nbformat.read(path, as_version=4).cells:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
+
+
+KERNEL = [
+    # A bar for what takes longer than a moment, and none for what does not.
+    """
+    from snapshotter import progress_bars
+    progress_bars._MOMENT_SECONDS = 0.0
+    with progress_bars.counted("features", None) as told:
+        for done in range(3):
+            told(done, 2)
+    """,
+    """
+    progress_bars._MOMENT_SECONDS = 3_600.0
+    with progress_bars.counted("features", None) as told:
+        told(1, 2)
+    """,
+    """
+    from delorean.project import Shelf
+    shelf = Shelf("thing", lambda: ["viewing_history", "my_list"], str)
+    """,
+    """
+    from IPython.core.completer import provisionalcompleter
+    with provisionalcompleter():
+        complete = get_ipython().Completer.completions
+        found = [each.text for text in ('shelf["vi', "delorean.compare_") for each in complete(text, len(text))]
+    found
+    """,
+    "shelf",
+]
+
+
+def test_a_kernel_draws_bars_completes_keys_and_shows_text_beside_html(tmp_path):
+    cells = [nbformat.v4.new_code_cell(dedent(source)) for source in ("import delorean", *KERNEL)]
+    _, bar, none, _, completed, shelf = run(nbformat.v4.new_notebook(cells=cells), tmp_path).cells
+    [drawn] = bar.outputs
+    assert drawn.output_type == "display_data"  # one, which was changed as the work went on
+    assert "2 of 2 in " in drawn.data["text/plain"]
+    assert "width:100.0%" in drawn.data["text/html"]
+    assert not none.outputs
+    found = completed.outputs[0].data["text/plain"]
+    assert "viewing_history" in found
+    assert "compare_encoders" in found
+    assert shelf.outputs[0].data["text/plain"].startswith("things: 2\n\nname\n")
+    assert shelf.outputs[0].data["text/html"].startswith('<div class="dl">')

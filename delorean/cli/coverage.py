@@ -104,7 +104,7 @@ def _of_labels(project: Project, spec: Path, output: Output) -> LabelCoverage:
 def _readable(found: Coverage) -> Iterator[tuple[str, Any]]:
     """Say for people what JSON says in full."""
     from delorean.coverage import DayCoverage, LabelCoverage
-    from delorean.coverage.page import share_text, span_text
+    from schemas.drawing import share_text, span_text
 
     if isinstance(found, DayCoverage):
         yield "travelling_to", "the end of each day" if found.at is None else f"{found.at.isoformat()} of each day"
@@ -161,7 +161,7 @@ def _grid(cells: Sequence[Cell]) -> list[Mapping[str, Any]]:
 
 
 def _text(cell: Cell) -> str:
-    from delorean.coverage.page import share_text, span_text
+    from schemas.drawing import share_text, span_text
 
     if cell.lowest_confidence is None:
         return " · ".join(filter(None, (share_text(cell.share), cell.chief_reason)))
@@ -171,7 +171,7 @@ def _text(cell: Cell) -> str:
 
 def _poorly_covered(cells: Sequence[Cell]) -> list[Mapping[str, Any]]:
     """Give the groups with the lowest share of contexts over all days, where any is missing."""
-    from delorean.coverage.page import share_text
+    from schemas.drawing import share_text
 
     sums: dict[tuple[str, str], tuple[int, int]] = {}
     for cell in cells:

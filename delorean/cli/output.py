@@ -11,7 +11,7 @@ from datetime import date, datetime
 from enum import Enum
 from typing import Any
 
-from delorean.cli.progress import progress
+from snapshotter.progress_bars import progress
 
 _WIDTH = 160  # where no terminal says how wide it is
 _LONGEST = 80  # characters of a nested value in a table

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
 
-from delorean.readable import Readable, html_table
+from delorean.readable import Readable
+from schemas.display import Displayed, Headline, Part, Table
+from schemas.drawing import Share
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
@@ -65,8 +66,8 @@ _SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class FeatureComparison(Readable):
+@dataclass(frozen=True, repr=False)
+class FeatureComparison(Displayed, Readable):
     """Two sets of features, compared feature by feature.
 
     before, after: what was compared
@@ -127,13 +128,33 @@ class FeatureComparison(Readable):
         rows = [{name: _json_number(value) for name, value in row.items()} for row in self.rows]
         return {**self.summary, "features": rows}
 
-    def _repr_html_(self) -> str:
-        """Show it in a notebook."""
-        return f"<p>{html.escape(self.verdict)}</p>{html_table(self.rows)}"
+    def _headline(self) -> Headline:
+        return Headline("comparison", f"{self.before} → {self.after}", self._came_out)
+
+    def _parts(self) -> Iterator[Part]:
+        rest = [name for name in _SCHEMA.names[3:] if any(row[name] for row in self.rows)]  # of changes that there are
+        moved = sorted(self.features, key=lambda change: (change.status is Status.EQUAL, -change.items))
+        items = max(1, self.compared_items)
+        yield Table(
+            [
+                {
+                    "feature": change.feature,
+                    "status": change.status,
+                    "items_changed": change.items,
+                    "share": Share(None if change.status in (Status.NEW, Status.GONE) else change.items / items),
+                    **{name: getattr(change, name) for name in rest if name != "items"},
+                }
+                for change in moved
+            ]
+        )
 
     @property
     def verdict(self) -> str:
         """Say in one line what came out."""
+        return f"{self.before} → {self.after}: {self._came_out}"
+
+    @property
+    def _came_out(self) -> str:
         counts = {status: sum(change.status is status for change in self.features) for status in Status}
         apart = {
             "rows only before": self.rows_only_before,
@@ -144,8 +165,7 @@ class FeatureComparison(Readable):
             "outcome times changed": self.changed_outcomes,
         }
         return (
-            f"{self.before} → {self.after}: "
-            + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+            ", ".join(f"{count} {status}" for status, count in counts.items() if count)
             + f" over {self.compared_rows:,} rows, {self.compared_items:,} items"
             + "".join(f"; {count:,} {what}" for what, count in apart.items() if count)
         )

@@ -21,6 +21,7 @@ from delorean.labels import TIME_COLUMN, Labels
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError
 from snapshotter.index import SnapshotIndex
+from snapshotter.progress_bars import counted
 from snapshotter.storage import Storage
 
 Progress = Callable[[int, int], None]
@@ -44,7 +45,7 @@ def label_coverage(
     rules, confidence: element's name → as-of rule, and what its runs must have, as `delorean.generate` takes them;
         where a floor says "fail", the rows are counted that a run below it would serve
     spread: how far apart the captures of one row may lie, to count the rows beyond
-    progress: called with (buckets done, all)
+    progress: called with (buckets done, all); None: a bar in a notebook or at a prompt
 
     Reads keys and times only, bucket by bucket, and agrees with what `delorean.generate` finds later.
     Raises DataKeyError for elements that nobody captured, or whose service's key the context lacks, ConfigError for
@@ -56,7 +57,8 @@ def label_coverage(
         raise DataKeyError.because(
             "nothing was captured that these contexts have the key of", "name the elements, to see what they lack"
         )
-    return _count(rows, searches, storage, None if spread is None else spread.limit, progress)
+    with counted("label rows, buckets", progress) as told:
+        return _count(rows, searches, storage, None if spread is None else spread.limit, told)
 
 
 def _count(

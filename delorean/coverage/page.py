@@ -1,88 +1,94 @@
-"""Draws coverage: a grid of days and elements, coloured by share, and what labels would lack."""
+"""Draws coverage: heat maps of days and elements, coloured by share, and what labels would lack."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date
-from functools import cache
-from typing import Final
-
-import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
+from collections.abc import Iterator, Sequence
 
 from delorean.coverage.result import Cell, DayCoverage, LabelCoverage
 from delorean.coverage.search import REASONS
+from schemas import drawing
+from schemas.display import Note, Part, Table
+from schemas.drawing import HeatMap, Share, span_text
 
-# Colours of these shares, and mixed between them; dark ink can be read on all of them.
-_SHARES: Final = (0.0, 0.6, 0.9, 1.0)
-_COLOURS: Final = np.array([(224, 141, 60), (244, 212, 168), (226, 236, 245), (139, 186, 226)])
-_NOTHING: Final = "#eef1f4"
-_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Coverage</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ margin: 0 auto; max-width: 80rem; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; }}
+</style>
+</head>
+<body>
+<h1>Coverage</h1>
+{drawing}
+</body>
+</html>
+"""
 
 
-def page(drawing: str, title: str = "Coverage") -> str:
+def page(drawn: str) -> str:
     """Give a drawing as an HTML page that needs nothing else."""
-    return _template("page.html").render(title=title, drawing=Markup(drawing))  # noqa: S704  # drawn below, escaped
+    return _PAGE.format(drawing=drawn)
 
 
-def draw_days(coverage: DayCoverage) -> str:
+def parts_of_days(coverage: DayCoverage) -> Iterator[Part]:
     """Draw a row for each element and group, a column for each day."""
-    return _template("days.html").render(coverage=coverage, **_grid(coverage.by_day))
+    yield _grid(coverage.by_day, "contexts")
 
 
-def draw_labels(coverage: LabelCoverage) -> str:
+def parts_of_labels(coverage: LabelCoverage) -> Iterator[Part]:
     """Draw what each element's rows find, and the same day by day."""
-    return _template("labels.html").render(coverage=coverage, reasons=REASONS, **_grid(coverage.by_day))
+    spread = coverage.spread
+    if spread.longest is not None:
+        yield Note(
+            f"Services' captures of a row are {span_text(spread.median)} apart in the median, "
+            f"{span_text(spread.p95)} at the 95th percentile, {span_text(spread.longest)} at most."
+        )
+    if coverage.torn is not None:
+        yield Note(f"{coverage.torn:,} rows are beyond the limit of their spread.", strong=coverage.torn > 0)
+    reasons = [why for why in REASONS if any(why in cell.absent for cell in coverage.elements)]
+    yield Table(
+        [
+            {
+                "element": cell.element,
+                "found": cell.found,
+                "share": Share(cell.share, enough=0.9),
+                **{why: cell.absent.get(why, 0) for why in reasons},
+                "lowest_confidence": cell.lowest_confidence,
+                "mean": cell.mean_confidence,
+                "median_age": span_text(cell.age.median),
+                "p95": span_text(cell.age.p95),
+                "oldest": span_text(cell.age.longest),
+                "runs": len(cell.runs),
+            }
+            for cell in coverage.elements
+        ]
+    )
+    yield _grid(coverage.by_day, "label rows")
 
 
-def share_text(share: float | None) -> str:
-    """Write a share so that only all is 100 % and only nothing 0 %.
-
-    >>> share_text(0.99999), share_text(1.0), share_text(0.00001), share_text(None)
-    ('99.9%', '100%', '0.1%', '-')
-    """
-    if share is None:
-        return "-"
-    if share in (0, 1):
-        return f"{share:.0%}"
-    return f"{min(max(share, 0.001), 0.999):.1%}"
-
-
-def span_text(seconds: float | None) -> str:
-    """Write a span of time in the unit that suits it.
-
-    >>> span_text(5400), span_text(0.25), span_text(None)
-    ('1.5 h', '0.25 s', '-')
-    """
-    if seconds is None:
-        return "-"
-    size, unit = next((unit for unit in _UNITS if seconds >= unit[0]), _UNITS[-1])
-    return f"{seconds / size:.3g} {unit}"
-
-
-def colour(share: float | None) -> str:
-    """Give the colour of a share."""
-    if share is None:
-        return _NOTHING
-    mixed = (round(float(np.interp(share, _SHARES, part))) for part in _COLOURS.T)
-    return "#" + "".join(f"{part:02x}" for part in mixed)
-
-
-def _grid(cells: Sequence[Cell]) -> dict[str, object]:
-    """Give the days and, for each element and group, its cells by day."""
-    rows: dict[tuple[str, str | None], dict[date | None, Cell]] = {}
+def _grid(cells: Sequence[Cell], what: str) -> HeatMap:
+    """Give for each element and group its cells by day."""
+    rows: dict[tuple[str, str | None], dict[str, Cell]] = {}
     for cell in cells:
-        rows.setdefault((cell.element, cell.group), {})[cell.day] = cell
+        if cell.day is not None:
+            rows.setdefault((cell.element, cell.group), {})[cell.day.isoformat()] = cell
     if any(group is not None for _, group in rows):  # the row of a day that had no contexts at all says nothing more
         rows = {key: row for key, row in rows.items() if key[1] is not None or any(cell.rows for cell in row.values())}
-    return {"days": sorted({cell.day for cell in cells if cell.day is not None}), "grid": rows}
-
-
-@cache
-def _template(name: str) -> Template:
-    environment = Environment(
-        loader=PackageLoader("delorean.coverage", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    return HeatMap(
+        f"Each cell: share of {what} with state · lowest confidence of the runs that serve them · median age (oldest).",
+        sorted({cell.day.isoformat() for cell in cells if cell.day is not None}),
+        {key: {day: _drawn(cell) for day, cell in row.items()} for key, row in rows.items()},
     )
-    environment.filters |= {"share": share_text, "span": span_text, "colour": colour}
-    return environment.get_template(name)
+
+
+def _drawn(cell: Cell) -> drawing.Cell:
+    why = "".join(f", {rows} {reason}" for reason, rows in cell.absent.items())
+    said = f"{cell.found} of {cell.rows}{why}; served by {', '.join(cell.runs) or 'nothing'}"
+    if not cell.found:
+        return drawing.Cell(cell.share, cell.chief_reason or "", said)
+    confidence = "" if cell.lowest_confidence is None else f"{cell.lowest_confidence:.3g} · "
+    return drawing.Cell(cell.share, f"{confidence}{span_text(cell.age.median)} ({span_text(cell.age.longest)})", said)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, time
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from delorean.readable import Readable
+from schemas.display import Displayed, Headline, Part
 
 _RUN = pa.struct([("run_id", pa.string()), ("rows", pa.int64())])
 _REASON = pa.struct([("reason", pa.string()), ("rows", pa.int64())])
@@ -98,7 +99,7 @@ class Cell:
         return cell
 
 
-class Coverage(Readable):
+class Coverage(Displayed, Readable):
     """Coverage as cells, as a frame, as JSON and as a picture."""
 
     @property
@@ -120,12 +121,8 @@ class Coverage(Readable):
 
         return page(self._repr_html_())
 
-    @abstractmethod
-    def _repr_html_(self) -> str:
-        """Draw it for a notebook."""
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DayCoverage(Coverage):
     """Which contexts one can travel to: a cell for each element, day and group of contexts.
 
@@ -155,13 +152,23 @@ class DayCoverage(Coverage):
             "cells": [cell.to_json() for cell in self.cells],
         }
 
-    def _repr_html_(self) -> str:
-        from delorean.coverage.page import draw_days
+    def _headline(self) -> Headline:
+        at = "the end of each day" if self.at is None else f"{self.at.isoformat()} of each day"
+        chosen = "" if self.experiment is None else f", for the contexts of {self.experiment}"
+        grouped = "" if self.by is None else f", by {self.by}"
+        return Headline(
+            "coverage",
+            f"of {len({cell.day for cell in self.by_day})} days",
+            f"travelling to {at} (UTC){chosen}{grouped}",
+        )
 
-        return draw_days(self)
+    def _parts(self) -> Iterator[Part]:
+        from delorean.coverage.page import parts_of_days
+
+        return parts_of_days(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LabelCoverage(Coverage):
     """What label data would find if features were generated for it now.
 
@@ -194,10 +201,13 @@ class LabelCoverage(Coverage):
             "days": [cell.to_json() for cell in self.by_day],
         }
 
-    def _repr_html_(self) -> str:
-        from delorean.coverage.page import draw_labels
+    def _headline(self) -> Headline:
+        return Headline("coverage", f"of {self.rows:,} label rows", f"{self.complete:,} would find every element")
 
-        return draw_labels(self)
+    def _parts(self) -> Iterator[Part]:
+        from delorean.coverage.page import parts_of_labels
+
+        return parts_of_labels(self)
 
 
 def _flat(cell: Cell) -> dict[str, Any]:

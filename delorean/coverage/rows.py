@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delorean.labels import TIME_COLUMN, Labels
-from delorean.labels.materialise import without_large
+from delorean.labels.column_types import without_large
 from schemas.data_keys import DataKey, context_variable, refuse_naive_times
 from schemas.errors import LabelError
 from schemas.hashing import bucket_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +9,15 @@ from typing import Any
 from delorean.comparison import FeatureComparison, compare_feature_sets
 from delorean.experiment.record import RunRecord
 from delorean.generation.feature_set import table_uri
-from delorean.readable import html_table
+from schemas.display import Displayed, Headline, Note, Part, Table
 from schemas.errors import DeloreanError
 from snapshotter.storage import Storage
 
 Rows = tuple[Mapping[str, Any], ...]
 
 
-@dataclass(frozen=True)
-class RunDiff:
+@dataclass(frozen=True, repr=False)
+class RunDiff(Displayed):
     """What changed between two runs; whatever is empty did not change.
 
     settings: fields of the spec: field, before, after
@@ -54,13 +53,17 @@ class RunDiff:
         kinds = ("settings", "encoders", "snapshots", "globals", "labels", "libraries", "metrics")
         return {kind: getattr(self, kind) for kind in kinds if getattr(self, kind)}
 
-    def _repr_html_(self) -> str:
-        """Show the difference in a notebook."""
-        verdict = "the same" if self.same else "not the same"
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        compared = "" if self.features is None else self.features._repr_html_()
-        tables = "".join(html_table(rows, kind) for kind, rows in self.changes.items())
-        return f"<p><b>{self.before} → {self.after}: {verdict}</b></p>{tables}{notes}{compared}"
+    def _headline(self) -> Headline:
+        changed = ", ".join(self.changes)
+        said = "the same" if self.same else f"not the same{changed and f': {changed} changed'}"
+        return Headline("difference", f"{self.before} → {self.after}", said)
+
+    def _parts(self) -> Iterator[Part]:
+        yield from (Table(rows, kind) for kind, rows in self.changes.items())
+        yield from (Note(note, strong=True) for note in self.notes)
+        if self.features is not None:
+            yield self.features._headline()
+            yield from self.features._parts()
 
     def to_json(self) -> dict[str, Any]:
         """Write the difference as plain fields; of features, those that are not equal."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 import platform
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,8 @@ import msgspec
 
 from delorean.experiment.spec import ExperimentSpec
 from delorean.feature_digest import FeatureDigest
-from delorean.readable import html_table
+from schemas.display import Code, Displayed, Facts, Headline, Note, Part, Table
+from schemas.drawing import Share
 from schemas.errors import ReplayError
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, require_plain_name
@@ -62,8 +62,8 @@ class FeaturesRecord:
     digest: FeatureDigest
 
 
-@dataclass(frozen=True)
-class RunRecord:
+@dataclass(frozen=True, repr=False)
+class RunRecord(Displayed):
     """One run of an experiment.
 
     run_id: the experiment's id and a number, `3f2a91c04b7e-2` is its second run, or an id that was given
@@ -134,23 +134,64 @@ class RunRecord:
             "tables": [{"table": name, **table} for name, table in self.labels.tables.items()],
         }
 
-    def _repr_html_(self) -> str:
-        """Show the run in a notebook: what came of it, then what it rests on."""
-        features, said = self.features, (self.leaks or {}).get("verdict", "nobody looked for leaks")
-        test = [{"": who, **parts["test"]} for who, parts in (self.metrics or {}).items()]
-        return (
-            f"<p><b>{html.escape(self.name)}</b> {self.run_id}, {self.started_at:%Y-%m-%d %H:%M} UTC: "
-            f"{features.rows:,} rows, {features.items:,} items, {len(features.digest.features)} features; "
-            f"{features.dropped:,} rows dropped; {html.escape(said)}</p>"
-            + html_table(test, "test part")
-            + html_table(features.spread, "capture spread")
-            + "".join(html_table(rows, name) for name, rows in self.tables().items())
+    def _headline(self) -> Headline:
+        features = self.features
+        said = (
+            f"{features.rows:,} rows, {features.items:,} items, {len(features.digest.features)} features"
+            f"{'' if self.ndcg is None else f', NDCG@10 {self.ndcg:.3f}'}"
         )
+        return Headline(f"run of {self.name}", f"{self.run_id}, {self.started_at:%Y-%m-%d %H:%M} UTC", said)
+
+    def _parts(self) -> Iterator[Part]:
+        features, took = self.features, sum(self.seconds.values())
+        steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in self.seconds.items())
+        yield Facts(
+            {
+                "feature set": f"{features.feature_set}, version {features.version}",
+                "labels": self.labels.id,
+                "rows dropped": features.dropped,
+                "leaks": (self.leaks or {}).get("verdict", "nobody looked for leaks"),
+                "seconds": f"{took:.1f}: {steps}",
+                "digest": Code(features.digest.keys),
+            }
+        )
+        yield Table([{"": who, **parts["test"]} for who, parts in (self.metrics or {}).items()], "on the test part")
+        served = {name: f"{len(runs)} snapshots" for name, runs in self.snapshots.items()}
+        served |= {name: f"{len(versions)} versions" for name, versions in self.globals.items()}
+        yield from self.experiment.graph(served)
+        yield Table(_absent(features), "rows without an element")
+        yield Table(features.spread, "capture spread")
+        yield Table(self._served(), "state that could be seen")
+        tables = self.tables()
+        encoders = [{**row, "parameters": row["parameters"] or None} for row in tables["encoders"]]
+        yield Table(encoders, "encoders")
+        yield Table(tables["tables"], "tables")
+        yield from (Note(note) for note in self.notes)
+
+    def _served(self) -> list[dict[str, Any]]:
+        """Give a table's row for each element: what could be seen of it, the first and the last."""
+        rows = []
+        for element, seen in {**self.snapshots, **self.globals}.items():
+            confidence = self.confidence.get(element, {}).values()
+            rows.append(
+                {
+                    "element": element,
+                    "runs_or_versions": len(seen),
+                    "first": seen[0] if seen else None,
+                    "last": seen[-1] if seen else None,
+                    "lowest_confidence": Share(min(confidence), enough=0.9) if confidence else None,
+                }
+            )
+        return rows
 
     def to_json(self) -> dict[str, Any]:
         """Write the record as plain fields."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
         return fields
+
+
+def _absent(features: FeaturesRecord) -> list[dict[str, Any]]:
+    return [{"element": name, "rows": rows} for name, rows in features.absent.items() if rows]
 
 
 def save_run(record: RunRecord, storage: Storage, run_id: str | None = None) -> RunRecord:

@@ -15,6 +15,7 @@ from delorean.labels import load_labels
 from delorean.labels.rebucket import rebucket
 from encoders import FeatureModel
 from encoders.feature_model import LIBRARY
+from schemas.display import Displayed, Headline, Part, Table
 from schemas.errors import DeloreanError, LabelError, MissingFileError, ReplayError
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import END_OF_TIME, DataFile
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-@dataclass(frozen=True)
-class Replay:
+@dataclass(frozen=True, repr=False)
+class Replay(Displayed):
     """What came of repeating a run.
 
     differing: features whose values are not those of the run, bit for bit; `rows` where contexts, times, items or
@@ -40,6 +41,19 @@ class Replay:
     def identical(self) -> bool:
         """Whether every value is that of the run."""
         return not self.differing
+
+    def _headline(self) -> Headline:
+        said = "every value is the run's, bit for bit" if self.identical else f"differs in {', '.join(self.differing)}"
+        return Headline("replay", f"of run {self.record.run_id}", said)
+
+    def _parts(self) -> Iterator[Part]:
+        before, now = self.record.features, self.features
+        yield Table(
+            [
+                {"": "run", "features": f"{before.feature_set}, version {before.version}", "rows": before.rows},
+                {"": "replay", "features": f"{now.uri}, version {now.version}", "rows": now.rows},
+            ]
+        )
 
 
 def replay(

@@ -41,7 +41,7 @@ def run_experiment(
     experiment: ExperimentSpec,
     index: SnapshotIndex,
     storage: Storage,
-    spark: SparkSession,
+    spark: SparkSession | None = None,
     *,
     training: bool = True,
     run_id: str | None = None,
@@ -49,10 +49,11 @@ def run_experiment(
 ) -> RunRecord:
     """Put labels into buckets, generate features, train and measure the model, and record the run.
 
+    spark: None: in this process, without a JVM; then the label data must be at rest already, under the spec's id
     training: False stops after the features
     run_id: run again under the same id, a run that died goes on with what it read when it began, and one that has
         ended is given as it is. None: each is one of its own, with the next number
-    progress: called with (buckets generated, all)
+    progress: called with (buckets generated, all); None: bars in a notebook or at a prompt
 
     Raises what the steps raise. A run that fails in training is recorded without metrics, since its features are there;
     one with an id is not, so that it can be run again.

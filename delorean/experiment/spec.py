@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ from delorean.labels import LabelColumns
 from delorean.leaks import LeakThresholds
 from delorean.training import Split
 from encoders import FeatureEncoder, FeatureModel
-from schemas.errors import ConfigError
+from encoders.feature_model import node_of
+from encoders.graph import EncoderNode, feature_graph
+from schemas.display import Code, Displayed, Facts, Headline, Note, Part
+from schemas.errors import ConfigError, DeloreanError
 from snapshotter.experiments import Experiment, TableSource
 
 
@@ -110,6 +113,11 @@ class ModelSpec:
     weight: str | None = None
     seed: int = 0
 
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return "gradient boosted trees" if self.estimator is None else self.estimator.rpartition(":")[2]
+
     def build(self) -> Any:
         """Make the estimator, or give None. Raises ConfigError if it cannot be made."""
         if self.estimator is None:
@@ -120,8 +128,8 @@ class ModelSpec:
             raise ConfigError.because(f"model.estimator {self.estimator}: {error}") from error
 
 
-@dataclass(frozen=True)
-class ExperimentSpec:
+@dataclass(frozen=True, repr=False)
+class ExperimentSpec(Displayed):
     """One experiment, whole: the same in Python as in TOML. What it says is its id.
 
     name: of the feature set; by default the file's
@@ -161,6 +169,37 @@ class ExperimentSpec:
         """Name encoders that are given themselves."""
         named = [EncoderSpec.of(each) if isinstance(each, FeatureEncoder) else each for each in self.encoders]
         object.__setattr__(self, "encoders", tuple(named))
+
+    def graph(self, elements: Mapping[str, str] | None = None) -> Iterator[Part]:
+        """Draw what it is made from, and say which encoders cannot be imported here.
+
+        elements: name → what served it, such as "6 snapshots"
+        """
+        nodes, kinds, unknown = [], dict(elements or {}), []
+        for spec in self.encoder_specs:
+            try:
+                encoder = spec.load()
+            except DeloreanError as error:
+                nodes.append(EncoderNode(spec.encoder, (), tuple(spec.rename.values()) or ("?",)))
+                unknown.append(Note(str(error), strong=True))
+            else:
+                nodes.append(node_of(encoder))
+                for key in encoder.data:
+                    kinds.setdefault(key.name, key.kind.value.removesuffix("_element"))
+        labels = self.labels.id or self.labels.table or "of a query"
+        yield feature_graph(nodes, kinds, f"labels {labels}", self.model.name)
+        yield from unknown
+
+    def _headline(self) -> Headline:
+        return Headline("experiment", self.name or "without a name", f"{self.id}, {len(self.encoders)} encoders")
+
+    def _parts(self) -> Iterator[Part]:
+        yield from self.graph()
+        told = self.to_json()
+        rest = {name: told[name] for name in told if name not in ("name", "labels", "encoders", "contexts")}
+        wanted = {"contexts": self.contexts.query} if self.contexts is not None else {}
+        queries = {name: Code(" ".join(text.split())) for name, text in ({"labels": self.labels.sql} | wanted).items()}
+        yield Facts({**queries, "items": self.labels.items, "context": self.labels.context, **rest})
 
     @property
     def encoder_specs(self) -> tuple[EncoderSpec, ...]:

@@ -37,9 +37,12 @@ if TYPE_CHECKING:
 _GOLDEN_CANDIDATES = 2_000
 
 
-def labels_of(experiment: ExperimentSpec, spark: SparkSession, storage: Storage, run_id: str | None = None) -> Labels:
+def labels_of(
+    experiment: ExperimentSpec, spark: SparkSession | None, storage: Storage, run_id: str | None = None
+) -> Labels:
     """Put the experiment's label data into buckets, or give what an earlier run has put there under its id.
 
+    spark: None: only what is there can be given
     run_id: run again, the run finds its own label data, if the spec names none
 
     Raises LabelError, also where the label data of that id comes from another query or another version of a table.
@@ -50,8 +53,16 @@ def labels_of(experiment: ExperimentSpec, spark: SparkSession, storage: Storage,
         labels_id = _labels_of_run(experiment, run_id)
         with suppress(LabelError):
             return load_labels(labels_id, storage)
+    at_rest = labels_at_rest(experiment, storage)
+    if at_rest is not None:
+        return at_rest
+    if spark is None:
+        raise LabelError.because(
+            f"the label data of experiment '{experiment.name}' is not at rest, and its query needs Spark",
+            "give a session (spark=…), or give the spec the id of label data that is there (labels.id)",
+        )
     tables = pinned_tables(experiment.located_tables)
-    return labels_at_rest(experiment, storage) or materialise_labels(
+    return materialise_labels(
         query(spark, spec.sql, tables),
         spec.columns,
         storage,

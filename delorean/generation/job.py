@@ -24,6 +24,7 @@ from delorean.leaks import LeakReport, LeakThresholds, detect_leaks, sample_of
 from encoders.feature_model import FeatureModel
 from schemas.errors import ConfigError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex
+from snapshotter.progress_bars import counted
 from snapshotter.storage import Storage
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def generate(
     run_id: run again under the same id, a generation that died reads what it read when it began, whatever was
         published since, and one that has ended is given as it is. None: each is one of its own
     spark: spreads the bucket tasks; None: this process runs them, without a JVM. Both give equal bytes
-    progress: called with (bucket tasks done, all)
+    progress: called with (bucket tasks done, all); None: a bar in a notebook or at a prompt
 
     Rows that lack an element are kept: the encoders are told, and `FeatureSet.absent` counts them. Nothing is published
     when an error is raised: ParadoxError, also where `leaks` says fail, QualityError where another policy does, or what
@@ -81,7 +82,8 @@ def generate(
 
     plan = planned(pinned if run is None else run.pinned(lambda: planned(pinned).pinned))
     plan.model.warm_up()  # once here, so that workers find compiled code in the cache instead of all compiling at once
-    results = _run(plan, f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", spark, progress)
+    with counted(f"features of {name}, buckets", progress) as told:
+        results = _run(plan, f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", spark, told)
     found = None if leaks is None else _look_for_leaks(plan, results, storage, leaks)
     lineage = {"experiment": experiment, **_lineage(plan, model)}
     made = Made(_feature_set(plan, results, table_uri(storage, name), lineage, found), wanted)

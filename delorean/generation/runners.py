@@ -5,9 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache
-from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -15,7 +13,7 @@ import pyarrow as pa
 from delorean.generation.bucket_task import BucketResult, run_bucket
 from delorean.generation.plan import GenerationPlan
 from schemas.errors import EncoderError
-from snapshotter.progress import Board, Teller, driver_host
+from snapshotter.progress import Board, Teller, driver_host, listening
 from snapshotter.spark_errors import spark_errors_as
 from snapshotter.spark_jobs import described
 
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 _TASKS_PER_CORE = 4
-_LISTEN_SECONDS = 0.2
 
 
 def in_process(plan: GenerationPlan, folder: str, progress: Progress | None) -> list[BucketResult]:
@@ -46,7 +43,7 @@ def over_spark(spark: SparkSession, plan: GenerationPlan, folder: str, progress:
     tasks = min(buckets, _TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
     with (
         Board(None if progress is None else driver_host(spark), [tasks]) as board,
-        _listening(board, buckets, progress),
+        listening(board, buckets, progress),
         described(spark, f"generate features: {buckets} buckets"),
         spark_errors_as(EncoderError, "generating features"),
     ):
@@ -71,32 +68,6 @@ def over_spark(spark: SparkSession, plan: GenerationPlan, folder: str, progress:
     if progress is not None:
         progress(buckets, buckets)
     return [BucketResult.from_json(json.loads(row.result)) for row in rows]
-
-
-@contextmanager
-def _listening(board: Board, buckets: int, progress: Progress | None) -> Iterator[None]:
-    """Report what tasks tell while this thread waits for Spark, which takes interrupts from it alone."""
-    if progress is None:
-        yield
-        return
-    ended = Event()
-
-    def listen() -> None:
-        before = 0
-        while not ended.wait(_LISTEN_SECONDS):
-            board.listen()
-            done = min(board.heard(0, buckets)[0], buckets - 1)  # the last one is done when Spark has it
-            if done > before:
-                progress(done, buckets)
-                before = done
-
-    listener = Thread(target=listen, name="progress of a generation", daemon=True)
-    listener.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        listener.join()
 
 
 @cache

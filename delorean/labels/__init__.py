@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
@@ -13,6 +13,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from schemas.data_keys import DataKey
+from schemas.display import Code, Displayed, Facts, Headline, Part
 from schemas.errors import ConfigError, LabelError, MissingFileError, ParadoxError
 from schemas.tables import TIME
 from snapshotter.records import DataFile, from_micros, to_micros
@@ -65,8 +66,8 @@ class LabelColumns:
         return LabelColumns(self.items, context, *plain)
 
 
-@dataclass(frozen=True)
-class Labels:
+@dataclass(frozen=True, repr=False)
+class Labels(Displayed):
     """Label data at rest: grouped by context and time, in buckets, each sorted by context and time.
 
     contexts: label rows, one for each (context, time)
@@ -97,6 +98,21 @@ class Labels:
     def schema(self) -> pa.Schema:
         """Of the files."""
         return labels_schema(self.context, self.items)
+
+    def _headline(self) -> Headline:
+        return Headline("label data", self.labels_id, f"{self.contexts:,} rows, {self.item_count:,} items")
+
+    def _parts(self) -> Iterator[Part]:
+        spec = self.source.get("spec", {})
+        known: dict[str, Any] = {
+            "context": ", ".join(f"{key.name}: {key.type}" for key in self.context),
+            "items": ", ".join(f"{key.name}: {key.type}" for key in self.items),
+            "times": f"{self.earliest:%Y-%m-%d %H:%M} to {self.latest:%Y-%m-%d %H:%M} UTC",
+            "buckets": f"{self.buckets} by {self.bucket_variable}, in {len(self.files)} files",
+        }
+        if "query" in spec:
+            known["query"] = Code(" ".join(spec["query"].split()))
+        yield Facts(known)
 
     def to_json(self) -> dict[str, Any]:
         """Write the record as plain fields."""
@@ -160,6 +176,12 @@ def load_labels(labels_id: str, storage: Storage) -> Labels:
         raise LabelError.because(
             f"'{manifest_path(labels_id)}' is no manifest of label data: {error!r}", "restore it from a copy"
         ) from error
+
+
+def names_of_labels(storage: Storage) -> list[str]:
+    """Name the label data in a storage, sorted."""
+    paths = [file.path.split("/") for file in storage.list(FOLDER)]
+    return sorted(path[1] for path in paths if path[2:] == ["manifest.json"])
 
 
 def manifest_path(labels_id: str) -> str:

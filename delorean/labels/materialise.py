@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,13 @@ from delorean.labels import (
     new_labels_id,
     save_labels,
 )
+from delorean.labels.column_types import plain_type, without_large
 from delorean.labels.grouping import LabelGrouper
 from schemas.data_keys import DataKey, Kind, refuse_naive_times
 from schemas.errors import LabelError
 from schemas.hashing import bucket_of, bucket_sql
+from snapshotter.progress import Board, Tellers, driver_host, listening
+from snapshotter.progress_bars import counted
 from snapshotter.records import DataFile, from_micros
 from snapshotter.spark_errors import spark_errors_as
 from snapshotter.spark_jobs import described
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 BUCKET_COLUMN = "__bucket"
+Progress = Callable[[int, int], None]
 _ITEMS_IN_BUCKET = 400_000  # a bucket's labels, state and features then stay far below a worker's gigabyte
 _MOST_BUCKETS = 4096
 
@@ -48,6 +52,7 @@ def materialise_labels(
     bucket_variable: str | None = None,
     buckets: int | None = None,
     source: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> Labels:
     """Group label data by context and time and write it in buckets, sorted.
 
@@ -58,6 +63,7 @@ def materialise_labels(
     bucket_variable: what snapshots are bucketed by too; None: the first context variable that can be
     buckets: a power of two; None: by size
     source: what the rows come from, kept with the label data
+    progress: called with (buckets done, all); None: a bar in a notebook or at a prompt
 
     Raises ParadoxError for an outcome not later than its time, LabelError for nulls, repeated rows or missing
     columns, NaiveTimeError for times without a zone.
@@ -70,7 +76,8 @@ def materialise_labels(
     labels_id = labels_id or new_labels_id()
     count = buckets or job.buckets()
     grouper = LabelGrouper(job.context, job.items, grouped=job.grouped)
-    written = job.rows.write(grouper, job.renamed, variable, count, storage, new_folder(labels_id))
+    with counted(f"labels {labels_id}, buckets", progress) as told:
+        written = job.rows.write(grouper, job.renamed, variable, count, storage, new_folder(labels_id), told)
     results = [json.loads(text) for text in written]
     if not results:
         raise LabelError.because("label data has no rows", "widen its query")
@@ -131,10 +138,10 @@ class _Job:
         self.rows = rows
         self.grouped = pa.types.is_list(schema.field(resolved.label).type)
         self.context = tuple(
-            DataKey(name, Kind.CONTEXT, _plain(name, schema.field(name).type)) for name in resolved.context or ()
+            DataKey(name, Kind.CONTEXT, plain_type(name, schema.field(name).type)) for name in resolved.context or ()
         )
         self.items = tuple(
-            DataKey(name, Kind.ITEM, _plain(name, self._item_type(name, schema.field(name).type)))
+            DataKey(name, Kind.ITEM, plain_type(name, self._item_type(name, schema.field(name).type)))
             for name in resolved.items
         )
         for name in (resolved.time, resolved.outcome_at):
@@ -187,18 +194,28 @@ class _ArrowRows:
         return int(pc.sum(pc.list_value_length(self.table[lists])).as_py() or 0)
 
     def write(
-        self, grouper: LabelGrouper, renamed: dict[str, str], variable: str, buckets: int, storage: Storage, folder: str
-    ) -> Iterable[str]:
+        self,
+        grouper: LabelGrouper,
+        renamed: dict[str, str],
+        variable: str,
+        buckets: int,
+        storage: Storage,
+        folder: str,
+        progress: Progress | None,
+    ) -> list[str]:
         rows = self.table.select(list(renamed.values())).rename_columns(list(renamed))
         rows = rows.cast(pa.schema([(f.name, without_large(f.type)) for f in rows.schema]))
         of = bucket_of(rows[variable], buckets)
         rows = rows.take(np.argsort(of, kind="stable"))
         ends = np.cumsum(np.bincount(of, minlength=buckets))
-        return [
-            _write_bucket(bucket, rows.slice(start, end - start), grouper, storage, folder, attempt=0)
-            for bucket, (start, end) in enumerate(pairwise([0, *ends]))
-            if end > start
-        ]
+        written = []
+        for bucket, (start, end) in enumerate(pairwise([0, *ends])):
+            if end > start:
+                part = rows.slice(start, end - start)
+                written.append(_write_bucket(bucket, part, grouper, storage, folder, attempt=0))
+            if progress is not None:
+                progress(bucket + 1, buckets)
+        return written
 
 
 class _SparkRows:
@@ -218,8 +235,15 @@ class _SparkRows:
             return int(self.frame.selectExpr(f"sum(size(`{lists}`))").first()[0] or 0)  # type: ignore[index]  # one row
 
     def write(
-        self, grouper: LabelGrouper, renamed: dict[str, str], variable: str, buckets: int, storage: Storage, folder: str
-    ) -> Iterable[str]:
+        self,
+        grouper: LabelGrouper,
+        renamed: dict[str, str],
+        variable: str,
+        buckets: int,
+        storage: Storage,
+        folder: str,
+        progress: Progress | None,
+    ) -> list[str]:
         from pyspark import TaskContext
         from pyspark.sql import functions
 
@@ -228,7 +252,9 @@ class _SparkRows:
             *(f"`{column}` AS `{name}`" for name, column in renamed.items()),
             f"{bucket_sql(renamed[variable], types[variable], buckets)} AS `{BUCKET_COLUMN}`",
         )
-        uri = storage.uri
+        spark, uri = self.frame.sparkSession, storage.uri
+        board = Board(None if progress is None else driver_host(spark), [buckets])
+        ear = board.ear
 
         def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             context = TaskContext.get()
@@ -238,12 +264,21 @@ class _SparkRows:
                 rows = pa.Table.from_batches(parts)
                 bucket = rows[BUCKET_COLUMN][0].as_py()
                 result = _write_bucket(bucket, rows, grouper, open_storage(uri), folder, attempt)
+                with Tellers(ear, bucket, {0: lambda _: None}) as tellers:
+                    tellers.of(0)(1, 1)
                 yield pa.RecordBatch.from_pydict({"result": [result]})
 
         what = f"materialise labels: {buckets} buckets"
-        with described(self.frame.sparkSession, what), spark_errors_as(LabelError, "label data"):
+        with (
+            board,
+            listening(board, buckets, progress),
+            described(spark, what),
+            spark_errors_as(LabelError, "label data"),
+        ):
             placed = rows.repartitionById(buckets, functions.col(BUCKET_COLUMN))
             written = placed.mapInArrow(write_task, "result string").collect()
+        if progress is not None:
+            progress(buckets, buckets)
         return [row.result for row in written]
 
 
@@ -257,22 +292,6 @@ def _write_bucket(
     times = pc.min_max(label_rows[TIME_COLUMN].cast(pa.int64())).as_py()
     items = pc.sum(pc.list_value_length(label_rows[LABEL_COLUMN])).as_py()
     return json.dumps({"file": file.to_json(), "items": items, "earliest": times["min"], "latest": times["max"]})
-
-
-def _plain(name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
-    refuse_naive_times(f"label data.{name}", type)
-    return pa.timestamp("us", "UTC") if pa.types.is_timestamp(type) else type
-
-
-def without_large(type: pa.DataType) -> pa.DataType:  # noqa: A002
-    """The same type as snapshots and data keys spell it: Polars and Spark may send large or dictionary forms."""
-    if pa.types.is_dictionary(type):
-        return without_large(type.value_type)
-    if pa.types.is_large_string(type) or pa.types.is_string_view(type):
-        return pa.string()
-    if pa.types.is_large_list(type) or pa.types.is_list(type):
-        return pa.list_(without_large(type.value_type))
-    return type
 
 
 def _is_spark(source: Any) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from delorean.leaks.thresholds import LeakThresholds
-from delorean.readable import html_table
+from schemas.display import Displayed, Headline, Note, Part, Table
 
 WITHIN = "within contexts"
 ACROSS = "across contexts"
@@ -38,8 +38,8 @@ class FeatureLeak:
     why: str
 
 
-@dataclass(frozen=True)
-class LeakReport:
+@dataclass(frozen=True, repr=False)
+class LeakReport(Displayed):
     """What the detector found in a sample.
 
     items, contexts: of the sample
@@ -89,11 +89,12 @@ class LeakReport:
             "features": self.rows(),
         }
 
-    def _repr_html_(self) -> str:
-        """Show the verdict and the table in a notebook."""
-        parts = [f"<p><b>{html.escape(self.verdict)}</b></p>"]
-        parts += [f"<p>{html.escape(note)}</p>" for note in self.notes]
-        return "".join([*parts, html_table(self.rows())])
+    def _headline(self) -> Headline:
+        return Headline("search for leaks", f"in {self.items:,} of {self.of_items:,} items", self.verdict)
+
+    def _parts(self) -> Iterator[Part]:
+        yield from (Note(note) for note in self.notes)
+        yield Table(self.rows())
 
 
 def _strength(found: FeatureLeak) -> float:

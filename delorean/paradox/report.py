@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delorean.leaks import LeakReport
-from delorean.readable import html_table
+from schemas.display import Displayed, Headline, Note, Part, Table
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Finding:
     example: str
 
 
-@dataclass(frozen=True)
-class ParadoxReport:
+@dataclass(frozen=True, repr=False)
+class ParadoxReport(Displayed):
     """What the check of a feature set found.
 
     checks: the rules that were checked
@@ -81,13 +80,14 @@ class ParadoxReport:
             "leaks": self.leaks.to_json(),
         }
 
-    def _repr_html_(self) -> str:
-        """Show verdict, findings and the features' table in a notebook."""
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
-        return (
-            f"<p><b>{html.escape(self.verdict)}</b></p>{html_table([asdict(found) for found in self.findings])}"
-            f"<ul>{notes}</ul>{self.leaks._repr_html_()}"
-        )
+    def _headline(self) -> Headline:
+        return Headline("check", f"of {self.uri}, version {self.version}", self.verdict)
+
+    def _parts(self) -> Iterator[Part]:
+        yield Table([asdict(found) for found in self.findings], "rows that break a rule")
+        yield from (Note(note) for note in self.notes)
+        yield self.leaks._headline()
+        yield from self.leaks._parts()
 
 
 @dataclass

@@ -31,8 +31,8 @@ class SnapshotIndex(ABC):
         """Give a published run. Raises NotInIndexError."""
 
     @abstractmethod
-    def runs(self) -> Sequence[SnapshotRun]:
-        """Give all published runs, the latest published first."""
+    def runs(self, limit: int | None = None) -> Sequence[SnapshotRun]:
+        """Give published runs, the latest published first: all, or at most so many; of others no services are read."""
 
     @abstractmethod
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:

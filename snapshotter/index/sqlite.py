@@ -99,9 +99,9 @@ class SqliteIndex(SnapshotIndex):
             raise NotInIndexError.because(f"no run '{run_id}' is published in {self.uri}")
         return found[0]
 
-    def runs(self) -> Sequence[SnapshotRun]:
-        """Give all published runs, the latest published first."""
-        return self._runs("", ())
+    def runs(self, limit: int | None = None) -> Sequence[SnapshotRun]:
+        """Give published runs, the latest published first: all, or at most so many."""
+        return self._runs("ORDER BY published_at DESC LIMIT ?", (-1 if limit is None else limit,))
 
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
         """Give a service's snapshots whose captures overlap [earliest, latest], the latest published first."""

@@ -186,6 +186,7 @@ def test_the_latest_published_comes_first_whenever_it_captured(index: SnapshotIn
     wide = index.snapshots("history", NOON - timedelta(days=30), NOON + timedelta(days=30))
     assert [found.run_id for found in wide] == ["tomorrow", "late", "today"]
     assert [found.run_id for found in index.runs()] == ["tomorrow", "late", "today"]
+    assert [index.runs(limit) for limit in (0, 2, 9)] == [index.runs()[:limit] for limit in (0, 2, 9)]
     past = index.snapshots("history", NOON - timedelta(days=8), NOON - timedelta(days=6))
     assert [found.run_id for found in past] == ["late"]
 

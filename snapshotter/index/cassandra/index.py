@@ -83,9 +83,9 @@ class CassandraIndex(SnapshotIndex):
             raise NotInIndexError.because(f"no run '{run_id}' is published in {self.uri}")
         return self._read_runs([entry])[0]
 
-    def runs(self) -> Sequence[SnapshotRun]:
-        """Give all published runs, the latest published first."""
-        return self._read_runs(self._runs.entries())
+    def runs(self, limit: int | None = None) -> Sequence[SnapshotRun]:
+        """Give published runs, the latest published first: all, or at most so many."""
+        return self._read_runs(self._runs.entries()[:limit])
 
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
         """Give a service's snapshots whose captures overlap [earliest, latest], the latest published first."""

@@ -110,6 +110,14 @@ def test_confidence_can_weigh_rows_in_training(lab, spark):
         lab.run(spark, training=True)
 
 
+def test_a_run_without_spark_gives_the_same_over_label_data_that_is_at_rest(lab, spark):
+    with pytest.raises(LabelError, match="not at rest, and its query needs Spark → give a session"):
+        lab.run(None)
+    lab.write_spec(('items = ["video_id"]', 'items = ["video_id"]\nid = "kept"'))
+    with_spark = lab.run(spark)
+    assert lab.run(None).features.digest == with_spark.features.digest
+
+
 def test_label_data_under_an_id_is_not_used_for_another_query(lab, spark):
     lab.write_spec(("[labels]", '[labels]\nid = "shared"'))
     first = lab.run(spark)
@@ -183,3 +191,17 @@ def test_a_run_with_an_id_ends_once_and_finds_its_labels_again(lab, spark, caplo
     forget_run(first.run_id, lab.storage)
     with pytest.raises(ReplayError, match="run 'd1' was forgotten → give this one another run id"):
         lab.run(spark, run_id="d1")
+
+
+def test_an_experiment_and_its_run_show_the_graph_of_their_inputs(lab, spark):
+    spec, record = lab.spec, lab.run(spark)
+    assert "history · service → minutes_watched → minutes_watched" in str(spec)
+    assert "minutes_watched, mood_known, labels shown → gradient boosted trees" in str(spec)
+    assert "history · 3 snapshots → minutes_watched" in str(record)
+    assert "<svg" in spec._repr_html_()
+    assert "120 rows, 480 items, 2 features" in repr(record)
+    lost = replace(spec, name="<b>lost", encoders=(*spec.encoders, "nowhere:at_all"))
+    for drawn in (str(lost), lost._repr_html_()):
+        assert "encoder &#x27;nowhere:at_all&#x27;" in drawn or "encoder 'nowhere:at_all'" in drawn
+        assert "at_all" in drawn
+    assert "<b>lost" not in lost._repr_html_()

@@ -196,3 +196,18 @@ def test_an_id_is_published_once(storage):
         materialise_labels(rows, COLUMNS, storage, labels_id="may")
     with pytest.raises(LabelError, match="no label data 'june'"):
         load_labels("june", storage)
+
+
+@pytest.mark.parametrize("over", ["arrow", "spark"])
+def test_how_far_it_is_is_told_bucket_by_bucket(over, spark, tmp_path):
+    rows = long_rows([(profile, "US", 10, video, 1, 5) for profile in range(40) for video in range(3)])
+    told = []
+    materialise_labels(
+        spark.createDataFrame(rows) if over == "spark" else rows,
+        COLUMNS,
+        open_storage(f"file://{tmp_path}"),
+        buckets=4,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told[-1] == (4, 4)
+    assert told == sorted(told)

@@ -1,4 +1,8 @@
-"""How far long work is, on stderr, so that stdout is left to documents: bars on a terminal, elsewhere some lines."""
+"""How far long work is: bars in a notebook and on a terminal, elsewhere some lines.
+
+Commands tell it on stderr, so that stdout is left to documents. Called from Python, work tells it where somebody
+watches, in a notebook or at a prompt; a script hears nothing that it has not asked for.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from schemas.display import Table, framed
+from schemas.drawing import Share
+
+Progress = Callable[[str, int, int], None]
+_MOMENT_SECONDS = 1.0  # of what takes no longer a notebook shows no bar
+_DRAW_SECONDS = 0.2
 _WINDOW_SECONDS = 30.0  # over which a rate is measured
 _LINE_SECONDS = 10.0
 
@@ -44,6 +54,11 @@ class Meter:
         self._seen.append((now, done))
         while len(self._seen) > 2 and self._seen[1][0] <= now - _WINDOW_SECONDS:
             self._seen.popleft()
+
+    @property
+    def share(self) -> float:
+        """How much of all is done."""
+        return self._done / self._total if self._total else 1.0
 
     def rate(self) -> float:
         """Give how much was done each second of late."""
@@ -85,8 +100,46 @@ class Lines:
             self._write(f"{what}: {meter}\n")
 
 
+class CellBars:
+    """A bar for each thing below a notebook's cell; of what takes but a moment, none. Nothing but HTML is needed.
+
+    show: given what is to be shown, and whether it is shown already
+    """
+
+    def __init__(self, show: Callable[[CellBars, bool], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._show, self._clock = show, clock
+        self._meters: dict[str, Meter] = {}
+        self._began = clock()
+        self._shown_at: float | None = None
+
+    def advance(self, what: str, done: int, total: int) -> None:
+        """Take how much of something is done."""
+        now = self._clock()
+        meter = self._meters.setdefault(what, Meter(self._clock))
+        meter.note(done, total)
+        if self._shown_at is None:
+            due = now - self._began >= _MOMENT_SECONDS and not meter.ended
+        else:
+            due = now - self._shown_at >= _DRAW_SECONDS or meter.ended
+        if due:
+            self._show(self, self._shown_at is not None)
+            self._shown_at = now
+
+    def _table(self) -> Table:
+        return Table(
+            [{"": what, "done": Share(meter.share), "so far": str(meter)} for what, meter in self._meters.items()]
+        )
+
+    def __repr__(self) -> str:
+        """Write the bars."""
+        return self._table().text()
+
+    def _repr_html_(self) -> str:
+        return framed(self._table())
+
+
 @contextmanager
-def bars() -> Iterator[Callable[[str, int, int], None]]:
+def bars() -> Iterator[Progress]:
     """Give a function of (what, done, all) that draws a bar for each thing on stderr's terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -112,13 +165,55 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
+def progress() -> Iterator[Progress]:
     """Give a function of (what, done, all) that tells people on stderr: by bars on a terminal, else by lines."""
     if sys.stderr.isatty():
         with bars() as advance:
             yield advance
     else:
         yield Lines(sys.stderr.write).advance
+
+
+@contextmanager
+def watched(given: Progress | None) -> Iterator[Progress | None]:
+    """Give the function that was given; without one, where somebody watches, one that draws bars; else None."""
+    shell = _ipython()
+    if given is not None:
+        yield given
+    elif hasattr(shell, "kernel"):
+        yield _below_the_cell().advance
+    elif (shell is not None or hasattr(sys, "ps1")) and sys.stderr.isatty():
+        with bars() as advance:
+            yield advance
+    else:
+        yield None
+
+
+@contextmanager
+def counted(what: str, given: Callable[[int, int], None] | None) -> Iterator[Callable[[int, int], None] | None]:
+    """Do as `watched` with a function of (done, all), for work that is one thing only."""
+    with watched(None if given is None else lambda _, done, total: given(done, total)) as advance:
+        yield None if advance is None else lambda done, total: advance(what, done, total)
+
+
+def _ipython() -> Any:
+    """Give IPython's shell, if this process is one."""
+    found = sys.modules.get("IPython")
+    return None if found is None else found.get_ipython()
+
+
+def _below_the_cell() -> CellBars:
+    from IPython.display import display
+
+    shown: list[Any] = []
+
+    def show(drawn: CellBars, again: bool) -> None:
+        if again:
+            shown[0].update(drawn)
+        else:
+            shown.append(display(drawn, display_id=True))  # type: ignore[no-untyped-call]  # IPython's
+
+    return CellBars(show)
 
 
 def spoken(seconds: float) -> str:

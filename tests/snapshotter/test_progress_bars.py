@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from delorean.cli.output import Output
-from delorean.cli.progress import Lines, Meter, spoken
+from snapshotter.progress_bars import CellBars, Lines, Meter, counted, spoken, watched
 
 DRAW = """
 from delorean.cli.output import Output
@@ -90,17 +90,71 @@ def test_of_what_is_quick_there_is_no_line(clock):
 
 
 def test_progress_never_speaks_on_stdout(capsys, monkeypatch):
-    monkeypatch.setattr("delorean.cli.progress._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("snapshotter.progress_bars._LINE_SECONDS", 0.0)
     with Output(as_json=True).progress() as advance:
         advance("work", 1, 2)
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("", "work: 1 of 2\n")
 
 
+def test_below_a_cell_there_is_a_bar_for_what_takes_longer_than_a_moment(clock):
+    shown = []
+    drawn = CellBars(lambda bars, again: shown.append((again, repr(bars))), clock)
+    for clock.now, done in ((0.0, 0), (0.9, 10), (1.1, 20), (1.2, 21), (1.5, 50), (1.6, 100)):
+        drawn.advance("<features>", done, 100)
+    assert [again for again, _ in shown] == [False, True, True]  # what comes too fast is not drawn, the end is
+    assert "20 of 100" in shown[0][1]
+    assert "100 of 100 in 2 s" in shown[-1][1]
+    assert "&lt;features&gt;" in drawn._repr_html_()
+
+
+def test_of_what_is_quick_there_is_nothing_below_a_cell(clock):
+    shown = []
+    drawn = CellBars(lambda bars, again: shown.append(again), clock)
+    for clock.now, done in ((0.0, 0), (0.5, 1), (5.0, 2)):
+        drawn.advance("features", done, 2)
+    assert shown == []
+
+
+def test_a_script_hears_nothing_that_it_has_not_asked_for(capsys):
+    heard = []
+    with watched(None) as told, counted("features", None) as counts:
+        assert (told, counts) == (None, None)
+    with counted("features", lambda done, total: heard.append((done, total))) as counts:
+        counts(1, 2)
+    assert heard == [(1, 2)]
+    assert capsys.readouterr() == ("", "")
+
+
+PROMPT = """
+import sys
+sys.ps1 = ">>> "
+from snapshotter.progress_bars import counted
+with counted("features", None) as told:
+    for done in range(101 if told else 0):
+        told(done, 100)
+"""
+
+
+def test_a_prompt_on_a_terminal_gets_bars():
+    assert "100 of 100 in " in on_a_terminal(PROMPT)
+    assert on_a_terminal(PROMPT.replace('sys.ps1 = ">>> "', "")) == ""
+
+
 def test_a_terminal_gets_a_bar_for_each_thing():
+    text = on_a_terminal(DRAW)
+    assert "viewing_history" in text
+    assert "[b]" in text
+    assert "1,000 of 1,000 in 0 s" in text
+    assert "of 4,000" in text
+    assert "left" in text
+
+
+def on_a_terminal(script):
+    """Run a script whose stderr is a terminal, and give what that shows; its stdout stays empty."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-c", DRAW], stderr=theirs, stdout=subprocess.PIPE, env={**os.environ, "TERM": "xterm"}
+        [sys.executable, "-c", script], stderr=theirs, stdout=subprocess.PIPE, env={**os.environ, "TERM": "xterm"}
     ) as drawing:
         os.close(theirs)
         shown = b""
@@ -109,12 +163,7 @@ def test_a_terminal_gets_a_bar_for_each_thing():
         assert drawing.stdout is not None
         assert drawing.stdout.read() == b""
     os.close(ours)
-    text = shown.decode()
-    assert "viewing_history" in text
-    assert "[b]" in text
-    assert "1,000 of 1,000 in 0 s" in text
-    assert "of 4,000" in text
-    assert "left" in text
+    return shown.decode()
 
 
 def read(terminal):

@@ -1,24 +1,25 @@
-"""Travel in time: the data as of any past moment, as the online services stood then."""
+"""A moment one has travelled to, and views of the data as of then."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from delorean.generation.matching import CAPTURED_COLUMN, Matched, match_files
 from delorean.generation.rules import AsOf
-from delorean.labels import TIME_COLUMN, LabelColumns
+from delorean.labels import TIME_COLUMN
 from delorean.readable import Readable
-from encoders.encoder import FeatureEncoder
-from schemas.errors import DataKeyError, NaiveTimeError, NotInIndexError
+from delorean.time_travel.contexts import distinct_keys, read_choices
+from schemas.display import MOST_ROWS, Code, Displayed, Facts, Headline, Note, Part, Table
+from schemas.drawing import Share
+from schemas.errors import DataKeyError, NotInIndexError
 from schemas.services import Service
 from schemas.tables import TIME
 from snapshotter.context_selection import read_context_set
@@ -28,61 +29,12 @@ from snapshotter.records import ContextSet, DataFile, GlobalVersion, ServiceSnap
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet
 
-if TYPE_CHECKING:
-    pass
-
 RUN_COLUMN = "run_id"
-EXPERIMENT_COLUMN = "__experiment"  # no context variable is named so
-STRATUM_COLUMN = "__stratum"
+_UNREAD = "Nothing is read yet: .to_polars(), .to_pandas(), .to_arrow() and .to_spark(spark) do."
 
 
-@dataclass(frozen=True)
-class TimeMachine:
-    """Gives the data as of any past moment.
-
-    `TimeMachine(index, storage).at(t)["viewing_history"].to_polars()`
-    """
-
-    index: SnapshotIndex
-    storage: Storage
-
-    def at(self, moment: datetime, max_age: timedelta | None = None) -> Moment:
-        """Go to a moment; nothing captured after it can be seen from there.
-
-        max_age: how old what one sees may be; None: any age. Raises NaiveTimeError for a time without a zone.
-        """
-        if moment.tzinfo is None:
-            raise NaiveTimeError.because(f"time {moment.isoformat()} has no zone", "give it one: tzinfo=UTC")
-        return Moment(self.index, self.storage, moment.astimezone(UTC), AsOf(max_age=max_age))
-
-    def features(
-        self,
-        rows: Any,
-        encoders: FeatureEncoder | Sequence[FeatureEncoder],
-        *,
-        items: Sequence[str],
-        context: Sequence[str] | None = None,
-        time: str = TIME_COLUMN,
-        rules: Mapping[str, AsOf] | None = None,
-    ) -> pa.Table:
-        """Encode rows from the state as of their own times, however long ago: one call, in this process, no trace.
-
-        rows: a frame of contexts, times and items, one row for each item or lists of them; labels need not be there
-        encoders: also those defined in the cell above
-        items, context: columns of the items' and the context's variables; None: all the others are the context
-        rules: element's name → as-of rule
-
-        Gives one row for each context and time: items and features as lists, and what served each element when.
-        """
-        from delorean.generation.preview import preview_features  # encoding needs more than looking does
-
-        given = [encoders] if isinstance(encoders, FeatureEncoder) else encoders
-        columns = LabelColumns(tuple(items), None if context is None else tuple(context), time)
-        return preview_features(rows, given, self.index, self.storage, columns, rules)
-
-
-@dataclass(frozen=True)
-class Moment:
+@dataclass(frozen=True, repr=False)
+class Moment(Displayed):
     """A moment one has travelled to: `moment["viewing_history"]` is a view of that element."""
 
     index: SnapshotIndex
@@ -126,11 +78,25 @@ class Moment:
                     return ServiceView(self, snapshot.service)
         raise DataKeyError.unknown(f"data key at {self.time.isoformat()}", key, self.keys())
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return self.keys()
+
+    def _headline(self) -> Headline:
+        seen = f"contexts of {self.experiment}" if self.experiment else "all contexts"
+        older = "" if self.rule.max_age is None else f", nothing older than {self.rule.max_age}"
+        return Headline("moment", self.time.isoformat(), f"{seen}{older}")
+
+    def _parts(self) -> Iterator[Part]:
+        views = [self[key] for key in self.keys()]
+        yield Table([view.shown() for view in views], "what can be seen from here")
+        chosen = self.context_set
+        yield Note("no contexts were chosen by then" if chosen is None else f"{chosen!r}")
+
     def _visible(self, snapshot: ServiceSnapshot) -> bool:
         return snapshot.captured_from is not None and snapshot.captured_from <= self.time
 
 
-class View(Readable):
+class View(Displayed, Readable):
     """What any view can be turned into. Nothing is read before that."""
 
     @property
@@ -143,8 +109,12 @@ class View(Readable):
     def coverage(self) -> float:
         """Share of the contexts that have data."""
 
+    @abstractmethod
+    def shown(self) -> dict[str, Any]:
+        """Give what people want to know of it, as a table's row, without reading it."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class ServiceView(View):
     """A service's element as of a moment: for each key the row that the as-of rule picks."""
 
@@ -175,14 +145,34 @@ class ServiceView(View):
         matched, _ = self._match(contexts)
         return 1.0 - float(matched.absent.mean())
 
-    def __repr__(self) -> str:
-        """Say what it is a view of, without reading it."""
+    def shown(self) -> dict[str, Any]:
+        """Give what people want to know of it, as a table's row, without reading it."""
+        newest = self._snapshots[-1] if self._snapshots else None
+        return {
+            "element": self.service.element.name,
+            "by": ", ".join(variable.name for variable in self.service.key),
+            "type": Code(str(self.service.element.type)),
+            "served_by": f"{len(self._snapshots)} snapshots",
+            "newest": newest and newest.captured_to,
+            "confidence": Share(self.confidence, enough=0.9),
+        }
+
+    def _headline(self) -> Headline:
         element, moment = self.service.element, self.moment
         seen = f"for {moment.experiment}" if moment.experiment else "all contexts"
-        return (
-            f"{element.name}: {element.type} as of {moment.time.isoformat()}, {seen}, "
-            f"{len(self._snapshots)} snapshots, confidence {self.confidence:.3f}"
+        return Headline(
+            "",
+            element.name,
+            f"{element.type} as of {moment.time.isoformat()}, {seen}, "
+            f"{len(self._snapshots)} snapshots, confidence {self.confidence:.3f}",
         )
+
+    def _parts(self) -> Iterator[Part]:
+        seen = self._snapshots[::-1]
+        rows = [{"run": snapshot.run_id, **snapshot.shown()} for snapshot in seen[:MOST_ROWS]]
+        wanted = ("run", "captured_from", "to", "asked", "answered", "confidence", "size")
+        yield Table([{name: row[name] for name in wanted} for row in rows], "snapshots seen from here", of=len(seen))
+        yield Note(_UNREAD)
 
     @cached_property
     def _published(self) -> list[ServiceSnapshot]:
@@ -231,7 +221,7 @@ class ServiceView(View):
         return matched, keys
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GlobalView(View):
     """A global element as of a moment: the rows of the version that was valid."""
 
@@ -252,31 +242,26 @@ class GlobalView(View):
         """A global element belongs to every context."""
         return 1.0
 
-    def __repr__(self) -> str:
-        """Say what it is a view of, without reading it."""
+    def shown(self) -> dict[str, Any]:
+        """Give what people want to know of it, as a table's row, without reading it."""
+        return {
+            "element": self.version.element.name,
+            "by": "nothing: one for all",
+            "type": Code(str(self.version.element.type)),
+            "served_by": f"version {self.version.version_id}",
+            "newest": self.version.valid_from,
+            "confidence": Share(self.confidence, enough=0.9),
+        }
+
+    def _headline(self) -> Headline:
         version = self.version
-        return (
-            f"{version.element.name}: {version.element.type} as of {self.moment.time.isoformat()}, "
-            f"version {version.version_id} valid from {version.valid_from.isoformat()}"
+        return Headline(
+            "",
+            version.element.name,
+            f"{version.element.type} as of {self.moment.time.isoformat()}, "
+            f"version {version.version_id} valid from {version.valid_from.isoformat()}",
         )
 
-
-def read_choices(context_set: ContextSet, storage: Storage, experiment: str | None = None) -> pa.Table:
-    """Read who chose which context: for each context and experiment a row with its key and the stratum.
-
-    experiment: only what this one chose
-    """
-    contexts = read_context_set(context_set, storage)
-    chosen_by = contexts["experiments"].combine_chunks()
-    choices = chosen_by.flatten()
-    names = pc.struct_field(choices, "experiment")
-    rows = contexts.drop_columns("experiments").take(pc.list_parent_indices(chosen_by))
-    rows = rows.append_column(EXPERIMENT_COLUMN, names)
-    rows = rows.append_column(STRATUM_COLUMN, pc.struct_field(choices, "stratum"))
-    return rows if experiment is None else rows.filter(pc.equal(names, experiment))
-
-
-def distinct_keys(keys: pa.Table) -> pa.Table:
-    """Give each key once, sorted; keys with a null never match anything and are left out."""
-    keys = keys.drop_null()
-    return keys.group_by(keys.column_names).aggregate([]).sort_by([(name, "ascending") for name in keys.column_names])
+    def _parts(self) -> Iterator[Part]:
+        yield Facts({"rows": sum(file.rows for file in self.version.files), "published": self.version.published_at})
+        yield Note(_UNREAD)

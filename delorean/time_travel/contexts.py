@@ -1,0 +1,34 @@
+"""The contexts that one travels for: who chose them, and their distinct keys."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from snapshotter.context_selection import read_context_set
+from snapshotter.records import ContextSet
+from snapshotter.storage import Storage
+
+EXPERIMENT_COLUMN = "__experiment"  # no context variable is named so
+STRATUM_COLUMN = "__stratum"
+
+
+def read_choices(context_set: ContextSet, storage: Storage, experiment: str | None = None) -> pa.Table:
+    """Read who chose which context: for each context and experiment a row with its key and the stratum.
+
+    experiment: only what this one chose
+    """
+    contexts = read_context_set(context_set, storage)
+    chosen_by = contexts["experiments"].combine_chunks()
+    choices = chosen_by.flatten()
+    names = pc.struct_field(choices, "experiment")
+    rows = contexts.drop_columns("experiments").take(pc.list_parent_indices(chosen_by))
+    rows = rows.append_column(EXPERIMENT_COLUMN, names)
+    rows = rows.append_column(STRATUM_COLUMN, pc.struct_field(choices, "stratum"))
+    return rows if experiment is None else rows.filter(pc.equal(names, experiment))
+
+
+def distinct_keys(keys: pa.Table) -> pa.Table:
+    """Give each key once, sorted; keys with a null never match anything and are left out."""
+    keys = keys.drop_null()
+    return keys.group_by(keys.column_names).aggregate([]).sort_by([(name, "ascending") for name in keys.column_names])

@@ -1,0 +1,19 @@
+"""What the index keeps: context sets, snapshot runs and versions of global elements."""
+
+from snapshotter.records.context_set import ContextSet, StratumReport
+from snapshotter.records.data_file import DataFile
+from snapshotter.records.global_version import GlobalVersion
+from snapshotter.records.snapshot_run import ServiceSnapshot, SnapshotRun
+from snapshotter.records.times import END_OF_TIME, from_micros, to_micros
+
+__all__ = [
+    "END_OF_TIME",
+    "ContextSet",
+    "DataFile",
+    "GlobalVersion",
+    "ServiceSnapshot",
+    "SnapshotRun",
+    "StratumReport",
+    "from_micros",
+    "to_micros",
+]

@@ -1,0 +1,112 @@
+"""Context sets: the stratified sample of contexts that was chosen for a date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Self
+
+from schemas.data_keys import DataKey
+from schemas.display import MOST_ROWS, Displayed, Facts, Headline, Note, Part, Table
+from schemas.drawing import Share
+from snapshotter.records.data_file import DataFile
+
+
+@dataclass(frozen=True)
+class StratumReport:
+    """What an experiment asked of one stratum and what it got.
+
+    population: distinct contexts in the stratum
+    asked: contexts wanted of it (a fraction is turned into a count, rounded up)
+    """
+
+    experiment: str
+    stratum: str
+    population: int
+    asked: int
+    taken: int
+
+    @property
+    def probability(self) -> float | None:
+        """How probably a context of the stratum was taken; None where the stratum has none."""
+        return self.taken / self.population if self.population else None
+
+    @property
+    def filled(self) -> bool:
+        """Whether the stratum had as many contexts as were asked of it."""
+        return self.taken >= self.asked
+
+
+@dataclass(frozen=True, repr=False)
+class ContextSet(Displayed):
+    """A stratified sample of contexts chosen for a date.
+
+    key: the variables that make a context's key
+    files: Parquet with one row for each context: its key, and `experiments`, a
+        list<struct<experiment: string, stratum: string, probability: double>>
+    """
+
+    context_set_id: str
+    date: date
+    experiments: tuple[str, ...]
+    key: tuple[DataKey, ...]
+    files: tuple[DataFile, ...]
+    report: tuple[StratumReport, ...]
+
+    @property
+    def table(self) -> str:
+        """Where its Delta table lies, which names the same files, relative to the storage's root."""
+        return self.files[0].path.rpartition("/")[0]
+
+    @property
+    def rows(self) -> int:
+        """Number of contexts."""
+        return sum(file.rows for file in self.files)
+
+    def _headline(self) -> Headline:
+        said = f"{self.rows:,} contexts for {', '.join(self.experiments) or 'nobody'}, in {len(self.report)} strata"
+        return Headline("context set", self.context_set_id, said)
+
+    def _parts(self) -> Iterator[Part]:
+        key = ", ".join(f"{variable.name}: {variable.type}" for variable in self.key)
+        yield Facts({"date": self.date, "key": key, "files": len(self.files)})
+        rows = [
+            {
+                "experiment": row.experiment,
+                "stratum": row.stratum,
+                "population": row.population,
+                "asked": row.asked,
+                "taken": row.taken,
+                "inclusion_probability": Share(row.probability),
+                "filled": row.filled,
+            }
+            for row in self.report[:MOST_ROWS]
+        ]
+        yield Table(rows, "strata", of=len(self.report))
+        short = sum(not row.filled for row in self.report)
+        if short:
+            yield Note(f"{short:,} of {len(self.report):,} strata have fewer contexts than were asked of them")
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the context set as plain fields."""
+        return {
+            "context_set_id": self.context_set_id,
+            "date": self.date.isoformat(),
+            "experiments": list(self.experiments),
+            "key": [key.to_json() for key in self.key],
+            "files": [file.to_json() for file in self.files],
+            "report": [dict(vars(row)) for row in self.report],
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(
+            fields["context_set_id"],
+            date.fromisoformat(fields["date"]),
+            tuple(fields["experiments"]),
+            tuple(DataKey.from_json(key) for key in fields["key"]),
+            tuple(DataFile.from_json(file) for file in fields["files"]),
+            tuple(StratumReport(**row) for row in fields["report"]),
+        )

@@ -1,0 +1,49 @@
+"""Versions of global elements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from schemas.data_keys import DataKey
+from snapshotter.records.data_file import DataFile
+from snapshotter.records.times import from_micros, to_micros
+
+
+@dataclass(frozen=True)
+class GlobalVersion:
+    """One version of a global element: the whole table as it was from a moment on.
+
+    element: its type is one row's struct
+    files: Parquet with a column for each field of that struct, sorted by the first
+    """
+
+    element: DataKey
+    version_id: str
+    valid_from: datetime
+    files: tuple[DataFile, ...]
+    published_at: datetime | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the version as plain fields."""
+        return {
+            "element": self.element.to_json(),
+            "version_id": self.version_id,
+            "valid_from": to_micros(self.valid_from),
+            "files": [file.to_json() for file in self.files],
+            "published_at": None if self.published_at is None else to_micros(self.published_at),
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        published = fields["published_at"]
+        return cls(
+            DataKey.from_json(fields["element"]),
+            fields["version_id"],
+            from_micros(fields["valid_from"]),
+            tuple(DataFile.from_json(file) for file in fields["files"]),
+            None if published is None else from_micros(published),
+        )

@@ -1,0 +1,155 @@
+"""Snapshot runs: what services answered, captured together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Self
+
+from schemas.display import Displayed, Facts, Headline, Part, Table
+from schemas.drawing import Share, bytes_text
+from schemas.services import Service, Status
+from snapshotter.records.data_file import DataFile
+from snapshotter.records.times import from_micros, to_micros
+
+
+@dataclass(frozen=True)
+class ServiceSnapshot:
+    """One service's answers for one context set, captured in one run.
+
+    bucket_variable: the variable of the service's key that its files are bucketed by; None: one bucket
+    counts: how many of the distinct keys asked came to each status; the sum is what was asked
+    captured_from, captured_to: the first and last capture among the successes, None without any
+    reasons: for each status but ok, an example of why
+    profile: what the values look like in sum: measure → number, see `snapshotter.profile`; empty: not measured
+    """
+
+    run_id: str
+    service: Service
+    bucket_variable: str | None
+    buckets: int
+    counts: Mapping[Status, int]
+    captured_from: datetime | None
+    captured_to: datetime | None
+    files: tuple[DataFile, ...]
+    reasons: Mapping[Status, str]
+    profile: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> int:
+        """How many distinct keys the service was asked for."""
+        return sum(self.counts.values())
+
+    @property
+    def confidence(self) -> float:
+        """Real successes / asked; 0 when nothing was asked."""
+        return self.counts.get(Status.OK, 0) / self.asked if self.asked else 0.0
+
+    def shown(self) -> dict[str, Any]:
+        """Give what people want to know of it, as a table's row."""
+        others = {status: count for status, count in self.counts.items() if count and status is not Status.OK}
+        return {
+            "service": self.service.name,
+            "element": self.service.element.name,
+            "asked": self.asked,
+            "answered": self.counts.get(Status.OK, 0),
+            "confidence": Share(self.confidence if self.asked else None, enough=0.9),
+            "others": ", ".join(f"{count:,} {status.value}" for status, count in others.items()) or None,
+            "captured_from": self.captured_from,
+            "to": self.captured_to,
+            "files": len(self.files),
+            "size": bytes_text(sum(file.bytes for file in self.files)),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the snapshot as plain fields."""
+        return {
+            **vars(self),
+            "service": self.service.to_json(),
+            "counts": {status.value: n for status, n in self.counts.items()},
+            "captured_from": None if self.captured_from is None else to_micros(self.captured_from),
+            "captured_to": None if self.captured_to is None else to_micros(self.captured_to),
+            "files": [file.to_json() for file in self.files],
+            "reasons": {status.value: reason for status, reason in self.reasons.items()},
+            "profile": dict(self.profile),
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        first, last = fields["captured_from"], fields["captured_to"]
+        return cls(
+            **{
+                **fields,
+                "service": Service.from_json(fields["service"]),
+                "counts": {Status(status): n for status, n in fields["counts"].items()},
+                "captured_from": None if first is None else from_micros(first),
+                "captured_to": None if last is None else from_micros(last),
+                "files": tuple(DataFile.from_json(file) for file in fields["files"]),
+                "reasons": {Status(status): reason for status, reason in fields["reasons"].items()},
+            }
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class SnapshotRun(Displayed):
+    """One run of the snapshot job: the services' snapshots that become visible together.
+
+    published_at: set by the index when it publishes; of equal captures the later published wins
+    """
+
+    run_id: str
+    context_set_id: str
+    started_at: datetime
+    services: tuple[ServiceSnapshot, ...]
+    published_at: datetime | None = None
+
+    def _headline(self) -> Headline:
+        answered = sum(service.counts.get(Status.OK, 0) for service in self.services)
+        asked = sum(service.asked for service in self.services)
+        said = f"{len(self.services)} services, {answered:,} of {asked:,} contexts really answered"
+        return Headline("snapshot run", self.run_id, said)
+
+    def _parts(self) -> Iterator[Part]:
+        yield Facts(
+            {
+                "context set": self.context_set_id,
+                "started": self.started_at,
+                "published": self.published_at or "not yet",
+            }
+        )
+        yield Table([service.shown() for service in self.services])
+        why = [
+            {
+                "service": service.service.name,
+                "status": status.value,
+                "contexts": service.counts[status],
+                "such_as": said,
+            }
+            for service in self.services
+            for status, said in service.reasons.items()
+        ]
+        yield Table(why, "why contexts have no answer")
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the run as plain fields."""
+        return {
+            "run_id": self.run_id,
+            "context_set_id": self.context_set_id,
+            "started_at": to_micros(self.started_at),
+            "services": [service.to_json() for service in self.services],
+            "published_at": None if self.published_at is None else to_micros(self.published_at),
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        published = fields["published_at"]
+        return cls(
+            fields["run_id"],
+            fields["context_set_id"],
+            from_micros(fields["started_at"]),
+            tuple(ServiceSnapshot.from_json(service) for service in fields["services"]),
+            None if published is None else from_micros(published),
+        )

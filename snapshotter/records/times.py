@@ -1,0 +1,26 @@
+"""Instants as whole microseconds since the epoch, exactly."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from schemas.errors import NaiveTimeError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+
+
+def to_micros(moment: datetime) -> int:
+    """Turn an instant into microseconds since the epoch, exactly.
+
+    >>> to_micros(datetime(2026, 1, 1, tzinfo=UTC))
+    1767225600000000
+    """
+    if moment.tzinfo is None:
+        raise NaiveTimeError.because(f"time {moment.isoformat()} has no zone", "give it one: datetime(…, tzinfo=UTC)")
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_micros(micros: int) -> datetime:
+    """Turn microseconds since the epoch into an instant in UTC, exactly."""
+    return _EPOCH + timedelta(microseconds=micros)
