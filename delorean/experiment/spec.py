@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -121,6 +121,16 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
+class ScheduleSpec:
+    """When the experiment is trained by itself; its features are made each day.
+
+    training: each Monday, each day, or never
+    """
+
+    training: Literal["weekly", "daily", "never"] = "weekly"
+
+
+@dataclass(frozen=True)
 class ExperimentSpec:
     """One experiment, whole: the same in Python as in TOML. What it says is its id.
 
@@ -133,6 +143,7 @@ class ExperimentSpec:
     confidence: element → how complete the runs that serve it must be
     spread: how far apart the captures of one row may lie
     leaks: from when on a feature predicts its label implausibly well, and whether that fails a run
+    schedule: when it is trained by itself, no part of what the spec says either
     folder: where relative paths of tables start; by default the file's. It is no part of what the spec says
 
     >>> from encoders.library import listed
@@ -155,6 +166,7 @@ class ExperimentSpec:
     leaks: LeakThresholds = field(default_factory=LeakThresholds)
     split: Split = field(default_factory=Split)
     model: ModelSpec = ModelSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
     folder: str = ""
 
     def __post_init__(self) -> None:
@@ -179,7 +191,7 @@ class ExperimentSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Write what is not by default, as plain fields."""
-        said: dict[str, Any] = _said(replace(self, encoders=self.encoder_specs, folder=""))
+        said: dict[str, Any] = _said(replace(self, encoders=self.encoder_specs, schedule=ScheduleSpec(), folder=""))
         return said
 
     @classmethod
