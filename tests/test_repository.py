@@ -22,7 +22,7 @@ DOCUMENTS = [
     ROOT / name
     for name in (
         *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
-        *("docs/ARCHITECTURE.md", "docs/PRANA.md", "docker/README.md"),
+        *("docs/AIRFLOW.md", "docs/ARCHITECTURE.md", "docs/CLUSTER.md", "docs/PRANA.md", "docker/README.md"),
     )
 ]
 OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of the make that runs us
@@ -105,7 +105,7 @@ def test_every_dependency_is_used():
 def test_make_alone_lists_the_commands():
     listed = subprocess.run(["make", "-s"], cwd=ROOT, env=OUTSIDE, capture_output=True, text=True, check=True).stdout
     commands = [line.split()[1] for line in listed.splitlines()]
-    assert commands == ["help", "demo", "test", "bench", "lint", "thrift", "notebook", "lock", "clean"]
+    assert commands == ["help", *("demo", "airflow", "test", "bench", "lint", "thrift", "package", "notebook", "lock", "clean")]
 
 
 @pytest.mark.parametrize(
