@@ -58,7 +58,6 @@ if sys.platform == "linux":
 code = subprocess.call(sys.argv[2:])
 sys.exit(128 - code if code < 0 else code)
 """
-_OWN = re.compile(r"_?AIRFLOW|PYTHON|VIRTUAL_ENV")  # variables that are Airflow's, not the job's
 _log = logging.getLogger("airflow.task")
 
 
@@ -160,7 +159,7 @@ def _command_line(words: Sequence[str]) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    ours = {name: value for name, value in os.environ.items() if not _OWN.match(name)}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_AIRFLOW"))}
     try:
         secrets = BaseHook.get_connection(CONNECTION).extra_dejson
     except AirflowNotFoundException:

@@ -105,7 +105,10 @@ def test_every_dependency_is_used():
 def test_make_alone_lists_the_commands():
     listed = subprocess.run(["make", "-s"], cwd=ROOT, env=OUTSIDE, capture_output=True, text=True, check=True).stdout
     commands = [line.split()[1] for line in listed.splitlines()]
-    assert commands == ["help", *("demo", "airflow", "test", "bench", "lint", "thrift", "package", "notebook", "lock", "clean")]
+    assert commands == [
+        "help",
+        *("demo", "airflow", "test", "bench", "lint", "thrift", "package", "notebook", "lock", "clean"),
+    ]
 
 
 @pytest.mark.parametrize(

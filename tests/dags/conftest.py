@@ -1,24 +1,22 @@
 """A small company with a project on schedule, and Airflow in the environment of its own, which runs its DAGs."""
 
 import json
-import os
 import subprocess
-import sys
 import textwrap
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from airflow_settings import AIRFLOW, ROOT, airflow_settings
 from small_company import Company
 
 from prana_proxy.server import start_proxy
 
-ROOT = Path(__file__).resolve().parents[2]
-AIRFLOW = ROOT / ".venv-airflow" / "bin" / "python"
 PROFILES, VIDEOS = 60, 12
 SHOWN_AT = datetime(2099, 1, 1, tzinfo=UTC)  # after any snapshot of these tests
 FILES = {
@@ -89,14 +87,17 @@ class Airflow:
     process: subprocess.Popen[str]
     log: Path
 
-    def answer(self) -> dict:
+    def answer(self) -> Any:
         line = self.process.stdout.readline()
         assert line, self.log.read_text()[-5000:]
         return json.loads(line)
 
-    def start(self, dag: str, at: datetime) -> None:
-        self.process.stdin.write(json.dumps({"dag": dag, "at": at.isoformat()}) + "\n")
+    def ask(self, *words: str) -> None:
+        self.process.stdin.write(json.dumps(words) + "\n")
         self.process.stdin.flush()
+
+    def start(self, dag: str, at: datetime) -> None:
+        self.ask("run", dag, at.isoformat())
 
     def run(self, dag: str, at: datetime) -> dict:
         """Run a DAG for a moment, and give its state, its tasks' and what they logged."""
@@ -142,21 +143,6 @@ def project(company, tmp_path_factory):
     pq.write_table(pa.Table.from_pylist(rows, schema), folder / "shown.parquet")
     with start_proxy(company.config()) as proxy:
         yield Scheduled(folder, proxy.address, company)
-
-
-def airflow_settings(home: Path, project: Path) -> dict[str, str]:
-    """What Airflow is told by its environment."""
-    given = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
-    return {
-        **given,
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
-        "AIRFLOW__DELOREAN__COMMAND": f"/usr/bin/env PYTHONPATH={ROOT} {sys.executable} -m delorean",
-        "AIRFLOW__DELOREAN__PROJECT": str(project),
-        "AIRFLOW__DELOREAN__RETRIES": "0",
-        "AIRFLOW_CONN_DELOREAN": json.dumps({"conn_type": "generic", "extra": {"AWS_SECRET_ACCESS_KEY": "hushhush"}}),
-    }
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,16 @@
 """The DAGs, as Airflow reads them and as it runs them, with real jobs on a real cluster."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from pathlib import Path
 
+import psutil
 import pyarrow.compute as pc
 import pytest
+from airflow_settings import AIRFLOW, ROOT, airflow_settings
 from proxy_process import until
 from spark_cluster import environment_archive, python_of_executors, spark_cluster
 
@@ -21,8 +21,6 @@ from snapshotter.context_selection import load_experiments, select_contexts
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage
 
-ROOT = Path(__file__).resolve().parents[2]
-AIRFLOW = ROOT / ".venv-airflow" / "bin" / "python"
 PARSE = """
 import json, sys, time, warnings
 from pathlib import Path
@@ -46,10 +44,9 @@ LATE = 'services = ["history"]\nlate = "PT12H"'  # these tests may run over midn
 
 def test_all_dags_are_read_in_no_time_without_warnings_and_without_a_database(tmp_path):
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))},
-        "AIRFLOW_HOME": str(tmp_path),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+        **airflow_settings(tmp_path, tmp_path / "delorean.toml"),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////nowhere/none.db",
+        "AIRFLOW__DELOREAN__RETRIES": "3",
     }
     command = [AIRFLOW, "-c", PARSE, ROOT / "dags"]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
@@ -66,6 +63,36 @@ def test_all_dags_are_read_in_no_time_without_warnings_and_without_a_database(tm
         assert (active, deadline, cautious) == (1, True, True), name
         assert set(used) <= {*pools, "default_pool"}, name
     assert "delorean_services" in read["dags"]["snapshot"][2]
+
+
+def test_what_learns_can_be_backfilled_day_by_day_and_what_captures_cannot(airflow):
+    def days(dag):
+        airflow.ask("backfill", dag, "2026-01-01T00:00:00+00:00", "2026-01-03T23:59:00+00:00")
+        return airflow.answer()
+
+    for dag in ("context_selection", "features", "training"):
+        assert days(dag) == ["2026-01-01", "2026-01-02", "2026-01-03"], dag
+    assert "does not support backfills" in days("snapshot")
+
+
+def test_a_task_that_is_killed_takes_its_job_with_it(tmp_path):
+    program = tmp_path / "delorean"
+    program.write_text("#!/bin/sh\nsleep 1000 & echo $! && wait\n")
+    program.chmod(0o755)
+    environment = {**airflow_settings(tmp_path, tmp_path), "AIRFLOW__DELOREAN__COMMAND": str(program)}
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'dags')!r})\n"
+    code += (
+        "import delorean_job; delorean_job._environment = dict; delorean_job.ask('schedule')"  # no task, no connection
+    )
+    command = [AIRFLOW, "-c", code]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as task:
+        lines = (re.search(r" (\d+) +\[airflow.task\]", line) for line in task.stdout)
+        started = next(found for found in lines if found)
+        job = psutil.Process(int(started[1]))
+        task.kill()
+        job.wait(60)
 
 
 def test_a_day_goes_from_contexts_to_a_model_on_a_cluster(airflow, project, tmp_path_factory):
