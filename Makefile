@@ -22,7 +22,7 @@ test: lint .venv-airflow/.ready  ## check everything: lint, types, layers, docte
 	@$(BIN)/python -m pytest -q --doctest-modules $(PACKAGES)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-bench: .venv/.ready machine  ## measure: BENCH=features, as_of, as_of_spark, snapshot, index or storage; or check at length: CHECK=asof or fuzz
+bench: .venv/.ready machine  ## measure: BENCH=features, as_of, as_of_spark, snapshot, index, storage or cluster; or check at length: CHECK=asof or fuzz
 	@$(BIN)/python -m benchmarks $(if $(CHECK),check-$(CHECK),$(BENCH)) $(ARGS)
 
 lint: .venv/.ready machine  ## check style, types and that imports only go down

@@ -22,6 +22,7 @@ from snapshotter.plan import RunPlan
 from snapshotter.progress import Board, Ear, Tellers, driver_host
 from snapshotter.records import ContextSet, ServiceSnapshot
 from snapshotter.spark_errors import spark_errors_as
+from snapshotter.spark_jobs import described
 from snapshotter.spreading import in_buckets, in_parts
 
 Progress = Callable[[str, int, int], None]
@@ -106,7 +107,8 @@ class _Run:
                 yield pa.RecordBatch.from_pylist([{"became": json.dumps([number, one and one.to_json()])}])
 
         names = ", ".join(self.services[number].name for number in numbers)
-        with spark_errors_as(ServiceError, f"run '{self.asking.plan.run_id}', {names}"):
+        what = f"snapshot '{self.asking.plan.run_id}': ask {names}"
+        with described(self.spark, what), spark_errors_as(ServiceError, f"run '{self.asking.plan.run_id}', {names}"):
             rows = self._contexts(numbers).mapInArrow(work, "became STRING").collect()
         captured = {number: Captured() for number in numbers}
         late: list[int] = []

@@ -22,6 +22,7 @@ from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, DataFile
 from snapshotter.sampling import Sample, key_columns, samples
 from snapshotter.spark_errors import spark_errors_as
+from snapshotter.spark_jobs import described
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.delta import SHOWN, commit_files
 from snapshotter.storage.parquet import read_parquet, write_parquet_if_any
@@ -58,7 +59,8 @@ def select_contexts(
     with samples(spark, experiments, date) as drawn:
         _refuse_nothing(drawn, experiments)
         set_id = _context_set_id(experiments, date)
-        with spark_errors_as(SelectionError, f"context set of {date}"):
+        what = f"select contexts of {date}: write the context set"
+        with described(spark, what), spark_errors_as(SelectionError, f"context set of {date}"):
             folder = f"{FOLDER}/{date.isoformat()}/{set_id}/{uuid.uuid4().hex[:8]}"  # of this attempt alone
             files = _save(drawn, folder, storage)
     report = tuple(row for sample in drawn for row in sample.report)

@@ -18,6 +18,7 @@ from schemas.errors import NaiveTimeError, SelectionError
 from snapshotter.experiments import Experiment
 from snapshotter.records import StratumReport
 from snapshotter.spark_errors import spark_errors_as
+from snapshotter.spark_jobs import described
 
 _log = logging.getLogger(__name__)
 _MOST_STRATA = 10_000
@@ -43,7 +44,8 @@ def samples(spark: SparkSession, experiments: Sequence[Experiment], date: date) 
     try:
         drawn = []
         for experiment in experiments:
-            with spark_errors_as(SelectionError, f"experiment '{experiment.id}'"):
+            what = f"select contexts of {date}: experiment '{experiment.id}'"
+            with described(spark, what), spark_errors_as(SelectionError, f"experiment '{experiment.id}'"):
                 contexts, key = _distinct_contexts(spark, experiment, date)
                 # A query need not give the same rows twice; counting and ranking must see the same ones.
                 kept.append(contexts.persist())

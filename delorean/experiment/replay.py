@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from delorean.experiment.record import RunRecord
 from delorean.generation import FeatureSet, generate
-from delorean.generation.generate import Progress
+from delorean.generation.runners import Progress
 from delorean.generation.sources import Pinned
 from delorean.labels import load_labels
 from delorean.labels.rebucket import rebucket

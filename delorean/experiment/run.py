@@ -24,7 +24,7 @@ from delorean.experiment.record import (
 from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.steps import features_of, labels_of, trained_of
 from delorean.generation import FeatureSet
-from delorean.generation.generate import Progress
+from delorean.generation.runners import Progress
 from delorean.labels import Labels
 from delorean.training import TrainingReport
 from schemas.errors import ConfigError

@@ -17,8 +17,8 @@ from delorean.experiment.tables import pinned_tables, query
 from delorean.generation import FeatureSet, generate, lineage_of
 from delorean.generation.bucket_task import first_data_maps
 from delorean.generation.feature_set import made_by, open_table, table_uri
-from delorean.generation.generate import Progress
 from delorean.generation.plan import plan_generation
+from delorean.generation.runners import Progress
 from delorean.generation.sources import Pinned
 from delorean.labels import Labels, load_labels
 from delorean.labels.materialise import materialise_labels

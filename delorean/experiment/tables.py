@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from schemas.errors import LabelError, StorageError
 from snapshotter.experiments import TableSource
 from snapshotter.spark_errors import spark_errors_as
+from snapshotter.spark_jobs import described
 from snapshotter.storage.delta import delta_table
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource], day
     day: what `:date` in it means
     """
     made = []
-    with spark_errors_as(LabelError, "the labels' query"):
+    with described(spark, "look at the labels' tables"), spark_errors_as(LabelError, "the labels' query"):
         try:
             for name, source in tables.items():
                 table = spark.read.format(source.format).options(**source.options).load(source.location)

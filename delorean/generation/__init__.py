@@ -7,9 +7,34 @@ element `<element>_captured_at` and `<element>_run_id`, for each global one `<el
 newest capture by a service, and `confidence`, the lowest of the runs that served the row.
 """
 
-from delorean.generation.feature_set import FeatureSet, lineage_of
-from delorean.generation.generate import generate
-from delorean.generation.rules import AsOf, ConfidenceFloor, SpreadLimit
-from delorean.generation.sources import Pinned
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from delorean.generation.feature_set import FeatureSet, lineage_of
+    from delorean.generation.job import generate
+    from delorean.generation.rules import AsOf, ConfidenceFloor, SpreadLimit
+    from delorean.generation.sources import Pinned
 
 __all__ = ["AsOf", "ConfidenceFloor", "FeatureSet", "Pinned", "SpreadLimit", "generate", "lineage_of"]
+
+# Imported when first used: executors need none of what only the driver does, such as Delta's commits.
+_HOMES = {
+    "AsOf": "rules",
+    "ConfidenceFloor": "rules",
+    "FeatureSet": "feature_set",
+    "Pinned": "sources",
+    "SpreadLimit": "rules",
+    "generate": "job",
+    "lineage_of": "feature_set",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from where it lives."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'delorean.generation' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f"delorean.generation.{_HOMES[name]}"), name)

@@ -27,6 +27,7 @@ from schemas.errors import LabelError
 from schemas.hashing import bucket_of, bucket_sql
 from snapshotter.records import DataFile, from_micros
 from snapshotter.spark_errors import spark_errors_as
+from snapshotter.spark_jobs import described
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import write_parquet
 
@@ -205,12 +206,13 @@ class _SparkRows:
 
     def __init__(self, source: DataFrame) -> None:
         self.frame = source
-        with spark_errors_as(LabelError, "label data"):
+        with described(source.sparkSession, "look at label data"), spark_errors_as(LabelError, "label data"):
             schema = source.limit(0).toArrow().schema
         self.schema = pa.schema([(f.name, without_large(f.type)) for f in schema])
 
     def count_items(self, lists: str | None) -> int:
-        with spark_errors_as(LabelError, "label data"):
+        spark = self.frame.sparkSession
+        with described(spark, "materialise labels: count"), spark_errors_as(LabelError, "label data"):
             if lists is None:
                 return self.frame.count()
             return int(self.frame.selectExpr(f"sum(size(`{lists}`))").first()[0] or 0)  # type: ignore[index]  # one row
@@ -238,7 +240,8 @@ class _SparkRows:
                 result = _write_bucket(bucket, rows, grouper, open_storage(uri), folder, attempt)
                 yield pa.RecordBatch.from_pydict({"result": [result]})
 
-        with spark_errors_as(LabelError, "label data"):
+        what = f"materialise labels: {buckets} buckets"
+        with described(self.frame.sparkSession, what), spark_errors_as(LabelError, "label data"):
             placed = rows.repartitionById(buckets, functions.col(BUCKET_COLUMN))
             written = placed.mapInArrow(write_task, "result string").collect()
         return [row.result for row in written]

@@ -1,39 +1,33 @@
-"""Runs the bucket tasks, over Spark or in this process, and commits what they wrote."""
+"""Generates the features of label data: plans, has the bucket tasks run, and commits what they wrote."""
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import pyarrow as pa
 
 from delorean.feature_digest import FeatureDigest
-from delorean.generation.bucket_task import BucketResult, run_bucket
+from delorean.generation.bucket_task import BucketResult
 from delorean.generation.feature_set import FOLDER, FeatureSet, Made, commit, table_uri
 from delorean.generation.named_run import NamedRun
 from delorean.generation.plan import GenerationPlan, plan_generation
 from delorean.generation.provenance import SpreadReport
 from delorean.generation.rules import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.generation.runners import Progress, in_process, over_spark
 from delorean.generation.sources import GlobalSource, Pinned, ServiceSource
 from delorean.labels import Labels
 from delorean.leaks import LeakReport, LeakThresholds, detect_leaks, sample_of
 from encoders.feature_model import FeatureModel
-from schemas.errors import ConfigError, EncoderError, ParadoxError, QualityError
+from schemas.errors import ConfigError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex
-from snapshotter.spark_errors import spark_errors_as
 from snapshotter.storage import Storage
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-Progress = Callable[[int, int], None]
-_TASKS_PER_CORE = 4
 
 
 def generate(
@@ -98,11 +92,7 @@ def _run(
     plan: GenerationPlan, folder: str, spark: SparkSession | None, progress: Progress | None
 ) -> list[BucketResult]:
     """Run all bucket tasks and give what they wrote, bucket by bucket. Raises QualityError if no row is left."""
-    results = []
-    for result in (_in_process if spark is None else _over_spark(spark))(plan, folder):
-        results.append(result)
-        if progress is not None:
-            progress(len(results), len(plan.labels.files))
+    results = in_process(plan, folder, progress) if spark is None else over_spark(spark, plan, folder, progress)
     if not any(result.file.rows for result in results):
         raise QualityError.because(
             "no row is left: the captures of every row lie further apart than the spread's limit", "widen the limit"
@@ -153,47 +143,6 @@ def _look_for_leaks(
             'find out how the feature knows; if it may, raise the thresholds or say policy = "warn"',
         )
     return report
-
-
-def _in_process(plan: GenerationPlan, folder: str) -> Iterator[BucketResult]:
-    for file in plan.labels.files:
-        yield run_bucket(plan, file, folder, "0")
-
-
-def _over_spark(spark: SparkSession) -> Callable[[GenerationPlan, str], Iterator[BucketResult]]:
-    def run(plan: GenerationPlan, folder: str) -> Iterator[BucketResult]:
-        tasks = len(plan.labels.files)
-
-        def run_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            from pyspark import TaskContext
-
-            _keep_imports()
-            context = TaskContext.get()
-            attempt = str(context.taskAttemptId()) if context is not None else "0"
-            for batch in batches:
-                for position in batch.column(0).to_pylist():
-                    result = run_bucket(plan, plan.labels.files[position], folder, attempt)
-                    yield pa.RecordBatch.from_pydict({"result": [json.dumps(result.to_json())]})
-
-        spark.sparkContext.setJobDescription(f"generate features: {tasks} buckets")
-        with spark_errors_as(EncoderError, "generating features"):
-            # A few buckets to a task: enough tasks for every core to be busy to the end, few enough to cost nothing.
-            spread = min(tasks, _TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
-            rows = spark.range(0, tasks, 1, spread).mapInArrow(run_task, "result string").collect()
-        for row in rows:
-            yield BucketResult.from_json(json.loads(row.result))
-
-    return run
-
-
-@cache
-def _keep_imports() -> None:
-    """Exempt what is imported from the search for garbage, once for each process.
-
-    Spark's workers search after every task, which takes longer than a small task itself
-    while every imported object is looked at.
-    """
-    gc.freeze()
 
 
 def _lineage(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]:

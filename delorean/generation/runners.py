@@ -1,0 +1,109 @@
+"""Where the bucket tasks of a generation run: in this process, or on executors, which import no more than this."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from delorean.generation.bucket_task import BucketResult, run_bucket
+from delorean.generation.plan import GenerationPlan
+from schemas.errors import EncoderError
+from snapshotter.progress import Board, Teller, driver_host
+from snapshotter.spark_errors import spark_errors_as
+from snapshotter.spark_jobs import described
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Progress = Callable[[int, int], None]
+_TASKS_PER_CORE = 4
+_LISTEN_SECONDS = 0.2
+
+
+def in_process(plan: GenerationPlan, folder: str, progress: Progress | None) -> list[BucketResult]:
+    """Run one bucket task after the other here, without a JVM."""
+    results = []
+    for file in plan.labels.files:
+        results.append(run_bucket(plan, file, folder, "0"))
+        if progress is not None:
+            progress(len(results), len(plan.labels.files))
+    return results
+
+
+def over_spark(spark: SparkSession, plan: GenerationPlan, folder: str, progress: Progress | None) -> list[BucketResult]:
+    """Spread the bucket tasks over Spark: a few to a task.
+
+    There are enough tasks for every core to be busy to the end, and few enough to cost nothing.
+    """
+    buckets = len(plan.labels.files)
+    tasks = min(buckets, _TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
+    with (
+        Board(None if progress is None else driver_host(spark), [tasks]) as board,
+        _listening(board, buckets, progress),
+        described(spark, f"generate features: {buckets} buckets"),
+        spark_errors_as(EncoderError, "generating features"),
+    ):
+        ear = board.ear
+
+        def run_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            from pyspark import TaskContext
+
+            _keep_imports()
+            context = TaskContext.get()
+            assert context is not None
+            attempt = str(context.taskAttemptId())
+            positions = [position for batch in batches for position in batch.column(0).to_pylist()]
+            teller = Teller(ear, 0, context.partitionId(), lambda _: None)
+            for done, position in enumerate(positions, 1):
+                result = run_bucket(plan, plan.labels.files[position], folder, attempt)
+                teller.tell(done, len(positions))
+                yield pa.RecordBatch.from_pydict({"result": [json.dumps(result.to_json())]})
+            teller.close()
+
+        rows = spark.range(0, buckets, 1, tasks).mapInArrow(run_task, "result string").collect()
+    if progress is not None:
+        progress(buckets, buckets)
+    return [BucketResult.from_json(json.loads(row.result)) for row in rows]
+
+
+@contextmanager
+def _listening(board: Board, buckets: int, progress: Progress | None) -> Iterator[None]:
+    """Report what tasks tell while this thread waits for Spark, which takes interrupts from it alone."""
+    if progress is None:
+        yield
+        return
+    ended = Event()
+
+    def listen() -> None:
+        before = 0
+        while not ended.wait(_LISTEN_SECONDS):
+            board.listen()
+            done = min(board.heard(0, buckets)[0], buckets - 1)  # the last one is done when Spark has it
+            if done > before:
+                progress(done, buckets)
+                before = done
+
+    listener = Thread(target=listen, name="progress of a generation", daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        listener.join()
+
+
+@cache
+def _keep_imports() -> None:
+    """Exempt what is imported from the search for garbage, once for each process.
+
+    Spark's workers search after every task, which takes longer than a small task itself
+    while every imported object is looked at.
+    """
+    gc.freeze()
