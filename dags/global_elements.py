@@ -8,9 +8,11 @@ from delorean_job import GLOBALS, JOBS, DeloreanJob, ask, days_of, settings
 
 
 @task
-def on_schedule() -> list[str]:
-    """Name the elements."""
-    return [one["element"] for one in ask("schedule")["globals"]]
+def on_schedule() -> list[list[str]]:
+    """Name the elements, each with the moment that a new version counts from: that at which the run is due."""
+    run = get_current_context()["dag_run"]
+    at = run.logical_date or run.run_after
+    return [[one["element"], at.isoformat(), f"{at:%Y-%m-%dT%H-%M-%S}"] for one in ask("schedule")["globals"]]
 
 
 @task(outlets=[GLOBALS])
@@ -22,11 +24,10 @@ def announce(new: list[bool]) -> None:
     context["outlet_events"][GLOBALS].extra = {"days": days_of(context)}
 
 
-def command(element: str) -> list[str]:
-    """Write the command that publishes an element, as it is when the run is due."""
-    at = "{{ (logical_date or dag_run.run_after) | ts_nodash }}"
-    valid_from = "{{ (logical_date or dag_run.run_after) | ts }}"
-    return ["publish", element, "--valid-from", valid_from, "--version-id", at, "--if-changed"]
+def command(one: list[str]) -> list[str]:
+    """Write the command that publishes an element."""
+    element, valid_from, version_id = one
+    return ["publish", element, "--valid-from", valid_from, "--version-id", version_id, "--if-changed"]
 
 
 with DAG(
