@@ -75,6 +75,18 @@ def test_the_lock_holds_every_dependency_with_hashes():
         assert "--hash=sha256:" in block, block.splitlines()[0]
 
 
+def test_airflows_lock_holds_hashes_and_nothing_of_spark():
+    text = (ROOT / "dags/requirements.lock").read_text()
+    blocks = re.split(r"^(?=[a-z])", text, flags=re.MULTILINE)[1:]
+    assert all("--hash=sha256:" in block for block in blocks)
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", text, flags=re.MULTILINE))
+    [wanted] = [
+        Requirement(line) for line in (ROOT / "dags/requirements.in").read_text().splitlines() if line[0] != "#"
+    ]
+    assert wanted.specifier.contains(pinned[wanted.name])
+    assert not [name for name in pinned if "spark" in name]
+
+
 # What is imported under another name, or run rather than imported.
 IMPORTED_AS = {"cassandra-driver": "cassandra", "dnspython": "dns", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 RUN = {
