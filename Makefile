@@ -1,6 +1,6 @@
 # `make` lists the commands. Each builds what it needs first; only Python 3.11 or 3.12, Java 17 and make must be there.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint thrift package notebook clean lock machine
+.PHONY: help demo airflow test bench lint thrift package notebook clean lock machine
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
@@ -15,7 +15,10 @@ help:  ## list the commands
 demo: .venv/.ready machine  ## run a small streaming company from snapshots to a served model (ARGS="--movielens DIR …")
 	@$(BIN)/delorean demo $(ARGS)
 
-test: lint  ## check everything: lint, types, layers, doctests, tests
+airflow: .venv/.ready .venv-airflow/.ready machine  ## run Airflow with that company, until Ctrl-C
+	@exec $(BIN)/python -m delorean.demo.airflow $(ARGS)
+
+test: lint .venv-airflow/.ready  ## check everything: lint, types, layers, doctests, tests
 	@$(BIN)/python -m pytest -q --doctest-modules $(PACKAGES)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
@@ -39,12 +42,14 @@ notebook: .venv/.ready machine  ## open the notebooks in JupyterLab, the demo's 
 	@[ -e .demo/latest/summary.json ] || $(BIN)/delorean demo
 	@$(BIN)/jupyter lab notebooks
 
-lock: .venv/.ready  ## choose the versions anew and write requirements.lock
-	@$(BIN)/uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--extra test --extra notebook --upgrade -o requirements.lock --custom-compile-command "make lock" setup.cfg
+COMPILE := $(BIN)/uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --upgrade --custom-compile-command "make lock"
+lock: .venv/.ready  ## choose the versions anew and write requirements.lock, and Airflow's
+	@$(COMPILE) --extra test --extra notebook -o requirements.lock setup.cfg
+	@$(COMPILE) -o dags/requirements.lock dags/requirements.in
 
 clean:  ## remove the environment and everything that was made
-	@rm -rf .venv .demo build dist *.egg-info .*_cache .hypothesis benchmarks/out spark-warehouse metastore_db derby.log
+	@rm -rf .venv .venv-airflow .demo build dist *.egg-info .*_cache .hypothesis benchmarks/out spark-warehouse metastore_db derby.log
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Says in one line what the machine lacks. It is checked every time: Java may go away.
@@ -59,4 +64,11 @@ machine:
 	@rm -f $@
 	@"$(PYTHON)" -m venv --clear .venv
 	@$(BIN)/python .ci/install.py || { rm -f $@; exit 1; }
+	@touch $@
+
+# Airflow's packages and Spark's cannot share an environment: DAGs start the programs of the other one.
+.venv-airflow/.ready: dags/requirements.lock .venv/.ready
+	@rm -f $@
+	@"$(PYTHON)" -m venv --clear .venv-airflow
+	@$(BIN)/python .ci/install.py .venv-airflow dags/requirements.lock || { rm -f $@; exit 1; }
 	@touch $@

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -29,8 +30,11 @@ def pinned_tables(tables: Mapping[str, TableSource]) -> dict[str, TableSource]:
     }
 
 
-def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource]) -> DataFrame:
-    """Run a query; its tables are views only until Spark has resolved their names. Raises LabelError."""
+def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource], day: date | None = None) -> DataFrame:
+    """Run a query; its tables are views only until Spark has resolved their names. Raises LabelError.
+
+    day: what `:date` in it means
+    """
     made = []
     with described(spark, "look at the labels' tables"), spark_errors_as(LabelError, "the labels' query"):
         try:
@@ -38,7 +42,7 @@ def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource]) -> 
                 table = spark.read.format(source.format).options(**source.options).load(source.location)
                 table.createTempView(name)  # fails rather than hide one
                 made.append(name)
-            return spark.sql(text)
+            return spark.sql(text) if day is None else spark.sql(text, args={"date": day})
         finally:
             for name in made:
                 spark.catalog.dropTempView(name)
