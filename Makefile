@@ -1,11 +1,12 @@
 # `make` lists the commands. Each builds what it needs first; only Python 3.11 or 3.12, Java 17 and make must be there.
 .DEFAULT_GOAL := help
-.PHONY: help demo airflow test bench lint thrift package notebook clean lock machine
+.PHONY: help demo airflow test bench lint doctest thrift package notebook clean lock machine
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
 	$$name -c '$(SUPPORTED)' && command -v $$name && break; done 2>/dev/null)
 BIN := .venv/bin
+unexport PYTHONDONTWRITEBYTECODE  # or each of a thousand processes of the tests compiles anew whatever it imports
 BENCH := features
 PACKAGES := delorean snapshotter prana_proxy encoders schemas
 
@@ -18,8 +19,8 @@ demo: .venv/.ready machine  ## run a small streaming company from snapshots to a
 airflow: .venv/.ready .venv-airflow/.ready machine  ## run Airflow with that company, until Ctrl-C
 	@exec $(BIN)/python -m delorean.demo.airflow $(ARGS)
 
-test: lint .venv-airflow/.ready  ## check everything: lint, types, layers, doctests, tests
-	@$(BIN)/python -m pytest -q --doctest-modules $(PACKAGES)
+test: .venv/.ready .venv-airflow/.ready machine  ## check everything: lint, types, layers, doctests, tests
+	@$(MAKE) -s --no-print-directory -j 2 lint doctest .venv/spark.jsa
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: .venv/.ready machine  ## measure: BENCH=features, as_of, as_of_spark, snapshot, index, storage or cluster; or check at length: CHECK=asof or fuzz
@@ -30,6 +31,9 @@ lint: .venv/.ready machine  ## check style, types and that imports only go down
 	@$(BIN)/ruff format -q --check . || { echo "→ $(BIN)/ruff format ." >&2; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+doctest: .venv/.ready machine
+	@$(BIN)/python -m pytest -q --doctest-modules $(PACKAGES)
 
 thrift: .venv/.ready  ## generate schemas/generated from schemas/prana.thrift (needs the Thrift compiler)
 	@command -v thrift >/dev/null || { echo "the Thrift compiler is missing → apt-get install thrift-compiler" >&2; exit 1; }
@@ -72,3 +76,7 @@ machine:
 	@"$(PYTHON)" -m venv --clear .venv-airflow
 	@$(BIN)/python .ci/install.py .venv-airflow dags/requirements.lock || { rm -f $@; exit 1; }
 	@touch $@
+
+# Classes that Spark's JVMs of the tests need not load one by one.
+.venv/spark.jsa: .venv/.ready tests/quick_jvm.py
+	@$(BIN)/python tests/quick_jvm.py 2>.venv/spark.log || { cat .venv/spark.log >&2; exit 1; }

@@ -199,7 +199,6 @@ def spark_of_driver() -> Any:
         "spark.ui.enabled": "false",
         "spark.driver.memory": "512m",
         "spark.driver.host": "127.0.0.1",
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
         **given,
     }
     named = {name.replace(".", "__"): value for name, value in settings.items()}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pyspark
+import quick_jvm
 from maven import BECOME, free_port
 
 from delorean.demo.processes import Processes, Running
@@ -20,11 +21,9 @@ from delorean.demo.processes import Processes, Running
 ROOT = Path(__file__).resolve().parents[1]
 SPARK_CLASS = Path(pyspark.__file__).parent / "bin/spark-class"
 WORKER_MB = 1500
-_COMPILED_QUICKLY = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # for short jobs compiling well does not pay
 SETTINGS = {
-    "spark.driver.extraJavaOptions": _COMPILED_QUICKLY,
     "spark.driver.host": "127.0.0.1",
-    "spark.executor.extraJavaOptions": _COMPILED_QUICKLY,
+    "spark.executor.extraJavaOptions": quick_jvm.OPTIONS,
     "spark.executor.memory": "768m",
     "spark.ui.enabled": "false",
 }
@@ -71,7 +70,7 @@ class SparkCluster:
 
     def _become(self, name: str, host: str, main: str, *options: str) -> Running:
         bare = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(self.folder), "SPARK_LOCAL_IP": host}
-        bare["SPARK_DAEMON_JAVA_OPTS"] = _COMPILED_QUICKLY
+        bare["SPARK_DAEMON_JAVA_OPTS"] = quick_jvm.OPTIONS
         if "JAVA_HOME" in os.environ:
             bare["JAVA_HOME"] = os.environ["JAVA_HOME"]
         else:
