@@ -1,11 +1,12 @@
 # `make` lists the commands. Each builds what it needs first; only Python 3.11 or 3.12, Java 17 and make must be there.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint thrift package notebook clean lock machine
+.PHONY: help demo airflow test bench lint doctest thrift package notebook clean lock machine
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
 	$$name -c '$(SUPPORTED)' && command -v $$name && break; done 2>/dev/null)
 BIN := .venv/bin
+unexport PYTHONDONTWRITEBYTECODE  # or each of a thousand processes of the tests compiles anew whatever it imports
 BENCH := features
 PACKAGES := delorean snapshotter prana_proxy encoders schemas
 
@@ -15,11 +16,14 @@ help:  ## list the commands
 demo: .venv/.ready machine  ## run a small streaming company from snapshots to a served model (ARGS="--movielens DIR …")
 	@$(BIN)/delorean demo $(ARGS)
 
-test: lint  ## check everything: lint, types, layers, doctests, tests
-	@$(BIN)/python -m pytest -q --doctest-modules $(PACKAGES)
+airflow: .venv/.ready .venv-airflow/.ready machine  ## run Airflow with that company, until Ctrl-C
+	@exec $(BIN)/python -m delorean.demo.airflow $(ARGS)
+
+test: .venv/.ready .venv-airflow/.ready machine  ## check everything: lint, types, layers, doctests, tests
+	@$(MAKE) -s --no-print-directory -j 2 lint doctest .venv/spark.jsa
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-bench: .venv/.ready machine  ## measure: BENCH=features, as_of, as_of_spark, snapshot, index or storage; or check at length: CHECK=asof or fuzz
+bench: .venv/.ready machine  ## measure: BENCH=features, as_of, as_of_spark, snapshot, index, storage or cluster; or check at length: CHECK=asof or fuzz
 	@$(BIN)/python -m benchmarks $(if $(CHECK),check-$(CHECK),$(BENCH)) $(ARGS)
 
 lint: .venv/.ready machine  ## check style, types and that imports only go down
@@ -27,6 +31,9 @@ lint: .venv/.ready machine  ## check style, types and that imports only go down
 	@$(BIN)/ruff format -q --check . || { echo "→ $(BIN)/ruff format ." >&2; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+doctest: .venv/.ready machine
+	@$(BIN)/python -m pytest -q --doctest-modules $(PACKAGES)
 
 thrift: .venv/.ready  ## generate schemas/generated from schemas/prana.thrift (needs the Thrift compiler)
 	@command -v thrift >/dev/null || { echo "the Thrift compiler is missing → apt-get install thrift-compiler" >&2; exit 1; }
@@ -39,12 +46,14 @@ notebook: .venv/.ready machine  ## open the notebooks in JupyterLab, the demo's 
 	@[ -e .demo/latest/summary.json ] || $(BIN)/delorean demo
 	@$(BIN)/jupyter lab notebooks
 
-lock: .venv/.ready  ## choose the versions anew and write requirements.lock
-	@$(BIN)/uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--extra test --extra notebook --upgrade -o requirements.lock --custom-compile-command "make lock" setup.cfg
+COMPILE := $(BIN)/uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --upgrade --custom-compile-command "make lock"
+lock: .venv/.ready  ## choose the versions anew and write requirements.lock, and Airflow's
+	@$(COMPILE) --extra test --extra notebook -o requirements.lock setup.cfg
+	@$(COMPILE) -o dags/requirements.lock dags/requirements.in
 
 clean:  ## remove the environment and everything that was made
-	@rm -rf .venv .demo build dist *.egg-info .*_cache .hypothesis benchmarks/out spark-warehouse metastore_db derby.log
+	@rm -rf .venv .venv-airflow .demo build dist *.egg-info .*_cache .hypothesis benchmarks/out spark-warehouse metastore_db derby.log
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Says in one line what the machine lacks. It is checked every time: Java may go away.
@@ -60,3 +69,14 @@ machine:
 	@"$(PYTHON)" -m venv --clear .venv
 	@$(BIN)/python .ci/install.py || { rm -f $@; exit 1; }
 	@touch $@
+
+# Airflow's packages and Spark's cannot share an environment: DAGs start the programs of the other one.
+.venv-airflow/.ready: dags/requirements.lock .venv/.ready
+	@rm -f $@
+	@"$(PYTHON)" -m venv --clear .venv-airflow
+	@$(BIN)/python .ci/install.py .venv-airflow dags/requirements.lock || { rm -f $@; exit 1; }
+	@touch $@
+
+# Classes that Spark's JVMs of the tests need not load one by one.
+.venv/spark.jsa: .venv/.ready tests/quick_jvm.py
+	@$(BIN)/python tests/quick_jvm.py 2>.venv/spark.log || { cat .venv/spark.log >&2; exit 1; }

@@ -1,7 +1,8 @@
-"""Fills the environment it runs in from requirements.lock, every hash checked.
+"""Fills the environment it runs in from requirements.lock, or another from its own lock, every hash checked.
 
 uv does it in a fifth of pip's time; where uv is not to be had, or fails (a private index with an exotic login, say),
-plain pip does the same. Run by the Makefile: `.venv/bin/python .ci/install.py`.
+plain pip does the same. Run by the Makefile: `.venv/bin/python .ci/install.py`, which installs this project too, and
+`.venv/bin/python .ci/install.py .venv-airflow dags/requirements.lock`, of wheels alone.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ def locked(*names: str, without: bool = False) -> str:
     return "".join(block for block in blocks if (block.split("==")[0] in names) is not without)
 
 
-def pip_install(requirements: str) -> bool:
-    """Install the lock's blocks with pip."""
+def pip_install(requirements: str, python: str = sys.executable) -> bool:
+    """Install a lock's blocks with pip into the environment of a Python."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(requirements)
         file.flush()
-        return subprocess.run([*PIP, "install", "-q", *CHECKED, "-r", file.name], check=False).returncode == 0
+        command = [python, *PIP[1:], "install", "-q", *CHECKED, "-r", file.name]
+        return subprocess.run(command, check=False).returncode == 0
 
 
 def uv_environment() -> dict[str, str]:
@@ -56,22 +58,25 @@ def uv_environment() -> dict[str, str]:
     return {**{name: value for name, value in settings.items() if value}, **os.environ}
 
 
-def uv_install() -> bool:
-    """Make the environment exactly the lock with uv; False, having said why, if that cannot be done."""
+def uv_install(lock: Path = LOCK, python: str = sys.executable) -> bool:
+    """Make an environment exactly a lock with uv; False, having said why, if that cannot be done."""
     if not pip_install(locked("uv")):
         return False
     command = [
-        str(UV),
-        "pip",
-        "sync",
-        "-q",
-        "--python",
-        sys.executable,
-        "--require-hashes",
-        "--no-build-isolation",
-        str(LOCK),
+        *(str(UV), "pip", "sync", "-q", "--python", python, "--require-hashes", "--no-build-isolation"),
+        str(lock),
     ]
     return subprocess.run(command, env=uv_environment(), check=False).returncode == 0
+
+
+def fill(environment: Path, lock: Path) -> int:
+    """Install a lock into another environment than this one."""
+    text, python = lock.read_text(), str(environment / "bin" / "python")
+    print(f"installing {text.count('==')} packages into {environment}, once …", flush=True)
+    if uv_install(lock, python):
+        return 0
+    print("uv did not do it; plain pip takes over, which takes some minutes", file=sys.stderr)
+    return 0 if pip_install(text, python) else 1
 
 
 def main() -> int:
@@ -92,4 +97,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fill(*map(Path, sys.argv[1:])) if sys.argv[1:] else main())

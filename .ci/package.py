@@ -23,8 +23,9 @@ BUILD = Path("build")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 LAUNCHER = f"""#!/bin/sh
 # Runs the Python that this environment was made for, with its packages. Where PATH has none, DELOREAN_PYTHON names it.
+# What it says is plain ASCII: Spark reads it in whatever encoding a bare machine has.
 python=$(command -v "${{DELOREAN_PYTHON:-python{PYTHON}}}") || {{
-  echo "Python {PYTHON} is not on $(hostname) → install it there, or name it in spark.executorEnv.DELOREAN_PYTHON" >&2
+  echo "Python {PYTHON} is not on $(hostname): install it there, or name it in spark.executorEnv.DELOREAN_PYTHON" >&2
   exit 127
 }}
 here=$(cd "$(dirname "$0")/.." && pwd)

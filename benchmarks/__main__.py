@@ -10,6 +10,7 @@ BENCHMARKS = {
     "snapshot": "benchmarks.snapshot",
     "index": "benchmarks.index",
     "storage": "benchmarks.storage",
+    "cluster": "benchmarks.cluster",
     "check-asof": "benchmarks.as_of_check",
     "check-fuzz": "benchmarks.fuzz",
 }

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from prana_proxy.access import Access
 from schemas.errors import ConfigError
@@ -50,6 +52,53 @@ class Submit:
 
 
 @dataclass(frozen=True)
+class SnapshotSet:
+    """Services that are captured together: `[schedule.snapshots.<name>]` of a project file.
+
+    services: names; none: all that the proxies have
+    every_hours: 24: once a day, when the day's contexts are chosen; fewer: at the hours that it divides
+    floor: the confidence that each service must have, in (0, 1]; below: whether less fails the run, which publishes
+        nothing then and may be run again, or is only told
+    late: how long after its day a snapshot may still be taken, of the state that there is then
+    """
+
+    services: tuple[str, ...] = ()
+    every_hours: int = 24
+    floor: float | None = None
+    below: Literal["fail", "warn"] = "fail"
+    late: timedelta = timedelta(0)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done."""
+        if not 1 <= self.every_hours <= 24 or 24 % self.every_hours:
+            raise ConfigError.because(f"every_hours is {self.every_hours}, expected a divisor of 24", "write 24 or 6")
+        if self.floor is not None and not 0 < self.floor <= 1:
+            raise ConfigError.because(f"floor is {self.floor}, expected a confidence in (0, 1]", "write 0.95")
+        if self.late < timedelta(0):
+            raise ConfigError.because(f"late is {self.late}, expected no less than nothing", 'write late = "PT6H"')
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What is done by itself: `[schedule]` of a project file.
+
+    specs: the folder of experiments' specs, relative to the file; all that are in it are on schedule
+    snapshots: name → services that are captured together
+    globals: global element → the Parquet file that it is published from, relative to the file
+    """
+
+    specs: str = "."
+    snapshots: Mapping[str, SnapshotSet] = field(default_factory=lambda: {"all": SnapshotSet()})
+    globals: Mapping[str, str] = field(default_factory=dict)
+
+    def snapshot_set(self, name: str) -> SnapshotSet:
+        """Give a set of services by its name. Raises ConfigError for one that is not there."""
+        if name not in self.snapshots:
+            raise ConfigError.unknown("set of services", name, self.snapshots)
+        return self.snapshots[name]
+
+
+@dataclass(frozen=True)
 class Project:
     """Where a project's things lie: `delorean.toml`.
 
@@ -60,6 +109,7 @@ class Project:
     encoders: modules, with those below them, that encoders of packages may be imported from
     spark: settings of the Spark session, by Spark's own names
     submit: how a cluster is reached
+    schedule: what is done by itself
     """
 
     index: str = "data/index.db"
@@ -70,6 +120,7 @@ class Project:
     encoders: tuple[str, ...] = ("encoders.library",)
     spark: Mapping[str, str] = field(default_factory=dict)
     submit: Submit = field(default_factory=Submit)
+    schedule: Schedule = field(default_factory=Schedule)
 
 
 def load_project(path: Path) -> Project:
@@ -80,9 +131,14 @@ def load_project(path: Path) -> Project:
         )
     project = read_toml(path, Project)
     root = path.resolve().parent
-    environment = project.submit.environment
+    environment, schedule = project.submit.environment, project.schedule
     return replace(
         project,
+        schedule=replace(
+            schedule,
+            specs=str(root / schedule.specs),
+            globals={element: str(root / path) for element, path in schedule.globals.items()},
+        ),
         submit=replace(project.submit, environment=environment and str(root / environment)),
         index=_as_uri(project.index, "sqlite", root),
         storage=_as_uri(project.storage, "file", root),

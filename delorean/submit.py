@@ -19,12 +19,15 @@ import msgspec
 
 from delorean.config import Project
 from schemas.errors import ConfigError, SetupError
+from snapshotter.spark_session import QUIET
 
 ENVIRONMENT = "environment"  # what an archive is unpacked as beside each executor
 _LIST = "environment.json"
 _LARGEST_LIST = 1 << 20
 _SECRET = re.compile(r"secret|password|token|access[.]?key|credential", re.IGNORECASE)
 _MASTER_SECONDS = 5.0
+# What executors import; docker/locked.py packs it, with all that comes with it.
+NEEDED = ("boto3", "delorean-features", "msgspec", "numba", "numpy", "pandas", "pyarrow", "thrift", "xxhash")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Submission:
         command = [str(_spark_submit()), "--name", f"delorean {' '.join(self.arguments[:1])}"]
         if submit.master is not None:
             command += ["--master", submit.master]
-        for name, value in {**self._pythons(), **self.project.spark}.items():
+        for name, value in {**QUIET, **self._pythons(), **self.project.spark}.items():
             command += ["--conf", f"{name}={value}"]
         if submit.environment is not None:
             command += ["--archives", f"{submit.environment}#{ENVIRONMENT}"]
@@ -85,15 +88,18 @@ class Submission:
 
 
 def check_environment(archive: Path) -> None:
-    """Raise ConfigError unless an archive has this Python, and of each package the version that is here."""
+    """Raise ConfigError unless an archive has this Python, all that executors need, and the versions that are here."""
     listed = _list_of(archive)
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     if listed.python != here:
         raise ConfigError.because(
             f"environment {archive} is for Python {listed.python}, this is Python {here}", "pack it with this one"
         )
+    missing = [name for name in NEEDED if name not in listed.packages]
+    if missing:
+        raise ConfigError.because(f"environment {archive} lacks {', '.join(missing)}", "run make package")
     others = [
-        f"{name} {found}, here {_installed(name)}"
+        f"{name} {found}, here {_installed(name) or 'none'}"
         for name, found in listed.packages.items()
         if found != _installed(name)
     ]

@@ -18,10 +18,18 @@ from snapshotter.storage.parquet import read_parquet, write_parquet
 
 
 def publish_global(
-    table: pa.Table, element: DataKey, valid_from: datetime, storage: Storage, index: SnapshotIndex, version_id: str
+    table: pa.Table,
+    element: DataKey,
+    valid_from: datetime,
+    storage: Storage,
+    index: SnapshotIndex,
+    version_id: str,
+    *,
+    if_changed: bool = False,
 ) -> bool:
     """Publish the whole table as it is from a moment on; False, changing nothing, if there is a version of that id.
 
+    if_changed: False, too, if the version that is valid at that moment holds the same rows
     table: the columns of the element's struct, in any order; the first field of the struct is the rows' key, which no
         two rows share
 
@@ -32,6 +40,10 @@ def publish_global(
     rows = _fitting(table, element)
     if any(version.version_id == version_id for version in index.global_versions(element.name, END_OF_TIME)):
         return False
+    if if_changed:
+        valid = index.global_versions(element.name, valid_from)
+        if valid and read_global_version(valid[0], storage).equals(rows):
+            return False
     path = f"globals/{element.name}/{version_id}/{uuid.uuid4().hex[:12]}.parquet"
     file = write_parquet(storage, path, rows, rows.schema)
     return index.publish_global(GlobalVersion(element, version_id, valid_from, (file,)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal, get_args
 
 import pyarrow as pa
@@ -27,6 +28,14 @@ Drift = Literal["warn", "hold", "off"]
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Floor:
+    """The confidence that each service of a run must have, and whether less holds the run back or is only told."""
+
+    confidence: float
+    below: Literal["fail", "warn"] = "fail"
+
+
 def take_snapshot(
     spark: SparkSession,
     context_set: ContextSet,
@@ -43,6 +52,8 @@ def take_snapshot(
     keep_every: timedelta = timedelta(seconds=10),
     second_pass: bool = False,
     drift: Drift = "warn",
+    floor: Floor | None = None,
+    late: timedelta | None = None,
     access: Access | None = None,
     progress: Progress | None = None,
 ) -> SnapshotRun:
@@ -63,17 +74,22 @@ def take_snapshot(
         proxy retries by itself, and what fails nonetheless mostly does since the service has too much to do already
     drift: what happens when a service's snapshot is not as its last runs let one expect: "warn", "hold" back
         publishing, or "off"
+    floor: how complete the answers of each service must be; None: what is there is published
+    late: how long after the context set's day it may still be asked for, since state is captured as it is now;
+        None: at any time
     access: what the proxies demand to see; its files must be there on every executor
     progress: called with (service, contexts done, contexts in all); the last is an estimate until all tasks have begun;
         None: bars in a notebook or at a prompt
 
-    Raises ProxyUnavailableError, ServiceError, ConfigError, DataKeyError and, when drift holds it back, QualityError;
-    nothing is published then.
+    Raises ProxyUnavailableError, ServiceError, ConfigError, DataKeyError and, when drift or too little confidence holds
+    it back, QualityError; nothing is published then.
     """
     _refuse_unusable(run_id, page, budget, drift)
     if (published := _published(index, run_id)) is not None:
         _log.warning("run '%s' is published already: nothing is asked", run_id)
         return published
+    if late is not None:
+        _refuse_another_day(context_set.date, late, datetime.now(UTC))
     reached = Proxies(tuple(proxies), access)
     asked = _services(context_set, services, reached)
     cores = spark.sparkContext.defaultParallelism
@@ -82,6 +98,8 @@ def take_snapshot(
     with watched(progress) as told:
         snapshots = ask_all(spark, asking, asked, told)
     _refuse_nothing(run_id, snapshots)
+    if floor is not None:
+        _look_for_failures(run_id, snapshots, floor)
     _look_for_drift(index, run_id, snapshots, drift)
     if not index.publish_run(SnapshotRun(run_id, context_set.context_set_id, plan.started_at, tuple(snapshots))):
         _log.warning("run '%s' was published by another job meanwhile: that one stands", run_id)
@@ -101,6 +119,19 @@ def _refuse_unusable(run_id: str, page: int, budget: timedelta, drift: str) -> N
         raise ConfigError.because(f"page is {page} and budget {budget}, expected both > 0")
     if drift not in get_args(Drift):
         raise ConfigError.unknown("way to treat drift", drift, get_args(Drift))
+
+
+def _refuse_another_day(day: date, late: timedelta, now: datetime) -> None:
+    """A snapshot captures what is now, whatever day is asked for."""
+    begins = datetime.combine(day, time(), UTC)
+    if now < begins:
+        raise ConfigError.because(f"{day} has not begun: a snapshot captures now, {now:%F %R} UTC", "wait for it")
+    over = now - begins - timedelta(days=1)
+    if over > late:
+        raise ConfigError.because(
+            f"{day} is past: a snapshot captures now, {now:%F %R} UTC, never the state of another day",
+            "take the snapshot of today, or allow the set of services to be `late`",
+        )
 
 
 def _services(context_set: ContextSet, names: Sequence[str] | None, proxies: Proxies) -> list[Service]:
@@ -154,6 +185,22 @@ def _refuse_nothing(run_id: str, snapshots: Sequence[ServiceSnapshot]) -> None:
             f"run '{run_id}' captured nothing, so nothing is published ({told})",
             "see to the services, then run the same run id again",
         )
+
+
+def _look_for_failures(run_id: str, snapshots: Sequence[ServiceSnapshot], floor: Floor) -> None:
+    """Compare each service's confidence with what it must have."""
+    poor = [
+        f"service '{snapshot.service.name}' has confidence {snapshot.confidence:.3f}, expected {floor.confidence:g}"
+        for snapshot in snapshots
+        if snapshot.confidence < floor.confidence
+    ]
+    if poor and floor.below == "fail":
+        raise QualityError.because(
+            f"run '{run_id}' is held back: {'; '.join(poor)}",
+            "see to the service and run the same run id again, which asks only for what failed",
+        )
+    for problem in poor:
+        _log.warning("run '%s', %s", run_id, problem)
 
 
 def _look_for_drift(index: SnapshotIndex, run_id: str, snapshots: Sequence[ServiceSnapshot], drift: Drift) -> None:

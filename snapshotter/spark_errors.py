@@ -37,6 +37,13 @@ def _short(text: str) -> str:
     """Cut Spark's message down to its reason, without its plan and its Java stack."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     python = [line for line in lines if re.match(r"^[\w.]+(Error|Exception): ", line) and "org.apache" not in line]
+    unborn = re.findall(r"Error from python worker:\s+(.+?)\s+PYTHONPATH was:", text, re.DOTALL)  # it never started
     java = [line.partition(": ")[2] for line in lines if line.startswith(": ")]  # below Py4J's "An error occurred …"
-    line = [*python[-1:], *java[:1], *lines[:1], "no reason given"][0]
+    line = [
+        *(told.splitlines()[-1].strip() for told in unborn[:1]),
+        *python[-1:],
+        *java[:1],
+        *lines[:1],
+        "no reason given",
+    ][0]
     return re.sub(r"\s*SQLSTATE: \w+.*$", "", line)[:500]

@@ -15,9 +15,11 @@ _DEFAULTS = {
     "spark.sql.session.timeZone": "UTC",  # times are UTC everywhere; a naive shift would be silent
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # INT96 has no statistics and no zone
+    # What is kept may have as few partitions as its size asks for, or each of Spark's 200 is a task again and again.
+    "spark.sql.optimizer.canChangeCachedPlanOutputPartitioning": "true",
 }
 # The JVM's launcher must know these, or it chooses otherwise itself.
-_QUIET = {"spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
+QUIET = {"spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
 _PACKAGES = "spark.jars.packages"
 _EXCLUDES = {
     "spark.jars.excludes": "org.apache.hadoop:hadoop-client-api,org.apache.hadoop:hadoop-client-runtime",  # Spark's own
@@ -65,7 +67,7 @@ def spark_session(
         if chosen.get("spark.master", "local").startswith("local"):
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     launch = SparkConf(loadDefaults=False)
-    launch.setAll(list({**_QUIET, **chosen}.items()))
+    launch.setAll(list({**QUIET, **chosen}.items()))
     SparkContext._ensure_initialized(conf=launch)  # only with the JVM up can we see what spark-submit has set
     conf = SparkConf()
     conf.setAll(list(chosen.items()))

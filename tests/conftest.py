@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import quick_jvm
 from cassandra_server import keyspace_at_hand, new_index
 from hypothesis import settings
 from pyspark.sql import SparkSession
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 settings.register_profile("any machine", deadline=None)  # no test asserts how fast a machine is
 settings.load_profile("any machine")
+os.environ.update(quick_jvm.OF_DRIVERS)
 
 
 _LONGEST = ("test_readme.py", "test_snapshot_faults.py", "test_generation_faults.py", "test_resuming.py")
@@ -60,7 +62,6 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         spark__ui__enabled="false",
         spark__driver__host="127.0.0.1",
         spark__driver__memory="1g",
-        spark__driver__extraJavaOptions="-XX:TieredStopAtLevel=1",  # for short jobs compiling well does not pay
     )
     yield session
     session.stop()

@@ -199,7 +199,6 @@ def spark_of_driver() -> Any:
         "spark.ui.enabled": "false",
         "spark.driver.memory": "512m",
         "spark.driver.host": "127.0.0.1",
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
         **given,
     }
     named = {name.replace(".", "__"): value for name, value in settings.items()}
@@ -279,7 +278,7 @@ def generate_features(
 
 def look(index: str, storage: str, run_id: str) -> dict[str, Any]:
     """Look at all snapshots that are visible, as a stranger would, and at what one run has left."""
-    return {"runs": _published(index, storage), "left": _left(storage, run_id)}
+    return {"runs": _published(index, storage), "left": left(storage, run_id)}
 
 
 def _published(index: str, storage: str) -> dict[str, Any]:
@@ -299,7 +298,7 @@ def _published(index: str, storage: str) -> dict[str, Any]:
     return found
 
 
-def _left(storage: str, run_id: str) -> dict[str, Any]:
+def left(storage: str, run_id: str) -> dict[str, Any]:
     """The rows in whole files that a run has left, published or not."""
     import pyarrow.parquet as pq
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from cassandra_server import CassandraNode
-from driver_process import PATIENCE, WRITTEN, Driver
+from driver_process import PATIENCE, WRITTEN, Driver, left
 from faulty_proxy import Fault, FaultyProxy, Request
 from proxy_process import ProxyProcess, proxy_process, services_toml, until
 from small_company import Company
@@ -50,6 +50,7 @@ class Failure(StrEnum):
     DRIVER = "driver killed"
     WORKER = "Python workers killed"
     EXECUTOR = "executor of a cluster killed"
+    HANGING = "executor of a cluster hangs"
     PROXY = "Prana proxy killed"
     NODE = "Cassandra node killed"
     STORAGE = "storage refuses writes"
@@ -81,6 +82,7 @@ class Stack:
     _release: list[Callable[[], None]] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=count)
     _held: bool = False
+    _ended: dict[str, Any] | None = None
 
     @property
     def driver(self) -> Driver:
@@ -99,6 +101,10 @@ class Stack:
         """See all published runs, and what one run has left, published or not."""
         found = self.driver.ask("look", run_id=run_id, **self.place)
         return found["runs"], found["left"]
+
+    def kept(self, run_id: str) -> set[str]:
+        """Name the profiles whose answers a run has written by now."""
+        return set(left(self.storage, run_id))
 
     @property
     def prana(self) -> str:
@@ -160,6 +166,8 @@ class Stack:
         elif failure == Failure.EXECUTOR:
             assert self.cluster is not None
             self.cluster.executors()[0].kill()
+        elif failure == Failure.HANGING:
+            self._ended = self.driver.next_event()  # by another attempt: what hangs is not released before
         elif failure == Failure.PROXY:
             assert self._prana is not None
             for process in (self._prana.process, *self._prana.workers):
@@ -183,7 +191,7 @@ class Stack:
         if self._held and self._driver.alive:
             self._driver.go_on()
         self._held = False
-        told = self._driver.next_event()
+        told, self._ended = self._ended or self._driver.next_event(), None
         if told["event"] == "failed":
             self._driver.kill_workers()  # Spark lets those of a job that failed linger, and they ask on
         return str(told.get("error") or told["event"])

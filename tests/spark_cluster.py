@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pyspark
+import quick_jvm
 from maven import BECOME, free_port
 
 from delorean.demo.processes import Processes, Running
@@ -20,11 +21,20 @@ from delorean.demo.processes import Processes, Running
 ROOT = Path(__file__).resolve().parents[1]
 SPARK_CLASS = Path(pyspark.__file__).parent / "bin/spark-class"
 WORKER_MB = 1500
+SETTINGS = {
+    "spark.driver.host": "127.0.0.1",
+    "spark.executor.extraJavaOptions": quick_jvm.OPTIONS,
+    "spark.executor.memory": "768m",
+    "spark.ui.enabled": "false",
+}
 
 
 @dataclass
 class SparkCluster:
-    """Executors have nothing of this environment: neither its Python nor its packages."""
+    """Each worker has an address of its own, as if it were a machine: Spark speculates on another one only.
+
+    Executors have nothing of this environment, neither its Python nor its packages, unless a job brings them.
+    """
 
     folder: Path
     processes: Processes
@@ -37,11 +47,12 @@ class SparkCluster:
 
     def start(self, workers: int) -> None:
         """Start the master, and wait until all workers are with it."""
-        self._become("master", "master.Master", "--port", str(self.port), "--webui-port", "0")
+        self._become("master", "127.0.0.1", "master.Master", "--port", str(self.port), "--webui-port", "0")
         for number in range(workers):
             folder = self.folder / f"worker-{number}"
             options = ("-c", "1", "-m", f"{WORKER_MB}m", "-d", str(folder), "--webui-port", "0", self.master)
-            self.workers.append(self._become(f"worker-{number}", "worker.Worker", *options))
+            host = f"127.0.0.{number + 1}"
+            self.workers.append(self._become(f"worker-{number}", host, "worker.Worker", *options))
         for worker in self.workers:
             worker.wait_for(r"(Successfully registered with master)")
 
@@ -57,14 +68,15 @@ class SparkCluster:
                     continue
         return found
 
-    def _become(self, name: str, main: str, *options: str) -> Running:
-        bare = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(self.folder), "SPARK_LOCAL_IP": "127.0.0.1"}
+    def _become(self, name: str, host: str, main: str, *options: str) -> Running:
+        bare = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(self.folder), "SPARK_LOCAL_IP": host}
+        bare["SPARK_DAEMON_JAVA_OPTS"] = quick_jvm.OPTIONS
         if "JAVA_HOME" in os.environ:
             bare["JAVA_HOME"] = os.environ["JAVA_HOME"]
         else:
             bare["PATH"] = os.environ["PATH"]  # that is where Java is found
         words = [*(f"{key}={value}" for key, value in bare.items()), str(SPARK_CLASS)]
-        command = ["/usr/bin/env", "-i", *words, f"org.apache.spark.deploy.{main}", "--host", "127.0.0.1", *options]
+        command = ["/usr/bin/env", "-i", *words, f"org.apache.spark.deploy.{main}", "--host", host, *options]
         return self.processes.start(name, ["-c", BECOME, *command])
 
 

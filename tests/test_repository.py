@@ -22,7 +22,7 @@ DOCUMENTS = [
     ROOT / name
     for name in (
         *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
-        *("docs/ARCHITECTURE.md", "docs/PRANA.md", "docker/README.md"),
+        *("docs/AIRFLOW.md", "docs/ARCHITECTURE.md", "docs/CLUSTER.md", "docs/PRANA.md", "docker/README.md"),
     )
 ]
 OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of the make that runs us
@@ -75,6 +75,18 @@ def test_the_lock_holds_every_dependency_with_hashes():
         assert "--hash=sha256:" in block, block.splitlines()[0]
 
 
+def test_airflows_lock_holds_hashes_and_nothing_of_spark():
+    text = (ROOT / "dags/requirements.lock").read_text()
+    blocks = re.split(r"^(?=[a-z])", text, flags=re.MULTILINE)[1:]
+    assert all("--hash=sha256:" in block for block in blocks)
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", text, flags=re.MULTILINE))
+    [wanted] = [
+        Requirement(line) for line in (ROOT / "dags/requirements.in").read_text().splitlines() if line[0] != "#"
+    ]
+    assert wanted.specifier.contains(pinned[wanted.name])
+    assert not [name for name in pinned if "spark" in name]
+
+
 # What is imported under another name, or run rather than imported.
 IMPORTED_AS = {"cassandra-driver": "cassandra", "dnspython": "dns", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 RUN = {
@@ -105,7 +117,10 @@ def test_every_dependency_is_used():
 def test_make_alone_lists_the_commands():
     listed = subprocess.run(["make", "-s"], cwd=ROOT, env=OUTSIDE, capture_output=True, text=True, check=True).stdout
     commands = [line.split()[1] for line in listed.splitlines()]
-    assert commands == ["help", "demo", "test", "bench", "lint", "thrift", "notebook", "lock", "clean"]
+    assert commands == [
+        "help",
+        *("demo", "airflow", "test", "bench", "lint", "thrift", "package", "notebook", "lock", "clean"),
+    ]
 
 
 @pytest.mark.parametrize(

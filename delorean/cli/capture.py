@@ -17,23 +17,25 @@ if TYPE_CHECKING:
 
 
 @click.command(no_args_is_help=True)
-@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("specs", metavar="[SPEC]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--date", "day", type=Day(), required=True, help="The day to choose contexts for.")
 @project_option
 @json_option
-def select(spec: Path, day: date, project: Project, output: Output) -> None:
+def select(specs: tuple[Path, ...], day: date, project: Project, output: Output) -> None:
     """Choose the contexts of a day.
 
-    A stratified sample for each experiment in SPEC, tagged and saved once as their union. SPEC holds tables
-    [experiments.<id>], or is one experiment's own, with [contexts].
+    A stratified sample for each experiment in each SPEC, tagged and saved once as their union. A SPEC holds tables
+    [experiments.<id>], or is one experiment's own, with [contexts]. By default all that are on schedule.
 
     \b
     Example: delorean select experiments.toml --date 2026-01-05
     """
     from delorean.experiment import load_selection
+    from delorean.schedule import scheduled
     from snapshotter.context_selection import select_contexts
 
-    experiments = load_selection(spec)
+    chosen_from = specs or scheduled(project.schedule).selected
+    experiments = [experiment for spec in chosen_from for experiment in load_selection(spec)]
     tables = [table for experiment in experiments for table in experiment.tables.values()]
     with opened(project) as (index, storage), spark_for("select", project, tables) as spark:
         chosen = select_contexts(spark, experiments, day, storage, index)
@@ -81,6 +83,7 @@ def prana_serve(config: Path, log: Literal["text", "json"] | None, **settings: A
 @click.option("--date", "day", type=Day(), required=True, help="Whose context set is asked for.")
 @click.option("--run-id", help="Running it again publishes nothing twice. By default the date.")
 @click.option("--service", "services", multiple=True, help="Only this one; may be repeated. By default all.")
+@click.option("--set", "set_name", help="A set of services as [schedule.snapshots] of the project file declares it.")
 @click.option("--buckets", type=click.IntRange(1), help="A power of two. By default by the number of contexts.")
 @click.option(
     "--budget", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, help="Seconds a call."
@@ -99,6 +102,7 @@ def snapshot(
     day: date,
     run_id: str | None,
     services: tuple[str, ...],
+    set_name: str | None,
     buckets: int | None,
     budget: float,
     second_pass: bool,
@@ -109,19 +113,23 @@ def snapshot(
     """Capture the state of a day's contexts.
 
     Asks the services through the proxies, once for each distinct key, and publishes the answers as one run. What died
-    or was held back is run again by the same command: it asks only for what is missing.
+    or was held back is run again by the same command: it asks only for what is missing. A set says how complete the
+    answers must be, and is never captured for a day that has not begun, or is over for longer than it allows.
 
     \b
     Example: delorean snapshot --date 2026-01-05
     """
-    from delorean.config import access_to_proxies
-    from snapshotter.snapshot import take_snapshot
+    from delorean.config import SnapshotSet, access_to_proxies
+    from snapshotter.snapshot import Floor, take_snapshot
 
+    if set_name is not None and services:
+        raise click.UsageError("--set names the services: leave --service out")
+    wanted = SnapshotSet(services) if set_name is None else project.schedule.snapshot_set(set_name)
     with opened(project) as (index, _), spark_for("snapshot", project) as spark, output.progress() as progress:
         run = take_snapshot(
             spark,
             index.context_set(day),
-            services or None,
+            wanted.services or None,
             project.proxies,
             project.storage,
             index,
@@ -130,6 +138,8 @@ def snapshot(
             budget=timedelta(seconds=budget),
             second_pass=second_pass,
             drift=drift,
+            floor=None if wanted.floor is None else Floor(wanted.floor, wanted.below),
+            late=None if set_name is None else wanted.late,
             access=access_to_proxies(project),
             progress=progress,
         )
@@ -155,15 +165,25 @@ def snapshot(
 
 @click.command(no_args_is_help=True)
 @click.argument("element")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--valid-from", type=Instant(), required=True, help="From when on the table is like this.")
 @click.option("--version-id", required=True, help="Publishing a version again changes nothing.")
+@click.option("--if-changed", is_flag=True, help="Publish nothing if the newest version is the same.")
 @project_option
 @json_option
-def publish(element: str, file: Path, valid_from: datetime, version_id: str, project: Project, output: Output) -> None:
+def publish(
+    element: str,
+    file: Path | None,
+    valid_from: datetime,
+    version_id: str,
+    if_changed: bool,
+    project: Project,
+    output: Output,
+) -> None:
     """Publish a version of a global element.
 
-    FILE is Parquet: the whole table of ELEMENT as it is from a moment on, its first column the rows' key.
+    FILE is Parquet: the whole table of ELEMENT as it is from a moment on, its first column the rows' key. By default
+    the one that [schedule.globals] of the project file names.
 
     \b
     Example: delorean publish videos videos.parquet --valid-from 2026-01-05T00:00:00Z --version-id day-5
@@ -175,11 +195,15 @@ def publish(element: str, file: Path, valid_from: datetime, version_id: str, pro
     from schemas.errors import ConfigError
     from snapshotter.global_elements import publish_global
 
+    if file is None:
+        if element not in project.schedule.globals:
+            raise ConfigError.unknown("global element on schedule", element, project.schedule.globals)
+        file = Path(project.schedule.globals[element])
     try:
         table = pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
         raise ConfigError.because(f"{file}: cannot be read as Parquet: {error}") from error
     key = global_element(element, pa.struct(list(table.schema)))
     with opened(project) as (index, storage):
-        new = publish_global(table, key, valid_from, storage, index, version_id)
+        new = publish_global(table, key, valid_from, storage, index, version_id, if_changed=if_changed)
     output.show({"element": element, "version": version_id, "rows": table.num_rows, "new": new})

@@ -15,6 +15,7 @@ from delorean.cli.experiment import experiment
 from delorean.cli.look import index, travel
 from delorean.cli.model import generate, serve, train
 from delorean.cli.paradox import paradox
+from delorean.cli.schedule import schedule
 from delorean.cli.submit import submit
 from delorean.cli.vacuum import vacuum
 from schemas.errors import DeloreanError
@@ -82,6 +83,7 @@ for command in (
         experiment,
         serve,
         vacuum,
+        schedule,
         submit,
         demo,
     ),

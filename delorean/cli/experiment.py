@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from delorean.cli.options import json_option, opened, project_option, spark_for
+from delorean.cli.options import Day, json_option, opened, project_option, spark_for
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
@@ -42,9 +43,20 @@ run_id_option = click.option(
     "--run-id", help="Running it again finishes what died, and makes nothing twice. By default a number of its own."
 )
 
+day_option = click.option(
+    "--date", "day", type=Day(), help="Learn only from what was known when this day began, UTC.  [all that there is]"
+)
+
 
 def run_spec(
-    spec: Path, project: Project, output: Output, command: str, run_id: str | None, *, training: bool
+    spec: Path,
+    project: Project,
+    output: Output,
+    command: str,
+    run_id: str | None,
+    day: date | None,
+    *,
+    training: bool,
 ) -> RunRecord:
     """Run a spec's experiment, or only its first half, showing how far it is."""
     from delorean.experiment import load_experiment
@@ -60,6 +72,7 @@ def run_spec(
                 spark,
                 training=training,
                 run_id=run_id,
+                day=day,
                 progress=lambda done, of: progress("buckets", done, of),
             )
 
@@ -76,9 +89,10 @@ def experiment() -> None:
 @experiment.command("run", no_args_is_help=True)
 @click.argument("spec", type=click.Path(path_type=Path))
 @run_id_option
+@day_option
 @project_option
 @json_option
-def run(spec: Path, run_id: str | None, project: Project, output: Output) -> None:
+def run(spec: Path, run_id: str | None, day: date | None, project: Project, output: Output) -> None:
     """Run an experiment whole and record it.
 
     Puts the labels of SPEC into buckets, generates its features, trains and measures its model. `delorean generate`
@@ -87,7 +101,7 @@ def run(spec: Path, run_id: str | None, project: Project, output: Output) -> Non
     \b
     Example: delorean experiment run homepage.toml
     """
-    record = run_spec(spec, project, output, "experiment run", run_id, training=True)
+    record = run_spec(spec, project, output, "experiment run", run_id, day, training=True)
     output.show(summary(record))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from delorean.cli.experiment import run_id_option, run_spec
+from delorean.cli.experiment import day_option, run_id_option, run_spec
 from delorean.cli.options import json_option, opened, project_option
 from delorean.cli.output import Output
 
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 @click.command(no_args_is_help=True)
 @click.argument("spec", type=click.Path(path_type=Path))
 @run_id_option
+@day_option
 @project_option
 @json_option
-def generate(spec: Path, run_id: str | None, project: Project, output: Output) -> None:
+def generate(spec: Path, run_id: str | None, day: date | None, project: Project, output: Output) -> None:
     """Generate features for label data.
 
     SPEC names labels and encoders; each row is made from the state as of its own time. What was read is recorded as a
@@ -32,7 +34,7 @@ def generate(spec: Path, run_id: str | None, project: Project, output: Output) -
     from delorean.generation.feature_set import table_uri
     from snapshotter.storage import open_storage
 
-    record = run_spec(spec, project, output, "generate", run_id, training=False)
+    record = run_spec(spec, project, output, "generate", run_id, day, training=False)
     made = record.features
     output.show(
         {
@@ -55,12 +57,14 @@ def generate(spec: Path, run_id: str | None, project: Project, output: Output) -
 @click.command(no_args_is_help=True)
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--package", "folder", type=click.Path(path_type=Path), required=True, help="The new package's folder.")
+@click.option("--run-id", help="Learn from what `generate` made under this id.  [the newest version]")
 @project_option
 @json_option
-def train(spec: Path, folder: Path, project: Project, output: Output) -> None:
+def train(spec: Path, folder: Path, run_id: str | None, project: Project, output: Output) -> None:
     """Train a model and package it.
 
-    Learns from the feature set that SPEC generated, and measures model, popularity and shuffled labels.
+    Learns from the feature set that SPEC generated, and measures model, popularity and shuffled labels. With --run-id
+    it may be run again: a package of these features that is there is left as it is.
 
     \b
     Example: delorean train homepage.toml --package packages/homepage-1
@@ -70,7 +74,7 @@ def train(spec: Path, folder: Path, project: Project, output: Output) -> None:
 
     experiment = load_experiment(spec)
     with opened(project) as (index, storage):
-        package = package_of(experiment, index, storage, folder, project.encoders)
+        package = package_of(experiment, index, storage, folder, project.encoders, run_id)
     report = package.report
     output.show(
         {

@@ -50,5 +50,6 @@ def submit(context: click.Context, dry_run: bool, step: str, arguments: Sequence
             click.echo(shlex.join(submission.shown))
             return
         submission.check()
+        click.echo(shlex.join(submission.shown), err=True)
         ended = subprocess.run(submission.command, check=False)  # noqa: S603  # what the caller wants to be run
         context.exit(ended.returncode)

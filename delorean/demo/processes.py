@@ -74,20 +74,23 @@ class Processes:
     running: list[Running] = field(default_factory=list)
     _files: list[IO[bytes]] = field(default_factory=list)
 
-    def start(self, name: str, arguments: Sequence[str]) -> Running:
-        """Start Python with arguments as a process of its own."""
+    def start(self, name: str, arguments: Sequence[str], program: str = sys.executable, **environment: str) -> Running:
+        """Start a program, by default Python, with arguments as a process of its own.
+
+        environment: variables beside those of this process
+        """
         self.logs.mkdir(parents=True, exist_ok=True)
         log = self.logs / f"{name}.log"
         output = log.open("wb")
         self._files.append(output)
-        program = [sys.executable, "-c", _TETHER, str(os.getpid()), sys.executable, *arguments]
+        command = [sys.executable, "-c", _TETHER, str(os.getpid()), program, *arguments]
         process = subprocess.Popen(  # noqa: S603  # our own programs
-            program,
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **environment},
         )
         self.running.append(Running(name, process, log))
         return self.running[-1]

@@ -149,8 +149,8 @@ def _running(
         with steps.step("start"):
             services = start_services(layout, processes)
             if spark is None:
-                with _stderr_into(layout.root / "logs" / "spark.log"):
-                    own = _small_session(layout)
+                with stderr_into(layout.root / "logs" / "spark.log"):
+                    own = small_session(layout)
             session = spark or own
             assert session is not None  # one or the other
             company = open_company(world, layout, services, processes)
@@ -161,7 +161,7 @@ def _running(
 
 
 @contextmanager
-def _stderr_into(log: Path) -> Iterator[None]:
+def stderr_into(log: Path) -> Iterator[None]:
     """Let processes that start meanwhile, such as Spark's JVM, write their greetings into a log."""
     stderr = os.dup(2)
     try:
@@ -173,7 +173,8 @@ def _stderr_into(log: Path) -> Iterator[None]:
         os.close(stderr)
 
 
-def _small_session(layout: Layout) -> SparkSession:
+def small_session(layout: Layout) -> SparkSession:
+    """Start a session for a company as small as this."""
     return spark_session(
         "delorean demo",
         spark__sql__shuffle__partitions="2",  # a day is a few hundred contexts

@@ -34,10 +34,13 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
-def generate_world(seed: int, days: int = 7, profiles: int = 600, videos: int = 1500) -> World:
+def generate_world(
+    seed: int, days: int = 7, profiles: int = 600, videos: int = 1500, starts_at: datetime = STARTS_AT
+) -> World:
     """Generate a world; the same arguments give the same world.
 
     days: how many days life goes on after the 45 days of history
+    starts_at: the midnight, UTC, between the two
     Raises ConfigError for sizes from which no company can be made.
     """
     if days < 1 or profiles < 10 or videos < 100:
@@ -45,7 +48,7 @@ def generate_world(seed: int, days: int = 7, profiles: int = 600, videos: int = 
             f"a world of {days} days, {profiles} profiles, {videos} videos is too small", "at least 1, 10 and 100"
         )
     rng = np.random.default_rng(seed)
-    start = to_micros(STARTS_AT)
+    start = to_micros(starts_at)
     catalogue = generate_catalogue(rng, videos, start, days)
     people = generate_people(rng, profiles, catalogue)
     life = _Life(rng, catalogue, people, start)
@@ -53,7 +56,7 @@ def generate_world(seed: int, days: int = 7, profiles: int = 600, videos: int = 
         life.live_a_day(day)
     return World(
         name="generated",
-        starts_at=STARTS_AT,
+        starts_at=starts_at,
         days=days,
         notes=_NOTES,
         profiles=people.table,

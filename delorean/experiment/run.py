@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -45,6 +45,7 @@ def run_experiment(
     *,
     training: bool = True,
     run_id: str | None = None,
+    day: date | None = None,
     progress: Progress | None = None,
 ) -> RunRecord:
     """Put labels into buckets, generate features, train and measure the model, and record the run.
@@ -53,6 +54,7 @@ def run_experiment(
     training: False stops after the features
     run_id: run again under the same id, a run that died goes on with what it read when it began, and one that has
         ended is given as it is. None: each is one of its own, with the next number
+    day: what was known when it began, see `labels_of`; None: all that there is
     progress: called with (buckets generated, all); None: bars in a notebook or at a prompt
 
     Raises what the steps raise. A run that fails in training is recorded without metrics, since its features are there;
@@ -63,7 +65,7 @@ def run_experiment(
     seconds: dict[str, float] = {}
     started_at = datetime.now(UTC)
     with _timed("labels", seconds):
-        labels = labels_of(experiment, spark, storage, run_id)
+        labels = labels_of(experiment, spark, storage, run_id, day)
     with _timed("features", seconds):
         features = features_of(experiment, labels, index, storage, spark, progress, run_id)
     report, failed = None, training

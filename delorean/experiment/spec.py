@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -128,6 +128,16 @@ class ModelSpec:
             raise ConfigError.because(f"model.estimator {self.estimator}: {error}") from error
 
 
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """When the experiment is trained by itself; its features are made each day.
+
+    training: each Monday, each day, or never
+    """
+
+    training: Literal["weekly", "daily", "never"] = "weekly"
+
+
 @dataclass(frozen=True, repr=False)
 class ExperimentSpec(Displayed):
     """One experiment, whole: the same in Python as in TOML. What it says is its id.
@@ -141,6 +151,7 @@ class ExperimentSpec(Displayed):
     confidence: element → how complete the runs that serve it must be
     spread: how far apart the captures of one row may lie
     leaks: from when on a feature predicts its label implausibly well, and whether that fails a run
+    schedule: when it is trained by itself, no part of what the spec says either
     folder: where relative paths of tables start; by default the file's. It is no part of what the spec says
 
     >>> from encoders.library import listed
@@ -163,6 +174,7 @@ class ExperimentSpec(Displayed):
     leaks: LeakThresholds = field(default_factory=LeakThresholds)
     split: Split = field(default_factory=Split)
     model: ModelSpec = ModelSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
     folder: str = ""
 
     def __post_init__(self) -> None:
@@ -218,7 +230,7 @@ class ExperimentSpec(Displayed):
 
     def to_json(self) -> dict[str, Any]:
         """Write what is not by default, as plain fields."""
-        said: dict[str, Any] = _said(replace(self, encoders=self.encoder_specs, folder=""))
+        said: dict[str, Any] = _said(replace(self, encoders=self.encoder_specs, schedule=ScheduleSpec(), folder=""))
         return said
 
     @classmethod

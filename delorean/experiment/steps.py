@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,22 +16,22 @@ from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.tables import pinned_tables, query
 from delorean.generation import FeatureSet, generate, lineage_of
 from delorean.generation.bucket_task import first_data_maps
-from delorean.generation.feature_set import open_table, table_uri
+from delorean.generation.feature_set import made_by, open_table, table_uri
 from delorean.generation.plan import plan_generation
 from delorean.generation.runners import Progress
 from delorean.generation.sources import Pinned
 from delorean.labels import Labels, load_labels
 from delorean.labels.materialise import materialise_labels
-from delorean.model_package import Lineage, ModelPackage, write_package
+from delorean.model_package import Lineage, ModelPackage, load_package, write_package
 from delorean.training import read_feature_set, train
 from encoders.feature_model import LIBRARY
-from schemas.errors import ConfigError, LabelError
+from schemas.errors import ConfigError, LabelError, PackageError
 from snapshotter.experiments import TableSource
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
     from delorean.training import TrainedModel
 
@@ -38,23 +39,28 @@ _GOLDEN_CANDIDATES = 2_000
 
 
 def labels_of(
-    experiment: ExperimentSpec, spark: SparkSession | None, storage: Storage, run_id: str | None = None
+    experiment: ExperimentSpec,
+    spark: SparkSession | None,
+    storage: Storage,
+    run_id: str | None = None,
+    day: date | None = None,
 ) -> Labels:
     """Put the experiment's label data into buckets, or give what an earlier run has put there under its id.
 
     spark: None: only what is there can be given
     run_id: run again, the run finds its own label data, if the spec names none
+    day: only what was known when this day began, in UTC, so that it is the same whenever the run takes place; it is
+        what `:date` in the query means, and such label data is the run's own whatever the spec calls it
 
     Raises LabelError, also where the label data of that id comes from another query or another version of a table.
     """
     spec = experiment.labels
-    labels_id = spec.id
+    labels_id = spec.id if day is None else None
     if labels_id is None and run_id is not None:
-        labels_id = _labels_of_run(experiment, run_id)
+        labels_id = _labels_of_run(experiment, run_id, day)
         with suppress(LabelError):
             return load_labels(labels_id, storage)
-    at_rest = labels_at_rest(experiment, storage)
-    if at_rest is not None:
+    if day is None and (at_rest := labels_at_rest(experiment, storage)) is not None:
         return at_rest
     if spark is None:
         raise LabelError.because(
@@ -63,14 +69,21 @@ def labels_of(
         )
     tables = pinned_tables(experiment.located_tables)
     return materialise_labels(
-        query(spark, spec.sql, tables),
+        _known(query(spark, spec.sql, tables, day), spec.columns.outcome_at, day),
         spec.columns,
         storage,
         labels_id=labels_id,
         bucket_variable=spec.bucket_variable,
         buckets=spec.buckets,
-        source=_source(experiment, tables),
+        source={**_source(experiment, tables), **({} if day is None else {"date": day.isoformat()})},
     )
+
+
+def _known(rows: DataFrame, outcome_at: str, day: date | None) -> DataFrame:
+    """Leave out what nobody knew yet when a day began; a missing column is named later, with its likes."""
+    if day is None or outcome_at not in rows.columns:
+        return rows
+    return rows.where(rows[outcome_at] <= datetime.combine(day, time(), UTC))
 
 
 def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | None:
@@ -92,9 +105,10 @@ def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | Non
     return labels
 
 
-def _labels_of_run(experiment: ExperimentSpec, run_id: str) -> str:
+def _labels_of_run(experiment: ExperimentSpec, run_id: str, day: date | None) -> str:
     """Give the id of label data that only the runs of one id use; to a vacuum it is one that nobody gave a name."""
-    return hashlib.sha256(f"{experiment.id}/{run_id}".encode()).hexdigest()[:12]
+    of = f"{experiment.id}/{run_id}" + ("" if day is None else f"/{day}")
+    return hashlib.sha256(of.encode()).hexdigest()[:12]
 
 
 def _source(experiment: ExperimentSpec, tables: Mapping[str, TableSource]) -> dict[str, Any]:
@@ -144,16 +158,21 @@ def package_of(
     storage: Storage,
     folder: Path,
     modules: Sequence[str] = (LIBRARY,),
+    run_id: str | None = None,
 ) -> ModelPackage:
-    """Train on the newest version of the experiment's feature set and package the model.
+    """Train on a version of the experiment's feature set and package the model.
 
     folder: the new package's
     modules: where the package's encoders may come from
+    run_id: of the generation that made the version; then a folder that holds a package of it is given as it is. None:
+        the newest version
 
     Raises TrainingError, PackageError, and ConfigError if the features are not generated yet, or from another model.
     """
     uri = table_uri(storage, experiment.name)
-    version = int(open_table(uri).version())  # of this moment: somebody may add another meanwhile
+    version = _version(storage, experiment.name, run_id)
+    if run_id is not None and folder.exists():
+        return _packaged(folder, modules, uri, version)
     made_from = lineage_of(uri, version)
     model = experiment.feature_model
     if made_from["feature_model"] != model.fingerprint:
@@ -182,3 +201,25 @@ def package_of(
         ),
         modules=modules,
     )
+
+
+def _version(storage: Storage, name: str, run_id: str | None) -> int:
+    """Find the version that the generation of an id made, or the newest of this moment: another may come meanwhile."""
+    if run_id is None:
+        return int(open_table(table_uri(storage, name)).version())
+    made = made_by(storage, name, run_id)
+    if made is None:
+        raise ConfigError.because(
+            f"no run '{run_id}' has made features of '{name}'", f"run delorean generate with --run-id {run_id}"
+        )
+    return made.feature_set.version
+
+
+def _packaged(folder: Path, modules: Sequence[str], uri: str, version: int) -> ModelPackage:
+    """Give the package that is in a folder. Raises PackageError if it is not of this version of a feature set."""
+    package = load_package(folder, modules=modules)
+    if package.lineage.get("feature_set") != {"uri": uri, "version": version}:
+        raise PackageError.because(
+            f"{folder} is there, and is not of version {version} of {uri}", "name another folder"
+        )
+    return package

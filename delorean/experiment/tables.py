@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from schemas.errors import LabelError, StorageError
 from snapshotter.experiments import TableSource
 from snapshotter.spark_errors import spark_errors_as
+from snapshotter.spark_jobs import described
 from snapshotter.storage.delta import delta_table
 
 if TYPE_CHECKING:
@@ -28,16 +30,19 @@ def pinned_tables(tables: Mapping[str, TableSource]) -> dict[str, TableSource]:
     }
 
 
-def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource]) -> DataFrame:
-    """Run a query; its tables are views only until Spark has resolved their names. Raises LabelError."""
+def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource], day: date | None = None) -> DataFrame:
+    """Run a query; its tables are views only until Spark has resolved their names. Raises LabelError.
+
+    day: what `:date` in it means
+    """
     made = []
-    with spark_errors_as(LabelError, "the labels' query"):
+    with described(spark, "look at the labels' tables"), spark_errors_as(LabelError, "the labels' query"):
         try:
             for name, source in tables.items():
                 table = spark.read.format(source.format).options(**source.options).load(source.location)
                 table.createTempView(name)  # fails rather than hide one
                 made.append(name)
-            return spark.sql(text)
+            return spark.sql(text) if day is None else spark.sql(text, args={"date": day})
         finally:
             for name in made:
                 spark.catalog.dropTempView(name)

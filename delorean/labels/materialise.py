@@ -223,7 +223,7 @@ class _SparkRows:
 
     def __init__(self, source: DataFrame) -> None:
         self.frame = source
-        with spark_errors_as(LabelError, "label data"):
+        with described(source.sparkSession, "look at label data"), spark_errors_as(LabelError, "label data"):
             schema = source.limit(0).toArrow().schema
         self.schema = pa.schema([(f.name, without_large(f.type)) for f in schema])
 

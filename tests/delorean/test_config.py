@@ -34,6 +34,16 @@ def test_a_missing_project_file_says_how_to_name_one(tmp_path):
         ("indx = 1", "f.toml, line 1: indx: unknown field 'indx' → did you mean 'index'?"),
         ("index = 1", "f.toml, line 1: index: Expected `string`, got `integer`"),
         ('proxies = ["a", 1]', "f.toml, line 1: proxies[1]: Expected `string`, got `integer`"),
+        (
+            "[schedule.snapshots.all]\nevery_hours = 5",
+            "f.toml, line 2: schedule.snapshots.all.every_hours: every_hours is 5",
+        ),
+        ("[schedule.snapshots.all]\nfloor = 2.0", "f.toml, line 2: schedule.snapshots.all.floor: floor is 2.0"),
+        (
+            '[schedule.snapshots.all]\nbelow = "wran"',
+            "f.toml, line 2: schedule.snapshots.all.below: Invalid enum value 'wran'",
+        ),
+        ('[schedule.snapshots.all]\nlate = "-PT1H"', "f.toml, line 2: schedule.snapshots.all.late: late is -1 day"),
         ("index = ", "f.toml, line 1: is not TOML: Invalid value (at end of document)"),
     ],
 )

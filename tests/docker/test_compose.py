@@ -98,7 +98,9 @@ def depends(service: Service, services: dict[str, Service]) -> Iterator[str]:
 
 def mounts(service: Service, stack: dict[str, Any]) -> Iterator[str]:
     for volume in service.get("volumes", []):
-        if volume.partition(":")[0] not in stack["volumes"]:
+        source, _, target = volume.partition(":")
+        of_ours = source.startswith("../") and (DOCKER / source).is_dir() and target.endswith(":ro")
+        if source not in stack["volumes"] and not of_ours:
             yield f"{volume} is no named volume"
     given = {"configs": [row["source"] for row in service.get("configs", [])], "secrets": service.get("secrets", [])}
     for kind, names in given.items():

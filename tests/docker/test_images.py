@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import runpy
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -13,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from stack_files import DOCKER, DOCKERFILE, ROOT
+
+from delorean.submit import NEEDED
 
 LOCK = (ROOT / "requirements.lock").read_text()
 
@@ -27,6 +30,13 @@ for name in sys.argv[2:]:
             importlib.import_module(found.name)
 """
 PROGRAMS = {
+    "executors": (
+        "delorean.as_of",
+        "delorean.generation.runners",
+        "delorean.labels.grouping",
+        "encoders",
+        "snapshotter.bucket",
+    ),
     "proxy": ("prana_proxy", "delorean.cli.capture"),
     "serving": ("delorean.serving", "delorean.cli.model", "encoders", "snapshotter.index", "snapshotter.storage"),
 }
@@ -36,6 +46,11 @@ def part(image: str) -> str:
     """What the build of an image installs."""
     command = [sys.executable, DOCKER / "locked.py", image]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def locked_by_name(image: str) -> list[str]:
+    """The packages of an image that are named, without what comes with them."""
+    return list(runpy.run_path(str(DOCKER / "locked.py"))["IMAGES"][image])
 
 
 def names(locked: str) -> set[str]:
@@ -69,9 +84,13 @@ def test_a_package_comes_with_all_that_it_needs():
     assert not names(part("serving")) & {"pyspark", "py4j", "scikit-learn", "skl2onnx", "matplotlib"}
 
 
+def test_what_an_archive_for_executors_is_checked_for_is_what_is_packed():
+    assert {"delorean-features", *locked_by_name("executors")} == set(NEEDED)
+
+
 @pytest.mark.parametrize("image", PROGRAMS)
 def test_an_image_has_all_that_its_program_imports(image: str):
-    there = names(part(image)) | {"delorean-features"}
+    there = names(part(image)) | {"delorean-features"} | ({"pyspark", "py4j"} if image == "executors" else set())
     hidden = [
         module
         for module, distributions in packages_distributions().items()

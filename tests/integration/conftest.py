@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -12,7 +13,8 @@ from driver_process import MASTER, SETTINGS
 from fault_stack import PROFILES, VIDEOS, Failure, SmallDisk, Stack, Stage, company
 from faulty_proxy import faulty_proxy
 from s3_server import S3Server
-from spark_cluster import environment_archive, python_of_executors, spark_cluster
+from spark_cluster import ROOT, spark_cluster
+from spark_cluster import SETTINGS as OF_CLUSTER
 
 from snapshotter.index import init_index
 
@@ -56,12 +58,13 @@ def on_a_small_disk(in_production: Stack, tmp_path_factory: pytest.TempPathFacto
 def on_a_cluster(
     in_production: Stack, s3_started: S3Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
-    """S3, and a cluster of two executors that have nothing but an archive and a bare Python."""
+    """S3, and a cluster of two executors, of which one tries what the other does not get done."""
     folder = tmp_path_factory.mktemp("cluster")
     settings = {
-        "spark.archives": f"{environment_archive()}#environment",
-        "spark.executor.memory": "768m",
-        "spark.executorEnv.DELOREAN_PYTHON": python_of_executors(),
+        **OF_CLUSTER,
+        "spark.speculation": "true",
+        "spark.speculation.quantile": "0.5",  # as soon as one of two tasks has ended
+        "spark.executorEnv.PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
         **{f"spark.executorEnv.{name}": value for name, value in s3_started.environment.items()},
     }
     with ExitStack() as stack:
@@ -69,7 +72,6 @@ def on_a_cluster(
         services = stack.enter_context(company())
         environment = {
             **s3_started.environment,
-            "PYSPARK_PYTHON": "./environment/bin/python",
             MASTER: cluster.master,
             SETTINGS: json.dumps(settings),
         }
@@ -83,11 +85,12 @@ def on_a_cluster(
         yield made
 
 
-STACKS = {Failure.DISK: "on_a_small_disk", Failure.EXECUTOR: "on_a_cluster"}
+STACKS = {Failure.DISK: "on_a_small_disk", Failure.EXECUTOR: "on_a_cluster", Failure.HANGING: "on_a_cluster"}
 
 
 @pytest.fixture
 def stack(failure: Failure, request: pytest.FixtureRequest) -> Stack:
+    request.getfixturevalue("s3")  # so that this process too may read what drivers write
     found: Stack = request.getfixturevalue(STACKS.get(failure, "in_production"))
     return found
 

@@ -14,10 +14,12 @@ from fault_stack import DIES, FULL, GOES_ON, NOT_WRITTEN, PROFILES, VIDEOS, Fail
 NOT_COMMITTED = "StorageError: .* could not be committed"
 FULL_ALREADY = f"{NOT_WRITTEN}|{FULL}"
 STAGES = (Stage.BEFORE, Stage.MIDWAY, Stage.HELD, Stage.PUBLISHING, Stage.UNHEARD, Stage.DONE)
+ON_SPARK = (Failure.WORKER, Failure.EXECUTOR, Failure.HANGING)
 GENERATION = {
     Failure.DRIVER: (DIES, DIES, DIES, DIES, DIES, DIES),
     Failure.WORKER: (GOES_ON, GOES_ON, GOES_ON, None, None, None),
     Failure.EXECUTOR: (GOES_ON, GOES_ON, GOES_ON, None, None, None),
+    Failure.HANGING: (None, GOES_ON, None, None, None, None),
     Failure.NODE: (GOES_ON, None, None, GOES_ON, None, None),  # it has read the index when it begins
     Failure.STORAGE: (NOT_WRITTEN, NOT_WRITTEN, NOT_COMMITTED, NOT_COMMITTED, GOES_ON, GOES_ON),
     Failure.DISK: (FULL_ALREADY, NOT_WRITTEN, NOT_COMMITTED, None, None, GOES_ON),
@@ -30,7 +32,7 @@ def test_a_feature_set_is_whole_or_not_there_and_its_rerun_gives_the_same(
 ) -> None:
     """A generation: what becomes of it, and what is visible afterwards."""
     name = f"{failure}-{stage}".replace(" ", "-")
-    stack.begin_generation(name, stage, spark=failure in (Failure.WORKER, Failure.EXECUTOR))
+    stack.begin_generation(name, stage, spark=failure in ON_SPARK)
     stack.strike(failure, stage)
     became = stack.release(stage)
     assert re.match(outcome, became), became

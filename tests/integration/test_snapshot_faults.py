@@ -15,11 +15,13 @@ from fault_stack import DIES, FULL, GOES_ON, NOT_WRITTEN, PROFILES, Failure, Sta
 FAILING = {str(profile) for profile in range(PROFILES) if profile % 10 == 3}
 NO_PROXY, NO_NODE = "ProxyUnavailableError: no proxy answers", "SnapshotIndexError: index cassandra://"
 FULL_OR_NOT = f"{FULL}|{GOES_ON}"  # SQLite may have room in its log
+STAYING = (Failure.WORKER, Failure.EXECUTOR, Failure.HANGING)  # those after which the same job goes on
 STAGES = (Stage.BEFORE, Stage.MIDWAY, Stage.HELD, Stage.PUBLISHING, Stage.DONE)
 SNAPSHOT = {
     Failure.DRIVER: (DIES, DIES, DIES, DIES, DIES),
     Failure.WORKER: (GOES_ON, GOES_ON, GOES_ON, GOES_ON, GOES_ON),
     Failure.EXECUTOR: (GOES_ON, GOES_ON, GOES_ON, None, None),
+    Failure.HANGING: (None, GOES_ON, None, None, None),
     Failure.PROXY: (NO_PROXY, NO_PROXY, GOES_ON, GOES_ON, GOES_ON),
     Failure.NODE: (NO_NODE, NO_NODE, NO_NODE, NO_NODE, GOES_ON),
     Failure.STORAGE: (NOT_WRITTEN, NOT_WRITTEN, GOES_ON, GOES_ON, GOES_ON),
@@ -35,10 +37,13 @@ def test_a_snapshot_is_whole_or_not_there_and_its_rerun_asks_only_for_what_is_mi
     run_id = f"{failure}-{stage}".replace(" ", "-")
     stack.company.asked.clear()
     stack.begin_snapshot(run_id, stage, patience(failure))
+    kept = stack.kept(run_id) if failure in STAYING else set()
     stack.strike(failure, stage)
     became = stack.release(stage)
     assert re.match(outcome, became), became
     stack.heal()
+    once = Counter(path.rsplit("/", 1)[1] for path in stack.company.asked)
+    assert {once[profile] for profile in kept - FAILING} <= {1}
 
     runs, left = stack.look(run_id)
     published = runs.pop(run_id, None)

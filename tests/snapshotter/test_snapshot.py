@@ -32,6 +32,7 @@ from schemas.tables import snapshot_schema
 from snapshotter.context_selection import Experiment, read_context_set, select_contexts
 from snapshotter.experiments import TableSource
 from snapshotter.records import SnapshotRun
+from snapshotter.snapshot import Floor
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
 
@@ -316,3 +317,39 @@ def test_contexts_that_were_selected_can_be_asked_for(job: Job, company: Any, tm
     run = job.run(services=["history"], context_set=chosen, buckets=None)
     assert sorted(row["profile_id"] for row in job.read(run.services[0])) == sorted(profiles)
     assert run.services[0].buckets == 1
+
+
+def test_too_little_confidence_is_told_of_or_holds_back_what_a_rerun_publishes(
+    job: Job, company: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    company.failing = {7: "error"}
+    poor = "service 'history' has confidence 0.900, expected 0.95"
+    with pytest.raises(QualityError, match=f"run 'r1' is held back: {poor} → see to the service"):
+        job.run(services=["history", "popular"], floor=Floor(0.95))
+    with pytest.raises(NotInIndexError):
+        job.index.run("r1")
+    assert service(job.run("told", ["history"], floor=Floor(0.95, "warn")), "history").confidence == 0.9
+    assert f"run 'told', {poor}" in caplog.text
+    company.failing, company.asked[:] = {}, []
+    assert service(job.run(services=["history", "popular"], floor=Floor(0.95)), "history").confidence == 1.0
+    assert sorted(company.asked) == sorted(f"/history/{i}" for i in range(7, 200, 10))  # nobody else again
+
+
+@pytest.mark.parametrize(
+    ("days", "late", "refused"),
+    [
+        (0, timedelta(0), None),
+        (-3, timedelta(days=3), None),
+        (-3, timedelta(days=1), "is past: a snapshot captures now"),
+        (2, timedelta(days=9), "has not begun"),
+    ],
+)
+def test_a_snapshot_captures_now_and_no_other_day(job: Job, days: int, late: timedelta, refused: str | None) -> None:
+    day = datetime.now(UTC).date() + timedelta(days=days)
+    options = {"context_set": replace(job.context_set, date=day), "late": late, "services": ["popular"]}
+    if refused is None:
+        run = job.run(**options)
+        assert job.run(**{**options, "context_set": job.context_set, "late": timedelta(0)}) == run  # it is there
+    else:
+        with pytest.raises(ConfigError, match=f"{day} {refused}"):
+            job.run(**options)

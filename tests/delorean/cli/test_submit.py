@@ -8,16 +8,19 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from importlib.metadata import version
 
 import pytest
 from click.testing import CliRunner
-from spark_cluster import environment_archive, python_of_executors, spark_cluster
+from spark_cluster import SETTINGS, environment_archive, python_of_executors, spark_cluster
 
 from delorean.cli.commands import cli
-from delorean.submit import check_environment
+from delorean.submit import NEEDED, check_environment
 from schemas.errors import ConfigError
 
 DAY = "2026-01-05"
+KINDS = ("ApplicationStart", "ExecutorAdded", "JobStart")
+PACKAGES = {name: version(name) for name in NEEDED}
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -37,17 +40,26 @@ def project(folder, environment, cluster, tmp_path_factory):
     """A copy of the project that nothing has been done in yet, with a cluster to submit to."""
     project = tmp_path_factory.mktemp("submitted") / "project"
     shutil.copytree(folder, project, ignore=shutil.ignore_patterns("data", "packages", "logs"))
+    (project.parent / "events").mkdir()
+    settings = {
+        **SETTINGS,
+        "spark.eventLog.enabled": "true",
+        "spark.eventLog.dir": (project.parent / "events").as_uri(),
+        "spark.executorEnv.DELOREAN_PYTHON": python_of_executors(),
+        "spark.hadoop.fs.s3a.secret.key": "hush",
+    }
     with (project / "delorean.toml").open("a") as file:
-        file.write(
-            f'\n[submit]\nmaster = "{cluster.master}"\nenvironment = "{environment}"\n\n[spark]\n'
-            f'"spark.executorEnv.DELOREAN_PYTHON" = "{python_of_executors()}"\n"spark.executor.memory" = "768m"\n'
-            '"spark.ui.enabled" = "false"\n"spark.hadoop.fs.s3a.secret.key" = "hush"\n'
-        )
+        file.write(f'\n[submit]\nmaster = "{cluster.master}"\nenvironment = "{environment}"\n\n[spark]\n')
+        file.writelines(f'"{name}" = "{value}"\n' for name, value in settings.items())
+    text = (project / "delorean.toml").read_text()
+    (project / "one.toml").write_text(text + '"spark.cores.max" = "1"\n')
+    spec = (project / "home.toml").read_text()
+    (project / "home.toml").write_text(spec.replace("[labels]", "[labels]\nbuckets = 4"))
     return project
 
 
-def submit(project, *arguments, code=0):
-    command = [sys.executable, "-m", "delorean", "submit", "--config", project / "delorean.toml", *arguments]
+def submit(project, *arguments, config="delorean.toml", code=0):
+    command = [sys.executable, "-m", "delorean", "submit", "--config", project / config, *arguments]
     done = subprocess.run([*map(str, command), "--json"], cwd="/", env=os.environ, capture_output=True, text=True)
     assert done.returncode == code, (done.stdout[-3000:], done.stderr[-3000:])
     return json.loads(done.stdout.splitlines()[-1]) if code == 0 else done.stderr
@@ -66,16 +78,50 @@ def in_process(project, *arguments):
     return json.loads(done.stdout)
 
 
+def feature_files(project):
+    """The bytes of all files of features, by bucket."""
+    files = (project / "data/feature_sets/home").glob("*/*.parquet")
+    return {file: (file.name.split("-")[0], file.read_bytes()) for file in files}
+
+
+def seen_by_spark(project):
+    """What Spark's user interface has shown of each application, by its name and in order: executors, jobs."""
+    seen = []
+    for log in sorted((project.parent / "events").iterdir(), key=lambda path: path.name):
+        files = sorted(log.iterdir()) if log.is_dir() else [log]
+        events = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        of = {kind: [event for event in events if event["Event"] == f"SparkListener{kind}"] for kind in KINDS}
+        [name] = {event["App Name"] for event in of["ApplicationStart"]}
+        jobs = [event["Properties"].get("spark.job.description") for event in of["JobStart"]]
+        seen.append((name, len(of["ExecutorAdded"]), list(dict.fromkeys(jobs))))
+    return seen
+
+
 def test_the_whole_chain_runs_on_a_cluster_and_gives_what_one_process_gives(project):
     assert submit(project, "select", project / "experiments.toml", "--date", DAY)["contexts"] == 120
-    [history] = submit(project, "snapshot", "--date", DAY)["services"]
+    [history] = submit(project, "snapshot", "--date", DAY, "--buckets", 4, "--run-id", "r1")["services"]
     assert (history["asked"], history["confidence"]) == (120, 1.0)
     films = project / "films.parquet"
     in_process(project, "publish", "films", films, "--valid-from", "2026-01-05T00:00:00Z", "--version-id", "v1")
     made = submit(project, "generate", project / "home.toml", "--run-id", DAY)
     assert (made["contexts"], made["rows_without"]) == (120, {"films": 0, "history": 0})
     assert in_process(project, "experiment", "replay", made["run"], "--cores", "0")["identical"] is True
-    assert submit(project, "generate", project / "home.toml", "--run-id", DAY) == made
+    assert in_process(project, "generate", project / "home.toml", "--run-id", DAY) == made
+
+    by_two = feature_files(project)
+    submit(project, "generate", project / "home.toml", "--run-id", "by-one", config="one.toml")
+    by_one = {file: found for file, found in feature_files(project).items() if file not in by_two}
+    assert len(by_one) == 4
+    assert sorted(by_one.values()) == sorted(by_two.values())
+
+    selected = [f"select contexts of {DAY}: {what}" for what in ("experiment 'everyone'", "write the context set")]
+    made = ["look at the labels' tables", "materialise labels: 4 buckets", "generate features: 4 buckets"]
+    assert seen_by_spark(project) == [
+        ("delorean select", 2, selected),
+        ("delorean snapshot", 2, ["snapshot 'r1': ask history"]),
+        ("delorean generate", 2, made),
+        ("delorean generate", 1, made),
+    ]
 
 
 def test_a_dry_run_shows_the_command_without_secrets(project, cluster):
@@ -102,10 +148,22 @@ def test_a_cluster_or_an_archive_that_is_not_there_is_one_clear_line(project, ch
     assert told.count("\n") == 1
 
 
+def test_a_cluster_without_the_python_that_packed_the_archive_is_one_clear_line(project):
+    other = project / "bare.toml"
+    text = (project / "delorean.toml").read_text()
+    other.write_text(text.replace(python_of_executors(), "/nowhere/python"))
+    told = submit_text(project, "--config", other, "select", "experiments.toml", "--date", "2026-01-09", code=2)
+    [line] = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert f"Python {HERE} is not on" in line
+    assert "name it in spark.executorEnv.DELOREAN_PYTHON" in line
+
+
 def test_an_archive_of_another_python_or_with_other_packages_is_refused(tmp_path):
     for listed, message in (
         ({"python": "3.9", "packages": {}}, "is for Python 3.9, this is Python 3.1"),
-        ({"python": HERE, "packages": {"numpy": "1.0"}}, "has other packages than the driver: numpy 1.0, here 2"),
+        ({"python": HERE, "packages": {**PACKAGES, "numpy": "1.0"}}, "has other packages than the driver: numpy 1.0, "),
+        ({"python": HERE, "packages": {**PACKAGES, "foo": "1.0"}}, "has other packages .*: foo 1.0, here none"),
+        ({"python": HERE, "packages": {"numpy": "1.0"}}, "lacks boto3, delorean-features, msgspec, numba, pandas, "),
         ({"python": HERE}, "is no archive that begins with environment.json"),
     ):
         archive = tmp_path / "environment.tar.gz"

@@ -3,17 +3,20 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from project_at_rest import long_labels
 
 from delorean.experiment.record import find_run, forget_run, recorded_runs, save_run
+from delorean.experiment.steps import package_of
 from delorean.experiment.tables import pinned_tables
 from delorean.generation.feature_set import lineage_of, table_uri
-from delorean.training import read_feature_set
-from schemas.errors import ConfigError, LabelError, ReplayError, TrainingError
+from delorean.training import Split, read_feature_set
+from schemas.errors import ConfigError, LabelError, PackageError, ReplayError, TrainingError
 from snapshotter.experiments import TableSource
 
 
@@ -205,3 +208,41 @@ def test_an_experiment_and_its_run_show_the_graph_of_their_inputs(lab, spark):
         assert "encoder &#x27;nowhere:at_all&#x27;" in drawn or "encoder 'nowhere:at_all'" in drawn
         assert "at_all" in drawn
     assert "<b>lost" not in lost._repr_html_()
+
+
+def test_a_run_for_a_day_learns_what_was_known_when_it_began_whenever_it_takes_place(lab, spark):
+    rows = [(p, m, v, (p + v) % 2) for p in range(40) for m in (7, 14, 1439, 1500) for v in range(4)]
+    pq.write_table(long_labels([row for row in rows if row[1] < 1500]), lab.folder / "shown.parquet")
+    then = lab.run(spark, run_id="then", day=date(2026, 5, 2))
+    pq.write_table(long_labels(rows), lab.folder / "shown.parquet")
+    later = lab.run(spark, run_id="later", day=date(2026, 5, 2))
+    assert (then.labels.contexts, then.features.digest) == (120, later.features.digest)  # outcomes at midnight count
+    assert lab.run(spark, run_id="next", day=date(2026, 5, 3)).labels.contexts == 160
+
+
+def test_a_query_is_told_the_day(lab, spark):
+    lab.write_spec(
+        ('table = "shown"', "query = \"SELECT * FROM shown WHERE time < :date - INTERVAL '23:50' HOUR TO MINUTE\"")
+    )
+    assert lab.run(spark, day=date(2026, 5, 2)).labels.contexts == 40
+    with pytest.raises(LabelError, match="date"):
+        lab.run(spark)
+
+
+def test_training_for_a_run_takes_its_features_and_leaves_a_package_that_is_there(lab, spark, tmp_path):
+    first = lab.run(spark, run_id="first")
+    lab.run(spark, run_id="second")
+    spec, folder = replace(lab.spec, split=Split(by_time=False, group="profile_id")), tmp_path / "packages" / "one"
+
+    def packaged(run_id):
+        return package_of(spec, lab.index, lab.storage, folder, [lab.module], run_id)
+
+    made = packaged("first")
+    assert made.lineage["feature_set"]["version"] == first.features.version
+    at = (folder / "model.onnx").stat().st_mtime_ns
+    assert packaged("first").lineage == made.lineage
+    assert (folder / "model.onnx").stat().st_mtime_ns == at
+    with pytest.raises(PackageError, match="is there, and is not of version 1"):
+        packaged("second")
+    with pytest.raises(ConfigError, match="no run 'third' has made features of 'lab'"):
+        packaged("third")

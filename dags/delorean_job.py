@@ -1,0 +1,213 @@
+"""Runs commands of `delorean`, which live in an environment of their own, as tasks of Airflow.
+
+Where that environment and the project are, `[delorean]` of airflow.cfg says, or AIRFLOW__DELOREAN__COMMAND and so on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import (
+    Asset,
+    BaseHook,
+    BaseNotifier,
+    BaseOperator,
+    Context,
+    DeadlineAlert,
+    DeadlineReference,
+    SyncCallback,
+    conf,
+)
+from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
+from airflow.sdk.log import mask_secret
+from airflow.sdk.module_loading import import_string
+
+CONTEXTS = Asset("delorean_contexts")  # a day's context set is chosen
+SNAPSHOTS = Asset("delorean_snapshots")  # all daily sets of services are captured of a day
+GLOBALS = Asset("delorean_globals")  # a global element has another version
+FEATURES = Asset("delorean_features")  # features are made for a day
+PACKAGES = Asset("delorean_packages")  # models are trained for a day
+
+SERVICES, JOBS = (
+    "delorean_services",
+    "delorean_jobs",
+)  # pools: who asks online services, and who takes a machine's cores
+CONNECTION = "delorean"  # its extra are environment variables of jobs
+DAY = "{{ (logical_date or dag_run.run_after) | ds }}"
+
+# Ends the whole of a job with the task, whatever ends the task: the kernel tells when its process is gone.
+_LEASH = """
+import ctypes, os, signal, subprocess, sys
+signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(1)
+code = subprocess.call(sys.argv[2:])
+sys.exit(128 - code if code < 0 else code)
+"""
+_log = logging.getLogger("airflow.task")
+
+
+class DeloreanJob(BaseOperator):
+    """Runs a command of `delorean`: what it prints is the task's log, its error the task's failure.
+
+    command: words, such as ["submit", "select"]
+    days: that outlets are told of
+    gives: the field of what the command tells that becomes the task's result: an id, or whether there is anything new
+    """
+
+    template_fields = ("command", "days")
+
+    def __init__(
+        self, *, command: Sequence[str], days: Sequence[str] = (), gives: str | None = None, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.command, self.days, self.gives = command, days, gives
+        self._job: subprocess.Popen[str] | None = None
+
+    def execute(self, context: Context) -> Any:
+        """Run it."""
+        with _started(self.command) as self._job:
+            told = _told(self._job)
+        for outlet in self.outlets:
+            context["outlet_events"][outlet].extra = {"days": list(self.days)}
+        return told.get(self.gives) if self.gives else None
+
+    def on_kill(self) -> None:
+        """End the job with the task."""
+        if self._job is not None:
+            _end(self._job)
+
+
+class LogNotifier(BaseNotifier):
+    """Tells by Airflow's log, where nobody named a better way: `notifier` under [delorean]."""
+
+    def notify(self, context: Context) -> None:
+        """Write a line."""
+        failed = context.get("task_instance")
+        self.log.error("delorean: %s: %s", failed or "a deadline was missed", context.get("exception") or context)
+
+
+def ask(*command: str) -> dict[str, Any]:
+    """Give what a command of `delorean` tells as JSON."""
+    with _started(command) as job:
+        return _told(job)
+
+
+def days_of(context: Context) -> list[str]:
+    """Name the days that a run is for: those that the assets which started it tell of, or its own."""
+    events = [event for of in (context.get("triggering_asset_events") or {}).values() for event in of]
+    told = {day for event in events for day in event.extra.get("days", ())}
+    own = context["dag_run"].logical_date or context["dag_run"].run_after
+    return sorted(told) or [own.strftime("%Y-%m-%d")]
+
+
+def packages() -> Path:
+    """Name the folder of model packages."""
+    return Path(conf.get("delorean", "packages", fallback=str(_project().parent / "packages")))
+
+
+def settings(deadline: timedelta, *, timeout: timedelta = timedelta(hours=6)) -> dict[str, Any]:
+    """Give what DAGs have in common.
+
+    deadline: after it was queued, when somebody is told that a run is not done; timeout: of a task
+    """
+    return {
+        "catchup": False,
+        "max_active_runs": 1,
+        "tags": ["delorean"],
+        "deadline": DeadlineAlert(DeadlineReference.DAGRUN_QUEUED_AT, deadline, SyncCallback(tell)),
+        "default_args": {
+            "retries": conf.getint("delorean", "retries", fallback=3),
+            "retry_delay": timedelta(seconds=conf.getint("delorean", "retry_seconds", fallback=60)),
+            "retry_exponential_backoff": True,
+            "max_retry_delay": timedelta(hours=1),
+            "execution_timeout": timeout,
+            "on_failure_callback": tell,
+        },
+    }
+
+
+def tell(context: Context | None = None) -> None:
+    """Tell somebody that a task failed or a deadline was missed, in the way that is configured."""
+    notifier = import_string(conf.get("delorean", "notifier", fallback="delorean_job.LogNotifier"))
+    notifier()(context or {})
+
+
+def _project() -> Path:
+    return Path(conf.get("delorean", "project", fallback="delorean.toml"))
+
+
+def _command_line(words: Sequence[str]) -> list[str]:
+    """A submission has its --config before the step, other commands anywhere; both hand --json on."""
+    at = 1 if words[0] == "submit" else len(words)
+    program = shlex.split(conf.get("delorean", "command", fallback="delorean"))
+    return [*program, *words[:at], "--config", str(_project()), *words[at:], "--json"]
+
+
+def _environment() -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_AIRFLOW"))}
+    try:
+        secrets = BaseHook.get_connection(CONNECTION).extra_dejson
+    except AirflowNotFoundException:
+        return ours
+    for value in secrets.values():
+        mask_secret(str(value))
+    return {**ours, **{name: str(value) for name, value in secrets.items()}}
+
+
+@contextmanager
+def _started(words: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """Start a command, and end all that is left of it."""
+    command = _command_line(words)
+    _log.info("%s", shlex.join(command))
+    job = subprocess.Popen(
+        [sys.executable, "-c", _LEASH, str(os.getpid()), *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=_environment(),
+        start_new_session=True,
+    )
+    try:
+        yield job
+    finally:
+        _end(job)
+
+
+def _end(job: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(job.pid, signal.SIGKILL)
+
+
+def _told(job: subprocess.Popen[str]) -> dict[str, Any]:
+    """Hand on what a job prints, and give what it tells in the end. Raises AirflowException with the job's reason."""
+    told, error = "{}", ""
+    assert job.stdout is not None  # it is a pipe
+    for line in job.stdout:
+        _log.info("%s", line.rstrip())
+        if line.startswith("{"):
+            told = line
+        elif re.match(r"error: |Error: |unexpected \w+: ", line):
+            error = line.strip()
+    code = job.wait()
+    if code > 128 or code < 0:
+        raise AirflowException(f"the job was ended by {signal.Signals(code - 128 if code > 0 else -code).name}")
+    if code != 0:
+        raise AirflowException(error or f"the job ended with {code}")
+    return dict(json.loads(told))

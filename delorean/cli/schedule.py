@@ -1,0 +1,50 @@
+"""The command that tells schedulers what there is to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from delorean.cli.options import json_option, project_option
+from delorean.cli.output import Output
+
+if TYPE_CHECKING:
+    from delorean.config import Project
+
+
+@click.command()
+@project_option
+@json_option
+def schedule(project: Project, output: Output) -> None:
+    """Show what is on schedule.
+
+    Each spec in the project's folder is, and the sets of services and the global elements that [schedule] of the
+    project file declares. Airflow's DAGs ask for it: docs/AIRFLOW.md.
+
+    \b
+    Example: delorean schedule --json
+    """
+    from delorean.schedule import scheduled
+
+    found = scheduled(project.schedule)
+    output.show(
+        {
+            "selected": [str(path) for path in found.selected],
+            "snapshots": [
+                {"set": name, "every_hours": taken.every_hours, "services": list(taken.services) or "all"}
+                for name, taken in project.schedule.snapshots.items()
+            ],
+            "globals": [{"element": name, "file": path} for name, path in project.schedule.globals.items()],
+            "experiments": [
+                {
+                    "experiment": each.name,
+                    "spec": str(each.spec),
+                    "id": each.id,
+                    "training": each.training,
+                    "error": each.error,
+                }
+                for each in found.experiments
+            ],
+        }
+    )

@@ -1,0 +1,236 @@
+"""Runs Airflow with the company: `python -m delorean.demo.airflow`, which is `make airflow`, until Ctrl-C.
+
+The company has lived for some days already, and goes on by the machine's own clock. Its services, its proxy and Airflow
+are processes of this one: whatever ends it, none of them is left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from delorean.demo.company import open_company, start_services
+from delorean.demo.layout import Layout, new_folder
+from delorean.demo.processes import Processes, Running
+from delorean.demo.progress import Steps
+from delorean.demo.run import small_session, stderr_into
+from delorean.demo.simulation import SEED, generate_world
+from delorean.demo.state import CompanyState
+from delorean.demo.world import World
+from schemas.errors import DeloreanError, SetupError
+from snapshotter.index import open_index
+from snapshotter.spark_session import require_java
+from snapshotter.storage import open_storage
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_TICK_SECONDS = 5.0
+_PATIENCE_SECONDS = 300.0
+_GRACE_SECONDS = 15.0
+_STEPS = {
+    "world": "make the world",
+    "publish": "publish video metadata",
+    "select": "select contexts",
+    "snapshot": "capture snapshots",
+    "airflow": "start Airflow",
+}
+_PROJECT = """\
+# The company's project, as Airflow's DAGs use it.
+proxies = ["{proxy}"]
+
+[schedule.snapshots.daily]
+floor = 0.9
+late = "PT6H"
+
+[schedule.globals]
+videos = "videos.parquet"
+
+[submit]
+master = "local[2]"
+
+[spark]
+"spark.ui.enabled" = "false"
+"spark.driver.memory" = "768m"
+"spark.sql.shuffle.partitions" = "2"
+"""
+
+
+@dataclass(frozen=True)
+class Started:
+    """Airflow, running. password: of the user admin."""
+
+    process: Running
+    url: str
+    password: str
+
+
+def run_airflow(output_dir: Path, days: int = 3, port: int = 0) -> None:
+    """Let the company live for some days, and then with Airflow until somebody interrupts.
+
+    days: before today; port: of Airflow's page, 0: a free one
+
+    Raises errors of DeloreanError's tree.
+    """
+    require_java()
+    environment = _REPOSITORY / ".venv-airflow" / "bin"
+    if not (environment / "airflow").exists():
+        raise SetupError.because(f"Airflow is not in {environment}", "run make airflow")
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    with ExitStack() as running:
+        with Steps(_STEPS) as steps:
+            with steps.step("world"):
+                world = generate_world(SEED, days + 2, 240, 400, today - timedelta(days=days))
+                layout = Layout(new_folder(output_dir, f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}"))
+                layout.prepare(world)
+            processes = running.enter_context(Processes(layout.root / "logs"))
+            _live(world, layout, processes, days, steps)
+            with steps.step("airflow"):
+                started = running.enter_context(_airflow(environment, layout, processes, port or _free_port()))
+                _wait_for_health(started)
+        sys.stdout.write(f"\nAirflow: {started.url}   user: admin   password: {started.password}\n")
+        sys.stdout.write(f"Project: {layout.root}\nCtrl-C ends all of it.\n")
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):
+            while started.process.process.poll() is None:
+                layout.clock.set(datetime.now(UTC))
+                time.sleep(_TICK_SECONDS)
+
+
+def _live(world: World, layout: Layout, processes: Processes, days: int, steps: Steps) -> None:
+    """Go through the days before today, and leave the project as the DAGs need it."""
+    services = start_services(layout, processes)
+    company = open_company(world, layout, services, processes)
+    with stderr_into(layout.root / "logs" / "spark.log"):
+        spark = small_session(layout)
+    try:
+        with open_index(layout.index_uri) as index:
+            company.live(days, spark, open_storage(layout.storage_uri), index, steps)
+    finally:
+        spark.stop()
+    now = datetime.now(UTC)
+    layout.clock.set(now)
+    pq.write_table(CompanyState(world).catalogue(now), layout.root / "videos.parquet")
+    (layout.root / "delorean.toml").write_text(_PROJECT.format(proxy=company.proxy))
+
+
+def airflow_settings(environment: Path, layout: Layout, port: int) -> dict[str, str]:
+    """Say what Airflow is told by its environment."""
+    home, url = layout.root / "airflow", f"http://127.0.0.1:{port}"
+    return {
+        "PATH": f"{environment}{os.pathsep}{os.environ.get('PATH', '')}",
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__API__BASE_URL": url,
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "false",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(_REPOSITORY / "dags"),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+        "AIRFLOW__CORE__PARALLELISM": "2",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+        "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        "AIRFLOW__DELOREAN__COMMAND": f"{sys.executable} -m delorean",
+        "AIRFLOW__DELOREAN__PROJECT": str(layout.root / "delorean.toml"),
+        "AIRFLOW__DELOREAN__RETRY_SECONDS": "10",
+    }
+
+
+@contextmanager
+def _airflow(environment: Path, layout: Layout, processes: Processes, port: int) -> Iterator[Started]:
+    """Start it, and end all that came of it: some of its processes leave its group."""
+    settings, password = airflow_settings(environment, layout, port), secrets.token_urlsafe(12)
+    home, program = layout.root / "airflow", str(environment / "airflow")
+    home.mkdir()
+    passwords = home / "passwords.json"
+    passwords.touch(mode=0o600)
+    passwords.write_text(json.dumps({"admin": password}))
+    with (layout.root / "logs" / "airflow-setup.log").open("wb") as log:
+        for words in (["db", "migrate"], ["pools", "import", str(_REPOSITORY / "dags" / "pools.json")]):
+            done = subprocess.run(  # noqa: S603  # Airflow's own program
+                [program, *words], env={**os.environ, **settings}, stdout=log, stderr=log, check=False
+            )
+            if done.returncode != 0:
+                raise SetupError.because(f"airflow {' '.join(words)} ended with {done.returncode}", f"see {log.name}")
+    running = processes.start("airflow", ["standalone"], program, **settings)
+    try:
+        yield Started(running, settings["AIRFLOW__API__BASE_URL"], password)
+    finally:
+        family = descendants(running.process.pid)
+        running.process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            running.process.wait(_GRACE_SECONDS)
+        for process in [*family, *(descendants(running.process.pid))]:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+
+def _wait_for_health(started: Started) -> None:
+    """Wait until every part of Airflow is well. Raises SetupError."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        if started.process.process.poll() is not None:
+            raise SetupError.because(f"Airflow ended: {started.process.last_words()}")
+        with suppress(OSError, ValueError):
+            with urllib.request.urlopen(f"{started.url}/api/v2/monitor/health", timeout=5) as answer:  # noqa: S310
+                told: Mapping[str, Mapping[str, str]] = json.load(answer)
+            parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+            if all(told[part]["status"] == "healthy" for part in parts):
+                return
+        time.sleep(0.5)
+    raise SetupError.because(f"Airflow is not healthy after {_PATIENCE_SECONDS:.0f} s: {started.process.last_words()}")
+
+
+def descendants(process: int) -> list[int]:
+    """Name all processes that came of one, where the system tells."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found, new = [], [process]
+    while new:
+        new = [child for parent in new for child in children.get(parent, ())]
+        found += new
+    return found
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def main() -> int:
+    """Run as a process."""
+    parser = argparse.ArgumentParser(description="Run Airflow with the demo company.")
+    parser.add_argument("--output", type=Path, default=Path(".demo/airflow"), help="folder, default .demo/airflow")
+    parser.add_argument("--days", type=int, default=3, help="that the company lived before today, default 3")
+    parser.add_argument("--port", type=int, default=8080, help="of Airflow's page; 0: a free one; default 8080")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run_airflow(given.output, given.days, given.port)
+    except DeloreanError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
