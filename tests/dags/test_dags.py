@@ -145,7 +145,12 @@ def test_a_job_killed_in_the_middle_and_cleared_finishes_with_the_same_data(airf
     before = len(company.asked)
     airflow.start("snapshot", TODAY)
     until(lambda: len(company.asked) > before, 120)
-    airflow.job("submit", "snapshot").send_signal(signal.SIGKILL)
+    job = airflow.job("submit", "snapshot")
+    given = job.environ()
+    assert given["AWS_SECRET_ACCESS_KEY"] == "hushhush"  # by the connection, and by no command line
+    assert not [name for name in given if name.startswith("AIRFLOW")]
+    assert "hush" not in " ".join(job.cmdline())
+    job.send_signal(signal.SIGKILL)
     company.open.set()
     done = airflow.answer()
     assert done["state"] == "failed"
