@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -40,22 +40,25 @@ GLOBALS = Asset("delorean_globals")  # a global element has another version
 FEATURES = Asset("delorean_features")  # features are made for a day
 PACKAGES = Asset("delorean_packages")  # models are trained for a day
 
-SERVICES, JOBS = (
-    "delorean_services",
-    "delorean_jobs",
-)  # pools: who asks online services, and who takes a machine's cores
+SERVICES = "delorean_services"  # the pool of those that ask online services
+JOBS = "delorean_jobs"  # of others that take a machine's cores
 CONNECTION = "delorean"  # its extra are environment variables of jobs
 DAY = "{{ (logical_date or dag_run.run_after) | ds }}"
 
-# Ends the whole of a job with the task, whatever ends the task: the kernel tells when its process is gone.
+# Ends all processes of a job with its first, and with the task, whatever ends that: the kernel tells when it is gone.
 _LEASH = """
-import ctypes, os, signal, subprocess, sys
-signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
+import contextlib, ctypes, os, signal, subprocess, sys
+job = subprocess.Popen(sys.argv[2:], process_group=0)
+def end(*_):
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(job.pid, signal.SIGKILL)
+signal.signal(signal.SIGTERM, end)
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     if os.getppid() != int(sys.argv[1]):
-        sys.exit(1)
-code = subprocess.call(sys.argv[2:])
+        end()
+code = job.wait()
+end()
 sys.exit(128 - code if code < 0 else code)
 """
 _log = logging.getLogger("airflow.task")
@@ -191,8 +194,8 @@ def _started(words: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def _end(job: subprocess.Popen[str]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(job.pid, signal.SIGKILL)
+    job.terminate()  # the leash, which ends the rest
+    job.wait()
 
 
 def _told(job: subprocess.Popen[str]) -> dict[str, Any]:

@@ -145,15 +145,23 @@ def test_a_job_killed_in_the_middle_and_cleared_finishes_with_the_same_data(airf
     before = len(company.asked)
     airflow.start("snapshot", TODAY)
     until(lambda: len(company.asked) > before, 120)
-    airflow.job("submit", "snapshot").send_signal(signal.SIGKILL)
-    company.open.set()
-    done = airflow.answer()
-    assert done["state"] == "failed"
+    job = airflow.job("submit", "snapshot")
+    given = job.environ()
+    assert given["AWS_SECRET_ACCESS_KEY"] == "hushhush"  # by the connection, and by no command line
+    assert not [name for name in given if name.startswith("AIRFLOW")]
+    assert "hush" not in " ".join(job.cmdline())
+    started = job.children(recursive=True)
+    job.send_signal(signal.SIGKILL)
+    assert airflow.answer()["state"] == "failed"
     assert "the job was ended by SIGKILL" in airflow.log.read_text()
-    assert airflow.job("snapshot") is None  # nor what it had started
-    done = airflow.run("snapshot", TODAY)
-    assert done["state"] == "success", done["log"][-8000:]
+    assert started
+    assert not psutil.wait_procs(started, 60)[1]  # nothing goes on without it
+    company.open.set()
     with open_index(load_project(project.folder / "delorean.toml").index) as index:
+        with pytest.raises(NotInIndexError):
+            index.run(f"killed-{DAY}")
+        done = airflow.run("snapshot", TODAY)
+        assert done["state"] == "success", done["log"][-8000:]
         [taken] = index.run(f"killed-{DAY}").services
         assert (taken.asked, taken.confidence) == (60, 1.0)
         storage = open_storage(load_project(project.folder / "delorean.toml").storage)

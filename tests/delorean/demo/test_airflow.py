@@ -1,0 +1,32 @@
+"""What `make airflow` starts is told to stay on this machine, and all that came of it is found."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from delorean.demo.airflow import airflow_settings, descendants
+from delorean.demo.layout import Layout
+
+FAMILY = """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", "print('ready', flush=True); input()"], start_new_session=True).wait()
+"""
+
+
+def test_descendants_are_found_in_whatever_group_they_are():
+    with subprocess.Popen([sys.executable, "-c", FAMILY], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout.readline() == b"ready\n"
+        [child] = psutil.Process(parent.pid).children()
+        assert descendants(parent.pid) == [child.pid]
+        parent.communicate(b"\n")
+    assert descendants(parent.pid) == []
+
+
+def test_airflow_listens_to_this_machine_alone_and_reads_the_projects_dags():
+    told = airflow_settings(Path("/nowhere/bin"), Layout(Path("/company")), 8080)
+    assert told["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert told["AIRFLOW__DELOREAN__PROJECT"] == "/company/delorean.toml"
+    assert told["PATH"].startswith("/nowhere/bin:")
+    assert (Path(told["AIRFLOW__CORE__DAGS_FOLDER"]) / "features.py").exists()
