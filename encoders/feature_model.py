@@ -44,10 +44,10 @@ class FeatureModel:
             for feature in encoder.features:
                 if feature in writers:
                     raise EncoderOutputError.because(
-                        f"the feature '{feature}' is written by '{writers[feature]}' and by '{encoder.name}'",
+                        f"the feature '{feature}' is written by '{writers[feature]}' and by '{encoder.title}'",
                         f'rename one: .configured(rename={{"{feature}": "…"}})',
                     )
-                writers[feature] = encoder.name
+                writers[feature] = encoder.title
         by_name(key for encoder in encoders for key in encoder.data)
         object.__setattr__(self, "encoders", tuple(encoders))
 
@@ -148,7 +148,7 @@ def _bind(encoder: FeatureEncoder, context: Mapping[str, Scalar], items: Mapping
     captured = encoder.captured()
     text, columns = module_text(captured.text, context, items, elements, encoder.written, list(encoder.parameters))
     return BoundEncoder(
-        name=encoder.name,
+        name=encoder.title,
         text=text,
         columns=tuple(columns),
         features=encoder.features,
@@ -158,8 +158,7 @@ def _bind(encoder: FeatureEncoder, context: Mapping[str, Scalar], items: Mapping
         ),
         compiled=encoder.compiled,
         declared=tuple(keys),
-        file=captured.file,
-        lines=captured.lines,
+        places=captured.places,
     )
 
 
@@ -175,7 +174,7 @@ def _indexed(encoder: FeatureEncoder) -> set[str]:
         first = keys[name].type.field(0)
         if not (is_text(first.type) or scalar_dtype(first.type, True) == "int64"):
             raise EncoderError.because(
-                f"encoder '{encoder.name}' looks up rows of '{name}' by '{first.name}', a {first.type}",
+                f"encoder '{encoder.title}' looks up rows of '{name}' by '{first.name}', a {first.type}",
                 "make the first field an integer or text",
             )
     return encoder.reads.indexed
@@ -186,8 +185,9 @@ def _variables(
 ) -> dict[str, Scalar]:
     for name in sorted(read or ()):
         if name not in known:
-            unknown = UndeclaredKeyError.unknown(f"variable {group}.{name}, expected one of", name, known)
-            raise UndeclaredKeyError.because(f"encoder '{encoder.name}' reads {group}.{name}: {unknown}")
+            what = "context variable" if group == "context" else "item variable"
+            unknown = UndeclaredKeyError.unknown(what, name, known)
+            raise UndeclaredKeyError.because(f"encoder '{encoder.title}' reads {group}.{name}: {unknown}")
     names = known if read is None else sorted(read)
     return {name: variable_layout(known[name], encoder.compiled) for name in names}
 
