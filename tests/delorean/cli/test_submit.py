@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from spark_cluster import environment_archive, python_of_executors, spark_cluster
 
 from delorean.cli.commands import cli
-from delorean.submit import check_environment
 from schemas.errors import ConfigError
+from snapshotter.cluster import check_environment
 
 DAY = "2026-01-05"
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
