@@ -89,8 +89,9 @@ class Project:
         return spark_session(app_name, where.master, environment=where.environment, delta=delta, s3=s3, **settings)
 
 
-def load_project(path: Path) -> Project:
+def load_project(path: str | Path) -> Project:
     """Read a project file, making its paths absolute. Raises ConfigError with the file, the line and the field."""
+    path = Path(path)
     if not path.is_file():
         raise ConfigError.because(
             f"there is no project file {path}", "write one, or name it with --config; see the README, `delorean.toml`"

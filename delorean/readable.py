@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from schemas.errors import ConfigError
+
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
@@ -39,6 +41,8 @@ class Readable(ABC):
 
     def to_spark(self, spark: SparkSession) -> DataFrame:
         """Read the data into Spark."""
+        if not hasattr(spark, "createDataFrame"):
+            raise ConfigError.mistaken("spark", spark, "a Spark session", "project.spark_session()")
         return spark.createDataFrame(self.to_arrow())
 
 

@@ -18,10 +18,10 @@ from delorean.generation.rules import AsOf
 from delorean.labels import TIME_COLUMN, LabelColumns
 from delorean.readable import Readable
 from encoders.encoder import FeatureEncoder
-from schemas.errors import DataKeyError, NaiveTimeError, NotInIndexError
+from schemas.errors import ConfigError, DataKeyError, NaiveTimeError, NotInIndexError
 from schemas.services import Service
 from schemas.tables import TIME
-from snapshotter.context_selection import read_context_set
+from snapshotter.context_sets import read_context_set
 from snapshotter.global_elements import read_global_version
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, DataFile, GlobalVersion, ServiceSnapshot, to_micros
@@ -46,11 +46,27 @@ class TimeMachine:
     index: SnapshotIndex
     storage: Storage
 
-    def at(self, moment: datetime, max_age: timedelta | None = None) -> Moment:
+    def __post_init__(self) -> None:
+        """Refuse what is not open."""
+        if not isinstance(self.index, SnapshotIndex):
+            raise ConfigError.mistaken("index", self.index, "an open index", "open_index(project.index)")
+        if not isinstance(self.storage, Storage):
+            raise ConfigError.mistaken("storage", self.storage, "an open storage", "open_storage(project.storage)")
+
+    def at(self, moment: datetime | str, max_age: timedelta | None = None) -> Moment:
         """Go to a moment; nothing captured after it can be seen from there.
 
-        max_age: how old what one sees may be; None: any age. Raises NaiveTimeError for a time without a zone.
+        moment: also as text, `2026-01-31T12:00:00Z`
+        max_age: how old what one sees may be; None: any age
+
+        Raises ConfigError for what is no time, NaiveTimeError for a time without a zone.
         """
+        try:
+            moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+        except ValueError as error:
+            raise ConfigError.because(f"'{moment}' is no time", "write one such as 2026-01-31T12:00:00Z") from error
+        if not isinstance(moment, datetime):
+            raise ConfigError.mistaken("moment", moment, "a datetime", "write one such as 2026-01-31T12:00:00Z")
         if moment.tzinfo is None:
             raise NaiveTimeError.because(f"time {moment.isoformat()} has no zone", "give it one: tzinfo=UTC")
         return Moment(self.index, self.storage, moment.astimezone(UTC), AsOf(max_age=max_age))
@@ -76,9 +92,9 @@ class TimeMachine:
         """
         from delorean.generation.preview import preview_features  # encoding needs more than looking does
 
-        given = [encoders] if isinstance(encoders, FeatureEncoder) else encoders
+        items = [items] if isinstance(items, str) else items
         columns = LabelColumns(tuple(items), None if context is None else tuple(context), time)
-        return preview_features(rows, given, self.index, self.storage, columns, rules)
+        return preview_features(rows, encoders, self.index, self.storage, columns, rules)
 
 
 @dataclass(frozen=True)
@@ -98,8 +114,12 @@ class Moment:
         """
         moment = replace(self, experiment=experiment)
         if moment.context_set is None:
+            known = sorted(
+                {name for chosen in self.index.context_sets(self.time.date()) for name in chosen.experiments}
+            )
             raise NotInIndexError.because(
-                f"experiment '{experiment}' has no context set up to {self.time.date()}", "select contexts first"
+                f"experiment '{experiment}' has no context set up to {self.time.date()}",
+                f"select contexts first; those that have: {', '.join(known) or 'none'}",
             )
         return moment
 
@@ -124,6 +144,8 @@ class Moment:
             for snapshot in run.services:
                 if snapshot.service.element.name == key and self._visible(snapshot):
                     return ServiceView(self, snapshot.service)
+        if not self.index.runs() and not self.index.global_elements():
+            raise NotInIndexError.because(f"nothing is published in {self.index.uri} yet", "take a snapshot first")
         raise DataKeyError.unknown(f"data key at {self.time.isoformat()}", key, self.keys())
 
     def _visible(self, snapshot: ServiceSnapshot) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -21,6 +21,7 @@ from schemas.data_keys import DataKey, Kind, by_name
 from schemas.errors import EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
 from schemas.hashing import text_code
 
+Encoders: TypeAlias = "FeatureModel | FeatureEncoder | Sequence[FeatureEncoder]"
 FORMAT = 1  # of the JSON text
 LIBRARY = "encoders.library"
 _LARGEST_JSON = 1_000_000  # characters
@@ -29,14 +30,18 @@ _TIME = DataKey("time", Kind.CONTEXT, pa.timestamp("us", "UTC"))
 
 @dataclass(frozen=True)
 class FeatureModel:
-    """The encoders of an experiment.
+    """The encoders of an experiment, or one encoder.
 
     Raises EncoderOutputError if two write the same feature, DataKeyError if two mean different things by a key.
     """
 
     encoders: tuple[FeatureEncoder, ...]
 
-    def __init__(self, encoders: Sequence[FeatureEncoder]) -> None:
+    def __init__(self, encoders: Encoders) -> None:
+        if isinstance(encoders, FeatureModel | FeatureEncoder):
+            encoders = encoders.encoders if isinstance(encoders, FeatureModel) else [encoders]
+        if not isinstance(encoders, Iterable):
+            raise EncoderError.because(f"{encoders!r} is no feature encoder", "put @feature_encoder on it")
         writers: dict[str, str] = {}
         for encoder in encoders:
             if not isinstance(encoder, FeatureEncoder):

@@ -66,6 +66,18 @@ class DeloreanError(Exception):
         guess = f"did you mean '{near[0]}'? " if near else ""
         return cls(f"unknown {what} '{name}' → {guess}known: {', '.join(names) or 'none'}")
 
+    @classmethod
+    def mistaken(cls, what: str, given: object, expected: str, hint: str | None = None) -> Self:
+        """Build an error for an argument of another type than what is expected.
+
+        >>> print(ConfigError.mistaken("index", "data/index.db", "an open index", "open_index(…)"))
+        index is 'data/index.db', expected an open index → open_index(…)
+        """
+        plain = isinstance(given, str | int | float | None) and "@" not in str(given)  # a URI may hold a password
+        return cls.because(
+            f"{what} is {repr(given) if plain else f'a {type(given).__name__}'}, expected {expected}", hint
+        )
+
     def _render_traceback_(self) -> list[str]:
         """Tell IPython what to show in a notebook: what is wrong and in which line of a cell.
 

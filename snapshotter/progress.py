@@ -12,10 +12,12 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
-from pyspark.sql import SparkSession
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 _LARGEST = 512  # bytes of a datagram
 _MOST_AT_ONCE = 2_000  # datagrams read in one go: a flood must not hold up the driver
