@@ -164,7 +164,7 @@ def _check_declaration(data: Any, features: Any) -> None:
     }
     for what, (given, kind, hint) in kinds.items():
         if not isinstance(given, list | tuple):
-            raise EncoderError.because(f"{what} is {given!r}, expected a list", hint)
+            raise EncoderError.mistaken(what, given, "a list", hint)
         for each in given:
             if not isinstance(each, kind):
                 expected = "data keys" if kind is DataKey else "texts"
