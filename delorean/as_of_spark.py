@@ -140,6 +140,8 @@ def _check(left: DataFrame, right: DataFrame, **options: Any) -> None:
     """Refuse here, by joining nothing, what would fail in every worker."""
     tables = []
     for side, frame in (("left", left), ("right", right)):
+        if not hasattr(frame, "sparkSession"):
+            raise DataKeyError.mistaken(side, frame, "a Spark DataFrame", "as_of_join joins tables")
         try:
             tables.append(to_arrow_schema(frame.schema, timezone="UTC").empty_table())
         except PySparkException as error:

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from prana_proxy.access import Access
 from schemas.errors import ConfigError
 from schemas.toml_file import read_toml
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 PROJECT_FILE = "delorean.toml"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -122,9 +125,23 @@ class Project:
     submit: Submit = field(default_factory=Submit)
     schedule: Schedule = field(default_factory=Schedule)
 
+    def spark_session(self, app_name: str = "notebook", *, delta: bool = False, s3: bool = False) -> SparkSession:
+        """Give the active session as it is, or start one where `[submit]` says, else in this process's machine.
 
-def load_project(path: Path) -> Project:
+        delta, s3: whether Spark itself is to read Delta tables, or tables in S3
+
+        For notebooks; raises what `snapshotter.spark_session.spark_session` does.
+        """
+        from snapshotter.spark_session import spark_session  # a second that others need not wait for
+
+        settings = {name.replace(".", "__"): value for name, value in self.spark.items()}
+        where = self.submit
+        return spark_session(app_name, where.master, environment=where.environment, delta=delta, s3=s3, **settings)
+
+
+def load_project(path: str | Path) -> Project:
     """Read a project file, making its paths absolute. Raises ConfigError with the file, the line and the field."""
+    path = Path(path)
     if not path.is_file():
         raise ConfigError.because(
             f"there is no project file {path}", "write one, or name it with --config; see the README, `delorean.toml`"

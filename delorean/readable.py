@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from schemas.errors import ConfigError
+
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
@@ -35,4 +37,6 @@ class Readable(ABC):
 
     def to_spark(self, spark: SparkSession) -> DataFrame:
         """Read the data into Spark."""
+        if not hasattr(spark, "createDataFrame"):
+            raise ConfigError.mistaken("spark", spark, "a Spark session", "project.spark_session()")
         return spark.createDataFrame(self.to_arrow())

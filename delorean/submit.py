@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 import re
-import socket
 import sys
-import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
-
-import msgspec
 
 from delorean.config import Project
-from schemas.errors import ConfigError, SetupError
+from snapshotter.cluster import ENVIRONMENT, PACKED_PYTHON, check_environment, find_master
 from snapshotter.spark_session import QUIET
 
-ENVIRONMENT = "environment"  # what an archive is unpacked as beside each executor
-_LIST = "environment.json"
-_LARGEST_LIST = 1 << 20
 _SECRET = re.compile(r"secret|password|token|access[.]?key|credential", re.IGNORECASE)
-_MASTER_SECONDS = 5.0
-# What executors import; docker/locked.py packs it, with all that comes with it.
-NEEDED = ("boto3", "delorean-features", "msgspec", "numba", "numpy", "pandas", "pyarrow", "thrift", "xxhash")
-
-
-@dataclass(frozen=True)
-class _Packed:
-    """What an archive says is in it: of which Python, and each package with its version."""
-
-    python: str
-    packages: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -75,38 +54,16 @@ class Submission:
         submit = self.project.submit
         if submit.environment is not None:
             check_environment(Path(submit.environment))
-        if submit.master is not None and submit.master.startswith("spark://"):
-            _find_master(submit.master)
+        if submit.master is not None:
+            find_master(submit.master)
 
     def _pythons(self) -> Mapping[str, str]:
         if self.project.submit.environment is None:
             return {"spark.pyspark.python": sys.executable}
         return {
-            "spark.pyspark.python": f"./{ENVIRONMENT}/bin/python",
+            "spark.pyspark.python": PACKED_PYTHON,
             "spark.pyspark.driver.python": sys.executable,
         }
-
-
-def check_environment(archive: Path) -> None:
-    """Raise ConfigError unless an archive has this Python, all that executors need, and the versions that are here."""
-    listed = _list_of(archive)
-    here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if listed.python != here:
-        raise ConfigError.because(
-            f"environment {archive} is for Python {listed.python}, this is Python {here}", "pack it with this one"
-        )
-    missing = [name for name in NEEDED if name not in listed.packages]
-    if missing:
-        raise ConfigError.because(f"environment {archive} lacks {', '.join(missing)}", "run make package")
-    others = [
-        f"{name} {found}, here {_installed(name) or 'none'}"
-        for name, found in listed.packages.items()
-        if found != _installed(name)
-    ]
-    if others:
-        raise ConfigError.because(
-            f"environment {archive} has other packages than the driver: {'; '.join(others[:5])}", "run make package"
-        )
 
 
 def module_files(modules: Sequence[str], folder: Path) -> Iterator[tuple[Path, str]]:
@@ -135,37 +92,6 @@ def pack_modules(modules: Sequence[str], folder: Path, target: Path) -> Path | N
         for file, name in files:
             packed.write(file, name)
     return target
-
-
-def _list_of(archive: Path) -> _Packed:
-    try:
-        with tarfile.open(archive, "r:gz") as tar:
-            member = tar.next()  # the first: nobody reads the rest for it
-            file = None if member is None or member.name != _LIST else tar.extractfile(member)
-            return msgspec.json.decode(b"" if file is None else file.read(_LARGEST_LIST), type=_Packed)
-    except FileNotFoundError as error:
-        raise ConfigError.because(f"environment {archive} is not there", "run make package") from error
-    except (OSError, EOFError, tarfile.TarError, msgspec.DecodeError) as error:
-        raise ConfigError.because(
-            f"environment {archive} is no archive that begins with {_LIST}: {error}", "run make package"
-        ) from error
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _find_master(master: str) -> None:
-    """Standalone Spark itself looks for a minute, and then says it in many lines."""
-    for host in master.removeprefix("spark://").split(","):
-        parts = urlsplit(f"spark://{host}")
-        with suppress(OSError, ValueError):  # the last of a port that is none
-            socket.create_connection((parts.hostname or "", parts.port or 7077), _MASTER_SECONDS).close()
-            return
-    raise SetupError.because(f"no Spark master answers at {master}", "start it, or correct master under [submit]")
 
 
 def _spark_submit() -> Path:

@@ -5,6 +5,7 @@ from encoders.data_map import DataMaps, Element
 from encoders.encoder import FeatureEncoder, feature_encoder
 from encoders.feature_model import FeatureModel
 from encoders.hash_index import lookup
+from encoders.promotion import Promoted, promote
 from schemas.hashing import text_code
 
 __all__ = [
@@ -13,7 +14,9 @@ __all__ = [
     "Element",
     "FeatureEncoder",
     "FeatureModel",
+    "Promoted",
     "feature_encoder",
     "lookup",
+    "promote",
     "text_code",
 ]

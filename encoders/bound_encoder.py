@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from encoders.columns import Columns
 from encoders.compile import compile_batch, compile_errors, explain
 from encoders.data_map import DataMaps
-from encoders.interpret import plain_batch
+from encoders.interpret import plain_batch, plain_file
 from encoders.layout import Column
 from schemas.errors import EncoderError, EncoderOutputError, UndeclaredKeyError
 
@@ -25,7 +25,7 @@ Batch = Callable[..., Any]
 class BoundEncoder:
     """An encoder as text, with the columns that its loop receives.
 
-    text: the generated module; lines: its lines → those of `file`, where the encoder was written
+    text: the generated module; places: its lines → where the encoder, or a helper of it, was written
     parameters: as the loop receives them; text is a code already if the encoder is compiled
     declared: the data elements that it may read
     """
@@ -37,8 +37,7 @@ class BoundEncoder:
     parameters: tuple[int | float | bool | str, ...]
     compiled: bool
     declared: tuple[str, ...]
-    file: str
-    lines: Mapping[int, int]
+    places: Mapping[int, str]
 
     def load(self, folder: Path) -> Batch:
         """Give the loop, compiled unless the encoder is not to be. Raises EncoderError where Numba cannot."""
@@ -47,7 +46,7 @@ class BoundEncoder:
         try:
             return compile_batch(self.text, self._signature(), "_batch", folder)
         except compile_errors() as error:
-            reason, line = explain(error, self.text)
+            reason, line = explain(error, self.text, self.places)
             raise EncoderError.because(
                 f"encoder '{self.name}' cannot be compiled{self._place(line)}: {reason}",
                 "write it in plain loops over numbers, or declare compiled=False",
@@ -66,13 +65,29 @@ class BoundEncoder:
         try:
             batch(progress, offsets, *[columns[column.path] for column in self.columns], *outputs, *self.parameters)
         except Exception as error:  # an encoder is anyone's code and may raise anything
-            raise self._failure(error, maps, int(progress[0])) from error
+            at = int(progress[0])
+            told = self._told_by_python(error, at, offsets, columns) if self.compiled else error
+            raise self._failure(told, maps, at) from error
         return dict(zip(self.features, outputs, strict=True))
+
+    def _told_by_python(self, error: Exception, at: int, offsets: NDArray[np.int64], columns: Columns) -> Exception:
+        """Give an error of machine code as plain Python raises it for the same context: it knows its line."""
+        own = slice(at, at + 1)
+        given = [
+            columns[path][own] if path[0] == "context" or path[-1] == ":rows" else columns[path]
+            for path in (column.path for column in self.columns)
+        ]
+        outputs = [np.full(int(offsets[-1]), np.nan, dtype=np.float32) for _ in self.features]
+        try:
+            self.interpreted()(np.zeros(1, np.int64), offsets[at : at + 2], *given, *outputs, *self.parameters)
+        except Exception as told:  # noqa: BLE001  # as above
+            return told if type(told) is type(error) else error
+        return error
 
     def _failure(self, error: Exception, maps: DataMaps, at: int) -> EncoderError:
         context = maps.contexts.slice(at, 1).to_pylist()[0]
         where = ", ".join(f"{name}={value!s}" for name, value in context.items())
-        line = _line_of(error, self.text)
+        line = self._line_of(error)
         start = f"encoder '{self.name}' failed{self._place(line)} for the context {where}: "
         if isinstance(error, EncoderError):
             return type(error)(start + str(error))
@@ -88,8 +103,15 @@ class BoundEncoder:
             )
         return EncoderError.because(f"{start}{type(error).__name__}: {error}")
 
+    def _line_of(self, error: Exception) -> int | None:
+        """Find the line of the text, the encoder's own or a helper's, at which an error was raised."""
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == plain_file(self.name)]
+        own = [line for line in lines if line in self.places]
+        return own[-1] if own else None
+
     def _place(self, line: int | None) -> str:
-        return f" at {self.file}:{self.lines[line]}" if line is not None and line in self.lines else ""
+        return f" at {self.places[line]}" if line is not None and line in self.places else ""
 
     def _signature(self) -> list[str]:
         parameters = {int: "int64", float: "float64", bool: "bool"}
@@ -100,11 +122,3 @@ class BoundEncoder:
             *("float32[w]" for _ in self.features),
             *(parameters[type(value)] for value in self.parameters if not isinstance(value, str)),
         ]
-
-
-def _line_of(error: Exception, text: str) -> int | None:
-    """Find the line of the encoder's own body at which an error was raised."""
-    end = text[: text.index("as _namedtuple")].count("\n")
-    own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.name == "_encode"]
-    lines = [line for line in own if line is not None and line <= end]
-    return lines[-1] if lines else None

@@ -9,12 +9,10 @@ from __future__ import annotations
 import ast
 import builtins
 import copy
-import inspect
 import math
 import re
 import symtable
 import sys
-import textwrap
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
@@ -22,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from encoders.hash_index import find, lookup
+from encoders.source import Source, source_of
 from schemas.errors import EncoderError
 from schemas.hashing import text_code
 
@@ -34,69 +33,65 @@ class Captured:
     """A function as text.
 
     text: imports, constants, helpers and, last, the function itself under the name `_encode`
-    file: where it was written
-    lines: line of the text → line of that file, for the function's own lines
+    places: line of the text → where it was written, as people know it, for the function's lines and its helpers'
     """
 
     text: str
-    file: str
-    lines: dict[int, int]
-
-
-def function_tree(function: FunctionType) -> ast.FunctionDef:
-    """Parse a function's source; line numbers are the file's. Raises EncoderError when there is no source to be had."""
-    name = function.__qualname__
-    try:
-        source = textwrap.dedent(inspect.getsource(function))
-        tree = ast.parse(source).body[0]
-    except (OSError, TypeError, SyntaxError, IndexError) as error:
-        raise EncoderError.because(
-            f"'{name}': its source cannot be read ({error})", "define it with def, in a file or a notebook's cell"
-        ) from error
-    if not isinstance(tree, ast.FunctionDef):
-        raise EncoderError.because(f"'{name}' is no plain function", "define it with def")
-    ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)
-    return tree
+    places: dict[int, str]
 
 
 def capture(function: FunctionType, compiled: bool) -> Captured:
     """Capture an encoder. Raises EncoderError for a name it uses that cannot be written as text."""
-    gathering = _Gathering(function.__qualname__, compiled)
-    original = function_tree(function)
-    body = gathering.function(function, ENTRY, original)
-    text = "\n".join([*gathering.imports, *gathering.constants, *gathering.helpers, ""])
-    above = text.count("\n")
-    lines = {line + above: original_line for line, original_line in _line_map(body, original).items()}
-    return Captured(text + body + "\n", function.__code__.co_filename, lines)
+    gathering = Gathering(function.__qualname__, compiled)
+    body = gathering.function(function, ENTRY)
+    above = [*gathering.imports, *gathering.constants]
+    places: dict[int, str] = {}
+    first = 1 + len(above)  # each of these is one line
+    for written in [*gathering.helpers, body]:
+        places |= {first + line: place for line, place in written.places.items()}
+        first += 1 + written.text.count("\n")
+    return Captured("\n".join([*above, *(helper.text for helper in gathering.helpers), body.text, ""]), places)
 
 
-class _Gathering:
-    """Collects what a function needs, each name once."""
+@dataclass(frozen=True)
+class _Written:
+    """A function written anew. places: its line, from 0 → where the original is."""
+
+    text: str
+    places: dict[int, str]
+
+
+class Gathering:
+    """Collects what a function needs, each name once: as text that means the same elsewhere."""
 
     def __init__(self, encoder: str, compiled: bool) -> None:
         self.encoder, self.compiled = encoder, compiled
         self.imports: list[str] = []
         self.constants: list[str] = []
-        self.helpers: list[str] = []
+        self.helpers: list[_Written] = []
         self.known: dict[str, Any] = {}
 
-    def function(self, function: FunctionType, name: str, tree: ast.FunctionDef) -> str:
+    def function(self, function: FunctionType, name: str) -> _Written:
         """Write a function under a name, after gathering what it uses."""
-        clean = _clean(tree, is_encoder=name == ENTRY)
+        source = source_of(function)
+        clean = clean_tree(source.tree, is_encoder=name == ENTRY)
         clean.name = name
         if self.compiled:
-            clean = _TextAsCodes(self, function).visit(clean)
-        source = ast.unparse(ast.fix_missing_locations(clean))
-        for used in sorted(_global_names(source)):
+            clean = _TextAsCodes(self, function, source).visit(clean)
+        text = ast.unparse(ast.fix_missing_locations(clean))
+        for used in sorted(global_names(text)):
             if used != name:
-                self.add(used, *_resolve(function, used))
-        return source
+                self.add(used, *resolve(function, used), source)
+        return _Written(text, {line - 1: source.place(at) for line, at in _line_map(text, source.tree).items()})
 
-    def add(self, name: str, found: bool, value: Any) -> None:
+    def add(self, name: str, found: bool, value: Any, source: Source) -> None:
+        """Write what a name means, once. Raises EncoderError for what cannot be written."""
         if not found:
             if hasattr(builtins, name):
                 return
-            raise EncoderError.because(f"encoder '{self.encoder}' uses '{name}', which is not defined")
+            raise EncoderError.because(
+                f"encoder '{self.encoder}' uses '{name}', which is not defined, at {_first_use(name, source)}"
+            )
         if name in self.known:
             if self.known[name] is not value and self.known[name] != value:
                 raise EncoderError.because(
@@ -113,7 +108,7 @@ class _Gathering:
         if imported is not None:
             self.imports.append(imported)
         elif isinstance(value, FunctionType):
-            self.helpers.append(self.function(value, name, function_tree(value)))
+            self.helpers.append(self.function(value, name))
         else:
             self.constants.append(f"{name} = {self.literal(name, value)}")
 
@@ -121,7 +116,7 @@ class _Gathering:
         """Write the import that yields a value, None if it is to be written out."""
         if isinstance(value, ModuleType):
             if self.compiled and value.__name__ not in COMPILABLE:
-                raise self.not_capturable(name, f"the module {value.__name__}", "compiled encoders use math and numpy")
+                raise self._not_capturable(name, f"the module {value.__name__}", "compiled encoders use math and numpy")
             return f"import {value.__name__} as {name}"
         own = getattr(value, "__name__", "")
         for module, there in COMPILABLE.items():
@@ -138,6 +133,7 @@ class _Gathering:
         return None
 
     def literal(self, name: str, value: Any) -> str:
+        """Write a constant. Raises EncoderError for a value that is none."""
         if isinstance(value, np.generic):
             value = value.item()
         if value is None or type(value) in (bool, int):
@@ -153,9 +149,9 @@ class _Gathering:
             return f"frozenset([{', '.join(sorted(self.literal(name, part) for part in value))}])"
         if isinstance(value, re.Pattern) and not self.compiled:
             return f"__import__('re').compile({value.pattern!r}, {value.flags})"
-        raise self.not_capturable(name, f"a {type(value).__name__}")
+        raise self._not_capturable(name, f"a {type(value).__name__}")
 
-    def not_capturable(self, name: str, what: str, hint: str = "make it a parameter") -> EncoderError:
+    def _not_capturable(self, name: str, what: str, hint: str = "make it a parameter") -> EncoderError:
         return EncoderError.because(
             f"encoder '{self.encoder}' uses the global '{name}', {what}: "
             "expected a number, text, a tuple of them, a function, or a module",
@@ -166,16 +162,17 @@ class _Gathering:
 class _TextAsCodes(ast.NodeTransformer):
     """Puts codes for the texts that a compiled encoder compares, since codes are what it sees of text."""
 
-    def __init__(self, gathering: _Gathering, function: FunctionType) -> None:
-        self.gathering, self.python = gathering, function
+    def __init__(self, gathering: Gathering, function: FunctionType, source: Source) -> None:
+        self.gathering, self.python, self.source = gathering, function, source
 
     def visit_Call(self, node: ast.Call) -> ast.AST:  # ast's naming
         self.generic_visit(node)
-        if isinstance(node.func, ast.Name) and _resolve(self.python, node.func.id) == (True, text_code):
+        if isinstance(node.func, ast.Name) and resolve(self.python, node.func.id) == (True, text_code):
             if len(node.args) == 1 and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
                 return ast.Constant(text_code(node.args[0].value))
             raise EncoderError.because(
-                f"encoder '{self.gathering.encoder}' line {node.lineno}: text_code of something that is not plain text",
+                f"encoder '{self.gathering.encoder}', {self.source.place(node.lineno)}: "
+                "text_code of something that is not plain text",
                 'compiled encoders see text as codes already; write text_code("…")',
             )
         return node
@@ -217,7 +214,8 @@ class _Clean(ast.NodeTransformer):
         return ast.copy_location(ast.Assign([node.target], node.value), node)
 
 
-def _clean(tree: ast.FunctionDef, is_encoder: bool) -> ast.FunctionDef:
+def clean_tree(tree: ast.FunctionDef, is_encoder: bool) -> ast.FunctionDef:
+    """Drop what does not change what a function does; of an encoder its parameters' defaults too."""
     cleaned = _Clean().visit(copy.deepcopy(tree))
     if not isinstance(cleaned, ast.FunctionDef):
         raise EncoderError.because(f"'{tree.name}' is no plain function", "define it with def")
@@ -242,7 +240,7 @@ def _statements(tree: ast.AST) -> list[ast.stmt]:
     return [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
 
 
-def _global_names(source: str) -> set[str]:
+def global_names(source: str) -> set[str]:
     """Names that a function takes from around it, whichever of its inner functions uses them."""
     found: set[str] = set()
     tables = [symtable.symtable(source, "<encoder>", "exec")]
@@ -256,7 +254,13 @@ def _global_names(source: str) -> set[str]:
     return found
 
 
-def _resolve(function: FunctionType, name: str) -> tuple[bool, Any]:
+def _first_use(name: str, source: Source) -> str:
+    lines = [node.lineno for node in ast.walk(source.tree) if isinstance(node, ast.Name) and node.id == name]
+    return source.place(min(lines, default=source.first))
+
+
+def resolve(function: FunctionType, name: str) -> tuple[bool, Any]:
+    """Give whether a function finds a name around it, and what it means by it."""
     closed = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     if name in closed:
         try:

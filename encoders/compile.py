@@ -14,7 +14,7 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, cast
@@ -153,25 +153,31 @@ def _numba_type(argument: str) -> Any:
     return types.Array(scalars[name], 1, "C", readonly=access != "w]") if array else scalars[name]
 
 
-def explain(error: Exception, text: str) -> tuple[str, int | None]:
-    """Say in one line why Numba could not compile, and in which line of the text as far as it says so."""
+def explain(error: Exception, text: str, places: Container[int]) -> tuple[str, int | None]:
+    """Say in one line why Numba could not compile, and in which line of the text as far as it says so.
+
+    places: the lines that somebody wrote
+    """
     message = str(error)
     # By its name alone: Numba shortens the folder to one relative to where the process stands.
     lines = [int(n) for n in re.findall(_file_name(text) + r'", line (\d+)', message)]
-    inside = [n for n in lines if n <= text[: text.index("_namedtuple")].count("\n")]
+    line = next((n for n in lines if n in places), None)
+    called = re.search(r"No implementation of function .*found for signature:\s*>>> (\w+)\(([^\n]*)\)", message)
+    if called:
+        types = re.sub(r"Literal\[(\w+)\]\([^)]*\)", r"\1", called[2]).replace("unicode_type", "str")
+        return f"machine code has no {called[1]}({types})", line
     for pattern in (
         r"Unknown attribute '\w+' of type \w+",
         r"Cannot unify .* for '[^']*'",
         r"Untyped global name '[^']*'[^\n]*",
-        r"No implementation of function .*found for signature:\s*>>> [^\n]*",
         r"Cannot modify readonly array[^\n]*",
         r"Use of unsupported [^\n]*",
     ):
         match = re.search(pattern, message)
         if match:
-            return " ".join(match[0].split()), inside[-1] if inside else None
+            return " ".join(match[0].split()), line
     plain = [line for line in message.splitlines() if line.strip() and not line.startswith("Failed in")]
-    return plain[0].strip() if plain else type(error).__name__, inside[-1] if inside else None
+    return plain[0].strip() if plain else type(error).__name__, line
 
 
 def compile_errors() -> type[Exception]:

@@ -12,10 +12,11 @@ from inspect import Parameter, signature
 from types import FunctionType
 from typing import Any
 
-from encoders.capture import Captured, capture, function_tree
+from encoders.capture import Captured, capture
 from encoders.compile import is_compiled
 from encoders.hash_index import lookup
 from encoders.layout import RESERVED, element_layout, outer_fields
+from encoders.source import source_of
 from encoders.source_check import ARGUMENTS, Reads, check_source
 from schemas.data_keys import DataKey, Kind, by_name
 from schemas.display import Code, Displayed, Facts, Headline, Note, Part, Table
@@ -44,7 +45,12 @@ class FeatureEncoder(Displayed):
     @property
     def name(self) -> str:
         """Where to find it, as `module:name`."""
-        return f"{self.function.__module__}:{self.function.__qualname__}"
+        return f"{self.function.__module__ or '__main__'}:{self.function.__qualname__}"
+
+    @property
+    def title(self) -> str:
+        """What people call it: in a notebook by its name alone."""
+        return self.name.removeprefix("__main__:")
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -60,11 +66,11 @@ class FeatureEncoder(Displayed):
         names = {**self.rename, **(rename or {})}
         for old, new in names.items():
             if old not in self.written:
-                raise EncoderError.unknown(f"feature of encoder '{self.name}'", old, self.written)
-            _check_feature_name(self.name, new)
+                raise EncoderError.unknown(f"feature of encoder '{self.title}'", old, self.written)
+            _check_feature_name(self.title, new)
         names = {old: new for old, new in names.items() if old != new}
         configured = replace(self, parameters=changed, rename=names)
-        _refuse_twice(self.name, configured.features)
+        _refuse_twice(self.title, configured.features)
         return configured
 
     def captured(self) -> Captured:
@@ -139,15 +145,15 @@ class FeatureEncoder(Displayed):
 
     def _checked(self, name: str, value: Value) -> Value:
         if name not in self.parameters:
-            raise EncoderError.unknown(f"parameter of encoder '{self.name}'", name, self.parameters)
+            raise EncoderError.unknown(f"parameter of encoder '{self.title}'", name, self.parameters)
         expected = type(self.parameters[name])
         if expected is float and type(value) is int:
             value = float(value)
         if type(value) is not expected:
             raise EncoderError.because(
-                f"encoder '{self.name}': parameter '{name}' is {value!r}, expected {expected.__name__}"
+                f"encoder '{self.title}': parameter '{name}' is {value!r}, expected {expected.__name__}"
             )
-        return _finite(self.name, name, value)
+        return _finite(self.title, name, value)
 
 
 def feature_encoder(
@@ -178,6 +184,7 @@ def feature_encoder(
     Raises UndeclaredKeyError where the source reads an element that is not declared, EncoderOutputError where it
     returns a value or writes an undeclared feature, EncoderError for a signature or a key that no encoder can have.
     """
+    _check_declaration(data, features)
 
     def declare(function: Callable[..., None]) -> FeatureEncoder:
         if not isinstance(function, FunctionType):
@@ -191,13 +198,27 @@ def feature_encoder(
         _refuse_twice(name, features)
         parameters = _parameters(name, function)
         lookups = frozenset(n for n, value in function.__globals__.items() if value is lookup)
-        tree = function_tree(function)
-        if any(isinstance(node, ast.Global | ast.Nonlocal) for node in ast.walk(tree)):
+        source = source_of(function)
+        if any(isinstance(node, ast.Global | ast.Nonlocal) for node in ast.walk(source.tree)):
             raise EncoderError.because(f"encoder '{name}' changes variables outside it", "write only to out")
-        reads = check_source(name, tree, by_name(data), features, lookups)
+        reads = check_source(name, source, by_name(data), features, lookups)
         return FeatureEncoder(function, tuple(data), tuple(features), compiled, parameters, {}, reads)
 
     return declare
+
+
+def _check_declaration(data: Any, features: Any) -> None:
+    kinds = {
+        "data": (data, DataKey, "write data=[VIEWING_HISTORY]"),
+        "features": (features, str, 'write features=["f"]'),
+    }
+    for what, (given, kind, hint) in kinds.items():
+        if not isinstance(given, list | tuple):
+            raise EncoderError.mistaken(what, given, "a list", hint)
+        for each in given:
+            if not isinstance(each, kind):
+                expected = "data keys" if kind is DataKey else "texts"
+                raise EncoderError.because(f"{what} holds {each!r}, expected {expected}", hint)
 
 
 def _check_keys(name: str, data: Sequence[DataKey], compiled: bool) -> None:

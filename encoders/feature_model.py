@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -23,6 +23,7 @@ from schemas.display import MOST_ROWS, Code, Displayed, Headline, Part, Table
 from schemas.errors import EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
 from schemas.hashing import text_code
 
+Encoders: TypeAlias = "FeatureModel | FeatureEncoder | Sequence[FeatureEncoder]"
 FORMAT = 1  # of the JSON text
 LIBRARY = "encoders.library"
 _LARGEST_JSON = 1_000_000  # characters
@@ -31,14 +32,18 @@ _TIME = DataKey("time", Kind.CONTEXT, pa.timestamp("us", "UTC"))
 
 @dataclass(frozen=True, repr=False)
 class FeatureModel(Displayed):
-    """The encoders of an experiment.
+    """The encoders of an experiment, or one encoder.
 
     Raises EncoderOutputError if two write the same feature, DataKeyError if two mean different things by a key.
     """
 
     encoders: tuple[FeatureEncoder, ...]
 
-    def __init__(self, encoders: Sequence[FeatureEncoder]) -> None:
+    def __init__(self, encoders: Encoders) -> None:
+        if isinstance(encoders, FeatureModel | FeatureEncoder):
+            encoders = encoders.encoders if isinstance(encoders, FeatureModel) else [encoders]
+        if not isinstance(encoders, Iterable):
+            raise EncoderError.because(f"{encoders!r} is no feature encoder", "put @feature_encoder on it")
         writers: dict[str, str] = {}
         for encoder in encoders:
             if not isinstance(encoder, FeatureEncoder):
@@ -46,10 +51,10 @@ class FeatureModel(Displayed):
             for feature in encoder.features:
                 if feature in writers:
                     raise EncoderOutputError.because(
-                        f"the feature '{feature}' is written by '{writers[feature]}' and by '{encoder.name}'",
+                        f"the feature '{feature}' is written by '{writers[feature]}' and by '{encoder.title}'",
                         f'rename one: .configured(rename={{"{feature}": "…"}})',
                     )
-                writers[feature] = encoder.name
+                writers[feature] = encoder.title
         by_name(key for encoder in encoders for key in encoder.data)
         object.__setattr__(self, "encoders", tuple(encoders))
 
@@ -177,7 +182,7 @@ def _bind(encoder: FeatureEncoder, context: Mapping[str, Scalar], items: Mapping
     captured = encoder.captured()
     text, columns = module_text(captured.text, context, items, elements, encoder.written, list(encoder.parameters))
     return BoundEncoder(
-        name=encoder.name,
+        name=encoder.title,
         text=text,
         columns=tuple(columns),
         features=encoder.features,
@@ -187,8 +192,7 @@ def _bind(encoder: FeatureEncoder, context: Mapping[str, Scalar], items: Mapping
         ),
         compiled=encoder.compiled,
         declared=tuple(keys),
-        file=captured.file,
-        lines=captured.lines,
+        places=captured.places,
     )
 
 
@@ -204,7 +208,7 @@ def _indexed(encoder: FeatureEncoder) -> set[str]:
         first = keys[name].type.field(0)
         if not (is_text(first.type) or scalar_dtype(first.type, True) == "int64"):
             raise EncoderError.because(
-                f"encoder '{encoder.name}' looks up rows of '{name}' by '{first.name}', a {first.type}",
+                f"encoder '{encoder.title}' looks up rows of '{name}' by '{first.name}', a {first.type}",
                 "make the first field an integer or text",
             )
     return encoder.reads.indexed
@@ -215,8 +219,9 @@ def _variables(
 ) -> dict[str, Scalar]:
     for name in sorted(read or ()):
         if name not in known:
-            unknown = UndeclaredKeyError.unknown(f"variable {group}.{name}, expected one of", name, known)
-            raise UndeclaredKeyError.because(f"encoder '{encoder.name}' reads {group}.{name}: {unknown}")
+            what = "context variable" if group == "context" else "item variable"
+            unknown = UndeclaredKeyError.unknown(what, name, known)
+            raise UndeclaredKeyError.because(f"encoder '{encoder.title}' reads {group}.{name}: {unknown}")
     names = known if read is None else sorted(read)
     return {name: variable_layout(known[name], encoder.compiled) for name in names}
 

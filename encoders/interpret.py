@@ -38,10 +38,15 @@ class PlainArray(np.ndarray[Any, Any]):
         return view
 
 
+def plain_file(title: str) -> str:
+    """Name the file that tracebacks give for what `plain_batch` runs."""
+    return f"<encoder {title}>"
+
+
 @functools.lru_cache(maxsize=256)
 def plain_batch(text: str, title: str) -> Callable[..., None]:
     """Run the module's text as it is and give its `_batch`."""
-    file = f"<encoder {title}>"
+    file = plain_file(title)
     linecache.cache[file] = (
         len(text),
         None,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from encoders.layout import RESERVED, outer_fields
+from encoders.source import Source
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import EncoderError, EncoderOutputError, UndeclaredKeyError
 
@@ -31,7 +32,7 @@ class Reads:
 
 def check_source(
     name: str,
-    function: ast.FunctionDef,
+    source: Source,
     keys: Mapping[str, DataKey],
     features: Sequence[str],
     lookups: frozenset[str] = frozenset({"lookup"}),
@@ -41,7 +42,7 @@ def check_source(
     keys: the elements it declared; lookups: the names under which it knows `lookup`
     Raises UndeclaredKeyError, EncoderOutputError, or EncoderError for a field that an element does not have.
     """
-    return _Check(name, function, keys, features, lookups).run()
+    return _Check(name, source, keys, features, lookups).run()
 
 
 class _Check:
@@ -50,13 +51,14 @@ class _Check:
     def __init__(
         self,
         name: str,
-        function: ast.FunctionDef,
+        source: Source,
         keys: Mapping[str, DataKey],
         features: Sequence[str],
         lookups: frozenset[str],
     ) -> None:
-        self.name, self.function, self.keys, self.features, self.lookups = name, function, keys, features, lookups
-        self.parents = {child: node for node in ast.walk(function) for child in ast.iter_child_nodes(node)}
+        self.name, self.source, self.keys, self.features, self.lookups = name, source, keys, features, lookups
+        self.function = source.tree
+        self.parents = {child: node for node in ast.walk(self.function) for child in ast.iter_child_nodes(node)}
         self.aliases = self.find_aliases()
         self.reads = Reads()
         self.written: set[str] | None = set()
@@ -107,7 +109,7 @@ class _Check:
 
     def see_name(self, node: ast.Name) -> None:
         if node.id in ARGUMENTS and isinstance(node.ctx, ast.Store | ast.Del):
-            raise EncoderError.because(f"encoder '{self.name}' rebinds '{node.id}'", "use another name")
+            raise EncoderError.because(f"{self.at(node)} rebinds '{node.id}'", "use another name")
         parent = self.parents[node]
         attribute = parent if isinstance(parent, ast.Attribute) else None
         if node.id == "out":
@@ -131,19 +133,15 @@ class _Check:
     def see_element(self, node: ast.expr, element: str) -> None:
         """Note how an element is used: a field of it, as the table of a lookup, as a whole, or only named."""
         if element not in self.keys:
-            raise UndeclaredKeyError.because(
-                f"encoder '{self.name}' line {node.lineno}: "
-                + str(UndeclaredKeyError.unknown("data element", element, self.keys))
-            )
+            unknown = UndeclaredKeyError.unknown("data element", element, self.keys)
+            raise UndeclaredKeyError.because(f"{self.at(node)}: {unknown}")
         self.reads.fields.setdefault(element, set())
         parent = self.parents[node]
         if isinstance(parent, ast.Attribute):
             self.see_field(element, parent)
         elif isinstance(parent, ast.Call) and self.is_lookup(parent) and parent.args[0] is node:
             if self.keys[element].kind is not Kind.GLOBAL_ELEMENT:
-                raise EncoderError.because(
-                    f"encoder '{self.name}' line {node.lineno}: lookup in '{element}', which is no global element"
-                )
+                raise EncoderError.because(f"{self.at(node)}: lookup in '{element}', which is no global element")
             self.reads.indexed.add(element)
         elif node not in self.aliased:
             self.refuse_write(node, f"data.{element}")
@@ -175,10 +173,8 @@ class _Check:
             self.written = None
             return
         if attribute.attr not in self.features:
-            raise EncoderOutputError.because(
-                f"encoder '{self.name}' line {attribute.lineno}: "
-                + str(EncoderOutputError.unknown("feature", attribute.attr, self.features))
-            )
+            unknown = EncoderOutputError.unknown("feature", attribute.attr, self.features)
+            raise EncoderOutputError.because(f"{self.at(attribute)}: {unknown}")
         if not isinstance(attribute.ctx, ast.Load):
             raise self.wrong(attribute, f"replaces out.{attribute.attr}", f"write out.{attribute.attr}[i] = …")
         if self.written is not None:
@@ -194,11 +190,14 @@ class _Check:
         return isinstance(call.func, ast.Name) and call.func.id in self.lookups and bool(call.args)
 
     def wrong(self, node: ast.expr | ast.stmt, problem: str, hint: str | None = None) -> EncoderOutputError:
-        return EncoderOutputError.because(f"encoder '{self.name}' line {node.lineno} {problem}", hint)
+        return EncoderOutputError.because(f"{self.at(node)} {problem}", hint)
 
     def no_field(self, node: ast.expr, element: str, fields: Sequence[str]) -> EncoderError:
         unknown = EncoderError.unknown(f"field of '{element}'", getattr(node, "attr", ""), fields)
-        return EncoderError.because(f"encoder '{self.name}' line {node.lineno}: {unknown}")
+        return EncoderError.because(f"{self.at(node)}: {unknown}")
+
+    def at(self, node: ast.expr | ast.stmt) -> str:
+        return f"encoder '{self.name}' at {self.source.place(node.lineno)}"
 
 
 def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:

@@ -34,8 +34,12 @@ expected and, after an arrow, what to do next.
 from __future__ import annotations
 
 import difflib
+import linecache
+import traceback
 from collections.abc import Iterable
 from typing import Self
+
+from schemas.cells import cell_name
 
 
 class DeloreanError(Exception):
@@ -61,6 +65,30 @@ class DeloreanError(Exception):
         near = difflib.get_close_matches(name, names, n=1)
         guess = f"did you mean '{near[0]}'? " if near else ""
         return cls(f"unknown {what} '{name}' → {guess}known: {', '.join(names) or 'none'}")
+
+    @classmethod
+    def mistaken(cls, what: str, given: object, expected: str, hint: str | None = None) -> Self:
+        """Build an error for an argument of another type than what is expected.
+
+        >>> print(ConfigError.mistaken("index", "data/index.db", "an open index", "open_index(…)"))
+        index is 'data/index.db', expected an open index → open_index(…)
+        """
+        plain = isinstance(given, str | int | float | None) and "@" not in str(given)  # a URI may hold a password
+        return cls.because(
+            f"{what} is {repr(given) if plain else f'a {type(given).__name__}'}, expected {expected}", hint
+        )
+
+    def _render_traceback_(self) -> list[str]:
+        """Tell IPython what to show in a notebook: what is wrong and in which line of a cell.
+
+        `traceback.print_last()` shows all.
+        """
+        shown = [f"{type(self).__name__}: {self}"]
+        for frame, line in traceback.walk_tb(self.__traceback__):
+            cell = cell_name(frame.f_code.co_filename)
+            if cell is not None:
+                shown.append(f"  {cell}, line {line}: {linecache.getline(frame.f_code.co_filename, line).strip()}")
+        return shown
 
 
 class SetupError(DeloreanError):

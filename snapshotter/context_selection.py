@@ -17,6 +17,7 @@ from pyspark.sql import functions as F  # noqa: N812  # Spark's own convention
 
 from schemas.data_keys import DataKey
 from schemas.errors import NotInIndexError, SelectionError
+from snapshotter.context_sets import context_set_schema, read_context_set
 from snapshotter.experiments import Experiment, load_experiments
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, DataFile
@@ -25,7 +26,7 @@ from snapshotter.spark_errors import spark_errors_as
 from snapshotter.spark_jobs import described
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.delta import SHOWN, commit_files
-from snapshotter.storage.parquet import read_parquet, write_parquet_if_any
+from snapshotter.storage.parquet import write_parquet_if_any
 
 __all__ = ["Experiment", "load_experiments", "read_context_set", "select_contexts"]
 
@@ -33,7 +34,6 @@ FOLDER = "context_sets"
 _TOLD = "delorean"
 _log = logging.getLogger(__name__)
 _CONTEXTS_IN_A_FILE = 500_000
-_CHOSEN_BY = pa.list_(pa.struct([("experiment", pa.string()), ("stratum", pa.string()), ("probability", pa.float64())]))
 
 
 def select_contexts(
@@ -67,18 +67,11 @@ def select_contexts(
     ids = tuple(experiment.id for experiment in experiments)
     chosen = ContextSet(set_id, date, ids, drawn[0].key, files, report)
     told = {_TOLD: json.dumps({"context_set": set_id, "date": date.isoformat()}), SHOWN: ", ".join(ids)}
-    commit_files(storage, chosen.table, _context_set_schema(chosen.key), files, told)
+    commit_files(storage, chosen.table, context_set_schema(chosen.key), files, told)
     if index.publish_context_set(chosen):
         return chosen
     _log.warning("%s was given a context set by another selection meanwhile: that one is used", date)
     return index.context_set(date)
-
-
-def read_context_set(context_set: ContextSet, storage: Storage, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read the contexts: their key, and `experiments` with who chose them, in which stratum, how probably."""
-    schema = _context_set_schema(context_set.key)
-    empty = schema.empty_table().select(list(columns or schema.names))
-    return pa.concat_tables([empty, *(read_parquet(storage, file, columns) for file in context_set.files)])
 
 
 def _refuse_unusable(experiments: Sequence[Experiment]) -> None:
@@ -127,7 +120,7 @@ def _save(drawn: Sequence[Sample], folder: str, storage: Storage) -> tuple[DataF
     spread = merged.repartition(-(-rows // _CONTEXTS_IN_A_FILE), *key_columns(key)).sortWithinPartitions(
         *key_columns(key)
     )
-    schema, uri = _context_set_schema(key), storage.uri
+    schema, uri = context_set_schema(key), storage.uri
 
     def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         task = TaskContext.get()
@@ -140,10 +133,6 @@ def _save(drawn: Sequence[Sample], folder: str, storage: Storage) -> tuple[DataF
 
     files = [DataFile.from_json(json.loads(row["file"])) for row in spread.mapInArrow(write, "file STRING").collect()]
     return tuple(sorted(files, key=lambda file: file.path))
-
-
-def _context_set_schema(key: Sequence[DataKey]) -> pa.Schema:
-    return pa.schema([*((variable.name, variable.type) for variable in key), ("experiments", _CHOSEN_BY)])
 
 
 def _context_set_id(experiments: Sequence[Experiment], date: date) -> str:

@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event, Thread
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
-from pyspark.sql import SparkSession
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 _LARGEST = 512  # bytes of a datagram
 _MOST_AT_ONCE = 2_000  # datagrams read in one go: a flood must not hold up the driver

@@ -6,9 +6,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from py4j.protocol import Py4JError  # type: ignore[import-untyped]  # py4j ships no types
-from pyspark.errors import PySparkException
-
 from schemas import errors
 from schemas.errors import DeloreanError
 
@@ -20,8 +17,15 @@ def spark_errors_as(kind: type[DeloreanError], doing: str) -> Iterator[None]:
     """Raise a worker's own DeloreanError again, and any other error of Spark as `kind` with its reason in short."""
     try:
         yield
-    except (PySparkException, Py4JError) as error:
-        raise _translated(str(error), kind, doing) from error
+    except Exception as error:
+        if _is_sparks(error):
+            raise _translated(str(error), kind, doing) from error
+        raise
+
+
+def _is_sparks(error: Exception) -> bool:
+    """Tell without importing Spark, which who has no such error may not have."""
+    return any(base.__module__.split(".")[0] in ("pyspark", "py4j") for base in type(error).__mro__)
 
 
 def _translated(text: str, kind: type[DeloreanError], doing: str) -> DeloreanError:

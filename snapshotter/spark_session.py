@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from schemas.errors import SetupError
 from schemas.machine import java_problem
+from snapshotter.cluster import ENVIRONMENT, PACKED_PYTHON, check_environment, find_master
 
 _DEFAULTS = {
     "spark.sql.session.timeZone": "UTC",  # times are UTC everywhere; a naive shift would be silent
@@ -41,27 +44,39 @@ _S3 = {
 
 
 def spark_session(
-    app_name: str, master: str | None = None, *, delta: bool = False, s3: bool = False, **settings: str
+    app_name: str,
+    master: str | None = None,
+    *,
+    environment: str | Path | None = None,
+    delta: bool = False,
+    s3: bool = False,
+    **settings: str,
 ) -> SparkSession:
     """Give the active session as it is, or start one.
 
     What spark-submit, spark-defaults.conf or `settings` say wins over what this function would choose.
 
     master: where to run; None leaves it to spark-submit, else every core of this machine
+    environment: an archive that `make package` made, for executors of a cluster that have nothing of ours; None: they
+        have our packages
     delta: whether Spark itself is to read Delta tables; its jar is resolved once, by Spark's package mechanism. What
         spark-submit has started already has the jars it was given: `--packages`
     s3: whether Spark itself is to read tables in S3, which workers need not; its jars (600 MB) are resolved likewise
     settings: Spark's own, with __ for a dot: `spark__sql__shuffle__partitions="8"`
 
-    Raises SetupError when Java is missing or too old.
+    Raises SetupError when Java is missing or too old, or no master answers, ConfigError for an archive that is not
+    there, of another Python, or with other packages than are here.
     """
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
     require_java()
+    if environment is not None:
+        check_environment(Path(environment))
     chosen = {**_with_jars(delta, s3), **{name.replace("__", "."): value for name, value in settings.items()}}
     if master is not None:
         chosen["spark.master"] = master
+    find_master(chosen.get("spark.master", ""))
     if os.environ.get("PYSPARK_GATEWAY_PORT") is None:  # nobody has started the JVM for us, as spark-submit does
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         if chosen.get("spark.master", "local").startswith("local"):
@@ -73,12 +88,35 @@ def spark_session(
     conf.setAll(list(chosen.items()))
     for name, value in {"spark.app.name": app_name, "spark.master": "local[*]", **_DEFAULTS}.items():
         conf.setIfMissing(name, value)
-    if str(conf.get("spark.master")).startswith("local"):  # Spark's 200 are meant for a cluster
-        conf.setIfMissing("spark.sql.shuffle.partitions", str(2 * (os.cpu_count() or 1)))
-        conf.setIfMissing(
-            "spark.databricks.delta.snapshotPartitions", "2"
-        )  # likewise Delta's 50, to read a table's log
-    return SparkSession.builder.config(conf=conf).getOrCreate()
+    if not str(conf.get("spark.master")).startswith("local"):
+        return _on_cluster(conf, environment)
+    conf.setIfMissing("spark.sql.shuffle.partitions", str(2 * (os.cpu_count() or 1)))  # Spark's 200 are for a cluster
+    conf.setIfMissing("spark.databricks.delta.snapshotPartitions", "2")  # likewise Delta's 50, to read a table's log
+    session = SparkSession.builder.config(conf=conf).getOrCreate()
+    if "spark.log.level" not in chosen:
+        _hush_executor(session)
+    return session
+
+
+def _on_cluster(conf: SparkConf, environment: str | Path | None) -> SparkSession:
+    """Start a session whose executors run the Python of an archive, if there is one; this process keeps its own."""
+    if environment is None:
+        return SparkSession.builder.config(conf=conf).getOrCreate()
+    conf.set("spark.archives", f"{Path(environment).resolve()}#{ENVIRONMENT}")
+    before = os.environ.get("PYSPARK_PYTHON")
+    os.environ["PYSPARK_PYTHON"] = PACKED_PYTHON  # read once, when the session starts
+    try:
+        return SparkSession.builder.config(conf=conf).getOrCreate()
+    finally:
+        os.environ["PYSPARK_PYTHON"] = before or sys.executable
+
+
+def _hush_executor(session: SparkSession) -> None:
+    """Say once what a task raises: the driver raises it, and here the executor would write to the same terminal."""
+    jvm: Any = session.sparkContext._jvm
+    configurator, level = jvm.org.apache.logging.log4j.core.config.Configurator, jvm.org.apache.logging.log4j.Level
+    for name in ("org.apache.spark.executor.Executor", "org.apache.spark.scheduler.TaskSetManager"):
+        configurator.setLevel(name, level.OFF)
 
 
 def _with_jars(delta: bool, s3: bool) -> dict[str, str]:

@@ -216,7 +216,7 @@ def lay_out(index: str, storage: str, profiles: int, videos: int) -> None:
     from delorean.labels import LabelColumns
     from delorean.labels.materialise import materialise_labels
     from schemas.data_keys import context_variable
-    from snapshotter.context_selection import _context_set_schema
+    from snapshotter.context_sets import context_set_schema
     from snapshotter.index import open_index
     from snapshotter.records import ContextSet
     from snapshotter.storage import open_storage
@@ -225,7 +225,7 @@ def lay_out(index: str, storage: str, profiles: int, videos: int) -> None:
     with open_index(index) as opened:
         project = Project(open_storage(storage), opened)
         key = (context_variable("profile_id", "int64"), context_variable("country", "string"))
-        schema = _context_set_schema(key)
+        schema = context_set_schema(key)
         columns = {"profile_id": range(profiles), "country": ["US"] * profiles, "experiments": [[]] * profiles}
         table = pa.table(columns).cast(schema)
         file = write_parquet(project.storage, "context_sets/2026-01-05/0.parquet", table, schema)

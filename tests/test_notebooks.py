@@ -1,5 +1,7 @@
 """Every notebook runs from top to bottom, over a small demo's project; what a kernel shows and completes."""
 
+import ast
+import json
 import shutil
 from pathlib import Path
 from textwrap import dedent
@@ -10,6 +12,7 @@ from nbclient import NotebookClient
 
 NAMES = ["1_travel_in_time", "2_new_encoder", "3_experiment", "4_snapshot_quality"]
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+NOTES = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.zpln"))
 
 
 @pytest.fixture
@@ -93,3 +96,41 @@ def test_a_kernel_draws_bars_completes_keys_and_shows_text_beside_html(tmp_path)
     assert "compare_encoders" in found
     assert shelf.outputs[0].data["text/plain"].startswith("things: 2\n\nname\n")
     assert shelf.outputs[0].data["text/html"].startswith('<div class="dl">')
+
+
+class Zeppelin:
+    """What the note asks of Zeppelin's `z`."""
+
+    def textbox(self, name, default):
+        return default
+
+
+def run_paragraph(text, names):
+    """Run a paragraph as Zeppelin's plain interpreter does: without comments, each statement by itself."""
+    kept = [line for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+    tree = compile("\n".join(kept), "<stdin>", "exec", ast.PyCF_ONLY_AST, 1)
+    for node in tree.body:
+        exec(compile(ast.Module([node], []), "<stdin>", "exec", dont_inherit=True), names)
+
+
+@pytest.mark.parametrize("path", NOTES, ids=lambda path: path.stem)
+def test_a_zeppelin_note_runs_paragraph_by_paragraph_without_ipython(path, project, spark, capsys, monkeypatch):
+    note = json.loads(path.read_text())
+    assert {"paragraphs", "name", "id", "config", "info"} <= note.keys()
+    monkeypatch.chdir(project.parent)
+    names = {"spark": spark, "sc": spark.sparkContext, "z": Zeppelin()}
+    shown = []
+    for paragraph in note["paragraphs"]:
+        assert "results" not in paragraph
+        interpreter, _, text = paragraph["text"].partition("\n")
+        if interpreter == "%spark.pyspark":
+            run_paragraph(text, names)
+            shown.append(capsys.readouterr().out)
+    names["index"].close()
+    assert [out.partition(" ")[0] for out in shown] == ["%table", "%html", "%table", "", "", "%table", "%html"]
+    assert shown[2].startswith("%table profile_id\t")
+    assert shown[5].count("\n") > 20
+
+
+def test_there_is_a_zeppelin_note():
+    assert NOTES

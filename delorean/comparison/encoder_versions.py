@@ -12,14 +12,11 @@ from delorean.generation.plan import GenerationPlan, plan_generation
 from delorean.generation.rules import AsOf, ConfidenceFloor
 from delorean.generation.sources import Pinned, SourceFinder
 from delorean.labels import Labels
-from encoders.encoder import FeatureEncoder
-from encoders.feature_model import FeatureModel
+from encoders.feature_model import Encoders, FeatureModel
 from schemas.data_keys import by_name
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet
-
-Encoders = FeatureModel | FeatureEncoder | Sequence[FeatureEncoder]
 
 
 def compare_encoders(
@@ -41,7 +38,7 @@ def compare_encoders(
     What is read is found once for both, so nothing published meanwhile can come between. Memory: the state and the
     features of one bucket of labels. Raises what planning a generation and running an encoder raise.
     """
-    models = [_as_model(before), _as_model(after)]
+    models = [FeatureModel(before), FeatureModel(after)]
     plans = _plans(models, labels, index, storage, SourceFinder(labels, index, rules or {}, confidence or {}, pinned))
     comparer = Comparer(
         [key.name for key in labels.context],
@@ -54,12 +51,6 @@ def compare_encoders(
         old, new = (bucket_features(plan, rows, file.bucket, storage, Stopwatch()).table for plan in plans)
         comparer.add(old, new)
     return comparer.result(*(f"encoders {model.fingerprint[:12]}" for model in models))
-
-
-def _as_model(encoders: Encoders) -> FeatureModel:
-    if isinstance(encoders, FeatureModel):
-        return encoders
-    return FeatureModel([encoders] if isinstance(encoders, FeatureEncoder) else encoders)
 
 
 def _plans(

@@ -23,7 +23,7 @@ from delorean.time_travel import EXPERIMENT_COLUMN, STRATUM_COLUMN, read_choices
 from schemas.errors import DataKeyError, NotInIndexError
 from schemas.services import Service
 from schemas.tables import TIME
-from snapshotter.context_selection import read_context_set
+from snapshotter.context_sets import read_context_set
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import END_OF_TIME, ContextSet, ServiceSnapshot, from_micros, to_micros
 from snapshotter.storage import Storage

@@ -20,7 +20,8 @@ from delorean.demo.state import CompanyState
 from delorean.demo.world import World
 from encoders.library.keys import VIDEOS
 from schemas.tables import TIME
-from snapshotter.context_selection import read_context_set, select_contexts
+from snapshotter.context_selection import select_contexts
+from snapshotter.context_sets import read_context_set
 from snapshotter.global_elements import publish_global
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, SnapshotRun

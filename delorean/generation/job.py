@@ -21,8 +21,8 @@ from delorean.generation.runners import Progress, in_process, over_spark
 from delorean.generation.sources import GlobalSource, Pinned, ServiceSource
 from delorean.labels import Labels
 from delorean.leaks import LeakReport, LeakThresholds, detect_leaks, sample_of
-from encoders.feature_model import FeatureModel
-from schemas.errors import ConfigError, ParadoxError, QualityError
+from encoders.feature_model import Encoders, FeatureModel
+from schemas.errors import ConfigError, LabelError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex
 from snapshotter.progress_bars import counted
 from snapshotter.storage import Storage
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def generate(
     labels: Labels,
-    model: FeatureModel,
+    model: Encoders,
     index: SnapshotIndex,
     storage: Storage,
     name: str,
@@ -50,6 +50,7 @@ def generate(
 ) -> FeatureSet:
     """Generate the features of a model for label data, each row from the state as of its own time.
 
+    model: encoders, one or several, or a model of them
     name: of the feature set; generating again adds a version to it
     rules: element's name → as-of rule
     confidence: element's name → what the runs that serve it must have
@@ -68,6 +69,11 @@ def generate(
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise ConfigError.because(f"feature set name '{name}', expected letters, digits, '.', '_' and '-'")
+    if not isinstance(labels, Labels):
+        raise LabelError.mistaken("labels", labels, "label data", "load_labels(…, storage) or materialise_labels(…)")
+    if spark is not None and not hasattr(spark, "sparkContext"):
+        raise ConfigError.mistaken("spark", spark, "a Spark session", "project.spark_session()")
+    model = FeatureModel(model)
     wanted = msgspec.to_builtins(
         {"labels": labels.labels_id, "encoders": model.fingerprint, "rules": [rules, confidence, spread]}
     )

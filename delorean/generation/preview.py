@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -14,8 +14,7 @@ from delorean.generation.plan import plan_generation
 from delorean.generation.rules import AsOf
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, LabelColumns
 from delorean.labels.materialise import group_labels
-from encoders.encoder import FeatureEncoder
-from encoders.feature_model import FeatureModel
+from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import LabelError
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
@@ -23,7 +22,7 @@ from snapshotter.storage import Storage
 
 def preview_features(
     rows: Any,
-    encoders: Sequence[FeatureEncoder],
+    encoders: Encoders,
     index: SnapshotIndex,
     storage: Storage,
     columns: LabelColumns,

@@ -26,6 +26,9 @@ class AsOf:
 
     def __post_init__(self) -> None:
         """Refuse what could read the future or never match."""
+        for what, given in (("max_age", self.max_age), ("lag", self.lag)):
+            if given is not None and not isinstance(given, timedelta):
+                raise ConfigError.mistaken(what, given, "a timedelta", "write timedelta(hours=1)")
         if self.lag < timedelta(0) or (self.max_age is not None and self.max_age < self.lag):
             raise ConfigError.because(
                 f"as-of rule has lag {self.lag} and max_age {self.max_age}, expected 0 ≤ lag ≤ max_age"

@@ -105,6 +105,9 @@ class SourceFinder:
             for name in given:
                 if name not in names:
                     raise ConfigError.unknown(f"element with {what}", name, names)
+        for name, given_rule in self.rules.items():
+            if not isinstance(given_rule, AsOf):
+                raise ConfigError.mistaken(f"the as-of rule of '{name}'", given_rule, "AsOf(max_age=…)")
         services, global_sources = [], []
         for element in elements:
             rule = self.rules.get(element.name, AsOf())

@@ -40,6 +40,12 @@ class LabelColumns:
     label: str = LABEL_COLUMN
     outcome_at: str = OUTCOME_COLUMN
 
+    def __post_init__(self) -> None:
+        """Refuse one name where several are meant: its letters would be."""
+        for what, given in (("items", self.items), ("context", self.context)):
+            if isinstance(given, str):
+                raise LabelError.mistaken(what, given, "names of columns", f'write {what}=("{given}",)')
+
     def resolve(self, names: list[str]) -> LabelColumns:
         """Name the context, checking that every column is there. Raises LabelError."""
         if not self.items:

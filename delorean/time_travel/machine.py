@@ -15,7 +15,7 @@ from delorean.time_travel.moment import Moment
 from encoders.encoder import FeatureEncoder
 from schemas.display import Displayed, Headline, Note, Part, Table
 from schemas.drawing import Cell, HeatMap
-from schemas.errors import NaiveTimeError
+from schemas.errors import ConfigError, NaiveTimeError
 from schemas.services import Status
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import END_OF_TIME, ServiceSnapshot, SnapshotRun
@@ -37,11 +37,27 @@ class TimeMachine(Displayed):
     index: SnapshotIndex
     storage: Storage
 
-    def at(self, moment: datetime, max_age: timedelta | None = None) -> Moment:
+    def __post_init__(self) -> None:
+        """Refuse what is not open."""
+        if not isinstance(self.index, SnapshotIndex):
+            raise ConfigError.mistaken("index", self.index, "an open index", "open_index(project.index)")
+        if not isinstance(self.storage, Storage):
+            raise ConfigError.mistaken("storage", self.storage, "an open storage", "open_storage(project.storage)")
+
+    def at(self, moment: datetime | str, max_age: timedelta | None = None) -> Moment:
         """Go to a moment; nothing captured after it can be seen from there.
 
-        max_age: how old what one sees may be; None: any age. Raises NaiveTimeError for a time without a zone.
+        moment: also as text, `2026-01-31T12:00:00Z`
+        max_age: how old what one sees may be; None: any age
+
+        Raises ConfigError for what is no time, NaiveTimeError for a time without a zone.
         """
+        try:
+            moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+        except ValueError as error:
+            raise ConfigError.because(f"'{moment}' is no time", "write one such as 2026-01-31T12:00:00Z") from error
+        if not isinstance(moment, datetime):
+            raise ConfigError.mistaken("moment", moment, "a datetime", "write one such as 2026-01-31T12:00:00Z")
         if moment.tzinfo is None:
             raise NaiveTimeError.because(f"time {moment.isoformat()} has no zone", "give it one: tzinfo=UTC")
         return Moment(self.index, self.storage, moment.astimezone(UTC), AsOf(max_age=max_age))
@@ -67,9 +83,9 @@ class TimeMachine(Displayed):
         """
         from delorean.generation.preview import preview_features  # encoding needs more than looking does
 
-        given = [encoders] if isinstance(encoders, FeatureEncoder) else encoders
+        items = [items] if isinstance(items, str) else items
         columns = LabelColumns(tuple(items), None if context is None else tuple(context), time)
-        return preview_features(rows, given, self.index, self.storage, columns, rules)
+        return preview_features(rows, encoders, self.index, self.storage, columns, rules)
 
     def _headline(self) -> Headline:
         return Headline("time machine", self.index.uri, f"data in {self.storage.uri}")

@@ -22,7 +22,7 @@ from schemas.drawing import Share
 from schemas.errors import DataKeyError, NotInIndexError
 from schemas.services import Service
 from schemas.tables import TIME
-from snapshotter.context_selection import read_context_set
+from snapshotter.context_sets import read_context_set
 from snapshotter.global_elements import read_global_version
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, DataFile, GlobalVersion, ServiceSnapshot, to_micros
@@ -50,8 +50,12 @@ class Moment(Displayed):
         """
         moment = replace(self, experiment=experiment)
         if moment.context_set is None:
+            known = sorted(
+                {name for chosen in self.index.context_sets(self.time.date()) for name in chosen.experiments}
+            )
             raise NotInIndexError.because(
-                f"experiment '{experiment}' has no context set up to {self.time.date()}", "select contexts first"
+                f"experiment '{experiment}' has no context set up to {self.time.date()}",
+                f"select contexts first; those that have: {', '.join(known) or 'none'}",
             )
         return moment
 
@@ -76,6 +80,8 @@ class Moment(Displayed):
             for snapshot in run.services:
                 if snapshot.service.element.name == key and self._visible(snapshot):
                     return ServiceView(self, snapshot.service)
+        if not self.index.runs() and not self.index.global_elements():
+            raise NotInIndexError.because(f"nothing is published in {self.index.uri} yet", "take a snapshot first")
         raise DataKeyError.unknown(f"data key at {self.time.isoformat()}", key, self.keys())
 
     def _ipython_key_completions_(self) -> list[str]:

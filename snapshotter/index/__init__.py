@@ -116,7 +116,8 @@ def init_index(uri: str, replication: Mapping[str, int] | None = None) -> bool:
 
 def _scheme(uri: str) -> str:
     scheme, colon, _ = uri.partition(":")  # what follows may be credentials that break a URI
-    scheme = scheme if colon else ""
+    if not colon:
+        raise ConfigError.because("the index's URI has no scheme", "write sqlite:///path/to/index.db, or project.index")
     if scheme not in _SCHEMES:
         raise ConfigError.unknown("index scheme", scheme, _SCHEMES)
     return scheme

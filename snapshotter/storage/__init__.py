@@ -92,4 +92,6 @@ def open_storage(uri: str) -> Storage:
         from snapshotter.storage.s3 import S3Storage
 
         return S3Storage(uri)
+    if not scheme:
+        raise ConfigError.because("the storage's URI has no scheme", "write file:///path/to/folder, or project.storage")
     raise ConfigError.unknown("storage scheme", scheme, ["file", "s3"])

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from stack_files import DOCKER, DOCKERFILE, ROOT
 
-from delorean.submit import NEEDED
+from snapshotter.cluster import NEEDED
 
 LOCK = (ROOT / "requirements.lock").read_text()
 

@@ -84,7 +84,7 @@ def test_a_failure_names_the_encoder_and_the_context(
 def test_an_uncompiled_failure_names_the_line(maps: DataMaps, cache: Path) -> None:
     bound = FeatureModel([raises]).bind([PROFILE_ID], [VIDEO_ID], cache)
     line = raises.function.__code__.co_firstlineno + 3
-    with pytest.raises(EncoderError, match=rf"test_bound_encoder.py:{line} for the context"):
+    with pytest.raises(EncoderError, match=rf"test_bound_encoder.py:{line} \(`.*`\) for the context"):
         bound.interpret(maps)
 
 
@@ -140,7 +140,7 @@ def test_a_compile_error_names_the_users_line(
         "    out.f[0] = x.nothing\n"
     )
     encoder = define(source, feature_encoder=feature_encoder)["f"]
-    with pytest.raises(EncoderError, match=r"<cell \d+>:8: Unknown attribute 'nothing' of type int64"):
+    with pytest.raises(EncoderError, match=r"<cell \d+>:8 \(`.*nothing`\): Unknown attribute 'nothing' of type int64"):
         FeatureModel([encoder]).bind([], [VIDEO_ID], cache).warm_up()
 
 

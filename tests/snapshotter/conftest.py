@@ -16,7 +16,7 @@ from snapshot_job import Job
 
 from prana_proxy.server import start_proxy
 from schemas.data_keys import context_variable
-from snapshotter.context_selection import _context_set_schema
+from snapshotter.context_sets import context_set_schema
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import ContextSet
 from snapshotter.storage import Storage, open_storage
@@ -59,7 +59,7 @@ def context_set(storage: Storage) -> ContextSet:
             "device": devices,
             "experiments": [[]] * 250,
         }
-    ).cast(_context_set_schema(key))
+    ).cast(context_set_schema(key))
     files = tuple(
         write_parquet(storage, f"context_sets/2026-01-05/{part}.parquet", table.slice(part * 125, 125), table.schema)
         for part in range(2)

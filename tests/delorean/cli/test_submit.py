@@ -11,12 +11,13 @@ import tarfile
 from importlib.metadata import version
 
 import pytest
+from cells import run_cells
 from click.testing import CliRunner
-from spark_cluster import SETTINGS, environment_archive, python_of_executors, spark_cluster
+from spark_cluster import ROOT, SETTINGS, environment_archive, python_of_executors, spark_cluster
 
 from delorean.cli.commands import cli
-from delorean.submit import NEEDED, check_environment
 from schemas.errors import ConfigError
+from snapshotter.cluster import NEEDED, check_environment
 
 DAY = "2026-01-05"
 KINDS = ("ApplicationStart", "ExecutorAdded", "JobStart")
@@ -130,6 +131,81 @@ def test_a_dry_run_shows_the_command_without_secrets(project, cluster):
         assert part in shown
     assert "spark.hadoop.fs.s3a.secret.key=…" in shown
     assert "hush" not in shown
+
+
+CELLS = {
+    "project": """
+        import sys
+        from dataclasses import replace
+
+        sys.path[:0] = ["{tests}"]
+        from project_at_rest import long_labels
+
+        from delorean import generate, materialise_labels
+        from delorean.config import load_project
+        from delorean.labels import LabelColumns
+        from encoders import feature_encoder
+        from snapshotter.index import open_index
+        from snapshotter.storage import open_storage
+
+        project = load_project("delorean.toml")
+        index, storage = open_index(project.index), open_storage(project.storage)
+        rows = long_labels([(k, 10, video, 0.0) for k in range(8) for video in range(3)])
+        labels = materialise_labels(rows, LabelColumns(("video_id",)), storage, buckets=4)
+
+
+        def generated():
+            there = generate(labels, steps, index, storage, "steps", spark=spark)
+            here = generate(labels, steps, index, storage, "steps")
+            return there.digest == here.digest, sum(there.to_arrow()["step"].combine_chunks().flatten().to_pylist())
+        """,
+    "no master": """
+        replace(project, submit=replace(project.submit, master="spark://127.0.0.1:1")).spark_session()
+        """,
+    "no archive": """
+        replace(project, submit=replace(project.submit, environment="/nowhere.tar.gz")).spark_session()
+        """,
+    "session": """
+        spark = project.spark_session()
+        project.spark_session() is spark, spark.sparkContext.master
+        """,
+    "helper": """
+        def stepped(x):
+            return 2.0 * x
+        """,
+    "first": """
+        @feature_encoder(features=["step"])
+        def steps(context, items, data, out):
+            for i in range(len(items.video_id)):
+                out.step[i] = stepped(items.video_id[i])
+        generated()
+        """,
+    "edited": """
+        def stepped(x):
+            return 3.0 * x
+        generated()
+        """,
+    "mistake": """
+        def stepped(x):
+            return x // 0
+        generated()
+        """,
+    "stop": "spark.stop()",
+}
+
+
+def test_a_session_of_a_notebook_reaches_the_cluster_with_the_archive_and_runs_encoders_of_cells(project, cluster):
+    cells = {**CELLS, "project": CELLS["project"].replace("{tests}", str(ROOT / "tests"))}
+    shown = run_cells(cells, project)
+    assert shown["project"].error == ""
+    assert re.match("SetupError: no Spark master answers at spark://127.0.0.1:1 →", shown["no master"].error)
+    assert re.match("ConfigError: environment /nowhere.tar.gz is not there →", shown["no archive"].error)
+    assert shown["session"].result == f"(True, {cluster.master!r})", shown["session"]
+    # eight profiles, each with the videos 0, 1 and 2
+    assert (shown["first"].result, shown["edited"].result) == ("(True, 48.0)", "(True, 72.0)"), shown
+    first = shown["mistake"].error.partition("\n")[0]
+    place = rf"at cell In\[{shown['mistake'].number}\], line 2 \(`return x // 0`\)"
+    assert re.match(rf"EncoderError: encoder 'steps' failed {place} .*ZeroDivisionError", first), shown["mistake"]
 
 
 @pytest.mark.parametrize(
