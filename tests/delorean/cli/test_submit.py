@@ -45,6 +45,7 @@ def project(folder, environment, cluster, tmp_path_factory):
     settings = {
         **SETTINGS,
         "spark.eventLog.enabled": "true",
+        "spark.eventLog.compress": "false",
         "spark.eventLog.dir": (project.parent / "events").as_uri(),
         "spark.executorEnv.DELOREAN_PYTHON": python_of_executors(),
         "spark.hadoop.fs.s3a.secret.key": "hush",
@@ -89,8 +90,7 @@ def seen_by_spark(project):
     """What Spark's user interface has shown of each application, by its name and in order: executors, jobs."""
     seen = []
     for log in sorted((project.parent / "events").iterdir(), key=lambda path: path.name):
-        files = sorted(log.iterdir()) if log.is_dir() else [log]
-        events = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        events = [json.loads(line) for file in log.glob("events_*") for line in file.read_text().splitlines()]
         of = {kind: [event for event in events if event["Event"] == f"SparkListener{kind}"] for kind in KINDS}
         [name] = {event["App Name"] for event in of["ApplicationStart"]}
         jobs = [event["Properties"].get("spark.job.description") for event in of["JobStart"]]
