@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from delorean.config import PROJECT_FILE, Project, load_project
 from delorean.experiment import load_experiment
@@ -20,6 +20,9 @@ from schemas.errors import ConfigError, DeloreanError
 from schemas.toml_file import TomlFile
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.storage import Storage, open_storage
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 _T = TypeVar("_T")
 
@@ -110,6 +113,10 @@ class OpenProject(Displayed):
             lambda: [chosen.date.isoformat() for chosen in index.context_sets(date.max)],
             lambda day: index.context_set(_day(day)),
         )
+
+    def spark_session(self, app_name: str = "notebook", *, delta: bool = False, s3: bool = False) -> SparkSession:
+        """Give the active Spark session as it is, or start one where the project's file says; see `Project`."""
+        return self.config.spark_session(app_name, delta=delta, s3=s3)
 
     def close(self) -> None:
         """Let go of the index."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snapshotter.context_selection import read_context_set
+from snapshotter.context_sets import read_context_set
 from snapshotter.records import ContextSet
 from snapshotter.storage import Storage
 
