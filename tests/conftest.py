@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import quick_jvm
 from cassandra_server import keyspace_at_hand, new_index
 from hypothesis import settings
+from made_once import made_once
 from pyspark.sql import SparkSession
 from s3_server import S3Server, s3_server
 
@@ -23,12 +25,16 @@ settings.load_profile("any machine")
 os.environ.update(quick_jvm.OF_DRIVERS)
 
 
-_LONGEST = ("test_readme.py", "test_snapshot_faults.py", "test_generation_faults.py", "test_resuming.py")
+_LONGEST = (
+    *("test_snapshot_faults.py", "test_submit.py", "test_readme.py", "test_generation_faults.py", "test_resuming.py"),
+    *("test_spark_submit.py", "test_cassandra_cluster.py", "test_interpret.py", "test_run.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, lest one core waits at the end while the other is at them."""
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
+    order = {name: number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -85,12 +91,16 @@ def s3(s3_started: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 
 
 @pytest.fixture(scope="session")
-def demo(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
+def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
     """A small demo's project, with all that it captured and learned; copy it before changing anything."""
     from delorean.demo.run import Size, run_demo  # most tests need not wait for what it imports
 
-    folder = tmp_path_factory.mktemp("demo")
-    return run_demo(folder, days=3, seed=11, spark=spark, size=Size(profiles=240, videos=400, requests=60))
+    def make(folder: Path) -> DemoResult:
+        spark, size = request.getfixturevalue("spark"), Size(profiles=240, videos=400, requests=60)
+        return run_demo(folder, days=3, seed=11, spark=spark, size=size)
+
+    made: DemoResult = made_once("demo", make, tmp_path_factory)
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoders import DataMaps, Element, FeatureModel, feature_encoder
+from encoders.bound_model import BoundModel
 from encoders.interpret import PlainArray
 from encoders.library import ALL
 from encoders.library.keys import (
@@ -26,6 +28,7 @@ from encoders.library.keys import (
     VIEWING_HISTORY,
 )
 from schemas.data_keys import DataKey, Kind
+from schemas.errors import EncoderError
 
 DAY = 86_400_000_000
 NOW = 1_700_000_000_000_000
@@ -109,10 +112,14 @@ def arithmetic(context, items, data, out):
         out.powers[i] = powers
 
 
+@pytest.fixture(scope="module")
+def bound(cache: Path) -> BoundModel:
+    return FeatureModel([*ALL, arithmetic]).bind([PROFILE_ID, COUNTRY, DEVICE], [VIDEO_ID], cache)
+
+
 @settings(max_examples=150, deadline=None)
 @given(maps=random_maps())
-def test_compiled_equals_interpreted_bit_for_bit(cache: Path, maps: DataMaps) -> None:
-    bound = FeatureModel([*ALL, arithmetic]).bind([PROFILE_ID, COUNTRY, DEVICE], [VIDEO_ID], cache)
+def test_compiled_equals_interpreted_bit_for_bit(bound: BoundModel, maps: DataMaps) -> None:
     compiled, interpreted = bound.encode(maps), bound.interpret(maps)
     assert list(compiled) == list(interpreted) == list(bound.features)
     for feature, values in compiled.items():
@@ -125,9 +132,8 @@ def test_compiled_equals_interpreted_bit_for_bit(cache: Path, maps: DataMaps) ->
 
 @settings(max_examples=50, deadline=None)
 @given(maps=random_maps())
-def test_a_batch_gives_what_its_contexts_give_one_by_one(cache: Path, maps: DataMaps) -> None:
+def test_a_batch_gives_what_its_contexts_give_one_by_one(bound: BoundModel, maps: DataMaps) -> None:
     """Offline a partition is encoded, online one request: an encoder must not see the difference."""
-    bound = FeatureModel([*ALL, arithmetic]).bind([PROFILE_ID, COUNTRY, DEVICE], [VIDEO_ID], cache)
     together = bound.encode(maps)
     for i in range(len(maps)):
         first, end = int(maps.item_offsets[i]), int(maps.item_offsets[i + 1])
@@ -164,10 +170,6 @@ def f(context, items, data, out):
     out.f[0] = 1
     spoil(items.video_id)
 """
-    import pytest
-
-    from schemas.errors import EncoderError
-
     bound = FeatureModel([define(source, feature_encoder=feature_encoder)["f"]]).bind([], [VIDEO_ID], cache)
     time = pa.array([0], pa.timestamp("us", "UTC"))
     maps = DataMaps(pa.table({"time": time}), pa.table({"video_id": [1]}), np.array([0, 1]), {})
