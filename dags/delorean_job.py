@@ -101,7 +101,10 @@ class LogNotifier(BaseNotifier):
     def notify(self, context: Context) -> None:
         """Write a line."""
         failed = context.get("task_instance")
-        self.log.error("delorean: %s: %s", failed or "a deadline was missed", context.get("exception") or context)
+        if failed is None:
+            self.log.error("a deadline was missed: %s", context.get("dag_run", context))
+        else:
+            self.log.error("%s.%s of %s: %s", failed.dag_id, failed.task_id, failed.run_id, context.get("exception"))
 
 
 def ask(*command: str) -> dict[str, Any]:

@@ -165,7 +165,5 @@ def airflow(project, tmp_path_factory):
             running = Airflow(process, log)
             assert running.answer() == {"errors": {}}
             yield running
-            process.stdin.close()
-            process.wait(60)
         finally:
             process.kill()

@@ -95,6 +95,7 @@ def test_a_task_that_is_killed_takes_its_job_with_it(tmp_path):
         job.wait(60)
 
 
+@pytest.mark.timeout(1500)  # six jobs, most of them with a JVM of their own, one after the other
 def test_a_day_goes_from_contexts_to_a_model_on_a_cluster(airflow, project, tmp_path_factory):
     with spark_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         project.submit = f'master = "{cluster.master}"\nenvironment = "{environment_archive()}"'
@@ -144,7 +145,7 @@ def test_a_job_killed_in_the_middle_and_cleared_finishes_with_the_same_data(airf
     company.open.clear()
     before = len(company.asked)
     airflow.start("snapshot", TODAY)
-    until(lambda: len(company.asked) > before, 120)
+    until(lambda: len(company.asked) > before, 400)
     job = airflow.job("submit", "snapshot")
     given = job.environ()
     assert given["AWS_SECRET_ACCESS_KEY"] == "hushhush"  # by the connection, and by no command line
