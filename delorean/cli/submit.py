@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from delorean.cli.options import PROJECT_FILE, project_option
+from delorean.cli.options import PROJECT_FILE, json_option, project_option
 
 if TYPE_CHECKING:
+    from delorean.cli.output import Output
     from delorean.config import Project
 
 _STEPS = ("select", "snapshot", "generate", "experiment", "paradox", "train", "vacuum")
@@ -26,17 +27,19 @@ _STEPS = ("select", "snapshot", "generate", "experiment", "paradox", "train", "v
 @click.argument("step", type=click.Choice(_STEPS))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @project_option
+@json_option
 @click.pass_context
-def submit(context: click.Context, dry_run: bool, step: str, arguments: Sequence[str], project: Project) -> None:
+def submit(
+    context: click.Context, dry_run: bool, step: str, arguments: Sequence[str], project: Project, output: Output
+) -> None:
     """Run a step of the work on a cluster, by spark-submit.
 
     STEP is one of the other commands, ARGUMENTS are its own. Where it runs, and with which packages, the project file
     says under [submit]: master, and environment, an archive that `make package` made. Spark's settings under [spark]
-    are given too. Ends as the step does.
+    are given too. Ends as the step does; --json and --config stand before STEP and are handed on.
 
     \b
-    Example: delorean submit generate homepage.toml --run-id 2026-01-05
-    Example: delorean submit --dry-run snapshot --date 2026-01-05
+    Example: delorean submit --dry-run generate homepage.toml --run-id 2026-01-05
     """
     from delorean.submit import Submission, pack_modules
 
@@ -45,9 +48,13 @@ def submit(context: click.Context, dry_run: bool, step: str, arguments: Sequence
     file = Path(context.meta[PROJECT_FILE])
     with tempfile.TemporaryDirectory(prefix="delorean-submit-") as folder:
         modules = pack_modules(project.encoders, file.parent, Path(folder) / "modules.zip")
-        submission = Submission(project, [step, *arguments, "--config", str(file)], modules)
+        handed_on = ["--config", str(file), *(["--json"] if output.as_json and not dry_run else [])]
+        submission = Submission(project, [step, *arguments, *handed_on], modules)
         if dry_run:
-            click.echo(shlex.join(submission.shown))
+            if output.as_json:
+                output.show({"command": submission.shown})
+            else:
+                click.echo(shlex.join(submission.shown))  # a line that can be copied, however long
             return
         submission.check()
         click.echo(shlex.join(submission.shown), err=True)

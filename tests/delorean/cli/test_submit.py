@@ -131,6 +131,8 @@ def test_a_dry_run_shows_the_command_without_secrets(project, cluster):
         assert part in shown
     assert "spark.hadoop.fs.s3a.secret.key=…" in shown
     assert "hush" not in shown
+    told = json.loads(submit_text(project, "--json", "--dry-run", "vacuum"))
+    assert told["command"][-3:] == ["vacuum", "--config", str(project / "delorean.toml")]
 
 
 CELLS = {
