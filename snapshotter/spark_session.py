@@ -84,6 +84,8 @@ def spark_session(
     launch = SparkConf(loadDefaults=False)
     launch.setAll(list({**QUIET, **chosen}.items()))
     SparkContext._ensure_initialized(conf=launch)  # only with the JVM up can we see what spark-submit has set
+    if delta:
+        _require_delta()
     conf = SparkConf()
     conf.setAll(list(chosen.items()))
     for name, value in {"spark.app.name": app_name, "spark.master": "local[*]", **_DEFAULTS}.items():
@@ -109,6 +111,16 @@ def _on_cluster(conf: SparkConf, environment: str | Path | None) -> SparkSession
         return SparkSession.builder.config(conf=conf).getOrCreate()
     finally:
         os.environ["PYSPARK_PYTHON"] = before or sys.executable
+
+
+def _require_delta() -> None:
+    """A JVM is given its jars when it starts, and outlives its sessions."""
+    jvm: Any = SparkContext._jvm
+    if not jvm.org.apache.spark.util.Utils.classIsLoadable(_DELTA["spark.sql.catalog.spark_catalog"]):
+        raise SetupError.because(
+            "Spark cannot read Delta tables here: its Java runs already, and was started without Delta's jar",
+            f"start a new process or kernel, or give spark-submit --packages {_DELTA[_PACKAGES]}",
+        )
 
 
 def _hush_executor(session: SparkSession) -> None:

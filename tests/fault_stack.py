@@ -102,9 +102,9 @@ class Stack:
         found = self.driver.ask("look", run_id=run_id, **self.place)
         return found["runs"], found["left"]
 
-    def kept(self, run_id: str) -> set[str]:
-        """Name the profiles whose answers a run has written by now."""
-        return set(left(self.storage, run_id))
+    def kept(self, run_id: str) -> dict[str, Any]:
+        """Give the answers that a run has written by now, by profile."""
+        return left(self.storage, run_id)
 
     @property
     def prana(self) -> str:

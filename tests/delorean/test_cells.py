@@ -8,7 +8,7 @@ from cells import run_cells
 PRELUDE = """
     import sys
 
-    sys.path[:0] = ["{tests}"]
+    sys.path[:0] = ["{root}", "{root}/tests"]  # in this order: folders of tests are named as packages of ours
     from project_at_rest import HISTORY, Project, long_labels
 
     from delorean import TimeMachine, generate, materialise_labels
@@ -138,8 +138,8 @@ MISTAKES = {
 def shown(tmp_path_factory):
     """What stands below all cells, run once in one kernel."""
     folder = tmp_path_factory.mktemp("cells")
-    tests = __file__.rpartition("/delorean/")[0]
-    cells = {"prelude": PRELUDE.format(tests=tests, folder=folder), **CELLS}
+    root = __file__.rpartition("/tests/")[0]
+    cells = {"prelude": PRELUDE.format(root=root, folder=folder), **CELLS}
     return run_cells(cells, folder)
 
 

@@ -37,13 +37,13 @@ def test_a_snapshot_is_whole_or_not_there_and_its_rerun_asks_only_for_what_is_mi
     run_id = f"{failure}-{stage}".replace(" ", "-")
     stack.company.asked.clear()
     stack.begin_snapshot(run_id, stage, patience(failure))
-    kept = stack.kept(run_id) if failure in STAYING else set()
+    kept = stack.kept(run_id) if failure in STAYING else {}
     stack.strike(failure, stage)
     became = stack.release(stage)
     assert re.match(outcome, became), became
     stack.heal()
     once = Counter(path.rsplit("/", 1)[1] for path in stack.company.asked)
-    assert {once[profile] for profile in kept - FAILING} <= {1}
+    assert {once[profile] for profile in kept} <= {1}
 
     runs, left = stack.look(run_id)
     published = runs.pop(run_id, None)
@@ -57,7 +57,12 @@ def test_a_snapshot_is_whole_or_not_there_and_its_rerun_asks_only_for_what_is_mi
     assert run == (published or run)
     assert {profile: value for profile, (_, value) in run["rows"].items()} == answers(stack)
     assert (run["counts"], run["confidence"]) == ({"ok": PROFILES - len(FAILING), "error": len(FAILING)}, 0.9)
-    assert {profile: run["rows"][profile] for profile in left} == left  # captured once, and kept as it was
+    if failure not in (
+        Failure.EXECUTOR,
+        Failure.HANGING,
+    ):  # what none of two attempts had written both may have captured
+        kept |= left
+    assert {profile: run["rows"][profile] for profile in kept} == kept  # captured once, and kept as it was
     asked = Counter(path.rsplit("/", 1)[1] for path in stack.company.asked)
     assert set(asked).isdisjoint(left)
     assert set(asked.values()) <= {1}

@@ -82,6 +82,20 @@ def test_times_cross_spark_and_its_workers_unchanged(spark: SparkSession, tmp_pa
     assert (at.type, sorted(at.to_pylist())) == (TIME, sorted(moments))
 
 
+def test_delta_asked_for_too_late_is_one_clear_line() -> None:
+    script = (
+        "from snapshotter.spark_session import spark_session\n"
+        "spark_session('first', 'local[1]', spark__ui__enabled='false').stop()\n"
+        "try:\n"
+        "    spark_session('second', 'local[1]', delta=True)\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("SetupError Spark cannot read Delta tables here: its Java runs already")
+
+
 def test_jars_for_delta_and_s3_are_asked_for_together() -> None:
     assert _with_jars(delta=False, s3=False) == {}
     alone = [_with_jars(delta=True, s3=False), _with_jars(delta=False, s3=True)]

@@ -37,8 +37,11 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def project(folder, environment, cluster, tmp_path_factory):
-    """A copy of the project that nothing has been done in yet, with a cluster to submit to."""
+def project(folder, environment, cluster, tmp_path_factory, spark):
+    """A copy of the project that nothing has been done in yet, with a cluster to submit to.
+
+    What is done without it uses the session that all tests share.
+    """
     project = tmp_path_factory.mktemp("submitted") / "project"
     shutil.copytree(folder, project, ignore=shutil.ignore_patterns("data", "packages", "logs"))
     (project.parent / "events").mkdir()
@@ -141,7 +144,7 @@ CELLS = {
         import sys
         from dataclasses import replace
 
-        sys.path[:0] = ["{tests}"]
+        sys.path[:0] = ["{root}", "{root}/tests"]  # in this order: folders of tests are named as packages of ours
         from project_at_rest import long_labels
 
         from delorean import generate, materialise_labels
@@ -198,7 +201,7 @@ CELLS = {
 
 
 def test_a_session_of_a_notebook_reaches_the_cluster_with_the_archive_and_runs_encoders_of_cells(project, cluster):
-    cells = {**CELLS, "project": CELLS["project"].replace("{tests}", str(ROOT / "tests"))}
+    cells = {**CELLS, "project": CELLS["project"].replace("{root}", str(ROOT))}
     shown = run_cells(cells, project)
     assert shown["project"].error == ""
     assert re.match("SetupError: no Spark master answers at spark://127.0.0.1:1 →", shown["no master"].error)
