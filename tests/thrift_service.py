@@ -319,8 +319,9 @@ def _raw(data: bytes) -> Callable[[_Call], None]:
 
 
 def _extra(call: _Call) -> None:
-    call.reply(lambda to: _single(to, "ok-5"))
-    call.connection.sendall(b"and more")
+    message = call.message(lambda to: _single(to, "ok-5"))
+    prefix = struct.pack(">i", len(message)) if call.service.framed else b""
+    call.connection.sendall(prefix + message + b"and more")  # at once: what comes later, nobody can know of in time
 
 
 def _reply(write: Callable[[Writer], None], **how: Any) -> Callable[[_Call], None]:
