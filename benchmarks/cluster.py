@@ -38,7 +38,7 @@ sys.path.append(str(ROOT / "tests"))  # at the end: its folders are named as our
 from spark_cluster import SparkCluster, environment_archive, python_of_executors, spark_cluster  # noqa: E402
 
 LOCAL, ONE, TWO = "local[2]", "one worker", "two workers"
-FEW_TASKS, MANY_TASKS = 32, 1_024
+FEW_TASKS, MANY_TASKS = 16, 144
 CONSOLE = Console(width=120)
 
 
@@ -89,7 +89,10 @@ def start(cluster: SparkCluster, repeats: int) -> Table:
     table = Table("", "to the first task, s", title="From spark-submit to the first task: medians")
     archive = environment_archive()
     ways = {
-        "executors have the packages": ["--conf", f"spark.executorEnv.PYTHONPATH={ROOT}"],
+        "executors have the packages": [
+            *("--conf", f"spark.pyspark.python={sys.executable}"),
+            *("--conf", f"spark.executorEnv.PYTHONPATH={ROOT}"),
+        ],
         f"an archive of {archive.stat().st_size / 1e6:.0f} MB travels along": [
             *("--archives", f"{archive}#environment", "--conf", "spark.pyspark.python=./environment/bin/python"),
             *("--conf", f"spark.executorEnv.DELOREAN_PYTHON={python_of_executors()}"),
@@ -144,6 +147,7 @@ def grow(cluster: SparkCluster, folder: Path, millions: list[float], repeats: in
             with PeakMemory() as peak:
                 median = statistics.median(_generations(data, labels, spark, repeats))
         found.append((size, data.buckets, median, peak))
+        Console(stderr=True).print(f"{size:g} M: {median:.2f} s, {peak.worker:,.0f} MiB")
     table = Table("context-items", "buckets", "s", "context-items/s", "µs for each", "worker's peak, MiB", "JVM's, MiB")
     table.title = "Generation on two workers, more and more: medians"
     for size, buckets, median, peak in found:

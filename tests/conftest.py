@@ -26,8 +26,8 @@ os.environ.update(quick_jvm.OF_DRIVERS)
 
 
 _LONGEST = (
-    *("test_snapshot_faults.py", "test_submit.py", "test_readme.py", "test_dags.py", "test_generation_faults.py"),
-    *("test_resuming.py", "test_spark_submit.py", "test_cassandra_cluster.py", "test_interpret.py", "test_run.py"),
+    *("test_snapshot_faults.py", "test_submit.py", "test_readme.py", "test_generation_faults.py", "test_resuming.py"),
+    *("test_spark_submit.py", "test_cassandra_cluster.py", "test_interpret.py", "test_run.py"),
 )
 
 
