@@ -8,7 +8,9 @@ Arrow tables; `as_of_join_spark` for DataFrames of any size.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from schemas.lazy import lazily
 
 if TYPE_CHECKING:
     from delorean.as_of import as_of_join
@@ -47,35 +49,29 @@ __all__ = [
 ]
 
 # Imported when first used: compiled kernels and Spark take a second that `delorean --help` need not wait for.
-_HOMES = {
-    "AsOf": "delorean.generation",
-    "ConfidenceFloor": "delorean.generation",
-    "ExperimentSpec": "delorean.experiment",
-    "LabelColumns": "delorean.labels",
-    "LeakThresholds": "delorean.leaks",
-    "OpenProject": "delorean.project",
-    "SpreadLimit": "delorean.generation",
-    "TimeMachine": "delorean.time_travel",
-    "as_of_join": "delorean.as_of",
-    "as_of_join_spark": "delorean.as_of_spark",
-    "check_feature_set": "delorean.paradox",
-    "compare_encoders": "delorean.comparison",
-    "compare_feature_sets": "delorean.comparison",
-    "day_coverage": "delorean.coverage",
-    "generate": "delorean.generation",
-    "label_coverage": "delorean.coverage",
-    "materialise_labels": "delorean.labels.materialise",
-    "open_project": "delorean.project",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from where it lives."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'delorean' has no attribute '{name}'")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = lazily(
+    __name__,
+    {
+        "AsOf": "delorean.generation",
+        "ConfidenceFloor": "delorean.generation",
+        "ExperimentSpec": "delorean.experiment",
+        "LabelColumns": "delorean.labels",
+        "LeakThresholds": "delorean.leaks",
+        "OpenProject": "delorean.project",
+        "SpreadLimit": "delorean.generation",
+        "TimeMachine": "delorean.time_travel",
+        "as_of_join": "delorean.as_of",
+        "as_of_join_spark": "delorean.as_of_spark",
+        "check_feature_set": "delorean.paradox",
+        "compare_encoders": "delorean.comparison",
+        "compare_feature_sets": "delorean.comparison",
+        "day_coverage": "delorean.coverage",
+        "generate": "delorean.generation",
+        "label_coverage": "delorean.coverage",
+        "materialise_labels": "delorean.labels.materialise",
+        "open_project": "delorean.project",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,9 @@ newest capture by a service, and `confidence`, the lowest of the runs that serve
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from schemas.lazy import lazily
 
 if TYPE_CHECKING:
     from delorean.generation.feature_set import FeatureSet, lineage_of
@@ -20,21 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["AsOf", "ConfidenceFloor", "FeatureSet", "Pinned", "SpreadLimit", "generate", "lineage_of"]
 
 # Imported when first used: executors need none of what only the driver does, such as Delta's commits.
-_HOMES = {
-    "AsOf": "rules",
-    "ConfidenceFloor": "rules",
-    "FeatureSet": "feature_set",
-    "Pinned": "sources",
-    "SpreadLimit": "rules",
-    "generate": "job",
-    "lineage_of": "feature_set",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from where it lives."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'delorean.generation' has no attribute '{name}'")
-    from importlib import import_module
-
-    return getattr(import_module(f"delorean.generation.{_HOMES[name]}"), name)
+__getattr__ = lazily(
+    __name__,
+    {
+        "AsOf": "delorean.generation.rules",
+        "ConfidenceFloor": "delorean.generation.rules",
+        "FeatureSet": "delorean.generation.feature_set",
+        "Pinned": "delorean.generation.sources",
+        "SpreadLimit": "delorean.generation.rules",
+        "generate": "delorean.generation.job",
+        "lineage_of": "delorean.generation.feature_set",
+    },
+)

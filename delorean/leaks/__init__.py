@@ -6,7 +6,9 @@ sample from files that bucket tasks wrote.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from schemas.lazy import lazily
 
 if TYPE_CHECKING:
     from delorean.leaks.detect import detect_leaks
@@ -17,21 +19,15 @@ if TYPE_CHECKING:
 __all__ = ["FeatureLeak", "LeakReport", "LeakSample", "LeakSampler", "LeakThresholds", "detect_leaks", "sample_of"]
 
 # Imported when first used: a spec names thresholds, and whoever reads one need not wait for Numba.
-_HOMES = {
-    "FeatureLeak": "report",
-    "LeakReport": "report",
-    "LeakSample": "sample",
-    "LeakSampler": "sample",
-    "LeakThresholds": "thresholds",
-    "detect_leaks": "detect",
-    "sample_of": "sample",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from where it lives."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'delorean.leaks' has no attribute '{name}'")
-    from importlib import import_module
-
-    return getattr(import_module(f"delorean.leaks.{_HOMES[name]}"), name)
+__getattr__ = lazily(
+    __name__,
+    {
+        "FeatureLeak": "delorean.leaks.report",
+        "LeakReport": "delorean.leaks.report",
+        "LeakSample": "delorean.leaks.sample",
+        "LeakSampler": "delorean.leaks.sample",
+        "LeakThresholds": "delorean.leaks.thresholds",
+        "detect_leaks": "delorean.leaks.detect",
+        "sample_of": "delorean.leaks.sample",
+    },
+)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from schemas.lazy import lazily
 
 if TYPE_CHECKING:
     from delorean.training.fitting import TrainedModel, default_model, train
@@ -24,23 +26,17 @@ __all__ = [
 ]
 
 # Imported when first used: a server scores without scikit-learn, whose import takes most of a second.
-_HOMES = {
-    "Metrics": "delorean.training.metrics",
-    "RankingData": "delorean.training.ranking_data",
-    "Split": "delorean.training.split",
-    "TrainedModel": "delorean.training.fitting",
-    "TrainingReport": "delorean.training.report",
-    "default_model": "delorean.training.fitting",
-    "train": "delorean.training.fitting",
-    "ranking_metrics": "delorean.training.metrics",
-    "read_feature_set": "delorean.training.ranking_data",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from where it lives."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'delorean.training' has no attribute '{name}'")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = lazily(
+    __name__,
+    {
+        "Metrics": "delorean.training.metrics",
+        "RankingData": "delorean.training.ranking_data",
+        "Split": "delorean.training.split",
+        "TrainedModel": "delorean.training.fitting",
+        "TrainingReport": "delorean.training.report",
+        "default_model": "delorean.training.fitting",
+        "train": "delorean.training.fitting",
+        "ranking_metrics": "delorean.training.metrics",
+        "read_feature_set": "delorean.training.ranking_data",
+    },
+)

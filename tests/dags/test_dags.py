@@ -91,8 +91,9 @@ def test_a_task_that_is_killed_takes_its_job_with_it(tmp_path):
         lines = (re.search(r" (\d+) +\[airflow.task\]", line) for line in task.stdout)
         started = next(found for found in lines if found)
         job = psutil.Process(int(started[1]))
+        assert job.is_running()
         task.kill()
-        job.wait(60)
+        assert not psutil.wait_procs([job], 60)[1]
 
 
 @pytest.mark.timeout(1500)  # six jobs, most of them with a JVM of their own, one after the other

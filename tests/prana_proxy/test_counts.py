@@ -123,7 +123,7 @@ def test_each_status_is_what_the_service_did_and_the_ledger_counts_the_same(
     assert statuses["forced"] == {"short_circuited": 80}
     assert statuses["hanging"] == {"timeout": 3, "rejected": 37}
     assert 20 <= statuses["tripping"]["error"] <= 22
-    assert statuses["limited"]["ok"] >= 5  # the burst; how many more, a busy machine decides
+    assert statuses["limited"]["ok"] >= 20
     assert statuses["limited"]["rejected"] >= 20
     assert 10 <= counted["doubled"][Own.RETRIES] <= 20
     assert statuses["doubled"]["ok"] > 40
