@@ -161,18 +161,20 @@ class Calls:
         if (call := self._take()) is not None:
             maker = asyncio.ensure_future(self._make_calls(call))
             self._makers[maker] = call
-            maker.add_done_callback(self._makers.pop)
 
     async def _make_calls(self, call: _Call | None) -> None:
         """Make a call, and then others as long as there is something to ask."""
         maker = asyncio.current_task()
         assert maker is not None
-        while call is not None:
-            self._makers[maker] = call
-            await self._make_call(call, maker)
-            if not call.known or call.known[0].status in _UNSENT:
-                await asyncio.sleep(0)  # what is refused at once, thousands of times, must not keep others waiting
-            call = self._take() if self._due is None or self._waiting >= self._size else None
+        try:
+            while call is not None:
+                self._makers[maker] = call
+                await self._make_call(call, maker)
+                if not call.known or call.known[0].status in _UNSENT:
+                    await asyncio.sleep(0)  # what is refused at once, thousands of times, must not keep others waiting
+                call = self._take() if self._due is None or self._waiting >= self._size else None
+        finally:
+            del self._makers[maker]  # not by a callback: who asks before it would wait for a maker that has ended
 
     async def _make_call(self, call: _Call, maker: asyncio.Task[None]) -> None:
         call.sending = True

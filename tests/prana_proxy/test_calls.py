@@ -301,3 +301,31 @@ def test_refusals_by_the_thousand_let_other_work_run() -> None:
         return turns
 
     assert run_virtually(work) >= 400
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_a_question_that_comes_at_any_turn_of_the_loop_while_a_call_ends_is_asked_at_once(turns: int) -> None:
+    async def work(now: Now) -> float:
+        answered = asyncio.get_running_loop().create_future()
+
+        async def send(keys: Sequence[tuple[Any, ...]], _: float, __: Known) -> Sequence[Reply]:
+            await answered
+            return [Reply(Status.OK, key[0], 1) for key in keys]
+
+        calls = Calls(send, 1, 0.0, 1, lambda _: None)
+
+        async def ask(key: int) -> None:
+            caller = Caller(RecordedAnswers(1, now), [0], [(key,)])
+            assert await calls.ask(caller, now() + 60.0) == {}
+
+        first = asyncio.ensure_future(ask(1))
+        await asyncio.sleep(0.1)
+        answered.set_result(None)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        began = now()
+        await ask(2)
+        await first
+        return now() - began
+
+    assert run_virtually(work) < 0.001
