@@ -41,7 +41,9 @@ class Shared(IntEnum):
     RATE_HEAD = BREAKER_WINDOW + 3 * BREAKER_BUCKETS  # where in the ring the next call's time goes
     RATE_NEXT = RATE_HEAD + 1  # when the next call is due if they come evenly
     RATE_SPARE_UNTIL = RATE_HEAD + 2  # until when waiting for answers leaves enough of the rate
-    RATE_SENT = RATE_HEAD + 3  # ring: when the last calls were sent, MOST_CALLS_PER_SECOND of them
+    RATE_LIMIT = RATE_HEAD + 3  # calls a second, by whoever sent or waited last
+    RATE_MIXED_UNTIL = RATE_HEAD + 4  # until when calls may count that were sent under another limit
+    RATE_SENT = RATE_HEAD + 5  # ring: when the last calls were sent, MOST_CALLS_PER_SECOND of them
     RATE_ANSWERED = RATE_SENT + MOST_CALLS_PER_SECOND  # ring: when their answers came; 0: not yet
 
 

@@ -171,6 +171,9 @@ class Rate:
         burst = max(1, int(limits.calls_per_second / 10)) if limits.burst is None else limits.burst
         numbers, now = self._page.shared, self._now()
         with self._page.lock():
+            if numbers[Shared.RATE_LIMIT] != limits.calls_per_second:
+                numbers[Shared.RATE_LIMIT] = limits.calls_per_second
+                numbers[Shared.RATE_MIXED_UNTIL] = now + self._window + _ARRIVAL_SECONDS
             if numbers[Shared.RATE_NEXT] > now + burst * apart:  # by another limit, under which calls were rarer
                 numbers[Shared.RATE_NEXT] = now + burst * apart
                 self._limit_spare()
@@ -185,20 +188,50 @@ class Rate:
             self._limit_spare()
             return 0.0, (place, now)
 
-    def _until_one_is_over(self, now: float) -> float:
-        """Say for how long the first of the last calls, as many as a second may have, may still be within it."""
+    @property
+    def _most(self) -> int:
+        """How many calls may be made within the window."""
         assert self.limits.calls_per_second is not None
-        numbers, most = self._page.shared, math.ceil(self.limits.calls_per_second)
-        place = (int(numbers[Shared.RATE_HEAD]) - most) % MOST_CALLS_PER_SECOND
-        sent, answered = numbers[Shared.RATE_SENT + place], numbers[Shared.RATE_ANSWERED + place] or math.inf
-        if not sent:
+        return math.ceil(self.limits.calls_per_second)
+
+    @property
+    def _window(self) -> float:
+        """Say in how many seconds so many calls may be made: one, or what makes them a whole number."""
+        assert self.limits.calls_per_second is not None
+        return self._most / self.limits.calls_per_second
+
+    def _until_one_is_over(self, now: float) -> float:
+        """Say for how long the first of the last calls, as many as a second may have, may still be within it.
+
+        Those before it were over when later ones were sent, unless that was by another limit.
+        """
+        numbers = self._page.shared
+        place = (int(numbers[Shared.RATE_HEAD]) - self._most) % MOST_CALLS_PER_SECOND
+        if not numbers[Shared.RATE_SENT + place]:
             return 0.0
-        window = most / self.limits.calls_per_second
-        wait = min(sent + _ARRIVAL_SECONDS, answered) + window - now
-        if wait > 0.0:
-            return wait
-        spare = min(numbers[Shared.RATE_SPARE_UNTIL], answered + window) - now
+        over = self._over(place)
+        if now < numbers[Shared.RATE_MIXED_UNTIL]:
+            over = max(over, self._all_over(place, now))
+        if over > now:
+            return over - now
+        answered = numbers[Shared.RATE_ANSWERED + place] or math.inf
+        spare = min(numbers[Shared.RATE_SPARE_UNTIL], answered + self._window) - now
         return min(spare, _LOOK_SECONDS)  # its answer may come meanwhile
+
+    def _over(self, place: int) -> float:
+        """Say when a call is over: it is taken to have arrived, and the window has passed."""
+        sent, answered = self._page.shared[Shared.RATE_SENT + place], self._page.shared[Shared.RATE_ANSWERED + place]
+        return min(sent + _ARRIVAL_SECONDS, answered or math.inf) + self._window
+
+    def _all_over(self, place: int, now: float) -> float:
+        """Say when all calls before a place are over, whatever the order in which they were answered."""
+        over, sent = 0.0, self._page.shared[Shared.RATE_SENT : Shared.RATE_SENT + MOST_CALLS_PER_SECOND]
+        for back in range(1, MOST_CALLS_PER_SECOND):
+            before = (place - back) % MOST_CALLS_PER_SECOND
+            if sent[before] + _ARRIVAL_SECONDS + self._window <= now:  # as are all that were sent earlier, or never
+                break
+            over = max(over, self._over(before))
+        return over
 
     def _limit_spare(self) -> None:
         numbers = self._page.shared

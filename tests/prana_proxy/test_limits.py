@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from virtual_time import START, run_virtually
 
@@ -209,6 +209,7 @@ STEPS = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(steps=STEPS, began=st.sampled_from([0, MOST_CALLS_PER_SECOND - 3]))
+@example(steps=[("call", 3), ("limit", 2.0), ("answer", 1), ("wait", 1.0), ("call", 1)], began=0)  # out of order
 def test_a_changed_limit_holds_for_the_calls_made_under_the_one_before(steps: list, began: int) -> None:
     """Against a list of all calls, with two processes' rates over one page, whose ring may be about to wrap."""
     ledger, clock, limit = Ledger(), [START], 3.0
