@@ -67,7 +67,7 @@ def find_master(master: str) -> None:
         with suppress(OSError, ValueError):  # the last of a port that is none
             socket.create_connection((parts.hostname or "", parts.port or 7077), _MASTER_SECONDS).close()
             return
-    raise SetupError.because(f"no Spark master answers at {master}", "start it, or correct master under [submit]")
+    raise SetupError.because(f"no Spark master answers at {master}", "start it, or correct its address")
 
 
 def _list_of(archive: Path) -> _Packed:

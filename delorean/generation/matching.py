@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from delorean.as_of import as_of_rows
 from delorean.generation.rules import AsOf
+from delorean.generation.shared_array import shared_array
 from delorean.generation.sources import GlobalSource
 from delorean.labels import TIME_COLUMN
 from encoders.data_map import ABSENT, Element
@@ -151,10 +153,16 @@ def find_versions(times: pa.ChunkedArray, source: GlobalSource) -> tuple[NDArray
 
 @lru_cache(maxsize=4)
 def _versions(storage_uri: str, element: DataKey, versions: tuple[GlobalVersion, ...]) -> pa.ListArray:
-    """Read versions of a global element: for each version a list of its rows.
+    """Give versions of a global element, shared by the workers of an executor: for each version a list of its rows.
 
     Neighbouring buckets use the same ones, and encoders index an array only once while it is the same.
     """
+    content = [storage_uri, [[file.path for file in version.files] for version in versions]]  # paths are never reused
+    name = sha256(repr(content).encode()).hexdigest()
+    return shared_array(name, lambda: _read_versions(storage_uri, element, versions))
+
+
+def _read_versions(storage_uri: str, element: DataKey, versions: Sequence[GlobalVersion]) -> pa.ListArray:
     storage = open_storage(storage_uri)
     tables = [read_global_version(version, storage) for version in versions]
     offsets = np.cumsum([0, *(table.num_rows for table in tables)])

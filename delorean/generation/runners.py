@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from delorean.generation.bucket_task import BucketResult, run_bucket
 from delorean.generation.plan import GenerationPlan
+from delorean.generation.shared_array import folder_of_executor, share_in
 from schemas.errors import EncoderError
 from snapshotter.progress import Board, Teller, driver_host, listening
 from snapshotter.spark_errors import spark_errors_as
@@ -53,6 +54,7 @@ def over_spark(spark: SparkSession, plan: GenerationPlan, folder: str, progress:
             from pyspark import TaskContext
 
             _keep_imports()
+            share_in(folder_of_executor())
             context = TaskContext.get()
             assert context is not None
             attempt = str(context.taskAttemptId())

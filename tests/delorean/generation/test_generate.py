@@ -164,6 +164,25 @@ def test_buckets_spark_and_this_process_give_the_same_features(project, spark):
     assert set(tables[0]["in_charts"].combine_chunks().flatten().to_pylist()) == {0.0, 1.0}
 
 
+def test_workers_of_an_executor_map_the_versions_of_a_global_element_once_for_all(project, spark):
+    def mapped(batches):
+        with open("/proc/self/maps") as maps:
+            files = {tuple(line.split()[4:]) for line in maps if "/delorean-" in line}
+        for _ in batches:
+            yield pa.RecordBatch.from_pydict({"inode": [i for i, _ in files], "path": [path for _, path in files]})
+
+    def files():
+        return set(spark.range(0, 8, 1, 8).mapInArrow(mapped, "inode string, path string").collect())
+
+    rows, _ = busy_project(project)
+    labels = materialise_labels(rows, COLUMNS, project.storage, buckets=8)
+    before = files()
+    generate(labels, FeatureModel([year]), project.index, project.storage, "f", spark=spark)
+    [(inode, path)] = files() - before
+    assert Path(path).stat().st_ino == int(inode)
+    assert "blockmgr" in path  # a folder that goes with the executor
+
+
 def test_spark_and_this_process_write_equal_bytes(project, spark):
     rows, model = busy_project(project)
     labels = materialise_labels(rows, COLUMNS, project.storage, buckets=4)
