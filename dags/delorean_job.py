@@ -29,8 +29,14 @@ from airflow.sdk import (
     DeadlineReference,
     SyncCallback,
     conf,
+    get_current_context,
 )
-from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+)
 from airflow.sdk.log import mask_secret
 from airflow.sdk.module_loading import import_string
 
@@ -61,6 +67,7 @@ code = job.wait()
 end()
 sys.exit(128 - code if code < 0 else code)
 """
+_FINAL = 2  # how `delorean` exits where the same command would fail again
 _log = logging.getLogger("airflow.task")
 
 
@@ -68,25 +75,20 @@ class DeloreanJob(BaseOperator):
     """Runs a command of `delorean`: what it prints is the task's log, its error the task's failure.
 
     command: words, such as ["submit", "select"]
-    days: that outlets are told of
     gives: the field of what the command tells that becomes the task's result: an id, or whether there is anything new
     """
 
-    template_fields = ("command", "days")
+    template_fields = ("command",)
 
-    def __init__(
-        self, *, command: Sequence[str], days: Sequence[str] = (), gives: str | None = None, **options: Any
-    ) -> None:
+    def __init__(self, *, command: Sequence[str], gives: str | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.command, self.days, self.gives = command, days, gives
+        self.command, self.gives = command, gives
         self._job: subprocess.Popen[str] | None = None
 
-    def execute(self, context: Context) -> Any:
+    def execute(self, context: Context) -> Any:  # noqa: ARG002  # Airflow gives it
         """Run it."""
         with _started(self.command) as self._job:
             told = _told(self._job)
-        for outlet in self.outlets:
-            context["outlet_events"][outlet].extra = {"days": list(self.days)}
         return told.get(self.gives) if self.gives else None
 
     def on_kill(self) -> None:
@@ -102,7 +104,9 @@ class LogNotifier(BaseNotifier):
         """Write a line."""
         failed = context.get("task_instance")
         if failed is None:
-            self.log.error("a deadline was missed: %s", context.get("dag_run", context))
+            run, deadline = context.get("dag_run", {}), context.get("deadline", {})
+            name, due = f"{run.get('dag_id')}, {run.get('dag_run_id')}", deadline.get("deadline_time")
+            self.log.error("%s missed its deadline, %s: it is %s", name, due, run.get("state"))
         else:
             self.log.error("%s.%s of %s: %s", failed.dag_id, failed.task_id, failed.run_id, context.get("exception"))
 
@@ -111,6 +115,14 @@ def ask(*command: str) -> dict[str, Any]:
     """Give what a command of `delorean` tells as JSON."""
     with _started(command) as job:
         return _told(job)
+
+
+def announced(asset: Asset, days: Sequence[str]) -> None:
+    """Tell who waits for an asset which days it is there for. A backfill tells nobody: it does what it was asked for."""
+    context = get_current_context()
+    if context["dag_run"].run_type == "backfill":
+        raise AirflowSkipException("a backfill starts nothing else")
+    context["outlet_events"][asset].extra = {"days": list(days)}
 
 
 def days_of(context: Context) -> list[str]:
@@ -126,11 +138,12 @@ def packages() -> Path:
     return Path(conf.get("delorean", "packages", fallback=str(_project().parent / "packages")))
 
 
-def settings(deadline: timedelta, *, timeout: timedelta = timedelta(hours=6)) -> dict[str, Any]:
+def settings(deadline_hours: float, *, timeout: timedelta = timedelta(hours=6)) -> dict[str, Any]:
     """Give what DAGs have in common.
 
-    deadline: after it was queued, when somebody is told that a run is not done; timeout: of a task
+    deadline_hours: after it was queued, when somebody is told that a run is not done; timeout: of a task
     """
+    deadline = timedelta(hours=conf.getfloat("delorean", "deadline_hours", fallback=deadline_hours))
     return {
         "catchup": False,
         "max_active_runs": 1,
@@ -202,7 +215,11 @@ def _end(job: subprocess.Popen[str]) -> None:
 
 
 def _told(job: subprocess.Popen[str]) -> dict[str, Any]:
-    """Hand on what a job prints, and give what it tells in the end. Raises AirflowException with the job's reason."""
+    """Hand on what a job prints, and give what it tells in the end.
+
+    Raises AirflowException with the job's reason; AirflowFailException, so that nobody tries again, for one that would
+    only fail again.
+    """
     told, error = "{}", ""
     assert job.stdout is not None  # it is a pipe
     for line in job.stdout:
@@ -215,5 +232,6 @@ def _told(job: subprocess.Popen[str]) -> dict[str, Any]:
     if code > 128 or code < 0:
         raise AirflowException(f"the job was ended by {signal.Signals(code - 128 if code > 0 else -code).name}")
     if code != 0:
-        raise AirflowException(error or f"the job ended with {code}")
+        kind = AirflowFailException if code == _FINAL else AirflowException
+        raise kind(error or f"the job ended with {code}")
     return dict(json.loads(told))

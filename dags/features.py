@@ -1,10 +1,9 @@
 """Makes the features of every experiment on schedule: when a day's snapshots are there, or else late in the day."""
 
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, get_current_context, task
-from delorean_job import FEATURES, JOBS, SNAPSHOTS, DeloreanJob, ask, days_of, settings
+from delorean_job import FEATURES, JOBS, SNAPSHOTS, DeloreanJob, announced, ask, days_of, settings
 
 
 @task
@@ -21,7 +20,7 @@ def on_schedule() -> list[dict[str, Any]]:
 @task(outlets=[FEATURES], trigger_rule="all_done_min_one_success")
 def announce(made: list[dict[str, Any]]) -> None:
     """Tell that a day has features, if only of some experiments."""
-    get_current_context()["outlet_events"][FEATURES].extra = {"days": sorted({one["day"] for one in made})}
+    announced(FEATURES, sorted({one["day"] for one in made}))
 
 
 def command(one: dict[str, Any]) -> list[str]:
@@ -32,7 +31,7 @@ def command(one: dict[str, Any]) -> list[str]:
 with DAG(
     "features",
     schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("0 23 * * *", timezone="UTC"), assets=[SNAPSHOTS]),
-    **settings(timedelta(hours=8)),
+    **settings(deadline_hours=8),
 ):
     wanted = on_schedule()
     DeloreanJob.partial(

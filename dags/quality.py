@@ -1,7 +1,5 @@
 """Looks at the trends of snapshots after each day's: coverage, confidence, and what is not as usual."""
 
-from datetime import timedelta
-
 from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowFailException
 from delorean_job import SNAPSHOTS, DeloreanJob, ask, settings
@@ -21,6 +19,6 @@ def trends() -> None:
         raise AirflowFailException("; ".join(unusual))
 
 
-with DAG("quality", schedule=[SNAPSHOTS], **settings(timedelta(hours=8))):
+with DAG("quality", schedule=[SNAPSHOTS], **settings(deadline_hours=8)):
     trends()
     DeloreanJob(task_id="coverage", command=["travel", "coverage"])

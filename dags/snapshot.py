@@ -1,9 +1,7 @@
 """Captures sets of services: the daily ones when a day's contexts are chosen, others by the hour."""
 
-from datetime import timedelta
-
 from airflow.sdk import DAG, CronTriggerTimetable, get_current_context, task
-from delorean_job import CONTEXTS, SERVICES, SNAPSHOTS, DeloreanJob, ask, days_of, settings
+from delorean_job import CONTEXTS, SERVICES, SNAPSHOTS, DeloreanJob, announced, ask, days_of, settings
 
 
 @task
@@ -28,7 +26,7 @@ def due_hourly() -> list[list[str]]:
 @task(outlets=[SNAPSHOTS])
 def announce(taken: list[list[str]]) -> None:
     """Tell that all sets of a day are captured."""
-    get_current_context()["outlet_events"][SNAPSHOTS].extra = {"days": sorted({day for _, day, _ in taken})}
+    announced(SNAPSHOTS, sorted({day for _, day, _ in taken}))
 
 
 def command(one: list[str]) -> list[str]:
@@ -44,11 +42,9 @@ def capture() -> DeloreanJob:
     )
 
 
-with DAG("snapshot", schedule=[CONTEXTS], **settings(timedelta(hours=8))):
+with DAG("snapshot", schedule=[CONTEXTS], **settings(deadline_hours=8)):
     daily = due_daily()
     capture().expand(command=daily.map(command)) >> announce(daily)
 
-with DAG(
-    "snapshot_hourly", schedule=CronTriggerTimetable("35 * * * *", timezone="UTC"), **settings(timedelta(hours=1))
-):
+with DAG("snapshot_hourly", schedule=CronTriggerTimetable("35 * * * *", timezone="UTC"), **settings(deadline_hours=1)):
     capture().expand(command=due_hourly().map(command))

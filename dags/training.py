@@ -1,6 +1,6 @@
 """Trains the experiments on schedule whose day it is: when features are there, or else late in the day."""
 
-from datetime import date, timedelta
+from datetime import date
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, get_current_context, task
 from delorean_job import FEATURES, JOBS, PACKAGES, DeloreanJob, ask, days_of, packages, settings
@@ -29,7 +29,7 @@ def command(one: list[str]) -> list[str]:
 with DAG(
     "training",
     schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("30 23 * * *", timezone="UTC"), assets=[FEATURES]),
-    **settings(timedelta(hours=8)),
+    **settings(deadline_hours=8),
 ):
     DeloreanJob.partial(
         task_id="train", gives="package", pool=JOBS, outlets=[PACKAGES], map_index_template="{{ task.command[-1] }}"

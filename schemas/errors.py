@@ -28,7 +28,8 @@ DeloreanError
 ```
 
 Drivers' errors are translated into these where they cross into our code. A message names the thing, says what was
-expected and, after an arrow, what to do next.
+expected and, after an arrow, what to do next. Kinds that are `final` would be raised again by whoever tries the same
+again: who runs jobs need not.
 """
 
 from __future__ import annotations
@@ -37,13 +38,15 @@ import difflib
 import linecache
 import traceback
 from collections.abc import Iterable
-from typing import Self
+from typing import ClassVar, Self
 
 from schemas.cells import cell_name
 
 
 class DeloreanError(Exception):
     """Root of the tree: catch this to catch all that this project raises on purpose."""
+
+    final: ClassVar[bool] = False
 
     @classmethod
     def because(cls, problem: str, hint: str | None = None) -> Self:
@@ -98,9 +101,13 @@ class SetupError(DeloreanError):
 class ConfigError(DeloreanError):
     """A file or an argument that a person wrote is wrong."""
 
+    final = True
+
 
 class DataKeyError(DeloreanError):
     """A data key is unknown, or data does not fit its key's type."""
+
+    final = True
 
 
 class NaiveTimeError(DataKeyError):
@@ -146,6 +153,8 @@ class QualityError(DeloreanError):
 class ReplayError(DeloreanError):
     """An experiment's run cannot be found, or not be repeated as it was."""
 
+    final = True
+
 
 class LabelError(DeloreanError):
     """Label data cannot be used as it is."""
@@ -153,6 +162,8 @@ class LabelError(DeloreanError):
 
 class ParadoxError(LabelError):
     """A feature would know its label's future."""
+
+    final = True
 
 
 class EncoderError(DeloreanError):
@@ -162,13 +173,19 @@ class EncoderError(DeloreanError):
 class UndeclaredKeyError(EncoderError):
     """An encoder reads a data key that it did not declare."""
 
+    final = True
+
 
 class EncoderOutputError(EncoderError):
     """An encoder wrote or returned what it must not."""
 
+    final = True
+
 
 class FingerprintError(EncoderError):
     """An encoder is not the one that the model was trained with."""
+
+    final = True
 
 
 class TrainingError(DeloreanError):
@@ -177,6 +194,8 @@ class TrainingError(DeloreanError):
 
 class PackageError(DeloreanError):
     """A model package cannot be trusted."""
+
+    final = True
 
 
 class GoldenRowsError(PackageError):

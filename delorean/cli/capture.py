@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -166,7 +166,7 @@ def snapshot(
 @click.command(no_args_is_help=True)
 @click.argument("element")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--valid-from", type=Instant(), required=True, help="From when on the table is like this.")
+@click.option("--valid-from", type=Instant(), help="From when on the table is like this.  [when it was read: now]")
 @click.option("--version-id", required=True, help="Publishing a version again changes nothing.")
 @click.option("--if-changed", is_flag=True, help="Publish nothing if the newest version is the same.")
 @project_option
@@ -174,7 +174,7 @@ def snapshot(
 def publish(
     element: str,
     file: Path | None,
-    valid_from: datetime,
+    valid_from: datetime | None,
     version_id: str,
     if_changed: bool,
     project: Project,
@@ -203,7 +203,8 @@ def publish(
         table = pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
         raise ConfigError.because(f"{file}: cannot be read as Parquet: {error}") from error
+    since = valid_from or datetime.now(UTC)  # not sooner: who looks at an earlier time must not see what is read now
     key = global_element(element, pa.struct(list(table.schema)))
     with opened(project) as (index, storage):
-        new = publish_global(table, key, valid_from, storage, index, version_id, if_changed=if_changed)
+        new = publish_global(table, key, since, storage, index, version_id, if_changed=if_changed)
     output.show({"element": element, "version": version_id, "rows": table.num_rows, "new": new})

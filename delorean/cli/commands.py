@@ -24,7 +24,10 @@ _DEBUG = "DELOREAN_DEBUG"
 
 
 class _Commands(click.Group):
-    """Shows an error of ours as one line; any other as one line that says how to see the rest."""
+    """Shows an error of ours as one line; any other as one line that says how to see the rest.
+
+    Exits with 2, as for a wrong option, where the same command would fail again, with 1 where it might go well.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click gives it
         return list(self.commands)  # in the order of the work
@@ -39,7 +42,7 @@ class _Commands(click.Group):
                 raise
             if isinstance(error, DeloreanError):
                 click.echo(f"error: {error}", err=True)
-                ctx.exit(2)
+                ctx.exit(2 if error.final else 1)
             click.echo(
                 f"unexpected {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
                 f" → see where with delorean --debug {ctx.invoked_subcommand} …, or {_DEBUG}=1",

@@ -38,6 +38,7 @@ from snapshotter.spark_session import require_java
 from snapshotter.storage import open_storage
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
+_PROGRAMS = _REPOSITORY / ".venv-airflow" / "bin"
 _TICK_SECONDS = 5.0
 _PATIENCE_SECONDS = 300.0
 _GRACE_SECONDS = 15.0
@@ -86,9 +87,8 @@ def run_airflow(output_dir: Path, days: int = 3, port: int = 0) -> None:
     Raises errors of DeloreanError's tree.
     """
     require_java()
-    environment = _REPOSITORY / ".venv-airflow" / "bin"
-    if not (environment / "airflow").exists():
-        raise SetupError.because(f"Airflow is not in {environment}", "run make airflow")
+    if not (_PROGRAMS / "airflow").exists():
+        raise SetupError.because(f"Airflow is not in {_PROGRAMS}", "run make airflow")
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     with ExitStack() as running:
         with Steps(_STEPS) as steps:
@@ -99,8 +99,8 @@ def run_airflow(output_dir: Path, days: int = 3, port: int = 0) -> None:
             processes = running.enter_context(Processes(layout.root / "logs"))
             _live(world, layout, processes, days, steps)
             with steps.step("airflow"):
-                started = running.enter_context(_airflow(environment, layout, processes, port or _free_port()))
-                _wait_for_health(started)
+                home, project = layout.root / "airflow", layout.root / "delorean.toml"
+                started = running.enter_context(started_airflow(home, project, processes, port))
         sys.stdout.write(f"\nAirflow: {started.url}   user: admin   password: {started.password}\n")
         sys.stdout.write(f"Project: {layout.root}\nCtrl-C ends all of it.\n")
         sys.stdout.flush()
@@ -127,11 +127,14 @@ def _live(world: World, layout: Layout, processes: Processes, days: int, steps: 
     (layout.root / "delorean.toml").write_text(_PROJECT.format(proxy=company.proxy))
 
 
-def airflow_settings(environment: Path, layout: Layout, port: int) -> dict[str, str]:
-    """Say what Airflow is told by its environment."""
-    home, url = layout.root / "airflow", f"http://127.0.0.1:{port}"
+def airflow_settings(home: Path, project: Path, port: int) -> dict[str, str]:
+    """Say what Airflow is told by its environment.
+
+    project: the file of the one whose work it does
+    """
+    url = f"http://127.0.0.1:{port}"
     return {
-        "PATH": f"{environment}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PATH": f"{_PROGRAMS}{os.pathsep}{os.environ.get('PATH', '')}",
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__API__BASE_URL": url,
         "AIRFLOW__API__HOST": "127.0.0.1",
@@ -145,30 +148,39 @@ def airflow_settings(environment: Path, layout: Layout, port: int) -> dict[str, 
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "AIRFLOW__DELOREAN__COMMAND": f"{sys.executable} -m delorean",
-        "AIRFLOW__DELOREAN__PROJECT": str(layout.root / "delorean.toml"),
+        "AIRFLOW__DELOREAN__PROJECT": str(project),
         "AIRFLOW__DELOREAN__RETRY_SECONDS": "10",
     }
 
 
 @contextmanager
-def _airflow(environment: Path, layout: Layout, processes: Processes, port: int) -> Iterator[Started]:
-    """Start it, and end all that came of it: some of its processes leave its group."""
-    settings, password = airflow_settings(environment, layout, port), secrets.token_urlsafe(12)
-    home, program = layout.root / "airflow", str(environment / "airflow")
+def started_airflow(
+    home: Path, project: Path, processes: Processes, port: int = 0, **settings: str
+) -> Iterator[Started]:
+    """Start all of Airflow, and end all that came of it: some of its processes leave its group.
+
+    settings: variables of its environment beside `airflow_settings`
+
+    Raises SetupError when it does not become healthy.
+    """
+    settings = {**airflow_settings(home, project, port or _free_port()), **settings}
+    password = secrets.token_urlsafe(12)
     home.mkdir()
     passwords = home / "passwords.json"
     passwords.touch(mode=0o600)
     passwords.write_text(json.dumps({"admin": password}))
-    with (layout.root / "logs" / "airflow-setup.log").open("wb") as log:
+    with (home / "setup.log").open("wb") as log:
         for words in (["db", "migrate"], ["pools", "import", str(_REPOSITORY / "dags" / "pools.json")]):
             done = subprocess.run(  # noqa: S603  # Airflow's own program
-                [program, *words], env={**os.environ, **settings}, stdout=log, stderr=log, check=False
+                [_PROGRAMS / "airflow", *words], env={**os.environ, **settings}, stdout=log, stderr=log, check=False
             )
             if done.returncode != 0:
                 raise SetupError.because(f"airflow {' '.join(words)} ended with {done.returncode}", f"see {log.name}")
-    running = processes.start("airflow", ["standalone"], program, **settings)
+    running = processes.start("airflow", ["standalone"], str(_PROGRAMS / "airflow"), **settings)
+    started = Started(running, settings["AIRFLOW__API__BASE_URL"], password)
     try:
-        yield Started(running, settings["AIRFLOW__API__BASE_URL"], password)
+        _wait_for_health(started)
+        yield started
     finally:
         family = descendants(running.process.pid)
         running.process.send_signal(signal.SIGINT)

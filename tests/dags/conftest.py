@@ -2,82 +2,22 @@
 
 import json
 import subprocess
-import textwrap
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from airflow_settings import AIRFLOW, ROOT, airflow_settings
+from project_at_rest import START, Project
+from scheduled_project import PROFILES, SHOWN_AT, ScheduledProject, videos, watched_videos, write_project
 from small_company import Company
 
+from delorean.config import load_project
 from prana_proxy.server import start_proxy
-
-PROFILES, VIDEOS = 60, 12
-SHOWN_AT = datetime(2099, 1, 1, tzinfo=UTC)  # after any snapshot of these tests
-FILES = {
-    "specs/everyone.toml": """
-        [tables]
-        profiles = { path = "../profiles.parquet" }
-
-        [experiments.everyone]
-        query = "SELECT profile_id, country FROM profiles"
-        key = ["profile_id", "country"]
-        fraction = 1.0
-        """,
-    "specs/home.toml": """
-        encoders = ["dag_encoders:watched"]
-
-        [schedule]
-        training = "daily"
-
-        [tables]
-        shown = { path = "../shown.parquet" }
-
-        [labels]
-        query = "SELECT *, time + INTERVAL 1 HOUR AS outcome_at FROM shown"
-        items = ["video_id"]
-
-        [split]
-        by_time = false
-        group = "profile_id"
-        """,
-    "dag_encoders.py": """
-        from encoders import feature_encoder
-        from schemas.data_keys import service_element
-
-        HISTORY = service_element("history", "list<struct<video_id: int64, minutes: float>>")
-
-        @feature_encoder(data=[HISTORY], features=["watched"])
-        def watched(context, items, data, out):
-            for i in range(len(items.video_id)):
-                out.watched[i] = float(len(data.history.video_id)) + items.video_id[i] / 100
-        """,
-}
-
-
-@dataclass
-class Scheduled:
-    """The project. set: the one set of services on schedule, as the project file says it."""
-
-    folder: Path
-    proxy: str
-    company: Company
-    submit: str = 'master = "local[2]"'
-    spark: dict[str, str] = field(default_factory=dict)
-
-    def write(self, name: str, fields: str) -> None:
-        """Write the project file, with one set of services."""
-        settings = "".join(f'"{key}" = "{value}"\n' for key, value in self.spark.items())
-        (self.folder / "delorean.toml").write_text(
-            f'proxies = ["{self.proxy}"]\nencoders = ["encoders.library", "dag_encoders"]\n\n'
-            f'[schedule]\nspecs = "specs"\n\n[schedule.snapshots.{name}]\n{fields}\n\n[submit]\n{self.submit}\n\n'
-            f'[spark]\n"spark.ui.enabled" = "false"\n{settings}'
-        )
+from snapshotter.index import open_index
+from snapshotter.storage import open_storage
 
 
 @dataclass
@@ -125,24 +65,9 @@ def company():
 
 @pytest.fixture(scope="module")
 def project(company, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scheduled")
-    (folder / "specs").mkdir()
-    for name, text in FILES.items():
-        (folder / name).write_text(textwrap.dedent(text))
-    profiles = list(range(PROFILES))
-    country = ["US" if profile % 3 else "BR" for profile in profiles]
-    pq.write_table(pa.table({"profile_id": profiles, "country": country}), folder / "profiles.parquet")
-    rows = [
-        {"profile_id": p, "country": country[p], "time": at, "video_id": v, "label": float((p + v) % 4 == 0)}
-        for p in profiles
-        for v in range(VIDEOS)
-        for at in (SHOWN_AT, SHOWN_AT + timedelta(days=2))
-    ]
-    types = [pa.int64(), pa.string(), pa.timestamp("us", "UTC"), pa.int64(), pa.float32()]
-    schema = pa.schema(list(zip(rows[0], types, strict=True)))
-    pq.write_table(pa.Table.from_pylist(rows, schema), folder / "shown.parquet")
+    folder = write_project(tmp_path_factory.mktemp("scheduled"), [SHOWN_AT, SHOWN_AT + timedelta(days=2)])
     with start_proxy(company.config()) as proxy:
-        yield Scheduled(folder, proxy.address, company)
+        yield ScheduledProject(folder, proxy.address)
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +92,23 @@ def airflow(project, tmp_path_factory):
             yield running
         finally:
             process.kill()
+
+
+@pytest.fixture
+def past(tmp_path):
+    """A project whose snapshots and labels are of the days from START on, with a spec that cannot be read."""
+    folder = tmp_path / "past"
+    folder.mkdir()
+    write_project(folder, [START + timedelta(hours=hours) for hours in (6, 22.5, 23.5, 46, 70)])
+    (folder / "specs/broken.toml").write_text("[labels]\nitmes = []\n")
+    everyone = folder / "specs/everyone.toml"
+    everyone.write_text(everyone.read_text().replace("fraction = 1.0", "fraction = 0.5"))
+    project = ScheduledProject(folder)
+    project.write("daily", 'services = ["history"]')
+    file = load_project(folder / "delorean.toml")
+    with open_index(file.index) as index:
+        at_rest = Project(open_storage(file.storage), index)
+        for day in range(3):
+            captured = [((p,), 60 * 24 * day + p, videos(watched_videos(p, day))) for p in range(PROFILES)]
+            at_rest.history(captured, f"day-{day}", buckets=2)
+    return project

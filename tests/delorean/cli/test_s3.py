@@ -45,7 +45,7 @@ def test_everything_is_done_in_s3_as_in_a_folder(storage, run, folder):
 @pytest.mark.usefixtures("storage")
 def test_workers_that_are_not_let_in_are_one_clear_error(run, spark, monkeypatch):
     monkeypatch.setitem(spark.sparkContext.environment, "AWS_SECRET_ACCESS_KEY", "not-the-secret")
-    error = run("select", "experiments.toml", "--date", "2026-01-06", "--config", "s3.toml", code=2)
+    error = run("select", "experiments.toml", "--date", "2026-01-06", "--config", "s3.toml", code=1)
     assert "the credentials are not accepted (SignatureDoesNotMatch) → check AWS_ACCESS_KEY_ID" in error
     assert "of bucket 'bucket-" in error
     assert "not-the-secret" not in error

@@ -184,7 +184,7 @@ def test_prana_serve_says_when_it_is_ready_and_refuses_a_port_in_use(folder, mon
         port = proxy.wait_for(r"ready on \S+:(\d+)")
         command = [sys.executable, "-m", "delorean", "prana", "serve", "--port", port]
         second = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert second.returncode == 2
+    assert second.returncode == 1  # it may be free the next time
     assert second.stderr.count("\n") == 1
     assert port in second.stderr
     assert second.stderr.startswith("error: ")

@@ -7,7 +7,6 @@ from pathlib import Path
 import psutil
 
 from delorean.demo.airflow import airflow_settings, descendants
-from delorean.demo.layout import Layout
 
 FAMILY = """
 import subprocess, sys
@@ -25,8 +24,8 @@ def test_descendants_are_found_in_whatever_group_they_are():
 
 
 def test_airflow_listens_to_this_machine_alone_and_reads_the_projects_dags():
-    told = airflow_settings(Path("/nowhere/bin"), Layout(Path("/company")), 8080)
+    told = airflow_settings(Path("/home"), Path("/company/delorean.toml"), 8080)
     assert told["AIRFLOW__API__HOST"] == "127.0.0.1"
     assert told["AIRFLOW__DELOREAN__PROJECT"] == "/company/delorean.toml"
-    assert told["PATH"].startswith("/nowhere/bin:")
+    assert told["PATH"].partition(":")[0].endswith(".venv-airflow/bin")
     assert (Path(told["AIRFLOW__CORE__DAGS_FOLDER"]) / "features.py").exists()

@@ -1,0 +1,108 @@
+"""Past days, made again by all of Airflow: scheduler, workers, `airflow backfill`, and who is told of delays."""
+
+import os
+import re
+import sqlite3
+import subprocess
+from contextlib import closing
+
+import numpy as np
+import pytest
+from airflow_settings import ROOT, airflow_settings
+from project_at_rest import START
+from proxy_process import until
+from scheduled_project import PROFILES, VIDEOS, watched_videos
+
+from delorean.config import load_project
+from delorean.demo.airflow import airflow_settings as settings_of_all
+from delorean.demo.airflow import started_airflow
+from delorean.demo.processes import Processes
+from delorean.generation.feature_set import load_feature_set, made_by
+from snapshotter.context_selection import load_experiments, select_contexts
+from snapshotter.context_sets import read_context_set
+from snapshotter.index import open_index
+from snapshotter.storage import open_storage
+
+PATIENCE_SECONDS = 300
+SETTINGS = {
+    "AIRFLOW__DELOREAN__DEADLINE_HOURS": "0.0005",
+    "AIRFLOW__DELOREAN__RETRIES": "3",
+    "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "false",  # nothing of today
+}
+
+
+class AllOfAirflow:
+    """Airflow with its scheduler. home: its own folder."""
+
+    def __init__(self, home, settings):
+        self.home, self.settings = home, settings
+
+    def backfill(self, dag, first, last):
+        """Have a DAG's runs made from one midnight to another, and wait until they have ended: state by task."""
+        words = ["backfill", "create", "--dag-id", dag, "--from-date", first, "--to-date", last]
+        program = ROOT / ".venv-airflow/bin/airflow"
+        done = subprocess.run([program, *words], env=self.settings, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        of = f"FROM dag_run WHERE dag_id = '{dag}' AND run_type = 'backfill'"
+        until(lambda: self.ask(f"SELECT completed_at FROM backfill WHERE dag_id = '{dag}'")[0][0], PATIENCE_SECONDS)
+        assert set(self.ask(f"SELECT state {of}")) == {("success",)}, self.log(dag)
+        return self.ask(
+            "SELECT date(logical_date), task_id, t.state, try_number FROM task_instance t JOIN dag_run USING (run_id)"
+            f" WHERE t.dag_id = '{dag}' AND run_type = 'backfill' ORDER BY 1, 2, map_index"
+        )
+
+    def ask(self, query):
+        with closing(sqlite3.connect(f"file:{self.home}/airflow.db?mode=ro", uri=True, timeout=60)) as database:
+            return database.execute(query).fetchall()
+
+    def log(self, of):
+        """What was logged of a DAG, or of callbacks."""
+        return "\n".join(path.read_text() for path in sorted(self.home.glob(f"logs/*{of}*/**/*")) if path.is_file())
+
+
+@pytest.fixture
+def airflow(past, tmp_path):
+    home, project = tmp_path / "airflow", past.folder / "delorean.toml"
+    ours = {name: value for name, value in airflow_settings(home, project).items() if name.startswith("AIRFLOW")}
+    settings = {**ours, **SETTINGS}
+    with Processes(tmp_path / "logs") as processes, started_airflow(home, project, processes, **settings) as started:
+        port = int(started.url.rpartition(":")[2])
+        yield AllOfAirflow(home, {**os.environ, **settings_of_all(home, project, port), **settings})
+
+
+@pytest.mark.timeout(1200)  # all of Airflow, and four jobs with a JVM of their own
+def test_a_backfill_gives_what_each_day_would_have_given_and_tells_of_delays(past, airflow, spark, tmp_path):
+    chosen = airflow.backfill("context_selection", "2026-05-02", "2026-05-03")
+    assert chosen == [("2026-05-02", "announce", "skipped", 1), ("2026-05-02", "select", "success", 1)]
+    made = airflow.backfill("features", "2026-05-02", "2026-05-04")
+    broken, good = ("generate", "failed", 1), ("generate", "success", 1)  # who would only fail again is not tried again
+    day = [("announce", "success", 1), broken, good, ("on_schedule", "success", 1)]
+    assert made == [(day_, *task) for day_ in ("2026-05-02", "2026-05-03") for task in day]
+    assert re.search(r"error: \S+broken.toml, line 2: labels.itmes: unknown field 'itmes'", airflow.log("features"))
+    airflow.backfill("training", "2026-05-03", "2026-05-04")
+
+    project = load_project(past.folder / "delorean.toml")
+    storage = open_storage(project.storage)
+    [package] = (past.folder / "packages").iterdir()
+    id_ = package.name.removeprefix("home-2026-05-03-")
+    known = {"2026-05-02": (6, 22.5), "2026-05-03": (6, 22.5, 23.5, 46)}  # hours of labels with an outcome by then
+    for day, hours in known.items():
+        features = load_feature_set(storage, "home", made_by(storage, "home", f"{day}-{id_}").version).to_arrow()
+        rows = {(row["profile_id"], row["time"]): row["watched"] for row in features.to_pylist()}
+        assert len(rows) == len(hours) * PROFILES
+        for (profile, time), values in rows.items():
+            seen = watched_videos(profile, (time - START).days)
+            assert values == [np.float32(seen + video / 100) for video in range(VIDEOS)]
+
+    with open_index(project.index) as index, open_index(f"sqlite:///{tmp_path}/other.db") as other:
+        experiments = load_experiments(past.folder / "specs/everyone.toml")
+        at_the_time = select_contexts(spark, experiments, START.date().replace(day=2), storage, other)
+        backfilled = index.context_set(START.date().replace(day=2))
+        sets = [read_context_set(one, storage).sort_by("profile_id") for one in (backfilled, at_the_time)]
+        assert 0 < sets[0].num_rows < PROFILES
+        assert sets[0].equals(sets[1])
+
+    late = r"training, backfill__2026-05-03\S+ missed its deadline, \S+: it is \w+"
+    until(lambda: re.search(late, airflow.log("executor_callbacks")), PATIENCE_SECONDS)
+    days = airflow.ask("SELECT DISTINCT run_type FROM dag_run")  # nobody was told of past days
+    assert days == [("backfill",)]
