@@ -106,20 +106,16 @@ def test_a_day_goes_from_contexts_to_a_model_on_a_cluster(airflow, project, tmp_
             "spark.hadoop.fs.s3a.secret.key": "hush",
         }
         project.write("daily", f"floor = 0.9\n{LATE}")
-        (project.folder / "specs/broken.toml").write_text("[labels]\nitmes = []\n")
         chosen, captured = airflow.run("context_selection", TODAY), airflow.run("snapshot", TODAY)
         made = airflow.run("features", datetime(2099, 1, 2, 23, tzinfo=UTC))
     project.submit, project.spark = 'master = "local[2]"', {}
     assert (chosen["state"], captured["state"]) == ("success", "success"), captured["log"][-8000:]
     assert {(task, index): state for task, index, state in made["tasks"]} == {
         ("on_schedule", -1): "success",
-        ("generate", 0): "failed",  # the broken one, which stands in nobody's way
-        ("generate", 1): "success",
+        ("generate", 0): "success",
         ("announce", -1): "success",
     }, made["log"][-8000:]
-    assert re.search(r"error: \S+broken.toml, line 2: labels.itmes: unknown field 'itmes'", made["log"])
     assert '"contexts": 60' in made["log"]  # of 120: the others were not known on that day
-    (project.folder / "specs/broken.toml").unlink()
     trained = airflow.run("training", datetime(2099, 1, 2, 23, 30, tzinfo=UTC))
     assert trained["state"] == "success", trained["log"][-8000:]
     [package] = (project.folder / "packages").iterdir()
