@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from pathlib import Path
@@ -21,6 +22,9 @@ _DEFAULTS = {
     # What is kept may have as few partitions as its size asks for, or each of Spark's 200 is a task again and again.
     "spark.sql.optimizer.canChangeCachedPlanOutputPartitioning": "true",
 }
+# By TCP each Python task waits 40 ms for an acknowledgement, as small packets do. Not for YARN and Kubernetes, whose
+# temporary folders may have longer names than a socket.
+_SOCKETS = ("spark.python.unix.domain.socket.enabled", "true")
 # The JVM's launcher must know these, or it chooses otherwise itself.
 QUIET = {"spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
 _PACKAGES = "spark.jars.packages"
@@ -88,27 +92,44 @@ def spark_session(
         _require_delta()
     conf = SparkConf()
     conf.setAll(list(chosen.items()))
-    for name, value in {"spark.app.name": app_name, "spark.master": "local[*]", **_DEFAULTS}.items():
-        conf.setIfMissing(name, value)
+    _fill_in(conf, app_name)
     if not str(conf.get("spark.master")).startswith("local"):
         return _on_cluster(conf, environment)
-    conf.setIfMissing("spark.sql.shuffle.partitions", str(2 * (os.cpu_count() or 1)))  # Spark's 200 are for a cluster
-    conf.setIfMissing("spark.databricks.delta.snapshotPartitions", "2")  # likewise Delta's 50, to read a table's log
-    session = SparkSession.builder.config(conf=conf).getOrCreate()
+    session = _start(conf)
     if "spark.log.level" not in chosen:
         _hush_executor(session)
     return session
 
 
+def _start(conf: SparkConf) -> SparkSession:
+    session = SparkSession.builder.config(conf=conf).getOrCreate()
+    accumulators: Any = session.sparkContext._accumulatorServer
+    if isinstance(accumulators.server_address, str):  # a socket's file, which Spark leaves there
+        atexit.register(Path(accumulators.server_address).unlink, missing_ok=True)
+    return session
+
+
+def _fill_in(conf: SparkConf, app_name: str) -> None:
+    """Choose what nobody has chosen."""
+    for name, value in {"spark.app.name": app_name, "spark.master": "local[*]", **_DEFAULTS}.items():
+        conf.setIfMissing(name, value)
+    master = str(conf.get("spark.master"))
+    if master.startswith(("local", "spark://")):
+        conf.setIfMissing(*_SOCKETS)
+    if master.startswith("local"):
+        conf.setIfMissing("spark.sql.shuffle.partitions", str(2 * (os.cpu_count() or 1)))  # 200 are for a cluster
+        conf.setIfMissing("spark.databricks.delta.snapshotPartitions", "2")  # likewise Delta's 50, for a log
+
+
 def _on_cluster(conf: SparkConf, environment: str | Path | None) -> SparkSession:
     """Start a session whose executors run the Python of an archive, if there is one; this process keeps its own."""
     if environment is None:
-        return SparkSession.builder.config(conf=conf).getOrCreate()
+        return _start(conf)
     conf.set("spark.archives", f"{Path(environment).resolve()}#{ENVIRONMENT}")
     before = os.environ.get("PYSPARK_PYTHON")
     os.environ["PYSPARK_PYTHON"] = PACKED_PYTHON  # read once, when the session starts
     try:
-        return SparkSession.builder.config(conf=conf).getOrCreate()
+        return _start(conf)
     finally:
         os.environ["PYSPARK_PYTHON"] = before or sys.executable
 

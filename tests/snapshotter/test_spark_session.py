@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyspark
 import pytest
+from proxy_process import until
+from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
 from schemas.tables import TIME
-from snapshotter.spark_session import _with_jars, spark_session
+from snapshotter.spark_session import _fill_in, _with_jars, spark_session
 
 SHOW = """
 from schemas.errors import DeloreanError
@@ -137,3 +139,23 @@ def test_a_driver_of_a_cluster_that_settings_name_is_not_bound_to_this_machine(t
     environment = {name: value for name, value in os.environ.items() if name != "SPARK_LOCAL_IP"}
     ran = subprocess.run([sys.executable, "-c", show], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert ran.stdout.split() == ["PySparkRuntimeError", "None"], ran.stderr
+
+
+@pytest.mark.parametrize(("master", "chosen"), [("local[2]", "true"), ("spark://h", "true"), ("yarn", None)])
+def test_workers_are_spoken_to_without_tcp_where_names_of_sockets_are_short(master: str, chosen: str | None) -> None:
+    conf = SparkConf(loadDefaults=False).setMaster(master)
+    _fill_in(conf, "t")
+    assert conf.get("spark.python.unix.domain.socket.enabled", None) == chosen
+
+
+def test_no_socket_is_left_behind(tmp_path: Path) -> None:
+    show = (
+        "import os, sys\n"
+        "from snapshotter.spark_session import spark_session\n"
+        f"s = spark_session('t', 'local[1]', spark__python__unix__domain__socket__dir='{tmp_path}')\n"
+        "s.range(3).mapInArrow(lambda batches: batches, 'id long').collect()\n"
+        f"print(len(os.listdir('{tmp_path}')))"
+    )
+    ran = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True)
+    assert int(ran.stdout) >= 2, ran.stderr  # of the workers and of the accumulators
+    until(lambda: not list(tmp_path.iterdir()))  # workers end soon after
