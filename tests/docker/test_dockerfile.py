@@ -13,7 +13,7 @@ from stack_files import DOCKERFILE, IGNORED, ROOT, copied, ignored, parse
 from schemas.machine import OLDEST_JAVA
 
 SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
-TARGETS = ("jobs", "proxy", "serving", "s3")
+TARGETS = ("jobs", "airflow", "proxy", "serving", "s3")
 
 
 def problems(dockerfile: str, ignore: str = IGNORED) -> list[str]:
@@ -133,7 +133,7 @@ def test_python_and_java_are_those_that_the_project_supports():
     assert "JAVA_HOME=/opt/java/openjdk" in " ".join(parse(DOCKERFILE).stages["jobs"].all("ENV"))
 
 
-def test_only_jobs_have_java():
+def test_only_jobs_and_who_starts_them_have_java():
     stages = parse(DOCKERFILE)
     with_java = [t for t in TARGETS if any(origin == "java" for stage in stages.line(t) for origin, _ in copied(stage))]
-    assert with_java == ["jobs"]
+    assert with_java == ["jobs", "airflow"]

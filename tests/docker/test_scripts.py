@@ -19,11 +19,13 @@ SECRETS = {"s3_root", "s3_credentials", "prana_token", "airflow_passwords"}
 
 
 class Answers(BaseHTTPRequestHandler):
-    """Answers /200 with 200, /204 with 204, and so on."""
+    """Answers /200 with 200, /204 with 204, and so on; and tells of two parts that one of them is well."""
 
     def do_GET(self) -> None:
         self.send_response(int(self.path[1:]))
         self.end_headers()
+        if self.path == "/200":
+            self.wfile.write(b'{"scheduler": {"status": "healthy"}, "triggerer": {"status": null}}')
 
     def log_message(self, *_: object) -> None: ...
 
@@ -47,6 +49,13 @@ def test_a_container_is_healthy_that_answers_and_says_that_it_is(port: int):
     assert run("healthy.py", f"{port}/200").returncode == 0
     assert run("healthy.py", f"{port}/204").returncode == 1
     assert run("healthy.py", f"{port}/503").returncode == 1
+
+
+def test_a_container_is_healthy_whose_parts_are(port: int):
+    assert run("healthy.py", f"{port}/200", "scheduler").returncode == 0
+    assert run("healthy.py", f"{port}/200", "scheduler", "triggerer").returncode == 1
+    done = run("healthy.py", f"{port}/200", "dag_processor")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
 def test_a_container_that_does_not_listen_is_not_healthy(port: int):

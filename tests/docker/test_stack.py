@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import click
 import pyspark
 import pytest
+from airflow_settings import AIRFLOW
 from stack_files import DOCKER, DOCKERFILE, ROOT, compose, parse
 
 from delorean.cli.commands import cli
@@ -80,6 +82,7 @@ def test_a_command_exists_and_takes_its_arguments(command: list[str], monkeypatc
         ["python", "-m", "delorean.demo.prepare", "folder", "--until", "tomorrow"],
         ["spark-class", "org.apache.spark.deploy.master.Mistress", "--host", "spark-master"],
         ["spark-class", "org.apache.spark.deploy.worker.Worker", "--processors", "1"],
+        ["bash", "-ec", "airflow db migrate; exec airflow stand-alone"],
     ],
 )
 def test_a_command_that_does_not_is_found_out(command: list[str], monkeypatch: pytest.MonkeyPatch):
@@ -97,6 +100,12 @@ def takes(command: list[str]) -> bool:
         except SystemExit as stopped:
             return stopped.code == 0
         return True
+    if program == "bash":
+        lines = [shlex.split(line.strip().removeprefix("exec ")) for line in arguments[-1].split(";")]
+        return all(line[0] == "install" or takes(line) for line in lines)
+    if program == "airflow":
+        code = "import sys; from airflow.cli.cli_parser import get_parser; get_parser().parse_args(sys.argv[1:])"
+        return subprocess.run([AIRFLOW, "-c", code, *arguments], capture_output=True, check=False).returncode == 0
     if program == "spark-class":
         return in_spark(arguments[0], [word for word in arguments if word.startswith("--")])
     assert program == "delorean"
@@ -153,7 +162,7 @@ def test_jobs_ask_the_stacks_proxy_and_show_its_token(project: Project, proxy: P
     assert project.proxies == (f"proxy:{proxy.server.port}",)
     assert project.proxy.token_file == "/run/secrets/prana_token"
     assert "tokens_file" in (DOCKER / "services.toml").read_text()
-    for name in ("proxy", "jobs", "index", "serving"):
+    for name in ("proxy", "jobs", "index", "serving", "airflow"):
         assert "prana_token" in SERVICES[name]["secrets"]
 
 
@@ -168,6 +177,21 @@ def test_jobs_run_on_the_stacks_spark(project: Project):
         assert command[command.index("--memory") + 1] == project.spark["spark.executor.memory"]
         assert SERVICES[worker]["image"] == SERVICES["jobs"]["image"]
         assert set(SERVICES[worker]["secrets"]) <= set(SERVICES["jobs"]["secrets"])
+
+
+def test_airflow_is_told_where_its_dags_and_their_jobs_are():
+    stages = parse(DOCKERFILE).stages
+    told = dict(word.split("=", 1) for rest in stages["airflow"].all("ENV") for word in rest.split())
+    ours = {name.removeprefix("AIRFLOW__DELOREAN__").lower() for name in told if "__DELOREAN__" in name}
+    read = set(re.findall(r'"delorean", "(\w+)"', (ROOT / "dags/delorean_job.py").read_text()))
+    assert ours == {"command", "project", "packages"}
+    assert ours <= read
+    assert f"dags {told['AIRFLOW__CORE__DAGS_FOLDER']}" in stages["airflow"].all("COPY")
+    assert told["AIRFLOW__DELOREAN__PROJECT"] == f"{ETC}/delorean.toml"
+    places = [volume.split(":")[1] for volume in SERVICES["airflow"]["volumes"]]
+    assert {told["AIRFLOW_HOME"], told["AIRFLOW__DELOREAN__PACKAGES"]} <= set(places)
+    assert f"{told['AIRFLOW__CORE__DAGS_FOLDER']}/pools.json" in " ".join(words(SERVICES["airflow"]))
+    assert (ROOT / "dags/pools.json").exists()
 
 
 def test_the_companys_services_are_asked_as_the_demo_asks_them_where_they_listen(proxy: ProxyConfig, tmp_path: Path):
@@ -194,7 +218,8 @@ def test_a_health_check_asks_where_the_service_listens(proxy: ProxyConfig):
         if (check := service.get("healthcheck", {}).get("test", [])[1:])[:1] == ["healthy"]
     }
     for name, (port, _, _) in {name: address.partition("/") for name, address in checked.items()}.items():
-        listens = [*words(SERVICES[name]), *([str(proxy.server.http_port)] if name == "proxy" else [])]
+        told = SERVICES[name].get("environment", {}).values()
+        listens = [*words(SERVICES[name]), *told, *([str(proxy.server.http_port)] if name == "proxy" else [])]
         assert port in listens, name
         for published in SERVICES[name].get("ports", []):
             assert published.endswith(f":{port}"), name
