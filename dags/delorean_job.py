@@ -118,7 +118,7 @@ def ask(*command: str) -> dict[str, Any]:
 
 
 def announced(asset: Asset, days: Sequence[str]) -> None:
-    """Tell who waits for an asset which days it is there for. A backfill tells nobody: it does what it was asked for."""
+    """Tell who waits for an asset which days it is there for. A backfill tells nobody: it does what it is asked."""
     context = get_current_context()
     if context["dag_run"].run_type == "backfill":
         raise AirflowSkipException("a backfill starts nothing else")
