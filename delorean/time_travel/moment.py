@@ -30,6 +30,7 @@ from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet
 
 RUN_COLUMN = "run_id"
+_LAST_RUNS = 50  # that are looked at before all are: whoever captures an element does so again and again
 _UNREAD = "Nothing is read yet: .to_polars(), .to_pandas(), .to_arrow() and .to_spark(spark) do."
 
 
@@ -67,22 +68,36 @@ class Moment(Displayed):
 
     def keys(self) -> list[str]:
         """Name the data elements that can be seen from here."""
-        services = {s.service.element.name for run in self.index.runs() for s in run.services if self._visible(s)}
-        versions = (name for name in self.index.global_elements() if self.index.global_versions(name, self.time))
-        return sorted({*services, *versions})
+        return sorted({*self._services(), *self._globals()})
 
     def __getitem__(self, key: str) -> View:
         """View a data element. Raises DataKeyError for one that nobody captured up to here."""
         versions = self.index.global_versions(key, self.time)
         if versions:
             return GlobalView(self, versions[0])
-        for run in self.index.runs():
-            for snapshot in run.services:
-                if snapshot.service.element.name == key and self._visible(snapshot):
-                    return ServiceView(self, snapshot.service)
-        if not self.index.runs() and not self.index.global_elements():
+        for limit in (_LAST_RUNS, None):
+            services = self._services(limit)
+            if key in services:
+                return ServiceView(self, services[key])
+        known = [*services, *self._globals()]
+        if not known and not self.index.runs(1) and not self.index.global_elements():
             raise NotInIndexError.because(f"nothing is published in {self.index.uri} yet", "take a snapshot first")
-        raise DataKeyError.unknown(f"data key at {self.time.isoformat()}", key, self.keys())
+        raise DataKeyError.unknown(f"data key at {self.time.isoformat()}", key, known)
+
+    def _services(self, limit: int | None = None) -> dict[str, Service]:
+        """Give the services whose elements can be seen from here, as the last run of each declares it.
+
+        limit: look at so many runs, the last ones
+        """
+        found: dict[str, Service] = {}
+        for run in self.index.runs(limit):
+            for snapshot in run.services:
+                if self._visible(snapshot):
+                    found.setdefault(snapshot.service.element.name, snapshot.service)
+        return found
+
+    def _globals(self) -> list[str]:
+        return [name for name in self.index.global_elements() if self.index.global_versions(name, self.time)]
 
     def _ipython_key_completions_(self) -> list[str]:
         return self.keys()
@@ -93,8 +108,9 @@ class Moment(Displayed):
         return Headline("moment", self.time.isoformat(), f"{seen}{older}")
 
     def _parts(self) -> Iterator[Part]:
-        views = [self[key] for key in self.keys()]
-        yield Table([view.shown() for view in views], "what can be seen from here")
+        views: dict[str, View] = {name: ServiceView(self, service) for name, service in self._services().items()}
+        views |= {name: self[name] for name in self._globals()}
+        yield Table([views[name].shown() for name in sorted(views)], "what can be seen from here")
         chosen = self.context_set
         yield Note("no contexts were chosen by then" if chosen is None else f"{chosen!r}")
 
