@@ -26,8 +26,9 @@ os.environ.update(quick_jvm.OF_DRIVERS)
 
 
 _LONGEST = (
-    *("test_snapshot_faults.py", "test_submit.py", "test_readme.py", "test_generation_faults.py", "test_resuming.py"),
-    *("test_spark_submit.py", "test_cassandra_cluster.py", "test_interpret.py", "test_run.py"),
+    *("test_snapshot_faults.py", "test_submit.py", "test_dags.py", "test_readme.py", "test_generation_faults.py"),
+    *("test_backfill.py", "test_resuming.py", "test_spark_submit.py", "test_cassandra_cluster.py"),
+    *("test_interpret.py", "test_run.py"),
 )
 
 
@@ -101,6 +102,15 @@ def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
     made: DemoResult = made_once("demo", make, tmp_path_factory)
     return made
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive that executors of a cluster need."""
+    from spark_cluster import environment_archive  # most tests need none
+
+    archive: Path = made_once("environment", lambda _: environment_archive(), tmp_path_factory)
+    return archive
 
 
 @pytest.fixture(scope="session")

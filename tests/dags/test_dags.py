@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 from airflow_settings import AIRFLOW, ROOT, airflow_settings
 from proxy_process import until
-from spark_cluster import environment_archive, python_of_executors, spark_cluster
+from spark_cluster import python_of_executors, spark_cluster
 
 from delorean.config import load_project
 from delorean.time_travel import TimeMachine
@@ -97,9 +97,9 @@ def test_a_task_that_is_killed_takes_its_job_with_it(tmp_path):
 
 
 @pytest.mark.timeout(1500)  # six jobs, most of them with a JVM of their own, one after the other
-def test_a_day_goes_from_contexts_to_a_model_on_a_cluster(airflow, project, tmp_path_factory):
+def test_a_day_goes_from_contexts_to_a_model_on_a_cluster(airflow, project, environment, tmp_path_factory):
     with spark_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        project.submit = f'master = "{cluster.master}"\nenvironment = "{environment_archive()}"'
+        project.submit = f'master = "{cluster.master}"\nenvironment = "{environment}"'
         project.spark = {
             "spark.executorEnv.DELOREAN_PYTHON": python_of_executors(),
             "spark.executor.memory": "768m",

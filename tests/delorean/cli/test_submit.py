@@ -13,7 +13,7 @@ from importlib.metadata import version
 import pytest
 from cells import run_cells
 from click.testing import CliRunner
-from spark_cluster import ROOT, SETTINGS, environment_archive, python_of_executors, spark_cluster
+from spark_cluster import ROOT, SETTINGS, python_of_executors, spark_cluster
 
 from delorean.cli.commands import cli
 from schemas.errors import ConfigError
@@ -23,11 +23,6 @@ DAY = "2026-01-05"
 KINDS = ("ApplicationStart", "ExecutorAdded", "JobStart")
 PACKAGES = {name: version(name) for name in NEEDED}
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-@pytest.fixture(scope="module")
-def environment():
-    return environment_archive()
 
 
 @pytest.fixture(scope="module")
