@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -148,14 +149,16 @@ def test_workers_are_spoken_to_without_tcp_where_names_of_sockets_are_short(mast
     assert conf.get("spark.python.unix.domain.socket.enabled", None) == chosen
 
 
-def test_no_socket_is_left_behind(tmp_path: Path) -> None:
-    show = (
-        "import os, sys\n"
-        "from snapshotter.spark_session import spark_session\n"
-        f"s = spark_session('t', 'local[1]', spark__python__unix__domain__socket__dir='{tmp_path}')\n"
-        "s.range(3).mapInArrow(lambda batches: batches, 'id long').collect()\n"
-        f"print(len(os.listdir('{tmp_path}')))"
-    )
-    ran = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True)
-    assert int(ran.stdout) >= 2, ran.stderr  # of the workers and of the accumulators
-    until(lambda: not list(tmp_path.iterdir()))  # workers end soon after
+def test_no_socket_is_left_behind() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # a test's own has too long a name for sockets
+        show = (
+            "import os, sys\n"
+            "from snapshotter.spark_session import spark_session\n"
+            f"s = spark_session('t', 'local[1]', spark__python__unix__domain__socket__dir='{folder}')\n"
+            "s.range(3).mapInArrow(lambda batches: batches, 'id long').collect()\n"
+            f"print(len(os.listdir('{folder}')))"
+        )
+        ran = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        assert int(ran.stdout) >= 2  # of the workers and of the accumulators
+        until(lambda: not os.listdir(folder))  # workers end soon after

@@ -63,7 +63,9 @@ def prepare(connection: Connection, replication: Mapping[str, int] | None) -> bo
     patience = Patience(connection.address.patience_seconds)
     while True:
         try:
-            return _prepare(connection, replication)
+            new = _prepare(connection, replication)
+            connection.agree()  # the next who asks may ask another node
+            return new
         except SnapshotIndexError as error:  # a node that does not know yet what another has just made
             if not isinstance(error.__cause__, InvalidRequest) or not patience.left:
                 raise
