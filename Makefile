@@ -21,7 +21,7 @@ airflow: .venv/.ready .venv-airflow/.ready machine  ## run Airflow with that com
 
 test: .venv/.ready .venv-airflow/.ready machine  ## check everything: lint, types, layers, doctests, tests
 	@$(MAKE) -s --no-print-directory -j 2 lint doctest .venv/spark.jsa
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)  # three on two cores: a third of the time they wait
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)  # three keep two cores busy: tests wait a lot
 
 bench: .venv/.ready machine  ## measure: BENCH=features, as_of, as_of_spark, snapshot, index, storage or cluster; or check at length: CHECK=asof or fuzz
 	@$(BIN)/python -m benchmarks $(if $(CHECK),check-$(CHECK),$(BENCH)) $(ARGS)

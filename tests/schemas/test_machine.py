@@ -75,6 +75,8 @@ def test_a_port_in_use_says_so():
 
 def test_it_runs_on_the_standard_library_alone(tmp_path):
     java_that_says(tmp_path, 'version "8"')
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/.ready").touch()  # so that nothing is said of the disk, which tests may have filled
     script = Path(machine.__file__)
     found = subprocess.run(
         [sys.executable, "-I", "-S", str(script)],
