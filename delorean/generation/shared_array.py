@@ -41,7 +41,7 @@ def shared_array(name: str, make: Callable[[], pa.Array]) -> pa.Array:
         return make()
     path = _folder / f"delorean-{name}.arrow"
     made: list[pa.Array] = []
-    with suppress(OSError, TimeoutError):
+    with suppress(OSError):  # a TimeoutError is one
         if not path.exists():
             with _turn(path):
                 if not path.exists():

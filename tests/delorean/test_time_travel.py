@@ -112,6 +112,15 @@ def test_global_elements_are_seen_in_the_version_of_the_moment(project):
         machine.at(minutes(-1))["videos"]
 
 
+def test_an_element_that_was_captured_long_ago_alone_is_found(project):
+    mood(project, [(1, 5, "glad")], "first")
+    for number in range(60):
+        project.history([((1,), 6 + number, [])], f"run-{number}")
+    moment = TimeMachine(project.index, project.storage).at(minutes(99))
+    assert moment["mood"].to_arrow()["mood"].to_pylist() == ["glad"]
+    assert moment.keys() == ["history", "mood"]
+
+
 def test_a_moment_names_what_can_be_seen_from_it_global_elements_too(project):
     mood(project, [(1, 5, "glad")], "r")
     publish_global(

@@ -256,9 +256,7 @@ def test_a_service_that_hangs_costs_the_others_little(config_of: Any, service: A
             return time.perf_counter() - began
 
         ask_other()
-        for i in range(240):  # one with and one without in turns, since other work on the machine comes and goes
-            if i >= 24 and min(seconds[True]) <= min(seconds[False]) / 0.7:
-                break  # else both are looked at for longer: the least of many is what nothing disturbed
+        for i in range(96):  # one with and one without in turns: the least of many is what no other work disturbed
             hanging = gateway.start({"hangs": profiles(*range(10_000))}, timedelta(seconds=60)) if i % 2 else None
             if hanging:
                 until(lambda: service.in_flight == 10)

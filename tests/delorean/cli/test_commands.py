@@ -1,8 +1,11 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import click
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -155,3 +158,17 @@ def test_a_file_keeps_no_copies(tmp_path, monkeypatch):
     (tmp_path / "delorean.toml").write_text("")
     result = CliRunner().invoke(cli, ["index", "init", "--replication", "3"])
     assert (result.exit_code, result.stderr) == (2, "error: SQLite keeps no copies → leave --replication out\n")
+
+
+def test_a_version_counts_from_when_its_table_was_read_unless_somebody_says_otherwise(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "delorean.toml").write_text("")
+    pq.write_table(pa.table({"film_id": [1, 2]}), tmp_path / "films.parquet")
+
+    def ask(*words):
+        return json.loads(CliRunner().invoke(cli, [*words, "--json"], catch_exceptions=False).stdout)
+
+    before = datetime.now(UTC)
+    assert ask("publish", "films", "films.parquet", "--version-id", "v1")["new"]
+    [version] = ask("index", "globals", "films")["versions"]
+    assert before <= datetime.fromisoformat(version["valid_from"]) <= datetime.now(UTC)
