@@ -46,10 +46,10 @@ _OTHER_MACHINE_TOLERANCE = 1e-6
 class Lineage:
     """Where a model comes from.
 
-    label_data, feature_set: what names them: path, version, checksum
+    label_data, feature_set: what names them: path, version, checksum, and the spec that generated the features
     snapshot_runs: service → ids of the runs that its data came from
     global_versions: global element → ids of its versions
-    spec_hash: of the experiment
+    spec_hash: of the experiment that was trained; spec: all that it says
     """
 
     label_data: Mapping[str, Any]
@@ -57,6 +57,7 @@ class Lineage:
     snapshot_runs: Mapping[str, Sequence[str]] = field(default_factory=dict)
     global_versions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     spec_hash: str | None = None
+    spec: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

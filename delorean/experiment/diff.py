@@ -8,6 +8,7 @@ from typing import Any
 
 from delorean.comparison import FeatureComparison, compare_feature_sets
 from delorean.experiment.record import RunRecord
+from delorean.experiment.settings import changed_settings, changes
 from delorean.generation.feature_set import table_uri
 from schemas.display import Displayed, Headline, Note, Part, Table
 from schemas.errors import DeloreanError
@@ -91,14 +92,14 @@ def diff_runs(before: RunRecord, after: RunRecord, storage: Storage) -> RunDiff:
     return RunDiff(
         before=before.run_id,
         after=after.run_id,
-        settings=tuple(_changed("field", _flat(before.spec), _flat(after.spec))),
+        settings=tuple(changed_settings(before.spec, after.spec)),
         encoders=tuple(_encoders(before, after)),
         snapshots=tuple(_seen("run", before.snapshots, after.snapshots)),
         globals=tuple(_seen("version", before.globals, after.globals)),
-        labels=tuple(_changed("what", _labels(before), _labels(after))),
-        libraries=tuple(_changed("library", before.versions, after.versions)),
+        labels=tuple(changes("what", _labels(before), _labels(after))),
+        libraries=tuple(changes("library", before.versions, after.versions)),
         metrics=tuple(
-            _changed("measure", _measures(before), _measures(after)) if before.metrics and after.metrics else ()
+            changes("measure", _measures(before), _measures(after)) if before.metrics and after.metrics else ()
         ),
         features=features,
         notes=tuple(notes),
@@ -109,15 +110,9 @@ def _feature_set(record: RunRecord, storage: Storage) -> tuple[str, int]:
     return table_uri(storage, record.features.feature_set), record.features.version
 
 
-def _changed(what: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for name in dict.fromkeys([*before, *after]):
-        if before.get(name) != after.get(name):
-            yield {what: name, "before": before.get(name), "after": after.get(name)}
-
-
 def _encoders(before: RunRecord, after: RunRecord) -> Iterator[dict[str, Any]]:
     prints = [{name: each["fingerprint"][:12] for name, each in run.encoders.items()} for run in (before, after)]
-    for row in _changed("encoder", *prints):
+    for row in changes("encoder", *prints):
         change = "new" if row["before"] is None else "gone" if row["after"] is None else "changed"
         yield {"encoder": row["encoder"], "change": change, "before": row["before"], "after": row["after"]}
 
@@ -144,14 +139,3 @@ def _measures(record: RunRecord) -> dict[str, Any]:
         for who, parts in (record.metrics or {}).items()
         for measure, value in parts["test"].items()
     }
-
-
-def _flat(value: Any, place: str = "") -> dict[str, Any]:
-    """Give each plain value under the way to it: `as_of.history.max_age`."""
-    if isinstance(value, Mapping) and value:
-        parts = [_flat(inner, f"{place}.{name}" if place else name) for name, inner in value.items()]
-    elif isinstance(value, list | tuple) and value:
-        parts = [_flat(inner, f"{place}[{i}]") for i, inner in enumerate(value)]
-    else:
-        return {place: value}
-    return {name: inner for part in parts for name, inner in part.items()}

@@ -44,6 +44,7 @@ def generate(
     pinned: Pinned | None = None,
     leaks: LeakThresholds | None = None,
     experiment: str | None = None,
+    spec: Mapping[str, Any] | None = None,
     run_id: str | None = None,
     spark: SparkSession | None = None,
     progress: Progress | None = None,
@@ -57,7 +58,7 @@ def generate(
     spread: how far apart the captures of one row may lie
     pinned: read these runs and versions and no others, as an earlier generation did
     leaks: look for features that are the label in disguise, in a sample; None: do not
-    experiment: its id, for the lineage
+    experiment, spec: its id and all that it says, for the lineage
     run_id: run again under the same id, a generation that died reads what it read when it began, whatever was
         published since, and one that has ended is given as it is. None: each is one of its own
     spark: spreads the bucket tasks; None: this process runs them, without a JVM. Both give equal bytes
@@ -75,7 +76,12 @@ def generate(
         raise ConfigError.mistaken("spark", spark, "a Spark session", "project.spark_session()")
     model = FeatureModel(model)
     wanted = msgspec.to_builtins(
-        {"labels": labels.labels_id, "encoders": model.fingerprint, "rules": [rules, confidence, spread]}
+        {
+            "labels": labels.labels_id,
+            "encoders": model.fingerprint,
+            "rules": [rules, confidence, spread],
+            "leaks": leaks,
+        }
     )
     run = None if run_id is None else NamedRun(storage, name, run_id, wanted)
     if run is not None and (earlier := run.committed()) is not None:
@@ -91,7 +97,7 @@ def generate(
     with counted(f"features of {name}, buckets", progress) as told:
         results = _run(plan, f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", spark, told)
     found = None if leaks is None else _look_for_leaks(plan, results, storage, leaks)
-    lineage = {"experiment": experiment, **_lineage(plan, model)}
+    lineage = {"experiment": experiment, "spec": spec, **_lineage(plan, model)}
     made = Made(_feature_set(plan, results, table_uri(storage, name), lineage, found), wanted)
     return commit(storage, name, plan.schema, results, made, run_id)
 

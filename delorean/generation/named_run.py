@@ -30,7 +30,8 @@ class NamedRun:
     """A generation with an id.
 
     name: of the feature set
-    wanted: label data, encoders and rules, as plain fields: another run of the id must want the same
+    wanted: label data, encoders, rules and thresholds for leaks, as plain fields: another run of the id must want
+        the same
     """
 
     storage: Storage
@@ -85,7 +86,8 @@ class NamedRun:
             ) from error
 
     def _refuse_another(self, wanted: Mapping[str, Any]) -> None:
-        differing = sorted(name for name in self.wanted if wanted.get(name) != self.wanted[name])
+        # An earlier release recorded less: what it did not record cannot be compared.
+        differing = sorted(name for name in self.wanted if wanted.get(name, self.wanted[name]) != self.wanted[name])
         if differing:
             raise ConfigError.because(
                 f"run '{self.run_id}' of feature set '{self.name}' began with other {' and '.join(differing)}",
