@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from delorean.generation.feature_set import FOLDER, versions_of
+from delorean.generation.feature_set import FOLDER, LINEAGE
 from schemas.errors import ConfigError, StorageError
 from snapshotter.storage import Storage, StoredFile
-from snapshotter.storage.delta import delta_table
-from snapshotter.storage.delta_version import DeltaVersion
+from snapshotter.storage.delta_history import DeltaHistory, read_history
 
+_LOG = "_delta_log/"
 _COMMIT = re.compile(r"_delta_log/(\d{20})\.json")
 
 
@@ -46,32 +46,37 @@ def kept_versions(
     inside = {file.path.removeprefix(f"{FOLDER}/{name}/"): file for file in files}
     commits = {int(found[1]): file for path, file in inside.items() if (found := _COMMIT.fullmatch(path))}
     old = {path: file for path, file in inside.items() if _is_data(path) and file.modified_at < latest}
-    if not any(path.startswith("_delta_log/") for path in inside):
+    log = [path.removeprefix(_LOG) for path in inside if path.startswith(_LOG)]
+    if not log:
         return KeptVersions(name, uncommitted=tuple(old.values()))
-    uri = storage.uri_of(f"{FOLDER}/{name}")
     try:
-        newest = int(delta_table(uri).version())
+        history = read_history(storage, f"{FOLDER}/{name}", log)
+        newest = history.newest
         kept = {v for v in range(newest + 1) if _is_kept(v, commits, latest)} | pinned | {newest}
-        needed = {path for version in kept for path in _paths(uri, version)}
-        labels = _labels(uri, kept)
+        labels, needed = _labels(history, kept), sorted(kept)
     except (ConfigError, StorageError) as error:
         return KeptVersions(name, unknown=f"{FOLDER}/{name} was left alone: {error}")
-    free = {path: file for path, file in old.items() if path not in needed}
-    last = _last_versions(uri, free, set(range(newest)) - kept)
+    uncommitted: list[StoredFile] = []
     superseded: dict[int, tuple[datetime, list[StoredFile]]] = {}
-    for path, version in sorted(last.items()):
-        when = commits[version + 1].modified_at if version + 1 in commits else latest
-        superseded.setdefault(version, (when, []))[1].append(free[path])
-    return KeptVersions(name, labels, tuple(file for path, file in free.items() if path not in last), superseded)
+    free = ((history.last_version(path), path) for path in old if not history.is_in(path, needed))
+    for version, path in sorted(free, key=lambda found: (-1 if found[0] is None else found[0], found[1])):
+        if version is None:
+            uncommitted.append(old[path])
+        else:
+            when = commits[version + 1].modified_at if version + 1 in commits else latest
+            superseded.setdefault(version, (when, []))[1].append(old[path])
+    return KeptVersions(name, labels, tuple(uncommitted), superseded)
 
 
-def _labels(uri: str, versions: set[int]) -> frozenset[str]:
+def _labels(history: DeltaHistory, versions: set[int]) -> frozenset[str]:
     """Give the label data that versions were made from. Raises ConfigError for one whose log is gone."""
-    lineages = {each.version: each.lineage for each in versions_of(uri)}
     for version in versions:
-        if version not in lineages:
+        if version > history.newest:
+            raise ConfigError.because(f"there is no version {version}, which a run refers to")
+        if version < history.oldest or version not in history.metadata:
             raise ConfigError.because(f"the log of version {version} is gone")
-    return frozenset(lineages[version]["labels"] for version in versions if "labels" in lineages[version])
+    lineages = (json.loads(history.metadata[version].get(LINEAGE, "{}")) for version in versions)
+    return frozenset(lineage["labels"] for lineage in lineages if "labels" in lineage)
 
 
 def _is_kept(version: int, commits: Mapping[int, StoredFile], latest: datetime) -> bool:
@@ -84,18 +89,3 @@ def _is_kept(version: int, commits: Mapping[int, StoredFile], latest: datetime) 
 def _is_data(path: str) -> bool:
     """Tell data from what belongs to the table itself, which is none of ours to remove."""
     return path.endswith(".parquet") and not any(part.startswith("_") for part in path.split("/"))
-
-
-def _paths(uri: str, version: int) -> Iterable[str]:
-    return (file.path for file in DeltaVersion.of(delta_table(uri, version), uri).files)
-
-
-def _last_versions(uri: str, free: Mapping[str, StoredFile], versions: set[int]) -> dict[str, int]:
-    """Give for each file the last version that had it, if any did."""
-    last: dict[str, int] = defaultdict(int)
-    for version in sorted(versions) if free else ():
-        try:
-            last |= dict.fromkeys(free.keys() & set(_paths(uri, version)), version)
-        except StorageError:
-            continue  # its log is gone, so nobody can tell what it had; nobody can read it either
-    return dict(last)

@@ -30,9 +30,8 @@ from snapshotter.storage.delta import SHOWN, commit_files, committed_once, delta
 from snapshotter.storage.delta_version import DeltaVersion
 
 FOLDER = "feature_sets"
-_LINEAGE = "delorean"
+LINEAGE = "delorean"
 _MADE = "delorean.made"
-
 
 _SAMPLE_ROWS = 500
 _SHOWN_ROWS = 3
@@ -134,7 +133,7 @@ def commit(
         schema,
         [result.file for result in results],
         {
-            _LINEAGE: json.dumps(told.lineage),
+            LINEAGE: json.dumps(told.lineage),
             SHOWN: told.lineage.get("experiment") or "",
             _MADE: msgspec.json.encode(replace(made, feature_set=replace(told, uri="", lineage={}))).decode(),
         },
@@ -181,7 +180,7 @@ def _made(uri: str, version: int) -> Made | None:
     for entry in table.history(table.version() - version + 1):
         if entry.get("version") == version and _MADE in entry:
             found = msgspec.json.decode(entry[_MADE], type=Made)
-            lineage = json.loads(entry[_LINEAGE])
+            lineage = json.loads(entry[LINEAGE])
             return replace(found, feature_set=replace(found.feature_set, uri=uri, version=version, lineage=lineage))
     return None
 
@@ -204,9 +203,10 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable:
 def lineage_of(uri: str, version: int | None = None) -> dict[str, Any]:
     """Give what a version of a feature set was made from. Raises ConfigError for a table that is not one of ours."""
     table = open_table(uri)  # the newest: of an older version deltalake counts the history wrongly
-    for entry in table.history():
-        if entry.get("version") == (table.version() if version is None else version) and _LINEAGE in entry:
-            found: dict[str, Any] = json.loads(entry[_LINEAGE])
+    wanted = table.version() if version is None else version
+    for entry in table.history(max(1, table.version() - wanted + 1)):
+        if entry.get("version") == wanted and LINEAGE in entry:
+            found: dict[str, Any] = json.loads(entry[LINEAGE])
             return found
     which = "" if version is None else f"version {version} of "
     raise ConfigError.because(
@@ -242,7 +242,7 @@ def versions_of(uri: str) -> list[FeatureSetVersion]:
             int(entry["version"]),
             from_micros(int(entry["timestamp"]) * 1000),
             entry.get(SHOWN) or None,
-            json.loads(entry.get(_LINEAGE, "{}")),
+            json.loads(entry.get(LINEAGE, "{}")),
         )
         for entry in open_table(uri).history()
     ]
