@@ -11,7 +11,7 @@ from delorean.generation.plan import CONFIDENCE_COLUMN, SPREAD_COLUMN, run_colum
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN
 from delorean.leaks import LeakSampler, LeakThresholds, detect_leaks
 from delorean.paradox import row_checks as of_rows
-from delorean.paradox.repeats import ONE_ROW, check_repeats
+from delorean.paradox.repeats import ONE_ROW, RepeatSearch
 from delorean.paradox.report import Ledger, ParadoxReport
 from delorean.paradox.rows import Rows
 from delorean.paradox.source_checks import INDEXED, SOURCES, IndexCheck, check_sources
@@ -49,19 +49,21 @@ def check_feature_set(
     sampler = LeakSampler(stored.features, stored.context, thresholds.max_items, thresholds.seed)
     _check_traces(stored, ledger)
     items = done = 0
-    for table in stored.batches():
-        rows = Rows(stored, table)
-        for check in checks.values():
-            check(rows, ledger)
-        whole = of_rows.check_lists(rows, ledger)
-        if against_index is not None:
-            against_index.check(rows, ledger, noted)
-        sampler.add(rows.table.filter(pa.array(whole)).select(sampler.columns))
-        items += pc.sum(pc.list_value_length(rows.table[LABEL_COLUMN])).as_py() or 0
-        done += len(rows)
-        if progress is not None:
-            progress(done, stored.rows)
-    check_repeats(stored, ledger)
+    with RepeatSearch(stored) as repeats:
+        for table in stored.batches():
+            rows = Rows(stored, table)
+            for check in checks.values():
+                check(rows, ledger)
+            whole = of_rows.check_lists(rows, ledger)
+            if against_index is not None:
+                against_index.check(rows, ledger, noted)
+            sampler.add(rows.table.filter(pa.array(whole)).select(sampler.columns))
+            repeats.add(table)
+            items += pc.sum(pc.list_value_length(rows.table[LABEL_COLUMN])).as_py() or 0
+            done += len(rows)
+            if progress is not None:
+                progress(done, stored.rows)
+        repeats.report(ledger)
     names = [*checks, of_rows.LISTS, of_rows.ONE_ITEM, ONE_ROW, LABELS]
     if index is None:
         missing.append("no index was at hand: sources were held against the lineage only")

@@ -3,6 +3,7 @@
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import feature_sets_by_hand as by_hand
 import numpy as np
@@ -15,7 +16,7 @@ from delorean.leaks import LeakThresholds
 from delorean.paradox import check_feature_set, repeats, row_checks, source_checks
 from delorean.paradox.check import LABELS
 from delorean.paradox.report import Ledger
-from delorean.paradox.stored import open_stored
+from delorean.paradox.stored import StoredFeatureSet, open_stored
 from schemas.errors import ConfigError, MissingFileError
 
 SECOND = timedelta(seconds=1)
@@ -255,8 +256,34 @@ def test_rows_of_all_files_are_compared_though_few_hashes_fit(honest, write):
     stored = open_stored(write(rows, lineage), None)
     for at_once in (1, 7, 1000):
         ledger = Ledger()
-        repeats.check_repeats(stored, ledger, at_once)
+        with repeats.RepeatSearch(stored, at_once) as search:
+            for table in stored.batches():
+                search.add(table)
+            search.report(ledger)
         assert [finding.rows for finding in ledger.findings.values()] == [4]
+
+
+class CountingReads(StoredFeatureSet):
+    """Remembers which columns were read."""
+
+    reads: ClassVar[list[object]] = []
+
+    def batches(self, columns=None):
+        self.reads.append(columns)
+        return super().batches(columns)
+
+
+def test_keys_are_read_again_only_where_some_repeat(honest, write):
+    rows, lineage = honest
+    for repeated, again in (([], 0), ([dict(rows[3])], 1)):
+        stored = open_stored(write(rows + repeated, lineage), None)
+        counted = CountingReads(stored.lineage, stored.data)
+        CountingReads.reads.clear()
+        with repeats.RepeatSearch(counted, at_once=2) as search:
+            for table in stored.batches():
+                search.add(table)
+            search.report(Ledger())
+        assert len(CountingReads.reads) == again
 
 
 def test_a_leak_is_reported_and_no_paradox(honest, write):
