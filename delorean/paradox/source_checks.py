@@ -16,7 +16,7 @@ from delorean.paradox.rows import NEVER, Rows, moment, span
 from delorean.paradox.stored import StoredFeatureSet
 from schemas.errors import NotInIndexError
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import END_OF_TIME, GlobalVersion, ServiceSnapshot, to_micros
+from snapshotter.records import GlobalVersion, ServiceSnapshot, to_micros
 
 SOURCES = "the runs and versions that served a row are those of the lineage"
 INDEXED = "the index knows these runs and versions, and that they captured then"
@@ -53,7 +53,7 @@ class IndexCheck:
     stored: StoredFeatureSet
     index: SnapshotIndex
     _snapshots: dict[tuple[str, str], ServiceSnapshot | None] = field(default_factory=dict)
-    _versions: dict[str, dict[str, GlobalVersion]] = field(default_factory=dict)
+    _versions: dict[tuple[str, str], GlobalVersion | None] = field(default_factory=dict)
 
     def check(self, rows: Rows, ledger: Ledger, notes: Ledger) -> None:
         """Check rows; what is only worth knowing goes to the notes."""
@@ -110,16 +110,17 @@ class IndexCheck:
 
     def _check_versions(self, element: str, rows: Rows, ledger: Ledger, notes: Ledger) -> None:
         column = version_column(element)
-        versions = self._versions_of(element)
 
         # Under as_published a version counts from when it was published, if it was said to be valid from earlier.
         hidden = self.stored.lineage["rules"].get(element, {}).get("as_published", False)
 
         def published_of(version: str) -> int:
-            return _micros(versions[version].published_at) if version in versions else NEVER
+            found = self._version(element, version)
+            return NEVER if found is None else _micros(found.published_at)
 
         def valid_of(version: str) -> int:
-            valid_from = _micros(versions[version].valid_from) if version in versions else NEVER
+            found = self._version(element, version)
+            valid_from = NEVER if found is None else _micros(found.valid_from)
             return max(valid_from, published_of(version)) if hidden else valid_from
 
         valid_from, published_at = (rows.by_value(column, of, NEVER) for of in (valid_of, published_of))
@@ -150,11 +151,11 @@ class IndexCheck:
             self._snapshots[element, run] = found[0] if found else None
         return self._snapshots[element, run]
 
-    def _versions_of(self, element: str) -> dict[str, GlobalVersion]:
-        if element not in self._versions:
-            found = self.index.global_versions(element, END_OF_TIME)
-            self._versions[element] = {version.version_id: version for version in found}
-        return self._versions[element]
+    def _version(self, element: str, version_id: str) -> GlobalVersion | None:
+        """Give a version of an element that rows name, None if the index does not have it."""
+        if (element, version_id) not in self._versions:
+            self._versions[element, version_id] = self.index.global_version(element, version_id)
+        return self._versions[element, version_id]
 
 
 def _micros(moment: datetime | None) -> int:
