@@ -106,12 +106,20 @@ class ModelSpec:
     """What is fitted: a scikit-learn estimator as `module:name` with its parameters; None: gradient boosted trees.
 
     weight: a column of the feature set that weighs each context in training, such as `confidence`
+    max_items: of a feature set with more items, contexts are sampled by a seeded hash, so that memory stays bounded;
+        the report counts what was not read
     """
 
     estimator: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     weight: str | None = None
     seed: int = 0
+    max_items: int = 20_000_000
+
+    def __post_init__(self) -> None:
+        """Refuse a sample of nothing."""
+        if self.max_items < 1:
+            raise ConfigError.because(f"model.max_items is {self.max_items}, expected 1 or more")
 
     @property
     def name(self) -> str:

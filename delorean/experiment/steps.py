@@ -149,9 +149,18 @@ def features_of(
 def trained_of(experiment: ExperimentSpec, labels: Labels, uri: str, version: int | None = None) -> TrainedModel:
     """Train the experiment's model on a version of its feature set, by default the newest. Raises TrainingError."""
     context, items = ([key.name for key in keys] for keys in (labels.context, labels.items))
-    features = experiment.feature_model.features
-    data = read_feature_set(uri, features, items, context, version=version, weight=experiment.model.weight)
-    return train(data, experiment.split, experiment.model.build(), experiment.model.seed)
+    model = experiment.model
+    data = read_feature_set(
+        uri,
+        experiment.feature_model.features,
+        items,
+        context,
+        version=version,
+        weight=model.weight,
+        max_items=model.max_items,
+        seed=model.seed,
+    )
+    return train(data, experiment.split, model.build(), model.seed)
 
 
 def package_of(

@@ -32,6 +32,7 @@ class RankingData:
     features: (items, features) float32, NaN where unknown
     names: the features' names, in the order of their columns
     weights: (contexts,) float64 weight of each context in training, None: all equal
+    unread: contexts and items of the feature set that a sample left out
     """
 
     contexts: pa.Table
@@ -41,6 +42,7 @@ class RankingData:
     features: NDArray[np.float32]
     names: tuple[str, ...]
     weights: NDArray[np.float64] | None = None
+    unread: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
         """Number of contexts."""
@@ -91,25 +93,25 @@ def read_feature_set(
     weight: a column with each context's weight, such as `confidence`; where it is null the context counts 1
     max_items: when there are more, contexts are sampled by a seeded hash of their variables and time
 
-    Memory: the result, and a few thousand rows at a time besides. Raises TrainingError.
+    Memory: the result, and a few thousand rows at a time besides; of a sample, while it is drawn, the variables of four
+    times as many contexts. Raises TrainingError.
     """
     names, batches = _batches(source, version)
     outcome = ["outcome_at"] if "outcome_at" in names else []
     wanted = [*context, "time", *outcome, *([weight] if weight else [])]
-    contexts, lengths = _read_contexts(batches, wanted)
-    keep = _sample(contexts.select([*context, "time"]), lengths, max_items, seed)
-    order = _sorted_rows(contexts, context, keep)
-    starts = np.full(len(lengths), -1, dtype=np.int64)
-    offsets = _offsets(lengths[order])
+    chosen = _choose_contexts(batches, wanted, [*context, "time"], max_items, seed)
+    order = _sorted_rows(chosen.contexts, context)
+    offsets = _offsets(chosen.lengths[order])
+    starts = np.empty(len(order), dtype=np.int64)
     starts[order] = offsets[:-1]
     matrix = np.empty((int(offsets[-1]), len(features)), dtype=np.float32)
     labels = np.empty(len(matrix), dtype=np.float32)
-    item_table = _read_items(batches, starts, lengths, (matrix, labels), (features, items))
-    contexts = contexts.take(order)
+    item_table = _read_items(batches, chosen, starts, (matrix, labels), (features, items))
+    contexts = chosen.contexts.take(order)
     weights = _weights(contexts, weight) if weight else None
     if weight:
         contexts = contexts.drop_columns([weight])
-    return RankingData(contexts, item_table, offsets, labels, matrix, tuple(features), weights)
+    return RankingData(contexts, item_table, offsets, labels, matrix, tuple(features), weights, chosen.unread)
 
 
 def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -151,20 +153,70 @@ def _require(found: Sequence[str], wanted: Sequence[str], where: str = "the feat
             raise TrainingError.unknown(f"column of {where}", name, found)
 
 
-def _read_contexts(batches: Batches, columns: Sequence[str]) -> tuple[pa.Table, NDArray[np.int64]]:
-    parts, lengths = [], []
+@dataclass(frozen=True)
+class _Chosen:
+    """The contexts that are read.
+
+    rows: their row numbers in the feature set, rising; lengths: how many items each has
+    unread: contexts and items that are left out
+    """
+
+    contexts: pa.Table
+    rows: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    unread: tuple[int, int]
+
+
+def _choose_contexts(
+    batches: Batches, columns: Sequence[str], key: Sequence[str], most: int | None, seed: int
+) -> _Chosen:
+    """Read the contexts, and keep a sample by hash if they have more items than `most`.
+
+    How many items there are is known only at the end: until then contexts below a bound are kept, which is halved
+    whenever they have four times as many items, and so stays above what the end will ask for.
+    """
+    kept: list[tuple[pa.RecordBatch, NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
+    rows = items = kept_items = 0
+    bound = 1.0
     for batch in batches([*columns, "label"]):
-        parts.append(batch.select(list(columns)))
-        lengths.append(_lengths(batch, "label"))
-    rows = sum(len(part) for part in parts)
+        _refuse_times(batch)
+        lengths = _lengths(batch, "label")
+        hashes = np.zeros(len(batch)) if most is None else unit_hash([batch[name] for name in key], seed)
+        numbers = np.arange(rows, rows + len(batch))
+        kept.append(_below(bound, batch.select(list(columns)), numbers, lengths, hashes))
+        rows, items, kept_items = rows + len(batch), items + int(lengths.sum()), kept_items + int(kept[-1][2].sum())
+        while most is not None and kept_items > 4 * most:
+            bound /= 2
+            kept = [_below(bound, *part) for part in kept]
+            kept_items = sum(int(part[2].sum()) for part in kept)
     if rows == 0:
         raise TrainingError.because("the feature set is empty", "generate features for label data that has rows")
-    contexts = pa.Table.from_batches(parts)
+    if most is not None and items > most:
+        kept = [_below(most / items, *part) for part in kept]
+    contexts = pa.Table.from_batches([part[0] for part in kept]).combine_chunks()
+    numbers, lengths = (np.concatenate([part[i] for part in kept]) for i in (1, 2))
+    return _Chosen(contexts, numbers, lengths, (rows - len(numbers), items - int(lengths.sum())))
+
+
+def _below(
+    bound: float,
+    contexts: pa.RecordBatch,
+    numbers: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    hashes: NDArray[np.float64],
+) -> tuple[pa.RecordBatch, NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Keep the contexts whose hash is below a bound."""
+    keep = hashes < bound
+    if keep.all():
+        return contexts, numbers, lengths, hashes
+    return contexts.filter(pa.array(keep)), numbers[keep], lengths[keep], hashes[keep]
+
+
+def _refuse_times(contexts: pa.RecordBatch) -> None:
     if contexts.schema.field("time").type != TIME:
         raise TrainingError.because(f"column 'time' is {contexts.schema.field('time').type}, expected {TIME}")
     if contexts["time"].null_count:
         raise TrainingError.because("column 'time' has nulls: a row without a time belongs to no part of a split")
-    return contexts.combine_chunks(), np.concatenate(lengths)
 
 
 def _lengths(batch: pa.RecordBatch, column: str) -> NDArray[np.int64]:
@@ -177,46 +229,36 @@ def _lengths(batch: pa.RecordBatch, column: str) -> NDArray[np.int64]:
     return found
 
 
-def _sample(contexts: pa.Table, lengths: NDArray[np.int64], most: int | None, seed: int) -> NDArray[np.int64]:
-    total = int(lengths.sum())
-    if most is None or total <= most:
-        return np.arange(len(lengths))
-    return np.flatnonzero(unit_hash(contexts.columns, seed) < most / total)
-
-
-def _sorted_rows(contexts: pa.Table, names: Sequence[str], keep: NDArray[np.int64]) -> NDArray[np.int64]:
+def _sorted_rows(contexts: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
     keys = [(name, "ascending") for name in ["time", *names]]
     order: NDArray[np.int64] = pc.sort_indices(contexts, sort_keys=keys).to_numpy().astype(np.int64)
-    kept = np.zeros(len(order), dtype=bool)
-    kept[keep] = True
-    return order[kept[order]]
+    return order
 
 
 def _read_items(
     batches: Batches,
+    chosen: _Chosen,
     starts: NDArray[np.int64],
-    lengths: NDArray[np.int64],
     into: tuple[NDArray[np.float32], NDArray[np.float32]],
     columns: tuple[Sequence[str], Sequence[str]],
 ) -> pa.Table:
-    """Put each row's lists where its context stands (start −1: left out), and give the items in that order."""
+    """Put the lists of each chosen row where its context starts, and give the items in that order."""
     matrix, labels = into
     features, items = columns
     parts: list[pa.RecordBatch] = []
     places: list[NDArray[np.int64]] = []
     row = 0
     for batch in batches([*items, *features, "label"]):
-        start, length = starts[row : row + len(batch)], lengths[row : row + len(batch)]
-        kept = np.repeat(start >= 0, length)
-        place = ranges(start, length)[kept]
-        for column, name in enumerate(features):
-            matrix[place, column] = _floats(batch, name, length, row)[kept]
-        labels[place] = _floats(batch, "label", length, row)[kept]
-        parts.append(
-            pa.record_batch([_flat(batch, name, length, row).filter(pa.array(kept)) for name in items], names=items)
-        )
-        places.append(place)
+        first, end = np.searchsorted(chosen.rows, [row, row + len(batch)])
+        numbers, lengths = chosen.rows[first:end], chosen.lengths[first:end]
+        read = batch if len(numbers) == len(batch) else batch.take(pa.array(numbers - row))
         row += len(batch)
+        place = ranges(starts[first:end], lengths)
+        for column, name in enumerate(features):
+            matrix[place, column] = _floats(read, name, lengths, numbers)
+        labels[place] = _floats(read, "label", lengths, numbers)
+        parts.append(pa.record_batch([_flat(read, name, lengths, numbers) for name in items], names=items))
+        places.append(place)
     if np.isnan(labels).any() or (labels < 0).any():
         raise TrainingError.because("column 'label' has nulls or values below 0, expected gains of 0 and more")
     where = np.empty(len(labels), dtype=np.int64)
@@ -224,18 +266,20 @@ def _read_items(
     return pa.Table.from_batches(parts).take(where).combine_chunks()
 
 
-def _flat(batch: pa.RecordBatch, column: str, lengths: NDArray[np.int64], row: int) -> pa.Array:
+def _flat(batch: pa.RecordBatch, column: str, lengths: NDArray[np.int64], rows: NDArray[np.int64]) -> pa.Array:
     found = _lengths(batch, column)
     if (found != lengths).any():
         at = int(np.argmax(found != lengths))
         raise TrainingError.because(
-            f"column '{column}' has {found[at]} values in row {row + at}, expected {lengths[at]}: one for each label"
+            f"column '{column}' has {found[at]} values in row {rows[at]}, expected {lengths[at]}: one for each label"
         )
     return batch.column(column).flatten()
 
 
-def _floats(batch: pa.RecordBatch, column: str, lengths: NDArray[np.int64], row: int) -> NDArray[np.float32]:
-    values = _flat(batch, column, lengths, row)
+def _floats(
+    batch: pa.RecordBatch, column: str, lengths: NDArray[np.int64], rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    values = _flat(batch, column, lengths, rows)
     if values.type != pa.float32():
         raise TrainingError.because(f"column '{column}' is {batch.column(column).type}, expected list<float>")
     found: NDArray[np.float32] = values.to_numpy(zero_copy_only=False)

@@ -24,21 +24,24 @@ class Parts:
 
     left_out: contexts in none of the parts: the part of their time is not the part of their group, or their outcome
         was observed only when the next part had begun
+    unread: contexts and items that were not read, since a sample left them out
     """
 
     train: RankingData
     validation: RankingData
     test: RankingData
     left_out: int
+    unread: tuple[int, int] = (0, 0)
 
     @property
     def sizes(self) -> dict[str, dict[str, int]]:
-        """Contexts, items and positives of each part, and how many contexts were left out."""
+        """Contexts, items and positives of each part, and how many contexts were left out or not read at all."""
         sizes = {
             name: {"contexts": len(part), "items": len(part.labels), "positives": int(part.positive.sum())}
             for name, part in zip(PARTS, (self.train, self.validation, self.test), strict=True)
         }
-        return {**sizes, "left_out": {"contexts": self.left_out}}
+        unread = {"contexts": self.unread[0], "items": self.unread[1]}
+        return {**sizes, "left_out": {"contexts": self.left_out}, "unread": unread}
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Split:
             if len(rows) == 0:
                 raise self._empty(name, data.contexts)
         train, validation, test = (data.take(rows) for rows in found)
-        return Parts(train, validation, test, int((assigned == _LEFT_OUT).sum()))
+        return Parts(train, validation, test, int((assigned == _LEFT_OUT).sum()), data.unread)
 
     def assign(self, contexts: pa.Table) -> NDArray[np.int64]:
         """Give each context the number of its part: 0 train, 1 validation, 2 test, −1 left out."""

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +69,49 @@ def test_lists_of_different_lengths_and_empty_ones_are_read(feature_set: pa.Tabl
 
 def test_more_items_than_wanted_are_sampled_by_context(feature_set: pa.Table) -> None:
     assert len(read(feature_set, 2_000).labels) == pytest.approx(2_000, rel=0.25)
+
+
+@pytest.mark.parametrize("most", [1, 60, 250, 2_000, 7_199, 7_200, 10**6])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sample_is_the_contexts_of_the_lowest_hashes_wherever_they_stand(
+    feature_set: pa.Table, most: int, seed: int
+) -> None:
+    """The bound that is lowered while contexts pass by never costs one that belongs to the sample."""
+    data = read_feature_set(feature_set, FEATURES, ["video_id"], ["profile_id", "country"], max_items=most, seed=seed)
+    items = 12 * len(feature_set)
+    hashes = unit_hash([feature_set[name] for name in ("profile_id", "country", "time")], seed)
+    expected = feature_set.filter(pa.array(hashes < most / items)) if items > most else feature_set
+    assert data.contexts.num_rows == len(expected)
+    assert_equal(replace(data, unread=(0, 0)), read(expected)) if len(expected) else None
+    assert data.unread == (len(feature_set) - len(expected), items - 12 * len(expected))
+
+
+def test_memory_follows_the_sample_not_the_feature_set(tmp_path: Path) -> None:
+    rows, items = 60_000, 50
+    path = str(tmp_path / "set")
+    for start in range(0, rows, 10_000):
+        profiles = pa.array(range(start, start + 10_000), pa.int64())
+        offsets = pa.array(range(0, 10_000 * items + 1, items), pa.int32())
+        values = pa.ListArray.from_arrays(offsets, pa.array(np.zeros(10_000 * items, np.float32)))
+        ids = pa.ListArray.from_arrays(offsets, pa.array(np.arange(10_000 * items)))
+        times = pa.array(np.arange(10_000)).cast(pa.timestamp("us", "UTC"))
+        columns = {"profile_id": profiles, "time": times, "video_id": ids, "label": values, "f": values}
+        write_deltalake(path, pa.table(columns), mode="append")
+    program = f"""
+import resource
+from delorean.training.ranking_data import read_feature_set
+read = lambda most: read_feature_set({path!r}, ["f"], ["video_id"], ["profile_id"], max_items=most)
+read(1_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+sampled = read(20_000)
+between = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+whole = read(None)
+print(len(whole), between - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - between)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    contexts, sampled, whole = map(int, done.stdout.split())
+    assert contexts == rows
+    assert sampled < whole / 4
 
 
 def test_weights_follow_their_contexts(feature_set: pa.Table) -> None:
