@@ -4,6 +4,7 @@ from snapshotter.records.context_set import ContextSet, StratumReport
 from snapshotter.records.data_file import DataFile
 from snapshotter.records.global_version import GlobalVersion
 from snapshotter.records.snapshot_run import ServiceSnapshot, SnapshotRun
+from snapshotter.records.text import record_text
 from snapshotter.records.times import END_OF_TIME, from_micros, to_micros
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "SnapshotRun",
     "StratumReport",
     "from_micros",
+    "record_text",
     "to_micros",
 ]
