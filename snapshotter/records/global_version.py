@@ -41,10 +41,10 @@ class GlobalVersion:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote; an element's type is given as what the version's files are cast to."""
+        """Read what `to_json` wrote; of a type that an earlier release wrote, the one that files are cast to."""
         published = fields["published_at"]
         return cls(
-            _plain(DataKey.from_json(fields["element"])),
+            _element(fields["element"]),
             fields["version_id"],
             from_micros(fields["valid_from"]),
             tuple(DataFile.from_json(file) for file in fields["files"]),
@@ -52,9 +52,10 @@ class GlobalVersion:
         )
 
 
-def _plain(element: DataKey) -> DataKey:
-    """Earlier releases published the types of whatever file they were given."""
-    if "arrow" not in type_to_json(element.type):
+def _element(fields: Mapping[str, Any]) -> DataKey:
+    """Read an element. Earlier releases published the types of whatever file they were given."""
+    element = DataKey.from_json(fields)
+    if "arrow" in fields or "arrow" not in type_to_json(element.type):
         return element
     try:
         return replace(element, type=plain_type(element.name, element.type))
