@@ -178,9 +178,12 @@ def _rows_of_copy(path: Path, text: str, values: Sequence[Any]) -> list[Any]:
 
 def _may_write(path: Path) -> bool:
     """Tell whether this process may write a file, and others beside it, as SQLite does."""
+    effective = os.access in os.supports_effective_ids
     try:
         folder = next(parent for parent in path.parents if parent.exists())
-        return os.access(folder, os.W_OK | os.X_OK) and (not path.exists() or os.access(path, os.W_OK))
+        return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective) and (
+            not path.exists() or os.access(path, os.W_OK, effective_ids=effective)
+        )
     except PermissionError:
         return False
 
