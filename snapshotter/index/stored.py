@@ -28,6 +28,10 @@ class Records:
         """What was skipped so far."""
         return tuple(self._skipped.values())
 
+    def forget(self, name: PublishedName) -> None:
+        """Count it no more: it was withdrawn."""
+        self._skipped.pop(name, None)
+
     def read(self, name: PublishedName, read: Callable[[Any], _Record], text: str) -> _Record:
         """Read the record, or a part of it, of what is called so. Raises UnreadableRecordError."""
         try:

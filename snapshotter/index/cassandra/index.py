@@ -210,6 +210,7 @@ class CassandraIndex(SnapshotIndex):
         done = self._withdrawals.withdraw(published.get(name.kind, self._versions), name, reason, by)
         if done is None and not any(withdrawal.name == name for withdrawal in self.withdrawals()):
             raise missing(name, self.uri)
+        self._records.forget(name)
         return bool(done)
 
     def withdrawals(self) -> Sequence[Withdrawal]:

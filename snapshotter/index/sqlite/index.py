@@ -236,7 +236,9 @@ class SqliteIndex(SnapshotIndex):
     def withdraw(self, name: PublishedName, reason: str, by: str) -> bool:
         """Move what is published under a name out of all look-ups."""
         with self._file.transaction() as connection:
-            return withdraw(connection, self._records, name, reason, by, self._next_moment(connection))
+            done = withdraw(connection, self._records, name, reason, by, self._next_moment(connection))
+        self._records.forget(name)
+        return done
 
     def withdrawals(self) -> Sequence[Withdrawal]:
         """Give what was withdrawn, the latest withdrawn first."""
