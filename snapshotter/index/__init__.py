@@ -58,6 +58,10 @@ class SnapshotIndex(ABC):
     def runs_by_id(self, run_ids: Iterable[str]) -> Mapping[str, SnapshotRun]:
         """Give those of these runs that are published."""
 
+    @abstractmethod
+    def run_ids(self) -> Sequence[str]:
+        """Name all published runs, the latest published first. No record is read."""
+
     def elements(self) -> Sequence[Service]:
         """Give the distinct declarations of services that have a published snapshot, the latest published first.
 
@@ -100,6 +104,10 @@ class SnapshotIndex(ABC):
         self, latest: date, experiment: str | None = None, limit: int | None = None
     ) -> Sequence[ContextSet]:
         """Give context sets up to a date, newest first; only those an experiment chose from, if one is named."""
+
+    @abstractmethod
+    def context_set_dates(self) -> Sequence[date]:
+        """Give the dates that have a context set, newest first. No record is read."""
 
     @abstractmethod
     def publish_global(self, version: GlobalVersion) -> bool:

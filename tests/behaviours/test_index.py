@@ -204,6 +204,7 @@ def test_pages_of_runs_follow_each_other(index: SnapshotIndex) -> None:
         assert index.runs(before=found.published_at) == every[at + 1 :]
     for page in (1, 2, 3, 7, 100):
         assert list(iterate_runs(index, page)) == every
+    assert index.run_ids() == [found.run_id for found in every]
 
 
 def test_runs_are_found_by_id_in_one_question(index: SnapshotIndex) -> None:
@@ -467,6 +468,7 @@ def test_context_sets_come_in_pages(index: SnapshotIndex) -> None:
     assert [found.date.day for found in index.context_sets(date.max, "a", 2)] == [9, 7]
     for page in (1, 2, 4, 100):
         assert list(iterate_context_sets(index, page)) == every
+    assert index.context_set_dates() == [found.date for found in every]
 
 
 def test_what_could_not_be_read_back_is_never_published(index: SnapshotIndex) -> None:

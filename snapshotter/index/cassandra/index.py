@@ -116,6 +116,10 @@ class CassandraIndex(SnapshotIndex):
         entries = [(entry.id, entry) for entry in self._runs.among(run_ids).values()]
         return {run.run_id: run for run in self._read_runs(entries, skip=False)}
 
+    def run_ids(self) -> Sequence[str]:
+        """Name all published runs, the latest published first."""
+        return [run_id for run_id, _ in self._timeline.page(None, None)]
+
     def elements(self) -> Sequence[Service]:
         """Give the distinct declarations of services that have a published snapshot, the latest published first."""
         return self._timeline.services()
@@ -169,6 +173,10 @@ class CassandraIndex(SnapshotIndex):
             found += self._read_context_sets(chosen, skip=True)
             after = page[-1].id
         return found[:limit]
+
+    def context_set_dates(self) -> Sequence[date]:
+        """Give the dates that have a context set, newest first."""
+        return [date.fromisoformat(entry.id) for entry in reversed(self._context_sets.of_kind())]
 
     def publish_global(self, version: GlobalVersion) -> bool:
         """Write the version under a new attempt, and make it visible unless the element has one of its id."""

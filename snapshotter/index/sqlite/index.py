@@ -9,12 +9,11 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
-from schemas.errors import SnapshotIndexError
 from schemas.services import Service
 from snapshotter.index import SnapshotIndex
 from snapshotter.index.sqlite.file import IndexFile, path_of
 from snapshotter.index.sqlite.runs import read_runs, runs_query
-from snapshotter.index.sqlite.schema import VERSION, declare, migrate
+from snapshotter.index.sqlite.schema import VERSION, declare, set_up
 from snapshotter.index.sqlite.withdrawing import refuse_withdrawn, withdraw, withdrawals
 from snapshotter.index.stored import Records, context_set_name, missing, run_name, version_name, withdrawn
 from snapshotter.records import (
@@ -68,7 +67,7 @@ class SqliteIndex(SnapshotIndex):
         self._records = Records(uri)
         self._file = IndexFile(uri)
         try:
-            self._version = self._set_up()
+            self._version = set_up(self._file, self._records)
         except BaseException:  # whatever it is, the file must not stay open
             self._file.close()
             raise
@@ -122,11 +121,15 @@ class SqliteIndex(SnapshotIndex):
             found |= {run.run_id: run for run in read_runs(self._records, rows, skip=False)}
         return found
 
+    def run_ids(self) -> Sequence[str]:
+        """Name all published runs, the latest published first."""
+        return [run_id for (run_id,) in self._query("SELECT run_id FROM runs ORDER BY published_at DESC")]
+
     def elements(self) -> Sequence[Service]:
         """Give the distinct declarations of services that have a published snapshot, the latest published first."""
         if self._version < VERSION:
             return super().elements()
-        rows = self._query("SELECT declaration FROM declarations ORDER BY published_at DESC, position DESC", ())
+        rows = self._query("SELECT declaration FROM declarations ORDER BY published_at DESC, position DESC")
         return [Service.from_json(json.loads(text)) for (text,) in rows]
 
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
@@ -198,6 +201,11 @@ class SqliteIndex(SnapshotIndex):
             order = "<"
         return found
 
+    def context_set_dates(self) -> Sequence[date]:
+        """Give the dates that have a context set, newest first."""
+        rows = self._query("SELECT date FROM context_sets ORDER BY date DESC")
+        return [date.fromisoformat(day) for (day,) in rows]
+
     def publish_global(self, version: GlobalVersion) -> bool:
         """Insert the version unless the element has one of its id."""
         record, element = record_text(version), version.element.name
@@ -231,7 +239,7 @@ class SqliteIndex(SnapshotIndex):
 
     def global_elements(self) -> Sequence[str]:
         """Name the global elements that have a version, sorted."""
-        return [name for (name,) in self._query("SELECT DISTINCT element FROM global_versions ORDER BY element", ())]
+        return [name for (name,) in self._query("SELECT DISTINCT element FROM global_versions ORDER BY element")]
 
     def withdraw(self, name: PublishedName, reason: str, by: str) -> bool:
         """Move what is published under a name out of all look-ups."""
@@ -273,23 +281,8 @@ class SqliteIndex(SnapshotIndex):
         (moment,) = connection.execute(_NEXT_MOMENT, (to_micros(datetime.now(UTC)),)).fetchone()
         return int(moment)
 
-    def _query(self, text: str, values: Sequence[Any]) -> list[Any]:
+    def _query(self, text: str, values: Sequence[Any] = ()) -> list[Any]:
         return self._file.query(text, values)
-
-    def _set_up(self) -> int:
-        """Bring the file to this release's schema, where it may be written, and give its version."""
-        if self._file.writable:
-            self._file.set_up()
-        made = bool(self._query("SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'", ()))
-        found = self._query("SELECT max(version) FROM schema_version", ())[0][0] if made else None
-        if self._file.writable and (found is None or found < VERSION):
-            with self._file.transaction() as connection:
-                found = migrate(connection, self._records)
-        if found is None or found > VERSION:
-            raise SnapshotIndexError.because(
-                f"{self.uri} has schema version {found}, expected {VERSION}", "use the release that wrote it"
-            )
-        return int(found)
 
 
 def _snapshot_row(run_id: str, position: int, snapshot: ServiceSnapshot, published_at: int, text: str) -> Sequence[Any]:

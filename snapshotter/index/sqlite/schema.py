@@ -13,8 +13,9 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
-from schemas.errors import UnreadableRecordError
+from schemas.errors import SnapshotIndexError, UnreadableRecordError
 from schemas.services import Service
+from snapshotter.index.sqlite.file import IndexFile
 from snapshotter.index.stored import Records, run_name
 from snapshotter.records import ServiceSnapshot
 
@@ -56,8 +57,27 @@ _DECLARE = (
 )
 
 
-def migrate(connection: sqlite3.Connection, records: Records) -> int:
-    """Make what is missing, within a transaction, and give the version that the file has then."""
+def set_up(file: IndexFile, records: Records) -> int:
+    """Bring a file to this release's schema, where it may be written, and give its version.
+
+    Raises SnapshotIndexError for a file of a later release.
+    """
+    if file.writable:
+        file.set_up()
+    made = bool(file.query("SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'"))
+    found = file.query("SELECT max(version) FROM schema_version")[0][0] if made else None
+    if file.writable and (found is None or found < VERSION):
+        with file.transaction() as connection:
+            found = _migrate(connection, records)
+    if found is None or found > VERSION:
+        raise SnapshotIndexError.because(
+            f"{file.uri} has schema version {found}, expected {VERSION}", "use the release that wrote it"
+        )
+    return int(found)
+
+
+def _migrate(connection: sqlite3.Connection, records: Records) -> int:
+    """Make what is missing, and give the version that the file has then."""
     for statement in _FIRST.split(";"):
         connection.execute(statement)
     (version,) = connection.execute("SELECT max(version) FROM schema_version").fetchone()
