@@ -20,6 +20,7 @@ from schemas.data_keys import context_variable, global_element, service_element
 from schemas.errors import NotInIndexError, SnapshotIndexError, UnreadableRecordError, WithdrawnError
 from schemas.services import Service, Status
 from snapshotter.index import SnapshotIndex, open_index
+from snapshotter.index.sqlite import SqliteIndex
 from snapshotter.records import ContextSet, DataFile, GlobalVersion, ServiceSnapshot, SnapshotRun
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -329,3 +330,47 @@ def test_an_index_that_is_missing_in_a_folder_that_may_not_be_written_is_told(ur
         pytest.raises(SnapshotIndexError, match="does not exist, and this process may not make it"),
     ):
         open_index(deeper)
+
+
+def test_what_is_not_asked_for_is_not_read(uri: str) -> None:
+    with open_index(uri) as index:
+        for number in range(40):
+            index.publish_run(run(number))
+            index.publish_global(version(number))
+    for table in ("snapshots", "runs"):
+        execute(uri, f"UPDATE {table} SET record = '{{' WHERE run_id NOT IN ('r39', 'r20')")
+    execute(uri, "UPDATE global_versions SET record = '{' WHERE version_id NOT IN ('v39', 'v20')")
+    with open_index(uri) as index:
+        assert [found.run_id for found in index.runs(1)] == ["r39"]
+        assert index.runs_by_id(["r20", "r39"]).keys() == {"r20", "r39"}
+        assert len(index.run_ids()) == 40
+        assert [service.name for service in index.elements()] == ["mood", "history"]
+        assert next(index.iterate_snapshots("history", NOON, NOON + 99 * DAY)).run_id == "r39"
+        assert [found.run_id for found in index.snapshots("history", NOON + 20 * DAY, NOON + 20 * DAY)] == ["r20"]
+        for days in (20, 39, 99):
+            at = index.global_version_at("videos", NOON + days * DAY)
+            assert at is not None
+            assert at.version_id == ("v20" if days == 20 else "v39")
+        assert index.global_version("videos", "v20") is not None
+        assert index.unreadable() == ()
+
+
+def test_queries_of_a_page_search_and_never_sort_what_they_do_not_give(uri: str) -> None:
+    publish(uri)
+    asked: list[str] = []
+    with open_index(uri) as index:
+        assert isinstance(index, SqliteIndex)
+        connection = index._file._connection
+        assert connection is not None
+        connection.set_trace_callback(asked.append)
+        index.runs(1)
+        list(index.iterate_snapshots("history", NOON, NOON + 9 * DAY))
+        index.last_snapshots("history", 1)
+        index.global_version_at("videos", NOON)
+        index.context_sets(date.max, limit=1)
+        connection.set_trace_callback(None)
+        assert len(asked) == 6
+        for text in asked:
+            plan = [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
+            assert [step for step in plan if step.startswith("SCAN ")] in ([], ["SCAN r"]), plan  # r: a page of runs
+            assert "USE TEMP B-TREE FOR ORDER BY" not in plan or "FROM (SELECT * FROM runs" in text, plan
