@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import Self
 
-from schemas.errors import ConfigError
-from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, SnapshotRun
+from schemas.errors import ConfigError, NotInIndexError
+from schemas.services import Service
+from snapshotter.records import END_OF_TIME, ContextSet, GlobalVersion, ServiceSnapshot, SnapshotRun
 
 _SCHEMES = ("sqlite", "cassandra")
 
@@ -31,12 +32,42 @@ class SnapshotIndex(ABC):
         """Give a published run. Raises NotInIndexError."""
 
     @abstractmethod
-    def runs(self, limit: int | None = None) -> Sequence[SnapshotRun]:
-        """Give published runs, the latest published first: all, or at most so many; of others no services are read."""
+    def runs(self, limit: int | None = None, before: datetime | None = None) -> Sequence[SnapshotRun]:
+        """Give published runs, the latest published first. No more is read than is returned.
+
+        limit: at most this many; before: only those published strictly before, so `before=page[-1].published_at` gives
+            the next page
+        """
+
+    def runs_by_id(self, run_ids: Iterable[str]) -> Mapping[str, SnapshotRun]:
+        """Give those of these runs that are published."""
+        found = {}
+        for run_id in set(run_ids):
+            try:
+                found[run_id] = self.run(run_id)
+            except NotInIndexError:
+                continue
+        return found
+
+    def elements(self) -> Sequence[Service]:
+        """Give the distinct declarations of services that have a published snapshot, the latest published first."""
+        found: dict[Service, None] = {}
+        for run in iterate_runs(self):
+            for snapshot in reversed(run.services):
+                found.setdefault(snapshot.service)
+        return list(found)
 
     @abstractmethod
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
         """Give a service's snapshots that captured anything in [earliest, latest], the latest published first."""
+
+    def iterate_snapshots(self, service: str, earliest: datetime, latest: datetime) -> Iterator[ServiceSnapshot]:
+        """Yield what `snapshots` gives, the greatest `captured_to` first (of equal ones the later published).
+
+        They are read in pages as they are consumed: a caller that stops early does not read the rest.
+        """
+        found = self.snapshots(service, earliest, latest)
+        yield from sorted(found, key=lambda snapshot: snapshot.captured_to or END_OF_TIME, reverse=True)
 
     @abstractmethod
     def last_snapshots(self, service: str, limit: int) -> Sequence[ServiceSnapshot]:
@@ -62,8 +93,17 @@ class SnapshotIndex(ABC):
         """Make a version visible, stamping `published_at`; False if the element has that version id already."""
 
     @abstractmethod
-    def global_versions(self, element: str, latest: datetime) -> Sequence[GlobalVersion]:
+    def global_versions(self, element: str, latest: datetime, limit: int | None = None) -> Sequence[GlobalVersion]:
         """Give an element's versions with valid_from up to a time, newest first (of equal ones the later published)."""
+
+    def global_version(self, element: str, version_id: str) -> GlobalVersion | None:
+        """Give one version of an element, None if it is not published."""
+        versions = self.global_versions(element, END_OF_TIME)
+        return next((version for version in versions if version.version_id == version_id), None)
+
+    def global_version_at(self, element: str, moment: datetime) -> GlobalVersion | None:
+        """Give the version valid at a moment: the greatest `valid_from` up to it, of equal ones the later published."""
+        return next(iter(self.global_versions(element, moment, limit=1)), None)
 
     @abstractmethod
     def global_elements(self) -> Sequence[str]:
@@ -80,6 +120,14 @@ class SnapshotIndex(ABC):
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
+
+
+def iterate_runs(index: SnapshotIndex, page: int = 100) -> Iterator[SnapshotRun]:
+    """Yield all published runs, the latest published first, read in pages."""
+    before = None
+    while runs := index.runs(page, before):
+        yield from runs
+        before = runs[-1].published_at
 
 
 def open_index(uri: str) -> SnapshotIndex:

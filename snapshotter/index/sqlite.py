@@ -21,6 +21,7 @@ from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, Snap
 
 _VERSION = 1
 _BUSY_SECONDS = 30.0
+_NEVER = 2**63 - 1
 # Records are JSON; columns beside them are what queries need. A run's services are rows of their own.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL);
@@ -99,9 +100,12 @@ class SqliteIndex(SnapshotIndex):
             raise NotInIndexError.because(f"no run '{run_id}' is published in {self.uri}")
         return found[0]
 
-    def runs(self, limit: int | None = None) -> Sequence[SnapshotRun]:
-        """Give published runs, the latest published first: all, or at most so many."""
-        return self._runs("ORDER BY published_at DESC LIMIT ?", (-1 if limit is None else limit,))
+    def runs(self, limit: int | None = None, before: datetime | None = None) -> Sequence[SnapshotRun]:
+        """Give published runs, the latest published first."""
+        earlier = _NEVER if before is None else to_micros(before)
+        return self._runs(
+            "WHERE published_at < ? ORDER BY published_at DESC LIMIT ?", (earlier, -1 if limit is None else limit)
+        )
 
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
         """Give a service's snapshots whose captures overlap [earliest, latest], the latest published first."""
@@ -158,12 +162,12 @@ class SqliteIndex(SnapshotIndex):
             )
             return inserted.rowcount == 1
 
-    def global_versions(self, element: str, latest: datetime) -> Sequence[GlobalVersion]:
+    def global_versions(self, element: str, latest: datetime, limit: int | None = None) -> Sequence[GlobalVersion]:
         """Give an element's versions with valid_from up to a time, newest first (of equal ones the later published)."""
         rows = self._query(
             "SELECT record, published_at FROM global_versions WHERE element = ? AND valid_from <= ?"
-            " ORDER BY valid_from DESC, published_at DESC",
-            (element, to_micros(latest)),
+            " ORDER BY valid_from DESC, published_at DESC LIMIT ?",
+            (element, to_micros(latest), -1 if limit is None else limit),
         )
         return [
             replace(read_record(self.uri, GlobalVersion.from_json, record), published_at=from_micros(published))

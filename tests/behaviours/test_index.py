@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from schemas.data_keys import context_variable, global_element, service_element
 from schemas.errors import NaiveTimeError, NotInIndexError
 from schemas.services import Service, Status
-from snapshotter.index import SnapshotIndex
+from snapshotter.index import SnapshotIndex, iterate_runs
 from snapshotter.records import (
     ContextSet,
     DataFile,
@@ -191,6 +191,53 @@ def test_the_latest_published_comes_first_whenever_it_captured(index: SnapshotIn
     assert [found.run_id for found in past] == ["late"]
 
 
+def test_pages_of_runs_follow_each_other(index: SnapshotIndex) -> None:
+    for number in range(7):
+        index.publish_run(run(f"r{number}"))
+    every = list(index.runs())
+    assert [found.run_id for found in every] == [f"r{number}" for number in reversed(range(7))]
+    for at, found in enumerate(every):
+        assert index.runs(2, before=found.published_at) == every[at + 1 : at + 3]
+        assert index.runs(before=found.published_at) == every[at + 1 :]
+    for page in (1, 2, 3, 7, 100):
+        assert list(iterate_runs(index, page)) == every
+
+
+def test_runs_are_found_by_id_in_one_question(index: SnapshotIndex) -> None:
+    for number in range(5):
+        index.publish_run(run(f"r{number}"))
+    assert index.runs_by_id(["r3", "nobody", "r1", "r3"]) == {"r1": index.run("r1"), "r3": index.run("r3")}
+    assert index.runs_by_id([]) == {}
+    many = [f"no-{number}" for number in range(1_000)]
+    assert index.runs_by_id([*many, "r0"]) == {"r0": index.run("r0")}
+
+
+def test_elements_are_the_distinct_declarations_the_latest_published_first(index: SnapshotIndex) -> None:
+    assert index.elements() == []
+    wider = replace(HISTORY, element=service_element("history", "list<struct<video_id: int64, minutes: float>>"))
+    by_country = replace(HISTORY, key=(*HISTORY.key, context_variable("country", "string")))
+    for number, services in enumerate([(HISTORY, MY_LIST), (HISTORY,), (wider,), (by_country, wider), (MY_LIST,)]):
+        index.publish_run(run(f"r{number}", *(snapshot(f"r{number}", service) for service in services)))
+    assert index.publish_run(run("r1", snapshot("r1", replace(HISTORY, name="never")))) is False
+    assert index.elements() == [MY_LIST, wider, by_country, HISTORY]
+
+
+def test_snapshots_are_iterated_by_their_last_capture(index: SnapshotIndex) -> None:
+    captured = {"a": 0, "b": -70, "c": 40, "d": 0, "e": -1, "f": 0}
+    for run_id, days in captured.items():
+        taken = NOON + timedelta(days=days)
+        index.publish_run(run(run_id, snapshot(run_id, HISTORY, taken - timedelta(hours=1), taken)))
+    index.publish_run(run("long", snapshot("long", HISTORY, NOON - timedelta(days=100), NOON + timedelta(days=100))))
+    index.publish_run(run("none", snapshot("none", HISTORY, None)))
+    far = timedelta(days=999)
+    whole = list(index.iterate_snapshots("history", NOON - far, NOON + far))
+    assert [found.run_id for found in whole] == ["long", *"cfdaeb"]
+    assert whole == sorted(whole, key=lambda found: "long cfdaeb".index(found.run_id))
+    near = index.iterate_snapshots("history", NOON - timedelta(days=1), NOON)
+    assert [found.run_id for found in near] == ["long", *"fdae"]
+    assert list(index.iterate_snapshots("my_list", NOON - far, NOON + far)) == []
+
+
 def test_a_run_that_captured_over_months_ends_is_found_in_each_of_them_and_once(index: SnapshotIndex) -> None:
     first, last = datetime(2025, 12, 31, 23, 50, tzinfo=UTC), datetime(2026, 2, 1, 0, 10, tzinfo=UTC)
     taken = snapshot("r1", HISTORY, first, last)
@@ -284,6 +331,20 @@ def test_versions_of_a_global_element_are_found_by_validity(index: SnapshotIndex
     assert replace(found, published_at=None) == version("v1")
     assert index.publish_global(version("v1", NOON + timedelta(days=5))) is False
     assert [found.version_id for found in index.global_versions("videos", NOON)] == ["v1"]
+
+
+def test_one_version_is_found_by_its_id_or_by_a_moment(index: SnapshotIndex) -> None:
+    for name, days in (("v1", 0), ("v3", 2), ("v2", 1), ("v2-again", 1)):
+        index.publish_global(version(name, NOON + timedelta(days=days)))
+    every = index.global_versions("videos", NOON + timedelta(days=9))
+    for limit in range(6):
+        assert index.global_versions("videos", NOON + timedelta(days=9), limit) == every[:limit]
+    assert [index.global_version("videos", found.version_id) for found in every] == every
+    assert index.global_version("videos", "v9") is index.global_version("books", "v1") is None
+    at = {days: index.global_version_at("videos", NOON + timedelta(days=days)) for days in (-1, 0, 0.5, 1, 1.5, 2, 99)}
+    names = {days: None if found is None else found.version_id for days, found in at.items()}
+    assert names == {-1: None, 0: "v1", 0.5: "v1", 1: "v2-again", 1.5: "v2-again", 2: "v3", 99: "v3"}
+    assert index.global_version_at("books", NOON) is None
 
 
 def test_global_elements_are_named_once_each_and_in_order(index: SnapshotIndex) -> None:

@@ -83,9 +83,12 @@ class CassandraIndex(SnapshotIndex):
             raise NotInIndexError.because(f"no run '{run_id}' is published in {self.uri}")
         return self._read_runs([entry])[0]
 
-    def runs(self, limit: int | None = None) -> Sequence[SnapshotRun]:
-        """Give published runs, the latest published first: all, or at most so many."""
-        return self._read_runs(self._runs.entries()[:limit])
+    def runs(self, limit: int | None = None, before: datetime | None = None) -> Sequence[SnapshotRun]:
+        """Give published runs, the latest published first."""
+        entries = self._runs.entries()
+        if before is not None:
+            entries = [entry for entry in entries if entry.published_at < to_micros(before)]
+        return self._read_runs(entries[:limit])
 
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
         """Give a service's snapshots whose captures overlap [earliest, latest], the latest published first."""
@@ -135,7 +138,7 @@ class CassandraIndex(SnapshotIndex):
         self._connection.ask([*records.writes(attempt, 0, text), write])
         return self._versions.publish(version.version_id, attempt, "", element)
 
-    def global_versions(self, element: str, latest: datetime) -> Sequence[GlobalVersion]:
+    def global_versions(self, element: str, latest: datetime, limit: int | None = None) -> Sequence[GlobalVersion]:
         """Give an element's versions with valid_from up to a time, newest first (of equal ones the later published)."""
         values = {"index_name": self._name, "element": element, "latest": to_micros(latest)}
         rows = self._connection.one(_VERSIONS, values)
@@ -146,7 +149,7 @@ class CassandraIndex(SnapshotIndex):
             replace(read_record(self.uri, GlobalVersion.from_json, text), published_at=published[row.attempt])
             for row, text in zip(visible, texts, strict=True)
         ]
-        return sorted(found, key=lambda version: (version.valid_from, version.published_at), reverse=True)
+        return sorted(found, key=lambda version: (version.valid_from, version.published_at), reverse=True)[:limit]
 
     def global_elements(self) -> Sequence[str]:
         """Name the global elements that have a version, sorted."""
