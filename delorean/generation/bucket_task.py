@@ -178,9 +178,7 @@ def _match_service(
     plan: GenerationPlan, source: ServiceSource, rows: pa.Table, bucket: int, storage: Storage
 ) -> Served:
     found = list(source.files(bucket, plan.labels.buckets, plan.labels.bucket_variable))
-    matched = match_files(
-        rows, rows[TIME_COLUMN], source.service.key, source.element, source.rule, found, storage
-    )
+    matched = match_files(rows, rows[TIME_COLUMN], source.service.key, source.element, source.rule, found, storage)
     if source.skipped:
         unfit = np.array([snapshot.run_id in source.skipped for snapshot, _ in found], dtype=bool)
         matched = matched.without((matched.file >= 0) & unfit[matched.file] if len(unfit) else matched.absent)

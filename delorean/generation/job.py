@@ -20,8 +20,8 @@ from delorean.generation.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.generation.runners import Progress, in_process, over_spark
 from delorean.generation.sources import Pinned, ServiceSource
 from delorean.labels import Labels
-from delorean.state.versions import GlobalSource
 from delorean.leaks import LeakReport, LeakThresholds, detect_leaks, sample_of
+from delorean.state.versions import GlobalSource
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import ConfigError, LabelError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex

@@ -11,6 +11,7 @@ from schemas.errors import ConfigError
 
 __all__ = ["AsOf", "ConfidenceFloor", "SpreadLimit"]
 
+
 @dataclass(frozen=True)
 class ConfidenceFloor:
     """The confidence that each snapshot run of a service must have, and what becomes of a run that has less.

@@ -114,7 +114,10 @@ class SourceFinder:
         """Give the snapshots that the labels' times may see, the earliest published first."""
         window = rule.window(self.labels.earliest, self.labels.latest)
         names = dict.fromkeys(service.name for service in self._declared[element])
-        seen = {name: [s for s in self.index.snapshots(name, *window) if s.service.element.name == element] for name in names}
+        seen = {
+            name: [s for s in self.index.snapshots(name, *window) if s.service.element.name == element]
+            for name in names
+        }
         filled = [name for name, snapshots in seen.items() if snapshots]
         if len(filled) > 1:
             raise DataKeyError.because(
@@ -203,19 +206,17 @@ class SourceFinder:
                 )
             return versions
         wanted = self.pinned.globals.get(element.name, ())
-        versions = {version_id: self.index.global_version(element.name, version_id) for version_id in wanted}
-        gone = sorted(version_id for version_id, version in versions.items() if version is None)
+        published = {version_id: self.index.global_version(element.name, version_id) for version_id in wanted}
+        gone = sorted(version_id for version_id, version in published.items() if version is None)
         if gone:
             raise ReplayError.because(
                 f"versions of global element '{element.name}' are not in the index any more: {', '.join(gone)}",
                 "restore the index from a copy",
             )
-        return in_order(version for version in versions.values() if version is not None)
+        return in_order(version for version in published.values() if version is not None)
 
 
-def check_rules(
-    elements: Sequence[DataKey], rules: Mapping[str, AsOf], floors: Mapping[str, ConfidenceFloor]
-) -> None:
+def check_rules(elements: Sequence[DataKey], rules: Mapping[str, AsOf], floors: Mapping[str, ConfidenceFloor]) -> None:
     """Raise ConfigError for rules and floors of other elements, or that their elements cannot have."""
     kinds = {element.name: element.kind for element in elements}
     for what, of in (("as-of rule", rules), ("confidence floor", floors)):

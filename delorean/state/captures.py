@@ -20,7 +20,7 @@ from delorean.state.matched import CaptureFile, FoundCaptures, Matched
 from delorean.state.rules import AsOf
 from delorean.state.values import Values
 from schemas.data_keys import DataKey
-from snapshotter.records import DataFile, ServiceSnapshot, to_micros
+from snapshotter.records import DataFile, to_micros
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import ParquetReader
 
@@ -64,9 +64,12 @@ class CaptureSearch:
     def _newest_first(self) -> list[int]:
         """Order the files so that the last of the list is to be looked at first."""
         key = tuple(self.key)
-        usable = [i for i, (snapshot, _) in enumerate(self.files) if snapshot.captured_to and snapshot.service.key == key]
-        self._bounds = {i: _bounds(self.files[i].snapshot) for i in usable}
-        return sorted(usable, key=lambda i: (self._bounds[i][1], i))
+        self._bounds = {
+            i: (to_micros(snapshot.captured_from), to_micros(snapshot.captured_to))
+            for i, (snapshot, _) in enumerate(self.files)
+            if snapshot.captured_from and snapshot.captured_to and snapshot.service.key == key
+        }
+        return sorted(self._bounds, key=lambda i: (self._bounds[i][1], i))
 
     def _next_batch(self, left: list[int], most: int) -> list[int]:
         """Take files off the list: those of a few runs, as far as a pending row can see them by its time."""
@@ -186,11 +189,6 @@ def opened_files(files: Sequence[DataFile], storage: Storage) -> Iterator[list[P
     """Open files together, in their order."""
     with ExitStack() as opened:
         yield [opened.enter_context(ParquetReader(storage, file)) for file in files]
-
-
-def _bounds(snapshot: ServiceSnapshot) -> tuple[int, int]:
-    assert snapshot.captured_from is not None and snapshot.captured_to is not None
-    return to_micros(snapshot.captured_from), to_micros(snapshot.captured_to)
 
 
 def _micros(span: timedelta) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from schemas.errors import ConfigError
 
-_FIRST_MOMENT = datetime(1, 1, 1, tzinfo=UTC)
+FIRST_MOMENT = datetime(1, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -38,7 +38,7 @@ class AsOf:
 
     def window(self, earliest: datetime, latest: datetime) -> tuple[datetime, datetime]:
         """Give the range of captures that times from earliest to latest may see."""
-        first = _FIRST_MOMENT if self.max_age is None else _before(earliest, self.max_age)
+        first = FIRST_MOMENT if self.max_age is None else _before(earliest, self.max_age)
         return first, _before(latest, self.lag)
 
     def newest_visible(self, moment: datetime) -> datetime:
@@ -68,4 +68,4 @@ class AsOf:
 
 
 def _before(moment: datetime, span: timedelta) -> datetime:
-    return moment - span if moment - _FIRST_MOMENT > span else _FIRST_MOMENT
+    return moment - span if moment - FIRST_MOMENT > span else FIRST_MOMENT

@@ -116,6 +116,11 @@ def versions_in_view(
     return tuple(reversed(seen))
 
 
+def index_version_at(index: SnapshotIndex, element: str, rule: AsOf, moment: datetime) -> GlobalVersion | None:
+    """Give the version that one moment sees, as the index knows it now."""
+    return version_at(versions_in_view(index, element, rule, moment, moment), rule, moment)
+
+
 def newest_versions(index: SnapshotIndex, element: str, latest: datetime) -> Iterator[GlobalVersion]:
     """Give an element's versions with valid_from up to a time, the newest first, read as far as they are taken."""
     limit = _FIRST_PAGE

@@ -100,11 +100,11 @@ class TimeMachine(Displayed):
         yield Table([self._versions_of(name) for name in names[:_MOST_ELEMENTS]], "global elements", of=len(names))
 
     def _versions_of(self, element: str) -> dict[str, Any]:
-        versions = self.index.global_versions(element, END_OF_TIME)
+        versions = self.index.global_versions(element, END_OF_TIME, _MOST_RUNS)
         newest = versions[0] if versions else None
         return {
             "element": element,
-            "versions": len(versions),
+            "versions": len(versions) if len(versions) < _MOST_RUNS else f"{_MOST_RUNS} or more",
             "newest": newest and newest.version_id,
             "valid_from": newest and newest.valid_from,
             "rows": newest and sum(file.rows for file in newest.files),
