@@ -48,7 +48,7 @@ class TimeMachine(Displayed):
         """Go to a moment; nothing captured after it can be seen from there.
 
         moment: also as text, `2026-01-31T12:00:00Z`
-        max_age: how old what one sees may be; None: any age
+        max_age: how old services' state may be; None: any age. A version of a global element is valid until the next
 
         Raises ConfigError for what is no time, NaiveTimeError for a time without a zone.
         """
@@ -60,7 +60,11 @@ class TimeMachine(Displayed):
             raise ConfigError.mistaken("moment", moment, "a datetime", "write one such as 2026-01-31T12:00:00Z")
         if moment.tzinfo is None:
             raise NaiveTimeError.because(f"time {moment.isoformat()} has no zone", "give it one: tzinfo=UTC")
-        return Moment(self.index, self.storage, moment.astimezone(UTC), AsOf(max_age=max_age))
+        try:
+            moment = moment.astimezone(UTC)
+        except OverflowError as error:
+            raise ConfigError.because(f"time {moment.isoformat()} is beyond the years 1 to 9999 in UTC") from error
+        return Moment(self.index, self.storage, moment, AsOf(max_age=max_age))
 
     def features(
         self,
