@@ -60,6 +60,7 @@ class GlobalVersions:
     ) -> None:
         self._index, self._clock, self._refresh = index, clock, refresh
         self._elements = {e.name: _Element(e, (rules or {}).get(e.name, AsOf()), storage, kept) for e in elements}
+        self._loaded = {name: element.loaded for name, element in self._elements.items()}
         self.refresh()
         for element in self._elements.values():
             element.refuse_other_type()
@@ -80,6 +81,11 @@ class GlobalVersions:
     def failures(self) -> int:
         """How often looking for versions in the background failed."""
         return self._background.failures
+
+    @property
+    def _published(self) -> dict[str, list[GlobalVersion]]:
+        """The versions that the last refresh saw as valid then or later, the newest first."""
+        return {name: element.published[::-1] for name, element in self._elements.items()}
 
     def newest(self, now: datetime) -> dict[str, LoadedVersion | None]:
         """Give each element's version that is valid now, among those that the last refresh found."""
@@ -119,7 +125,8 @@ class _Element:
 
     def __init__(self, element: DataKey, rule: AsOf, storage: Storage, kept: int) -> None:
         self._element, self._rule, self._storage, self._kept = element, rule, storage, kept
-        self._loaded: OrderedDict[str, LoadedVersion] = OrderedDict()
+        self.loaded: OrderedDict[str, LoadedVersion] = OrderedDict()
+        self.published: list[GlobalVersion] = []
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._timeline: Timeline | None = None
         self._last: LoadedVersion | None = None  # served to live requests
@@ -139,7 +146,7 @@ class _Element:
             if self._fits(version):
                 with suppress(DeloreanError):  # it is not in use yet, and is tried again
                     self._load(version)
-        self._timeline = timeline
+        self._timeline, self.published = timeline, list(versions)
         self._served(valid, now)
 
     def newest(self, now: datetime, index: SnapshotIndex) -> LoadedVersion | None:
@@ -202,16 +209,16 @@ class _Element:
                 self._unreadable[version.version_id] = ours
                 raise ours from error
             with self._lock:
-                self._loaded[version.version_id] = read
-                while len(self._loaded) > self._kept:
-                    self._loaded.popitem(last=False)
+                self.loaded[version.version_id] = read
+                while len(self.loaded) > self._kept:
+                    self.loaded.popitem(last=False)
             return read
 
     def _in_memory(self, version: GlobalVersion) -> LoadedVersion | None:
         with self._lock:
-            if version.version_id in self._loaded:
-                self._loaded.move_to_end(version.version_id)
-            return self._loaded.get(version.version_id)
+            if version.version_id in self.loaded:
+                self.loaded.move_to_end(version.version_id)
+            return self.loaded.get(version.version_id)
 
     def _read(self, version: GlobalVersion) -> pa.Array:
         row_type = self._element.type
