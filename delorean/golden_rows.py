@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from encoders.data_map import ABSENT, DataMaps, Element
 from schemas.errors import GoldenRowsError, PackageError
+from schemas.tables import python_rows
 
 _VALUES, _ROWS = "values of ", "rows of "
 
@@ -46,7 +47,8 @@ class GoldenRows:
 
     def _differs(self, what: str, row: int, found: np.float32, expected: np.float32) -> GoldenRowsError:
         context = int(np.searchsorted(self.maps.item_offsets, row, side="right")) - 1
-        shown = {**self.maps.contexts.slice(context, 1).to_pylist()[0], **self.maps.items.slice(row, 1).to_pylist()[0]}
+        at = (self.maps.contexts.slice(context, 1), self.maps.items.slice(row, 1))
+        shown = {name: value for table in at for name, value in python_rows(table)[0].items()}
         place = ", ".join(f"{name} {value}" for name, value in shown.items())
         return GoldenRowsError.because(
             f"golden row {row} ({place}): {what} is {found!s}, expected {expected!s}",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DataKeyError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +31,15 @@ class Readable(ABC):
         return frame
 
     def to_pandas(self) -> pd.DataFrame:
-        """Read the data into pandas."""
-        frame: pd.DataFrame = self.to_arrow().to_pandas()
+        """Read the data into pandas. Raises DataKeyError for nested times that Python cannot hold."""
+        table = self.to_arrow()
+        try:
+            frame: pd.DataFrame = table.to_pandas()
+        except (OverflowError, ValueError) as error:
+            raise DataKeyError.because(
+                f"pandas cannot hold all values of {', '.join(table.column_names)}: {error}",
+                "times in lists and structs must be of the years 1 to 9999; .to_arrow() and .to_polars() give any",
+            ) from error
         return frame
 
     def to_spark(self, spark: SparkSession) -> DataFrame:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from encoders.source import remember_entered
+from schemas.tables import python_rows
 
 _MOST_ROWS = 1000
 
@@ -57,7 +58,7 @@ def _table(thing: Any, rows: int) -> pa.Table | None:
 
 def _table_text(table: pa.Table, rows: int) -> str:
     lines = ["\t".join(_cell(name) for name in table.column_names)]
-    lines += ["\t".join(map(_cell, row.values())) for row in table.slice(0, rows).to_pylist()]
+    lines += ["\t".join(map(_cell, row.values())) for row in python_rows(table.slice(0, rows))]
     more = f"\n\n%text the first {rows:,} rows" if table.num_rows > rows else ""
     return "%table " + "\n".join(lines) + more
 

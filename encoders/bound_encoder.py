@@ -17,6 +17,7 @@ from encoders.data_map import DataMaps
 from encoders.interpret import plain_batch, plain_file
 from encoders.layout import Column
 from schemas.errors import EncoderError, EncoderOutputError, UndeclaredKeyError
+from schemas.tables import python_rows
 
 Batch = Callable[..., Any]
 
@@ -85,7 +86,7 @@ class BoundEncoder:
         return error
 
     def _failure(self, error: Exception, maps: DataMaps, at: int) -> EncoderError:
-        context = maps.contexts.slice(at, 1).to_pylist()[0]
+        context = python_rows(maps.contexts.slice(at, 1))[0]
         where = ", ".join(f"{name}={value!s}" for name, value in context.items())
         line = self._line_of(error)
         start = f"encoder '{self.name}' failed{self._place(line)} for the context {where}: "

@@ -20,6 +20,8 @@ from encoders.layout import List, Node, Scalar, element_layout, is_text
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import DataKeyError
 
+_MOST_KEPT = 3  # versions of each global element whose columns a process keeps
+
 
 @dataclass(frozen=True)
 class ElementPlan:
@@ -47,11 +49,12 @@ class Plan:
 class _Kept:
     """What a process keeps between calls, to save work.
 
-    columns: of global elements, with the array they were made from; batches: by the encoder's place
+    columns: of global elements, a few with the arrays they were made from, the last used first
+    batches: by the encoder's place
     folder: where compiled code lies
     """
 
-    columns: dict[tuple[bool, str], tuple[pa.Array, Columns]] = field(default_factory=dict)
+    columns: dict[tuple[bool, str], tuple[tuple[pa.Array, Columns], ...]] = field(default_factory=dict)
     batches: dict[int, Batch] = field(default_factory=dict)
     folder: list[Path] = field(default_factory=list)
 
@@ -134,17 +137,22 @@ class BoundModel:
         return columns
 
     def _element(self, plan: ElementPlan, element: Element, compiled: bool, folder: Path) -> Columns:
-        """Flatten an element. A global one is kept for the next call, which mostly brings the same versions."""
+        """Flatten an element. A global one is kept for later calls, which mostly bring one of a few versions."""
         if plan.key.kind is not Kind.GLOBAL_ELEMENT:
             return flatten(plan.key.name, plan.layout, _typed(plan.key.name, plan.type, element.values))
-        kept = self.kept.columns.get((compiled, plan.key.name))
-        if kept is None or kept[0] is not element.values:
+        place = compiled, plan.key.name
+        kept = self.kept.columns.get(place, ())
+        found = next((entry for entry in kept if entry[0] is element.values), None)
+        if found is None:
             values = _typed(plan.key.name, plan.type, element.values)
             columns = flatten(plan.key.name, plan.layout, values)
             if plan.indexed:
                 columns.update(_index(plan, values, folder))
-            kept = self.kept.columns[compiled, plan.key.name] = (element.values, columns)
-        return kept[1]
+            found = (element.values, columns)
+        if not kept or kept[0] is not found:  # threads may lose each other's entry, which costs making it again
+            others = [entry for entry in kept if entry[0] is not element.values]
+            self.kept.columns[place] = (found, *others[: _MOST_KEPT - 1])
+        return found[1]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave behind what was only kept to save work."""

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from schemas.tables import python_rows
+
 ABSENT = -1
 
 
@@ -48,10 +50,12 @@ class DataMaps:
 
     def data_map(self, i: int) -> dict[str, Any]:
         """Show the data map of one context: data key → data as Python objects, None where it is absent."""
-        shown: dict[str, Any] = dict(self.contexts.slice(i, 1).to_pylist()[0])
+        shown: dict[str, Any] = dict(python_rows(self.contexts.slice(i, 1))[0])
         first, end = int(self.item_offsets[i]), int(self.item_offsets[i + 1])
-        shown.update(self.items.slice(first, end - first).to_pydict())
+        rows = python_rows(self.items.slice(first, end - first))
+        shown.update({name: [row[name] for row in rows] for name in self.items.column_names})
         for name, element in self.elements.items():
             row = int(element.rows[i])
-            shown[name] = None if row == ABSENT else element.values[row].as_py()
+            value = pa.table({name: element.values.slice(max(row, 0), int(row != ABSENT))})
+            shown[name] = None if row == ABSENT else python_rows(value)[0][name]
         return shown

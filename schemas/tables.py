@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -64,3 +65,32 @@ def _children(name: str, values: pa.Array) -> list[tuple[str, pa.Array]]:
     if pa.types.is_list(values.type):
         return [(f"{name}[]", values.flatten())]
     return []
+
+
+def python_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Give a table's rows as Python objects.
+
+    Python knows the years 1 to 9999, Arrow many more: a column with times beyond has all its times as text.
+    """
+    if not table.num_columns:
+        return [{} for _ in range(table.num_rows)]
+    columns = [_python_values(column) for column in table.columns]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _python_values(column: pa.ChunkedArray) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):
+        values = column.cast(_with_times_as_text(column.type)).to_pylist()
+    return values
+
+
+def _with_times_as_text(type: pa.DataType) -> pa.DataType:  # noqa: A002
+    if pa.types.is_timestamp(type) or pa.types.is_date(type):
+        return pa.string()
+    if pa.types.is_list(type):
+        return pa.list_(_with_times_as_text(type.value_type))
+    if pa.types.is_struct(type):
+        return pa.struct([field.with_type(_with_times_as_text(field.type)) for field in type])
+    return type

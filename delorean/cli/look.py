@@ -72,6 +72,7 @@ def travel_show(
     import pyarrow.parquet as pq
 
     from delorean.time_travel import TimeMachine
+    from schemas.tables import python_rows
 
     with opened(project) as (index, storage):
         there = TimeMachine(index, storage).at(moment)
@@ -85,7 +86,7 @@ def travel_show(
                 "confidence": view.confidence,
                 "coverage": view.coverage,
                 "count": table.num_rows,
-                "rows": table.slice(0, limit).to_pylist(),
+                "rows": python_rows(table.slice(0, limit)),
             }
         )
 

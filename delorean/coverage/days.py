@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 
 from delorean.coverage.result import Cell, DayCoverage
 from delorean.coverage.rows import FrameRows
-from delorean.coverage.search import Search, ServiceSearch, VersionSearch, captured_elements
+from delorean.coverage.search import Search, ServiceSearch, VersionSearch, declared_services, every_snapshot
 from delorean.coverage.tally import Tally, empty_cell
 from delorean.generation import AsOf
-from delorean.generation.sources import GlobalSource, ServiceSource
+from delorean.generation.sources import ServiceSource
 from delorean.labels import TIME_COLUMN
+from delorean.state.rules import FIRST_MOMENT
+from delorean.state.versions import GlobalSource, versions_in_view
 from delorean.time_travel import EXPERIMENT_COLUMN, STRATUM_COLUMN, read_choices
 from schemas.errors import DataKeyError, NotInIndexError
 from schemas.services import Service
@@ -58,9 +61,14 @@ def day_coverage(
 
     Raises NotInIndexError where nothing is published, DataKeyError for unknown services, variables or experiments.
     """
-    captured = captured_elements(index)
-    elements = _chosen_elements(index, captured, services)
+    declared = declared_services(index)
+    elements = _chosen_elements(index, declared, services)
     sets = _context_sets(index, experiment)
+    rule = AsOf(max_age=max_age)
+    window, looked_at = (FIRST_MOMENT, END_OF_TIME), set(declared)  # all captures tell which days there are
+    if first is not None and last is not None:
+        window, looked_at = rule.window(_moment(first, at), _moment(last, at)), {*elements} & looked_at
+    captured = {name: _captured(index, declared[name], window) for name in sorted(looked_at)}
     days = _days(captured, sets, first, last)
     moments = [_moment(day, at) for day in days]
     of_moment = {moment: _newest(sets, moment.date()) for moment in moments}
@@ -68,7 +76,8 @@ def day_coverage(
     context = {variable.name for chosen in sets for variable in chosen.key}
     if by is not None and by != STRATUM and by not in context:
         raise DataKeyError.unknown("variable to group contexts by", by, {*context, STRATUM})
-    looks = [*_looks(captured, elements, moments, AsOf(max_age=max_age)), *_version_looks(index, elements, moments)]
+    chosen = {name: snapshots for name, snapshots in captured.items() if name in elements}
+    looks = [*_looks(index, declared, chosen, moments, rule), *_version_looks(index, elements, moments)]
     return DayCoverage(
         by_day=tuple(_cells(looks, asked, [s for every in captured.values() for s in every])),
         at=at,
@@ -86,34 +95,47 @@ class _Look:
     moments: NDArray[np.int64]
 
 
+def _captured(
+    index: SnapshotIndex, services: Sequence[Service], window: tuple[datetime, datetime]
+) -> list[ServiceSnapshot]:
+    """Give an element's snapshots in a window, the earliest published first, of each service that captured it."""
+    of_each = {service.name: service for service in reversed(services)}
+    return [snapshot for service in of_each.values() for snapshot in every_snapshot(index, service, window)]
+
+
 def _looks(
+    index: SnapshotIndex,
+    declared: Mapping[str, Sequence[Service]],
     captured: Mapping[str, Sequence[ServiceSnapshot]],
-    elements: Sequence[str],
     moments: Sequence[datetime],
     rule: AsOf,
 ) -> Iterator[_Look]:
     """Look at each moment for the service as it was then, as `TimeMachine` does: the latest that was seen by then."""
-    for name in elements:
+    for name, snapshots in captured.items():
         seen_from: dict[Service, list[datetime]] = {}
+        first = snapshots[0].service if snapshots else declared[name][-1]
         for moment in moments:
-            visible = [s.service for s in captured.get(name, ()) if s.captured_from and s.captured_from <= moment]
-            service = visible[-1] if visible else next((s.service for s in captured.get(name, ())), None)
-            if service is not None:
-                seen_from.setdefault(service, []).append(moment)
+            visible = [s.service for s in snapshots if s.captured_from and s.captured_from <= moment]
+            seen_from.setdefault(visible[-1] if visible else first, []).append(moment)
         for service, there in seen_from.items():
-            every = [snapshot for snapshot in captured[name] if snapshot.service == service]
             window = rule.window(there[0], there[-1])
-            serving = tuple(snapshot for snapshot in every if _captured_within(snapshot, *window))
+            serving = tuple(s for s in snapshots if s.service == service and _captured_within(s, *window))
             source = ServiceSource(service.element, service, rule, serving)
+            every = partial(_of_declaration, index, service)
             yield _Look(ServiceSearch(source, every), np.array([to_micros(moment) for moment in there]))
+
+
+def _of_declaration(index: SnapshotIndex, service: Service) -> list[ServiceSnapshot]:
+    return [snapshot for snapshot in every_snapshot(index, service) if snapshot.service == service]
 
 
 def _version_looks(index: SnapshotIndex, elements: Sequence[str], moments: Sequence[datetime]) -> Iterator[_Look]:
     """Look for versions of global elements, each valid until the next, however old."""
     for name in elements:
-        versions = tuple(reversed(index.global_versions(name, END_OF_TIME)))
-        if versions:
-            search = VersionSearch(GlobalSource(versions[-1].element, AsOf(), versions))
+        newest = index.global_versions(name, END_OF_TIME, 1)
+        if newest:
+            versions = versions_in_view(index, name, AsOf(), moments[0], moments[-1])
+            search = VersionSearch(GlobalSource(newest[0].element, AsOf(), versions))
             yield _Look(search, np.array([to_micros(moment) for moment in moments]))
 
 
@@ -202,10 +224,10 @@ def _distinct(contexts: pa.Table, look: _Look) -> pa.Table:
 
 
 def _chosen_elements(
-    index: SnapshotIndex, captured: Mapping[str, Sequence[ServiceSnapshot]], services: Iterable[str] | None
+    index: SnapshotIndex, declared: Mapping[str, Sequence[Service]], services: Iterable[str] | None
 ) -> list[str]:
-    service_of = {element: snapshots[-1].service.name for element, snapshots in captured.items()}
-    elements = [*sorted(captured), *index.global_elements()]
+    service_of = {element: of[0].name for element, of in declared.items()}
+    elements = [*sorted(declared), *index.global_elements()]
     if not elements:
         raise NotInIndexError.because("nothing has been captured yet", "take a snapshot first: delorean snapshot")
     if services is None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from delorean.coverage.result import LabelCoverage
 from delorean.coverage.rows import Rows, rows_of
-from delorean.coverage.search import FOUND, Search, Trace, captured_elements, label_searches
+from delorean.coverage.search import FOUND, Search, Trace, label_searches
 from delorean.coverage.tally import Tally
 from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.generation.provenance import micros, spread_between
@@ -51,7 +51,7 @@ def label_coverage(
     Raises DataKeyError for elements that nobody captured, or whose service's key the context lacks, ConfigError for
     rules and floors of unknown elements, LabelError for a frame without times.
     """
-    rows = rows_of(labels, storage, list(chain.from_iterable(captured_elements(index).values())))
+    rows = rows_of(labels, storage, index)
     searches = label_searches(rows.labels, index, elements, rules, confidence)
     if not searches:
         raise DataKeyError.because(

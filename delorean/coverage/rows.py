@@ -19,11 +19,14 @@ from schemas.data_keys import DataKey, context_variable, refuse_naive_times
 from schemas.errors import LabelError
 from schemas.hashing import bucket_of
 from schemas.tables import TIME
+from snapshotter.index import SnapshotIndex
 from snapshotter.records import ServiceSnapshot, from_micros
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet
 
 NO_VARIABLE = ""  # of rows that are not bucketed: no snapshot is bucketed by it, so every one is read whole
+
+_RECENT = 8  # snapshots of each service that are looked at to choose buckets: older ones are mostly bucketed alike
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class FrameRows:
         return bucket_of(self.table[self.variable], self.buckets)
 
 
-def rows_of(labels: Labels | Any, storage: Storage, snapshots: Sequence[ServiceSnapshot]) -> Rows:
+def rows_of(labels: Labels | Any, storage: Storage, index: SnapshotIndex) -> Rows:
     """See label data at rest, or any frame of contexts and times, as rows in buckets.
 
     Raises LabelError for what is no frame or has no times, NaiveTimeError for times without a zone.
@@ -150,6 +153,9 @@ def rows_of(labels: Labels | Any, storage: Storage, snapshots: Sequence[ServiceS
         raise LabelError.because(f"times are {times.type} and do not fit {TIME}: {error}", "cast them") from error
     table = table.set_column(table.column_names.index(TIME_COLUMN), TIME_COLUMN, times)
     table = table.cast(pa.schema([(field.name, without_large(field.type)) for field in table.schema]))
-    keyed_by = {variable.name for snapshot in snapshots for variable in snapshot.service.key}
+    declared = index.elements()
+    keyed_by = {variable.name for service in declared for variable in service.key}
     context = tuple(context_variable(f.name, f.type) for f in table.schema if f.name in keyed_by)
-    return FrameRows(table, context=context).in_buckets(snapshots)
+    names = dict.fromkeys(service.name for service in declared)
+    recent = [snapshot for name in names for snapshot in index.last_snapshots(name, _RECENT)]
+    return FrameRows(table, context=context).in_buckets(recent)

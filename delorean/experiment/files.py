@@ -70,7 +70,7 @@ def _check_policies(file: TomlFile, spec: ExperimentSpec, elements: Mapping[str,
 
 
 def _check_captured(file: TomlFile, spec: ExperimentSpec, index: SnapshotIndex) -> None:
-    services = {snapshot.service.element.name for run in index.runs() for snapshot in run.services}
+    services = {service.element.name for service in index.elements()}
     known = {Kind.SERVICE_ELEMENT: services, Kind.GLOBAL_ELEMENT: set(index.global_elements())}
     for i, encoder in enumerate(spec.encoder_specs):
         for key in encoder.load().data:

@@ -18,7 +18,7 @@ from encoders.feature_model import LIBRARY
 from schemas.display import Displayed, Headline, Part, Table
 from schemas.errors import DeloreanError, LabelError, MissingFileError, ReplayError
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import END_OF_TIME, DataFile
+from snapshotter.records import DataFile
 from snapshotter.storage import Storage
 
 if TYPE_CHECKING:
@@ -132,11 +132,10 @@ def _gone_labels(record: RunRecord, storage: Storage) -> Iterator[str]:
 
 
 def _gone_snapshots(record: RunRecord, index: SnapshotIndex, storage: Storage) -> Iterator[str]:
-    published = {
-        (run.run_id, snapshot.service.element.name): snapshot for run in index.runs() for snapshot in run.services
-    }
-    for element, runs in record.snapshots.items():
-        for run_id in runs:
+    runs = index.runs_by_id({run_id for ids in record.snapshots.values() for run_id in ids})
+    published = {(run_id, s.service.element.name): s for run_id, run in runs.items() for s in run.services}
+    for element, run_ids in record.snapshots.items():
+        for run_id in run_ids:
             found = published.get((run_id, element))
             if found is None:
                 yield f"snapshot run '{run_id}' of '{element}' is not in the index"
@@ -146,12 +145,12 @@ def _gone_snapshots(record: RunRecord, index: SnapshotIndex, storage: Storage) -
 
 def _gone_versions(record: RunRecord, index: SnapshotIndex, storage: Storage) -> Iterator[str]:
     for element, versions in record.globals.items():
-        published = {version.version_id: version for version in index.global_versions(element, END_OF_TIME)}
         for version_id in versions:
-            if version_id not in published:
+            version = index.global_version(element, version_id)
+            if version is None:
                 yield f"version '{version_id}' of '{element}' is not in the index"
             else:
-                yield from _gone_files(f"version '{version_id}' of '{element}'", published[version_id].files, storage)
+                yield from _gone_files(f"version '{version_id}' of '{element}'", version.files, storage)
 
 
 def _gone_files(what: str, files: Sequence[DataFile], storage: Storage) -> Iterator[str]:

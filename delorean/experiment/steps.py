@@ -24,6 +24,7 @@ from delorean.generation.sources import Pinned
 from delorean.labels import Labels, load_labels
 from delorean.labels.materialise import materialise_labels
 from delorean.model_package import Lineage, ModelPackage, load_package, write_package
+from delorean.state.rules import AsOf
 from delorean.training import read_feature_set, train
 from encoders.feature_model import LIBRARY
 from schemas.errors import ConfigError, LabelError, PackageError
@@ -216,6 +217,7 @@ def package_of(
             global_versions=made_from["globals"],
             spec_hash=experiment.id,
             spec=experiment.to_json(),
+            rules={name: AsOf.from_json(rule) for name, rule in made_from["rules"].items()},
         ),
         modules=modules,
     )

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delorean.feature_digest import FeatureDigest, digest_rows
-from delorean.generation.matching import match_files, match_versions
+from delorean.generation.matching import match_versions
 from delorean.generation.plan import (
     CONFIDENCE_COLUMN,
     LATEST_INPUT_COLUMN,
@@ -35,6 +35,7 @@ from delorean.generation.provenance import (
 )
 from delorean.generation.sources import ServiceSource
 from delorean.labels import LABEL_COLUMN, TIME_COLUMN
+from delorean.state.captures import match_files
 from encoders.columns import one_array
 from encoders.data_map import DataMaps
 from schemas.errors import QualityError
@@ -177,7 +178,7 @@ def _match_service(
     plan: GenerationPlan, source: ServiceSource, rows: pa.Table, bucket: int, storage: Storage
 ) -> Served:
     found = list(source.files(bucket, plan.labels.buckets, plan.labels.bucket_variable))
-    matched = match_files(rows, source.service.key, source.element, source.rule, [file for _, file in found], storage)
+    matched = match_files(rows, rows[TIME_COLUMN], source.service.key, source.element, source.rule, found, storage)
     if source.skipped:
         unfit = np.array([snapshot.run_id in source.skipped for snapshot, _ in found], dtype=bool)
         matched = matched.without((matched.file >= 0) & unfit[matched.file] if len(unfit) else matched.absent)

@@ -18,9 +18,10 @@ from delorean.generation.plan import GenerationPlan, plan_generation
 from delorean.generation.provenance import SpreadReport
 from delorean.generation.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.generation.runners import Progress, in_process, over_spark
-from delorean.generation.sources import GlobalSource, Pinned, ServiceSource
+from delorean.generation.sources import Pinned, ServiceSource
 from delorean.labels import Labels
 from delorean.leaks import LeakReport, LeakThresholds, detect_leaks, sample_of
+from delorean.state.versions import GlobalSource
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import ConfigError, LabelError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex
@@ -178,15 +179,7 @@ def _lineage(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]:
         ],
         "snapshots": {source.element.name: list(source.read) for source in plan.services},
         "globals": {source.element.name: list(source.read) for source in plan.globals},
-        "rules": {
-            source.element.name: {
-                "max_age_seconds": None if source.rule.max_age is None else source.rule.max_age.total_seconds(),
-                "lag_seconds": source.rule.lag.total_seconds(),
-                "allow_exact": source.rule.allow_exact,
-                "as_published": source.rule.as_published,
-            }
-            for source in sources
-        },
+        "rules": {source.element.name: source.rule.to_json() for source in sources},
         "confidence": {
             source.element.name: {snapshot.run_id: snapshot.confidence for snapshot in source.snapshots}
             for source in plan.services

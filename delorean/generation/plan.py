@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from delorean.generation.rules import AsOf, ConfidenceFloor, SpreadLimit
-from delorean.generation.sources import GlobalSource, Pinned, ServiceSource, SourceFinder
+from delorean.generation.sources import Pinned, ServiceSource, SourceFinder
 from delorean.labels import Labels
+from delorean.state.versions import GlobalSource
 from encoders.bound_model import BoundModel
 from encoders.feature_model import FeatureModel
 from schemas.data_keys import DataKey, Kind
@@ -104,6 +105,9 @@ def plan_generation(
     _refuse_labels_as_data(labels, elements)
     finder = SourceFinder(labels, index, rules or {}, confidence or {}, pinned)
     services, global_sources = finder.find(elements)
+    for source in global_sources:  # known already to be read; bucket tasks refuse the others when a row sees them
+        ends = (source.at(labels.earliest), source.at(labels.latest))
+        source.refuse_other_types([version for version in ends if version is not None])
     plan = GenerationPlan(
         labels=labels,
         model=model.bind(labels.context, labels.items),

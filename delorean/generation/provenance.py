@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delorean.generation.matching import Matched
+from delorean.state.matched import Matched
 from schemas.errors import ParadoxError
 from schemas.tables import TIME
 

@@ -3,41 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Literal
 
+from delorean.state.rules import AsOf
 from schemas.errors import ConfigError
 
-_EVER = datetime(1, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class AsOf:
-    """How the as-of rule is set for one element, see `delorean.as_of_join`.
-
-    as_published: of global elements: a version counts only from when it was published, if it was said to be valid
-        from earlier; so that what was filled in afterwards is not seen by times that could not have known it
-    """
-
-    max_age: timedelta | None = None
-    lag: timedelta = timedelta(0)
-    allow_exact: bool = True
-    as_published: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what could read the future or never match."""
-        for what, given in (("max_age", self.max_age), ("lag", self.lag)):
-            if given is not None and not isinstance(given, timedelta):
-                raise ConfigError.mistaken(what, given, "a timedelta", "write timedelta(hours=1)")
-        if self.lag < timedelta(0) or (self.max_age is not None and self.max_age < self.lag):
-            raise ConfigError.because(
-                f"as-of rule has lag {self.lag} and max_age {self.max_age}, expected 0 ≤ lag ≤ max_age"
-            )
-
-    def window(self, earliest: datetime, latest: datetime) -> tuple[datetime, datetime]:
-        """Give the range of captures that times from earliest to latest may see."""
-        first = _EVER if self.max_age is None or earliest - _EVER < self.max_age else earliest - self.max_age
-        return first, (latest - self.lag if latest - _EVER > self.lag else _EVER)
+__all__ = ["AsOf", "ConfidenceFloor", "SpreadLimit"]
 
 
 @dataclass(frozen=True)

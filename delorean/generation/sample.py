@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.drawing import Histogram, Share
+from schemas.tables import python_rows
 from snapshotter.storage.delta_version import DeltaVersion
 
 _BINS = 24
@@ -47,7 +48,7 @@ def distributions(rows: pa.Table, features: Sequence[str]) -> Iterator[dict[str,
 
 def shortened(rows: pa.Table) -> list[dict[str, Any]]:
     """Give rows as plain values, of lists the first ones."""
-    return [{name: _short(value) for name, value in row.items()} for row in rows.to_pylist()]
+    return [{name: _short(value) for name, value in row.items()} for row in python_rows(rows)]
 
 
 def _short(value: Any) -> Any:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 from delorean.generation.rules import AsOf, ConfidenceFloor
 from delorean.labels import Labels
+from delorean.state.matched import CaptureFile
+from delorean.state.versions import GlobalSource, in_order, versions_in_view
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import ConfigError, DataKeyError, QualityError, ReplayError
 from schemas.services import Service
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import END_OF_TIME, DataFile, GlobalVersion, ServiceSnapshot
+from snapshotter.records import END_OF_TIME, GlobalVersion, ServiceSnapshot
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class ServiceSource:
         """The ids of the snapshots' runs, in their order."""
         return tuple(snapshot.run_id for snapshot in self.snapshots)
 
-    def files(self, bucket: int, buckets: int, bucket_variable: str) -> Iterator[tuple[ServiceSnapshot, DataFile]]:
+    def files(self, bucket: int, buckets: int, bucket_variable: str) -> Iterator[CaptureFile]:
         """Give the files that hold the keys of one bucket of labels, in the snapshots' order.
 
         Bucket i of n lines up with those of another count m by index modulo min(n, m); a snapshot bucketed by another
@@ -44,25 +47,7 @@ class ServiceSource:
             lined_up = min(buckets, snapshot.buckets) if snapshot.bucket_variable == bucket_variable else 1
             for file in snapshot.files:
                 if file.bucket % lined_up == bucket % lined_up:
-                    yield snapshot, file
-
-
-@dataclass(frozen=True)
-class GlobalSource:
-    """Where a global element comes from. versions: by valid_from, of equal ones the later published last."""
-
-    element: DataKey
-    rule: AsOf
-    versions: tuple[GlobalVersion, ...]
-
-    @property
-    def read(self) -> tuple[str, ...]:
-        """The ids of the versions, in their order."""
-        return tuple(version.version_id for version in self.versions)
-
-    def starts(self) -> list[datetime]:
-        """From when on each version counts."""
-        return [_start(version, self.rule) for version in self.versions]
+                    yield CaptureFile(snapshot, file)
 
 
 @dataclass(frozen=True)
@@ -81,6 +66,7 @@ class SourceFinder:
     """Finds the sources of elements for label data.
 
     rules, floors: by element
+    of_any_type: elements of which no type is expected, as nobody reads their values
     notes: what a person should know about the choice, added to as sources are found
     """
 
@@ -89,86 +75,106 @@ class SourceFinder:
     rules: Mapping[str, AsOf]
     floors: Mapping[str, ConfidenceFloor]
     pinned: Pinned | None = None
+    of_any_type: Collection[str] = ()
     notes: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Look at all runs once."""
-        self._by_run = {(run.run_id, s.service.element.name): s for run in self.index.runs() for s in run.services}
-        self._services: dict[str, list[Service]] = {}  # element → services, of the latest published run first
-        for snapshot in self._by_run.values():
-            self._services.setdefault(snapshot.service.element.name, []).append(snapshot.service)
 
     def find(self, elements: Sequence[DataKey]) -> tuple[list[ServiceSource], list[GlobalSource]]:
         """Find the sources of all elements. Raises DataKeyError, ConfigError, QualityError, ReplayError."""
-        names = [element.name for element in elements]
-        for what, given in (("as-of rule", self.rules), ("confidence floor", self.floors)):
-            for name in given:
-                if name not in names:
-                    raise ConfigError.unknown(f"element with {what}", name, names)
-        for name, given_rule in self.rules.items():
-            if not isinstance(given_rule, AsOf):
-                raise ConfigError.mistaken(f"the as-of rule of '{name}'", given_rule, "AsOf(max_age=…)")
+        check_rules(elements, self.rules, self.floors)
         services, global_sources = [], []
         for element in elements:
             rule = self.rules.get(element.name, AsOf())
             if element.kind is Kind.GLOBAL_ELEMENT:
-                if element.name in self.floors:
-                    raise ConfigError.because(
-                        f"global element '{element.name}' has a confidence floor", "a version is whole: remove it"
-                    )
-                global_sources.append(self._global_source(element, rule))
+                global_sources.append(GlobalSource(element, rule, self._versions(element, rule)))
             else:
-                if rule.as_published:
-                    raise ConfigError.because(
-                        f"as-of rule of '{element.name}' says as_published, which is for global elements",
-                        "remove it: what a service answered is never filled in afterwards",
-                    )
                 services.append(self._service_source(element, rule, self.floors.get(element.name)))
         return services, global_sources
 
+    @cached_property
+    def _declared(self) -> Mapping[str, Sequence[Service]]:
+        """Element → the services that have captured it, as declared, the latest published first."""
+        declared: dict[str, list[Service]] = {}
+        for service in self.index.elements():
+            declared.setdefault(service.element.name, []).append(service)
+        return declared
+
     def _service_source(self, element: DataKey, rule: AsOf, floor: ConfidenceFloor | None) -> ServiceSource:
-        if element.name not in self._services:
-            raise DataKeyError.unknown("data key: no snapshot has the element", element.name, self._services)
-        names = {service.name for service in self._services[element.name]}
-        if len(names) > 1:
-            raise DataKeyError.because(
-                f"element '{element.name}' comes from several services: {', '.join(sorted(names))}"
-            )
-        snapshots = self._snapshots(element, names.pop(), rule)
-        service = snapshots[-1].service if snapshots else self._services[element.name][0]
-        self._refuse_other_types(element, service, snapshots)
+        if element.name not in self._declared:
+            raise DataKeyError.unknown("data key: no snapshot has the element", element.name, self._declared)
+        if self.pinned is None:
+            snapshots = self._snapshots(element.name, rule)
+        else:
+            snapshots = self._pinned_snapshots(element.name, self.pinned.snapshots.get(element.name, ()))
+        service = self._service(element, snapshots)
+        self._refuse_other_keys(service, snapshots, rule)
         kept, skipped = self._confident(element.name, snapshots, floor)
         return ServiceSource(element, service, rule, kept, skipped)
 
-    def _snapshots(self, element: DataKey, service: str, rule: AsOf) -> tuple[ServiceSnapshot, ...]:
-        if self.pinned is None:
-            first, last = rule.window(self.labels.earliest, self.labels.latest)
-            # Newest published first in the index; the rule wants the later published to win ties, so it comes last.
-            return tuple(reversed(self.index.snapshots(service, first, last)))
-        wanted = self.pinned.snapshots.get(element.name, ())
-        gone = [run_id for run_id in wanted if (run_id, element.name) not in self._by_run]
+    def _snapshots(self, element: str, rule: AsOf) -> tuple[ServiceSnapshot, ...]:
+        """Give the snapshots that the labels' times may see, the earliest published first."""
+        window = rule.window(self.labels.earliest, self.labels.latest)
+        names = dict.fromkeys(service.name for service in self._declared[element])
+        seen = {
+            name: [s for s in self.index.snapshots(name, *window) if s.service.element.name == element]
+            for name in names
+        }
+        filled = [name for name, snapshots in seen.items() if snapshots]
+        if len(filled) > 1:
+            raise DataKeyError.because(
+                f"element '{element}' comes from several services: {', '.join(sorted(filled))}",
+                "give the element of one of them another name, or max_age, so that rows see one of them",
+            )
+        return tuple(reversed(seen[filled[0]])) if filled else ()
+
+    def _pinned_snapshots(self, element: str, run_ids: Sequence[str]) -> tuple[ServiceSnapshot, ...]:
+        runs = self.index.runs_by_id(run_ids)
+        of = {run_id: s for run_id, run in runs.items() for s in run.services if s.service.element.name == element}
+        gone = [run_id for run_id in run_ids if run_id not in of]
         if gone:
             raise ReplayError.because(
-                f"snapshot runs of '{element.name}' are not in the index any more: {', '.join(gone)}",
+                f"snapshot runs of '{element}' are not in the index any more: {', '.join(gone)}",
                 "restore the index from a copy",
             )
-        return tuple(self._by_run[run_id, element.name] for run_id in wanted)
+        return tuple(of[run_id] for run_id in run_ids)
 
-    def _refuse_other_types(self, element: DataKey, service: Service, snapshots: Sequence[ServiceSnapshot]) -> None:
-        for found in {snapshot.service for snapshot in snapshots} or {service}:
-            if found.element.type != element.type:
-                raise DataKeyError.because(
-                    f"element '{element.name}': snapshots have {found.element.type}, encoders declare {element.type}",
-                    "declare the type that the service answers with",
-                )
-            if found.key != service.key:
-                raise DataKeyError.because(f"service '{service.name}' has snapshots under different keys")
+    def _service(self, element: DataKey, snapshots: Sequence[ServiceSnapshot]) -> Service:
+        """Choose the declaration to go by: the latest published of the element's type.
+
+        Raises DataKeyError where no snapshot has that type. One of another type is refused when it serves a row.
+        """
+        declared = [s.service for s in reversed(snapshots)] or list(self._declared[element.name])
+        if element.name in self.of_any_type:
+            return declared[0]
+        fitting = [service for service in declared if service.element.type == element.type]
+        if not fitting:
+            raise DataKeyError.because(
+                f"element '{element.name}': snapshots have {declared[0].element.type}, encoders declare {element.type}",
+                "declare the type that the service answers with",
+            )
+        return fitting[0]
+
+    def _refuse_other_keys(self, service: Service, snapshots: Sequence[ServiceSnapshot], rule: AsOf) -> None:
         variables = {key.name: key.type for key in self.labels.context}
         for key in service.key:
             if key.name not in variables:
                 raise DataKeyError.unknown(
                     f"context variable that service '{service.name}' is keyed by", key.name, variables
                 )
+        others = [snapshot for snapshot in snapshots if snapshot.service.key != service.key]
+        for time in (self.labels.earliest, self.labels.latest) if others else ():
+            first, last = rule.window(time, time)
+            keys = {s.service.key for s in snapshots if _captured_within(s, first, last)}
+            if keys and service.key not in keys:
+                raise DataKeyError.because(
+                    f"service '{service.name}' has snapshots under different keys: label rows at {time.isoformat()} "
+                    f"see none under ({', '.join(variable.name for variable in service.key)})",
+                    "generate for the times before and after the key changed separately",
+                )
+        if others:
+            self.notes.append(
+                f"{service.name}: {len(others)} snapshots under another key are passed over, up to run "
+                f"{others[-1].run_id}"
+            )
 
     def _confident(
         self, element: str, snapshots: tuple[ServiceSnapshot, ...], floor: ConfidenceFloor | None
@@ -190,41 +196,48 @@ class SourceFinder:
             return tuple(snapshot for snapshot in snapshots if snapshot.run_id not in runs), frozenset()
         return snapshots, runs
 
-    def _global_source(self, element: DataKey, rule: AsOf) -> GlobalSource:
-        every = tuple(reversed(self.index.global_versions(element.name, END_OF_TIME)))
-        if not every:
-            raise DataKeyError.because(
-                f"global element '{element.name}' has no version", "publish one: publish_global(…)"
-            )
-        for version in every:
-            if version.element.type != element.type:
-                raise DataKeyError.because(
-                    f"global element '{element.name}': version '{version.version_id}' has {version.element.type}, "
-                    f"encoders declare {element.type}"
-                )
+    def _versions(self, element: DataKey, rule: AsOf) -> tuple[GlobalVersion, ...]:
+        """Give the versions that the labels' times may see. Their types are compared when they are read."""
         if self.pinned is None:
-            _, last = rule.window(self.labels.earliest, self.labels.latest)
-            return GlobalSource(element, rule, _effective([v for v in every if _start(v, rule) <= last], rule))
+            versions = versions_in_view(self.index, element.name, rule, self.labels.earliest, self.labels.latest)
+            if not versions and not self.index.global_versions(element.name, END_OF_TIME, 1):
+                raise DataKeyError.because(
+                    f"global element '{element.name}' has no version", "publish one: publish_global(…)"
+                )
+            return versions
         wanted = self.pinned.globals.get(element.name, ())
-        gone = sorted(set(wanted) - {version.version_id for version in every})
+        published = {version_id: self.index.global_version(element.name, version_id) for version_id in wanted}
+        gone = sorted(version_id for version_id, version in published.items() if version is None)
         if gone:
             raise ReplayError.because(
                 f"versions of global element '{element.name}' are not in the index any more: {', '.join(gone)}",
                 "restore the index from a copy",
             )
-        return GlobalSource(element, rule, tuple(v for v in every if v.version_id in wanted))
+        return in_order(version for version in published.values() if version is not None)
 
 
-def _start(version: GlobalVersion, rule: AsOf) -> datetime:
-    if not rule.as_published or version.published_at is None:
-        return version.valid_from
-    return max(version.valid_from, version.published_at)
+def check_rules(elements: Sequence[DataKey], rules: Mapping[str, AsOf], floors: Mapping[str, ConfidenceFloor]) -> None:
+    """Raise ConfigError for rules and floors of other elements, or that their elements cannot have."""
+    kinds = {element.name: element.kind for element in elements}
+    for what, of in (("as-of rule", rules), ("confidence floor", floors)):
+        for name in of:
+            if name not in kinds:
+                raise ConfigError.unknown(f"element with {what}", name, kinds)
+    for name, rule in rules.items():
+        if not isinstance(rule, AsOf):
+            raise ConfigError.mistaken(f"the as-of rule of '{name}'", rule, "AsOf(max_age=…)")
+        if rule.as_published and kinds[name] is not Kind.GLOBAL_ELEMENT:
+            raise ConfigError.because(
+                f"as-of rule of '{name}' says as_published, which is for global elements",
+                "remove it: what a service answered is never filled in afterwards",
+            )
+    for name in floors:
+        if kinds[name] is Kind.GLOBAL_ELEMENT:
+            raise ConfigError.because(
+                f"global element '{name}' has a confidence floor", "a version is whole: remove it"
+            )
 
 
-def _effective(versions: Sequence[GlobalVersion], rule: AsOf) -> tuple[GlobalVersion, ...]:
-    """Leave out versions that were published only after one that is valid from later: nobody ever saw those."""
-    kept: list[GlobalVersion] = []
-    for version in reversed(versions):
-        if not kept or _start(version, rule) <= _start(kept[-1], rule):
-            kept.append(version)
-    return tuple(reversed(kept))
+def _captured_within(snapshot: ServiceSnapshot, first: datetime, last: datetime) -> bool:
+    begin, end = snapshot.captured_from, snapshot.captured_to
+    return begin is not None and end is not None and begin <= last and end >= first

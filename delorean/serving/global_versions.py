@@ -1,26 +1,33 @@
-"""Global elements for serving: the version valid at a moment, a few of them in memory, the newest ready in advance."""
+"""Global elements for serving: the version that the model's as-of rule picks, the ones in use kept in memory.
+
+The rule and the look-up are those of generation. A version that a moment sees and that is of another type than the
+model's is never read: its element is absent, as a service's is whose answer does not fit, and `problem` says so. One
+that cannot be read for now, or an index that cannot be reached, leaves what was served last in use, within max_age.
+"""
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
 import pyarrow as pa
 
+from delorean.serving.background import RepeatedTask
+from delorean.state.rules import AsOf
+from delorean.state.timeline import Timeline
+from delorean.state.versions import index_version_at, version_at, versions_in_view
 from encoders.columns import one_array
 from schemas.data_keys import DataKey
-from schemas.errors import ConfigError, DeloreanError
+from schemas.errors import ConfigError, DeloreanError, StorageError
 from snapshotter.global_elements import read_global_version
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import END_OF_TIME, GlobalVersion, from_micros
 from snapshotter.storage import Storage
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,11 @@ class LoadedVersion:
 class GlobalVersions:
     """The versions of some global elements. Use it as a context manager; threads may share it.
 
+    rules: element's name → as-of rule that the model was trained with; those not named take `AsOf()`
     refresh: how often published versions are looked for, so how late a new one may be used for live requests
     kept: versions in memory for each element, the longest unused leave first
 
-    Raises ConfigError for a published version of another type than the model's.
+    Raises ConfigError where the version that is valid now is of another type than the model's.
     """
 
     def __init__(
@@ -48,40 +56,60 @@ class GlobalVersions:
         clock: Callable[[], int],
         refresh: timedelta = timedelta(seconds=30),
         kept: int = 3,
+        rules: Mapping[str, AsOf] | None = None,
     ) -> None:
-        self._elements = {element.name: element for element in elements}
-        self._index, self._storage, self._clock, self._kept = index, storage, clock, kept
-        self._loaded: dict[str, OrderedDict[str, LoadedVersion]] = {name: OrderedDict() for name in self._elements}
-        self._lock = threading.Lock()
-        self._published: dict[str, Sequence[GlobalVersion]] = {}
+        self._index, self._clock, self._refresh = index, clock, refresh
+        self._elements = {e.name: _Element(e, (rules or {}).get(e.name, AsOf()), storage, kept) for e in elements}
+        self._loaded = {name: element.loaded for name, element in self._elements.items()}
         self.refresh()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._refresh_for_ever, args=(refresh.total_seconds(),), daemon=True)
-        self._thread.start()
+        for element in self._elements.values():
+            element.refuse_other_type()
+        self._background = RepeatedTask("looking for new versions of global elements", self.refresh, refresh)
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the versions in use, for people; None while all is well."""
+        problems = [self._background.problem, *(element.problem for element in self._elements.values())]
+        return "; ".join(problem for problem in problems if problem) or None
+
+    @property
+    def refreshes(self) -> int:
+        """How often the background has looked for versions and succeeded."""
+        return self._background.runs
+
+    @property
+    def failures(self) -> int:
+        """How often looking for versions in the background failed."""
+        return self._background.failures
+
+    @property
+    def _published(self) -> dict[str, list[GlobalVersion]]:
+        """The versions that the last refresh saw as valid then or later, the newest first."""
+        return {name: element.published[::-1] for name, element in self._elements.items()}
 
     def newest(self, now: datetime) -> dict[str, LoadedVersion | None]:
         """Give each element's version that is valid now, among those that the last refresh found."""
-        return {
-            name: self._load(name, next((v for v in self._published[name] if v.valid_from <= now), None))
-            for name in self._elements
-        }
+        return {name: element.newest(now, self._index) for name, element in self._elements.items()}
 
     def at(self, moment: datetime) -> dict[str, LoadedVersion | None]:
         """Give each element's version that was valid at a moment, as the index knows it now."""
-        return {
-            name: self._load(name, next(iter(self._index.global_versions(name, moment)), None))
-            for name in self._elements
-        }
+        return {name: element.at(moment, self._index) for name, element in self._elements.items()}
 
     def refresh(self) -> None:
-        """Look for published versions, and load those that are valid now."""
-        self._published = {name: self._index.global_versions(name, END_OF_TIME) for name in self._elements}
-        self.newest(from_micros(self._clock()))
+        """Look for published versions, and load those that are valid now or before the refresh after the next."""
+        now = from_micros(self._clock())
+        errors = []
+        for element in self._elements.values():
+            try:
+                element.refresh(now, self._index, 2 * self._refresh)
+            except DeloreanError as error:  # the others are looked for all the same
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def close(self) -> None:
         """End the background thread."""
-        self._ended.set()
-        self._thread.join()
+        self._background.close()
 
     def __enter__(self) -> Self:
         """Use as a context manager."""
@@ -91,35 +119,109 @@ class GlobalVersions:
         """Close."""
         self.close()
 
-    def _refresh_for_ever(self, seconds: float) -> None:
-        while not self._ended.wait(seconds):
-            try:
-                self.refresh()
-            except DeloreanError as error:
-                _log.warning("global elements stay as they are: %s", error)
 
-    def _load(self, name: str, version: GlobalVersion | None) -> LoadedVersion | None:
-        if version is None:
+class _Element:
+    """The versions of one element."""
+
+    def __init__(self, element: DataKey, rule: AsOf, storage: Storage, kept: int) -> None:
+        self._element, self._rule, self._storage, self._kept = element, rule, storage, kept
+        self.loaded: OrderedDict[str, LoadedVersion] = OrderedDict()
+        self.published: list[GlobalVersion] = []
+        self._lock, self._loading = threading.Lock(), threading.Lock()
+        self._timeline: Timeline | None = None
+        self._last: LoadedVersion | None = None  # served to live requests
+        self._unreadable: dict[str, DeloreanError] = {}  # version → why, until the next refresh
+        self.problem: str | None = None
+
+    def refresh(self, now: datetime, index: SnapshotIndex, ahead: timedelta) -> None:
+        """Look for versions, and load those that moments from now on see for some time ahead."""
+        versions = versions_in_view(index, self._element.name, self._rule, now, END_OF_TIME)
+        timeline = Timeline(versions, self._rule, now)
+        self._unreadable = {}
+        soon = now + ahead if END_OF_TIME - now > ahead else END_OF_TIME
+        valid = timeline.at(now)
+        if valid is not None and self._fits(valid):
+            self._load(valid)
+        for version in timeline.until(soon)[: self._kept]:
+            if self._fits(version):
+                with suppress(DeloreanError):  # it is not in use yet, and is tried again
+                    self._load(version)
+        self._timeline, self.published = timeline, list(versions)
+        self._served(valid, now)
+
+    def newest(self, now: datetime, index: SnapshotIndex) -> LoadedVersion | None:
+        """Give the version that is valid now, among those that the last refresh found."""
+        timeline = self._timeline
+        if timeline is None or now < timeline.since:  # a clock was set back
+            return self.at(now, index)
+        return self._served(timeline.at(now), now)
+
+    def at(self, moment: datetime, index: SnapshotIndex) -> LoadedVersion | None:
+        """Give the version that a moment sees, as the index knows it now."""
+        version = index_version_at(index, self._element.name, self._rule, moment)
+        return self._load(version) if version is not None and self._fits(version) else None
+
+    def refuse_other_type(self) -> None:
+        """Raise ConfigError where the version that is valid now is of another type."""
+        now = None if self._timeline is None else self._timeline.at(self._timeline.since)
+        if now is not None and not self._fits(now):
+            raise ConfigError.because(self._misfit(now), "publish it with that type, or train again")
+
+    def _served(self, version: GlobalVersion | None, now: datetime) -> LoadedVersion | None:
+        """Give a version that live requests see, or what takes its place, and note what is wrong with it."""
+        if version is None or not self._fits(version):
+            self.problem = None if version is None else f"{self._misfit(version)}: the element is absent"
             return None
-        loaded = self._loaded[name]
-        with self._lock:
-            if version.version_id in loaded:
-                loaded.move_to_end(version.version_id)
-                return loaded[version.version_id]
-        read = LoadedVersion(version, self._read(self._elements[name], version))
-        with self._lock:
-            read = loaded.setdefault(version.version_id, read)
-            while len(loaded) > self._kept:
-                loaded.popitem(last=False)
-        return read
+        try:
+            self._last = self._load(version)
+            self.problem = None
+        except DeloreanError as error:
+            last = self._last
+            self.problem = f"version '{version.version_id}' of '{self._element.name}' cannot be read: {error}"
+            if last is None:
+                raise
+            return last if version_at((last.version,), self._rule, now) is not None else None
+        return self._last
 
-    def _read(self, element: DataKey, version: GlobalVersion) -> pa.Array:
-        if version.element != element:
-            raise ConfigError.because(
-                f"version '{version.version_id}' of '{element.name}' is {version.element.type}, the model was trained "
-                f"with {element.type}",
-                "publish it with that type, or train again",
-            )
+    def _fits(self, version: GlobalVersion) -> bool:
+        return bool(version.element.type == self._element.type)
+
+    def _misfit(self, version: GlobalVersion) -> str:
+        return (
+            f"version '{version.version_id}' of '{self._element.name}' is {version.element.type}, the model was "
+            f"trained with {self._element.type}"
+        )
+
+    def _load(self, version: GlobalVersion) -> LoadedVersion:
+        found = self._in_memory(version)
+        if found is not None:
+            return found
+        with self._loading:  # a table is read once, however many requests want it
+            found = self._in_memory(version)
+            if found is not None:
+                return found
+            if version.version_id in self._unreadable:
+                raise self._unreadable[version.version_id]
+            try:
+                read = LoadedVersion(version, self._read(version))
+            except Exception as error:  # a driver's own must not fail a request that an older version can serve
+                ours = error if isinstance(error, DeloreanError) else StorageError(f"{type(error).__name__}: {error}")
+                self._unreadable[version.version_id] = ours
+                raise ours from error
+            with self._lock:
+                self.loaded[version.version_id] = read
+                while len(self.loaded) > self._kept:
+                    self.loaded.popitem(last=False)
+            return read
+
+    def _in_memory(self, version: GlobalVersion) -> LoadedVersion | None:
+        with self._lock:
+            if version.version_id in self.loaded:
+                self.loaded.move_to_end(version.version_id)
+            return self.loaded.get(version.version_id)
+
+    def _read(self, version: GlobalVersion) -> pa.Array:
+        row_type = self._element.type
         table = read_global_version(version, self._storage).combine_chunks()
-        rows = pa.StructArray.from_arrays([one_array(column) for column in table.columns], fields=list(element.type))
-        return pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows, type=pa.list_(element.type))
+        rows = pa.StructArray.from_arrays([one_array(column) for column in table.columns], fields=list(row_type))
+        return pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows, type=pa.list_(row_type))

@@ -19,13 +19,15 @@ from delorean.serving.assemble import assemble
 from delorean.serving.global_versions import GlobalVersions, LoadedVersion
 from delorean.serving.request import RankRequest, RequestReader
 from encoders.data_map import ABSENT
+from prana_proxy.clock import system_clock
 from prana_proxy.gateway import Gateway
 from schemas.data_keys import DataKey, Kind
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DataKeyError
 from schemas.services import Service
-from schemas.tables import TIME
+from schemas.tables import TIME, python_rows
 from snapshotter.records import from_micros
 
+_REPLAY = "global elements are those of the time that was requested, services answered as they are now"
 DEFAULT_BUDGET = timedelta(milliseconds=500)
 
 
@@ -47,7 +49,8 @@ class Ranker:
     """Ranks candidates with a packaged model over live services.
 
     versions: of the global elements that the model reads
-    clock: gives the moment of a request that names none, microseconds since the epoch
+    clock: gives the moment of a request that names none, microseconds since the epoch. A request may name one only
+        where it is a clock that can be set, as in a demo or a replay: services always answer as they are now
     budget: for all services together; what has not answered by then is absent
 
     Raises ConfigError when the gateway lacks a service of the model's, or has it with another type or key.
@@ -78,12 +81,14 @@ class Ranker:
         """Answer a request. Raises DataKeyError for one that does not fit the model's variables."""
         with watch.step("read"):
             request = self._reader.read(body)
+            if request.time is not None:
+                self._refuse_past_times()
         moment = self._clock() if request.time is None else request.time
+        when = from_micros(moment)
         contexts = request.context.append_column("time", pa.array([moment], pa.int64()).cast(TIME))
         with watch.step("fetch"):
             answers = self._gateway.fetch_all({s.name: contexts for s in self.package.services}, self._budget)
         with watch.step("versions"):
-            when = from_micros(moment)
             versions = self._versions.newest(when) if request.time is None else self._versions.at(when)
         with watch.step("encode"):
             maps = assemble(
@@ -98,12 +103,25 @@ class Ranker:
             scores = self.package.score(features)
         with watch.step("write"):
             return {
-                "time": from_micros(moment),
+                "time": when,
+                **({} if request.time is None else {"replay": _REPLAY}),
                 "ranked": _ranked(request, scores, features),
                 "services": {name: _said(batch) for name, batch in answers.items()},
                 "globals": {name: loaded and _version(loaded) for name, loaded in versions.items()},
                 "missing": sorted(name for name, element in maps.elements.items() if element.rows[0] == ABSENT),
             }
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with what requests are answered from, for people; None while all is well."""
+        return self._versions.problem
+
+    def _refuse_past_times(self) -> None:
+        if self._clock is system_clock:
+            raise DataKeyError.because(
+                "the request names a time, but services answer as they are now: state of two times would be mixed",
+                "leave time out; for a replay serve with a clock that can be set (`clock` in services.toml)",
+            )
 
     def _values(self, name: str, loaded: LoadedVersion | None) -> pa.Array:
         return loaded.values if loaded else pa.array([], pa.list_(self._globals[name].type))
@@ -141,7 +159,7 @@ def _ranked(
 ) -> list[dict[str, Any]]:
     """Give the best candidates first; of equal scores the one that came first."""
     order = np.argsort(-scores, kind="stable")[: request.k]
-    items = request.items.take(order).to_pylist()
+    items = python_rows(request.items.take(order))
     ranked = [
         {"item": item, "position": int(row), "score": _number(scores[row])}
         for item, row in zip(items, order, strict=True)

@@ -82,7 +82,9 @@ def _open(
     budget, refresh = times
     index = opened.enter_context(open_index(uris[0]))
     elements = list(global_elements(package).values())
-    versions = opened.enter_context(GlobalVersions(elements, index, open_storage(uris[1]), clock, refresh))
+    versions = opened.enter_context(
+        GlobalVersions(elements, index, open_storage(uris[1]), clock, refresh, rules=package.rules)
+    )
     gateway = opened.enter_context(Gateway(services))
     ranker = Ranker(package, gateway, versions, clock, budget)
 

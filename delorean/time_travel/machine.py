@@ -48,7 +48,7 @@ class TimeMachine(Displayed):
         """Go to a moment; nothing captured after it can be seen from there.
 
         moment: also as text, `2026-01-31T12:00:00Z`
-        max_age: how old what one sees may be; None: any age
+        max_age: how old services' state may be; None: any age. A version of a global element is valid until the next
 
         Raises ConfigError for what is no time, NaiveTimeError for a time without a zone.
         """
@@ -60,7 +60,11 @@ class TimeMachine(Displayed):
             raise ConfigError.mistaken("moment", moment, "a datetime", "write one such as 2026-01-31T12:00:00Z")
         if moment.tzinfo is None:
             raise NaiveTimeError.because(f"time {moment.isoformat()} has no zone", "give it one: tzinfo=UTC")
-        return Moment(self.index, self.storage, moment.astimezone(UTC), AsOf(max_age=max_age))
+        try:
+            moment = moment.astimezone(UTC)
+        except OverflowError as error:
+            raise ConfigError.because(f"time {moment.isoformat()} is beyond the years 1 to 9999 in UTC") from error
+        return Moment(self.index, self.storage, moment, AsOf(max_age=max_age))
 
     def features(
         self,
@@ -100,11 +104,11 @@ class TimeMachine(Displayed):
         yield Table([self._versions_of(name) for name in names[:_MOST_ELEMENTS]], "global elements", of=len(names))
 
     def _versions_of(self, element: str) -> dict[str, Any]:
-        versions = self.index.global_versions(element, END_OF_TIME)
+        versions = self.index.global_versions(element, END_OF_TIME, _MOST_RUNS)
         newest = versions[0] if versions else None
         return {
             "element": element,
-            "versions": len(versions),
+            "versions": len(versions) if len(versions) < _MOST_RUNS else f"{_MOST_RUNS} or more",
             "newest": newest and newest.version_id,
             "valid_from": newest and newest.valid_from,
             "rows": newest and sum(file.rows for file in newest.files),

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from delorean.generation.matching import CAPTURED_COLUMN, Matched, match_files
 from delorean.generation.rules import AsOf
-from delorean.labels import TIME_COLUMN
 from delorean.readable import Readable
+from delorean.state.captures import CAPTURED_COLUMN, match_files
+from delorean.state.matched import CaptureFile, Matched
+from delorean.state.rules import FIRST_MOMENT
+from delorean.state.versions import index_version_at
 from delorean.time_travel.contexts import distinct_keys, read_choices
 from schemas.display import MOST_ROWS, Code, Displayed, Facts, Headline, Note, Part, Table
 from schemas.drawing import Share
@@ -25,12 +27,12 @@ from schemas.tables import TIME
 from snapshotter.context_sets import read_context_set
 from snapshotter.global_elements import read_global_version
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import ContextSet, DataFile, GlobalVersion, ServiceSnapshot, to_micros
+from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, to_micros
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet
 
 RUN_COLUMN = "run_id"
-_LAST_RUNS = 50  # that are looked at before all are: whoever captures an element does so again and again
+_KEYS_AT_ONCE = 16  # files whose keys are gathered before each is kept once, which bounds memory
 _UNREAD = "Nothing is read yet: .to_polars(), .to_pandas(), .to_arrow() and .to_spark(spark) do."
 
 
@@ -72,32 +74,35 @@ class Moment(Displayed):
 
     def __getitem__(self, key: str) -> View:
         """View a data element. Raises DataKeyError for one that nobody captured up to here."""
-        versions = self.index.global_versions(key, self.time)
-        if versions:
-            return GlobalView(self, versions[0])
-        for limit in (_LAST_RUNS, None):
-            services = self._services(limit)
-            if key in services:
-                return ServiceView(self, services[key])
-        known = [*services, *self._globals()]
+        version = index_version_at(self.index, key, AsOf(), self.time)
+        if version is not None:
+            return GlobalView(self, version)
+        services = self._services(key)
+        if key in services:
+            return ServiceView(self, services[key])
+        known = [*self._services(), *self._globals()]
         if not known and not self.index.runs(1) and not self.index.global_elements():
             raise NotInIndexError.because(f"nothing is published in {self.index.uri} yet", "take a snapshot first")
         raise DataKeyError.unknown(f"data key at {self.time.isoformat()}", key, known)
 
-    def _services(self, limit: int | None = None) -> dict[str, Service]:
+    def _services(self, element: str | None = None) -> dict[str, Service]:
         """Give the services whose elements can be seen from here, as the last run of each declares it.
 
-        limit: look at so many runs, the last ones
+        element: look for this one alone
         """
         found: dict[str, Service] = {}
-        for run in self.index.runs(limit):
-            for snapshot in run.services:
-                if self._visible(snapshot):
-                    found.setdefault(snapshot.service.element.name, snapshot.service)
+        declared = [service for service in self.index.elements() if element in (None, service.element.name)]
+        for name, service in dict.fromkeys((each.element.name, each.name) for each in declared):
+            seen = self.index.iterate_snapshots(service, FIRST_MOMENT, self.time)
+            if sum(each.name == service for each in declared) > 1:  # the one that was published last by then counts
+                seen = iter(self.index.snapshots(service, FIRST_MOMENT, self.time))
+            last = next((s.service for s in seen if s.service.element.name == name), None)
+            if last is not None:
+                found.setdefault(name, last)
         return found
 
     def _globals(self) -> list[str]:
-        return [name for name in self.index.global_elements() if self.index.global_versions(name, self.time)]
+        return [name for name in self.index.global_elements() if self.index.global_version_at(name, self.time)]
 
     def _ipython_key_completions_(self) -> list[str]:
         return self.keys()
@@ -113,9 +118,6 @@ class Moment(Displayed):
         yield Table([views[name].shown() for name in sorted(views)], "what can be seen from here")
         chosen = self.context_set
         yield Note("no contexts were chosen by then" if chosen is None else f"{chosen!r}")
-
-    def _visible(self, snapshot: ServiceSnapshot) -> bool:
-        return snapshot.captured_from is not None and snapshot.captured_from <= self.time
 
 
 class View(Displayed, Readable):
@@ -209,9 +211,9 @@ class ServiceView(View):
         return sorted(self._published, key=lambda snapshot: snapshot.captured_to or self.moment.time)
 
     @cached_property
-    def _files(self) -> list[tuple[ServiceSnapshot, DataFile]]:
+    def _files(self) -> list[CaptureFile]:
         """Files of all snapshots, the earliest published first, so that of equal captures the later wins."""
-        return [(snapshot, file) for snapshot in self._published for file in snapshot.files]
+        return [CaptureFile(snapshot, file) for snapshot in self._published for file in snapshot.files]
 
     def _wanted(self) -> pa.Table:
         """Keys to look up: the experiment's, or all that were ever captured."""
@@ -220,9 +222,12 @@ class ServiceView(View):
             assert contexts is not None  # for_experiment made sure
             return contexts
         names = [variable.name for variable in self.service.key]
-        parts = [read_parquet(self.moment.storage, file, names) for _, file in self._files]
-        schema = pa.schema([(variable.name, variable.type) for variable in self.service.key])
-        return distinct_keys(pa.concat_tables([schema.empty_table(), *parts]))
+        keys = pa.schema([(variable.name, variable.type) for variable in self.service.key]).empty_table()
+        for start in range(0, len(self._files), _KEYS_AT_ONCE):
+            files = self._files[start : start + _KEYS_AT_ONCE]
+            parts = [read_parquet(self.moment.storage, file, names) for _, file in files]
+            keys = distinct_keys(pa.concat_tables([keys, *parts]))
+        return keys
 
     def _context_keys(self) -> pa.Table | None:
         """Distinct keys of this service in the context set, of the experiment's contexts if there is one."""
@@ -236,10 +241,9 @@ class ServiceView(View):
 
     def _match(self, keys: pa.Table) -> tuple[Matched, pa.Table]:
         now = pa.array(np.full(keys.num_rows, to_micros(self.moment.time))).cast(TIME)
-        rows = keys.append_column(TIME_COLUMN, now)
-        files = [file for _, file in self._files]
-        service = self.service
-        matched = match_files(rows, service.key, service.element, self.moment.rule, files, self.moment.storage)
+        service, moment = self.service, self.moment
+        times = pa.chunked_array([now])
+        matched = match_files(keys, times, service.key, service.element, moment.rule, self._files, moment.storage)
         return matched, keys
 
 

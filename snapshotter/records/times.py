@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from schemas.errors import NaiveTimeError
+from schemas.errors import DataKeyError, NaiveTimeError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
@@ -22,5 +22,13 @@ def to_micros(moment: datetime) -> int:
 
 
 def from_micros(micros: int) -> datetime:
-    """Turn microseconds since the epoch into an instant in UTC, exactly."""
-    return _EPOCH + timedelta(microseconds=micros)
+    """Turn microseconds since the epoch into an instant in UTC, exactly.
+
+    Raises DataKeyError for an instant beyond the years 1 to 9999, which Arrow holds and Python does not.
+    """
+    try:
+        return _EPOCH + timedelta(microseconds=micros)
+    except OverflowError as error:
+        raise DataKeyError.because(
+            f"time {micros} (microseconds since 1970) is beyond the years 1 to 9999", "correct it or leave it out"
+        ) from error

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from delorean.golden_rows import read_data_maps, read_expected, select_contexts, write_data_maps, write_expected
 from delorean.model_package import ModelPackage, load_package, matrix, write_package
 from delorean.package_files import FILES, MANIFEST, write_json
+from delorean.state.rules import AsOf
 from delorean.training import TrainedModel
 from encoders import FeatureModel
 from schemas.errors import FingerprintError, GoldenRowsError, PackageError
@@ -287,3 +289,43 @@ def test_unknown_features_survive_the_golden_file() -> None:
     found, scores = read_expected("f", write_expected(features, features[:, 1]), 2)
     assert (found.view(np.uint32) == features.view(np.uint32)).all()
     assert (scores.view(np.uint32) == features[:, 1].view(np.uint32)).all()
+
+
+RULES = {"videos": AsOf(timedelta(days=2), timedelta(minutes=5), allow_exact=False, as_published=True)}
+
+
+def written_with(path: Path, trained: TrainedModel, rules: dict[str, AsOf]) -> ModelPackage:
+    lineage = company.Lineage({}, {}, rules=rules)
+    golden = company.data_maps(range(4))
+    return write_package(
+        path, trained, company.MODEL, company.CONTEXT, company.ITEMS, company.SERVICES, golden, lineage,
+        modules=company.MODULES,
+    )  # fmt: skip
+
+
+def test_a_package_carries_the_rules_that_its_features_were_generated_by(
+    trained_company: TrainedModel, tmp_path: Path
+) -> None:
+    package = written_with(tmp_path / "p", trained_company, RULES)
+    assert package.rules == load(tmp_path / "p").rules == {**dict.fromkeys(company.MODEL.elements, AsOf()), **RULES}
+
+
+def test_a_package_without_rules_was_made_before_there_were_any_and_loads(copied: Path) -> None:
+    lineage = json.loads((copied / "lineage.json").read_text())
+    rules = lineage.pop("rules")
+    reseal(copied, {"lineage.json": write_json(lineage)})
+    assert load(copied).rules == {}
+    rules["videos"]["lag_seconds"] = "soon"
+    reseal(copied, {"lineage.json": write_json({**lineage, "rules": rules})})
+    with pytest.raises(PackageError, match="not an as-of rule"):
+        load(copied)
+
+
+def test_packaging_warns_where_serving_cannot_give_what_training_saw(
+    trained_company: TrainedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fresh = {"my_list": AsOf(timedelta(hours=1), allow_exact=False), "videos": AsOf(lag=timedelta(hours=1))}
+    written_with(tmp_path / "a", trained_company, fresh)
+    assert caplog.text == ""
+    written_with(tmp_path / "b", trained_company, {"my_list": AsOf(lag=timedelta(hours=1))})
+    assert "trained with 'my_list' as it stood 1:00:00 before each label's time" in caplog.text

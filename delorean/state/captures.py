@@ -1,0 +1,195 @@
+"""Which capture of a service serves each row: files are matched from the newest on, until every row is served.
+
+No more than `MOST_OPEN` files are open at a time, each is opened once, and one that no row can see is not opened. What
+is read follows what rows use: a row whose key was never captured looks into every file that its window allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from delorean.as_of import as_of_rows
+from delorean.state.matched import CaptureFile, FoundCaptures, Matched
+from delorean.state.rules import AsOf
+from delorean.state.values import Values
+from schemas.data_keys import DataKey
+from snapshotter.records import DataFile, to_micros
+from snapshotter.storage import Storage
+from snapshotter.storage.parquet import ParquetReader
+
+CAPTURED_COLUMN = "captured_at"
+MOST_OPEN = 16
+_NEVER = np.iinfo(np.int64).min
+
+
+@dataclass
+class CaptureSearch:
+    """Looks for the captures that serve rows, see `find_captures` and `match_files`.
+
+    key: the variables that captures and rows are compared by; files under another key are passed over
+    files: in the order in which they were published: of equal captures the row of the later file wins
+    """
+
+    key: Sequence[DataKey]
+    rule: AsOf
+    files: Sequence[CaptureFile]
+    storage: Storage
+
+    def run(self, rows: pa.Table, times: pa.ChunkedArray, values: Values | None = None) -> FoundCaptures:
+        """Find the capture that serves each row. values: takes the values of what is found, on the way."""
+        self._rows = rows.select([variable.name for variable in self.key]).combine_chunks()
+        self._times = times
+        self._micros = times.cast(pa.int64()).to_numpy()
+        self._best = np.full(rows.num_rows, _NEVER)
+        self._file = np.full(rows.num_rows, -1, dtype=np.int64)
+        self._pending = np.arange(rows.num_rows)  # rows that a file not yet looked at may still serve better
+        left = self._newest_first()
+        most = 1
+        while left and len(self._pending):
+            batch = self._next_batch(left, most)
+            if batch:
+                self._match(batch, values)
+            self._settle(left)
+            most = min(2 * most, MOST_OPEN)
+        found = self._file >= 0
+        return FoundCaptures(np.where(found, self._best, 0), self._file)
+
+    def _newest_first(self) -> list[int]:
+        """Order the files so that the last of the list is to be looked at first."""
+        key = tuple(self.key)
+        self._bounds = {
+            i: (to_micros(snapshot.captured_from), to_micros(snapshot.captured_to))
+            for i, (snapshot, _) in enumerate(self.files)
+            if snapshot.captured_from and snapshot.captured_to and snapshot.service.key == key
+        }
+        return sorted(self._bounds, key=lambda i: (self._bounds[i][1], i))
+
+    def _next_batch(self, left: list[int], most: int) -> list[int]:
+        """Take files off the list: those of a few runs, as far as a pending row can see them by its time."""
+        times = self._micros[self._pending]
+        newest, oldest = int(times.max()), int(times.min())
+        if self.rule.max_age is not None:
+            oldest -= _micros(self.rule.max_age)
+        newest -= _micros(self.rule.lag)
+        batch: list[int] = []
+        while left and len(batch) < MOST_OPEN:
+            snapshot = self.files[left[-1]].snapshot
+            another = not batch or snapshot.run_id != self.files[batch[-1]].snapshot.run_id
+            if len(batch) >= most and another:
+                break
+            first, last = self._bounds[left[-1]]
+            if self.rule.max_age is not None and last < oldest:
+                left.clear()  # all that follow are older
+                break
+            if first <= newest:
+                batch.append(left[-1])
+            left.pop()
+        return batch
+
+    def _match(self, batch: list[int], values: Values | None) -> None:
+        batch = sorted(batch)  # as published, so that of equal captures the later wins
+        rows = self._rows_in_view(batch)
+        if not len(rows):
+            return
+        with opened_files([self.files[i].file for i in batch], self.storage) as readers:
+            captures, ends = self._captures(readers)
+            found = self._as_of(rows, captures)
+            times = captures[CAPTURED_COLUMN].cast(pa.int64()).to_numpy()
+            captured = np.where(found >= 0, times[found] if len(times) else 0, _NEVER)
+            of_batch = np.searchsorted(ends, found, side="right")
+            file = np.where(found >= 0, np.array(batch)[np.minimum(of_batch, len(batch) - 1)], -1)
+            better = (captured > self._best[rows]) | ((captured == self._best[rows]) & (file > self._file[rows]))
+            rows, found = rows[better], found[better]
+            self._best[rows], self._file[rows] = captured[better], file[better]
+            if values is not None:
+                values.take(rows, found, ends, [(self.files[i], r) for i, r in zip(batch, readers, strict=True)])
+
+    def _rows_in_view(self, batch: list[int]) -> NDArray[np.int64]:
+        """Give the pending rows that can see any of the files by their times."""
+        times = self._micros[self._pending]
+        first = min(self._bounds[i][0] for i in batch)
+        seen = times >= first + _micros(self.rule.lag)
+        if self.rule.max_age is not None:
+            last = max(self._bounds[i][1] for i in batch)
+            seen &= times <= last + _micros(self.rule.max_age)
+        return self._pending if seen.all() else self._pending[seen]
+
+    def _captures(self, readers: Sequence[ParquetReader]) -> tuple[pa.Table, NDArray[np.int64]]:
+        """Read keys and times of files, end to end, and where those of each end."""
+        names = [variable.name for variable in self.key]
+        parts = [reader.read([*names, CAPTURED_COLUMN]) for reader in readers]
+        return pa.concat_tables(parts), np.cumsum([part.num_rows for part in parts], dtype=np.int64)
+
+    def _as_of(self, rows: NDArray[np.int64], captures: pa.Table) -> NDArray[np.int64]:
+        keys, times = self._rows, self._times
+        if len(rows) < keys.num_rows:
+            keys, times = keys.take(pa.array(rows)), times.take(pa.array(rows))
+        return as_of_rows(
+            keys.columns,
+            times,
+            [captures[name] for name in keys.column_names],
+            captures[CAPTURED_COLUMN],
+            max_age=self.rule.max_age,
+            lag=self.rule.lag,
+            allow_exact=self.rule.allow_exact,
+        )
+
+    def _settle(self, left: list[int]) -> None:
+        """Leave out the rows that no file left can serve better."""
+        if left:
+            last = self._bounds[left[-1]][1]
+            best = self._best[self._pending]
+            # Of the files left that end as late, the first to be looked at is the latest published.
+            open_still = (best < last) | ((best == last) & (self._file[self._pending] < left[-1]))
+            self._pending = self._pending[open_still]
+
+
+def find_captures(
+    rows: pa.Table,
+    times: pa.ChunkedArray,
+    key: Sequence[DataKey],
+    rule: AsOf,
+    files: Sequence[CaptureFile],
+    storage: Storage,
+) -> FoundCaptures:
+    """Find by the as-of rule which capture serves each row, reading keys and times only; see `CaptureSearch`.
+
+    rows: the key's columns, in any order; times: of the rows
+    """
+    return CaptureSearch(key, rule, files, storage).run(rows, times)
+
+
+def match_files(
+    rows: pa.Table,
+    times: pa.ChunkedArray,
+    key: Sequence[DataKey],
+    element: DataKey,
+    rule: AsOf,
+    files: Sequence[CaptureFile],
+    storage: Storage,
+) -> Matched:
+    """Match rows with captures by the as-of rule and read the values that serve them; see `find_captures`.
+
+    Raises DataKeyError where a row is served by a run whose values are of another type than the element's.
+    """
+    values = Values(element, rows.num_rows)
+    found = CaptureSearch(key, rule, files, storage).run(rows, times, values)
+    return Matched(values.element(found, files), found.captured_at, found.file)
+
+
+@contextmanager
+def opened_files(files: Sequence[DataFile], storage: Storage) -> Iterator[list[ParquetReader]]:
+    """Open files together, in their order."""
+    with ExitStack() as opened:
+        yield [opened.enter_context(ParquetReader(storage, file)) for file in files]
+
+
+def _micros(span: timedelta) -> int:
+    return span // timedelta(microseconds=1)

@@ -1,0 +1,59 @@
+"""Times in requests: refused where services answer as they are now, marked in a replay, and never a plain failure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import company
+import pytest
+
+from delorean.serving import GlobalVersions, Ranker
+from delorean.serving.ranker import Stopwatch
+from encoders.library.keys import VIDEOS
+from prana_proxy.clock import FileClock, system_clock
+from prana_proxy.config import gateway_config
+from prana_proxy.gateway import Gateway
+from schemas.errors import DataKeyError
+
+BEYOND = "9999-12-31T23:59:59-05:00"
+
+
+def body(**more: Any) -> bytes:
+    return json.dumps({"context": {"profile_id": 7, "country": "US"}, "candidates": [12, 59], **more}).encode()
+
+
+@pytest.fixture
+def gateway(services: Any) -> Iterator[Gateway]:
+    with Gateway(gateway_config(services.config())) as gateway:
+        yield gateway
+
+
+def rank(package: Any, gateway: Gateway, published: Any, clock: Any, **more: Any) -> Any:
+    with GlobalVersions([VIDEOS], published.index, published.storage, clock) as versions:
+        ranker = Ranker(package, gateway, versions, clock, timedelta(seconds=30))
+        return ranker.rank(body(**more), Stopwatch())
+
+
+def test_a_request_for_a_past_time_is_refused_unless_the_clock_can_be_set(
+    company_package: Any, gateway: Gateway, published: Any, tmp_path: Any, services: Any
+) -> None:
+    past = (company.NOW - timedelta(days=1)).isoformat()
+    with pytest.raises(DataKeyError, match="services answer as they are now.* → leave time out"):
+        rank(company_package, gateway, published, system_clock, time=past)
+    assert services.asked == []
+    assert "replay" not in rank(company_package, gateway, published, system_clock)
+    clock = FileClock(tmp_path / "clock")
+    clock.set(company.NOW)
+    answer = rank(company_package, gateway, published, clock, time=past)
+    assert answer["globals"]["videos"]["version_id"] == "all"
+    assert "services answered as they are now" in answer["replay"]
+    assert "replay" not in rank(company_package, gateway, published, clock)
+
+
+def test_a_time_that_no_datetime_holds_is_refused_by_name(live: Any) -> None:
+    status, answer, _ = live.call("POST", "/rank", body(time=BEYOND))
+    assert status == 422
+    assert "beyond the years 1 to 9999" in answer["error"]
