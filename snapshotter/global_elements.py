@@ -36,6 +36,7 @@ def publish_global(
     Raises DataKeyError for a table that does not fit its element, NaiveTimeError for a moment without a zone.
     """
     to_micros(valid_from)
+    require_plain_name("global element", element.name)
     require_plain_name("version id", version_id)
     rows = _fitting(table, element)
     if any(version.version_id == version_id for version in index.global_versions(element.name, END_OF_TIME)):

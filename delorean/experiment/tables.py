@@ -13,6 +13,7 @@ from schemas.errors import LabelError, StorageError
 from snapshotter.experiments import TableSource
 from snapshotter.spark_errors import spark_errors_as
 from snapshotter.spark_jobs import described
+from snapshotter.spark_tables import load_table
 from snapshotter.storage.delta import delta_table
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource], day
     with described(spark, "look at the labels' tables"), spark_errors_as(LabelError, "the labels' query"):
         try:
             for name, source in tables.items():
-                table = spark.read.format(source.format).options(**source.options).load(source.location)
+                table = load_table(spark, name, source, LabelError)
                 table.createTempView(name)  # fails rather than hide one
                 made.append(name)
             return spark.sql(text) if day is None else spark.sql(text, args={"date": day})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import ConfigError, LabelError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex
 from snapshotter.progress_bars import counted
-from snapshotter.storage import Storage
+from snapshotter.storage import Storage, require_plain_name
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -67,8 +66,7 @@ def generate(
     when an error is raised: ParadoxError, also where `leaks` says fail, QualityError where another policy does, or what
     `plan_generation` refuses.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise ConfigError.because(f"feature set name '{name}', expected letters, digits, '.', '_' and '-'")
+    require_plain_name("feature set", name)
     if not isinstance(labels, Labels):
         raise LabelError.mistaken("labels", labels, "label data", "load_labels(…, storage) or materialise_labels(…)")
     if spark is not None and not hasattr(spark, "sparkContext"):

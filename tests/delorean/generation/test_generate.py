@@ -339,7 +339,7 @@ def test_wrong_settings_are_refused(project):
         generate(labels_of(project), model, project.index, project.storage, "f", rules={"histroy": AsOf()})
     with pytest.raises(ConfigError, match="lag ≤ max_age"):
         AsOf(timedelta(1), timedelta(2))
-    with pytest.raises(ConfigError, match="feature set name"):
+    with pytest.raises(ConfigError, match="feature set '../f' cannot name a folder"):
         generate(labels_of(project), model, project.index, project.storage, "../f")
     clash = FeatureModel([minutes_watched.configured(rename={"minutes_watched": "profile_id"})])
     with pytest.raises(ConfigError, match="several columns named profile_id"):
