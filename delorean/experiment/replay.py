@@ -125,8 +125,8 @@ def _refuse_gone(record: RunRecord, index: SnapshotIndex, storage: Storage, modu
 def _gone_labels(record: RunRecord, storage: Storage) -> Iterator[str]:
     try:
         labels = load_labels(record.labels.id, storage)
-    except LabelError:
-        yield f"label data '{record.labels.id}' is gone"
+    except LabelError as error:
+        yield str(error).partition(" → ")[0]
         return
     if _checksums(labels.files) != _checksums(record.labels.files):
         yield f"label data '{record.labels.id}' is not what it was"

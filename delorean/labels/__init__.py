@@ -215,13 +215,13 @@ def labels_schema(context: tuple[DataKey, ...], items: tuple[DataKey, ...]) -> p
 def save_labels(labels: Labels, storage: Storage) -> Labels:
     """Publish label data under its id in one conditional write, and give what is published under that id.
 
-    Where another writer was faster, that is its label data, if it holds the same rows or was made from the same source.
-    Raises ConfigError if it does not.
+    Where another writer was faster, that is its label data, if it holds the same rows or was made from the same source;
+    under an id that no person chose it always is, since the id says what it is made from. Raises ConfigError otherwise.
     """
     if storage.create(manifest_path(labels.labels_id), json.dumps(labels.to_json(), indent=1).encode()):
         return labels
     published = load_labels(labels.labels_id, storage)
-    if not _same(published, labels):
+    if labels.named and not _same(published, labels):
         raise id_is_taken(labels.labels_id)
     return published
 
