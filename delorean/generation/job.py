@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +20,7 @@ from delorean.generation.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.generation.runners import Progress, in_process, over_spark
 from delorean.generation.sources import GlobalSource, Pinned, ServiceSource
 from delorean.labels import Labels
-from delorean.leaks import LeakReport, LeakThresholds, detect_leaks, sample_of
+from delorean.leaks import LabelReport, LeakReport, LeakThresholds, check_labels, detect_leaks, sample_of
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import ConfigError, LabelError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex
@@ -85,10 +86,13 @@ def generate(
         )
 
     plan = planned(pinned if run is None else run.pinned(lambda: planned(pinned).pinned))
+    label_report = None if leaks is None else check_labels(labels, storage, leaks)
     plan.model.warm_up()  # once here, so that workers find compiled code in the cache instead of all compiling at once
     with counted(f"features of {name}, buckets", progress) as told:
         results = _run(plan, f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", spark, told)
-    found = None if leaks is None else _look_for_leaks(plan, results, storage, leaks)
+    found = None
+    if leaks is not None and label_report is not None:
+        found = _look_for_leaks(plan, results, storage, leaks, label_report)
     lineage = {"experiment": experiment, **_lineage(plan, model)}
     made = Made(_feature_set(plan, results, table_uri(storage, name), lineage, found), wanted)
     return commit(storage, name, plan.schema, results, made, run_id)
@@ -135,15 +139,19 @@ def _feature_set(
 
 
 def _look_for_leaks(
-    plan: GenerationPlan, results: Sequence[BucketResult], storage: Storage, thresholds: LeakThresholds
+    plan: GenerationPlan,
+    results: Sequence[BucketResult],
+    storage: Storage,
+    thresholds: LeakThresholds,
+    label_report: LabelReport,
 ) -> LeakReport:
     """Measure a sample of what was written, before anybody can see it."""
     context = [key.name for key in plan.labels.context]
     items = sum(result.items for result in results)
     sample = sample_of(storage, [result.file for result in results], plan.features, context, items, thresholds)
-    report = detect_leaks(sample, thresholds)
+    report = replace(detect_leaks(sample, thresholds), label_data=label_report)
     if report.suspicious and thresholds.policy == "fail":
-        why = "; ".join(f"{found.feature} {found.why}" for found in report.features if found.suspicious)
+        why = "; ".join(f"{found.feature} {found.why}" for found in report.findings if found.suspicious)
         raise ParadoxError.because(
             f"{report.verdict}: {why}",
             'find out how the feature knows; if it may, raise the thresholds or say policy = "warn"',
