@@ -19,6 +19,7 @@ from delorean.generation.provenance import SpreadReport
 from delorean.generation.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.generation.runners import Progress, in_process, over_spark
 from delorean.generation.sources import GlobalSource, Pinned, ServiceSource
+from delorean.generation.unseen import rows_before_state
 from delorean.labels import Labels
 from delorean.leaks import LabelReport, LeakReport, LeakThresholds, check_labels, detect_leaks, sample_of
 from encoders.feature_model import Encoders, FeatureModel
@@ -86,6 +87,8 @@ def generate(
         )
 
     plan = planned(pinned if run is None else run.pinned(lambda: planned(pinned).pinned))
+    if (note := rows_before_state(plan, storage)) is not None:
+        plan = replace(plan, notes=(*plan.notes, note))
     label_report = None if leaks is None else check_labels(labels, storage, leaks)
     plan.model.warm_up()  # once here, so that workers find compiled code in the cache instead of all compiling at once
     with counted(f"features of {name}, buckets", progress) as told:

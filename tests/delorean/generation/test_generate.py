@@ -1,5 +1,6 @@
 """Generation against a scan of everything, and that nothing about how it runs shows in what it gives."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -346,6 +347,15 @@ def test_wrong_settings_are_refused(project):
     clash = FeatureModel([minutes_watched.configured(rename={"minutes_watched": "profile_id"})])
     with pytest.raises(ConfigError, match="several columns named profile_id"):
         generate(labels_of(project), clash, project.index, project.storage, "f")
+    clash = FeatureModel([minutes_watched.configured(rename={"minutes_watched": "Profile_ID"})])
+    with pytest.raises(ConfigError, match="several columns named Profile_ID, profile_id"):
+        generate(labels_of(project), clash, project.index, project.storage, "f")
+    labels = labels_of(project)
+    earlier = replace(labels, context=(context_variable("profile_id", "uint32"),))
+    with pytest.raises(
+        DataKeyError, match="holds unsigned integers, which Delta .* profile_id: uint32"
+    ):
+        generate(earlier, model, project.index, project.storage, "f")
 
 
 def test_labels_that_a_left_over_variable_gives_away_are_refused_before_anything_is_generated(project):
@@ -381,6 +391,24 @@ def test_contexts_that_cannot_be_ranked_are_said_where_leaks_are(project):
     assert made.leaks.verdict.startswith("each of 30 contexts has one item only: no order of items is wrong")
     assert made.leaks.verdict in str(made)
     assert load_feature_set(project.storage, "f").leaks == made.leaks
+
+
+def test_label_times_before_all_state_are_told_with_their_share(project, caplog):
+    project.history([((1,), 10, [])], "r")
+
+    def notes_of(minutes_of_rows):
+        rows = long_labels([(1, at, 7, 1.0) for at in minutes_of_rows])
+        labels = materialise_labels(rows, COLUMNS, project.storage)
+        return generate(labels, minutes_watched, project.index, project.storage, "f").notes
+
+    assert notes_of([10, 20, 30]) == ()
+    assert notes_of([11]) == ()
+    [note] = notes_of([-40_000, 9, 10, 20])
+    assert note.startswith("2 of 4 label rows (50.0%) have a time before the first state that features are made from")
+    assert "times are 2026-04-03 05:20 to 2026-05-01 00:20 UTC → check that the labels' time" in note
+    assert note in caplog.text
+    [note] = notes_of([1, 2])
+    assert note.startswith("2 of 2 label rows (100.0%) can see no state at all at their times, 2026-05-01 00:01 to")
 
 
 def test_text_contexts_and_items_work_like_numbers(project):
