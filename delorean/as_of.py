@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delorean.as_of_columns import Instants, Keys, instants_of_both, keys_of_both, plain
+from delorean.as_of_columns import Instants, Keys, instants_of_both, keys_of_both, plain, without_views
 from delorean.as_of_kernel import any_tied, find_groups, group_rows, match_rows, sort_groups
 from schemas.errors import DataKeyError
 
@@ -233,14 +233,12 @@ def _sortable(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _taken(column: pa.ChunkedArray, rows: pa.Array, name: str) -> pa.ChunkedArray:
     """Take rows of a column, null where a row is null."""
     kind = column.type
-    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):  # Arrow takes none of these itself
-        return plain(column).take(rows).cast(kind)
+    takeable = without_views(kind)
+    if takeable != kind:
+        return column.cast(takeable).take(rows).cast(kind)
     if pa.types.is_run_end_encoded(kind):
         column = pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], kind.value_type)
     try:
         return column.take(rows)
-    except (
-        pa.ArrowNotImplementedError,
-        pa.ArrowInvalid,
-    ) as error:  # views within lists, 2 GiB of text in small offsets
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:  # such as 2 GiB of text in small offsets
         raise DataKeyError.because(f"rows of the right column '{name}' cannot be taken: {error}", "cast it") from error

@@ -46,6 +46,29 @@ def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
+def without_views(kind: pa.DataType) -> pa.DataType:
+    """Give the type that holds the same values without views of text and bytes, which Arrow cannot take rows of."""
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    if pa.types.is_list(kind):
+        return pa.list_(_field_without_views(kind.value_field))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_field_without_views(kind.value_field))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_field_without_views(kind.value_field), kind.list_size)
+    if pa.types.is_struct(kind):
+        return pa.struct([_field_without_views(field) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_field_without_views(kind.key_field), _field_without_views(kind.item_field), kind.keys_sorted)
+    return kind
+
+
+def _field_without_views(field: pa.Field) -> pa.Field:
+    return field.with_type(without_views(field.type))
+
+
 @dataclass(frozen=True)
 class Keys:
     """One side's keys.

@@ -51,6 +51,8 @@ def kept_versions(
         return KeptVersions(name, uncommitted=tuple(old.values()))
     try:
         history = read_history(storage, f"{FOLDER}/{name}", log)
+        if elsewhere := [path for path in history.spans if path.startswith("/") or ":/" in path]:
+            raise StorageError.because(f"a version names files by their whole path, such as {elsewhere[0]}")
         newest = history.newest
         kept = {v for v in range(newest + 1) if _is_kept(v, commits, latest)} | pinned | {newest}
         labels, needed = _labels(history, kept), sorted(kept)

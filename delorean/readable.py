@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     import polars as pl
     from pyspark.sql import DataFrame, SparkSession
 
+_SIGNED = {
+    pa.uint8(): pa.int16(),
+    pa.uint16(): pa.int32(),
+    pa.uint32(): pa.int64(),
+    pa.uint64(): pa.decimal128(20, 0),  # as Spark itself reads them from Parquet
+}
+
 
 class Readable(ABC):
     """What is read as an Arrow table, and so as any other frame."""
@@ -43,7 +50,25 @@ class Readable(ABC):
         return frame
 
     def to_spark(self, spark: SparkSession) -> DataFrame:
-        """Read the data into Spark."""
+        """Read the data into Spark, which has no unsigned integers: they take the next wider type that holds them."""
         if not hasattr(spark, "createDataFrame"):
             raise ConfigError.mistaken("spark", spark, "a Spark session", "project.spark_session()")
-        return spark.createDataFrame(self.to_arrow())
+        table = self.to_arrow()
+        return spark.createDataFrame(table.cast(pa.schema([_field_in_spark(field) for field in table.schema])))
+
+
+def _field_in_spark(field: pa.Field) -> pa.Field:
+    return field.with_type(_type_in_spark(field.type))
+
+
+def _type_in_spark(type: pa.DataType) -> pa.DataType:  # noqa: A002  # the field's own name
+    """Give the type that Spark has for a type's values."""
+    if type in _SIGNED:
+        return _SIGNED[type]
+    if pa.types.is_list(type):
+        return pa.list_(_field_in_spark(type.value_field))
+    if pa.types.is_large_list(type):
+        return pa.large_list(_field_in_spark(type.value_field))
+    if pa.types.is_struct(type):
+        return pa.struct([_field_in_spark(field) for field in type])
+    return type

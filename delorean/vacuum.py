@@ -16,7 +16,7 @@ from delorean.generation import feature_set
 from delorean.generation.named_run import PLANS
 from delorean.kept_versions import KeptVersions, kept_versions
 from delorean.labels import FOLDER as LABELS
-from delorean.labels import is_unnamed, load_labels, manifest_path
+from delorean.labels import labels_id_of_manifest, load_labels, manifest_path
 from schemas.errors import ConfigError, LabelError, StorageError
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage, StoredFile
@@ -113,8 +113,7 @@ def vacuum(storage: Storage, index: SnapshotIndex, older_than: timedelta, *, dry
         for name, inside in _by_name(feature_set.FOLDER, files).items()
     ]
     labels = [
-        _of_labels(labels_id, inside, storage, pins, found, latest)
-        for labels_id, inside in _by_name(LABELS, files).items()
+        _of_labels(labels_id, inside, storage, pins, found, latest) for labels_id, inside in _by_manifest(files).items()
     ]
     report = VacuumReport(
         (
@@ -165,19 +164,33 @@ def _of_labels(
 ) -> tuple[Removal | None, str | None]:
     """Give what of label data can go, and why it is left alone if nobody can tell."""
     manifest = manifest_path(labels_id)
-    needed = {manifest, *pins.labels.get(labels_id, ())}
+    needed = {manifest, *(path for paths in pins.labels.values() for path in paths)}
     whole = f"{LABELS}/{labels_id}"
     if any(file.path == manifest for file in files):
         try:
-            needed |= {file.path for file in load_labels(labels_id, storage).files}
+            labels = load_labels(labels_id, storage)
         except (LabelError, StorageError) as error:
             return None, f"{whole} was left alone: {error}"
+        needed |= {file.path for file in labels.files}
         referred = labels_id in pins.labels or any(each.unknown or labels_id in each.labels for each in feature_sets)
-        if is_unnamed(labels_id) and not referred and all(file.modified_at < latest for file in files):
+        if not labels.named and not referred and all(file.modified_at < latest for file in files):
             inner = sorted(files, key=lambda file: file.path != manifest)  # first what makes the others visible
             return Removal(whole, _UNUSED, tuple(inner)), None
     dead = [file for file in files if file.path not in needed and file.modified_at < latest]
     return (Removal(whole, _NEVER, tuple(dead)) if dead else None), None
+
+
+def _by_manifest(files: Iterable[StoredFile]) -> Mapping[str, list[StoredFile]]:
+    """Sort the files of label data by the id in whose folder they lie; those of no manifest by their first folder."""
+    inside = [file for file in files if file.path.startswith(f"{LABELS}/")]
+    ids = {labels_id for file in inside if (labels_id := labels_id_of_manifest(file.path)) is not None}
+    found: dict[str, list[StoredFile]] = defaultdict(list)
+    for file in inside:
+        folders = file.path.split("/")[1:-1]
+        ways = ["/".join(folders[:depth]) for depth in range(len(folders), 0, -1)]
+        if ways:
+            found[next((way for way in ways if way in ids), ways[-1])].append(file)
+    return found
 
 
 def _by_name(folder: str, files: Iterable[StoredFile]) -> Mapping[str, list[StoredFile]]:

@@ -19,7 +19,9 @@ DeloreanError
 ├── QualityError               snapshots that are not as good as an experiment demands
 ├── ReplayError                an experiment's run that cannot be found, or not be repeated
 ├── LabelError                 label data that cannot be used
+│   ├── EmptyLabelsError       it has no rows, or none yet
 │   └── ParadoxError           a feature would know its label's future
+├── JobError                   a Spark job that died, whatever it was to do
 ├── EncoderError               a feature encoder that is wrong, or failed
 │   ├── UndeclaredKeyError     it reads what it did not declare
 │   ├── EncoderOutputError     it wrote or returned what it must not
@@ -30,8 +32,9 @@ DeloreanError
 ```
 
 Drivers' errors are translated into these where they cross into our code. A message names the thing, says what was
-expected and, after an arrow, what to do next. Kinds that are `final` would be raised again by whoever tries the same
-again: who runs jobs need not.
+expected and, after an arrow, what to do next. Kinds that are `final` are raised again when the same is
+tried again, so schedulers should not retry; the others may be mended by time: by a service, a network, a disk, a job
+that is still to come, or a person who restores a file.
 """
 
 from __future__ import annotations
@@ -171,37 +174,45 @@ class ReplayError(DeloreanError):
 class LabelError(DeloreanError):
     """Label data cannot be used as it is."""
 
+    final = True
+
+
+class EmptyLabelsError(LabelError):
+    """Label data has no rows: those of a day may still be on their way."""
+
+    final = False
+
 
 class ParadoxError(LabelError):
     """A feature would know its label's future."""
 
-    final = True
+
+class JobError(DeloreanError):
+    """A Spark job died: of a lost executor, memory, a disk or a network, not of what it was given."""
 
 
 class EncoderError(DeloreanError):
     """A feature encoder is wrong, or failed on its data."""
 
+    final = True
+
 
 class UndeclaredKeyError(EncoderError):
     """An encoder reads a data key that it did not declare."""
-
-    final = True
 
 
 class EncoderOutputError(EncoderError):
     """An encoder wrote or returned what it must not."""
 
-    final = True
-
 
 class FingerprintError(EncoderError):
     """An encoder is not the one that the model was trained with."""
 
-    final = True
-
 
 class TrainingError(DeloreanError):
     """No model can be trained from these features."""
+
+    final = True
 
 
 class PackageError(DeloreanError):

@@ -39,6 +39,7 @@ def publish_global(
     Raises DataKeyError for a table that does not fit its element, NaiveTimeError for a moment without a zone.
     """
     to_micros(valid_from)
+    require_plain_name("global element", element.name)
     require_plain_name("version id", version_id)
     element = replace(element, type=_readable(element))
     rows = _fitting(table, element)

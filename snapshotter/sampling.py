@@ -19,6 +19,7 @@ from snapshotter.experiments import Experiment
 from snapshotter.records import StratumReport
 from snapshotter.spark_errors import spark_errors_as
 from snapshotter.spark_jobs import described
+from snapshotter.spark_tables import load_table
 
 _log = logging.getLogger(__name__)
 _MOST_STRATA = 10_000
@@ -74,7 +75,7 @@ def _query(spark: SparkSession, experiment: Experiment, date: date) -> DataFrame
     made = []
     try:
         for name, source in experiment.tables.items():
-            table = spark.read.format(source.format).options(**source.options).load(source.location)
+            table = load_table(spark, name, source, SelectionError)
             table.createTempView(name)  # fails rather than hide another's
             made.append(name)
         return spark.sql(experiment.query, args={"date": date})

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delorean.labels import TIME_COLUMN, Labels
-from delorean.labels.column_types import without_large
+from delorean.labels.casting import Caster
+from delorean.labels.column_types import variable_type
 from schemas.data_keys import DataKey, context_variable, refuse_naive_times
 from schemas.errors import LabelError
 from schemas.hashing import bucket_of
@@ -147,15 +148,12 @@ def rows_of(labels: Labels | Any, storage: Storage, index: SnapshotIndex) -> Row
             f"contexts and times have {table.num_rows} rows, {times.null_count} of them without a time",
             "give every row a time, and at least one row",
         )
-    try:
-        times = times.cast(TIME)
-    except pa.ArrowException as error:
-        raise LabelError.because(f"times are {times.type} and do not fit {TIME}: {error}", "cast them") from error
-    table = table.set_column(table.column_names.index(TIME_COLUMN), TIME_COLUMN, times)
-    table = table.cast(pa.schema([(field.name, without_large(field.type)) for field in table.schema]))
     declared = index.elements()
     keyed_by = {variable.name for service in declared for variable in service.key}
-    context = tuple(context_variable(f.name, f.type) for f in table.schema if f.name in keyed_by)
+    context = tuple(context_variable(f.name, variable_type(f.name, f.type)) for f in table.schema if f.name in keyed_by)
+    caster = Caster(table)
+    columns = {key.name: caster.value(key.name, key.type) for key in context}
+    typed = pa.table({**columns, TIME_COLUMN: caster.time(TIME_COLUMN)})
     names = dict.fromkeys(service.name for service in declared)
     recent = [snapshot for name in names for snapshot in index.last_snapshots(name, _RECENT)]
-    return FrameRows(table, context=context).in_buckets(recent)
+    return FrameRows(typed, context=context).in_buckets(recent)

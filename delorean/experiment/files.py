@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from delorean.experiment.checks import check_spec
 from delorean.experiment.spec import ExperimentSpec
 from encoders import FeatureModel
 from schemas.data_keys import DataKey, Kind
@@ -26,9 +27,8 @@ def load_experiment(path: str | Path, index: SnapshotIndex | None = None) -> Exp
     spec = file.build(ExperimentSpec)
     spec = replace(spec, name=spec.name or Path(path).stem, folder=spec.folder or str(Path(path).resolve().parent))
     elements = _check_encoders(file, spec)
+    check_spec(spec, file)
     _check_policies(file, spec, elements)
-    with file.at("model.estimator"):
-        spec.model.build()
     if spec.contexts is not None:
         with file.at("contexts"):
             _ = spec.selection

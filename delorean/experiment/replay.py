@@ -19,7 +19,7 @@ from schemas.display import Displayed, Headline, Part, Table
 from schemas.errors import DeloreanError, LabelError, MissingFileError, ReplayError
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import DataFile
-from snapshotter.storage import Storage
+from snapshotter.storage import Storage, require_plain_name
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -76,6 +76,8 @@ def replay(
 
     Raises ReplayError that names every input which is gone or was changed.
     """
+    name = into or f"{record.features.feature_set}-replay"
+    require_plain_name("feature set", name)
     _refuse_gone(record, index, storage, modules)
     labels = load_labels(record.labels.id, storage)
     if buckets is not None and buckets != labels.buckets:
@@ -86,7 +88,7 @@ def replay(
         FeatureModel.from_json(json.dumps(record.feature_model), modules),
         index,
         storage,
-        into or f"{record.features.feature_set}-replay",
+        name,
         rules=experiment.as_of,
         confidence=experiment.confidence,
         spread=experiment.spread,
@@ -123,8 +125,8 @@ def _refuse_gone(record: RunRecord, index: SnapshotIndex, storage: Storage, modu
 def _gone_labels(record: RunRecord, storage: Storage) -> Iterator[str]:
     try:
         labels = load_labels(record.labels.id, storage)
-    except LabelError:
-        yield f"label data '{record.labels.id}' is gone"
+    except LabelError as error:
+        yield str(error).partition(" → ")[0]
         return
     if _checksums(labels.files) != _checksums(record.labels.files):
         yield f"label data '{record.labels.id}' is not what it was"

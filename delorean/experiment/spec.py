@@ -15,6 +15,7 @@ import msgspec
 
 from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.labels import LabelColumns
+from delorean.labels.column_types import TimeUnit
 from delorean.leaks import LeakThresholds
 from delorean.training import Split
 from encoders import FeatureEncoder, FeatureModel
@@ -47,6 +48,8 @@ class LabelSpec:
 
     query: Spark SQL over `[tables]` and any table that Spark knows
     table: the name of one such table, instead of a query
+    time_unit: what integers in the columns of times mean: "s", "ms", "us", "ns" or "day" since 1970, in UTC; by "day" a
+        date counts too, as the moment when it begins in UTC
     id: a name for the label data once it is in buckets; the next run then finds it there and uses it as it is
     bucket_variable, buckets: None: chosen by what the labels are
     """
@@ -58,6 +61,7 @@ class LabelSpec:
     time: str = "time"
     label: str = "label"
     outcome_at: str = "outcome_at"
+    time_unit: TimeUnit | None = None
     id: str | None = None
     bucket_variable: str | None = None
     buckets: int | None = None
@@ -70,7 +74,7 @@ class LabelSpec:
     @property
     def columns(self) -> LabelColumns:
         """Which columns mean what."""
-        return LabelColumns(self.items, self.context, self.time, self.label, self.outcome_at)
+        return LabelColumns(self.items, self.context, self.time, self.label, self.outcome_at, self.time_unit)
 
     @property
     def sql(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from delorean.experiment.checks import check_spec
 from delorean.experiment.settings import as_recorded, changed_settings, require_generated_by
 from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.tables import pinned_tables, query
@@ -21,7 +21,7 @@ from delorean.generation.feature_set import made_by, open_table, table_uri
 from delorean.generation.plan import plan_generation
 from delorean.generation.runners import Progress
 from delorean.generation.sources import Pinned
-from delorean.labels import Labels, load_labels
+from delorean.labels import Labels, find_labels, load_labels
 from delorean.labels.materialise import materialise_labels
 from delorean.model_package import Lineage, ModelPackage, load_package, write_package
 from delorean.state.rules import AsOf
@@ -54,14 +54,16 @@ def labels_of(
     day: only what was known when this day began, in UTC, so that it is the same whenever the run takes place; it is
         what `:date` in the query means, and such label data is the run's own whatever the spec calls it
 
-    Raises LabelError, also where the label data of that id comes from another query or another version of a table.
+    Raises LabelError, also where the label data of that id comes from another query or another version of a table, and
+    before any work what `check_spec` raises.
     """
+    check_spec(experiment, run_id=run_id)
     spec = experiment.labels
     labels_id = spec.id if day is None else None
     if labels_id is None and run_id is not None:
         labels_id = _labels_of_run(experiment, run_id, day)
-        with suppress(LabelError):
-            return load_labels(labels_id, storage)
+        if (earlier := find_labels(labels_id, storage)) is not None:
+            return earlier
     if day is None and (at_rest := labels_at_rest(experiment, storage)) is not None:
         return at_rest
     if spark is None:
@@ -75,6 +77,7 @@ def labels_of(
         spec.columns,
         storage,
         labels_id=labels_id,
+        named=spec.id is not None and day is None,
         bucket_variable=spec.bucket_variable,
         buckets=spec.buckets,
         source={**_source(experiment, tables), **({} if day is None else {"date": day.isoformat()})},
@@ -91,13 +94,12 @@ def _known(rows: DataFrame, outcome_at: str, day: date | None) -> DataFrame:
 def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | None:
     """Give the label data that an earlier run has put into buckets under the spec's id; None where there is none.
 
-    Raises LabelError where it comes from another query or another version of a table.
+    Raises LabelError where it comes from another query or another version of a table, or its manifest cannot be read.
     """
     if experiment.labels.id is None:
         return None
-    try:
-        labels = load_labels(experiment.labels.id, storage)
-    except LabelError:
+    labels = find_labels(experiment.labels.id, storage)
+    if labels is None:
         return None
     if labels.source and labels.source != _source(experiment, pinned_tables(experiment.located_tables)):
         raise LabelError.because(
@@ -108,7 +110,7 @@ def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | Non
 
 
 def _labels_of_run(experiment: ExperimentSpec, run_id: str, day: date | None) -> str:
-    """Give the id of label data that only the runs of one id use; to a vacuum it is one that nobody gave a name."""
+    """Derive the id of label data that only the runs of one id use. No person chose it."""
     of = f"{experiment.id}/{run_id}" + ("" if day is None else f"/{day}")
     return hashlib.sha256(of.encode()).hexdigest()[:12]
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from schemas.errors import LabelError, StorageError
+from schemas.errors import LabelError, MissingFileError, StorageError
 from snapshotter.experiments import TableSource
 from snapshotter.spark_errors import spark_errors_as
 from snapshotter.spark_jobs import described
-from snapshotter.storage.delta import delta_table
+from snapshotter.spark_tables import load_table
+from snapshotter.storage.delta import delta_table, files_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -39,7 +41,7 @@ def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource], day
     with described(spark, "look at the labels' tables"), spark_errors_as(LabelError, "the labels' query"):
         try:
             for name, source in tables.items():
-                table = spark.read.format(source.format).options(**source.options).load(source.location)
+                table = load_table(spark, name, source, LabelError)
                 table.createTempView(name)  # fails rather than hide one
                 made.append(name)
             return spark.sql(text) if day is None else spark.sql(text, args={"date": day})
@@ -51,10 +53,12 @@ def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource], day
 def _version(name: str, source: TableSource) -> int:
     try:
         table = delta_table(source.path, source.version)
-    except StorageError as error:
+    except MissingFileError as error:
         raise LabelError.because(f"table '{name}': {error}") from error
-    version, files = int(table.version()), table.file_uris()
-    gone = [file for file in files if not _is_there(file)]
+    except StorageError as error:
+        raise type(error)(f"table '{name}': {error}") from error
+    version, files = int(table.version()), files_of(table)
+    gone = [file for file in files if not _is_there(table.table_uri, file)]
     if gone:
         raise LabelError.because(
             f"table '{name}': {len(gone)} of {len(files)} files of version {version} of {source.path} are gone, "
@@ -64,7 +68,23 @@ def _version(name: str, source: TableSource) -> int:
     return version
 
 
-def _is_there(uri: str) -> bool:
-    """Only local files are looked for: of others the reader says what is missing."""
-    parts = urlsplit(uri)
-    return parts.scheme not in ("", "file") or Path(unquote(parts.path)).exists()
+def _is_there(table_uri: str, file: str) -> bool:
+    """Whether a table's file exists. Only local ones are looked for: of others the reader says what is missing."""
+    if _scheme(table_uri) not in ("", "file") or _scheme(file) not in ("", "file"):
+        return True
+    roots, path = _local(table_uri), _local(file)[0]
+    # A path in a log is encoded once more than on disk, by some writers twice, and may be absolute, as in a shallow
+    # clone; what deltalake gives no longer tells these apart.
+    ways = [Path(root, way.lstrip("/")) for root in (*roots, "/") for way in (path, unquote(path))]
+    return any(way.exists() for way in ways)
+
+
+def _scheme(uri: str) -> str:
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", uri)
+    return found[1] if found else ""
+
+
+def _local(uri: str) -> tuple[str, ...]:
+    """Give the path that a URI of a file names, as it is and decoded; file:/a, file:///a and /a are the same."""
+    path = re.sub("^file:/+", "/", uri)
+    return (path, unquote(path))

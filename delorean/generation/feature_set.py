@@ -73,7 +73,7 @@ class FeatureSet(Displayed, Readable):
 
     def _parts(self) -> Iterator[Part]:
         if self.leaks is not None:
-            yield Note(self.leaks.verdict, strong=bool(self.leaks.suspicious))
+            yield Note(self.leaks.verdict, strong=self.leaks.is_loud)
         if self.dropped:
             yield Facts({"dropped": f"{self.dropped:,} rows whose captures lie too far apart"})
         yield Table(

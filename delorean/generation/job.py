@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,14 +19,15 @@ from delorean.generation.provenance import SpreadReport
 from delorean.generation.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.generation.runners import Progress, in_process, over_spark
 from delorean.generation.sources import Pinned, ServiceSource
+from delorean.generation.unseen import rows_before_state
 from delorean.labels import Labels
-from delorean.leaks import LeakReport, LeakThresholds, detect_leaks, sample_of
+from delorean.leaks import LabelReport, LeakReport, LeakThresholds, check_labels, detect_leaks, sample_of
 from delorean.state.versions import GlobalSource
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import ConfigError, LabelError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex
 from snapshotter.progress_bars import counted
-from snapshotter.storage import Storage
+from snapshotter.storage import Storage, require_plain_name
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -69,8 +70,7 @@ def generate(
     when an error is raised: ParadoxError, also where `leaks` says fail, QualityError where another policy does, or what
     `plan_generation` refuses.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise ConfigError.because(f"feature set name '{name}', expected letters, digits, '.', '_' and '-'")
+    require_plain_name("feature set", name)
     if not isinstance(labels, Labels):
         raise LabelError.mistaken("labels", labels, "label data", "load_labels(…, storage) or materialise_labels(…)")
     if spark is not None and not hasattr(spark, "sparkContext"):
@@ -94,10 +94,15 @@ def generate(
         )
 
     plan = planned(pinned if run is None else run.pinned(lambda: planned(pinned).pinned))
+    if (note := rows_before_state(plan, storage)) is not None:
+        plan = replace(plan, notes=(*plan.notes, note))
+    label_report = None if leaks is None else check_labels(labels, storage, leaks)
     plan.model.warm_up()  # once here, so that workers find compiled code in the cache instead of all compiling at once
     with counted(f"features of {name}, buckets", progress) as told:
         results = _run(plan, f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", spark, told)
-    found = None if leaks is None else _look_for_leaks(plan, results, storage, leaks)
+    found = None
+    if leaks is not None and label_report is not None:
+        found = _look_for_leaks(plan, results, storage, leaks, label_report)
     lineage = {"experiment": experiment, "spec": spec, **_lineage(plan, model)}
     made = Made(_feature_set(plan, results, table_uri(storage, name), lineage, found), wanted)
     return commit(storage, name, plan.schema, results, made, run_id)
@@ -144,15 +149,19 @@ def _feature_set(
 
 
 def _look_for_leaks(
-    plan: GenerationPlan, results: Sequence[BucketResult], storage: Storage, thresholds: LeakThresholds
+    plan: GenerationPlan,
+    results: Sequence[BucketResult],
+    storage: Storage,
+    thresholds: LeakThresholds,
+    label_report: LabelReport,
 ) -> LeakReport:
     """Measure a sample of what was written, before anybody can see it."""
     context = [key.name for key in plan.labels.context]
     items = sum(result.items for result in results)
     sample = sample_of(storage, [result.file for result in results], plan.features, context, items, thresholds)
-    report = detect_leaks(sample, thresholds)
+    report = replace(detect_leaks(sample, thresholds), label_data=label_report)
     if report.suspicious and thresholds.policy == "fail":
-        why = "; ".join(f"{found.feature} {found.why}" for found in report.features if found.suspicious)
+        why = "; ".join(f"{found.feature} {found.why}" for found in report.findings if found.suspicious)
         raise ParadoxError.because(
             f"{report.verdict}: {why}",
             'find out how the feature knows; if it may, raise the thresholds or say policy = "warn"',

@@ -14,7 +14,7 @@ from delorean.state.versions import GlobalSource
 from encoders.bound_model import BoundModel
 from encoders.feature_model import FeatureModel
 from schemas.data_keys import DataKey, Kind
-from schemas.errors import ConfigError, ParadoxError
+from schemas.errors import ConfigError, DataKeyError, ParadoxError
 from schemas.tables import TIME
 from snapshotter.index import SnapshotIndex
 
@@ -103,6 +103,7 @@ def plan_generation(
     """
     elements = list(model.elements.values())
     _refuse_labels_as_data(labels, elements)
+    _refuse_unsigned(labels)
     finder = SourceFinder(labels, index, rules or {}, confidence or {}, pinned)
     services, global_sources = finder.find(elements)
     for source in global_sources:  # known already to be read; bucket tasks refuse the others when a row sees them
@@ -133,6 +134,17 @@ def _refuse_labels_as_data(labels: Labels, elements: Sequence[DataKey]) -> None:
             )
 
 
+def _refuse_unsigned(labels: Labels) -> None:
+    """Refuse label data of before unsigned integers were cast: a Delta table would show them as signed ones."""
+    unsigned = [key for key in (*labels.context, *labels.items) if pa.types.is_unsigned_integer(key.type)]
+    if unsigned:
+        raise DataKeyError.because(
+            f"label data '{labels.labels_id}' holds unsigned integers, which Delta tables do not have: "
+            + ", ".join(f"{key.name}: {key.type}" for key in unsigned),
+            "materialise it again under another id: they become signed ones",
+        )
+
+
 def _from_services(model: FeatureModel) -> Iterator[str]:
     for encoder in model.encoders:
         if any(key.kind is Kind.SERVICE_ELEMENT for key in encoder.data):
@@ -152,8 +164,10 @@ def _costs(services: list[ServiceSource], labels: Labels) -> Iterator[str]:
 
 
 def _refuse_name_clashes(plan: GenerationPlan) -> None:
-    names = plan.schema.names
-    twice = sorted({name for name in names if names.count(name) > 1})
+    spelled: dict[str, list[str]] = {}  # Delta takes names for the same that differ only by case
+    for name in plan.schema.names:
+        spelled.setdefault(name.casefold(), []).append(name)
+    twice = sorted({name for alike in spelled.values() if len(alike) > 1 for name in alike})
     if twice:
         raise ConfigError.because(
             f"the feature set would have several columns named {', '.join(twice)}", "rename the feature or the variable"

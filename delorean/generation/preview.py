@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -13,11 +13,15 @@ from delorean.generation.bucket_task import Stopwatch, bucket_features
 from delorean.generation.plan import plan_generation
 from delorean.generation.rules import AsOf
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, LabelColumns
+from delorean.labels.column_types import is_list
 from delorean.labels.materialise import group_labels
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import LabelError
+from schemas.tables import TIME
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
+
+_NEVER = pa.scalar(datetime(9999, 12, 31, tzinfo=UTC), TIME)  # later than any time
 
 
 def preview_features(
@@ -45,7 +49,7 @@ def _with_outcomes(rows: Any, columns: LabelColumns) -> tuple[pa.Table, list[str
     """Add the columns of labels and outcomes that are missing; nobody sees them, and they are left out again."""
     try:
         table = pa.table(rows)
-    except (TypeError, pa.ArrowException) as error:
+    except Exception as error:  # whatever library the frame is of raises errors of its own
         raise LabelError.because(f"rows are a {type(rows).__name__}, expected what Arrow reads: {error}") from error
     missing = [name for name in (*columns.items, columns.time) if name not in table.column_names]
     if missing:
@@ -53,11 +57,11 @@ def _with_outcomes(rows: Any, columns: LabelColumns) -> tuple[pa.Table, list[str
     added = []
     if columns.label not in table.column_names:
         items = table[columns.items[0]]
-        grouped = pa.types.is_list(items.type) or pa.types.is_large_list(items.type)
+        grouped = is_list(items.type)
         none = [[0.0] * n for n in pc.list_value_length(items).to_pylist()] if grouped else [0.0] * len(items)
         table = table.append_column(columns.label, pa.array(none))
         added.append(LABEL_COLUMN)
     if columns.outcome_at not in table.column_names:
-        table = table.append_column(columns.outcome_at, pc.add(table[columns.time], timedelta(microseconds=1)))
+        table = table.append_column(columns.outcome_at, pa.repeat(_NEVER, table.num_rows))
         added.append(OUTCOME_COLUMN)
     return table, added

@@ -1,24 +1,115 @@
-"""The types of label data's columns, as snapshots and data keys spell them."""
+"""The types of label data's columns at rest, for whatever types pandas, Polars, Spark, DuckDB and files have.
+
+Encodings (dictionaries, views, large and fixed-size forms) are undone; unsigned integers, which Delta tables do not
+have, take the next wider signed type that holds them; times become UTC microseconds. What fits no type is refused by
+the name of its column, before any work where the type alone shows it.
+"""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pyarrow as pa
 
-from schemas.data_keys import refuse_naive_times
+from schemas.errors import LabelError, NaiveTimeError
+from schemas.tables import TIME
+
+TimeUnit = Literal["s", "ms", "us", "ns", "day"]
+_SIGNED = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64(), pa.uint64(): pa.int64()}
+_UINT64_IN_SPARK = pa.decimal128(20, 0)  # as which Spark reads a Parquet file's unsigned 64-bit integers
+_MOST_DIGITS = 38  # of a decimal128
 
 
-def plain_type(name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
-    """Give a variable's type, times in microseconds. Raises NaiveTimeError for times without a zone."""
-    refuse_naive_times(f"label data.{name}", type)
-    return pa.timestamp("us", "UTC") if pa.types.is_timestamp(type) else type
-
-
-def without_large(type: pa.DataType) -> pa.DataType:  # noqa: A002
-    """The same type as snapshots and data keys spell it: Polars and Spark may send large or dictionary forms."""
-    if pa.types.is_dictionary(type):
-        return without_large(type.value_type)
+def unencoded(type: pa.DataType) -> pa.DataType:  # noqa: A002  # the field's own name
+    """Undo what a type says of the values' encoding, not of the values."""
+    if pa.types.is_dictionary(type) or pa.types.is_run_end_encoded(type):
+        return unencoded(type.value_type)
     if pa.types.is_large_string(type) or pa.types.is_string_view(type):
         return pa.string()
-    if pa.types.is_large_list(type) or pa.types.is_list(type):
-        return pa.list_(without_large(type.value_type))
+    if pa.types.is_large_binary(type) or pa.types.is_binary_view(type):
+        return pa.binary()
+    if is_list(type):
+        return pa.list_(unencoded(type.value_type))
     return type
+
+
+def is_list(type: pa.DataType) -> bool:  # noqa: A002
+    """Whether a type holds lists, in any of Arrow's forms."""
+    return bool(
+        pa.types.is_list(type)
+        or pa.types.is_large_list(type)
+        or pa.types.is_fixed_size_list(type)
+        or pa.types.is_list_view(type)
+        or pa.types.is_large_list_view(type)
+    )
+
+
+def variable_type(name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
+    """Choose the type at rest of a context or item variable.
+
+    Raises NaiveTimeError for times without a zone, LabelError for what cannot be a variable.
+    """
+    type = unencoded(type)  # noqa: A001
+    if pa.types.is_timestamp(type):
+        _refuse_naive(name, type)
+        return TIME
+    if pa.types.is_integer(type):
+        return _SIGNED.get(type, type)
+    if type == _UINT64_IN_SPARK:
+        return pa.int64()
+    if pa.types.is_decimal(type) and type.precision <= _MOST_DIGITS:
+        return pa.decimal128(type.precision, type.scale)
+    if pa.types.is_float16(type):
+        return pa.float32()
+    if pa.types.is_date(type):
+        return pa.date32()
+    if pa.types.is_floating(type) or pa.types.is_boolean(type) or pa.types.is_string(type) or type == pa.binary():
+        return type
+    raise LabelError.because(
+        f"column '{name}' of the label data is {type}, which cannot be a context or item variable",
+        "leave it out of the query, name the variables (labels.context), or cast it to text or a number",
+    )
+
+
+def check_time(name: str, type: pa.DataType, unit: TimeUnit | None) -> None:  # noqa: A002
+    """Raise LabelError, or NaiveTimeError, for a column whose type is no time of a known unit."""
+    type = unencoded(type)  # noqa: A001
+    if pa.types.is_timestamp(type):
+        _refuse_naive(name, type)
+    elif pa.types.is_integer(type):
+        if unit is None:
+            raise LabelError.because(
+                f"column '{name}' of the label data is {type}, and integers are no times unless their unit is known",
+                'say which: time_unit = "s", "ms", "us", "ns" or "day" since 1970, in UTC, or cast it in the query',
+            )
+    elif pa.types.is_date(type):
+        if unit != "day":
+            raise LabelError.because(
+                f"column '{name}' of the label data is a date, which is no moment: features would know what was "
+                "captured before midnight only",
+                'name a column with times, or say time_unit = "day": then a date is the moment it begins in UTC',
+            )
+    elif not pa.types.is_string(type):
+        raise LabelError.because(
+            f"column '{name}' of the label data is {type}, expected times with a zone", "cast it in the query"
+        )
+
+
+def _refuse_naive(name: str, type: pa.DataType) -> None:  # noqa: A002
+    if type.tz is None:
+        raise NaiveTimeError.because(
+            f"column '{name}' of the label data is {type}: a time without a zone names no instant",
+            f'say which it is: df["{name}"].dt.tz_localize("UTC") in pandas, CAST({name} AS TIMESTAMP) in a query',
+        )
+
+
+def check_label(name: str, type: pa.DataType) -> None:  # noqa: A002
+    """Raise LabelError for a column whose type cannot be a label's."""
+    value = unencoded(type)
+    value = value.value_type if is_list(value) else value
+    numeric = pa.types.is_integer(value) or pa.types.is_floating(value) or pa.types.is_decimal(value)
+    if not (numeric or pa.types.is_boolean(value) or pa.types.is_string(value)):
+        raise LabelError.because(
+            f"column '{name}' of the label data is {type}, expected numbers or booleans as labels",
+            "cast it in the query: CAST(… AS FLOAT)",
+        )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN, labels_schema
+from delorean.labels.casting import Caster
+from delorean.labels.column_types import TimeUnit
 from schemas.data_keys import DataKey
 from schemas.errors import LabelError, ParadoxError
 
@@ -17,19 +21,34 @@ class LabelGrouper:
 
     context, items: the keys of what comes out; the rows' columns have their names, and `time`, `outcome_at`, `label`
     grouped: whether the rows hold lists of items already
+    names: what the columns were called where the rows come from, if otherwise
+    time_unit: see `LabelColumns`
     """
 
-    def __init__(self, context: tuple[DataKey, ...], items: tuple[DataKey, ...], *, grouped: bool) -> None:
+    def __init__(
+        self,
+        context: tuple[DataKey, ...],
+        items: tuple[DataKey, ...],
+        *,
+        grouped: bool,
+        names: Mapping[str, str] | None = None,
+        time_unit: TimeUnit | None = None,
+    ) -> None:
         self.context = [key.name for key in context]
         self.items = [key.name for key in items]
         self.grouped = grouped
+        self.names, self.time_unit = names or {}, time_unit
         self.schema = labels_schema(context, items)
         self.row_schema = self.schema if grouped else _long_schema(self.schema, [*self.items, LABEL_COLUMN])
 
     def label_rows(self, rows: pa.Table) -> pa.Table:
         """Group one bucket's rows, in any order, into its label rows at rest, sorted by context and time."""
+        return self.group(self.typed(rows))
+
+    def group(self, rows: pa.Table) -> pa.Table:
+        """Group one bucket's rows that `typed` gave."""
         order = [*self.context, TIME_COLUMN, *([] if self.grouped else self.items)]
-        rows = self._typed(rows).sort_by([(name, "ascending") for name in order]).combine_chunks()
+        rows = rows.sort_by([(name, "ascending") for name in order]).combine_chunks()
         starts = self._group_starts(rows)
         if self.grouped:
             self._check_grouped(rows, starts)
@@ -37,21 +56,31 @@ class LabelGrouper:
             rows = self._group(rows, starts)
         return rows.cast(self.schema).combine_chunks()
 
-    def _typed(self, rows: pa.Table) -> pa.Table:
-        """Cast to the declared types and refuse nulls, so that nothing below meets one."""
-        try:
-            rows = rows.select(self.row_schema.names).cast(self.row_schema).combine_chunks()
-        except (pa.ArrowInvalid, ValueError) as error:
-            raise LabelError.because(f"label data does not fit its columns: {error}") from error
+    def typed(self, rows: pa.Table) -> pa.Table:
+        """Cast rows to the types at rest and refuse what is wrong in a single row, so that nothing below meets it."""
+        rows = rows.select(self.row_schema.names)
+        caster = Caster(rows, self.names, self.time_unit)
+        columns = [
+            caster.time(field.name) if field.name in (TIME_COLUMN, OUTCOME_COLUMN) else caster.value(*_of(field))
+            for field in self.row_schema
+        ]
+        rows = pa.table(columns, schema=self.row_schema).combine_chunks()
         for name, column in zip(rows.column_names, rows.columns, strict=True):
-            values = [column, pc.list_flatten(column)] if pa.types.is_list(column.type) else [column]
-            nulls = sum(array.null_count for array in values)
-            if nulls:
-                raise LabelError.because(f"label data has {nulls} nulls in column '{name}'", "leave those rows out")
+            self._refuse_nulls(name, column)
         late = pc.less_equal(rows[OUTCOME_COLUMN], rows[TIME_COLUMN])
         if pc.any(late).as_py():
             raise self._paradox(rows.filter(late))
         return rows
+
+    def _refuse_nulls(self, name: str, column: pa.ChunkedArray) -> None:
+        values = [column, pc.list_flatten(column)] if pa.types.is_list(column.type) else [column]
+        nulls = sum(array.null_count for array in values)
+        if name != LABEL_COLUMN and pa.types.is_floating(values[-1].type):
+            nulls += pc.sum(pc.is_nan(values[-1])).as_py() or 0  # NaN equals nothing, so it names no context or item
+        if nulls:
+            raise LabelError.because(
+                f"label data has {nulls} nulls in column '{self.names.get(name, name)}'", "leave those rows out"
+            )
 
     def _paradox(self, rows: pa.Table) -> ParadoxError:
         shown = rows.select([*self.context, TIME_COLUMN, OUTCOME_COLUMN]).slice(0, 1).to_pylist()[0]
@@ -110,6 +139,10 @@ class LabelGrouper:
                 f"grouped label rows repeat {repeated} items within a context and time",
                 "a join that multiplies rows does this: keep one of each",
             )
+
+
+def _of(field: pa.Field) -> tuple[str, pa.DataType]:
+    return field.name, field.type
 
 
 def _differs(column: pa.ChunkedArray) -> NDArray[np.bool_]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,28 +15,22 @@ from delorean.labels import (
     TIME_COLUMN,
     LabelColumns,
     Labels,
+    find_labels,
+    id_is_taken,
     new_folder,
     new_labels_id,
     save_labels,
 )
-from delorean.labels.column_types import plain_type, without_large
+from delorean.labels.column_types import check_label, check_time, is_list, unencoded, variable_type
 from delorean.labels.grouping import LabelGrouper
-from schemas.data_keys import DataKey, Kind, refuse_naive_times
-from schemas.errors import LabelError
-from schemas.hashing import bucket_of, bucket_sql
-from snapshotter.progress import Board, Tellers, driver_host, listening
+from delorean.labels.rows import ArrowRows, Progress, SparkRows, rows_of
+from schemas.data_keys import DataKey, Kind
+from schemas.errors import EmptyLabelsError, LabelError
+from schemas.hashing import check_bucket_count
 from snapshotter.progress_bars import counted
 from snapshotter.records import DataFile, from_micros
-from snapshotter.spark_errors import spark_errors_as
-from snapshotter.spark_jobs import described
-from snapshotter.storage import Storage, open_storage
-from snapshotter.storage.parquet import write_parquet
+from snapshotter.storage import Storage, require_plain_name
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-BUCKET_COLUMN = "__bucket"
-Progress = Callable[[int, int], None]
 _ITEMS_IN_BUCKET = 400_000  # a bucket's labels, state and features then stay far below a worker's gigabyte
 _MOST_BUCKETS = 4096
 
@@ -49,6 +41,7 @@ def materialise_labels(
     storage: Storage,
     *,
     labels_id: str | None = None,
+    named: bool = True,
     bucket_variable: str | None = None,
     buckets: int | None = None,
     source: Mapping[str, Any] | None = None,
@@ -60,27 +53,37 @@ def materialise_labels(
         grouped already: one row for each context and time with lists of items and labels. Items of long data are
         sorted, so that the result does not depend on how the rows were spread
     labels_id: None: a new one, for label data that a vacuum takes once no recorded run and no feature set refers to it
+    named: False: no person chose the id, so a vacuum treats the label data like label data without one
     bucket_variable: what snapshots are bucketed by too; None: the first context variable that can be
     buckets: a power of two; None: by size
     source: what the rows come from, kept with the label data
     progress: called with (buckets done, all); None: a bar in a notebook or at a prompt
 
-    Raises ParadoxError for an outcome not later than its time, LabelError for nulls, repeated rows or missing
-    columns, NaiveTimeError for times without a zone.
+    Where another process publishes the same under the same id meanwhile, the result is what it published.
+
+    Raises ConfigError for an id that cannot name a folder or is taken, before any work, unless it is taken meanwhile;
+    ParadoxError for an outcome not later than its time, LabelError for nulls, repeated rows or missing columns,
+    NaiveTimeError for times without a zone.
     """
-    job = _Job(_SparkRows(rows) if _is_spark(rows) else _ArrowRows(rows), columns)
+    if labels_id is not None:
+        require_plain_name("label data", labels_id)
+        if find_labels(labels_id, storage) is not None:
+            raise id_is_taken(labels_id)
+    if buckets is not None:
+        check_bucket_count(buckets)
+    job = _Job(rows_of(rows), columns)
     variable = bucket_variable or job.default_bucket_variable()
     types = {key.name: key.type for key in job.context}
     if variable not in types:
         raise LabelError.unknown("bucket variable among the context variables", variable, types)
+    named = named and labels_id is not None
     labels_id = labels_id or new_labels_id()
     count = buckets or job.buckets()
-    grouper = LabelGrouper(job.context, job.items, grouped=job.grouped)
     with counted(f"labels {labels_id}, buckets", progress) as told:
-        written = job.rows.write(grouper, job.renamed, variable, count, storage, new_folder(labels_id), told)
+        written = job.rows.write(job.grouper, job.renamed, variable, count, storage, new_folder(labels_id), told)
     results = [json.loads(text) for text in written]
     if not results:
-        raise LabelError.because("label data has no rows", "widen its query")
+        raise EmptyLabelsError.because("label data has no rows", "widen its query, or wait for them")
     return save_labels(
         Labels(
             labels_id=labels_id,
@@ -96,6 +99,7 @@ def materialise_labels(
                 sorted({LABEL_COLUMN, OUTCOME_COLUMN, job.renamed[LABEL_COLUMN], job.renamed[OUTCOME_COLUMN]})
             ),
             source=dict(source or {}),
+            named=named,
         ),
         storage,
     )
@@ -108,12 +112,11 @@ def group_labels(rows: Any, columns: LabelColumns) -> tuple[Labels, pa.Table]:
 
     Raises what `materialise_labels` does.
     """
-    given = _ArrowRows(rows)
+    given = ArrowRows(rows)
     job = _Job(given, columns)
-    grouper = LabelGrouper(job.context, job.items, grouped=job.grouped)
     if not given.table.num_rows:
-        raise LabelError.because("label data has no rows", "give at least one")
-    found = grouper.label_rows(given.table.select(list(job.renamed.values())).rename_columns(list(job.renamed)))
+        raise EmptyLabelsError.because("label data has no rows", "give at least one")
+    found = job.grouper.label_rows(given.table.select(list(job.renamed.values())).rename_columns(list(job.renamed)))
     times = pc.min_max(found[TIME_COLUMN].cast(pa.int64())).as_py()
     labels = Labels(
         labels_id="in memory",
@@ -130,37 +133,40 @@ def group_labels(rows: Any, columns: LabelColumns) -> tuple[Labels, pa.Table]:
 
 
 class _Job:
-    """What the label data's own schema says of the work."""
+    """What the label data's own schema says of the work. Refuses what it shows to be wrong."""
 
-    def __init__(self, rows: _ArrowRows | _SparkRows, columns: LabelColumns) -> None:
-        schema = rows.schema
-        resolved = columns.resolve(schema.names)
+    def __init__(self, rows: ArrowRows | SparkRows, columns: LabelColumns) -> None:
+        resolved = columns.resolve(rows.names)
         self.rows = rows
-        self.grouped = pa.types.is_list(schema.field(resolved.label).type)
-        self.context = tuple(
-            DataKey(name, Kind.CONTEXT, plain_type(name, schema.field(name).type)) for name in resolved.context or ()
-        )
-        self.items = tuple(
-            DataKey(name, Kind.ITEM, plain_type(name, self._item_type(name, schema.field(name).type)))
-            for name in resolved.items
-        )
-        for name in (resolved.time, resolved.outcome_at):
-            refuse_naive_times(f"label data.{name}", schema.field(name).type)
         self.renamed = {
-            **{key.name: key.name for key in (*self.context, *self.items)},
+            **{name: name for name in (*(resolved.context or ()), *resolved.items)},
             TIME_COLUMN: resolved.time,
             OUTCOME_COLUMN: resolved.outcome_at,
             LABEL_COLUMN: resolved.label,
         }
+        types = rows.types(list(self.renamed.values()))
+        check_label(resolved.label, types[resolved.label])
+        self.grouped = is_list(types[resolved.label])
+        for name in (resolved.time, resolved.outcome_at):
+            check_time(name, types[name], resolved.time_unit)
+        self.context = tuple(
+            DataKey(name, Kind.CONTEXT, variable_type(name, types[name])) for name in resolved.context or ()
+        )
+        self.items = tuple(
+            DataKey(name, Kind.ITEM, variable_type(name, self._item_type(name, types[name]))) for name in resolved.items
+        )
+        self.grouper = LabelGrouper(
+            self.context, self.items, grouped=self.grouped, names=self.renamed, time_unit=resolved.time_unit
+        )
 
     def _item_type(self, name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
         if not self.grouped:
             return type
-        if not pa.types.is_list(type):
+        if not is_list(type):
             raise LabelError.because(
                 f"labels are lists, but item column '{name}' is {type}", "make both lists or neither"
             )
-        return type.value_type
+        return unencoded(type).value_type
 
     def default_bucket_variable(self) -> str:
         for key in self.context:
@@ -174,125 +180,3 @@ class _Job:
         while buckets < _MOST_BUCKETS and count > buckets * _ITEMS_IN_BUCKET:
             buckets *= 2
         return buckets
-
-
-class _ArrowRows:
-    """Label data in this process."""
-
-    def __init__(self, source: Any) -> None:
-        try:
-            self.table: pa.Table = pa.table(source)
-        except (TypeError, pa.ArrowException) as error:
-            raise LabelError.because(
-                f"label data is a {type(source).__name__}, expected a Spark DataFrame or what Arrow reads: {error}"
-            ) from error
-        self.schema = pa.schema([(f.name, without_large(f.type)) for f in self.table.schema])
-
-    def count_items(self, lists: str | None) -> int:
-        if lists is None:
-            return int(self.table.num_rows)
-        return int(pc.sum(pc.list_value_length(self.table[lists])).as_py() or 0)
-
-    def write(
-        self,
-        grouper: LabelGrouper,
-        renamed: dict[str, str],
-        variable: str,
-        buckets: int,
-        storage: Storage,
-        folder: str,
-        progress: Progress | None,
-    ) -> list[str]:
-        rows = self.table.select(list(renamed.values())).rename_columns(list(renamed))
-        rows = rows.cast(pa.schema([(f.name, without_large(f.type)) for f in rows.schema]))
-        of = bucket_of(rows[variable], buckets)
-        rows = rows.take(np.argsort(of, kind="stable"))
-        ends = np.cumsum(np.bincount(of, minlength=buckets))
-        written = []
-        for bucket, (start, end) in enumerate(pairwise([0, *ends])):
-            if end > start:
-                part = rows.slice(start, end - start)
-                written.append(_write_bucket(bucket, part, grouper, storage, folder, attempt=0))
-            if progress is not None:
-                progress(bucket + 1, buckets)
-        return written
-
-
-class _SparkRows:
-    """Label data in Spark: one shuffle, then each task sorts and groups its bucket in Arrow, far faster than Spark."""
-
-    def __init__(self, source: DataFrame) -> None:
-        self.frame = source
-        with described(source.sparkSession, "look at label data"), spark_errors_as(LabelError, "label data"):
-            schema = source.limit(0).toArrow().schema
-        self.schema = pa.schema([(f.name, without_large(f.type)) for f in schema])
-
-    def count_items(self, lists: str | None) -> int:
-        spark = self.frame.sparkSession
-        with described(spark, "materialise labels: count"), spark_errors_as(LabelError, "label data"):
-            if lists is None:
-                return self.frame.count()
-            return int(self.frame.selectExpr(f"sum(size(`{lists}`))").first()[0] or 0)  # type: ignore[index]  # one row
-
-    def write(
-        self,
-        grouper: LabelGrouper,
-        renamed: dict[str, str],
-        variable: str,
-        buckets: int,
-        storage: Storage,
-        folder: str,
-        progress: Progress | None,
-    ) -> list[str]:
-        from pyspark import TaskContext
-        from pyspark.sql import functions
-
-        types = {field.name: field.type for field in grouper.schema}
-        rows = self.frame.selectExpr(
-            *(f"`{column}` AS `{name}`" for name, column in renamed.items()),
-            f"{bucket_sql(renamed[variable], types[variable], buckets)} AS `{BUCKET_COLUMN}`",
-        )
-        spark, uri = self.frame.sparkSession, storage.uri
-        board = Board(None if progress is None else driver_host(spark), [buckets])
-        ear = board.ear
-
-        def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            context = TaskContext.get()
-            attempt = context.taskAttemptId() if context is not None else 0
-            parts = [batch for batch in batches if batch.num_rows]
-            if parts:
-                rows = pa.Table.from_batches(parts)
-                bucket = rows[BUCKET_COLUMN][0].as_py()
-                result = _write_bucket(bucket, rows, grouper, open_storage(uri), folder, attempt)
-                with Tellers(ear, bucket, {0: lambda _: None}) as tellers:
-                    tellers.of(0)(1, 1)
-                yield pa.RecordBatch.from_pydict({"result": [result]})
-
-        what = f"materialise labels: {buckets} buckets"
-        with (
-            board,
-            listening(board, buckets, progress),
-            described(spark, what),
-            spark_errors_as(LabelError, "label data"),
-        ):
-            placed = rows.repartitionById(buckets, functions.col(BUCKET_COLUMN))
-            written = placed.mapInArrow(write_task, "result string").collect()
-        if progress is not None:
-            progress(buckets, buckets)
-        return [row.result for row in written]
-
-
-def _write_bucket(
-    bucket: int, rows: pa.Table, grouper: LabelGrouper, storage: Storage, folder: str, attempt: int
-) -> str:
-    """Write one bucket's file and say, as JSON, what is in it."""
-    label_rows = grouper.label_rows(rows)
-    path = f"{folder}/{bucket:05d}-{attempt}.parquet"
-    file = write_parquet(storage, path, label_rows, grouper.schema, bucket)
-    times = pc.min_max(label_rows[TIME_COLUMN].cast(pa.int64())).as_py()
-    items = pc.sum(pc.list_value_length(label_rows[LABEL_COLUMN])).as_py()
-    return json.dumps({"file": file.to_json(), "items": items, "earliest": times["min"], "latest": times["max"]})
-
-
-def _is_spark(source: Any) -> bool:
-    return type(source).__module__.startswith("pyspark.")

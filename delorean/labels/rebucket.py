@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from delorean.labels import Labels, new_folder, new_labels_id, save_labels
+from delorean.labels import Labels, find_labels, id_is_taken, new_folder, new_labels_id, save_labels
 from delorean.labels.grouping import LabelGrouper
 from schemas.hashing import bucket_of, check_bucket_count
 from snapshotter.records import DataFile
-from snapshotter.storage import Storage
+from snapshotter.storage import Storage, require_plain_name
 from snapshotter.storage.parquet import read_parquet, write_parquet
 
 
@@ -27,9 +27,14 @@ def rebucket(labels: Labels, buckets: int, storage: Storage, labels_id: str | No
     ConfigError if the id is taken, MissingFileError or CorruptFileError for label data that was tampered with.
     """
     check_bucket_count(buckets)
+    named = labels_id is not None
+    if labels_id is not None:
+        require_plain_name("label data", labels_id)
+        if find_labels(labels_id, storage) is not None:
+            raise id_is_taken(labels_id)
     labels_id = labels_id or new_labels_id()
     files = sorted(_write(labels, buckets, storage, new_folder(labels_id)), key=lambda file: file.bucket)
-    return save_labels(replace(labels, labels_id=labels_id, buckets=buckets, files=tuple(files)), storage)
+    return save_labels(replace(labels, labels_id=labels_id, buckets=buckets, files=tuple(files), named=named), storage)
 
 
 def _write(labels: Labels, buckets: int, storage: Storage, folder: str) -> Iterator[DataFile]:

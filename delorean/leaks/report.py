@@ -38,6 +38,18 @@ class FeatureLeak:
     why: str
 
 
+@dataclass(frozen=True)
+class LabelReport:
+    """What label data says of its own labels, before there are features.
+
+    suspicious: variables that may be the label in disguise
+    warnings: what makes measures of a ranking worth nothing
+    """
+
+    suspicious: tuple[FeatureLeak, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, repr=False)
 class LeakReport(Displayed):
     """What the detector found in a sample.
@@ -46,6 +58,7 @@ class LeakReport(Displayed):
     of_items: of all that it was taken from
     positives: how many items count as positive
     notes: what is to be known of the labels and the sample
+    label_data: what it says of its own labels
     """
 
     features: tuple[FeatureLeak, ...]
@@ -55,15 +68,30 @@ class LeakReport(Displayed):
     positives: int
     notes: tuple[str, ...]
     thresholds: LeakThresholds
+    label_data: LabelReport = LabelReport()
+
+    @property
+    def findings(self) -> tuple[FeatureLeak, ...]:
+        """All features, and the variables of the label data that are suspicious."""
+        return (*self.label_data.suspicious, *self.features)
 
     @property
     def suspicious(self) -> tuple[str, ...]:
-        """Name the features that may be the label in disguise."""
-        return tuple(found.feature for found in self.features if found.suspicious)
+        """Name the features and variables that may be the label in disguise."""
+        return tuple(found.feature for found in self.findings if found.suspicious)
+
+    @property
+    def is_loud(self) -> bool:
+        """Whether there is something that a person must look at."""
+        return bool(self.suspicious or self.label_data.warnings)
 
     @property
     def verdict(self) -> str:
         """Say in one line what came out."""
+        return "; ".join((*self.label_data.warnings, self._of_features))
+
+    @property
+    def _of_features(self) -> str:
         if self.suspicious:
             return f"suspicious: {', '.join(self.suspicious)} may be the label in disguise"
         if all(found.auc is None for found in self.features):
@@ -72,7 +100,7 @@ class LeakReport(Displayed):
 
     def rows(self) -> list[dict[str, Any]]:
         """Give a table's rows, the suspicious and the strongest first."""
-        ordered = sorted(self.features, key=lambda found: (not found.suspicious, -_strength(found)))
+        ordered = sorted(self.findings, key=lambda found: (not found.suspicious, -_strength(found)))
         return [asdict(found) for found in ordered]
 
     def to_json(self) -> dict[str, Any]:
@@ -84,6 +112,7 @@ class LeakReport(Displayed):
             "contexts": self.contexts,
             "of_items": self.of_items,
             "positives": self.positives,
+            "warnings": list(self.label_data.warnings),
             "notes": list(self.notes),
             "thresholds": asdict(self.thresholds),
             "features": self.rows(),

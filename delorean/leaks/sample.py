@@ -72,12 +72,16 @@ class LeakSampler:
 
     features: the columns, each list<float32> as long as the label's list
     context: the context variables' columns; together with the time they decide what is sampled
+    more: other columns of the rows, for `rows`
     """
 
-    def __init__(self, features: Sequence[str], context: Sequence[str], max_items: int, seed: int = 0) -> None:
+    def __init__(
+        self, features: Sequence[str], context: Sequence[str], max_items: int, seed: int = 0, more: Sequence[str] = ()
+    ) -> None:
         self.features = tuple(features)
         self.context = tuple(context)
-        self.columns = (*context, TIME_COLUMN, LABEL_COLUMN, *features)
+        self.columns = tuple(dict.fromkeys((*context, TIME_COLUMN, LABEL_COLUMN, *features, *more)))
+        self._columns_kept = tuple(dict.fromkeys((LABEL_COLUMN, *features, TIME_COLUMN, *more)))
         self._max_items = max_items
         self._seed = seed
         self._kept: list[pa.Table] = []
@@ -93,7 +97,7 @@ class LeakSampler:
                 raise LabelError.because(f"feature '{name}' has lists of other lengths than '{LABEL_COLUMN}'")
         self._of_items += pc.sum(lengths).as_py() or 0
         hashes = row_hashes(rows, [*self.context, TIME_COLUMN], self._seed)
-        rows = rows.select([LABEL_COLUMN, *self.features]).append_column(_HASH, pa.array(hashes))
+        rows = rows.select(self._columns_kept).append_column(_HASH, pa.array(hashes))
         if self._below is not None:
             rows = rows.filter(pa.array(hashes < self._below))
         self._kept.append(rows)
@@ -107,13 +111,19 @@ class LeakSampler:
             none = np.zeros(0, dtype=np.float32)
             return LeakSample(none, np.zeros(1, dtype=np.int64), dict.fromkeys(self.features, none))
         rows = self._smallest()
+        return replace(self._labels(rows), features={name: _floats(rows[name]) for name in self.features})
+
+    def rows(self) -> tuple[LeakSample, pa.Table]:
+        """Give the labels of what was gathered, without features, and the rows themselves."""
+        if not self._kept:
+            return replace(self.sample(), features={}), pa.table({})
+        rows = self._smallest()
+        return self._labels(rows), rows
+
+    def _labels(self, rows: pa.Table) -> LeakSample:
         sizes = pc.fill_null(pc.list_value_length(rows[LABEL_COLUMN]), 0).to_numpy()
-        return LeakSample(
-            labels=_floats(rows[LABEL_COLUMN]),
-            offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-            features={name: _floats(rows[name]) for name in self.features},
-            of_items=self._of_items,
-        )
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        return LeakSample(_floats(rows[LABEL_COLUMN]), offsets, {}, self._of_items)
 
     def _smallest(self) -> pa.Table:
         """Give the kept rows of the smallest hashes that fit, in that order; what is above will not be kept again."""
@@ -144,6 +154,28 @@ def sample_of(
     """
     thresholds = thresholds or LeakThresholds()
     sampler = LeakSampler(features, context, thresholds.max_items, thresholds.seed)
+    _gather(sampler, storage, files, items, thresholds)
+    return replace(sampler.sample(), of_items=items)
+
+
+def sample_rows(
+    storage: Storage,
+    files: Sequence[DataFile],
+    lists: Sequence[str],
+    context: Sequence[str],
+    more: Sequence[str],
+    items: int,
+    thresholds: LeakThresholds,
+) -> tuple[LeakSample, pa.Table]:
+    """Take a sample of rows as `sample_of` does: their labels, and the columns `lists`, `more` and `time`."""
+    sampler = LeakSampler(lists, context, thresholds.max_items, thresholds.seed, more)
+    _gather(sampler, storage, files, items, thresholds)
+    return sampler.rows()
+
+
+def _gather(
+    sampler: LeakSampler, storage: Storage, files: Sequence[DataFile], items: int, thresholds: LeakThresholds
+) -> None:
     step = max(1, items // (_READ_FOR_ONE * thresholds.max_items))
     group = 0
     for file in files:
@@ -152,7 +184,6 @@ def sample_of(
                 if group % step == 0:
                     sampler.add(reader.read(sampler.columns, [place]))
                 group += 1
-    return replace(sampler.sample(), of_items=items)
 
 
 def _floats(column: pa.ChunkedArray) -> NDArray[np.float32]:

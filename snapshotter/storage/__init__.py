@@ -14,13 +14,44 @@ import pyarrow as pa
 
 from schemas.errors import ConfigError, StorageError
 
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,199}")
+_LONGEST_NAME = 200  # file systems allow 255 bytes: an id before it and an ending behind it must fit too
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # on Windows no file can be named so
 
 
 def require_plain_name(what: str, name: str) -> None:
-    """Raise ConfigError unless a name that a person chose can name a folder in any storage."""
+    """Raise ConfigError unless a name can be one folder's or file's in any storage and on any system.
+
+    The one rule for every name that becomes a part of a path: 1 to 200 of the letters A-Z and a-z, digits and
+    `. _ = + -`, the first a letter or a digit, the last no dot, and none that Windows keeps for devices. So no name
+    leads elsewhere, starts an option or a hidden file, or is spelled otherwise once it is in a URL.
+
+    >>> require_plain_name("feature set", "team/homepage")
+    Traceback (most recent call last):
+    ...
+    schemas.errors.ConfigError: feature set 'team/homepage' cannot name a folder: it contains '/' → use 1 to 200 \
+letters, digits and . _ = + -, a letter or digit first
+    """
+    if problem := _name_problem(name):
+        shown = name if len(name) <= _LONGEST_NAME else f"{name[:40]}…"
+        raise ConfigError.because(
+            f"{what} {shown!r} cannot name a folder: {problem}",
+            f"use 1 to {_LONGEST_NAME} letters, digits and . _ = + -, a letter or digit first",
+        )
+
+
+def _name_problem(name: str) -> str | None:
+    """Say why a name cannot be a part of a path; None where it can."""
+    if not name:
+        return "it is empty"
+    if len(name) > _LONGEST_NAME:
+        return f"it has {len(name)} characters"
     if not _PLAIN_NAME.fullmatch(name):
-        raise ConfigError.because(f"{what} '{name}' cannot name a folder", "use letters, digits and . _ = + -")
+        other = next((letter for letter in name if not re.match(r"[A-Za-z0-9._=+-]", letter)), None)
+        return f"it contains {other!r}" if other is not None else f"it begins with {name[0]!r}"
+    if name.endswith("."):
+        return "it ends with a dot"
+    return "Windows keeps that name for a device" if _DEVICE.fullmatch(name) else None
 
 
 def is_inside(path: str) -> bool:

@@ -60,6 +60,12 @@ def delta_table(uri: str, version: int | None = None) -> DeltaTable:
     return table
 
 
+def files_of(table: DeltaTable) -> list[str]:
+    """Paths of a version's files as its log has them, decoded once: relative to the table, or absolute."""
+    root = table.table_uri.removeprefix("file://").rstrip("/") + "/"
+    return [uri.removeprefix("file://").removeprefix(root) for uri in table.file_uris()]
+
+
 def commit_files(
     storage: Storage,
     folder: str,

@@ -279,7 +279,37 @@ def test_an_unknown_scheme_is_refused() -> None:
         open_storage("fil:///tmp")
 
 
-@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a b", "é", "x" * 201])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "",
+            ".",
+            "..",
+            ".hidden",
+            "-option",
+            "_plans",
+            "a/b",
+            "a\\b",
+            "/a",
+            "a b",
+            "a%20b",
+            "a:b",
+            "a\n",
+            "a\0",
+            "é",
+            "\uff41",
+        ),
+        *("x" * 201, "a.", "con", "NUL", "aux.v1", "com1", "LPT9.csv"),
+    ],
+)
 def test_names_that_cannot_name_a_folder_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="run id .* cannot name a folder"):
         require_plain_name("run id", name)
+
+
+@pytest.mark.parametrize("name", ["a", "7", "A.b_c=d+e-f", "2026-01-05", "202601051200", "x" * 200, "console", "com10"])
+def test_names_that_can_name_a_folder_do(storage: Storage, name: str) -> None:
+    require_plain_name("run id", name)
+    assert storage.create(f"{name}/{name}.json", b"1")
+    assert [file.path for file in storage.list(name)] == [f"{name}/{name}.json"]

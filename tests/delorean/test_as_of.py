@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -236,7 +237,6 @@ def test_wrong_input_is_refused_with_a_reason():
     time = pa.array([START], TIME)
     beyond = pa.array([2**62], pa.int64()).cast(pa.timestamp("s", "UTC"))
     wide, deep = pa.array([Decimal(1)], pa.decimal256(76, 0)), pa.array([Decimal(1)], pa.decimal128(10, 5))
-    within = pa.array([["x"]], pa.list_(pa.string_view()))
     refused(NaiveTimeError, "no zone", left={"k": [1], "time": naive})
     refused(NaiveTimeError, "no zone", right={"k": [1], "captured_at": naive})
     refused(DataKeyError, "did you mean 'k'", by="kk")
@@ -271,7 +271,41 @@ def test_wrong_input_is_refused_with_a_reason():
         DataKeyError, "no decimal holds both", left={"k": wide, "time": time}, right={"k": deep, "captured_at": time}
     )
     refused(DataKeyError, "both tables have the columns time", right={"k": [1], "time": time}, right_on="time")
-    refused(DataKeyError, "'v' cannot be taken", right={"k": [1], "captured_at": time, "v": within})
+
+
+VIEW = pa.string_view()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array(["x", "y"]).cast(VIEW),
+        pa.array([["x"], ["y", None]]).cast(pa.list_(VIEW)),
+        pa.array([["x"], ["y"]]).cast(pa.large_list(VIEW)),
+        pa.array([["x"], ["y"]], pa.list_(pa.string(), 1)).cast(pa.list_(VIEW, 1)),
+        pa.array([["x"], ["y"]], pa.list_view(VIEW)),
+        pa.array([{"a": ["x"]}, None]).cast(pa.struct([("a", pa.list_(VIEW))])),
+        pa.array([{"a": b"x"}, None]).cast(pa.struct([("a", pa.binary_view())])),
+        pa.array([[("a", "x")], None], pa.map_(pa.string(), pa.string())).cast(pa.map_(VIEW, VIEW)),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_views_of_text_are_joined_however_deep_they_lie(values):
+    time = pa.array([START] * 3, TIME)
+    left, right = (
+        pa.table({"k": [2, 3, 1], "time": time}),
+        pa.table({"k": [1, 2], "captured_at": time[:2], "v": values}),
+    )
+    joined = as_of_join(left, right, by="k")
+    expected = values.to_pylist()
+    assert joined["v"].to_pylist() == [expected[1], None, expected[0]]
+    assert joined.schema.field("v").type == values.type
+
+
+def test_lists_of_text_from_polars_are_joined():
+    frame = pl.DataFrame({"k": ["a", "b"], "captured_at": [START] * 2, "v": [["x"], ["y", "z"]]})
+    left = pa.table(frame.rename({"captured_at": "time", "v": "seen"}))
+    assert as_of_join(left, pa.table(frame), by="k")["v"].to_pylist() == [["x"], ["y", "z"]]
 
 
 def test_what_is_no_table_is_refused():

@@ -34,7 +34,7 @@ from delorean.experiment.record import (
 )
 from delorean.feature_digest import FeatureDigest
 from delorean.generation.feature_set import versions_of
-from delorean.labels import LabelColumns, Labels, load_labels
+from delorean.labels import LabelColumns, Labels, load_labels, names_of_labels, save_labels
 from delorean.labels.materialise import materialise_labels
 from delorean.vacuum import VacuumReport, vacuum
 from schemas.data_keys import context_variable, global_element, service_element
@@ -309,6 +309,51 @@ def test_what_nobody_can_tell_is_left_alone_and_told(store: Store) -> None:
     assert found.notes[0].startswith("feature_sets/f was left alone: 'feature_sets/f/_delta_log/")
     assert found.notes[1].startswith(f"labels/{other.labels_id} was left alone: ")
     assert store.has_labels(labels)  # nobody can tell whether it was made into the feature set
+
+
+def test_a_name_of_twelve_digits_is_a_name(store: Store) -> None:
+    labels = store.labels(40, "202601051200")
+    assert store.vacuum().paths == []
+    assert store.has_labels(labels)
+
+
+def test_label_data_whose_id_has_a_slash_is_seen_as_what_it_is(store: Store) -> None:
+    """Earlier versions accepted such ids."""
+    nested, unused = store.labels(40), store.labels(40)
+    with store.aged(40):
+        for name, labels in (("team/homepage", nested), ("team/unused", unused)):
+            save_labels(replace(labels, labels_id=name), store.storage)
+            store.storage.delete([f"labels/{labels.labels_id}/manifest.json"])
+    nested = load_labels("team/homepage", store.storage)
+    store.run(store.version(30, nested), nested)
+    dead = store.write("labels/team/dead/x/00000-0.parquet", 40)
+    assert sorted(names_of_labels(store.storage)) == ["team/homepage", "team/unused"]
+    assert set(store.vacuum().paths) == {dead, "labels/team/unused/manifest.json", *_paths(unused)}
+    assert store.has_labels(nested)
+
+
+def _paths(labels: Labels) -> list[str]:
+    return [file.path for file in labels.files]
+
+
+def test_label_data_of_earlier_versions_counts_as_named(store: Store) -> None:
+    labels = store.labels(40)
+    path = store.storage.root / f"labels/{labels.labels_id}/manifest.json"
+    fields = json.loads(path.read_text())
+    assert fields.pop("named") is False
+    path.chmod(0o644)
+    path.write_text(json.dumps(fields))
+    os.utime(path, (0, 0))
+    assert store.vacuum().paths == []
+    assert store.has_labels(labels)
+
+
+def test_files_that_a_recorded_run_refers_to_stay_even_without_a_manifest(store: Store) -> None:
+    labels = store.labels(40)
+    store.run(store.version(40, labels), labels)
+    store.storage.delete([f"labels/{labels.labels_id}/manifest.json"])
+    assert store.vacuum().paths == []
+    assert all(store.has(path) for path in _paths(labels))
 
 
 def test_a_pinned_version_that_is_not_there_keeps_the_vacuum_away(store: Store) -> None:

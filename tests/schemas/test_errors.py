@@ -39,6 +39,33 @@ def test_every_error_says_what_it_is_for_and_ends_in_error() -> None:
         assert getattr(errors, name).__doc__
 
 
+FINAL = {
+    *("ConfigError", "DataKeyError", "NaiveTimeError", "ReplayError", "LabelError", "ParadoxError", "EncoderError"),
+    *("UndeclaredKeyError", "EncoderOutputError", "FingerprintError", "TrainingError", "PackageError"),
+    "GoldenRowsError",
+}
+MAY_BE_MENDED_BY = {
+    "DeloreanError": "whatever it is",
+    "SetupError": "a machine that gets what it lacks",
+    "SelectionError": "events that are still to come",
+    "ServiceError": "the service",
+    "ProxyUnavailableError": "the proxy, once it is up",
+    "StorageError": "the storage",
+    "CorruptFileError": "a copy that somebody restores",
+    "MissingFileError": "a copy that somebody restores, or the job that still writes it",
+    "SnapshotIndexError": "the index",
+    "NotInIndexError": "the job that still publishes it",
+    "QualityError": "a capture that is more complete",
+    "EmptyLabelsError": "rows that are still to come",
+    "JobError": "a cluster that works",
+}
+
+
+def test_each_error_is_final_or_may_be_mended_by_something_other_than_a_person_who_edits() -> None:
+    assert {name for name in drawn_tree() if getattr(errors, name).final} == FINAL
+    assert drawn_tree().keys() - FINAL == MAY_BE_MENDED_BY.keys()
+
+
 def test_messages_keep_the_class_they_were_asked_of() -> None:
     assert type(NaiveTimeError.because("x")) is NaiveTimeError
     assert type(LabelError.unknown("label", "x", [])) is LabelError

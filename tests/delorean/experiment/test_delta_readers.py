@@ -8,11 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from project_at_rest import minutes
 
-from delorean.generation import lineage_of
+from delorean.generation import generate, lineage_of
 from delorean.generation.feature_set import table_uri, versions_of
+from delorean.labels import LabelColumns
+from delorean.labels.materialise import materialise_labels
 from delorean.training import read_feature_set
 from schemas.errors import TrainingError
+from schemas.tables import TIME
 from snapshotter.context_selection import Experiment, read_context_set, select_contexts
 from snapshotter.experiments import TableSource
 from snapshotter.storage.delta import delta_table
@@ -80,6 +84,30 @@ def test_every_reader_sees_the_same_feature_set_in_every_version(lab, spark, two
             assert found.schema.names == expected.schema.names, read
             assert values(found, expected.schema, ["profile_id", "time"]) == told, read
     assert "nan" in told
+
+
+def test_unsigned_integers_are_the_same_to_every_reader(lab, spark):
+    at = pa.array([minutes(9)] * 2, TIME)
+    rows = pa.table(
+        {
+            "profile_id": pa.array([5, 2**32 - 1], pa.uint32()),
+            "shelf": pa.array([2**63 - 1, 0], pa.uint64()),
+            "time": at,
+            "video_id": pa.array([2**31, 1], pa.uint32()),
+            "label": pa.array([1, 0], pa.uint8()),
+            "outcome_at": pa.array([minutes(10)] * 2, TIME),
+        }
+    )
+    labels = materialise_labels(rows, LabelColumns(("video_id",)), lab.storage)
+    made = generate(labels, lab.spec.feature_model, lab.index, lab.storage, "unsigned")
+    expected = made.to_arrow()
+    assert sorted(expected["profile_id"].to_pylist()) == [5, 2**32 - 1]
+    assert sorted(expected["shelf"].to_pylist()) == [0, 2**63 - 1]
+    told = values(expected, expected.schema, ["profile_id"])
+    for read in READERS:
+        found = read(spark, made.uri, 0)
+        assert [found.schema.field(name).type for name in ("profile_id", "shelf")] == [pa.int64()] * 2, read
+        assert values(found, expected.schema, ["profile_id"]) == told, read
 
 
 def test_each_version_says_which_experiment_it_was_made_for(lab, spark, two_runs):

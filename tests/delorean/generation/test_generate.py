@@ -1,5 +1,6 @@
 """Generation against a scan of everything, and that nothing about how it runs shows in what it gives."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from hypothesis import strategies as st
 from project_at_rest import COUNTRY, HISTORY, PROFILE, Project, long_labels, minutes
 
 from delorean.generation import AsOf, generate, lineage_of
+from delorean.generation.feature_set import load_feature_set
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
+from delorean.leaks import LeakThresholds
 from encoders import FeatureModel, feature_encoder, lookup
 from schemas.data_keys import context_variable, global_element, service_element
-from schemas.errors import ConfigError, CorruptFileError, DataKeyError, EncoderError, MissingFileError
+from schemas.errors import ConfigError, CorruptFileError, DataKeyError, EncoderError, MissingFileError, ParadoxError
 from schemas.services import Service
 from schemas.tables import TIME
 from snapshotter.global_elements import publish_global
@@ -339,11 +342,71 @@ def test_wrong_settings_are_refused(project):
         generate(labels_of(project), model, project.index, project.storage, "f", rules={"histroy": AsOf()})
     with pytest.raises(ConfigError, match="lag ≤ max_age"):
         AsOf(timedelta(1), timedelta(2))
-    with pytest.raises(ConfigError, match="feature set name"):
+    with pytest.raises(ConfigError, match="feature set '../f' cannot name a folder"):
         generate(labels_of(project), model, project.index, project.storage, "../f")
     clash = FeatureModel([minutes_watched.configured(rename={"minutes_watched": "profile_id"})])
     with pytest.raises(ConfigError, match="several columns named profile_id"):
         generate(labels_of(project), clash, project.index, project.storage, "f")
+    clash = FeatureModel([minutes_watched.configured(rename={"minutes_watched": "Profile_ID"})])
+    with pytest.raises(ConfigError, match="several columns named Profile_ID, profile_id"):
+        generate(labels_of(project), clash, project.index, project.storage, "f")
+    labels = labels_of(project)
+    earlier = replace(labels, context=(context_variable("profile_id", "uint32"),))
+    with pytest.raises(DataKeyError, match="holds unsigned integers, which Delta .* profile_id: uint32"):
+        generate(earlier, model, project.index, project.storage, "f")
+
+
+def test_labels_that_a_left_over_variable_gives_away_are_refused_before_anything_is_generated(project):
+    """`SELECT *, bought AS label, decided_at AS outcome_at` leaves both among the context variables."""
+    project.history([((1,), 10, [])], "r")
+    rng = np.random.default_rng(1)
+    n = 600
+    shown = pl.DataFrame({"profile_id": np.arange(n) // 20, "time": [minutes(20)] * n, "video_id": np.arange(n) % 20})
+    shown = shown.with_columns(bought=pl.Series(rng.integers(0, 2, n)))
+    shown = shown.with_columns(
+        decided_at=pl.col("time") + pl.duration(seconds=1 + pl.col("bought") + pl.int_range(n) % 2)
+    )
+    labels = materialise_labels(shown.with_columns(label="bought", outcome_at="decided_at"), COLUMNS, project.storage)
+
+    def generated(labels):
+        return generate(labels, minutes_watched, project.index, project.storage, "f", leaks=LeakThresholds())
+
+    with pytest.raises(ParadoxError, match="decided_at. is the time of the outcome"):
+        generated(labels)
+    shown = shown.with_columns(label="bought", outcome_at="decided_at").drop("decided_at")
+    with pytest.raises(ParadoxError, match=r"label data gives its labels away: bought \(a context variable\)"):
+        generated(materialise_labels(shown, COLUMNS, project.storage))
+    assert not list(project.storage.list("feature_sets"))
+    named = LabelColumns(items=("video_id",), context=("profile_id",))
+    assert generated(materialise_labels(shown, named, project.storage)).leaks.suspicious == ()
+
+
+def test_contexts_that_cannot_be_ranked_are_said_where_leaks_are(project):
+    project.history([((1,), 10, [])], "r")
+    rows = long_labels([(p, 20, 7, p % 2) for p in range(30)])
+    labels = materialise_labels(rows, COLUMNS, project.storage)
+    made = generate(labels, minutes_watched, project.index, project.storage, "f", leaks=LeakThresholds())
+    assert made.leaks.verdict.startswith("each of 30 contexts has one item only: no order of items is wrong")
+    assert made.leaks.verdict in str(made)
+    assert load_feature_set(project.storage, "f").leaks == made.leaks
+
+
+def test_label_times_before_all_state_are_told_with_their_share(project, caplog):
+    project.history([((1,), 10, [])], "r")
+
+    def notes_of(minutes_of_rows):
+        rows = long_labels([(1, at, 7, 1.0) for at in minutes_of_rows])
+        labels = materialise_labels(rows, COLUMNS, project.storage)
+        return generate(labels, minutes_watched, project.index, project.storage, "f").notes
+
+    assert notes_of([10, 20, 30]) == ()
+    assert notes_of([11]) == ()
+    [note] = notes_of([-40_000, 9, 10, 20])
+    assert note.startswith("2 of 4 label rows (50.0%) have a time before the first state that features are made from")
+    assert "times are 2026-04-03 05:20 to 2026-05-01 00:20 UTC → check that the labels' time" in note
+    assert note in caplog.text
+    [note] = notes_of([1, 2])
+    assert note.startswith("2 of 2 label rows (100.0%) can see no state at all at their times, 2026-05-01 00:01 to")
 
 
 def test_text_contexts_and_items_work_like_numbers(project):

@@ -1,6 +1,9 @@
 """Label data in buckets: from Spark and from Arrow alike, and nothing wrong gets in."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from threading import Barrier
 
 import polars as pl
 import pyarrow as pa
@@ -12,7 +15,7 @@ from delorean.labels import LabelColumns, load_labels
 from delorean.labels.materialise import materialise_labels
 from schemas.errors import ConfigError, LabelError, NaiveTimeError, ParadoxError
 from schemas.hashing import bucket_of
-from snapshotter.storage import open_storage
+from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import read_parquet
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
@@ -196,6 +199,70 @@ def test_an_id_is_published_once(storage):
         materialise_labels(rows, COLUMNS, storage, labels_id="may")
     with pytest.raises(LabelError, match="no label data 'june'"):
         load_labels("june", storage)
+
+
+@dataclass
+class Writers:
+    """Writers of one id that all have written their files before any of them publishes."""
+
+    storage: Storage
+    count: int = 2
+
+    def publish(self, rows, sources, **options):
+        barrier = Barrier(self.count)
+
+        def write(number):
+            source, each = sources[number], rows[number % len(rows)]
+            wait = lambda *_: barrier.wait(60)  # noqa: E731
+            return materialise_labels(each, COLUMNS, self.storage, buckets=1, source=source, progress=wait, **options)
+
+        with ThreadPoolExecutor(self.count) as threads:
+            futures = [threads.submit(write, number) for number in range(self.count)]
+            return [future.exception() or future.result() for future in futures]
+
+
+def test_the_slower_of_two_writers_of_the_same_gets_what_the_faster_published(storage):
+    rows, others = long_rows([(1, "US", 0, 7, 1, 5)]), long_rows([(1, "US", 0, 8, 1, 5)])
+    query = {"spec": {"query": "SELECT"}}
+    for name, tables in (("may", [rows]), ("june", [rows, others])):  # a table may grow while both read it
+        one, other = Writers(storage).publish(tables, [query, query], labels_id=name)
+        assert one == other == load_labels(name, storage)
+    one, other = Writers(storage).publish([rows], [None, None], labels_id="july")
+    assert one == other
+
+
+def test_the_slower_of_two_writers_of_something_else_gets_an_error_that_is_final(storage):
+    rows, others = long_rows([(1, "US", 0, 7, 1, 5)]), long_rows([(1, "US", 0, 8, 1, 5)])
+    for name, tables, sources in (("may", [rows], [{"a": 1}, {"a": 2}]), ("june", [rows, others], [None, None])):
+        found = Writers(storage).publish(tables, sources, labels_id=name)
+        [error] = [each for each in found if isinstance(each, ConfigError)]
+        [labels] = [each for each in found if not isinstance(each, ConfigError)]
+        assert f"label data '{name}' exists already" in str(error)
+        assert error.final
+        assert labels == load_labels(name, storage)
+
+
+def test_what_two_writers_call_the_same_without_a_name_is_the_faster_ones(storage):
+    rows, others = long_rows([(1, "US", 0, 7, 1, 5)]), long_rows([(1, "US", 0, 8, 1, 5)])
+    sources = [{"tables": {"shown": 4}}, {"tables": {"shown": 5}}]
+    one, other = Writers(storage).publish([rows, others], sources, labels_id="0123456789ab", named=False)
+    assert one == other
+    assert not one.named
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", "null", '{"labels_id": 1}', "\xff"])
+def test_a_manifest_that_cannot_be_read_is_an_error_before_any_work(storage, text):
+    storage.create("labels/may/manifest.json", text.encode("latin-1"))
+    with pytest.raises(LabelError, match="'labels/may/manifest.json' is no manifest of label data.*restore") as raised:
+        materialise_labels(long_rows([(1, "US", 0, 7, 1, 5)]), COLUMNS, storage, labels_id="may")
+    assert raised.value.final
+    assert [file.path for file in storage.list("labels")] == ["labels/may/manifest.json"]
+
+
+@pytest.mark.parametrize("name", ["team/homepage", "", ".", "..", "-x", "a b", "con"])
+def test_an_id_that_cannot_name_a_folder_is_refused(storage, name):
+    with pytest.raises(ConfigError, match="label data '.*' cannot name a folder"):
+        materialise_labels(long_rows([(1, "US", 0, 7, 1, 5)]), COLUMNS, storage, labels_id=name)
 
 
 @pytest.mark.parametrize("over", ["arrow", "spark"])

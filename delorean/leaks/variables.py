@@ -1,0 +1,165 @@
+"""Whether label data gives its own labels away: by its variables, or since each context has one label only.
+
+A query that says `SELECT *, bought AS label` leaves `bought` among the context variables. Then each context holds items
+of one label, any order of them is right, and a model of random labels is measured as perfect. What proves that is an
+error; what may be right is part of the leak report.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from delorean.labels import OUTCOME_COLUMN, TIME_COLUMN, Labels
+from delorean.leaks.detect import detect_leaks
+from delorean.leaks.report import FeatureLeak, LabelReport
+from delorean.leaks.sample import LeakSample, sample_rows
+from delorean.leaks.thresholds import LeakThresholds
+from schemas.errors import ParadoxError
+from snapshotter.storage import Storage
+
+_ALL_INFORMATION, _ALL_PAIRS = 0.98, 0.9995  # a variable that tells so much of the label is the label
+_CHANCE = 1e-6  # that contexts come to have one label each, of labels that are spread over them at random
+_FEWEST = 10  # rows in which a variable is the time of the outcome
+_EPOCHS = (1, 10**3, 10**6)  # microseconds in what integers count
+_NO_MEASURE = "no order of items is wrong, so measures of a ranking say nothing"
+_HINT = "leave it out of the query, or name the variables: context = […]"
+
+
+def check_labels(labels: Labels, storage: Storage, thresholds: LeakThresholds | None = None) -> LabelReport:
+    """Measure label data's own variables as if they were features, and look for contexts of one label.
+
+    Raises ParadoxError for a variable that is the label, or the time of its outcome, for a suspicious one where the
+    thresholds say fail, and where all contexts have one label each although labels differ, beyond chance.
+    """
+    thresholds = thresholds or LeakThresholds()
+    context, items = [key.name for key in labels.context], [key.name for key in labels.items]
+    sample, rows = sample_rows(
+        storage, labels.files, items, context, [*context, OUTCOME_COLUMN], labels.item_count, thresholds
+    )
+    if not rows.num_rows:
+        return LabelReport()
+    _refuse_outcomes(rows, context, items)
+    features = {**_of_contexts(rows, context, sample.offsets), **_of_items(rows, items)}
+    found = detect_leaks(replace(sample, features=features), thresholds).features
+    suspicious = tuple(_as_variable(each, context) for each in found if each.suspicious)
+    _refuse(suspicious, items, thresholds)
+    return LabelReport(suspicious, tuple(_warnings(sample)))
+
+
+def _as_variable(found: FeatureLeak, context: list[str]) -> FeatureLeak:
+    kind = "a context variable" if found.feature in context else "an item variable"
+    return replace(found, feature=f"{found.feature} ({kind})")
+
+
+def _refuse(suspicious: tuple[FeatureLeak, ...], items: list[str], thresholds: LeakThresholds) -> None:
+    """Refuse variables that are the label, or all that are suspicious where the thresholds say so."""
+    fatal = [each for each in suspicious if _is_the_label(each) or thresholds.policy == "fail"]
+    if fatal:
+        name = fatal[0].feature.partition(" (")[0]
+        raise ParadoxError.because(
+            f"label data gives its labels away: {fatal[0].feature} {fatal[0].why}",
+            f"no feature may know its label: take {name} out of items" if name in items else _HINT,
+        )
+
+
+def _is_the_label(found: FeatureLeak) -> bool:
+    return (found.information or 0) >= _ALL_INFORMATION or abs((found.auc or 0.5) - 0.5) >= _ALL_PAIRS - 0.5
+
+
+def _warnings(sample: LeakSample) -> Iterator[str]:
+    """Say what of the contexts makes measures of a ranking worth nothing; raise where it cannot be right."""
+    sizes = np.diff(sample.offsets)
+    filled = sizes > 0
+    starts = sample.offsets[:-1][filled]
+    lowest, highest = (ufunc.reduceat(sample.labels, starts) for ufunc in (np.minimum, np.maximum))
+    contexts, several = int(filled.sum()), sizes[filled] > 1
+    if (lowest != highest).any() or np.isnan(sample.labels).any():
+        return
+    values, counts = np.unique(sample.labels, return_counts=True)
+    if len(values) < 2:
+        yield f"all labels are {values[0]:g}: there is nothing to learn"
+    elif not several.any():
+        yield f"each of {contexts} contexts has one item only: {_NO_MEASURE}"
+    elif _log_chance(sizes[filled][several], counts / counts.sum()) < math.log(_CHANCE):
+        raise ParadoxError.because(
+            f"each of {contexts} contexts has one label for all of its items, so the context gives the label away and "
+            "any order of the items is right",
+            "leave out of the context what tells labels apart, name the variables: context = […], and give what was "
+            "shown together one time",
+        )
+    else:
+        yield f"each of {contexts} contexts has one label for all of its items: {_NO_MEASURE}"
+
+
+def _log_chance(sizes: NDArray[np.int64], shares: NDArray[np.float64]) -> float:
+    """The logarithm of how likely contexts of these sizes have one label each, if labels were spread at random."""
+    distinct, counts = np.unique(sizes, return_counts=True)
+    alike = (shares[np.newaxis] ** distinct[:, np.newaxis]).sum(axis=1)
+    return float((counts * np.log(alike)).sum())
+
+
+def _refuse_outcomes(rows: pa.Table, context: list[str], items: list[str]) -> None:
+    """Refuse a variable that is the time of the outcome in every row, as a time or as a number since 1970."""
+    outcomes = rows[OUTCOME_COLUMN].cast(pa.int64()).to_numpy()
+    if len(outcomes) < _FEWEST or len(np.unique(outcomes - rows[TIME_COLUMN].cast(pa.int64()).to_numpy())) < 2:
+        return
+    for name in [*context, *items]:
+        values = rows[name]
+        if pa.types.is_list(values.type):
+            values = _greatest(values)
+        if not (pa.types.is_timestamp(values.type) or pa.types.is_int64(values.type)):
+            continue
+        numbers = pc.fill_null(values.cast(pa.int64()), 0).to_numpy()
+        epochs = _EPOCHS if pa.types.is_int64(values.type) else (1,)
+        if any(np.array_equal(numbers, outcomes // epoch) for epoch in epochs):
+            raise ParadoxError.because(
+                f"'{name}' is the time of the outcome in every row, which nobody knows at the row's time", _HINT
+            )
+
+
+def _greatest(lists: pa.ChunkedArray) -> pa.ChunkedArray:
+    flat = pa.table({"row": pc.list_parent_indices(lists), "value": pc.list_flatten(lists)})
+    greatest = flat.group_by("row").aggregate([("value", "max")]).sort_by("row")
+    return greatest["value_max"] if greatest.num_rows == len(lists) else pa.chunked_array([], flat["value"].type)
+
+
+def _of_contexts(rows: pa.Table, names: list[str], offsets: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+    times = rows[TIME_COLUMN].cast(pa.int64()).to_numpy()
+    return {name: np.repeat(_numbers(rows[name], times), np.diff(offsets)) for name in names}
+
+
+def _of_items(rows: pa.Table, names: list[str]) -> dict[str, NDArray[np.float32]]:
+    times = rows[TIME_COLUMN].cast(pa.int64()).to_numpy()
+    found = {}
+    for name in names:
+        parents = pc.list_parent_indices(rows[name]).to_numpy()
+        found[name] = _numbers(pc.list_flatten(rows[name]), times[parents])
+    return found
+
+
+def _numbers(values: pa.ChunkedArray, times: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Give values as numbers that tell them apart as far as a measure of leaks needs; times count from the row's."""
+    if pa.types.is_timestamp(values.type):
+        seconds: NDArray[np.float32] = ((values.cast(pa.int64()).to_numpy() - times) / 1e6).astype(np.float32)
+        return seconds
+    if pa.types.is_boolean(values.type):
+        values = values.cast(pa.int8())
+    if pa.types.is_date(values.type):
+        values = values.cast(pa.int32())
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
+        numbers: NDArray[np.float32] = values.cast(pa.float64(), safe=False).to_numpy().astype(np.float32)
+        return numbers
+    encoded = values.combine_chunks().dictionary_encode()
+    encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
+    codes = encoded.indices.to_numpy()
+    ranks = np.empty(len(encoded.dictionary), dtype=np.float32)  # the most frequent first: these get bins of their own
+    ranks[np.argsort(-np.bincount(codes, minlength=len(ranks)), kind="stable")] = np.arange(len(ranks))
+    coded: NDArray[np.float32] = ranks[codes]
+    return coded
