@@ -42,7 +42,7 @@ def test_every_error_says_what_it_is_for_and_ends_in_error() -> None:
 FINAL = {
     *("ConfigError", "DataKeyError", "NaiveTimeError", "ReplayError", "LabelError", "ParadoxError", "EncoderError"),
     *("UndeclaredKeyError", "EncoderOutputError", "FingerprintError", "TrainingError", "PackageError"),
-    "GoldenRowsError",
+    *("GoldenRowsError", "WithdrawnError"),
 }
 MAY_BE_MENDED_BY = {
     "DeloreanError": "whatever it is",
@@ -54,6 +54,7 @@ MAY_BE_MENDED_BY = {
     "CorruptFileError": "a copy that somebody restores",
     "MissingFileError": "a copy that somebody restores, or the job that still writes it",
     "SnapshotIndexError": "the index",
+    "UnreadableRecordError": "a copy that somebody restores",
     "NotInIndexError": "the job that still publishes it",
     "QualityError": "a capture that is more complete",
     "EmptyLabelsError": "rows that are still to come",

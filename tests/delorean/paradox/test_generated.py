@@ -173,7 +173,7 @@ PLANTED = {
     ),
     "a version valid from another time": (
         lambda rows: rows[1].update(videos_version_id="v1"),
-        {},
+        {"globals": {"videos": ["v1", "v2"]}},
         "videos was captured at another time than its version is valid from",
         "version v1 of videos, captured 2026-05-01 00:06:00Z",
     ),

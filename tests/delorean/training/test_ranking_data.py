@@ -87,14 +87,14 @@ def test_a_sample_is_the_contexts_of_the_lowest_hashes_wherever_they_stand(
 
 
 def test_memory_follows_the_sample_not_the_feature_set(tmp_path: Path) -> None:
-    rows, items = 60_000, 100
+    rows, items, at_once = 60_000, 100, 3_000  # small files: what is read ahead is little beside what is kept
     path = str(tmp_path / "set")
-    for start in range(0, rows, 10_000):
-        profiles = pa.array(range(start, start + 10_000), pa.int64())
-        offsets = pa.array(range(0, 10_000 * items + 1, items), pa.int32())
-        values = pa.ListArray.from_arrays(offsets, pa.array(np.zeros(10_000 * items, np.float32)))
-        ids = pa.ListArray.from_arrays(offsets, pa.array(np.arange(10_000 * items)))
-        times = pa.array(np.arange(10_000)).cast(pa.timestamp("us", "UTC"))
+    for start in range(0, rows, at_once):
+        profiles = pa.array(range(start, start + at_once), pa.int64())
+        offsets = pa.array(range(0, at_once * items + 1, items), pa.int32())
+        values = pa.ListArray.from_arrays(offsets, pa.array(np.zeros(at_once * items, np.float32)))
+        ids = pa.ListArray.from_arrays(offsets, pa.array(np.arange(at_once * items)))
+        times = pa.array(np.arange(at_once)).cast(pa.timestamp("us", "UTC"))
         columns = {"profile_id": profiles, "time": times, "video_id": ids, "label": values, "f": values}
         write_deltalake(path, pa.table(columns), mode="append")
     program = f"""
