@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from delorean.config import PROJECT_FILE, Project, load_project
 from delorean.experiment import load_experiment
@@ -73,7 +73,10 @@ class Shelf(Displayed, Generic[_T]):
         return self.names()
 
     def _headline(self) -> Headline:
-        return Headline("", f"{self.kind}s", f"{len(self)}")
+        try:
+            return Headline("", f"{self.kind}s", f"{len(self)}")
+        except DeloreanError as error:
+            return Headline("", f"{self.kind}s", f"cannot be listed: {error}")
 
     def _parts(self) -> Iterator[Part]:
         names = self.names()
@@ -107,10 +110,10 @@ class OpenProject(Displayed):
         self.runs = Shelf(
             "run", lambda: [record.run_id for record in recorded_runs(storage)], lambda name: find_run(name, storage)
         )
-        self.snapshots = Shelf("snapshot", lambda: [run.run_id for run in index.runs()], index.run)
+        self.snapshots = Shelf("snapshot", lambda: list(index.run_ids()), index.run)
         self.context_sets = Shelf(
             "context set",
-            lambda: [chosen.date.isoformat() for chosen in index.context_sets(date.max)],
+            lambda: [day.isoformat() for day in index.context_set_dates()],
             lambda day: index.context_set(_day(day)),
         )
 
@@ -145,9 +148,13 @@ class OpenProject(Displayed):
 
     def _parts(self) -> Iterator[Part]:
         yield Facts({"index": self.index.uri, "storage": self.storage.uri})
-        rows = []
+        rows: list[dict[str, Any]] = []
         for name in ("experiments", "labels", "feature_sets", "runs", "snapshots", "context_sets"):
-            names = list(getattr(self, name))
+            try:
+                names = list(getattr(self, name))
+            except DeloreanError as error:
+                rows.append({"": name, "count": None, "names": f"cannot be listed: {error}"})
+                continue
             rows.append({"": name, "count": len(names), "names": ", ".join(names[:5]) + (", …" if names[5:] else "")})
         yield Table(rows)
 

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Any
 
-from delorean.experiment.record import FOLDER as RECORDS
 from delorean.experiment.record import recorded_runs
+from delorean.experiment.record_files import FOLDER as RECORDS
+from delorean.experiment.record_files import BrokenRecord
 from delorean.generation import feature_set
 from delorean.generation.named_run import PLANS
 from delorean.kept_versions import KeptVersions, kept_versions
@@ -22,7 +23,7 @@ from snapshotter.storage import Storage, StoredFile
 from snapshotter.vacuum import is_half_written, unpublished
 
 SAFE_AGE = timedelta(hours=1)
-_NEVER = "never published: what wrote it died, or another was faster"
+_NEVER = "not published: what wrote it died, another was faster, or it was withdrawn"
 _ENDED = "plans of runs that ended, or died, long ago"
 _UNUSED = "nobody gave it a name, and no recorded run or feature set refers to it"
 
@@ -64,15 +65,19 @@ class VacuumReport:
 
 @dataclass
 class _Pins:
-    """What recorded runs refer to: label data with its files, and versions of feature sets."""
+    """What recorded runs refer to: label data with its files, and versions of feature sets.
+
+    broken: records that cannot be read: they may refer to anything
+    """
 
     labels: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     versions: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    broken: list[BrokenRecord] = field(default_factory=list)
 
     @classmethod
     def of(cls, storage: Storage) -> _Pins:
         pins = cls()
-        for run in recorded_runs(storage):
+        for run in recorded_runs(storage, pins.broken):
             pins.labels[run.labels.id] |= {file.path for file in run.labels.files}
             pins.versions[run.features.feature_set].add(run.features.version)
             for table in run.labels.tables.values():  # that labels were read from; it may be a feature set of ours
@@ -90,7 +95,9 @@ def vacuum(storage: Storage, index: SnapshotIndex, older_than: timedelta, *, dry
     Kept are: all that the index has published; each run's record and what it refers to; of a feature set the newest
     version and those that were it within the span; label data that these were made from, or that somebody gave a name.
 
-    Raises ConfigError for a span that is too short, ReplayError for a record that cannot be read.
+    Where a record cannot be read, all that it may refer to is kept, and the report says so.
+
+    Raises ConfigError for a span that is too short.
     """
     if older_than < SAFE_AGE:
         raise ConfigError.because(
@@ -112,12 +119,17 @@ def vacuum(storage: Storage, index: SnapshotIndex, older_than: timedelta, *, dry
     report = VacuumReport(
         (
             *_by_folder(unpublished(storage, index, latest)),
-            *(removal for each in found for removal in _of_feature_set(each)),
-            *(removal for removal, _ in labels if removal is not None),
+            *(removal for each in found for removal in _of_feature_set(each, pins)),
+            *(removal for removal, _ in labels if removal is not None and not pins.broken),
             *_by_folder(half),
             *_of_plans(files, latest),
         ),
-        (*(each.unknown for each in found if each.unknown), *(note for _, note in labels if note)),
+        (
+            *(each.unknown for each in found if each.unknown),
+            *(note for _, note in labels if note),
+            *(f"label data and versions of feature sets were left alone: {record.problem}" for record in pins.broken),
+            *(f"files of {record.name} were left alone: {record.problem}" for record in index.unreadable()),
+        ),
         dry_run,
     )
     if not dry_run:
@@ -125,8 +137,10 @@ def vacuum(storage: Storage, index: SnapshotIndex, older_than: timedelta, *, dry
     return report
 
 
-def _of_feature_set(found: KeptVersions) -> Iterable[Removal]:
+def _of_feature_set(found: KeptVersions, pins: _Pins) -> Iterable[Removal]:
     yield from _by_folder(found.uncommitted)
+    if pins.broken:
+        return
     for version, (superseded_at, files) in sorted(found.superseded.items()):
         yield Removal(
             f"{feature_set.FOLDER}/{found.name}, version {version}",

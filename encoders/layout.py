@@ -137,6 +137,13 @@ def readable(name: str) -> bool:
     return name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
 
 
+def _is_readable(type: pa.DataType) -> bool:  # noqa: A002
+    """Whether encoders can read values of the type, or some fields of them."""
+    while is_list(type):
+        type = type.value_type  # noqa: A001
+    return pa.types.is_struct(type) or scalar_dtype(type, compiled=True) is not None
+
+
 def columns(node: Node, inner: bool = False) -> Iterator[Column]:
     """List the columns of a layout, in the order in which generated code receives them."""
     if isinstance(node, Scalar):
@@ -163,7 +170,9 @@ def _layout(
     if is_list(type):
         return List(path, _layout(type.value_type, (*path, "[]"), compiled, wanted, depth + 1))
     if pa.types.is_struct(type):
-        names = [f.name for f in type if readable(f.name) and (wanted is None or f.name in wanted)]
+        # Where all fields are meant, those that encoders cannot read are left out; one that is named is an error.
+        named = {f.name for f in type if _is_readable(f.type)} if wanted is None else wanted
+        names = [f.name for f in type if readable(f.name) and f.name in named]
         return Struct({n: _layout(type.field(n).type, (*path, n), compiled, None, depth + 1) for n in names})
     dtype = scalar_dtype(type, compiled)
     if dtype is None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pyarrow as pa
 
 from schemas.errors import DataKeyError
 
-_TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z_0-9]*|\d+|[<>\[\]():,=])")
+_TOKEN = re.compile(r"[A-Za-z_][A-Za-z_0-9]*|\d+|[<>\[\]():,=]")
+_SPACES = re.compile(r"\s*")
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+_BARE_NAME = re.compile(r'[^:<>,"]+')
+_CHILD_NAME = re.compile(r'\s*[^:<>,"]*:')
 _PLAIN = [
     "bool",
     "int8",
@@ -27,101 +32,174 @@ _PLAIN = [
     "date32",
 ]
 _ALIASES = {"float32": "float", "float64": "double", "date": "date32", "utf8": "string"}
+_IN_MICROSECONDS = {"time64": pa.time64("us"), "duration": pa.duration("us")}
 _DEEPEST = 16
+_JSON = json.JSONDecoder()
 
 
 def parse_type(text: str) -> pa.DataType:
     """Read an Arrow type as Arrow itself prints it, in shorter forms too.
 
+    A field's name that contains one of `:<>,"` is written as JSON writes text.
+
     >>> parse_type("list<struct<video_id: int64, minutes: float>>")
     ListType(list<item: struct<video_id: int64, minutes: float>>)
     >>> parse_type("timestamp[us, UTC]") == parse_type(str(parse_type("timestamp[us, tz=UTC]")))
     True
+    >>> parse_type('struct<release-year: int64, "a, b": string>').names
+    ['release-year', 'a, b']
 
     Raises DataKeyError with the place in the text where it stops making sense.
     """
-    parser = _Parser(text)
-    parsed = parser.type(0)
-    parser.end()
-    return parsed
+    return TypeParser(text).whole()
 
 
-class _Parser:
+def type_text(type: pa.DataType) -> str:  # noqa: A002  # the field's own name
+    """Write a type as `parse_type` reads it, and as Arrow prints it where field names allow that.
+
+    >>> type_text(pa.struct({"video_id": pa.int64(), "release: year": pa.int64()}))
+    'struct<video_id: int64, "release: year": int64>'
+    """
+    if pa.types.is_struct(type):
+        return f"struct<{', '.join(f'{_name_text(field.name)}: {_field_text(field)}' for field in type)}>"
+    if pa.types.is_list(type):
+        return f"list<item: {_field_text(type.value_field)}>"
+    return str(type)
+
+
+def _field_text(field: pa.Field) -> str:
+    return type_text(field.type) + ("" if field.nullable else " not null")
+
+
+def _name_text(name: str) -> str:
+    return name if _PLAIN_NAME.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+
+
+class TypeParser:
     """Recursive descent over a type's text."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.tokens: list[tuple[str, int]] = []
-        at = 0
-        while text[at:].strip():
-            match = _TOKEN.match(text, at)
-            if match is None:
-                raise self.error("a type", at)
-            self.tokens.append((match[1], match.start(1)))
-            at = match.end()
-        self.next = 0
+        self.at = 0  # of the next character to read
+
+    def whole(self) -> pa.DataType:
+        """Read a type and nothing after it."""
+        parsed = self.type(0)
+        rest = self.peek()
+        if rest is not None:
+            raise self.error("the end" if _TOKEN.fullmatch(rest) else "a type")
+        return parsed
 
     def type(self, depth: int) -> pa.DataType:
+        """Read a type that stands in so many others."""
         if depth > _DEEPEST:
             raise DataKeyError.because(f"Arrow type nests deeper than {_DEEPEST}: {self.text[:60]}…")
+        start = self.skip_spaces()
         name = self.take("a type")
-        name = _ALIASES.get(name, name)
-        if name == "date32" and self.peek() == "[":
-            self.next += 1  # Arrow prints the unit, of which there is one
-            self.take_exactly("day")
-            self.take_exactly("]")
+        parsed = self.named(_ALIASES.get(name, name), depth)
+        if parsed is None:
+            others = ["timestamp[us, UTC]", "time64[us]", "duration[us]", "decimal128(…, …)", "list<…>"]
+            raise self.error("one of " + ", ".join([*_PLAIN, *others, "struct<name: …>"]), start)
+        return parsed
+
+    def named(self, name: str, depth: int) -> pa.DataType | None:
+        """Read the rest of a type of this name; None: there is none of this name."""
+        if name == "date32" and self.skip("["):
+            self.take_exactly("day", "]")  # Arrow prints the unit, of which there is one
         if name in _PLAIN:
             return pa.type_for_alias(name)
         if name == "decimal128":
             return self.decimal()
         if name == "timestamp":
             return self.timestamp()
+        if name in _IN_MICROSECONDS:
+            self.take_exactly("[")
+            self.unit()
+            self.take_exactly("]")
+            return _IN_MICROSECONDS[name]
         if name == "list":
-            self.take_exactly("<")
-            if self.peek(1) == ":":
-                self.next += 2  # Arrow prints the child's name, which means nothing
-            child = self.type(depth + 1)
-            self.take_exactly(">")
-            return pa.list_(child)
-        if name == "struct":
-            return self.struct(depth)
-        self.next -= 1
-        raise self.error("one of " + ", ".join([*_PLAIN, "timestamp[us, UTC]", "list<…>", "struct<name: …>"]))
+            return pa.list_(self.child(depth))
+        return self.struct(depth) if name == "struct" else None
+
+    def child(self, depth: int) -> pa.Field:
+        """Read what a list holds."""
+        self.take_exactly("<")
+        named = _CHILD_NAME.match(self.text, self.at)  # Arrow prints the child's name, which means nothing
+        if named:
+            self.at = named.end()
+        child = self.field_type("item", depth)
+        self.take_exactly(">")
+        return child
 
     def struct(self, depth: int) -> pa.DataType:
+        """Read a struct's fields."""
         self.take_exactly("<")
         fields: list[pa.Field] = []
         while self.peek() != ">":
             if fields:
                 self.take_exactly(",")
-            name = self.take("a field's name")
-            self.take_exactly(":")
-            if any(field.name == name for field in fields):
-                raise DataKeyError.because(f"Arrow type '{self.text}' names the field '{name}' twice")
-            fields.append(pa.field(name, self.type(depth + 1)))
+            field = self.field(depth)
+            if any(other.name == field.name for other in fields):
+                raise DataKeyError.because(f"Arrow type '{self.text}' names the field '{field.name}' twice")
+            fields.append(field)
         self.take_exactly(">")
         return pa.struct(fields)
 
+    def field(self, depth: int) -> pa.Field:
+        """Read a field: its name, a colon, its type."""
+        name = self.name()
+        self.take_exactly(":")
+        return self.field_type(name, depth)
+
+    def field_type(self, name: str, depth: int) -> pa.Field:
+        """Read a field's type."""
+        return pa.field(name, self.type(depth + 1))
+
+    def name(self) -> str:
+        """Read a field's name."""
+        start = self.skip_spaces()
+        if self.text.startswith('"', start):
+            return self.quoted_name()
+        bare = _BARE_NAME.match(self.text, start)
+        if bare is None:
+            raise self.error("a field's name")
+        plain = _PLAIN_NAME.match(self.text, start)
+        self.at = bare.end()
+        if plain and self.peek() != ":":
+            self.at = plain.end()  # a colon is missing rather than further on
+            raise self.error("':'")
+        return bare[0].strip()
+
+    def quoted_name(self) -> str:
+        """Read a field's name in quotes."""
+        try:
+            name, self.at = _JSON.raw_decode(self.text, self.at)
+        except ValueError:
+            raise self.error("a field's name in quotes") from None
+        return str(name)
+
     def timestamp(self) -> pa.DataType:
+        """Read a timestamp's unit and zone."""
         self.take_exactly("[")
-        unit = self.take("us")
-        if unit != "us":
-            self.next -= 1
-            raise self.error("us: times are microseconds everywhere")
+        self.unit()
         zone = None
-        if self.peek() == ",":
-            self.next += 1
-            if self.peek() == "tz":
-                self.next += 1
+        if self.skip(","):
+            if self.skip("tz"):
                 self.take_exactly("=")
-            zone = self.take("UTC")
+            start, zone = self.skip_spaces(), self.take("UTC")
             if zone != "UTC":
-                self.next -= 1
-                raise self.error("UTC")
+                raise self.error("UTC", start)
         self.take_exactly("]")
         return pa.timestamp("us", zone)
 
+    def unit(self) -> None:
+        """Read the unit of times, of which there is one."""
+        start = self.skip_spaces()
+        if self.take("us") != "us":
+            raise self.error("us: times are microseconds everywhere", start)
+
     def decimal(self) -> pa.DataType:
+        """Read a decimal's precision and scale."""
         self.take_exactly("(")
         precision = self.take("a precision")
         self.take_exactly(",")
@@ -131,27 +209,40 @@ class _Parser:
             raise DataKeyError.because(f"Arrow type '{self.text}': expected decimal128(1…38, 0…precision)")
         return pa.decimal128(int(precision), int(scale))
 
-    def peek(self, ahead: int = 0) -> str | None:
-        at = self.next + ahead
-        return self.tokens[at][0] if at < len(self.tokens) else None
+    def skip_spaces(self) -> int:
+        """Go to the next character that is no space, and give its place."""
+        spaces = _SPACES.match(self.text, self.at)
+        self.at = spaces.end() if spaces else self.at
+        return self.at
+
+    def peek(self) -> str | None:
+        """Give the next token, None at the end; a character that begins none is one."""
+        start = self.skip_spaces()
+        token = _TOKEN.match(self.text, start)
+        return token[0] if token else self.text[start : start + 1] or None
 
     def take(self, expected: str) -> str:
+        """Read the next token, whatever it is."""
         token = self.peek()
-        if token is None:
+        if token is None or not _TOKEN.fullmatch(token):
             raise self.error(expected)
-        self.next += 1
+        self.at += len(token)
         return token
 
-    def take_exactly(self, token: str) -> None:
-        if self.take(f"'{token}'") != token:
-            self.next -= 1
-            raise self.error(f"'{token}'")
+    def skip(self, token: str) -> bool:
+        """Read the next token if it is this one."""
+        if self.peek() != token:
+            return False
+        self.at += len(token)
+        return True
 
-    def end(self) -> None:
-        if self.peek() is not None:
-            raise self.error("the end")
+    def take_exactly(self, *tokens: str) -> None:
+        """Read these tokens."""
+        for token in tokens:
+            if not self.skip(token):
+                raise self.error(f"'{token}'")
 
     def error(self, expected: str, at: int | None = None) -> DataKeyError:
-        if at is None:
-            at = self.tokens[self.next][1] if self.next < len(self.tokens) else len(self.text)
+        """Build the error for what does not stand where it should."""
+        at = self.skip_spaces() if at is None else at
         return DataKeyError.because(f"Arrow type '{self.text}' at character {at + 1}: expected {expected}")

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from schemas.arrow_types import parse_type
 from schemas.errors import DataKeyError, NaiveTimeError
+from schemas.type_records import type_from_json, type_to_json
 
 
 class Kind(StrEnum):
@@ -46,13 +47,13 @@ class DataKey:
         refuse_naive_times(self.name, self.type)
 
     def to_json(self) -> dict[str, str]:
-        """Write the key as plain text fields."""
-        return {"name": self.name, "kind": self.kind.value, "type": str(self.type)}
+        """Write the key as plain text fields; the type as `type_to_json` writes it."""
+        return {"name": self.name, "kind": self.kind.value, **type_to_json(self.type)}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote."""
-        return cls(fields["name"], Kind(fields["kind"]), parse_type(fields["type"]))
+        return cls(fields["name"], Kind(fields["kind"]), type_from_json(fields))
 
 
 def context_variable(name: str, type: str | pa.DataType) -> DataKey:  # noqa: A002  # the field's own name

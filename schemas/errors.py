@@ -13,7 +13,9 @@ DeloreanError
 │   ├── CorruptFileError       a file whose content is not what was published
 │   └── MissingFileError       a published file that is gone
 ├── SnapshotIndexError         the index of snapshots
-│   └── NotInIndexError        nothing of that name, or nothing as of that time
+│   ├── NotInIndexError        nothing of that name, or nothing as of that time
+│   ├── UnreadableRecordError  a published record that cannot be read
+│   └── WithdrawnError         what was published under that id was withdrawn
 ├── QualityError               snapshots that are not as good as an experiment demands
 ├── ReplayError                an experiment's run that cannot be found, or not be repeated
 ├── LabelError                 label data that cannot be used
@@ -144,6 +146,16 @@ class SnapshotIndexError(DeloreanError):
 
 class NotInIndexError(SnapshotIndexError):
     """The index holds nothing of that name, or nothing as of that time."""
+
+
+class UnreadableRecordError(SnapshotIndexError):
+    """A published record that the answer depends on cannot be read."""
+
+
+class WithdrawnError(SnapshotIndexError):
+    """What was published under an id was withdrawn, and the id is not free again."""
+
+    final = True
 
 
 class QualityError(DeloreanError):

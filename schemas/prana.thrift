@@ -6,11 +6,13 @@
  */
 namespace py schemas.generated
 
-/** A typed name; `type` is an Arrow type's text, see schemas/arrow_types.py. */
+/** A typed name; `type` is an Arrow type's text, see schemas/arrow_types.py; `arrow`, where there, says it exactly. */
 struct DataKeyInfo {
   1: required string name
   2: required string kind
   3: required string type
+  /** An Arrow schema of one field as IPC, in base64: of a type that text does not say exactly, see schemas/type_records.py. */
+  4: optional string arrow
 }
 
 /** An online service: the element it answers with, and the context variables its answer depends on. */

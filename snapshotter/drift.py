@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from snapshotter.index import SnapshotIndex
+from snapshotter.index import SnapshotIndex, iterate_runs
 from snapshotter.records import ServiceSnapshot, SnapshotRun
 
 MOST_RUNS = 20
+_PAGE = 32
 FEWEST_RUNS = 5  # of fewer any range would be a guess
 _SURELY = 1.96  # standard deviations of Kendall's count of rising pairs: below, a trend is noise
 _LIKE_DEVIATION = 1.4826  # of normal noise, its standard deviation / the median of its size
@@ -53,16 +54,36 @@ def judge(earlier: Sequence[Mapping[str, float]], new: Mapping[str, float]) -> l
     return alerts
 
 
-def judged(index: SnapshotIndex, service: str) -> list[tuple[SnapshotRun, ServiceSnapshot, list[Alert]]]:
-    """Compare each published snapshot of a service with those before it, the latest first."""
-    taken = [(run, found) for run in index.runs() for found in run.services if found.service.name == service]
+def judged(
+    index: SnapshotIndex, service: str, most: int | None = None
+) -> list[tuple[SnapshotRun, ServiceSnapshot, list[Alert]]]:
+    """Compare published snapshots of a service, at most so many, with those before them, the latest first.
+
+    No more runs are read than that takes.
+    """
+    taken = list(_published(index, service, most))
     measured = [found.profile for _, found in taken if found.files and found.profile]
     result = []
-    for run, found in taken:
+    for run, found in taken[:most]:
         before = measured[1:] if found.files and found.profile else measured
         result.append((run, found, judge(before[:MOST_RUNS][::-1], found.profile)))
         measured = before
     return result
+
+
+def _published(index: SnapshotIndex, service: str, most: int | None) -> Iterator[tuple[SnapshotRun, ServiceSnapshot]]:
+    """Yield a service's snapshots, the latest published first, until those are met that tell what is usual."""
+    needed = None if most is None else {one.run_id for one in index.last_snapshots(service, most + MOST_RUNS)}
+    met = 0
+    for run in iterate_runs(index, _PAGE):
+        for found in run.services:
+            if found.service.name == service:
+                met += 1
+                yield run, found
+        if needed is not None and most is not None:
+            needed -= {run.run_id} | {record.name.id for record in index.unreadable()}
+            if not needed and met >= most:
+                return
 
 
 def last_profiles(index: SnapshotIndex, service: str) -> list[Mapping[str, float]]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.data_keys import DataKey, Kind
-from schemas.errors import DataKeyError, NotInIndexError
+from schemas.errors import DataKeyError, NotInIndexError, UnreadableRecordError
+from schemas.plain_types import plain_table, plain_type
 from schemas.tables import refuse_hidden_nulls
+from schemas.type_records import type_to_json
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import END_OF_TIME, GlobalVersion, to_micros
+from snapshotter.records import GlobalVersion, record_text, to_micros
 from snapshotter.storage import Storage, require_plain_name
 from snapshotter.storage.parquet import read_parquet, write_parquet
 
@@ -37,30 +40,51 @@ def publish_global(
     """
     to_micros(valid_from)
     require_plain_name("version id", version_id)
+    element = replace(element, type=_readable(element))
     rows = _fitting(table, element)
-    if any(version.version_id == version_id for version in index.global_versions(element.name, END_OF_TIME)):
+    record_text(GlobalVersion(element, version_id, valid_from, ()))  # refused, if it is, before anything is written
+    if index.global_version(element.name, version_id) is not None:
         return False
-    if if_changed:
-        valid = index.global_versions(element.name, valid_from)
-        if valid and read_global_version(valid[0], storage).equals(rows):
-            return False
+    if if_changed and _is_valid_already(rows, element.name, valid_from, storage, index):
+        return False
     path = f"globals/{element.name}/{version_id}/{uuid.uuid4().hex[:12]}.parquet"
-    file = write_parquet(storage, path, rows, rows.schema)
+    try:
+        file = write_parquet(storage, path, rows, rows.schema)
+    except pa.ArrowException as error:
+        raise DataKeyError.because(f"global element '{element.name}' cannot be written as Parquet: {error}") from error
     return index.publish_global(GlobalVersion(element, version_id, valid_from, (file,)))
 
 
 def read_global(element: str, at: datetime, storage: Storage, index: SnapshotIndex) -> pa.Table:
     """Read the version that is valid at a moment, sorted by its key. Raises NotInIndexError if there is none."""
-    versions = index.global_versions(element, at)
-    if not versions:
+    version = index.global_version_at(element, at)
+    if version is None:
         raise NotInIndexError.because(f"global element '{element}' has no version valid at {at.isoformat()}")
-    return read_global_version(versions[0], storage)
+    return read_global_version(version, storage)
 
 
 def read_global_version(version: GlobalVersion, storage: Storage) -> pa.Table:
     """Read one version, sorted by its key."""
     schema = pa.schema(list(version.element.type))
-    return pa.concat_tables([schema.empty_table(), *(read_parquet(storage, file) for file in version.files)])
+    tables = [read_parquet(storage, file) for file in version.files]
+    # Earlier releases published types that are not plain; their records are read as if they were.
+    plain = [table if table.schema.equals(schema) else plain_table(version.element.name, table) for table in tables]
+    return pa.concat_tables([schema.empty_table(), *plain])
+
+
+def _is_valid_already(rows: pa.Table, element: str, moment: datetime, storage: Storage, index: SnapshotIndex) -> bool:
+    try:
+        valid = index.global_version_at(element, moment)
+    except UnreadableRecordError:  # so nobody can tell that nothing has changed
+        return False
+    return valid is not None and read_global_version(valid, storage).equals(rows)
+
+
+def _readable(element: DataKey) -> pa.DataType:
+    """Give an element's type as it is if configuration can say it, its plain type otherwise."""
+    if "arrow" in type_to_json(element.type):
+        return plain_type(element.name, element.type)
+    return element.type
 
 
 def _fitting(table: pa.Table, element: DataKey) -> pa.Table:
@@ -68,22 +92,32 @@ def _fitting(table: pa.Table, element: DataKey) -> pa.Table:
     if element.kind is not Kind.GLOBAL_ELEMENT:
         raise DataKeyError.because(f"'{element.name}' is a {element.kind}, expected a global element")
     fields = list(element.type)
+    table = plain_table(element.name, table)
     for field in fields:
         if field.name not in table.column_names:
             raise DataKeyError.unknown(f"column in global element '{element.name}'", field.name, table.column_names)
         found = table.schema.field(field.name).type
-        if found != field.type:
+        if found != plain_type(field.name, field.type):
             raise DataKeyError.because(f"'{element.name}.{field.name}' is {found}, expected {field.type}")
     extra = sorted(set(table.column_names) - {field.name for field in fields})
     if extra:
         raise DataKeyError.because(f"global element '{element.name}' has no field {', '.join(extra)}", "leave them out")
-    key = table.column(fields[0].name)
-    if key.null_count or pc.count_distinct(key).as_py() != len(key):
-        raise DataKeyError.because(
-            f"'{element.name}.{fields[0].name}' has nulls or repeats: it is the key of the table's rows",
-            "leave one row for each",
-        )
-    rows = table.select([field.name for field in fields]).sort_by(fields[0].name).combine_chunks()
+    order = _order(f"{element.name}.{fields[0].name}", table.column(fields[0].name))
+    rows = table.select([field.name for field in fields]).take(order).combine_chunks()
     for batch in rows.to_batches():
         refuse_hidden_nulls(element.name, batch.to_struct_array())
     return rows.cast(pa.schema(fields))
+
+
+def _order(name: str, key: pa.ChunkedArray) -> pa.Array:
+    """Give the order of a table's rows by their key. Raises DataKeyError unless it tells the rows apart."""
+    if pa.types.is_nested(key.type):
+        raise DataKeyError.because(
+            f"'{name}' is {key.type}, and is the key of the table's rows", "put a column of numbers or text first"
+        )
+    if key.null_count or pc.count_distinct(key).as_py() != len(key):
+        raise DataKeyError.because(
+            f"'{name}' has nulls or repeats: it is the key of the table's rows",
+            "leave one row for each, or put another column first",
+        )
+    return pc.sort_indices(key)

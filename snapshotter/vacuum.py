@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
+from collections.abc import Iterable, Iterator
+from datetime import datetime
 
-from snapshotter.index import SnapshotIndex
+from snapshotter.index import SnapshotIndex, iterate_context_sets, iterate_runs
 from snapshotter.plan import plan_path
-from snapshotter.records import END_OF_TIME
+from snapshotter.records import END_OF_TIME, DataFile, RecordKind, UnreadableRecord
 from snapshotter.storage import Storage, StoredFile
 
 FOLDERS = ("context_sets", "globals", "snapshots")
@@ -20,13 +21,23 @@ def unpublished(storage: Storage, index: SnapshotIndex, latest: datetime) -> lis
 
     A published file is never among them, nor one of a job that publishes meanwhile: files are listed before the index
     is read. The log of a published context set's table is needed with it, and the plan of a run as long as anything
-    that it left.
+    that it left. Where a record cannot be read, all files that it may name are needed: see `SnapshotIndex.unreadable`.
     """
     files = [file for folder in FOLDERS for file in storage.list(folder)]
-    old = [file for file in files if file.modified_at < latest]
-    published, tables = _published(index, {file.path.split("/")[1] for file in old if file.path.startswith("globals/")})
-    needed = published | _plans({file.path for file in files if file.modified_at >= latest})
-    return [file for file in old if file.path not in needed and not _of_log(file.path, tables)]
+    old = {file.path: file for file in files if file.modified_at < latest}
+    elements = {path.split("/")[1] for path in old if path.startswith("globals/")}
+    tables = set()
+    for named in _published(index, elements):
+        old.pop(named.path, None)
+        if named.path.startswith("context_sets/"):
+            tables.add(named.path.rpartition("/")[0])
+    needed = _plans({file.path for file in files if file.modified_at >= latest})
+    unknown = tuple(_folders_of(index.unreadable()))
+    return [
+        file
+        for path, file in old.items()
+        if path not in needed and not _of_log(path, tables) and not _is_in(path, unknown)
+    ]
 
 
 def is_half_written(path: str) -> bool:
@@ -38,13 +49,38 @@ def is_half_written(path: str) -> bool:
     return re.search(r"(\.tmp|#\d+)$", path) is not None
 
 
-def _published(index: SnapshotIndex, elements: set[str]) -> tuple[set[str], set[str]]:
-    """Give the paths of published files, and of published tables."""
-    runs = [file for run in index.runs() for snapshot in run.services for file in snapshot.files]
-    sets = index.context_sets(date.max)
-    versions = [version for element in elements for version in index.global_versions(element, END_OF_TIME)]
-    others = [file for chosen in sets for file in chosen.files] + [file for each in versions for file in each.files]
-    return {file.path for file in [*runs, *others]}, {chosen.table for chosen in sets}
+def _published(index: SnapshotIndex, elements: Iterable[str]) -> Iterator[DataFile]:
+    """Yield the published files of runs, context sets and elements, reading records in pages."""
+    for run in iterate_runs(index):
+        for snapshot in run.services:
+            yield from snapshot.files
+    for chosen in iterate_context_sets(index):
+        yield from chosen.files
+    for element in sorted(elements):
+        for version in index.global_versions(element, END_OF_TIME, skip_unreadable=True):
+            yield from version.files
+
+
+def _folders_of(records: Iterable[UnreadableRecord]) -> Iterator[str]:
+    """Give patterns of the folders in which the files of records that cannot be read lie, and of runs their plans."""
+    for record in records:
+        name = record.name
+        if name.kind is RecordKind.RUN:
+            yield f"snapshots/*/{name.id}"
+            yield plan_path(name.id)
+        elif name.kind is RecordKind.GLOBAL_VERSION:
+            yield f"globals/{name.element}/{name.id}"
+        else:
+            yield f"context_sets/{name.id}"
+
+
+def _is_in(path: str, folders: Iterable[str]) -> bool:
+    """Tell whether a path is one of these or lies in one; a part * stands for any."""
+    parts = path.split("/")
+    return any(
+        len(parts) >= len(wanted) and all(one in (part, "*") for one, part in zip(wanted, parts, strict=False))
+        for wanted in (folder.split("/") for folder in folders)
+    )
 
 
 def _of_log(path: str, tables: set[str]) -> bool:

@@ -189,20 +189,18 @@ def publish(
     Example: delorean publish videos videos.parquet --valid-from 2026-01-05T00:00:00Z --version-id day-5
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from schemas.data_keys import global_element
     from schemas.errors import ConfigError
+    from schemas.plain_types import plain_table
+    from snapshotter.foreign_parquet import read_foreign_parquet
     from snapshotter.global_elements import publish_global
 
     if file is None:
         if element not in project.schedule.globals:
             raise ConfigError.unknown("global element on schedule", element, project.schedule.globals)
         file = Path(project.schedule.globals[element])
-    try:
-        table = pq.read_table(file)
-    except (OSError, pa.ArrowException) as error:
-        raise ConfigError.because(f"{file}: cannot be read as Parquet: {error}") from error
+    table = plain_table(element, read_foreign_parquet(file))
     since = valid_from or datetime.now(UTC)  # not sooner: who looks at an earlier time must not see what is read now
     key = global_element(element, pa.struct(list(table.schema)))
     with opened(project) as (index, storage):

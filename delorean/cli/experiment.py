@@ -196,7 +196,9 @@ def list_runs(name: str | None, project: Project, output: Output) -> None:
     Example: delorean experiment list
     """
     from delorean.experiment.record import recorded_runs
+    from delorean.experiment.record_files import BrokenRecord
 
+    broken: list[BrokenRecord] = []
     with opened(project) as (_, storage):
         rows = [
             {
@@ -208,10 +210,10 @@ def list_runs(name: str | None, project: Project, output: Output) -> None:
                 "ndcg@10": record.ndcg,
                 "seconds": round(sum(record.seconds.values()), 1),
             }
-            for record in recorded_runs(storage)
+            for record in recorded_runs(storage, broken)
             if name is None or name in (record.name, record.experiment_id)
         ]
-    output.show({"runs": rows})
+    output.show({"runs": rows, **({"broken": [vars(record) for record in broken]} if broken else {})})
 
 
 @experiment.command("forget", no_args_is_help=True)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from delorean.cli.coverage import coverage
-from delorean.cli.options import Instant, json_option, opened, project_option
+from delorean.cli.options import Copies, Instant, json_option, opened, project_option
 from delorean.cli.output import Output
+from delorean.cli.withdraw import left_out, withdraw, withdrawals
 
 if TYPE_CHECKING:
     from delorean.config import Project
@@ -91,28 +93,15 @@ def travel_show(
 
 @click.group()
 def index() -> None:
-    """List what is published, or prepare an index."""
+    """List what is published, withdraw what is wrong, or prepare an index."""
 
 
-class _Copies(click.ParamType[Mapping[str, int]]):
-    """How many copies a keyspace keeps: everywhere, or in each datacenter."""
-
-    name = "COPIES"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Mapping[str, int]:
-        """Read it; the datacenter "" is all of them."""
-        if not isinstance(value, str):
-            return dict(value)
-        pairs = [pair.rpartition("=") for pair in value.split(",")]
-        if not all(count.isdecimal() and int(count) for _, _, count in pairs) or (
-            len(pairs) > 1 and not all(name for name, _, _ in pairs)
-        ):
-            self.fail(f"{value!r} is no number of copies, expected such as 3 or dc1=3,dc2=3", param, ctx)
-        return {name: int(count) for name, _, count in pairs}
+index.add_command(withdraw)
+index.add_command(withdrawals)
 
 
 @index.command("init")
-@click.option("--replication", type=_Copies(), help="Copies for a keyspace that is made: 3, or dc1=3,dc2=3.")
+@click.option("--replication", type=Copies(), help="Copies for a keyspace that is made: 3, or dc1=3,dc2=3.")
 @project_option
 @json_option
 def index_init(replication: Mapping[str, int] | None, project: Project, output: Output) -> None:
@@ -132,14 +121,18 @@ def index_init(replication: Mapping[str, int] | None, project: Project, output: 
 
 
 @index.command("runs")
+@click.option("--limit", type=click.IntRange(1), help="Only the latest so many runs.")
 @project_option
 @json_option
-def index_runs(project: Project, output: Output) -> None:
+def index_runs(limit: int | None, project: Project, output: Output) -> None:
     """List snapshot runs, the latest published first.
 
     \b
-    Example: delorean index runs --json
+    Example: delorean index runs --limit 10 --json
     """
+    from snapshotter.index import iterate_runs
+    from snapshotter.records import RecordKind
+
     with opened(project) as (found, _):
         rows = [
             {
@@ -151,10 +144,11 @@ def index_runs(project: Project, output: Output) -> None:
                 "confidence": taken.confidence,
                 "bytes": sum(file.bytes for file in taken.files),
             }
-            for run in found.runs()
+            for run in islice(iterate_runs(found), limit)
             for taken in run.services
         ]
-    output.show({"runs": rows})
+        others = left_out(found, RecordKind.RUN)
+    output.show({"runs": rows, **others})
 
 
 @index.command("quality")
@@ -175,10 +169,10 @@ def index_quality(service: str | None, most: int, project: Project, output: Outp
     from snapshotter.drift import judged
 
     with opened(project) as (found, _):
-        known = {taken.service.name for run in found.runs() for taken in run.services}
+        known = {declared.name for declared in found.elements()}
         if service is not None and service not in known:
             raise ConfigError.unknown("service", service, known)
-        last = [judged(found, name)[:most] for name in ([service] if service else sorted(known))]
+        last = [judged(found, name, most) for name in ([service] if service else sorted(known))]
     shown = [(taken, run, alerts) for of_service in last for run, taken, alerts in of_service]
     output.show(
         {
@@ -211,7 +205,8 @@ def index_contexts(experiment: str | None, project: Project, output: Output) -> 
     \b
     Example: delorean index contexts --experiment homepage
     """
-    from datetime import date
+    from snapshotter.index import iterate_context_sets
+    from snapshotter.records import RecordKind
 
     with opened(project) as (found, storage):
         rows = [
@@ -224,9 +219,11 @@ def index_contexts(experiment: str | None, project: Project, output: Output) -> 
                 "unfilled": sum(not stratum.filled for stratum in chosen.report),
                 "table": storage.uri_of(chosen.table),
             }
-            for chosen in found.context_sets(date.max, experiment)
+            for chosen in iterate_context_sets(found)
+            if experiment is None or experiment in chosen.experiments
         ]
-    output.show({"context_sets": rows})
+        others = left_out(found, RecordKind.CONTEXT_SET)
+    output.show({"context_sets": rows, **others})
 
 
 @index.command("features")
@@ -243,11 +240,13 @@ def index_features(feature_set: str | None, experiment: str | None, project: Pro
     Example: delorean index features homepage
     """
     from delorean.experiment.record import recorded_runs
+    from delorean.experiment.record_files import BrokenRecord
     from delorean.generation.feature_set import feature_sets, table_uri, versions_of
 
     with opened(project) as (_, storage):
         names = feature_sets(storage) if feature_set is None else [feature_set]
-        runs = [(run.run_id, run.features.feature_set, run.features.version) for run in recorded_runs(storage)]
+        broken: list[BrokenRecord] = []
+        runs = [(run.run_id, run.features.feature_set, run.features.version) for run in recorded_runs(storage, broken)]
         rows = [
             {
                 "feature_set": name,
@@ -262,7 +261,7 @@ def index_features(feature_set: str | None, experiment: str | None, project: Pro
             for made in versions_of(table_uri(storage, name))
             if experiment is None or made.experiment == experiment
         ]
-    output.show({"versions": rows})
+    output.show({"versions": rows, **({"broken": [vars(record) for record in broken]} if broken else {})})
 
 
 @index.command("globals")
@@ -275,7 +274,7 @@ def index_globals(element: str, project: Project, output: Output) -> None:
     \b
     Example: delorean index globals videos
     """
-    from snapshotter.records import END_OF_TIME
+    from snapshotter.records import END_OF_TIME, RecordKind
 
     with opened(project) as (found, _):
         rows = [
@@ -285,6 +284,7 @@ def index_globals(element: str, project: Project, output: Output) -> None:
                 "published_at": version.published_at,
                 "rows": sum(file.rows for file in version.files),
             }
-            for version in found.global_versions(element, END_OF_TIME)
+            for version in found.global_versions(element, END_OF_TIME, skip_unreadable=True)
         ]
-    output.show({"element": element, "versions": rows})
+        others = left_out(found, RecordKind.GLOBAL_VERSION, element)
+    output.show({"element": element, "versions": rows, **others})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -86,6 +86,23 @@ class Span(click.ParamType[timedelta]):
         if found < timedelta(0):
             self.fail(f"{value!r} is negative", param, ctx)
         return found
+
+
+class Copies(click.ParamType[Mapping[str, int]]):
+    """How many copies a keyspace keeps: everywhere, or in each datacenter."""
+
+    name = "COPIES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Mapping[str, int]:
+        """Read it; the datacenter "" is all of them."""
+        if not isinstance(value, str):
+            return dict(value)
+        pairs = [pair.rpartition("=") for pair in value.split(",")]
+        if not all(count.isdecimal() and int(count) for _, _, count in pairs) or (
+            len(pairs) > 1 and not all(name for name, _, _ in pairs)
+        ):
+            self.fail(f"{value!r} is no number of copies, expected such as 3 or dc1=3,dc2=3", param, ctx)
+        return {name: int(count) for name, _, count in pairs}
 
 
 def json_option(command: _Command) -> _Command:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
 
+from delorean.experiment.record_files import FOLDER, BrokenRecord, read_record, readable_records, record_paths
 from delorean.experiment.spec import ExperimentSpec
 from delorean.feature_digest import FeatureDigest
 from schemas.display import Code, Displayed, Facts, Headline, Note, Part, Table
@@ -21,10 +20,7 @@ from schemas.errors import ReplayError
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, require_plain_name
 
-FOLDER = "experiments"
 _FORGOTTEN = ".forgotten"
-_LARGEST = 64 << 20  # bytes of a record: a run of many files names each of them
-_DISTRIBUTIONS = ("delorean-features", "numpy", "numba", "pyarrow", "polars", "pyspark", "deltalake", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -203,7 +199,7 @@ def save_run(record: RunRecord, storage: Storage, run_id: str | None = None) -> 
     if run_id is not None:
         path = _path(record.experiment_id, run_id)
         storage.create(path, msgspec.json.encode(replace(record, run_id=run_id)))
-        return _read(path, storage)
+        return read_record(path, storage, RunRecord)
     listed = [PurePosixPath(file.path) for file in storage.list(f"{FOLDER}/{record.experiment_id}")]
     given = {path.stem for path in listed if path.suffix in (".json", _FORGOTTEN)}
     for number in itertools.count(len(given) + 1):
@@ -225,13 +221,16 @@ def named_run(experiment: ExperimentSpec, run_id: str, storage: Storage) -> RunR
     listed = {file.path for file in storage.list(f"{FOLDER}/{experiment.id}")}
     if path.removesuffix(".json") + _FORGOTTEN in listed:
         raise ReplayError.because(f"run '{run_id}' was forgotten", "give this one another run id")
-    return _read(path, storage) if path in listed else None
+    return read_record(path, storage, RunRecord) if path in listed else None
 
 
-def recorded_runs(storage: Storage) -> Iterator[RunRecord]:
-    """Read all records, the latest started first."""
-    paths = [file.path for file in storage.list(FOLDER) if file.path.endswith(".json")]
-    yield from sorted((_read(path, storage) for path in paths), key=lambda record: record.started_at, reverse=True)
+def recorded_runs(storage: Storage, broken: list[BrokenRecord] | None = None) -> Iterator[RunRecord]:
+    """Read all records, the latest started first. One that cannot be read hides no other: it is logged.
+
+    broken: receives those that cannot be read
+    """
+    records = readable_records(storage, RunRecord, [] if broken is None else broken)
+    yield from sorted(records, key=lambda record: record.started_at, reverse=True)
 
 
 def forget_run(run_id: str, storage: Storage) -> None:
@@ -239,7 +238,7 @@ def forget_run(run_id: str, storage: Storage) -> None:
 
     run_id: as it is, whole. Raises ReplayError for one that is not there.
     """
-    known = {PurePosixPath(file.path).stem: file.path for file in storage.list(FOLDER) if file.path.endswith(".json")}
+    known = {PurePosixPath(path).stem: path for path in record_paths(storage)}
     if run_id not in known:
         raise ReplayError.unknown("experiment run", run_id, known)
     storage.create(known[run_id].removesuffix(".json") + _FORGOTTEN, b"")
@@ -249,15 +248,16 @@ def forget_run(run_id: str, storage: Storage) -> None:
 def find_run(name: str, storage: Storage) -> RunRecord:
     """Find a run: by its id, or the latest of an experiment by its id or name. Ids may be shortened.
 
-    Raises ReplayError for one that is not there, or that could be several.
+    Raises ReplayError for one that is not there, that could be several, or whose record cannot be read.
     """
-    runs = list(recorded_runs(storage))
-    for matches in (
-        [run for run in runs if run.run_id == name],
-        [run for run in runs if name in (run.experiment_id, run.name)],
-    ):
-        if matches:
-            return matches[0]
+    whole = [path for path in record_paths(storage) if PurePosixPath(path).stem == name]
+    if whole:
+        return read_record(whole[0], storage, RunRecord)
+    broken: list[BrokenRecord] = []
+    runs = list(recorded_runs(storage, broken))
+    matches = [run for run in runs if name in (run.experiment_id, run.name)]
+    if matches:
+        return matches[0]
     begun = [run for run in runs if run.run_id.startswith(name)] if name else []
     if len({run.experiment_id for run in begun}) == 1:
         return begun[0]
@@ -266,30 +266,11 @@ def find_run(name: str, storage: Storage) -> RunRecord:
             f"'{name}' begins the ids of several experiments: {', '.join(sorted({run.run_id for run in begun}))}",
             "write more of it",
         )
+    if broken:  # it may be one of these
+        others = f"; {len(broken) - 1} more cannot be read" if len(broken) > 1 else ""
+        raise ReplayError(f"no readable record is of '{name}', and {broken[0].problem}{others}")
     raise ReplayError.unknown("experiment run", name, [known for run in runs for known in (run.run_id, run.name)])
-
-
-def library_versions() -> dict[str, str]:
-    """Give the versions that numbers may depend on; of libraries that are not there, none."""
-    found = {"python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _path(experiment_id: str, run_id: str) -> str:
     return f"{FOLDER}/{experiment_id}/{run_id}.json"
-
-
-def _read(path: str, storage: Storage) -> RunRecord:
-    with storage.open_input(path) as file:
-        content = file.read(_LARGEST + 1)
-    try:
-        if len(content) > _LARGEST:
-            raise ValueError(f"is larger than {_LARGEST} bytes")
-        return msgspec.json.decode(content, type=RunRecord)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise ReplayError.because(f"record {path} cannot be read: {error}", "restore it from a copy") from error

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from delorean.experiment.libraries import library_versions
 from delorean.experiment.record import (
     FeaturesRecord,
     LabelsRecord,
     RunRecord,
-    library_versions,
     named_run,
     named_run_id,
     save_run,

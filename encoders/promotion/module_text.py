@@ -16,9 +16,9 @@ from encoders.encoder import FeatureEncoder
 from encoders.hash_index import lookup
 from encoders.promotion.imports import Imports
 from encoders.source import Source, source_of
-from schemas.arrow_types import parse_type
+from schemas.arrow_types import parse_type, type_text
 from schemas.data_keys import DataKey, Kind
-from schemas.errors import EncoderError
+from schemas.errors import DataKeyError, EncoderError
 from schemas.hashing import text_code
 
 _MAKERS = {Kind.SERVICE_ELEMENT: "service_element", Kind.GLOBAL_ELEMENT: "global_element"}
@@ -145,9 +145,11 @@ def _assigns(module: str, name: str) -> bool:
 
 
 def _type_text(key: DataKey) -> str:
-    whole = str(key.type)
+    whole = type_text(key.type)
     short = whole.replace("item: ", "").replace("tz=", "")
-    return short if parse_type(short) == key.type else whole
+    with suppress(DataKeyError):  # a field's name may look like what is left out
+        return short if parse_type(short) == key.type else whole
+    return whole
 
 
 def _text(value: str) -> str:

@@ -18,20 +18,22 @@ all_structs = []
 
 class DataKeyInfo(object):
     """
-    A typed name; `type` is an Arrow type's text, see schemas/arrow_types.py.
+    A typed name; `type` is an Arrow type's text, see schemas/arrow_types.py; `arrow`, where there, says it exactly.
 
     Attributes:
      - name
      - kind
      - type
+     - arrow: An Arrow schema of one field as IPC, in base64: of a type that text does not say exactly, see schemas/type_records.py.
 
     """
 
 
-    def __init__(self, name=None, kind=None, type=None,):
+    def __init__(self, name=None, kind=None, type=None, arrow=None,):
         self.name = name
         self.kind = kind
         self.type = type
+        self.arrow = arrow
 
     def read(self, iprot):
         if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
@@ -57,6 +59,11 @@ class DataKeyInfo(object):
                     self.type = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
                 else:
                     iprot.skip(ftype)
+            elif fid == 4:
+                if ftype == TType.STRING:
+                    self.arrow = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
+                else:
+                    iprot.skip(ftype)
             else:
                 iprot.skip(ftype)
             iprot.readFieldEnd()
@@ -78,6 +85,10 @@ class DataKeyInfo(object):
         if self.type is not None:
             oprot.writeFieldBegin('type', TType.STRING, 3)
             oprot.writeString(self.type.encode('utf-8') if sys.version_info[0] == 2 else self.type)
+            oprot.writeFieldEnd()
+        if self.arrow is not None:
+            oprot.writeFieldBegin('arrow', TType.STRING, 4)
+            oprot.writeString(self.arrow.encode('utf-8') if sys.version_info[0] == 2 else self.arrow)
             oprot.writeFieldEnd()
         oprot.writeFieldStop()
         oprot.writeStructEnd()
@@ -606,6 +617,7 @@ DataKeyInfo.thrift_spec = (
     (1, TType.STRING, 'name', 'UTF8', None, ),  # 1
     (2, TType.STRING, 'kind', 'UTF8', None, ),  # 2
     (3, TType.STRING, 'type', 'UTF8', None, ),  # 3
+    (4, TType.STRING, 'arrow', 'UTF8', None, ),  # 4
 )
 all_structs.append(ServiceInfo)
 ServiceInfo.thrift_spec = (

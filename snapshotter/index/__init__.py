@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Self
 
-from schemas.errors import ConfigError, NotInIndexError
+from schemas.errors import ConfigError
 from schemas.services import Service
-from snapshotter.records import END_OF_TIME, ContextSet, GlobalVersion, ServiceSnapshot, SnapshotRun
+from snapshotter.records import (
+    ContextSet,
+    GlobalVersion,
+    PublishedName,
+    RecordKind,
+    ServiceSnapshot,
+    SnapshotRun,
+    UnreadableRecord,
+    Withdrawal,
+)
 
 _SCHEMES = ("sqlite", "cassandra")
 
@@ -19,17 +28,23 @@ class SnapshotIndex(ABC):
 
     uri: where it is, for people to read: without credentials
     Drivers' errors come out as SnapshotIndexError. Instances may be shared between threads.
+
+    A record that cannot be read hides no other: look-ups that list leave it out and log it, see `unreadable`; a look-up
+    whose answer depends on it raises UnreadableRecordError, which says how to withdraw it.
     """
 
     uri: str
 
     @abstractmethod
     def publish_run(self, run: SnapshotRun) -> bool:
-        """Make a run visible, stamping `published_at`; False, changing nothing, if its run id is published already."""
+        """Make a run visible, stamping `published_at`; False, changing nothing, if its run id is published already.
+
+        Raises WithdrawnError for the id of a run that was withdrawn, DataKeyError for what could not be read back.
+        """
 
     @abstractmethod
     def run(self, run_id: str) -> SnapshotRun:
-        """Give a published run. Raises NotInIndexError."""
+        """Give a published run. Raises NotInIndexError, WithdrawnError for one that was withdrawn."""
 
     @abstractmethod
     def runs(self, limit: int | None = None, before: datetime | None = None) -> Sequence[SnapshotRun]:
@@ -39,19 +54,20 @@ class SnapshotIndex(ABC):
             the next page
         """
 
+    @abstractmethod
     def runs_by_id(self, run_ids: Iterable[str]) -> Mapping[str, SnapshotRun]:
         """Give those of these runs that are published."""
-        found = {}
-        for run_id in set(run_ids):
-            try:
-                found[run_id] = self.run(run_id)
-            except NotInIndexError:
-                continue
-        return found
+
+    @abstractmethod
+    def run_ids(self) -> Sequence[str]:
+        """Name all published runs, the latest published first. No record is read."""
 
     def elements(self) -> Sequence[Service]:
-        """Give the distinct declarations of services that have a published snapshot, the latest published first."""
-        found: dict[Service, None] = {}
+        """Give the distinct declarations of services that have a published snapshot, the latest published first.
+
+        The index keeps them: no run is read.
+        """
+        found: dict[Service, None] = {}  # of an index that does not keep them yet
         for run in iterate_runs(self):
             for snapshot in reversed(run.services):
                 found.setdefault(snapshot.service)
@@ -61,13 +77,12 @@ class SnapshotIndex(ABC):
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
         """Give a service's snapshots that captured anything in [earliest, latest], the latest published first."""
 
+    @abstractmethod
     def iterate_snapshots(self, service: str, earliest: datetime, latest: datetime) -> Iterator[ServiceSnapshot]:
         """Yield what `snapshots` gives, the greatest `captured_to` first (of equal ones the later published).
 
         They are read in pages as they are consumed: a caller that stops early does not read the rest.
         """
-        found = self.snapshots(service, earliest, latest)
-        yield from sorted(found, key=lambda snapshot: snapshot.captured_to or END_OF_TIME, reverse=True)
 
     @abstractmethod
     def last_snapshots(self, service: str, limit: int) -> Sequence[ServiceSnapshot]:
@@ -85,21 +100,35 @@ class SnapshotIndex(ABC):
         """Give the context set of a date. Raises NotInIndexError."""
 
     @abstractmethod
-    def context_sets(self, latest: date, experiment: str | None = None) -> Sequence[ContextSet]:
+    def context_sets(
+        self, latest: date, experiment: str | None = None, limit: int | None = None
+    ) -> Sequence[ContextSet]:
         """Give context sets up to a date, newest first; only those an experiment chose from, if one is named."""
 
     @abstractmethod
-    def publish_global(self, version: GlobalVersion) -> bool:
-        """Make a version visible, stamping `published_at`; False if the element has that version id already."""
+    def context_set_dates(self) -> Sequence[date]:
+        """Give the dates that have a context set, newest first. No record is read."""
 
     @abstractmethod
-    def global_versions(self, element: str, latest: datetime, limit: int | None = None) -> Sequence[GlobalVersion]:
-        """Give an element's versions with valid_from up to a time, newest first (of equal ones the later published)."""
+    def publish_global(self, version: GlobalVersion) -> bool:
+        """Make a version visible, stamping `published_at`; False if the element has that version id already.
 
+        Raises as `publish_run` does.
+        """
+
+    @abstractmethod
+    def global_versions(
+        self, element: str, latest: datetime, limit: int | None = None, *, skip_unreadable: bool = False
+    ) -> Sequence[GlobalVersion]:
+        """Give an element's versions with valid_from up to a time, newest first (of equal ones the later published).
+
+        limit: at most this many, and no more are read
+        skip_unreadable: leave out what cannot be read: for lists, never to find the version that is valid at a moment
+        """
+
+    @abstractmethod
     def global_version(self, element: str, version_id: str) -> GlobalVersion | None:
         """Give one version of an element, None if it is not published."""
-        versions = self.global_versions(element, END_OF_TIME)
-        return next((version for version in versions if version.version_id == version_id), None)
 
     def global_version_at(self, element: str, moment: datetime) -> GlobalVersion | None:
         """Give the version valid at a moment: the greatest `valid_from` up to it, of equal ones the later published."""
@@ -108,6 +137,34 @@ class SnapshotIndex(ABC):
     @abstractmethod
     def global_elements(self) -> Sequence[str]:
         """Name the global elements that have a version, sorted."""
+
+    def withdraw_run(self, run_id: str, reason: str, by: str) -> bool:
+        """Withdraw a published run, see `withdraw`."""
+        return self.withdraw(PublishedName(RecordKind.RUN, run_id), reason, by)
+
+    def withdraw_global(self, element: str, version_id: str, reason: str, by: str) -> bool:
+        """Withdraw a version of a global element, see `withdraw`."""
+        return self.withdraw(PublishedName(RecordKind.GLOBAL_VERSION, version_id, element), reason, by)
+
+    def withdraw_context_set(self, date: date, reason: str, by: str) -> bool:
+        """Withdraw the context set of a date, see `withdraw`; the date may have another one then."""
+        return self.withdraw(PublishedName(RecordKind.CONTEXT_SET, date.isoformat()), reason, by)
+
+    @abstractmethod
+    def withdraw(self, name: PublishedName, reason: str, by: str) -> bool:
+        """Take what is published under a name out of all look-ups, whether or not its record can be read.
+
+        It is recorded, and the name of a run or a version is never free again. False if it was withdrawn before.
+        Raises NotInIndexError for what was never published.
+        """
+
+    @abstractmethod
+    def withdrawals(self) -> Sequence[Withdrawal]:
+        """Give what was withdrawn, the latest withdrawn first."""
+
+    @abstractmethod
+    def unreadable(self) -> Sequence[UnreadableRecord]:
+        """Give the records that look-ups of this instance left out so far, since they cannot be read."""
 
     @abstractmethod
     def close(self) -> None:
@@ -128,6 +185,16 @@ def iterate_runs(index: SnapshotIndex, page: int = 100) -> Iterator[SnapshotRun]
     while runs := index.runs(page, before):
         yield from runs
         before = runs[-1].published_at
+
+
+def iterate_context_sets(index: SnapshotIndex, page: int = 100) -> Iterator[ContextSet]:
+    """Yield all context sets, the newest first, read in pages."""
+    latest = date.max
+    while chosen := index.context_sets(latest, limit=page):
+        yield from chosen
+        if chosen[-1].date == date.min:
+            return
+        latest = chosen[-1].date - timedelta(days=1)
 
 
 def open_index(uri: str) -> SnapshotIndex:

@@ -3,7 +3,9 @@
 from snapshotter.records.context_set import ContextSet, StratumReport
 from snapshotter.records.data_file import DataFile
 from snapshotter.records.global_version import GlobalVersion
+from snapshotter.records.published_name import PublishedName, RecordKind, UnreadableRecord, Withdrawal
 from snapshotter.records.snapshot_run import ServiceSnapshot, SnapshotRun
+from snapshotter.records.text import record_text
 from snapshotter.records.times import END_OF_TIME, from_micros, to_micros
 
 __all__ = [
@@ -11,9 +13,14 @@ __all__ = [
     "ContextSet",
     "DataFile",
     "GlobalVersion",
+    "PublishedName",
+    "RecordKind",
     "ServiceSnapshot",
     "SnapshotRun",
     "StratumReport",
+    "UnreadableRecord",
+    "Withdrawal",
     "from_micros",
+    "record_text",
     "to_micros",
 ]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 
 from schemas.data_keys import DataKey
+from schemas.errors import DataKeyError
+from schemas.plain_types import plain_type
+from schemas.type_records import type_to_json
 from snapshotter.records.data_file import DataFile
 from snapshotter.records.times import from_micros, to_micros
 
@@ -38,12 +41,23 @@ class GlobalVersion:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
+        """Read what `to_json` wrote; of a type that an earlier release wrote, the one that files are cast to."""
         published = fields["published_at"]
         return cls(
-            DataKey.from_json(fields["element"]),
+            _element(fields["element"]),
             fields["version_id"],
             from_micros(fields["valid_from"]),
             tuple(DataFile.from_json(file) for file in fields["files"]),
             None if published is None else from_micros(published),
         )
+
+
+def _element(fields: Mapping[str, Any]) -> DataKey:
+    """Read an element. Earlier releases published the types of whatever file they were given."""
+    element = DataKey.from_json(fields)
+    if "arrow" in fields or "arrow" not in type_to_json(element.type):
+        return element
+    try:
+        return replace(element, type=plain_type(element.name, element.type))
+    except DataKeyError:  # what they published is there, whether or not it would be published today
+        return element

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -219,7 +220,9 @@ def _packing(schema: pa.Schema) -> dict[str, Any]:
     are mostly smaller. Text repeats, so there a dictionary pays; floats hardly do. Nobody looks for the smallest value
     within a list, so only plain columns carry statistics.
     """
-    leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
+    every = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
+    known = Counter(path for path, _ in every)
+    leaves = [(path, leaf) for path, leaf in every if known[path] == 1]  # a name with a dot may look like a path
     texts = [path for path, leaf in leaves if pa.types.is_string(leaf) or pa.types.is_large_string(leaf)]
     whole = [
         path

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,15 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.data_keys import context_variable, global_element, service_element
-from schemas.errors import NaiveTimeError, NotInIndexError
+from schemas.errors import DataKeyError, NaiveTimeError, NotInIndexError, WithdrawnError
 from schemas.services import Service, Status
-from snapshotter.index import SnapshotIndex, iterate_runs
+from snapshotter.index import SnapshotIndex, iterate_context_sets, iterate_runs
 from snapshotter.records import (
     ContextSet,
     DataFile,
@@ -201,6 +204,7 @@ def test_pages_of_runs_follow_each_other(index: SnapshotIndex) -> None:
         assert index.runs(before=found.published_at) == every[at + 1 :]
     for page in (1, 2, 3, 7, 100):
         assert list(iterate_runs(index, page)) == every
+    assert index.run_ids() == [found.run_id for found in every]
 
 
 def test_runs_are_found_by_id_in_one_question(index: SnapshotIndex) -> None:
@@ -354,6 +358,143 @@ def test_global_elements_are_named_once_each_and_in_order(index: SnapshotIndex) 
     for made in (version("v1"), version("v2", NOON + MICROSECOND), replace(version("b1", later), element=books)):
         index.publish_global(made)
     assert index.global_elements() == ["books", "videos"]
+
+
+def test_a_withdrawn_run_is_seen_by_no_look_up_and_its_id_is_never_free_again(index: SnapshotIndex) -> None:
+    for run_id in ("r1", "wrong", "r2"):
+        index.publish_run(run(run_id, snapshot(run_id), snapshot(run_id, MY_LIST)))
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    published_at = index.run("wrong").published_at
+    assert index.withdraw_run("wrong", "the staging service was asked", "ann") is True
+    assert (
+        [found.run_id for found in index.runs()] == [found.run_id for found in iterate_runs(index, 1)] == ["r2", "r1"]
+    )
+    assert index.runs_by_id(["wrong", "r1"]).keys() == {"r1"}
+    for look_up in (index.snapshots, index.iterate_snapshots):
+        assert sorted(found.run_id for found in look_up("history", NOON, NOON)) == ["r1", "r2"]
+    assert [found.run_id for found in index.last_snapshots("history", 9)] == ["r2", "r1"]
+    for refused in (lambda: index.run("wrong"), lambda: index.publish_run(run("wrong"))):
+        with pytest.raises(WithdrawnError, match="run 'wrong' was withdrawn .* by ann at .*: the staging service was"):
+            refused()
+    (withdrawal,) = index.withdrawals()
+    assert (str(withdrawal.name), withdrawal.by, withdrawal.reason) == (
+        "run 'wrong'",
+        "ann",
+        "the staging service was asked",
+    )
+    assert withdrawal.published_at == published_at
+    assert before <= withdrawal.withdrawn_at <= datetime.now(UTC) + timedelta(seconds=1)
+    assert index.withdraw_run("wrong", "once more", "bob") is False
+    assert index.withdrawals() == [withdrawal]
+    with pytest.raises(NotInIndexError, match="'r9'"):
+        index.withdraw_run("r9", "never there", "ann")
+
+
+def test_a_withdrawn_version_serves_no_moment(index: SnapshotIndex) -> None:
+    for name, days in (("v1", 0), ("v2", 1), ("v3", 2)):
+        index.publish_global(version(name, NOON + timedelta(days=days)))
+    assert index.withdraw_global("videos", "v2", "half of the films are missing", "ann") is True
+    at = index.global_version_at("videos", NOON + timedelta(days=1))
+    assert at is not None
+    assert at.version_id == "v1"
+    assert [found.version_id for found in index.global_versions("videos", NOON + timedelta(days=9))] == ["v3", "v1"]
+    assert index.global_version("videos", "v2") is None
+    with pytest.raises(
+        WithdrawnError, match="version 'v2' of global element 'videos' was withdrawn.*→ publish it anew"
+    ):
+        index.publish_global(version("v2"))
+    for name in ("v1", "v3"):
+        index.withdraw_global("videos", name, "all of it", "ann")
+    assert index.global_elements() == index.global_versions("videos", NOON + timedelta(days=9)) == []
+    assert [withdrawal.name.id for withdrawal in index.withdrawals()] == ["v3", "v1", "v2"]
+    with pytest.raises(NotInIndexError, match="version 'v9' of global element 'videos'"):
+        index.withdraw_global("videos", "v9", "never there", "ann")
+
+
+def test_after_a_withdrawal_a_date_may_have_another_context_set(index: SnapshotIndex) -> None:
+    day = date(2026, 1, 5)
+    for experiment in ("a", "b", "c"):
+        assert index.publish_context_set(context_set(5, experiment)) is True
+        assert index.context_set(day).experiments == (experiment,)
+        assert index.withdraw_context_set(day, f"{experiment} chose too few", "ann") is True
+        with pytest.raises(NotInIndexError, match="no context set of 2026-01-05"):
+            index.context_set(day)
+        assert index.context_sets(date.max) == []
+    assert index.withdraw_context_set(day, "again", "ann") is False
+    reasons = ["c chose too few", "b chose too few", "a chose too few"]
+    assert [withdrawal.reason for withdrawal in index.withdrawals()] == reasons
+
+
+def test_elements_know_what_is_left_after_withdrawals(index: SnapshotIndex) -> None:
+    wider = replace(HISTORY, element=service_element("history", "list<struct<video_id: int64, minutes: float>>"))
+    for number, services in enumerate([(HISTORY,), (MY_LIST, HISTORY), (wider, MY_LIST)]):
+        index.publish_run(run(f"r{number}", *(snapshot(f"r{number}", service) for service in services)))
+    assert index.elements() == [MY_LIST, wider, HISTORY]
+    index.withdraw_run("r2", "", "ann")
+    assert index.elements() == [HISTORY, MY_LIST]
+    index.withdraw_run("r0", "", "ann")
+    assert index.elements() == [HISTORY, MY_LIST]
+    index.withdraw_run("r1", "", "ann")
+    assert index.elements() == []
+
+
+def test_of_those_who_withdraw_and_publish_at_once_all_agree(open_one: Callable[[], SnapshotIndex]) -> None:
+    indexes = [open_one() for _ in range(3)]
+    for number in range(8):
+        indexes[0].publish_run(run(f"r{number}", snapshot(f"r{number}"), snapshot(f"r{number}", MY_LIST)))
+    start = threading.Barrier(3)
+
+    def work(who: int) -> int:
+        start.wait()
+        if who == 2:
+            return sum(indexes[2].publish_run(run(f"new-{number}")) for number in range(8))
+        return sum(indexes[who].withdraw_run(f"r{number}", "wrong", f"{who}") for number in range(8))
+
+    with ThreadPoolExecutor(3) as threads:
+        first, second, published = threads.map(work, range(3))
+    assert (first + second, published) == (8, 8)
+    for index in indexes:
+        assert [found.run_id for found in index.runs()] == [f"new-{number}" for number in reversed(range(8))]
+        assert index.elements() == [HISTORY]
+    assert len(indexes[0].withdrawals()) == 8
+
+
+def test_context_sets_come_in_pages(index: SnapshotIndex) -> None:
+    for day in (3, 9, 5, 7):
+        index.publish_context_set(context_set(day, "a" if day != 5 else "b"))
+    every = index.context_sets(date.max)
+    for limit in range(6):
+        assert index.context_sets(date.max, limit=limit) == every[:limit]
+    assert [found.date.day for found in index.context_sets(date.max, "a", 2)] == [9, 7]
+    for page in (1, 2, 4, 100):
+        assert list(iterate_context_sets(index, page)) == every
+    assert index.context_set_dates() == [found.date for found in every]
+
+
+def test_what_could_not_be_read_back_is_never_published(index: SnapshotIndex) -> None:
+    class Odd(ServiceSnapshot):
+        def to_json(self) -> dict[str, Any]:
+            return {**super().to_json(), "counts": {"ok": 90, "fine": 10}}
+
+    odd = Odd(**vars(snapshot("r1")))
+    with pytest.raises(DataKeyError, match="is not published, since reading its record back fails: 'fine' is not"):
+        index.publish_run(run("r1", snapshot("r1"), odd))
+    assert index.runs() == index.elements() == []
+    assert index.snapshots("history", NOON, NOON) == []
+
+
+def test_types_of_any_file_come_back_from_the_index(index: SnapshotIndex) -> None:
+    type_ = pa.struct(
+        [pa.field("id", pa.int64(), nullable=False), ("release-year", pa.int64()), ("a, b: c", pa.list_(pa.string()))]
+    )
+    names = ["id", "release-year", "a, b: c"]
+    index.publish_global(replace(version(), element=global_element("films", type_)))
+    found = index.global_version("films", "v1")
+    assert found is not None
+    assert found.element.type.names == names
+    history = replace(HISTORY, element=service_element("history", pa.list_(type_)))
+    index.publish_run(run("r1", snapshot("r1", history)))
+    assert index.run("r1").services[0].service == index.elements()[0] == history
 
 
 def test_reopening_sees_all(open_one: Callable[[], SnapshotIndex]) -> None:

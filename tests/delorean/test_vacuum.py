@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,11 @@ from delorean.generation.feature_set import versions_of
 from delorean.labels import LabelColumns, Labels, load_labels
 from delorean.labels.materialise import materialise_labels
 from delorean.vacuum import VacuumReport, vacuum
+from schemas.data_keys import context_variable, global_element, service_element
 from schemas.errors import ConfigError, LabelError, MissingFileError, ReplayError
+from schemas.services import Service
 from snapshotter.index import open_index
+from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, SnapshotRun
 from snapshotter.storage import StoredFile
 from snapshotter.storage.delta import SHOWN, commit_files, delta_table
 from snapshotter.storage.delta_version import DeltaVersion
@@ -316,13 +321,60 @@ def test_a_pinned_version_that_is_not_there_keeps_the_vacuum_away(store: Store) 
     assert "feature_sets/f was left alone: there is no version 7" in found.notes[0]
 
 
-def test_a_record_that_cannot_be_read_stops_it(store: Store) -> None:
-    store.version(40)
-    store.write("experiments/e/e-1.json", 40)
-    store.write("snapshots/history/r1/0.parquet", 30)
-    with pytest.raises(ReplayError, match="e-1.json cannot be read"):
-        store.vacuum()
-    assert store.has("snapshots/history/r1/0.parquet")
+def test_a_record_that_cannot_be_read_keeps_what_it_may_refer_to_and_nothing_else(store: Store) -> None:
+    labels = [store.labels(40), store.labels(30)]
+    versions = [store.version(40, labels[0]), store.version(30, labels[1])]
+    for version, each in zip(versions, labels, strict=True):
+        store.run(version, each)
+    unreferred = store.labels(20)
+    for record in ("e-1", "e-2"):
+        path = store.storage.root / f"experiments/e/{record}.json"
+        path.chmod(0o644)
+        path.write_text('{"run_id": ')
+    dead = [
+        store.write("snapshots/history/r1/0.parquet", 30),
+        store.write("feature_sets/f/dead.parquet", 30),
+        store.write("experiments/e/.e-9.json.x.tmp", 30),
+    ]
+    found = store.vacuum()
+    assert sorted(found.paths) == sorted(dead)
+    assert [note for note in found.notes if "e-1.json cannot be read" in note]
+    assert [note for note in found.notes if "e-2.json cannot be read" in note]
+    assert store.readable(0)
+    assert all(store.has_labels(each) for each in (*labels, unreferred))
+    forget_run("e-1", store.storage)
+    forget_run("e-2", store.storage)
+    assert store.vacuum().notes == ()
+    assert (store.readable(0), store.readable(1)) == (False, True)
+    assert [store.has_labels(each) for each in (*labels, unreferred)] == [False, True, False]
+
+
+def test_a_published_record_that_cannot_be_read_keeps_the_files_that_it_may_name(store: Store, tmp_path: Path) -> None:
+    kept = [store.write(f"snapshots/{service}/r1/0.parquet", 30) for service in ("history", "mood")]
+    kept += [store.write(path, 30) for path in ("globals/videos/v1/a.parquet", "context_sets/2026-01-05/c/0.parquet")]
+    kept.append(store.write("snapshots/_plans/r1.json", 30))
+    dead = [store.write("snapshots/history/r12/0.parquet", 30), store.write("globals/videos/v10/a.parquet", 30)]
+    with open_index(f"sqlite://{tmp_path}/broken.db") as index:
+        key = (context_variable("profile_id", "int64"),)
+        taken = ServiceSnapshot(
+            "r1", Service("history", service_element("history", "int64"), key), None, 1, {}, None, None, (), {}
+        )
+        index.publish_run(SnapshotRun("r1", "c", datetime.now(UTC), (taken,)))
+        videos = global_element("videos", "struct<video_id: int64>")
+        index.publish_global(GlobalVersion(videos, "v1", datetime.now(UTC), ()))
+        index.publish_context_set(ContextSet("c", date(2026, 1, 5), (), key, (), ()))
+        with closing(sqlite3.connect(tmp_path / "broken.db")) as connection:
+            for table in ("runs", "global_versions", "context_sets"):
+                connection.execute(f"UPDATE {table} SET record = '{{'")
+            connection.commit()
+        found = vacuum(store.storage, index, WEEK)
+        assert sorted(found.paths) == sorted(dead)
+        assert len(found.notes) == 3
+        assert all("were left alone" in note and "delorean index withdraw" in note for note in found.notes)
+        index.withdraw_run("r1", "broken", "ann")
+        index.withdraw_global("videos", "v1", "broken", "ann")
+        index.withdraw_context_set(date(2026, 1, 5), "broken", "ann")
+        assert sorted(vacuum(store.storage, index, WEEK).paths) == sorted(kept)
 
 
 def test_a_table_that_others_write_to_keeps_what_its_newest_version_has(store: Store) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from cassandra import ConsistencyLevel
@@ -66,6 +66,25 @@ class Connection:
     def one(self, text: str, values: Mapping[str, Any]) -> list[Any]:
         """Execute one statement, as `ask` does."""
         return self.ask([(text, values)])[0]
+
+    def pages(self, text: str, values: Mapping[str, Any], size: int) -> Iterator[list[Any]]:
+        """Execute a query and yield its pages of rows as they are consumed; tried again as `ask` does."""
+        state, patience = None, Patience(self.address.patience_seconds)
+        while True:
+            self._refuse_closed()
+            try:
+                statement = self._prepare(text).bind(values)
+                statement.fetch_size = size
+                result = self._session.execute(statement, paging_state=state)
+            except DRIVER_ERRORS as error:
+                if not may_pass(error) or not patience.left:
+                    raise as_ours(error, self.address) from error
+                patience.pause()
+                continue
+            state, patience = result.paging_state, Patience(self.address.patience_seconds)
+            yield list(result.current_rows)
+            if state is None:
+                return
 
     def decide(self, text: str, values: Mapping[str, Any]) -> Any | SnapshotIndexError:
         """Execute a conditional write, once. An error is given, not raised, when it leaves open what came of it."""

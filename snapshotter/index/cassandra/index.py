@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime
-from typing import Any
+from datetime import UTC, date, datetime
+from functools import partial
 
-from schemas.errors import NotInIndexError
+from schemas.services import Service
 from snapshotter.index import SnapshotIndex
 from snapshotter.index.cassandra import records, schema
 from snapshotter.index.cassandra.address import read_address
 from snapshotter.index.cassandra.connection import Connection
 from snapshotter.index.cassandra.look_up import Snapshots
 from snapshotter.index.cassandra.published import Entry, Published
-from snapshotter.index.stored import read_record
-from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, SnapshotRun, from_micros, to_micros
+from snapshotter.index.cassandra.timeline import RunHeader, Timeline, rows_beside
+from snapshotter.index.cassandra.versions import visible_versions, write_version
+from snapshotter.index.cassandra.withdrawing import Withdrawals, withdrawal_of
+from snapshotter.index.stored import Records, context_set_name, missing, run_name, version_name, withdrawn
+from snapshotter.records import (
+    END_OF_TIME,
+    ContextSet,
+    GlobalVersion,
+    PublishedName,
+    RecordKind,
+    ServiceSnapshot,
+    SnapshotRun,
+    UnreadableRecord,
+    Withdrawal,
+    from_micros,
+    record_text,
+    to_micros,
+)
 
-_VERSIONS = (
-    "SELECT version_id, attempt, record FROM {keyspace}.global_versions"
-    " WHERE index_name = :index_name AND element = :element AND valid_from <= :latest"
-)
-_WRITE_VERSION = (
-    "INSERT INTO {keyspace}.global_versions (index_name, element, valid_from, version_id, attempt, record)"
-    " VALUES (:index_name, :element, :valid_from, :version_id, :attempt, :record)"
-)
+_PAGE = 100
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
 def init_cassandra(uri: str, replication: Mapping[str, int] | None = None) -> bool:
@@ -51,11 +61,13 @@ class CassandraIndex(SnapshotIndex):
     def __init__(self, uri: str) -> None:
         self._connection = Connection(read_address(uri))
         self.uri = self._connection.address.uri
-        self._name = self._connection.address.index
+        self._records = Records(self.uri)
         self._runs = Published(self._connection, "run")
         self._context_sets = Published(self._connection, "context set")
         self._versions = Published(self._connection, "version")
         self._snapshots = Snapshots(self._connection, self._runs)
+        self._timeline = Timeline(self._connection)
+        self._withdrawals = Withdrawals(self._connection, self._timeline)
         try:
             schema.check(self._connection)
         except BaseException:  # whatever it is, the connection must not stay open
@@ -64,7 +76,8 @@ class CassandraIndex(SnapshotIndex):
 
     def publish_run(self, run: SnapshotRun) -> bool:
         """Write the run's services under a new attempt, and make it visible unless another one is."""
-        if self._runs.entry(run.run_id):
+        name = run_name(run.run_id)
+        if self._is_there(self._runs, name):
             return False
         attempt = uuid.uuid4()
         writes = [
@@ -72,33 +85,63 @@ class CassandraIndex(SnapshotIndex):
             for position, snapshot in enumerate(run.services)
             for statement in self._snapshots.writes(attempt, position, snapshot)
         ]
-        header = _header(run)
+        header = RunHeader.of(run).text()
         self._connection.ask(writes)
-        return self._runs.publish(run.run_id, attempt, header)
+        beside = partial(rows_beside, run.run_id, header, run.services)
+        return self._runs.publish(run.run_id, attempt, header, "", beside) or self._lost(self._runs, name)
 
     def run(self, run_id: str) -> SnapshotRun:
         """Give a published run."""
+        name = run_name(run_id)
         entry = self._runs.entry(run_id)
         if entry is None:
-            raise NotInIndexError.because(f"no run '{run_id}' is published in {self.uri}")
-        return self._read_runs([entry])[0]
+            raise missing(name, self.uri)
+        self._refuse_withdrawn(entry)
+        return self._read_runs([(run_id, entry)], skip=False)[0]
 
     def runs(self, limit: int | None = None, before: datetime | None = None) -> Sequence[SnapshotRun]:
         """Give published runs, the latest published first."""
-        entries = self._runs.entries()
-        if before is not None:
-            entries = [entry for entry in entries if entry.published_at < to_micros(before)]
-        return self._read_runs(entries[:limit])
+        found: list[SnapshotRun] = []
+        moment = None if before is None else to_micros(before)
+        while limit is None or len(found) < limit:  # more than once where records were skipped
+            page = self._timeline.page(moment, None if limit is None else limit - len(found))
+            if not page:
+                break
+            found += self._read_runs(page, skip=True)
+            moment = page[-1][1].published_at
+        return found
+
+    def runs_by_id(self, run_ids: Iterable[str]) -> Mapping[str, SnapshotRun]:
+        """Give those of these runs that are published."""
+        entries = [(entry.id, entry) for entry in self._runs.among(run_ids).values()]
+        return {run.run_id: run for run in self._read_runs(entries, skip=False)}
+
+    def run_ids(self) -> Sequence[str]:
+        """Name all published runs, the latest published first."""
+        return [run_id for run_id, _ in self._timeline.page(None, None)]
+
+    def elements(self) -> Sequence[Service]:
+        """Give the distinct declarations of services that have a published snapshot, the latest published first."""
+        return self._timeline.services()
 
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
         """Give a service's snapshots whose captures overlap [earliest, latest], the latest published first."""
         found = self._snapshots.within(service, to_micros(earliest), to_micros(latest))
-        return [read_record(self.uri, ServiceSnapshot.from_json, text) for text in found]
+        return [self._records.read(run_name(run_id), ServiceSnapshot.from_json, text) for run_id, text in found]
+
+    def iterate_snapshots(self, service: str, earliest: datetime, latest: datetime) -> Iterator[ServiceSnapshot]:
+        """Yield what `snapshots` gives, the greatest `captured_to` first, in pages."""
+        for run_id, text in self._snapshots.by_capture(service, to_micros(earliest), to_micros(latest)):
+            yield self._records.read(run_name(run_id), ServiceSnapshot.from_json, text)
 
     def last_snapshots(self, service: str, limit: int) -> Sequence[ServiceSnapshot]:
         """Give the snapshots of a service that captured last, at most so many, the last first."""
-        found = self._snapshots.last(service, limit)
-        return [read_record(self.uri, ServiceSnapshot.from_json, text) for text in found]
+        found: list[ServiceSnapshot] = []
+        by_capture = self._snapshots.by_capture(service, to_micros(_BEGINNING), to_micros(END_OF_TIME))
+        while len(found) < limit and (one := next(by_capture, None)) is not None:
+            with self._records.skipping(run_name(one[0])):
+                found.append(self._records.read(run_name(one[0]), ServiceSnapshot.from_json, one[1]))
+        return found
 
     def publish_context_set(self, context_set: ContextSet) -> bool:
         """Write the context set under a new attempt, and make it visible unless its date has one."""
@@ -106,80 +149,126 @@ class CassandraIndex(SnapshotIndex):
         if self._context_sets.entry(day):
             return False
         attempt = uuid.uuid4()
-        self._connection.ask(list(records.writes(attempt, 0, json.dumps(context_set.to_json()))))
+        self._connection.ask(list(records.writes(attempt, 0, record_text(context_set))))
         return self._context_sets.publish(day, attempt, json.dumps(list(context_set.experiments)))
 
     def context_set(self, date: date) -> ContextSet:
         """Give the context set of a date."""
         entry = self._context_sets.entry(date.isoformat())
         if entry is None:
-            raise NotInIndexError.because(
-                f"no context set of {date} is published in {self.uri}", "select contexts first"
-            )
-        return self._read_context_sets([entry])[0]
+            raise missing(context_set_name(date), self.uri)
+        return self._read_context_sets([entry], skip=False)[0]
 
-    def context_sets(self, latest: date, experiment: str | None = None) -> Sequence[ContextSet]:
+    def context_sets(
+        self, latest: date, experiment: str | None = None, limit: int | None = None
+    ) -> Sequence[ContextSet]:
         """Give context sets up to a date, newest first; only those an experiment chose from, if one is named."""
-        chosen = [
-            entry
-            for entry in sorted(self._context_sets.entries(), key=lambda entry: entry.id, reverse=True)
-            if entry.id <= latest.isoformat() and (experiment is None or experiment in json.loads(entry.header))
-        ]
-        return self._read_context_sets(chosen)
+        found: list[ContextSet] = []
+        after = f"{latest.isoformat()}~"  # after all digits, so that the date itself is included
+        while limit is None or len(found) < limit:
+            page = self._context_sets.before(after, _PAGE if limit is None else min(limit, _PAGE))
+            if not page:
+                break
+            chosen = [entry for entry in page if experiment is None or experiment in json.loads(entry.header)]
+            found += self._read_context_sets(chosen, skip=True)
+            after = page[-1].id
+        return found[:limit]
+
+    def context_set_dates(self) -> Sequence[date]:
+        """Give the dates that have a context set, newest first."""
+        return [date.fromisoformat(entry.id) for entry in reversed(self._context_sets.of_kind())]
 
     def publish_global(self, version: GlobalVersion) -> bool:
         """Write the version under a new attempt, and make it visible unless the element has one of its id."""
-        element, valid_from = version.element.name, to_micros(version.valid_from)
-        if self._versions.entry(version.version_id, element):
+        element, text = version.element.name, record_text(version)
+        name = version_name(element, version.version_id)
+        if self._is_there(self._versions, name):
             return False
-        attempt, text = uuid.uuid4(), json.dumps(version.to_json())
-        row = {"index_name": self._name, "element": element, "valid_from": valid_from, "version_id": version.version_id}
-        write = (_WRITE_VERSION, {**row, "attempt": attempt, "record": records.copy_of(text)})
+        attempt = uuid.uuid4()
+        write = write_version(self._connection, version, attempt, records.copy_of(text))
         self._connection.ask([*records.writes(attempt, 0, text), write])
-        return self._versions.publish(version.version_id, attempt, "", element)
+        published = self._versions.publish(version.version_id, attempt, "", element)
+        return published or self._lost(self._versions, name)
 
-    def global_versions(self, element: str, latest: datetime, limit: int | None = None) -> Sequence[GlobalVersion]:
+    def global_versions(
+        self, element: str, latest: datetime, limit: int | None = None, *, skip_unreadable: bool = False
+    ) -> Sequence[GlobalVersion]:
         """Give an element's versions with valid_from up to a time, newest first (of equal ones the later published)."""
-        values = {"index_name": self._name, "element": element, "latest": to_micros(latest)}
-        rows = self._connection.one(_VERSIONS, values)
-        published = {entry.attempt: from_micros(entry.published_at) for entry in self._versions.entries(element)}
-        visible = [row for row in rows if row.attempt in published]
-        texts = records.whole(self._connection, [(row.attempt, 0, row.record) for row in visible])
-        found = [
-            replace(read_record(self.uri, GlobalVersion.from_json, text), published_at=published[row.attempt])
-            for row, text in zip(visible, texts, strict=True)
-        ]
-        return sorted(found, key=lambda version: (version.valid_from, version.published_at), reverse=True)[:limit]
+        found: list[GlobalVersion] = []
+        rows = visible_versions(self._versions, element, to_micros(latest))
+        while (limit is None or len(found) < limit) and (one := next(rows, None)) is not None:
+            with self._records.skipping(version_name(element, one[0].id), skip_unreadable):
+                found.append(self._read_version(*one))
+        return found
+
+    def global_version(self, element: str, version_id: str) -> GlobalVersion | None:
+        """Give one version of an element, None if it is not published."""
+        entry = self._versions.entry(version_id, element)
+        if entry is None or entry.is_withdrawn:
+            return None
+        return self._read_version(entry, "".join(records.read_attempts(self._connection, [entry.attempt])[0]))
 
     def global_elements(self) -> Sequence[str]:
         """Name the global elements that have a version, sorted."""
         return self._versions.subjects()
 
+    def withdraw(self, name: PublishedName, reason: str, by: str) -> bool:
+        """Take an entry out of sight, by one conditional write."""
+        published = {RecordKind.RUN: self._runs, RecordKind.CONTEXT_SET: self._context_sets}
+        done = self._withdrawals.withdraw(published.get(name.kind, self._versions), name, reason, by)
+        if done is None and not any(withdrawal.name == name for withdrawal in self.withdrawals()):
+            raise missing(name, self.uri)
+        self._records.forget(name)
+        return bool(done)
+
+    def withdrawals(self) -> Sequence[Withdrawal]:
+        """Give what was withdrawn, the latest withdrawn first."""
+        return self._withdrawals.all()
+
+    def unreadable(self) -> Sequence[UnreadableRecord]:
+        """Give the records that look-ups of this instance skipped so far."""
+        return self._records.skipped
+
     def close(self) -> None:
         """Let go of the cluster."""
         self._connection.close()
 
-    def _read_runs(self, entries: Sequence[Entry]) -> list[SnapshotRun]:
-        headers = [read_record(self.uri, _read_header, entry.header) for entry in entries]
-        attempts = [(entry.attempt, count) for entry, (_, count) in zip(entries, headers, strict=True)]
-        texts = records.read_attempts(self._connection, attempts)
-        return [
-            replace(
-                run,
-                services=tuple(read_record(self.uri, ServiceSnapshot.from_json, text) for text in of_run),
-                published_at=from_micros(entry.published_at),
-            )
-            for entry, (run, _), of_run in zip(entries, headers, texts, strict=True)
-        ]
+    def _is_there(self, published: Published, name: PublishedName) -> bool:
+        entry = published.entry(name.id, name.element)
+        if entry is not None:
+            self._refuse_withdrawn(entry)
+        return entry is not None
 
-    def _read_context_sets(self, entries: Sequence[Entry]) -> list[ContextSet]:
-        texts = records.read_attempts(self._connection, [(entry.attempt, 1) for entry in entries])
-        return [read_record(self.uri, ContextSet.from_json, text) for (text,) in texts]
+    def _lost(self, published: Published, name: PublishedName) -> bool:
+        self._is_there(published, name)  # or it was withdrawn
+        return False
 
+    def _refuse_withdrawn(self, entry: Entry) -> None:
+        if entry.is_withdrawn:
+            raise withdrawn(withdrawal_of(entry), self.uri)
 
-def _header(run: SnapshotRun) -> str:
-    return json.dumps({"run": replace(run, services=()).to_json(), "services": len(run.services)})
+    def _read_runs(self, entries: Sequence[tuple[str, Entry]], skip: bool) -> list[SnapshotRun]:
+        found = []
+        texts = records.read_attempts(self._connection, [entry.attempt for _, entry in entries])
+        for (run_id, entry), of_run in zip(entries, texts, strict=True):
+            name = run_name(run_id)
+            with self._records.skipping(name, skip):
+                header = self._records.read(name, RunHeader.from_json, entry.header)
+                records.require_all(self._connection, entry.attempt, of_run, header.services)
+                services = [self._records.read(name, ServiceSnapshot.from_json, text) for text in of_run]
+                published_at = from_micros(entry.published_at)
+                found.append(replace(header.run, services=tuple(services), published_at=published_at))
+        return found
 
+    def _read_context_sets(self, entries: Sequence[Entry], skip: bool) -> list[ContextSet]:
+        found = []
+        texts = records.read_attempts(self._connection, [entry.attempt for entry in entries])
+        for entry, of_set in zip(entries, texts, strict=True):
+            with self._records.skipping(context_set_name(entry.id), skip):
+                records.require_all(self._connection, entry.attempt, of_set, 1)
+                found.append(self._records.read(context_set_name(entry.id), ContextSet.from_json, of_set[0]))
+        return found
 
-def _read_header(fields: Mapping[str, Any]) -> tuple[SnapshotRun, int]:
-    return SnapshotRun.from_json(fields["run"]), int(fields["services"])
+    def _read_version(self, entry: Entry, text: str) -> GlobalVersion:
+        version = self._records.read(version_name(entry.subject, entry.id), GlobalVersion.from_json, text)
+        return replace(version, published_at=from_micros(entry.published_at))

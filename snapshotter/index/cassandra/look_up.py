@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from snapshotter.index.cassandra import records
 from snapshotter.index.cassandra.connection import Connection, Statement
 from snapshotter.index.cassandra.published import Entry, Published
-from snapshotter.records import ServiceSnapshot, from_micros, to_micros
+from snapshotter.records import ServiceSnapshot, from_micros, record_text, to_micros
 
 _FEW = 3  # months: of more it is asked first which are there
 _WRITE = (
@@ -26,7 +26,11 @@ _OVERLAPPING = (
     f"SELECT run_id, attempt, position, record {_MONTH}"
     " AND captured_to >= :earliest AND captured_from <= :latest ALLOW FILTERING"
 )
-_CAPTURED = f"SELECT captured_to, run_id, attempt, position {_MONTH}"
+_BY_CAPTURE = (
+    f"SELECT captured_to, captured_from, run_id, attempt, position, record {_MONTH}"
+    " AND captured_to >= :earliest AND captured_from <= :latest ALLOW FILTERING"
+)
+_PAGE = 32
 
 
 class Snapshots:
@@ -38,7 +42,7 @@ class Snapshots:
 
     def writes(self, attempt: uuid.UUID, position: int, snapshot: ServiceSnapshot) -> Iterator[Statement]:
         """Give what writes a snapshot of an attempt to publish its run."""
-        text = json.dumps(snapshot.to_json())
+        text = record_text(snapshot)
         yield from records.writes(attempt, position, text)
         if snapshot.captured_from is None or snapshot.captured_to is None:
             return
@@ -49,23 +53,36 @@ class Snapshots:
             yield _WRITE, {**where, "captured_from": first, "captured_to": last, **row}
             yield _WRITE_MONTH, where
 
-    def within(self, service: str, earliest: int, latest: int) -> list[str]:
-        """Give the records of those that captured anything in [earliest, latest], the latest published first."""
+    def within(self, service: str, earliest: int, latest: int) -> list[tuple[str, str]]:
+        """Give run ids and records of what captured anything in [earliest, latest], the latest published first."""
         values = self._values(service=service, earliest=earliest, latest=latest)
         asked = [(_OVERLAPPING, {**values, "month": month}) for month in self._there(service, earliest, latest)]
         found = self._visible(row for rows in self._connection.ask(asked) for row in rows)
         found.sort(key=lambda pair: (pair[0].published_at, pair[1].position), reverse=True)
-        return records.whole(self._connection, [(row.attempt, row.position, row.record) for _, row in found])
+        return self._whole(found)
 
-    def last(self, service: str, limit: int) -> list[str]:
-        """Give the records of those that captured last, the last first. Reads no further back than it must."""
-        found: list[tuple[Entry, Any]] = []
-        months = iter(self._all_months(service))
-        while len(found) < limit and (month := next(months, None)) is not None:
-            rows = self._connection.one(_CAPTURED, self._values(service=service, month=month))
-            found = _once([*found, *self._visible(rows)])
-        found.sort(key=lambda pair: (pair[1].captured_to, pair[0].published_at, pair[1].position), reverse=True)
-        return records.whole(self._connection, [(row.attempt, row.position, None) for _, row in found[:limit]])
+    def by_capture(self, service: str, earliest: int, latest: int) -> Iterator[tuple[str, str]]:
+        """Yield what `within` gives, the greatest last capture first; no further back than it is consumed.
+
+        A snapshot is in each month that it captured in, so in the months from the latest on, each is met first in the
+        place that is its own.
+        """
+        values = self._values(service=service, earliest=earliest, latest=latest)
+        seen: set[tuple[uuid.UUID, int]] = set()
+        for month in sorted(self._there(service, earliest, latest), reverse=True):
+            pages = self._connection.pages(_BY_CAPTURE, {**values, "month": month}, _PAGE)
+            visible = (pair for page in pages for pair in self._visible(page))
+            for _, group in groupby(visible, key=lambda pair: pair[1].captured_to):
+                equal = [pair for pair in group if (pair[1].attempt, pair[1].position) not in seen]
+                equal.sort(key=lambda pair: (pair[0].published_at, pair[1].position), reverse=True)
+                for entry, row in equal:
+                    if _month(_ordinal(row.captured_from)) != month:  # it is in the month before, too
+                        seen.add((row.attempt, row.position))
+                    yield from self._whole([(entry, row)])
+
+    def _whole(self, found: Sequence[tuple[Entry, Any]]) -> list[tuple[str, str]]:
+        texts = records.whole(self._connection, [(row.attempt, row.position, row.record) for _, row in found])
+        return [(row.run_id, text) for (_, row), text in zip(found, texts, strict=True)]
 
     def _visible(self, rows: Iterable[Any]) -> list[tuple[Entry, Any]]:
         """Keep rows of the attempts that are visible, once each, with what is published of them."""

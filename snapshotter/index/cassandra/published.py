@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,21 +12,34 @@ from schemas.errors import SnapshotIndexError
 from snapshotter.index.cassandra.connection import Connection, Patience
 from snapshotter.records import to_micros
 
+WITHDRAWN = uuid.UUID(int=0)  # the attempt of an entry that was withdrawn: nobody's
 _IDS_AT_ONCE = 100
+_ALL_OF_THEM = 2**31 - 1
 _COLUMNS = "subject, id, published_at, attempt, header"
 _WHERE = "WHERE index_name = :index_name AND kind = :kind"
-_ALL = f"SELECT {_COLUMNS} FROM {{keyspace}}.published {_WHERE} AND subject = :subject"  # noqa: S608  # our text
+_KIND = f"SELECT {_COLUMNS} FROM {{keyspace}}.published {_WHERE}"  # noqa: S608  # our text
+_ALL = f"{_KIND} AND subject = :subject"
 _SOME = f"{_ALL} AND id IN :ids"
 _ONE = f"{_ALL} AND id = :id"
-_SUBJECTS = f"SELECT subject FROM {{keyspace}}.published {_WHERE} GROUP BY index_name, kind, subject"  # noqa: S608
-# Both or neither, decided in one round of Paxos: so the clock's order is the order of becoming visible.
-_PUBLISH = """
-BEGIN BATCH
-UPDATE {keyspace}.published SET clock = :moment WHERE index_name = :index_name IF clock < :moment;
-INSERT INTO {keyspace}.published (index_name, kind, subject, id, published_at, attempt, header)
-VALUES (:index_name, :kind, :subject, :id, :moment, :attempt, :header) IF NOT EXISTS;
-APPLY BATCH
-"""
+_NEWEST = f"{_ALL} AND id < :before ORDER BY kind DESC, subject DESC, id DESC LIMIT :most"
+_CLOCK = "SELECT clock FROM {keyspace}.published WHERE index_name = :index_name LIMIT 1"
+_INSERT = (  # of the row of a number
+    "INSERT INTO {keyspace}.published (index_name, kind, subject, id, published_at, attempt, header)"
+    " VALUES (:index_name, :kind#, :subject#, :id#, :moment, :attempt, :header#)"
+)
+# All or nothing, decided in one round of Paxos: so the clock's order is the order of becoming visible.
+_TICK = "UPDATE {keyspace}.published SET clock = :moment WHERE index_name = :index_name IF clock < :moment; "
+_PUBLISH = f"BEGIN BATCH {_TICK}{_INSERT.replace('#', '')} IF NOT EXISTS; "
+
+
+@dataclass(frozen=True)
+class Row:
+    """An entry to write. What it says beside this is when and by which attempt."""
+
+    kind: str
+    subject: str
+    id: str
+    header: str
 
 
 @dataclass(frozen=True)
@@ -39,46 +52,82 @@ class Entry:
     attempt: uuid.UUID
     header: str
 
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether it was withdrawn: then it is visible no more, and its header says why."""
+        return self.attempt == WITHDRAWN
+
 
 @dataclass(frozen=True)
 class Published:
-    """The visible entries of one kind. subject: what they are of, where a kind has several."""
+    """The visible entries of one kind. subject: what they are of, where a kind has several.
+
+    index_name: None: that of the connection
+    """
 
     connection: Connection
     kind: str
+    index_name: str | None = None
 
     def entry(self, entry_id: str, subject: str = "") -> Entry | None:
-        """Give an entry, if it is there."""
-        found = self.connection.one(_ONE, self._values(subject=subject, id=entry_id))
+        """Give an entry, if it is there; one that was withdrawn, too."""
+        found = self.connection.one(_ONE, self.values(subject=subject, id=entry_id))
         return Entry(*found[0]) if found else None
 
     def entries(self, subject: str = "") -> list[Entry]:
         """Give all of a subject, the latest published first."""
-        found = [Entry(*row) for row in self.connection.one(_ALL, self._values(subject=subject))]
-        return sorted(found, key=lambda entry: -entry.published_at)
+        found = [Entry(*row) for row in self.connection.one(_ALL, self.values(subject=subject))]
+        return sorted((entry for entry in found if not entry.is_withdrawn), key=lambda entry: -entry.published_at)
 
-    def among(self, ids: Iterable[str]) -> dict[uuid.UUID, Entry]:
+    def of_kind(self) -> list[Entry]:
+        """Give all, in order of subject and id."""
+        return [Entry(*row) for row in self.connection.one(_KIND, self.values())]
+
+    def before(self, entry_id: str, limit: int | None) -> list[Entry]:
+        """Give those without a subject whose ids come before one, the last first, at most so many."""
+        values = self.values(subject="", before=entry_id, most=_ALL_OF_THEM if limit is None else limit)
+        return [Entry(*row) for row in self.connection.one(_NEWEST, values)]
+
+    def among(self, ids: Iterable[str], subject: str = "") -> dict[uuid.UUID, Entry]:
         """Give those of these ids that are there, by their attempts."""
         wanted = sorted(set(ids))
         chunks = [wanted[i : i + _IDS_AT_ONCE] for i in range(0, len(wanted), _IDS_AT_ONCE)]
-        answers = self.connection.ask([(_SOME, self._values(subject="", ids=chunk)) for chunk in chunks])
-        return {row.attempt: Entry(*row) for rows in answers for row in rows}
+        answers = self.connection.ask([(_SOME, self.values(subject=subject, ids=chunk)) for chunk in chunks])
+        found = [Entry(*row) for rows in answers for row in rows]
+        return {entry.attempt: entry for entry in found if not entry.is_withdrawn}
 
     def subjects(self) -> list[str]:
         """Name the subjects that have an entry, sorted."""
-        return sorted(row.subject for row in self.connection.one(_SUBJECTS, self._values()))
+        return sorted({entry.subject for entry in self.of_kind() if not entry.is_withdrawn})
 
-    def publish(self, entry_id: str, attempt: uuid.UUID, header: str, subject: str = "") -> bool:
-        """Make an attempt visible, stamped later than all before it; False if another one is.
+    def clock(self) -> int:
+        """Give the moment of what was published last. Raises SnapshotIndexError for an index that was emptied."""
+        found = self.connection.one(_CLOCK, self.values())
+        if not found or found[0].clock is None:
+            raise self.emptied()
+        return int(found[0].clock)
 
+    def publish(
+        self,
+        entry_id: str,
+        attempt: uuid.UUID,
+        header: str,
+        subject: str = "",
+        beside: Callable[[int], Sequence[Row]] = lambda moment: (),  # noqa: ARG005
+    ) -> bool:
+        """Make an attempt visible, stamped later than all before it; False if another one is, or one was withdrawn.
+
+        beside: gives what is written with it, for the moment that it gets
         Raises SnapshotIndexError when that cannot be found out; then the entry may be there, or come to be.
         """
-        patience, moment = Patience(self.connection.address.patience_seconds), _now()
-        values = self._values(subject=subject, id=entry_id, attempt=attempt, header=header)
+        patience, moment = Patience(self.connection.address.patience_seconds), now()
+        values = self.values(subject=subject, id=entry_id, attempt=attempt, header=header)
         while True:
-            done = self.connection.decide(_PUBLISH, values | {"moment": moment})
+            inserts, others = insert_rows(beside(moment))
+            text = f"{_PUBLISH}{inserts}APPLY BATCH"
+            done = self.connection.decide(text, values | others | {"moment": moment})
             if isinstance(done, SnapshotIndexError):
-                visible = self._settled(entry_id, subject)
+                visible = self.settled(entry_id, subject)
                 if visible is None and not patience.left:
                     raise self._unknown(entry_id, done) from done
                 if visible is None:
@@ -91,14 +140,23 @@ class Published:
             if visible is not None:
                 return bool(visible == attempt)  # ours: an earlier try that seemed to fail
             if clock is None:
-                uri = self.connection.address.uri
-                raise SnapshotIndexError.because(f"index {uri} was emptied meanwhile", "restore it, or prepare it anew")
-            moment = max(_now(), clock + 1)
+                raise self.emptied()
+            moment = max(now(), clock + 1)
 
-    def _settled(self, entry_id: str, subject: str) -> uuid.UUID | None:
+    def settled(self, entry_id: str, subject: str) -> uuid.UUID | None:
         """Read which attempt is visible after all, at the serial consistency: that ends what is half decided."""
-        found = self.connection.decided(_ONE, self._values(subject=subject, id=entry_id))
+        found = self.connection.decided(_ONE, self.values(subject=subject, id=entry_id))
         return None if found is None or isinstance(found, SnapshotIndexError) else found.attempt
+
+    def emptied(self) -> SnapshotIndexError:
+        """Build the error for an index whose clock is gone."""
+        uri = self.connection.address.uri
+        return SnapshotIndexError.because(f"index {uri} was emptied meanwhile", "restore it, or prepare it anew")
+
+    def values(self, **values: Any) -> dict[str, Any]:
+        """Give a statement's values, with those that each needs."""
+        name = self.connection.address.index if self.index_name is None else self.index_name
+        return {"index_name": name, "kind": self.kind, **values}
 
     def _unknown(self, entry_id: str, error: SnapshotIndexError) -> SnapshotIndexError:
         return SnapshotIndexError.because(
@@ -106,9 +164,14 @@ class Published:
             "once the index answers, run the same id again: what is published stays as it is",
         )
 
-    def _values(self, **values: Any) -> dict[str, Any]:
-        return {"index_name": self.connection.address.index, "kind": self.kind, **values}
+
+def insert_rows(rows: Sequence[Row]) -> tuple[str, dict[str, str]]:
+    """Give what writes rows within a batch, and its values beside those of the batch."""
+    text = "".join(f"{_INSERT.replace('#', str(n))}; " for n in range(len(rows)))
+    values = [{f"{name}{n}": value for name, value in vars(row).items()} for n, row in enumerate(rows)]
+    return text, {name: value for each in values for name, value in each.items()}
 
 
-def _now() -> int:
+def now() -> int:
+    """Give the time by this machine's clock, in microseconds."""
     return to_micros(datetime.now(UTC))

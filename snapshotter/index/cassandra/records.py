@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from schemas.errors import SnapshotIndexError
+from schemas.errors import UnreadableRecordError
 from snapshotter.index.cassandra.connection import Connection, Statement
 
 _PIECE = 1 << 18  # characters
@@ -30,19 +30,22 @@ def copy_of(text: str) -> str | None:
     return text if len(text) <= _SMALL else None
 
 
-def read_attempts(connection: Connection, attempts: Sequence[tuple[uuid.UUID, int]]) -> list[list[str]]:
-    """Read all records of attempts that are visible, each with how many there must be."""
-    answers = connection.ask([(_READ_ALL, {"attempt": attempt}) for attempt, _ in attempts])
-    found = []
-    for (attempt, count), rows in zip(attempts, answers, strict=True):
-        records = ["".join(row.record for row in pieces) for _, pieces in groupby(rows, lambda row: row.position)]
-        if len(records) != count:
-            raise SnapshotIndexError.because(
-                f"index {connection.address.uri} has {len(records)} of {count} records of attempt {attempt}",
-                "repair the cluster (nodetool repair) or restore it; between datacenters, use consistency=QUORUM",
-            )
-        found.append(records)
-    return found
+def read_attempts(connection: Connection, attempts: Sequence[uuid.UUID]) -> list[list[str]]:
+    """Read all records of attempts that are visible."""
+    answers = connection.ask([(_READ_ALL, {"attempt": attempt}) for attempt in attempts])
+    return [
+        ["".join(row.record for row in pieces) for _, pieces in groupby(rows, lambda row: row.position)]
+        for rows in answers
+    ]
+
+
+def require_all(connection: Connection, attempt: uuid.UUID, found: Sequence[str], count: int) -> None:
+    """Raise UnreadableRecordError unless an attempt has as many records as it wrote."""
+    if len(found) != count:
+        raise UnreadableRecordError.because(
+            f"index {connection.address.uri} has {len(found)} of {count} records of attempt {attempt}",
+            "repair the cluster (nodetool repair) or restore it; between datacenters, use consistency=QUORUM",
+        )
 
 
 def whole(connection: Connection, found: Iterable[tuple[uuid.UUID, int, str | None]]) -> list[str]:

@@ -1,7 +1,8 @@
 """The tables of a keyspace, made and checked.
 
 published        what is visible: nothing else is. A partition for each index, so that one conditional write publishes
-                 an entry and moves the index's clock. Never written but by conditional writes
+                 an entry and moves the index's clock, and writes with a run its place in time and its services'
+                 declarations. What was withdrawn is there too. Never written but by conditional writes
 records          what an attempt to publish has written, in pieces, so that no row is huge
 snapshots        for look-ups by time: a row in each month that a service's snapshot captured in
 months           which of these a service has
@@ -18,6 +19,7 @@ from cassandra import InvalidRequest
 from schemas.errors import SnapshotIndexError
 from snapshotter.index.cassandra.address import Address
 from snapshotter.index.cassandra.connection import Connection, Patience
+from snapshotter.index.cassandra.filling import fill
 
 _TABLES = {
     "schema_version": "what text PRIMARY KEY, version int",
@@ -36,8 +38,9 @@ _NEWEST_FIRST = {
     "months": "month DESC",
     "global_versions": "valid_from DESC, attempt ASC",
 }
-# Each step brings the schema one version further. A step may be made twice, and by two at once.
-_STEPS = (_TABLES,)
+# Each step brings the schema one version further. A step may be made twice, and by two at once. The second makes no
+# table: it fills in, of runs that are published, what is written with each since, see `timeline`.
+_STEPS: tuple[Mapping[str, str], ...] = (_TABLES, {})
 VERSION = len(_STEPS)
 _KEYSPACE = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = :name"
 _TABLE = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = :name AND table_name = 'schema_version'"
@@ -80,9 +83,12 @@ def _prepare(connection: Connection, replication: Mapping[str, int] | None) -> b
     for step in range(version or 0, VERSION):
         for name, columns in _STEPS[step].items():
             connection.change(_create(address.keyspace, name, columns))
+        if step > 0:
+            fill(connection)
         connection.one(_SET_VERSION, {"before": step or version, "next": step + 1})  # before the first: 0, or no row
     _refuse_other(_version(connection), address)
     (started,) = connection.one(_START_CLOCK, {"index_name": address.index})
+    fill(connection, address.index)  # what an earlier release has published since
     return bool(started.applied)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +15,8 @@ import pytest
 
 from encoders import DataMaps, Element, FeatureEncoder, FeatureModel, feature_encoder, lookup, promote, text_code
 from encoders.library.keys import VIDEOS, VIEWING_HISTORY
-from schemas.data_keys import context_variable, item, service_element
+from encoders.promotion.module_text import module_text
+from schemas.data_keys import context_variable, global_element, item, service_element
 from schemas.errors import ConfigError
 
 Define = Callable[..., dict[str, Any]]
@@ -190,3 +191,22 @@ def test_nothing_is_overwritten_and_a_path_must_name_a_module(cell: dict[str, An
     for wrong in ("my-encoders/words.py", "words.txt", "words"):
         with pytest.raises(ConfigError, match="names no module"):
             promote(cell["words"], wrong)
+
+
+def test_the_types_of_any_file_come_back_from_a_module(tmp_path: Path) -> None:
+    names = ["video_id", "release-year", 'the "price": net', "item: int64", "tz="]
+    lists = [(name, pa.list_(pa.int64())) for name in names]
+    films = global_element("films", pa.struct([("film_id", pa.int64()), *lists]))
+
+    @feature_encoder(data=[films], features=["known"])
+    def known(context: Any, items: Any, data: Any, out: Any) -> None:
+        for i in range(len(items.video_id)):
+            out.known[i] = 1.0 if lookup(data.films, items.video_id[i]) >= 0 else 0.0
+
+    (tmp_path / "promoted_films.py").write_text(module_text(known))
+    spec = importlib.util.spec_from_file_location("promoted_films", tmp_path / "promoted_films.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert films in vars(module).values()

@@ -18,7 +18,7 @@ from cassandra_server import new_index
 from cutting_proxy import CuttingProxy, Lost
 
 from schemas.data_keys import context_variable, global_element, service_element
-from schemas.errors import SnapshotIndexError
+from schemas.errors import SnapshotIndexError, UnreadableRecordError
 from schemas.services import Service, Status
 from snapshotter.index import init_index, open_index
 from snapshotter.index.cassandra import CassandraIndex
@@ -277,20 +277,137 @@ def test_a_schema_is_made_migrated_and_refused_by_its_version(cassandra_keyspace
         with opened(uri) as index:
             assert index.publish_run(run("r1")) is True
             set_version = "UPDATE KEYSPACE.schema_version SET version = %s WHERE what = 'tables' IF version = %s"
-            execute(index, set_version, 0, 1)
-            with pytest.raises(SnapshotIndexError, match="version 0, expected 1 → migrate it: delorean index init"):
+            execute(index, set_version, 0, 2)
+            with pytest.raises(SnapshotIndexError, match="version 0, expected 2 → migrate it: delorean index init"):
                 open_index(uri)
             assert sum(threads.map(prepare, range(4))) == 0
             assert opened_once(uri) == ["r1"]
-            execute(index, set_version, 99, 1)
+            execute(index, set_version, 99, 2)
     for use in (open_index, init_index):
-        with pytest.raises(SnapshotIndexError, match="schema version 99, expected 1 → use the release that wrote it"):
+        with pytest.raises(SnapshotIndexError, match="schema version 99, expected 2 → use the release that wrote it"):
             use(uri)
 
 
 def opened_once(uri: str) -> list[str]:
     with opened(uri) as index:
         return [found.run_id for found in index.runs()]
+
+
+def test_an_index_of_an_earlier_release_goes_on_once_it_is_migrated(cassandra_keyspace: str) -> None:
+    """In a keyspace of its own, as schema version 1 left it: with nothing written beside a run."""
+    uri = f"{cassandra_keyspace}_migrated"
+    init_index(uri, {"": 1})
+    init_index(f"{uri}?index=other")
+    with opened(uri) as index, opened(f"{uri}?index=other") as other:
+        for number in range(3):
+            index.publish_run(run(f"r{number}", services=number + 1))
+        other.publish_run(run("elsewhere"))
+        index.publish_global(version("v1"))
+        before = [index.runs(), index.elements(), other.runs(), other.elements()]
+        _forget_what_is_beside(index)
+        _forget_what_is_beside(other)
+        assert index.runs() == index.elements() == []
+        execute(index, "UPDATE KEYSPACE.schema_version SET version = 1 WHERE what = 'tables' IF version = 2")
+        with pytest.raises(SnapshotIndexError, match="has schema version 1, expected 2 → migrate it: delorean index"):
+            open_index(uri)
+        assert init_index(uri) is False
+        assert [index.runs(), index.elements(), other.runs(), other.elements()] == before
+        assert index.withdraw_run("r2", "wrong", "ann")
+        assert [found.run_id for found in index.runs(1)] == ["r1"]
+        assert [service.name for service in index.elements()] == ["service_1", "history"]
+        _forget_what_is_beside(index)  # as an earlier release does that still publishes
+        init_index(uri)
+        assert [found.run_id for found in index.runs()] == ["r1", "r0"]
+        assert [service.name for service in index.elements()] == ["service_1", "history"]
+
+
+def _forget_what_is_beside(index: CassandraIndex) -> None:
+    name = index._connection.address.index
+    for entry in index._runs.entries():
+        header = {key: value for key, value in json.loads(entry.header).items() if key != "declarations"}
+        where = "WHERE index_name = %s AND kind = 'run' AND subject = '' AND id = %s IF attempt = %s"
+        execute(
+            index,
+            f"UPDATE KEYSPACE.published SET header = %s {where}",
+            json.dumps(header),
+            name,
+            entry.id,
+            entry.attempt,
+        )
+    for kind in ("run by time", "declaration"):
+        for row in execute(
+            index, "SELECT subject, id FROM KEYSPACE.published WHERE index_name = %s AND kind = %s", name, kind
+        ):
+            where = "WHERE index_name = %s AND kind = %s AND subject = %s AND id = %s IF EXISTS"
+            execute(index, f"DELETE FROM KEYSPACE.published {where}", name, kind, row.subject, row.id)
+
+
+def test_what_cannot_be_read_hides_nothing_else_and_can_be_withdrawn(index: CassandraIndex) -> None:
+    for number in range(3):
+        index.publish_run(run(f"r{number}", at=NOON + number * DAY))
+        index.publish_global(replace(version(f"v{number}"), valid_from=NOON + number * DAY))
+        index.publish_context_set(ContextSet(f"c{number}", date(2026, 1, 1 + number), ("e",), (), (), ()))
+    for published, subject, broken in (
+        (index._runs, "", "r1"),
+        (index._versions, "videos", "v1"),
+        (index._context_sets, "", "2026-01-02"),
+    ):
+        entry = published.entry(broken, subject)
+        assert entry is not None
+        execute(
+            index,
+            "UPDATE KEYSPACE.records SET record = '{' WHERE attempt = %s AND position = 0 AND piece = 0",
+            entry.attempt,
+        )
+    for table in ("snapshots", "global_versions"):
+        for row in execute(index, f"SELECT * FROM KEYSPACE.{table}"):
+            if row.index_name == index._connection.address.index and (
+                getattr(row, "run_id", "") == "r1" or getattr(row, "version_id", "") == "v1"
+            ):
+                _spoil_copy(index, table, row)
+    assert [found.run_id for found in index.runs()] == ["r2", "r0"]
+    assert [found.run_id for found in index.runs(1, index.run("r2").published_at)] == ["r0"]
+    assert [found.context_set_id for found in index.context_sets(date.max)] == ["c2", "c0"]
+    assert [found.version_id for found in index.global_versions("videos", NOON + 9 * DAY, skip_unreadable=True)] == [
+        "v2",
+        "v0",
+    ]
+    assert [found.run_id for found in index.last_snapshots("history", 2)] == ["r2", "r0"]
+    assert {str(one.name) for one in index.unreadable()} == {
+        "run 'r1'",
+        "version 'v1' of global element 'videos'",
+        "the context set of 2026-01-02",
+    }
+    assert index.global_version_at("videos", NOON).version_id == "v0"
+    assert next(index.iterate_snapshots("history", NOON, NOON + 9 * DAY)).run_id == "r2"
+    for look_up in (
+        lambda: index.run("r1"),
+        lambda: index.runs_by_id(["r0", "r1"]),
+        lambda: index.snapshots("history", NOON, NOON + 9 * DAY),
+        lambda: index.context_set(date(2026, 1, 2)),
+        lambda: index.global_version("videos", "v1"),
+        lambda: index.global_version_at("videos", NOON + DAY),
+    ):
+        with pytest.raises(
+            UnreadableRecordError, match="→ withdraw it: delorean index withdraw (run|context-set|global) "
+        ):
+            look_up()
+    index.withdraw_run("r1", "broken", "ann")
+    index.withdraw_global("videos", "v1", "broken", "ann")
+    index.withdraw_context_set(date(2026, 1, 2), "broken", "ann")
+    assert [found.run_id for found in index.snapshots("history", NOON, NOON + 9 * DAY)] == ["r2", "r0"]
+    assert index.global_version_at("videos", NOON + DAY).version_id == "v0"
+    assert index.publish_context_set(ContextSet("c1", date(2026, 1, 2), ("e",), (), (), ()))
+
+
+def _spoil_copy(index: CassandraIndex, table: str, row: Any) -> None:
+    keys = {
+        "snapshots": ("index_name", "service", "month", "captured_to", "captured_from", "attempt", "position"),
+        "global_versions": ("index_name", "element", "valid_from", "attempt"),
+    }[table]
+    if table == "global_versions" or row.service == "history":
+        where = " AND ".join(f"{key} = %s" for key in keys)
+        execute(index, f"UPDATE KEYSPACE.{table} SET record = '{{' WHERE {where}", *(getattr(row, key) for key in keys))
 
 
 def test_an_index_that_was_emptied_publishes_nothing(cassandra_uri: str, index: CassandraIndex) -> None:

@@ -1,0 +1,139 @@
+"""Commands that withdraw what was published and is wrong, and what listings say of withdrawn and broken records."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Callable
+from datetime import date
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from delorean.cli.options import Day, json_option, opened, project_option
+from delorean.cli.output import Output
+
+if TYPE_CHECKING:
+    from delorean.config import Project
+    from snapshotter.index import SnapshotIndex
+    from snapshotter.records import PublishedName, RecordKind, Withdrawal
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def left_out(index: SnapshotIndex, kind: RecordKind, element: str = "") -> dict[str, Any]:
+    """Give what a listing says beside what it lists: what was withdrawn, and what cannot be read."""
+    withdrawn = [one for one in index.withdrawals() if (one.name.kind, one.name.element) == (kind, element)]
+    broken = [one for one in index.unreadable() if (one.name.kind, one.name.element) == (kind, element)]
+    return {
+        **({"withdrawn": [_row(one) for one in withdrawn]} if withdrawn else {}),
+        **({"unreadable": [{"id": one.name.id, "problem": one.problem} for one in broken]} if broken else {}),
+    }
+
+
+def _row(withdrawal: Withdrawal) -> dict[str, Any]:
+    return {
+        "id": withdrawal.name.id,
+        "withdrawn_at": withdrawal.withdrawn_at,
+        "by": withdrawal.by,
+        "reason": withdrawal.reason,
+        "published_at": withdrawal.published_at,
+    }
+
+
+def _who_and_why(command: _Command) -> _Command:
+    command = click.option("--by", help="Who withdraws it.  [the user of this machine]")(command)
+    return click.option("--reason", required=True, help="Why; it is recorded and shown.")(command)
+
+
+@click.group(no_args_is_help=True)
+def withdraw() -> None:
+    """Withdraw what was published and is wrong.
+
+    No look-up sees it any more, whether or not its record can be read, and `delorean vacuum` may take its files. Who
+    did it, when and why is recorded and shown. The id of a run or a version is never free again.
+    """
+
+
+@withdraw.command("run", no_args_is_help=True)
+@click.argument("run_id")
+@_who_and_why
+@project_option
+@json_option
+def withdraw_run(run_id: str, reason: str, by: str | None, project: Project, output: Output) -> None:
+    """Withdraw a snapshot run.
+
+    \b
+    Example: delorean index withdraw run 2026-01-05 --reason "asked the staging service"
+    """
+    from snapshotter.records import PublishedName, RecordKind
+
+    _withdraw(PublishedName(RecordKind.RUN, run_id), reason, by, project, output)
+
+
+@withdraw.command("global", no_args_is_help=True)
+@click.argument("element")
+@click.argument("version_id")
+@_who_and_why
+@project_option
+@json_option
+def withdraw_global(
+    element: str, version_id: str, reason: str, by: str | None, project: Project, output: Output
+) -> None:
+    """Withdraw a version of a global element.
+
+    \b
+    Example: delorean index withdraw global videos day-5 --reason "half of the videos are missing"
+    """
+    from snapshotter.records import PublishedName, RecordKind
+
+    _withdraw(PublishedName(RecordKind.GLOBAL_VERSION, version_id, element), reason, by, project, output)
+
+
+@withdraw.command("context-set", no_args_is_help=True)
+@click.argument("day", type=Day())
+@_who_and_why
+@project_option
+@json_option
+def withdraw_context_set(day: date, reason: str, by: str | None, project: Project, output: Output) -> None:
+    """Withdraw the context set of a day: `delorean select` may choose another one then.
+
+    \b
+    Example: delorean index withdraw context-set 2026-01-05 --reason "chose from the wrong table"
+    """
+    from snapshotter.records import PublishedName, RecordKind
+
+    _withdraw(PublishedName(RecordKind.CONTEXT_SET, day.isoformat()), reason, by, project, output)
+
+
+@click.command("withdrawals")
+@project_option
+@json_option
+def withdrawals(project: Project, output: Output) -> None:
+    """List what was withdrawn, the latest first.
+
+    \b
+    Example: delorean index withdrawals --json
+    """
+    with opened(project) as (index, _):
+        rows = [
+            {"kind": one.name.kind.value, "element": one.name.element or None, **_row(one)}
+            for one in index.withdrawals()
+        ]
+    output.show({"withdrawals": rows})
+
+
+def _withdraw(name: PublishedName, reason: str, by: str | None, project: Project, output: Output) -> None:
+    if not reason.strip():
+        raise click.BadParameter("say why", param_hint="--reason")
+    who = by or _user()
+    with opened(project) as (index, _):
+        new = index.withdraw(name, reason, who)
+    output.show({"withdrawn": str(name), "by": who, "reason": reason, "new": new})
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user often has no name
+        return f"user {os.getuid()}"

@@ -1,0 +1,63 @@
+"""Reads Parquet that somebody else wrote: pandas, Polars, Spark, DuckDB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.errors import ConfigError
+
+_UNNAMED_INDEX = "__index_level_"  # how pandas calls an index that has no name
+_SPARK = b"org.apache.spark.version"
+
+
+def read_foreign_parquet(place: Path) -> pa.Table:
+    """Read a Parquet file, or a folder of them as Spark writes it, with the types that it has.
+
+    An index of pandas that has a name comes first; one that has none is left out: it only counts rows. Times that
+    Spark wrote as INT96 are instants, as Spark means them. Raises ConfigError for what is no Parquet.
+    """
+    try:
+        if place.is_dir():
+            table, instants = _folder(place)
+        else:
+            with pq.ParquetFile(place, coerce_int96_timestamp_unit="us") as file:
+                table, instants = file.read(), _instants(file)
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last for names within the file
+        raise ConfigError.because(f"{place}: cannot be read as Parquet: {error}") from error
+    return _with_zones(_without_index(table), instants)
+
+
+def _folder(place: Path) -> tuple[pa.Table, set[str]]:
+    files = sorted(path for path in place.rglob("*.parquet") if not path.name.startswith(("_", ".")))
+    if not files:
+        raise ConfigError.because(f"{place}: holds no file *.parquet", "name a Parquet file or a folder of them")
+    with pq.ParquetFile(files[0]) as first:
+        instants = _instants(first)
+    return pq.read_table(place, coerce_int96_timestamp_unit="us"), instants
+
+
+def _instants(file: pq.ParquetFile) -> set[str]:
+    """Name the columns that Spark wrote as INT96: it turns them to UTC first, which that type cannot say."""
+    if _SPARK not in (file.metadata.metadata or {}):
+        return set()
+    columns = [file.schema.column(at) for at in range(len(file.schema.names))]
+    return {column.name for column in columns if column.physical_type == "INT96" and column.path == column.name}
+
+
+def _with_zones(table: pa.Table, instants: set[str]) -> pa.Table:
+    for at, field in enumerate(table.schema):
+        if field.name in instants and pa.types.is_timestamp(field.type) and field.type.tz is None:
+            zoned = pa.timestamp(field.type.unit, "UTC")
+            table = table.set_column(at, field.with_type(zoned), table.column(at).cast(zoned))
+    return table
+
+
+def _without_index(table: pa.Table) -> pa.Table:
+    written = (table.schema.pandas_metadata or {}).get("index_columns", [])
+    index = [name for name in written if isinstance(name, str) and table.column_names.count(name) == 1]
+    named = [name for name in index if not name.startswith(_UNNAMED_INDEX)]
+    others = [at for at, name in enumerate(table.column_names) if name not in index]
+    return table.select([*map(table.column_names.index, named), *others])

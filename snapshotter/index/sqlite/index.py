@@ -1,0 +1,291 @@
+"""The index in one SQLite file."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+from schemas.services import Service
+from snapshotter.index import SnapshotIndex
+from snapshotter.index.sqlite.file import IndexFile, path_of
+from snapshotter.index.sqlite.runs import read_runs, runs_query
+from snapshotter.index.sqlite.schema import VERSION, declare, set_up
+from snapshotter.index.sqlite.withdrawing import refuse_withdrawn, withdraw, withdrawals
+from snapshotter.index.stored import Records, context_set_name, missing, run_name, version_name, withdrawn
+from snapshotter.records import (
+    ContextSet,
+    GlobalVersion,
+    PublishedName,
+    ServiceSnapshot,
+    SnapshotRun,
+    UnreadableRecord,
+    Withdrawal,
+    from_micros,
+    record_text,
+    to_micros,
+)
+
+_NEVER = 2**63 - 1
+_IDS_AT_ONCE = 500
+_FIRST_PAGE, _LARGEST_PAGE = 8, 128
+_SNAPSHOTS = (
+    "SELECT run_id, record, captured_to, published_at, position FROM snapshots"
+    " WHERE service = ? AND captured_to >= ? AND captured_from <= ?"
+)
+_AFTER = " AND (captured_to, published_at, position) < (?, ?, ?)"
+_BY_CAPTURE = " ORDER BY captured_to DESC, published_at DESC, position DESC LIMIT ?"
+# Strictly later than all that is published or was, whatever the machine's clock does meanwhile.
+_NEXT_MOMENT = """
+SELECT max(?, 1 + coalesce((SELECT max(published_at) FROM runs), 0),
+    1 + coalesce((SELECT max(published_at) FROM global_versions), 0),
+    1 + coalesce((SELECT max(published_at) FROM withdrawals), 0),
+    1 + coalesce((SELECT max(withdrawn_at) FROM withdrawals), 0))
+"""
+
+
+def init_sqlite(uri: str) -> bool:
+    """Make the file that a URI names, if it is missing, and check it; tell whether it was."""
+    new = not path_of(uri).exists()
+    SqliteIndex(uri).close()
+    return new
+
+
+class SqliteIndex(SnapshotIndex):
+    """The index in one file.
+
+    uri: `sqlite:///path/to/index.db`; the file is made if it is not there
+    Where this process may not write the file, it may read all the same, and each write is an error that says so.
+    Raises SnapshotIndexError when the file is no index, or one of another version.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._records = Records(uri)
+        self._file = IndexFile(uri)
+        try:
+            self._version = set_up(self._file, self._records)
+        except BaseException:  # whatever it is, the file must not stay open
+            self._file.close()
+            raise
+
+    def publish_run(self, run: SnapshotRun) -> bool:
+        """Insert the run unless its id is there, and with it, in one transaction, its services."""
+        header = record_text(replace(run, services=()))
+        texts = [record_text(snapshot) for snapshot in run.services]
+        with self._file.transaction() as connection:
+            refuse_withdrawn(connection, run_name(run.run_id), self.uri)
+            moment = self._next_moment(connection)
+            inserted = connection.execute(
+                "INSERT INTO runs VALUES (?, ?, ?) ON CONFLICT (run_id) DO NOTHING", (run.run_id, moment, header)
+            )
+            if inserted.rowcount == 0:
+                return False
+            for position, (snapshot, text) in enumerate(zip(run.services, texts, strict=True)):
+                row = _snapshot_row(run.run_id, position, snapshot, moment, text)
+                connection.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                declare(connection, snapshot.service, moment, position)
+            return True
+
+    def run(self, run_id: str) -> SnapshotRun:
+        """Give a published run."""
+        found = self.runs_by_id([run_id])
+        if not found:
+            self._refuse_withdrawn(run_name(run_id))
+            raise missing(run_name(run_id), self.uri)
+        return found[run_id]
+
+    def runs(self, limit: int | None = None, before: datetime | None = None) -> Sequence[SnapshotRun]:
+        """Give published runs, the latest published first."""
+        found: list[SnapshotRun] = []
+        moment, left = _NEVER if before is None else to_micros(before), limit
+        while left is None or left > 0:  # more than once where records were skipped
+            query = runs_query("published_at < ? ORDER BY published_at DESC LIMIT ?")
+            rows = self._query(query, (moment, -1 if left is None else left))
+            if not rows:
+                break
+            found += read_runs(self._records, rows, skip=True)
+            moment, left = rows[-1][1], 0 if limit is None else limit - len(found)
+        return found
+
+    def runs_by_id(self, run_ids: Iterable[str]) -> Mapping[str, SnapshotRun]:
+        """Give those of these runs that are published."""
+        wanted = sorted(set(run_ids))
+        found: dict[str, SnapshotRun] = {}
+        for start in range(0, len(wanted), _IDS_AT_ONCE):
+            ids = wanted[start : start + _IDS_AT_ONCE]
+            rows = self._query(runs_query(f"run_id IN ({', '.join('?' * len(ids))})"), ids)
+            found |= {run.run_id: run for run in read_runs(self._records, rows, skip=False)}
+        return found
+
+    def run_ids(self) -> Sequence[str]:
+        """Name all published runs, the latest published first."""
+        return [run_id for (run_id,) in self._query("SELECT run_id FROM runs ORDER BY published_at DESC")]
+
+    def elements(self) -> Sequence[Service]:
+        """Give the distinct declarations of services that have a published snapshot, the latest published first."""
+        if self._version < VERSION:
+            return super().elements()
+        rows = self._query("SELECT declaration FROM declarations ORDER BY published_at DESC, position DESC")
+        return [Service.from_json(json.loads(text)) for (text,) in rows]
+
+    def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
+        """Give a service's snapshots whose captures overlap [earliest, latest], the latest published first."""
+        rows = self._query(
+            f"{_SNAPSHOTS} ORDER BY published_at DESC, position DESC",
+            (service, to_micros(earliest), to_micros(latest)),
+        )
+        return [self._snapshot(row) for row in rows]
+
+    def iterate_snapshots(self, service: str, earliest: datetime, latest: datetime) -> Iterator[ServiceSnapshot]:
+        """Yield what `snapshots` gives, the greatest `captured_to` first, in pages that grow."""
+        values = (service, to_micros(earliest), to_micros(latest))
+        rows = self._query(f"{_SNAPSHOTS}{_BY_CAPTURE}", (*values, size := _FIRST_PAGE))
+        while rows:
+            yield from (self._snapshot(row) for row in rows)
+            last, size = rows[-1][2:], min(2 * size, _LARGEST_PAGE)
+            rows = self._query(f"{_SNAPSHOTS}{_AFTER}{_BY_CAPTURE}", (*values, *last, size))
+
+    def last_snapshots(self, service: str, limit: int) -> Sequence[ServiceSnapshot]:
+        """Give the snapshots of a service that captured last, at most so many, the last first."""
+        found: list[ServiceSnapshot] = []
+        after: tuple[int, ...] = (_NEVER, 0, 0)
+        values = (service, -_NEVER, _NEVER)
+        while len(found) < limit:
+            rows = self._query(f"{_SNAPSHOTS}{_AFTER}{_BY_CAPTURE}", (*values, *after, limit - len(found)))
+            if not rows:
+                break
+            for row in rows:
+                with self._records.skipping(run_name(row[0])):
+                    found.append(self._snapshot(row))
+            after = rows[-1][2:]
+        return found
+
+    def publish_context_set(self, context_set: ContextSet) -> bool:
+        """Insert the context set unless its date has one."""
+        values = (context_set.date.isoformat(), record_text(context_set))
+        with self._file.transaction() as connection:
+            inserted = connection.execute(
+                "INSERT INTO context_sets VALUES (?, ?) ON CONFLICT (date) DO NOTHING", values
+            )
+            return inserted.rowcount == 1
+
+    def context_set(self, date: date) -> ContextSet:
+        """Give the context set of a date."""
+        name = context_set_name(date)
+        rows = self._query("SELECT record FROM context_sets WHERE date = ?", (date.isoformat(),))
+        if not rows:
+            raise missing(name, self.uri)
+        return self._records.read(name, ContextSet.from_json, rows[0][0])
+
+    def context_sets(
+        self, latest: date, experiment: str | None = None, limit: int | None = None
+    ) -> Sequence[ContextSet]:
+        """Give context sets up to a date, newest first; only those an experiment chose from, if one is named."""
+        found: list[ContextSet] = []
+        day, order = latest.isoformat(), "<="
+        while limit is None or len(found) < limit:
+            rows = self._query(
+                f"SELECT date, record FROM context_sets WHERE date {order} ? ORDER BY date DESC LIMIT ?",  # noqa: S608
+                (day, _LARGEST_PAGE if limit is None else min(limit - len(found), _LARGEST_PAGE)),
+            )
+            if not rows:
+                break
+            for day, record in rows:
+                with self._records.skipping(context_set_name(day)):
+                    chosen = self._records.read(context_set_name(day), ContextSet.from_json, record)
+                    found += [chosen] if experiment is None or experiment in chosen.experiments else []
+            order = "<"
+        return found
+
+    def context_set_dates(self) -> Sequence[date]:
+        """Give the dates that have a context set, newest first."""
+        rows = self._query("SELECT date FROM context_sets ORDER BY date DESC")
+        return [date.fromisoformat(day) for (day,) in rows]
+
+    def publish_global(self, version: GlobalVersion) -> bool:
+        """Insert the version unless the element has one of its id."""
+        record, element = record_text(version), version.element.name
+        with self._file.transaction() as connection:
+            refuse_withdrawn(connection, version_name(element, version.version_id), self.uri)
+            moment = self._next_moment(connection)
+            inserted = connection.execute(
+                "INSERT INTO global_versions VALUES (?, ?, ?, ?, ?) ON CONFLICT (element, version_id) DO NOTHING",
+                (element, version.version_id, to_micros(version.valid_from), moment, record),
+            )
+            return inserted.rowcount == 1
+
+    def global_versions(
+        self, element: str, latest: datetime, limit: int | None = None, *, skip_unreadable: bool = False
+    ) -> Sequence[GlobalVersion]:
+        """Give an element's versions with valid_from up to a time, newest first (of equal ones the later published)."""
+        rows = self._query(
+            "SELECT version_id, record, published_at FROM global_versions WHERE element = ? AND valid_from <= ?"
+            " ORDER BY valid_from DESC, published_at DESC LIMIT ?",
+            (element, to_micros(latest), -1 if limit is None else limit),
+        )
+        return self._versions(element, rows, skip_unreadable)
+
+    def global_version(self, element: str, version_id: str) -> GlobalVersion | None:
+        """Give one version of an element, None if it is not published."""
+        rows = self._query(
+            "SELECT version_id, record, published_at FROM global_versions WHERE element = ? AND version_id = ?",
+            (element, version_id),
+        )
+        return next(iter(self._versions(element, rows, skip=False)), None)
+
+    def global_elements(self) -> Sequence[str]:
+        """Name the global elements that have a version, sorted."""
+        return [name for (name,) in self._query("SELECT DISTINCT element FROM global_versions ORDER BY element")]
+
+    def withdraw(self, name: PublishedName, reason: str, by: str) -> bool:
+        """Move what is published under a name out of all look-ups."""
+        with self._file.transaction() as connection:
+            done = withdraw(connection, self._records, name, reason, by, self._next_moment(connection))
+        self._records.forget(name)
+        return done
+
+    def withdrawals(self) -> Sequence[Withdrawal]:
+        """Give what was withdrawn, the latest withdrawn first."""
+        return withdrawals(self._query) if self._version >= VERSION else []
+
+    def unreadable(self) -> Sequence[UnreadableRecord]:
+        """Give the records that look-ups of this instance skipped so far."""
+        return self._records.skipped
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._file.close()
+
+    def _versions(self, element: str, rows: Iterable[tuple[str, str, int]], skip: bool) -> list[GlobalVersion]:
+        found = []
+        for version_id, record, published in rows:
+            name = version_name(element, version_id)
+            with self._records.skipping(name, skip):
+                version = self._records.read(name, GlobalVersion.from_json, record)
+                found.append(replace(version, published_at=from_micros(published)))
+        return found
+
+    def _snapshot(self, row: Sequence[Any]) -> ServiceSnapshot:
+        return self._records.read(run_name(row[0]), ServiceSnapshot.from_json, row[1])
+
+    def _refuse_withdrawn(self, name: PublishedName) -> None:
+        for withdrawal in self.withdrawals():
+            if withdrawal.name == name:
+                raise withdrawn(withdrawal, self.uri)
+
+    def _next_moment(self, connection: sqlite3.Connection) -> int:
+        (moment,) = connection.execute(_NEXT_MOMENT, (to_micros(datetime.now(UTC)),)).fetchone()
+        return int(moment)
+
+    def _query(self, text: str, values: Sequence[Any] = ()) -> list[Any]:
+        return self._file.query(text, values)
+
+
+def _snapshot_row(run_id: str, position: int, snapshot: ServiceSnapshot, published_at: int, text: str) -> Sequence[Any]:
+    first, last = snapshot.captured_from, snapshot.captured_to
+    captured_from, captured_to = (None if moment is None else to_micros(moment) for moment in (first, last))
+    return (run_id, position, snapshot.service.name, captured_from, captured_to, published_at, text)

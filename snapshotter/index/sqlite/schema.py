@@ -1,0 +1,137 @@
+"""The tables of the file, and the steps that bring a file of an earlier release to them.
+
+Records are JSON; columns beside them are what queries need. A run's services are rows of their own.
+
+declarations    the services that have a published snapshot, as they were declared: a row for each declaration, with
+                when it was last published
+withdrawals     what was withdrawn, with all that its rows held
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+
+from schemas.errors import SnapshotIndexError, UnreadableRecordError
+from schemas.services import Service
+from snapshotter.index.sqlite.file import IndexFile
+from snapshotter.index.stored import Records, run_name
+from snapshotter.records import ServiceSnapshot
+
+VERSION = 2
+_FIRST = """
+CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS runs (
+    run_id TEXT PRIMARY KEY, published_at INTEGER NOT NULL UNIQUE, record TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS snapshots (
+    run_id TEXT NOT NULL REFERENCES runs, position INTEGER NOT NULL, service TEXT NOT NULL,
+    captured_from INTEGER, captured_to INTEGER, published_at INTEGER NOT NULL, record TEXT NOT NULL,
+    PRIMARY KEY (run_id, position)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS context_sets (date TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS global_versions (
+    element TEXT NOT NULL, version_id TEXT NOT NULL, valid_from INTEGER NOT NULL,
+    published_at INTEGER NOT NULL UNIQUE, record TEXT NOT NULL, PRIMARY KEY (element, version_id)
+) WITHOUT ROWID;
+"""
+_SECOND = """
+DROP INDEX IF EXISTS snapshots_by_time;
+CREATE INDEX IF NOT EXISTS snapshots_by_capture
+    ON snapshots (service, captured_to, published_at, position, captured_from);
+CREATE INDEX IF NOT EXISTS versions_by_validity ON global_versions (element, valid_from, published_at);
+CREATE TABLE IF NOT EXISTS declarations (
+    declaration TEXT PRIMARY KEY, published_at INTEGER NOT NULL, position INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS withdrawals (
+    kind TEXT NOT NULL, element TEXT NOT NULL, id TEXT NOT NULL, withdrawn_at INTEGER NOT NULL UNIQUE,
+    published_at INTEGER, withdrawn_by TEXT NOT NULL, reason TEXT NOT NULL, content TEXT NOT NULL,
+    PRIMARY KEY (kind, element, id, withdrawn_at)
+) WITHOUT ROWID;
+"""
+_DECLARE = (
+    "INSERT INTO declarations VALUES (?, ?, ?) ON CONFLICT (declaration) DO UPDATE"
+    " SET published_at = excluded.published_at, position = excluded.position"
+    " WHERE (excluded.published_at, excluded.position) > (declarations.published_at, declarations.position)"
+)
+
+
+def set_up(file: IndexFile, records: Records) -> int:
+    """Bring a file to this release's schema, where it may be written, and give its version.
+
+    Raises SnapshotIndexError for a file of a later release.
+    """
+    if file.writable:
+        file.set_up()
+    made = bool(file.query("SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'"))
+    found = file.query("SELECT max(version) FROM schema_version")[0][0] if made else None
+    if file.writable and (found is None or found < VERSION):
+        with file.transaction() as connection:
+            found = _migrate(connection, records)
+    if found is None or found > VERSION:
+        raise SnapshotIndexError.because(
+            f"{file.uri} has schema version {found}, expected {VERSION}", "use the release that wrote it"
+        )
+    return int(found)
+
+
+def _migrate(connection: sqlite3.Connection, records: Records) -> int:
+    """Make what is missing, and give the version that the file has then."""
+    for statement in _FIRST.split(";"):
+        connection.execute(statement)
+    (version,) = connection.execute("SELECT max(version) FROM schema_version").fetchone()
+    if version is None or version < VERSION:
+        for statement in _SECOND.split(";"):
+            connection.execute(statement)
+        _declare_all(connection, records)
+        connection.execute("DELETE FROM schema_version")
+        connection.execute("INSERT INTO schema_version VALUES (?)", (VERSION,))
+        return VERSION
+    return int(version)
+
+
+def declare(connection: sqlite3.Connection, service: Service, published_at: int, position: int) -> None:
+    """Note that a snapshot of a service, declared so, is published."""
+    connection.execute(_DECLARE, (declaration(service), published_at, position))
+
+
+def declaration(service: Service) -> str:
+    """Write a service's declaration, the same text for the same declaration."""
+    return json.dumps(service.to_json(), sort_keys=True)
+
+
+def declare_again(connection: sqlite3.Connection, records: Records, published_at: int) -> None:
+    """Look anew for when those declarations were published that were so last at a moment of which nothing is left."""
+    rows = connection.execute("SELECT declaration FROM declarations WHERE published_at = ?", (published_at,)).fetchall()
+    connection.execute("DELETE FROM declarations WHERE published_at = ?", (published_at,))
+    for (text,) in rows:
+        others = connection.execute(
+            "SELECT run_id, published_at, position, record FROM snapshots WHERE service = ?"
+            " ORDER BY published_at DESC, position DESC",
+            (json.loads(text)["name"],),
+        )
+        _declare_first(connection, records, others, text)
+
+
+def _declare_first(
+    connection: sqlite3.Connection, records: Records, rows: Iterable[tuple[str, int, int, str]], wanted: str
+) -> None:
+    for run_id, published_at, position, record in rows:
+        try:
+            snapshot = records.read(run_name(run_id), ServiceSnapshot.from_json, record)
+        except UnreadableRecordError:
+            continue
+        if declaration(snapshot.service) == wanted:
+            declare(connection, snapshot.service, published_at, position)
+            return
+
+
+def _declare_all(connection: sqlite3.Connection, records: Records) -> None:
+    rows = connection.execute("SELECT run_id, published_at, position, record FROM snapshots")
+    for run_id, published_at, position, record in rows:
+        try:
+            snapshot = records.read(run_name(run_id), ServiceSnapshot.from_json, record)
+        except UnreadableRecordError:
+            continue
+        declare(connection, snapshot.service, published_at, position)
