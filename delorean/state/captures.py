@@ -82,11 +82,12 @@ class CaptureSearch:
         newest = int(times.max()) - _micros(self.rule.lag)
         while left and self._bounds[left[-1]][0] > newest:  # no pending row can see it, so no row will
             left.pop()
-        if left and self.rule.max_age is not None:
-            oldest = int(times.min()) - _micros(self.rule.max_age)
-            if self._bounds[left[-1]][1] < oldest:  # and so are all that follow
-                left.clear()
         window = left[-MOST_OPEN:]
+        if self.rule.max_age is not None:
+            oldest = int(times.min()) - _micros(self.rule.max_age)
+            window = [i for i in window if self._bounds[i][1] >= oldest]
+            if not window:  # and all that follow are older
+                left.clear()
         if len(window) <= most:
             batch = window
         else:
@@ -97,7 +98,7 @@ class CaptureSearch:
             batch = [i for n, i in enumerate(window) if self._bounds[i][0] in needed or n >= len(window) - most]
         batch = [i for i in batch if self._bounds[i][0] <= newest]
         taken = set(batch)
-        left[-MOST_OPEN:] = [i for i in window if i not in taken]
+        left[-MOST_OPEN:] = [i for i in left[-MOST_OPEN:] if i not in taken]
         return batch
 
     def _match(self, batch: list[int], values: Values | None) -> None:
