@@ -199,7 +199,7 @@ def package_of(
             snapshot_runs=made_from["snapshots"],
             global_versions=made_from["globals"],
             spec_hash=experiment.id,
-            rules={name: AsOf.from_json(rule) for name, rule in made_from["rules"].items()},
+            rules={name: AsOf.from_json(rule) for name, rule in made_from.get("rules", {}).items()},
         ),
         modules=modules,
     )
