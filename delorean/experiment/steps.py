@@ -219,7 +219,7 @@ def package_of(
             global_versions=made_from["globals"],
             spec_hash=experiment.id,
             spec=experiment.to_json(),
-            rules={name: AsOf.from_json(rule) for name, rule in made_from["rules"].items()},
+            rules={name: AsOf.from_json(rule) for name, rule in made_from.get("rules", {}).items()},
         ),
         modules=modules,
     )

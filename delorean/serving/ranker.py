@@ -83,6 +83,8 @@ class Ranker:
             request = self._reader.read(body)
             if request.time is not None:
                 self._refuse_past_times()
+            for table in (request.context, request.items):
+                _refuse_far_times(table)
         moment = self._clock() if request.time is None else request.time
         when = from_micros(moment)
         contexts = request.context.append_column("time", pa.array([moment], pa.int64()).cast(TIME))
@@ -152,6 +154,16 @@ def refuse_other_services(package: ModelPackage, services: Mapping[str, Service]
                     "the model's contexts",
                     "train with label data that has it",
                 )
+
+
+def _refuse_far_times(table: pa.Table) -> None:
+    """Raise DataKeyError for a time that cannot be written into an answer, or asked a service by."""
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_timestamp(column.type):
+            try:
+                column.to_pylist()
+            except (OverflowError, ValueError) as error:
+                raise DataKeyError.because(f"'{name}' is beyond the years 1 to 9999", "correct it") from error
 
 
 def _ranked(

@@ -26,6 +26,7 @@ from snapshotter.storage.parquet import ParquetReader
 
 CAPTURED_COLUMN = "captured_at"
 MOST_OPEN = 16
+_FOREVER = 2**62  # microseconds: longer than any two times of ours are apart, and no sum with one overflows
 _NEVER = np.iinfo(np.int64).min
 
 
@@ -72,25 +73,32 @@ class CaptureSearch:
         return sorted(self._bounds, key=lambda i: (self._bounds[i][1], i))
 
     def _next_batch(self, left: list[int], most: int) -> list[int]:
-        """Take files off the list: those of a few runs, as far as a pending row can see them by its time."""
+        """Take files off the list, at most `MOST_OPEN`.
+
+        These are the newest that some row can see, which will be looked into whatever the others hold; and more of the
+        newest, up to `most`, so that a key which few runs captured does not take a round for each.
+        """
         times = self._micros[self._pending]
-        newest, oldest = int(times.max()), int(times.min())
-        if self.rule.max_age is not None:
-            oldest -= _micros(self.rule.max_age)
-        newest -= _micros(self.rule.lag)
-        batch: list[int] = []
-        while left and len(batch) < MOST_OPEN:
-            snapshot = self.files[left[-1]].snapshot
-            another = not batch or snapshot.run_id != self.files[batch[-1]].snapshot.run_id
-            if len(batch) >= most and another:
-                break
-            first, last = self._bounds[left[-1]]
-            if self.rule.max_age is not None and last < oldest:
-                left.clear()  # all that follow are older
-                break
-            if first <= newest:
-                batch.append(left[-1])
+        newest = int(times.max()) - _micros(self.rule.lag)
+        while left and self._bounds[left[-1]][0] > newest:  # no pending row can see it, so no row will
             left.pop()
+        window = left[-MOST_OPEN:]
+        if self.rule.max_age is not None:
+            oldest = int(times.min()) - _micros(self.rule.max_age)
+            window = [i for i in window if self._bounds[i][1] >= oldest]
+            if not window:  # and all that follow are older
+                left.clear()
+        if len(window) <= most:
+            batch = window
+        else:
+            firsts = sorted({self._bounds[i][0] for i in window})
+            seen = times - _micros(self.rule.lag)
+            rows = [np.count_nonzero(seen >= first) for first in firsts] + [0]  # that see a run, by its first capture
+            needed = {first for first, more, fewer in zip(firsts, rows, rows[1:], strict=False) if more > fewer}
+            batch = [i for n, i in enumerate(window) if self._bounds[i][0] in needed or n >= len(window) - most]
+        batch = [i for i in batch if self._bounds[i][0] <= newest]
+        taken = set(batch)
+        left[-MOST_OPEN:] = [i for i in left[-MOST_OPEN:] if i not in taken]
         return batch
 
     def _match(self, batch: list[int], values: Values | None) -> None:
@@ -192,4 +200,4 @@ def opened_files(files: Sequence[DataFile], storage: Storage) -> Iterator[list[P
 
 
 def _micros(span: timedelta) -> int:
-    return span // timedelta(microseconds=1)
+    return min(span // timedelta(microseconds=1), _FOREVER)

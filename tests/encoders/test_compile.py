@@ -136,3 +136,28 @@ def test_the_versions_of_a_global_element_are_indexed_anew_when_they_change(
     changed = DataMaps(maps.contexts, maps.items, maps.item_offsets, {"videos": element})
     assert bound.encode(changed)["runtime"][0] == 10.0
     assert bound.encode(maps)["runtime"][0] == 5.0
+
+
+def test_a_few_versions_in_turn_are_indexed_once_each_and_no_more_of_them_are_kept(
+    notebook: FeatureModel, maps: DataMaps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from encoders import bound_model
+
+    indexed = []
+    index = bound_model._index
+    monkeypatch.setattr(bound_model, "_index", lambda plan, *more: indexed.append(plan.key.name) or index(plan, *more))
+    bound = notebook.bind([], [VIDEO_ID], tmp_path / "cache")
+    value = maps.elements["videos"].values
+    versions = [pa.array(value.to_pylist(), value.type) for _ in range(9)]
+
+    def encode(version: pa.Array) -> None:
+        elements = {"videos": Element(version, np.array([0]))}
+        assert bound.encode(DataMaps(maps.contexts, maps.items, maps.item_offsets, elements))["runtime"][0] == 5.0
+
+    for _ in range(5):  # live requests and replays in turn
+        for version in versions[:3]:
+            encode(version)
+    assert len(indexed) == 3 * len(bound.kept.columns)
+    for version in versions:
+        encode(version)
+    assert all(len(kept) <= 3 for kept in bound.kept.columns.values())

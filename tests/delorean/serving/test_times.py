@@ -8,15 +8,17 @@ from datetime import timedelta
 from typing import Any
 
 import company
+import pyarrow as pa
 import pytest
 
 from delorean.serving import GlobalVersions, Ranker
-from delorean.serving.ranker import Stopwatch
+from delorean.serving.ranker import Stopwatch, _refuse_far_times
 from encoders.library.keys import VIDEOS
 from prana_proxy.clock import FileClock, system_clock
 from prana_proxy.config import gateway_config
 from prana_proxy.gateway import Gateway
 from schemas.errors import DataKeyError
+from schemas.tables import TIME
 
 BEYOND = "9999-12-31T23:59:59-05:00"
 
@@ -57,3 +59,11 @@ def test_a_time_that_no_datetime_holds_is_refused_by_name(live: Any) -> None:
     status, answer, _ = live.call("POST", "/rank", body(time=BEYOND))
     assert status == 422
     assert "beyond the years 1 to 9999" in answer["error"]
+
+
+def test_a_variable_that_no_datetime_holds_is_refused_by_name() -> None:
+    fine = pa.table({"since": pa.array([0, None], pa.int64()).cast(TIME), "id": [1, 2]})
+    _refuse_far_times(fine)
+    far = pa.table({"since": pa.array([0, 253_402_318_799_000_000], pa.int64()).cast(TIME)})
+    with pytest.raises(DataKeyError, match="'since' is beyond the years 1 to 9999"):
+        _refuse_far_times(far)

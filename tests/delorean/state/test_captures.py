@@ -79,8 +79,8 @@ rows = st.lists(st.tuples(st.integers(0, 5), st.integers(-1, 12)), min_size=1, m
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(runs=st.lists(run, min_size=1, max_size=24), rows=rows, rule=rules)
-def test_newest_first_gives_what_all_at_once_gives(runs, rows, rule, tmp_path_factory):
+@given(runs=st.lists(run, min_size=1, max_size=12), rows=rows, rule=rules, most_open=st.sampled_from([1, 2, 5, 16]))
+def test_newest_first_gives_what_all_at_once_gives(runs, rows, rule, most_open, tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     with open_index(f"sqlite://{folder}/index.db") as index:
         project = Project(open_storage(f"file://{folder}/store"), index)
@@ -89,7 +89,9 @@ def test_newest_first_gives_what_all_at_once_gives(runs, rows, rule, tmp_path_fa
             project.history(taken, f"run-{number}", buckets)
         files = files_of(project)
     keys, times = rows_at(rows)
-    matched = match_files(keys, times, (PROFILE,), HISTORY, rule, files, project.storage)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("delorean.state.captures.MOST_OPEN", most_open)
+        matched = match_files(keys, times, (PROFILE,), HISTORY, rule, files, project.storage)
     values = matched.element.values.to_pylist()
     found = [
         None if file < 0 else (at, file, values[row])
