@@ -352,9 +352,7 @@ def test_wrong_settings_are_refused(project):
         generate(labels_of(project), clash, project.index, project.storage, "f")
     labels = labels_of(project)
     earlier = replace(labels, context=(context_variable("profile_id", "uint32"),))
-    with pytest.raises(
-        DataKeyError, match="holds unsigned integers, which Delta .* profile_id: uint32"
-    ):
+    with pytest.raises(DataKeyError, match="holds unsigned integers, which Delta .* profile_id: uint32"):
         generate(earlier, model, project.index, project.storage, "f")
 
 
