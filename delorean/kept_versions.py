@@ -87,11 +87,7 @@ def _is_data(path: str) -> bool:
 
 
 def _paths(uri: str, version: int) -> Iterable[str]:
-    """Give the paths of a version's files within its folder. Raises StorageError for files that lie elsewhere."""
-    paths = [file.path for file in DeltaVersion.of(delta_table(uri, version), uri).files]
-    if elsewhere := [path for path in paths if path.startswith("/") or ":/" in path]:
-        raise StorageError.because(f"version {version} names files by their whole path, such as {elsewhere[0]}")
-    return paths
+    return (file.path for file in DeltaVersion.of(delta_table(uri, version), uri).files)
 
 
 def _last_versions(uri: str, free: Mapping[str, StoredFile], versions: set[int]) -> dict[str, int]:

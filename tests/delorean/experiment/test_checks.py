@@ -11,7 +11,7 @@ from delorean.experiment.run import run_experiment
 from delorean.experiment.spec import EncoderSpec, LabelSpec
 from delorean.experiment.steps import labels_of
 from delorean.training import Split
-from schemas.errors import DeloreanError, LabelError
+from schemas.errors import CorruptFileError, DeloreanError, LabelError
 from snapshotter.experiments import TableSource
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage
@@ -90,3 +90,13 @@ def test_a_manifest_that_cannot_be_read_is_an_error_before_any_work(tmp_path: Pa
     with pytest.raises(LabelError, match="'labels/may/manifest.json' is no manifest of label data") as raised:
         labels_of(spec, None, storage)
     assert raised.value.final
+
+
+def test_a_plan_that_cannot_be_read_is_an_error_before_any_work(tmp_path: Path) -> None:
+    storage = open_storage(f"file://{tmp_path}/store")
+    storage.create("feature_sets/_plans/home/r1.json", b"{")
+    with (
+        open_index(f"sqlite://{tmp_path}/index.db") as index,
+        pytest.raises(CorruptFileError, match="'feature_sets/_plans/home/r1.json' is no plan of a generation"),
+    ):
+        run_experiment(spec_of({}, {}), index, storage, run_id="r1")
