@@ -47,7 +47,7 @@ class Readable(ABC):
         return frame
 
     def to_spark(self, spark: SparkSession) -> DataFrame:
-        """Read the data into Spark; types that it lacks, such as unsigned integers, become wider ones that hold them."""
+        """Read the data into Spark; types that it lacks, such as unsigned integers, become ones that hold them."""
         if not hasattr(spark, "createDataFrame"):
             raise ConfigError.mistaken("spark", spark, "a Spark session", "project.spark_session()")
         table = self.to_arrow()
