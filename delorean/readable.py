@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     import polars as pl
     from pyspark.sql import DataFrame, SparkSession
 
-_SIGNED = {
+_IN_SPARK = {
     pa.uint8(): pa.int16(),
     pa.uint16(): pa.int32(),
     pa.uint32(): pa.int64(),
     pa.uint64(): pa.decimal128(20, 0),  # as Spark itself reads them from Parquet
+    pa.float16(): pa.float32(),
+    pa.date64(): pa.date32(),
+    pa.string_view(): pa.string(),
+    pa.binary_view(): pa.binary(),
 }
 
 
@@ -50,7 +54,7 @@ class Readable(ABC):
         return frame
 
     def to_spark(self, spark: SparkSession) -> DataFrame:
-        """Read the data into Spark, which has no unsigned integers: they take the next wider type that holds them."""
+        """Read the data into Spark; types that it lacks, such as unsigned integers, become ones that hold them."""
         if not hasattr(spark, "createDataFrame"):
             raise ConfigError.mistaken("spark", spark, "a Spark session", "project.spark_session()")
         table = self.to_arrow()
@@ -63,8 +67,8 @@ def _field_in_spark(field: pa.Field) -> pa.Field:
 
 def _type_in_spark(type: pa.DataType) -> pa.DataType:  # noqa: A002  # the field's own name
     """Give the type that Spark has for a type's values."""
-    if type in _SIGNED:
-        return _SIGNED[type]
+    if type in _IN_SPARK:
+        return _IN_SPARK[type]
     if pa.types.is_list(type):
         return pa.list_(_field_in_spark(type.value_field))
     if pa.types.is_large_list(type):

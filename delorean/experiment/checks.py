@@ -8,7 +8,7 @@ from typing import Protocol
 
 from delorean.experiment.spec import ExperimentSpec
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN
-from schemas.errors import ConfigError, LabelError
+from schemas.errors import ConfigError, LabelError, TrainingError
 from schemas.hashing import check_bucket_count
 from snapshotter.storage import require_plain_name
 
@@ -35,7 +35,7 @@ def check_spec(spec: ExperimentSpec, places: Places | None = None, run_id: str |
     places: the file that it comes from
     run_id: of the run that is about to begin
 
-    Raises ConfigError, LabelError, ParadoxError, DataKeyError, EncoderError.
+    Raises ConfigError, LabelError, ParadoxError, DataKeyError, EncoderError, TrainingError.
     """
     places = places or _NoFile()
     with places.at("name"):
@@ -55,6 +55,9 @@ def check_spec(spec: ExperimentSpec, places: Places | None = None, run_id: str |
             raise LabelError.unknown(
                 "bucket variable among the context variables", str(labels.bucket_variable), labels.context
             )
+    if labels.context is not None and spec.split.group not in (None, *labels.context):
+        with places.at("split.group"):
+            raise TrainingError.unknown("context variable to split by", str(spec.split.group), labels.context)
     with places.at("encoders"):
         _refuse_alike(spec)
     with places.at("model.estimator"):

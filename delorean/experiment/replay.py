@@ -11,7 +11,7 @@ from delorean.experiment.record import RunRecord
 from delorean.generation import FeatureSet, generate
 from delorean.generation.runners import Progress
 from delorean.generation.sources import Pinned
-from delorean.labels import load_labels
+from delorean.labels import find_labels, load_labels
 from delorean.labels.rebucket import rebucket
 from encoders import FeatureModel
 from encoders.feature_model import LIBRARY
@@ -124,9 +124,12 @@ def _refuse_gone(record: RunRecord, index: SnapshotIndex, storage: Storage, modu
 
 def _gone_labels(record: RunRecord, storage: Storage) -> Iterator[str]:
     try:
-        labels = load_labels(record.labels.id, storage)
+        labels = find_labels(record.labels.id, storage)
     except LabelError as error:
         yield str(error).partition(" → ")[0]
+        return
+    if labels is None:
+        yield f"label data '{record.labels.id}' is gone"
         return
     if _checksums(labels.files) != _checksums(record.labels.files):
         yield f"label data '{record.labels.id}' is not what it was"

@@ -24,6 +24,7 @@ from delorean.experiment.record import (
 from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.steps import features_of, labels_of, trained_of
 from delorean.generation import FeatureSet
+from delorean.generation.named_run import NamedRun
 from delorean.generation.runners import Progress
 from delorean.labels import Labels
 from delorean.training import TrainingReport
@@ -62,6 +63,8 @@ def run_experiment(
     """
     if run_id is not None and (ended := _ended(experiment, run_id, storage, training)) is not None:
         return ended
+    if run_id is not None:
+        NamedRun(storage, experiment.name, run_id, {}).check()  # before the labels are put into buckets
     seconds: dict[str, float] = {}
     started_at = datetime.now(UTC)
     with _timed("labels", seconds):

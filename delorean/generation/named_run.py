@@ -43,6 +43,10 @@ class NamedRun:
         """Refuse an id that cannot name a file."""
         require_plain_name("run id", self.run_id)
 
+    def check(self) -> None:
+        """Raise CorruptFileError if it has begun, and what it reads can no longer be told."""
+        self._begun()
+
     def committed(self) -> FeatureSet | None:
         """Give what a run of this id has made already, if one has ended. Raises ConfigError if it wanted otherwise."""
         found = made_by(self.storage, self.name, self.run_id)

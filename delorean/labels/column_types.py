@@ -49,6 +49,11 @@ def variable_type(name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
 
     Raises NaiveTimeError for times without a zone, LabelError for what cannot be a variable.
     """
+    if not name.isidentifier() or name.startswith("_"):
+        raise LabelError.because(
+            f"column '{name}' of the label data has a name that no encoder can read",
+            f"give it one of letters, digits and _ in the query, `{name}` AS …, or leave it out",
+        )
     type = unencoded(type)  # noqa: A001
     if pa.types.is_timestamp(type):
         _refuse_naive(name, type)

@@ -9,7 +9,9 @@ import pytest
 from delorean.experiment import ExperimentSpec, load_experiment
 from delorean.experiment.run import run_experiment
 from delorean.experiment.spec import EncoderSpec, LabelSpec
-from schemas.errors import DeloreanError
+from delorean.experiment.steps import labels_of
+from delorean.training import Split
+from schemas.errors import CorruptFileError, DeloreanError, LabelError
 from snapshotter.experiments import TableSource
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage
@@ -27,6 +29,11 @@ WRONG = {
         {},
         {"context": ("profile_id",), "bucket_variable": "profile"},
         "unknown bucket variable among the context variables 'profile' → did you mean 'profile_id'",
+    ),
+    "a group that is no variable": (
+        {"split": Split(by_time=False, group="profile")},
+        {"context": ("profile_id",)},
+        "unknown context variable to split by 'profile' → did you mean 'profile_id'",
     ),
     "names that differ by case": (
         {"encoders": (EncoderSpec(LISTED, rename={"in_my_list": "Video_ID"}),)},
@@ -73,3 +80,23 @@ def test_a_file_is_told_the_line(tmp_path: Path) -> None:
     (tmp_path / "my home.toml").write_text(text.replace("a/b", "a"))
     with pytest.raises(DeloreanError, match=r"my home.toml, line 1: name: feature set 'my home' cannot name a folder"):
         load_experiment(tmp_path / "my home.toml")
+
+
+def test_a_manifest_that_cannot_be_read_is_an_error_before_any_work(tmp_path: Path) -> None:
+    storage, spec = open_storage(f"file://{tmp_path}/store"), spec_of({}, {"id": "may"})
+    with pytest.raises(LabelError, match="its query needs Spark"):
+        labels_of(spec, None, storage)
+    storage.create("labels/may/manifest.json", b"{")
+    with pytest.raises(LabelError, match="'labels/may/manifest.json' is no manifest of label data") as raised:
+        labels_of(spec, None, storage)
+    assert raised.value.final
+
+
+def test_a_plan_that_cannot_be_read_is_an_error_before_any_work(tmp_path: Path) -> None:
+    storage = open_storage(f"file://{tmp_path}/store")
+    storage.create("feature_sets/_plans/home/r1.json", b"{")
+    with (
+        open_index(f"sqlite://{tmp_path}/index.db") as index,
+        pytest.raises(CorruptFileError, match="'feature_sets/_plans/home/r1.json' is no plan of a generation"),
+    ):
+        run_experiment(spec_of({}, {}), index, storage, run_id="r1")

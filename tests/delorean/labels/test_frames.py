@@ -124,6 +124,10 @@ REFUSED = {
     "times as labels": ({"label": NANOS}, "'label' of the label data is timestamp.*expected numbers or booleans"),
     "words as labels": ({"label": ["1", "yes"]}, "column 'label' of the label data: yes does not fit float"),
     "large labels": ({"label": [0, 2**40 + 1]}, "1099511627777 does not fit float; in the row with profile_id=2"),
+    "a name of several words": (
+        {"my column": [1, 2]},
+        "'my column' of .* no encoder can read → .*`my column` AS …",
+    ),
     "names that differ by case": ({"Profile_ID": [1, 2]}, "named 'profile_id' and 'Profile_ID'"),
     "a name of label data's own": ({"Outcome_At": [1, 2]}, "named 'outcome_at' and 'Outcome_At'"),
 }
