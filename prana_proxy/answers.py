@@ -40,6 +40,7 @@ class Cause(Enum):
 
     SERVICE = "service"  # it answered with an error, wrongly or too late
     CONNECTION = "connection"  # it could not be reached: its instance may be down
+    KEPT_CONNECTION = "kept connection"  # one kept from an earlier call was closed: says nothing of the service
     REQUEST = "request"  # it refused what was asked: says nothing of its health
     DEADLINE = "deadline"  # the caller's time was over before the service's was
 

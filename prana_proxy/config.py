@@ -89,6 +89,7 @@ class _ServiceTable:
     retries: Annotated[int, Meta(ge=0, le=10)] | None = None
     retry_share: _Share | None = None
     idempotent: bool | None = None
+    resend: bool | None = None
     max_concurrent: _Number = 10
     calls_per_second: Annotated[float, Meta(gt=0, le=MOST_CALLS_PER_SECOND)] | None = None
     burst: _Number | None = None
@@ -196,6 +197,7 @@ def _service(fields: Fields, folder: Path, name: str, table: _ServiceTable) -> S
         batched,
         None if table.idl is None else str(folder / table.idl),
         idempotent=not batched if table.idempotent is None else table.idempotent,
+        resend=table.idempotent is not False if table.resend is None else table.resend,
         limits=Limits(table.max_concurrent, table.calls_per_second, table.burst),
         breaker=BreakerRules(**vars(table.breaker)),
         fallback=None if table.fallback is None else _fallback(fields, name, type, table.fallback),

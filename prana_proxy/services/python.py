@@ -60,7 +60,10 @@ class PythonProtocol(Protocol):
         """Give the function that asks this service."""
         function, kind = _function(config.url), python_type(config.service.element.type)
 
-        async def ask(_: Instance, keys: Sequence[Key], __: float) -> Sequence[Reply]:
+        async def ask(
+            _: Instance, keys: Sequence[Key], __: float, /, *, new_connection: bool = False
+        ) -> Sequence[Reply]:
+            del new_connection  # there are no connections
             own = [dict(key) for key in keys]  # which the function may change
             result = await self._call(function, own if config.batched else own[0])
             if isinstance(result, _Raised):
