@@ -23,10 +23,13 @@ from prana_proxy.answers import Cause, Reply
 from prana_proxy.discovery import Instance
 from prana_proxy.kept_connections import Keeping
 from prana_proxy.services import MEBIBYTE, kept_connection_closed, unreachable
+from prana_proxy.services.http.encodings import as_utf8, codings_of, decompressed
 from schemas.services import Status
 
 # Shorter than servers' usual 5 s, so that a pooled connection is seldom one the service is just closing.
 _KEEP_ALIVE_SECONDS = 4.0
+_LONGEST_HEADER, _MOST_HEADERS = 65_536, 256
+_MOST_AT_ONCE = 65_536  # bytes that are decompressed between two turns of the event loop
 _MOST_OF_AN_ERROR = 65_536  # read, so that the connection can be used again, and thrown away
 _NOT_OURS = (408, 425, 429)  # 4xx that tell of the service's state, not of the question
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "prana-proxy"}
@@ -126,7 +129,13 @@ class Exchange:
 
 
 async def _converse(protocol: ResponseHandler, head: bytes, data: bytes | None, most: int) -> bytes | Reply:
-    protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+    protocol.set_response_params(
+        read_until_eof=True,
+        auto_decompress=False,  # it knows fewer codings, and no bound
+        max_line_size=_LONGEST_HEADER,
+        max_field_size=_LONGEST_HEADER,
+        max_headers=_MOST_HEADERS,
+    )
     await _send(protocol, head, data)
     message, content = await protocol.read()
     while 100 <= message.code < 200 and message.code != 101:  # tells that an answer will come
@@ -163,12 +172,17 @@ async def _body(message: RawResponseMessage, content: aiohttp.StreamReader, most
         hint = ": redirects are not followed" if message.code < 400 else ""
         ours = 400 <= message.code < 500 and message.code not in _NOT_OURS
         return Reply.failed(Status.ERROR, f"HTTP {message.code}{hint}", Cause.REQUEST if ours else Cause.SERVICE)
-    if message.headers.get("Content-Encoding", "identity") != "identity":
-        return Reply.failed(Status.INVALID, "the answer is compressed, which was not asked for")
-    body = await _read(message, content, most)
-    return body or Reply.failed(
-        Status.INVALID, "the answer is empty" if body == b"" else f"the answer is larger than {most} bytes"
-    )
+    sent = await _read(message, content, most)
+    if sent is None:
+        return Reply.failed(Status.INVALID, f"the answer is larger than {most} bytes")
+    body: bytes | Reply = sent
+    if sent and (codings := codings_of(message.headers.getall("Content-Encoding", ()))):
+        work = partial(decompressed, sent, codings, most)
+        # In a thread if it may take long, for other services are asked on this one.
+        body = await asyncio.to_thread(work) if len(sent) > _MOST_AT_ONCE else work()
+    if body and isinstance(body, bytes):
+        body = as_utf8(body, message.headers.get("Content-Type", ""))
+    return body or Reply.failed(Status.INVALID, "the answer is empty")
 
 
 async def _read(message: RawResponseMessage, content: aiohttp.StreamReader, most: int) -> bytes | None:
