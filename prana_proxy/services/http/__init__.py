@@ -27,7 +27,7 @@ _NO_PATH = Reply.failed(Status.INVALID, "a key that is empty, '.' or '..' cannot
 
 
 class HttpProtocol(Protocol):
-    """All HTTP services of a gateway, with one pool of connections; no cookies, no redirects, no compression asked for."""
+    """All HTTP services of a gateway, with one pool of connections; no cookies, no redirects."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)

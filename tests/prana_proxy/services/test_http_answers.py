@@ -202,7 +202,11 @@ def test_trailers_after_chunks_are_passed_over(ask: Any) -> None:
         (answer(body=b""), "invalid", "the answer is empty"),
         (answer("Location: /ok", status="301 Moved", body=b"moved"), "error", "HTTP 301: redirects are not followed"),
         (b"HTTP/1.1 304 Not Modified\r\n\r\n", "error", "HTTP 304: redirects are not followed"),
-        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "invalid", "the answer is empty"),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+            "invalid",
+            "the answer is empty",
+        ),
     ],
 )
 def test_what_brings_no_answer_is_none(ask: Any, said: bytes, status: str, reason: str) -> None:
