@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import builtins
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import Enum
 from itertools import accumulate, chain
@@ -69,8 +69,13 @@ class Reply(msgspec.Struct, frozen=True, gc=False):  # made in a seventh of a da
         return cls(status, reason=text, cause=cause)
 
 
-def python_type(type: pa.DataType) -> Any:  # noqa: A002  # the field's own name
+def python_type(
+    type: pa.DataType,  # noqa: A002  # the field's own name
+    beside: Mapping[str, str] = {},  # never changed
+) -> Any:
     """Build the type that msgspec decodes strictly, into values that `to_arrow` turns into Arrow.
+
+    beside: of a struct, attributes for what may stand beside its fields, each with its name; whatever it is
 
     Raises DataKeyError for an Arrow type that JSON cannot carry.
     """
@@ -79,7 +84,8 @@ def python_type(type: pa.DataType) -> Any:  # noqa: A002  # the field's own name
     if pa.types.is_struct(type):
         fields = [(f"f{i}", _element_type(type.field(i).type)) for i in range(type.num_fields)]
         names = {f"f{i}": type.field(i).name for i in range(type.num_fields)}
-        return msgspec.defstruct("Row", fields, rename=names, gc=False)
+        others: list[Any] = [(attribute, Any, None) for attribute in beside]
+        return msgspec.defstruct("Row", [*fields, *others], rename={**names, **beside}, gc=False)
     if pa.types.is_integer(type):
         return _integer_type(type)
     if pa.types.is_timestamp(type):

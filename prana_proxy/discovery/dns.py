@@ -4,7 +4,7 @@
 `dns://127.0.0.1:5353/history.internal:8001` a name server of one's own.
 
 A and AAAA are asked for side by side. Where one kind has come, the other is waited for only a moment; one that cannot
-be had is taken to be what it was. Addresses of IPv6 to which there is no route from here are left out if there are others.
+be had is taken to be what it was. Addresses of IPv6 that have no route from here are left out if there are others.
 """
 
 from __future__ import annotations

@@ -70,6 +70,7 @@ class ServiceConfig:
     batch_size, batch_wait_seconds: contexts in one call of a batched service, and how long a call that is not full
         waits for more callers' contexts
     answer: JSON pointer, through objects, to the value within an answer; "" is all of it
+    error: JSON pointer to an error within an answer; "": there is none, None: the usual places, see `service_errors`
     timeout_seconds: for one call, within what the caller has left
     retries: further calls after one that failed, each to another instance, of idempotent services only
     retry_share: of all calls, at most this share is made again
@@ -86,6 +87,7 @@ class ServiceConfig:
     batch_size: int = 100
     batch_wait_seconds: float = 0.002
     answer: str = ""
+    error: str | None = None
     timeout_seconds: float = 1.0
     retries: int = 1
     retry_share: float = 0.1

@@ -98,7 +98,7 @@ class HttpProtocol(Protocol):
 
 
 def _json_answer(config: ServiceConfig) -> JsonAnswer:
-    return JsonAnswer(config.service.element.type, config.answer, config.max_answer_bytes)
+    return JsonAnswer(config.service.element.type, config.answer, config.max_answer_bytes, config.error)
 
 
 def path_template(template: str) -> Callable[[Key], str | None]:

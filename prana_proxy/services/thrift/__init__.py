@@ -11,8 +11,9 @@ result.
 `batch_url`: the method has one argument, a list: of a single variable's values, or of structs whose fields are the
 key's variables. It gives
 - `list<T>`: one answer for each context, in their order; or `map<K, T>`: answers by the key's single variable,
-- T being the value, or, where `answer` is given, a struct in which it leads to the value. If that struct has a field
-  `string error`, an answer may have that instead of a value; an empty one is none.
+- T being the value, or, where `answer` is given, a struct in which it leads to the value.
+
+Where an answer may have an error instead of a value, or beside it, is in `service_errors.py`.
 """
 
 from __future__ import annotations

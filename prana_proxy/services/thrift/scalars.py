@@ -38,6 +38,16 @@ def scalar_reader(code: int, type: pa.DataType) -> Read | None:  # noqa: A002  #
     return None
 
 
+def plain_reader(code: int) -> Read:
+    """Build the reader of a scalar of a type of thriftpy2's, whatever it holds: a number, or a text."""
+    if code in (STRING, TType.BINARY):
+        return _text_reader(lambda data: data.decode(errors="replace"))
+    unpack, size = Struct(_FORMATS[code]).unpack_from, SIZES[code]
+    if code == BOOL:
+        return lambda data, at: (unpack(data, at)[0] != 0, at + size)
+    return lambda data, at: (unpack(data, at)[0], at + size)
+
+
 class Numbers:
     """Reads numbers of one type, and bools: one by one, or many that lie equally far apart.
 
