@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from prana_proxy.answers import Reply, python_type
+from prana_proxy.answers import Reply, has_times, python_type, refuse_times_outside
 from prana_proxy.service_errors import USUAL_NAMES, Path, error_at, error_paths, pointer_names
 from schemas.services import Status
 
+_EDGES = (b"9999-12-31", b"0001-01-01")  # where a zone may lead out of the years 1 to 9999
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -29,6 +30,7 @@ class JsonAnswer:
         most: int,
         error: str | None = None,
     ) -> None:
+        self._type, self._has_times = type, has_times(type)
         self._most, self._names = most, pointer_names(pointer)
         self._paths = error_paths(type, pointer, error)
         self._paths_if_unfit = [] if error == "" else [*self._paths, *_USUAL_PATHS]
@@ -49,7 +51,7 @@ class JsonAnswer:
     def decode(self, body: bytes, received_at: int) -> Reply:
         """Decode the answer for one context."""
         try:
-            return self._ok(self._single.decode(body), received_at)
+            return self._within_time([self._ok(self._single.decode(body), received_at)], body)[0]
         except _UNDECODABLE as error:
             return _error_in(body, self._paths_if_unfit) or _unfit(error)
 
@@ -64,7 +66,7 @@ class JsonAnswer:
             except _UNDECODABLE:
                 replies = []
             if len(replies) == count:
-                return replies
+                return self._within_time(replies, body)
         return self._decode_each(body, count, received_at)
 
     def _answer_type(self, type: pa.DataType, depth: int, paths: Sequence[Path]) -> Any:  # noqa: A002
@@ -97,10 +99,16 @@ class JsonAnswer:
         if len(answer) > self._most:
             return Reply.failed(Status.INVALID, f"the answer is larger than {self._most} bytes")
         try:
-            return self._reply(self._in_batch.decode(answer), received_at)
+            return self._within_time([self._reply(self._in_batch.decode(answer), received_at)], answer)[0]
         except _UNDECODABLE as error:
             paths = [*_USUAL_PATHS, *(("value", *path) for path in self._paths_if_unfit)]
             return _error_in(answer, paths) or _unfit(error)
+
+    def _within_time(self, replies: list[Reply], body: bytes) -> list[Reply]:
+        """Refuse times outside of what can be used, looking only where a body has some on the first or the last day."""
+        if self._has_times and any(day in body for day in _EDGES):
+            return [refuse_times_outside(reply, self._type) for reply in replies]
+        return replies
 
     def _reply(self, answer: Any, received_at: int) -> Reply:
         if (failed := _usual_error(answer)) is not None:

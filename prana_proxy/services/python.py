@@ -27,7 +27,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from prana_proxy.answers import Reply, python_type
+from prana_proxy.answers import Reply, has_times, python_type, refuse_times_outside
 from prana_proxy.clock import Clock
 from prana_proxy.discovery import Instance
 from prana_proxy.service_errors import Path, error_at, error_paths
@@ -60,8 +60,9 @@ class PythonProtocol(Protocol):
 
     def asking(self, config: ServiceConfig) -> Ask:
         """Give the function that asks this service."""
-        function, kind = _function(config.url), python_type(config.service.element.type)
-        paths = error_paths(config.service.element.type, config.answer, config.error)
+        type = config.service.element.type  # noqa: A001  # the field's own name
+        function, kind = _function(config.url), python_type(type)
+        paths = error_paths(type, config.answer, config.error)
 
         async def ask(
             _: Instance, keys: Sequence[Key], __: float, /, *, new_connection: bool = False
@@ -75,7 +76,8 @@ class PythonProtocol(Protocol):
             if isinstance(values, Reply):
                 return [values] * len(keys)
             received_at = self._clock()
-            return [_error_in(value, paths) or _reply(value, kind, received_at) for value in values]
+            replies = [_error_in(value, paths) or _reply(value, kind, received_at) for value in values]
+            return [refuse_times_outside(reply, type) for reply in replies] if has_times(type) else replies
 
         return ask
 

@@ -92,7 +92,7 @@ def test_a_null_in_the_key_is_never_asked(config_of: Any, service: Any, profiles
         ('{"value": [1.5]}', "invalid", "Expected `int`, got `float` - at `$.value[0]`"),
         ('{"value": [true]}', "invalid", "Expected `int`, got `bool` - at `$.value[0]`"),
         ('{"error": "no such profile"}', "error", "the service answered with an error: no such profile"),
-        ('{"error": {"code": 7}, "value": null}', "error", "the service answered with an error: without a text"),
+        ('{"error": {"code": 7}, "value": null}', "error", "the service answered with an error: 7"),
         ('{"value": null, "error": "gone"}', "error", "the service answered with an error: gone"),
         ('{"value": [1], "error": "stale"}', "error", "the service answered with an error: stale"),
         ("{}", "invalid", "the answer has neither value nor error"),

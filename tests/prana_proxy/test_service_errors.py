@@ -168,7 +168,8 @@ struct Row { 1: required i64 views, 2: string error }
 service Lists {
     Text text(1: i64 id), Number number(1: i64 id), Flag flag(1: i64 id), Object object(1: i64 id),
     Many many(1: i64 id), Texts texts(1: i64 id), Map map_(1: i64 id), Row row(1: i64 id),
-    list<Text> text_many(1: list<i64> ids), map<i64, Text> text_map(1: list<i64> ids), list<Row> row_many(1: list<i64> ids)
+    list<Text> text_many(1: list<i64> ids), map<i64, Text> text_map(1: list<i64> ids),
+    list<Row> row_many(1: list<i64> ids)
 }
 """
 
