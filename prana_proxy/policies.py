@@ -7,6 +7,7 @@ import bisect
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from prana_proxy.answers import Cause, Reply
@@ -95,6 +96,7 @@ class Guard:
 
     def __init__(self, config: ServiceConfig, ask: Ask, instances: Instances, controls: Controls) -> None:
         self._config, self._ask, self._instances, self._controls = config, ask, instances, controls
+        self._ask_anew = partial(ask, new_connection=True)
         self._names = tuple(variable.name for variable in config.service.key)
         self._budget = RetryBudget(config.retry_share)
 
@@ -154,31 +156,48 @@ class Guard:
             replies, seconds = await self._send(call, instance)
             if replies[0].status is not Status.TIMEOUT:  # a call that is given up may still arrive
                 self._controls.rate.answered(turn)
+            if replies[0].cause is Cause.KEPT_CONNECTION:
+                replies, seconds = await self._send_again(call, instance, replies, seconds)
             tell = self._verdict(replies, seconds)
             return replies
         finally:
             tell(permit)
 
-    async def _send(self, call: _Call, instance: Instance) -> tuple[Sequence[Reply], float]:
+    async def _send_again(
+        self, call: _Call, instance: Instance, replies: Sequence[Reply], seconds: float
+    ) -> tuple[Sequence[Reply], float]:
+        """Send a call whose kept connection was closed over a new one: no retry, but another call to the rate."""
+        turn = await self._controls.rate.take(call.deadline, lambda: False)
+        if turn is None:
+            return replies, seconds
+        replies, seconds = await self._send(call, instance, again=True)
+        if replies[0].status is not Status.TIMEOUT:
+            self._controls.rate.answered(turn)
+        return replies, seconds
+
+    async def _send(self, call: _Call, instance: Instance, again: bool = False) -> tuple[Sequence[Reply], float]:
         if not call.tried:
             call.known(call.all(_NO_ANSWER))
-        call.tried.append(instance)
+        if not again:
+            call.tried.append(instance)
         started = self._controls.now()
         own_limit = asyncio.get_running_loop().time() + self._config.timeout_seconds
         replies: Sequence[Reply]
         try:
             with self._instances.call(instance):
                 async with asyncio.timeout_at(min(own_limit, call.deadline)):
-                    replies = await self._ask(instance, call.keys, call.deadline)
+                    ask = self._ask_anew if again else self._ask
+                    replies = await ask(instance, call.keys, call.deadline)
         except TimeoutError:
             late = Reply.failed(Status.TIMEOUT, f"no answer within {self._config.timeout_seconds:g} s")
             replies = call.all(late if own_limit <= call.deadline else _NO_ANSWER)
         else:
             lost = any(reply.cause is Cause.CONNECTION and reply.status is Status.ERROR for reply in replies)
-            (self._instances.unreachable if lost else self._instances.reached)(instance)
+            if replies[0].cause is not Cause.KEPT_CONNECTION:
+                (self._instances.unreachable if lost else self._instances.reached)(instance)
         finally:
             seconds = self._controls.now() - started
-            self._count(seconds, len(call.tried) > 1)
+            self._count(seconds, again or len(call.tried) > 1)
         return replies, seconds
 
     def _verdict(self, replies: Sequence[Reply], seconds: float) -> Callable[[int], None]:
@@ -189,6 +208,8 @@ class Guard:
         if causes == {Cause.REQUEST}:
             sent = any(reply.status is Status.ERROR for reply in replies)  # else the protocol had no way to ask it
             return self._controls.breaker.refused if sent else self._controls.breaker.abandoned
+        if causes == {Cause.KEPT_CONNECTION}:
+            return self._controls.breaker.abandoned  # it was not sent again: there was no time
         if causes == {Cause.DEADLINE} and seconds < self._config.timeout_seconds / 2:
             return self._controls.breaker.abandoned  # a caller in a hurry says nothing of the service
         return self._controls.breaker.failed
