@@ -37,7 +37,11 @@ class Shared(IntEnum):
     BREAKER_SINCE = 1
     BREAKER_EPOCH = 2
     BREAKER_PROBER = 3  # process + 1
-    BREAKER_WINDOW = 4  # of each bucket: when it began, calls, failures
+    BREAKER_RUN_FAILED = 4  # of the run of calls without a success: those that failed
+    BREAKER_RUN_CUT = 5  # those whose outcome is unknown
+    BREAKER_RUN_SINCE = 6  # when its first call began
+    BREAKER_RUN_LAST = 7  # when its last call ended
+    BREAKER_WINDOW = 8  # of each bucket: when it began, calls, failures
     RATE_HEAD = BREAKER_WINDOW + 3 * BREAKER_BUCKETS  # where in the ring the next call's time goes
     RATE_NEXT = RATE_HEAD + 1  # when the next call is due if they come evenly
     RATE_SPARE_UNTIL = RATE_HEAD + 2  # until when waiting for answers leaves enough of the rate
@@ -50,16 +54,35 @@ class Shared(IntEnum):
 class Own(IntEnum):
     """Where a number that one process writes stands in its part of a service's page."""
 
-    IN_FLIGHT = 0
+    IN_FLIGHT = 0  # places taken: by calls that are out, or wait for their turn of the rate
     WAITING_SINCE = 1  # of the first in line; 0: nobody is
     WAITING_SEEN = 2  # when the first in line looked last: one that does not look is not waited for
     QUEUED = 3  # contexts that wait to be asked for
     CALLS = 4
     RETRIES = 5  # of these
     SECONDS = 6  # of all calls together
-    STATUS = 7  # contexts by status, in the order of `Status`
+    OUT = 7  # calls that were sent and have not ended
+    WAITING = 8  # calls that wait for a place or their turn of the rate
+    ABANDONED = 9  # calls that are out although nobody waits for them any more
+    ABANDONED_SINCE = 10  # when the youngest of these was sent
+    ANSWERED_AT = 11  # when the last answer came, of whatever kind
+    LATE = 12  # calls that had no outcome by their callers' deadline
+    CUT = 13  # of these, those that were ended then, so that their outcome stays unknown
+    USED = 14  # 1: the process uses this page
+    STATUS = 15  # contexts by status, in the order of `Status`
     LATENCY = STATUS + len(Status)  # calls by LATENCIES
 
+
+PASSING: Final = (
+    Own.IN_FLIGHT,
+    Own.WAITING_SINCE,
+    Own.QUEUED,
+    Own.OUT,
+    Own.WAITING,
+    Own.ABANDONED,
+    Own.USED,
+)
+"""What a process has under way: nothing of it is left when it has died."""
 
 _OWN: Final = Own.LATENCY + len(LATENCIES)
 _SHARED: Final = Shared.RATE_ANSWERED + MOST_CALLS_PER_SECOND
@@ -129,7 +152,7 @@ class Ledger:
             page = self.page(name)
             part = page.parts[process]
             with page.lock():
-                for number in (Own.IN_FLIGHT, Own.WAITING_SINCE, Own.QUEUED):
+                for number in PASSING:
                     part[number] = 0.0
                 if page.shared[Shared.BREAKER_PROBER] == process + 1:
                     page.shared[Shared.BREAKER_PROBER] = 0.0
