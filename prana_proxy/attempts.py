@@ -2,7 +2,7 @@
 
 A caller's deadline is no failure of the service. So what is sent goes on until its answer or the service's own timeout,
 and its true outcome counts. It keeps its place among the service's calls meanwhile; where half of the places are held
-by such calls already, it ends with its caller.
+by such calls already, it ends with its caller, and after 30 s without a caller at the latest.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from prana_proxy.ledger import LATENCIES, Own
 from schemas.services import Status
 
 _FAILURES = (Status.TIMEOUT, Status.ERROR, Status.INVALID)
+_LONGEST_ALONE_SECONDS = 30.0
 _log = logging.getLogger(__name__)
 
 
@@ -50,6 +51,7 @@ class Attempt:
         self._turn, self._ended = turn, ended
         self._permit: int | None = permit  # None: the breaker knows the outcome
         self._abandoned: int | None = None
+        self._alone: asyncio.TimerHandle | None = None
         self._sent_at = controls.now()
         self._outcome: asyncio.Future[Sequence[Reply]] = loop.create_future()
         self._task = loop.create_task(work)
@@ -102,8 +104,14 @@ class Attempt:
             return
         if self._abandoned is None:
             self._abandoned = self._controls.abandon(self._sent_at)
+            self._alone = asyncio.get_running_loop().call_later(_LONGEST_ALONE_SECONDS, self._give_up)
         if cancelled:
             self._task.cancel()
+
+    def _give_up(self) -> None:
+        """End a request whose service allows more time than its outcome is worth."""
+        self._tell(self._controls.breaker.cut)
+        self._task.cancel()
 
     @property
     def _probes(self) -> bool:
@@ -112,7 +120,9 @@ class Attempt:
 
     def _end(self, task: asyncio.Task[Sequence[Reply]]) -> None:
         """Take the outcome, and let go of everything."""
-        self._overdue.cancel()
+        for timer in (self._overdue, self._alone):
+            if timer is not None:
+                timer.cancel()
         self._controls.page.own[Own.OUT] -= 1.0
         if self._abandoned is not None:
             self._controls.ended(self._abandoned)

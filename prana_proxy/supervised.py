@@ -33,6 +33,12 @@ def problems() -> list[str]:
         return sorted(f"{one.name}: {one.problem}" for one in _running if one.problem is not None)
 
 
+def failing() -> list[str]:
+    """List the names of this process's background work that fails now."""
+    with _lock:
+        return sorted(one.name for one in _running if one.problem is not None)
+
+
 def failures() -> int:
     """Count how often this process's background work has failed."""
     with _lock:
