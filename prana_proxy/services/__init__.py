@@ -60,7 +60,7 @@ class ServiceConfig:
     batch_size, batch_wait_seconds: contexts in one call of a batched service, and how long a call that is not full
         waits for more callers' contexts
     answer: JSON pointer, through objects, to the value within an answer; "" is all of it
-    timeout_seconds: for one call, within what the caller has left
+    timeout_seconds: for one call, whether or not its caller waits so long
     retries: further calls after one that failed, each to another instance, of idempotent services only
     retry_share: of all calls, at most this share is made again
     max_answer_bytes, max_batch_bytes: the largest answer, and the largest answer to a batch, that are read
