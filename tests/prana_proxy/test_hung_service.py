@@ -81,13 +81,11 @@ def test_a_hung_service_opens_its_breaker_for_one_caller_after_the_other(config_
         until(lambda: ask(0.15) == ["short_circuited"], 30)  # no window ever has twenty calls
 
 
-def test_callers_with_little_patience_leave_a_slow_service_to_a_patient_one(
-    config_of: Any, profiles: Any
-) -> None:  # it answers in 0.6 s
-    with Gateway(config_of(slow={"url": "/late/{profile_id}", "timeout_seconds": 10.0})) as gateway:
+def test_callers_with_little_patience_leave_a_slow_service_to_a_patient_one(config_of: Any, profiles: Any) -> None:
+    with Gateway(config_of(slow={"url": "/late/{profile_id}", "timeout_seconds": 1.1})) as gateway:  # takes 0.6 s
         ask = asking(gateway, profiles, "slow")
-        with callers(ask, 20, 0.5) as statuses:
-            until(lambda: statuses["timeout"] >= 20)
+        with callers(ask, 20, 0.56) as statuses:
+            until(lambda: statuses["timeout"] >= 40)
             assert [ask(20.0) for _ in range(4)] == [["ok"]] * 4
         assert not open_breaker(gateway, "slow")
         assert statuses["short_circuited"] == 0
