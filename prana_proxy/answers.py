@@ -4,16 +4,19 @@ The rule for nulls is that of `schemas.tables.refuse_hidden_nulls`: inside a val
 nothing else may; a field may never be missing. A value that is null as a whole is no answer, hence invalid: a service
 that knows nothing of a context answers with an empty list, or with an error.
 
-Integers must be written as integers and fit the type's width, floats fit its range. Times are RFC 3339 texts with a
-zone or integer microseconds since the epoch, dates `2026-01-31`, binary base64. Fields that the type does not name are
-ignored.
+Integers must be written as integers and fit the type's width; those of uint64 must fit int64 too, which encoders have.
+Floats must fit the type's range when they are rounded to it, and be numbers: neither NaN nor infinite. Times are RFC
+3339 texts with a zone, without leap seconds, rounded to microseconds, or integer microseconds since the epoch; either
+within the years 1 to 9999 in UTC. Dates are `2026-01-31`, binary is base64. Fields that the type does not name are
+ignored. All this holds for every protocol: each decodes into what `python_type` describes.
 """
 
 from __future__ import annotations
 
 import builtins
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import Enum
 from itertools import accumulate, chain
@@ -32,7 +35,9 @@ _FLUSH_AT = 256  # decoded values waiting to become Arrow: bounds memory and how
 _YEAR_1, _YEAR_9999 = -62_135_596_800_000_000, 253_402_300_799_999_999
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _class_of = builtins.type
-_FLOAT32_MAX = 3.4028234663852886e38
+_FLOAT32_MAX = 3.4028235677973362e38  # the greatest double that is rounded to a float32 and not to infinity
+_FLOAT64_MAX = sys.float_info.max
+_OUTSIDE = "a time is outside the years 1 to 9999 in UTC"
 
 
 class Cause(Enum):
@@ -40,6 +45,7 @@ class Cause(Enum):
 
     SERVICE = "service"  # it answered with an error, wrongly or too late
     CONNECTION = "connection"  # it could not be reached: its instance may be down
+    KEPT_CONNECTION = "kept connection"  # one kept from an earlier call was closed: says nothing of the service
     REQUEST = "request"  # it refused what was asked: says nothing of its health
     DEADLINE = "deadline"  # the caller's time was over before the service's was
 
@@ -68,8 +74,13 @@ class Reply(msgspec.Struct, frozen=True, gc=False):  # made in a seventh of a da
         return cls(status, reason=text, cause=cause)
 
 
-def python_type(type: pa.DataType) -> Any:  # noqa: A002  # the field's own name
+def python_type(
+    type: pa.DataType,  # noqa: A002  # the field's own name
+    beside: Mapping[str, str] = {},  # never changed
+) -> Any:
     """Build the type that msgspec decodes strictly, into values that `to_arrow` turns into Arrow.
+
+    beside: of a struct, attributes for what may stand beside its fields, each with its name; whatever it is
 
     Raises DataKeyError for an Arrow type that JSON cannot carry.
     """
@@ -78,14 +89,16 @@ def python_type(type: pa.DataType) -> Any:  # noqa: A002  # the field's own name
     if pa.types.is_struct(type):
         fields = [(f"f{i}", _element_type(type.field(i).type)) for i in range(type.num_fields)]
         names = {f"f{i}": type.field(i).name for i in range(type.num_fields)}
-        return msgspec.defstruct("Row", fields, rename=names, gc=False)
+        others: list[Any] = [(attribute, Any, None) for attribute in beside]
+        return msgspec.defstruct("Row", [*fields, *others], rename={**names, **beside}, gc=False)
     if pa.types.is_integer(type):
         return _integer_type(type)
     if pa.types.is_timestamp(type):
         return Annotated[int, msgspec.Meta(ge=_YEAR_1, le=_YEAR_9999)] | Annotated[datetime, msgspec.Meta(tz=True)]
-    if pa.types.is_float32(type):
-        return Annotated[float, msgspec.Meta(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX)]
-    plain = {"double": float, "bool": bool, "string": str, "large_string": str, "binary": bytes, "date32[day]": date}
+    if pa.types.is_float32(type) or pa.types.is_float64(type):
+        most = float_max(type)
+        return Annotated[float, msgspec.Meta(ge=-most, le=most)]  # which NaN is not either
+    plain = {"bool": bool, "string": str, "large_string": str, "binary": bytes, "date32[day]": date}
     if str(type) not in plain:
         raise DataKeyError.because(f"no service can answer with {type}", "use a type that schemas/arrow_types.py reads")
     return plain[str(type)]
@@ -100,9 +113,27 @@ def _integer_type(type: pa.DataType) -> Any:  # noqa: A002
     bits = type.bit_width
     if pa.types.is_signed_integer(type):
         return Annotated[int, msgspec.Meta(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
-    if bits == 64:  # msgspec has no bound so high; Arrow refuses what is above it
-        return Annotated[int, msgspec.Meta(ge=0)]
-    return Annotated[int, msgspec.Meta(ge=0, le=2**bits - 1)]
+    return Annotated[int, msgspec.Meta(ge=0, le=2 ** min(bits, 63) - 1)]  # encoders have 63 bits of a uint64
+
+
+def float_max(type: pa.DataType) -> float:  # noqa: A002
+    """Give the largest number that a float type takes, before it is rounded to it."""
+    return _FLOAT32_MAX if pa.types.is_float32(type) else _FLOAT64_MAX
+
+
+def has_times(type: pa.DataType) -> bool:  # noqa: A002
+    """Whether a type has times in it, which `python_type` cannot bound."""
+    if pa.types.is_list(type):
+        return has_times(type.value_type)
+    if pa.types.is_struct(type):
+        return any(has_times(type.field(i).type) for i in range(type.num_fields))
+    return bool(pa.types.is_timestamp(type))
+
+
+def refuse_times_outside(reply: Reply, type: pa.DataType) -> Reply:  # noqa: A002
+    """Give the reply, or if its value has a time that is no microsecond of the years 1 to 9999, one that says so."""
+    unfit = _try_arrow([reply.value], type) if reply.status is Status.OK else None
+    return Reply.failed(Status.INVALID, unfit) if isinstance(unfit, str) else reply
 
 
 def to_arrow(values: Sequence[Any], type: pa.DataType) -> pa.Array:  # noqa: A002
@@ -122,10 +153,18 @@ def to_arrow(values: Sequence[Any], type: pa.DataType) -> pa.Array:  # noqa: A00
         return pa.StructArray.from_arrays(columns, fields=list(type))
     if pa.types.is_struct(type):
         return pa.array([{}] * len(values), type)
-    if pa.types.is_timestamp(type) and int not in set(map(_class_of, values)):
-        # Seven times as fast as Arrow's own reading of times with a zone, and times are most of a history's cost.
-        return pa.array([value - _EPOCH for value in values], pa.duration("us")).view(type)
-    return pa.array(values, type)
+    return _times(values, type) if pa.types.is_timestamp(type) else pa.array(values, type)
+
+
+def _times(values: Sequence[Any], type: pa.DataType) -> pa.Array:  # noqa: A002
+    if int in set(map(_class_of, values)):
+        times = pa.array(values, type)
+    else:  # seven times as fast as Arrow's own reading of times with a zone, and times are most of a history's cost
+        times = pa.array([value - _EPOCH for value in values], pa.duration("us")).view(type)
+    microseconds = times.view(pa.int64()).to_numpy()
+    if len(times) and not _YEAR_1 <= microseconds.min() <= microseconds.max() <= _YEAR_9999:
+        raise OverflowError(_OUTSIDE)
+    return times
 
 
 class Answers:
@@ -178,7 +217,7 @@ class Answers:
         if not waiting:
             return
         array = _try_arrow([value for _, value in waiting], self.service.element.type)
-        if isinstance(array, str):  # one that msgspec cannot judge, such as a uint64 above its range
+        if isinstance(array, str):  # one that msgspec cannot judge, such as a text with half a surrogate
             waiting, array = self._without_unfit(waiting)
         for key, _ in waiting:
             self._place[key] = self._built
@@ -203,4 +242,5 @@ def _try_arrow(values: list[Any], type: pa.DataType) -> pa.Array | str:  # noqa:
     try:
         return to_arrow(values, type)
     except (pa.ArrowInvalid, OverflowError, UnicodeEncodeError) as error:
-        return f"the answer does not fit {type}: {error.__class__.__name__}"
+        outside = str(error) == _OUTSIDE
+        return f"the answer does not fit {type}: {_OUTSIDE if outside else error.__class__.__name__}"

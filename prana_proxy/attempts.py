@@ -163,7 +163,10 @@ class Attempt:
         breaker = self._controls.breaker
         if not all(reply.status in _FAILURES for reply in replies):
             return breaker.succeeded
-        if {reply.cause for reply in replies} == {Cause.REQUEST}:
+        causes = {reply.cause for reply in replies}
+        if causes == {Cause.KEPT_CONNECTION}:
+            return breaker.withdrawn  # it is sent again
+        if causes == {Cause.REQUEST}:
             sent = any(reply.status is Status.ERROR for reply in replies)  # else the protocol had no way to ask it
             return breaker.refused if sent else breaker.withdrawn
         seconds = self._controls.now() - self._sent_at

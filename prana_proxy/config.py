@@ -17,6 +17,7 @@ from prana_proxy.discovery import check_discovery
 from prana_proxy.ledger import MOST_CALLS_PER_SECOND
 from prana_proxy.limits import Limits
 from prana_proxy.server_config import ServerConfig, with_files
+from prana_proxy.service_errors import error_paths
 from prana_proxy.services import MEBIBYTE, Fallback, ServiceConfig, protocol_of
 from schemas.arrow_types import parse_type
 from schemas.data_keys import DataKey, context_variable, refuse_naive_times, service_element
@@ -85,10 +86,12 @@ class _ServiceTable:
     idl: str | None = None
     discovery: str | None = None
     answer: str | None = None
+    error: str | None = None
     timeout_seconds: _Seconds | None = None
     retries: Annotated[int, Meta(ge=0, le=10)] | None = None
     retry_share: _Share | None = None
     idempotent: bool | None = None
+    resend: bool | None = None
     max_concurrent: _Number = 10
     calls_per_second: Annotated[float, Meta(gt=0, le=MOST_CALLS_PER_SECOND)] | None = None
     burst: _Number | None = None
@@ -111,8 +114,10 @@ class _ServiceTable:
                 raise ConfigError.because(f"{name} is for services with a batch_url", "remove it")
         if self.burst is not None and self.calls_per_second is None:
             raise ConfigError.because("burst is for services with calls_per_second", "add calls_per_second")
-        if self.answer and not self.answer.startswith("/"):
-            raise ConfigError.because(f"answer is '{self.answer}', expected a JSON pointer", f"write '/{self.answer}'")
+        for name in ("answer", "error"):
+            pointer = getattr(self, name)
+            if pointer and not pointer.startswith("/"):
+                raise ConfigError.because(f"{name} is '{pointer}', expected a JSON pointer", f"write '/{pointer}'")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -121,7 +126,7 @@ class _ServiceTable:
 
 
 _SETTINGS = (
-    *("discovery", "batch_size", "batch_wait_seconds", "answer", "timeout_seconds", "retries", "retry_share"),
+    *("discovery", "batch_size", "batch_wait_seconds", "answer", "error", "timeout_seconds", "retries", "retry_share"),
     *("max_answer_bytes", "max_batch_bytes"),
 )
 
@@ -196,11 +201,14 @@ def _service(fields: Fields, folder: Path, name: str, table: _ServiceTable) -> S
         batched,
         None if table.idl is None else str(folder / table.idl),
         idempotent=not batched if table.idempotent is None else table.idempotent,
+        resend=table.idempotent is not False if table.resend is None else table.resend,
         limits=Limits(table.max_concurrent, table.calls_per_second, table.burst),
         breaker=BreakerRules(**vars(table.breaker)),
         fallback=None if table.fallback is None else _fallback(fields, name, type, table.fallback),
         **table.settings,
     )
+    with fields.at((*place, "error")):
+        error_paths(type, config.answer, config.error)
     url_place = (*place, "batch_url" if batched else "url")
     with fields.at(url_place):
         protocol = protocol_of(config.url)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
-from prana_proxy.discovery import Discovery, Instance
+from prana_proxy.discovery import Discovery, Found, Instance
 from prana_proxy.supervised import Supervised, supervise
 from schemas.errors import ServiceError
 
@@ -19,13 +19,18 @@ _log = logging.getLogger(__name__)
 _PATIENCE_SECONDS = 10.0  # for one look-up
 _RETRY_SECONDS = 2.0  # until the next look-up, after one that found nothing
 _TOLERATED_FAILURES = 2  # in a row, before an instance rests
+_KEPT_SECONDS = 300.0  # of an instance that a doubtful answer does not name, since it was named last
 _REST_SECONDS, _LONGEST_REST_SECONDS = 10.0, 30.0
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What calls to one instance told. last_turn: when it was chosen last, in choices; failures: in a row."""
+    """What calls to one instance told.
 
+    last_turn: when it was chosen last, in choices; failures: in a row; named_at: when the registry named it last
+    """
+
+    named_at: float = -math.inf
     in_flight: int = 0
     last_turn: int = 0
     failures: int = 0
@@ -43,6 +48,10 @@ class Instances:
     30 s at most (Ribbon's rule); one success forgets all failures. While the registry cannot be asked, the instances
     known last serve on.
 
+    An answer that names fewer than half as many as are known is doubted, an empty one above all: a registry that was
+    restarted, or a name server in trouble, says the same. The others serve on for up to 5 minutes since they were named
+    last, but for those that the registry withdraws by name; and, where some are named, until they cannot be reached.
+
     name: of the service, for the log
     now: gives seconds, by which instances rest
     """
@@ -52,6 +61,7 @@ class Instances:
         self._discovery = discovery
         self._now = now
         self._known: dict[Instance, _Tally] = {}
+        self._missing: set[Instance] = set()  # of those known, what the last look-up did not name
         self._leaving: dict[Instance, _Tally] = {}  # no longer known, but with calls in flight
         self._turns = count(1)
         self._trouble: str | None = "they have not been looked up yet"
@@ -96,9 +106,12 @@ class Instances:
         except Exception as error:  # noqa: BLE001  # else a driver's defect would end the looking up, unseen
             self._tell(f"the driver failed: {error!r}")
         else:
-            self._take(found.instances)
-            self._tell(None if found.instances else found.why_none)
-            if found.instances:
+            missing = self._take(found)
+            if found.instances and missing:
+                self._tell(f"{len(found.instances)} of {len(self._known)} are named; the others may be there still")
+            else:
+                self._tell(None if found.instances else found.why_none)
+            if found.instances and not missing:
                 return found.fresh_seconds
         return _RETRY_SECONDS
 
@@ -140,12 +153,27 @@ class Instances:
         if beyond >= 0:
             # The exponent is bounded too: an instance may be away for a million calls.
             tally.rests_until = self._now() + min(_REST_SECONDS * 2 ** min(beyond, 8), _LONGEST_REST_SECONDS)
+        if instance in self._missing and len(self._missing) < len(self._known):
+            self._missing.discard(instance)
+            self._know([one for one in self._known if one != instance])
 
     def _tally(self, instance: Instance) -> _Tally:
         """Give an instance's tally; one that nobody keeps for an instance that vanished."""
         return self._known.get(instance) or self._leaving.get(instance) or _Tally()
 
-    def _take(self, instances: Collection[Instance]) -> None:
+    def _take(self, found: Found) -> int:
+        """Know what a look-up named, and if that is doubtful, the others too for a while; give how many these are."""
+        now, named = self._now(), dict.fromkeys(found.instances)
+        before = {one: tally for one, tally in self._known.items() if one not in found.withdrawn}
+        doubtful = 2 * len(named) < len(before)
+        others = [one for one, tally in before.items() if doubtful and now - tally.named_at <= _KEPT_SECONDS]
+        self._missing = {one for one in others if one not in named}
+        self._know([*named, *(one for one in others if one not in named)])
+        for one in named:
+            self._known[one].named_at = now
+        return len(self._missing)
+
+    def _know(self, instances: Collection[Instance]) -> None:
         """Know these instances and no others; one that comes back before its calls have ended keeps its tally."""
         tallies = {**self._leaving, **self._known}
         self._known = {one: tallies.get(one) or _Tally() for one in instances}

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from prana_proxy.answers import Cause, Reply
@@ -78,6 +79,7 @@ class Guard:
 
     def __init__(self, config: ServiceConfig, ask: Ask, instances: Instances, controls: Controls) -> None:
         self._config, self._ask, self._instances, self._controls = config, ask, instances, controls
+        self._ask_anew = partial(ask, new_connection=True)
         self._names = tuple(variable.name for variable in config.service.key)
         self._budget = RetryBudget(config.retry_share)
 
@@ -145,30 +147,48 @@ class Guard:
         if instance is None:
             self._controls.breaker.withdrawn(permit)
             return call.all(self._nobody())
-        return await self._send(call, instance, turn, permit).replies(call.deadline)
+        replies = await self._send(call, instance, turn, permit, self._ask).replies(call.deadline)
+        if replies[0].cause is Cause.KEPT_CONNECTION:
+            return await self._send_again(call, instance) or replies
+        return replies
 
-    def _send(self, call: _Call, instance: Instance, turn: tuple[int, float], permit: int) -> Attempt:
+    async def _send_again(self, call: _Call, instance: Instance) -> Sequence[Reply] | None:
+        """Send a call whose kept connection was closed over a new one: no retry, but another call to the rate.
+
+        None when it is not sent: there is no time, or the breaker has opened meanwhile.
+        """
+        turn = await self._waiting(self._controls.rate.take(call.deadline, lambda: self._controls.breaker.refuses))
+        if turn is None or asyncio.get_running_loop().time() >= call.deadline:
+            return None
+        permit = self._controls.breaker.admit()
+        if permit is None:
+            return None
+        return await self._send(call, instance, turn, permit, self._ask_anew).replies(call.deadline)
+
+    def _send(self, call: _Call, instance: Instance, turn: tuple[int, float], permit: int, ask: Ask) -> Attempt:
         if not call.tried:
             call.known(call.all(NO_ANSWER))
-        call.tried.append(instance)
+        if ask is self._ask:
+            call.tried.append(instance)
         call.running += 1
         return Attempt(
             self._controls,
-            self._asked(instance, call.keys),
+            self._asked(ask, instance, call.keys),
             count=len(call.keys),
             timeout_seconds=self._config.timeout_seconds,
             turn=turn,
             permit=permit,
-            retry=len(call.tried) > 1,
+            retry=ask is self._ask_anew or len(call.tried) > 1,
             ended=call.ended,
         )
 
-    async def _asked(self, instance: Instance, keys: Sequence[dict[str, Any]]) -> Sequence[Reply]:
+    async def _asked(self, ask: Ask, instance: Instance, keys: Sequence[dict[str, Any]]) -> Sequence[Reply]:
         until = asyncio.get_running_loop().time() + self._config.timeout_seconds
         with self._instances.call(instance):
-            replies = await self._ask(instance, keys, until)
+            replies = await ask(instance, keys, until)
         lost = any(reply.cause is Cause.CONNECTION and reply.status is Status.ERROR for reply in replies)
-        (self._instances.unreachable if lost else self._instances.reached)(instance)
+        if replies[0].cause is not Cause.KEPT_CONNECTION:
+            (self._instances.unreachable if lost else self._instances.reached)(instance)
         return replies
 
     def _nobody(self) -> Reply:

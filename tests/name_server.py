@@ -22,11 +22,13 @@ class NameServer:
     """Answers for names as `knows` was told; use it as an asynchronous context manager, more than once if need be.
 
     refuses: record types, such as "AAAA", of which it says that it cannot look them up
+    ignores: record types whose queries it never answers
     queries: the record types asked for, in their order
     """
 
     port: int = 0
     refuses: set[str] = field(default_factory=set)
+    ignores: set[str] = field(default_factory=set)
     queries: list[str] = field(default_factory=list)
     _records: dict[tuple[str, str], tuple[int, Sequence[str]]] = field(default_factory=dict)
     _udp: asyncio.DatagramTransport | None = None
@@ -50,6 +52,8 @@ class NameServer:
         asked = question.question[0]
         name, kind = asked.name.to_text(omit_final_dot=True), dns.rdatatype.to_text(asked.rdtype)
         self.queries.append(kind)
+        if kind in self.ignores:
+            return b""
         response = dns.message.make_response(question, recursion_available=True)
         if kind in self.refuses:
             response.set_rcode(dns.rcode.SERVFAIL)
@@ -75,7 +79,8 @@ class NameServer:
 
             def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
                 assert server._udp is not None
-                server._udp.sendto(server.answer(data, most=512), addr)
+                if answer := server.answer(data, most=512):
+                    server._udp.sendto(answer, addr)
 
         self.port = self.port or _free_port()
         await asyncio.get_running_loop().create_datagram_endpoint(Udp, ("127.0.0.1", self.port))

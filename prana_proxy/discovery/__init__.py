@@ -59,11 +59,13 @@ class Found:
 
     fresh_seconds: how long to wait before the next look-up; infinity when there is nothing to look up again
     why_none: what people are told when there are no instances
+    withdrawn: those of which the source says that they must not be called
     """
 
     instances: tuple[Instance, ...]
     fresh_seconds: float
     why_none: str = ""
+    withdrawn: frozenset[Instance] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,16 @@
 
 `dns:///history.internal:8001` asks as the system's resolv.conf says, search domains included, and
 `dns://127.0.0.1:5353/history.internal:8001` a name server of one's own.
+
+A and AAAA are asked for side by side. Where one kind has come, the other is waited for only a moment; one that cannot
+be had is taken to be what it was. Addresses of IPv6 that have no route from here are left out if there are others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Mapping
 
 import dns.exception
 import dns.inet
@@ -20,6 +25,10 @@ from schemas.errors import ConfigError, ServiceError
 
 _SHORTEST, _LONGEST = 1.0, 30.0  # seconds between look-ups, whatever an answer's time to live
 _PATIENCE_SECONDS = 4.0  # for all name servers together
+_OTHER_KIND_SECONDS = 0.25  # for the other kind of address, when one is there
+
+_Answer = tuple[list[str], float]
+"""Addresses of one kind and for how many seconds they hold."""
 
 
 class DnsDiscovery(Discovery):
@@ -43,19 +52,34 @@ class DnsDiscovery(Discovery):
             dns.name.from_text(self._name)
         except dns.exception.DNSException as error:
             raise ConfigError.because(f"'{self._name}' is no name in DNS: {error}") from error
+        self._last: dict[RdataType, _Answer] = {}
 
     async def find(self) -> Found:
-        """Ask for the addresses of both kinds; one kind will do when the other cannot be asked for."""
+        """Ask for the addresses of both kinds; one kind will do when the other cannot be had."""
         resolver = self._resolver()
-        kinds = [self._addresses(resolver, kind) for kind in (A, AAAA)]
-        answers = await asyncio.gather(*kinds, return_exceptions=True)
-        errors = [answer for answer in answers if isinstance(answer, BaseException)]
-        good = [answer for answer in answers if not isinstance(answer, BaseException)]
-        instances = [Instance(address, self._port) for addresses, _ in good for address in addresses]
-        if errors and not instances:
+        tasks = {kind: asyncio.ensure_future(self._addresses(resolver, kind)) for kind in (A, AAAA)}
+        try:
+            errors = await self._gather(tasks)
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+        instances = [Instance(one, self._port) for one in _routable(self._last)]
+        if errors and (len(errors) == len(tasks) or not instances):
             raise errors[0]
-        fresh = min((seconds for addresses, seconds in good if addresses), default=_LONGEST)
+        fresh = min((seconds for addresses, seconds in self._last.values() if addresses), default=_LONGEST)
         return Found(tuple(instances), min(max(fresh, _SHORTEST), _LONGEST), f"{self._name} has no address in DNS")
+
+    async def _gather(self, tasks: Mapping[RdataType, asyncio.Future[_Answer]]) -> list[BaseException]:
+        """Keep each kind's answer as it comes; give the errors of those that cannot be had."""
+        done, waiting = await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+        if waiting:
+            enough = any(task.exception() is None and task.result()[0] for task in done)
+            done |= (await asyncio.wait(waiting, timeout=_OTHER_KIND_SECONDS if enough else None))[0]
+        for kind, task in tasks.items():
+            if task in done and task.exception() is None:
+                self._last[kind] = task.result()
+        return [error for task in done if (error := task.exception()) is not None]
 
     def _resolver(self) -> Resolver:
         """Make a resolver; resolv.conf is read each time, for it may change while the proxy runs."""
@@ -68,8 +92,7 @@ class DnsDiscovery(Discovery):
         resolver.lifetime = _PATIENCE_SECONDS
         return resolver
 
-    async def _addresses(self, resolver: Resolver, kind: RdataType) -> tuple[list[str], float]:
-        """Give the addresses of one kind and for how many seconds they hold."""
+    async def _addresses(self, resolver: Resolver, kind: RdataType) -> _Answer:
         try:
             answer = await resolver.resolve(self._name, kind, raise_on_no_answer=False, search=self._server is None)
         except NXDOMAIN:
@@ -77,3 +100,19 @@ class DnsDiscovery(Discovery):
         except dns.exception.DNSException as error:
             raise ServiceError.because(f"DNS cannot be asked for {self._name}: {error}") from error
         return [record.to_text() for record in answer.rrset or ()], answer.chaining_result.minimum_ttl
+
+
+def _routable(answers: Mapping[RdataType, _Answer]) -> list[str]:
+    """Give all addresses, but none of IPv6 that this machine has no route to, unless there is nothing else."""
+    plain = answers.get(A, ([], 0.0))[0]
+    others = answers.get(AAAA, ([], 0.0))[0]
+    return [*plain, *(others if not plain else filter(_has_route, others))]
+
+
+def _has_route(address: str) -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as unsent:
+            unsent.connect((address, 9))  # which sends nothing
+    except OSError:
+        return False
+    return True

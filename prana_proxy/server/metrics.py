@@ -43,7 +43,9 @@ def _of_services(pages: dict[str, Page]) -> Iterator[Metric]:
         "prana_contexts", "Contexts asked for, by what became of them.", labels=["service", "status"]
     )
     calls = CounterMetricFamily("prana_calls", "Calls made to the service.", labels=["service"])
-    retries = CounterMetricFamily("prana_retries", "Calls made again to another instance.", labels=["service"])
+    retries = CounterMetricFamily(
+        "prana_retries", "Calls made again, to another instance or over a new connection.", labels=["service"]
+    )
     seconds = HistogramMetricFamily("prana_call_seconds", "How long calls took.", labels=["service"])
     breaker = GaugeMetricFamily("prana_breaker_state", "1 for the state of the breaker.", labels=["service", "state"])
     late = CounterMetricFamily("prana_calls_late", "Calls without an outcome by the deadline.", labels=["service"])

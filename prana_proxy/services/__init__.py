@@ -13,9 +13,10 @@ import pkgutil
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+from typing import Protocol as TypingProtocol
 
 from prana_proxy.answers import Cause, Reply
 from prana_proxy.breaker import BreakerRules
@@ -28,9 +29,18 @@ from schemas.services import Service, Status
 Key = Mapping[str, Any]
 """One context's values of the service's key variables, none of them null."""
 
-Ask = Callable[[Instance, Sequence[Key], float], Awaitable[Sequence[Reply]]]
-"""Asks an instance for some contexts in one call: (instance, keys, deadline on the event loop's clock) → one reply for
-each key, in their order."""
+
+class Ask(TypingProtocol):
+    """Asks an instance for some contexts in one call."""
+
+    def __call__(
+        self, instance: Instance, keys: Sequence[Key], deadline: float, /, *, new_connection: bool = False
+    ) -> Awaitable[Sequence[Reply]]:
+        """Give a reply for each key, in their order.
+
+        deadline: on the event loop's clock; new_connection: none that was kept from an earlier call is used
+        """
+
 
 MEBIBYTE = 1 << 20
 
@@ -60,9 +70,12 @@ class ServiceConfig:
     batch_size, batch_wait_seconds: contexts in one call of a batched service, and how long a call that is not full
         waits for more callers' contexts
     answer: JSON pointer, through objects, to the value within an answer; "" is all of it
+    error: JSON pointer to an error within an answer; "": there is none, None: the usual places, see `service_errors`
     timeout_seconds: for one call, whether or not its caller waits so long
     retries: further calls after one that failed, each to another instance, of idempotent services only
     retry_share: of all calls, at most this share is made again
+    resend: whether a call is sent again, over a new connection, when the kept one turns out closed before any of the
+        answer came; else each call has a new connection
     max_answer_bytes, max_batch_bytes: the largest answer, and the largest answer to a batch, that are read
     """
 
@@ -74,10 +87,12 @@ class ServiceConfig:
     batch_size: int = 100
     batch_wait_seconds: float = 0.002
     answer: str = ""
+    error: str | None = None
     timeout_seconds: float = 1.0
     retries: int = 1
     retry_share: float = 0.1
     idempotent: bool = True
+    resend: bool = True
     limits: Limits = field(default_factory=Limits)
     breaker: BreakerRules = field(default_factory=BreakerRules)
     fallback: Fallback | None = None
@@ -116,7 +131,8 @@ class Protocol(ABC):
     def asking(self, config: ServiceConfig) -> Ask:
         """Give the function that asks this service: every failure is a reply, nothing is raised but cancellation.
 
-        A failure to connect has the cause CONNECTION, a question that the service calls wrong the cause REQUEST.
+        A failure to connect has the cause CONNECTION, a question that the service calls wrong the cause REQUEST. Where
+        a kept connection was closed before any of the answer came, each reply has the cause KEPT_CONNECTION.
         Cancelling it lets go of the connection at once, so that the service can stop too.
         """
 
@@ -128,6 +144,11 @@ class Protocol(ABC):
 def unreachable(instance: Instance, error: OSError | None = None) -> Reply:
     """Build the reply for an instance to which no connection could be made; or, without an error, that closed it."""
     return Reply.failed(Status.ERROR, f"unreachable: {instance.address}: {_why(error)}", Cause.CONNECTION)
+
+
+def kept_connection_closed(instance: Instance) -> Reply:
+    """Build the reply for a call whose connection, kept from an earlier one, was closed before it was answered."""
+    return Reply.failed(Status.ERROR, unreachable(instance).reason or "", Cause.KEPT_CONNECTION)
 
 
 def _why(error: OSError | None) -> str:

@@ -5,7 +5,8 @@ is called with a list of such dicts and returns a list, with a value for each in
 place. What is raised is an error of all contexts asked for.
 
 Values are what JSON would hold, or the like: dicts or objects with attributes for structs, lists, tuples or arrays of
-numpy for lists, datetimes with a zone or integer microseconds for times; they must fit the type as strictly.
+numpy for lists, datetimes with a zone or integer microseconds for times; they must fit the type as strictly. An `error`
+in a dict is one, as in JSON.
 
 A function may be `async`. A plain one runs in a thread. A thread cannot be stopped: one whose call is out of time, or
 wanted by nobody, keeps the call's place among the service's `max_concurrent` until it ends, and closing the gateway
@@ -26,9 +27,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from prana_proxy.answers import Reply, python_type
+from prana_proxy.answers import Reply, has_times, python_type, refuse_times_outside
 from prana_proxy.clock import Clock
 from prana_proxy.discovery import Instance
+from prana_proxy.service_errors import Path, error_at, error_paths
 from prana_proxy.services import Ask, Key, Protocol, ServiceConfig
 from schemas.errors import ConfigError
 from schemas.services import Status
@@ -58,9 +60,14 @@ class PythonProtocol(Protocol):
 
     def asking(self, config: ServiceConfig) -> Ask:
         """Give the function that asks this service."""
-        function, kind = _function(config.url), python_type(config.service.element.type)
+        type = config.service.element.type  # noqa: A001  # the field's own name
+        function, kind = _function(config.url), python_type(type)
+        paths = error_paths(type, config.answer, config.error)
 
-        async def ask(_: Instance, keys: Sequence[Key], __: float) -> Sequence[Reply]:
+        async def ask(
+            _: Instance, keys: Sequence[Key], __: float, /, *, new_connection: bool = False
+        ) -> Sequence[Reply]:
+            del new_connection  # there are no connections
             own = [dict(key) for key in keys]  # which the function may change
             result = await self._call(function, own if config.batched else own[0])
             if isinstance(result, _Raised):
@@ -69,7 +76,8 @@ class PythonProtocol(Protocol):
             if isinstance(values, Reply):
                 return [values] * len(keys)
             received_at = self._clock()
-            return [_reply(value, kind, received_at) for value in values]
+            replies = [_error_in(value, paths) or _reply(value, kind, received_at) for value in values]
+            return [refuse_times_outside(reply, type) for reply in replies] if has_times(type) else replies
 
         return ask
 
@@ -135,6 +143,17 @@ def _reply(value: Any, kind: Any, received_at: int) -> Reply:
         return Reply(Status.OK, _converted(value, kind), received_at)
     except (msgspec.ValidationError, RecursionError) as error:
         return Reply.failed(Status.INVALID, str(error))
+
+
+def _error_in(value: Any, paths: Sequence[Path]) -> Reply | None:
+    """Give the error that a dict, or an object with attributes, holds as an answer of any other protocol would."""
+    for path in paths:
+        error = value
+        for name in path:
+            error = error.get(name) if isinstance(error, dict) else getattr(error, name, None)
+        if not callable(error) and (reply := error_at(error, ())) is not None:
+            return reply
+    return None
 
 
 def _converted(value: Any, kind: Any) -> Any:

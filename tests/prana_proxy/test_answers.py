@@ -39,7 +39,8 @@ def decoded(type: str, text: str) -> Any:  # noqa: A002
         ("int64", str(2**63 - 1), 2**63 - 1),
         ("int64", str(-(2**63)), -(2**63)),
         ("uint8", "255", 255),
-        ("uint64", str(2**64 - 1), 2**64 - 1),
+        ("uint64", str(2**63 - 1), 2**63 - 1),
+        ("float", "3.4028235e38", float(np.finfo(np.float32).max)),  # as services write the greatest float
         ("float", "1", 1.0),
         ("float", "0.1", float(np.float32(0.1))),
         ("double", "0.1", 0.1),
@@ -83,6 +84,8 @@ def test_an_answer_that_fits_becomes_exactly_its_type(type: str, text: str, valu
         ("uint8", "-1"),
         ("uint8", "256"),
         ("uint64", "-1"),
+        ("uint64", str(2**63)),
+        ("float", "3.4028236e38"),
         ("float", "1e39"),
         ("float", '"1.5"'),
         ("double", "1e400"),
@@ -146,6 +149,17 @@ def test_an_answer_that_only_arrow_can_refuse_fails_alone() -> None:
     assert [row["value"] for row in rows] == [None, [2], [3], [2]]
     assert rows[0]["captured_at"] is None
     assert rows[0]["reason"] == "the answer does not fit list<item: uint64>: OverflowError"
+
+
+def test_a_time_that_no_protocol_refused_is_refused_when_it_becomes_arrow() -> None:
+    last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone(timedelta(hours=-5)))
+    times = Service("s", service_element("s", "list<timestamp[us, UTC]>"), (context_variable("c", "int64"),))
+    for value in ([last], [0, last]):
+        answers = Answers(times, 2)
+        answers.add([0, 1], [Reply(Status.OK, value, 1), Reply(Status.OK, [0], 2)])
+        rows = answers.batch([0, 1]).to_pylist()
+        assert [row["status"] for row in rows] == ["invalid", "ok"]
+        assert "a time is outside the years 1 to 9999 in UTC" in rows[0]["reason"]
 
 
 @given(st.permutations(range(600)))

@@ -82,6 +82,8 @@ class Choosing(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.calls: list[tuple[Instance, AbstractContextManager[None]]] = []
         self.known: set[Instance] = set()
+        self.missing: set[Instance] = set()
+        self.named_at: dict[Instance, float] = {}
         self.failures: Counter[Instance] = Counter()
         self.failed_at: dict[Instance, float] = {}
         self.chosen_at: Counter[Instance] = Counter()
@@ -106,8 +108,14 @@ class Choosing(RuleBasedStateMachine):
     def registry_names(self, names: set[Instance]) -> None:
         self.registry.knows(*names)
         self.loop.run_until_complete(self.instances.look_up())
-        self.known = names
-        for gone in set(NAMES) - names:
+        doubtful = 2 * len(names) < len(self.known)
+        kept = {one for one in self.known if doubtful and self.clock.now - self.named_at[one] <= 300.0}
+        self.known, self.missing = names | kept, kept - names
+        self.named_at.update(dict.fromkeys(names, self.clock.now))
+        self.forget_the_unknown()
+
+    def forget_the_unknown(self) -> None:
+        for gone in set(NAMES) - self.known:
             if not self.in_flight(gone):
                 self.failures[gone] = self.chosen_at[gone] = 0
 
@@ -149,18 +157,22 @@ class Choosing(RuleBasedStateMachine):
         if self.remembered(which):
             self.failures[which] += times
             self.failed_at[which] = self.clock.now
+        if which in self.missing and self.missing != self.known:
+            self.known.discard(which)
+            self.missing.discard(which)
+            self.forget_the_unknown()
 
     @rule(which=st.sampled_from(NAMES))
     def reached(self, which: Instance) -> None:
         self.instances.reached(which)
         self.failures[which] = 0
 
-    @rule(seconds=st.sampled_from([0.25, 9.75, 10.0, 19.75, 30.0]))  # sums of these are exact
+    @rule(seconds=st.sampled_from([0.25, 9.75, 10.0, 19.75, 30.0, 300.0]))  # sums of these are exact
     def time_passes(self, seconds: float) -> None:
         self.clock.now += seconds
 
     @invariant()
-    def known_are_those_named_last(self) -> None:
+    def known_are_those_named_last_or_missed_for_a_while(self) -> None:
         assert set(self.instances.known) == self.known
         assert (self.instances.problem is None) == bool(self.known)
 
@@ -301,8 +313,8 @@ def test_what_is_known_serves_on_while_the_registry_is_gone_which_is_logged_once
 
 
 def test_without_instances_it_says_why() -> None:
-    registry = Registry(A)
-    instances = Instances("history", registry)
+    registry, clock = Registry(A), Clock()
+    instances = Instances("history", registry, clock)
 
     async def scenario() -> None:
         assert instances.choose() is None
@@ -314,6 +326,7 @@ def test_without_instances_it_says_why() -> None:
         await instances.look_up()
         assert instances.problem is None
         registry.knows()
+        clock.now += 301
         await instances.look_up()
         assert (instances.choose(), instances.problem) == (None, "no instance: nobody is there")
 
@@ -396,3 +409,77 @@ def test_what_never_ages_is_looked_up_once() -> None:
 
     asyncio.run(scenario())
     assert registry.asked == 1
+
+
+def test_an_emptied_registry_drops_no_instance_for_five_minutes_and_is_asked_again_soon(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    registry, clock = Registry(A, B), Clock()
+    instances = Instances("history", registry, clock)
+
+    async def scenario() -> None:
+        await instances.look_up()
+        registry.knows()
+        for seconds in (0, 150, 150):
+            clock.now += seconds
+            assert await instances.look_up() == 2.0
+            fail(instances, A, 1)  # which drops nobody while no other is named
+            assert set(instances.known) == {A, B}
+        clock.now += 1
+        await instances.look_up()
+        assert instances.problem == "no instance: nobody is there"
+        registry.knows(B)
+        assert await instances.look_up() == 30.0
+        assert instances.known == (B,)
+
+    asyncio.run(scenario())
+    assert caplog.messages[0] == "service 'history': instances: nobody is there; the 2 known last serve on"
+
+
+def test_a_registry_that_suddenly_names_few_is_doubted_until_the_others_cannot_be_reached() -> None:
+    registry, clock = Registry(*NAMES), Clock()
+    instances = Instances("history", registry, clock)
+
+    async def scenario() -> None:
+        await instances.look_up()
+        registry.knows(A)
+        assert await instances.look_up() == 2.0
+        assert set(instances.known) == set(NAMES)
+        fail(instances, B, 1)
+        fail(instances, A, 1)
+        assert set(instances.known) == set(NAMES) - {B}
+        clock.now += 301
+        assert await instances.look_up() == 30.0
+        assert instances.known == (A,)
+
+    asyncio.run(scenario())
+
+
+def test_a_registry_that_names_half_of_them_or_as_many_others_is_believed() -> None:
+    registry = Registry(*NAMES[:4])
+    instances = Instances("history", registry, Clock())
+
+    async def scenario() -> None:
+        await instances.look_up()
+        for names in (NAMES[:2], NAMES[3:], NAMES[2:3]):
+            registry.knows(*names)
+            await instances.look_up()
+            assert set(instances.known) == set(names)
+
+    asyncio.run(scenario())
+
+
+def test_what_the_registry_withdraws_by_name_is_dropped_at_once() -> None:
+    registry = Registry(*NAMES)
+    instances = Instances("history", registry, Clock())
+
+    async def scenario() -> None:
+        await instances.look_up()
+        registry.answer = Found((), 30.0, "none is well", frozenset(NAMES[1:]))
+        await instances.look_up()
+        assert instances.known == (A,)
+        registry.answer = Found((), 30.0, "none is well", frozenset(NAMES))
+        await instances.look_up()
+        assert instances.problem == "no instance: none is well"
+
+    asyncio.run(scenario())

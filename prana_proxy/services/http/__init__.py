@@ -19,7 +19,7 @@ from prana_proxy.clock import Clock
 from prana_proxy.discovery import Instance
 from prana_proxy.json_answers import JsonAnswer
 from prana_proxy.services import Ask, Key, Protocol, ServiceConfig
-from prana_proxy.services.http.exchange import Exchange, open_connections
+from prana_proxy.services.http.exchange import Connections, Exchange
 from schemas.errors import ConfigError
 from schemas.services import Status
 
@@ -27,11 +27,11 @@ _NO_PATH = Reply.failed(Status.INVALID, "a key that is empty, '.' or '..' cannot
 
 
 class HttpProtocol(Protocol):
-    """All HTTP services of a gateway, with one pool of connections; no cookies, no redirects, no compression."""
+    """All HTTP services of a gateway, with one pool of connections; no cookies, no redirects."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
-        self._connections = open_connections()
+        self._connections = Connections()
 
     @staticmethod
     def check(config: ServiceConfig) -> None:
@@ -60,11 +60,14 @@ class HttpProtocol(Protocol):
         path_of = path_template(_path(config.url))
         answer, exchange = _json_answer(config), self._exchange(config)
 
-        async def ask(instance: Instance, keys: Sequence[Key], _: float) -> list[Reply]:
+        async def ask(
+            instance: Instance, keys: Sequence[Key], _: float, /, *, new_connection: bool = False
+        ) -> list[Reply]:
             path = path_of(keys[0])
             if path is None:
                 return [_NO_PATH]
-            body = await exchange("GET", instance, path, None, config.max_answer_bytes)
+            new_connection |= not config.resend
+            body = await exchange("GET", instance, path, None, config.max_answer_bytes, new_connection)
             return [body if isinstance(body, Reply) else answer.decode(body, self._clock())]
 
         return ask
@@ -73,9 +76,12 @@ class HttpProtocol(Protocol):
         path = _path(config.url)
         answer, exchange = _json_answer(config), self._exchange(config)
 
-        async def ask(instance: Instance, keys: Sequence[Key], _: float) -> list[Reply]:
+        async def ask(
+            instance: Instance, keys: Sequence[Key], _: float, /, *, new_connection: bool = False
+        ) -> list[Reply]:
             question = msgspec.json.encode({"contexts": keys})
-            body = await exchange("POST", instance, path, question, config.max_batch_bytes)
+            new_connection |= not config.resend
+            body = await exchange("POST", instance, path, question, config.max_batch_bytes, new_connection)
             return (
                 [body] * len(keys) if isinstance(body, Reply) else answer.decode_batch(body, len(keys), self._clock())
             )
@@ -92,7 +98,7 @@ class HttpProtocol(Protocol):
 
 
 def _json_answer(config: ServiceConfig) -> JsonAnswer:
-    return JsonAnswer(config.service.element.type, config.answer, config.max_answer_bytes)
+    return JsonAnswer(config.service.element.type, config.answer, config.max_answer_bytes, config.error)
 
 
 def path_template(template: str) -> Callable[[Key], str | None]:

@@ -11,8 +11,9 @@ result.
 `batch_url`: the method has one argument, a list: of a single variable's values, or of structs whose fields are the
 key's variables. It gives
 - `list<T>`: one answer for each context, in their order; or `map<K, T>`: answers by the key's single variable,
-- T being the value, or, where `answer` is given, a struct in which it leads to the value. If that struct has a field
-  `string error`, an answer may have that instead of a value; an empty one is none.
+- T being the value, or, where `answer` is given, a struct in which it leads to the value.
+
+Where an answer may have an error instead of a value, or beside it, is in `service_errors.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from urllib.parse import parse_qs, urlsplit
 from prana_proxy.answers import Cause, Reply
 from prana_proxy.clock import Clock
 from prana_proxy.discovery import Instance
-from prana_proxy.services import Ask, Key, Protocol, ServiceConfig, unreachable
+from prana_proxy.services import Ask, Key, Protocol, ServiceConfig, kept_connection_closed, unreachable
 from prana_proxy.services.thrift.answers import ThriftAnswers
 from prana_proxy.services.thrift.arguments import arguments_of
 from prana_proxy.services.thrift.connections import Connections, Cut, Where
@@ -67,8 +68,10 @@ class ThriftProtocol(Protocol):
         write, answers = arguments_of(method, config), ThriftAnswers(method, config)
         exchange = _Exchange(self._connections, self._where(config), method.name, config)
 
-        async def ask(instance: Instance, keys: Sequence[Key], _: float) -> Sequence[Reply]:
-            message = await exchange(instance, write(keys))
+        async def ask(
+            instance: Instance, keys: Sequence[Key], _: float, /, *, new_connection: bool = False
+        ) -> Sequence[Reply]:
+            message = await exchange(instance, write(keys), new_connection or not config.resend)
             if isinstance(message, Reply):
                 return [message] * len(keys)
             if config.batched:
@@ -103,24 +106,27 @@ class _Exchange:
         self._connections, self._where, self._method = connections, where, method
         self._most = config.max_batch_bytes if config.batched else config.max_answer_bytes
 
-    async def __call__(self, instance: Instance, arguments: bytes) -> bytes | Reply:
+    async def __call__(self, instance: Instance, arguments: bytes, new_connection: bool) -> bytes | Reply:
         """Give the message that answers, or the reply that says why there is none."""
         where = self._where(instance)
         try:
-            connection = await self._connections.take(where)
+            connection = await self._connections.take(where, new_connection)
         except OSError as error:
             return unreachable(instance, error)
-        answered = False
+        answered, kept = False, connection.used
         try:
             message = await connection.ask(self._method, arguments, self._most)
             answered = True
         except Cut as cut:
+            if kept and not cut.begun:
+                self._connections.keeping.was_closed(where)
+                return kept_connection_closed(instance)
             return _CUT if cut.begun else unreachable(instance)
         except Unfit as error:
             return Reply.failed(Status.INVALID, str(error))
         finally:
             if answered:
-                self._connections.give(where, connection)
+                self._connections.give(where, connection, kept, not new_connection)
             else:  # the answer may still come, or the service may still be at work
                 connection.close()
         return message

@@ -10,11 +10,13 @@ from typing import Any
 import pyarrow as pa
 
 from prana_proxy.answers import Reply
+from prana_proxy.service_errors import service_error
 from prana_proxy.services import Key, ServiceConfig
-from prana_proxy.services.thrift.exceptions import exception_reader, refusal_reader, service_said
-from prana_proxy.services.thrift.idl import Field, IdlType, Method
-from prana_proxy.services.thrift.scalars import Read, scalar_reader
-from prana_proxy.services.thrift.values import Structs, Wanted, find_field, read_list_head, reader
+from prana_proxy.services.thrift.answer import answer_reader
+from prana_proxy.services.thrift.exceptions import exception_reader, refusal_reader
+from prana_proxy.services.thrift.idl import IdlType, Method
+from prana_proxy.services.thrift.scalars import Read
+from prana_proxy.services.thrift.values import read_list_head, reader
 from prana_proxy.services.thrift.wire import (
     ENDS_EARLY,
     ENTRIES,
@@ -22,7 +24,6 @@ from prana_proxy.services.thrift.wire import (
     LIST,
     MAP,
     SMALLEST,
-    STRING,
     STRUCT,
     Kind,
     Unfit,
@@ -40,15 +41,14 @@ class ThriftAnswers:
     def __init__(self, method: Method, config: ServiceConfig) -> None:
         self._method, self._most = method, config.max_answer_bytes
         self._throws = {number: exception_reader(exception) for number, exception in method.throws.items()}
-        type, names = config.service.element.type, _names(config.answer)  # noqa: A001  # the field's own name
         if not config.batched:
-            self._read = _reader_within(method.result, names, type)
+            self._read = answer_reader(method.result, config)
         elif method.result.wire == LIST:
-            self._read = _reader_in_batch(method.result.element, names, type)
+            self._read = answer_reader(method.result.element, config)
         elif method.result.wire == MAP:
             key, value = method.result.entry
             self._read_key, self._variable = _key_reader(key, config), config.service.key[0].name
-            self._read = _reader_in_batch(value, names, type)
+            self._read = answer_reader(value, config)
         else:
             raise ConfigError.because(
                 f"{method} gives {method.result}, expected a list of answers, or a map of them by key",
@@ -93,7 +93,7 @@ class ThriftAnswers:
             elif number in self._throws:
                 thrown, at = self._throws[number](data, at)
             else:
-                thrown = service_said(f"exception {number}, which the interface file does not declare")
+                thrown = service_error(f"exception {number}, which the interface file does not declare")
                 at = skip(data, at, code)
         if at + 1 != len(data):
             raise Unfit("the answer goes on after its end")
@@ -140,46 +140,6 @@ class ThriftAnswers:
 
 
 _NOT_IN_BATCH = Reply.failed(Status.INVALID, "the batch has no answer for this key")
-
-
-def _names(pointer: str) -> list[str]:
-    return [name.replace("~1", "/").replace("~0", "~") for name in pointer.split("/")[1:]]
-
-
-def _reader_within(idl: IdlType, names: Sequence[str], type: pa.DataType) -> Read:  # noqa: A002  # the field's own
-    """Build the reader of the value that a pointer leads to."""
-    if not names:
-        return reader(idl, type)
-    field = _find_on_the_way(idl, names[0])
-    return Structs([Wanted(names[0], field, _reader_within(field.type, names[1:], type))], lambda value: value)
-
-
-def _reader_in_batch(idl: IdlType, names: Sequence[str], type: pa.DataType) -> Read:  # noqa: A002
-    """Build the reader of an answer in a batch: the pointer's value, or the reply that says the answer's error."""
-    if not names:
-        return reader(idl, type)
-    field = _find_on_the_way(idl, names[0])
-    wanted = [Wanted(names[0], field, _reader_within(field.type, names[1:], type), required=False)]
-    error = idl.fields.get("error")
-    if error is not None and error.type.code == STRING and names[0] != "error":
-        text = scalar_reader(STRING, pa.string())
-        assert text is not None
-        wanted.append(Wanted("error", error, text, required=False))
-
-    def build(value: Any, error: str | None = None) -> Any:
-        if error:
-            return service_said(error)
-        if value is None:
-            raise Unfit("the answer has neither value nor error" if len(wanted) > 1 else "the answer has no value")
-        return value
-
-    return Structs(wanted, build)
-
-
-def _find_on_the_way(idl: IdlType, name: str) -> Field:
-    if idl.wire != STRUCT:
-        raise ConfigError.because(f"answer leads to '{name}' of a {idl}, expected a struct", "change answer")
-    return find_field(idl, name)
 
 
 def _key_reader(idl: IdlType, config: ServiceConfig) -> Read:

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from typing import NamedTuple, cast
 
 from prana_proxy.discovery import Instance
+from prana_proxy.kept_connections import Keeping
 from prana_proxy.services.thrift.wire import LENGTH, Kind, Unfit, end_of_message, message_head, read_message_head
 
 _IDLE_SECONDS = 4.0  # before a service closes it, as in http.py
@@ -53,6 +54,11 @@ class Connection(asyncio.Protocol):
         """Wake who waits in vain."""
         self._lost = True
         self._wake()
+
+    @property
+    def used(self) -> bool:
+        """Whether it has carried a call."""
+        return self._sequence > 0
 
     @property
     def usable(self) -> bool:
@@ -138,10 +144,11 @@ class Connections:
 
     def __init__(self) -> None:
         self._idle: dict[Where, list[Connection]] = {}
+        self.keeping = Keeping[Where]()
 
-    async def take(self, where: Where) -> Connection:
-        """Give a connection that is usable. Raises OSError when there can be none."""
-        idle = self._idle.get(where, [])
+    async def take(self, where: Where, new: bool = False) -> Connection:
+        """Give a connection that is usable. new: none that was kept. Raises OSError when there can be none."""
+        idle = [] if new else self._idle.get(where, [])
         while idle:
             connection = idle.pop()  # the one used last, so that others may expire
             if connection.expiry is not None:
@@ -149,7 +156,8 @@ class Connections:
             if connection.usable:
                 return connection
             connection.close()
-        self._idle.pop(where, None)
+        if not new:
+            self._idle.pop(where, None)
         _, connection = await asyncio.get_running_loop().create_connection(
             lambda: Connection(where.framed),
             where.instance.host,
@@ -159,9 +167,11 @@ class Connections:
         )
         return connection
 
-    def give(self, where: Where, connection: Connection) -> None:
-        """Take back a connection whose call is over."""
-        if not connection.usable:
+    def give(self, where: Where, connection: Connection, was_kept: bool, keep: bool) -> None:
+        """Take back a connection whose call is over. keep: unless its server closes what is kept."""
+        if was_kept:
+            self.keeping.served_again(where)
+        if not (keep and connection.usable and self.keeping.keeps(where)):
             connection.close()
             return
         self._idle.setdefault(where, []).append(connection)

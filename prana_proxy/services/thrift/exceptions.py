@@ -14,20 +14,15 @@ import pyarrow as pa
 from thriftpy2.thrift import TApplicationException as Refusal
 
 from prana_proxy.answers import Cause, Reply
+from prana_proxy.service_errors import service_error
 from prana_proxy.services.thrift.idl import IdlType
 from prana_proxy.services.thrift.scalars import Read
 from prana_proxy.services.thrift.values import Structs, Wanted, reader
 from prana_proxy.services.thrift.wire import STRING, STRUCT
-from schemas.services import Status
 
 _ABOUT_THE_QUESTION = ("badrequest", "illegalargument", "invalidargument", "invalidrequest", "notfound")
 _REFUSED = (*(Refusal.UNKNOWN_METHOD, Refusal.INVALID_MESSAGE_TYPE, Refusal.WRONG_METHOD_NAME, Refusal.PROTOCOL_ERROR),)
 _TOLD_IN = ("message", "msg", "reason", "description", "error")  # the first of them that an exception has
-
-
-def service_said(text: str, cause: Cause = Cause.SERVICE) -> Reply:
-    """Build the reply for an error that the service answers with."""
-    return Reply.failed(Status.ERROR, f"the service answered with an error: {text}", cause)
 
 
 def exception_reader(exception: Any) -> Read:
@@ -37,7 +32,7 @@ def exception_reader(exception: Any) -> Read:
     cause = Cause.REQUEST if any(word in plain for word in _ABOUT_THE_QUESTION) else Cause.SERVICE
 
     def build(text: str | None = None) -> Reply:
-        return service_said(f"{name}: {text}" if text else name, cause)
+        return service_error(f"{name}: {text}" if text else name, cause)
 
     told = [field for field in _TOLD_IN if field in idl.fields and idl.fields[field].type.code == STRING]
     return Structs([_optional(idl, field, pa.string()) for field in told[:1]], build)
@@ -45,7 +40,7 @@ def exception_reader(exception: Any) -> Read:
 
 def _refused(text: str | None, kind: int | None) -> Reply:
     cause = Cause.REQUEST if kind in _REFUSED else Cause.SERVICE
-    return service_said(text or str(Refusal(kind or Refusal.UNKNOWN)), cause)
+    return service_error(text or str(Refusal(kind or Refusal.UNKNOWN)), cause)
 
 
 def _optional(idl: IdlType, name: str, type: pa.DataType) -> Wanted:  # noqa: A002  # the field's own name

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from thriftpy2.thrift import TType
 
-from prana_proxy.answers import python_type
+from prana_proxy.answers import float_max, python_type, to_arrow
 from prana_proxy.services.thrift.wire import BOOL, BYTE, DOUBLE, ENDS_EARLY, I16, I32, I64, LENGTH, SIZES, STRING, Unfit
 
 Read = Callable[[bytes, int], tuple[Any, int]]
@@ -33,9 +33,19 @@ def scalar_reader(code: int, type: pa.DataType) -> Read | None:  # noqa: A002  #
     if code == STRING and (pa.types.is_string(type) or pa.types.is_large_string(type)):
         return _text_reader(_utf8)
     if code == STRING and (pa.types.is_timestamp(type) or pa.types.is_date32(type)):
-        python = python_type(type)
-        return _text_reader(lambda data: checked(_utf8(data), python))
+        python, times = python_type(type), pa.types.is_timestamp(type)
+        return _text_reader(lambda data: checked(_utf8(data), python, type if times else None))
     return None
+
+
+def plain_reader(code: int) -> Read:
+    """Build the reader of a scalar of a type of thriftpy2's, whatever it holds: a number, or a text."""
+    if code in (STRING, TType.BINARY):
+        return _text_reader(lambda data: data.decode(errors="replace"))
+    unpack, size = Struct(_FORMATS[code]).unpack_from, SIZES[code]
+    if code == BOOL:
+        return lambda data, at: (unpack(data, at)[0] != 0, at + size)
+    return lambda data, at: (unpack(data, at)[0], at + size)
 
 
 class Numbers:
@@ -48,10 +58,9 @@ class Numbers:
         self.code, self.size = code, SIZES[code]
         self._unpack, self._dtype = Struct(_FORMATS[code]).unpack_from, np.dtype(_DTYPES[code])
         self._is_bool = code == BOOL
-        fits = pa.types.is_float64(type) or (
-            pa.types.is_signed_integer(type) and pa.types.is_integer(type) and type.bit_width >= 8 * self.size
-        )
+        fits = pa.types.is_signed_integer(type) and type.bit_width >= 8 * self.size
         self._python: Any = None if fits or self._is_bool else python_type(type)
+        self._most = float_max(type) if pa.types.is_floating(type) else None
 
     def __call__(self, data: bytes, at: int) -> tuple[Any, int]:
         """Read one."""
@@ -60,9 +69,13 @@ class Numbers:
             if value > 1:
                 raise Unfit(f"Expected `bool`, got {value}")
             value = value == 1
-        elif self._python is not None:
+        elif self._python is not None and not self._is_within(value):
             value = checked(value, self._python)
         return value, at + self.size
+
+    def _is_within(self, value: float) -> bool:
+        """Whether a float is a number that its type has; for others nothing is known without `checked`."""
+        return self._most is not None and -self._most <= value <= self._most
 
     def many(self, data: bytes, at: int, count: int, apart: int) -> list[Any] | None:
         """Read some, the first at `at`, each so many bytes after the one before; None if one of them does not fit."""
@@ -70,7 +83,9 @@ class Numbers:
         if self._is_bool:
             return None if count and values.max() > 1 else (values == 1).tolist()
         listed: list[Any] = values.tolist()
-        if self._python is None:
+        if self._most is not None and count and not (np.abs(values) <= self._most).all():
+            return None
+        if self._python is None or self._most is not None:
             return listed
         try:
             fitting: list[Any] = checked(listed, list[self._python])  # type: ignore[name-defined]  # built at run time
@@ -79,11 +94,14 @@ class Numbers:
             return None
 
 
-def checked(value: Any, python: Any) -> Any:
-    """Convert a value to one of `python_type`'s. Raises Unfit."""
+def checked(value: Any, python: Any, time: pa.DataType | None = None) -> Any:
+    """Convert a value to one of `python_type`'s. time: the type of one that is a time. Raises Unfit."""
     try:
-        return msgspec.convert(value, python)
-    except msgspec.ValidationError as error:
+        converted = msgspec.convert(value, python)
+        if time is not None and converted.year in (1, 9999):  # where a zone may lead out of these years
+            to_arrow([converted], time)
+        return converted
+    except (msgspec.ValidationError, OverflowError) as error:
         raise Unfit(str(error)) from error
 
 

@@ -53,8 +53,7 @@ def reader(idl: IdlType, type: pa.DataType) -> Read:  # noqa: A002  # the field'
     if pa.types.is_list(type) and idl.wire in (LIST, SET):
         return _list_reader(idl, reader(idl.element, type.value_type))
     if pa.types.is_struct(type) and idl.wire == STRUCT:
-        wanted = [_wanted(idl, type.field(i)) for i in range(type.num_fields)]
-        return Structs(wanted, python_type(type))
+        return Structs(wanted_of(idl, type), python_type(type))
     read = scalar_reader(idl.code, type)
     if read is None:
         raise ConfigError.because(
@@ -80,6 +79,11 @@ def find_field(idl: IdlType, name: str) -> Field:
     if name not in fields:
         raise ConfigError.unknown(f"field of {idl}", name, fields)
     return fields[name]
+
+
+def wanted_of(idl: IdlType, type: pa.DataType) -> list[Wanted]:  # noqa: A002
+    """Give the fields of an Arrow struct as they are read of a struct of the interface file. Raises ConfigError."""
+    return [_wanted(idl, type.field(i)) for i in range(type.num_fields)]
 
 
 def _wanted(idl: IdlType, arrow: pa.Field) -> Wanted:

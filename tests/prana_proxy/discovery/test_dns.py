@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -107,6 +108,7 @@ def test_addresses_are_followed_and_the_last_ones_serve_on_while_the_server_is_g
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("prana_proxy.discovery.dns._PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr("prana_proxy.instances._KEPT_SECONDS", 1.0)
 
     async def scenario() -> None:
         server = NameServer()
@@ -131,3 +133,67 @@ def test_addresses_are_followed_and_the_last_ones_serve_on_while_the_server_is_g
             await instances.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("ignored", "answered"), [("AAAA", "127.0.0.1"), ("A", "::1")])
+def test_a_kind_that_is_never_answered_holds_nothing_up(ignored: str, answered: str) -> None:
+    async def scenario(server: NameServer) -> Found:
+        server.knows(NAME, a=["127.0.0.1"], aaaa=["::1"])
+        server.ignores = {ignored}
+        async with asyncio.timeout(3.5):  # less than the patience for name servers
+            return await find(server)
+
+    assert with_server(scenario).instances == (Instance(answered, 8001),)
+
+
+@pytest.mark.parametrize("trouble", ["ignores", "refuses"])
+def test_a_kind_that_cannot_be_had_for_a_while_is_what_it_was(trouble: str) -> None:
+    async def scenario(server: NameServer) -> None:
+        server.knows(NAME, a=["127.0.0.1"], aaaa=["::1"])
+        discovery = open_discovery(f"dns://{server.authority}/{NAME}:8001")
+        both = set((await discovery.find()).instances)
+        assert len(both) == 2
+        setattr(server, trouble, {"AAAA"})
+        assert set((await discovery.find()).instances) == both
+        setattr(server, trouble, set())
+        server.knows(NAME, a=["127.0.0.1"])
+        assert set((await discovery.find()).instances) == {Instance("127.0.0.1", 8001)}
+
+    with_server(scenario)
+
+
+@pytest.mark.parametrize("trouble", ["NXDOMAIN", "SERVFAIL", "empty", "silent"])
+def test_instances_serve_on_while_dns_is_in_trouble(trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prana_proxy.discovery.dns._PATIENCE_SECONDS", 0.5)
+
+    async def scenario(server: NameServer) -> None:
+        server.knows(NAME, a=["127.0.0.1", "127.0.0.2"])
+        instances = Instances("history", open_discovery(f"dns://{server.authority}/{NAME}:8001"))
+        await instances.look_up()
+        if trouble == "NXDOMAIN":
+            server.forget(NAME)
+        elif trouble == "empty":
+            server.knows(NAME)
+        else:
+            setattr(server, "refuses" if trouble == "SERVFAIL" else "ignores", {"A", "AAAA"})
+        for _ in range(2):
+            assert await instances.look_up() == 2.0
+            assert {instances.choose() for _ in range(4)} == set(instances.known)
+            assert len(instances.known) == 2
+        await instances.close()
+
+    with_server(scenario)
+
+
+def test_an_address_without_a_route_from_here_is_left_out_if_there_is_another() -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        reachable = probe.connect_ex(("2001:db8::1", 9)) == 0
+
+    async def scenario(server: NameServer) -> None:
+        server.knows(NAME, a=["127.0.0.1"], aaaa=["2001:db8::1", "::1"])
+        hosts = {instance.host for instance in (await find(server)).instances}
+        assert hosts == {"127.0.0.1", *(["2001:db8::1"] if reachable else []), "::1"}
+        server.knows(NAME, aaaa=["2001:db8::1"])
+        assert [instance.host for instance in (await find(server)).instances] == ["2001:db8::1"]
+
+    with_server(scenario)

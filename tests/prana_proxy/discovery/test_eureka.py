@@ -36,7 +36,11 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-def test_a_new_instance_is_found_and_one_that_stops_renewing_is_chosen_no_more(eureka: EurekaServer) -> None:
+def test_a_new_instance_is_found_and_one_that_stops_renewing_is_chosen_no_more(
+    eureka: EurekaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prana_proxy.instances._KEPT_SECONDS", 1.0)
+
     async def scenario() -> None:
         some = Instances("some", discovery(eureka.authority, "SOME"))
         lone = Instances("lone", discovery(eureka.authority, "LONE"))
@@ -149,11 +153,57 @@ def imposter(status: int, body: str, media_type: str = "application/xml", hangs:
             thread.join()
 
 
-def application(host: str = "127.0.0.1", port: str = "8001") -> str:
+def application(
+    host: str = "127.0.0.1", port: str = "8001", ip: str = "127.0.0.1", enabled: str = "true", status: str = "UP"
+) -> str:
     return (
         f"<application><name>HISTORY</name><instance><instanceId>1</instanceId><hostName>{host}</hostName>"
-        f"<ipAddr>127.0.0.1</ipAddr><status>UP</status><port enabled='true'>{port}</port></instance></application>"
+        f"<ipAddr>{ip}</ipAddr><status>{status}</status><port enabled='{enabled}'>{port}</port></instance>"
+        "</application>"
     )
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "3f9c2b7d1a0e", "", "a/b", "::g", "-x-", "x" * 70 + ".test"])
+def test_an_instance_whose_host_name_does_not_resolve_is_called_by_its_address(host: str) -> None:
+    with imposter(200, application(host)) as server:
+        assert find(server.authority).instances == (A,)
+
+
+def test_a_host_name_that_resolves_is_called_by_it() -> None:
+    with imposter(200, application("localhost", ip="127.0.0.2")) as server:
+        assert find(server.authority).instances == (Instance("localhost", 8001),)
+
+
+def test_without_an_address_a_name_that_does_not_resolve_is_kept() -> None:
+    with imposter(200, application("no-such-host.invalid", ip="")) as server:
+        assert find(server.authority).instances == (Instance("no-such-host.invalid", 8001),)
+
+
+def test_an_instance_without_the_port_that_is_wanted_is_none_and_the_reason_says_which() -> None:
+    with imposter(200, application(enabled="false")) as server:
+        found = find(server.authority)
+    assert found.instances == ()
+    assert found.why_none.endswith("has no instance of 'HISTORY' that is UP and has a plain port")
+
+
+def test_what_is_registered_as_not_up_is_withdrawn_at_once_and_what_is_forgotten_is_not() -> None:
+    with imposter(200, application()) as server:
+        instances = Instances("history", discovery(server.authority, "HISTORY"))
+
+        async def scenario() -> None:
+            await instances.look_up()
+            assert instances.known == (A,)
+            server.status, server.body = 404, ""
+            await instances.look_up()
+            assert instances.known == (A,)
+            server.status, server.body = 200, "<application><name>HISTORY</name></application>"
+            await instances.look_up()
+            assert instances.known == (A,)
+            server.body = application(status="OUT_OF_SERVICE")
+            await instances.look_up()
+            assert instances.known == ()
+
+        asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(
@@ -175,7 +225,7 @@ def test_what_is_no_answer_of_eureka_s_is_an_error(status: int, media_type: str,
         find(server.authority)
 
 
-@pytest.mark.parametrize(("host", "port"), [("a/b", "8001"), ("", "0"), ("127.0.0.1", "65536"), ("::g", "8001")])
+@pytest.mark.parametrize(("host", "port"), [("", "0"), ("127.0.0.1", "65536"), ("", "65536")])
 def test_an_instance_that_nothing_can_connect_to_is_left_out(host: str, port: str) -> None:
     with imposter(200, application(host, port)) as server:
         assert find(server.authority).instances == ()

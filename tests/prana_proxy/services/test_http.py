@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from speaker import Speaker
 from yarl import URL
 
 from prana_proxy.gateway import Gateway
@@ -52,7 +53,7 @@ def test_a_value_that_would_change_the_path_is_not_asked(config_of: Any, service
 def test_connections_are_used_again(config_of: Any, profiles: Any, long: timedelta) -> None:
     with Gateway(config_of(one={"url": "/ok/{profile_id}", "max_concurrent": 2})) as gateway:
         gateway.fetch("one", profiles(*range(50)), long)
-        connector = gateway._protocols[HttpProtocol]._connections  # type: ignore[attr-defined]  # what is pooled
+        connector = gateway._protocols[HttpProtocol]._connections.kept  # type: ignore[attr-defined]  # what is pooled
         assert 1 <= sum(len(pooled) for pooled in connector._conns.values()) <= 2
 
 
@@ -63,37 +64,6 @@ def test_a_host_that_does_not_exist_is_unreachable_and_the_reason_keeps_the_key_
         row = gateway.fetch("lost", profiles(1), long).to_pylist()[0]
     assert row["status"] == "error"
     assert row["reason"] == "unreachable: no-such-host.invalid:80: no such host"
-
-
-class Speaker:
-    """A server that says given bytes, one after the other, to whatever comes. heard: by connection, what came."""
-
-    def __init__(self, *said: bytes, waits_for: bytes = b"\r\n\r\n") -> None:
-        self.heard: list[bytes] = []
-        self._said, self._waits_for = iter(said), waits_for
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/a?profile={{profile_id}}"
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        answer = next(self._said, None)
-        while answer is not None:
-            connection, _ = self._listener.accept()
-            self.heard.append(b"")
-            with connection:
-                while answer is not None and (data := connection.recv(65_536)):
-                    self.heard[-1] += data
-                    if self._waits_for in data:
-                        connection.sendall(answer)
-                        answer = next(self._said, None)
-
-    def __enter__(self) -> Speaker:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.join()
-        self._listener.close()
 
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n[1, 7]"
