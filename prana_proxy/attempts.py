@@ -67,14 +67,17 @@ class Attempt:
 
         Cancelling this cancels the request: its caller has hung up. A breaker's probe goes on all the same.
         """
-        late = asyncio.get_running_loop().call_at(deadline, self._leave)
+        late = None
+        if deadline < self._overdue.when():
+            late = asyncio.get_running_loop().call_at(deadline, self._leave)
         try:
             return await self._outcome
         except asyncio.CancelledError:
             self._go_on(cancelled=not self._probes)
             raise
         finally:
-            late.cancel()
+            if late is not None:
+                late.cancel()
 
     def _leave(self) -> None:
         """Give the caller up at its deadline."""

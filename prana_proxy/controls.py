@@ -52,7 +52,7 @@ class Controls:
         meanwhile. One call at a time is sent all the same, to see when it is over.
         """
         page = self.page
-        abandoned = page.total(Own.ABANDONED)
+        abandoned = page.total(Own.ABANDONED) if len(page.parts) > 1 else page.own[Own.ABANDONED]
         if not abandoned or abandoned < self._most_abandoned:
             return False
         youngest = max(part[Own.ABANDONED_SINCE] for part in page.parts if part[Own.ABANDONED])

@@ -80,9 +80,12 @@ class Instances:
 
     async def open(self) -> None:
         """Look the instances up, and from then on again and again; a failure is told by `problem`, not raised."""
-        fresh_seconds = await self.look_up()
+        refreshing = Supervised(f"instances of {self._name}")
+        try:
+            fresh_seconds = await self.look_up()
+        except Exception as error:  # noqa: BLE001  # a defect of a driver's; else they would never be looked up again
+            fresh_seconds = refreshing.failed(error)
         if math.isfinite(fresh_seconds):
-            refreshing = Supervised(f"instances of {self._name}")
             self._refreshing = asyncio.create_task(
                 supervise(refreshing, lambda: self._keep_fresh(refreshing, fresh_seconds))
             )
