@@ -40,7 +40,7 @@ class AskedService:
             self._instances = Instances(config.service.name, open_discovery(self._discovery))
         self._controls: Controls = before._controls if before else Controls(config, page, time.monotonic)
         self._guard = Guard(config, protocol.asking(config), self._instances, self._controls)
-        self._fallbacks = Fallbacks(config, self._guard, time.monotonic)
+        self._fallbacks = Fallbacks(config, self._guard, time.monotonic, protocol.clock)
         wait = config.batch_wait_seconds if config.batched else 0.0
         self._calls = Calls(self._fallbacks, config.call_size, wait, config.limits.max_concurrent, self._queued)
 

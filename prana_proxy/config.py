@@ -22,7 +22,7 @@ from prana_proxy.services import MEBIBYTE, Fallback, ServiceConfig, protocol_of
 from schemas.arrow_types import parse_type
 from schemas.data_keys import DataKey, context_variable, refuse_naive_times, service_element
 from schemas.errors import ConfigError
-from schemas.services import Service
+from schemas.services import OnFallback, Service
 from schemas.toml_file import Fields, TomlFile
 
 _Number = Annotated[int, Meta(ge=1, le=10_000)]
@@ -67,6 +67,7 @@ class _FallbackTable:
     cached_seconds: Annotated[float, Meta(gt=0, le=30 * 86_400)] | None = None
     service: str | None = None
     value: Any = None
+    encoders: Literal["absent", "value"] = "absent"
 
     def __post_init__(self) -> None:
         """Refuse one that gives nothing."""
@@ -193,7 +194,8 @@ def _service(fields: Fields, folder: Path, name: str, table: _ServiceTable) -> S
     with fields.at((*place, "element")):
         element = service_element(table.element or name, type)
     with fields.at((*place, "key")):
-        service = Service(name, element, tuple(key))
+        on_fallback = OnFallback(table.fallback.encoders) if table.fallback else OnFallback.ABSENT
+        service = Service(name, element, tuple(key), on_fallback)
     batched = table.url is None
     config = ServiceConfig(
         service,
@@ -233,7 +235,7 @@ def _fallback(fields: Fields, name: str, type: pa.DataType, table: _FallbackTabl
                 to_arrow([value], type)
             except (msgspec.ValidationError, pa.ArrowInvalid, OverflowError) as error:
                 raise ConfigError.because(f"does not fit {type}: {error}") from error
-    return Fallback(table.cached_seconds, table.service, value)
+    return Fallback(table.cached_seconds, table.service, value, OnFallback(table.encoders))
 
 
 def _check_stand_in(fields: Fields, config: ServiceConfig, services: Mapping[str, Service]) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 from prana_proxy.answers import Reply
 from prana_proxy.calls import Known, Send
+from prana_proxy.clock import Clock, system_clock
 from prana_proxy.services import ServiceConfig
-from schemas.services import Service, Status
+from schemas.services import OnFallback, Service, Status
 
 _MOST_CACHED = 10_000  # answers of one service
 
@@ -19,9 +20,12 @@ class Fallbacks:
     """A service's fallbacks, tried in their order: an earlier answer, another service, a fixed value.
 
     ask: makes a call to the service itself; now: in seconds
+    clock: when a fixed value is given instead, microseconds since the epoch, as a snapshot that keeps it needs to know
     """
 
-    def __init__(self, config: ServiceConfig, ask: Send, now: Callable[[], float]) -> None:
+    def __init__(self, config: ServiceConfig, ask: Send, now: Callable[[], float], clock: Clock = system_clock) -> None:
+        kept = config.service.on_fallback is OnFallback.VALUE
+        self._clock: Callable[[], int | None] = clock if kept else _no_time
         self._service, self._fallback, self._ask, self._now = config.service, config.fallback, ask, now
         self._cache: OrderedDict[tuple[Any, ...], tuple[Reply, float]] = OrderedDict()
         self._other: _Other | None = None
@@ -57,7 +61,7 @@ class Fallbacks:
             return reply
         earlier = self._earlier(key)
         if earlier is None and self._fallback.value is not None:
-            earlier = Reply(Status.FALLBACK, self._fallback.value)
+            earlier = Reply(Status.FALLBACK, self._fallback.value, self._clock())
         return reply if earlier is None else _instead(reply, earlier)
 
     def _keep(self, key: tuple[Any, ...], reply: Reply) -> None:
@@ -98,6 +102,10 @@ class _Other:
             part = distinct[start : start + self.size]
             replies.update(zip(part, await self.ask(part, deadline, _not_told), strict=True))
         return [replies[key] for key in own]
+
+
+def _no_time() -> None:
+    """Nobody answered with a fixed value, so it has no time unless one is needed."""
 
 
 def _not_told(_: Sequence[Reply]) -> None:

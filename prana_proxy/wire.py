@@ -10,7 +10,7 @@ from thrift.protocol.TBinaryProtocol import TBinaryProtocolAcceleratedFactory
 from schemas.data_keys import DataKey
 from schemas.errors import SetupError
 from schemas.generated.ttypes import DataKeyInfo, ServiceInfo
-from schemas.services import Service
+from schemas.services import OnFallback, Service
 
 LARGEST_FRAME = 16_384_000  # of Thrift
 LARGEST_PAYLOAD = LARGEST_FRAME - 65_536  # of Arrow within a frame
@@ -37,13 +37,17 @@ def protocol_factory() -> Any:
 def service_info(service: Service) -> ServiceInfo:
     """Describe a service to Thrift."""
     return ServiceInfo(  # type: ignore[no-untyped-call]  # generated
-        service.name, _key_info(service.element), [_key_info(variable) for variable in service.key]
+        service.name,
+        _key_info(service.element),
+        [_key_info(variable) for variable in service.key],
+        service.on_fallback.value,
     )
 
 
 def service_from(info: ServiceInfo) -> Service:
     """Read what `service_info` described."""
-    return Service(info.name, _key_from(info.element), tuple(_key_from(variable) for variable in info.key))
+    on_fallback = OnFallback(info.on_fallback or OnFallback.ABSENT)  # a proxy of an earlier version does not say
+    return Service(info.name, _key_from(info.element), tuple(map(_key_from, info.key)), on_fallback)
 
 
 def _key_info(key: DataKey) -> DataKeyInfo:

@@ -18,6 +18,8 @@ struct ServiceInfo {
   1: required string name
   2: required DataKeyInfo element
   3: required list<DataKeyInfo> key
+  /** What encoders get where there is but a fallback: absent, which it is if not said, or value. */
+  4: optional string on_fallback
 }
 
 struct FetchRequest {

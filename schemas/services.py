@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
@@ -26,16 +26,27 @@ class Status(StrEnum):
     SHORT_CIRCUITED = "short_circuited"  # the breaker was open
 
 
+class OnFallback(StrEnum):
+    """What encoders get where a service gave no answer but a fallback."""
+
+    ABSENT = "absent"  # an absent element: a snapshot does not keep it, serving does not use it
+    VALUE = "value"  # the fallback's value: a snapshot keeps it, marked, and serving uses it
+
+
 @dataclass(frozen=True)
 class Service:
     """An online service: the element it answers with and the context variables that its answer depends on.
 
     It is asked once for each distinct key, and the as-of rule compares exactly these variables.
+
+    on_fallback: what encoders get where there is but a fallback's value, in training and in serving alike. No part of
+        what service it is: captures by one setting and by the other are of the same service
     """
 
     name: str
     element: DataKey
     key: tuple[DataKey, ...]
+    on_fallback: OnFallback = field(default=OnFallback.ABSENT, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""
@@ -49,10 +60,13 @@ class Service:
 
     def to_json(self) -> dict[str, Any]:
         """Write the service as plain fields."""
-        return {"name": self.name, "element": self.element.to_json(), "key": [key.to_json() for key in self.key]}
+        fields = {"name": self.name, "element": self.element.to_json(), "key": [key.to_json() for key in self.key]}
+        usual = self.on_fallback is OnFallback.ABSENT  # as records of earlier versions have it
+        return fields if usual else {**fields, "on_fallback": self.on_fallback.value}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote."""
         key = tuple(DataKey.from_json(variable) for variable in fields["key"])
-        return cls(fields["name"], DataKey.from_json(fields["element"]), key)
+        on_fallback = OnFallback(fields.get("on_fallback", OnFallback.ABSENT))
+        return cls(fields["name"], DataKey.from_json(fields["element"]), key, on_fallback)

@@ -9,7 +9,10 @@ import pyarrow.compute as pc
 
 from schemas.data_keys import DataKey, refuse_naive_times
 from schemas.errors import DataKeyError
-from schemas.services import Service
+from schemas.services import OnFallback, Service
+
+IS_FALLBACK = "is_fallback"
+"""The column of a snapshot that marks what no service answered."""
 
 TIME = pa.timestamp("us", tz="UTC")
 
@@ -26,8 +29,12 @@ def answers_schema(service: Service) -> pa.Schema:
 
 
 def snapshot_schema(service: Service) -> pa.Schema:
-    """A snapshot at rest: the successes only, sorted by key and captured_at."""
-    return pa.schema([*contexts_schema(service.key), ("captured_at", TIME), ("value", service.element.type)])
+    """A snapshot at rest: the successes only, sorted by key and captured_at.
+
+    Where encoders get what a fallback gave, it has these too, each marked in a column of its own.
+    """
+    schema = pa.schema([*contexts_schema(service.key), ("captured_at", TIME), ("value", service.element.type)])
+    return schema.append(pa.field(IS_FALLBACK, pa.bool_())) if service.on_fallback is OnFallback.VALUE else schema
 
 
 def require_columns(what: str, table: pa.Table | pa.RecordBatch, keys: Iterable[DataKey]) -> None:

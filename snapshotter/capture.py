@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from prana_proxy.access import Access
 from prana_proxy.client import PranaClient
 from schemas.errors import ServiceError
-from schemas.services import Service, Status
+from schemas.services import OnFallback, Service, Status
 from schemas.tables import snapshot_schema
 from snapshotter.pace import Pace
 from snapshotter.parts import Parts, Written
@@ -142,6 +142,7 @@ class Capturing:
         self._missing = 0  # how many contexts have no final status yet: what was captured before has one
         self._status = np.full(keys.num_rows, Status.OK, dtype=object)
         self._reasons: dict[Status, str] = {}
+        self._fallbacks: list[tuple[NDArray[np.int64], pa.RecordBatch]] = []  # kept at the end, if no answer has come
         self._lock = threading.Lock()  # what is noted and what is put off must not cross
         self._put_off = False
         self._failing = True  # the last page gave nothing, or none has come yet
@@ -163,7 +164,10 @@ class Capturing:
                     self._parts.keep()
                 raise
         with self._lock:
-            return None if self._put_off else self._captured(self._parts.finish())
+            if self._put_off:
+                return None
+            self._keep_fallbacks()
+            return self._captured(self._parts.finish())
 
     @property
     def gives_nothing(self) -> bool:
@@ -194,8 +198,11 @@ class Capturing:
             seconds = time.monotonic() - started
             with self._unless_put_off():
                 became = self._note(page, answers)
-                ok, rows = _successes(self._task.service, contexts, answers)
+                ok, rows = _with_status(Status.OK, self._task.service, contexts, answers)
                 self._parts.add(page[ok], rows)
+                if self._task.service.on_fallback is OnFallback.VALUE and became[Status.FALLBACK]:
+                    instead, rows = _with_status(Status.FALLBACK, self._task.service, contexts, answers)
+                    self._fallbacks.append((page[instead], rows))
                 self._missing -= sum(count for status, count in became.items() if final or status not in ASKED_AGAIN)
                 self._failing = not became[Status.OK]
             if self._failing and became[Status.SHORT_CIRCUITED] and self._patience_seconds < math.inf:
@@ -221,6 +228,15 @@ class Capturing:
         down = ASKED_AGAIN - {Status.SHORT_CIRCUITED}  # which says only that another task's call is the one
         if len(failed) < len(self._status) or self._status[failed[0]] not in down:
             self._ask(client, failed[1:], final=True)
+
+    def _keep_fallbacks(self) -> None:
+        """Keep the last fallback for each context that has no answer in the end."""
+        missing = self._status == Status.FALLBACK
+        for page, rows in reversed(self._fallbacks):
+            here = missing[page]
+            self._parts.add(page[here], rows.filter(pa.array(here)))
+            missing[page] = False
+        self._fallbacks.clear()
 
     def _note(self, page: NDArray[np.int64], answers: pa.RecordBatch) -> Counter[Status]:
         texts = answers.column("status")
@@ -254,15 +270,17 @@ class _PutOffError(Exception):
     """The rest of a bucket is left for later."""
 
 
-def _successes(
-    service: Service, contexts: pa.Table, answers: pa.RecordBatch
+def _with_status(
+    status: Status, service: Service, contexts: pa.Table, answers: pa.RecordBatch
 ) -> tuple[NDArray[np.bool_], pa.RecordBatch]:
-    """Give which contexts have an answer, and the rows of these."""
+    """Give which contexts have an answer of this status, and the rows of these."""
     [asked] = contexts.combine_chunks().to_batches()
     columns = [*asked.columns, answers.column("captured_at"), answers.column("value")]
+    if service.on_fallback is OnFallback.VALUE:
+        columns.append(pa.repeat(pa.scalar(status is Status.FALLBACK), len(asked)))
     found = pa.RecordBatch.from_arrays(columns, schema=snapshot_schema(service))
-    ok = pc.equal(answers.column("status"), Status.OK.value)
-    found = found if pc.all(ok).as_py() else found.filter(ok)
+    here = pc.equal(answers.column("status"), status.value)
+    found = found if pc.all(here).as_py() else found.filter(here)
     if found.column("captured_at").null_count:
-        raise ServiceError.because(f"the proxy gave a success of service '{service.name}' without captured_at")
-    return ok.to_numpy(zero_copy_only=False), found
+        raise ServiceError.because(f"the proxy gave a value of service '{service.name}' without captured_at")
+    return here.to_numpy(zero_copy_only=False), found

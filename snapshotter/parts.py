@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import CorruptFileError, MissingFileError
 from schemas.services import Service
-from schemas.tables import snapshot_schema
+from schemas.tables import IS_FALLBACK, snapshot_schema
 from snapshotter.profile import Sums, sums_of
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage
@@ -77,11 +77,12 @@ class Parts:
         for path in self._left():
             places = places or {key: place for place, key in enumerate(_tuples(self.keys))}
             try:
-                found = self._keys_in(path)
+                found, answered = self._keys_in(path)
             except (CorruptFileError, MissingFileError) as error:
                 self.notes.append(f"captured before, but not used: {error.args[0].partition(' → ')[0]}")
                 continue
             positions = np.array([places.get(key, -1) for key in found], dtype=np.int64)
+            positions[~answered] = -1  # there may be an answer now
             once = np.zeros(len(positions), dtype=np.bool_)
             once[np.unique(positions, return_index=True)[1]] = True
             positions[~(once & (positions >= 0) & free[positions])] = -1
@@ -147,13 +148,17 @@ class Parts:
             if file.path.startswith(f"{self.folder}/{self._prefix}") and file.path.endswith(".parquet")
         ]
 
-    def _keys_in(self, path: str) -> list[tuple[object, ...]]:
-        """Read a file to its end, verified; gives its keys."""
+    def _keys_in(self, path: str) -> tuple[list[tuple[object, ...]], NDArray[np.bool_]]:
+        """Read a file to its end, verified; gives its keys, and which of them have an answer and no mere fallback."""
         found: list[tuple[object, ...]] = []
+        answered = [np.empty(0, dtype=np.bool_)]
         with UnrecordedParquet(self.storage, path, snapshot_schema(self.service)) as file:
             for group in range(len(file.group_sizes)):
-                found += _tuples(file.read_group(group).select(self.keys.column_names))
-        return found
+                rows = file.read_group(group)
+                found += _tuples(rows.select(self.keys.column_names))
+                marked = IS_FALLBACK in rows.column_names
+                answered.append(~rows[IS_FALLBACK].to_numpy() if marked else np.ones(rows.num_rows, dtype=np.bool_))
+        return found, np.concatenate(answered)
 
 
 def _tuples(keys: pa.Table) -> list[tuple[object, ...]]:

@@ -21,7 +21,8 @@ class ClosingService:
     script: of each connection in turn, and again from the first: how many answers, and how it ends: "fin", "rst",
         "half" (it goes on reading), "unread" (it closes when the next question comes, without reading it), "unanswered"
         (it reads the next question and closes), "cut" (it begins to answer the next and closes), "announced", "http10",
-        "late" (it closes 20 ms after its answer)
+        "late" (it closes 20 ms after its answer), "408" (it says that nothing came in time, and closes), "408 late" (it
+        does so when the next question is on its way), "unasked" (it answers once more, unasked, and goes on)
     arrived: when each question that was read arrived, by the clock that never goes back
     """
 
@@ -82,6 +83,14 @@ class ClosingService:
             connection.sendall(self.answer(self.question(connection), ending)[:10])
         if ending == "late":
             time.sleep(0.02)
+        if ending == "408 late":
+            connection.recv(1, socket.MSG_PEEK)
+        if ending.startswith("408"):
+            connection.sendall(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        if ending == "unasked":
+            time.sleep(0.02)
+            connection.sendall(self.answer(b"-1\n", ending))
+            connection.sendall(self.answer(self.question(connection), ending))
 
     def question(self, connection: socket.socket) -> bytes:
         """Read a question, note it, and give its path with its body."""

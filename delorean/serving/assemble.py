@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,8 @@ def assemble(
     item_offsets: np.ndarray[tuple[int], np.dtype[np.int64]],
     answers: Mapping[str, pa.RecordBatch],
     versions: Mapping[str, pa.Array],
+    *,
+    without_fallback: Collection[str] = (),
 ) -> DataMaps:
     """Build the data maps of contexts that were asked for just now.
 
@@ -28,11 +30,13 @@ def assemble(
     items, item_offsets: their items end to end, and where each context's start and end
     answers: service element → answers as the gateway gives them, a row for each context; an answer without a value is
         an absent element, a fallback's value is used
+    without_fallback: service elements that are absent where there is but a fallback's value
     versions: global element → the one version for all of them, or nothing where there is none, as one list
     """
     elements = {}
     for name, batch in answers.items():
-        has_value = pc.and_(pc.is_in(batch["status"], _WITH_VALUE), batch["value"].is_valid())
+        accepted = _WITH_VALUE[:1] if name in without_fallback else _WITH_VALUE
+        has_value = pc.and_(pc.is_in(batch["status"], accepted), batch["value"].is_valid())
         rows = np.where(has_value.to_numpy(zero_copy_only=False), np.arange(len(batch)), ABSENT)
         elements[name] = Element(batch["value"], rows)
     for name, version in versions.items():

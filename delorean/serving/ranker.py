@@ -22,7 +22,7 @@ from encoders.data_map import ABSENT
 from prana_proxy.gateway import Gateway
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import ConfigError
-from schemas.services import Service
+from schemas.services import OnFallback, Service
 from schemas.tables import TIME
 from snapshotter.records import from_micros
 
@@ -65,6 +65,9 @@ class Ranker:
         self._gateway, self._versions, self._clock, self._budget = gateway, versions, clock, budget
         self._reader = RequestReader(package.context, package.items)
         self._globals = global_elements(package)
+        self._without_fallback = {
+            service.element.name for service in package.services if service.on_fallback is OnFallback.ABSENT
+        }
         refuse_other_services(package, gateway.services)
 
     def warm_up(self) -> None:
@@ -92,6 +95,7 @@ class Ranker:
                 np.array([0, len(request.items)]),
                 {service.element.name: answers[service.name] for service in self.package.services},
                 {name: self._values(name, loaded) for name, loaded in versions.items()},
+                without_fallback=self._without_fallback,
             )
             features = self.package.bound.encode(maps)
         with watch.step("score"):
@@ -121,7 +125,7 @@ def refuse_other_services(package: ModelPackage, services: Mapping[str, Service]
         found = services.get(wanted.name)
         if found is None:
             raise ConfigError.unknown("service in the gateway", wanted.name, services)
-        if found != wanted:
+        if found != wanted or found.on_fallback != wanted.on_fallback:
             raise ConfigError.because(
                 f"service '{wanted.name}' is configured as {found.to_json()}, the model was trained with "
                 f"{wanted.to_json()}",

@@ -24,7 +24,7 @@ from prana_proxy.clock import Clock
 from prana_proxy.discovery import Instance
 from prana_proxy.limits import Limits
 from schemas.errors import ConfigError
-from schemas.services import Service, Status
+from schemas.services import OnFallback, Service, Status
 
 Key = Mapping[str, Any]
 """One context's values of the service's key variables, none of them null."""
@@ -52,11 +52,13 @@ class Fallback:
     cached_seconds: an earlier answer for the same key, no older than that
     service: another service of the gateway, whose type is the same and whose key's variables this one's key has
     value: as it is decoded from JSON; None: there is none
+    encoders: what they get of it; the service's own record says so too
     """
 
     cached_seconds: float | None = None
     service: str | None = None
     value: Any = None
+    encoders: OnFallback = OnFallback.ABSENT
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Protocol(ABC):
 
     def __init__(self, clock: Clock) -> None:
         """Take the clock that stamps answers; called on the event loop."""
-        self._clock = clock
+        self._clock = self.clock = clock
 
     @staticmethod
     @abstractmethod

@@ -111,14 +111,16 @@ class ServiceInfo(object):
      - name
      - element
      - key
+     - on_fallback: What encoders get where there is but a fallback: absent, which it is if not said, or value.
 
     """
 
 
-    def __init__(self, name=None, element=None, key=None,):
+    def __init__(self, name=None, element=None, key=None, on_fallback=None,):
         self.name = name
         self.element = element
         self.key = key
+        self.on_fallback = on_fallback
 
     def read(self, iprot):
         if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
@@ -151,6 +153,11 @@ class ServiceInfo(object):
                     iprot.readListEnd()
                 else:
                     iprot.skip(ftype)
+            elif fid == 4:
+                if ftype == TType.STRING:
+                    self.on_fallback = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
+                else:
+                    iprot.skip(ftype)
             else:
                 iprot.skip(ftype)
             iprot.readFieldEnd()
@@ -175,6 +182,10 @@ class ServiceInfo(object):
             for iter6 in self.key:
                 iter6.write(oprot)
             oprot.writeListEnd()
+            oprot.writeFieldEnd()
+        if self.on_fallback is not None:
+            oprot.writeFieldBegin('on_fallback', TType.STRING, 4)
+            oprot.writeString(self.on_fallback.encode('utf-8') if sys.version_info[0] == 2 else self.on_fallback)
             oprot.writeFieldEnd()
         oprot.writeFieldStop()
         oprot.writeStructEnd()
@@ -613,6 +624,7 @@ ServiceInfo.thrift_spec = (
     (1, TType.STRING, 'name', 'UTF8', None, ),  # 1
     (2, TType.STRUCT, 'element', [DataKeyInfo, None], None, ),  # 2
     (3, TType.LIST, 'key', (TType.STRUCT, [DataKeyInfo, None], False), None, ),  # 3
+    (4, TType.STRING, 'on_fallback', 'UTF8', None, ),  # 4
 )
 all_structs.append(FetchRequest)
 FetchRequest.thrift_spec = (

@@ -31,6 +31,7 @@ _KEEP_ALIVE_SECONDS = 4.0
 _LONGEST_HEADER, _MOST_HEADERS = 65_536, 256
 _MOST_AT_ONCE = 65_536  # bytes that are decompressed between two turns of the event loop
 _MOST_OF_AN_ERROR = 65_536  # read, so that the connection can be used again, and thrown away
+_IDLE_TOO_LONG = "HTTP 408"  # what some servers send to a kept connection, and close it
 _NOT_OURS = (408, 425, 429)  # 4xx that tell of the service's state, not of the question
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "prana-proxy"}
 _JSON = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -42,12 +43,18 @@ Route = tuple[aiohttp.ClientRequest, bytes]
 
 
 class _Handler(ResponseHandler):
-    """One connection. used: whether it has carried a call; answering: whether some of the current answer has come."""
+    """One connection.
 
-    used = answering = False
+    used: whether it has carried a call; asked: whether it carries one; answering: whether some of its answer is here
+    """
+
+    used = asked = answering = False
 
     def data_received(self, data: bytes) -> None:
-        """Take some of an answer."""
+        """Take some of an answer; hang up on what nobody asked for, which would be taken for the next answer."""
+        if not self.asked and self.transport is not None:
+            self.transport.abort()
+            return
         self.answering = True
         super().data_received(data)
 
@@ -108,14 +115,18 @@ class Exchange:
         """Ask over a connection. It is kept if all of the answer was read; else it is for the caller to close."""
         handler, keeping = connection.protocol, self._connections.keeping
         assert isinstance(handler, _Handler)  # the connection was just opened
-        kept, handler.used, handler.answering = handler.used, True, False
+        kept, handler.used, handler.asked, handler.answering = handler.used, True, True, False
         try:
             body = await _converse(handler, head, data, most)
+            closed = isinstance(body, Reply) and body.reason == _IDLE_TOO_LONG and handler.should_close
         except (aiohttp.ClientError, OSError):
-            if kept and not handler.answering:
-                keeping.was_closed(instance.address)
-                return kept_connection_closed(instance)
-            raise
+            if not kept or handler.answering:
+                raise
+            closed = True
+        if kept and closed:
+            keeping.was_closed(instance.address)
+            return kept_connection_closed(instance)
+        handler.asked = False
         if kept:
             keeping.served_again(instance.address)
         if keeping.keeps(instance.address):

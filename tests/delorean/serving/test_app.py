@@ -206,3 +206,42 @@ def test_services_other_than_the_models_are_refused(live: Any, services: Any) ->
     del config["services"]["my_list"]
     with Gateway(gateway_config(config)) as gateway, pytest.raises(ConfigError, match="unknown service .*'my_list'"):
         type(live.ranker)(live.ranker.package, gateway, live.versions, live.clock)
+
+
+@pytest.mark.parametrize("encoders", ["absent", "value"])
+def test_encoders_get_of_a_fallback_what_the_service_s_record_says(live: Any, services: Any, encoders: str) -> None:
+    from dataclasses import replace
+
+    from delorean.serving.ranker import Stopwatch
+    from prana_proxy.config import gateway_config
+    from prana_proxy.gateway import Gateway
+    from schemas.services import OnFallback
+
+    config = services.config()
+    config["services"]["my_list"]["fallback"] = {"value": [], "encoders": encoders}
+    trained = live.ranker.package
+    recorded = [
+        replace(service, on_fallback=OnFallback(encoders)) if service.name == "my_list" else service
+        for service in trained.services
+    ]
+    package = replace(trained, services=tuple(recorded))
+    with Gateway(gateway_config(config)) as gateway:
+        ranker = type(live.ranker)(package, gateway, live.versions, live.clock)
+        answer = ranker.rank(json.dumps(body(5)).encode(), Stopwatch())  # of whose list the service says an error
+    assert answer["services"]["my_list"]["status"] == "fallback"
+    assert answer["missing"] == (["my_list"] if encoders == "absent" else [])
+
+
+def test_another_use_of_fallbacks_than_in_training_is_refused(live: Any, services: Any) -> None:
+    from prana_proxy.config import gateway_config
+    from prana_proxy.gateway import Gateway
+
+    config = services.config()
+    config["services"]["my_list"]["fallback"] = {"value": [], "encoders": "value"}
+    with (
+        Gateway(gateway_config(config)) as gateway,
+        pytest.raises(
+            ConfigError, match="'my_list' is configured as .*'on_fallback': 'value'.* → configure it as it was"
+        ),
+    ):
+        type(live.ranker)(live.ranker.package, gateway, live.versions, live.clock)

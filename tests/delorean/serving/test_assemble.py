@@ -26,6 +26,8 @@ def test_answers_without_a_value_are_absent_and_fallbacks_are_used() -> None:
     maps = assemble(contexts, items, np.arange(5), {"my_list": batch}, version)
     assert [maps.data_map(i)["my_list"] for i in range(4)] == [some, None, [], None]
     assert len(maps.data_map(2)["videos"]) == 58
+    without = assemble(contexts, items, np.arange(5), {"my_list": batch}, version, without_fallback={"my_list"})
+    assert [without.data_map(i)["my_list"] for i in range(4)] == [some, None, None, None]
     nothing = {"videos": pa.array([], pa.list_(VIDEOS.type))}
     assert assemble(contexts, items, np.arange(5), {}, nothing).data_map(0)["videos"] is None
     found = company.MODEL.bind(company.CONTEXT, company.ITEMS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -67,6 +68,26 @@ def test_a_connection_whose_end_was_announced_costs_no_second_call(
     with asked(way, (1, ending), folder=tmp_path) as (service, gateway):
         assert set(gateway.fetch("one", profiles(*range(40)), long)["status"].to_pylist()) == {"ok"}
         assert calls(gateway) == len(service.arrived) == service.connections
+
+
+@pytest.mark.parametrize("ending", ["408", "408 late"])
+@pytest.mark.parametrize("way", HTTP)
+def test_a_server_that_says_408_to_a_kept_connection_answers_all(
+    tmp_path: Path, profiles: Any, long: timedelta, way: str, ending: str
+) -> None:
+    with asked(way, (1, ending), folder=tmp_path) as (_, gateway):
+        assert set(gateway.fetch("one", profiles(*range(40)), long)["status"].to_pylist()) == {"ok"}
+
+
+@pytest.mark.parametrize("way", ["get", "framed", "buffered"])
+def test_an_answer_that_nobody_asked_for_is_never_the_next_one(
+    tmp_path: Path, profiles: Any, long: timedelta, way: str
+) -> None:
+    with asked(way, (1, "unasked"), folder=tmp_path, max_concurrent=1) as (service, gateway):
+        for profile in (1, 2, 3):
+            assert gateway.fetch("one", profiles(profile), long)["value"].to_pylist() == [[profile, 7]]
+            time.sleep(0.1)
+    assert service.connections == 3
 
 
 SCRIPTS = st.lists(st.tuples(st.integers(1, 4), st.sampled_from(ENDINGS)), min_size=1, max_size=6)
