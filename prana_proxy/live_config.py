@@ -17,7 +17,7 @@ from prana_proxy.events import tell
 from prana_proxy.gateway import Gateway
 from prana_proxy.server_config import ServerConfig
 from prana_proxy.supervised import Supervised, SupervisedThread
-from schemas.errors import ConfigError, DeloreanError
+from schemas.errors import ConfigError, DeloreanError, SetupError
 from schemas.toml_file import content_of
 
 _log = logging.getLogger(__name__)
@@ -88,6 +88,17 @@ def _tell_what_waits(before: ProxyConfig, new: ProxyConfig) -> None:
         tell(_log, logging.WARNING, "config_needs_restart", part=part)
 
 
+def _cannot_watch(folders: list[Path], error: BaseException) -> SetupError:
+    """Build the error for folders that the system does not watch, or that are gone."""
+    reason = str(error) or type(error).__name__
+    problem = SetupError.because(
+        f"{' and '.join(map(str, folders))} cannot be watched, so services.toml is read every second: {reason}",
+        "raise fs.inotify.max_user_instances if too many files are open",
+    )
+    problem.__cause__ = error
+    return problem
+
+
 class _Follower:
     def __init__(self, path: Path, apply: Apply, applied: Applied) -> None:
         self._path, self._apply, self._applied = path, apply, applied
@@ -126,7 +137,8 @@ class _Follower:
             except GeneratorExit:
                 raise
             except BaseException as error:  # noqa: BLE001  # no inotify instances left, a folder that is gone, a panic
-                for _ in range(math.ceil(watching.failed(error) / _POLL_SECONDS)):
+                pause = watching.failed(_cannot_watch(folders, error))
+                for _ in range(math.ceil(pause / _POLL_SECONDS)):
                     if stopping.wait(_POLL_SECONDS):
                         return
                     yield
