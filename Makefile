@@ -23,7 +23,7 @@ test: .venv/.ready .venv-airflow/.ready machine  ## check everything: lint, type
 	@$(MAKE) -s --no-print-directory -j 2 lint doctest .venv/spark.jsa
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)  # three keep two cores busy: tests wait a lot
 
-bench: .venv/.ready machine  ## measure: BENCH=features, as_of, as_of_spark, snapshot, index, storage or cluster; or check at length: CHECK=asof or fuzz
+bench: .venv/.ready machine  ## measure: BENCH=features, as_of, as_of_spark, snapshot, index, storage, cluster or hung-service; or check at length: CHECK=asof or fuzz
 	@$(BIN)/python -m benchmarks $(if $(CHECK),check-$(CHECK),$(BENCH)) $(ARGS)
 
 lint: .venv/.ready machine  ## check style, types and that imports only go down

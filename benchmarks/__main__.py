@@ -11,6 +11,7 @@ BENCHMARKS = {
     "index": "benchmarks.index",
     "storage": "benchmarks.storage",
     "cluster": "benchmarks.cluster",
+    "hung-service": "benchmarks.hung_service",
     "check-asof": "benchmarks.as_of_check",
     "check-fuzz": "benchmarks.fuzz",
 }

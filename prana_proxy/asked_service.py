@@ -8,11 +8,12 @@ from collections.abc import Mapping
 
 from prana_proxy.answers import Answers
 from prana_proxy.calls import Caller, Calls
+from prana_proxy.controls import Controls
 from prana_proxy.discovery import open_discovery
 from prana_proxy.fallbacks import Fallbacks
 from prana_proxy.instances import Instances
 from prana_proxy.ledger import Own, Page
-from prana_proxy.policies import Controls, Guard
+from prana_proxy.policies import Guard
 from prana_proxy.services import Protocol, ServiceConfig
 from schemas.services import Status
 

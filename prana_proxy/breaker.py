@@ -5,6 +5,10 @@ seconds one call may try: its success closes the breaker and forgets the past, i
 breaker itself refuses counts as nothing, nor does a question that the service rightly calls wrong. Unlike Hystrix,
 refusals by our own limits do not count either: they say nothing of the service.
 
+A service that hangs holds its few calls for so long that a window may never contain 20 outcomes. So a run of failures
+without any success, five or more, opens it too: when it has lasted for a whole window, or when the run and the calls
+that were cut meanwhile, whose outcomes are unknown, are 20 together.
+
 See https://github.com/Netflix/Hystrix/wiki/How-it-Works#circuit-breaker.
 """
 
@@ -20,6 +24,8 @@ from prana_proxy.ledger import BREAKER_BUCKETS, Page, Shared
 
 _CLOSED, _OPEN, _HALF_OPEN = 0.0, 1.0, 2.0
 _ADMITTED = -1  # by a breaker that is forced: its outcome changes nothing
+_FEWEST_FAILURES = 5  # of a run without a success
+_PROBE_GRACE_SECONDS = 1.0  # beyond a service's timeout, after which a probe counts as lost
 
 
 class State(StrEnum):
@@ -36,7 +42,7 @@ class BreakerRules:
 
     window_seconds: of calls that count
     min_calls, error_share: in the window, from which on it opens
-    sleep_seconds: until one call may try
+    sleep_seconds: until one call may try, and between one such call and the next
     forced: "open" lets nothing through, "closed" everything, whatever happens
     """
 
@@ -52,10 +58,11 @@ class Breaker:
 
     rules: may be others at any time; what has been counted stays
     now: a clock that never goes back and is the same in all of them, in seconds
+    probe_seconds: the longest that a call may take; a probe that takes longer is lost, with its process perhaps
     """
 
-    def __init__(self, rules: BreakerRules, page: Page, now: Callable[[], float]) -> None:
-        self.rules, self._page, self._now = rules, page, now
+    def __init__(self, rules: BreakerRules, page: Page, now: Callable[[], float], probe_seconds: float = 0.0) -> None:
+        self.rules, self.probe_seconds, self._page, self._now = rules, probe_seconds, page, now
         self._numbers = page.shared
 
     @property
@@ -89,24 +96,44 @@ class Breaker:
             numbers[Shared.BREAKER_PROBER] = self._page.process + 1
             return int(numbers[Shared.BREAKER_EPOCH])
 
-    def succeeded(self, permit: int) -> None:
-        """Tell that a call was answered."""
-        self._tell(permit, failed=False)
+    def is_probe(self, permit: int) -> bool:
+        """Whether a permit is that of the one call that may try."""
+        return self._counts(permit) and self._numbers[Shared.BREAKER_STATE] == _HALF_OPEN
 
-    def failed(self, permit: int) -> None:
-        """Tell that a call failed by the service's doing."""
-        self._tell(permit, failed=True)
+    def succeeded(self, permit: int) -> None:
+        """Count a call that was answered."""
+        self._end(permit, failed=False)
+
+    def failed(self, permit: int, seconds: float = 0.0) -> None:
+        """Count a call that failed by the service's doing; seconds: how long it took."""
+        self._end(permit, failed=True, seconds=seconds)
 
     def refused(self, permit: int) -> None:
-        """Tell that the service called the question wrong: it is alive, and nothing counts."""
+        """End a call whose question the service called wrong: it is alive, and nothing counts."""
         with self._page.lock():
-            if self._counts(permit) and self._numbers[Shared.BREAKER_STATE] == _HALF_OPEN:
+            if self.is_probe(permit):
                 self._become(_CLOSED)
 
-    def abandoned(self, permit: int) -> None:
-        """Tell that a call ended without an outcome, so that another may try in its place."""
+    def cut(self, permit: int) -> None:
+        """End a call that nobody waits for any more before its outcome is known: slow, but not failed."""
         with self._page.lock():
-            if self._counts(permit) and self._numbers[Shared.BREAKER_STATE] == _HALF_OPEN:
+            if self.is_probe(permit):
+                self._become(_OPEN)
+            elif self._counts(permit):
+                self._continue_run(self._now())
+                self._numbers[Shared.BREAKER_RUN_CUT] += 1.0
+                self._open_after_run()
+
+    def abandoned(self, permit: int) -> None:
+        """End a call that was sent but has no outcome, such as by its caller's hanging up; nothing counts."""
+        with self._page.lock():
+            if self.is_probe(permit):
+                self._become(_OPEN)
+
+    def withdrawn(self, permit: int) -> None:
+        """End a call that was never sent, so that another may try in its place."""
+        with self._page.lock():
+            if self.is_probe(permit):
                 self._become(_OPEN)
                 self._numbers[Shared.BREAKER_SINCE] = -math.inf
 
@@ -115,9 +142,11 @@ class Breaker:
         return permit == int(self._numbers[Shared.BREAKER_EPOCH])
 
     def _may_probe(self) -> bool:
-        if self._numbers[Shared.BREAKER_STATE] == _HALF_OPEN:
-            return self._numbers[Shared.BREAKER_PROBER] == 0.0  # the process that tried has died
-        return self._now() >= self._numbers[Shared.BREAKER_SINCE] + self.rules.sleep_seconds
+        numbers = self._numbers
+        pause = self.rules.sleep_seconds
+        if numbers[Shared.BREAKER_STATE] == _HALF_OPEN and numbers[Shared.BREAKER_PROBER]:
+            pause = max(pause, self.probe_seconds + _PROBE_GRACE_SECONDS)
+        return self._now() >= numbers[Shared.BREAKER_SINCE] + pause
 
     def _become(self, state: float) -> None:
         if state == _CLOSED:
@@ -127,7 +156,7 @@ class Breaker:
         self._numbers[Shared.BREAKER_PROBER] = 0.0
         self._numbers[Shared.BREAKER_EPOCH] += 1.0
 
-    def _tell(self, permit: int, failed: bool) -> None:
+    def _end(self, permit: int, failed: bool, seconds: float = 0.0) -> None:
         with self._page.lock():
             if not self._counts(permit):
                 return
@@ -137,6 +166,35 @@ class Breaker:
             calls, failures = self._count(failed)
             if calls >= self.rules.min_calls and failures >= self.rules.error_share * calls and failures:
                 self._become(_OPEN)
+            elif failed:
+                self._continue_run(self._now() - seconds)
+                self._numbers[Shared.BREAKER_RUN_FAILED] += 1.0
+                self._open_after_run()
+            else:
+                self._end_run()
+
+    def _continue_run(self, began: float) -> None:
+        """Go on with the run of failures, or begin another if none of it is recent. began: the call to be counted."""
+        numbers = self._numbers
+        if not self._run_length or began - numbers[Shared.BREAKER_RUN_LAST] >= self.rules.window_seconds:
+            self._end_run()
+            numbers[Shared.BREAKER_RUN_SINCE] = began
+        numbers[Shared.BREAKER_RUN_SINCE] = min(numbers[Shared.BREAKER_RUN_SINCE], began)
+        numbers[Shared.BREAKER_RUN_LAST] = self._now()
+
+    def _open_after_run(self) -> None:
+        numbers, rules = self._numbers, self.rules
+        lasted = self._now() - numbers[Shared.BREAKER_RUN_SINCE]
+        enough = self._run_length >= rules.min_calls or lasted >= rules.window_seconds
+        if enough and numbers[Shared.BREAKER_RUN_FAILED] >= min(rules.min_calls, _FEWEST_FAILURES):
+            self._become(_OPEN)
+
+    def _end_run(self) -> None:
+        self._numbers[Shared.BREAKER_RUN_FAILED] = self._numbers[Shared.BREAKER_RUN_CUT] = 0.0
+
+    @property
+    def _run_length(self) -> float:
+        return self._numbers[Shared.BREAKER_RUN_FAILED] + self._numbers[Shared.BREAKER_RUN_CUT]
 
     def _count(self, failed: bool) -> tuple[float, float]:
         """Count a call; give the window's calls and failures."""
@@ -155,5 +213,6 @@ class Breaker:
         return calls, failures
 
     def _forget(self) -> None:
+        self._end_run()
         for number in range(Shared.BREAKER_WINDOW, Shared.BREAKER_WINDOW + 3 * BREAKER_BUCKETS):
             self._numbers[number] = 0.0

@@ -49,6 +49,12 @@ class Caller:
         if not self.open and not self.done.done():
             self.done.set_result(None)
 
+    def fail(self, error: Exception) -> None:
+        """Let the caller raise an error that is nobody's answer."""
+        if not self.done.done():
+            self.gone = True
+            self.done.set_exception(error)
+
 
 class _Question:
     """A key that is asked for, or waits to be, and who wants to know. call, at: its call and its place there."""
@@ -229,7 +235,10 @@ class Calls:
                 numbers.append(number)
                 given.append(reply)
         for caller, (numbers, given) in told.items():
-            caller.take(numbers, given)
+            try:
+                caller.take(numbers, given)
+            except Exception as error:  # noqa: BLE001  # a defect: the others must get their replies all the same
+                caller.fail(error)
         for caller, questions in again.items():
             if not caller.gone:
                 self._add(caller, questions)
@@ -239,9 +248,7 @@ class Calls:
         for question in call.questions:
             del self._questions[question.key]
             for caller, _ in question.wanted:
-                if not caller.done.done():
-                    caller.gone = True
-                    caller.done.set_exception(error)
+                caller.fail(error)
 
     def _known(self, caller: Caller, number: int) -> Reply | None:
         """Give what is known of a caller's question, None if it has never been sent."""

@@ -7,7 +7,9 @@ by the same code.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
+from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
@@ -22,13 +24,17 @@ from prana_proxy.asked_service import AskedService
 from prana_proxy.calls import Caller
 from prana_proxy.clock import open_clock
 from prana_proxy.config import GatewayConfig
-from prana_proxy.ledger import Ledger
-from prana_proxy.services import Protocol, protocol_of
-from schemas.errors import ServiceError
+from prana_proxy.events import Event
+from prana_proxy.ledger import MOST_SERVICES, Ledger, Own
+from prana_proxy.services import Protocol, ServiceConfig, protocol_of
+from schemas.errors import ConfigError, ServiceError
 from schemas.services import Service, Status
 from schemas.tables import require_columns
 
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+_ROOM_SECONDS = 5.0  # for the calls of services that are gone to end, when a new service needs their room
+_LOOK_SECONDS = 0.05
 
 
 class Fetch:
@@ -73,6 +79,7 @@ class Gateway:
         self._closing: set[asyncio.Future[None]] = set()
         self._protocols: dict[type[Protocol], Protocol] = {}
         self._asked: dict[str, AskedService] = {}
+        self._uses = Counter[str]()  # of each service's page, by what asks it and by what ends its calls
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="prana-gateway", daemon=True)
         self._thread.start()
@@ -162,23 +169,56 @@ class Gateway:
 
     async def _use(self, config: GatewayConfig) -> None:
         """Open what is new in a configuration, then switch to it, then close what is old once it is idle."""
+        if len(config.services) > MOST_SERVICES:
+            raise ConfigError.because(f"more than {MOST_SERVICES} services", "divide them over several proxies")
         async with self._changing:
             before, after = self._asked, dict[str, AskedService]()
-            for service in config.services:
-                asked = before.get(service.service.name)
-                if asked is None or asked.config != service:
-                    page = self.ledger.page(service.service.name)
-                    asked = AskedService(service, self._protocol(service.url), page, asked)
-                after[service.service.name] = asked
-            await _together([asked.open() for asked in after.values()])
+            try:
+                for service in config.services:
+                    name = service.service.name
+                    asked = before.get(name)
+                    unchanged = asked is not None and asked.config == service
+                    after[name] = asked if asked is not None and unchanged else await self._open(service, asked)
+                await _together([asked.open() for asked in after.values()])
+            except BaseException:
+                self._retire(after, before)
+                raise
             for asked in after.values():
                 asked.connect(after)
             self._asked, self._config = after, config
-            for name, asked in before.items():
-                if after.get(name) is not asked:
-                    closing = asyncio.ensure_future(asked.close_when_idle(after.get(name)))
-                    self._closing.add(closing)
-                    closing.add_done_callback(self._closing.discard)
+            self._retire(before, after)
+
+    async def _open(self, config: ServiceConfig, before: AskedService | None) -> AskedService:
+        """Open a service; where all room is taken, wait a moment for services whose last calls are ending."""
+        name, until = config.service.name, self._loop.time() + _ROOM_SECONDS
+        while not self.ledger.has_room(name) and self._loop.time() < until:
+            await asyncio.sleep(_LOOK_SECONDS)
+        asked = AskedService(config, self._protocol(config.url), self.ledger.page(name), before)
+        self._uses[name] += 1
+        return asked
+
+    def _retire(self, old: Mapping[str, AskedService], new: Mapping[str, AskedService]) -> None:
+        """Let those services that others have replaced, or that are gone, end their calls and close."""
+        for name, asked in old.items():
+            if new.get(name) is not asked:
+                closing = asyncio.ensure_future(self._end(name, asked, new.get(name)))
+                self._closing.add(closing)
+                closing.add_done_callback(self._closed)
+
+    async def _end(self, name: str, asked: AskedService, new: AskedService | None) -> None:
+        try:
+            await asked.close_when_idle(new)
+        finally:
+            self._uses[name] -= 1
+        while not self._uses[name] and self.ledger.page(name).own[Own.IN_FLIGHT]:
+            await asyncio.sleep(_LOOK_SECONDS)  # calls that have outlived their callers
+        if not self._uses[name]:
+            self.ledger.release(name)
+
+    def _closed(self, closing: asyncio.Future[None]) -> None:
+        self._closing.discard(closing)
+        if not closing.cancelled() and (error := closing.exception()) is not None:
+            _log.error(Event("closing_failed", {}), exc_info=error)
 
     def _protocol(self, url: str) -> Protocol:
         kind = protocol_of(url)

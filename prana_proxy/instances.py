@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from prana_proxy.discovery import Discovery, Found, Instance
+from prana_proxy.supervised import Supervised, supervise
 from schemas.errors import ServiceError
 
 _log = logging.getLogger(__name__)
@@ -79,9 +80,15 @@ class Instances:
 
     async def open(self) -> None:
         """Look the instances up, and from then on again and again; a failure is told by `problem`, not raised."""
-        fresh_seconds = await self.look_up()
+        refreshing = Supervised(f"instances of {self._name}")
+        try:
+            fresh_seconds = await self.look_up()
+        except Exception as error:  # noqa: BLE001  # a defect of a driver's; else they would never be looked up again
+            fresh_seconds = refreshing.failed(error)
         if math.isfinite(fresh_seconds):
-            self._refreshing = asyncio.create_task(self._keep_fresh(fresh_seconds))
+            self._refreshing = asyncio.create_task(
+                supervise(refreshing, lambda: self._keep_fresh(refreshing, fresh_seconds))
+            )
 
     async def close(self) -> None:
         """Stop looking up."""
@@ -185,7 +192,9 @@ class Instances:
             _log.warning("service '%s': instances can be looked up again: %d", self._name, len(self._known))
         self._told = trouble is not None
 
-    async def _keep_fresh(self, fresh_seconds: float) -> None:
+    async def _keep_fresh(self, refreshing: Supervised, fresh_seconds: float) -> None:
         while math.isfinite(fresh_seconds):
             await asyncio.sleep(fresh_seconds)
             fresh_seconds = await self.look_up()
+            refreshing.works()
+        await asyncio.get_running_loop().create_future()  # what never changes is not looked up again

@@ -3,6 +3,9 @@
 It is memory that they share, in numbers: for each service its breaker and the times of its last calls, and for each
 process what it has in flight, what waits, and what it has counted. A process that dies takes nothing with it but its
 calls: `forget` frees their places. A gateway that is alone has a ledger of its own, and its locks cost nothing.
+
+A service's page stays while any process uses it, and after that until its room is needed for a service of another name;
+so a service that comes back soon goes on where it was.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
@@ -21,6 +24,7 @@ from schemas.errors import ConfigError
 from schemas.services import Status
 
 MOST_SERVICES: Final = 256
+_SLOTS: Final = 2 * MOST_SERVICES  # all names may change at once, and calls under the old ones have to end
 MOST_PROCESSES: Final = 64
 MOST_CALLS_PER_SECOND: Final = 10_000
 LATENCIES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, float("inf"))
@@ -37,7 +41,11 @@ class Shared(IntEnum):
     BREAKER_SINCE = 1
     BREAKER_EPOCH = 2
     BREAKER_PROBER = 3  # process + 1
-    BREAKER_WINDOW = 4  # of each bucket: when it began, calls, failures
+    BREAKER_RUN_FAILED = 4  # of the run of calls without a success: those that failed
+    BREAKER_RUN_CUT = 5  # those whose outcome is unknown
+    BREAKER_RUN_SINCE = 6  # when its first call began
+    BREAKER_RUN_LAST = 7  # when its last call ended
+    BREAKER_WINDOW = 8  # of each bucket: when it began, calls, failures
     RATE_HEAD = BREAKER_WINDOW + 3 * BREAKER_BUCKETS  # where in the ring the next call's time goes
     RATE_NEXT = RATE_HEAD + 1  # when the next call is due if they come evenly
     RATE_SPARE_UNTIL = RATE_HEAD + 2  # until when waiting for answers leaves enough of the rate
@@ -50,21 +58,40 @@ class Shared(IntEnum):
 class Own(IntEnum):
     """Where a number that one process writes stands in its part of a service's page."""
 
-    IN_FLIGHT = 0
+    IN_FLIGHT = 0  # places taken: by calls that are out, or wait for their turn of the rate
     WAITING_SINCE = 1  # of the first in line; 0: nobody is
     WAITING_SEEN = 2  # when the first in line looked last: one that does not look is not waited for
     QUEUED = 3  # contexts that wait to be asked for
     CALLS = 4
     RETRIES = 5  # of these
     SECONDS = 6  # of all calls together
-    STATUS = 7  # contexts by status, in the order of `Status`
+    OUT = 7  # calls that were sent and have not ended
+    WAITING = 8  # calls that wait for a place or their turn of the rate
+    ABANDONED = 9  # calls that are out although nobody waits for them any more
+    ABANDONED_SINCE = 10  # when the youngest of these was sent
+    ANSWERED_AT = 11  # when the last answer came, of whatever kind
+    LATE = 12  # calls that had no outcome by their callers' deadline
+    CUT = 13  # of these, those that were ended then, so that their outcome stays unknown
+    USED = 14  # 1: the process uses this page
+    STATUS = 15  # contexts by status, in the order of `Status`
     LATENCY = STATUS + len(Status)  # calls by LATENCIES
 
+
+PASSING: Final = (
+    Own.IN_FLIGHT,
+    Own.WAITING_SINCE,
+    Own.QUEUED,
+    Own.OUT,
+    Own.WAITING,
+    Own.ABANDONED,
+    Own.USED,
+)
+"""What a process has under way: nothing of it is left when it has died."""
 
 _OWN: Final = Own.LATENCY + len(LATENCIES)
 _SHARED: Final = Shared.RATE_ANSWERED + MOST_CALLS_PER_SECOND
 _PAGE: Final = _SHARED + MOST_PROCESSES * _OWN  # numbers of one service
-_NAMES: Final = MOST_SERVICES * _NAME_BYTES  # bytes before the pages
+_NAMES: Final = _SLOTS * _NAME_BYTES  # bytes before the pages
 
 
 @dataclass(frozen=True)
@@ -104,32 +131,56 @@ class Ledger:
         if not 0 <= process < processes <= MOST_PROCESSES:
             raise ConfigError.because(f"process {process} of {processes}, expected at most {MOST_PROCESSES}")
         self.processes, self.process = processes, process
-        size = _NAMES + MOST_SERVICES * _PAGE * 8  # what nobody touches takes no memory
+        size = _NAMES + _SLOTS * _PAGE * 8  # what nobody touches takes no memory
         if handle is None and processes > 1:
             handle = os.memfd_create("prana-ledger")
             os.ftruncate(handle, size)
         self.handle = handle
         self._memory = mmap.mmap(-1 if handle is None else handle, size)
-        self._pages: dict[str, Page] = {}
+        self._pages: dict[int, Page] = {}  # by slot, whoever has it
+        self._used: dict[str, Page] = {}  # of the services that this process uses
 
     def page(self, service: str) -> Page:
-        """Give a service's page; a new one is all zeros. Raises ConfigError when there are too many services."""
-        if service not in self._pages:
-            self._pages[service] = self._open(service)
-        return self._pages[service]
+        """Give a service's page, which this process uses until `release`; a new one is all zeros.
+
+        Raises ConfigError when there are too many services.
+        """
+        if service not in self._used:
+            self._used[service] = self._open(service)
+        return self._used[service]
+
+    def used_page(self, service: str) -> Page | None:
+        """Give the page of a service that this process uses, None for another: from any thread."""
+        return self._used.get(service)
+
+    def has_room(self, service: str) -> bool:
+        """Whether `page` would find room for a service now."""
+        with self.lock(_SLOTS):
+            names = self._names()
+            return len(names) < _SLOTS or service in names.values() or any(map(self._free, names))
+
+    def release(self, service: str) -> None:
+        """Use a service's page no more: once no process does, another service may have its room."""
+        page = self._used.pop(service, None)
+        if page is not None:
+            page.own[Own.USED] = 0.0
+
+    def pages(self) -> dict[str, Page]:
+        """Give the pages that any process uses, by service, in the order of their slots: only to read them."""
+        with self.lock(_SLOTS):
+            pages = {name: self._page(slot) for slot, name in self._names().items()}
+        return {name: page for name, page in pages.items() if page.total(Own.USED)}
 
     def services(self) -> list[str]:
-        """Name the services that have a page, in the order in which they came."""
-        with self.lock(MOST_SERVICES):
-            return list(self._names())
+        """Name the services whose pages any process uses."""
+        return list(self.pages())
 
     def forget(self, process: int) -> None:
         """Free what a process that has died had in flight."""
-        for name in self.services():
-            page = self.page(name)
+        for page in self.pages().values():
             part = page.parts[process]
             with page.lock():
-                for number in (Own.IN_FLIGHT, Own.WAITING_SINCE, Own.QUEUED):
+                for number in PASSING:
                     part[number] = 0.0
                 if page.shared[Shared.BREAKER_PROBER] == process + 1:
                     page.shared[Shared.BREAKER_PROBER] = 0.0
@@ -144,6 +195,7 @@ class Ledger:
             for view in (page.shared, *page.parts):
                 view.release()
         self._pages.clear()
+        self._used.clear()
         self._memory.close()
         if self.handle is not None:
             os.close(self.handle)
@@ -157,26 +209,50 @@ class Ledger:
         finally:
             fcntl.lockf(self.handle, fcntl.LOCK_UN, 1, slot)
 
-    def _names(self) -> Iterator[str]:
-        for slot in range(MOST_SERVICES):
+    def _names(self) -> dict[int, str]:
+        """Give the slots that have been used, each with the service that had it last."""
+        names = {}
+        for slot in range(_SLOTS):
             (length,) = struct.unpack_from("<H", self._memory, slot * _NAME_BYTES)
             if not length:
-                return
+                break
             start = slot * _NAME_BYTES + 2
-            yield self._memory[start : start + length].decode()
+            names[slot] = self._memory[start : start + length].decode()
+        return names
+
+    def _page(self, slot: int) -> Page:
+        if slot not in self._pages:
+            start = _NAMES + slot * _PAGE * 8
+            numbers = memoryview(self._memory)[start : start + _PAGE * 8].cast("d")
+            parts = tuple(numbers[_SHARED + i * _OWN : _SHARED + (i + 1) * _OWN] for i in range(self.processes))
+            self._pages[slot] = Page(numbers[:_SHARED], parts, self.process, self, slot)
+        return self._pages[slot]
 
     def _open(self, service: str) -> Page:
         name = service.encode()
         if len(name) > _NAME_BYTES - 2:
             raise ConfigError.because(f"service '{service[:40]}…' has a name of {len(name)} bytes", "use at most 254")
-        with self.lock(MOST_SERVICES):
-            names = list(self._names())
-            slot = names.index(service) if service in names else len(names)
-            if slot == MOST_SERVICES:
-                raise ConfigError.because(f"more than {MOST_SERVICES} services", "divide them over several proxies")
-            if slot == len(names):
+        with self.lock(_SLOTS):
+            names = self._names()
+            slot = next((slot for slot, known in names.items() if known == service), None)
+            if slot is None:
+                slot = self._room(names)
                 struct.pack_into(f"<H{len(name)}s", self._memory, slot * _NAME_BYTES, len(name), name)
-        start = _NAMES + slot * _PAGE * 8
-        numbers = memoryview(self._memory)[start : start + _PAGE * 8].cast("d")
-        parts = tuple(numbers[_SHARED + i * _OWN : _SHARED + (i + 1) * _OWN] for i in range(self.processes))
-        return Page(numbers[:_SHARED], parts, self.process, self, slot)
+            page = self._page(slot)
+            page.own[Own.USED] = 1.0
+        return page
+
+    def _free(self, slot: int) -> bool:
+        page = self._page(slot)
+        return not any(page.total(number) for number in (Own.USED, Own.IN_FLIGHT, Own.QUEUED))
+
+    def _room(self, names: Mapping[int, str]) -> int:
+        """Find a slot that was never used, or else empty one that no process uses any more."""
+        if len(names) < _SLOTS:
+            return len(names)
+        for slot in names:
+            if self._free(slot):
+                start = _NAMES + slot * _PAGE * 8
+                self._memory[start : start + _PAGE * 8] = bytes(_PAGE * 8)
+                return slot
+        raise ConfigError.because(f"more than {MOST_SERVICES} services", "divide them over several proxies")

@@ -54,8 +54,8 @@ class Places:
         self._line: deque[asyncio.Future[None]] = deque()  # who waits in this process; the first one's turn is set
         self._freed = asyncio.Event()
 
-    async def take(self, deadline: float) -> bool:
-        """Take a place, waiting for one until the deadline; False when there was none."""
+    async def take(self, deadline: float, in_vain: Callable[[], bool] = lambda: False) -> bool:
+        """Take a place, waiting for one until the deadline; False when there was none, or waiting is in vain."""
         if not self._line and self._try(self._now()):
             return True
         since = self._now()
@@ -66,9 +66,11 @@ class Places:
         try:
             async with asyncio.timeout_at(deadline):
                 await turn
-                while not self._try(since):
+                while not in_vain():
+                    if self._try(since):
+                        return True
                     await self._look()
-                return True
+                return False
         except TimeoutError:
             return False
         finally:

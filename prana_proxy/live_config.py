@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +16,14 @@ from prana_proxy.config import GatewayConfig, ProxyConfig, load_gateway_config, 
 from prana_proxy.events import tell
 from prana_proxy.gateway import Gateway
 from prana_proxy.server_config import ServerConfig
-from schemas.errors import ConfigError, DeloreanError
+from prana_proxy.supervised import Supervised, SupervisedThread
+from schemas.errors import ConfigError, DeloreanError, SetupError
 from schemas.toml_file import content_of
 
 _log = logging.getLogger(__name__)
 _LOOK_MS = 1_000  # how often the file is looked at where the system tells nothing, as on some network disks
 _SETTLE_SECONDS = 0.1  # in which a file must not change: some editors write it in parts
-_PATIENCE_SECONDS = 1.0  # that a directory may be gone while another takes its place
+_POLL_SECONDS = 1.0  # between looks at the file while the system cannot watch it
 
 Apply = Callable[[bytes], None]
 """Takes what the file holds now; raises a DeloreanError to refuse it."""
@@ -70,15 +72,8 @@ def follow(
 @contextmanager
 def following(path: str | Path, apply: Apply, applied: Applied) -> Iterator[None]:
     """Give what a file holds, now and whenever it changes, to a function, in a thread, until the context ends."""
-    stopping = threading.Event()
-    follower = _Follower(Path(path), apply, applied)
-    thread = threading.Thread(target=follower.run, args=(stopping,), name="prana-config", daemon=True)
-    thread.start()
-    try:
+    with SupervisedThread("prana-config", _Follower(Path(path), apply, applied).run):
         yield
-    finally:
-        stopping.set()
-        thread.join()
 
 
 def _load(path: str | Path, content: bytes, with_server: bool) -> ProxyConfig:
@@ -93,13 +88,36 @@ def _tell_what_waits(before: ProxyConfig, new: ProxyConfig) -> None:
         tell(_log, logging.WARNING, "config_needs_restart", part=part)
 
 
+def _cannot_watch(folders: list[Path], error: BaseException) -> SetupError:
+    """Build the error for folders that the system does not watch, or that are gone."""
+    reason = str(error) or type(error).__name__
+    problem = SetupError.because(
+        f"{' and '.join(map(str, folders))} cannot be watched, so services.toml is read every second: {reason}",
+        "raise fs.inotify.max_user_instances if too many files are open",
+    )
+    problem.__cause__ = error
+    return problem
+
+
 class _Follower:
     def __init__(self, path: Path, apply: Apply, applied: Applied) -> None:
         self._path, self._apply, self._applied = path, apply, applied
         self._seen: bytes | str | None = None  # what the file held when it was looked at last, or why it could not be
 
-    def run(self, stopping: threading.Event) -> None:
+    def run(self, thread: SupervisedThread) -> None:
+        """Look at the file now and at every change, until the thread is to end."""
         self._look()
+        thread.works()
+        watching = Supervised("prana-config-watch")
+        watching.begin()
+        try:
+            for _ in self._changes(watching, thread.stopping):
+                self._look()
+        finally:
+            watching.end()
+
+    def _changes(self, watching: Supervised, stopping: threading.Event) -> Iterator[None]:
+        """Yield when the file may have changed, and every second where the system cannot watch it."""
         while not stopping.is_set():
             folders = self._folders()
             try:
@@ -112,12 +130,18 @@ class _Follower:
                     recursive=False,
                     raise_interrupt=False,
                 ):
-                    self._look()
+                    watching.works()
+                    yield
                     if self._folders() != folders:
                         break
-            except OSError:  # a folder that is gone cannot be watched
-                stopping.wait(_PATIENCE_SECONDS)
-                self._look()
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # noqa: BLE001  # no inotify instances left, a folder that is gone, a panic
+                pause = watching.failed(_cannot_watch(folders, error))
+                for _ in range(math.ceil(pause / _POLL_SECONDS)):
+                    if stopping.wait(_POLL_SECONDS):
+                        return
+                    yield
 
     def _folders(self) -> list[Path]:
         """Name the folders that tell of a change: where the file is, and where links to it lead."""
@@ -129,8 +153,8 @@ class _Follower:
         time.sleep(_SETTLE_SECONDS)
         if found != self._read():
             return  # another look comes
-        self._seen = found
         self._applied(found if isinstance(found, str) else self._try(found))
+        self._seen = found  # not before: what a defect has kept from applying is tried again
 
     def _try(self, content: bytes) -> str | None:
         """Apply what the file holds, or say why not."""

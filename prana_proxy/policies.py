@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import bisect
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from prana_proxy.answers import Cause, Reply
-from prana_proxy.breaker import Breaker
+from prana_proxy.attempts import NO_ANSWER, Attempt
 from prana_proxy.calls import Known
+from prana_proxy.controls import SILENT, Controls
 from prana_proxy.discovery import Instance
 from prana_proxy.instances import Instances
-from prana_proxy.ledger import LATENCIES, Own, Page
-from prana_proxy.limits import Places, Rate
+from prana_proxy.ledger import Own
 from prana_proxy.services import Ask, ServiceConfig
 from schemas.services import Status
 
-_FAILURES = (Status.TIMEOUT, Status.ERROR, Status.INVALID)
+_T = TypeVar("_T")
 _MOST_JITTER_SECONDS = 0.05
 _MOST_SAVED_RETRIES = 50
 
@@ -50,42 +49,26 @@ class RetryBudget:
         return True
 
 
-class Controls:
-    """What holds a service's calls back: its breaker and its limits.
-
-    They outlive a change of configuration, so that a new limit holds at once also for what waits already.
-
-    page: the service's in the ledger; now: in seconds, the same clock in all processes and the event loop's
-    """
-
-    def __init__(self, config: ServiceConfig, page: Page, now: Callable[[], float]) -> None:
-        self.page, self.now = page, now
-        self.breaker = Breaker(config.breaker, page, now)
-        self.places = Places(config.limits.max_concurrent, page, now)
-        self.rate = Rate(config.limits, page, now)
-        self.hold(config)
-
-    def hold(self, config: ServiceConfig) -> None:
-        """Hold calls back by another configuration from now on."""
-        self.breaker.rules = config.breaker
-        self.places.most = config.limits.max_concurrent
-        self.rate.limits = config.limits
-        reason = f"not asked: its limits, {config.limits}, left no call before the caller's deadline"
-        self.rejected = Reply.failed(Status.REJECTED, reason, Cause.DEADLINE)
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Call:
-    """What is asked. tried: the instances that were."""
+    """What is asked. tried: the instances that were; running: requests that have not ended."""
 
     keys: Sequence[dict[str, Any]]
     deadline: float
     known: Known
+    controls: Controls
     tried: list[Instance] = field(default_factory=list)
+    running: int = 1  # the caller's own share, until it has its replies
 
     def all(self, reply: Reply) -> Sequence[Reply]:
         """Give the same reply to each question."""
         return [reply] * len(self.keys)
+
+    def ended(self) -> None:
+        """Note that a request, or the caller's waiting, has ended; after the last one the call's place is free."""
+        self.running -= 1
+        if not self.running:
+            self.controls.places.give()
 
 
 class Guard:
@@ -101,16 +84,28 @@ class Guard:
         self._budget = RetryBudget(config.retry_share)
 
     async def __call__(self, keys: Sequence[tuple[Any, ...]], deadline: float, known: Known) -> Sequence[Reply]:
-        """Make one call for some keys: a reply for each, in their order. known: told that it has been sent."""
-        if self._controls.breaker.refuses:
+        """Make one call for some keys: a reply for each, in their order. known: called when it has been sent."""
+        controls = self._controls
+        if controls.breaker.refuses:
             return [_SHORT_CIRCUITED] * len(keys)
-        if not await self._controls.places.take(deadline):
-            return [self._controls.rejected] * len(keys)
+        if controls.silent(deadline - asyncio.get_running_loop().time()):
+            return [SILENT] * len(keys)
+        if not await self._waiting(controls.places.take(deadline, lambda: controls.breaker.refuses)):
+            return [_SHORT_CIRCUITED if controls.breaker.refuses else controls.rejected] * len(keys)
+        call = _Call([dict(zip(self._names, key, strict=True)) for key in keys], deadline, known, controls)
         try:
-            named = [dict(zip(self._names, key, strict=True)) for key in keys]
-            return await self._with_retries(_Call(named, deadline, known))
+            return await self._with_retries(call)
         finally:
-            self._controls.places.give()
+            call.ended()
+
+    async def _waiting(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Wait for a place or a turn, and count that a call waits."""
+        own = self._controls.page.own
+        own[Own.WAITING] += 1.0
+        try:
+            return await work
+        finally:
+            own[Own.WAITING] -= 1.0
 
     async def _with_retries(self, call: _Call) -> Sequence[Reply]:
         replies = await self._attempt(call)
@@ -140,7 +135,7 @@ class Guard:
         """Send a call to an instance not tried yet, if rate and breaker let it through."""
         if self._instances.problem is not None:  # known at once; there is nobody whom the breaker could spare
             return call.all(self._nobody())
-        turn = await self._controls.rate.take(call.deadline, lambda: self._controls.breaker.refuses)
+        turn = await self._waiting(self._controls.rate.take(call.deadline, lambda: self._controls.breaker.refuses))
         if self._controls.breaker.refuses:
             return call.all(_SHORT_CIRCUITED)
         if turn is None or asyncio.get_running_loop().time() >= call.deadline:
@@ -148,84 +143,58 @@ class Guard:
         permit = self._controls.breaker.admit()
         if permit is None:  # another process was faster
             return call.all(_SHORT_CIRCUITED)
-        tell: Callable[[int], None] = self._controls.breaker.abandoned
-        try:
-            instance = self._instances.choose(call.tried)
-            if instance is None:
-                return call.all(self._nobody())
-            replies, seconds = await self._send(call, instance)
-            if replies[0].status is not Status.TIMEOUT:  # a call that is given up may still arrive
-                self._controls.rate.answered(turn)
-            if replies[0].cause is Cause.KEPT_CONNECTION:
-                replies, seconds = await self._send_again(call, instance, replies, seconds)
-            tell = self._verdict(replies, seconds)
-            return replies
-        finally:
-            tell(permit)
+        instance = self._instances.choose(call.tried)
+        if instance is None:
+            self._controls.breaker.withdrawn(permit)
+            return call.all(self._nobody())
+        replies = await self._send(call, instance, turn, permit, self._ask).replies(call.deadline)
+        if replies[0].cause is Cause.KEPT_CONNECTION:
+            return await self._send_again(call, instance) or replies
+        return replies
 
-    async def _send_again(
-        self, call: _Call, instance: Instance, replies: Sequence[Reply], seconds: float
-    ) -> tuple[Sequence[Reply], float]:
-        """Send a call whose kept connection was closed over a new one: no retry, but another call to the rate."""
-        turn = await self._controls.rate.take(call.deadline, lambda: False)
-        if turn is None:
-            return replies, seconds
-        replies, seconds = await self._send(call, instance, again=True)
-        if replies[0].status is not Status.TIMEOUT:
-            self._controls.rate.answered(turn)
-        return replies, seconds
+    async def _send_again(self, call: _Call, instance: Instance) -> Sequence[Reply] | None:
+        """Send a call whose kept connection was closed over a new one: no retry, but another call to the rate.
 
-    async def _send(self, call: _Call, instance: Instance, again: bool = False) -> tuple[Sequence[Reply], float]:
+        None when it is not sent: there is no time, or the breaker has opened meanwhile.
+        """
+        turn = await self._waiting(self._controls.rate.take(call.deadline, lambda: self._controls.breaker.refuses))
+        if turn is None or asyncio.get_running_loop().time() >= call.deadline:
+            return None
+        permit = self._controls.breaker.admit()
+        if permit is None:
+            return None
+        return await self._send(call, instance, turn, permit, self._ask_anew).replies(call.deadline)
+
+    def _send(self, call: _Call, instance: Instance, turn: tuple[int, float], permit: int, ask: Ask) -> Attempt:
         if not call.tried:
-            call.known(call.all(_NO_ANSWER))
-        if not again:
+            call.known(call.all(NO_ANSWER))
+        if ask is self._ask:
             call.tried.append(instance)
-        started = self._controls.now()
-        own_limit = asyncio.get_running_loop().time() + self._config.timeout_seconds
-        replies: Sequence[Reply]
-        try:
-            with self._instances.call(instance):
-                async with asyncio.timeout_at(min(own_limit, call.deadline)):
-                    ask = self._ask_anew if again else self._ask
-                    replies = await ask(instance, call.keys, call.deadline)
-        except TimeoutError:
-            late = Reply.failed(Status.TIMEOUT, f"no answer within {self._config.timeout_seconds:g} s")
-            replies = call.all(late if own_limit <= call.deadline else _NO_ANSWER)
-        else:
-            lost = any(reply.cause is Cause.CONNECTION and reply.status is Status.ERROR for reply in replies)
-            if replies[0].cause is not Cause.KEPT_CONNECTION:
-                (self._instances.unreachable if lost else self._instances.reached)(instance)
-        finally:
-            seconds = self._controls.now() - started
-            self._count(seconds, again or len(call.tried) > 1)
-        return replies, seconds
+        call.running += 1
+        return Attempt(
+            self._controls,
+            self._asked(ask, instance, call.keys),
+            count=len(call.keys),
+            timeout_seconds=self._config.timeout_seconds,
+            turn=turn,
+            permit=permit,
+            retry=ask is self._ask_anew or len(call.tried) > 1,
+            ended=call.ended,
+        )
 
-    def _verdict(self, replies: Sequence[Reply], seconds: float) -> Callable[[int], None]:
-        """Say how a call's outcome is told to the breaker: it failed if no reply is any good."""
-        if not all(reply.status in _FAILURES for reply in replies):
-            return self._controls.breaker.succeeded
-        causes = {reply.cause for reply in replies}
-        if causes == {Cause.REQUEST}:
-            sent = any(reply.status is Status.ERROR for reply in replies)  # else the protocol had no way to ask it
-            return self._controls.breaker.refused if sent else self._controls.breaker.abandoned
-        if causes == {Cause.KEPT_CONNECTION}:
-            return self._controls.breaker.abandoned  # it was not sent again: there was no time
-        if causes == {Cause.DEADLINE} and seconds < self._config.timeout_seconds / 2:
-            return self._controls.breaker.abandoned  # a caller in a hurry says nothing of the service
-        return self._controls.breaker.failed
-
-    def _count(self, seconds: float, retry: bool) -> None:
-        own = self._controls.page.own
-        own[Own.CALLS] += 1.0
-        own[Own.RETRIES] += retry
-        own[Own.SECONDS] += seconds
-        own[Own.LATENCY + bisect.bisect_left(LATENCIES, seconds)] += 1.0
+    async def _asked(self, ask: Ask, instance: Instance, keys: Sequence[dict[str, Any]]) -> Sequence[Reply]:
+        until = asyncio.get_running_loop().time() + self._config.timeout_seconds
+        with self._instances.call(instance):
+            replies = await ask(instance, keys, until)
+        lost = any(reply.cause is Cause.CONNECTION and reply.status is Status.ERROR for reply in replies)
+        if replies[0].cause is not Cause.KEPT_CONNECTION:
+            (self._instances.unreachable if lost else self._instances.reached)(instance)
+        return replies
 
     def _nobody(self) -> Reply:
         return Reply.failed(Status.ERROR, self._instances.problem or "no instance is known", Cause.CONNECTION)
 
 
-_NO_ANSWER = Reply.failed(Status.TIMEOUT, "no answer before the caller's deadline", Cause.DEADLINE)
 _SHORT_CIRCUITED = Reply.failed(
     Status.SHORT_CIRCUITED, "not asked: the service failed too often, so its breaker is open"
 )

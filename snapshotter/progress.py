@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Self
 
 import msgspec
+
+from prana_proxy.supervised import SupervisedThread
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -178,24 +179,18 @@ def listening(board: Board, buckets: int, progress: Callable[[int, int], None] |
     if progress is None:
         yield
         return
-    ended = Event()
+    before = 0
 
     def listen() -> None:
-        before = 0
-        while not ended.wait(_LISTEN_SECONDS):
-            board.listen()
-            done = min(board.heard(0, buckets)[0], buckets - 1)  # the last one is done when Spark has it
-            if done > before:
-                progress(done, buckets)
-                before = done
+        nonlocal before
+        board.listen()
+        done = min(board.heard(0, buckets)[0], buckets - 1)  # the last one is done when Spark has it
+        if done > before:
+            before = done
+            progress(done, buckets)
 
-    listener = Thread(target=listen, name="progress of buckets", daemon=True)
-    listener.start()
-    try:
+    with SupervisedThread.every(_LISTEN_SECONDS, "progress of buckets", listen):
         yield
-    finally:
-        ended.set()
-        listener.join()
 
 
 def driver_host(spark: SparkSession) -> tuple[str, str]:

@@ -31,7 +31,9 @@ class Backlog:
     def look(self, seconds: float) -> None:
         """Look at all services; seconds: since the last look."""
         for name in self._gateway.services:
-            page = self._gateway.ledger.page(name)
+            page = self._gateway.ledger.used_page(name)
+            if page is None:  # it is just being replaced
+                continue
             calls = page.total(Own.CALLS)
             rate = (calls - self._calls.get(name, calls)) / seconds
             before = self._per_second.get(name, rate)
@@ -43,9 +45,10 @@ class Backlog:
     def pause_ms(self, service: str) -> int:
         """Say for how long callers of a service had better wait before they ask for more."""
         per_second = self._per_second.get(service, 0.0)
-        if per_second <= 0.0:
+        page = self._gateway.ledger.used_page(service)
+        if per_second <= 0.0 or page is None:
             return 0
-        calls = self._gateway.ledger.page(service).total(Own.QUEUED) / self._gateway.call_size(service)
+        calls = page.total(Own.QUEUED) / self._gateway.call_size(service)
         return min(max(0, round(1000 * (calls / per_second - _SHORT_SECONDS))), _LONGEST_MS)
 
     def _report(self, name: str, page: Page) -> None:

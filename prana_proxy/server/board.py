@@ -23,10 +23,12 @@ class Told(IntEnum):
     DENIED = auto()  # connections without a token or certificate that is known
     TOO_MANY = auto()  # connections refused
     STARTS = auto()
+    BACKGROUND_FAILURES = auto()  # of background work, each of which was restarted
+    BACKGROUND_FAILING = auto()  # pieces of background work that fail now
 
 
 _PART = len(Told)
-_PASSING = (Told.READY, Told.CONNECTIONS, Told.ANSWERING, Told.WAITING)
+_PASSING = (Told.READY, Told.CONNECTIONS, Told.ANSWERING, Told.WAITING, Told.BACKGROUND_FAILING)
 
 
 class Board:
@@ -46,6 +48,7 @@ class Board:
         self._numbers = memoryview(self._memory).cast("d")
         self.parts = tuple(self._numbers[i * _PART : (i + 1) * _PART] for i in range(processes))
         self.process = process
+        self._failures_reported = 0
 
     @property
     def own(self) -> memoryview[float]:
@@ -67,6 +70,12 @@ class Board:
         self.own[Told.CONFIG_OK] = float(applied)
         if applied:
             self.own[Told.CONFIG_CHANGED_AT] = time.time()
+
+    def background_reported(self, failures: int, failing: int) -> None:
+        """Note how often background work of this process has failed since it began, and how much of it fails now."""
+        self.own[Told.BACKGROUND_FAILURES] += failures - self._failures_reported
+        self._failures_reported = failures
+        self.own[Told.BACKGROUND_FAILING] = failing
 
     def forget(self, process: int) -> None:
         """Take back what a process that has died said of its present."""

@@ -20,6 +20,7 @@ from prana_proxy.server.line import Line
 from prana_proxy.server.messages import Message
 from prana_proxy.server.tls import Tokens
 from prana_proxy.server_config import ServerConfig
+from prana_proxy.supervised import Supervised, supervise
 from schemas.generated.ttypes import Denied, Overloaded
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ class Connections:
         self._seldom = Seldom(_log, _REPORT_SECONDS)
         self._stopping = False
         listener.setblocking(False)
-        self._accepting = asyncio.get_running_loop().create_task(self._accept())
+        self._supervised = Supervised("prana-accept")
+        self._accepting = asyncio.get_running_loop().create_task(supervise(self._supervised, self._accept))
         self._own[Told.READY] = 1.0
 
     async def stop(self, seconds: float) -> None:
@@ -104,6 +106,7 @@ class Connections:
                 self._seldom.tell(logging.WARNING, "connection_refused", peer=address[0], open=len(self._open))
                 client.close()
                 continue
+            self._supervised.works()
             client.setblocking(False)
             connection = _Connection(address[0], known=self._tokens is None)
             task = asyncio.get_running_loop().create_task(self._serve(client, connection))

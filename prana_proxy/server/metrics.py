@@ -18,20 +18,24 @@ from schemas.services import Status
 _STATES = (State.CLOSED, State.OPEN, State.HALF_OPEN)
 
 
-def prometheus_text(ledger: Ledger, board: Board) -> bytes:
-    """Write all numbers as they are now."""
+def prometheus_text(ledger: Ledger, board: Board, beside: tuple[int, int] = (0, 0)) -> bytes:
+    """Write all numbers as they are now.
+
+    beside: failures of background work, and how much of it fails now, in a process that has no part of the board
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Numbers(ledger, board))
+    registry.register(_Numbers(ledger, board, beside))
     return generate_latest(registry)
 
 
 class _Numbers(Collector):
-    def __init__(self, ledger: Ledger, board: Board) -> None:
-        self._ledger, self._board = ledger, board
+    def __init__(self, ledger: Ledger, board: Board, beside: tuple[int, int]) -> None:
+        self._ledger, self._board, self._beside = ledger, board, beside
 
     def collect(self) -> Iterator[Metric]:
-        yield from _of_services({name: self._ledger.page(name) for name in self._ledger.services()})
+        yield from _of_services(self._ledger.pages())
         yield from _of_proxy(self._board)
+        yield from _of_background(self._board, *self._beside)
 
 
 def _of_services(pages: dict[str, Page]) -> Iterator[Metric]:
@@ -44,7 +48,15 @@ def _of_services(pages: dict[str, Page]) -> Iterator[Metric]:
     )
     seconds = HistogramMetricFamily("prana_call_seconds", "How long calls took.", labels=["service"])
     breaker = GaugeMetricFamily("prana_breaker_state", "1 for the state of the breaker.", labels=["service", "state"])
-    in_flight = GaugeMetricFamily("prana_in_flight", "Calls that the service is answering.", labels=["service"])
+    late = CounterMetricFamily("prana_calls_late", "Calls without an outcome by the deadline.", labels=["service"])
+    cut = CounterMetricFamily("prana_calls_cut", "Late calls that were ended with their caller.", labels=["service"])
+    in_flight = GaugeMetricFamily("prana_in_flight", "Calls that were sent and have not ended.", labels=["service"])
+    abandoned = GaugeMetricFamily(
+        "prana_in_flight_abandoned", "Calls in flight for which nobody waits any more.", labels=["service"]
+    )
+    waiting = GaugeMetricFamily(
+        "prana_calls_waiting", "Calls that wait for a place or their turn of the rate.", labels=["service"]
+    )
     queued = GaugeMetricFamily("prana_queued", "Contexts that wait to be asked for.", labels=["service"])
     for name, page in pages.items():
         for i, status in enumerate(Status):
@@ -56,9 +68,13 @@ def _of_services(pages: dict[str, Page]) -> Iterator[Metric]:
         seconds.add_metric([name], buckets, page.total(Own.SECONDS))
         for i, state in enumerate(_STATES):
             breaker.add_metric([name, state], float(page.shared[Shared.BREAKER_STATE] == i))
-        in_flight.add_metric([name], page.total(Own.IN_FLIGHT))
+        late.add_metric([name], page.total(Own.LATE))
+        cut.add_metric([name], page.total(Own.CUT))
+        in_flight.add_metric([name], page.total(Own.OUT))
+        abandoned.add_metric([name], page.total(Own.ABANDONED))
+        waiting.add_metric([name], page.total(Own.WAITING))
         queued.add_metric([name], page.total(Own.QUEUED))
-    yield from (contexts, calls, retries, seconds, breaker, in_flight, queued)
+    yield from (contexts, calls, retries, seconds, breaker, late, cut, in_flight, abandoned, waiting, queued)
 
 
 def _of_proxy(board: Board) -> Iterator[Metric]:
@@ -85,6 +101,14 @@ def _of_proxy(board: Board) -> Iterator[Metric]:
     build = GaugeMetricFamily("prana_build_info", "The version.", labels=["version"])
     build.add_metric([_version()], 1.0)
     yield build
+
+
+def _of_background(board: Board, failures: int, failing: int) -> Iterator[Metric]:
+    """Describe work such as following services.toml, of all processes together."""
+    failures_seen = board.total(Told.BACKGROUND_FAILURES) + failures
+    yield CounterMetricFamily("prana_background_failures", "Failures of background work.", failures_seen)
+    failing_now = board.total(Told.BACKGROUND_FAILING) + failing
+    yield GaugeMetricFamily("prana_background_failing", "Background work that fails now.", failing_now)
 
 
 def _end(seconds: float) -> str:

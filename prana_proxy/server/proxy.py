@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 import uvloop
 
+from prana_proxy import supervised
 from prana_proxy.config import GatewayConfig
 from prana_proxy.gateway import Gateway
 from prana_proxy.ledger import Ledger
@@ -22,6 +23,7 @@ from prana_proxy.server.handler import Handler
 from prana_proxy.server.line import Line
 from prana_proxy.server.tls import Tokens, server_context
 from prana_proxy.server_config import ServerConfig
+from prana_proxy.supervised import Supervised, supervise
 from schemas.errors import SetupError
 
 _T = TypeVar("_T")
@@ -66,7 +68,8 @@ class Proxy:
             handler = Handler(self.gateway, lambda service: max(line.pause_ms(), backlog.pause_ms(service)))
 
             async def start() -> Connections:
-                self._looking = asyncio.ensure_future(_look(backlog))
+                looking = Supervised("prana-backlog")
+                self._looking = asyncio.ensure_future(supervise(looking, lambda: _look(looking, backlog, self.board)))
                 return Connections(listener, server, handler, line, self.board, context, tokens)
 
             own[Told.CONFIG_OK] = 1.0
@@ -117,10 +120,12 @@ def address_of(listener: socket.socket, host: str) -> str:
     return f"{host}:{listener.getsockname()[1]}"
 
 
-async def _look(backlog: Backlog) -> None:
+async def _look(looking: Supervised, backlog: Backlog, board: Board) -> None:
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
+        board.background_reported(supervised.failures(), len(supervised.failing()))
         backlog.look(_LOOK_SECONDS)
+        looking.works()
 
 
 class _LoopThread:

@@ -49,7 +49,8 @@ async def _serve(path: Path, content: bytes, config: ProxyConfig, server: Server
         opened.callback(ledger.close)
         opened.callback(board.close)
         if server.http_port is not None:
-            address = await opened.enter_async_context(http_port(server.host, server.http_port, ledger, board))
+            pages = http_port(server.host, server.http_port, ledger, board, supervises=server.processes > 1)
+            address = await opened.enter_async_context(pages)
             tell(_log, logging.INFO, "http_listening", address=address)
         if server.processes > 1:
             supervisor = await opened.enter_async_context(Supervisor(path, content, server, ledger, board, log))

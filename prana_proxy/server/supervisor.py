@@ -16,7 +16,7 @@ from typing import Self
 import msgspec
 
 from prana_proxy.config import load_proxy_config
-from prana_proxy.events import LogFormat, tell
+from prana_proxy.events import Event, LogFormat, tell
 from prana_proxy.ledger import Ledger
 from prana_proxy.live_config import following
 from prana_proxy.server.board import Board, Told
@@ -112,10 +112,13 @@ class Supervisor:
             process = await self._start(number)
         except (OSError, SetupError) as error:  # such as its port, which somebody else has taken meanwhile
             return str(error)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the process is started again
+            _log.error(Event("process_not_started", {"process": number}), exc_info=error)
+            return type(error).__name__
         self._running[number] = process
         code = await process.wait()
         del self._running[number]
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return _signal_name(-code) if code < 0 else f"exit code {code}"
 
     async def _start(self, number: int) -> Process:
         shared = self._server.ports == "one"
@@ -148,3 +151,11 @@ class Supervisor:
         """Remember what the file holds, if it is right, for processes that start later."""
         load_proxy_config(self._path, content)
         self._content = content
+
+
+def _signal_name(number: int) -> str:
+    """Give a signal's name; most of the real-time signals have none in Python."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -73,7 +73,7 @@ class ServiceConfig:
         waits for more callers' contexts
     answer: JSON pointer, through objects, to the value within an answer; "" is all of it
     error: JSON pointer to an error within an answer; "": there is none, None: the usual places, see `service_errors`
-    timeout_seconds: for one call, within what the caller has left
+    timeout_seconds: for one call, whether or not its caller waits so long
     retries: further calls after one that failed, each to another instance, of idempotent services only
     retry_share: of all calls, at most this share is made again
     resend: whether a call is sent again, over a new connection, when the kept one turns out closed before any of the

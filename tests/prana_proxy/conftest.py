@@ -19,6 +19,7 @@ import pyarrow as pa
 import pytest
 from aiohttp import web
 from eureka_server import EurekaServer
+from proxy_process import until
 
 from prana_proxy.config import GatewayConfig, gateway_config
 
@@ -57,7 +58,7 @@ class Misbehaving:
         self.asked.clear()
         self.keys.clear()
         self.cookies.clear()
-        self.in_flight = self.most_in_flight = 0
+        self.most_in_flight = 0
 
     async def one(self, request: web.Request) -> web.StreamResponse:
         behaviour, key = request.match_info["behaviour"], request.match_info["key"]
@@ -195,6 +196,7 @@ def running_service() -> Iterator[Misbehaving]:
 
 @pytest.fixture
 def service(running_service: Misbehaving) -> Misbehaving:
+    until(lambda: running_service.in_flight == 0)  # what the test before has left ends by itself
     running_service.forget()
     return running_service
 

@@ -16,6 +16,7 @@ from prana_proxy.breaker import Breaker, BreakerRules, State
 from prana_proxy.ledger import Ledger
 
 RULES = BreakerRules()
+PROBE_SECONDS = 7.0
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Model:
     """The rules as they are written: each outcome is kept with its time, nothing is summed up.
 
     turn: counts the changes of state; prober: the process whose call tries
+    run: outcomes since the last success, each with its beginning, its end and whether it is known to have failed
     """
 
     state: str = "closed"
@@ -39,18 +41,18 @@ class Model:
     prober: int | None = None
     forced: str | None = None
     outcomes: list[tuple[float, bool]] = field(default_factory=list)
+    run: list[tuple[float, float, bool]] = field(default_factory=list)
 
     def change(self, state: str, now: float) -> None:
         self.state, self.turn, self.since, self.prober = state, self.turn + 1, now, None
         if state == "closed":
-            self.outcomes = []
+            self.outcomes, self.run = [], []
 
     def may_enter(self, now: float) -> bool:
         if self.forced:
             return self.forced == "closed"
-        if self.state == "half_open":
-            return self.prober is None
-        return self.state == "closed" or now >= self.since + 5
+        lost = PROBE_SECONDS + 1 if self.state == "half_open" and self.prober is not None else 0
+        return self.state == "closed" or now >= self.since + max(5, lost)
 
     def admit(self, process: int, now: float) -> int | None:
         """Give the turn in which the call began; -1 for one that counts for nothing."""
@@ -63,18 +65,30 @@ class Model:
             self.prober = process
         return self.turn
 
-    def tell(self, turn: int, outcome: str, now: float) -> None:
+    def tell(self, turn: int, outcome: str, now: float, seconds: float) -> None:
         if turn != self.turn:
             return
         if self.state == "half_open":
-            self.change("open" if outcome in ("failed", "abandoned") else "closed", now)
-            if outcome == "abandoned":
+            self.change("closed" if outcome in ("succeeded", "refused") else "open", now)
+            if outcome == "withdrawn":
                 self.since = now - 5
         elif outcome in ("succeeded", "failed"):
             self.outcomes.append((now, outcome == "failed"))
             last = [failed for at, failed in self.outcomes if int(at) > int(now) - 10]
             if len(last) >= 20 and sum(last) >= len(last) / 2:
                 self.change("open", now)
+        if self.state == "closed" and outcome in ("succeeded", "failed", "cut"):
+            self.go_on(outcome, now - (seconds if outcome == "failed" else 0.0), now)
+
+    def go_on(self, outcome: str, began: float, now: float) -> None:
+        if outcome == "succeeded" or (self.run and began - self.run[-1][1] >= 10):
+            self.run = []
+        if outcome == "succeeded":
+            return
+        self.run.append((began, now, outcome == "failed"))
+        failed = sum(known for _, _, known in self.run)
+        if failed >= 5 and (len(self.run) >= 20 or now - min(began for began, _, _ in self.run) >= 10):
+            self.change("open", now)
 
 
 @dataclass
@@ -86,7 +100,7 @@ class Permit:
 
 
 PROCESSES = st.integers(0, 1)
-OUTCOMES = st.sampled_from(["succeeded", "failed", "failed", "refused", "abandoned"])
+OUTCOMES = st.sampled_from(["succeeded", "failed", "failed", "refused", "abandoned", "withdrawn", "cut", "cut"])
 
 
 class BreakerMachine(RuleBasedStateMachine):
@@ -100,7 +114,7 @@ class BreakerMachine(RuleBasedStateMachine):
         assert first.handle is not None
         self.ledgers = [first, Ledger(2, 1, os.dup(first.handle))]
         self.clock, self.model, self.lives = Clock(began), Model(), [0, 0]
-        self.breakers = [Breaker(RULES, ledger.page("s"), self.clock) for ledger in self.ledgers]
+        self.breakers = [Breaker(RULES, ledger.page("s"), self.clock, PROBE_SECONDS) for ledger in self.ledgers]
 
     def teardown(self) -> None:
         for ledger in getattr(self, "ledgers", ()):
@@ -115,10 +129,16 @@ class BreakerMachine(RuleBasedStateMachine):
         permit = self.admit(process)
         return multiple() if permit is None else permit
 
-    @rule(permit=consumes(permits), outcome=OUTCOMES)
-    def end(self, permit: Permit, outcome: str) -> None:
+    @rule(permit=consumes(permits), outcome=OUTCOMES, seconds=st.sampled_from([0.0, 2.0, 30.0]))
+    def end(self, permit: Permit, outcome: str, seconds: float) -> None:
         if permit.life == self.lives[permit.process]:
-            self.tell(permit, outcome)
+            self.tell(permit, outcome, seconds)
+
+    @rule(process=PROCESSES, pause=st.sampled_from([0.25, 0.5, 2.0, 9.75, 10.0]), cut=st.integers(0, 3))
+    def hang(self, process: int, pause: float, cut: int) -> None:
+        for _ in range(6):
+            self.wait(pause)
+            self.call_often(process, ["failed"] + ["cut"] * cut)
 
     @rule(process=PROCESSES, seconds=st.sampled_from([0.0, 4.75, 5.0]))
     def trip(self, process: int, seconds: float) -> None:
@@ -155,9 +175,10 @@ class BreakerMachine(RuleBasedStateMachine):
         assert (permit is None) == (turn is None)
         return None if permit is None or turn is None else Permit(process, self.lives[process], permit, turn)
 
-    def tell(self, permit: Permit, outcome: str) -> None:
-        getattr(self.breakers[permit.process], outcome)(permit.permit)
-        self.model.tell(permit.turn, outcome, self.clock.seconds)
+    def tell(self, permit: Permit, outcome: str, seconds: float = 0.0) -> None:
+        more = (seconds,) if outcome == "failed" else ()
+        getattr(self.breakers[permit.process], outcome)(permit.permit, *more)
+        self.model.tell(permit.turn, outcome, self.clock.seconds, seconds)
 
 
 BreakerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
@@ -260,6 +281,100 @@ def test_another_window_counts_the_calls_that_lie_in_it(
     assert breaker.state is State.CLOSED
     run(breaker, 1)
     assert breaker.state is State.OPEN
+
+
+def test_it_opens_when_few_calls_all_fail_for_a_whole_window(breaker: Breaker, clock: Clock) -> None:
+    # Hanging calls hold the service's only place for 2.5 s each: no window will ever contain twenty.
+    for call in range(5):
+        permit = breaker.admit()
+        assert permit is not None, call
+        clock.seconds += 2.5
+        breaker.failed(permit, 2.5)
+    assert breaker.state is State.OPEN
+
+
+def test_one_success_among_few_calls_keeps_it_closed(breaker: Breaker, clock: Clock) -> None:
+    for call in range(20):
+        permit = breaker.admit()
+        assert permit is not None
+        clock.seconds += 2.5
+        breaker.failed(permit, 2.5) if call % 4 else breaker.succeeded(permit)
+    assert breaker.state is State.CLOSED
+
+
+@pytest.mark.parametrize(("failed", "cut", "state"), [(4, 16, "closed"), (5, 14, "closed"), (5, 15, "open")])
+def test_calls_that_were_cut_count_beside_five_that_failed_when_none_succeeded(
+    breaker: Breaker, failed: int, cut: int, state: str
+) -> None:
+    for _ in range(cut):
+        permit = breaker.admit()
+        assert permit is not None
+        breaker.cut(permit)
+    run(breaker, failed)
+    assert breaker.state == state
+
+
+def test_calls_that_were_cut_never_open_it_while_others_succeed(breaker: Breaker, clock: Clock) -> None:
+    for _ in range(20):
+        for _ in range(19):
+            permit = breaker.admit()
+            assert permit is not None
+            breaker.cut(permit)
+        run(breaker, 0, 1)
+        clock.seconds += 0.5
+    assert breaker.state is State.CLOSED
+
+
+@pytest.mark.parametrize("outcome", ["cut", "abandoned", "failed"])
+def test_a_probe_without_a_success_is_followed_by_another_only_after_the_open_period(
+    breaker: Breaker, clock: Clock, outcome: str
+) -> None:
+    run(breaker, 20)
+    clock.seconds += 5.0
+    probe = breaker.admit()
+    assert probe is not None
+    getattr(breaker, outcome)(probe)
+    clock.seconds += 4.75
+    assert breaker.admit() is None
+    clock.seconds += 0.25
+    assert breaker.admit() is not None
+
+
+def test_a_probe_that_was_never_sent_lets_another_call_try_at_once(breaker: Breaker, clock: Clock) -> None:
+    run(breaker, 20)
+    clock.seconds += 5.0
+    probe = breaker.admit()
+    assert probe is not None
+    breaker.withdrawn(probe)
+    assert breaker.admit() is not None
+
+
+def test_a_probe_whose_process_stands_still_is_lost_after_the_longest_that_a_call_may_take(
+    ledger: Ledger, clock: Clock
+) -> None:
+    breaker = Breaker(RULES, ledger.page("s"), clock, probe_seconds=7.0)
+    run(breaker, 20)
+    clock.seconds += 5.0
+    lost = breaker.admit()
+    assert lost is not None
+    clock.seconds += 7.75
+    assert breaker.admit() is None
+    clock.seconds += 0.25
+    assert breaker.admit() is not None
+    breaker.succeeded(lost)  # it comes to nothing
+    assert breaker.state is State.HALF_OPEN
+
+
+def test_a_process_that_dies_again_and_again_with_its_probe_does_not_probe_more_often(
+    ledger: Ledger, clock: Clock
+) -> None:
+    breaker, probes = Breaker(RULES, ledger.page("s"), clock), 0
+    run(breaker, 20)
+    for _ in range(100):
+        clock.seconds += 0.25
+        probes += breaker.admit() is not None
+        ledger.forget(0)
+    assert probes == 5
 
 
 def test_a_breaker_that_is_no_longer_forced_knows_what_it_knew(breaker: Breaker) -> None:

@@ -249,6 +249,27 @@ def test_whoever_has_time_gets_an_answer_whatever_others_do(
             assert {key: reply.value for key, reply in visit.given.items() if reply} == {key: key for key in visit.keys}
 
 
+def test_a_reply_that_one_caller_cannot_take_fails_that_caller_and_no_other() -> None:
+    class Broken(RecordedAnswers):
+        def add(self, keys: Sequence[int], replies: Sequence[Reply]) -> None:
+            raise ConfigError("a value that does not become Arrow")
+
+    async def work(now: Now) -> None:
+        world = World(now, random.Random(0), what="ok")
+        calls = Calls(world.send, 3, 0.002, 1, world.count)
+        broken, well = (Caller(kind(1, now), [0], [(key,)]) for key, kind in ((1, Broken), (2, RecordedAnswers)))
+        outcomes = await asyncio.gather(
+            *(calls.ask(one, now() + 60.0) for one in (broken, well)), return_exceptions=True
+        )
+        assert isinstance(outcomes[0], ConfigError)
+        assert outcomes[1] == {}
+        assert now() < 1_001.0
+        await asyncio.sleep(0.1)
+        assert calls.idle
+
+    run_virtually(work)
+
+
 def test_equal_questions_in_flight_are_asked_once() -> None:
     visits = [Visit(i * 0.001, [1, 2, 3], 60.0, None) for i in range(8)]
     world = simulate(visits, 1, 0.0, 3, what="ok", seed=2)

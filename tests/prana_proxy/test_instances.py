@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from prana_proxy import supervised
 from prana_proxy.discovery import Discovery, Found, Instance
 from prana_proxy.instances import Instances
 from schemas.errors import ServiceError
@@ -69,6 +70,30 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.002)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["at the first look-up", "later"])
+def test_a_driver_whose_answer_breaks_a_look_up_is_asked_again_and_its_failure_counted(
+    monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    broken = Found(None, 0.01, "")  # type: ignore[arg-type]  # as a driver with a defect gives it
+
+    async def work() -> int:
+        registry = Registry(A, fresh_seconds=0.01)
+        well, before = registry.answer, supervised.failures()
+        instances = Instances("history", registry)
+        registry.answer = broken if first else well
+        await instances.open()
+        registry.answer = broken
+        await until(lambda: supervised.failures() > before)
+        assert "instances of history" in supervised.failing()
+        registry.answer = Found((B,), 0.01, "")
+        await until(lambda: B in instances.known and "instances of history" not in supervised.failing())
+        await instances.close()
+        return supervised.failures() - before
+
+    monkeypatch.setattr(supervised, "_FIRST_PAUSE", 0.01)
+    assert asyncio.run(work()) >= 1
 
 
 class Choosing(RuleBasedStateMachine):

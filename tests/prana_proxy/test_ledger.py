@@ -16,8 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from prana_proxy.ledger import MOST_PROCESSES, MOST_SERVICES, Ledger, Own, Shared
+from prana_proxy import ledger as ledger_module
+from prana_proxy.ledger import MOST_PROCESSES, MOST_SERVICES, PASSING, Ledger, Own, Shared
 from schemas.errors import ConfigError
 
 CONNECTIONS = 4  # of each process: so many it does at a time
@@ -182,29 +186,120 @@ def test_processes_see_the_same_numbers_of_a_service_and_other_ones_of_another(l
 
 def test_what_a_dead_process_counted_stays_and_what_it_had_under_way_goes(ledgers: list[Ledger]) -> None:
     own = ledgers[1].page("a").own
-    under_way = (Own.IN_FLIGHT, Own.WAITING_SINCE, Own.QUEUED)
     for number in range(len(own)):
         own[number] = 7.0
     ledgers[0].forget(1)
-    assert [own[number] for number in range(len(own))] == [0.0 if i in under_way else 7.0 for i in range(len(own))]
+    assert [own[number] for number in range(len(own))] == [0.0 if i in PASSING else 7.0 for i in range(len(own))]
 
 
 def test_numbers_of_one_kind_do_not_lie_on_those_of_another(ledgers: list[Ledger]) -> None:
     page = ledgers[0].page("a")
     for views in (page.shared, *page.parts):
         for number in range(len(views)):
-            assert views[number] == 0.0
+            assert views[number] == float(views is page.own and number == Own.USED)
             views[number] = 1.0
     assert not any(ledgers[0].page("b").shared)
 
 
 def test_a_service_more_than_there_is_room_for_is_refused(ledgers: list[Ledger]) -> None:
-    for i in range(MOST_SERVICES):
+    for i in range(2 * MOST_SERVICES):  # before and after a change of all names
         ledgers[i % 3].page(f"service {i}")
+    assert not ledgers[0].has_room("one more")
     with pytest.raises(ConfigError, match="more than 256 services → divide them over several proxies"):
         ledgers[0].page("one more")
-    assert len(ledgers[1].services()) == MOST_SERVICES
+    assert len(ledgers[1].services()) == 2 * MOST_SERVICES
     ledgers[0].page("service 0")
+
+
+def test_names_may_come_and_go_without_end(ledgers: list[Ledger]) -> None:
+    ledgers[1].page("stays").own[Own.CALLS] = 5.0
+    for i in range(3_000):
+        page = ledgers[i % 3].page(f"service {i}")
+        assert page.total(Own.CALLS) == page.shared[Shared.BREAKER_STATE] == 0.0
+        page.own[Own.CALLS] = page.shared[Shared.BREAKER_STATE] = 1.0
+        ledgers[i % 3].release(f"service {i}")
+    assert ledgers[2].services() == ["stays"]
+    assert ledgers[0].page("stays").total(Own.CALLS) == 5.0
+    assert ledgers[2].page("service 2999").shared[Shared.BREAKER_STATE] == 1.0  # what comes back soon goes on
+
+
+def test_a_dead_process_s_services_leave_room_and_what_others_use_stays(ledgers: list[Ledger]) -> None:
+    for i in range(2 * MOST_SERVICES):
+        ledgers[1].page(f"service {i}").own[Own.IN_FLIGHT] = 1.0
+    ledgers[2].page("service 7")
+    ledgers[0].forget(1)
+    assert ledgers[0].services() == ["service 7"]
+    for i in range(2 * MOST_SERVICES - 1):
+        ledgers[0].page(f"other {i}")
+    assert "service 7" in ledgers[0].services()
+
+
+SLOTS = 4
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Processes open, write, release and die in any order; each page holds what its service's users wrote."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(ledger_module, "_SLOTS", SLOTS)
+        self.patch.setattr(ledger_module, "_NAMES", SLOTS * 256)
+        first = Ledger(2, 0)
+        assert first.handle is not None
+        self.ledgers = [first, Ledger(2, 1, os.dup(first.handle))]
+        self.users: dict[str, set[int]] = {}
+        self.calls: dict[str, float] = {}
+
+    def teardown(self) -> None:
+        for ledger in getattr(self, "ledgers", ()):
+            ledger.close()
+        if hasattr(self, "patch"):
+            self.patch.undo()
+
+    @rule(process=st.integers(0, 1), name=st.sampled_from("abcdefgh"))
+    def open(self, process: int, name: str) -> None:
+        room = self.ledgers[process].has_room(name)
+        in_use = [one for one, users in self.users.items() if users]
+        assert room or (len(in_use) == SLOTS and name not in in_use)
+        if not room:
+            with pytest.raises(ConfigError, match="more than"):
+                self.ledgers[process].page(name)
+            return
+        page = self.ledgers[process].page(name)
+        if self.users.setdefault(name, set()):
+            assert page.total(Own.CALLS) == self.calls[name]
+        else:
+            assert page.total(Own.CALLS) in (0.0, self.calls.get(name, 0.0))  # new, or as it was left
+            self.calls[name] = page.total(Own.CALLS)
+        self.users[name].add(process)
+        page.own[Own.CALLS] += 1.0
+        self.calls[name] += 1.0
+
+    @rule(process=st.integers(0, 1), name=st.sampled_from("abcdefgh"))
+    def release(self, process: int, name: str) -> None:
+        self.ledgers[process].release(name)
+        self.users.get(name, set()).discard(process)
+
+    @rule(process=st.integers(0, 1))
+    def die(self, process: int) -> None:
+        self.ledgers[1 - process].forget(process)
+        handle = os.dup(self.ledgers[1 - process].handle or 0)
+        self.ledgers[process].close()
+        self.ledgers[process] = Ledger(2, process, handle)
+        for users in self.users.values():
+            users.discard(process)
+
+    @invariant()
+    def all_see_what_is_used(self) -> None:
+        for ledger in getattr(self, "ledgers", ()):
+            assert set(ledger.services()) == {name for name, users in self.users.items() if users}
+            for name, page in ledger.pages().items():
+                assert page.total(Own.CALLS) == self.calls[name]
+
+
+LedgerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestLedgerMachine = LedgerMachine.TestCase
 
 
 def test_a_name_too_long_is_refused(ledgers: list[Ledger]) -> None:

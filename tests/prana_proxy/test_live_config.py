@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from proxy_process import services_toml, until
 
-from prana_proxy import live_config
-from prana_proxy.config import load_gateway_config, load_proxy_config
+from prana_proxy import live_config, supervised
+from prana_proxy.config import GatewayConfig, load_gateway_config, load_proxy_config
 from prana_proxy.gateway import Gateway
 from prana_proxy.live_config import follow
 from schemas.errors import ConfigError
@@ -168,6 +169,63 @@ def test_no_call_is_dropped_while_it_changes(
     for caller in callers:
         caller.join()
     assert statuses == {"ok"}
+
+
+@pytest.fixture
+def few_files(opened: ExitStack) -> Callable[[], None]:
+    """Leave this process a single file handle, so that a file can be read but no folder watched, as without inotify."""
+
+    def leave_one() -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 8, hard))
+        taken: list[int] = []
+        with suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        os.close(taken.pop())
+        opened.callback(lambda: [os.close(one) for one in taken])
+
+    return leave_one
+
+
+def test_a_change_applies_when_the_system_cannot_watch_files_and_health_says_so(
+    path: Path, opened: ExitStack, few_files: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = opened.enter_context(Gateway(load_gateway_config(path)))
+    failed_before = supervised.failures()
+    few_files()
+    opened.enter_context(follow(path, gateway))
+    until(lambda: any(problem.startswith("prana-config-watch: ") for problem in supervised.problems()))
+    assert supervised.failures() > failed_before
+    until(lambda: "background_failed work=prana-config-watch" in caplog.text)
+    assert f"{path.parent} cannot be watched, so services.toml is read every second: " in caplog.text
+    path.write_text(two_text(path))
+    until(lambda: set(gateway.services) == {"one", "two"})
+    opened.close()
+    assert supervised.problems() == []
+
+
+def two_text(path: Path) -> str:
+    text = path.read_text()
+    return text + text.replace("services.one", "services.two")
+
+
+def test_a_defect_while_a_change_applies_is_counted_and_the_change_tried_again(path: Path, opened: ExitStack) -> None:
+    defects = [RuntimeError("a defect"), KeyError("another"), SystemExit(3)]
+    failed_before = supervised.failures()
+
+    def allowed(config: GatewayConfig) -> None:
+        if len(config.services) > 1 and defects:
+            raise defects.pop(0)
+
+    followed = Followed(path, opened, allowed=allowed)
+    path.write_text(two_text(path))
+    until(lambda: any(problem.startswith("prana-config: ") for problem in supervised.problems()))
+    until(lambda: followed.names == ["one", "two"])
+    until(lambda: supervised.problems() == [])
+    assert supervised.failures() == failed_before + 3
 
 
 def test_following_ends_with_its_context(path: Path) -> None:

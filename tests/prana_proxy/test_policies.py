@@ -18,11 +18,12 @@ from virtual_time import START, run_virtually
 
 from prana_proxy.answers import Cause, Reply
 from prana_proxy.breaker import BreakerRules, State
+from prana_proxy.controls import Controls
 from prana_proxy.discovery import Instance, open_discovery
 from prana_proxy.instances import Instances
 from prana_proxy.ledger import LATENCIES, Ledger, Own
 from prana_proxy.limits import Limits
-from prana_proxy.policies import Controls, Guard, RetryBudget
+from prana_proxy.policies import Guard, RetryBudget
 from prana_proxy.services import Key, ServiceConfig
 from schemas.data_keys import context_variable, service_element
 from schemas.services import Service, Status
@@ -75,7 +76,10 @@ def simulate(config: ServiceConfig, behave: Behave, work: Callable[[World], Coro
         controls = Controls(config, ledger.page("s"), now)
         world = World(now, Guard(config, ask, instances, controls), controls, instances)
         await work(world)
-        assert world.counted(Own.IN_FLIGHT) == 0.0
+        while world.counted(Own.OUT):
+            await asyncio.sleep(config.timeout_seconds)
+        for number in (Own.IN_FLIGHT, Own.WAITING, Own.ABANDONED):
+            assert world.counted(number) == 0.0
         assert world.counted(Own.CALLS) == len(world.log)
         assert sum(world.counted(Own.LATENCY + i) for i in range(len(LATENCIES))) == len(world.log)
         return world
@@ -289,17 +293,154 @@ def test_what_counts_as_a_failure_of_the_service(replies: list[Reply], opens: bo
     simulate(replace(ALONE, batched=True), always(*replies), work)
 
 
-@pytest.mark.parametrize(("patience", "opens"), [(0.4, False), (0.6, True), (2.0, True)])
-def test_a_caller_in_a_hurry_says_nothing_of_the_service(patience: float, opens: bool) -> None:
+@pytest.mark.parametrize("patience", [0.05, 0.4, 0.6, 2.0])
+@pytest.mark.parametrize(("seconds", "opens"), [(0.7, False), (1.1, True), (3600.0, True)])
+def test_how_long_callers_wait_changes_nothing_of_whether_the_service_failed(
+    patience: float, seconds: float, opens: bool
+) -> None:
     async def work(world: World) -> None:
-        replies = [(await world.ask(deadline=world.now() + patience))[0] for _ in range(25)]
-        assert replies[0].status is Status.TIMEOUT
-        expected = "no answer within 1 s" if patience > 1 else "no answer before the caller's deadline"
-        assert replies[0].reason == expected
+        for _ in range(80):
+            began = world.now()
+            reply = (await world.ask(deadline=began + patience))[0]
+            if world.controls.breaker.state is State.OPEN:
+                break
+            assert world.now() <= began + patience + 1e-6
+            await asyncio.sleep(max(0.0, began + 0.25 - world.now()))
+            if reply.status is Status.TIMEOUT:
+                expected = "no answer within 1 s" if patience > 1 else "no answer before the caller's deadline"
+                assert reply.reason == expected
         assert (world.controls.breaker.state is State.OPEN) == opens
 
-    config = replace(ALONE, breaker=BreakerRules(window_seconds=100.0))
-    simulate(config, always(OK, seconds=3600.0), work)
+    simulate(ALONE, always(OK, seconds=seconds), work)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 10, 60])
+def test_a_service_that_hangs_opens_the_breaker_however_few_calls_fit_into_a_window(at_once: int) -> None:
+    async def work(world: World) -> None:
+        async def call_on() -> None:
+            while world.controls.breaker.state is not State.OPEN:
+                assert world.now() < START + 30.0
+                await world.ask(deadline=world.now() + 0.5)
+                await asyncio.sleep(0.05)
+
+        await asyncio.gather(*(call_on() for _ in range(32)))
+
+    simulate(replace(ALONE, limits=Limits(at_once), timeout_seconds=2.0), always(OK, seconds=3600.0), work)
+
+
+def test_impatient_callers_leave_the_service_to_a_patient_one() -> None:
+    async def work(world: World) -> None:
+        statuses = Counter[str]()
+
+        async def impatient(key: int) -> None:
+            for turn in range(20):
+                await world.ask(100 * turn + key, deadline=world.now() + 0.6)
+                await asyncio.sleep(0.1)
+
+        async def patient() -> None:
+            for turn in range(15):
+                statuses[(await world.ask(-1 - turn, deadline=world.now() + 5.0))[0].status] += 1
+
+        await asyncio.gather(patient(), *(impatient(key) for key in range(20)))
+        assert statuses == {Status.OK: 15}
+
+    simulate(ALONE, always(OK, seconds=0.7), work)
+
+
+def test_calls_that_outlive_their_callers_hold_half_of_the_places_at_most() -> None:
+    async def work(world: World) -> None:
+        await asyncio.gather(*(world.ask(key, deadline=START + 0.1) for key in range(10)))
+        await asyncio.sleep(0)
+        assert world.counted(Own.LATE) == 10
+        assert world.counted(Own.CUT) == world.counted(Own.OUT) == world.counted(Own.IN_FLIGHT) == 5
+
+    simulate(ALONE, always(OK, seconds=0.5), work)
+
+
+def test_while_a_service_is_silent_one_caller_at_a_time_waits_for_it() -> None:
+    async def behave(_: Instance, keys: Sequence[Key]) -> Sequence[Reply]:
+        await asyncio.sleep(3600.0 if world_now() < START + 8.0 else 0.01)
+        return [OK]
+
+    async def work(world: World) -> None:
+        nonlocal world_now
+        world_now = world.now
+        await asyncio.gather(*(world.ask(key, deadline=START + 0.5) for key in range(10)))
+        asked = [asyncio.ensure_future(world.ask(key, deadline=world.now() + 0.5)) for key in range(20)]
+        done, waiting = await asyncio.wait(asked, timeout=0.01)
+        assert {one.result()[0].status for one in done} == {Status.REJECTED}
+        assert len(waiting) == 1
+        patient = asyncio.ensure_future(world.ask(99, deadline=world.now() + 7.0))
+        await asyncio.wait(waiting)
+        assert not patient.done()  # seven seconds are more than anybody has waited so far
+        await asyncio.sleep(8.0)
+        assert (await world.ask(deadline=world.now() + 0.5)) == [OK]
+        assert await asyncio.gather(*(world.ask(key, deadline=world.now() + 0.5) for key in range(5))) == [[OK]] * 5
+
+    world_now: Now = lambda: 0.0  # noqa: E731  # until the world has begun
+    simulate(replace(ALONE, timeout_seconds=30.0), behave, work)
+
+
+def test_callers_with_little_patience_probe_no_more_often_than_the_open_period() -> None:
+    failing = True
+
+    async def behave(_: Instance, keys: Sequence[Key]) -> Sequence[Reply]:
+        await asyncio.sleep(0.0 if failing else 3600.0)
+        return [ERROR]
+
+    async def work(world: World) -> None:
+        nonlocal failing
+        await ask_often(world, 20)
+        failing = False
+        while world.now() < START + 60.0:
+            await world.ask(deadline=world.now() + 0.1)
+            await asyncio.sleep(0.01)
+        probes = [time for time, _ in world.log[20:]]
+        assert all(later - sooner >= 5.0 for sooner, later in pairwise(probes))
+        assert len(probes) >= 8
+
+    simulate(replace(ALONE, timeout_seconds=2.0), behave, work)
+
+
+def test_a_probe_that_answers_after_its_caller_has_left_closes_the_breaker() -> None:
+    failing = True
+
+    async def behave(_: Instance, keys: Sequence[Key]) -> Sequence[Reply]:
+        await asyncio.sleep(0.0 if failing else 0.7)
+        return [ERROR if failing else OK]
+
+    async def work(world: World) -> None:
+        nonlocal failing
+        await ask_often(world, 20)
+        failing = False
+        await asyncio.sleep(5.0)
+        assert (await world.ask(deadline=world.now() + 0.1))[0].status is Status.TIMEOUT
+        assert world.controls.breaker.state is State.HALF_OPEN
+        await asyncio.sleep(0.7)
+        assert world.controls.breaker.state is State.CLOSED
+
+    simulate(ALONE, behave, work)
+
+
+def test_what_cannot_be_stopped_counts_when_its_time_is_over_and_keeps_its_place() -> None:
+    async def behave(_: Instance, keys: Sequence[Key]) -> Sequence[Reply]:
+        ends = asyncio.get_running_loop().time() + 60.0
+        while (left := ends - asyncio.get_running_loop().time()) > 0:
+            try:
+                await asyncio.sleep(left)
+            except asyncio.CancelledError:  # as a thread does not hear of it
+                continue
+        return [OK]
+
+    async def work(world: World) -> None:
+        replies = await asyncio.gather(*(world.ask(key) for key in range(20)))
+        assert {reply.reason for (reply,) in replies} == {"no answer within 1 s"}
+        assert world.now() == pytest.approx(START + 1.0)
+        assert world.controls.breaker.state is State.OPEN
+        assert world.counted(Own.OUT) == world.counted(Own.IN_FLIGHT) == 20
+        await asyncio.sleep(60.0)
+
+    simulate(replace(ALONE, limits=Limits(20)), behave, work)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +465,7 @@ def test_what_a_probe_s_outcome_does(reply: Reply, state: State) -> None:
     simulate(ALONE, behave, work)
 
 
-def test_a_probe_that_is_cancelled_lets_another_one_try_and_gives_its_place_back() -> None:
+def test_a_probe_goes_on_when_its_caller_hangs_up() -> None:
     seconds = 0.0
 
     async def behave(_: Instance, keys: Sequence[Key]) -> Sequence[Reply]:
@@ -341,6 +482,9 @@ def test_a_probe_that_is_cancelled_lets_another_one_try_and_gives_its_place_back
         assert (await world.ask())[0].status is Status.SHORT_CIRCUITED
         probe.cancel()
         await asyncio.gather(probe, return_exceptions=True)
+        assert (await world.ask())[0].status is Status.SHORT_CIRCUITED
+        await asyncio.sleep(0.5)
+        assert world.controls.breaker.state is State.CLOSED
         assert await world.ask() == [OK]
 
     simulate(replace(ALONE, limits=Limits(2)), behave, work)

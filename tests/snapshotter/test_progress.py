@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from proxy_process import until
 
-from snapshotter.progress import Board, Ear, Teller
+from snapshotter import progress
+from snapshotter.progress import Board, Ear, Teller, listening
 
 HERE = ("127.0.0.1", "127.0.0.1")
 MOST = 1_000
@@ -142,3 +144,21 @@ def send(board: Board, data: bytes) -> None:
     assert board.ear is not None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(data, (board.ear.host, board.ear.port))
+
+
+def test_progress_goes_on_after_a_report_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_LISTEN_SECONDS", 0.01)
+    reported: list[int] = []
+
+    def report(done: int, _: int) -> None:
+        reported.append(done)
+        if len(reported) == 1:
+            raise BrokenPipeError  # such as a terminal that is gone
+
+    with Board(("127.0.0.1", "127.0.0.1"), [1]) as board, listening(board, 10, report):
+        teller = Teller(board.ear, 0, 0, lambda _: None)
+        with closing(teller):
+            teller.tell(3, 10)
+            until(lambda: reported == [3])
+            teller.tell(10, 10)
+            until(lambda: reported == [3, 9])

@@ -9,8 +9,9 @@ import pytest
 from proxy_process import until
 from thrift_bytes import answer_from, call, call_of, fetch_of, framed, hung_up
 
+from prana_proxy import supervised
 from prana_proxy.server import Proxy, frames
-from prana_proxy.server.board import Told
+from prana_proxy.server.board import Board, Told
 from schemas.generated.ttypes import Overloaded
 
 Serving = Callable[..., Proxy]
@@ -33,6 +34,25 @@ def half_close(connection: socket.socket) -> None:
 def send_ahead_and_close(connection: socket.socket) -> None:
     connection.sendall(framed(b"\x00" * 500_000))
     connection.close()
+
+
+def test_a_defect_while_accepting_is_counted_and_clients_are_accepted_after_it(
+    serving: Serving, connect: Connect
+) -> None:
+    class Defective(Board):
+        @property
+        def excess(self) -> float:
+            raise ZeroDivisionError
+
+    proxy, before = serving("ok"), supervised.failures()
+    proxy.board.__class__ = Defective
+    client = connect(proxy)
+    until(lambda: supervised.failures() > before)
+    assert "prana-accept" in supervised.failing()
+    proxy.board.__class__ = Board
+    client.sendall(call_of("services"))
+    assert answer_from(client)[1].success[0].name == "ok"
+    until(lambda: "prana-accept" not in supervised.failing())
 
 
 @pytest.mark.parametrize("leave", [close, reset, half_close, send_ahead_and_close])

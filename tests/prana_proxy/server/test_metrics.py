@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from proxy_process import until
 from thrift_bytes import framed, hung_up
 
 from prana_proxy.client import PranaClient
-from prana_proxy.ledger import Ledger, Shared
+from prana_proxy.ledger import Ledger, Own, Shared
 from prana_proxy.server.board import Board, Told
 from prana_proxy.server.http import http_port
 from prana_proxy.server.metrics import prometheus_text
+from prana_proxy.supervised import SupervisedThread
 from schemas.errors import SetupError
 from schemas.services import Status
 
@@ -128,6 +130,43 @@ def test_it_is_alive_before_it_is_ready(told: Any) -> None:
     assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
     assert "prana_build_info" in text
     assert told("/")[0] == 404
+
+
+def test_background_work_that_fails_is_named_by_health_and_counted(told: Any) -> None:
+    def fail(_: SupervisedThread) -> None:
+        raise ValueError
+
+    assert "prana_background_failing 0.0" in told("/metrics")[2]
+    with SupervisedThread("some-work", fail) as work:
+        until(lambda: work.failures > 0)
+        assert told("/health")[::2] == (200, "alive\nfailing: some-work\n")
+    assert told("/health")[::2] == (200, "alive\n")
+
+
+def test_a_process_reports_its_background_work_to_its_board(request: pytest.FixtureRequest) -> None:
+    board, ledger = Board(2), Ledger(2)
+    request.addfinalizer(lambda: [board.close(), ledger.close()])
+    for failures, failing in ((2, 1), (5, 2), (5, 0)):
+        board.background_reported(failures, failing)
+    board.parts[1][Told.BACKGROUND_FAILURES], board.parts[1][Told.BACKGROUND_FAILING] = 7.0, 1.0
+    found = samples(ledger, board)
+    assert (found["prana_background_failures_total"], found["prana_background_failing"]) == (12, 1)
+    board.forget(1)
+    found = samples(ledger, board)
+    assert (found["prana_background_failures_total"], found["prana_background_failing"]) == (12, 0)
+
+
+def test_a_service_that_is_gone_leaves_the_metrics(request: pytest.FixtureRequest) -> None:
+    board, ledger = Board(), Ledger()
+    request.addfinalizer(lambda: [board.close(), ledger.close()])
+    ledger.page("gone").own[Own.CALLS] = 3.0
+    ledger.page("here").own[Own.OUT], ledger.page("here").own[Own.WAITING] = 1.0, 9.0
+    assert samples(ledger, board)['prana_calls_total{service="gone"}'] == 3
+    ledger.release("gone")
+    found = samples(ledger, board)
+    assert not any('"gone"' in name for name in found)
+    assert found['prana_in_flight{service="here"}'] == 1
+    assert found['prana_calls_waiting{service="here"}'] == 9
 
 
 def test_its_port_may_be_taken(told: Any) -> None:

@@ -108,6 +108,15 @@ def answering(worker: psutil.Process) -> bool:
     return any(connection.status == psutil.CONN_ESTABLISHED for connection in worker.net_connections())
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGRTMIN + 5], ids=["with a name", "without a name"])
+def test_a_process_is_started_again_whatever_signal_ended_it(tmp_path: Path, service: Any, number: int) -> None:
+    path = services_toml(tmp_path / "services.toml", {"one": {"url": service.url + "/ok/{profile_id}"}})
+    with proxy_process(path, processes=2, http_port=0) as proxy:
+        proxy.workers[0].send_signal(number)
+        until(lambda: proxy.events("process_died"))
+        until(lambda: proxy.metric("prana_process_starts_total") == 3)
+
+
 def test_each_process_may_have_its_own_port(tmp_path: Path, service: Any, profiles: Callable[..., Any]) -> None:
     path = services_toml(tmp_path / "services.toml", {"one": {"url": service.url + "/ok/{profile_id}"}})
     with proxy_process(path, processes=2, ports="each") as proxy:

