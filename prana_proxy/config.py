@@ -209,9 +209,15 @@ def _service(fields: Fields, folder: Path, name: str, table: _ServiceTable) -> S
         fallback=None if table.fallback is None else _fallback(fields, name, type, table.fallback),
         **table.settings,
     )
+    _check(fields, place, config)
+    return config
+
+
+def _check(fields: Fields, place: tuple[str, ...], config: ServiceConfig) -> None:
+    """Refuse what the service's protocol, and where its instances are found, cannot do."""
     with fields.at((*place, "error")):
-        error_paths(type, config.answer, config.error)
-    url_place = (*place, "batch_url" if batched else "url")
+        error_paths(config.service.element.type, config.answer, config.error)
+    url_place = (*place, "batch_url" if config.batched else "url")
     with fields.at(url_place):
         protocol = protocol_of(config.url)
     if protocol.has_idl != (config.idl is not None):
@@ -223,7 +229,6 @@ def _service(fields: Fields, folder: Path, name: str, table: _ServiceTable) -> S
     if config.discovery is not None:
         with fields.at((*place, "discovery")):
             check_discovery(config.discovery)
-    return config
 
 
 def _fallback(fields: Fields, name: str, type: pa.DataType, table: _FallbackTable) -> Fallback:  # noqa: A002
