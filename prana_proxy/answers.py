@@ -76,6 +76,7 @@ def python_type(type: pa.DataType) -> Any:  # noqa: A002  # the field's own name
     if pa.types.is_list(type):
         return list[_element_type(type.value_type)]  # type: ignore[misc]  # a type built at run time
     if pa.types.is_struct(type):
+        _refuse_names_that_json_escapes(type)
         fields = [(f"f{i}", _element_type(type.field(i).type)) for i in range(type.num_fields)]
         names = {f"f{i}": type.field(i).name for i in range(type.num_fields)}
         return msgspec.defstruct("Row", fields, rename=names, gc=False)
@@ -94,6 +95,12 @@ def python_type(type: pa.DataType) -> Any:  # noqa: A002  # the field's own name
 def _element_type(type: pa.DataType) -> Any:  # noqa: A002
     inner = python_type(type)
     return inner | None if pa.types.is_floating(type) or pa.types.is_string(type) else inner
+
+
+def _refuse_names_that_json_escapes(type: pa.DataType) -> None:  # noqa: A002
+    for field in type:
+        if any(letter in '"\\' or letter < " " for letter in field.name):  # msgspec looks names up as they are written
+            raise DataKeyError.because(f"no service can answer with a field named {field.name!r}", "rename it")
 
 
 def _integer_type(type: pa.DataType) -> Any:  # noqa: A002

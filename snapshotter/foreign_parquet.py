@@ -40,19 +40,38 @@ def _folder(place: Path) -> tuple[pa.Table, set[str]]:
 
 
 def _instants(file: pq.ParquetFile) -> set[str]:
-    """Name the columns that Spark wrote as INT96: it turns them to UTC first, which that type cannot say."""
+    """Name the columns whose times Spark wrote as INT96: it turns them to UTC first, which that type cannot say."""
     if _SPARK not in (file.metadata.metadata or {}):
         return set()
-    columns = [file.schema.column(at) for at in range(len(file.schema.names))]
-    return {column.name for column in columns if column.physical_type == "INT96" and column.path == column.name}
+    leaves = [file.schema.column(at) for at in range(len(file.schema.names))]
+    found = set()
+    for name in file.schema_arrow.names:
+        inside = [leaf for leaf in leaves if leaf.path == name or leaf.path.startswith(f"{name}.")]
+        times = [leaf for leaf in inside if leaf.physical_type == "INT96" or leaf.logical_type.type == "TIMESTAMP"]
+        if times and all(leaf.physical_type == "INT96" for leaf in times):
+            found.add(name)
+    return found
 
 
 def _with_zones(table: pa.Table, instants: set[str]) -> pa.Table:
     for at, field in enumerate(table.schema):
-        if field.name in instants and pa.types.is_timestamp(field.type) and field.type.tz is None:
-            zoned = pa.timestamp(field.type.unit, "UTC")
+        if field.name in instants:
+            zoned = _zoned(field.type)
             table = table.set_column(at, field.with_type(zoned), table.column(at).cast(zoned))
     return table
+
+
+def _zoned(type: pa.DataType) -> pa.DataType:  # noqa: A002  # the field's own name
+    """Give the type with times in UTC, of the nested types that Parquet has."""
+    if pa.types.is_timestamp(type):
+        return pa.timestamp(type.unit, "UTC")
+    if pa.types.is_struct(type):
+        return pa.struct([field.with_type(_zoned(field.type)) for field in type])
+    if pa.types.is_map(type):
+        return pa.map_(_zoned(type.key_type), type.item_field.with_type(_zoned(type.item_type)))
+    if pa.types.is_list(type):
+        return pa.list_(type.value_field.with_type(_zoned(type.value_type)))
+    return type
 
 
 def _without_index(table: pa.Table) -> pa.Table:

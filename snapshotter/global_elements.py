@@ -43,7 +43,8 @@ def publish_global(
     element = replace(element, type=_readable(element))
     rows = _fitting(table, element)
     record_text(GlobalVersion(element, version_id, valid_from, ()))  # refused, if it is, before anything is written
-    if index.global_version(element.name, version_id) is not None:
+    existing = index.global_version(element.name, version_id)
+    if existing is not None:
         return False
     if if_changed and _is_valid_already(rows, element.name, valid_from, storage, index):
         return False

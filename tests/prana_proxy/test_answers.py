@@ -116,7 +116,17 @@ def test_null_as_a_whole_is_no_answer(type: str) -> None:  # noqa: A002
         decoded(type, "null")
 
 
-@pytest.mark.parametrize("type", [pa.decimal128(5), pa.map_(pa.string(), pa.int64()), pa.list_(pa.duration("us"))])
+@pytest.mark.parametrize(
+    "type",
+    [
+        pa.decimal128(5),
+        pa.map_(pa.string(), pa.int64()),
+        pa.list_(pa.duration("us")),
+        pa.time64("us"),
+        pa.struct({'the "price"': pa.int64()}),
+        pa.list_(pa.struct({"a\nb": pa.int64()})),
+    ],
+)
 def test_a_type_that_json_cannot_carry_is_refused(type: pa.DataType) -> None:  # noqa: A002
     with pytest.raises(DataKeyError, match="no service can answer with"):
         python_type(type)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 
 import numpy as np
@@ -47,6 +49,18 @@ def test_published_runs_are_compared_with_those_before_them_and_outages_are_no_m
     publish(index, "r9", 0)
     assert [alert.measure for alert in judged(index, "history")[0][2]] == ["rows", "confidence"]
     assert judged(index, "popular") == []
+
+
+def test_of_a_long_history_only_what_tells_what_is_usual_is_read(index: SnapshotIndex) -> None:
+    for number in range(150):
+        publish(index, f"r{number:03d}", 0 if number % 7 == 3 else 50 if number == 145 else 100 + number % 3)
+    whole = judged(index, "history")
+    with closing(sqlite3.connect(index.uri.removeprefix("sqlite://"))) as connection:
+        connection.execute("UPDATE snapshots SET record = '{' WHERE run_id < 'r080'")
+        connection.commit()
+    for most in (1, 4, 10):
+        assert judged(index, "history", most) == whole[:most]
+    assert index.unreadable() == ()
 
 
 def measured(

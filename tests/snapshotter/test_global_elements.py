@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,10 +9,19 @@ import pyarrow as pa
 import pytest
 
 from schemas.data_keys import global_element, service_element
-from schemas.errors import ConfigError, DataKeyError, NaiveTimeError, NotInIndexError
+from schemas.errors import (
+    ConfigError,
+    DataKeyError,
+    NaiveTimeError,
+    NotInIndexError,
+    UnreadableRecordError,
+    WithdrawnError,
+)
 from snapshotter.global_elements import publish_global, read_global
 from snapshotter.index import SnapshotIndex
+from snapshotter.records import GlobalVersion
 from snapshotter.storage import Storage
+from snapshotter.storage.parquet import write_parquet
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -91,3 +102,58 @@ def test_what_has_not_changed_is_not_published_again(storage: Storage, index: Sn
     assert told == [True, False, True]
     assert publish(videos(ONE, TWO), 3)  # as it was once, and is again
     assert [version.version_id for version in index.global_versions("videos", NOON + 9 * DAY)] == ["v3", "v2", "v0"]
+
+
+def test_publishing_reads_no_version_but_those_that_it_compares_with(storage: Storage, index: SnapshotIndex) -> None:
+    for day in range(9):
+        publish_global(videos(ONE), VIDEOS, NOON + day * DAY, storage, index, f"v{day}")
+    path = index.uri.removeprefix("sqlite://")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE global_versions SET record = '{' WHERE version_id NOT IN ('v4', 'v8')")
+        connection.commit()
+    assert publish_global(videos(ONE), VIDEOS, NOON + 4 * DAY, storage, index, "x", if_changed=True) is False
+    assert publish_global(videos(TWO), VIDEOS, NOON + 4 * DAY, storage, index, "y", if_changed=True) is True
+    assert publish_global(videos(ONE), VIDEOS, NOON + 8 * DAY, storage, index, "v8") is False
+    assert publish_global(videos(ONE), VIDEOS, NOON + 2 * DAY, storage, index, "z", if_changed=True) is True
+    with pytest.raises(UnreadableRecordError, match="delorean index withdraw global videos v3"):
+        publish_global(videos(ONE), VIDEOS, NOON + 3 * DAY, storage, index, "v3")
+
+
+def test_a_withdrawn_version_is_never_published_again_under_its_id(storage: Storage, index: SnapshotIndex) -> None:
+    publish_global(videos(ONE), VIDEOS, NOON, storage, index, "v1")
+    index.withdraw_global("videos", "v1", "half of it", "ann")
+    with pytest.raises(WithdrawnError, match="half of it"):
+        publish_global(videos(TWO), VIDEOS, NOON, storage, index, "v1")
+    assert publish_global(videos(ONE), VIDEOS, NOON, storage, index, "v2", if_changed=True) is True
+
+
+@pytest.mark.parametrize("text", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())])
+def test_an_element_s_own_type_is_kept_where_configuration_can_say_it(
+    storage: Storage, index: SnapshotIndex, text: pa.DataType
+) -> None:
+    table = pa.table({"id": [1], "title": pa.array(["Up"]).cast(text)})
+    for name, element_type in (("a", pa.string()), ("b", pa.large_string()), ("c", text)):
+        element = global_element(name, pa.struct({"id": pa.int64(), "title": element_type}))
+        assert publish_global(table, element, NOON, storage, index, "v1") is True
+        found = index.global_versions(name, NOON)[0].element.type
+        kept = element_type if element_type in (pa.string(), pa.large_string()) else pa.string()
+        assert found == pa.struct({"id": pa.int64(), "title": kept})
+        assert read_global(name, NOON, storage, index).to_pylist() == [{"id": 1, "title": "Up"}]
+
+
+def test_what_an_earlier_release_published_is_read_as_its_plain_type(storage: Storage, index: SnapshotIndex) -> None:
+    """It kept the types of the file, in a record that only later releases can read."""
+    schema = pa.schema([pa.field("id", pa.int64(), nullable=False), ("release-year", pa.timestamp("ms", "UTC"))])
+    table = pa.table([[1], pa.array([NOON], pa.timestamp("ms", "UTC"))], schema=schema)
+    file = write_parquet(storage, "globals/old/v1/a.parquet", table, schema)
+    index.publish_global(GlobalVersion(global_element("old", pa.struct({"id": pa.int64()})), "v1", NOON, (file,)))
+    path = index.uri.removeprefix("sqlite://")
+    with closing(sqlite3.connect(path)) as connection:
+        old = "struct<id: int64 not null, release-year: timestamp[ms, tz=UTC]>"
+        connection.execute("UPDATE global_versions SET record = replace(record, 'struct<id: int64>', ?)", (old,))
+        connection.commit()
+    found = read_global("old", NOON, storage, index)
+    assert found.to_pylist() == [{"id": 1, "release-year": NOON}]
+    assert found.schema == pa.schema({"id": pa.int64(), "release-year": pa.timestamp("us", "UTC")})
+    plain = global_element("old", pa.struct(list(found.schema)))
+    assert publish_global(table, plain, NOON + DAY, storage, index, "v2", if_changed=True) is False

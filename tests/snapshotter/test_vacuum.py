@@ -86,3 +86,14 @@ def test_the_plan_of_a_run_goes_with_the_last_of_what_it_has_left(
 
 def test_a_storage_without_anything_is_no_error(storage: LocalStorage, index: SnapshotIndex) -> None:
     assert found(storage, index) == []
+
+
+def test_what_was_withdrawn_goes(storage: LocalStorage, index: SnapshotIndex, context_set: ContextSet) -> None:
+    publish_all(storage, index, context_set)
+    age(storage, DAY * 2)
+    assert found(storage, index) == []
+    index.withdraw_run("r1", "wrong", "ann")
+    index.withdraw_global("videos", "v1", "wrong", "ann")
+    gone = found(storage, index)
+    assert {path.split("/")[0] for path in gone} == {"globals", "snapshots"}
+    assert len(gone) == 2

@@ -36,6 +36,8 @@ _SNAPSHOTS = (
     "SELECT run_id, record, captured_to, published_at, position FROM snapshots"
     " WHERE service = ? AND captured_to >= ? AND captured_from <= ?"
 )
+_VERSIONS = "SELECT version_id, record, valid_from, published_at FROM global_versions WHERE element = ?"
+_NEWEST_VERSIONS = " AND (valid_from, published_at) < (?, ?) ORDER BY valid_from DESC, published_at DESC LIMIT ?"
 _AFTER = " AND (captured_to, published_at, position) < (?, ?, ?)"
 _BY_CAPTURE = " ORDER BY captured_to DESC, published_at DESC, position DESC LIMIT ?"
 # Strictly later than all that is published or was, whatever the machine's clock does meanwhile.
@@ -222,17 +224,23 @@ class SqliteIndex(SnapshotIndex):
         self, element: str, latest: datetime, limit: int | None = None, *, skip_unreadable: bool = False
     ) -> Sequence[GlobalVersion]:
         """Give an element's versions with valid_from up to a time, newest first (of equal ones the later published)."""
-        rows = self._query(
-            "SELECT version_id, record, published_at FROM global_versions WHERE element = ? AND valid_from <= ?"
-            " ORDER BY valid_from DESC, published_at DESC LIMIT ?",
-            (element, to_micros(latest), -1 if limit is None else limit),
-        )
-        return self._versions(element, rows, skip_unreadable)
+        found: list[GlobalVersion] = []
+        after = (to_micros(latest), _NEVER)
+        while limit is None or len(found) < limit:  # more than once where records were skipped
+            rows = self._query(
+                f"{_VERSIONS}{_NEWEST_VERSIONS}",
+                (element, *after, -1 if limit is None else limit - len(found)),
+            )
+            if not rows:
+                break
+            found += self._versions(element, rows, skip_unreadable)
+            after = rows[-1][2:]
+        return found
 
     def global_version(self, element: str, version_id: str) -> GlobalVersion | None:
         """Give one version of an element, None if it is not published."""
         rows = self._query(
-            "SELECT version_id, record, published_at FROM global_versions WHERE element = ? AND version_id = ?",
+            f"{_VERSIONS} AND version_id = ?",
             (element, version_id),
         )
         return next(iter(self._versions(element, rows, skip=False)), None)
@@ -260,9 +268,9 @@ class SqliteIndex(SnapshotIndex):
         """Close the connection."""
         self._file.close()
 
-    def _versions(self, element: str, rows: Iterable[tuple[str, str, int]], skip: bool) -> list[GlobalVersion]:
+    def _versions(self, element: str, rows: Iterable[Sequence[Any]], skip: bool) -> list[GlobalVersion]:
         found = []
-        for version_id, record, published in rows:
+        for version_id, record, _, published in rows:
             name = version_name(element, version_id)
             with self._records.skipping(name, skip):
                 version = self._records.read(name, GlobalVersion.from_json, record)

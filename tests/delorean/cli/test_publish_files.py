@@ -154,7 +154,9 @@ def test_an_index_of_pandas_with_a_name_is_the_key(run: Run) -> None:
 
 
 def test_times_that_spark_wrote_as_int96_are_instants_and_others_are_refused(run: Run) -> None:
-    table = pa.table({"id": [1], "at": pa.array([NOON.replace(tzinfo=None)], pa.timestamp("us"))})
+    times = pa.array([NOON.replace(tzinfo=None)], pa.timestamp("us"))
+    past = pa.ListArray.from_arrays([0, 1], pa.StructArray.from_arrays([times, pa.array([7])], ["at", "release-year"]))
+    table = pa.table({"id": [1], "at": times, "past": past})
     for marks, told in (({}, "a time without a zone"), ({"org.apache.spark.version": "3.5.1"}, "version")):
         as_spark = {"use_deprecated_int96_timestamps": True, "store_schema": False}
         with pq.ParquetWriter("p.parquet", table.schema, **as_spark) as file:
@@ -163,7 +165,9 @@ def test_times_that_spark_wrote_as_int96_are_instants_and_others_are_refused(run
         done = run("publish", "p", "p.parquet", "--version-id", "v1")
         assert done.exit_code == (0 if marks else 2)
         assert told in done.output
-    assert shown(run("travel", "p", "--at", AT, "--json"))["rows"] == [{"id": 1, "at": "2026-01-01T12:00:00+00:00"}]
+    noon = "2026-01-01T12:00:00+00:00"
+    rows = shown(run("travel", "p", "--at", AT, "--json"))["rows"]
+    assert rows == [{"id": 1, "at": noon, "past": [{"at": noon, "release-year": 7}]}]
 
 
 def test_a_folder_as_spark_writes_it_is_one_table(run: Run, tmp_path: Path) -> None:

@@ -183,6 +183,8 @@ def test_what_cannot_be_read_hides_nothing_else(uri: str, broken: str, caplog: p
         assert [found.context_set_id for found in index.context_sets(date.max, limit=2)] == ["c2", "c0"]
         listed = index.global_versions("videos", NOON + 9 * DAY, skip_unreadable=True)
         assert [found.version_id for found in listed] == ["v2", "v0"]
+        for limit in range(4):
+            assert index.global_versions("videos", NOON + 9 * DAY, limit, skip_unreadable=True) == listed[:limit]
         assert [found.run_id for found in index.last_snapshots("history", 2)] == ["r2", "r0"]
         assert [found.run_id for found in index.snapshots("mood", NOON, NOON + 9 * DAY)] == ["r2", "r1", "r0"]
         assert [str(one.name) for one in index.unreadable()] == [
