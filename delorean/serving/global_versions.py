@@ -7,6 +7,7 @@ that cannot be read for now, or an index that cannot be reached, leaves what was
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ from snapshotter.global_elements import read_global_version
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import END_OF_TIME, GlobalVersion, from_micros
 from snapshotter.storage import Storage
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,11 @@ class GlobalVersions:
         """The versions that the last refresh saw as valid then or later, the newest first."""
         return {name: element.published[::-1] for name, element in self._elements.items()}
 
+    @property
+    def unusable(self) -> int:
+        """How many look-ups met a valid version that is of another type or cannot be read."""
+        return sum(element.unusable for element in self._elements.values())
+
     def newest(self, now: datetime) -> dict[str, LoadedVersion | None]:
         """Give each element's version that is valid now, among those that the last refresh found."""
         return {name: element.newest(now, self._index) for name, element in self._elements.items()}
@@ -132,6 +140,7 @@ class _Element:
         self._last: LoadedVersion | None = None  # served to live requests
         self._unreadable: dict[str, DeloreanError] = {}  # version → why, until the next refresh
         self.problem: str | None = None
+        self.unusable = 0
 
     def refresh(self, now: datetime, index: SnapshotIndex, ahead: timedelta) -> None:
         """Look for versions, and load those that moments from now on see for some time ahead."""
@@ -170,18 +179,26 @@ class _Element:
     def _served(self, version: GlobalVersion | None, now: datetime) -> LoadedVersion | None:
         """Give a version that live requests see, or what takes its place, and note what is wrong with it."""
         if version is None or not self._fits(version):
-            self.problem = None if version is None else f"{self._misfit(version)}: the element is absent"
+            self._note(None if version is None else f"{self._misfit(version)}: the element is absent")
             return None
         try:
             self._last = self._load(version)
-            self.problem = None
+            self._note(None)
         except DeloreanError as error:
             last = self._last
-            self.problem = f"version '{version.version_id}' of '{self._element.name}' cannot be read: {error}"
+            self._note(f"version '{version.version_id}' of '{self._element.name}' cannot be read: {error}")
             if last is None:
                 raise
             return last if version_at((last.version,), self._rule, now) is not None else None
         return self._last
+
+    def _note(self, problem: str | None) -> None:
+        """Note what is wrong with the version that is valid now; a problem is logged when it begins."""
+        if problem is not None:
+            self.unusable += 1
+            if problem != self.problem:
+                _log.warning("%s", problem)
+        self.problem = problem
 
     def _fits(self, version: GlobalVersion) -> bool:
         return bool(version.element.type == self._element.type)

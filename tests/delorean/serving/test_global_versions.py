@@ -101,6 +101,7 @@ def test_versions_of_another_type_matter_only_while_they_are_valid(published: An
         clock.now += HOUR
         assert served(versions, clock) is None  # no model was trained with it, and the one before is not valid
         assert "version 'soon' of 'videos' is struct<" in (versions.problem or "")
+        assert versions.unusable == 1
         clock.now += HOUR
         assert (served(versions, clock), versions.problem) == ("mended", None)
 
