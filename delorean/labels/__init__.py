@@ -279,9 +279,7 @@ def manifest_path(labels_id: str) -> str:
 
 
 def labels_id_of_manifest(path: str) -> str | None:
-    """The id of the label data whose manifest lies at a path; None for other files.
-
-    Earlier versions accepted ids with slashes, so the id is the whole way to the manifest.
+    """The id of the label data whose manifest lies at a path; None for other files. Earlier ids may have slashes.
 
     >>> labels_id_of_manifest("labels/team/homepage/manifest.json")
     'team/homepage'
