@@ -16,6 +16,9 @@ from schemas.errors import PackageError
 _BLOCK = 64
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 
+# `import delorean` has set ORT_DISABLE_TELEMETRY; this is for a process that imported onnxruntime before.
+onnxruntime.disable_telemetry_events()
+
 
 class OnnxScorer:
     """Scores rows of features with an ONNX model; the same row gets the same bits in any company.
