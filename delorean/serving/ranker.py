@@ -61,8 +61,8 @@ class Ranker:
         clock: Callable[[], int],
         budget: timedelta = DEFAULT_BUDGET,
     ) -> None:
-        self.package, self.warm = package, False
-        self._gateway, self._versions, self._clock, self._budget = gateway, versions, clock, budget
+        self.package, self.warm, self.budget = package, False, budget
+        self._gateway, self._versions, self._clock = gateway, versions, clock
         self._reader = RequestReader(package.context, package.items)
         self._globals = global_elements(package)
         refuse_other_services(package, gateway.services)
@@ -74,14 +74,24 @@ class Ranker:
             self.package.check_golden_rows()
             self.warm = True
 
-    def rank(self, body: bytes, watch: Stopwatch) -> dict[str, Any]:
-        """Answer a request. Raises DataKeyError for one that does not fit the model's variables."""
+    def problems(self) -> list[str]:
+        """Say what is wrong in the background, while requests are answered by what is in memory."""
+        problem: str | None = getattr(self._versions, "problem", None)
+        return [problem] if problem else []
+
+    def rank(self, body: bytes, watch: Stopwatch, ends: float | None = None) -> dict[str, Any]:
+        """Answer a request.
+
+        ends: `time.monotonic()` at which the budget of its services ends; None: a whole one from now
+
+        Raises DataKeyError for one that does not fit the model's variables.
+        """
         with watch.step("read"):
             request = self._reader.read(body)
         moment = self._clock() if request.time is None else request.time
         contexts = request.context.append_column("time", pa.array([moment], pa.int64()).cast(TIME))
         with watch.step("fetch"):
-            answers = self._gateway.fetch_all({s.name: contexts for s in self.package.services}, self._budget)
+            answers = self._gateway.fetch_all({s.name: contexts for s in self.package.services}, self._left(ends))
         with watch.step("versions"):
             when = from_micros(moment)
             versions = self._versions.newest(when) if request.time is None else self._versions.at(when)
@@ -104,6 +114,11 @@ class Ranker:
                 "globals": {name: loaded and _version(loaded) for name, loaded in versions.items()},
                 "missing": sorted(name for name, element in maps.elements.items() if element.rows[0] == ABSENT),
             }
+
+    def _left(self, ends: float | None) -> timedelta:
+        if ends is None:
+            return self.budget
+        return timedelta(seconds=max(ends - time.monotonic(), 0))
 
     def _values(self, name: str, loaded: LoadedVersion | None) -> pa.Array:
         return loaded.values if loaded else pa.array([], pa.list_(self._globals[name].type))
