@@ -22,17 +22,21 @@ from delorean.golden_rows import (
     read_data_maps,
     read_expected,
     select_contexts,
+    without_elements,
     write_data_maps,
     write_expected,
 )
 from delorean.package_files import new_folder, read_files, read_json, write_json
+from delorean.package_trial import MODEL, try_package
+from delorean.training.missing_values import refuse_missing_values
+from delorean.training.onnx_rules import check_model
 from delorean.training.onnx_scorer import OnnxScorer
 from delorean.training.report import TrainingReport
 from encoders import FeatureModel
 from encoders.bound_model import BoundModel
 from encoders.data_map import DataMaps
 from schemas.data_keys import DataKey, Kind
-from schemas.errors import DeloreanError, PackageError
+from schemas.errors import DeloreanError, EncoderError, FingerprintError, PackageError
 from schemas.services import Service
 
 if TYPE_CHECKING:
@@ -88,8 +92,13 @@ class ModelPackage:
         """Score items; an item's score has the same bits whichever others are scored with it.
 
         features: name → (items,) as encoders give them, or (items, features) in the order of `features`
+
+        Raises PackageError for a missing value that the model does not take.
         """
-        return self.scorer.score(features if isinstance(features, np.ndarray) else matrix(self.features, features))
+        rows = features if isinstance(features, np.ndarray) else matrix(self.features, features)
+        if self.report.missing_values == "refused":
+            refuse_missing_values(self.report.model, self.features, rows)
+        return self.scorer.score(rows)
 
     def check_golden_rows(self) -> None:
         """Raise GoldenRowsError, naming the row and the feature, unless the golden rows come out as packaged.
@@ -124,9 +133,10 @@ def write_package(
     golden: data maps to take golden rows from, spread evenly over them
     modules: where the encoders may come from, when loaded
 
-    Raises PackageError: something has that name, the model is not of these features, its ONNX form scores otherwise.
+    Raises PackageError: something has that name, the model is not of these features, its ONNX form scores otherwise, or
+    it takes no missing values and features are missing when services give no answer.
     """
-    from delorean.training.onnx_model import refuse_disagreement  # needs scikit-learn, which servers do without
+    from delorean.training.onnx_model import check_missing_values, refuse_disagreement  # servers lack scikit-learn
 
     if trained.names != feature_model.features:
         raise PackageError.because(
@@ -138,6 +148,10 @@ def write_package(
     maps = select_contexts(golden, _spread(len(golden), golden_contexts))
     features = matrix(trained.names, bound.encode(maps))
     scorer = OnnxScorer(trained.onnx)
+    missing = check_missing_values(scorer, trained.fitted, features)
+    if missing == "refused":
+        for absent in (maps, *without_elements(maps)):
+            refuse_missing_values(trained.report.model, trained.names, matrix(trained.names, bound.encode(absent)))
     refuse_disagreement(scorer, trained.fitted, features)
     said = {**vars(lineage), "feature_model": feature_model.fingerprint, "versions": _versions()}
     files = {
@@ -145,7 +159,7 @@ def write_package(
         "feature_model.json": feature_model.to_json().encode(),
         "keys.json": write_json({"context": [k.to_json() for k in context], "items": [k.to_json() for k in items]}),
         "services.json": write_json([service.to_json() for service in _needed(feature_model, services)]),
-        "metrics.json": write_json(trained.report.to_json()),
+        "metrics.json": write_json(replace(trained.report, missing_values=missing).to_json()),
         "lineage.json": write_json(said),
         "golden/data_maps.arrow": write_data_maps(maps),
         "golden/expected.arrow": write_expected(features, scorer.score(features)),
@@ -162,12 +176,14 @@ def load_package(path: str | Path, *, modules: Sequence[str] = ("encoders.librar
 
     modules: prefixes of the modules that encoders may be imported from; never from the package
 
+    Model and golden rows are first tried in a process of their own, which bounds what a stranger's package may take.
+
     Raises PackageError that names the file which is missing, unexpected, changed, too large or malformed, and
     FingerprintError for encoders other than those of the training.
     """
     path = Path(path)
     files = read_files(path)
-    feature_model = FeatureModel.from_json(files["feature_model.json"].decode(), modules=tuple(modules))
+    feature_model = _feature_model(files["feature_model.json"], tuple(modules))
     keys, services, metrics, lineage = (
         read_json(name, files[name]) for name in ("keys.json", "services.json", "metrics.json", "lineage.json")
     )
@@ -176,10 +192,11 @@ def load_package(path: str | Path, *, modules: Sequence[str] = ("encoders.librar
         known = tuple(Service.from_json(service) for service in services)
         report = TrainingReport.from_json(metrics)
         lineage["versions"].items()
-    except (KeyError, TypeError, ValueError, AttributeError, DeloreanError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, DeloreanError) as error:
         problem = f"keys.json, services.json, metrics.json or lineage.json of {path} is malformed: {error!r}"
         raise PackageError.because(problem, "package the model again") from error
-    scorer = OnnxScorer(files["model.onnx"])
+    _try(path, files, len(feature_model.features))
+    scorer = OnnxScorer(files[MODEL])
     if scorer.features != len(feature_model.features):
         raise PackageError.because(
             f"model.onnx takes {scorer.features} features, feature_model.json yields {len(feature_model.features)}"
@@ -192,6 +209,26 @@ def load_package(path: str | Path, *, modules: Sequence[str] = ("encoders.librar
     golden = GoldenRows(maps, *expected)
     needed = _needed(feature_model, known)
     return ModelPackage(path, feature_model, bound, context, items, needed, golden, report, lineage, scorer)
+
+
+def _feature_model(data: bytes, modules: tuple[str, ...]) -> FeatureModel:
+    read_json("feature_model.json", data)
+    try:
+        return FeatureModel.from_json(data.decode(), modules=modules)
+    except FingerprintError:
+        raise
+    except EncoderError as error:
+        raise PackageError.because(f"feature_model.json: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PackageError.because(f"feature_model.json is malformed: {error!r}", "package the model again") from error
+
+
+def _try(path: Path, files: Mapping[str, bytes], width: int) -> None:
+    """Raise PackageError for a model or golden rows that cannot be loaded in bounded memory and time."""
+    check_model(files[MODEL])
+    problem = try_package({name: files[name] for name in files if name == MODEL or name.endswith(".arrow")}, width)
+    if problem is not None:
+        raise PackageError.because(f"the package {path} cannot be loaded: {problem}", "package the model again")
 
 
 def matrix(names: Sequence[str], features: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:

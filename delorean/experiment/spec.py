@@ -17,6 +17,7 @@ from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.labels import LabelColumns
 from delorean.leaks import LeakThresholds
 from delorean.training import Split
+from delorean.training.missing_values import with_imputer
 from encoders import FeatureEncoder, FeatureModel
 from encoders.feature_model import node_of
 from encoders.graph import EncoderNode, feature_graph
@@ -106,12 +107,14 @@ class ModelSpec:
     """What is fitted: a scikit-learn estimator as `module:name` with its parameters; None: gradient boosted trees.
 
     weight: a column of the feature set that weighs each context in training, such as `confidence`
+    impute: what stands for a missing feature, as learned in training, for estimators that take no missing values
     """
 
     estimator: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     weight: str | None = None
     seed: int = 0
+    impute: Literal["mean", "median", "most_frequent"] | None = None
 
     @property
     def name(self) -> str:
@@ -121,11 +124,14 @@ class ModelSpec:
     def build(self) -> Any:
         """Make the estimator, or give None. Raises ConfigError if it cannot be made."""
         if self.estimator is None:
+            if self.impute is not None:
+                raise ConfigError.because("model.impute without model.estimator", "name one: boosted trees need none")
             return None
         try:
-            return _import(self.estimator, "estimator")(**self.parameters)
+            estimator = _import(self.estimator, "estimator")(**self.parameters)
         except TypeError as error:
             raise ConfigError.because(f"model.estimator {self.estimator}: {error}") from error
+        return estimator if self.impute is None else with_imputer(estimator, self.impute)
 
 
 @dataclass(frozen=True)

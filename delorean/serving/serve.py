@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import socket
 import threading
@@ -59,12 +60,29 @@ def serve(
             (index_uri, storage_uri),
             (budget, refresh),
         )
-        ranker.warm_up()
+        interruptibly(ranker.warm_up)
         limits = limits_here()
         server = ScorerServer(create_app(ranker, limits), limits)
         if announce is not None:
             announce(f"http://{host}:{listener.getsockname()[1]}")
         _run(server, listener)
+
+
+def interruptibly(work: Callable[[], None]) -> None:
+    """Run work so that Ctrl-C ends the wait for it: machine code of encoders or models does not look for signals."""
+    outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # it is raised where the work was asked for
+            outcome.put(error)
+        else:
+            outcome.put(None)
+
+    threading.Thread(target=run, name="warm-up", daemon=True).start()
+    if (error := outcome.get()) is not None:
+        raise error
 
 
 def _open(
