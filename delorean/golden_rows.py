@@ -113,14 +113,32 @@ def read_data_maps(name: str, data: bytes) -> DataMaps:
             for column, values in parts.items()
             if column.startswith(_VALUES)
         }
-        return DataMaps(
+        maps = DataMaps(
             pa.Table.from_struct_array(parts["contexts"]),
             pa.Table.from_struct_array(parts["items"]),
             parts["item_offsets"].to_numpy(),
             elements,
         )
+        _check_places(maps)
+        return maps
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise PackageError.because(f"'{name}' does not hold data maps: {error}") from error
+
+
+def _check_places(maps: DataMaps) -> None:
+    """Raise ValueError unless each context has its own items, and each element a value or none for each context."""
+    offsets = maps.item_offsets
+    if (
+        len(offsets) != len(maps) + 1
+        or offsets[0] != 0
+        or offsets[-1] != len(maps.items)
+        or (np.diff(offsets) < 0).any()
+    ):
+        raise ValueError("its items are not one list for each context")
+    for name, element in maps.elements.items():
+        rows = element.rows
+        if len(rows) != len(maps) or not ((rows >= 0) & (rows < len(element.values)) | (rows == ABSENT)).all():
+            raise ValueError(f"'{name}' has not one value, or none, for each context")
 
 
 def write_expected(features: NDArray[np.float32], scores: NDArray[np.float32]) -> bytes:
@@ -149,10 +167,19 @@ def write_arrow(table: pa.Table) -> bytes:
     return data
 
 
+def open_arrow(name: str, data: bytes) -> pa.RecordBatchFileReader:
+    """Open an Arrow IPC file, of which nothing is unpacked. Raises PackageError that names it."""
+    try:
+        return pa.ipc.open_file(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as error:
+        raise PackageError.because(f"'{name}' is no Arrow file: {error}") from error
+
+
 def read_arrow(name: str, data: bytes) -> pa.Table:
     """Read an Arrow IPC file, checked in full. Raises PackageError that names it."""
+    opened = open_arrow(name, data)
     try:
-        table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+        table = opened.read_all()
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise PackageError.because(f"'{name}' is no Arrow file: {error}") from error

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from delorean.golden_rows import (
     GoldenRows,
+    open_arrow,
     read_data_maps,
     read_expected,
     select_contexts,
@@ -36,7 +37,14 @@ from encoders import FeatureModel
 from encoders.bound_model import BoundModel
 from encoders.data_map import DataMaps
 from schemas.data_keys import DataKey, Kind
-from schemas.errors import DeloreanError, EncoderError, FingerprintError, PackageError
+from schemas.errors import (
+    DataKeyError,
+    DeloreanError,
+    EncoderError,
+    FingerprintError,
+    GoldenRowsError,
+    PackageError,
+)
 from schemas.services import Service
 
 if TYPE_CHECKING:
@@ -106,7 +114,10 @@ class ModelPackage:
         Features must agree in every bit. So must scores with the same onnxruntime on the same kind of processor; else
         they may differ by one millionth, for another one's matrix product may sum in another order.
         """
-        found = matrix(self.features, self.bound.encode(self.golden.maps))
+        try:
+            found = matrix(self.features, self.bound.encode(self.golden.maps))
+        except (DataKeyError, EncoderError) as error:
+            raise GoldenRowsError.because(f"the golden rows of {self.path} cannot be encoded: {error}") from error
         self.golden.check_features(self.features, found)
         here = _versions()
         same = all(self.lineage["versions"].get(name) == here[name] for name in ("onnxruntime", "processor"))
@@ -205,7 +216,10 @@ def load_package(path: str | Path, *, modules: Sequence[str] = ("encoders.librar
     expected = read_expected("golden/expected.arrow", files["golden/expected.arrow"], scorer.features)
     if len(expected[0]) != maps.items.num_rows or len(maps) == 0:
         raise PackageError.because(f"golden/expected.arrow of {path} has {len(expected[0])} rows, its data maps differ")
-    bound = feature_model.bind(context, items)
+    try:
+        bound = feature_model.bind(context, items)
+    except EncoderError as error:
+        raise PackageError.because(f"keys.json of {path} does not fit feature_model.json: {error}") from error
     golden = GoldenRows(maps, *expected)
     needed = _needed(feature_model, known)
     return ModelPackage(path, feature_model, bound, context, items, needed, golden, report, lineage, scorer)
@@ -226,7 +240,10 @@ def _feature_model(data: bytes, modules: tuple[str, ...]) -> FeatureModel:
 def _try(path: Path, files: Mapping[str, bytes], width: int) -> None:
     """Raise PackageError for a model or golden rows that cannot be loaded in bounded memory and time."""
     check_model(files[MODEL])
-    problem = try_package({name: files[name] for name in files if name == MODEL or name.endswith(".arrow")}, width)
+    golden = {name: data for name, data in files.items() if name.endswith(".arrow")}
+    for name, data in golden.items():
+        open_arrow(name, data)
+    problem = try_package({MODEL: files[MODEL], **golden}, width)
     if problem is not None:
         raise PackageError.because(f"the package {path} cannot be loaded: {problem}", "package the model again")
 

@@ -258,6 +258,15 @@ def as_maps(**parts: pa.Array) -> bytes:
         ),
         ({"values of a": pa.array([1] * 9), "rows of a": pa.array([0])}, "more values than contexts"),
         ({"values of a": pa.array([1])}, "does not hold data maps"),
+        (
+            {"values of a": pa.array([1]), "rows of a": pa.array([1])},
+            "'a' has not one value, or none, for each context",
+        ),
+        ({"values of a": pa.array([1]), "rows of a": pa.array([-2])}, "'a' has not one value"),
+        ({"values of a": pa.array([1]), "rows of a": pa.array([None], pa.int64())}, "does not hold data maps"),
+        ({"item_offsets": pa.array([0, 9])}, "its items are not one list for each context"),
+        ({"item_offsets": pa.array([1, 1])}, "its items are not one list for each context"),
+        ({"item_offsets": pa.array(["a", "b"])}, "does not hold data maps"),
     ],
 )
 def test_golden_rows_that_take_no_room_for_what_they_hold_are_refused(parts: dict[str, Any], message: str) -> None:
@@ -310,10 +319,13 @@ def test_every_forged_file_is_a_package_error(package: Path, tmp_path: Path) -> 
         ("model.onnx", OUTSIDE["sparse indices"]()),
         ("golden/data_maps.arrow", bomb()),
         ("golden/expected.arrow", bomb()),
+        ("golden/data_maps.arrow", as_maps()),
+        ("keys.json", b'{"context": [], "items": []}'),
     ]
     for number, (name, data) in enumerate(cases):
+        folder = forged(package, tmp_path / str(number), {name: data})
         with pytest.raises(PackageError):
-            load_package(forged(package, tmp_path / str(number), {name: data}), modules=company.MODULES)
+            load_package(folder, modules=company.MODULES).check_golden_rows()
     (tmp_path / "manifest").mkdir()
     (tmp_path / "manifest" / MANIFEST).write_bytes(b'{"files": "\xff"}')
     with pytest.raises(PackageError, match="'MANIFEST.json' is not JSON"):
