@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from delorean.golden_rows import (
     GoldenRows,
-    open_arrow,
     read_data_maps,
     read_expected,
     select_contexts,
@@ -28,9 +27,9 @@ from delorean.golden_rows import (
     write_expected,
 )
 from delorean.package_files import new_folder, read_files, read_json, write_json
-from delorean.package_trial import MODEL, try_package
+from delorean.package_parts import read_feature_model, refuse_excess
+from delorean.package_trial import MODEL
 from delorean.training.missing_values import refuse_missing_values
-from delorean.training.onnx_rules import check_model
 from delorean.training.onnx_scorer import OnnxScorer
 from delorean.training.report import TrainingReport
 from encoders import FeatureModel
@@ -41,7 +40,6 @@ from schemas.errors import (
     DataKeyError,
     DeloreanError,
     EncoderError,
-    FingerprintError,
     GoldenRowsError,
     PackageError,
 )
@@ -194,7 +192,7 @@ def load_package(path: str | Path, *, modules: Sequence[str] = ("encoders.librar
     """
     path = Path(path)
     files = read_files(path)
-    feature_model = _feature_model(files["feature_model.json"], tuple(modules))
+    feature_model = read_feature_model(files["feature_model.json"], tuple(modules))
     keys, services, metrics, lineage = (
         read_json(name, files[name]) for name in ("keys.json", "services.json", "metrics.json", "lineage.json")
     )
@@ -206,7 +204,7 @@ def load_package(path: str | Path, *, modules: Sequence[str] = ("encoders.librar
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, DeloreanError) as error:
         problem = f"keys.json, services.json, metrics.json or lineage.json of {path} is malformed: {error!r}"
         raise PackageError.because(problem, "package the model again") from error
-    _try(path, files, len(feature_model.features))
+    refuse_excess(path, files, len(feature_model.features))
     scorer = OnnxScorer(files[MODEL])
     if scorer.features != len(feature_model.features):
         raise PackageError.because(
@@ -223,29 +221,6 @@ def load_package(path: str | Path, *, modules: Sequence[str] = ("encoders.librar
     golden = GoldenRows(maps, *expected)
     needed = _needed(feature_model, known)
     return ModelPackage(path, feature_model, bound, context, items, needed, golden, report, lineage, scorer)
-
-
-def _feature_model(data: bytes, modules: tuple[str, ...]) -> FeatureModel:
-    read_json("feature_model.json", data)
-    try:
-        return FeatureModel.from_json(data.decode(), modules=modules)
-    except FingerprintError:
-        raise
-    except EncoderError as error:
-        raise PackageError.because(f"feature_model.json: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PackageError.because(f"feature_model.json is malformed: {error!r}", "package the model again") from error
-
-
-def _try(path: Path, files: Mapping[str, bytes], width: int) -> None:
-    """Raise PackageError for a model or golden rows that cannot be loaded in bounded memory and time."""
-    check_model(files[MODEL])
-    golden = {name: data for name, data in files.items() if name.endswith(".arrow")}
-    for name, data in golden.items():
-        open_arrow(name, data)
-    problem = try_package({MODEL: files[MODEL], **golden}, width)
-    if problem is not None:
-        raise PackageError.because(f"the package {path} cannot be loaded: {problem}", "package the model again")
 
 
 def matrix(names: Sequence[str], features: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -130,9 +130,9 @@ def _readiness(ranker: Ranker, ending: bool) -> Response:
         return _json({"status": "ending"}, 503)
     if not ranker.warm:
         return _json({"status": "warming up"}, 503)
-    if problems := ranker.problems():
+    if problem := ranker.problem:
         # It goes on with what it has: were it unready, a fault of the index would end all scorers at once.
-        return _json({"status": "ready", "problems": problems})
+        return _json({"status": "degraded", "problem": problem})
     return _json({"status": "ready"})
 
 

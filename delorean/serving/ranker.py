@@ -74,11 +74,6 @@ class Ranker:
             self.package.check_golden_rows()
             self.warm = True
 
-    def problems(self) -> list[str]:
-        """Say what is wrong in the background, while requests are answered by what is in memory."""
-        problem: str | None = getattr(self._versions, "problem", None)
-        return [problem] if problem else []
-
     def rank(self, body: bytes, watch: Stopwatch, ends: float | None = None) -> dict[str, Any]:
         """Answer a request.
 
@@ -114,6 +109,12 @@ class Ranker:
                 "globals": {name: loaded and _version(loaded) for name, loaded in versions.items()},
                 "missing": sorted(name for name, element in maps.elements.items() if element.rows[0] == ABSENT),
             }
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with what requests are answered from, for people; None while all is well."""
+        problem: str | None = getattr(self._versions, "problem", None)
+        return problem
 
     def _left(self, ends: float | None) -> timedelta:
         if ends is None:

@@ -290,7 +290,7 @@ def test_a_problem_in_the_background_is_shown_by_readiness(start: Any, monkeypat
     monkeypatch.setattr(GlobalVersions, "problem", "versions have not been refreshed since noon", raising=False)
     with start(QUICK) as scorer:
         status, answer, _ = scorer.call("GET", "/ready")
-        assert (status, answer["problems"]) == (200, ["versions have not been refreshed since noon"])
+        assert (status, answer["problem"]) == (200, "versions have not been refreshed since noon")
 
 
 @contextmanager
