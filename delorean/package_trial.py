@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -68,7 +69,7 @@ def _run(content: bytes, seconds: int) -> str | None:
         return None
     if done.returncode == 1 and done.stdout:
         return done.stdout.decode(errors="replace").strip()
-    if done.returncode in (-24, -9):  # SIGXCPU, and what the kernel does with who ignores it
+    if done.returncode == -signal.SIGXCPU:
         return f"it needs more than {seconds} s of a processor to be loaded and to score {ROWS} rows"
     return f"loading it ended a process with {done.returncode}, for want of memory perhaps"
 
