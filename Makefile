@@ -44,7 +44,8 @@ package: .venv/.ready  ## pack what a cluster's executors need into build/enviro
 
 notebook: .venv/.ready machine  ## open the notebooks in JupyterLab, the demo's data ready (it is run first, if it has not been)
 	@[ -e .demo/latest/summary.json ] || $(BIN)/delorean demo
-	@$(BIN)/jupyter lab notebooks
+	@$(BIN)/jupyter lab --LabApp.news_url=None \
+		--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate notebooks
 
 COMPILE := $(BIN)/uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --upgrade --custom-compile-command "make lock"

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from delorean.telemetry import disable_telemetry
 from schemas.lazy import lazily
+
+disable_telemetry()  # before anything imports what would report
 
 if TYPE_CHECKING:
     from delorean.as_of import as_of_join

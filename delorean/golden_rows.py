@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from schemas.errors import GoldenRowsError, PackageError
 from schemas.tables import python_rows
 
 _VALUES, _ROWS = "values of ", "rows of "
+MOST_ROWS = 1 << 20  # contexts, and items
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,16 @@ def select_contexts(maps: DataMaps, rows: NDArray[np.int64]) -> DataMaps:
     return DataMaps(maps.contexts.take(rows), maps.items.take(positions), offsets, elements)
 
 
+def without_elements(maps: DataMaps) -> Iterator[DataMaps]:
+    """Give data maps as they are when services give no answer: without each element, and without any."""
+    for absent in (*({name} for name in maps.elements), set(maps.elements)):
+        elements = {
+            name: Element(element.values, np.full_like(element.rows, ABSENT)) if name in absent else element
+            for name, element in maps.elements.items()
+        }
+        yield replace(maps, elements=elements)
+
+
 def write_data_maps(maps: DataMaps) -> bytes:
     """Write data maps as an Arrow IPC file of one row, a list for each of their parts, nested types as they are."""
     parts = {
@@ -79,6 +91,7 @@ def write_data_maps(maps: DataMaps) -> bytes:
     for name, element in maps.elements.items():
         parts[_VALUES + name] = element.values
         parts[_ROWS + name] = pa.array(element.rows, pa.int64())
+    parts = {name: _decoded(array) for name, array in parts.items()}
     lists = {name: pa.ListArray.from_arrays(pa.array([0, len(a)], pa.int32()), a) for name, a in parts.items()}
     return write_arrow(pa.table(lists))
 
@@ -89,21 +102,45 @@ def read_data_maps(name: str, data: bytes) -> DataMaps:
     lists = all(pa.types.is_list(field.type) for field in table.schema)
     if len(table) != 1 or not lists or not {"contexts", "items", "item_offsets"} <= set(table.schema.names):
         raise PackageError.because(f"'{name}' does not hold data maps")
+    for field in table.schema:
+        if not _is_plain(field.type):
+            raise PackageError.because(f"'{name}' has '{field.name}' as {field.type}, expected values written in full")
     parts = {column: table[column].combine_chunks().flatten() for column in table.schema.names}
+    contexts, items = len(parts["contexts"]), len(parts["items"])
+    if max(contexts, items) > MOST_ROWS or any(len(parts[part]) > contexts + 1 for part in {*parts} - {"items"}):
+        raise PackageError.because(f"'{name}' has more than {MOST_ROWS} rows, or more values than contexts")
     try:
         elements = {
             column.removeprefix(_VALUES): Element(values, parts[_ROWS + column.removeprefix(_VALUES)].to_numpy())
             for column, values in parts.items()
             if column.startswith(_VALUES)
         }
-        return DataMaps(
+        maps = DataMaps(
             pa.Table.from_struct_array(parts["contexts"]),
             pa.Table.from_struct_array(parts["items"]),
             parts["item_offsets"].to_numpy(),
             elements,
         )
-    except (pa.ArrowException, KeyError, TypeError) as error:
+        _check_places(maps)
+        return maps
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise PackageError.because(f"'{name}' does not hold data maps: {error}") from error
+
+
+def _check_places(maps: DataMaps) -> None:
+    """Raise ValueError unless each context has its own items, and each element a value or none for each context."""
+    offsets = maps.item_offsets
+    if (
+        len(offsets) != len(maps) + 1
+        or offsets[0] != 0
+        or offsets[-1] != len(maps.items)
+        or (np.diff(offsets) < 0).any()
+    ):
+        raise ValueError("its items are not one list for each context")
+    for name, element in maps.elements.items():
+        rows = element.rows
+        if len(rows) != len(maps) or not ((rows >= 0) & (rows < len(element.values)) | (rows == ABSENT)).all():
+            raise ValueError(f"'{name}' has not one value, or none, for each context")
 
 
 def write_expected(features: NDArray[np.float32], scores: NDArray[np.float32]) -> bytes:
@@ -132,10 +169,19 @@ def write_arrow(table: pa.Table) -> bytes:
     return data
 
 
+def open_arrow(name: str, data: bytes) -> pa.RecordBatchFileReader:
+    """Open an Arrow IPC file, of which nothing is unpacked. Raises PackageError that names it."""
+    try:
+        return pa.ipc.open_file(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as error:
+        raise PackageError.because(f"'{name}' is no Arrow file: {error}") from error
+
+
 def read_arrow(name: str, data: bytes) -> pa.Table:
     """Read an Arrow IPC file, checked in full. Raises PackageError that names it."""
+    opened = open_arrow(name, data)
     try:
-        table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+        table = opened.read_all()
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise PackageError.because(f"'{name}' is no Arrow file: {error}") from error
@@ -145,3 +191,37 @@ def read_arrow(name: str, data: bytes) -> pa.Table:
 def _rows_of(table: pa.Table) -> pa.Array:
     rows = table.combine_chunks().to_struct_array()
     return rows.combine_chunks() if isinstance(rows, pa.ChunkedArray) else rows
+
+
+def _decoded(array: pa.Array) -> pa.Array:
+    """Write values in full where a dictionary, or runs, stand for them."""
+    plain = _plain(array.type)
+    return array if plain == array.type else array.cast(plain)
+
+
+def _plain(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
+        return _plain(type_.value_type)
+    if pa.types.is_list(type_):
+        return pa.list_(type_.value_field.with_type(_plain(type_.value_type)))
+    if pa.types.is_large_list(type_):
+        return pa.large_list(type_.value_field.with_type(_plain(type_.value_type)))
+    if pa.types.is_struct(type_):
+        return pa.struct([field.with_type(_plain(field.type)) for field in type_])
+    return type_
+
+
+def _is_plain(type_: pa.DataType) -> bool:
+    """Tell whether each value takes memory of its own, so that no small file holds uncountably many."""
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        return _is_plain(type_.value_type)
+    if pa.types.is_struct(type_):
+        return type_.num_fields > 0 and all(_is_plain(field.type) for field in type_)
+    return bool(
+        pa.types.is_primitive(type_)
+        or pa.types.is_decimal(type_)
+        or pa.types.is_string(type_)
+        or pa.types.is_large_string(type_)
+        or pa.types.is_binary(type_)
+        or pa.types.is_large_binary(type_)
+    )

@@ -23,18 +23,28 @@ from delorean.golden_rows import (
     read_data_maps,
     read_expected,
     select_contexts,
+    without_elements,
     write_data_maps,
     write_expected,
 )
 from delorean.package_files import new_folder, read_files, read_json, write_json
+from delorean.package_parts import read_feature_model, refuse_excess
+from delorean.package_trial import MODEL
 from delorean.state.rules import AsOf
+from delorean.training.missing_values import refuse_missing_values
 from delorean.training.onnx_scorer import OnnxScorer
 from delorean.training.report import TrainingReport
 from encoders import FeatureModel
 from encoders.bound_model import BoundModel
 from encoders.data_map import DataMaps
 from schemas.data_keys import DataKey, Kind
-from schemas.errors import DeloreanError, PackageError
+from schemas.errors import (
+    DataKeyError,
+    DeloreanError,
+    EncoderError,
+    GoldenRowsError,
+    PackageError,
+)
 from schemas.services import Service
 
 if TYPE_CHECKING:
@@ -96,8 +106,13 @@ class ModelPackage:
         """Score items; an item's score has the same bits whichever others are scored with it.
 
         features: name → (items,) as encoders give them, or (items, features) in the order of `features`
+
+        Raises PackageError for a missing value that the model does not take.
         """
-        return self.scorer.score(features if isinstance(features, np.ndarray) else matrix(self.features, features))
+        rows = features if isinstance(features, np.ndarray) else matrix(self.features, features)
+        if self.report.missing_values == "refused":
+            refuse_missing_values(self.report.model, self.features, rows)
+        return self.scorer.score(rows)
 
     def check_golden_rows(self) -> None:
         """Raise GoldenRowsError, naming the row and the feature, unless the golden rows come out as packaged.
@@ -105,7 +120,10 @@ class ModelPackage:
         Features must agree in every bit. So must scores with the same onnxruntime on the same kind of processor; else
         they may differ by one millionth, for another one's matrix product may sum in another order.
         """
-        found = matrix(self.features, self.bound.encode(self.golden.maps))
+        try:
+            found = matrix(self.features, self.bound.encode(self.golden.maps))
+        except (DataKeyError, EncoderError) as error:
+            raise GoldenRowsError.because(f"the golden rows of {self.path} cannot be encoded: {error}") from error
         self.golden.check_features(self.features, found)
         here = _versions()
         same = all(self.lineage["versions"].get(name) == here[name] for name in ("onnxruntime", "processor"))
@@ -132,9 +150,10 @@ def write_package(
     golden: data maps to take golden rows from, spread evenly over them
     modules: where the encoders may come from, when loaded
 
-    Raises PackageError: something has that name, the model is not of these features, its ONNX form scores otherwise.
+    Raises PackageError: something has that name, the model is not of these features, its ONNX form scores otherwise, or
+    it takes no missing values and features are missing when services give no answer.
     """
-    from delorean.training.onnx_model import refuse_disagreement  # needs scikit-learn, which servers do without
+    from delorean.training.onnx_model import check_missing_values, refuse_disagreement  # servers lack scikit-learn
 
     if trained.names != feature_model.features:
         raise PackageError.because(
@@ -146,6 +165,10 @@ def write_package(
     maps = select_contexts(golden, _spread(len(golden), golden_contexts))
     features = matrix(trained.names, bound.encode(maps))
     scorer = OnnxScorer(trained.onnx)
+    missing = check_missing_values(scorer, trained.fitted, features)
+    if missing == "refused":
+        for absent in (maps, *without_elements(maps)):
+            refuse_missing_values(trained.report.model, trained.names, matrix(trained.names, bound.encode(absent)))
     refuse_disagreement(scorer, trained.fitted, features)
     _warn_of_lag(feature_model, lineage.rules)
     rules = {name: lineage.rules.get(name, AsOf()).to_json() for name in feature_model.elements}
@@ -155,7 +178,7 @@ def write_package(
         "feature_model.json": feature_model.to_json().encode(),
         "keys.json": write_json({"context": [k.to_json() for k in context], "items": [k.to_json() for k in items]}),
         "services.json": write_json([service.to_json() for service in _needed(feature_model, services)]),
-        "metrics.json": write_json(trained.report.to_json()),
+        "metrics.json": write_json(replace(trained.report, missing_values=missing).to_json()),
         "lineage.json": write_json(said),
         "golden/data_maps.arrow": write_data_maps(maps),
         "golden/expected.arrow": write_expected(features, scorer.score(features)),
@@ -172,12 +195,14 @@ def load_package(path: str | Path, *, modules: Sequence[str] = ("encoders.librar
 
     modules: prefixes of the modules that encoders may be imported from; never from the package
 
+    Model and golden rows are first tried in a process of their own, which bounds what a stranger's package may take.
+
     Raises PackageError that names the file which is missing, unexpected, changed, too large or malformed, and
     FingerprintError for encoders other than those of the training.
     """
     path = Path(path)
     files = read_files(path)
-    feature_model = FeatureModel.from_json(files["feature_model.json"].decode(), modules=tuple(modules))
+    feature_model = read_feature_model(files["feature_model.json"], tuple(modules))
     keys, services, metrics, lineage = (
         read_json(name, files[name]) for name in ("keys.json", "services.json", "metrics.json", "lineage.json")
     )
@@ -187,10 +212,11 @@ def load_package(path: str | Path, *, modules: Sequence[str] = ("encoders.librar
         report = TrainingReport.from_json(metrics)
         lineage["versions"].items()
         rules = {name: AsOf.from_json(rule) for name, rule in lineage.get("rules", {}).items()}
-    except (KeyError, TypeError, ValueError, AttributeError, DeloreanError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, DeloreanError) as error:
         problem = f"keys.json, services.json, metrics.json or lineage.json of {path} is malformed: {error!r}"
         raise PackageError.because(problem, "package the model again") from error
-    scorer = OnnxScorer(files["model.onnx"])
+    refuse_excess(path, files, len(feature_model.features))
+    scorer = OnnxScorer(files[MODEL])
     if scorer.features != len(feature_model.features):
         raise PackageError.because(
             f"model.onnx takes {scorer.features} features, feature_model.json yields {len(feature_model.features)}"
@@ -199,7 +225,10 @@ def load_package(path: str | Path, *, modules: Sequence[str] = ("encoders.librar
     expected = read_expected("golden/expected.arrow", files["golden/expected.arrow"], scorer.features)
     if len(expected[0]) != maps.items.num_rows or len(maps) == 0:
         raise PackageError.because(f"golden/expected.arrow of {path} has {len(expected[0])} rows, its data maps differ")
-    bound = feature_model.bind(context, items)
+    try:
+        bound = feature_model.bind(context, items)
+    except EncoderError as error:
+        raise PackageError.because(f"keys.json of {path} does not fit feature_model.json: {error}") from error
     golden = GoldenRows(maps, *expected)
     needed = _needed(feature_model, known)
     return ModelPackage(path, feature_model, bound, context, items, needed, golden, report, lineage, scorer, rules)

@@ -96,11 +96,23 @@ def write_json(content: Any) -> bytes:
 
 
 def read_json(name: str, data: bytes) -> Any:
-    """Read a file's JSON. Raises PackageError that names it."""
+    """Read a file's JSON, strictly: UTF-8, each name once, numbers only. Raises PackageError that names it."""
     try:
-        return json.loads(data)
+        return json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise PackageError.because(f"'{name}' is not JSON: {error}") from error
+        raise PackageError.because(f"'{name}' is not JSON: {error}", "copy the package again") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it has the name '{next(n for n in names if names.count(n) > 1)}' twice in one place")
+    return fields
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
 
 
 def _entry(data: bytes) -> dict[str, Any]:

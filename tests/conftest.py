@@ -26,6 +26,7 @@ os.environ.update(quick_jvm.OF_DRIVERS)
 
 
 _LONGEST = (
+    "test_telemetry.py",
     *("test_snapshot_faults.py", "test_submit.py", "test_dags.py", "test_readme.py", "test_generation_faults.py"),
     *("test_backfill.py", "test_resuming.py", "test_spark_submit.py", "test_cassandra_cluster.py"),
     *("test_interpret.py", "test_run.py"),

@@ -18,6 +18,7 @@ from delorean.labels import LabelColumns
 from delorean.labels.column_types import TimeUnit
 from delorean.leaks import LeakThresholds
 from delorean.training import Split
+from delorean.training.missing_values import with_imputer
 from encoders import FeatureEncoder, FeatureModel
 from encoders.feature_model import node_of
 from encoders.graph import EncoderNode, feature_graph
@@ -112,6 +113,7 @@ class ModelSpec:
     weight: a column of the feature set that weighs each context in training, such as `confidence`
     max_items: of a feature set with more items, contexts are sampled by a seeded hash, so that memory stays bounded;
         the report counts what was not read
+    impute: what stands for a missing feature, as learned in training, for estimators that take no missing values
     """
 
     estimator: str | None = None
@@ -119,6 +121,7 @@ class ModelSpec:
     weight: str | None = None
     seed: int = 0
     max_items: int = 20_000_000
+    impute: Literal["mean", "median", "most_frequent"] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a sample of nothing."""
@@ -133,11 +136,14 @@ class ModelSpec:
     def build(self) -> Any:
         """Make the estimator, or give None. Raises ConfigError if it cannot be made."""
         if self.estimator is None:
+            if self.impute is not None:
+                raise ConfigError.because("model.impute without model.estimator", "name one: boosted trees need none")
             return None
         try:
-            return _import(self.estimator, "estimator")(**self.parameters)
+            estimator = _import(self.estimator, "estimator")(**self.parameters)
         except TypeError as error:
             raise ConfigError.because(f"model.estimator {self.estimator}: {error}") from error
+        return estimator if self.impute is None else with_imputer(estimator, self.impute)
 
 
 @dataclass(frozen=True)

@@ -3,93 +3,137 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
+from delorean.serving.bodies import Bodies, BodyError
+from delorean.serving.limits import ServingLimits
 from delorean.serving.ranker import Ranker, Stopwatch
+from delorean.serving.request_queue import CallerLeftError, QueueError, RequestQueue
 from schemas.errors import DataKeyError, DeloreanError
 
-LARGEST_BODY = 1 << 20  # bytes
-_THREADS = 16
-_MOST_WAITING = 256
+_log = logging.getLogger(__name__)
+_CLIENT_CLOSED_REQUEST = 499  # nobody reads it: the caller has left
+_READ, _WRITE = ("GET", "HEAD"), ("POST",)
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
+_Handler = Callable[[Request], Awaitable[Response]]
 
 
-class _TooLargeError(Exception):
-    """The body is larger than is read."""
-
-
-def create_app(ranker: Ranker) -> FastAPI:
+def create_app(ranker: Ranker, limits: ServingLimits | None = None) -> FastAPI:
     """Build the app: POST /rank, GET /health, /ready, /package. It is ready once the golden rows are reproduced.
 
-    Waiting for services happens on threads, never on the event loop; requests beyond 256 at a time get 503.
+    A body is read before its request takes a place in the queue. Waiting for services happens on threads, never on the
+    event loop, and time spent waiting for a thread counts against the budget. `app.state.ending` makes `/ready` say 503
+    while all else is still answered.
     """
-    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="rank")
-    waiting = asyncio.Semaphore(_MOST_WAITING)
+    limits = limits or ServingLimits()
+    bodies, queue = Bodies(limits), RequestQueue(limits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(ranker.warm_up)
         yield
-        threads.shutdown()
+        queue.close()
 
     # Its pages of documentation load scripts from elsewhere.
     app = FastAPI(title="DeLorean", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.ending = False
 
-    @app.get("/health")
-    async def health() -> Response:
+    async def health(_: Request) -> Response:
         return _json({"status": "alive"})
 
-    @app.get("/ready")
-    async def ready() -> Response:
-        return _json({"status": "ready"}) if ranker.warm else _json({"status": "warming up"}, 503)
+    async def ready(_: Request) -> Response:
+        return _readiness(ranker, app.state.ending)
 
-    @app.get("/package")
-    async def package() -> Response:
+    async def package(_: Request) -> Response:
         return _json(_about(ranker))
 
-    @app.post("/rank")
     async def rank(request: Request) -> Response:
-        if waiting.locked():
-            return _json({"error": f"{_MOST_WAITING} requests are waiting already → ask again later"}, 503)
-        async with waiting:
-            try:
-                body = await _read(request)
-            except _TooLargeError:
-                return _json({"error": f"the request is larger than {LARGEST_BODY} bytes"}, 413)
-            return await asyncio.get_running_loop().run_in_executor(threads, _answer, ranker, body)
+        return await _rank(request, ranker, bodies, queue)
 
+    for path, methods, handler in (
+        ("/health", _READ, health),
+        ("/ready", _READ, ready),
+        ("/package", _READ, package),
+        ("/rank", _WRITE, rank),
+    ):
+        _add(app, path, methods, handler)
+    app.add_exception_handler(HTTPException, _refuse)
     return app
 
 
-def _answer(ranker: Ranker, body: bytes) -> Response:
+def _add(app: FastAPI, path: str, methods: tuple[str, ...], handler: _Handler) -> None:
+    """Serve a path, with a slash at its end too, and say for OPTIONS which methods it has."""
+    allowed = {"Allow": ", ".join((*methods, "OPTIONS"))}
+
+    async def serve(request: Request) -> Response:
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=allowed)
+        if request.method not in methods:
+            return _json({"error": f"{path} takes {' and '.join(methods)}, not {request.method}"}, 405, allowed)
+        return await handler(request)
+
+    for each in (path, f"{path}/"):
+        app.router.add_route(each, serve, methods=_METHODS)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """Answer for what no route serves."""
+    assert isinstance(error, HTTPException)  # it is registered for no other
+    if error.status_code == 404:
+        return _json({"error": f"there is no {request.url.path} → POST /rank, GET /health, /ready or /package"}, 404)
+    return _json({"error": error.detail}, error.status_code, dict(error.headers or {}))
+
+
+async def _rank(request: Request, ranker: Ranker, bodies: Bodies, queue: RequestQueue) -> Response:
+    try:
+        async with bodies.read(request) as body:
+            budget = ranker.budget.total_seconds()
+            return await queue.run(lambda ends: _answer(ranker, body, ends), budget, request.is_disconnected)
+    except BodyError as error:
+        # What is left of the body is not waited for.
+        return _json({"error": str(error)}, error.status, {"Connection": "close"})
+    except QueueError as error:
+        return _json({"error": f"{error} → ask again later"}, 503, {"Retry-After": "1"})
+    except (ClientDisconnect, CallerLeftError):
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+
+
+def _answer(ranker: Ranker, body: bytes, ends: float) -> Response:
     watch = Stopwatch()
     try:
-        response = _json(ranker.rank(body, watch))
+        response = _json(ranker.rank(body, watch, ends))
     except DataKeyError as error:
         return _json({"error": str(error)}, 422)
     except DeloreanError as error:
         return _json({"error": f"{type(error).__name__}: {error}"}, 500)
+    except Exception as error:  # noqa: BLE001  # a defect of ours ends one request, not the connection's others
+        _log.exception("a request failed")
+        return _json({"error": f"internal error: {type(error).__name__}"}, 500)
     response.headers["Server-Timing"] = ", ".join(f"{name};dur={ms:.3f}" for name, ms in watch.steps.items())
     return response
 
 
-async def _read(request: Request) -> bytes:
-    """Read the body, and no more of it than is allowed."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            raise _TooLargeError
-    return bytes(body)
+def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
 
 
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(content), status, media_type="application/json")
+def _readiness(ranker: Ranker, ending: bool) -> Response:
+    if ending:
+        return _json({"status": "ending"}, 503)
+    if not ranker.warm:
+        return _json({"status": "warming up"}, 503)
+    if problem := ranker.problem:
+        # It goes on with what it has: were it unready, a fault of the index would end all scorers at once.
+        return _json({"status": "degraded", "problem": problem})
+    return _json({"status": "ready"})
 
 
 def _about(ranker: Ranker) -> dict[str, Any]:

@@ -64,8 +64,8 @@ class Ranker:
         clock: Callable[[], int],
         budget: timedelta = DEFAULT_BUDGET,
     ) -> None:
-        self.package, self.warm = package, False
-        self._gateway, self._versions, self._clock, self._budget = gateway, versions, clock, budget
+        self.package, self.warm, self.budget = package, False, budget
+        self._gateway, self._versions, self._clock = gateway, versions, clock
         self._reader = RequestReader(package.context, package.items)
         self._globals = global_elements(package)
         self._without_fallback = {
@@ -80,8 +80,13 @@ class Ranker:
             self.package.check_golden_rows()
             self.warm = True
 
-    def rank(self, body: bytes, watch: Stopwatch) -> dict[str, Any]:
-        """Answer a request. Raises DataKeyError for one that does not fit the model's variables."""
+    def rank(self, body: bytes, watch: Stopwatch, ends: float | None = None) -> dict[str, Any]:
+        """Answer a request.
+
+        ends: `time.monotonic()` at which the budget of its services ends; None: a whole one from now
+
+        Raises DataKeyError for one that does not fit the model's variables.
+        """
         with watch.step("read"):
             request = self._reader.read(body)
             if request.time is not None:
@@ -92,7 +97,7 @@ class Ranker:
         when = from_micros(moment)
         contexts = request.context.append_column("time", pa.array([moment], pa.int64()).cast(TIME))
         with watch.step("fetch"):
-            answers = self._gateway.fetch_all({s.name: contexts for s in self.package.services}, self._budget)
+            answers = self._gateway.fetch_all({s.name: contexts for s in self.package.services}, self._left(ends))
         with watch.step("versions"):
             versions = self._versions.newest(when) if request.time is None else self._versions.at(when)
         with watch.step("encode"):
@@ -121,6 +126,11 @@ class Ranker:
     def problem(self) -> str | None:
         """What is wrong with what requests are answered from, for people; None while all is well."""
         return self._versions.problem
+
+    def _left(self, ends: float | None) -> timedelta:
+        if ends is None:
+            return self.budget
+        return timedelta(seconds=max(ends - time.monotonic(), 0))
 
     def _refuse_past_times(self) -> None:
         if self._clock is system_clock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import socket
 import threading
@@ -11,12 +12,12 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
-import uvicorn
-
 from delorean.model_package import ModelPackage, load_package
 from delorean.serving.app import create_app
 from delorean.serving.global_versions import GlobalVersions
+from delorean.serving.limits import limits_here
 from delorean.serving.ranker import DEFAULT_BUDGET, Ranker, global_elements, refuse_other_services
+from delorean.serving.server import ScorerServer
 from prana_proxy.clock import open_clock
 from prana_proxy.config import GatewayConfig, load_gateway_config
 from prana_proxy.gateway import Gateway
@@ -24,8 +25,6 @@ from prana_proxy.live_config import follow
 from schemas.errors import SetupError
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage
-
-_GRACE_SECONDS = 10
 
 
 def serve(
@@ -61,13 +60,29 @@ def serve(
             (index_uri, storage_uri),
             (budget, refresh),
         )
-        ranker.warm_up()
-        config = uvicorn.Config(
-            create_app(ranker), log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS
-        )
+        interruptibly(ranker.warm_up)
+        limits = limits_here()
+        server = ScorerServer(create_app(ranker, limits), limits)
         if announce is not None:
             announce(f"http://{host}:{listener.getsockname()[1]}")
-        _run(uvicorn.Server(config), listener)
+        _run(server, listener)
+
+
+def interruptibly(work: Callable[[], None]) -> None:
+    """Run work so that Ctrl-C ends the wait for it: machine code of encoders or models does not look for signals."""
+    outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # it is raised where the work was asked for
+            outcome.put(error)
+        else:
+            outcome.put(None)
+
+    threading.Thread(target=run, name="warm-up", daemon=True).start()
+    if (error := outcome.get()) is not None:
+        raise error
 
 
 def _open(
@@ -110,7 +125,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+def _run(server: ScorerServer, listener: socket.socket) -> None:
     """Run until a signal. uvicorn ends gracefully and then raises the signal again, which must not kill us untidied."""
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, lambda *_: None) if in_main else None

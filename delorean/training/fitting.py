@@ -15,7 +15,8 @@ from sklearn.pipeline import Pipeline
 
 from delorean.training.baselines import popularity_scores, with_shuffled_labels
 from delorean.training.metrics import Metrics, ranking_metrics
-from delorean.training.onnx_model import refuse_disagreement, to_onnx
+from delorean.training.missing_values import IMPUTE, refuse_missing_values
+from delorean.training.onnx_model import check_missing_values, refuse_disagreement, refuse_unsupported, to_onnx
 from delorean.training.onnx_scorer import OnnxScorer
 from delorean.training.ranking_data import RankingData
 from delorean.training.report import TrainingReport
@@ -54,17 +55,23 @@ def train(data: RankingData, split: Split | None = None, model: Any = None, seed
         by default `default_model`. It learns whether a label is above 0
     seed: of the default model, the shuffled labels and the importances
 
-    Raises TrainingError for data no model can be fitted on, PackageError for a model that changes when written as ONNX.
+    Raises TrainingError for data no model can be fitted on, PackageError for a model that changes when written as ONNX,
+    or that takes no missing values where there are some.
     """
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
     parts = (split or Split()).divide(data)
     clock.lap("split")
     model = default_model(seed) if model is None else model
+    refuse_unsupported(model)
     fitted = _fit(model, parts.train, parts.validation)
     clock.lap("fit")
     onnx = to_onnx(fitted, len(data.names))
     scorer = OnnxScorer(onnx)
+    missing = check_missing_values(scorer, fitted, parts.validation.features)
+    if missing == "refused":
+        for part in (parts.validation, parts.test):
+            refuse_missing_values(type(model).__name__, data.names, part.features)
     refuse_disagreement(scorer, fitted, parts.validation.features[:_CHECKED_ROWS])
     clock.lap("convert")
     shuffled = [with_shuffled_labels(part, seed + i) for i, part in enumerate((parts.train, parts.validation))]
@@ -75,7 +82,7 @@ def train(data: RankingData, split: Split | None = None, model: Any = None, seed
     importances = _importances(scorer, parts.validation, seed)
     clock.lap("importances")
     report = TrainingReport(
-        type(model).__name__, (split or Split()).to_json(), parts.sizes, measured, importances, seconds
+        type(model).__name__, (split or Split()).to_json(), parts.sizes, measured, importances, seconds, missing
     )
     return TrainedModel(fitted, onnx, data.names, report)
 
@@ -100,7 +107,7 @@ def _fit(model: Any, part: RankingData, validation: RankingData) -> Any:
     try:
         return fitted.fit(features, part.positive.astype(np.int64), **extra)
     except (ValueError, TypeError) as error:
-        hint = "put an imputer before it" if "NaN" in str(error) else None
+        hint = IMPUTE if "NaN" in str(error) else None
         problem = f"{type(model).__name__} cannot be fitted: {str(error).splitlines()[0]}"
         raise TrainingError.because(problem, hint) from error
 

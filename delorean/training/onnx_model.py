@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skl2onnx import convert_sklearn
-from skl2onnx.common._registration import get_converter
+from onnx import helper
+from skl2onnx import convert_sklearn, get_model_alias
+from skl2onnx.common._registration import get_converter, get_shape_calculator
 from skl2onnx.common.data_types import FloatTensorType
 from skl2onnx.common.shape_calculator import (
     calculate_linear_classifier_output_shapes,
     calculate_linear_regressor_output_shapes,
 )
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.base import is_classifier, is_regressor
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.pipeline import Pipeline
+from sklearn.svm import SVC, NuSVC
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
+from delorean.training.missing_values import IMPUTE, MissingValues, takes_missing_values, with_missing_values
 from delorean.training.onnx_scorer import OnnxScorer, first_line
 from schemas.errors import PackageError, TrainingError
 
 _TOLERANCE = 1e-5
+_BOOSTED = {
+    HistGradientBoostingClassifier: calculate_linear_classifier_output_shapes,
+    HistGradientBoostingRegressor: calculate_linear_regressor_output_shapes,
+}
+_TREES = (
+    *(DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor),
+    *(RandomForestClassifier, RandomForestRegressor, ExtraTreesClassifier, ExtraTreesRegressor),
+)
 
 
 def to_onnx(model: Any, features: int) -> bytes:  # scikit-learn's models share no typed interface
@@ -27,26 +50,34 @@ def to_onnx(model: Any, features: int) -> bytes:  # scikit-learn's models share 
 
     Raises TrainingError for a model that ONNX cannot express.
     """
-    trees = {
-        HistGradientBoostingClassifier: calculate_linear_classifier_output_shapes,
-        HistGradientBoostingRegressor: calculate_linear_regressor_output_shapes,
-    }
     try:
-        converted = convert_sklearn(
-            model,
-            name="model",
-            initial_types=[("features", FloatTensorType([None, features]))],
-            options={id(model): {"zipmap": False}} if hasattr(model, "predict_proba") else None,
-            custom_conversion_functions=dict.fromkeys(trees, _convert_trees),
-            custom_shape_calculators=trees,
-        )
+        try:
+            # Scores as a matrix, not as a list of dictionaries.
+            converted = _convert(model, features, {id(model): {"zipmap": False}} if is_classifier(model) else None)
+        except NameError:  # its converter has no such option, and needs none
+            converted = _convert(model, features, None)
     except Exception as error:  # skl2onnx raises whatever its converters meet
-        raise TrainingError.because(
-            f"{type(model).__name__} cannot be written as ONNX: {first_line(error)}",
-            "use a scikit-learn model that skl2onnx supports",
-        ) from error
+        raise _not_expressible(model, first_line(error)) from error
+    if isinstance(_last_step(model), SVC | NuSVC) and not hasattr(model, "predict_proba"):
+        _negate_scores(converted.graph)
     data: bytes = converted.SerializeToString(deterministic=True)
     return data
+
+
+def refuse_unsupported(model: Any) -> None:
+    """Raise TrainingError for a model that skl2onnx does not know or that gives no score; it need not be fitted."""
+    waiting = [model]
+    while waiting:
+        step = waiting.pop()
+        if isinstance(step, Pipeline):
+            waiting += [inner for _, inner in step.steps]
+            continue
+        try:
+            get_model_alias(type(step))
+        except RuntimeError as error:
+            raise _not_expressible(step, "skl2onnx does not know it") from error
+    if not (is_classifier(model) or is_regressor(model) or hasattr(model, "predict")):
+        raise _not_expressible(model, "it gives no score")
 
 
 def sklearn_scores(model: Any, features: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -66,14 +97,64 @@ def refuse_disagreement(scorer: OnnxScorer, model: Any, features: NDArray[np.flo
     wrong = ~(np.abs(ours - theirs) <= _TOLERANCE * (1 + np.abs(theirs)))
     if wrong.any():
         row = int(np.argmax(wrong))
+        incomplete = wrong & np.isnan(features).any(axis=1)
         raise PackageError.because(
-            f"the ONNX model disagrees with {type(model).__name__} in {int(wrong.sum())} of {len(wrong)} rows: "
-            f"{ours[row]:.7g} against {theirs[row]:.7g} in row {row}",
-            "package a model that ONNX expresses exactly",
+            f"the ONNX model disagrees with {type(model).__name__} in {int(wrong.sum())} of {len(wrong)} rows, "
+            f"{int(incomplete.sum())} of them incomplete: {ours[row]:.7g} against {theirs[row]:.7g} in row {row}",
+            IMPUTE if incomplete.sum() == wrong.sum() else "package a model that ONNX expresses exactly",
         )
 
 
-def _convert_trees(scope: Any, operator: Any, container: Any) -> None:
+def check_missing_values(scorer: OnnxScorer, model: Any, features: NDArray[np.float32]) -> MissingValues:
+    """Say what a model does with missing values, which its ONNX form must do too.
+
+    features: some rows, whose values are left out one by one and all together
+
+    Raises PackageError if the two disagree.
+    """
+    if not takes_missing_values(model, features.shape[1]):
+        return "refused"
+    refuse_disagreement(scorer, model, with_missing_values(features))
+    return "used"
+
+
+def _not_expressible(model: Any, reason: str) -> TrainingError:
+    return TrainingError.because(
+        f"{type(model).__name__} cannot be written as ONNX: {reason}", "use a scikit-learn model that skl2onnx supports"
+    )
+
+
+def _convert(model: Any, features: int, options: Mapping[int, Any] | None) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of attributes that skl2onnx reads, not the caller
+        return convert_sklearn(
+            model,
+            name="model",
+            initial_types=[("features", FloatTensorType([None, features]))],
+            options=options,
+            custom_conversion_functions={
+                **dict.fromkeys(_BOOSTED, _convert_boosted_trees),
+                **dict.fromkeys(_TREES, _convert_trees),
+            },
+            custom_shape_calculators={
+                **_BOOSTED,
+                **{kind: get_shape_calculator("Sklearn" + kind.__name__) for kind in _TREES},
+            },
+        )
+
+
+def _last_step(model: Any) -> Any:
+    return model.steps[-1][1] if isinstance(model, Pipeline) else model
+
+
+def _negate_scores(graph: Any) -> None:
+    """Make the second class's column that of the decision: of support vector machines, the first is."""
+    scores = graph.output[-1]
+    graph.node.append(helper.make_node("Neg", [scores.name], ["decision"]))
+    scores.name = "decision"
+
+
+def _convert_boosted_trees(scope: Any, operator: Any, container: Any) -> None:
     """Convert histogram gradient boosting so that every float32 takes the same branch as in scikit-learn.
 
     A threshold is a double between two features' values; rounded to the nearest float32, as skl2onnx does, it can
@@ -90,6 +171,34 @@ def _convert_trees(scope: Any, operator: Any, container: Any) -> None:
     operator.raw_operator = exact
     get_converter("Sklearn" + type(fitted).__name__)(scope, operator, _IntegerAttributes(container))
     operator.raw_operator = fitted
+
+
+def _convert_trees(scope: Any, operator: Any, container: Any) -> None:
+    """Convert trees and forests so that missing values go where they go in scikit-learn, which skl2onnx leaves out."""
+    fitted = operator.raw_operator
+    trees = [tree.tree_.__getstate__()["nodes"] for tree in getattr(fitted, "estimators_", [fitted])]
+    left = [nodes["missing_go_to_left"] for nodes in trees]
+    get_converter("Sklearn" + type(fitted).__name__)(scope, operator, _MissingValues(container, left))
+
+
+class _MissingValues:
+    """Writes into each branch whether a missing value goes left. left: tree → node → whether."""
+
+    def __init__(self, container: Any, left: Sequence[NDArray[np.uint8]]) -> None:
+        self._container, self._left = container, left
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._container, name)
+
+    def add_node(self, *args: Any, **attributes: Any) -> Any:
+        if "nodes_treeids" in attributes:
+            places = zip(
+                attributes["nodes_treeids"], attributes["nodes_nodeids"], attributes["nodes_modes"], strict=True
+            )
+            attributes["nodes_missing_value_tracks_true"] = [
+                int(mode != "LEAF" and self._left[tree][node]) for tree, node, mode in places
+            ]
+        return self._container.add_node(*args, **attributes)
 
 
 class _IntegerAttributes:

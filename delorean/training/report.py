@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from delorean.training.metrics import Metrics
+from delorean.training.missing_values import MissingValues
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class TrainingReport:
     importances: feature → validation NDCG@10 lost when the feature's values are shuffled among items
         (permutation importance, Breiman 2001), over at most 1,000 contexts
     seconds: step → seconds it took
+    missing_values: "used" by the model as it learned, or "refused": it scores no row in which a feature is missing
     """
 
     model: str
@@ -26,6 +28,7 @@ class TrainingReport:
     metrics: Mapping[str, Mapping[str, Metrics]]
     importances: Mapping[str, float]
     seconds: Mapping[str, float]
+    missing_values: MissingValues = "used"
 
     def to_json(self) -> dict[str, Any]:
         """Write the report as plain fields."""

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from delorean.golden_rows import read_data_maps, read_expected, select_contexts, write_data_maps, write_expected
 from delorean.model_package import ModelPackage, load_package, matrix, write_package
 from delorean.package_files import FILES, MANIFEST, write_json
 from delorean.state.rules import AsOf
 from delorean.training import TrainedModel
+from delorean.training.onnx_model import to_onnx
 from encoders import FeatureModel
 from schemas.errors import FingerprintError, GoldenRowsError, PackageError
 
@@ -140,6 +142,32 @@ def test_a_package_that_does_not_load_gets_no_name(trained_company: TrainedModel
             lineage,
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_takes_no_missing_values_is_refused_where_an_absent_service_makes_some(
+    trained_company: TrainedModel, tmp_path: Path
+) -> None:
+    rows = np.nan_to_num(
+        matrix(
+            company.MODEL.features,
+            company.MODEL.bind(company.CONTEXT, company.ITEMS).encode(company.data_maps(range(8))),
+        )
+    )
+    fitted = LogisticRegression().fit(rows, np.arange(len(rows)) % 2)
+    unlike = replace(trained_company, fitted=fitted, onnx=to_onnx(fitted, 4))
+    with pytest.raises(PackageError, match="takes no missing values, and .*'minutes'.* put an imputer before it"):
+        company.write_company(tmp_path / "p", unlike)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_packaged_model_that_takes_no_missing_values_says_so_when_it_scores(company_package: ModelPackage) -> None:
+    refusing = replace(company_package, report=replace(company_package.report, missing_values="refused"))
+    rows = np.zeros((3, 4), dtype=np.float32)
+    assert len(refusing.score(rows)) == 3
+    rows[1, 2] = np.nan
+    with pytest.raises(PackageError, match="takes no missing values, and 'listed' is missing in 1 of 3 rows"):
+        refusing.score(rows)
+    assert len(company_package.score(rows)) == 3
 
 
 class Bomb:

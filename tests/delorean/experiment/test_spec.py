@@ -214,3 +214,17 @@ def test_what_nobody_captured_is_named_with_the_line_of_its_encoder(refusal, tmp
 def test_an_encoder_that_is_not_there_is_a_clear_error(place, message):
     with pytest.raises(ConfigError, match=message):
         EncoderSpec(place).load()
+
+
+def test_an_imputer_stands_before_an_estimator_that_takes_no_missing_values(load):
+    model = ModelSpec("sklearn.linear_model:LogisticRegression", {"C": 0.5}, impute="median").build()
+    assert [type(step).__name__ for _, step in model.steps] == ["SimpleImputer", "LogisticRegression"]
+    assert model.steps[0][1].strategy == "median"
+    assert model.steps[1][1].C == 0.5
+    spec = SPEC.replace("seed = 3", "seed = 3\nestimator = 'sklearn.linear_model:LogisticRegression'\nimpute = 'mean'")
+    assert load(spec).model.impute == "mean"
+    assert load(spec).id != load(spec.replace("\nimpute = 'mean'", "")).id
+    with pytest.raises(ConfigError, match="impute"):
+        load(spec.replace("'mean'", "'guess'"))
+    with pytest.raises(ConfigError, match="model.impute without model.estimator"):
+        ModelSpec(impute="mean").build()
