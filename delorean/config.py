@@ -142,10 +142,14 @@ class Project:
 def load_project(path: str | Path) -> Project:
     """Read a project file, making its paths absolute. Raises ConfigError with the file, the line and the field."""
     path = Path(path)
-    if not path.is_file():
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError.because(
             f"there is no project file {path}", "write one, or name it with --config; see the README, `delorean.toml`"
-        )
+        ) from error
+    except OSError as error:
+        raise ConfigError.because(f"project file {path} cannot be read: {error.strerror}") from error
     project = read_toml(path, Project)
     root = path.resolve().parent
     environment, schedule = project.submit.environment, project.schedule

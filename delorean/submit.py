@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from delorean.config import Project
+from schemas.errors import ConfigError
 from snapshotter.cluster import ENVIRONMENT, PACKED_PYTHON, check_environment, find_master
 from snapshotter.spark_session import QUIET
 
@@ -75,9 +78,27 @@ def module_files(modules: Sequence[str], folder: Path) -> Iterator[tuple[Path, s
             path = Path(place)
             if folder not in path.resolve().parents:
                 continue
-            files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-            for file in files:
+            for file in _python_files(path):
                 yield file, str(file.resolve().relative_to(folder))
+
+
+def _python_files(path: Path) -> list[Path]:
+    """Give a module's file, or all of a package's. Raises ConfigError if some cannot be listed: executors need all."""
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return [path]
+        return sorted(
+            Path(parent, name)
+            for parent, _, names in os.walk(path, onerror=_raise)
+            for name in names
+            if name.endswith(".py")
+        )
+    except OSError as error:
+        raise ConfigError.because(f"module {path} cannot be packed: {error.strerror}: {error.filename}") from error
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def pack_modules(modules: Sequence[str], folder: Path, target: Path) -> Path | None:

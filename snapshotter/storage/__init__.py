@@ -70,8 +70,13 @@ class Storage(ABC):
         """Write a small file if none is there, atomically; False, changing nothing, if there is one."""
 
     @abstractmethod
-    def list(self, prefix: str) -> Iterator[StoredFile]:
-        """List the files below a folder, sorted by path; none if it does not exist."""
+    def list(self, prefix: str, name_prefix: str = "") -> Iterator[StoredFile]:
+        """List the files below a folder, sorted by path; none if it does not exist.
+
+        name_prefix: only what is directly in the folder under a name that begins so, and what is below that
+
+        Raises StorageError if the folder, or one below it, cannot be listed.
+        """
 
     @abstractmethod
     def delete(self, paths: Iterable[str]) -> None:

@@ -75,16 +75,17 @@ class LocalStorage(Storage):
             _sync(where.parent)
             return True
 
-    def list(self, prefix: str) -> Iterator[StoredFile]:
+    def list(self, prefix: str, name_prefix: str = "") -> Iterator[StoredFile]:
         """List the files below a folder, those that a killed writer left behind too (their names end in .tmp)."""
         folder = self._resolve(prefix) if prefix.strip("/") else self.root
         with _translated(prefix, "list"):
-            found = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
-        for path, where in sorted((file.relative_to(self.root).as_posix(), file) for file in found):
+            files = [(Path(name).relative_to(self.root).as_posix(), name) for name in _files_in(folder, name_prefix)]
+        for path, name in sorted(files):
             try:
-                status = where.stat()
-            except FileNotFoundError:
-                continue  # deleted, or renamed by its writer, since we listed it
+                with _translated(path, "list"):
+                    status = os.stat(name)
+            except MissingFileError:
+                continue  # deleted, or renamed by its writer, since the folder was read
             yield StoredFile(path, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
     def delete(self, paths: Iterable[str]) -> None:
@@ -125,6 +126,20 @@ class LocalStorage(Storage):
         for folder in reversed(missing):
             folder.mkdir(exist_ok=True)
             _sync(folder.parent)
+
+
+def _files_in(folder: Path, name_prefix: str) -> Iterator[str]:
+    """Name the files below a folder. Raises OSError for one that cannot be read, which `os.walk` would leave out."""
+    waiting = [str(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                listed = [entry for entry in entries if entry.name.startswith(name_prefix)]
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # it does not exist, or was deleted since the folder above it was read
+        name_prefix = ""
+        waiting += [entry.path for entry in listed if entry.is_dir(follow_symlinks=False)]
+        yield from (entry.path for entry in listed if entry.is_file())
 
 
 def _inside(where: Path, root: Path) -> bool:
