@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from schemas import errors
 from schemas.errors import DeloreanError
+from schemas.redaction import without_password
 
 _OURS = re.compile(r"^schemas\.errors\.(\w+): (.*?)(?=\n\s*\n|\n\s+at |\Z)", re.MULTILINE | re.DOTALL)
 
@@ -50,4 +51,4 @@ def _short(text: str) -> str:
         *lines[:1],
         "no reason given",
     ][0]
-    return re.sub(r"\s*SQLSTATE: \w+.*$", "", line)[:500]
+    return without_password(re.sub(r"\s*SQLSTATE: \w+.*$", "", line))[:500]

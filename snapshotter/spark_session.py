@@ -12,6 +12,7 @@ from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from schemas.errors import SetupError
+from schemas.file_uri import file_uri
 from schemas.machine import java_problem
 from snapshotter.cluster import ENVIRONMENT, PACKED_PYTHON, check_environment, find_master
 
@@ -125,7 +126,7 @@ def _on_cluster(conf: SparkConf, environment: str | Path | None) -> SparkSession
     """Start a session whose executors run the Python of an archive, if there is one; this process keeps its own."""
     if environment is None:
         return _start(conf)
-    conf.set("spark.archives", f"{Path(environment).resolve()}#{ENVIRONMENT}")
+    conf.set("spark.archives", f"{file_uri(Path(environment).resolve())}#{ENVIRONMENT}")
     before = os.environ.get("PYSPARK_PYTHON")
     os.environ["PYSPARK_PYTHON"] = PACKED_PYTHON  # read once, when the session starts
     try:

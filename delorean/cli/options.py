@@ -125,8 +125,9 @@ def opened(project: Project) -> Iterator[tuple[SnapshotIndex, Storage]]:
     from snapshotter.index import open_index
     from snapshotter.storage import open_storage
 
+    storage = open_storage(project.storage)  # first: it makes nothing, while an index may be a new file
     with open_index(project.index) as index:
-        yield index, open_storage(project.storage)
+        yield index, storage
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from schemas.errors import ConfigError, NotInIndexError, SnapshotIndexError
+from schemas.errors import NotInIndexError, SnapshotIndexError
+from schemas.file_uri import path_of
 from snapshotter.index import SnapshotIndex
 from snapshotter.index.stored import read_record
 from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, SnapshotRun, from_micros, to_micros
@@ -274,7 +274,4 @@ def _snapshot_row(run_id: str, position: int, snapshot: ServiceSnapshot, publish
 
 
 def _path(uri: str) -> Path:
-    parts = urlsplit(uri)
-    if parts.scheme != "sqlite" or parts.netloc or not parts.path.startswith("/") or len(parts.path) < 2:
-        raise ConfigError.because(f"index URI '{uri}' is not sqlite:///path/to/index.db", "write an absolute path")
-    return Path(unquote(parts.path))
+    return path_of(uri, "sqlite")

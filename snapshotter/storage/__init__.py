@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 
@@ -55,7 +55,7 @@ class Storage(ABC):
     def uri_of(self, path: str) -> str:
         """Give the URI of what lies at a path, such as a Delta table: with all that it takes to get there."""
         root, mark, query = self.uri.partition("?")
-        return f"{root.rstrip('/')}/{path}{mark}{query}"
+        return f"{root.rstrip('/')}/{quote(path, safe='/=+')}{mark}{query}"
 
     @abstractmethod
     def open_input(self, path: str) -> pa.NativeFile:

@@ -15,9 +15,11 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from schemas.errors import CorruptFileError, MissingFileError, StorageError
+from schemas.redaction import without_password
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage
 from snapshotter.storage.delta_location import delta_location, require_reachable
+from snapshotter.storage.delta_log import commit_info
 
 SHOWN = "userMetadata"  # the key of a commit's metadata that Spark's DESCRIBE HISTORY shows
 _COLOURS = re.compile(r"\s*\x1b\[\d*m↳?")
@@ -92,7 +94,7 @@ def commit_files(
             return _write_next(uri, before, folder, Schema.from_arrow(schema), actions, properties)
         except (DeltaError, OSError) as error:
             after = _newest(uri)
-            ours = _committed(before, after, commit_id)
+            ours = _committed(uri, before, after, commit_id)
             if ours is not None:  # only the answer was lost, or something that follows a commit failed
                 return ours
             if _version(after) == _version(before):
@@ -113,7 +115,7 @@ def committed_once(uri: str, once: str) -> int | None:
 def plainly(error: Exception) -> str:
     """Give what deltalake says in a line: it says it as a coloured tree of reasons, and a trace may follow."""
     reasons = _COLOURS.sub(":", str(error).partition("\n   0: ")[0])
-    return " ".join(reasons.split())[:300]
+    return without_password(" ".join(reasons.split()))[:300]
 
 
 def _properties(metadata: Mapping[str, str], once: str | None, version: int) -> CommitProperties:
@@ -163,13 +165,14 @@ def _version(table: DeltaTable | None) -> int:
     return -1 if table is None else int(table.version())
 
 
-def _committed(before: DeltaTable | None, after: DeltaTable | None, commit_id: str) -> int | None:
+def _committed(uri: str, before: DeltaTable | None, after: DeltaTable | None, commit_id: str) -> int | None:
     """Look among the versions that came meanwhile for the one of this commit."""
     newer = _version(after) - _version(before)
     if after is None or not newer:
         return None
-    found = (entry["version"] for entry in after.history(newer) if entry.get(_COMMIT_ID) == commit_id)
-    return next(found, None)
+    newest = _version(after)
+    infos = (commit_info(uri, version) for version in range(newest, newest - newer, -1))
+    return next((info["version"] for info in infos if info and info.get(_COMMIT_ID) == commit_id), None)
 
 
 def _add(file: DataFile, prefix: str, statistics: Mapping[str, Any]) -> AddAction:

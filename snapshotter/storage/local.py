@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
 from schemas.errors import ConfigError, MissingFileError, StorageError
+from schemas.file_uri import file_uri, path_of
 from snapshotter.storage import Storage, StoredFile, require_inside
 
 _HINTS = {
@@ -23,6 +24,7 @@ _HINTS = {
     errno.EACCES: "give this user access to the folder",
     errno.EROFS: "choose a folder that can be written",
 }
+_UNUSABLE = re.compile(r"%[0-9A-Fa-f]{2}|[\\\x00-\x1f\x7f\ud800-\udfff]")  # deltalake decodes paths twice
 
 
 class LocalStorage(Storage):
@@ -32,11 +34,15 @@ class LocalStorage(Storage):
     """
 
     def __init__(self, uri: str) -> None:
-        parts = urlsplit(uri)
-        if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-            raise ConfigError.because(f"storage URI '{uri}' is not file:///path/to/folder", "write an absolute path")
-        self.uri = uri
-        self.root = Path(os.path.realpath(unquote(parts.path)))
+        folder = path_of(uri)
+        self.uri = file_uri(folder)
+        self.root = Path(os.path.realpath(folder))
+        unusable = _UNUSABLE.search(str(self.root))
+        if unusable:
+            raise ConfigError.because(
+                f"folder {str(self.root)!r} has {unusable.group()!r} in its name, where Delta tables cannot be read",
+                "rename it, or let `storage` name another folder",
+            )
 
     def open_input(self, path: str) -> pa.NativeFile:
         """Map the file into memory: column chunks that nobody reads are never loaded."""
