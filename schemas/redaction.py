@@ -6,16 +6,18 @@ import re
 from collections.abc import Mapping
 
 HIDDEN = "…"
-_SECRET_NAME = re.compile(
-    r"secret|passw|pwd|token|credential|private|signature"
-    r"|(?:account|access|api|auth|encryption|sas|shared)[._-]?key|keytab"
-    r"|(?:^|[._-])(?:key|sas|auth)(?:$|[._-])",
-    re.IGNORECASE,
+SENSITIVE = (  # a regular expression that Java reads alike
+    "(?i)secret|passw|pwd|token|credential|private|signature"
+    "|(?:account|access|api|auth|encryption|sas|shared)[._-]?key|keytab"
+    "|(?:^|[._-])(?:key|sas|auth)(?:$|[._-])"
 )
-_PUBLIC_NAME = re.compile(r"[._-](?:provider|class|type|enabled|length|rotation|renewal|interval|retries|ttl)[^=]*$")
+_SECRET_NAME = re.compile(SENSITIVE)
+_PUBLIC_NAME = re.compile(  # at the end, or before an account of Azure
+    r"[._-](?:provider|class|type|enabled|length|interval)(?:\.[\w-]+\.(?:dfs|blob)\.[\w.-]+)?$"
+)
 _USER = re.compile(r"//[^/?#\s]*@")
 _UP_TO_AT = re.compile(r"(?<=//)\S*@")  # rather too much: a password that was not encoded may hold any letter
-_PARAMETER = re.compile(r"(?<=[?&;\s])([^=&;\s?]+)=([^&;\s]+)")
+_PARAMETER = re.compile(r"(?:^|(?<=[?&;\s]))([^=&;\s?]+)=([^&;\s]+)")
 
 
 def is_secret(name: str) -> bool:
@@ -43,6 +45,11 @@ def without_password(text: str) -> str:
 def has_password(url: str) -> bool:
     """Whether a URL names a user, and maybe a password, before its host."""
     return bool(_USER.search(url))
+
+
+def is_secret_setting(name: str, value: str) -> bool:
+    """Whether a setting is secret, by its name or because a password stands in its value."""
+    return shown_setting(name, value) != value
 
 
 def shown_setting(name: str, value: str) -> str:

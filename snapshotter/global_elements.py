@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.data_keys import DataKey, Kind
-from schemas.errors import DataKeyError, NotInIndexError
+from schemas.errors import ConfigError, DataKeyError, NotInIndexError
 from schemas.tables import refuse_hidden_nulls
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import END_OF_TIME, GlobalVersion, to_micros
@@ -27,19 +27,22 @@ def publish_global(
     *,
     if_changed: bool = False,
 ) -> bool:
-    """Publish the whole table as it is from a moment on; False, changing nothing, if there is a version of that id.
+    """Publish the whole table as it is from a moment on; False, changing nothing, if that is done already.
 
     if_changed: False, too, if the version that is valid at that moment holds the same rows
     table: the columns of the element's struct, in any order; the first field of the struct is the rows' key, which no
         two rows share
 
-    Raises DataKeyError for a table that does not fit its element, NaiveTimeError for a moment without a zone.
+    Raises DataKeyError for a table that does not fit its element, NaiveTimeError for a moment without a zone, and
+    ConfigError when the version of that id has other rows.
     """
     to_micros(valid_from)
     require_plain_name("version id", version_id)
     rows = _fitting(table, element)
-    if any(version.version_id == version_id for version in index.global_versions(element.name, END_OF_TIME)):
-        return False
+    for version in index.global_versions(element.name, END_OF_TIME):
+        if version.version_id == version_id:
+            _refuse_other_rows(version, rows, storage)
+            return False
     if if_changed:
         valid = index.global_versions(element.name, valid_from)
         if valid and read_global_version(valid[0], storage).equals(rows):
@@ -47,6 +50,15 @@ def publish_global(
     path = f"globals/{element.name}/{version_id}/{uuid.uuid4().hex[:12]}.parquet"
     file = write_parquet(storage, path, rows, rows.schema)
     return index.publish_global(GlobalVersion(element, version_id, valid_from, (file,)))
+
+
+def _refuse_other_rows(version: GlobalVersion, rows: pa.Table, storage: Storage) -> None:
+    """Raise ConfigError unless these are the rows of a published version."""
+    if not read_global_version(version, storage).equals(rows):
+        raise ConfigError.because(
+            f"version id '{version.version_id}' of global element '{version.element.name}' is taken, by other rows",
+            "give this version another id",
+        )
 
 
 def read_global(element: str, at: datetime, storage: Storage, index: SnapshotIndex) -> pa.Table:

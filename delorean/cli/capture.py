@@ -38,7 +38,7 @@ def select(specs: tuple[Path, ...], day: date, project: Project, output: Output)
     experiments = [experiment for spec in chosen_from for experiment in load_selection(spec)]
     tables = [table for experiment in experiments for table in experiment.tables.values()]
     with opened(project) as (index, storage), spark_for("select", project, tables) as spark:
-        chosen = select_contexts(spark, experiments, day, storage, index)
+        chosen = select_contexts(spark, experiments, day, storage, index, whoever_chose=not specs)
     output.show(
         {
             "context_set": chosen.context_set_id,
