@@ -17,6 +17,7 @@ from pyspark.sql import functions as F  # noqa: N812  # Spark's own convention
 
 from schemas.data_keys import DataKey
 from schemas.errors import ConfigError, NotInIndexError, SelectionError
+from schemas.strict_json import json_text
 from snapshotter.context_sets import context_set_schema, read_context_set
 from snapshotter.experiments import Experiment, load_experiments
 from snapshotter.index import SnapshotIndex
@@ -76,7 +77,7 @@ def select_contexts(
     report = tuple(row for sample in drawn for row in sample.report)
     ids = tuple(experiment.id for experiment in experiments)
     chosen = ContextSet(set_id, date, ids, drawn[0].key, files, report)
-    told = {_TOLD: json.dumps({"context_set": set_id, "date": date.isoformat()}), SHOWN: ", ".join(ids)}
+    told = {_TOLD: json_text({"context_set": set_id, "date": date.isoformat()}), SHOWN: ", ".join(ids)}
     commit_files(storage, chosen.table, context_set_schema(chosen.key), files, told)
     if index.publish_context_set(chosen):
         return chosen

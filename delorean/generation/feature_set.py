@@ -24,6 +24,7 @@ from delorean.readable import Readable
 from schemas.display import MOST_ROWS, Displayed, Facts, Headline, Note, Part, Table
 from schemas.drawing import Share
 from schemas.errors import ConfigError, CorruptFileError, MissingFileError
+from schemas.strict_json import json_text
 from snapshotter.records import from_micros
 from snapshotter.storage import Storage
 from snapshotter.storage.delta import SHOWN, commit_files, committed_once, delta_table
@@ -135,7 +136,7 @@ def commit(
         schema,
         [result.file for result in results],
         {
-            _LINEAGE: json.dumps(told.lineage),
+            _LINEAGE: json_text(told.lineage),
             SHOWN: told.lineage.get("experiment") or "",
             _MADE: msgspec.json.encode(replace(made, feature_set=replace(told, uri="", lineage={}))).decode(),
         },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from schemas.errors import CorruptFileError, MissingFileError, StorageError
 from schemas.redaction import without_password
+from schemas.strict_json import json_text
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage
 from snapshotter.storage.delta_location import delta_location, require_reachable
@@ -177,5 +177,5 @@ def _committed(uri: str, before: DeltaTable | None, after: DeltaTable | None, co
 
 def _add(file: DataFile, prefix: str, statistics: Mapping[str, Any]) -> AddAction:
     now = int(datetime.now(UTC).timestamp() * 1000)
-    known = json.dumps({"numRecords": file.rows, **statistics})
+    known = json_text({"numRecords": file.rows, **statistics})
     return AddAction(file.path.removeprefix(prefix), file.bytes, {}, now, True, known)
