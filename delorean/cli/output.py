@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from schemas.plain_text import plain_text
 from schemas.strict_json import json_text, plain_value
 from snapshotter.progress_bars import progress
 
+_MARK = "DELOREAN_RESULT_MARK"  # what a scheduler has written before the object, to tell it from what others print
 _WIDTH = 160  # where no terminal says how wide it is
 _LONGEST = 80  # characters of a nested value in a table
 
@@ -29,7 +31,8 @@ class Output:
     def show(self, document: Mapping[str, Any]) -> None:
         """Print a document. Lists of mappings, and mappings of mappings, become tables."""
         if self.as_json:
-            sys.stdout.write(_json(document) + "\n")
+            mark = os.environ.get(_MARK)
+            sys.stdout.write(f"{mark} {_json(document)}\n" if mark else f"{_json(document)}\n")
             return
         from rich.console import Console
         from rich.text import Text
