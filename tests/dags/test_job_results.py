@@ -24,32 +24,27 @@ for line in sys.stdin:
             said = delorean_job._result(job)
     except Exception as error:
         said = [type(error).__name__, str(error)]
-    print(json.dumps(said), flush=True)
+    print("said " + json.dumps(said), flush=True)
 """
 
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
     home = tmp_path_factory.mktemp("airflow")
-    process = subprocess.Popen(
-        [AIRFLOW, "-c", RUN, str(ROOT / "dags")],
-        env=airflow_settings(home, Path("delorean.toml")),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=(home / "log").open("w"),
-        text=True,
-    )
+    command = [AIRFLOW, "-c", RUN, str(ROOT / "dags")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    environment = airflow_settings(home, Path("delorean.toml"))
+    with (home / "log").open("w") as log, subprocess.Popen(command, env=environment, stderr=log, **pipes) as process:
 
-    def run(script):
-        process.stdin.write(json.dumps(f"import os, signal, sys, time\n{script}") + "\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-        assert line, (home / "log").read_text()
-        return json.loads(line)
+        def run(script):
+            process.stdin.write(json.dumps(f"import os, signal, sys, time\n{script}") + "\n")
+            process.stdin.flush()
+            for line in process.stdout:  # Airflow prints there too
+                if line.startswith("said "):
+                    return json.loads(line.removeprefix("said "))
+            raise AssertionError((home / "log").read_text())
 
-    yield run
-    process.stdin.close()
-    process.wait()
+        yield run
 
 
 @pytest.mark.parametrize("code", [1, 3, 126, 127, 193, 200, 254, 255])
