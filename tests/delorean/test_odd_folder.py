@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,19 @@ def test_a_folder_whose_delta_tables_could_not_be_read_is_refused_before_anythin
     assert "Delta tables cannot be read" in ran.stderr or "control character" in ran.stderr
     with pytest.raises(ConfigError):
         open_storage(load_project(folder / "delorean.toml").storage)
+
+
+def test_a_run_id_that_learnt_from_another_day_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "shop"
+    write_project(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    config = load_project(folder / "delorean.toml")
+    storage = open_storage(config.storage)
+    with open_index(config.index) as index:
+        Project(storage, index).history([((1,), 0, [])], "h1")
+        materialise_labels(long_labels([(1, 10, 1, 0.0)]), LabelColumns(("video_id",)), storage, labels_id="clicks")
+        experiment = load_experiment(folder / "home.toml", index)
+        first = run_experiment(experiment, index, storage, None, training=False, run_id="x")
+        assert run_experiment(experiment, index, storage, None, training=False, run_id="x") == first
+        with pytest.raises(ConfigError, match="run id 'x' is taken: that run learnt from label data 'clicks'"):
+            run_experiment(experiment, index, storage, None, training=False, run_id="x", day=date(2026, 1, 5))
