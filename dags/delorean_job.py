@@ -9,6 +9,8 @@ import json
 import logging
 import os
 import re
+import secrets
+import selectors
 import shlex
 import signal
 import subprocess
@@ -54,7 +56,11 @@ DAY = "{{ (logical_date or dag_run.run_after) | ds }}"
 # Ends all processes of a job with its first, and with the task, whatever ends that: the kernel tells when it is gone.
 _LEASH = """
 import contextlib, ctypes, os, signal, subprocess, sys
-job = subprocess.Popen(sys.argv[2:], process_group=0)
+try:
+    job = subprocess.Popen(sys.argv[2:], process_group=0)
+except OSError as error:
+    sys.stderr.write(f"error: cannot start {sys.argv[2]}: {error.strerror}\\n")
+    sys.exit(127)
 def end(*_):
     with contextlib.suppress(ProcessLookupError):
         os.killpg(job.pid, signal.SIGKILL)
@@ -67,6 +73,8 @@ code = job.wait()
 end()
 sys.exit(128 - code if code < 0 else code)
 """
+# Begins the line with a job's result; spark-submit mixes what its driver prints with what others print.
+_MARK = f"delorean-result-{secrets.token_hex(8)}"
 _FINAL = 2  # how `delorean` exits where the same command would fail again
 _log = logging.getLogger("airflow.task")
 
@@ -75,7 +83,7 @@ class DeloreanJob(BaseOperator):
     """Runs a command of `delorean`: what it prints is the task's log, its error the task's failure.
 
     command: words, such as ["submit", "select"]
-    gives: the field of what the command tells that becomes the task's result: an id, or whether there is anything new
+    gives: the field of the command's result that becomes the task's result: an id, or whether there is anything new
     """
 
     template_fields = ("command",)
@@ -83,13 +91,15 @@ class DeloreanJob(BaseOperator):
     def __init__(self, *, command: Sequence[str], gives: str | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.command, self.gives = command, gives
-        self._job: subprocess.Popen[str] | None = None
+        self._job: subprocess.Popen[bytes] | None = None
 
     def execute(self, context: Context) -> Any:  # noqa: ARG002  # Airflow gives it
         """Run it."""
         with _started(self.command) as self._job:
-            told = _told(self._job)
-        return told.get(self.gives) if self.gives else None
+            result = _result(self._job)
+        if self.gives and self.gives not in result:
+            raise AirflowException(f"the job ended well, but printed no result with '{self.gives}'")
+        return result.get(self.gives)
 
     def on_kill(self) -> None:
         """End the job with the task."""
@@ -114,7 +124,7 @@ class LogNotifier(BaseNotifier):
 def ask(*command: str) -> dict[str, Any]:
     """Give what a command of `delorean` tells as JSON."""
     with _started(command) as job:
-        return _told(job)
+        return _result(job)
 
 
 def announced(asset: Asset, days: Sequence[str]) -> None:
@@ -189,7 +199,7 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def _started(words: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+def _started(words: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """Start a command, and end all that is left of it."""
     command = _command_line(words)
     _log.info("%s", shlex.join(command))
@@ -197,10 +207,8 @@ def _started(words: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
         [sys.executable, "-c", _LEASH, str(os.getpid()), *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=_environment(),
+        stderr=subprocess.PIPE,
+        env={**_environment(), "DELOREAN_RESULT_MARK": _MARK},
         start_new_session=True,
     )
     try:
@@ -209,29 +217,75 @@ def _started(words: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
         _end(job)
 
 
-def _end(job: subprocess.Popen[str]) -> None:
+def _end(job: subprocess.Popen[bytes]) -> None:
     job.terminate()  # the leash, which ends the rest
     job.wait()
 
 
-def _told(job: subprocess.Popen[str]) -> dict[str, Any]:
-    """Hand on what a job prints, and give what it tells in the end.
+def _result(job: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """Log what a job prints, and give its result: the JSON object that it prints last.
 
     Raises AirflowException with the job's reason; AirflowFailException, so that nobody tries again, for one that would
     only fail again.
     """
-    told, error = "{}", ""
-    assert job.stdout is not None  # it is a pipe
-    for line in job.stdout:
-        _log.info("%s", line.rstrip())
-        if line.startswith("{"):
-            told = line
-        elif re.match(r"error: |Error: |unexpected \w+: ", line):
-            error = line.strip()
+    marked, unmarked, reason = "", "", ""
+    for is_output, line in _lines(job):
+        if line.startswith(f"{_MARK} "):
+            marked = line.partition(" ")[2]
+            _log.info("%s", marked)
+            continue
+        _log.info("%s", line)
+        if re.match(r"error: |Error: |unexpected \w+: ", line):
+            reason = line.strip()
+        elif is_output and _object(line) is not None:
+            unmarked = line
     code = job.wait()
-    if code > 128 or code < 0:
-        raise AirflowException(f"the job was ended by {signal.Signals(code - 128 if code > 0 else -code).name}")
     if code != 0:
         kind = AirflowFailException if code == _FINAL else AirflowException
-        raise kind(error or f"the job ended with {code}")
-    return dict(json.loads(told))
+        raise kind(_why(code, reason))
+    return _object(marked or unmarked) or {}
+
+
+def _lines(job: subprocess.Popen[bytes]) -> Iterator[tuple[bool, str]]:
+    """Give each line that a job prints as it comes, and whether it is on its standard output."""
+    assert job.stdout is not None  # they are pipes
+    assert job.stderr is not None
+    with selectors.DefaultSelector() as selector:
+        rest = {job.stdout.fileno(): b"", job.stderr.fileno(): b""}
+        for number in rest:
+            selector.register(number, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select():
+                data = os.read(key.fd, 1 << 16)
+                *lines, rest[key.fd] = (rest[key.fd] + (data or b"\n")).split(b"\n")
+                if not data:  # the last line may lack its end
+                    selector.unregister(key.fd)
+                for line in lines:
+                    if data or line:
+                        yield key.fd == job.stdout.fileno(), line.decode(errors="replace").rstrip()
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    """Read a line that is a JSON object; None for any other, such as a warning that begins with {."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _why(code: int, reason: str) -> str:
+    """Say why a job failed, by the code it ended with and what it printed."""
+    name = _signal_name(-code if code < 0 else code - 128)
+    if name is None:
+        return reason or f"the job ended with {code}"
+    return f"the job was ended by {name}" + (f": {reason}" if reason else "")
+
+
+def _signal_name(number: int) -> str | None:
+    """Name a signal, those without names of their own too; None for what is no signal."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        first = signal.SIGRTMIN
+        return f"SIGRTMIN+{number - first}" if first < number < signal.SIGRTMAX else None

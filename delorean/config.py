@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from prana_proxy.access import Access
 from schemas.errors import ConfigError
+from schemas.file_uri import file_uri
 from schemas.toml_file import read_toml
 
 if TYPE_CHECKING:
@@ -115,13 +116,13 @@ class Project:
     schedule: what is done by itself
     """
 
-    index: str = "data/index.db"
-    storage: str = "data"
+    index: str = field(default="data/index.db", repr=False)  # a URI may hold a password
+    storage: str = field(default="data", repr=False)
     proxies: tuple[str, ...] = ("127.0.0.1:9090",)
     proxy: ProxyAccess = field(default_factory=ProxyAccess)
     services: str = "services.toml"
     encoders: tuple[str, ...] = ("encoders.library",)
-    spark: Mapping[str, str] = field(default_factory=dict)
+    spark: Mapping[str, str] = field(default_factory=dict, repr=False)  # keys of accounts, for one
     submit: Submit = field(default_factory=Submit)
     schedule: Schedule = field(default_factory=Schedule)
 
@@ -142,10 +143,14 @@ class Project:
 def load_project(path: str | Path) -> Project:
     """Read a project file, making its paths absolute. Raises ConfigError with the file, the line and the field."""
     path = Path(path)
-    if not path.is_file():
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError.because(
             f"there is no project file {path}", "write one, or name it with --config; see the README, `delorean.toml`"
-        )
+        ) from error
+    except OSError as error:
+        raise ConfigError.because(f"project file {path} cannot be read: {error.strerror}") from error
     project = read_toml(path, Project)
     root = path.resolve().parent
     environment, schedule = project.submit.environment, project.schedule
@@ -182,4 +187,4 @@ def access_to_proxies(project: Project) -> Access:
 
 
 def _as_uri(given: str, scheme: str, root: Path) -> str:
-    return given if _SCHEME.match(given) else (root / given).resolve().as_uri().replace("file", scheme, 1)
+    return given if _SCHEME.match(given) else file_uri((root / given).resolve(), scheme)

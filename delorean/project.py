@@ -17,7 +17,7 @@ from delorean.labels import load_labels, names_of_labels
 from delorean.time_travel import TimeMachine
 from schemas.display import MOST_ROWS, Displayed, Facts, Headline, Note, Part, Table
 from schemas.errors import ConfigError, DeloreanError
-from schemas.toml_file import TomlFile
+from schemas.toml_file import TomlFile, toml_files_in
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.storage import Storage, open_storage
 
@@ -135,7 +135,7 @@ class OpenProject(Displayed):
 
     def _specs(self) -> list[str]:
         found = []
-        for path in sorted(self.folder.glob("*.toml")):
+        for path in toml_files_in(self.folder):
             try:
                 if {"labels", "encoders"} <= set(TomlFile.read(path).content):
                     found.append(path.stem)

@@ -11,7 +11,7 @@ from typing import Literal
 from delorean.config import Schedule
 from delorean.experiment import load_experiment, load_selection
 from schemas.errors import DeloreanError
-from schemas.toml_file import TomlFile
+from schemas.toml_file import TomlFile, toml_files_in
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Scheduled:
 def scheduled(schedule: Schedule) -> Scheduled:
     """Look at each spec in the folder. One that is wrong stands in no other's way."""
     selected, experiments = [], []
-    for path in sorted(Path(schedule.specs).glob("*.toml")):
+    for path in toml_files_in(schedule.specs):
         try:
             content = TomlFile.read(path).content
             if "labels" in content:

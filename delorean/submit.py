@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import re
+import os
+import stat
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from delorean.config import Project
+from schemas.errors import ConfigError
+from schemas.file_uri import file_uri
+from schemas.redaction import shown_settings
 from snapshotter.cluster import ENVIRONMENT, PACKED_PYTHON, check_environment, find_master
+from snapshotter.spark_launch import spark_options, spark_submit
 from snapshotter.spark_session import QUIET
-
-_SECRET = re.compile(r"secret|password|token|access[.]?key|credential", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -29,25 +33,34 @@ class Submission:
     arguments: Sequence[str]
     py_files: Path | None = None
 
-    @property
-    def command(self) -> list[str]:
-        """What is run."""
-        submit = self.project.submit
-        command = [str(_spark_submit()), "--name", f"delorean {' '.join(self.arguments[:1])}"]
-        if submit.master is not None:
-            command += ["--master", submit.master]
-        for name, value in {**QUIET, **self._pythons(), **self.project.spark}.items():
-            command += ["--conf", f"{name}={value}"]
-        if submit.environment is not None:
-            command += ["--archives", f"{submit.environment}#{ENVIRONMENT}"]
-        if self.py_files is not None:
-            command += ["--py-files", str(self.py_files)]
-        return [*command, str(Path(__file__).with_name("__main__.py")), *self.arguments]
+    @contextmanager
+    def command(self) -> Iterator[list[str]]:
+        """Give what is run, within the block; secret settings are in a file that is removed in the end."""
+        with spark_options(self._settings) as options:
+            yield self._command(options)
 
     @property
     def shown(self) -> list[str]:
-        """The command without secrets."""
-        return [_without_secret(word) for word in self.command]
+        """The command as people may see it: secret settings are named without their values."""
+        return self._command(
+            [part for name, value in shown_settings(self._settings).items() for part in ("--conf", f"{name}={value}")]
+        )
+
+    @property
+    def _settings(self) -> dict[str, str]:
+        return {**QUIET, **self._pythons(), **self.project.spark}
+
+    def _command(self, options: Sequence[str]) -> list[str]:
+        submit = self.project.submit
+        command = [str(spark_submit()), "--name", f"delorean {' '.join(self.arguments[:1])}"]
+        if submit.master is not None:
+            command += ["--master", submit.master]
+        command += options
+        if submit.environment is not None:
+            command += ["--archives", f"{file_uri(submit.environment)}#{ENVIRONMENT}"]
+        if self.py_files is not None:
+            command += ["--py-files", str(self.py_files)]
+        return [*command, str(Path(__file__).with_name("__main__.py")), *self.arguments]
 
     def check(self) -> None:
         """Raise what would end the job later, and less clearly: SetupError for a master that nobody answers at."""
@@ -75,9 +88,27 @@ def module_files(modules: Sequence[str], folder: Path) -> Iterator[tuple[Path, s
             path = Path(place)
             if folder not in path.resolve().parents:
                 continue
-            files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-            for file in files:
+            for file in _python_files(path):
                 yield file, str(file.resolve().relative_to(folder))
+
+
+def _python_files(path: Path) -> list[Path]:
+    """Give a module's file, or all of a package's. Raises ConfigError if some cannot be listed: executors need all."""
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return [path]
+        return sorted(
+            Path(parent, name)
+            for parent, _, names in os.walk(path, onerror=_raise)
+            for name in names
+            if name.endswith(".py")
+        )
+    except OSError as error:
+        raise ConfigError.because(f"module {path} cannot be packed: {error.strerror}: {error.filename}") from error
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def pack_modules(modules: Sequence[str], folder: Path, target: Path) -> Path | None:
@@ -92,14 +123,3 @@ def pack_modules(modules: Sequence[str], folder: Path, target: Path) -> Path | N
         for file, name in files:
             packed.write(file, name)
     return target
-
-
-def _spark_submit() -> Path:
-    import pyspark
-
-    return Path(pyspark.__file__).parent / "bin" / "spark-submit"
-
-
-def _without_secret(word: str) -> str:
-    name, equals, _ = word.partition("=")
-    return f"{name}=…" if equals and name.startswith("spark.") and _SECRET.search(name) else word

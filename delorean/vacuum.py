@@ -82,8 +82,13 @@ class _Pins:
             pins.versions[run.features.feature_set].add(run.features.version)
             for table in run.labels.tables.values():  # that labels were read from; it may be a feature set of ours
                 if table.get("version") is not None:
-                    pins.versions[PurePosixPath(str(table["path"]).partition("?")[0]).name].add(table["version"])
+                    pins.versions[_table_name(str(table["path"]))].add(table["version"])
         return pins
+
+
+def _table_name(path: str) -> str:
+    """Name the folder of a table; only a URI has parameters after a ?."""
+    return PurePosixPath(path.partition("?")[0] if "://" in path else path).name
 
 
 def vacuum(storage: Storage, index: SnapshotIndex, older_than: timedelta, *, dry_run: bool = False) -> VacuumReport:

@@ -6,12 +6,12 @@ interpreter does not keep.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pyarrow as pa
 
 from encoders.source import remember_entered
+from schemas.strict_json import json_text
 from schemas.tables import python_rows
 
 _MOST_ROWS = 1000
@@ -66,7 +66,7 @@ def _table_text(table: pa.Table, rows: int) -> str:
 def _cell(value: Any) -> str:
     """Write a value in one cell: a tab or a line would begin another, and a % at its beginning another display."""
     if isinstance(value, dict | list):
-        value = json.dumps(value, ensure_ascii=False, default=str)
+        value = json_text(value)
     text = "" if value is None else " ".join(str(value).split("\t"))
     text = " ".join(text.splitlines())
     return f" {text}" if text.startswith("%") else text

@@ -138,7 +138,9 @@ def _fetch(request: FetchRequest, client: Any) -> FetchResponse:
 def _parse(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
-        raise ConfigError.because(f"proxy address '{address}' is no address", "write host:port")
+        user, at, rest = address.rpartition("@")  # a password may be in front
+        shown = f"…@{rest}" if at else user or rest
+        raise ConfigError.because(f"proxy address '{shown}' is no address", "write host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from schemas.errors import ConfigError
+from schemas.file_uri import path_of
 
 Clock = Callable[[], int]
 """Gives the instant it is called at, in microseconds since the epoch, UTC."""
@@ -25,10 +25,10 @@ def open_clock(uri: str | None) -> Clock:
     """
     if uri is None:
         return system_clock
-    parts = urlsplit(uri)
-    if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
-        raise ConfigError.because(f"clock is '{uri}', expected file:///path of a file that holds an RFC 3339 instant")
-    clock = FileClock(Path(unquote(parts.path)))
+    try:
+        clock = FileClock(path_of(uri))
+    except ConfigError as error:
+        raise ConfigError(f"clock: {error}") from error
     clock()
     return clock
 

@@ -22,6 +22,7 @@ from prana_proxy.services import MEBIBYTE, Fallback, ServiceConfig, protocol_of
 from schemas.arrow_types import parse_type
 from schemas.data_keys import DataKey, context_variable, refuse_naive_times, service_element
 from schemas.errors import ConfigError
+from schemas.redaction import has_password
 from schemas.services import OnFallback, Service
 from schemas.toml_file import Fields, TomlFile
 
@@ -219,6 +220,8 @@ def _check(fields: Fields, place: tuple[str, ...], config: ServiceConfig) -> Non
         error_paths(config.service.element.type, config.answer, config.error)
     url_place = (*place, "batch_url" if config.batched else "url")
     with fields.at(url_place):
+        if has_password(config.url):
+            raise ConfigError.because("has a user or password before its host, which would not be sent", "remove it")
         protocol = protocol_of(config.url)
     if protocol.has_idl != (config.idl is not None):
         problem = ("is missing", "add it") if protocol.has_idl else ("is for Thrift services", "remove it")

@@ -5,7 +5,6 @@ No event ever has a key, an answer or a token in it.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -13,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
+
+from schemas.strict_json import json_text
 
 Field: TypeAlias = str | int | float | bool | None
 LogFormat: TypeAlias = Literal["text", "json"]
@@ -81,7 +82,7 @@ class JsonLines(_Lines):
         event = self.event(record)
         line: dict[str, Field] = {"time": _time(record), "level": record.levelname.lower(), "event": event.name}
         line = {**line, **event.fields, **line}  # in this order, and no field goes by these names
-        return json.dumps(line, ensure_ascii=False)
+        return json_text(line)
 
 
 class TextLines(_Lines):
@@ -109,4 +110,4 @@ def _error(record: logging.LogRecord) -> dict[str, Field]:
 
 def _spoken(value: Field) -> str:
     plain = isinstance(value, str) and value.isprintable() and not set(value) & set(' "=')
-    return str(value) if plain else json.dumps(value, ensure_ascii=False)
+    return str(value) if plain else json_text(value)

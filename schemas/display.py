@@ -5,18 +5,18 @@ Whatever comes from data is escaped here, and whatever may be long is cut here, 
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import cache
-from html import escape
 from importlib.resources import files
 from typing import Any, Final, Protocol, runtime_checkable
 
 from schemas.errors import DeloreanError
+from schemas.plain_text import escape, plain_text
+from schemas.strict_json import json_text
 
 MOST_ROWS: Final = 30  # of a table; how many more there are is said
 _LONGEST: Final = 200  # characters of a value
@@ -47,7 +47,7 @@ class Code:
 
     def text(self) -> str:
         """Write it."""
-        return self.source
+        return plain_text(self.source)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Note:
 
     def text(self) -> str:
         """Write it."""
-        return self.said
+        return plain_text(self.said)
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,9 @@ class Facts:
 
     def text(self) -> str:
         """Write it."""
-        wide = max(map(len, self.known), default=0)
-        return "\n".join(f"{name.ljust(wide)}  {_in_text(value, _LONGEST)}" for name, value in self.known.items())
+        known = {plain_text(name): value for name, value in self.known.items()}
+        wide = max(map(len, known), default=0)
+        return "\n".join(f"{name.ljust(wide)}  {_in_text(value, _LONGEST)}" for name, value in known.items())
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Table:
         if not self.rows:
             return ""
         shown = [{name: _in_text(row.get(name)) for name in self._names} for row in self.rows[:MOST_ROWS]]
-        titles = {name: name.replace("_", " ") for name in self._names}
+        titles = {name: _one_line(name.replace("_", " ")) for name in self._names}
         wide = {name: max(len(titles[name]), *(len(row[name]) for row in shown)) for name in self._names}
         lines = [
             "  ".join(self._aligned(name, row[name], wide[name]) for name in self._names) for row in (titles, *shown)
@@ -161,7 +162,7 @@ class Headline:
 
     def text(self) -> str:
         """Write it."""
-        return f"{self.kind} {self.name}: {self.said}".strip()
+        return plain_text(f"{self.kind} {self.name}: {self.said}".strip())
 
     def html(self) -> str:
         """Draw it."""
@@ -233,7 +234,7 @@ def value_text(value: Any, longest: int = _LONGEST) -> str:
     if isinstance(value, Mapping | list | tuple):
         if value and not isinstance(value, Mapping) and all(isinstance(each, str) for each in value):
             return _cut(", ".join(value), longest)
-        return _cut(json.dumps(value, ensure_ascii=False, default=str), longest)
+        return _cut(json_text(value), longest)
     return _cut(str(value.value if isinstance(value, Enum) else value), longest)
 
 
@@ -248,7 +249,11 @@ def _cell(value: Any) -> str:
 
 def _in_text(value: Any, longest: int = _LONGEST_IN_TEXT) -> str:
     shown = value.text() if isinstance(value, Part) else value_text(value, longest)
-    return _cut(" ".join(shown.split("\n")), longest)
+    return _cut(_one_line(shown), longest)
+
+
+def _one_line(text: str) -> str:
+    return plain_text(" ".join(text.split("\n")))
 
 
 def _number(value: Any) -> bool:

@@ -9,8 +9,9 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Final
+
+from schemas.plain_text import escape, plain_text
 
 # Colours of these shares, and mixed between them; dark ink can be read on all of them.
 _SHARES: Final = (0.0, 0.6, 0.9, 1.0)
@@ -168,7 +169,7 @@ class HeatMap:
 
     def text(self) -> str:
         """Write it, as figures or, where there are many, as shades."""
-        names = [" ".join(filter(None, key)) for key in self.cells]
+        names = [plain_text(" ".join(filter(None, key))) for key in self.cells]
         wide = max(map(len, names), default=0)
         lines = [self.key]
         if len(self.columns) <= _WIDE_CELLS:

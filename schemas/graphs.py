@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Final
+
+from schemas.plain_text import escape, plain_text
 
 _ROW: Final = 25  # pixels between nodes of a graph, down
 _GAP: Final = 46  # and across
@@ -75,7 +76,7 @@ class Graph:
         """
         nodes = [node for place, (_, each) in enumerate(self.columns) if place == 1 or place > 2 for node in each]
         lines = [[self._beside(node, 1), node.label, self._beside(node, 0)] for node in nodes]
-        return "\n".join(" → ".join(filter(None, line)) for line in lines)
+        return "\n".join(plain_text(" → ".join(filter(None, line))) for line in lines)
 
     def _beside(self, node: Node, end: int) -> str:
         """Name what leads to a node (1) or from it (0), the first few."""

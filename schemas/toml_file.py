@@ -6,6 +6,7 @@ Every error reads `homepage.toml, line 14: as_of.viewing_history.max_age: Expect
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from bisect import bisect_left
@@ -148,7 +149,18 @@ def content_of(path: str | Path) -> bytes:
         with Path(path).open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError.because(f"{path}: cannot be read: {error.strerror}", "name a file that exists") from error
+        hint = "name a file that exists" if isinstance(error, FileNotFoundError | IsADirectoryError) else None
+        raise ConfigError.because(f"{path}: cannot be read: {error.strerror}", hint) from error
+
+
+def toml_files_in(folder: str | Path) -> list[Path]:
+    """List the TOML files of a folder, sorted. Raises ConfigError if it cannot be listed, unlike `Path.glob`."""
+    try:
+        return sorted(Path(folder, name) for name in os.listdir(folder) if name.endswith(".toml"))
+    except OSError as error:
+        raise ConfigError.because(
+            f"folder {folder} cannot be listed: {error.strerror}", "name a folder that exists and that you may read"
+        ) from error
 
 
 def place_of(steps: Steps) -> str:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -150,6 +150,10 @@ class Capturing:
 
     def run(self) -> Captured | None:
         """Ask for all that nobody has captured yet; None when the rest was put off meanwhile."""
+        with closing(self._parts):
+            return self._run()
+
+    def _run(self) -> Captured | None:
         missing = self._parts.recover()
         self._missing, self._began = len(missing), time.monotonic()
         with self._task.proxies.client() as client:

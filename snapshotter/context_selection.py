@@ -16,7 +16,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  # Spark's own convention
 
 from schemas.data_keys import DataKey
-from schemas.errors import NotInIndexError, SelectionError
+from schemas.errors import ConfigError, NotInIndexError, SelectionError
+from schemas.strict_json import json_text
 from snapshotter.context_sets import context_set_schema, read_context_set
 from snapshotter.experiments import Experiment, load_experiments
 from snapshotter.index import SnapshotIndex
@@ -37,16 +38,26 @@ _CONTEXTS_IN_A_FILE = 500_000
 
 
 def select_contexts(
-    spark: SparkSession, experiments: Sequence[Experiment], date: date, storage: Storage, index: SnapshotIndex
+    spark: SparkSession,
+    experiments: Sequence[Experiment],
+    date: date,
+    storage: Storage,
+    index: SnapshotIndex,
+    *,
+    whoever_chose: bool = True,
 ) -> ContextSet:
     """Choose the contexts of a date and publish them; a date that has its context set keeps it.
+
+    whoever_chose: whether a context set that the date has is given even if other experiments, or these as they were
+        written then, have chosen it
 
     Each context set is a Delta table of one version, which nobody finds before the index names its files.
 
     Distinct keys are ranked within their stratum by a seeded hash, so that partitions and cores change nothing.
     A context's inclusion probability is taken / population of its stratum.
 
-    Raises SelectionError when nothing can be selected, naming the experiment.
+    Raises SelectionError when nothing can be selected, naming the experiment, and ConfigError for a date whose context
+    set another selection has chosen, unless that is allowed.
     """
     _refuse_unusable(experiments)
     try:
@@ -55,7 +66,7 @@ def select_contexts(
         pass
     else:
         _log.warning("%s has the context set %s already: it is used as it is", date, published.context_set_id)
-        return published
+        return _checked(published, experiments, whoever_chose=whoever_chose)
     with samples(spark, experiments, date) as drawn:
         _refuse_nothing(drawn, experiments)
         set_id = _context_set_id(experiments, date)
@@ -66,12 +77,23 @@ def select_contexts(
     report = tuple(row for sample in drawn for row in sample.report)
     ids = tuple(experiment.id for experiment in experiments)
     chosen = ContextSet(set_id, date, ids, drawn[0].key, files, report)
-    told = {_TOLD: json.dumps({"context_set": set_id, "date": date.isoformat()}), SHOWN: ", ".join(ids)}
+    told = {_TOLD: json_text({"context_set": set_id, "date": date.isoformat()}), SHOWN: ", ".join(ids)}
     commit_files(storage, chosen.table, context_set_schema(chosen.key), files, told)
     if index.publish_context_set(chosen):
         return chosen
     _log.warning("%s was given a context set by another selection meanwhile: that one is used", date)
-    return index.context_set(date)
+    return _checked(index.context_set(date), experiments, whoever_chose=whoever_chose)
+
+
+def _checked(published: ContextSet, experiments: Sequence[Experiment], *, whoever_chose: bool) -> ContextSet:
+    """Give the context set that a date has, if it may be used."""
+    if not whoever_chose and published.context_set_id != _context_set_id(experiments, published.date):
+        raise ConfigError.because(
+            f"{published.date} has its context set already, {published.context_set_id}, which other experiments have"
+            f" chosen, or these before they were edited: {', '.join(published.experiments)}",
+            "a date has one context set: name all experiments in its first selection, or choose for another date",
+        )
+    return published
 
 
 def _refuse_unusable(experiments: Sequence[Experiment]) -> None:

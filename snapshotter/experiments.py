@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -14,6 +16,7 @@ from schemas.toml_file import TomlFile
 from snapshotter.s3_place import S3Place
 
 DEFAULT = "default"
+_PATTERN = re.compile(r"([\\{}\[\]*?])")
 Quota: TypeAlias = "int | Mapping[str, Quota]"
 
 
@@ -48,7 +51,9 @@ class TableSource:
     @property
     def location(self) -> str:
         """Where Spark finds it."""
-        return self._place.spark_uri if self._place is not None else self.path
+        if self._place is not None:
+            return self._place.spark_uri
+        return self.path if self.format == "delta" or urlsplit(self.path).scheme else _literal(self.path)
 
     @property
     def options(self) -> dict[str, str]:
@@ -63,6 +68,13 @@ class TableSource:
     def beside(self, file: str | Path) -> TableSource:
         """Let a relative path begin at a file's folder."""
         return self if urlsplit(self.path).scheme else replace(self, path=str(Path(file).resolve().parent / self.path))
+
+
+def _literal(path: str) -> str:
+    """Escape what Spark would read as a pattern, as far as the path exists as it is written: a folder named [x]."""
+    parts = Path(path).parts
+    existing = next((count for count in range(len(parts), 0, -1) if os.path.lexists(Path(*parts[:count]))), 0)
+    return str(Path(*(_PATTERN.sub(r"\\\1", part) for part in parts[:existing]), *parts[existing:]))
 
 
 @dataclass(frozen=True)

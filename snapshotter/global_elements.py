@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.data_keys import DataKey, Kind
-from schemas.errors import DataKeyError, NotInIndexError, UnreadableRecordError
+from schemas.errors import ConfigError, DataKeyError, NotInIndexError, UnreadableRecordError
 from schemas.plain_types import plain_table, plain_type
 from schemas.tables import refuse_hidden_nulls
 from schemas.type_records import type_to_json
@@ -30,13 +30,14 @@ def publish_global(
     *,
     if_changed: bool = False,
 ) -> bool:
-    """Publish the whole table as it is from a moment on; False, changing nothing, if there is a version of that id.
+    """Publish the whole table as it is from a moment on; False, changing nothing, if that is done already.
 
     if_changed: False, too, if the version that is valid at that moment holds the same rows
     table: the columns of the element's struct, in any order; the first field of the struct is the rows' key, which no
         two rows share
 
-    Raises DataKeyError for a table that does not fit its element, NaiveTimeError for a moment without a zone.
+    Raises DataKeyError for a table that does not fit its element, NaiveTimeError for a moment without a zone, and
+    ConfigError when the version of that id has other rows.
     """
     to_micros(valid_from)
     require_plain_name("global element", element.name)
@@ -46,6 +47,7 @@ def publish_global(
     record_text(GlobalVersion(element, version_id, valid_from, ()))  # refused, if it is, before anything is written
     existing = index.global_version(element.name, version_id)
     if existing is not None:
+        _refuse_other_rows(existing, rows, storage)
         return False
     if if_changed and _is_valid_already(rows, element.name, valid_from, storage, index):
         return False
@@ -55,6 +57,15 @@ def publish_global(
     except pa.ArrowException as error:
         raise DataKeyError.because(f"global element '{element.name}' cannot be written as Parquet: {error}") from error
     return index.publish_global(GlobalVersion(element, version_id, valid_from, (file,)))
+
+
+def _refuse_other_rows(version: GlobalVersion, rows: pa.Table, storage: Storage) -> None:
+    """Raise ConfigError unless these are the rows of a published version."""
+    if not read_global_version(version, storage).equals(rows):
+        raise ConfigError.because(
+            f"version id '{version.version_id}' of global element '{version.element.name}' is taken, by other rows",
+            "give this version another id",
+        )
 
 
 def read_global(element: str, at: datetime, storage: Storage, index: SnapshotIndex) -> pa.Table:

@@ -26,6 +26,7 @@ from snapshotter.storage import Storage
 from snapshotter.storage.parquet import UnrecordedParquet, write_parquet
 
 _PART_BYTES = 64 << 20  # in memory: about a bucket as `snapshotter.plan` makes them, so that a quick one needs no merge
+_FILES_OPEN = 32  # of a bucket: a slow one leaves hundreds, and four services share a process's file handles
 _ROWS_AT_ONCE = 1024  # of a merge: as many as the smallest row group has
 
 
@@ -63,12 +64,17 @@ class Parts:
     keys: pa.Table
     keep_seconds: float
     notes: list[str] = field(default_factory=list)  # what was found and not used, and why
+    _files: _OpenFiles = field(init=False)
     _kept: list[_Part] = field(default_factory=list)
     _written: Written | None = None  # the last part
     _recovered: bool = False
     _waiting: list[tuple[NDArray[np.int64], pa.RecordBatch]] = field(default_factory=list)
     _bytes: int = 0
     _oldest: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Prepare for reading."""
+        self._files = _OpenFiles(self.storage, snapshot_schema(self.service))
 
     def recover(self) -> NDArray[np.int64]:
         """Find what earlier attempts have captured; gives the positions of the keys that nobody has."""
@@ -119,8 +125,12 @@ class Parts:
         """Give the bucket's one file, sorted by key; None when nothing was captured."""
         self.keep()
         if len(self._kept) > 1 or self._recovered:
-            return self._write(_merged(self.storage, self._kept, snapshot_schema(self.service)))
+            return self._write(_merged(self._files, self._kept))
         return self._written
+
+    def close(self) -> None:
+        """Close what was read."""
+        self._files.close()
 
     def _write(self, batches: Iterable[pa.RecordBatch]) -> Written:
         sums = Sums()
@@ -142,22 +152,18 @@ class Parts:
 
     def _left(self) -> list[str]:
         """List the files that other attempts at this bucket have left; what is being written has a hidden name."""
-        return [
-            file.path
-            for file in self.storage.list(self.folder)
-            if file.path.startswith(f"{self.folder}/{self._prefix}") and file.path.endswith(".parquet")
-        ]
+        return [file.path for file in self.storage.list(self.folder, self._prefix) if file.path.endswith(".parquet")]
 
     def _keys_in(self, path: str) -> tuple[list[tuple[object, ...]], NDArray[np.bool_]]:
         """Read a file to its end, verified; gives its keys, and which of them have an answer and no mere fallback."""
         found: list[tuple[object, ...]] = []
         answered = [np.empty(0, dtype=np.bool_)]
-        with UnrecordedParquet(self.storage, path, snapshot_schema(self.service)) as file:
-            for group in range(len(file.group_sizes)):
-                rows = file.read_group(group)
-                found += _tuples(rows.select(self.keys.column_names))
-                marked = IS_FALLBACK in rows.column_names
-                answered.append(~rows[IS_FALLBACK].to_numpy() if marked else np.ones(rows.num_rows, dtype=np.bool_))
+        file = self._files.open(path)
+        for group in range(len(file.group_sizes)):
+            rows = file.read_group(group)
+            found += _tuples(rows.select(self.keys.column_names))
+            marked = IS_FALLBACK in rows.column_names
+            answered.append(~rows[IS_FALLBACK].to_numpy() if marked else np.ones(rows.num_rows, dtype=np.bool_))
         return found, np.concatenate(answered)
 
 
@@ -165,38 +171,54 @@ def _tuples(keys: pa.Table) -> list[tuple[object, ...]]:
     return list(zip(*(column.to_pylist() for column in keys.columns), strict=True))
 
 
-def _merged(storage: Storage, parts: list[_Part], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+class _OpenFiles:
+    """Files of one schema, each opened when it is first read; of many the least recently read are closed."""
+
+    def __init__(self, storage: Storage, schema: pa.Schema) -> None:
+        self._storage, self._schema = storage, schema
+        self._open: dict[str, UnrecordedParquet] = {}  # the most recently read is the last
+
+    def open(self, path: str) -> UnrecordedParquet:
+        """Give a file that stays open until many others were read. Raises what UnrecordedParquet does."""
+        file = self._open.pop(path, None) or UnrecordedParquet(self._storage, path, self._schema)
+        self._open[path] = file
+        while len(self._open) > _FILES_OPEN:
+            self._open.pop(next(iter(self._open))).close()
+        return file
+
+    def close(self) -> None:
+        """Close all."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+
+def _merged(files: _OpenFiles, parts: list[_Part]) -> Iterator[pa.RecordBatch]:
     """Give the wanted rows of all parts in the order of their keys, holding only the row groups that are being read."""
-    groups, sizes = _row_groups(storage, parts, schema)
-    group_of = np.repeat(np.arange(len(groups)), sizes)
-    row_of = np.concatenate([np.arange(size) for size in sizes])
+    part_of = np.repeat(np.arange(len(parts)), [len(part.positions) for part in parts])
+    row_of = np.concatenate([np.arange(len(part.positions)) for part in parts])
     position = np.concatenate([part.positions for part in parts])
     order = np.argsort(position, kind="stable")[np.count_nonzero(position < 0) :]
-    held: dict[int, pa.Table] = {}
+    held: dict[tuple[str, int], pa.Table] = {}
     for start in range(0, len(order), _ROWS_AT_ONCE):
         rows = order[start : start + _ROWS_AT_ONCE]
-        needed = np.unique(group_of[rows]).tolist()
-        held = {number: held.get(number) or _read(storage, groups[number], schema) for number in needed}
+        before, held = held, {}
         found, came = [], []
-        for number in needed:
-            here = np.flatnonzero(group_of[rows] == number)
-            found.append(held[number].take(row_of[rows[here]]))
-            came.append(here)
+        for number in np.unique(part_of[rows]).tolist():
+            here = np.flatnonzero(part_of[rows] == number)
+            path = parts[number].path
+            for group, chosen, row in _by_group(files.open(path).group_sizes, row_of[rows[here]]):
+                table = before.get((path, group))
+                held[path, group] = files.open(path).read_group(group).combine_chunks() if table is None else table
+                found.append(held[path, group].take(row))
+                came.append(here[chosen])
         table = pa.concat_tables(found)
         yield from (table.take(np.argsort(np.concatenate(came))) if len(found) > 1 else table).to_batches()
 
 
-def _row_groups(storage: Storage, parts: list[_Part], schema: pa.Schema) -> tuple[list[tuple[str, int]], list[int]]:
-    """List the row groups of all files, which are opened one at a time: a slow bucket leaves hundreds."""
-    groups, sizes = [], []
-    for part in parts:
-        with UnrecordedParquet(storage, part.path, schema) as file:
-            groups += [(part.path, group) for group in range(len(file.group_sizes))]
-            sizes += file.group_sizes
-    return groups, sizes
-
-
-def _read(storage: Storage, where: tuple[str, int], schema: pa.Schema) -> pa.Table:
-    path, group = where
-    with UnrecordedParquet(storage, path, schema) as file:
-        return file.read_group(group).combine_chunks()
+def _by_group(sizes: list[int], rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+    """Tell for rows of a file which of them are in each of its row groups, and where in that."""
+    ends = np.cumsum(sizes)
+    group_of = np.searchsorted(ends, rows, side="right")
+    for group in np.unique(group_of).tolist():
+        chosen = np.flatnonzero(group_of == group)
+        yield group, chosen, rows[chosen] - (ends[group] - sizes[group])

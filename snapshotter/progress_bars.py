@@ -15,6 +15,7 @@ from typing import Any
 
 from schemas.display import Table, framed
 from schemas.drawing import Share
+from schemas.plain_text import plain_text
 
 Progress = Callable[[str, int, int], None]
 _MOMENT_SECONDS = 1.0  # of what takes no longer a notebook shows no bar
@@ -97,7 +98,7 @@ class Lines:
         if not had_ended and (due or (meter.ended and what in self._long)):
             self._long.add(what)
             self._told_at[what] = now
-            self._write(f"{what}: {meter}\n")
+            self._write(plain_text(f"{what}: {meter}") + "\n")
 
 
 class CellBars:
@@ -157,7 +158,7 @@ def bars() -> Iterator[Progress]:
         def advance(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 meters[what] = Meter()
-                tasks[what] = drawn.add_task(what, total=total, meter=meters[what])
+                tasks[what] = drawn.add_task(plain_text(what), total=total, meter=meters[what])
             meters[what].note(done, total)
             drawn.update(tasks[what], completed=done, total=total)
 

@@ -10,6 +10,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from schemas.errors import ConfigError
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_CONTROL = re.compile(r"^\s|[\x00-\x1f\x7f]|\s$")
+_UNUSABLE = re.compile(r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f]")
 _ADDRESSING = ("auto", "path", "virtual")
 
 
@@ -57,15 +59,14 @@ class S3Place:
     @classmethod
     def of(cls, uri: str) -> Self:
         """Read a URI. Raises ConfigError that does not repeat it: somebody may have put a secret in."""
+        if "#" in uri:
+            raise _wrong("it has a '#', after which nothing would count", "write %23")
+        if _CONTROL.search(uri):
+            raise _wrong("it has spaces around it or control characters in it", "leave them out")
         parts = urlsplit(uri)
         if parts.scheme != "s3" or not _BUCKET.fullmatch(parts.netloc):
             raise _wrong("it is not s3://bucket/prefix", "credentials come from the environment, a profile or a role")
-        given = dict(parse_qsl(parts.query, keep_blank_values=True))
-        for name in given:
-            if name not in S3Server.__dataclass_fields__:
-                raise ConfigError.unknown("parameter of an s3:// URI", name, S3Server.__dataclass_fields__)
-        prefix = "".join(f"{part}/" for part in unquote(parts.path).split("/") if part)
-        return cls(parts.netloc, prefix, S3Server(**{**given, **_numbers(given)}))
+        return cls(parts.netloc, _prefix(parts.path), S3Server(**_parameters(parts.query)))
 
     @property
     def spark_uri(self) -> str:
@@ -82,6 +83,29 @@ class S3Place:
         if server.region is not None:
             options["endpoint.region"] = server.region
         return {f"fs.s3a.bucket.{self.bucket}.{name}": value for name, value in options.items()}
+
+
+def _prefix(path: str) -> str:
+    """Read the prefix, without what Delta tables cannot be read below: deltalake decodes paths twice."""
+    try:
+        parts = [part for part in unquote(path, errors="strict").split("/") if part]
+    except UnicodeDecodeError as error:
+        raise _wrong("its prefix is not UTF-8", "rename the prefix") from error
+    for part in parts:
+        if part in (".", "..") or _UNUSABLE.search(part):
+            raise _wrong("its prefix has . or .. in it, a control character or an escape like %20", "rename the prefix")
+    return "".join(f"{part}/" for part in parts)
+
+
+def _parameters(query: str) -> dict[str, Any]:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    given = dict(pairs)
+    for name in given:
+        if name not in S3Server.__dataclass_fields__:
+            raise ConfigError.unknown("parameter of an s3:// URI", name, S3Server.__dataclass_fields__)
+    if len(given) < len(pairs):
+        raise _wrong("it has a parameter twice", "keep one")
+    return {**given, **_numbers(given)}
 
 
 def _numbers(given: dict[str, str]) -> dict[str, Any]:

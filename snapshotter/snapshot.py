@@ -59,7 +59,8 @@ def take_snapshot(
 ) -> SnapshotRun:
     """Ask services for the state of each context of a set, once for each distinct key, and publish the answers.
 
-    A run id that is published already is given as it is, without asking anything. One that was begun and not published
+    A run id that is published already is given as it is, without asking anything, if the run asked the same services
+    for the same contexts. One that was begun and not published
     goes on: what it has captured is kept, and only the rest is asked for, in the buckets that it began with. A service
     that fails, for some contexts or for all, shows in its confidence; when no service gave a single success there is
     nothing to publish: that is an error, and the same run id may be tried again.
@@ -81,11 +82,12 @@ def take_snapshot(
     progress: called with (service, contexts done, contexts in all); the last is an estimate until all tasks have begun;
         None: bars in a notebook or at a prompt
 
-    Raises ProxyUnavailableError, ServiceError, ConfigError, DataKeyError and, when drift or too little confidence holds
-    it back, QualityError; nothing is published then.
+    Raises ConfigError for a run id that another run has, ProxyUnavailableError, ServiceError, DataKeyError and, when
+    drift or too little confidence holds it back, QualityError; nothing is published then.
     """
     _refuse_unusable(run_id, page, budget, drift)
     if (published := _published(index, run_id)) is not None:
+        _refuse_another(published, context_set, services)
         _log.warning("run '%s' is published already: nothing is asked", run_id)
         return published
     if late is not None:
@@ -101,9 +103,12 @@ def take_snapshot(
     if floor is not None:
         _look_for_failures(run_id, snapshots, floor)
     _look_for_drift(index, run_id, snapshots, drift)
-    if not index.publish_run(SnapshotRun(run_id, context_set.context_set_id, plan.started_at, tuple(snapshots))):
+    new = index.publish_run(SnapshotRun(run_id, context_set.context_set_id, plan.started_at, tuple(snapshots)))
+    published = index.run(run_id)
+    if not new:
+        _refuse_another(published, context_set, services)
         _log.warning("run '%s' was published by another job meanwhile: that one stands", run_id)
-    return index.run(run_id)
+    return published
 
 
 def _published(index: SnapshotIndex, run_id: str) -> SnapshotRun | None:
@@ -111,6 +116,24 @@ def _published(index: SnapshotIndex, run_id: str) -> SnapshotRun | None:
         return index.run(run_id)
     except NotInIndexError:
         return None
+
+
+def _refuse_another(published: SnapshotRun, context_set: ContextSet, services: Sequence[str] | None) -> None:
+    """Raise ConfigError if the run that has the id is another one than is asked for."""
+    hint = "give this one another run id"
+    if published.context_set_id != context_set.context_set_id:
+        raise ConfigError.because(
+            f"run id '{published.run_id}' is taken: that run captured context set '{published.context_set_id}',"
+            f" not '{context_set.context_set_id}'",
+            hint,
+        )
+    captured = sorted(snapshot.service.name for snapshot in published.services)
+    if services is not None and captured != sorted(set(services)):
+        raise ConfigError.because(
+            f"run id '{published.run_id}' is taken: that run asked {', '.join(captured)},"
+            f" not {', '.join(sorted(set(services)))}",
+            hint,
+        )
 
 
 def _refuse_unusable(run_id: str, page: int, budget: timedelta, drift: str) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from schemas import errors
 from schemas.errors import DeloreanError
+from schemas.redaction import without_password
 
 # Classes of SQLSTATE for which the query or its data is to blame, the same however often it is tried: cardinality and
 # data exceptions, violated constraints, syntax and names, what is not supported, raise_error(). Others are of files
@@ -62,4 +63,4 @@ def _short(text: str) -> str:
         *lines[:1],
         "no reason given",
     ][0]
-    return re.sub(r"\s*SQLSTATE: \w+.*$", "", line)[:500]
+    return without_password(re.sub(r"\s*SQLSTATE: \w+.*$", "", line))[:500]

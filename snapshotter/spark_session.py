@@ -12,10 +12,14 @@ from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from schemas.errors import SetupError
+from schemas.file_uri import file_uri
 from schemas.machine import java_problem
+from schemas.redaction import SENSITIVE
 from snapshotter.cluster import ENVIRONMENT, PACKED_PYTHON, check_environment, find_master
+from snapshotter.spark_launch import launch
 
 _DEFAULTS = {
+    "spark.redaction.regex": SENSITIVE,  # of what Spark itself shows, in its user interface and its log
     "spark.sql.session.timeZone": "UTC",  # times are UTC everywhere; a naive shift would be silent
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # INT96 has no statistics and no zone
@@ -85,9 +89,9 @@ def spark_session(
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         if chosen.get("spark.master", "local").startswith("local"):
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    launch = SparkConf(loadDefaults=False)
-    launch.setAll(list({**QUIET, **chosen}.items()))
-    SparkContext._ensure_initialized(conf=launch)  # only with the JVM up can we see what spark-submit has set
+    if SparkContext._gateway is None and os.environ.get("PYSPARK_GATEWAY_PORT") is None:
+        SparkContext._ensure_initialized(gateway=launch({**QUIET, **chosen}))
+    SparkContext._ensure_initialized()  # only with the JVM up can we see what spark-submit has set
     if delta:
         _require_delta()
     conf = SparkConf()
@@ -125,7 +129,7 @@ def _on_cluster(conf: SparkConf, environment: str | Path | None) -> SparkSession
     """Start a session whose executors run the Python of an archive, if there is one; this process keeps its own."""
     if environment is None:
         return _start(conf)
-    conf.set("spark.archives", f"{Path(environment).resolve()}#{ENVIRONMENT}")
+    conf.set("spark.archives", f"{file_uri(Path(environment).resolve())}#{ENVIRONMENT}")
     before = os.environ.get("PYSPARK_PYTHON")
     os.environ["PYSPARK_PYTHON"] = PACKED_PYTHON  # read once, when the session starts
     try:

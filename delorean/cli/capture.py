@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from delorean.cli.options import Day, Instant, json_option, opened, project_option, spark_for
+from delorean.cli.options import Day, Instant, Seconds, json_option, opened, project_option, spark_for
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def select(specs: tuple[Path, ...], day: date, project: Project, output: Output)
     experiments = [experiment for spec in chosen_from for experiment in load_selection(spec)]
     tables = [table for experiment in experiments for table in experiment.tables.values()]
     with opened(project) as (index, storage), spark_for("select", project, tables) as spark:
-        chosen = select_contexts(spark, experiments, day, storage, index)
+        chosen = select_contexts(spark, experiments, day, storage, index, whoever_chose=not specs)
     output.show(
         {
             "context_set": chosen.context_set_id,
@@ -85,9 +85,7 @@ def prana_serve(config: Path, log: Literal["text", "json"] | None, **settings: A
 @click.option("--service", "services", multiple=True, help="Only this one; may be repeated. By default all.")
 @click.option("--set", "set_name", help="A set of services as [schedule.snapshots] of the project file declares it.")
 @click.option("--buckets", type=click.IntRange(1), help="A power of two. By default by the number of contexts.")
-@click.option(
-    "--budget", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, help="Seconds a call."
-)
+@click.option("--budget", type=Seconds(), default=60.0, show_default=True, help="For each call.")
 @click.option("--second-pass/--no-second-pass", default=False, show_default=True, help="Ask once more for what failed.")
 @click.option(
     "--drift",
@@ -125,24 +123,26 @@ def snapshot(
     if set_name is not None and services:
         raise click.UsageError("--set names the services: leave --service out")
     wanted = SnapshotSet(services) if set_name is None else project.schedule.snapshot_set(set_name)
-    with opened(project) as (index, _), spark_for("snapshot", project) as spark, output.progress() as progress:
-        run = take_snapshot(
-            spark,
-            index.context_set(day),
-            wanted.services or None,
-            project.proxies,
-            project.storage,
-            index,
-            run_id or day.isoformat(),
-            buckets=buckets,
-            budget=timedelta(seconds=budget),
-            second_pass=second_pass,
-            drift=drift,
-            floor=None if wanted.floor is None else Floor(wanted.floor, wanted.below),
-            late=None if set_name is None else wanted.late,
-            access=access_to_proxies(project),
-            progress=progress,
-        )
+    with opened(project) as (index, _):
+        contexts = index.context_set(day)  # before Spark starts, which takes long
+        with spark_for("snapshot", project) as spark, output.progress() as progress:
+            run = take_snapshot(
+                spark,
+                contexts,
+                wanted.services or None,
+                project.proxies,
+                project.storage,
+                index,
+                run_id or day.isoformat(),
+                buckets=buckets,
+                budget=timedelta(seconds=budget),
+                second_pass=second_pass,
+                drift=drift,
+                floor=None if wanted.floor is None else Floor(wanted.floor, wanted.below),
+                late=None if set_name is None else wanted.late,
+                access=access_to_proxies(project),
+                progress=progress,
+            )
     output.show(
         {
             "run": run.run_id,

@@ -19,6 +19,8 @@ from delorean.cli.schedule import schedule
 from delorean.cli.submit import submit
 from delorean.cli.vacuum import vacuum
 from schemas.errors import DeloreanError
+from schemas.plain_text import plain_text
+from schemas.redaction import without_password
 
 _DEBUG = "DELOREAN_DEBUG"
 
@@ -41,14 +43,22 @@ class _Commands(click.Group):
             if ctx.params["debug"]:
                 raise
             if isinstance(error, DeloreanError):
-                click.echo(f"error: {error}", err=True)
+                click.echo(plain_text(f"error: {error}"), err=True)
                 ctx.exit(2 if error.final else 1)
+            reason = without_password(str(error).strip().partition("\n")[0])
             click.echo(
-                f"unexpected {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-                f" → see where with delorean --debug {ctx.invoked_subcommand} …, or {_DEBUG}=1",
+                plain_text(f"unexpected {type(error).__name__}: {reason}")
+                + f" → see where with delorean --debug {ctx.invoked_subcommand} …, or {_DEBUG}=1",
                 err=True,
             )
             ctx.exit(1)
+
+
+class _Lines(logging.Formatter):
+    """Writes what is logged without the control characters and passwords that may be in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain_text(without_password(super().format(record)))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -64,7 +74,9 @@ def cli(debug: bool) -> None:
 
     Completion: eval "$(_DELOREAN_COMPLETE=bash_source delorean)", or zsh_source, fish_source.
     """
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
     logging.addLevelName(logging.WARNING, "warning")
     if debug:
         logging.getLogger("py4j").setLevel(logging.INFO)  # every call to the JVM is too much

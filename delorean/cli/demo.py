@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import click
+
+from schemas.strict_json import json_text
 
 
 @click.command()
@@ -30,7 +31,7 @@ def demo(movielens: Path | None, folder: Path, days: int, seed: int, as_json: bo
     result = run_demo(folder, movielens, days, seed)
     _point_latest_to(result.folder)
     if as_json:
-        sys.stdout.write(json.dumps(result.summary) + "\n")
+        sys.stdout.write(json_text(result.summary) + "\n")
     else:
         show(result)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from delorean.cli.experiment import day_option, run_id_option, run_spec
-from delorean.cli.options import json_option, opened, project_option
+from delorean.cli.options import Seconds, json_option, opened, project_option
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def train(spec: Path, folder: Path, run_id: str | None, project: Project, output
 @click.argument("package", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0: a free one.")
-@click.option("--budget", type=click.FloatRange(0, min_open=True), default=0.5, help="Seconds for the services.")
+@click.option("--budget", type=Seconds(), default=0.5, help="For the services.")
 @project_option
 def serve(package: Path, host: str, port: int, budget: float, project: Project) -> None:
     """Rank with a packaged model over HTTP.

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from snapshotter.storage import Storage
 
 PROJECT_FILE = "delorean.project_file"  # of a context's meta: the file that --config named
+_LONGEST_SPAN = timedelta(days=36_525)
+_MOST_SECONDS = 86_400.0
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -51,7 +53,10 @@ class Instant(click.ParamType[datetime]):
             self.fail(f"{value!r} is no time, expected such as 2026-01-31T12:00:00Z", param, ctx)
         if moment.tzinfo is None:
             self.fail(f"{value!r} has no zone and so names no moment, write {value}Z for UTC", param, ctx)
-        return moment
+        try:
+            return moment.astimezone(UTC)
+        except OverflowError:
+            self.fail(f"{value!r} is not in the years 1 to 9999 of UTC", param, ctx)
 
 
 class TimeOfDay(click.ParamType[time]):
@@ -85,7 +90,25 @@ class Span(click.ParamType[timedelta]):
             self.fail(f"{value!r} is no duration, expected such as PT36H or P7D", param, ctx)
         if found < timedelta(0):
             self.fail(f"{value!r} is negative", param, ctx)
+        if found > _LONGEST_SPAN:
+            self.fail(f"{value!r} is longer than 100 years", param, ctx)
         return found
+
+
+class Seconds(click.ParamType[float]):
+    """A number of seconds, of a timeout or a budget."""
+
+    name = "SECONDS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        if not 0 < seconds <= _MOST_SECONDS:  # nor what is no number
+            self.fail(f"{value!r} is out of range, expected more than 0 and at most {_MOST_SECONDS:.0f}", param, ctx)
+        return seconds
 
 
 class Copies(click.ParamType[Mapping[str, int]]):
@@ -142,8 +165,9 @@ def opened(project: Project) -> Iterator[tuple[SnapshotIndex, Storage]]:
     from snapshotter.index import open_index
     from snapshotter.storage import open_storage
 
+    storage = open_storage(project.storage)  # first: it makes nothing, while an index may be a new file
     with open_index(project.index) as index:
-        yield index, open_storage(project.storage)
+        yield index, storage
 
 
 @contextmanager

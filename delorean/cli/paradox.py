@@ -10,6 +10,7 @@ import click
 
 from delorean.cli.options import json_option, opened
 from delorean.cli.output import Output
+from schemas.plain_text import plain_text
 
 if TYPE_CHECKING:
     from delorean.config import Project
@@ -66,7 +67,7 @@ def paradox(
     if output.as_json:
         output.show(report.to_json())
     else:
-        click.echo("\n".join(_told(report)))
+        click.echo(plain_text("\n".join(_told(report))))
         output.show({"features": [_row(row) for row in report.leaks.rows()]})
     if not report.clean or (fail_on_leaks and report.leaks.suspicious):
         ctx.exit(PARADOX)

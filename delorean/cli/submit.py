@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -58,5 +59,20 @@ def submit(
             return
         submission.check()
         click.echo(shlex.join(submission.shown), err=True)
-        ended = subprocess.run(submission.command, check=False)  # noqa: S603  # what the caller wants to be run
-        context.exit(ended.returncode)
+        with submission.command() as command:
+            code = _run(command)
+        context.exit(code)
+
+
+def _run(command: Sequence[str]) -> int:
+    """Run a command to its end, which SIGTERM and Ctrl-C bring about, and give its exit code as a shell does."""
+    with subprocess.Popen(command) as job:  # noqa: S603  # what the caller wants to be run
+        before = signal.signal(signal.SIGTERM, lambda *_: job.terminate())
+        try:
+            code = job.wait()
+        except KeyboardInterrupt:
+            job.terminate()
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    return 128 - code if code < 0 else code

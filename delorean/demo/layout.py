@@ -10,6 +10,7 @@ from typing import Final
 from delorean.demo.world import World
 from delorean.experiment import ExperimentSpec, load_experiment
 from prana_proxy.clock import FileClock
+from schemas.file_uri import file_uri
 from snapshotter.experiments import Experiment, load_experiments
 
 _PROJECT: Final = """\
@@ -41,12 +42,12 @@ class Layout:
     @property
     def index_uri(self) -> str:
         """The index of what is in the storage."""
-        return f"sqlite://{self.data}/index.db"
+        return file_uri(self.data.absolute() / "index.db", "sqlite")
 
     @property
     def storage_uri(self) -> str:
         """The storage, as URI."""
-        return f"file://{self.data}"
+        return file_uri(self.data.absolute())
 
     @property
     def services(self) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from delorean.generation import FeatureSet
 from delorean.model_package import ModelPackage
 from delorean.web.report import write_report
 from schemas.errors import ConfigError, SetupError
+from schemas.strict_json import json_text
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.spark_session import require_java, spark_session
 from snapshotter.storage import Storage, open_storage
@@ -212,5 +212,5 @@ def _tell(outcome: Outcome, layout: Layout, storage: Storage, index: SnapshotInd
         summary = outcome.summary()
         write_report(report, report_data(outcome, summary, storage, index, steps.seconds))
     summary["seconds"] = dict(steps.seconds)
-    (layout.root / "summary.json").write_text(json.dumps(summary) + "\n")
+    (layout.root / "summary.json").write_text(json_text(summary) + "\n")
     return DemoResult(layout.root, report, summary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,15 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from delorean.demo.company import Day
 from delorean.demo.outcome import Outcome
 from delorean.demo.world import DAY, World, micros_of
 from delorean.time_travel import TimeMachine
 from delorean.web.report import Feature, Parity, ReportData, Strata
+from schemas.plain_text import plain_text
+from schemas.strict_json import json_text
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import to_micros
 from snapshotter.storage import Storage
@@ -110,7 +112,7 @@ def show(result: DemoResult) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     for name, text in rows.items():
-        table.add_row(name, text)
+        table.add_row(name, Text(plain_text(text)))
     console.print(table)
-    console.print(f"Report: {result.report}", soft_wrap=True)
-    console.print(json.dumps(summary), soft_wrap=True, markup=False)
+    console.print(f"Report: {result.report}", soft_wrap=True, markup=False)
+    console.print(json_text(summary), soft_wrap=True, markup=False)

@@ -22,7 +22,7 @@ from delorean.experiment.record import (
     save_run,
 )
 from delorean.experiment.spec import ExperimentSpec
-from delorean.experiment.steps import features_of, labels_of, trained_of
+from delorean.experiment.steps import features_of, labels_id_of, labels_of, trained_of
 from delorean.generation import FeatureSet
 from delorean.generation.named_run import NamedRun
 from delorean.generation.runners import Progress
@@ -61,7 +61,7 @@ def run_experiment(
     Raises what the steps raise. A run that fails in training is recorded without metrics, since its features are there;
     one with an id is not, so that it can be run again.
     """
-    if run_id is not None and (ended := _ended(experiment, run_id, storage, training)) is not None:
+    if run_id is not None and (ended := _ended(experiment, run_id, storage, training, day)) is not None:
         return ended
     if run_id is not None:
         NamedRun(storage, experiment.name, run_id, {}).check()  # before the labels are put into buckets
@@ -83,9 +83,16 @@ def run_experiment(
     return record
 
 
-def _ended(experiment: ExperimentSpec, run_id: str, storage: Storage, training: bool) -> RunRecord | None:
-    """Give the record of the run with an id, if it has ended."""
+def _ended(
+    experiment: ExperimentSpec, run_id: str, storage: Storage, training: bool, day: date | None
+) -> RunRecord | None:
+    """Give the record of the run with an id, if it has ended. Raises ConfigError if it was another run."""
     found = named_run(experiment, run_id, storage)
+    if found is not None and found.labels.id != labels_id_of(experiment, run_id, day):
+        raise ConfigError.because(
+            f"run id '{run_id}' is taken: that run learnt from label data '{found.labels.id}', of another day",
+            "give this one another run id",
+        )
     if found is not None and training and found.metrics is None:
         raise ConfigError.because(
             f"run '{found.run_id}' has ended with its features, without training", "give this one another run id"

@@ -109,6 +109,11 @@ def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | Non
     return labels
 
 
+def labels_id_of(experiment: ExperimentSpec, run_id: str, day: date | None) -> str:
+    """Name the label data that a run with an id learns from, see `labels_of`."""
+    return (experiment.labels.id if day is None else None) or _labels_of_run(experiment, run_id, day)
+
+
 def _labels_of_run(experiment: ExperimentSpec, run_id: str, day: date | None) -> str:
     """Derive the id of label data that only the runs of one id use. No person chose it."""
     of = f"{experiment.id}/{run_id}" + ("" if day is None else f"/{day}")

@@ -16,6 +16,7 @@ from typing import ClassVar, Self
 from urllib.parse import parse_qsl
 
 from schemas.errors import ConfigError
+from schemas.redaction import has_password, without_password
 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
 _URI = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#\s]*)(/[^?#\s]*)?(?:\?([^#\s]*))?")
@@ -128,11 +129,13 @@ def open_discovery(uri: str) -> Discovery:
 
     Raises ConfigError.
     """
+    if has_password(uri):
+        raise ConfigError.because("discovery has a user or password, which would not be sent", "remove it")
     try:
         parts = DiscoveryUri.parse(uri)
         return _driver(parts.scheme)(parts)
     except ConfigError as error:
-        raise ConfigError(f"discovery is '{uri}': {error}") from error
+        raise ConfigError(f"discovery is '{without_password(uri)}': {error}") from error
 
 
 def _driver(scheme: str) -> type[Discovery]:

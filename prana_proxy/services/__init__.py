@@ -24,6 +24,7 @@ from prana_proxy.clock import Clock
 from prana_proxy.discovery import Instance
 from prana_proxy.limits import Limits
 from schemas.errors import ConfigError
+from schemas.redaction import without_password
 from schemas.services import OnFallback, Service, Status
 
 Key = Mapping[str, Any]
@@ -169,7 +170,7 @@ def protocol_of(url: str) -> type[Protocol]:
     """Give the protocol of a URL. Raises ConfigError for a scheme that none has."""
     scheme = url.partition(":")[0] if ":" in url else ""
     if not scheme:
-        raise ConfigError.because(f"is '{url}', expected a URL", "write http://host:port/path")
+        raise ConfigError.because(f"is '{without_password(url)}', expected a URL", "write http://host:port/path")
     known = {module.name for module in pkgutil.iter_modules(__path__)}
     found = next((name for name in (scheme, scheme.removesuffix("s")) if name in known), None)
     if found is None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 
@@ -86,7 +86,7 @@ class Storage(ABC):
     def uri_of(self, path: str) -> str:
         """Give the URI of what lies at a path, such as a Delta table: with all that it takes to get there."""
         root, mark, query = self.uri.partition("?")
-        return f"{root.rstrip('/')}/{path}{mark}{query}"
+        return f"{root.rstrip('/')}/{quote(path, safe='/=+')}{mark}{query}"
 
     @abstractmethod
     def open_input(self, path: str) -> pa.NativeFile:
@@ -101,8 +101,13 @@ class Storage(ABC):
         """Write a small file if none is there, atomically; False, changing nothing, if there is one."""
 
     @abstractmethod
-    def list(self, prefix: str) -> Iterator[StoredFile]:
-        """List the files below a folder, sorted by path; none if it does not exist."""
+    def list(self, prefix: str, name_prefix: str = "") -> Iterator[StoredFile]:
+        """List the files below a folder, sorted by path; none if it does not exist.
+
+        name_prefix: only what is directly in the folder under a name that begins so, and what is below that
+
+        Raises StorageError if the folder, or one below it, cannot be listed.
+        """
 
     @abstractmethod
     def delete(self, paths: Iterable[str]) -> None:

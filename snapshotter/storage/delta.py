@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from collections.abc import Iterable, Mapping
@@ -15,9 +14,12 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from schemas.errors import CorruptFileError, MissingFileError, StorageError
+from schemas.redaction import without_password
+from schemas.strict_json import json_text
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage
 from snapshotter.storage.delta_location import delta_location, require_reachable
+from snapshotter.storage.delta_log import commit_info
 
 SHOWN = "userMetadata"  # the key of a commit's metadata that Spark's DESCRIBE HISTORY shows
 _COLOURS = re.compile(r"\s*\x1b\[\d*m↳?")
@@ -98,7 +100,7 @@ def commit_files(
             return _write_next(uri, before, folder, Schema.from_arrow(schema), actions, properties)
         except (DeltaError, OSError) as error:
             after = _newest(uri)
-            ours = _committed(before, after, commit_id)
+            ours = _committed(uri, before, after, commit_id)
             if ours is not None:  # only the answer was lost, or something that follows a commit failed
                 return ours
             if _version(after) == _version(before):
@@ -119,7 +121,7 @@ def committed_once(uri: str, once: str) -> int | None:
 def plainly(error: Exception) -> str:
     """Give what deltalake says in a line: it says it as a coloured tree of reasons, and a trace may follow."""
     reasons = _COLOURS.sub(":", str(error).partition("\n   0: ")[0])
-    return " ".join(reasons.split())[:300]
+    return without_password(" ".join(reasons.split()))[:300]
 
 
 def _properties(metadata: Mapping[str, str], once: str | None, version: int) -> CommitProperties:
@@ -169,16 +171,17 @@ def _version(table: DeltaTable | None) -> int:
     return -1 if table is None else int(table.version())
 
 
-def _committed(before: DeltaTable | None, after: DeltaTable | None, commit_id: str) -> int | None:
+def _committed(uri: str, before: DeltaTable | None, after: DeltaTable | None, commit_id: str) -> int | None:
     """Look among the versions that came meanwhile for the one of this commit."""
     newer = _version(after) - _version(before)
     if after is None or not newer:
         return None
-    found = (entry["version"] for entry in after.history(newer) if entry.get(_COMMIT_ID) == commit_id)
-    return next(found, None)
+    newest = _version(after)
+    infos = (commit_info(uri, version) for version in range(newest, newest - newer, -1))
+    return next((info["version"] for info in infos if info and info.get(_COMMIT_ID) == commit_id), None)
 
 
 def _add(file: DataFile, prefix: str, statistics: Mapping[str, Any]) -> AddAction:
     now = int(datetime.now(UTC).timestamp() * 1000)
-    known = json.dumps({"numRecords": file.rows, **statistics})
+    known = json_text({"numRecords": file.rows, **statistics})
     return AddAction(file.path.removeprefix(prefix), file.bytes, {}, now, True, known)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -11,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from schemas.errors import CorruptFileError, MissingFileError
+from schemas.errors import CorruptFileError
 from snapshotter.storage import Storage
 from snapshotter.storage.delta import delta_table
+from snapshotter.storage.delta_log import actions_of
 from snapshotter.storage.delta_version import DeltaVersion
 
 _COMMIT = re.compile(r"(\d{20})\.json")
@@ -57,28 +57,17 @@ def read_history(storage: Storage, folder: str, log: Sequence[str]) -> DeltaHist
     """
     commits = {int(found[1]) for name in log if (found := _COMMIT.fullmatch(name))}
     checkpoints = {int(found[1] or found[2]) for name in log if (found := _CHECKPOINT.fullmatch(name))}
-    uri = storage.uri_of(folder)
-    newest = max(commits | checkpoints, default=-1)
-    oldest = newest + 1
-    while oldest - 1 in commits:
-        oldest -= 1
-    starts = sorted(version for version in checkpoints if oldest - 1 <= version <= newest)
-    if newest < 0 or (oldest > 0 and not starts):
-        raise CorruptFileError.because(
-            f"the log of the Delta table at {uri} lacks commits before version {max(oldest, 0)}",
-            "restore its folder _delta_log from a copy",
-        )
-    begun: dict[str, int] = {}
-    if oldest > 0:
-        oldest = starts[0]
-        begun = dict.fromkeys(_paths(uri, oldest), oldest)
+    uri, newest = storage.uri_of(folder), max(commits | checkpoints, default=-1)
+    oldest, begun = _begin(uri, commits, checkpoints, newest)
     history = DeltaHistory(oldest, newest)
     for version in itertools.count(oldest):
         if version <= newest and version not in commits:
             continue  # only its checkpoint is left
-        actions = _actions(storage, f"{folder}/_delta_log/{version:020d}.json", optional=version > newest)
-        if actions is None:
+        actions = actions_of(storage, folder, version)
+        if actions is None and version > newest:
             break
+        if actions is None:
+            raise _gap(uri, version + 1)
         history.newest = max(newest, version)
         for action in actions:
             history.metadata[version] = history.metadata.get(version, {}) | action.get("commitInfo", {})
@@ -87,6 +76,20 @@ def read_history(storage: Storage, folder: str, log: Sequence[str]) -> DeltaHist
     for path, first in begun.items():
         history.spans.setdefault(path, []).append((first, history.newest + 1))
     return history
+
+
+def _begin(uri: str, commits: set[int], checkpoints: set[int], newest: int) -> tuple[int, dict[str, int]]:
+    """Give the oldest version from which on all is known, and its files."""
+    oldest = newest + 1
+    while oldest - 1 in commits:
+        oldest -= 1
+    if oldest == 0 and newest >= 0:
+        return 0, {}
+    starts = [version for version in checkpoints if oldest - 1 <= version]
+    if not starts:
+        raise _gap(uri, oldest)
+    oldest = min(starts)
+    return oldest, dict.fromkeys(_paths(uri, oldest), oldest)
 
 
 def _apply(
@@ -102,19 +105,11 @@ def _apply(
         begun.setdefault(path, version)
 
 
-def _actions(storage: Storage, path: str, *, optional: bool) -> list[dict[str, Any]] | None:
-    """Read the actions of a commit; None for one that is optional and does not exist."""
-    try:
-        with storage.open_input(path) as file:
-            return [json.loads(line) for line in file.read().splitlines() if line.strip()]
-    except MissingFileError:
-        if optional:
-            return None
-        raise
-    except ValueError as error:
-        raise CorruptFileError.because(
-            f"'{path}' in {storage.uri} cannot be read: {error}", "restore it from a copy"
-        ) from error
+def _gap(uri: str, version: int) -> CorruptFileError:
+    return CorruptFileError.because(
+        f"the log of the Delta table at {uri} lacks commits before version {max(version, 0)}",
+        "restore its folder _delta_log from a copy",
+    )
 
 
 def _paths(uri: str, version: int) -> list[str]:

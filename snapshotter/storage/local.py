@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
 from schemas.errors import ConfigError, MissingFileError, StorageError
+from schemas.file_uri import file_uri, path_of
 from snapshotter.storage import Storage, StoredFile, require_inside
 
 _HINTS = {
@@ -23,6 +24,7 @@ _HINTS = {
     errno.EACCES: "give this user access to the folder",
     errno.EROFS: "choose a folder that can be written",
 }
+_UNUSABLE = re.compile(r"%[0-9A-Fa-f]{2}|[\\\x00-\x1f\x7f\ud800-\udfff]")  # deltalake decodes paths twice
 
 
 class LocalStorage(Storage):
@@ -32,11 +34,15 @@ class LocalStorage(Storage):
     """
 
     def __init__(self, uri: str) -> None:
-        parts = urlsplit(uri)
-        if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-            raise ConfigError.because(f"storage URI '{uri}' is not file:///path/to/folder", "write an absolute path")
-        self.uri = uri
-        self.root = Path(os.path.realpath(unquote(parts.path)))
+        folder = path_of(uri)
+        self.uri = file_uri(folder)
+        self.root = Path(os.path.realpath(folder))
+        unusable = _UNUSABLE.search(str(self.root))
+        if unusable:
+            raise ConfigError.because(
+                f"folder {str(self.root)!r} has {unusable.group()!r} in its name, where Delta tables cannot be read",
+                "rename it, or let `storage` name another folder",
+            )
 
     def open_input(self, path: str) -> pa.NativeFile:
         """Map the file into memory: column chunks that nobody reads are never loaded."""
@@ -75,16 +81,17 @@ class LocalStorage(Storage):
             _sync(where.parent)
             return True
 
-    def list(self, prefix: str) -> Iterator[StoredFile]:
+    def list(self, prefix: str, name_prefix: str = "") -> Iterator[StoredFile]:
         """List the files below a folder, those that a killed writer left behind too (their names end in .tmp)."""
         folder = self._resolve(prefix) if prefix.strip("/") else self.root
         with _translated(prefix, "list"):
-            found = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
-        for path, where in sorted((file.relative_to(self.root).as_posix(), file) for file in found):
+            files = [(Path(name).relative_to(self.root).as_posix(), name) for name in _files_in(folder, name_prefix)]
+        for path, name in sorted(files):
             try:
-                status = where.stat()
-            except FileNotFoundError:
-                continue  # deleted, or renamed by its writer, since we listed it
+                with _translated(path, "list"):
+                    status = os.stat(name)
+            except MissingFileError:
+                continue  # deleted, or renamed by its writer, since the folder was read
             yield StoredFile(path, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
     def delete(self, paths: Iterable[str]) -> None:
@@ -125,6 +132,20 @@ class LocalStorage(Storage):
         for folder in reversed(missing):
             folder.mkdir(exist_ok=True)
             _sync(folder.parent)
+
+
+def _files_in(folder: Path, name_prefix: str) -> Iterator[str]:
+    """Name the files below a folder. Raises OSError for one that cannot be read, which `os.walk` would leave out."""
+    waiting = [str(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                listed = [entry for entry in entries if entry.name.startswith(name_prefix)]
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # it does not exist, or was deleted since the folder above it was read
+        name_prefix = ""
+        waiting += [entry.path for entry in listed if entry.is_dir(follow_symlinks=False)]
+        yield from (entry.path for entry in listed if entry.is_file())
 
 
 def _inside(where: Path, root: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from schemas.errors import CorruptFileError, DataKeyError
+from schemas.errors import CorruptFileError, DataKeyError, StorageError
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage
 
@@ -146,6 +147,10 @@ class UnrecordedParquet:
 
     def __exit__(self, *_: object) -> None:
         """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._parquet.close(force=True)
         self._input.close()
 
@@ -186,7 +191,11 @@ class _Hashing(io.RawIOBase):
 def _translated(path: str) -> Iterator[None]:
     try:
         yield
+    except MemoryError:
+        raise  # one of Arrow's errors is one too, and says nothing of the file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last for names within the file
+        if isinstance(error, OSError) and error.errno is not None:  # the system's; those of Parquet have no number
+            raise StorageError.because(f"could not read '{path}': {os.strerror(error.errno)}") from error
         raise _corrupt(path, f"cannot be read: {error}") from error
 
 

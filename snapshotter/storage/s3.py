@@ -80,12 +80,12 @@ class S3Storage(Storage):
         with self._translated(path, "write"):
             return self._send(key, len(data), lambda size, start: data[start : start + size])
 
-    def list(self, prefix: str) -> Iterator[StoredFile]:
+    def list(self, prefix: str, name_prefix: str = "") -> Iterator[StoredFile]:
         """List the files below a folder; keys that no path can name, such as the markers of folders, are none."""
         folder = self._key(prefix) + "/" if prefix.strip("/") else self.place.prefix
         with self._translated(prefix, "list"):
             pager = self._client.get_paginator("list_objects_v2")
-            pages = iter(pager.paginate(Bucket=self.place.bucket, Prefix=folder))
+            pages = iter(pager.paginate(Bucket=self.place.bucket, Prefix=folder + name_prefix))
         while True:
             with self._translated(prefix, "list"):
                 page = next(pages, None)

@@ -12,6 +12,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, NoCredentialsError
 
+from schemas.redaction import without_password
 from snapshotter.s3_place import S3Server
 
 _CONNECT_SECONDS = 5.0
@@ -33,7 +34,7 @@ def access(server: S3Server) -> Access:
 def endpoint_of(server: S3Server) -> str:
     """Say where a server is, for errors."""
     with suppress(BotoCoreError):
-        return str(access(server).client.meta.endpoint_url)
+        return without_password(str(access(server).client.meta.endpoint_url))
     return server.endpoint or "AWS"
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from botocore import exceptions as driver
 from botocore.exceptions import BotoCoreError, ClientError
 
+from schemas.redaction import without_password
+
 _CREDENTIALS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile (AWS_PROFILE) or the role"
 _SLOWER = "let fewer tasks read and write at a time, or run it again later"
 _REACH = "check the endpoint in the storage URI, the network and that the server runs"
@@ -104,4 +106,4 @@ def meaning_of(error: ClientError | BotoCoreError) -> Meaning:
     for kinds, meaning in _RAISED:
         if isinstance(error, kinds):
             return meaning
-    return Meaning(f"{type(error).__name__}: {error}")
+    return Meaning(without_password(f"{type(error).__name__}: {error}"))

@@ -123,6 +123,22 @@ def test_files_are_listed_below_a_folder_sorted_by_path(storage: Storage) -> Non
     assert before < found.modified_at < datetime.now(UTC) + timedelta(minutes=1)
 
 
+def test_files_are_listed_by_the_beginning_of_their_names(storage: Storage) -> None:
+    for path in (
+        "b/00001-a.bin",
+        "b/00001-b.bin",
+        "b/000010-c.bin",
+        "b/c/00001-d.bin",
+        "00001-e.bin",
+        "b/00001-f/g.bin",
+    ):
+        write(storage, path, b"x")
+    listed = [file.path for file in storage.list("b", "00001-")]
+    assert listed == ["b/00001-a.bin", "b/00001-b.bin", "b/00001-f/g.bin"]
+    assert [file.path for file in storage.list("", "00001-")] == ["00001-e.bin"]
+    assert list(storage.list("nothing", "00001-")) == []
+
+
 def test_deleting_what_is_gone_is_no_error(storage: Storage) -> None:
     write(storage, "a.bin", b"1")
     write(storage, "b.bin", b"2")

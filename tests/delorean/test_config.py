@@ -112,3 +112,9 @@ def test_half_of_what_proxies_demand_is_refused(tmp_path, fields, message):
     path.write_text(f"[proxy]\n{fields}")
     with pytest.raises(ConfigError, match=f"delorean.toml, line [123]: {message}"):
         load_project(path)
+
+
+def test_a_project_file_that_cannot_be_looked_at_is_not_called_missing(tmp_path):
+    (tmp_path / "delorean.toml").symlink_to("delorean.toml")
+    with pytest.raises(ConfigError, match="delorean.toml cannot be read: Too many levels of symbolic links"):
+        load_project(tmp_path / "delorean.toml")

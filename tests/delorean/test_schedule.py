@@ -67,3 +67,10 @@ def test_a_spec_that_cannot_be_read_is_there_with_its_reason_and_stands_in_no_ot
 def test_a_set_of_services_that_is_not_there_is_an_error_with_the_nearest():
     with pytest.raises(ConfigError, match="unknown set of services 'al' → did you mean 'all'"):
         Schedule().snapshot_set("al")
+
+
+@pytest.mark.parametrize(("specs", "reason"), [("gone", "No such file"), ("loop", "Too many levels of symbolic links")])
+def test_a_folder_of_specs_that_cannot_be_listed_is_an_error_and_not_an_empty_schedule(tmp_path, specs, reason):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ConfigError, match=f"{specs} cannot be listed: {reason}"):
+        scheduled(Schedule(str(tmp_path / specs)))

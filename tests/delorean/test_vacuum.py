@@ -306,7 +306,7 @@ def test_what_nobody_can_tell_is_left_alone_and_told(store: Store, monkeypatch: 
     assert [removal.what for removal in found.removals] == [
         f"feature_sets/sound, version {version}" for version in (0, 1)
     ]
-    assert found.notes[0].startswith("feature_sets/f was left alone: 'feature_sets/f/_delta_log/")
+    assert found.notes[0].startswith("feature_sets/f was left alone: commit 1 of the Delta table at ")
     assert found.notes[1].startswith(f"labels/{other.labels_id} was left alone: ")
     monkeypatch.chdir(store.folder)
     Path("delorean.toml").write_text("")

@@ -88,6 +88,11 @@ def test_a_file_becomes_a_configuration(tmp_path: Path) -> None:
         ({"url": "http://host/"}, "4: .url: lacks 'profile_id'"),
         ({"url": "http://host/{profile_id:>3}"}, "4: .url: 'profile_id' has a format"),
         ({"url": "http://host/{profile_id"}, "4: .url: is 'http://host/{profile_id'"),
+        ({"url": "http://me:SECRET@host/{profile_id}"}, "4: .url: has a user or password before its host"),
+        ({"url": "http://me:SEC/RET@host/{profile_id}"}, "4: .url: is 'http://…@host/{profile_id}', expected a URL"),
+        ({"url": "//me:SECRET@host/{profile_id}"}, "4: .url: has a user or password before its host"),
+        ({"url": "thrift://me:SECRET@host:1/S/m"}, "4: .url: has a user or password before its host"),
+        ({"discovery": "eureka://me:SECRET@host:8761/?app=A"}, "5: .discovery: discovery has a user or password"),
         ({"url": "http://{profile_id}/"}, "4: .url: is 'http://{profile_id}/', expected a URL"),
         (
             {"url": "http://host:port/{profile_id}"},

@@ -171,3 +171,12 @@ def test_a_table_in_s3_is_read_by_sparks_own_way_there() -> None:
     assert (plain.in_s3, plain.location, plain.options) == (False, "/a/plays.parquet", {})
     with pytest.raises(ConfigError, match="unknown parameter of an s3:// URI 'secret'"):
         TableSource("s3://bucket/plays?secret=SECRET")
+
+
+def test_a_path_that_exists_is_no_pattern_and_what_follows_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "[x] {y} *"
+    folder.mkdir()
+    (folder / "day?.parquet").touch()
+    assert TableSource(f"{folder}/day?.parquet").location == rf"{tmp_path}/\[x\] \{{y\}} \*/day\?.parquet"
+    assert TableSource(f"{folder}/*.parquet").location == rf"{tmp_path}/\[x\] \{{y\}} \*/*.parquet"
+    assert TableSource(f"{folder}/plays", "delta").location == f"{folder}/plays"

@@ -139,7 +139,7 @@ def test_a_driver_of_a_cluster_that_settings_name_is_not_bound_to_this_machine(t
     )
     environment = {name: value for name, value in os.environ.items() if name != "SPARK_LOCAL_IP"}
     ran = subprocess.run([sys.executable, "-c", show], env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert ran.stdout.split() == ["PySparkRuntimeError", "None"], ran.stderr
+    assert ran.stdout.split() == ["SetupError", "None"], ran.stderr
 
 
 @pytest.mark.parametrize(("master", "chosen"), [("local[2]", "true"), ("spark://h", "true"), ("yarn", None)])

@@ -21,6 +21,7 @@ from prana_proxy.json_answers import JsonAnswer
 from prana_proxy.services import Ask, Key, Protocol, ServiceConfig
 from prana_proxy.services.http.exchange import Connections, Exchange
 from schemas.errors import ConfigError
+from schemas.redaction import without_password
 from schemas.services import Status
 
 _NO_PATH = Reply.failed(Status.INVALID, "a key that is empty, '.' or '..' cannot stand in a URL's path", Cause.REQUEST)
@@ -145,7 +146,7 @@ def _check_url(url: str) -> None:
     except ValueError:
         good = False
     if not good or any(letter.isspace() for letter in url) or "{" in f"{parts.scheme}{parts.netloc}":
-        raise ConfigError.because(f"is '{url}', expected a URL", "write http://host:port/path")
+        raise ConfigError.because(f"is '{without_password(url)}', expected a URL", "write http://host:port/path")
 
 
 def _check_template(url: str, key: list[str]) -> None:

@@ -34,6 +34,7 @@ from prana_proxy.services.thrift.connections import Connections, Cut, Where
 from prana_proxy.services.thrift.idl import Method, method_of
 from prana_proxy.services.thrift.wire import Unfit
 from schemas.errors import ConfigError
+from schemas.redaction import without_password
 from schemas.services import Status
 
 _PORT = 9090
@@ -145,7 +146,8 @@ def _method(config: ServiceConfig) -> Method:
         good = False
     if not good or not config.url.isascii() or any(letter.isspace() for letter in config.url):
         raise ConfigError.because(
-            f"is '{config.url}', expected a service's method", "write thrift://host:port/Service/method"
+            f"is '{without_password(config.url)}', expected a service's method",
+            "write thrift://host:port/Service/method",
         )
     _framed(config.url)
     return method_of(config.idl, service, method)

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
-from schemas.errors import ConfigError, SnapshotIndexError
+from schemas.errors import SnapshotIndexError
+from schemas.file_uri import path_of
 
 _BUSY_SECONDS = 30.0
 _TRIES, _PAUSE = 300, 0.01  # to read what somebody else is just writing
@@ -29,7 +30,7 @@ class IndexFile:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self.path = path_of(uri)
+        self.path = path_of(uri, "sqlite")
         self.writable = _may_write(self.path)
         self._lock = threading.RLock()
         self._closed = False
@@ -131,14 +132,6 @@ class IndexFile:
                 time.sleep(0.02)
             else:
                 return
-
-
-def path_of(uri: str) -> Path:
-    """Give the path that a URI names. Raises ConfigError."""
-    parts = urlsplit(uri)
-    if parts.scheme != "sqlite" or parts.netloc or not parts.path.startswith("/") or len(parts.path) < 2:
-        raise ConfigError.because(f"index URI '{uri}' is not sqlite:///path/to/index.db", "write an absolute path")
-    return Path(unquote(parts.path))
 
 
 class _State(NamedTuple):

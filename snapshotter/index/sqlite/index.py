@@ -9,9 +9,10 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
+from schemas.file_uri import path_of
 from schemas.services import Service
 from snapshotter.index import SnapshotIndex
-from snapshotter.index.sqlite.file import IndexFile, path_of
+from snapshotter.index.sqlite.file import IndexFile
 from snapshotter.index.sqlite.runs import read_runs, runs_query
 from snapshotter.index.sqlite.schema import VERSION, declare, set_up
 from snapshotter.index.sqlite.withdrawing import refuse_withdrawn, withdraw, withdrawals
@@ -51,7 +52,7 @@ SELECT max(?, 1 + coalesce((SELECT max(published_at) FROM runs), 0),
 
 def init_sqlite(uri: str) -> bool:
     """Make the file that a URI names, if it is missing, and check it; tell whether it was."""
-    new = not path_of(uri).exists()
+    new = not path_of(uri, "sqlite").exists()
     SqliteIndex(uri).close()
     return new
 

@@ -34,6 +34,21 @@ for write in (
 """
 
 
+LIST_WITHOUT_HANDLES = """
+import os, resource, sys
+from schemas.errors import DeloreanError
+from snapshotter.storage import open_storage
+storage = open_storage(sys.argv[1])
+lowest_free = os.dup(0)
+os.close(lowest_free)
+resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, lowest_free))
+try:
+    print([file.path for file in storage.list(sys.argv[2])])
+except DeloreanError as error:
+    print(type(error).__name__, error)
+"""
+
+
 @pytest.fixture
 def storage(tmp_path: Path) -> LocalStorage:
     return LocalStorage(f"file://{tmp_path}/data")
@@ -46,6 +61,32 @@ def test_a_disk_that_takes_no_more_is_one_clear_error_and_leaves_nothing(storage
         "StorageError could not write 'a/c.json': File too large → raise the limit on the size of files",
     ], ran.stderr
     assert list(storage.list("")) == []
+
+
+@pytest.mark.parametrize("prefix", ["", "a"])
+def test_a_folder_that_cannot_be_listed_is_an_error_and_never_an_empty_one(storage: LocalStorage, prefix: str) -> None:
+    storage.create("a/b/c.json", b"x")
+    command = [sys.executable, "-c", LIST_WITHOUT_HANDLES, storage.uri, prefix]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.stdout.startswith(f"StorageError could not list '{prefix}': Too many open files"), ran
+
+
+def test_a_folder_in_the_middle_that_cannot_be_listed_is_an_error(storage: LocalStorage) -> None:
+    storage.create("a/b/c.json", b"x")
+    (storage.root / "a" / "loop").symlink_to("loop")  # the system refuses to look at it
+    with pytest.raises(StorageError, match="could not list 'a': Too many levels of symbolic links"):
+        list(storage.list("a"))
+    with pytest.raises(StorageError, match="Too many levels of symbolic links"):
+        list(storage.list("a/loop"))
+
+
+def test_files_that_vanish_while_they_are_listed_are_left_out(storage: LocalStorage) -> None:
+    for name in "abc":
+        storage.create(f"x/{name}.json", b"x")
+    listing = storage.list("x")
+    assert next(listing).path == "x/a.json"
+    storage.delete(["x/b.json"])
+    assert [file.path for file in listing] == ["x/c.json"]
 
 
 def test_a_full_disk_says_what_to_do(storage: LocalStorage) -> None:
@@ -106,5 +147,5 @@ def test_a_folder_with_spaces_is_written_as_a_uri(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["file://host/data", "file:data", "file://data"])
 def test_a_uri_that_names_no_folder_is_refused(uri: str) -> None:
-    with pytest.raises(ConfigError, match="is not file:///path/to/folder"):
+    with pytest.raises(ConfigError, match="expected file:///path|has a '[#?]'"):
         open_storage(uri)

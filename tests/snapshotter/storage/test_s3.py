@@ -403,6 +403,16 @@ def test_a_uri_says_all_but_secrets() -> None:
         ("s3://bucket?attempts=0", "must be above 0"),
         ("s3://bucket?attempts=many", "must be numbers"),
         ("s3://bucket?timeout=nan", "must be above 0"),
+        ("s3://bucket/a#b?endpoint=http://host:9000", "has a '#', after which nothing would count → write %23"),
+        ("s3://bucket/a?region=x#SECRET", "has a '#'"),
+        ("s3://buc\nket/a", "control characters"),
+        (" s3://bucket/a", "control characters"),
+        ("s3://bucket/a%0Ab", "control character"),
+        ("s3://bucket/a%2520b", "an escape like %20"),
+        ("s3://bucket/a/../b", r"has . or .. in it"),
+        ("s3://bucket/a%2F..%2Fb", r"has . or .. in it"),
+        ("s3://bucket/%FF", "is not UTF-8"),
+        ("s3://bucket?endpoint=http://a&endpoint=http://b", "a parameter twice"),
     ],
 )
 def test_a_uri_that_names_no_place_is_refused(uri: str, message: str) -> None:

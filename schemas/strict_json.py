@@ -1,0 +1,59 @@
+"""JSON as its standard has it: no NaN, no infinity, no type of Python's or a library's."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time
+from enum import Enum
+from typing import Any
+
+
+def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False, ascii_only: bool = False) -> str:
+    """Write a value as strict JSON. What JSON has no number for is null; times are ISO 8601, bytes hexadecimal.
+
+    ascii_only: for streams that cannot take every letter
+
+    >>> json_text({"loss": float("nan"), "at": datetime(2026, 1, 5), 7: b"\\x01"})
+    '{"loss": null, "at": "2026-01-05T00:00:00", "7": "01"}'
+    """
+    text = json.dumps(plain_value(value), indent=indent, sort_keys=sort_keys, ensure_ascii=ascii_only, allow_nan=False)
+    return text if ascii_only else text.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
+
+
+def plain_value(value: Any) -> Any:
+    """Give a value as JSON has it, with all that is in it."""
+    if isinstance(value, Enum):
+        return plain_value(value.value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {_name(key): plain_value(each) for key, each in value.items()}
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    return _of_library(value)
+
+
+def _of_library(value: Any) -> Any:
+    """Give what Arrow's and NumPy's scalars and arrays hold, the members of a collection, or a text."""
+    for method in ("as_py", "to_pylist", "tolist"):
+        if hasattr(type(value), method):
+            held = getattr(value, method)()
+            return str(value) if type(held) is type(value) else plain_value(held)  # such as np.longdouble
+    if isinstance(value, Iterable) and not hasattr(value, "__fspath__"):
+        return [plain_value(each) for each in value]
+    return str(value)
+
+
+def _name(key: Any) -> str:
+    plain = plain_value(key)
+    return plain if isinstance(plain, str) else json.dumps(plain)
