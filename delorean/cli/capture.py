@@ -182,8 +182,9 @@ def publish(
 ) -> None:
     """Publish a version of a global element.
 
-    FILE is Parquet: the whole table of ELEMENT as it is from a moment on, its first column the rows' key. By default
-    the one that [schedule.globals] of the project file names.
+    FILE is Parquet, or a folder of it, as pandas, Polars, Spark or DuckDB write it: the whole table of ELEMENT as it is
+    from a moment on, its first column the rows' key. By default the one that [schedule.globals] of the project file
+    names. Times need a zone; types are cast to plain ones where no value changes.
 
     \b
     Example: delorean publish videos videos.parquet --valid-from 2026-01-05T00:00:00Z --version-id day-5

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from delorean.cli.coverage import coverage
+from delorean.cli.features import features
 from delorean.cli.options import Copies, Instant, json_option, opened, project_option
 from delorean.cli.output import Output
 from delorean.cli.withdraw import left_out, withdraw, withdrawals
@@ -96,6 +97,7 @@ def index() -> None:
     """List what is published, withdraw what is wrong, or prepare an index."""
 
 
+index.add_command(features)
 index.add_command(withdraw)
 index.add_command(withdrawals)
 
@@ -224,44 +226,6 @@ def index_contexts(experiment: str | None, project: Project, output: Output) -> 
         ]
         others = left_out(found, RecordKind.CONTEXT_SET)
     output.show({"context_sets": rows, **others})
-
-
-@index.command("features")
-@click.argument("feature_set", required=False)
-@click.option("--experiment", help="Only versions made for the experiment of this id.")
-@project_option
-@json_option
-def index_features(feature_set: str | None, experiment: str | None, project: Project, output: Output) -> None:
-    """List versions of feature sets, of one or of all, newest first.
-
-    Each says which experiment it was made for, and which recorded runs refer to it, so that no vacuum takes it.
-
-    \b
-    Example: delorean index features homepage
-    """
-    from delorean.experiment.record import recorded_runs
-    from delorean.experiment.record_files import BrokenRecord
-    from delorean.generation.feature_set import feature_sets, table_uri, versions_of
-
-    with opened(project) as (_, storage):
-        names = feature_sets(storage) if feature_set is None else [feature_set]
-        broken: list[BrokenRecord] = []
-        runs = [(run.run_id, run.features.feature_set, run.features.version) for run in recorded_runs(storage, broken)]
-        rows = [
-            {
-                "feature_set": name,
-                "version": made.version,
-                "committed_at": made.committed_at,
-                "experiment": made.experiment,
-                "labels": made.lineage.get("labels"),
-                "features": len(made.lineage.get("features", ())),
-                "runs": [run for run, *version in runs if version == [name, made.version]],
-            }
-            for name in names
-            for made in versions_of(table_uri(storage, name))
-            if experiment is None or made.experiment == experiment
-        ]
-    output.show({"versions": rows, **({"broken": [vars(record) for record in broken]} if broken else {})})
 
 
 @index.command("globals")

@@ -21,7 +21,7 @@ _Record = TypeVar("_Record")
 
 @dataclass(frozen=True)
 class BrokenRecord:
-    """A file that should be a run's record. problem: why it cannot be read, and what to do."""
+    """A run's record, or another record at rest, that cannot be read. problem: why not, and what to do."""
 
     path: str
     problem: str

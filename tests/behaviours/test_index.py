@@ -598,3 +598,33 @@ def test_a_time_range_finds_exactly_what_overlaps_it(
             if first <= start + length and first + lasting >= start
         ]
         assert [taken.run_id for taken in found] == expected[::-1]
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    captures=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.booleans()), min_size=1, max_size=12),
+    days=st.sampled_from([0.5, 9, 40]),
+    ranges=st.lists(st.tuples(st.integers(-2, 12), st.integers(0, 8)), min_size=1, max_size=3),
+)
+def test_iterating_gives_what_a_look_up_gives_by_last_capture_over_months_ties_and_withdrawals(
+    index: SnapshotIndex, captures: list[tuple[int, int, bool]], days: float, ranges: list[tuple[int, int]]
+) -> None:
+    name, unit = uuid.uuid4(), timedelta(days=days)
+    service = replace(HISTORY, name=f"service-{name}")
+    for i, (start, length, withdrawn) in enumerate(captures):
+        first = NOON + start * unit
+        taken = snapshot(f"{name}-{i}", service, first, first + length * unit)
+        assert index.publish_run(run(f"{name}-{i}", taken))
+        if withdrawn:
+            assert index.withdraw_run(f"{name}-{i}", "wrong", "ann")
+    left = any(not withdrawn for _, _, withdrawn in captures)
+    assert [found for found in index.elements() if found.name == service.name] == ([service] if left else [])
+    for start, length in [*ranges, (-2, 99)]:
+        asked = (service.name, NOON + start * unit, NOON + (start + length) * unit)
+        looked_up = index.snapshots(*asked)  # the latest published first
+        expected = sorted(looked_up, key=lambda found: found.captured_to or NOON, reverse=True)
+        iterated = list(index.iterate_snapshots(*asked))
+        assert iterated == expected
+        for limit in (1, 3):
+            if length == 99:
+                assert index.last_snapshots(service.name, limit) == expected[:limit]

@@ -292,7 +292,7 @@ def test_a_forgotten_run_gives_up_what_only_it_refers_to_and_its_id_is_not_given
     assert [record.run_id for record in recorded_runs(store.storage)] == ["e-3"]
 
 
-def test_what_nobody_can_tell_is_left_alone_and_told(store: Store) -> None:
+def test_what_nobody_can_tell_is_left_alone_and_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = store.labels(40)
     other = store.labels(40)
     for age in (40, 30, 20):
@@ -308,6 +308,12 @@ def test_what_nobody_can_tell_is_left_alone_and_told(store: Store) -> None:
     ]
     assert found.notes[0].startswith("feature_sets/f was left alone: the log of the Delta table at ")
     assert found.notes[1].startswith(f"labels/{other.labels_id} was left alone: ")
+    monkeypatch.chdir(store.folder)
+    Path("delorean.toml").write_text("")
+    listed = json.loads(CliRunner().invoke(cli, ["index", "features", "--json"], catch_exceptions=False).stdout)
+    assert {row["feature_set"] for row in listed["versions"]} == {"sound"}
+    assert [row["path"] for row in listed["broken"]] == ["feature_sets/f"]
+    assert CliRunner().invoke(cli, ["index", "features", "f"]).exit_code != 0
     assert store.has_labels(labels)  # nobody can tell whether it was made into the feature set
 
 

@@ -1,0 +1,70 @@
+"""The command that lists versions of feature sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from delorean.cli.options import json_option, opened, project_option
+from delorean.cli.output import Output
+
+if TYPE_CHECKING:
+    from delorean.config import Project
+    from delorean.experiment.record_files import BrokenRecord
+    from delorean.generation.feature_set import FeatureSetVersion
+    from snapshotter.storage import Storage
+
+
+@click.command("features")
+@click.argument("feature_set", required=False)
+@click.option("--experiment", help="Only versions made for the experiment of this id.")
+@project_option
+@json_option
+def features(feature_set: str | None, experiment: str | None, project: Project, output: Output) -> None:
+    """List versions of feature sets, of one or of all, newest first.
+
+    Each says which experiment it was made for, and which recorded runs refer to it, so that no vacuum takes it.
+
+    \b
+    Example: delorean index features homepage
+    """
+    from delorean.experiment.record import recorded_runs
+    from delorean.generation.feature_set import table_uri, versions_of
+
+    broken: list[BrokenRecord] = []
+    with opened(project) as (_, storage):
+        runs = [(run.run_id, run.features.feature_set, run.features.version) for run in recorded_runs(storage, broken)]
+        if feature_set is None:
+            versions = list(_all_versions(storage, broken))
+        else:
+            versions = [(feature_set, versions_of(table_uri(storage, feature_set)))]
+    rows: list[dict[str, Any]] = [
+        {
+            "feature_set": name,
+            "version": made.version,
+            "committed_at": made.committed_at,
+            "experiment": made.experiment,
+            "labels": made.lineage.get("labels"),
+            "features": len(made.lineage.get("features", ())),
+            "runs": [run for run, *version in runs if version == [name, made.version]],
+        }
+        for name, of_set in versions
+        for made in of_set
+        if experiment is None or made.experiment == experiment
+    ]
+    output.show({"versions": rows, **({"broken": [vars(one) for one in broken]} if broken else {})})
+
+
+def _all_versions(storage: Storage, broken: list[BrokenRecord]) -> Iterator[tuple[str, Sequence[FeatureSetVersion]]]:
+    """Yield the versions of each feature set. One that cannot be read hides no other: it is added to `broken`."""
+    from delorean.experiment.record_files import BrokenRecord
+    from delorean.generation.feature_set import FOLDER, feature_sets, table_uri, versions_of
+    from schemas.errors import DeloreanError
+
+    for name in feature_sets(storage):
+        try:
+            yield name, versions_of(table_uri(storage, name))
+        except DeloreanError as error:
+            broken.append(BrokenRecord(f"{FOLDER}/{name}", str(error)))
