@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 
 from delorean.training import RankingData, Split, TrainedModel, TrainingReport, read_feature_set, train
 from delorean.training.onnx_scorer import OnnxScorer
-from schemas.errors import TrainingError
+from schemas.errors import PackageError, TrainingError
 
 FEATURES = ["affinity", "popularity", "noise", "rare"]
 
@@ -95,3 +97,24 @@ def test_a_feature_that_is_never_known_changes_nothing(data: RankingData, traine
     without = train(replace(data, features=features))
     assert without.report.importances["noise"] == 0
     assert ndcg(without.report, "model") > ndcg(trained.report, "popularity")
+
+
+def test_a_forest_learns_from_missing_values_and_its_report_says_so(data: RankingData) -> None:
+    trained = train(data, model=RandomForestClassifier(10, max_depth=4, random_state=0))
+    assert np.isnan(data.features).any()
+    assert trained.report.missing_values == "used"
+
+
+def test_missing_values_that_came_after_training_are_refused_with_the_way_out(data: RankingData) -> None:
+    complete = replace(data, features=np.nan_to_num(data.features))
+    assert train(complete, model=LogisticRegression()).report.missing_values == "refused"
+    complete.features[-1, 1] = np.nan
+    with pytest.raises(
+        PackageError, match=rf"LogisticRegression takes no missing values, and '{data.names[1]}' is missing"
+    ):
+        train(complete, model=LogisticRegression())
+
+
+def test_a_learner_that_onnx_cannot_express_is_refused_before_it_is_fitted(data: RankingData) -> None:
+    with pytest.raises(TrainingError, match="NearestCentroid cannot be written as ONNX"):
+        train(data, model=NearestCentroid())
