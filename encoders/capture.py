@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from encoders.hash_index import find, lookup
+from encoders.hash_index import lookup
 from encoders.source import Source, source_of
 from schemas.errors import EncoderError
 from schemas.hashing import text_code
@@ -76,8 +76,6 @@ class Gathering:
         source = source_of(function)
         clean = clean_tree(source.tree, is_encoder=name == ENTRY)
         clean.name = name
-        if self.compiled:
-            clean = _TextAsCodes(self, function, source).visit(clean)
         text = ast.unparse(ast.fix_missing_locations(clean))
         for used in sorted(global_names(text)):
             if used != name:
@@ -101,8 +99,6 @@ class Gathering:
         if name in ("_batch", "_borrow") or name.startswith(("_Tuple", "_NAN", "_namedtuple")):
             raise EncoderError.because(f"encoder '{self.encoder}' uses the global '{name}', a name that is taken")
         self.known[name] = value
-        if value is lookup and self.compiled:
-            value = find
         value = getattr(value, "py_func", value)  # of a function that Numba wrapped already
         imported = self.import_of(name, value)
         if imported is not None:
@@ -122,10 +118,10 @@ class Gathering:
         for module, there in COMPILABLE.items():
             if own and callable(value) and getattr(there, own, None) is value:
                 return f"from {module} import {own} as {name}"
-        if self.compiled:
-            return None
         if value is lookup or value is text_code:
             return f"from {value.__module__} import {own} as {name}"
+        if self.compiled:
+            return None
         home = str(getattr(value, "__module__", ""))
         standard = callable(value) and home.split(".")[0] in sys.stdlib_module_names and home != "__main__"
         if standard and getattr(sys.modules.get(home), own, None) is value:
@@ -141,7 +137,7 @@ class Gathering:
         if type(value) is float:
             return repr(value) if math.isfinite(value) else f"float('{value}')"
         if type(value) is str:
-            return repr(text_code(value) if self.compiled else value)
+            return repr(value)
         if type(value) is tuple:
             parts = [self.literal(name, part) for part in value]
             return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
@@ -157,39 +153,6 @@ class Gathering:
             "expected a number, text, a tuple of them, a function, or a module",
             hint,
         )
-
-
-class _TextAsCodes(ast.NodeTransformer):
-    """Puts codes for the texts that a compiled encoder compares, since codes are what it sees of text."""
-
-    def __init__(self, gathering: Gathering, function: FunctionType, source: Source) -> None:
-        self.gathering, self.python, self.source = gathering, function, source
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # ast's naming
-        self.generic_visit(node)
-        if isinstance(node.func, ast.Name) and resolve(self.python, node.func.id) == (True, text_code):
-            if len(node.args) == 1 and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
-                return ast.Constant(text_code(node.args[0].value))
-            raise EncoderError.because(
-                f"encoder '{self.gathering.encoder}', {self.source.place(node.lineno)}: "
-                "text_code of something that is not plain text",
-                'compiled encoders see text as codes already; write text_code("…")',
-            )
-        return node
-
-    def visit_Compare(self, node: ast.Compare) -> ast.AST:
-        self.generic_visit(node)
-        node.left = _coded(node.left)
-        node.comparators = [_coded(operand) for operand in node.comparators]
-        return node
-
-
-def _coded(operand: ast.expr) -> ast.expr:
-    if isinstance(operand, ast.Constant) and isinstance(operand.value, str):
-        return ast.Constant(text_code(operand.value))
-    if isinstance(operand, ast.Tuple):
-        operand.elts = [_coded(part) for part in operand.elts]
-    return operand
 
 
 class _Clean(ast.NodeTransformer):

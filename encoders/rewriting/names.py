@@ -1,0 +1,81 @@
+"""What the names in a function's text mean to machine code."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+MACHINE = "_machine"  # the module of operations, in rewritten code
+PYTHON = "declare compiled=False"
+
+
+class NotMachineCodeError(Exception):
+    """A function does what machine code cannot do as Python does it. line: where, in the lines of the tree given."""
+
+    def __init__(self, node: ast.AST, problem: str, hint: str = PYTHON) -> None:
+        super().__init__(problem)
+        self.line: int = getattr(node, "lineno", 1)
+        self.problem, self.hint = problem, hint
+
+
+@dataclass
+class Names:
+    """The names around a function.
+
+    modules: name → "math" or "numpy"; functions: name → module and name of a function of those, of `lookup` and
+    `text_code`; own: everything else that is defined around it
+    """
+
+    modules: dict[str, str] = field(default_factory=dict)
+    functions: dict[str, tuple[str, str]] = field(default_factory=dict)
+    own: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of_module(cls, tree: ast.Module) -> Names:
+        """Read them off the top of a captured module."""
+        names = cls()
+        for node in tree.body:
+            if isinstance(node, ast.Import):
+                names.modules |= {each.asname or each.name: each.name for each in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.functions |= {each.asname or each.name: (node.module or "", each.name) for each in node.names}
+            elif isinstance(node, ast.FunctionDef):
+                names.own.add(node.name)
+            elif isinstance(node, ast.Assign):
+                names.own |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        return names
+
+    @classmethod
+    def around(cls, names: set[str], resolve: Callable[[str], tuple[bool, Any]]) -> Names:
+        """Look up the names that a function uses where it is defined; what is not there yet may come to be."""
+        known = cls()
+        for name in names:
+            found, value = resolve(name)
+            if found and isinstance(value, ModuleType):
+                known.modules[name] = value.__name__
+            elif found and getattr(value, "__module__", None) in ("math", "numpy", "encoders.hash_index"):
+                known.functions[name] = (value.__module__, getattr(value, "__name__", name))
+            elif found and getattr(value, "__name__", "") == "text_code":
+                known.functions[name] = ("schemas.hashing", "text_code")
+            elif found or not hasattr(builtins, name):
+                known.own.add(name)
+        return known
+
+
+def call(function: str, *arguments: ast.expr, at: ast.AST) -> ast.Call:
+    """Write a call of an operation."""
+    name = ast.Attribute(ast.Name(MACHINE, ast.Load()), function, ast.Load())
+    node = ast.Call(name, list(arguments), [])
+    for part in (node, name, name.value):
+        ast.copy_location(part, at)
+    return node
+
+
+def is_pure(node: ast.expr) -> bool:
+    """Whether an expression can be written twice: it only reads."""
+    inside = (ast.Name, ast.Attribute, ast.Constant, ast.Subscript, ast.expr_context, ast.Tuple)
+    return all(isinstance(part, inside) for part in ast.walk(node))
