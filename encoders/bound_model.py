@@ -14,8 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from encoders.bound_encoder import Batch, BoundEncoder, Features
-from encoders.columns import Columns, flatten, one_array, read_only, variable_column
 from encoders.code_cache import default_cache_folder
+from encoders.columns import Columns, flatten, one_array, read_only, variable_column
 from encoders.data_map import ABSENT, DataMaps, Element
 from encoders.hash_index import index_table
 from encoders.layout import OBJECT, TEXT, Column, List, Node, Scalar, element_layout, in_python, is_text

@@ -88,10 +88,20 @@ def _of_python(function: Callable[..., Any], kind: Any) -> Emit:
     return emit
 
 
+@intrinsic  # type: ignore[untyped-decorator]  # Numba ships no types
+def _fmod(_typing: Any, x: Any, y: Any) -> Any:
+    """C's fmod, which Numba does not have."""
+
+    def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.frem(*arguments)
+
+    return types.float64(x, y), code
+
+
 def _float_floor(x: float, y: float) -> float:  # as CPython does it
     if y == 0.0:
         raise ZeroDivisionError(GAVE_UP)
-    rest = math.fmod(x, y)
+    rest = _fmod(x, y)
     quotient = (x - rest) / y
     if rest != 0.0 and (y < 0.0) != (rest < 0.0):
         quotient -= 1.0
@@ -104,7 +114,7 @@ def _float_floor(x: float, y: float) -> float:  # as CPython does it
 def _float_rest(x: float, y: float) -> float:  # as CPython does it
     if y == 0.0:
         raise ZeroDivisionError(GAVE_UP)
-    rest = math.fmod(x, y)
+    rest = _fmod(x, y)
     if rest == 0.0:
         return math.copysign(0.0, y)
     return rest + y if (y < 0.0) != (rest < 0.0) else rest
@@ -123,7 +133,8 @@ def _int_power(base: Any, exponent: Any) -> Any:
     return found
 
 
-def _float_power(context: Any, builder: Any, left: Any, right: Any) -> Any:
+def float_power(context: Any, builder: Any, left: Any, right: Any) -> Any:
+    """C's pow; give up where Python raises, or has a complex number."""
     # Behind a barrier: LLVM writes pow(x, 2.0) as x * x, and pow(2.0, x) as exp2(x), which round otherwise.
     barrier = ir.InlineAsm(ir.FunctionType(I64, [I64]), "", "=r,0", side_effect=False)
     hidden = [builder.bitcast(builder.call(barrier, [builder.bitcast(value, I64)]), F64) for value in (left, right)]
@@ -180,7 +191,7 @@ _OPERATIONS: dict[str, tuple[Any, Emit, Any, Emit | None]] = {
     "true_divide": (operator.truediv, _true_divide_int, types.float64, _true_divide_float),
     "floor_divide": (None, lambda *a: _divided(*a)[0], types.int64, _of_python(_float_floor, types.float64)),
     "remainder": (None, lambda *a: _divided(*a)[1], types.int64, _of_python(_float_rest, types.float64)),
-    "power": (None, _of_python(_int_power, types.int64), types.int64, _float_power),
+    "power": (None, _of_python(_int_power, types.int64), types.int64, float_power),
     "shift_left": (None, _shifted(True), types.int64, None),
     "shift_right": (None, _shifted(False), types.int64, None),
     "bit_and": (operator.and_, _native("and_"), types.int64, None),

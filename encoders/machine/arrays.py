@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 from encoders.machine.functions import stub
-from encoders.machine.kinds import GAVE_UP, as_float, delegate, is_array, is_float, refused, shown
+from encoders.machine.kinds import GAVE_UP, as_float, delegate, implements, is_array, is_float, refused, shown
 
 _ELEMENTWISE = "sqrt floor ceil fabs abs absolute isnan isinf isfinite minimum maximum"
 
@@ -47,12 +47,12 @@ def _bits(_typing: Any, value: Any) -> Any:
     return types.int64(value), code
 
 
-@overload(array_least)  # type: ignore[untyped-decorator]  # as above
+@implements(array_least)
 def _least(array: Any) -> Any:
     return _extreme("min", array, 1)
 
 
-@overload(array_greatest)  # type: ignore[untyped-decorator]  # as above
+@implements(array_greatest)
 def _greatest(array: Any) -> Any:
     return _extreme("max", array, -1)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 from encoders.machine.kinds import (
     I64,
@@ -17,6 +17,7 @@ from encoders.machine.kinds import (
     as_int,
     delegate,
     give_up_if,
+    implements,
     is_array,
     is_float,
     is_inexact,
@@ -164,7 +165,7 @@ def contains(container: Any, a: Any) -> Any:
     raise NotImplementedError(container, a)  # compiled code gets the overload
 
 
-@overload(contains, inline="never")  # type: ignore[untyped-decorator]  # as above
+@implements(contains)
 def _contains(container: Any, a: Any) -> Any:
     if isinstance(container, types.BaseTuple):
         return lambda container, a: in_tuple(a, container)
@@ -182,14 +183,14 @@ def _contains(container: Any, a: Any) -> Any:
     raise refused(f"in {shown(container)}: write a tuple or a list")
 
 
-@overload(operator.eq)  # type: ignore[untyped-decorator]  # as above
+@implements(operator.eq)
 def _text_equal(a: Any, b: Any) -> Any:
     if isinstance(a, TextType) and isinstance(b, TextType):
         return lambda a, b: equal(a, b)
     return None
 
 
-@overload(operator.ne)  # type: ignore[untyped-decorator]  # as above
+@implements(operator.ne)
 def _text_unequal(a: Any, b: Any) -> Any:
     if isinstance(a, TextType) and isinstance(b, TextType):
         return lambda a, b: unequal(a, b)

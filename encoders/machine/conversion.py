@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.imputils import impl_ret_borrowed
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 from encoders.machine.kinds import (
     F64,
@@ -18,6 +18,7 @@ from encoders.machine.kinds import (
     as_float,
     as_int,
     give_up_if,
+    implements,
     is_array,
     is_float,
     is_int,
@@ -156,7 +157,7 @@ def _has_any(values: Any) -> bool:
     return len(values) > 0
 
 
-@overload(bool)  # type: ignore[untyped-decorator]  # as above
+@implements(bool)
 def _bool_of_text(a: Any) -> Any:
     return (lambda a: truth(a)) if isinstance(a, TextType) else None
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload, register_jitable
+from numba.extending import intrinsic, register_jitable
 
 from encoders.machine.arithmetic import negative
 from encoders.machine.comparison import greater, less, missing
@@ -19,6 +18,7 @@ from encoders.machine.kinds import (
     as_float,
     as_int,
     give_up_if,
+    implements,
     is_array,
     is_float,
     is_inexact,
@@ -29,7 +29,6 @@ from encoders.machine.kinds import (
     shown,
 )
 from encoders.probe import find
-
 
 _find = register_jitable(find)
 
@@ -54,7 +53,7 @@ absolute, least, greatest = stub("abs"), stub("min"), stub("max")
 rounded_to, ordered, lookup = stub("round"), stub("sorted"), stub("lookup")
 
 
-@overload(absolute)  # type: ignore[untyped-decorator]  # Numba ships no types
+@implements(absolute)
 def _absolute(a: Any) -> Any:
     if is_int(a):
         return lambda a: negative(a) if to_int(a) < 0 else to_int(a)
@@ -64,7 +63,7 @@ def _absolute(a: Any) -> Any:
 
 
 def _pair(name: str, symbol: str) -> Any:
-    """min or max of two numbers: the first of those that no other is before, whatever NaN is compared with."""
+    """Min or max of two numbers: the first of those that no other is before, whatever NaN is compared with."""
 
     def pair(_typing: Any, a: Any, b: Any) -> Any:
         if not (is_number(a) and is_number(b)):
@@ -91,12 +90,12 @@ def _pair(name: str, symbol: str) -> Any:
 least_of_two, greatest_of_two = _pair("min", "<"), _pair("max", ">")
 
 
-@overload(least)  # type: ignore[untyped-decorator]  # as above
+@implements(least)
 def _least(series: Any) -> Any:
     return _extreme("min", series, less)
 
 
-@overload(greatest)  # type: ignore[untyped-decorator]  # as above
+@implements(greatest)
 def _greatest(series: Any) -> Any:
     return _extreme("max", series, greater)
 
@@ -135,7 +134,7 @@ def rounded(_typing: Any, value: Any) -> Any:
     return types.int64(value), code
 
 
-@overload(rounded_to)  # type: ignore[untyped-decorator]  # as above
+@implements(rounded_to)
 def _rounded_to(value: Any, digits: Any) -> Any:
     if not (is_number(value) and is_int(digits)):
         raise refused(f"round() of {shown(value)} to {shown(digits)} digits")
@@ -185,7 +184,7 @@ def _even(value: float) -> float:
     return floor if value - floor < 0.5 else floor + 1.0
 
 
-@overload(ordered)  # type: ignore[untyped-decorator]  # as above
+@implements(ordered)
 def _ordered(series: Any) -> Any:
     if not is_series(series):
         raise refused(f"sorted() of {shown(series)}")
@@ -215,8 +214,8 @@ def _ordered(series: Any) -> Any:
     return merge_sort
 
 
-@overload(lookup)  # type: ignore[untyped-decorator]  # as above
-def _lookup(table: Any, key: Any) -> Any:
+@implements(lookup)
+def _lookup(table: Any, key: Any) -> Any:  # noqa: ARG001  # the signature of lookup
     if isinstance(plain(key), TextType):
         return lambda table, key: -1 if missing(key) else _find(table, code_of_text(key))
     if not is_int(key):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -9,7 +11,7 @@ from numba import types
 from numba.core import cgutils, errors
 from numba.core.datamodel import models
 from numba.core.imputils import lower_constant
-from numba.extending import register_model, typeof_impl
+from numba.extending import overload, register_model, typeof_impl
 
 I64, F64 = ir.IntType(64), ir.DoubleType()
 SMALLEST = -(2**63)
@@ -149,3 +151,22 @@ def delegate(typing: Any, function: Any, kinds: Any) -> tuple[Any, Any]:
         return context.get_function(function_type, signature)(builder, arguments)
 
     return signature.return_type(*kinds), code
+
+
+def implements(function: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register what chooses an implementation by the arguments' types; Numba compares signatures with annotations."""
+
+    def register(choose: Callable[..., Any]) -> Callable[..., Any]:
+        choose.__annotations__ = {}
+
+        @functools.wraps(choose)
+        def chosen(*kinds: Any, **named: Any) -> Any:
+            implementation = choose(*kinds, **named)
+            if implementation is not None:
+                implementation.__annotations__ = {}
+            return implementation
+
+        overload(function)(chosen)
+        return choose
+
+    return register

@@ -9,9 +9,9 @@ from typing import Any
 import numba
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload, register_jitable
+from numba.extending import intrinsic, register_jitable
 
-from encoders.machine.arithmetic import add, give_up_unless_usual
+from encoders.machine.arithmetic import add, float_power, give_up_unless_usual
 from encoders.machine.conversion import emit_truncated, item, to_float, to_int
 from encoders.machine.functions import is_series, stub
 from encoders.machine.kinds import (
@@ -19,6 +19,7 @@ from encoders.machine.kinds import (
     GAVE_UP,
     as_float,
     as_int,
+    implements,
     is_array,
     is_float,
     is_int,
@@ -31,17 +32,29 @@ COMPENSATED = sys.version_info >= (3, 12)  # from there on sum() of floats keeps
 _BLOCK = 128  # numbers that NumPy adds in one go
 
 
+def _fmod(context: Any, builder: Any, x: Any, y: Any) -> Any:
+    found = builder.frem(x, y)
+    give_up_unless_usual(context, builder, found, (x, y))
+    return found
+
+
+_OWN: dict[Any, Any] = {math.fmod: _fmod, math.pow: float_power}  # where Numba's is not C's
+
+
 def _checked(function: Any, arity: int) -> Any:
     """Compile a function of math that raises wherever finite numbers give none."""
 
     def checked(typing: Any, *kinds: Any) -> Any:
         if not all(is_number(kind) for kind in kinds):
             raise refused(f"math.{function.__name__}() of {' and '.join(shown(kind) for kind in kinds)}")
-        function_type = typing.resolve_value_type(function)
-        inner = function_type.get_call_type(typing, (types.float64,) * len(kinds), {})
+        if function not in _OWN:
+            function_type = typing.resolve_value_type(function)
+            inner = function_type.get_call_type(typing, (types.float64,) * len(kinds), {})
 
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             floats = [as_float(context, builder, *each) for each in zip(signature.args, arguments, strict=True)]
+            if function in _OWN:
+                return _OWN[function](context, builder, *floats)
             found = context.get_function(function_type, inner)(builder, floats)
             give_up_unless_usual(context, builder, found, floats)
             return found
@@ -112,7 +125,7 @@ OF_MATH: dict[str, Any] = {
 total, array_total, array_mean = stub("sum"), stub("array.sum"), stub("array.mean")
 
 
-@overload(total)  # type: ignore[untyped-decorator]  # Numba ships no types
+@implements(total)
 def _total(series: Any, start: Any) -> Any:
     if not is_series(series) or not is_number(start):
         raise refused(f"sum() of {shown(series)}")
@@ -162,7 +175,7 @@ def _compensated(series: Any, start: float) -> float:
     return found + lost if lost != 0.0 and math.isfinite(lost) else found
 
 
-@overload(array_total)  # type: ignore[untyped-decorator]  # as above
+@implements(array_total)
 def _array_total(array: Any) -> Any:
     if is_array(array) and array.ndim == 1 and array.dtype == types.float64:
         return lambda array: 0.0 + _pairwise(array, 0, len(array))
@@ -178,7 +191,7 @@ def _array_total(array: Any) -> Any:
     raise refused(f"sum() of {shown(array)}")
 
 
-@overload(array_mean)  # type: ignore[untyped-decorator]  # as above
+@implements(array_mean)
 def _array_mean(array: Any) -> Any:
     if not (is_array(array) and array.ndim == 1 and array.dtype == types.float64):
         raise refused(f"mean() of {shown(array)}")

@@ -19,8 +19,38 @@ _PAIRS = {"min": ("least", "least_of_two"), "max": ("greatest", "greatest_of_two
 _LIST_METHODS = {"append", "pop", "extend", "insert", "reverse", "clear", "copy", "count", "index", "remove"}
 _REDUCTIONS = {"sum": "array_total", "mean": "array_mean", "min": "array_least", "max": "array_greatest"}
 _MATH = frozenset(
-    "sqrt exp expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh fabs "
-    "atan2 copysign fmod pow floor ceil trunc isnan isinf isfinite".split()
+    [
+        "sqrt",
+        "exp",
+        "expm1",
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "fabs",
+        "atan2",
+        "copysign",
+        "fmod",
+        "pow",
+        "floor",
+        "ceil",
+        "trunc",
+        "isnan",
+        "isinf",
+        "isfinite",
+    ]
 )
 _MATH_CONSTANTS = {"pi", "e", "tau", "inf", "nan"}
 _ELEMENTWISE = {"sqrt", "floor", "ceil", "fabs", "abs", "absolute", "isnan", "isinf", "isfinite", "minimum", "maximum"}

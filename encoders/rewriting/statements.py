@@ -113,7 +113,7 @@ class Statements(Expressions):
         return node
 
     def chain(self, node: ast.Assign) -> ast.AST:
-        """a = b = value."""
+        """A = b = value."""
         name = self.temporary()
         self.scopes[-1].add(name)
         single = [ast.Assign([ast.Name(name, ast.Store())], node.value)]
