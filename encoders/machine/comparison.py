@@ -107,7 +107,8 @@ def _comparison(name: str) -> Any:
         if _delegated(a, b, equality):
             return delegate(typing, _FUNCTIONS[name], (a, b))
         if not _comparable(a, b, equality):
-            hint = "" if equality or not (is_text(a) or is_text(b)) else ": text is only equal or not"
+            hint = "" if not (is_text(a) or is_text(b)) else ": compare a text with a text"
+            hint = hint if equality else hint and ": text is only equal or not"
             raise refused(f"{shown(a)} {_SYMBOLS[name]} {shown(b)}{hint}")
 
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -1,31 +1,18 @@
 """Rewrites a captured function for machine code, so that it computes what the plain one does, or refuses it.
 
-Lines keep their numbers. Nothing here imports Numba: an encoder is checked when it is declared.
+Lines keep their numbers. Nothing here imports Numba.
 """
 
 from __future__ import annotations
 
 import ast
-import copy
 
 from encoders.rewriting.names import MACHINE, PYTHON, Names, NotMachineCodeError
 from encoders.rewriting.statements import Statements
 
-__all__ = ["MACHINE", "PYTHON", "Names", "NotMachineCodeError", "check_function", "rewrite_module"]
+__all__ = ["MACHINE", "PYTHON", "Names", "NotMachineCodeError", "rewrite_module"]
 
 _RESERVED = ("_Tuple", "_NAN", "_namedtuple", "_NO_TEXT")
-
-
-def check_function(function: ast.FunctionDef, names: Names) -> None:
-    """Refuse a function that machine code cannot compute, as far as its text tells.
-
-    names: what it finds around it
-    Raises NotMachineCodeError.
-    """
-    own = Names(names.modules, names.functions, names.own | {function.name})
-    rewritten = copy.deepcopy(function)
-    rewritten.decorator_list = []
-    Statements(own).visit(rewritten)
 
 
 def rewrite_module(text: str, generated: frozenset[str]) -> ast.Module:

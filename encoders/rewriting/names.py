@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import ast
-import builtins
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any
 
 MACHINE = "_machine"  # the module of operations, in rewritten code
 PYTHON = "declare compiled=False"
@@ -48,22 +44,6 @@ class Names:
             elif isinstance(node, ast.Assign):
                 names.own |= {target.id for target in node.targets if isinstance(target, ast.Name)}
         return names
-
-    @classmethod
-    def around(cls, names: set[str], resolve: Callable[[str], tuple[bool, Any]]) -> Names:
-        """Look up the names that a function uses where it is defined; what is not there yet may come to be."""
-        known = cls()
-        for name in names:
-            found, value = resolve(name)
-            if found and isinstance(value, ModuleType):
-                known.modules[name] = value.__name__
-            elif found and getattr(value, "__module__", None) in ("math", "numpy", "encoders.hash_index"):
-                known.functions[name] = (value.__module__, getattr(value, "__name__", name))
-            elif found and getattr(value, "__name__", "") == "text_code":
-                known.functions[name] = ("schemas.hashing", "text_code")
-            elif found or not hasattr(builtins, name):
-                known.own.add(name)
-        return known
 
 
 def call(function: str, *arguments: ast.expr, at: ast.AST) -> ast.Call:
