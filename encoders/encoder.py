@@ -23,7 +23,7 @@ from schemas.data_keys import DataKey, Kind, by_name
 from schemas.display import Code, Displayed, Facts, Headline, Note, Part, Table
 from schemas.errors import EncoderError, EncoderOutputError
 
-FORMAT = 1  # of what a fingerprint covers
+FORMAT = 2  # of what a fingerprint covers
 Value = int | float | bool | str
 
 
@@ -80,10 +80,12 @@ class FeatureEncoder(Displayed):
 
     @property
     def fingerprint(self) -> str:
-        """What it computes, as a hash: source, constants, helpers, parameters, names, keys and types."""
+        """What it computes, as a hash: source, constants, helpers, parameters, names, keys, types and versions."""
+        captured = self.captured()
         covered = {
             "format": FORMAT,
-            "text": self.captured().text,
+            "text": captured.text,
+            "versions": captured.versions,
             "compiled": self.compiled,
             "written": self.written,
             "rename": dict(self.rename),

@@ -10,7 +10,7 @@ from numba.extending import intrinsic, register_jitable
 
 from encoders.machine.arithmetic import negative
 from encoders.machine.comparison import greater, less, missing
-from encoders.machine.conversion import code_of_text, emit_truncated, item, to_float, to_int
+from encoders.machine.conversion import code_of_text, emit_truncated, item, to_float, to_int, truth
 from encoders.machine.kinds import (
     F64,
     GAVE_UP,
@@ -51,6 +51,7 @@ def stub(name: str) -> Any:
 
 absolute, least, greatest = stub("abs"), stub("min"), stub("max")
 rounded_to, ordered, lookup = stub("round"), stub("sorted"), stub("lookup")
+any_of, all_of = stub("any"), stub("all")
 
 
 @implements(absolute)
@@ -182,6 +183,34 @@ def _even(value: float) -> float:
     if value - floor == 0.5:
         return floor if floor % 2.0 == 0.0 else floor + 1.0
     return floor if value - floor < 0.5 else floor + 1.0
+
+
+@implements(any_of)
+def _any_of(series: Any) -> Any:
+    if not (is_array(series) or isinstance(series, types.List | types.UniTuple)):
+        raise refused(f"any() of {shown(series)}")
+
+    def search(series: Any) -> Any:
+        for each in series:  # noqa: SIM110  # Numba has no any()
+            if truth(each):
+                return True
+        return False
+
+    return search
+
+
+@implements(all_of)
+def _all_of(series: Any) -> Any:
+    if not (is_array(series) or isinstance(series, types.List | types.UniTuple)):
+        raise refused(f"all() of {shown(series)}")
+
+    def search(series: Any) -> Any:
+        for each in series:  # noqa: SIM110  # Numba has no all()
+            if not truth(each):
+                return False
+        return True
+
+    return search
 
 
 @implements(ordered)

@@ -45,6 +45,8 @@ from encoders.machine.conversion import (
 )
 from encoders.machine.functions import (
     absolute,
+    all_of,
+    any_of,
     greatest,
     greatest_of_two,
     least,
@@ -65,6 +67,8 @@ __all__ = [
     "Text",
     "absolute",
     "add",
+    "all_of",
+    "any_of",
     "array_greatest",
     "array_least",
     "array_mean",

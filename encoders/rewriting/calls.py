@@ -7,13 +7,14 @@ import ast
 from encoders.rewriting.names import Names, NotMachineCodeError, call
 
 _KEPT = {"len": (1, 1), "range": (1, 3), "enumerate": (1, 2), "zip": (1, 9), "reversed": (1, 1), "list": (0, 1)}
-_KEPT |= {"any": (1, 1), "all": (1, 1)}
 _ONE_ARGUMENT = {
     "abs": "absolute",
     "int": "to_int",
     "float": "to_float",
     "bool": "truth",
     "sorted": "ordered",
+    "any": "any_of",
+    "all": "all_of",
 }
 _PAIRS = {"min": ("least", "least_of_two"), "max": ("greatest", "greatest_of_two")}
 _LIST_METHODS = {"append", "pop", "extend", "insert", "reverse", "clear", "copy", "count", "index", "remove"}

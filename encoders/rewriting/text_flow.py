@@ -44,16 +44,21 @@ class TextFlow:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 self.follow_call(node.func.id, node)
 
+    def __post_init__(self) -> None:
+        self.assigned: dict[str, list[tuple[ast.expr, bool]]] = {}
+        for node in ast.walk(self.function):
+            for target, value, each in _assignments(node):
+                for name in ast.walk(target):
+                    if isinstance(name, ast.Name):
+                        plain = name is target and value is not None
+                        self.assigned.setdefault(name.id, []).append((value if plain else target, plain and each))
+
     def learn(self, node: ast.AST) -> None:
         """Learn from an assignment, a loop or a comparison with a text what else is text."""
-        if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr) and node.value is not None:
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for target in targets:
-                for left, right in _pairs(target, node.value):
-                    if isinstance(left, ast.Name):
-                        self.note(left, self.kind(right))
-        elif isinstance(node, ast.For | ast.comprehension) and self.kind(node.iter) == MANY:
-            self.note(node.target, ONE)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            kinds = {self.assigned_kind(*value) for value in self.assigned.get(node.id, [])}
+            if len(kinds) == 1 and (kind := kinds.pop()) is not None:  # a name that is only ever this
+                self.kinds.setdefault(node.id, kind)
         elif isinstance(node, ast.Compare):
             for operator, left, right in _comparisons(node):
                 if isinstance(operator, ast.In | ast.NotIn):
@@ -63,9 +68,13 @@ class TextFlow:
                     for side in (left, right):
                         self.note(side, ONE)
 
-    def note(self, node: ast.expr, kind: str | None) -> None:
+    def assigned_kind(self, value: ast.expr, each: bool) -> str | None:
+        kind = self.kind(value)
+        return (ONE if kind == MANY else None) if each else kind
+
+    def note(self, node: ast.expr, kind: str) -> None:
         path = _path(node)
-        if kind is None:
+        if path in self.assigned:
             return
         if path is not None:
             self.kinds.setdefault(path, kind)
@@ -117,6 +126,8 @@ class TextFlow:
         return None
 
     def wrong_call(self, node: ast.Call) -> str | None:
+        if any(isinstance(argument, ast.Constant) for argument in node.args):
+            return None  # float("nan")
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         kinds = list(map(self.kind, node.args))
         if (name in _NO_TEXT and ONE in kinds) or (name in _NO_TEXTS and MANY in kinds):
@@ -129,6 +140,19 @@ class TextFlow:
         texts = {parameter: kind for parameter, kind in given.items() if kind is not None}
         if texts:
             self.follow(name, texts, node)
+
+
+def _assignments(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr | None, bool]]:
+    """Give target, value, and whether the target is each of what the value holds."""
+    if isinstance(node, ast.Assign):
+        for target in node.targets:
+            yield from ((left, right, False) for left, right in _pairs(target, node.value))
+    elif isinstance(node, ast.AnnAssign | ast.NamedExpr):
+        yield node.target, node.value, False
+    elif isinstance(node, ast.AugAssign):
+        yield node.target, None, False
+    elif isinstance(node, ast.For | ast.comprehension):
+        yield node.target, node.iter, True
 
 
 def _path(node: ast.expr) -> str | None:
