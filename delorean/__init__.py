@@ -8,9 +8,18 @@ Arrow tables; `as_of_join_spark` for DataFrames of any size.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import sys
 
-from schemas.lazy import lazily
+# `python -m delorean` puts the working folder first on the path, mostly a project's: its files would hide ours and
+# Python's. It comes last, before anything else is imported, unless it is where this package lies.
+if sys.argv[:1] == ["-m"] and sys.path and os.path.abspath(sys.path[0]) == os.getcwd():
+    if os.path.abspath(sys.path[0]) != os.path.dirname(os.path.dirname(os.path.abspath(__file__))):
+        sys.path.append(sys.path.pop(0))
+
+from typing import TYPE_CHECKING  # noqa: E402  # the path comes first
+
+from schemas.lazy import lazily  # noqa: E402  # as above
 
 if TYPE_CHECKING:
     from delorean.as_of import as_of_join

@@ -28,6 +28,19 @@ _CODE_OF = ("machine", "rewriting")  # packages that decide what a text compiles
 _DIGEST = hashlib.sha256().digest_size
 
 
+_configured: list[str] = []
+
+
+def use_cache_folder(folder: str | None) -> None:
+    """Keep compiled encoders where a project says, for models that are bound from now on. Entry points call it."""
+    _configured[:] = [] if folder is None else [folder]
+
+
+def configured_cache_folder() -> str | None:
+    """Give what `use_cache_folder` was called with last."""
+    return _configured[0] if _configured else None
+
+
 def default_cache_folder() -> Path | None:
     """Give where compiled encoders are kept unless one says otherwise; None where there is no such place.
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from encoders.bound_encoder import BoundEncoder
 from encoders.bound_model import BoundModel, ElementPlan, Mode, Plan
+from encoders.code_cache import configured_cache_folder
 from encoders.encoder import FeatureEncoder, Value
 from encoders.generated import module_text
 from encoders.graph import EncoderNode, feature_graph
@@ -21,6 +22,7 @@ from encoders.layout import Scalar, element_layout, is_text, outer_fields, scala
 from schemas.data_keys import DataKey, Kind, by_name
 from schemas.display import MOST_ROWS, Code, Displayed, Headline, Part, Table
 from schemas.errors import EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
+from schemas.own_modules import refuse_hidden
 
 Encoders: TypeAlias = "FeatureModel | FeatureEncoder | Sequence[FeatureEncoder]"
 FORMAT = 1  # of the JSON text
@@ -124,7 +126,8 @@ class FeatureModel(Displayed):
 
         context: its variables; `time` is always there besides
         items: the items' variables
-        cache_folder: where compiled code is kept, by default ~/.cache/delorean/encoders of who runs it
+        cache_folder: where compiled code is kept, by default where the project says, else in ~/.cache/delorean/encoders
+            of whoever runs it, or nowhere if that is no place to write to
 
         Raises UndeclaredKeyError for a variable that an encoder reads and neither has.
         """
@@ -142,7 +145,8 @@ class FeatureModel(Displayed):
             variables |= {("items", n): item_keys[n] for n in read_items}
             bound.append(_bind(encoder, read_context, read_items))
         plans[Mode.ORACLE] = plans[Mode.MACHINE].in_python()
-        return BoundModel(tuple(bound), variables, plans, None if cache_folder is None else str(cache_folder))
+        chosen = configured_cache_folder() if cache_folder is None else str(cache_folder)
+        return BoundModel(tuple(bound), variables, plans, chosen)
 
     def _element_plans(self, compiled: bool) -> dict[str, ElementPlan]:
         """Join what the encoders read of each element."""
@@ -247,6 +251,7 @@ def _read_encoder(fields: Mapping[str, Any], modules: Sequence[str]) -> FeatureE
             f"encoder '{reference}' lies outside the modules it may come from ({', '.join(modules)})",
             "move it there, or allow its module if you trust it: modules=(…)",
         )
+    refuse_hidden(module)
     try:
         found = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
