@@ -31,6 +31,7 @@ from encoders.machine.kinds import (
 
 Emit = Callable[[Any, Any, Any, Any], Any]  # (context, builder, left, right) → value
 _OVERFLOWING = {"add": "sadd_with_overflow", "subtract": "ssub_with_overflow", "multiply": "smul_with_overflow"}
+_PLAIN = {"add": "add", "subtract": "sub", "multiply": "mul"}
 _WIDE = (types.int64, types.float64)
 
 
@@ -50,7 +51,7 @@ def _checked(name: str) -> Emit:
     def emit(context: Any, builder: Any, left: Any, right: Any) -> Any:
         pair = getattr(builder, _OVERFLOWING[name])(left, right)
         give_up_if(context, builder, builder.extract_value(pair, 1))
-        return builder.extract_value(pair, 0)
+        return getattr(builder, _PLAIN[name])(left, right)  # which LLVM knows more about than about a part of the pair
 
     return emit
 

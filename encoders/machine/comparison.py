@@ -126,6 +126,31 @@ less, less_equal = _comparison("less"), _comparison("less_equal")
 greater, greater_equal = _comparison("greater"), _comparison("greater_equal")
 
 
+def _chain(first: str, second: str) -> Any:
+    """a < b <= c, where c is computed even if a < b does not hold: what raises there gives up, and Python decides."""
+
+    def chain(_typing: Any, a: Any, b: Any, c: Any) -> Any:
+        for name, one, other in ((first, a, b), (second, b, c)):
+            equality = name in ("equal", "unequal")
+            if not _comparable(one, other, equality):
+                raise refused(f"{shown(one)} {_SYMBOLS[name]} {shown(other)}")
+
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            found = [
+                _emit(name, context, builder, signature.args[place : place + 2], arguments[place : place + 2])
+                for place, name in enumerate((first, second))
+            ]
+            return builder.and_(*found)
+
+        return types.boolean(a, b, c), code
+
+    chain.__name__ = f"{first}_{second}"
+    return intrinsic(chain)
+
+
+CHAINS = {f"{first}_{second}": _chain(first, second) for first in _SYMBOLS for second in _SYMBOLS}
+
+
 def _is_none(name: str) -> Any:
     def is_it(_typing: Any, a: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

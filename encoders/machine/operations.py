@@ -22,6 +22,7 @@ from encoders.machine.arithmetic import (
 )
 from encoders.machine.arrays import OF_NUMPY, array_greatest, array_least
 from encoders.machine.comparison import (
+    CHAINS,
     contains,
     equal,
     greater,
@@ -60,6 +61,7 @@ from encoders.machine.kinds import Text
 from encoders.machine.mathematics import OF_MATH, array_mean, array_total, total
 
 globals().update(IN_PLACE)
+globals().update(CHAINS)
 globals().update({f"numpy_{name}": function for name, function in OF_NUMPY.items()})
 globals().update({f"math_{name}": function for name, function in OF_MATH.items()})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from encoders.rewriting.calls import Calls
-from encoders.rewriting.names import Names, NotMachineCodeError, call, is_pure
+from encoders.rewriting.names import Names, NotMachineCodeError, call
 from schemas.hashing import text_code
 
 BINARY = {
@@ -129,19 +129,15 @@ class Expressions(Calls):
         return call("item", node, at=node) if isinstance(node.ctx, ast.Load) and not sliced else node
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
-        found: list[ast.expr] = []
-        left = node.left
-        for place, (operator, right) in enumerate(zip(node.ops, node.comparators, strict=True)):
-            again = right
-            if place + 1 < len(node.ops) and not is_pure(right):
-                name = self.temporary()
-                self.scopes[-1].add(name)
-                right = ast.copy_location(ast.NamedExpr(ast.Name(name, ast.Store()), right), right)
-                again = ast.Name(name, ast.Load())
-                ast.copy_location(right.target, right)
-                ast.copy_location(again, right)
-            found.append(self.comparison(node, left, operator, right))
-            left = again
+        kinds = [_COMPARISONS.get(type(operator)) for operator in node.ops]
+        if len(kinds) == 2 and all(kinds):
+            sides = [self.visit(each) for each in (node.left, *node.comparators)]
+            return call(f"{kinds[0]}_{kinds[1]}", *sides, at=node)
+        lefts = [node.left, *node.comparators[:-1]]
+        if any(isinstance(part, ast.Call | ast.NamedExpr) for side in lefts[1:] for part in ast.walk(side)):
+            raise NotMachineCodeError(node, "a chain of comparisons calls a function in its middle", "name its result before")
+        pairs = zip(lefts, node.ops, node.comparators, strict=True)
+        found = [self.comparison(node, *each) for each in pairs]
         return found[0] if len(found) == 1 else ast.copy_location(ast.BoolOp(ast.And(), found), node)
 
     def comparison(self, node: ast.Compare, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> ast.expr:

@@ -56,6 +56,6 @@ def call(function: str, *arguments: ast.expr, at: ast.AST) -> ast.Call:
 
 
 def is_pure(node: ast.expr) -> bool:
-    """Whether an expression can be written twice: it only reads."""
-    inside = (ast.Name, ast.Attribute, ast.Constant, ast.Subscript, ast.expr_context, ast.Tuple)
+    """Whether an expression can be written twice: it reads a name or an attribute."""
+    inside = (ast.Name, ast.Attribute, ast.Constant, ast.expr_context)
     return all(isinstance(part, inside) for part in ast.walk(node))
