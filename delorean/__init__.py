@@ -13,9 +13,9 @@ import sys
 
 # `python -m delorean` puts the working folder first on the path, mostly a project's: its files would hide ours and
 # Python's. It comes last, before anything else is imported, unless it is where this package lies.
-if sys.argv[:1] == ["-m"] and sys.path and os.path.abspath(sys.path[0]) == os.getcwd():
-    if os.path.abspath(sys.path[0]) != os.path.dirname(os.path.dirname(os.path.abspath(__file__))):
-        sys.path.append(sys.path.pop(0))
+_first = os.path.abspath(sys.path[0]) if sys.argv[:1] == ["-m"] and sys.path else None
+if _first == os.getcwd() and _first != os.path.dirname(os.path.dirname(os.path.abspath(__file__))):
+    sys.path.append(sys.path.pop(0))
 
 from typing import TYPE_CHECKING  # noqa: E402  # the path comes first
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import ast
 import builtins
-import copy
 import math
 import re
-import symtable
 import sys
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
@@ -19,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from encoders.hash_index import lookup
+from encoders.function_text import clean_tree, global_names, line_map, resolve
 from encoders.generated import GENERATED
+from encoders.hash_index import lookup
 from encoders.origin import distribution_of, is_standard
 from encoders.source import Source, source_of
 from schemas.errors import EncoderError
@@ -55,7 +54,9 @@ def capture(function: FunctionType, compiled: bool) -> Captured:
     for written in [*gathering.helpers, body]:
         places |= {first + line: place for line, place in written.places.items()}
         first += 1 + written.text.count("\n")
-    return Captured("\n".join([*above, *(helper.text for helper in gathering.helpers), body.text, ""]), places, gathering.versions)
+    return Captured(
+        "\n".join([*above, *(helper.text for helper in gathering.helpers), body.text, ""]), places, gathering.versions
+    )
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Gathering:
         for used in sorted(global_names(text)):
             if used != name and used not in self.members:
                 self.add(used, *resolve(function, used), source)
-        return _Written(text, {line - 1: source.place(at) for line, at in _line_map(text, source.tree).items()})
+        return _Written(text, {line - 1: source.place(at) for line, at in line_map(text, source.tree).items()})
 
     def write_defaults(self, clean: ast.FunctionDef, function: FunctionType, source: Source) -> None:
         """Put values in place of a helper's defaults: they were computed when it was defined."""
@@ -109,9 +110,13 @@ class Gathering:
         ]
 
     def default(self, written: ast.expr, value: Any, function: FunctionType, source: Source) -> ast.expr:
-        if isinstance(written, ast.Name) and isinstance(value, FunctionType):
-            if resolve(function, written.id)[1] is value:
-                return written
+        """Write the value of a default; a function that has a name keeps it."""
+        if (
+            isinstance(written, ast.Name)
+            and isinstance(value, FunctionType)
+            and resolve(function, written.id)[1] is value
+        ):
+            return written
         name = f"{function.__name__}: {source.place(written.lineno)}"
         return ast.parse(self.literal(name, value), mode="eval").body
 
@@ -162,6 +167,7 @@ class Gathering:
         return None
 
     def import_of_module(self, name: str, value: ModuleType) -> str:
+        """Write the import of a module. Raises EncoderError for one whose code would have to be captured."""
         module = value.__name__
         if self.compiled and module not in COMPILABLE:
             raise self._not_capturable(name, f"the module {module}", "compiled encoders use math and numpy")
@@ -221,7 +227,7 @@ class OwnModules(ast.NodeTransformer):
     def __init__(self, gathering: Gathering, function: FunctionType, source: Source, around: set[str]) -> None:
         self.gathering, self.python, self.source, self.around = gathering, function, source, around
 
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:  # ast's naming
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:  # noqa: D102  # ast's naming
         chain: list[str] = []
         root: ast.expr = node
         while isinstance(root, ast.Attribute):
@@ -249,81 +255,6 @@ class OwnModules(ast.NodeTransformer):
         return found
 
 
-class _Clean(ast.NodeTransformer):
-    """Drops what does not change what a function does."""
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        self.generic_visit(node)
-        first = node.body[0]
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            node.body = node.body[1:] or [ast.copy_location(ast.Pass(), first)]
-        node.returns = None
-        return node
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        node.annotation = None
-        return node
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        self.generic_visit(node)
-        if node.value is None:
-            return ast.copy_location(ast.Pass(), node)
-        return ast.copy_location(ast.Assign([node.target], node.value), node)
-
-
-def clean_tree(tree: ast.FunctionDef, is_encoder: bool) -> ast.FunctionDef:
-    """Drop what does not change what a function does; of an encoder its parameters' defaults too."""
-    cleaned = _Clean().visit(copy.deepcopy(tree))
-    if not isinstance(cleaned, ast.FunctionDef):
-        raise EncoderError.because(f"'{tree.name}' is no plain function", "define it with def")
-    cleaned.decorator_list = []
-    if is_encoder:
-        arguments = cleaned.args
-        arguments.args, arguments.kwonlyargs, arguments.kw_defaults = arguments.args + arguments.kwonlyargs, [], []
-    return cleaned
-
-
-def _line_map(body: str, original: ast.FunctionDef) -> dict[int, int]:
-    """Pair each statement's line in the text with the same statement's in the file."""
-    written = ast.parse(body).body[0]
-    source = _Clean().visit(original)
-    found: dict[int, int] = {}
-    for new, old in zip(_statements(written), _statements(source), strict=False):
-        found.setdefault(new.lineno, old.lineno)
-    return found
-
-
-def _statements(tree: ast.AST) -> list[ast.stmt]:
-    return [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
-
-
-def global_names(source: str) -> set[str]:
-    """Names that a function takes from around it, whichever of its inner functions uses them."""
-    found: set[str] = set()
-    tables = [symtable.symtable(source, "<encoder>", "exec")]
-    while tables:
-        table = tables.pop()
-        tables.extend(table.get_children())
-        for symbol in table.get_symbols():
-            outside = symbol.is_referenced() and not symbol.is_assigned()
-            if symbol.is_global() or (table.get_type() == "module" and outside):
-                found.add(symbol.get_name())
-    return found
-
-
 def _first_use(name: str, source: Source) -> str:
     lines = [node.lineno for node in ast.walk(source.tree) if isinstance(node, ast.Name) and node.id == name]
     return source.place(min(lines, default=source.first))
-
-
-def resolve(function: FunctionType, name: str) -> tuple[bool, Any]:
-    """Give whether a function finds a name around it, and what it means by it."""
-    closed = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    if name in closed:
-        try:
-            return True, closed[name].cell_contents
-        except ValueError:  # the name is bound later than the function that uses it
-            return False, None
-    if name in function.__globals__:
-        return True, function.__globals__[name]
-    return False, None

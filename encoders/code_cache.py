@@ -140,13 +140,15 @@ class CodeFile:
         digest, payload = content[:_DIGEST], content[_DIGEST:]
         if hashlib.sha256(payload).digest() != digest:
             return None
-        return CompileResult._rebuild(target, *pickle.loads(payload))  # noqa: S301  # only we can write to the folder
+        rebuild: Any = CompileResult._rebuild  # Numba ships no types for it
+        return rebuild(target, *pickle.loads(payload))  # noqa: S301  # only we can write to the folder
 
     def save_overload(self, _signature: Any, compiled: Any) -> None:
         """Keep a compiled function, unless the disk is full or read-only: the next process compiles it then."""
         from numba.core.serialize import dumps
 
-        payload = dumps(compiled._reduce())
+        serialize: Any = dumps  # as above
+        payload = serialize(compiled._reduce())
         content = hashlib.sha256(payload).digest() + payload
         with contextlib.suppress(OSError):
             handle, temporary = tempfile.mkstemp(dir=self.path.parent, suffix=".tmp")

@@ -185,8 +185,9 @@ def feature_encoder(
     >>> seen_before.configured(rename={"seen_before": "seen_lately"}, most_recent=5).features
     ('seen_lately',)
 
-    Raises EncoderError for what compiled code cannot do, UndeclaredKeyError where the source reads an element that is not declared, EncoderOutputError where it
-    returns a value or writes an undeclared feature, EncoderError for a signature or a key that no encoder can have.
+    Raises UndeclaredKeyError where the source reads an element that is not declared, EncoderOutputError where it
+    returns a value or writes an undeclared feature, EncoderError for a signature or a key that no encoder can have, and
+    for texts that a compiled one does more with than to compare them.
     """
     _check_declaration(data, features)
 

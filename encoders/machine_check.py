@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from encoders.capture import global_names, resolve
+from encoders.function_text import global_names, resolve
 from encoders.layout import is_list, is_text, stored_type
 from encoders.rewriting import NotMachineCodeError
 from encoders.rewriting.text_flow import MANY, ONE, TextFlow
@@ -119,6 +119,8 @@ def _aliased(tree: ast.FunctionDef, texts: Mapping[str, str]) -> dict[str, str]:
             for target, value in pairs:
                 if isinstance(target, ast.Name) and isinstance(value, ast.Attribute):
                     start = f"{ast.unparse(value)}."
-                    more = {f"{target.id}.{path[len(start) :]}": k for path, k in texts.items() if path.startswith(start)}
+                    more = {
+                        f"{target.id}.{path[len(start) :]}": k for path, k in texts.items() if path.startswith(start)
+                    }
                     found |= more
     return found

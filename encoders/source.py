@@ -1,8 +1,8 @@
 """Finds the source of functions wherever they were written: in files, in notebooks' cells, at a prompt."""
 
 from __future__ import annotations
-
 import __future__
+
 import ast
 import inspect
 import re
@@ -124,7 +124,7 @@ def _same(one: Any, other: Any) -> bool:
     if not (isinstance(one, CodeType) and isinstance(other, CodeType)):
         same_kind = type(one) is type(other) and repr(one) == repr(other)  # 0.0 equals -0.0, and 1 equals True
         return same_kind or (isinstance(one, frozenset) and one == other)
-    names = ("co_code", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_argcount")
+    names: tuple[str, ...] = ("co_code", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_argcount")
     names += ("co_kwonlyargcount", "co_posonlyargcount")
     if (one.co_flags ^ other.co_flags) & ~inspect.CO_NESTED:
         return False

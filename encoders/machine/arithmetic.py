@@ -9,7 +9,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from encoders.machine.kinds import (
     F64,
@@ -20,6 +19,7 @@ from encoders.machine.kinds import (
     as_int,
     delegate,
     give_up_if,
+    intrinsic,
     is_array,
     is_float,
     is_inexact,
@@ -89,7 +89,7 @@ def _of_python(function: Callable[..., Any], kind: Any) -> Emit:
     return emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # Numba ships no types
+@intrinsic
 def _fmod(_typing: Any, x: Any, y: Any) -> Any:
     """C's fmod, which Numba does not have."""
 
@@ -250,7 +250,7 @@ IN_PLACE = {f"{name}_in_place": _operation(name, in_place=True) for name in _OPE
 globals().update(IN_PLACE)
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # Numba ships no types
+@intrinsic
 def negative(typing: Any, a: Any) -> Any:
     """-a."""
     if _is_wide_array(a):
@@ -271,7 +271,7 @@ def negative(typing: Any, a: Any) -> Any:
     return types.float64(a), negate_float
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # as above
+@intrinsic
 def invert(typing: Any, a: Any) -> Any:
     """~a."""
     if _is_bit_array(a):
@@ -285,7 +285,7 @@ def invert(typing: Any, a: Any) -> Any:
     return types.int64(a), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # as above
+@intrinsic
 def positive(_typing: Any, a: Any) -> Any:
     """+a."""
     if not is_number(a):

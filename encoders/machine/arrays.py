@@ -7,10 +7,19 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from encoders.machine.functions import stub
-from encoders.machine.kinds import GAVE_UP, as_float, delegate, implements, is_array, is_float, refused, shown
+from encoders.machine.kinds import (
+    GAVE_UP,
+    as_float,
+    delegate,
+    implements,
+    intrinsic,
+    is_array,
+    is_float,
+    refused,
+    shown,
+)
 
 _ELEMENTWISE = "sqrt floor ceil fabs abs absolute isnan isinf isfinite minimum maximum"
 
@@ -38,7 +47,7 @@ OF_NUMPY = {name: _elementwise(name) for name in _ELEMENTWISE.split()}
 array_least, array_greatest = stub("array.min"), stub("array.max")
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # Numba ships no types
+@intrinsic
 def _bits(_typing: Any, value: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         number = as_float(context, builder, signature.args[0], arguments[0])

@@ -7,7 +7,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from encoders.machine.kinds import (
     I64,
@@ -18,6 +17,7 @@ from encoders.machine.kinds import (
     delegate,
     give_up_if,
     implements,
+    intrinsic,
     is_array,
     is_float,
     is_inexact,
@@ -127,7 +127,7 @@ greater, greater_equal = _comparison("greater"), _comparison("greater_equal")
 
 
 def _chain(first: str, second: str) -> Any:
-    """a < b <= c, where c is computed even if a < b does not hold: what raises there gives up, and Python decides."""
+    """A < b <= c, where c is computed even if a < b does not hold: what raises there gives up, and Python decides."""
 
     def chain(_typing: Any, a: Any, b: Any, c: Any) -> Any:
         for name, one, other in ((first, a, b), (second, b, c)):
@@ -165,7 +165,7 @@ def _is_none(name: str) -> Any:
 missing, present = _is_none("equal"), _is_none("unequal")
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # Numba ships no types
+@intrinsic
 def in_tuple(_typing: Any, a: Any, tuple_type: Any) -> Any:
     """`a in (…)`, where NaN gives up: Python finds an object by its identity first."""
     for kind in tuple_type.types:

@@ -8,7 +8,6 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.imputils import impl_ret_borrowed
-from numba.extending import intrinsic
 
 from encoders.machine.kinds import (
     F64,
@@ -19,6 +18,7 @@ from encoders.machine.kinds import (
     as_int,
     give_up_if,
     implements,
+    intrinsic,
     is_array,
     is_float,
     is_int,
@@ -45,7 +45,7 @@ def emit_truncated(context: Any, builder: Any, value: Any) -> Any:
     return builder.fptosi(value, I64)
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # Numba ships no types
+@intrinsic
 def item(_typing: Any, value: Any) -> Any:
     """Give what an array holds as Python's own kind of number: a float is of 64 bits, and so is an integer."""
     kind = types.unliteral(value)
@@ -66,7 +66,7 @@ def item(_typing: Any, value: Any) -> Any:
     return wide(value), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # as above
+@intrinsic
 def fit(_typing: Any, container: Any, value: Any) -> Any:
     """Give a value as assigning it to an element would convert it; what is no scalar stays as it is."""
     if not is_array(container) or is_array(value) or isinstance(value, types.List | types.BaseTuple):
@@ -104,7 +104,7 @@ def _fitted(context: Any, builder: Any, dtype: Any, kind: Any, value: Any) -> An
     return narrow
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # as above
+@intrinsic
 def to_int(_typing: Any, value: Any) -> Any:
     """int(value)."""
     if not is_number(value):
@@ -119,7 +119,7 @@ def to_int(_typing: Any, value: Any) -> Any:
     return types.int64(value), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # as above
+@intrinsic
 def to_float(_typing: Any, value: Any) -> Any:
     """float(value)."""
     if not is_number(value):
@@ -131,7 +131,7 @@ def to_float(_typing: Any, value: Any) -> Any:
     return types.float64(value), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # as above
+@intrinsic
 def truth(_typing: Any, value: Any) -> Any:
     """bool(value) of a number, a list or a text: none and the empty text are false."""
     if isinstance(value, types.List):
@@ -162,9 +162,9 @@ def _bool_of_text(a: Any) -> Any:
     return (lambda a: truth(a)) if isinstance(a, TextType) else None
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # as above
+@intrinsic
 def text_code(_typing: Any, value: Any) -> Any:
-    """text_code(value): an integer, which Python gives of no None."""
+    """Give the code of a text, which plain Python gives of no None."""
     if not is_text(value):
         raise refused(f"text_code() of {shown(value)}")
 
@@ -176,7 +176,7 @@ def text_code(_typing: Any, value: Any) -> Any:
     return types.int64(value), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # as above
+@intrinsic
 def code_of_text(_typing: Any, value: Any) -> Any:
     """Give a text's code, 0 for none."""
 
@@ -186,7 +186,7 @@ def code_of_text(_typing: Any, value: Any) -> Any:
     return types.int64(value), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # as above
+@intrinsic
 def borrow(_typing: Any, array: Any) -> Any:
     """Give the same array without an owner to count at every use: the loop's caller owns it meanwhile."""
 
@@ -196,7 +196,7 @@ def borrow(_typing: Any, array: Any) -> Any:
     return array(array), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # as above
+@intrinsic
 def borrow_texts(_typing: Any, array: Any) -> Any:
     """Give an array of codes as one of text."""
     texts = array.copy(dtype=TEXT)
@@ -207,7 +207,7 @@ def borrow_texts(_typing: Any, array: Any) -> Any:
     return texts(array), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # as above
+@intrinsic
 def as_text(_typing: Any, value: Any) -> Any:
     """Give a code as text."""
 

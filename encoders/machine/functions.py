@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from numba import types
-from numba.extending import intrinsic, register_jitable
 
 from encoders.machine.arithmetic import negative
 from encoders.machine.comparison import greater, less, missing
@@ -19,6 +18,7 @@ from encoders.machine.kinds import (
     as_int,
     give_up_if,
     implements,
+    intrinsic,
     is_array,
     is_float,
     is_inexact,
@@ -26,6 +26,7 @@ from encoders.machine.kinds import (
     is_number,
     plain,
     refused,
+    register_jitable,
     shown,
 )
 from encoders.probe import find
@@ -118,7 +119,7 @@ def _extreme(name: str, series: Any, before: Any) -> Any:
     return of_series
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # as above
+@intrinsic
 def rounded(_typing: Any, value: Any) -> Any:
     """round(value): an integer, of two the even one."""
     if not is_number(value):
@@ -150,7 +151,7 @@ def _rounded_to(value: Any, digits: Any) -> Any:
     return lambda value, digits: _round_decimal(to_float(value), to_int(digits))
 
 
-@register_jitable  # type: ignore[untyped-decorator]  # as above
+@register_jitable
 def _round_decimal(value: float, digits: int) -> float:
     """Round as Python does, which looks at the exact value; give up where NumPy's own rounding differs."""
     if digits < 0 or digits > 15 or not math.fabs(value) < 2.0**52 / 10.0**digits:
@@ -177,7 +178,7 @@ def _round_decimal(value: float, digits: int) -> float:
     return math.copysign(nearest / power, value)
 
 
-@register_jitable  # type: ignore[untyped-decorator]  # as above
+@register_jitable
 def _even(value: float) -> float:
     floor = float(math.floor(value))
     if value - floor == 0.5:

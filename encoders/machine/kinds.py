@@ -7,17 +7,19 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils, errors
 from numba.core.datamodel import models
 from numba.core.imputils import lower_constant
-from numba.extending import overload, register_model, typeof_impl
 
 I64, F64 = ir.IntType(64), ir.DoubleType()
 SMALLEST = -(2**63)
 EXACT = 2**53  # integers up to here are floats without loss
 GAVE_UP = "a number leaves the range in which machine code gives what Python gives"
 _builders: Any = cgutils  # Numba ships no types
+_extending: Any = extending
+intrinsic, register_jitable = _extending.intrinsic, _extending.register_jitable
+overload, register_model, typeof_impl = _extending.overload, _extending.register_model, _extending.typeof_impl
 
 
 class Text:
@@ -27,7 +29,7 @@ class Text:
         self.code = code
 
 
-class TextType(types.Type):  # type: ignore[misc]  # Numba ships no types
+class TextType(types.Type):
     """The type of a `Text`. It has no order, no length and no characters, so no operation can use its code for them."""
 
     def __init__(self) -> None:
@@ -37,18 +39,18 @@ class TextType(types.Type):  # type: ignore[misc]  # Numba ships no types
 TEXT = TextType()
 
 
-@register_model(TextType)  # type: ignore[untyped-decorator]  # as above
-class _TextModel(models.PrimitiveModel):  # type: ignore[misc]  # as above
+@register_model(TextType)
+class _TextModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, I64)
 
 
-@typeof_impl.register(Text)  # type: ignore[untyped-decorator]  # as above
+@typeof_impl.register(Text)
 def _type_of_text(_value: Any, _purpose: Any) -> Any:
     return TEXT
 
 
-@lower_constant(TextType)  # type: ignore[untyped-decorator]  # as above
+@lower_constant(TextType)
 def _constant_text(_context: Any, _builder: Any, _kind: Any, value: Text) -> Any:
     return ir.Constant(I64, value.code)
 

@@ -9,7 +9,6 @@ from typing import Any
 import numba
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, register_jitable
 
 from encoders.machine.arithmetic import add, float_power, give_up_unless_usual
 from encoders.machine.conversion import emit_truncated, item, to_float, to_int
@@ -20,11 +19,13 @@ from encoders.machine.kinds import (
     as_float,
     as_int,
     implements,
+    intrinsic,
     is_array,
     is_float,
     is_int,
     is_number,
     refused,
+    register_jitable,
     shown,
 )
 
@@ -153,7 +154,7 @@ def _total(series: Any, start: Any) -> Any:
     return of_either
 
 
-@register_jitable  # type: ignore[untyped-decorator]  # as above
+@register_jitable
 def _one_by_one(series: Any, start: float) -> float:
     found = start
     for i in range(len(series)):
@@ -161,7 +162,7 @@ def _one_by_one(series: Any, start: float) -> float:
     return found
 
 
-@register_jitable  # type: ignore[untyped-decorator]  # as above
+@register_jitable
 def _compensated(series: Any, start: float) -> float:
     if len(series) == 0:
         return start
@@ -204,7 +205,7 @@ def _array_mean(array: Any) -> Any:
     return mean
 
 
-@register_jitable  # type: ignore[untyped-decorator]  # as above
+@register_jitable
 def _block(array: Any, first: int, count: int) -> float:
     found = -0.0
     if count < 8:
@@ -230,7 +231,7 @@ def _block(array: Any, first: int, count: int) -> float:
     return found
 
 
-@numba.njit(boundscheck=True, nogil=True, error_model="python")  # type: ignore[untyped-decorator]  # as above
+@numba.njit(boundscheck=True, nogil=True, error_model="python")
 def _pairwise(array: Any, first: int, count: int) -> float:
     """Add as NumPy does: halves on their own, which loses less than one after the other."""
     if count <= _BLOCK:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from typing import Any
 
 from encoders.rewriting.names import Names, NotMachineCodeError, call
 
@@ -75,7 +76,7 @@ class Calls(ast.NodeTransformer):
         is_module = isinstance(node, ast.Name) and not self.is_local(node.id)
         return self.names.modules.get(node.id) if is_module and isinstance(node, ast.Name) else None
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # ast's naming
+    def visit_Call(self, node: ast.Call) -> Any:  # ast's naming
         if any(isinstance(argument, ast.Starred) for argument in node.args) or any(
             k.arg is None for k in node.keywords
         ):
@@ -100,7 +101,7 @@ class Calls(ast.NodeTransformer):
             raise NotMachineCodeError(node, f"machine code has no {what}() with {with_what}")
         return [self.visit(argument) for argument in node.args]
 
-    def builtin_call(self, name: str, node: ast.Call) -> ast.AST:
+    def builtin_call(self, name: str, node: ast.Call) -> Any:
         if name in _KEPT:
             node.args = self.arguments(node, name, *_KEPT[name])
             return node
@@ -124,6 +125,9 @@ class Calls(ast.NodeTransformer):
         if name == "round":
             value, *digits = self.arguments(node, name, 1, 2)
             return call("rounded_to", value, *digits, at=node) if digits else call("rounded", value, at=node)
+        return self.division_or_power(name, node)
+
+    def division_or_power(self, name: str, node: ast.Call) -> Any:
         if name == "divmod":
             pair = self.arguments(node, name, 2, 2)
             parts: list[ast.expr] = [call(each, *pair, at=node) for each in ("floor_divide", "remainder")]
@@ -132,7 +136,7 @@ class Calls(ast.NodeTransformer):
             return self.visit(ast.copy_location(ast.BinOp(node.args[0], ast.Pow(), node.args[1]), node))
         raise NotMachineCodeError(node, f"machine code has no {name}()")
 
-    def library_call(self, module: str, name: str, node: ast.Call) -> ast.AST:
+    def library_call(self, module: str, name: str, node: ast.Call) -> Any:
         if name == "lookup" and module.startswith("encoders"):
             return call("lookup", *self.arguments(node, name, 2, 2), at=node)
         if name == "text_code" and module.startswith(("schemas", "encoders")):
@@ -144,7 +148,7 @@ class Calls(ast.NodeTransformer):
             return self.numpy_call(name, node)
         raise NotMachineCodeError(node, f"machine code has no {module}.{name}() that gives what Python's does")
 
-    def numpy_call(self, name: str, node: ast.Call) -> ast.AST:
+    def numpy_call(self, name: str, node: ast.Call) -> Any:
         if name in _ELEMENTWISE:
             count = 2 if name in ("minimum", "maximum") else 1
             return call(f"numpy_{name}", *self.arguments(node, f"numpy.{name}", count, count), at=node)
@@ -166,7 +170,7 @@ class Calls(ast.NodeTransformer):
                 node, f"it makes an array of {ast.unparse(node)}", "use numpy.int64, numpy.float64 or numpy.bool_"
             )
 
-    def method_call(self, function: ast.Attribute, node: ast.Call) -> ast.AST:
+    def method_call(self, function: ast.Attribute, node: ast.Call) -> Any:
         if function.attr in _REDUCTIONS:
             if node.args or node.keywords:
                 raise NotMachineCodeError(node, f"machine code has no .{function.attr}() with arguments")
@@ -175,13 +179,13 @@ class Calls(ast.NodeTransformer):
             raise NotMachineCodeError(node, f"machine code has no .{function.attr}()")
         return self.generic_visit(node)
 
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+    def visit_Attribute(self, node: ast.Attribute) -> Any:
         module = self.module_of(node.value)
         if module is not None and node.attr not in (_MATH_CONSTANTS if module == "math" else _NUMPY_CONSTANTS):
             raise NotMachineCodeError(node, f"machine code has no {module}.{node.attr}")
         return node if module is not None else self.generic_visit(node)
 
-    def visit_Name(self, node: ast.Name) -> ast.AST:
+    def visit_Name(self, node: ast.Name) -> Any:
         function = self.names.functions.get(node.id)
         constant = function is not None and function[1] in _MATH_CONSTANTS
         known = node.id in self.names.own or node.id in self.names.modules or self.is_local(node.id) or constant

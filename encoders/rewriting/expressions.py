@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import copy
+from typing import Any
 
 from encoders.rewriting.calls import Calls
 from encoders.rewriting.names import Names, NotMachineCodeError, call
@@ -42,7 +44,7 @@ _REFUSED = {
     ast.YieldFrom: "yield",
     ast.Starred: "*",
 }
-_HINTS = {ast.GeneratorExp: "write a list, as [… for … in …]"}
+_HINTS: dict[type[ast.AST], str] = {ast.GeneratorExp: "write a list, as [… for … in …]"}
 
 
 class Expressions(Calls):
@@ -53,20 +55,19 @@ class Expressions(Calls):
         self.texts: dict[int, str] = {}
         self.temporaries = 0
 
-    def visit(self, node: ast.AST) -> ast.AST:
+    def visit(self, node: ast.AST) -> Any:
         """Rewrite a node; refuse what machine code does not have."""
         if type(node) in _REFUSED:
             hint = _HINTS.get(type(node), "use lists and arrays, or declare compiled=False")
             raise NotMachineCodeError(node, f"machine code has no {_REFUSED[type(node)]} as Python has", hint)
-        found: ast.AST = super().visit(node)
-        return found
+        return super().visit(node)
 
     def temporary(self) -> str:
         """Give a name that nothing else has."""
         self.temporaries += 1
         return f"_kept_{self.temporaries}"
 
-    def visit_Constant(self, node: ast.Constant) -> ast.AST:  # ast's naming
+    def visit_Constant(self, node: ast.Constant) -> Any:  # ast's naming
         value = node.value
         if isinstance(value, str):
             code = text_code(value)
@@ -78,13 +79,13 @@ class Expressions(Calls):
             raise NotMachineCodeError(node, f"machine code has no {value!r}")
         return node
 
-    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> Any:
         parts = [part.value if isinstance(part, ast.Constant) else None for part in node.values]
         if any(part is None for part in parts):
             raise NotMachineCodeError(node, "it builds a text, which machine code cannot: it only compares texts")
         return self.visit(ast.copy_location(ast.Constant("".join(map(str, parts))), node))
 
-    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+    def visit_BinOp(self, node: ast.BinOp) -> Any:
         if type(node.op) not in BINARY:
             raise NotMachineCodeError(node, "machine code has no @")
         left, right = self.visit(node.left), self.visit(node.right)
@@ -93,12 +94,12 @@ class Expressions(Calls):
             left, right = call("to_float", left, at=node), ast.copy_location(ast.Constant(float(value)), right)
         return call(BINARY[type(node.op)], left, right, at=node)
 
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
         if isinstance(node.op, ast.Not):
             node.operand = self.test(node.operand)
             return node
         number = node.operand.value if isinstance(node.operand, ast.Constant) else None
-        if isinstance(node.op, ast.USub) and type(number) in (int, float):
+        if isinstance(node.op, ast.USub) and isinstance(number, int | float) and not isinstance(number, bool):
             return self.visit_Constant(ast.copy_location(ast.Constant(-number), node))
         return call(_UNARY[type(node.op)], self.visit(node.operand), at=node)
 
@@ -109,33 +110,35 @@ class Expressions(Calls):
         found: ast.expr = self.visit(node)
         return found if (decided and not isinstance(found, ast.Name)) or negated else call("truth", found, at=node)
 
-    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
+    def visit_IfExp(self, node: ast.IfExp) -> Any:
         node.test, node.body, node.orelse = self.test(node.test), self.visit(node.body), self.visit(node.orelse)
         return node
 
-    def visit_comprehension(self, node: ast.comprehension) -> ast.AST:
+    def visit_comprehension(self, node: ast.comprehension) -> Any:
         node.iter, node.ifs = self.visit(node.iter), [self.test(each) for each in node.ifs]
         return node
 
-    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
+    def visit_Lambda(self, node: ast.Lambda) -> Any:
         self.scopes.append({each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)})
         self.generic_visit(node)
         self.scopes.pop()
         return node
 
-    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+    def visit_Subscript(self, node: ast.Subscript) -> Any:
         self.generic_visit(node)
         sliced = any(isinstance(part, ast.Slice) for part in ast.walk(node.slice))
         return call("item", node, at=node) if isinstance(node.ctx, ast.Load) and not sliced else node
 
-    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+    def visit_Compare(self, node: ast.Compare) -> Any:
         kinds = [_COMPARISONS.get(type(operator)) for operator in node.ops]
         if len(kinds) == 2 and all(kinds):
             sides = [self.visit(each) for each in (node.left, *node.comparators)]
             return call(f"{kinds[0]}_{kinds[1]}", *sides, at=node)
         lefts = [node.left, *node.comparators[:-1]]
         if any(isinstance(part, ast.Call | ast.NamedExpr) for side in lefts[1:] for part in ast.walk(side)):
-            raise NotMachineCodeError(node, "a chain of comparisons calls a function in its middle", "name its result before")
+            raise NotMachineCodeError(
+                node, "a chain of comparisons calls a function in its middle", "name its result before"
+            )
         pairs = zip(lefts, node.ops, node.comparators, strict=True)
         found = [self.comparison(node, *each) for each in pairs]
         return found[0] if len(found) == 1 else ast.copy_location(ast.BoolOp(ast.And(), found), node)
@@ -157,6 +160,4 @@ class Expressions(Calls):
 
 def _copied(node: ast.expr) -> ast.expr:
     """Give a copy to rewrite, since the middle of a chain stands on two sides."""
-    import copy
-
     return copy.deepcopy(node)

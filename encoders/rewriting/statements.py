@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+from typing import Any
 
 from encoders.rewriting.assignment import refuse_unassigned
 from encoders.rewriting.expressions import BINARY, Expressions
@@ -28,13 +29,13 @@ _REFUSED: dict[type[ast.AST], tuple[str, str]] = {
 class Statements(Expressions):
     """Rewrites functions."""
 
-    def visit(self, node: ast.AST) -> ast.AST:
+    def visit(self, node: ast.AST) -> Any:
         """Rewrite a node; refuse statements that machine code does not have."""
         if type(node) in _REFUSED:
             raise NotMachineCodeError(node, *_REFUSED[type(node)])
         return super().visit(node)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # ast's naming
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:  # ast's naming
         refuse_unassigned(node)
         if node.decorator_list:
             raise NotMachineCodeError(node, f"'{node.name}' has a decorator", "declare compiled=False")
@@ -57,43 +58,43 @@ class Statements(Expressions):
         found: list[ast.stmt] = []
         for statement in statements:
             new = self.visit(statement)
-            found += new.body if isinstance(new, ast.Module) else [new]  # type: ignore[list-item]  # a statement
+            found += new.body if isinstance(new, ast.Module) else [new]
         return found
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+    def visit_Expr(self, node: ast.Expr) -> Any:
         if isinstance(node.value, ast.Constant):  # a docstring
             return ast.copy_location(ast.Pass(), node)
         node.value = self.visit(node.value)
         return node
 
-    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+    def visit_Raise(self, node: ast.Raise) -> Any:
         """Only that it raises counts: Python runs this context again, and says what."""
         return _raising(node)
 
-    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+    def visit_Assert(self, node: ast.Assert) -> Any:
         fails = ast.UnaryOp(ast.Not(), self.test(node.test))
         return ast.copy_location(ast.If(ast.copy_location(fails, node), [_raising(node)], []), node)
 
-    def visit_If(self, node: ast.If) -> ast.AST:
+    def visit_If(self, node: ast.If) -> Any:
         node.test, node.body, node.orelse = self.test(node.test), self.body(node.body), self.body(node.orelse)
         return node
 
-    def visit_While(self, node: ast.While) -> ast.AST:
+    def visit_While(self, node: ast.While) -> Any:
         node.test, node.body, node.orelse = self.test(node.test), self.body(node.body), self.body(node.orelse)
         return node
 
-    def visit_For(self, node: ast.For) -> ast.AST:
+    def visit_For(self, node: ast.For) -> Any:
         if not all(isinstance(part, ast.Name | ast.Tuple | ast.expr_context) for part in ast.walk(node.target)):
             raise NotMachineCodeError(node, "a loop writes to something else than a name", "assign it inside the loop")
         node.iter, node.body, node.orelse = self.visit(node.iter), self.body(node.body), self.body(node.orelse)
         return node
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
         if node.value is None:
             return ast.copy_location(ast.Pass(), node)
         return self.visit(ast.copy_location(ast.Assign([node.target], node.value), node))
 
-    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+    def visit_Assign(self, node: ast.Assign) -> Any:
         if len(node.targets) > 1:
             return self.chain(node)
         target = node.targets[0]
@@ -136,14 +137,14 @@ class Statements(Expressions):
             ast.fix_missing_locations(each)
         return ast.Module(self.body(list(statements)), [])
 
-    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+    def visit_AugAssign(self, node: ast.AugAssign) -> Any:
         if type(node.op) not in BINARY:
             raise NotMachineCodeError(node, "machine code has no @")
         name = f"{BINARY[type(node.op)]}_in_place"
         old = copy.deepcopy(node.target)
         for part in ast.walk(old):
             if part is old:
-                part.ctx = ast.Load()  # type: ignore[attr-defined]  # a target has one
+                part.ctx = ast.Load()
         if isinstance(node.target, ast.Subscript):
             self.refuse_impure(node.target)
             changed = call(name, self.visit(old), self.visit(node.value), at=node)
@@ -161,7 +162,7 @@ class Statements(Expressions):
         if not pure:
             raise NotMachineCodeError(node, "it calls a function to find what it writes to", "give that a name before")
 
-    def visit_Match(self, node: ast.Match) -> ast.AST:
+    def visit_Match(self, node: ast.Match) -> Any:
         """Write cases of plain values as conditions, one after the other."""
         subject = self.temporary()
         self.scopes[-1].add(subject)

@@ -1,4 +1,4 @@
-"""Follows texts through a function before anything is compiled, so that what no text can do is refused when declared."""
+"""Follows texts through a function, so that what no code can do for a text is refused when an encoder is declared."""
 
 from __future__ import annotations
 
@@ -10,9 +10,33 @@ from encoders.rewriting.names import NotMachineCodeError
 
 ONE, MANY = "text", "texts"  # what a path is: a text, or something that holds texts
 _ORDER = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
-_NO_TEXT = frozenset("len abs sum int float round sorted min max hash ord str repr divmod pow sqrt exp log".split())
-_NO_TEXTS = frozenset("sorted min max sum".split())
-_HINT = "machine code sees a text as a code that is only equal or not; compare it with ==, != or in, or declare compiled=False"
+_NO_TEXT = frozenset(
+    [
+        "len",
+        "abs",
+        "sum",
+        "int",
+        "float",
+        "round",
+        "sorted",
+        "min",
+        "max",
+        "hash",
+        "ord",
+        "str",
+        "repr",
+        "divmod",
+        "pow",
+        "sqrt",
+        "exp",
+        "log",
+    ]
+)
+_NO_TEXTS = frozenset(["sorted", "min", "max", "sum"])
+_HINT = (
+    "machine code sees a text as a code that is only equal or not; compare it with ==, != or in, "
+    "or declare compiled=False"
+)
 
 Follow = Callable[[str, Mapping[str, str], ast.AST], None]  # (a called name, kinds of its parameters, where)
 
@@ -31,7 +55,7 @@ class TextFlow:
 
     def check(self) -> None:
         """Raise NotMachineCodeError for the first use of a text other than to compare it."""
-        nodes = [node for statement in self.function.body for node in ast.walk(statement)]
+        nodes = [node for statement in self.function.body for node in _computed(statement)]
         before = -1
         while before < len(self.kinds):
             before = len(self.kinds)
@@ -45,13 +69,14 @@ class TextFlow:
                 self.follow_call(node.func.id, node)
 
     def __post_init__(self) -> None:
+        """Gather what each variable is assigned."""
         self.assigned: dict[str, list[tuple[ast.expr, bool]]] = {}
         for node in ast.walk(self.function):
             for target, value, each in _assignments(node):
                 for name in ast.walk(target):
                     if isinstance(name, ast.Name):
-                        plain = name is target and value is not None
-                        self.assigned.setdefault(name.id, []).append((value if plain else target, plain and each))
+                        known = value if name is target and value is not None else None
+                        self.assigned.setdefault(name.id, []).append((known or target, known is not None and each))
 
     def learn(self, node: ast.AST) -> None:
         """Learn from an assignment, a loop or a comparison with a text what else is text."""
@@ -113,16 +138,20 @@ class TextFlow:
                 return "it computes with a text"
         elif isinstance(node, ast.UnaryOp) and not isinstance(node.op, ast.Not) and self.kind(node.operand) == ONE:
             return "it computes with a text"
-        elif isinstance(node, ast.Subscript) and self.kind(node.value) == ONE:
-            return "it takes a part of a text"
-        elif isinstance(node, ast.Attribute) and self.kind(node.value) == ONE:
-            return f"it reads .{node.attr} of a text"
-        elif isinstance(node, ast.For | ast.comprehension) and self.kind(node.iter) == ONE:
-            return "it goes through the characters of a text"
         elif isinstance(node, ast.FormattedValue):
             return "it builds a text"
         elif isinstance(node, ast.Call):
             return self.wrong_call(node)
+        return self.wrong_part(node)
+
+    def wrong_part(self, node: ast.AST) -> str | None:
+        """Say what is wrong with a use of a text's characters."""
+        if isinstance(node, ast.Subscript) and self.kind(node.value) == ONE:
+            return "it takes a part of a text"
+        if isinstance(node, ast.Attribute) and self.kind(node.value) == ONE:
+            return f"it reads .{node.attr} of a text"
+        if isinstance(node, ast.For | ast.comprehension) and self.kind(node.iter) == ONE:
+            return "it goes through the characters of a text"
         return None
 
     def wrong_call(self, node: ast.Call) -> str | None:
@@ -140,6 +169,15 @@ class TextFlow:
         texts = {parameter: kind for parameter, kind in given.items() if kind is not None}
         if texts:
             self.follow(name, texts, node)
+
+
+def _computed(node: ast.AST) -> Iterator[ast.AST]:
+    """Go through a statement without the messages of what it raises, which only Python makes."""
+    if isinstance(node, ast.Raise):
+        return
+    yield node
+    for child in [node.test] if isinstance(node, ast.Assert) else ast.iter_child_nodes(node):
+        yield from _computed(child)
 
 
 def _assignments(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr | None, bool]]:

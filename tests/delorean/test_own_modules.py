@@ -75,7 +75,7 @@ import sys
 from delorean import open_project
 project = open_project({str(project)!r})
 import my_encoders, random, encoders
-print(sys.path[-1] == {str(project)!r}, my_encoders.f.features, random.__file__ != {str(project / 'random.py')!r})
+print(sys.path[-1] == {str(project)!r}, my_encoders.f.features, random.__file__ != {str(project / "random.py")!r})
 """
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "True ('f',) True", done.stderr

@@ -128,7 +128,9 @@ def test_a_decorated_helper_keeps_its_decorator(
     encoder = declare("h.f(items.video_id[i])", f"import {module(DECORATED).__name__} as h", compiled)
     assert both(encoder, data_maps, cache) == [2, 4]
     other = module(DECORATED.replace("2 * function", "3 * function"))
-    assert declare("h.f(items.video_id[i])", f"import {other.__name__} as h", compiled).fingerprint != encoder.fingerprint
+    assert (
+        declare("h.f(items.video_id[i])", f"import {other.__name__} as h", compiled).fingerprint != encoder.fingerprint
+    )
 
 
 def test_a_decorated_encoder_is_the_function_that_is_declared(define: Define, data_maps: Build, cache: Path) -> None:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  # programs in lines
 """Random encoders: expressions over columns with edge values, to be compared compiled and as plain Python."""
 
 from __future__ import annotations
@@ -133,8 +134,14 @@ _REALS = [
     "min({x}, {x}, {x})",
     "round({x}, 2)",
     "round({x}, 0)",
-    *(f"math.{name}({{n}})" for name in ("sqrt", "exp", "log", "log1p", "expm1", "log2", "log10", "sin", "tanh", "asin")),
-    *(f"math.{name}({{n}})" for name in ("cos", "tan", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "fabs")),
+    *(
+        f"math.{name}({{n}})"
+        for name in ("sqrt", "exp", "log", "log1p", "expm1", "log2", "log10", "sin", "tanh", "asin")
+    ),
+    *(
+        f"math.{name}({{n}})"
+        for name in ("cos", "tan", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "fabs")
+    ),
     *(f"math.{name}({{n}}, {{n}})" for name in ("atan2", "copysign", "fmod", "pow")),
     "sum(data.real.values)",
     "sum(data.real.values, {x})",
@@ -216,7 +223,11 @@ def programs(draw: st.DrawFn, count: int = 6) -> str:
     parts = _expressions()
     text = st.sampled_from(["context.t", "context.u", '"US"', "SHOP"])
     kinds = {**parts, "n": st.one_of(parts["i"], parts["x"], parts["b"]), "t": text}
-    lines = [HEAD, '@feature_encoder(data=[WHOLE, REAL, WORDS], features=["f"])', "def program(context, items, data, out):"]
+    lines = [
+        HEAD,
+        '@feature_encoder(data=[WHOLE, REAL, WORDS], features=["f"])',
+        "def program(context, items, data, out):",
+    ]
     lines.append("    if len(items.video_id) > 0:")
     for place in range(count):
         lines.append(f"        if context.which == {place}:\n            {draw(_of(*_STATEMENTS, **kinds))}")
