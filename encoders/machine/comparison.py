@@ -144,11 +144,11 @@ def _chain(first: str, second: str) -> Any:
 
         return types.boolean(a, b, c), code
 
-    chain.__name__ = f"{first}_{second}"
+    chain.__name__ = f"{first}_then_{second}"
     return intrinsic(chain)
 
 
-CHAINS = {f"{first}_{second}": _chain(first, second) for first in _SYMBOLS for second in _SYMBOLS}
+CHAINS = {f"{first}_then_{second}": _chain(first, second) for first in _SYMBOLS for second in _SYMBOLS}
 
 
 def _is_none(name: str) -> Any:

@@ -133,7 +133,7 @@ class Expressions(Calls):
         kinds = [_COMPARISONS.get(type(operator)) for operator in node.ops]
         if len(kinds) == 2 and all(kinds):
             sides = [self.visit(each) for each in (node.left, *node.comparators)]
-            return call(f"{kinds[0]}_{kinds[1]}", *sides, at=node)
+            return call(f"{kinds[0]}_then_{kinds[1]}", *sides, at=node)
         lefts = [node.left, *node.comparators[:-1]]
         if any(isinstance(part, ast.Call | ast.NamedExpr) for side in lefts[1:] for part in ast.walk(side)):
             raise NotMachineCodeError(
