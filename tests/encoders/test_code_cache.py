@@ -32,7 +32,8 @@ from encoders.library import minutes_watched, rewatching
 from encoders.data_map import Element
 history = Element(pa.array([[dict(video_id=1, minutes=2.0, watched_at=0)]], VIEWING_HISTORY.type), np.array([0]))
 time = pa.array([0], pa.timestamp("us", "UTC"))
-maps = DataMaps(pa.table(dict(time=time)), pa.table(dict(video_id=[1])), np.array([0, 1]), dict(viewing_history=history))
+items = pa.table(dict(video_id=[1]))
+maps = DataMaps(pa.table(dict(time=time)), items, np.array([0, 1]), dict(viewing_history=history))
 warm = FeatureModel([rewatching]).bind([], [VIDEO_ID])
 warm.kept.folder.append(None)
 warm.encode(maps)  # so that all is imported before another user, who may not read this Python, takes over
