@@ -10,6 +10,7 @@ from numba.core import cgutils
 from numba.core.imputils import impl_ret_borrowed
 
 from encoders.machine.kinds import (
+    EMPTY,
     F64,
     I64,
     TEXT,
@@ -29,9 +30,7 @@ from encoders.machine.kinds import (
     shown,
     value_of,
 )
-from schemas.hashing import text_code as code_of
 
-EMPTY = code_of("")
 _builders: Any = cgutils
 
 

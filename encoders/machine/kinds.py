@@ -12,8 +12,11 @@ from numba.core import cgutils, errors
 from numba.core.datamodel import models
 from numba.core.imputils import lower_constant
 
+from schemas.hashing import text_code
+
 I64, F64 = ir.IntType(64), ir.DoubleType()
 SMALLEST = -(2**63)
+EMPTY = text_code("")
 EXACT = 2**53  # integers up to here are floats without loss
 GAVE_UP = "a number leaves the range in which machine code gives what Python gives"
 _builders: Any = cgutils  # Numba ships no types
@@ -27,6 +30,10 @@ class Text:
 
     def __init__(self, code: int) -> None:
         self.code = code
+
+    def __bool__(self) -> bool:
+        """Whether it is a text that is not empty; Numba asks where it drops branches on constants."""
+        return self.code not in (0, EMPTY)
 
 
 class TextType(types.Type):
