@@ -8,10 +8,19 @@ Arrow tables; `as_of_join_spark` for DataFrames of any size.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import sys
 
-from delorean.telemetry import disable_telemetry
-from schemas.lazy import lazily
+# `python -m delorean` puts the working folder first on the path, mostly a project's: its files would hide ours and
+# Python's. It comes last, before anything else is imported, unless it is where this package lies.
+_first = os.path.abspath(sys.path[0]) if sys.argv[:1] == ["-m"] and sys.path else None
+if _first == os.getcwd() and _first != os.path.dirname(os.path.dirname(os.path.abspath(__file__))):
+    sys.path.append(sys.path.pop(0))
+
+from typing import TYPE_CHECKING  # noqa: E402  # the path comes first
+
+from delorean.telemetry import disable_telemetry  # noqa: E402  # as above
+from schemas.lazy import lazily  # noqa: E402  # as above
 
 disable_telemetry()  # before anything imports what would report
 

@@ -111,6 +111,8 @@ class Project:
     proxy: what these demand to see; read it with `access_to_proxies`
     services: the file that tells proxies and the scorer about the online services, relative to this file
     encoders: modules, with those below them, that encoders of packages may be imported from
+    encoder_cache: the folder for compiled encoders, relative to this file; by default ~/.cache/delorean/encoders of
+        whoever runs, and none where that cannot be written to
     spark: settings of the Spark session, by Spark's own names
     submit: how a cluster is reached
     schedule: what is done by itself
@@ -122,6 +124,7 @@ class Project:
     proxy: ProxyAccess = field(default_factory=ProxyAccess)
     services: str = "services.toml"
     encoders: tuple[str, ...] = ("encoders.library",)
+    encoder_cache: str | None = None
     spark: Mapping[str, str] = field(default_factory=dict, repr=False)  # keys of accounts, for one
     submit: Submit = field(default_factory=Submit)
     schedule: Schedule = field(default_factory=Schedule)
@@ -165,6 +168,7 @@ def load_project(path: str | Path) -> Project:
         index=_as_uri(project.index, "sqlite", root),
         storage=_as_uri(project.storage, "file", root),
         services=str(root / project.services),
+        encoder_cache=project.encoder_cache and str(root / project.encoder_cache),
         proxy=ProxyAccess(**{name: path and str(root / path) for name, path in vars(project.proxy).items()}),
     )
 

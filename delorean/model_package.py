@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import llvmlite.binding  # type: ignore[import-untyped]  # ships no types
+import llvmlite.binding
 import numpy as np
 from numpy.typing import NDArray
 

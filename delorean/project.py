@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -15,8 +14,10 @@ from delorean.experiment.record import find_run, recorded_runs
 from delorean.generation.feature_set import feature_sets, load_feature_set
 from delorean.labels import load_labels, names_of_labels
 from delorean.time_travel import TimeMachine
+from encoders.code_cache import use_cache_folder
 from schemas.display import MOST_ROWS, Displayed, Facts, Headline, Note, Part, Table
 from schemas.errors import ConfigError, DeloreanError
+from schemas.own_modules import import_from_project
 from schemas.toml_file import TomlFile, toml_files_in
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.storage import Storage, open_storage
@@ -177,6 +178,6 @@ def open_project(place: str | Path = ".") -> OpenProject:
     path = Path(place)
     path = path / PROJECT_FILE if path.is_dir() else path
     config, folder = load_project(path), path.resolve().parent
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))  # a project's own encoders lie beside its file
+    import_from_project(folder, config.encoders)
+    use_cache_folder(config.encoder_cache)
     return OpenProject(folder, config, open_index(config.index), open_storage(config.storage))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,12 +16,18 @@ from numpy.typing import NDArray
 from encoders.columns import Columns
 from encoders.compile import compile_batch, compile_errors, explain
 from encoders.data_map import DataMaps
+from encoders.generated import GENERATED
 from encoders.interpret import plain_batch, plain_file
-from encoders.layout import Column
+from encoders.layout import INTEGER, TEXT, Column
+from encoders.rewriting import NotMachineCodeError
 from schemas.errors import EncoderError, EncoderOutputError, UndeclaredKeyError
+from schemas.hashing import text_code
 from schemas.tables import python_rows
 
 Batch = Callable[..., Any]
+Features = dict[str, NDArray[np.float32]]
+InPython = Callable[[int], Features]  # the place of a context → its features
+_log = logging.getLogger("delorean.encoders")
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class BoundEncoder:
     """An encoder as text, with the columns that its loop receives.
 
     text: the generated module; places: its lines → where the encoder, or a helper of it, was written
-    parameters: as the loop receives them; text is a code already if the encoder is compiled
+    parameters: their values; compiled code receives a text as its code
     declared: the data elements that it may read
     """
 
@@ -40,50 +48,61 @@ class BoundEncoder:
     declared: tuple[str, ...]
     places: Mapping[int, str]
 
-    def load(self, folder: Path) -> Batch:
+    def load(self, folder: Path | None) -> Batch:
         """Give the loop, compiled unless the encoder is not to be. Raises EncoderError where Numba cannot."""
         if not self.compiled:
             return self.interpreted()
         try:
-            return compile_batch(self.text, self._signature(), "_batch", folder)
+            return compile_batch(self.text, self._signature(), "_batch", folder, GENERATED)
+        except NotMachineCodeError as error:
+            raise self._not_compiled(error.line, error.problem, error.hint) from error
         except compile_errors() as error:
             reason, line = explain(error, self.text, self.places)
-            raise EncoderError.because(
-                f"encoder '{self.name}' cannot be compiled{self._place(line)}: {reason}",
-                "write it in plain loops over numbers, or declare compiled=False",
-            ) from error
+            hint = "write it in plain loops over numbers, or declare compiled=False"
+            raise self._not_compiled(line, reason, hint) from error
+
+    def _not_compiled(self, line: int | None, reason: str, hint: str) -> EncoderError:
+        return EncoderError.because(f"encoder '{self.name}' cannot be compiled{self._place(line)}: {reason}", hint)
 
     def interpreted(self) -> Batch:
         """Give the same loop in plain Python."""
         return plain_batch(self.text, self.name)
 
     def run(
-        self, batch: Batch, maps: DataMaps, offsets: NDArray[np.int64], columns: Columns
-    ) -> dict[str, NDArray[np.float32]]:
-        """Run over every context. Raises EncoderError naming the context at which the encoder fails."""
+        self,
+        batch: Batch,
+        maps: DataMaps,
+        offsets: NDArray[np.int64],
+        columns: Columns,
+        in_python: InPython | None = None,
+    ) -> Features:
+        """Run over every context. Raises EncoderError naming the context at which the encoder fails.
+
+        in_python: computes one context by plain Python, which decides where machine code gave up
+        """
         outputs = [np.full(int(offsets[-1]), np.nan, dtype=np.float32) for _ in self.features]
         progress = np.zeros(1, dtype=np.int64)
-        try:
-            batch(progress, offsets, *[columns[column.path] for column in self.columns], *outputs, *self.parameters)
-        except Exception as error:  # an encoder is anyone's code and may raise anything
-            at = int(progress[0])
-            told = self._told_by_python(error, at, offsets, columns) if self.compiled else error
-            raise self._failure(told, maps, at) from error
+        parameters = [text_code(p) if in_python and isinstance(p, str) else p for p in self.parameters]
+        first = 0
+        while True:
+            try:
+                batch(progress, offsets[first:], *self._from(first, columns), *outputs, *parameters)
+                break
+            except Exception as error:  # an encoder is anyone's code and may raise anything
+                at = first + int(progress[0])
+                if in_python is None:
+                    raise self._failure(error, maps, at) from error
+                for output, values in zip(outputs, in_python(at).values(), strict=True):
+                    output[offsets[at] : offsets[at + 1]] = values
+                _note_given_up(self.name)
+                first, progress[0] = at + 1, 0
         return dict(zip(self.features, outputs, strict=True))
 
-    def _told_by_python(self, error: Exception, at: int, offsets: NDArray[np.int64], columns: Columns) -> Exception:
-        """Give an error of machine code as plain Python raises it for the same context: it knows its line."""
-        own = slice(at, at + 1)
-        given = [
-            columns[path][own] if path[0] == "context" or path[-1] == ":rows" else columns[path]
-            for path in (column.path for column in self.columns)
-        ]
-        outputs = [np.full(int(offsets[-1]), np.nan, dtype=np.float32) for _ in self.features]
-        try:
-            self.interpreted()(np.zeros(1, np.int64), offsets[at : at + 2], *given, *outputs, *self.parameters)
-        except Exception as told:  # noqa: BLE001  # as above
-            return told if type(told) is type(error) else error
-        return error
+    def _from(self, first: int, columns: Columns) -> list[NDArray[Any]]:
+        """Give the columns as they are from a context on."""
+        paths = [column.path for column in self.columns]
+        per_context = [path[0] == "context" or path[-1] == ":rows" for path in paths]
+        return [columns[p][first:] if own else columns[p] for p, own in zip(paths, per_context, strict=True)]
 
     def _failure(self, error: Exception, maps: DataMaps, at: int) -> EncoderError:
         context = python_rows(maps.contexts.slice(at, 1))[0]
@@ -115,11 +134,21 @@ class BoundEncoder:
         return f" at {self.places[line]}" if line is not None and line in self.places else ""
 
     def _signature(self) -> list[str]:
-        parameters = {int: "int64", float: "float64", bool: "bool"}
+        parameters = {int: "int64", float: "float64", bool: "bool", str: "int64"}
         return [
             "int64[w]",
             "int64[r]",
-            *(f"{column.dtype}[r]" for column in self.columns),
+            *(f"{INTEGER if column.dtype == TEXT else column.dtype}[r]" for column in self.columns),
             *("float32[w]" for _ in self.features),
-            *(parameters[type(value)] for value in self.parameters if not isinstance(value, str)),
+            *(parameters[type(value)] for value in self.parameters),
         ]
+
+
+@functools.cache
+def _note_given_up(name: str) -> None:
+    """Log once for each encoder that it is not as fast as it could be; what it gives is right."""
+    _log.warning(
+        "encoder '%s': for some contexts plain Python has to compute what machine numbers cannot hold, which is slow; "
+        "write 2.0 ** x for a power of negative exponents, and floats for what may leave 64 bits",
+        name,
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from encoders.bound_encoder import Batch, BoundEncoder
+from encoders.bound_encoder import Batch, BoundEncoder, Features
+from encoders.code_cache import default_cache_folder
 from encoders.columns import Columns, flatten, one_array, read_only, variable_column
-from encoders.compile import default_cache_folder
 from encoders.data_map import ABSENT, DataMaps, Element
 from encoders.hash_index import index_table
-from encoders.layout import List, Node, Scalar, element_layout, is_text
+from encoders.layout import OBJECT, TEXT, Column, List, Node, Scalar, element_layout, in_python, is_text
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import DataKeyError
 
@@ -36,6 +38,14 @@ class ElementPlan:
     type: pa.DataType
 
 
+class Mode(Enum):
+    """For whom columns are: machine code, the plain Python of the same encoders, or encoders that are not compiled."""
+
+    MACHINE = "machine"
+    ORACLE = "oracle"
+    PLAIN = "plain"
+
+
 @dataclass(frozen=True)
 class Plan:
     """The columns that compiled encoders read, or the uncompiled ones; each is made once, whoever reads it."""
@@ -43,6 +53,15 @@ class Plan:
     context: Mapping[str, Scalar]
     items: Mapping[str, Scalar]
     elements: Mapping[str, ElementPlan]
+
+    def in_python(self) -> Plan:
+        """Give the plan by which plain Python reads the same: text as it is."""
+        context, items = (
+            {name: Scalar(Column(s.column.path, _in_python(s.column.dtype))) for name, s in variables.items()}
+            for variables in (self.context, self.items)
+        )
+        elements = {name: replace(plan, layout=in_python(plan.layout)) for name, plan in self.elements.items()}
+        return Plan(context, items, elements)
 
 
 @dataclass(frozen=True)
@@ -54,9 +73,9 @@ class _Kept:
     folder: where compiled code lies
     """
 
-    columns: dict[tuple[bool, str], tuple[tuple[pa.Array, Columns], ...]] = field(default_factory=dict)
+    columns: dict[tuple[Mode, str], tuple[tuple[pa.Array, Columns], ...]] = field(default_factory=dict)
     batches: dict[int, Batch] = field(default_factory=dict)
-    folder: list[Path] = field(default_factory=list)
+    folder: list[Path | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -64,12 +83,13 @@ class BoundModel:
     """Encoders ready to run over data maps. It holds text and types only, so it can be pickled.
 
     variables: what each context and item variable read must be
-    plans: for compiled encoders (True) and uncompiled ones (False), the columns they read
+    plans: for each mode the columns that encoders read
+    cache_folder: where compiled code is kept; None: below the home of who runs it, if there is such a place
     """
 
     encoders: tuple[BoundEncoder, ...]
     variables: Mapping[tuple[str, str], DataKey]
-    plans: Mapping[bool, Plan]
+    plans: Mapping[Mode, Plan]
     cache_folder: str | None = None
     kept: _Kept = field(default_factory=_Kept, repr=False, compare=False)
 
@@ -95,33 +115,43 @@ class BoundModel:
         folder = self._folder()
         for place in range(len(self.encoders)):
             self._batch(place, folder)
-        if any(plan.indexed for plan in self.plans[True].elements.values()):
+        if any(plan.indexed for plan in self.plans[Mode.MACHINE].elements.values()):
             index_table(np.zeros(1, np.int64), np.array([0, 1]), False, folder)
 
     def _encode(self, maps: DataMaps, compiled: bool) -> dict[str, NDArray[np.float32]]:
         offsets = _checked_offsets(maps)
         folder = self._folder()
-        columns = {mode: self._columns(maps, mode, folder) for mode, plan in self.plans.items()}
-        found: dict[str, NDArray[np.float32]] = {}
-        for place, encoder in enumerate(self.encoders):
-            batch = self._batch(place, folder) if compiled else encoder.interpreted()
-            found.update(encoder.run(batch, maps, offsets, columns[encoder.compiled]))
+        modes = [_mode(encoder, compiled) for encoder in self.encoders]
+        columns = {mode: self._columns(maps, mode, folder) for mode in dict.fromkeys(modes)}
+        found: Features = {}
+        for place, (encoder, mode) in enumerate(zip(self.encoders, modes, strict=True)):
+            if mode is Mode.MACHINE:
+                alone = functools.partial(self._one_in_python, maps, encoder, folder)
+                found.update(encoder.run(self._batch(place, folder), maps, offsets, columns[mode], alone))
+            else:
+                found.update(encoder.run(encoder.interpreted(), maps, offsets, columns[mode]))
         return found
 
-    def _batch(self, place: int, folder: Path) -> Batch:
+    def _one_in_python(self, maps: DataMaps, encoder: BoundEncoder, folder: Path | None, i: int) -> Features:
+        """Compute one context by the plain Python source."""
+        one = maps.only(i)
+        columns = self._columns(one, Mode.ORACLE, folder)
+        return encoder.run(encoder.interpreted(), one, one.item_offsets, columns)
+
+    def _batch(self, place: int, folder: Path | None) -> Batch:
         batch = self.kept.batches.get(place)
         if batch is None:
             batch = self.kept.batches[place] = self.encoders[place].load(folder)
         return batch
 
-    def _folder(self) -> Path:
+    def _folder(self) -> Path | None:
         if not self.kept.folder:
             chosen = default_cache_folder() if self.cache_folder is None else Path(self.cache_folder)
             self.kept.folder.append(chosen)
         return self.kept.folder[0]
 
-    def _columns(self, maps: DataMaps, compiled: bool, folder: Path) -> Columns:
-        plan = self.plans[compiled]
+    def _columns(self, maps: DataMaps, mode: Mode, folder: Path | None) -> Columns:
+        plan = self.plans[mode]
         columns: Columns = {}
         for group, table in (("context", maps.contexts), ("items", maps.items)):
             variables = plan.context if group == "context" else plan.items
@@ -132,15 +162,15 @@ class BoundModel:
             element = maps.elements.get(name)
             if element is None:
                 raise DataKeyError.unknown("data element in the data maps", name, maps.elements)
-            columns.update(self._element(element_plan, element, compiled, folder))
+            columns.update(self._element(element_plan, element, mode, folder))
             columns["data", name, ":rows"] = _rows(name, element, len(maps))
         return columns
 
-    def _element(self, plan: ElementPlan, element: Element, compiled: bool, folder: Path) -> Columns:
+    def _element(self, plan: ElementPlan, element: Element, mode: Mode, folder: Path | None) -> Columns:
         """Flatten an element. A global one is kept for later calls, which mostly bring one of a few versions."""
         if plan.key.kind is not Kind.GLOBAL_ELEMENT:
             return flatten(plan.key.name, plan.layout, _typed(plan.key.name, plan.type, element.values))
-        place = compiled, plan.key.name
+        place = mode, plan.key.name
         kept = self.kept.columns.get(place, ())
         found = next((entry for entry in kept if entry[0] is element.values), None)
         if found is None:
@@ -159,7 +189,17 @@ class BoundModel:
         return {**self.__dict__, "kept": _Kept()}
 
 
-def _index(plan: ElementPlan, values: pa.Array, folder: Path) -> Columns:
+def _mode(encoder: BoundEncoder, compiled: bool) -> Mode:
+    if not encoder.compiled:
+        return Mode.PLAIN
+    return Mode.MACHINE if compiled else Mode.ORACLE
+
+
+def _in_python(dtype: str) -> str:
+    return OBJECT if dtype == TEXT else dtype
+
+
+def _index(plan: ElementPlan, values: pa.Array, folder: Path | None) -> Columns:
     first = plan.key.type.field(0)
     layout = element_layout(plan.key, True, {first.name})
     flat = flatten(plan.key.name, layout, values)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import ast
 import builtins
-import copy
 import math
 import re
-import symtable
 import sys
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
@@ -19,13 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from encoders.hash_index import find, lookup
+from encoders.function_text import clean_tree, global_names, line_map, resolve
+from encoders.generated import GENERATED
+from encoders.hash_index import lookup
+from encoders.origin import distribution_of, is_standard
 from encoders.source import Source, source_of
 from schemas.errors import EncoderError
 from schemas.hashing import text_code
 
 COMPILABLE = {"math": math, "numpy": np}
 ENTRY = "_encode"
+RESERVED = ("_Tuple", "_NAN", "_NO_TEXT", "_namedtuple", "_machine", "_text_", "_kept_", "_encode")  # generated names
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,17 @@ class Captured:
 
     text: imports, constants, helpers and, last, the function itself under the name `_encode`
     places: line of the text → where it was written, as people know it, for the function's lines and its helpers'
+    versions: of the distributions whose code it calls: they are imported, not captured
     """
 
     text: str
     places: dict[int, str]
+    versions: dict[str, str]
 
 
 def capture(function: FunctionType, compiled: bool) -> Captured:
     """Capture an encoder. Raises EncoderError for a name it uses that cannot be written as text."""
-    gathering = Gathering(function.__qualname__, compiled)
+    gathering = Gathering(function.__qualname__, compiled, function.__module__ or "")
     body = gathering.function(function, ENTRY)
     above = [*gathering.imports, *gathering.constants]
     places: dict[int, str] = {}
@@ -50,7 +54,9 @@ def capture(function: FunctionType, compiled: bool) -> Captured:
     for written in [*gathering.helpers, body]:
         places |= {first + line: place for line, place in written.places.items()}
         first += 1 + written.text.count("\n")
-    return Captured("\n".join([*above, *(helper.text for helper in gathering.helpers), body.text, ""]), places)
+    return Captured(
+        "\n".join([*above, *(helper.text for helper in gathering.helpers), body.text, ""]), places, gathering.versions
+    )
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,16 @@ class _Written:
 
 
 class Gathering:
-    """Collects what a function needs, each name once: as text that means the same elsewhere."""
+    """Collects what a function needs, each name once: as text that means the same elsewhere.
 
-    def __init__(self, encoder: str, compiled: bool) -> None:
-        self.encoder, self.compiled = encoder, compiled
+    module: the encoder's; members: names that stand for what it reads of the project's other modules
+    versions: of the distributions that it calls
+    """
+
+    def __init__(self, encoder: str, compiled: bool, module: str = "") -> None:
+        self.encoder, self.compiled, self.module = encoder, compiled, module
+        self.members: set[str] = set()
+        self.versions: dict[str, str] = {}
         self.imports: list[str] = []
         self.constants: list[str] = []
         self.helpers: list[_Written] = []
@@ -76,13 +88,37 @@ class Gathering:
         source = source_of(function)
         clean = clean_tree(source.tree, is_encoder=name == ENTRY)
         clean.name = name
-        if self.compiled:
-            clean = _TextAsCodes(self, function, source).visit(clean)
+        if name != ENTRY:
+            self.write_defaults(clean, function, source)
+        around = global_names(ast.unparse(ast.fix_missing_locations(clean)))
+        clean = OwnModules(self, function, source, around).visit(clean)
         text = ast.unparse(ast.fix_missing_locations(clean))
         for used in sorted(global_names(text)):
-            if used != name:
+            if used != name and used not in self.members:
                 self.add(used, *resolve(function, used), source)
-        return _Written(text, {line - 1: source.place(at) for line, at in _line_map(text, source.tree).items()})
+        return _Written(text, {line - 1: source.place(at) for line, at in line_map(text, source.tree).items()})
+
+    def write_defaults(self, clean: ast.FunctionDef, function: FunctionType, source: Source) -> None:
+        """Put values in place of a helper's defaults: they were computed when it was defined."""
+        arguments = clean.args
+        named = function.__kwdefaults__ or {}
+        pairs = list(zip(arguments.defaults, function.__defaults__ or (), strict=True))
+        arguments.defaults = [self.default(each, value, function, source) for each, value in pairs]
+        arguments.kw_defaults = [
+            None if each is None else self.default(each, named[argument.arg], function, source)
+            for argument, each in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        ]
+
+    def default(self, written: ast.expr, value: Any, function: FunctionType, source: Source) -> ast.expr:
+        """Write the value of a default; a function that has a name keeps it."""
+        if (
+            isinstance(written, ast.Name)
+            and isinstance(value, FunctionType)
+            and resolve(function, written.id)[1] is value
+        ):
+            return written
+        name = f"{function.__name__}: {source.place(written.lineno)}"
+        return ast.parse(self.literal(name, value), mode="eval").body
 
     def add(self, name: str, found: bool, value: Any, source: Source) -> None:
         """Write what a name means, once. Raises EncoderError for what cannot be written."""
@@ -98,11 +134,9 @@ class Gathering:
                     f"encoder '{self.encoder}' and its helpers mean different things by '{name}'", "rename one of them"
                 )
             return
-        if name in ("_batch", "_borrow") or name.startswith(("_Tuple", "_NAN", "_namedtuple")):
+        if name in GENERATED or name.startswith(RESERVED):
             raise EncoderError.because(f"encoder '{self.encoder}' uses the global '{name}', a name that is taken")
         self.known[name] = value
-        if value is lookup and self.compiled:
-            value = find
         value = getattr(value, "py_func", value)  # of a function that Numba wrapped already
         imported = self.import_of(name, value)
         if imported is not None:
@@ -115,33 +149,61 @@ class Gathering:
     def import_of(self, name: str, value: Any) -> str | None:
         """Write the import that yields a value, None if it is to be written out."""
         if isinstance(value, ModuleType):
-            if self.compiled and value.__name__ not in COMPILABLE:
-                raise self._not_capturable(name, f"the module {value.__name__}", "compiled encoders use math and numpy")
-            return f"import {value.__name__} as {name}"
+            return self.import_of_module(name, value)
         own = getattr(value, "__name__", "")
         for module, there in COMPILABLE.items():
             if own and callable(value) and getattr(there, own, None) is value:
+                self.note_version(module)
                 return f"from {module} import {own} as {name}"
-        if self.compiled:
-            return None
         if value is lookup or value is text_code:
             return f"from {value.__module__} import {own} as {name}"
         home = str(getattr(value, "__module__", ""))
-        standard = callable(value) and home.split(".")[0] in sys.stdlib_module_names and home != "__main__"
-        if standard and getattr(sys.modules.get(home), own, None) is value:
+        importable = callable(value) and own and getattr(sys.modules.get(home), own, None) is value
+        if self.compiled or not importable:
+            return None
+        if is_standard(home) or (not self.is_of_encoders(home) and distribution_of(home) is not None):
+            self.note_version(home)
             return f"from {home} import {own} as {name}"
         return None
 
+    def import_of_module(self, name: str, value: ModuleType) -> str:
+        """Write the import of a module. Raises EncoderError for one whose code would have to be captured."""
+        module = value.__name__
+        if self.compiled and module not in COMPILABLE:
+            raise self._not_capturable(name, f"the module {module}", "compiled encoders use math and numpy")
+        if self.is_own(module):
+            raise EncoderError.because(
+                f"encoder '{self.encoder}' uses the module {module} as a whole",
+                f"write what it uses of it, as in {name}.function(…)",
+            )
+        self.note_version(module)
+        return f"import {module} as {name}"
+
+    def is_own(self, module: str) -> bool:
+        """Whether a module is the project's, so that its code is captured, not its name."""
+        return self.is_of_encoders(module) or not (is_standard(module) or distribution_of(module) is not None)
+
+    def is_of_encoders(self, module: str) -> bool:
+        """Whether a module belongs to the package that the encoder does, or to the encoders' own."""
+        tops = {module.partition(".")[0] for module in (self.module, "encoders")}
+        return module.partition(".")[0] in tops
+
+    def note_version(self, module: str) -> None:
+        """Remember the version of a distribution on which plain Python's result depends."""
+        distribution = None if self.compiled else distribution_of(module)
+        if distribution is not None:
+            self.versions[distribution[0]] = distribution[1]
+
     def literal(self, name: str, value: Any) -> str:
         """Write a constant. Raises EncoderError for a value that is none."""
-        if isinstance(value, np.generic):
+        if isinstance(value, np.float64 | np.int64 | np.bool_ | np.str_):  # others compute otherwise than Python's
             value = value.item()
         if value is None or type(value) in (bool, int):
             return repr(value)
         if type(value) is float:
             return repr(value) if math.isfinite(value) else f"float('{value}')"
         if type(value) is str:
-            return repr(text_code(value) if self.compiled else value)
+            return repr(value)
         if type(value) is tuple:
             parts = [self.literal(name, part) for part in value]
             return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
@@ -159,114 +221,40 @@ class Gathering:
         )
 
 
-class _TextAsCodes(ast.NodeTransformer):
-    """Puts codes for the texts that a compiled encoder compares, since codes are what it sees of text."""
+class OwnModules(ast.NodeTransformer):
+    """Puts names in place of what a function reads of the project's modules, as `helper__f` for `helper.f`."""
 
-    def __init__(self, gathering: Gathering, function: FunctionType, source: Source) -> None:
-        self.gathering, self.python, self.source = gathering, function, source
+    def __init__(self, gathering: Gathering, function: FunctionType, source: Source, around: set[str]) -> None:
+        self.gathering, self.python, self.source, self.around = gathering, function, source, around
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # ast's naming
-        self.generic_visit(node)
-        if isinstance(node.func, ast.Name) and resolve(self.python, node.func.id) == (True, text_code):
-            if len(node.args) == 1 and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
-                return ast.Constant(text_code(node.args[0].value))
-            raise EncoderError.because(
-                f"encoder '{self.gathering.encoder}', {self.source.place(node.lineno)}: "
-                "text_code of something that is not plain text",
-                'compiled encoders see text as codes already; write text_code("…")',
-            )
-        return node
-
-    def visit_Compare(self, node: ast.Compare) -> ast.AST:
-        self.generic_visit(node)
-        node.left = _coded(node.left)
-        node.comparators = [_coded(operand) for operand in node.comparators]
-        return node
-
-
-def _coded(operand: ast.expr) -> ast.expr:
-    if isinstance(operand, ast.Constant) and isinstance(operand.value, str):
-        return ast.Constant(text_code(operand.value))
-    if isinstance(operand, ast.Tuple):
-        operand.elts = [_coded(part) for part in operand.elts]
-    return operand
-
-
-class _Clean(ast.NodeTransformer):
-    """Drops what does not change what a function does."""
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        self.generic_visit(node)
-        first = node.body[0]
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            node.body = node.body[1:] or [ast.copy_location(ast.Pass(), first)]
-        node.returns = None
-        return node
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        node.annotation = None
-        return node
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        self.generic_visit(node)
-        if node.value is None:
-            return ast.copy_location(ast.Pass(), node)
-        return ast.copy_location(ast.Assign([node.target], node.value), node)
-
-
-def clean_tree(tree: ast.FunctionDef, is_encoder: bool) -> ast.FunctionDef:
-    """Drop what does not change what a function does; of an encoder its parameters' defaults too."""
-    cleaned = _Clean().visit(copy.deepcopy(tree))
-    if not isinstance(cleaned, ast.FunctionDef):
-        raise EncoderError.because(f"'{tree.name}' is no plain function", "define it with def")
-    cleaned.decorator_list = []
-    if is_encoder:
-        arguments = cleaned.args
-        arguments.args, arguments.kwonlyargs, arguments.kw_defaults = arguments.args + arguments.kwonlyargs, [], []
-    return cleaned
-
-
-def _line_map(body: str, original: ast.FunctionDef) -> dict[int, int]:
-    """Pair each statement's line in the text with the same statement's in the file."""
-    written = ast.parse(body).body[0]
-    source = _Clean().visit(original)
-    found: dict[int, int] = {}
-    for new, old in zip(_statements(written), _statements(source), strict=False):
-        found.setdefault(new.lineno, old.lineno)
-    return found
-
-
-def _statements(tree: ast.AST) -> list[ast.stmt]:
-    return [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
-
-
-def global_names(source: str) -> set[str]:
-    """Names that a function takes from around it, whichever of its inner functions uses them."""
-    found: set[str] = set()
-    tables = [symtable.symtable(source, "<encoder>", "exec")]
-    while tables:
-        table = tables.pop()
-        tables.extend(table.get_children())
-        for symbol in table.get_symbols():
-            outside = symbol.is_referenced() and not symbol.is_assigned()
-            if symbol.is_global() or (table.get_type() == "module" and outside):
-                found.add(symbol.get_name())
-    return found
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:  # noqa: D102  # ast's naming
+        chain: list[str] = []
+        root: ast.expr = node
+        while isinstance(root, ast.Attribute):
+            chain.insert(0, root.attr)
+            root = root.value
+        if not isinstance(root, ast.Name) or root.id not in self.around:
+            return self.generic_visit(node)
+        value, name, rest = resolve(self.python, root.id)[1], root.id, list(chain)
+        while rest and isinstance(value, ModuleType) and self.gathering.is_own(value.__name__):
+            attribute = rest.pop(0)
+            if not hasattr(value, attribute):
+                raise EncoderError.because(
+                    f"encoder '{self.gathering.encoder}' uses {value.__name__}.{attribute}, which is not defined, "
+                    f"at {self.source.place(node.lineno)}"
+                )
+            value, name = getattr(value, attribute), f"{name}__{attribute}"
+        if len(rest) == len(chain):
+            return node
+        self.gathering.members.add(name)
+        self.gathering.add(name, True, value, self.source)
+        found: ast.expr = ast.copy_location(ast.Name(name, node.ctx if not rest else ast.Load()), node)
+        for place, attribute in enumerate(rest):
+            last = place == len(rest) - 1
+            found = ast.copy_location(ast.Attribute(found, attribute, node.ctx if last else ast.Load()), node)
+        return found
 
 
 def _first_use(name: str, source: Source) -> str:
     lines = [node.lineno for node in ast.walk(source.tree) if isinstance(node, ast.Name) and node.id == name]
     return source.place(min(lines, default=source.first))
-
-
-def resolve(function: FunctionType, name: str) -> tuple[bool, Any]:
-    """Give whether a function finds a name around it, and what it means by it."""
-    closed = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    if name in closed:
-        try:
-            return True, closed[name].cell_contents
-        except ValueError:  # the name is bound later than the function that uses it
-            return False, None
-    if name in function.__globals__:
-        return True, function.__globals__[name]
-    return False, None

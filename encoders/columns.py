@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from encoders.layout import BOOLEAN, FLOAT, INTEGER, OBJECT, Column, List, Node, Path, Scalar, Struct, is_text
+from encoders.layout import BOOLEAN, FLOAT, OBJECT, TEXT, Column, List, Node, Path, Scalar, Struct, is_text
 from schemas.errors import DataKeyError
 from schemas.hashing import text_codes
 from schemas.tables import refuse_hidden_nulls
@@ -130,7 +130,7 @@ def _from_own_start(starts: NDArray[np.int64], bounds: NDArray[np.int64]) -> NDA
 
 
 def _scalars(column: Column, array: pa.Array) -> NDArray[Any]:
-    if column.dtype in (INTEGER, OBJECT) and is_text(array.type):
+    if column.dtype in (TEXT, OBJECT) and is_text(array.type):
         if pa.types.is_dictionary(array.type):
             array = array.cast(array.type.value_type)
         if column.dtype == OBJECT:

@@ -1,47 +1,47 @@
-"""Compiles generated modules with Numba, once for all processes.
-
-The text's hash names a file, beside which Numba keeps its own cache.
-"""
+"""Compiles generated modules with Numba, once for all processes."""
 
 from __future__ import annotations
 
-import contextlib
+import ast
 import functools
 import hashlib
-import os
+import linecache
 import re
-import stat
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any, cast
+from typing import Any
 
-from schemas.errors import ConfigError
+from encoders.code_cache import CodeFile, check_folder, code_name
+from encoders.rewriting import rewrite_module
 
 Batch = Callable[..., None]
-_OPTIONS: dict[str, Any] = {
+OPTIONS: dict[str, Any] = {
     "boundscheck": True,  # within the noise of measurement: an encoder must not read its neighbours' data
     "nogil": True,  # a request's thread does not hold up the others
     "error_model": "python",  # dividing by zero is an error, as it is in the plain Python function
 }
-_loaded: dict[tuple[str, Path], Batch] = {}
+_loaded: dict[tuple[str, Path | None], Batch] = {}
 _loading = threading.Lock()
 
 
-def default_cache_folder() -> Path:
-    """Where compiled encoders are kept unless one says otherwise."""
-    return Path.home() / ".cache" / "delorean" / "encoders"
-
-
-def compile_batch(text: str, signature: Sequence[str], entry: str, folder: Path) -> Batch:
+def compile_batch(
+    text: str,
+    signature: Sequence[str],
+    entry: str,
+    folder: Path | None,
+    generated: frozenset[str] | None = None,
+) -> Batch:
     """Compile a module's function for arguments of the types given, or load what another process compiled.
 
     signature: for each argument int64, float64, bool (scalars), or one of them with [] (a read-only array) or
         [w] (a writable one)
-    Raises what Numba raises (`compile_errors`) for text it cannot compile, ConfigError for a folder unfit for code.
+    folder: where the code is kept; None: nowhere
+    generated: the functions that are machine code as they stand, where all others are to compute as Python does
+    Raises what Numba raises (`compile_errors`) for text it cannot compile, NotMachineCodeError for what is known not to
+    compute as Python does, ConfigError for a folder unfit for code.
     """
     key = (text, folder)
     found = _loaded.get(key)
@@ -49,7 +49,7 @@ def compile_batch(text: str, signature: Sequence[str], entry: str, folder: Path)
         with _loading:
             found = _loaded.get(key)
             if found is None:
-                found = _loaded[key] = _compile(text, signature, entry, folder)
+                found = _loaded[key] = _compile(text, tuple(signature), entry, folder, generated)
     return found
 
 
@@ -58,16 +58,24 @@ def is_compiled(source: str) -> bool:
     return any(text.startswith(source) for text, _ in list(_loaded))
 
 
-def _compile(text: str, signature: Sequence[str], entry: str, folder: Path) -> Batch:
+def _compile(
+    text: str, signature: tuple[str, ...], entry: str, folder: Path | None, generated: frozenset[str] | None
+) -> Batch:
+    tree = ast.parse(text) if generated is None else rewrite_module(text, generated)
+    if folder is not None:
+        check_folder(folder)
     import numba
 
-    module = _load_module(text, folder)
-    if hasattr(module, "_borrow"):
-        vars(module)["_borrow"] = _borrow()
-    for name, value in list(vars(module).items()):
-        if isinstance(value, FunctionType) and value.__module__ == module.__name__ and name != entry:
-            setattr(module, name, numba.njit(**_OPTIONS)(value))
-    compiled = numba.njit(cache=True, **_OPTIONS)(getattr(module, entry))
+    name = code_name(text, signature, OPTIONS)
+    module = _module(tree, text, name)
+    if generated is not None:
+        vars(module).update(_machine_forms())
+    for global_name, value in list(vars(module).items()):
+        if isinstance(value, FunctionType) and value.__module__ == module.__name__ and global_name != entry:
+            setattr(module, global_name, numba.njit(**OPTIONS)(value))
+    compiled = numba.njit(**OPTIONS)(getattr(module, entry))
+    if folder is not None:
+        compiled._cache = CodeFile(folder, name)
     compiled.compile(tuple(_numba_type(argument) for argument in signature))
     compiled.disable_compile()
     batch: Batch = compiled
@@ -75,74 +83,30 @@ def _compile(text: str, signature: Sequence[str], entry: str, folder: Path) -> B
 
 
 @functools.cache
-def _borrow() -> Any:
-    """Make the compiled form of the generated `_borrow`: the same array without an owner to count."""
-    from numba.core import cgutils
-    from numba.extending import intrinsic
+def _machine_forms() -> dict[str, Any]:
+    """Give what takes the place of the generated functions that do nothing in Python."""
+    from encoders.machine import operations
 
-    struct, null = cast(Any, cgutils.create_struct_proxy), cast(Any, cgutils.get_null_value)
-
-    @intrinsic
-    def borrow(_typing: Any, array: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            view = struct(signature.args[0])(context, builder, value=arguments[0])
-            view.meminfo = null(view.meminfo.type)
-            view.parent = null(view.parent.type)
-            return view._getvalue()
-
-        return array(array), codegen
-
-    return borrow
+    return {
+        "_borrow": operations.borrow,
+        "_texts": operations.borrow_texts,
+        "_as_text": operations.as_text,
+        "_NO_TEXT": operations.Text(0),
+    }
 
 
-def _load_module(text: str, folder: Path) -> ModuleType:
-    """Run the text as a module. What runs is the text itself; the file gives Numba's cache its place."""
-    path = _write_once(text, folder)
-    module = ModuleType(f"delorean_encoder_{path.stem}")
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # Numba finds what it cached by the module's name
-    exec(compile(text, str(path), "exec"), module.__dict__)  # noqa: S102  # our text, made of the caller's own function
+def _module(tree: ast.Module, text: str, name: str) -> ModuleType:
+    """Run a tree as a module, under a name by which code from the cache finds it."""
+    file = _file_name(text)
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    module = ModuleType(f"delorean_encoder_{name}")
+    sys.modules[module.__name__] = module
+    exec(compile(tree, file, "exec"), module.__dict__)  # noqa: S102  # our text, made of the caller's own function
     return module
 
 
 def _file_name(text: str) -> str:
-    return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.py"
-
-
-def _write_once(text: str, folder: Path) -> Path:
-    """Write the module unless it is there: Numba's cache holds for as long as the file is the same."""
-    path = folder / _file_name(text)
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _check_private(folder)
-        if path.is_file() and path.read_bytes() == text.encode():
-            return path
-        wrong = path.exists()
-        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(text.encode())
-            if wrong:
-                os.replace(temporary, path)
-            else:
-                with contextlib.suppress(FileExistsError):  # another process was first, with the same text
-                    os.link(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError.because(
-            f"compiled encoders cannot be kept in {folder}: {error}", "give another cache_folder, one you can write to"
-        ) from error
-    return path
-
-
-def _check_private(folder: Path) -> None:
-    """Refuse a folder where others could put code that would run here."""
-    found = folder.stat()
-    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ConfigError.because(
-            f"compiled encoders cannot be kept in {folder}: others can write to it", f"chmod 700 {folder}"
-        )
+    return f"<compiled {hashlib.sha256(text.encode()).hexdigest()[:32]}>"
 
 
 def _numba_type(argument: str) -> Any:
@@ -159,9 +123,12 @@ def explain(error: Exception, text: str, places: Container[int]) -> tuple[str, i
     places: the lines that somebody wrote
     """
     message = str(error)
-    # By its name alone: Numba shortens the folder to one relative to where the process stands.
-    lines = [int(n) for n in re.findall(_file_name(text) + r'", line (\d+)', message)]
+    # By its name alone: Numba takes it for a file, and shortens it to one relative to where the process stands.
+    lines = [int(n) for n in re.findall(re.escape(_file_name(text)) + r'", line (\d+)', message)]
     line = next((n for n in lines if n in places), None)
+    refused = re.search(r"\{\{(.*?)\}\}", message, re.DOTALL)
+    if refused:
+        return f"machine code has no {' '.join(refused[1].split())}", line
     called = re.search(r"No implementation of function .*found for signature:\s*>>> (\w+)\(([^\n]*)\)", message)
     if called:
         types = re.sub(r"Literal\[(\w+)\]\([^)]*\)", r"\1", called[2]).replace("unicode_type", "str")

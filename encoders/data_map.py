@@ -48,6 +48,16 @@ class DataMaps:
         """Number of contexts."""
         return int(self.contexts.num_rows)
 
+    def only(self, i: int) -> DataMaps:
+        """Give the data map of one context. Versions of global elements stay together, so that caches know them."""
+        first, end = int(self.item_offsets[i]), int(self.item_offsets[i + 1])
+        elements = {}
+        for name, element in self.elements.items():
+            row = int(element.rows[i])
+            elements[name] = Element(element.values, np.array([row], dtype=np.int64))
+        offsets = np.array([0, end - first], dtype=np.int64)
+        return DataMaps(self.contexts.slice(i, 1), self.items.slice(first, end - first), offsets, elements)
+
     def data_map(self, i: int) -> dict[str, Any]:
         """Show the data map of one context: data key → data as Python objects, None where it is absent."""
         shown: dict[str, Any] = dict(python_rows(self.contexts.slice(i, 1))[0])

@@ -16,13 +16,14 @@ from encoders.capture import Captured, capture
 from encoders.compile import is_compiled
 from encoders.hash_index import lookup
 from encoders.layout import RESERVED, element_layout, outer_fields
+from encoders.machine_check import check_machine_code
 from encoders.source import source_of
 from encoders.source_check import ARGUMENTS, Reads, check_source
 from schemas.data_keys import DataKey, Kind, by_name
 from schemas.display import Code, Displayed, Facts, Headline, Note, Part, Table
 from schemas.errors import EncoderError, EncoderOutputError
 
-FORMAT = 1  # of what a fingerprint covers
+FORMAT = 2  # of what a fingerprint covers
 Value = int | float | bool | str
 
 
@@ -79,10 +80,12 @@ class FeatureEncoder(Displayed):
 
     @property
     def fingerprint(self) -> str:
-        """What it computes, as a hash: source, constants, helpers, parameters, names, keys and types."""
+        """What it computes, as a hash: source, constants, helpers, parameters, names, keys, types and versions."""
+        captured = self.captured()
         covered = {
             "format": FORMAT,
-            "text": self.captured().text,
+            "text": captured.text,
+            "versions": captured.versions,
             "compiled": self.compiled,
             "written": self.written,
             "rename": dict(self.rename),
@@ -165,9 +168,10 @@ def feature_encoder(
     features: what it writes, as `out.<feature>[i]` for item i; what it leaves unwritten is NaN
     compiled: False for what Numba cannot compile, such as work on text
 
-    Compiled, it computes as plain Python does, dividing by zero included, but for the limits of machine numbers:
-    integers wrap around at 64 bits, and math.log(0) is -inf where Python raises. Text, also in parameters, constants
-    and comparisons, is a 64-bit code (`text_code`), 0 for none.
+    Compiled, it computes what plain Python computes, bit for bit: a context in which a number leaves the range of
+    machine numbers is computed by plain Python, which is slow. What compiled code cannot do is refused: text is only
+    compared by ==, != and in, there are no dictionaries, sets or exceptions to catch, and a variable has a value before
+    it is read. Plain functions of the project may be called, and those of math that give the same bits.
 
     >>> from schemas.data_keys import service_element
     >>> RECENT = service_element("recent", "list<int64>")
@@ -182,7 +186,8 @@ def feature_encoder(
     ('seen_lately',)
 
     Raises UndeclaredKeyError where the source reads an element that is not declared, EncoderOutputError where it
-    returns a value or writes an undeclared feature, EncoderError for a signature or a key that no encoder can have.
+    returns a value or writes an undeclared feature, EncoderError for a signature or a key that no encoder can have, and
+    for texts that a compiled one does more with than to compare them.
     """
     _check_declaration(data, features)
 
@@ -202,6 +207,8 @@ def feature_encoder(
         if any(isinstance(node, ast.Global | ast.Nonlocal) for node in ast.walk(source.tree)):
             raise EncoderError.because(f"encoder '{name}' changes variables outside it", "write only to out")
         reads = check_source(name, source, by_name(data), features, lookups)
+        if compiled:
+            check_machine_code(name, function, source, data, parameters)
         return FeatureEncoder(function, tuple(data), tuple(features), compiled, parameters, {}, reads)
 
     return declare

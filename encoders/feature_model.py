@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from encoders.bound_encoder import BoundEncoder
-from encoders.bound_model import BoundModel, ElementPlan, Plan
+from encoders.bound_model import BoundModel, ElementPlan, Mode, Plan
+from encoders.code_cache import configured_cache_folder
 from encoders.encoder import FeatureEncoder, Value
 from encoders.generated import module_text
 from encoders.graph import EncoderNode, feature_graph
@@ -21,7 +22,7 @@ from encoders.layout import Scalar, element_layout, is_text, outer_fields, scala
 from schemas.data_keys import DataKey, Kind, by_name
 from schemas.display import MOST_ROWS, Code, Displayed, Headline, Part, Table
 from schemas.errors import EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
-from schemas.hashing import text_code
+from schemas.own_modules import refuse_hidden
 
 Encoders: TypeAlias = "FeatureModel | FeatureEncoder | Sequence[FeatureEncoder]"
 FORMAT = 1  # of the JSON text
@@ -125,25 +126,27 @@ class FeatureModel(Displayed):
 
         context: its variables; `time` is always there besides
         items: the items' variables
-        cache_folder: where compiled code is kept, by default ~/.cache/delorean/encoders of who runs it
+        cache_folder: where compiled code is kept, by default where the project says, else in ~/.cache/delorean/encoders
+            of whoever runs it, or nowhere if that is no place to write to
 
         Raises UndeclaredKeyError for a variable that an encoder reads and neither has.
         """
         contexts, item_keys = {**by_name(context), "time": _TIME}, by_name(items)
-        plans = {mode: Plan({}, {}, self._element_plans(mode)) for mode in (True, False)}
+        plans = {mode: Plan({}, {}, self._element_plans(mode is Mode.MACHINE)) for mode in (Mode.MACHINE, Mode.PLAIN)}
         bound: list[BoundEncoder] = []
         variables: dict[tuple[str, str], DataKey] = {}
         for encoder in self.encoders:
             read_context = _variables(encoder, "context", encoder.reads.context, contexts)
             read_items = _variables(encoder, "items", encoder.reads.items, item_keys)
-            plan = plans[encoder.compiled]
-            plans[encoder.compiled] = Plan(
-                {**plan.context, **read_context}, {**plan.items, **read_items}, plan.elements
-            )
+            mode = Mode.MACHINE if encoder.compiled else Mode.PLAIN
+            plan = plans[mode]
+            plans[mode] = Plan({**plan.context, **read_context}, {**plan.items, **read_items}, plan.elements)
             variables |= {("context", n): contexts[n] for n in read_context}
             variables |= {("items", n): item_keys[n] for n in read_items}
             bound.append(_bind(encoder, read_context, read_items))
-        return BoundModel(tuple(bound), variables, plans, None if cache_folder is None else str(cache_folder))
+        plans[Mode.ORACLE] = plans[Mode.MACHINE].in_python()
+        chosen = configured_cache_folder() if cache_folder is None else str(cache_folder)
+        return BoundModel(tuple(bound), variables, plans, chosen)
 
     def _element_plans(self, compiled: bool) -> dict[str, ElementPlan]:
         """Join what the encoders read of each element."""
@@ -180,16 +183,13 @@ def _bind(encoder: FeatureEncoder, context: Mapping[str, Scalar], items: Mapping
         for name, fields in encoder.reads.fields.items()
     }
     captured = encoder.captured()
-    text, columns = module_text(captured.text, context, items, elements, encoder.written, list(encoder.parameters))
+    text, columns = module_text(captured.text, context, items, elements, encoder.written, encoder.parameters)
     return BoundEncoder(
         name=encoder.title,
         text=text,
         columns=tuple(columns),
         features=encoder.features,
-        parameters=tuple(
-            text_code(value) if encoder.compiled and isinstance(value, str) else value
-            for value in encoder.parameters.values()
-        ),
+        parameters=tuple(encoder.parameters.values()),
         compiled=encoder.compiled,
         declared=tuple(keys),
         places=captured.places,
@@ -251,6 +251,7 @@ def _read_encoder(fields: Mapping[str, Any], modules: Sequence[str]) -> FeatureE
             f"encoder '{reference}' lies outside the modules it may come from ({', '.join(modules)})",
             "move it there, or allow its module if you trust it: modules=(…)",
         )
+    refuse_hidden(module)
     try:
         found = getattr(importlib.import_module(module), name, None)
     except ImportError as error:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from encoders.layout import BOOLEAN, FLOAT, INTEGER, Column, List, Node, Scalar, Struct, columns
+from encoders.layout import BOOLEAN, FLOAT, INTEGER, OBJECT, TEXT, Column, List, Node, Scalar, Struct, columns
 from schemas.data_keys import DataKey, Kind
 
-_ABSENT = {INTEGER: "0", FLOAT: "_NAN", BOOLEAN: "False", "object": "None"}
+_ABSENT = {INTEGER: "0", FLOAT: "_NAN", BOOLEAN: "False", OBJECT: "None", TEXT: "_NO_TEXT"}
+GENERATED = frozenset({"_batch", "_borrow", "_texts", "_as_text"})  # functions that are machine code as they stand
 
 
 def module_text(
@@ -16,11 +17,12 @@ def module_text(
     items: Mapping[str, Scalar],
     elements: Mapping[str, tuple[DataKey, Node, bool]],
     features: Sequence[str],
-    parameters: Sequence[str],
+    parameters: Mapping[str, int | float | bool | str],
 ) -> tuple[str, list[Column]]:
     """Write the module and list the columns that its `_batch` receives.
 
     context, items: the variables read; elements: name → key, layout, whether rows are looked up in it
+    parameters: with their values, of which texts are told apart
     `_batch(progress, item_offsets, *columns, *outputs, *parameters)` keeps the context it is at in progress[0].
     """
     writer = _Writer()
@@ -35,20 +37,30 @@ def module_text(
         writer.grouped("out", {feature: f"{name}[first:end]" for feature, name in outputs.items()}),
     ]
     arguments = ["progress", "item_offsets", *writer.arguments.values(), *outputs.values()]
-    arguments += [f"parameter_{i}_{name}" for i, name in enumerate(parameters)]
-    call = ", ".join([*groups, *arguments[len(arguments) - len(parameters) :]])
+    given = {f"parameter_{i}_{name}": value for i, (name, value) in enumerate(parameters.items())}
+    arguments += given
+    passed = [f"_as_text({name})" if isinstance(value, str) else name for name, value in given.items()]
+    call = ", ".join([*groups, *passed])
     lines = [
         captured,
         "from collections import namedtuple as _namedtuple",
-        "_NAN = float('nan')",
+        "_NAN, _NO_TEXT = float('nan'), None",
         *writer.shapes,
         "",
         # While the loop runs its caller owns the arrays. Compiled, a borrowed one is not counted at every use.
         "def _borrow(array):",
         "    return array",
         "",
+        # Compiled, these give codes the type of text.
+        "def _texts(array):",
+        "    return array",
+        "",
+        "def _as_text(value):",
+        "    return value",
+        "",
         f"def _batch({', '.join(arguments)}):",
-        *(f"    {name} = _borrow({name})" for name in [*writer.arguments.values(), *outputs.values()]),
+        *(f"    {name} = {_lender(column)}({name})" for column, name in writer.arguments.items()),
+        *(f"    {name} = _borrow({name})" for name in outputs.values()),
         "    for c in range(len(item_offsets) - 1):",
         "        progress[0] = c",
         "        first, end = item_offsets[c], item_offsets[c + 1]",
@@ -56,6 +68,10 @@ def module_text(
         f"        _encode({call})",
     ]
     return "\n".join(lines) + "\n", list(writer.arguments)
+
+
+def _lender(column: Column) -> str:
+    return "_texts" if column.dtype == TEXT else "_borrow"
 
 
 class _Writer:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.compile import compile_batch
+from encoders.probe import find
 from schemas.hashing import text_code
 
 
@@ -24,22 +25,6 @@ def lookup(table: Any, key: Any) -> int:
     if key is None:
         return -1
     return find(table, text_code(key) if isinstance(key, str) else key)
-
-
-def find(table: Any, key: Any) -> int:
-    """Probe the slots; compiled encoders get this one."""
-    slots = table.slots
-    last = len(slots) - 1
-    if last < 0:
-        return -1
-    # 32-bit halves times 29-bit primes stay below 2^63, so that Python and machine integers agree.
-    mixed = (key & 0xFFFFFFFF) * 374761393 + ((key >> 32) & 0xFFFFFFFF) * 268435399
-    at = (mixed ^ (mixed >> 29)) & last
-    row: int = slots[at]
-    while row >= 0 and table.values[row] != key:
-        at = (at + 1) & last
-        row = slots[at]
-    return row
 
 
 def fill_slots(keys: Any, starts: Any, slot_starts: Any, slots: Any, null: int, has_null: bool) -> None:
@@ -70,7 +55,7 @@ def slot_bounds(starts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def index_table(
-    keys: NDArray[np.int64], starts: NDArray[np.int64], text: bool, folder: Path
+    keys: NDArray[np.int64], starts: NDArray[np.int64], text: bool, folder: Path | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Build the slots of every version of a global element, and where each version's start.
 

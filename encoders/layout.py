@@ -12,7 +12,7 @@ from schemas.data_keys import DataKey, Kind
 from schemas.errors import EncoderError
 
 Path = tuple[str, ...]
-INTEGER, FLOAT, BOOLEAN, OBJECT = "int64", "float64", "bool", "object"
+INTEGER, FLOAT, BOOLEAN, OBJECT, TEXT = "int64", "float64", "bool", "object", "text"
 RESERVED = frozenset({"present", "offsets", "values", "value", "slots"})
 MAX_DEPTH = 16
 _TEXT = frozenset(text.id for text in (pa.string(), pa.large_string(), pa.string_view()))
@@ -23,7 +23,7 @@ class Column:
     """A flat array that reaches an encoder.
 
     path: where it comes from, as ("data", "viewing_history", "minutes"); a last part with a colon is made, not read
-    dtype: int64, float64, bool, or object where text reaches an uncompiled encoder
+    dtype: int64, float64, bool, or for text: text where it reaches compiled code, object where it reaches Python
     """
 
     path: Path
@@ -80,7 +80,7 @@ def scalar_dtype(type: pa.DataType, compiled: bool) -> str | None:  # noqa: A002
     if pa.types.is_boolean(type):
         return BOOLEAN
     if is_text(type):
-        return INTEGER if compiled else OBJECT
+        return TEXT if compiled else OBJECT
     return None
 
 
@@ -142,6 +142,16 @@ def _is_readable(type: pa.DataType) -> bool:  # noqa: A002
     while is_list(type):
         type = type.value_type  # noqa: A001
     return pa.types.is_struct(type) or scalar_dtype(type, compiled=True) is not None
+
+
+def in_python(node: Node) -> Node:
+    """Give the layout that plain Python sees of what a compiled encoder reads: text as it is."""
+    if isinstance(node, Scalar):
+        column = node.column
+        return Scalar(Column(column.path, OBJECT if column.dtype == TEXT else column.dtype))
+    if isinstance(node, Struct):
+        return Struct({name: in_python(child) for name, child in node.fields.items()})
+    return List(node.path, in_python(node.child))
 
 
 def columns(node: Node, inner: bool = False) -> Iterator[Column]:

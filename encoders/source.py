@@ -1,6 +1,7 @@
 """Finds the source of functions wherever they were written: in files, in notebooks' cells, at a prompt."""
 
 from __future__ import annotations
+import __future__
 
 import ast
 import inspect
@@ -8,9 +9,9 @@ import re
 import sys
 import textwrap
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -48,18 +49,42 @@ class Source:
 
 
 def source_of(function: FunctionType) -> Source:
-    """Give a function's source. Raises EncoderError when there is none to be had."""
-    code, name = function.__code__, function.__qualname__
+    """Give the source of a function as it was loaded, whatever its file says by now.
+
+    Raises EncoderError when there is none to be had, or what there is compiles to other code.
+    """
+    code = function.__code__
+    return _source_of(code, code.co_filename, function.__qualname__)
+
+
+@lru_cache(maxsize=4096)
+def _source_of(code: CodeType, _file: str, name: str) -> Source:
+    """Find the source of code: by the code, since a function may say that it is another (`functools.wraps`)."""
     try:
-        text = textwrap.dedent(inspect.getsource(function))
-    except (OSError, TypeError) as error:
+        text = textwrap.dedent(inspect.getsource(code))
+    except (OSError, TypeError, IndexError) as error:
         found = next((text for text in _candidates(code) if text), None)
         if found is None:
             hint = "define it with def, in a file or a notebook's cell"
             if code.co_filename == PROMPT:
                 hint += "; in Zeppelin run `from delorean.zeppelin import show` in a paragraph before, and this again"
             raise EncoderError.because(f"'{name}': its source cannot be read ({error})", hint) from error
-        text = found
+        return _parsed(found, code, name)
+    module = _module_of(code)
+    parts = (text, *_moved(module, code))
+    if any(name.startswith("@py") for name in (*code.co_names, *code.co_varnames)):
+        return _parsed(text, code, name)  # pytest rewrote its assertions
+    loaded = next((part for part in parts if compiles_to(part, code, _imported(module))), None)
+    if loaded is None:
+        _ = _parsed(text, code, name)  # which says what is wrong with what is no function
+        raise EncoderError.because(
+            f"'{name}': {code.co_filename} has changed since it was loaded, so its source there is not what runs",
+            "reload the module (importlib.reload) and what uses it, or restart Python",
+        )
+    return _parsed(loaded, code, name)
+
+
+def _parsed(text: str, code: CodeType, name: str) -> Source:
     try:
         tree = ast.parse(text).body[0]
     except (SyntaxError, IndexError) as error:
@@ -70,6 +95,74 @@ def source_of(function: FunctionType) -> Source:
         raise EncoderError.because(f"'{name}' is no plain function", "define it with def")
     ast.increment_lineno(tree, code.co_firstlineno - 1)
     return Source(text, tree, code.co_filename, code.co_firstlineno)
+
+
+def compiles_to(text: str, code: CodeType, imported: Collection[str] = ()) -> bool:
+    """Whether a function's text compiles to the code that is loaded.
+
+    imported: names that the module imports, whose attributes are compiled otherwise than others'
+    """
+    try:
+        function = ast.parse(text).body[0]
+    except (SyntaxError, IndexError):
+        return False
+    if not isinstance(function, ast.FunctionDef):
+        return False
+    function.decorator_list = []
+    names = [ast.Name(name, ast.Store()) for name in code.co_freevars]  # what it closes over is around it
+    around: list[ast.stmt] = [ast.Assign([name], ast.Constant(None)) for name in names]
+    imports = [ast.Import([ast.alias(name)]) for name in sorted(imported)]
+    outer = ast.FunctionDef("_around", ast.arguments([], [], None, [], [], None, []), [*around, function], [])
+    future = code.co_flags & __future__.annotations.compiler_flag
+    tree = ast.fix_missing_locations(ast.Module([*imports, outer], []))
+    compiled = compile(tree, code.co_filename, "exec", flags=future, dont_inherit=True)
+    return any(_same(each, code) for each in _codes(compiled) if each.co_name == code.co_name)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Compare code by all but where it stands."""
+    if not (isinstance(one, CodeType) and isinstance(other, CodeType)):
+        same_kind = type(one) is type(other) and repr(one) == repr(other)  # 0.0 equals -0.0, and 1 equals True
+        return same_kind or (isinstance(one, frozenset) and one == other)
+    names: tuple[str, ...] = ("co_code", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_argcount")
+    names += ("co_kwonlyargcount", "co_posonlyargcount")
+    if (one.co_flags ^ other.co_flags) & ~inspect.CO_NESTED:
+        return False
+    if any(getattr(one, name) != getattr(other, name) for name in names):
+        return False
+    constants = zip(one.co_consts, other.co_consts, strict=False)
+    return len(one.co_consts) == len(other.co_consts) and all(_same(*pair) for pair in constants)
+
+
+def _module_of(code: CodeType) -> tuple[str, ast.Module]:
+    """Give the text of the file or cell that code is from, and its tree: empty ones if it cannot be parsed."""
+    try:
+        text = "".join(inspect.findsource(code)[0])
+        return text, ast.parse(text)
+    except (OSError, SyntaxError, ValueError, IndexError):
+        return "", ast.Module([], [])
+
+
+def _imported(module: tuple[str, ast.Module]) -> set[str]:
+    """Name what a module imports outside of functions and classes."""
+    found: set[str] = set()
+    nodes: list[ast.AST] = list(module[1].body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(each.asname or each.name).partition(".")[0] for each in node.names if each.name != "*"}
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            nodes += ast.iter_child_nodes(node)
+    return found
+
+
+def _moved(module: tuple[str, ast.Module], code: CodeType) -> Iterator[str]:
+    """Give what the file has of the function's name: lines above it may have been added since it was loaded."""
+    lines = module[0].splitlines()
+    for node in ast.walk(module[1]):
+        if isinstance(node, ast.FunctionDef) and node.name == code.co_name:
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            yield textwrap.dedent("\n".join(lines[first - 1 : node.end_lineno]) + "\n")
 
 
 @cache

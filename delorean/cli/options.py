@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
@@ -142,10 +141,13 @@ def project_option(command: _Command) -> _Command:
 
     def load(context: click.Context, _: click.Parameter, path: Path) -> Project:
         from delorean.config import load_project
+        from encoders.code_cache import use_cache_folder
+        from schemas.own_modules import import_from_project
 
         project = load_project(path)
         context.meta[PROJECT_FILE] = path.resolve()
-        sys.path.insert(0, str(path.resolve().parent))  # a project's own encoders lie beside its file
+        import_from_project(path.resolve().parent, project.encoders)
+        use_cache_folder(project.encoder_cache)
         return project
 
     return click.option(

@@ -24,6 +24,7 @@ from encoders.feature_model import node_of
 from encoders.graph import EncoderNode, feature_graph
 from schemas.display import Code, Displayed, Facts, Headline, Note, Part
 from schemas.errors import ConfigError, DeloreanError
+from schemas.own_modules import refuse_hidden
 from snapshotter.experiments import Experiment, TableSource
 
 
@@ -293,6 +294,7 @@ def _import(place: str, what: str) -> Any:
     module, _, name = place.partition(":")
     if not name:
         raise ConfigError.because(f"{what} '{place}' names no place", 'write "module:name"')
+    refuse_hidden(module)
     try:
         loaded = importlib.import_module(module)
     except ImportError as error:

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from encoders.capture import Gathering, clean_tree, global_names, resolve
+from encoders.capture import Gathering
 from encoders.encoder import FeatureEncoder
+from encoders.function_text import clean_tree, global_names, resolve
 from encoders.hash_index import lookup
 from encoders.promotion.imports import Imports
 from encoders.source import Source, source_of

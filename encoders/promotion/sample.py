@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from encoders.capture import resolve
 from encoders.data_map import ABSENT, DataMaps, Element
 from encoders.encoder import FeatureEncoder
 from encoders.feature_model import FeatureModel
+from encoders.function_text import resolve
 from encoders.source import source_of
 from schemas.data_keys import DataKey, Kind, context_variable, item
 from schemas.errors import DeloreanError, EncoderError

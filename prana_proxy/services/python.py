@@ -33,6 +33,7 @@ from prana_proxy.discovery import Instance
 from prana_proxy.service_errors import Path, error_at, error_paths
 from prana_proxy.services import Ask, Key, Protocol, ServiceConfig
 from schemas.errors import ConfigError
+from schemas.own_modules import refuse_hidden
 from schemas.services import Status
 
 _MOST_THREADS = 10_000  # as many as a bulkhead may have: bulkheads limit instead
@@ -183,6 +184,7 @@ def _function(url: str) -> Callable[[Any], Any]:
     module_name, _, name = url.partition(":")[2].partition(":")
     if not name.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
         raise ConfigError.because(f"is '{url}', expected a function", "write python:package.module:function")
+    refuse_hidden(module_name)
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # it runs somebody's module

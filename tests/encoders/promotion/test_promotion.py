@@ -48,7 +48,7 @@ def evening(context, items, data, out, *, from_hour: int = LATE - 3, weight=1.5)
         out.evening[i] = 0.0 if row >= 0 else exponential(1.0)  # as nobody has seen it
         out.cheer[i] = 0.25 * (context.device in SMALL) + 0.5 * (context.device == 'tv')
         for mood in data.mood.mood:
-            out.cheer[i] += mood == text_code("glad")
+            out.cheer[i] += text_code(mood or "") == text_code("glad")
         for j in range(len(history.video_id)):
             if history.video_id[j] == items.video_id[i] and hour_of(history.watched_at[j]) >= from_hour:
                 out.evening[i] += scaled(history.minutes[j]) * weight
