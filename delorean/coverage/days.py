@@ -132,7 +132,7 @@ def _of_declaration(index: SnapshotIndex, service: Service) -> list[ServiceSnaps
 def _version_looks(index: SnapshotIndex, elements: Sequence[str], moments: Sequence[datetime]) -> Iterator[_Look]:
     """Look for versions of global elements, each valid until the next, however old."""
     for name in elements:
-        newest = index.global_versions(name, END_OF_TIME, 1)
+        newest = index.global_versions(name, END_OF_TIME, 1, skip_unreadable=True)
         if newest:
             versions = versions_in_view(index, name, AsOf(), moments[0], moments[-1])
             search = VersionSearch(GlobalSource(newest[0].element, AsOf(), versions))

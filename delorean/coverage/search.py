@@ -200,7 +200,7 @@ def label_searches(
 
 
 def _newest(index: SnapshotIndex, element: str) -> Sequence[GlobalVersion]:
-    return index.global_versions(element, END_OF_TIME, 1)
+    return index.global_versions(element, END_OF_TIME, 1, skip_unreadable=True)
 
 
 def _known(element: str, known: Mapping[str, DataKey]) -> DataKey:

@@ -18,7 +18,7 @@ from encoders.feature_model import LIBRARY
 from schemas.display import Displayed, Headline, Part, Table
 from schemas.errors import DeloreanError, LabelError, MissingFileError, ReplayError
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import DataFile
+from snapshotter.records import DataFile, PublishedName, RecordKind
 from snapshotter.storage import Storage, require_plain_name
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ def _gone_snapshots(record: RunRecord, index: SnapshotIndex, storage: Storage) -
         for run_id in run_ids:
             found = published.get((run_id, element))
             if found is None:
-                yield f"snapshot run '{run_id}' of '{element}' is not in the index"
+                name = PublishedName(RecordKind.RUN, run_id)
+                yield f"snapshot run '{run_id}' of '{element}' {_why_gone(name, index)}"
             else:
                 yield from _gone_files(f"snapshot run '{run_id}' of '{element}'", found.files, storage)
 
@@ -153,9 +154,17 @@ def _gone_versions(record: RunRecord, index: SnapshotIndex, storage: Storage) ->
         for version_id in versions:
             version = index.global_version(element, version_id)
             if version is None:
-                yield f"version '{version_id}' of '{element}' is not in the index"
+                name = PublishedName(RecordKind.GLOBAL_VERSION, version_id, element)
+                yield f"version '{version_id}' of '{element}' {_why_gone(name, index)}"
             else:
                 yield from _gone_files(f"version '{version_id}' of '{element}'", version.files, storage)
+
+
+def _why_gone(name: PublishedName, index: SnapshotIndex) -> str:
+    withdrawn = next((each for each in index.withdrawals() if each.name == name), None)
+    if withdrawn is None:
+        return "is not in the index"
+    return f"was withdrawn by {withdrawn.by}: {withdrawn.reason}"
 
 
 def _gone_files(what: str, files: Sequence[DataFile], storage: Storage) -> Iterator[str]:

@@ -17,6 +17,7 @@ from delorean.serving.bodies import Bodies, BodyError
 from delorean.serving.limits import ServingLimits
 from delorean.serving.ranker import Ranker, Stopwatch
 from delorean.serving.request_queue import CallerLeftError, QueueError, RequestQueue
+from prana_proxy import supervised
 from schemas.errors import DataKeyError, DeloreanError
 
 _log = logging.getLogger(__name__)
@@ -130,9 +131,10 @@ def _readiness(ranker: Ranker, ending: bool) -> Response:
         return _json({"status": "ending"}, 503)
     if not ranker.warm:
         return _json({"status": "warming up"}, 503)
-    if problem := ranker.problem:
+    problems = [*([ranker.problem] if ranker.problem else []), *supervised.problems()]
+    if problems:
         # It goes on with what it has: were it unready, a fault of the index would end all scorers at once.
-        return _json({"status": "degraded", "problem": problem})
+        return _json({"status": "degraded", "problem": "; ".join(problems)})
     return _json({"status": "ready"})
 
 

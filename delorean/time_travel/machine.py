@@ -104,7 +104,7 @@ class TimeMachine(Displayed):
         yield Table([self._versions_of(name) for name in names[:_MOST_ELEMENTS]], "global elements", of=len(names))
 
     def _versions_of(self, element: str) -> dict[str, Any]:
-        versions = self.index.global_versions(element, END_OF_TIME, _MOST_RUNS)
+        versions = self.index.global_versions(element, END_OF_TIME, _MOST_RUNS, skip_unreadable=True)
         newest = versions[0] if versions else None
         return {
             "element": element,

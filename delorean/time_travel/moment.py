@@ -21,7 +21,7 @@ from delorean.state.versions import index_version_at
 from delorean.time_travel.contexts import distinct_keys, read_choices
 from schemas.display import MOST_ROWS, Code, Displayed, Facts, Headline, Note, Part, Table
 from schemas.drawing import Share
-from schemas.errors import DataKeyError, NotInIndexError
+from schemas.errors import DataKeyError, NotInIndexError, UnreadableRecordError
 from schemas.services import Service
 from schemas.tables import TIME
 from snapshotter.context_sets import read_context_set
@@ -94,15 +94,24 @@ class Moment(Displayed):
         declared = [service for service in self.index.elements() if element in (None, service.element.name)]
         for name, service in dict.fromkeys((each.element.name, each.name) for each in declared):
             seen = self.index.iterate_snapshots(service, FIRST_MOMENT, self.time)
-            if sum(each.name == service for each in declared) > 1:  # the one that was published last by then counts
-                seen = iter(self.index.snapshots(service, FIRST_MOMENT, self.time))
-            last = next((s.service for s in seen if s.service.element.name == name), None)
+            try:
+                if sum(each.name == service for each in declared) > 1:  # the one published last by then counts
+                    seen = iter(self.index.snapshots(service, FIRST_MOMENT, self.time))
+                last = next((s.service for s in seen if s.service.element.name == name), None)
+            except UnreadableRecordError:  # only whoever looks at this element needs to know
+                last = next(each for each in declared if (each.element.name, each.name) == (name, service))
             if last is not None:
                 found.setdefault(name, last)
         return found
 
     def _globals(self) -> list[str]:
-        return [name for name in self.index.global_elements() if self.index.global_version_at(name, self.time)]
+        return [name for name in self.index.global_elements() if self._has_version(name)]
+
+    def _has_version(self, element: str) -> bool:
+        try:
+            return self.index.global_version_at(element, self.time) is not None
+        except UnreadableRecordError:  # it is there: only whoever looks at it needs to know
+            return True
 
     def _ipython_key_completions_(self) -> list[str]:
         return self.keys()
@@ -114,8 +123,15 @@ class Moment(Displayed):
 
     def _parts(self) -> Iterator[Part]:
         views: dict[str, View] = {name: ServiceView(self, service) for name, service in self._services().items()}
-        views |= {name: self[name] for name in self._globals()}
-        yield Table([views[name].shown() for name in sorted(views)], "what can be seen from here")
+        shown, unreadable = {name: view.shown() for name, view in views.items()}, []
+        for name in self._globals():
+            try:
+                shown[name] = self[name].shown()
+            except UnreadableRecordError as error:
+                shown[name] = {"element": name, "served_by": "a record that cannot be read"}
+                unreadable.append(Note(str(error), strong=True))
+        yield Table([shown[name] for name in sorted(shown)], "what can be seen from here")
+        yield from unreadable
         chosen = self.context_set
         yield Note("no contexts were chosen by then" if chosen is None else f"{chosen!r}")
 

@@ -114,6 +114,10 @@ def test_what_cannot_be_read_is_named_and_hides_nothing_until_it_is_withdrawn(ru
     with open_project(tmp_path) as project:
         assert "3" in repr(project.snapshots)
         assert "r1" in str(project)
+        then = project.machine.at("2026-01-03T12:00:00Z")
+        assert "p" in then.keys()  # noqa: SIM118  # no mapping
+        assert "delorean index withdraw global p v2" in str(then)
+        assert "valid from" in str(project.machine)
     for words in (("run", "r1"), ("global", "p", "v2")):
         assert run("index", "withdraw", *words, "--reason", "cannot be read").exit_code == 0
     assert shown(run("travel", "p", "--at", "2026-01-03T12:00:00Z", "--json"))["rows"] == [{"id": 1, "n": 1}]

@@ -191,6 +191,9 @@ def test_every_input_that_is_gone_is_named_in_one_error(lab, spark, repeat):
     assert "snapshot run 'history-1' of 'history' lacks 1 of 4 files, such as snapshots/history/history-1" in told
     assert "snapshot run 'mood-2' of 'mood' is not in the index" in told
     assert "version 'v1' of 'videos' is not in the index" in told
+    lab.index.withdraw_run("history-0", "asked the staging service", "ann")
+    with pytest.raises(ReplayError, match="'history-0' of 'history' was withdrawn by ann: asked the staging service"):
+        repeat(record)
     (lab.folder / f"store/labels/{record.labels.id}/manifest.json").unlink()
     with pytest.raises(ReplayError, match=f"label data '{record.labels.id}' is gone"):
         repeat(record)
