@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,12 +34,16 @@ def import_from_project(folder: Path, modules: Iterable[str] = ()) -> None:
 def refuse_hidden(module: str) -> None:
     """Raise ConfigError where a project's folder has a module, and its name means another one.
 
-    Only its first name counts: `encoders.mine` is looked for in our `encoders`.
+    Only its first name counts: `encoders.mine` is looked for in our `encoders`. A copy, such as a cluster's driver has
+    of what was submitted, is no other module.
     """
     top, *below = module.split(".")
     for folder in _folders:
-        file = folder.joinpath(top, *below)
-        if not (file.is_dir() or file.with_name(f"{file.name}.py").is_file()) or _is_within(top, folder):
+        try:
+            here = _has_module(folder.joinpath(top, *below))
+        except PermissionError:  # whose modules this process may not import either
+            continue
+        if not here or _is_within(top, folder) or _is_copy(top, folder):
             continue
         if below and _has(top, below):
             continue  # `encoders.library` is ours
@@ -52,18 +57,36 @@ def _is_within(top: str, folder: Path) -> bool:
     return any(folder == place.resolve() or folder in place.resolve().parents for place in _places(top))
 
 
+def _has_module(file: Path) -> bool:
+    return file.is_dir() or file.with_name(f"{file.name}.py").is_file()
+
+
+def _is_copy(top: str, folder: Path) -> bool:
+    """Tell whether what a name means is the same source as a project's module."""
+    spec = _spec(top)
+    source = getattr(spec.loader, "get_source", None) if spec is not None else None
+    own = next((f for f in (folder / f"{top}.py", folder / top / "__init__.py") if f.is_file()), None)
+    try:
+        return source is not None and own is not None and source(top) == own.read_text()
+    except (ImportError, OSError, UnicodeDecodeError):
+        return False
+
+
 def _has(top: str, below: list[str]) -> bool:
-    files = [place.joinpath(*below) for place in _places(top) if place.is_dir()]
-    return any(file.is_dir() or file.with_name(f"{file.name}.py").is_file() for file in files)
+    return any(_has_module(place.joinpath(*below)) for place in _places(top) if place.is_dir())
+
+
+def _spec(top: str) -> ModuleSpec | None:
+    loaded = sys.modules.get(top)
+    try:
+        return getattr(loaded, "__spec__", None) or find_spec(top)
+    except (ImportError, ValueError):
+        return None
 
 
 def _places(top: str) -> list[Path]:
     """Give the folder or file of a top-level module."""
-    loaded = sys.modules.get(top)
-    try:
-        spec = getattr(loaded, "__spec__", None) or find_spec(top)
-    except (ImportError, ValueError):
-        return []
+    spec = _spec(top)
     if spec is None:
         return []
     return [Path(place) for place in [*(spec.submodule_search_locations or []), spec.origin] if place]
@@ -73,4 +96,7 @@ def _whose(top: str) -> str:
     if top in sys.stdlib_module_names:
         return "a module of Python's own"
     ours = Path(__file__).resolve().parents[1]
-    return "a package of DeLorean's" if _is_within(top, ours / top) else "an installed package"
+    if _is_within(top, ours / top):
+        return "a package of DeLorean's"
+    of_project = any(_is_within(top, folder) for folder in _folders)
+    return "a module of another project in this process" if of_project else "an installed package"

@@ -119,7 +119,7 @@ MISTAKES = {
     "undeclared": rf"UndeclaredKeyError: encoder 'minutes' {HERE} 5 \(`out.*`\): unknown data element 'histori'",
     "no such field": rf"EncoderError: encoder 'minutes' {HERE} 5 .*field of 'history' 'minute' → did you mean",
     "no such variable": r"UndeclaredKeyError: encoder 'minutes' reads items.video: unknown item variable 'video'",
-    "not compiled": rf"EncoderError: .* cannot be compiled {HERE} 5 \(`.*`\): machine code has no add\(str, int\) →",
+    "not compiled": rf"EncoderError: encoder 'minutes' {HERE} 5 \(`.*`\): it computes with a text →",
     "not defined": rf"EncoderError: encoder 'minutes' uses 'nothing_there', which is not defined, {HERE} 5",
     "out of bounds": rf"EncoderError: encoder 'minutes' failed {HERE} 5 .*profile_id=\d.*index 5 is out of bounds",
     "by helper": r"EncoderError: .* failed at cell In\[{helper}\], line 3 \(`return x // 0`\).*ZeroDivisionError",

@@ -26,7 +26,8 @@ sys.modules.update(dict.fromkeys(sys.argv[1].split(",")))
 for name in sys.argv[2:]:
     module = importlib.import_module(name)
     for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{name}."):
-        if not found.name.endswith(("__main__", "storage.delta", "storage.delta_version")):  # tables are for jobs
+        of_jobs = ("storage.delta", "storage.delta_history", "storage.delta_version")  # tables are for jobs
+        if not found.name.endswith(("__main__", *of_jobs)):
             importlib.import_module(found.name)
 """
 PROGRAMS = {

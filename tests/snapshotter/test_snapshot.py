@@ -108,7 +108,11 @@ def test_a_service_that_fails_for_some_gives_exact_counts(job: Job, company: Any
 def test_a_run_id_that_is_published_is_given_without_asking(job: Job, company: Any) -> None:
     first = job.run()
     asked, files = len(company.asked), list(job.storage.list("snapshots"))
-    assert job.run(services=["history"], buckets=8, proxies=["127.0.0.1:1"]) == first
+    assert job.run(buckets=8, proxies=["127.0.0.1:1"]) == first
+    with pytest.raises(
+        ConfigError, match="run id 'r1' is taken: that run asked history, my_list, popular, not history"
+    ):
+        job.run(services=["history"])
     assert len(company.asked) == asked
     assert list(job.storage.list("snapshots")) == files
 

@@ -76,7 +76,8 @@ def polars_frame(path: str) -> None:
 def duckdb_query(path: str) -> None:
     duckdb.sql(
         "COPY (SELECT unnest([2, 3])::BIGINT AS \"product id\", TIMESTAMPTZ '2026-01-01 12:00:00+00' AS listed_at,"
-        " 2026 AS \"release-year\", 'b'::ENUM('a', 'b') AS kind, uuid() AS id, MAP(['k'], [1]) AS tags, [1, 2] AS box,"
+        " 2026 AS \"release-year\", 'b'::ENUM('a', 'b') AS kind,"
+        " '5f1e0c1e-0d6b-4c3a-9a51-0242ac120002'::UUID AS id, MAP(['k'], [1]) AS tags, [1, 2] AS box,"
         " DATE '2026-01-01' AS day, TIME '09:00:00' AS opens, 1.5::DECIMAL(5, 2) AS price, '{}'::JSON AS more)"
         f" TO '{path}' (FORMAT parquet)"
     )

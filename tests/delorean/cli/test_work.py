@@ -121,7 +121,9 @@ def test_train_refuses_features_that_other_encoders_made(step, run, folder):
     step("generate")
     spec = (folder / "home.toml").read_text()
     (folder / "other.toml").write_text('name = "home"\n' + spec.replace("at_least = 10", "at_least = 11"))
-    assert "run delorean generate again" in run("train", "other.toml", "--package", "p", code=2)
+    assert "encoders[1].parameters.at_least was 10, is 11 → generate again" in run(
+        "train", "other.toml", "--package", "p", code=2
+    )
 
 
 def test_an_experiment_runs_whole_and_is_listed_shown_replayed_and_compared(step, run):

@@ -58,7 +58,7 @@ def test_a_request_for_a_past_time_is_refused_unless_the_clock_can_be_set(
 def test_a_time_that_no_datetime_holds_is_refused_by_name(live: Any) -> None:
     status, answer, _ = live.call("POST", "/rank", body(time=BEYOND))
     assert status == 422
-    assert "beyond the years 1 to 9999" in answer["error"]
+    assert "outside the years 1 to 9999" in answer["error"]
 
 
 def test_a_variable_that_no_datetime_holds_is_refused_by_name() -> None:
