@@ -114,7 +114,7 @@ def test_the_whole_chain_runs_on_a_cluster_and_gives_what_one_process_gives(proj
     assert sorted(by_one.values()) == sorted(by_two.values())
 
     selected = [f"select contexts of {DAY}: {what}" for what in ("experiment 'everyone'", "write the context set")]
-    made = ["look at the labels' tables", "look at label data", "materialise labels: 4 buckets"]
+    made = ["look at the labels' tables", "materialise labels: 4 buckets"]
     made.append("generate features: 4 buckets")
     assert [one for one in seen_by_spark(project) if one[0].startswith("delorean ")] == [
         ("delorean select", 2, selected),
