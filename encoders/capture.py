@@ -21,6 +21,7 @@ from encoders.function_text import clean_tree, global_names, line_map, resolve
 from encoders.generated import GENERATED
 from encoders.hash_index import lookup
 from encoders.origin import distribution_of, is_standard
+from encoders.parsing import parse_expression
 from encoders.source import Source, source_of
 from schemas.errors import EncoderError
 from schemas.hashing import text_code
@@ -118,7 +119,7 @@ class Gathering:
         ):
             return written
         name = f"{function.__name__}: {source.place(written.lineno)}"
-        return ast.parse(self.literal(name, value), mode="eval").body
+        return parse_expression(self.literal(name, value))
 
     def add(self, name: str, found: bool, value: Any, source: Source) -> None:
         """Write what a name means, once. Raises EncoderError for what cannot be written."""

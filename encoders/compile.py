@@ -1,6 +1,7 @@
 """Compiles generated modules with Numba, once for all processes."""
 
 from __future__ import annotations
+import __future__
 
 import ast
 import functools
@@ -15,6 +16,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from encoders.code_cache import CodeFile, check_folder, code_name
+from encoders.parsing import compile_tree, parse
 from encoders.rewriting import rewrite_module
 
 Batch = Callable[..., None]
@@ -61,7 +63,7 @@ def is_compiled(source: str) -> bool:
 def _compile(
     text: str, signature: tuple[str, ...], entry: str, folder: Path | None, generated: frozenset[str] | None
 ) -> Batch:
-    tree = ast.parse(text) if generated is None else rewrite_module(text, generated)
+    tree = parse(text) if generated is None else rewrite_module(text, generated)
     if folder is not None:
         check_folder(folder)
     import numba
@@ -101,7 +103,7 @@ def _module(tree: ast.Module, text: str, name: str) -> ModuleType:
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
     module = ModuleType(f"delorean_encoder_{name}")
     sys.modules[module.__name__] = module
-    exec(compile(tree, file, "exec"), module.__dict__)  # noqa: S102  # our text, made of the caller's own function
+    exec(compile_tree(tree, file, __future__.annotations.compiler_flag), module.__dict__)  # noqa: S102  # our text, made of the caller's own function
     return module
 
 

@@ -8,6 +8,7 @@ import symtable
 from types import FunctionType
 from typing import Any
 
+from encoders.parsing import parse
 from schemas.errors import EncoderError
 
 
@@ -47,7 +48,7 @@ def clean_tree(tree: ast.FunctionDef, is_encoder: bool) -> ast.FunctionDef:
 
 def line_map(body: str, original: ast.FunctionDef) -> dict[int, int]:
     """Pair each statement's line in the text with the same statement's in the file."""
-    written = ast.parse(body).body[0]
+    written = parse(body).body[0]
     source = _Clean().visit(original)
     found: dict[int, int] = {}
     for new, old in zip(_statements(written), _statements(source), strict=False):

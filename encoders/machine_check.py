@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from encoders.function_text import global_names, resolve
 from encoders.layout import is_list, is_text, stored_type
+from encoders.parsing import parse
 from encoders.rewriting import NotMachineCodeError
 from encoders.rewriting.text_flow import MANY, ONE, TextFlow
 from encoders.source import Source, source_of
@@ -70,7 +71,7 @@ class _Check:
 
 
 def _around(source: Source) -> set[str]:
-    tree = ast.parse(source.text).body[0]
+    tree = parse(source.text).body[0]
     if isinstance(tree, ast.FunctionDef):
         tree.decorator_list, tree.returns = [], None
         for argument in ast.walk(tree.args):

@@ -15,6 +15,7 @@ from functools import cache, lru_cache
 from types import CodeType, FunctionType
 from typing import Any
 
+from encoders.parsing import compile_tree, parse
 from schemas.cells import cell_name
 from schemas.errors import EncoderError
 
@@ -86,7 +87,7 @@ def _source_of(code: CodeType, _file: str, name: str) -> Source:
 
 def _parsed(text: str, code: CodeType, name: str) -> Source:
     try:
-        tree = ast.parse(text).body[0]
+        tree = parse(text).body[0]
     except (SyntaxError, IndexError) as error:
         raise EncoderError.because(
             f"'{name}': its source cannot be read ({error})", "define it with def, in a file or a notebook's cell"
@@ -103,7 +104,7 @@ def compiles_to(text: str, code: CodeType, imported: Collection[str] = ()) -> bo
     imported: names that the module imports, whose attributes are compiled otherwise than others'
     """
     try:
-        function = ast.parse(text).body[0]
+        function = parse(text).body[0]
     except (SyntaxError, IndexError):
         return False
     if not isinstance(function, ast.FunctionDef):
@@ -115,7 +116,7 @@ def compiles_to(text: str, code: CodeType, imported: Collection[str] = ()) -> bo
     outer = ast.FunctionDef("_around", ast.arguments([], [], None, [], [], None, []), [*around, function], [])
     future = code.co_flags & __future__.annotations.compiler_flag
     tree = ast.fix_missing_locations(ast.Module([*imports, outer], []))
-    compiled = compile(tree, code.co_filename, "exec", flags=future, dont_inherit=True)
+    compiled = compile_tree(tree, code.co_filename, future)
     return any(_same(each, code) for each in _codes(compiled) if each.co_name == code.co_name)
 
 
@@ -138,7 +139,7 @@ def _module_of(code: CodeType) -> tuple[str, ast.Module]:
     """Give the text of the file or cell that code is from, and its tree: empty ones if it cannot be parsed."""
     try:
         text = "".join(inspect.findsource(code)[0])
-        return text, ast.parse(text)
+        return text, parse(text)
     except (OSError, SyntaxError, ValueError, IndexError):
         return "", ast.Module([], [])
 
@@ -194,7 +195,7 @@ def _part(text: str, code: CodeType) -> str | None:
         return None
     if not any(inner == code for inner in _codes(compiled)):
         return None
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parse(text)):
         if isinstance(node, ast.FunctionDef) and node.name == code.co_name:
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
             if first == code.co_firstlineno:

@@ -15,6 +15,7 @@ from encoders.capture import Gathering
 from encoders.encoder import FeatureEncoder
 from encoders.function_text import clean_tree, global_names, resolve
 from encoders.hash_index import lookup
+from encoders.parsing import parse
 from encoders.promotion.imports import Imports
 from encoders.source import Source, source_of
 from schemas.arrow_types import parse_type, type_text
@@ -138,7 +139,7 @@ def _importable(module: str | None, name: str, value: Any) -> bool:
 def _assigns(module: str, name: str) -> bool:
     """Whether a name is a module's own, not only imported there."""
     try:
-        tree = ast.parse(Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8"))
+        tree = parse(Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
         return False
     targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
@@ -158,14 +159,14 @@ def _text(value: str) -> str:
 
 
 def _without_decorators(text: str) -> str:
-    function = ast.parse(text).body[0]
+    function = parse(text).body[0]
     return "\n".join(text.rstrip().splitlines()[function.lineno - 1 :]) + "\n"
 
 
 def _with_defaults(source: Source, encoder: FeatureEncoder) -> str:
     """Put the encoder's parameters as they are now in place of its source's defaults."""
     lines = [line.encode() for line in source.text.splitlines()]
-    arguments = ast.parse(source.text).body[0].args  # type: ignore[attr-defined]  # a function
+    arguments = parse(source.text).body[0].args  # type: ignore[attr-defined]  # a function
     for argument, default in reversed(list(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))):
         said = lines[default.lineno - 1][default.col_offset : default.end_col_offset].decode()
         value = encoder.parameters[argument.arg]

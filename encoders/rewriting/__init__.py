@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 
+from encoders.parsing import parse
 from encoders.rewriting.names import MACHINE, PYTHON, Names, NotMachineCodeError
 from encoders.rewriting.statements import Statements
 
@@ -21,7 +22,7 @@ def rewrite_module(text: str, generated: frozenset[str]) -> ast.Module:
     generated: the functions that are machine code as they stand
     Raises NotMachineCodeError.
     """
-    tree = ast.parse(text)
+    tree = parse(text)
     rewriter = Statements(Names.of_module(tree))
     for place, node in enumerate(tree.body):
         if isinstance(node, ast.FunctionDef) and node.name not in generated:
@@ -29,7 +30,7 @@ def rewrite_module(text: str, generated: frozenset[str]) -> ast.Module:
         elif isinstance(node, ast.Assign) and not str(getattr(node.targets[0], "id", "")).startswith(_RESERVED):
             node.value = rewriter.visit(node.value)
     texts = "\n".join(f"{name} = {MACHINE}.Text({code})" for code, name in rewriter.texts.items())
-    head = ast.parse(f"from encoders.machine import operations as {MACHINE}\n{texts}\n").body
+    head = parse(f"from encoders.machine import operations as {MACHINE}\n{texts}\n").body
     # Above all else, but below what has to come first.
     first = sum(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
     for node in head:

@@ -81,7 +81,7 @@ def test_training_refuses_encoders_whose_code_has_changed(lab, generated, monkey
     import sys
 
     text = (lab.folder / f"{lab.module}.py").read_text()
-    lab.write_encoders(text.replace("1.0 if", "2.0 if"))
+    lab.write_encoders(text.replace("1.0 if", "12.0 if"))
     importlib.invalidate_caches()
     monkeypatch.delitem(sys.modules, lab.module)
     with pytest.raises(ConfigError, match="encoders whose code has changed"):
