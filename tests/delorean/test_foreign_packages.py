@@ -354,8 +354,8 @@ def for_ever(n):
     return n
 
 for_ever(0)
-print("begins", flush=True)
 try:
+    print("begins", flush=True)
     interruptibly(lambda: for_ever(1 << 40))
 except KeyboardInterrupt:
     print("interrupted", flush=True)
