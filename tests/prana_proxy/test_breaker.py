@@ -155,6 +155,8 @@ class BreakerMachine(RuleBasedStateMachine):
     def die(self, process: int) -> None:
         self.lives[process] += 1
         self.ledgers[1 - process].forget(process)
+        self.ledgers[process].release("s")  # in its place another process begins, and uses the page again
+        self.ledgers[process].page("s")
         if self.model.prober == process:
             self.model.prober = None
 
