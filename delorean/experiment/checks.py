@@ -1,4 +1,4 @@
-"""What can be said of a spec before any work: whatever is wrong in it by itself is refused here, not after hours."""
+"""Checks of a spec that need no data, made before any work begins."""
 
 from __future__ import annotations
 

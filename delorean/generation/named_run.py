@@ -44,7 +44,7 @@ class NamedRun:
         require_plain_name("run id", self.run_id)
 
     def check(self) -> None:
-        """Raise CorruptFileError if it has begun, and what it reads can no longer be told."""
+        """Raise CorruptFileError if the run has begun and its plan cannot be read."""
         self._begun()
 
     def committed(self) -> FeatureSet | None:

@@ -66,7 +66,7 @@ class SourceFinder:
     """Finds the sources of elements for label data.
 
     rules, floors: by element
-    of_any_type: elements of which no type is expected, as nobody reads their values
+    of_any_type: elements whose types are not checked, since their values are not read
     notes: what a person should know about the choice, added to as sources are found
     """
 
