@@ -62,7 +62,7 @@ machine:
 	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || { \
 		echo "Python 3.11 or 3.12 is missing: $(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) -V 2>/dev/null || echo not there)" \
 		"→ install one with its venv module, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@"$(PYTHON)" -P schemas/machine.py
+	@"$(PYTHON)" -P snapshotter/spark/machine.py
 
 # The stamp comes last: an interrupted build, or a new lock, is built again, mostly from the installers' caches.
 .venv/.ready: requirements.lock setup.cfg .ci/install.py | machine
@@ -79,5 +79,5 @@ machine:
 	@touch $@
 
 # Classes that Spark's JVMs of the tests need not load one by one.
-.venv/spark.jsa: .venv/.ready tests/quick_jvm.py
-	@$(BIN)/python tests/quick_jvm.py 2>.venv/spark.log || { cat .venv/spark.log >&2; exit 1; }
+.venv/spark.jsa: .venv/.ready tests/support/quick_jvm.py
+	@$(BIN)/python tests/support/quick_jvm.py 2>.venv/spark.log || { cat .venv/spark.log >&2; exit 1; }

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from delorean.as_of import as_of_join
+from delorean.as_of.join import as_of_join
 
 FEATURES = [f"f{n}" for n in range(8)]
 TIME = pa.timestamp("us", "UTC")

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.as_of_worlds import MICROSECOND, World, worlds
-from delorean.as_of import as_of_join
+from delorean.as_of.join import as_of_join
 
 
 def main(arguments: list[str]) -> None:

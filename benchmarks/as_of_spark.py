@@ -20,9 +20,9 @@ from rich.table import Table
 
 from benchmarks.as_of import write_sides
 from benchmarks.memory import PeakMemory
-from delorean.as_of import as_of_join
-from delorean.as_of_spark import as_of_join_spark
-from snapshotter.spark_session import spark_session
+from delorean.as_of.join import as_of_join
+from delorean.as_of.spark_join import as_of_join_spark
+from snapshotter.spark.session import spark_session
 
 WARM = 200_000
 

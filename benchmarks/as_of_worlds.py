@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from delorean.as_of_kernel import hash_rows
+from delorean.as_of.kernel import hash_rows
 
 ROWS = 500  # left rows of a world
 Rng = np.random.Generator

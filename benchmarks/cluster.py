@@ -30,7 +30,7 @@ from benchmarks.memory import PeakMemory
 from delorean.generation import generate
 from delorean.labels import LabelColumns, Labels, load_labels
 from delorean.labels.materialise import materialise_labels
-from snapshotter.spark_session import spark_session
+from snapshotter.spark.session import spark_session
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))  # at the end: its folders are named as our packages

@@ -36,7 +36,7 @@ from schemas.services import Service, Status
 from schemas.tables import TIME, snapshot_schema
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import ServiceSnapshot, SnapshotRun, from_micros, to_micros
-from snapshotter.spark_session import spark_session
+from snapshotter.spark.session import spark_session
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import write_parquet
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from snapshotter.spark_session import spark_session
+from snapshotter.spark.session import spark_session
 
 TOLD = "first task at "
 

@@ -20,8 +20,8 @@ from datetime import timedelta
 
 import pyarrow as pa
 
-from prana_proxy.config import gateway_config
-from prana_proxy.gateway import Gateway
+from prana_proxy.config.services_file import gateway_config
+from prana_proxy.gateway.gateway import Gateway
 
 BUDGET = timedelta(seconds=0.5)
 THREADS, ROOM = 16, 256

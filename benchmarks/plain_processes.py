@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from delorean.as_of import as_of_rows
+from delorean.as_of.join import as_of_rows
 from delorean.labels import Labels
 from encoders import FeatureModel
 from encoders.bound_model import BoundModel

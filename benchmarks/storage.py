@@ -26,10 +26,10 @@ from rich.table import Table
 from benchmarks.load_report import CONSOLE, Verdict, show
 from schemas.tables import TIME
 from snapshotter.records import DataFile
-from snapshotter.s3_place import S3Place
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
 from snapshotter.storage.s3_access import access
+from snapshotter.storage.s3_place import S3Place
 
 MOST = 1.1
 HISTORY = pa.struct([("video_id", pa.int64()), ("minutes", pa.float32()), ("watched_at", TIME)])

@@ -25,17 +25,17 @@ from schemas.lazy import lazily  # noqa: E402  # as above
 disable_telemetry()  # before anything imports what would report
 
 if TYPE_CHECKING:
-    from delorean.as_of import as_of_join
-    from delorean.as_of_spark import as_of_join_spark
-    from delorean.comparison import compare_encoders, compare_feature_sets
+    from delorean.as_of.join import as_of_join
+    from delorean.as_of.spark_join import as_of_join_spark
+    from delorean.audit.comparison import compare_encoders, compare_feature_sets
+    from delorean.audit.paradox import check_feature_set
     from delorean.coverage import day_coverage, label_coverage
     from delorean.experiment import ExperimentSpec
     from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit, generate
     from delorean.labels import LabelColumns
     from delorean.labels.materialise import materialise_labels
     from delorean.leaks import LeakThresholds
-    from delorean.paradox import check_feature_set
-    from delorean.project import OpenProject, open_project
+    from delorean.project.open_project import OpenProject, open_project
     from delorean.time_travel import TimeMachine
 
 __version__ = "0.1.0"
@@ -69,19 +69,19 @@ __getattr__ = lazily(
         "ExperimentSpec": "delorean.experiment",
         "LabelColumns": "delorean.labels",
         "LeakThresholds": "delorean.leaks",
-        "OpenProject": "delorean.project",
+        "OpenProject": "delorean.project.open_project",
         "SpreadLimit": "delorean.generation",
         "TimeMachine": "delorean.time_travel",
-        "as_of_join": "delorean.as_of",
-        "as_of_join_spark": "delorean.as_of_spark",
-        "check_feature_set": "delorean.paradox",
-        "compare_encoders": "delorean.comparison",
-        "compare_feature_sets": "delorean.comparison",
+        "as_of_join": "delorean.as_of.join",
+        "as_of_join_spark": "delorean.as_of.spark_join",
+        "check_feature_set": "delorean.audit.paradox",
+        "compare_encoders": "delorean.audit.comparison",
+        "compare_feature_sets": "delorean.audit.comparison",
         "day_coverage": "delorean.coverage",
         "generate": "delorean.generation",
         "label_coverage": "delorean.coverage",
         "materialise_labels": "delorean.labels.materialise",
-        "open_project": "delorean.project",
+        "open_project": "delorean.project.open_project",
     },
 )
 

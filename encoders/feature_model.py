@@ -19,10 +19,10 @@ from encoders.encoder import FeatureEncoder, Value
 from encoders.generated import module_text
 from encoders.graph import EncoderNode, feature_graph
 from encoders.layout import Scalar, element_layout, is_text, outer_fields, scalar_dtype, stored_type, variable_layout
+from encoders.project_modules import refuse_hidden
 from schemas.data_keys import DataKey, Kind, by_name
 from schemas.display import MOST_ROWS, Code, Displayed, Headline, Part, Table
 from schemas.errors import EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
-from schemas.own_modules import refuse_hidden
 
 Encoders: TypeAlias = "FeatureModel | FeatureEncoder | Sequence[FeatureEncoder]"
 FORMAT = 1  # of the JSON text

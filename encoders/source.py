@@ -68,7 +68,9 @@ def _source_of(code: CodeType, _file: str, name: str) -> Source:
         if found is None:
             hint = "define it with def, in a file or a notebook's cell"
             if code.co_filename == PROMPT:
-                hint += "; in Zeppelin run `from delorean.zeppelin import show` in a paragraph before, and this again"
+                hint += (
+                    "; in Zeppelin run `from delorean.display.zeppelin import show` in a paragraph first, then this one"
+                )
             raise EncoderError.because(f"'{name}': its source cannot be read ({error})", hint) from error
         return _parsed(found, code, name)
     module = _module_of(code)

@@ -15,7 +15,7 @@ from made_once import made_once
 from pyspark.sql import SparkSession
 from s3_server import S3Server, s3_server
 
-from snapshotter.spark_session import spark_session
+from snapshotter.spark.session import spark_session
 
 if TYPE_CHECKING:
     from delorean.demo.run import DemoResult

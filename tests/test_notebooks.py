@@ -57,7 +57,7 @@ def test_outputs_are_not_committed(path):
 KERNEL = [
     # A bar for what takes longer than a moment, and none for what does not.
     """
-    from snapshotter import progress_bars
+    from snapshotter.spark import progress_bars
     progress_bars._MOMENT_SECONDS = 0.0
     with progress_bars.counted("features", None) as told:
         for done in range(3):
@@ -69,7 +69,7 @@ KERNEL = [
         told(1, 2)
     """,
     """
-    from delorean.project import Shelf
+    from delorean.project.open_project import Shelf
     shelf = Shelf("thing", lambda: ["viewing_history", "my_list"], str)
     """,
     """

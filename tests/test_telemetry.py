@@ -139,7 +139,7 @@ def test_airflow_contacts_nobody(environment: dict[str, str], tmp_path: Path) ->
         "import delorean.cli",
         "import delorean.serving",
         "import delorean.training.onnx_scorer",
-        "from delorean.model_package import load_package",
+        "from delorean.packaging.package import load_package",
     ],
 )
 def test_whatever_is_imported_first_switches_reports_off_before_onnxruntime(

@@ -13,7 +13,7 @@ from delorean.cli.options import Day, Instant, Seconds, json_option, opened, pro
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
-    from delorean.config import Project
+    from delorean.project.config import Project
 
 
 @click.command(no_args_is_help=True)
@@ -31,8 +31,8 @@ def select(specs: tuple[Path, ...], day: date, project: Project, output: Output)
     Example: delorean select experiments.toml --date 2026-01-05
     """
     from delorean.experiment import load_selection
-    from delorean.schedule import scheduled
-    from snapshotter.context_selection import select_contexts
+    from delorean.project.schedule import scheduled
+    from snapshotter.selection.context_selection import select_contexts
 
     chosen_from = specs or scheduled(project.schedule).selected
     experiments = [experiment for spec in chosen_from for experiment in load_selection(spec)]
@@ -117,8 +117,8 @@ def snapshot(
     \b
     Example: delorean snapshot --date 2026-01-05
     """
-    from delorean.config import SnapshotSet, access_to_proxies
-    from snapshotter.snapshot import Floor, take_snapshot
+    from delorean.project.config import SnapshotSet, access_to_proxies
+    from snapshotter.capture.snapshot import Floor, take_snapshot
 
     if set_name is not None and services:
         raise click.UsageError("--set names the services: leave --service out")
@@ -194,8 +194,8 @@ def publish(
     from schemas.data_keys import global_element
     from schemas.errors import ConfigError
     from schemas.plain_types import plain_table
-    from snapshotter.foreign_parquet import read_foreign_parquet
-    from snapshotter.global_elements import publish_global
+    from snapshotter.capture.global_elements import publish_global
+    from snapshotter.storage.foreign_parquet import read_foreign_parquet
 
     if file is None:
         if element not in project.schedule.globals:

@@ -13,8 +13,8 @@ from delorean.cli.options import Day, Span, TimeOfDay, json_option, opened, proj
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
-    from delorean.config import Project
     from delorean.coverage import Cell, Coverage, DayCoverage, LabelCoverage
+    from delorean.project.config import Project
 
 _SHOWN_GROUPS = 20
 

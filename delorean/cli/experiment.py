@@ -13,8 +13,8 @@ from delorean.cli.options import Day, json_option, opened, project_option, spark
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
-    from delorean.config import Project
     from delorean.experiment.record import RunRecord
+    from delorean.project.config import Project
 
 
 def summary(record: RunRecord) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from delorean.cli.options import json_option, opened, project_option
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
-    from delorean.config import Project
     from delorean.experiment.record_files import BrokenRecord
-    from delorean.generation.feature_set import FeatureSetVersion
+    from delorean.feature_sets.table import FeatureSetVersion
+    from delorean.project.config import Project
     from snapshotter.storage import Storage
 
 
@@ -31,7 +31,7 @@ def features(feature_set: str | None, experiment: str | None, project: Project, 
     Example: delorean index features homepage
     """
     from delorean.experiment.record import recorded_runs
-    from delorean.generation.feature_set import table_uri, versions_of
+    from delorean.feature_sets.table import table_uri, versions_of
 
     broken: list[BrokenRecord] = []
     with opened(project) as (_, storage):
@@ -60,7 +60,7 @@ def features(feature_set: str | None, experiment: str | None, project: Project, 
 def _all_versions(storage: Storage, broken: list[BrokenRecord]) -> Iterator[tuple[str, Sequence[FeatureSetVersion]]]:
     """Yield the versions of each feature set. One that cannot be read hides no other: it is added to `broken`."""
     from delorean.experiment.record_files import BrokenRecord
-    from delorean.generation.feature_set import FOLDER, feature_sets, table_uri, versions_of
+    from delorean.feature_sets.table import FOLDER, feature_sets, table_uri, versions_of
     from schemas.errors import DeloreanError
 
     for name in feature_sets(storage):

@@ -17,7 +17,7 @@ from delorean.cli.output import Output
 from delorean.cli.withdraw import left_out, withdraw, withdrawals
 
 if TYPE_CHECKING:
-    from delorean.config import Project
+    from delorean.project.config import Project
 
 
 _OVERVIEW = ("rows", "confidence", "mean_bytes")
@@ -168,7 +168,7 @@ def index_quality(service: str | None, most: int, project: Project, output: Outp
     Example: delorean index quality history
     """
     from schemas.errors import ConfigError
-    from snapshotter.drift import judged
+    from snapshotter.capture.drift import judged
 
     with opened(project) as (found, _):
         known = {declared.name for declared in found.elements()}

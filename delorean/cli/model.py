@@ -13,7 +13,7 @@ from delorean.cli.options import Seconds, json_option, opened, project_option
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
-    from delorean.config import Project
+    from delorean.project.config import Project
 
 
 @click.command(no_args_is_help=True)
@@ -31,7 +31,7 @@ def generate(spec: Path, run_id: str | None, day: date | None, project: Project,
     \b
     Example: delorean generate homepage.toml
     """
-    from delorean.generation.feature_set import table_uri
+    from delorean.feature_sets.table import table_uri
     from snapshotter.storage import open_storage
 
     record = run_spec(spec, project, output, "generate", run_id, day, training=False)

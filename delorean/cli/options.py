@@ -15,10 +15,10 @@ from delorean.cli.output import Output
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from delorean.config import Project
-    from snapshotter.experiments import TableSource
+    from delorean.project.config import Project
     from snapshotter.index import SnapshotIndex
     from snapshotter.storage import Storage
+    from snapshotter.storage.table_source import TableSource
 
 PROJECT_FILE = "delorean.project_file"  # of a context's meta: the file that --config named
 _LONGEST_SPAN = timedelta(days=36_525)
@@ -140,9 +140,9 @@ def project_option(command: _Command) -> _Command:
     """Give a command --config; it receives `project`, whose folder's modules can be imported then."""
 
     def load(context: click.Context, _: click.Parameter, path: Path) -> Project:
-        from delorean.config import load_project
+        from delorean.project.config import load_project
         from encoders.code_cache import use_cache_folder
-        from schemas.own_modules import import_from_project
+        from encoders.project_modules import import_from_project
 
         project = load_project(path)
         context.meta[PROJECT_FILE] = path.resolve()
@@ -182,7 +182,7 @@ def spark_for(
     """
     from pyspark.sql import SparkSession
 
-    from snapshotter.spark_session import spark_session
+    from snapshotter.spark.session import spark_session
 
     ours = SparkSession.getActiveSession() is None
     settings = {name.replace(".", "__"): value for name, value in project.spark.items()}

@@ -12,7 +12,7 @@ from typing import Any
 
 from schemas.plain_text import plain_text
 from schemas.strict_json import json_text, plain_value
-from snapshotter.progress_bars import progress
+from snapshotter.spark.progress_bars import progress
 
 _MARK = "DELOREAN_RESULT_MARK"  # what a scheduler has written before the object, to tell it from what others print
 _WIDTH = 160  # where no terminal says how wide it is

@@ -13,8 +13,8 @@ from delorean.cli.output import Output
 from schemas.plain_text import plain_text
 
 if TYPE_CHECKING:
-    from delorean.config import Project
-    from delorean.paradox import ParadoxReport
+    from delorean.audit.paradox import ParadoxReport
+    from delorean.project.config import Project
 
 PARADOX = 3  # the exit code; 1 and 2 are errors of the command itself
 
@@ -74,15 +74,15 @@ def paradox(
 
 
 def _check(feature_set: str, version: int | None, config: Path, thresholds: Any, progress: Any) -> ParadoxReport:
-    from delorean.config import load_project
-    from delorean.paradox import check_feature_set
+    from delorean.audit.paradox import check_feature_set
+    from delorean.project.config import load_project
 
     place = "/" in feature_set or feature_set.startswith(".")
     if place and not config.is_file():
         return check_feature_set(feature_set, version, None, thresholds, progress)
     project: Project = load_project(config)
     with opened(project) as (index, storage):
-        from delorean.generation.feature_set import table_uri
+        from delorean.feature_sets.table import table_uri
 
         uri = feature_set if place else table_uri(storage, feature_set)
         return check_feature_set(uri, version, index, thresholds, progress)

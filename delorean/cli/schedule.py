@@ -10,7 +10,7 @@ from delorean.cli.options import json_option, project_option
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
-    from delorean.config import Project
+    from delorean.project.config import Project
 
 
 @click.command()
@@ -25,7 +25,7 @@ def schedule(project: Project, output: Output) -> None:
     \b
     Example: delorean schedule --json
     """
-    from delorean.schedule import scheduled
+    from delorean.project.schedule import scheduled
 
     found = scheduled(project.schedule)
     output.show(

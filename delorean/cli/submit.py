@@ -16,7 +16,7 @@ from delorean.cli.options import PROJECT_FILE, json_option, project_option
 
 if TYPE_CHECKING:
     from delorean.cli.output import Output
-    from delorean.config import Project
+    from delorean.project.config import Project
 
 _STEPS = ("select", "snapshot", "generate", "experiment", "paradox", "train", "vacuum")
 
@@ -42,7 +42,7 @@ def submit(
     \b
     Example: delorean submit --dry-run generate homepage.toml --run-id 2026-01-05
     """
-    from delorean.submit import Submission, pack_modules
+    from delorean.project.submit import Submission, pack_modules
 
     if any(argument.partition("=")[0] == "--config" for argument in arguments):
         raise click.UsageError("--config is for the submission too: write it before the step")

@@ -11,7 +11,7 @@ from delorean.cli.options import Span, json_option, opened, project_option
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
-    from delorean.config import Project
+    from delorean.project.config import Project
 
 
 @click.command()
@@ -35,7 +35,7 @@ def vacuum(older_than: timedelta, dry_run: bool, project: Project, output: Outpu
     \b
     Example: delorean vacuum --older-than P30D --dry-run
     """
-    from delorean.vacuum import vacuum as remove
+    from delorean.project.vacuum import vacuum as remove
 
     with opened(project) as (index, storage):
         found = remove(storage, index, older_than, dry_run=dry_run)

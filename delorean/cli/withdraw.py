@@ -14,7 +14,7 @@ from delorean.cli.options import Day, json_option, opened, project_option
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
-    from delorean.config import Project
+    from delorean.project.config import Project
     from snapshotter.index import SnapshotIndex
     from snapshotter.records import PublishedName, RecordKind, Withdrawal
 

@@ -18,17 +18,17 @@ from delorean.coverage.rows import FrameRows
 from delorean.coverage.search import Search, ServiceSearch, VersionSearch, declared_services, every_snapshot
 from delorean.coverage.tally import Tally, empty_cell
 from delorean.generation import AsOf
-from delorean.generation.sources import ServiceSource
 from delorean.labels import TIME_COLUMN
 from delorean.state.rules import FIRST_MOMENT
+from delorean.state.sources import ServiceSource
 from delorean.state.versions import GlobalSource, versions_in_view
 from delorean.time_travel import EXPERIMENT_COLUMN, STRATUM_COLUMN, read_choices
 from schemas.errors import DataKeyError, NotInIndexError
 from schemas.services import Service
 from schemas.tables import TIME
-from snapshotter.context_sets import read_context_set
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import END_OF_TIME, ContextSet, ServiceSnapshot, from_micros, to_micros
+from snapshotter.selection.context_sets import read_context_set
 from snapshotter.storage import Storage
 
 STRATUM = "stratum"

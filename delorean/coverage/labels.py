@@ -16,12 +16,12 @@ from delorean.coverage.rows import Rows, rows_of
 from delorean.coverage.search import FOUND, Search, Trace, label_searches
 from delorean.coverage.tally import Tally
 from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit
-from delorean.generation.provenance import micros, spread_between
 from delorean.labels import TIME_COLUMN, Labels
+from delorean.state.provenance import micros, spread_between
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError
 from snapshotter.index import SnapshotIndex
-from snapshotter.progress_bars import counted
+from snapshotter.spark.progress_bars import counted
 from snapshotter.storage import Storage
 
 Progress = Callable[[int, int], None]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from delorean.readable import Readable
+from delorean.frames import Readable
 from schemas.display import Displayed, Headline, Part
 
 _RUN = pa.struct([("run_id", pa.string()), ("rows", pa.int64())])

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from delorean.coverage.rows import Place
 from delorean.generation import AsOf, ConfidenceFloor
-from delorean.generation.sources import ServiceSource, SourceFinder
 from delorean.labels import TIME_COLUMN, Labels
 from delorean.state.captures import find_captures
 from delorean.state.matched import CaptureFile, FoundCaptures
 from delorean.state.rules import FIRST_MOMENT
+from delorean.state.sources import ServiceSource, SourceFinder
 from delorean.state.versions import GlobalSource
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError

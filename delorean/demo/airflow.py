@@ -34,7 +34,7 @@ from delorean.demo.state import CompanyState
 from delorean.demo.world import World
 from schemas.errors import DeloreanError, SetupError
 from snapshotter.index import open_index
-from snapshotter.spark_session import require_java
+from snapshotter.spark.session import require_java
 from snapshotter.storage import open_storage
 
 _REPOSITORY = Path(__file__).resolve().parents[2]

@@ -20,12 +20,12 @@ from delorean.demo.state import CompanyState
 from delorean.demo.world import World
 from encoders.library.keys import VIDEOS
 from schemas.tables import TIME
-from snapshotter.context_selection import select_contexts
-from snapshotter.context_sets import read_context_set
-from snapshotter.global_elements import publish_global
+from snapshotter.capture.global_elements import publish_global
+from snapshotter.capture.snapshot import take_snapshot
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, SnapshotRun
-from snapshotter.snapshot import take_snapshot
+from snapshotter.selection.context_selection import select_contexts
+from snapshotter.selection.context_sets import read_context_set
 from snapshotter.storage import Storage
 
 if TYPE_CHECKING:

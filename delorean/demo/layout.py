@@ -11,7 +11,7 @@ from delorean.demo.world import World
 from delorean.experiment import ExperimentSpec, load_experiment
 from prana_proxy.clock import FileClock
 from schemas.file_uri import file_uri
-from snapshotter.experiments import Experiment, load_experiments
+from snapshotter.selection.experiments import Experiment, load_experiments
 
 _PROJECT: Final = """\
 # The demo's own project: the commands of `delorean` work here, such as

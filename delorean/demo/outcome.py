@@ -15,7 +15,7 @@ from delorean.demo.parity import Replay
 from delorean.demo.world import World
 from delorean.experiment import ExperimentSpec
 from delorean.generation import FeatureSet
-from delorean.model_package import ModelPackage
+from delorean.packaging.package import ModelPackage
 from delorean.training import Metrics, RankingData, ranking_metrics, read_feature_set
 
 MODEL: Final = "model"

@@ -22,15 +22,15 @@ from delorean.demo.progress import Steps
 from delorean.demo.simulation import SEED, generate_world
 from delorean.demo.told import report_data
 from delorean.demo.world import World
+from delorean.display.report import write_report
 from delorean.experiment.run import record_run
 from delorean.experiment.steps import features_of, labels_of, package_of
 from delorean.generation import FeatureSet
-from delorean.model_package import ModelPackage
-from delorean.web.report import write_report
+from delorean.packaging.package import ModelPackage
 from schemas.errors import ConfigError, SetupError
 from schemas.strict_json import json_text
 from snapshotter.index import SnapshotIndex, open_index
-from snapshotter.spark_session import require_java, spark_session
+from snapshotter.spark.session import require_java, spark_session
 from snapshotter.storage import Storage, open_storage
 
 if TYPE_CHECKING:

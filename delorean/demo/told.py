@@ -15,8 +15,8 @@ from rich.text import Text
 from delorean.demo.company import Day
 from delorean.demo.outcome import Outcome
 from delorean.demo.world import DAY, World, micros_of
+from delorean.display.report import Feature, Parity, ReportData, Strata
 from delorean.time_travel import TimeMachine
-from delorean.web.report import Feature, Parity, ReportData, Strata
 from schemas.plain_text import plain_text
 from schemas.strict_json import json_text
 from snapshotter.index import SnapshotIndex

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from delorean.comparison import FeatureComparison, compare_feature_sets
+from delorean.audit.comparison import FeatureComparison, compare_feature_sets
 from delorean.experiment.record import RunRecord
 from delorean.experiment.settings import changed_settings, changes
-from delorean.generation.feature_set import table_uri
+from delorean.feature_sets.table import table_uri
 from schemas.display import Displayed, Headline, Note, Part, Table
 from schemas.errors import DeloreanError
 from snapshotter.storage import Storage

@@ -9,11 +9,11 @@ from pathlib import Path
 from delorean.experiment.checks import check_spec
 from delorean.experiment.spec import ExperimentSpec
 from encoders import FeatureModel
+from prana_proxy.config.toml_file import TomlFile
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import ConfigError
-from schemas.toml_file import TomlFile
-from snapshotter.experiments import Experiment, load_experiments
 from snapshotter.index import SnapshotIndex
+from snapshotter.selection.experiments import Experiment, load_experiments
 
 
 def load_experiment(path: str | Path, index: SnapshotIndex | None = None) -> ExperimentSpec:

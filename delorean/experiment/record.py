@@ -13,7 +13,7 @@ import msgspec
 
 from delorean.experiment.record_files import FOLDER, BrokenRecord, read_record, readable_records, record_paths
 from delorean.experiment.spec import ExperimentSpec
-from delorean.feature_digest import FeatureDigest
+from delorean.feature_sets.digest import FeatureDigest
 from schemas.display import Code, Displayed, Facts, Headline, Note, Part, Table
 from schemas.drawing import Share
 from schemas.errors import ReplayError

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from delorean.experiment.record import RunRecord
 from delorean.generation import FeatureSet, generate
 from delorean.generation.runners import Progress
-from delorean.generation.sources import Pinned
 from delorean.labels import find_labels, load_labels
 from delorean.labels.rebucket import rebucket
+from delorean.state.sources import Pinned
 from encoders import FeatureModel
 from encoders.feature_model import LIBRARY
 from schemas.display import Displayed, Headline, Part, Table

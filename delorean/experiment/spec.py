@@ -22,15 +22,16 @@ from delorean.training.missing_values import with_imputer
 from encoders import FeatureEncoder, FeatureModel
 from encoders.feature_model import node_of
 from encoders.graph import EncoderNode, feature_graph
+from encoders.project_modules import refuse_hidden
 from schemas.display import Code, Displayed, Facts, Headline, Note, Part
 from schemas.errors import ConfigError, DeloreanError
-from schemas.own_modules import refuse_hidden
-from snapshotter.experiments import Experiment, TableSource
+from snapshotter.selection.experiments import Experiment
+from snapshotter.storage.table_source import TableSource
 
 
 @dataclass(frozen=True)
 class ContextsSpec:
-    """Which contexts are captured for the experiment, see `snapshotter.experiments.Experiment`."""
+    """Which contexts are captured for the experiment, see `snapshotter.selection.experiments.Experiment`."""
 
     query: str
     key: tuple[str, ...]

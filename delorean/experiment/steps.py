@@ -15,22 +15,22 @@ from delorean.experiment.checks import check_spec
 from delorean.experiment.settings import as_recorded, changed_settings, require_generated_by
 from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.tables import pinned_tables, query
+from delorean.feature_sets.table import made_by, open_table, table_uri
 from delorean.generation import FeatureSet, generate, lineage_of
 from delorean.generation.bucket_task import first_data_maps
-from delorean.generation.feature_set import made_by, open_table, table_uri
 from delorean.generation.plan import plan_generation
 from delorean.generation.runners import Progress
-from delorean.generation.sources import Pinned
 from delorean.labels import Labels, find_labels, load_labels
 from delorean.labels.materialise import materialise_labels
-from delorean.model_package import Lineage, ModelPackage, load_package, write_package
+from delorean.packaging.package import Lineage, ModelPackage, load_package, write_package
 from delorean.state.rules import AsOf
+from delorean.state.sources import Pinned
 from delorean.training import read_feature_set, train
 from encoders.feature_model import LIBRARY
 from schemas.errors import ConfigError, LabelError, PackageError
-from snapshotter.experiments import TableSource
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
+from snapshotter.storage.table_source import TableSource
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

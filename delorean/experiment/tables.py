@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from schemas.errors import LabelError, MissingFileError, StorageError
-from snapshotter.experiments import TableSource
-from snapshotter.spark_errors import spark_errors_as
-from snapshotter.spark_jobs import described
-from snapshotter.spark_tables import load_table
+from snapshotter.spark.errors import spark_errors_as
+from snapshotter.spark.jobs import described
+from snapshotter.spark.tables import load_table
 from snapshotter.storage.delta import delta_table, files_of
+from snapshotter.storage.table_source import TableSource
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

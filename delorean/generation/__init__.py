@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from schemas.lazy import lazily
 
 if TYPE_CHECKING:
-    from delorean.generation.feature_set import FeatureSet, lineage_of
+    from delorean.feature_sets.table import FeatureSet, lineage_of
     from delorean.generation.job import generate
-    from delorean.generation.rules import AsOf, ConfidenceFloor, SpreadLimit
-    from delorean.generation.sources import Pinned
+    from delorean.state.requirements import AsOf, ConfidenceFloor, SpreadLimit
+    from delorean.state.sources import Pinned
 
 __all__ = ["AsOf", "ConfidenceFloor", "FeatureSet", "Pinned", "SpreadLimit", "generate", "lineage_of"]
 
@@ -25,12 +25,12 @@ __all__ = ["AsOf", "ConfidenceFloor", "FeatureSet", "Pinned", "SpreadLimit", "ge
 __getattr__ = lazily(
     __name__,
     {
-        "AsOf": "delorean.generation.rules",
-        "ConfidenceFloor": "delorean.generation.rules",
-        "FeatureSet": "delorean.generation.feature_set",
-        "Pinned": "delorean.generation.sources",
-        "SpreadLimit": "delorean.generation.rules",
+        "AsOf": "delorean.state.requirements",
+        "ConfidenceFloor": "delorean.state.requirements",
+        "FeatureSet": "delorean.feature_sets.table",
+        "Pinned": "delorean.state.sources",
+        "SpreadLimit": "delorean.state.requirements",
         "generate": "delorean.generation.job",
-        "lineage_of": "delorean.generation.feature_set",
+        "lineage_of": "delorean.feature_sets.table",
     },
 )

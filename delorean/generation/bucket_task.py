@@ -5,26 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delorean.feature_digest import FeatureDigest, digest_rows
-from delorean.generation.matching import match_versions
-from delorean.generation.plan import (
+from delorean.feature_sets.bucket_result import BucketResult
+from delorean.feature_sets.columns import (
     CONFIDENCE_COLUMN,
     LATEST_INPUT_COLUMN,
     SPREAD_COLUMN,
-    GenerationPlan,
     captured_column,
     run_column,
     version_column,
 )
-from delorean.generation.provenance import (
+from delorean.feature_sets.digest import digest_rows
+from delorean.generation.plan import GenerationPlan
+from delorean.labels import LABEL_COLUMN, TIME_COLUMN
+from delorean.state.captures import match_files
+from delorean.state.provenance import (
     Served,
     SpreadReport,
     confidence_of,
@@ -33,48 +34,14 @@ from delorean.generation.provenance import (
     spread_of,
     spread_seconds,
 )
-from delorean.generation.sources import ServiceSource
-from delorean.labels import LABEL_COLUMN, TIME_COLUMN
-from delorean.state.captures import match_files
+from delorean.state.sources import ServiceSource
+from delorean.state.version_tables import match_versions
 from encoders.columns import one_array
 from encoders.data_map import DataMaps
 from schemas.errors import QualityError
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
-
-
-@dataclass(frozen=True)
-class BucketResult:
-    """What a bucket task wrote and saw.
-
-    items: items of the rows written
-    earliest, latest: the first and last time coordinate, microseconds; None when no row is left
-    absent: element → rows without it
-    spread: of all rows, also of those dropped for it
-    digest: of the rows written
-    seconds: step → wall time
-    """
-
-    file: DataFile
-    items: int
-    earliest: int | None
-    latest: int | None
-    absent: Mapping[str, int]
-    spread: SpreadReport
-    digest: FeatureDigest
-    seconds: Mapping[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Write the result as plain fields."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
-        spread = SpreadReport(tuple(fields["spread"]["counts"]), fields["spread"]["beyond"])
-        digest = FeatureDigest.from_json(fields["digest"])
-        return cls(**{**fields, "file": DataFile.from_json(fields["file"]), "spread": spread, "digest": digest})
 
 
 @dataclass

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from delorean.feature_digest import FeatureDigest
-from delorean.generation.bucket_task import BucketResult
-from delorean.generation.feature_set import FOLDER, FeatureSet, Made, commit, table_uri
+from delorean.feature_sets.bucket_result import BucketResult
+from delorean.feature_sets.digest import FeatureDigest
+from delorean.feature_sets.table import FOLDER, FeatureSet, Made, commit, table_uri
 from delorean.generation.named_run import NamedRun
 from delorean.generation.plan import GenerationPlan, plan_generation
-from delorean.generation.provenance import SpreadReport
-from delorean.generation.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.generation.runners import Progress, in_process, over_spark
-from delorean.generation.sources import Pinned, ServiceSource
 from delorean.generation.unseen import rows_before_state
 from delorean.labels import Labels
 from delorean.leaks import LabelReport, LeakReport, LeakThresholds, check_labels, detect_leaks, sample_of
+from delorean.state.provenance import SpreadReport
+from delorean.state.requirements import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.state.sources import Pinned, ServiceSource
 from delorean.state.versions import GlobalSource
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import ConfigError, LabelError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex
-from snapshotter.progress_bars import counted
+from snapshotter.spark.progress_bars import counted
 from snapshotter.storage import Storage, require_plain_name
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from delorean.generation.feature_set import FOLDER, FeatureSet, made_by
-from delorean.generation.sources import Pinned
+from delorean.feature_sets.table import FOLDER, FeatureSet, made_by
+from delorean.state.sources import Pinned
 from schemas.errors import ConfigError, CorruptFileError, MissingFileError
 from snapshotter.storage import Storage, require_plain_name
 

@@ -7,9 +7,17 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from delorean.generation.rules import AsOf, ConfidenceFloor, SpreadLimit
-from delorean.generation.sources import Pinned, ServiceSource, SourceFinder
+from delorean.feature_sets.columns import (
+    CONFIDENCE_COLUMN,
+    LATEST_INPUT_COLUMN,
+    SPREAD_COLUMN,
+    captured_column,
+    run_column,
+    version_column,
+)
 from delorean.labels import Labels
+from delorean.state.requirements import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.state.sources import Pinned, ServiceSource, SourceFinder
 from delorean.state.versions import GlobalSource
 from encoders.bound_model import BoundModel
 from encoders.feature_model import FeatureModel
@@ -17,25 +25,6 @@ from schemas.data_keys import DataKey, Kind
 from schemas.errors import ConfigError, DataKeyError, ParadoxError
 from schemas.tables import TIME
 from snapshotter.index import SnapshotIndex
-
-LATEST_INPUT_COLUMN = "latest_input_at"
-SPREAD_COLUMN = "spread_seconds"
-CONFIDENCE_COLUMN = "confidence"
-
-
-def captured_column(element: str) -> str:
-    """Name the column that says when the element of a row was captured."""
-    return f"{element}_captured_at"
-
-
-def run_column(element: str) -> str:
-    """Name the column that says which snapshot run served a row."""
-    return f"{element}_run_id"
-
-
-def version_column(element: str) -> str:
-    """Name the column that says which version of a global element served a row."""
-    return f"{element}_version_id"
 
 
 @dataclass(frozen=True)

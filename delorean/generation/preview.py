@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 
 from delorean.generation.bucket_task import Stopwatch, bucket_features
 from delorean.generation.plan import plan_generation
-from delorean.generation.rules import AsOf
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, LabelColumns
 from delorean.labels.column_types import is_list
 from delorean.labels.materialise import group_labels
+from delorean.state.requirements import AsOf
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import LabelError
 from schemas.tables import TIME

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from delorean.generation.bucket_task import BucketResult, run_bucket
+from delorean.feature_sets.bucket_result import BucketResult
+from delorean.generation.bucket_task import run_bucket
 from delorean.generation.plan import GenerationPlan
-from delorean.generation.shared_array import folder_of_executor, share_in
+from delorean.state.shared_array import folder_of_executor, share_in
 from schemas.errors import EncoderError
-from snapshotter.progress import Board, Teller, driver_host, listening
-from snapshotter.spark_errors import spark_errors_as
-from snapshotter.spark_jobs import described
+from snapshotter.spark.errors import spark_errors_as
+from snapshotter.spark.jobs import described
+from snapshotter.spark.progress import Board, Teller, driver_host, listening
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

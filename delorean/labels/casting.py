@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delorean.as_of_columns import plain
+from delorean.as_of.columns import plain
 from delorean.labels.column_types import TimeUnit, is_list
 from schemas.errors import LabelError
 from schemas.tables import TIME

@@ -27,8 +27,8 @@ from delorean.labels.rows import ArrowRows, Progress, SparkRows, rows_of
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import EmptyLabelsError, LabelError
 from schemas.hashing import check_bucket_count
-from snapshotter.progress_bars import counted
 from snapshotter.records import DataFile, from_micros
+from snapshotter.spark.progress_bars import counted
 from snapshotter.storage import Storage, require_plain_name
 
 _ITEMS_IN_BUCKET = 400_000  # a bucket's labels, state and features then stay far below a worker's gigabyte

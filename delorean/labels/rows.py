@@ -15,9 +15,9 @@ from delorean.labels import LABEL_COLUMN, TIME_COLUMN
 from delorean.labels.grouping import LabelGrouper
 from schemas.errors import LabelError
 from schemas.hashing import bucket_of, bucket_sql
-from snapshotter.progress import Board, Tellers, driver_host, listening
-from snapshotter.spark_errors import spark_errors_as
-from snapshotter.spark_jobs import described
+from snapshotter.spark.errors import spark_errors_as
+from snapshotter.spark.jobs import described
+from snapshotter.spark.progress import Board, Tellers, driver_host, listening
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import write_parquet
 

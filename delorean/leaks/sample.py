@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delorean.feature_digest import row_hashes
 from delorean.labels import LABEL_COLUMN, TIME_COLUMN
+from delorean.labels.row_hashes import row_hashes
 from delorean.leaks.thresholds import LeakThresholds
 from schemas.errors import LabelError
 from snapshotter.records import DataFile

@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delorean.model_package import ModelPackage
+from delorean.packaging.package import ModelPackage
 from delorean.serving.assemble import assemble
 from delorean.serving.global_versions import GlobalVersions, LoadedVersion
 from delorean.serving.request import RankRequest, RequestReader
 from encoders.data_map import ABSENT
 from prana_proxy.clock import system_clock
-from prana_proxy.gateway import Gateway
+from prana_proxy.gateway.gateway import Gateway
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import ConfigError, DataKeyError
 from schemas.services import OnFallback, Service

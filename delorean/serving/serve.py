@@ -12,16 +12,17 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
-from delorean.model_package import ModelPackage, load_package
+from delorean.packaging.package import ModelPackage, load_package
 from delorean.serving.app import create_app
 from delorean.serving.global_versions import GlobalVersions
 from delorean.serving.limits import limits_here
 from delorean.serving.ranker import DEFAULT_BUDGET, Ranker, global_elements, refuse_other_services
 from delorean.serving.server import ScorerServer
 from prana_proxy.clock import open_clock
-from prana_proxy.config import GatewayConfig, load_gateway_config
-from prana_proxy.gateway import Gateway
-from prana_proxy.live_config import follow
+from prana_proxy.config.reload import follow
+from prana_proxy.config.services_file import load_gateway_config
+from prana_proxy.gateway.config import GatewayConfig
+from prana_proxy.gateway.gateway import Gateway
 from schemas.errors import SetupError
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage

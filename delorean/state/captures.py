@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delorean.as_of import as_of_rows
+from delorean.as_of.join import as_of_rows
 from delorean.state.matched import CaptureFile, FoundCaptures, Matched
 from delorean.state.rules import AsOf
 from delorean.state.values import Values

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delorean.as_of import as_of_rows
+from delorean.as_of.join import as_of_rows
 from delorean.state.rules import AsOf
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snapshotter.context_sets import read_context_set
 from snapshotter.records import ContextSet
+from snapshotter.selection.context_sets import read_context_set
 from snapshotter.storage import Storage
 
 EXPERIMENT_COLUMN = "__experiment"  # no context variable is named so

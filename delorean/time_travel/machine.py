@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from delorean.generation.rules import AsOf
 from delorean.labels import TIME_COLUMN, LabelColumns
+from delorean.state.requirements import AsOf
 from delorean.time_travel.moment import Moment
 from encoders.encoder import FeatureEncoder
 from schemas.display import Displayed, Headline, Note, Part, Table

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from delorean.generation.rules import AsOf
-from delorean.readable import Readable
+from delorean.frames import Readable
 from delorean.state.captures import CAPTURED_COLUMN, match_files
 from delorean.state.matched import CaptureFile, Matched
+from delorean.state.requirements import AsOf
 from delorean.state.rules import FIRST_MOMENT
 from delorean.state.versions import index_version_at
 from delorean.time_travel.contexts import distinct_keys, read_choices
@@ -24,10 +24,10 @@ from schemas.drawing import Share
 from schemas.errors import DataKeyError, NotInIndexError, UnreadableRecordError
 from schemas.services import Service
 from schemas.tables import TIME
-from snapshotter.context_sets import read_context_set
-from snapshotter.global_elements import read_global_version
+from snapshotter.capture.global_elements import read_global_version
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, to_micros
+from snapshotter.selection.context_sets import read_context_set
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet
 

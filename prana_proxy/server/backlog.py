@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from prana_proxy.breaker import State
 from prana_proxy.events import tell
-from prana_proxy.gateway import Gateway
-from prana_proxy.ledger import Own, Page, Shared
+from prana_proxy.gateway.breaker import State
+from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway.ledger import Own, Page, Shared
 
 _log = logging.getLogger(__name__)
 _SHORT_SECONDS = 1.0  # a backlog that takes no longer than this keeps a service busy, and is as it should be

@@ -12,6 +12,7 @@ from typing import Any
 
 from thrift.Thrift import TApplicationException
 
+from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.events import Event, Seldom
 from prana_proxy.server.board import Board, Told
 from prana_proxy.server.frames import Frames, MalformedError, Room
@@ -19,7 +20,6 @@ from prana_proxy.server.handler import FetchCall, Handler
 from prana_proxy.server.line import Line
 from prana_proxy.server.messages import Message
 from prana_proxy.server.tls import Tokens
-from prana_proxy.server_config import ServerConfig
 from prana_proxy.supervised import Supervised, supervise
 from schemas.generated.ttypes import Denied, Overloaded
 

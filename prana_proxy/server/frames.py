@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
-from prana_proxy.wire import LARGEST_FRAME
+from prana_proxy.protocol.wire import LARGEST_FRAME
 
 _FRAME_SECONDS = 30.0  # for a frame that has begun to arrive, and for a client to take an answer
 _MOST_AHEAD = 1 << 20  # bytes that may wait behind the call that is being answered

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 from thrift.Thrift import TApplicationException, TException
 
 from prana_proxy.events import tell
-from prana_proxy.gateway import Fetch, Gateway
-from prana_proxy.ipc import read_contexts, to_ipc
+from prana_proxy.gateway.gateway import Fetch, Gateway
+from prana_proxy.protocol.ipc import read_contexts, to_ipc
+from prana_proxy.protocol.wire import LARGEST_FRAME, LARGEST_PAYLOAD, service_info
 from prana_proxy.server.messages import Message
-from prana_proxy.wire import LARGEST_FRAME, LARGEST_PAYLOAD, service_info
 from schemas.errors import DataKeyError, DeloreanError, ServiceError
 from schemas.generated.ttypes import BadRequest, FetchRequest, FetchResponse, ServiceInfo
 from schemas.services import Status

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from prana_proxy import supervised
-from prana_proxy.ledger import Ledger
+from prana_proxy.gateway.ledger import Ledger
 from prana_proxy.server.board import Board, Told
 from prana_proxy.server.metrics import prometheus_text
 from prana_proxy.server.proxy import address_of, listen

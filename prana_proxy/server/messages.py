@@ -12,8 +12,8 @@ from typing import Any
 from thrift.Thrift import TApplicationException, TException, TMessageType
 from thrift.transport.TTransport import TMemoryBuffer
 
+from prana_proxy.protocol.wire import protocol_factory
 from prana_proxy.server.frames import MalformedError
-from prana_proxy.wire import protocol_factory
 from schemas.generated import Prana
 
 _LONGEST_NAME = 100

@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from prana_proxy.breaker import State
-from prana_proxy.ledger import LATENCIES, Ledger, Own, Page, Shared
+from prana_proxy.gateway.breaker import State
+from prana_proxy.gateway.ledger import LATENCIES, Ledger, Own, Page, Shared
 from prana_proxy.server.board import Board, Told
 from schemas.services import Status
 

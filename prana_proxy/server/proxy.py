@@ -13,16 +13,16 @@ from typing import Any, Self, TypeVar
 import uvloop
 
 from prana_proxy import supervised
-from prana_proxy.config import GatewayConfig
-from prana_proxy.gateway import Gateway
-from prana_proxy.ledger import Ledger
+from prana_proxy.config.server_settings import ServerConfig
+from prana_proxy.gateway.config import GatewayConfig
+from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway.ledger import Ledger
 from prana_proxy.server.backlog import Backlog
 from prana_proxy.server.board import Board, Told
 from prana_proxy.server.connections import Connections
 from prana_proxy.server.handler import Handler
 from prana_proxy.server.line import Line
 from prana_proxy.server.tls import Tokens, server_context
-from prana_proxy.server_config import ServerConfig
 from prana_proxy.supervised import Supervised, supervise
 from schemas.errors import SetupError
 

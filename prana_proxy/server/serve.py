@@ -11,17 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prana_proxy.config import ProxyConfig, load_proxy_config
+from prana_proxy.config.reload import follow
+from prana_proxy.config.server_settings import ServerConfig
+from prana_proxy.config.services_file import ProxyConfig, load_proxy_config
+from prana_proxy.config.toml_file import content_of
 from prana_proxy.events import LogFormat, log_to_stderr, tell
-from prana_proxy.ledger import Ledger
-from prana_proxy.live_config import follow
+from prana_proxy.gateway.ledger import Ledger
 from prana_proxy.server.board import Board
 from prana_proxy.server.http import http_port
 from prana_proxy.server.proxy import Proxy, listen
 from prana_proxy.server.signals import stop_on_signals
 from prana_proxy.server.supervisor import Supervisor
-from prana_proxy.server_config import ServerConfig
-from schemas.toml_file import content_of
 
 _log = logging.getLogger(__name__)
 

@@ -15,14 +15,14 @@ from typing import Self
 
 import msgspec
 
-from prana_proxy.config import load_proxy_config
+from prana_proxy.config.reload import following
+from prana_proxy.config.server_settings import ServerConfig
+from prana_proxy.config.services_file import load_proxy_config
 from prana_proxy.events import Event, LogFormat, tell
-from prana_proxy.ledger import Ledger
-from prana_proxy.live_config import following
+from prana_proxy.gateway.ledger import Ledger
 from prana_proxy.server.board import Board, Told
 from prana_proxy.server.proxy import address_of, listen
 from prana_proxy.server.worker import Start
-from prana_proxy.server_config import ServerConfig
 from schemas.errors import SetupError
 
 _log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ import logging
 import ssl
 from pathlib import Path
 
+from prana_proxy.config.server_settings import TlsConfig
 from prana_proxy.events import tell
-from prana_proxy.server_config import TlsConfig
 from schemas.errors import ConfigError
 
 _log = logging.getLogger(__name__)

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import msgspec
 
-from prana_proxy.config import load_proxy_config
+from prana_proxy.config.reload import follow
+from prana_proxy.config.server_settings import ServerConfig
+from prana_proxy.config.services_file import load_proxy_config
 from prana_proxy.events import LogFormat, log_to_stderr
-from prana_proxy.ledger import Ledger
-from prana_proxy.live_config import follow
+from prana_proxy.gateway.ledger import Ledger
 from prana_proxy.server.board import Board
 from prana_proxy.server.proxy import Proxy
 from prana_proxy.server.signals import stop_on_signals
-from prana_proxy.server_config import ServerConfig
 from schemas.errors import DeloreanError
 
 _PR_SET_PDEATHSIG = 1

@@ -22,10 +22,10 @@ import pyarrow as pa
 from botocore.exceptions import BotoCoreError, ClientError
 
 from schemas.errors import MissingFileError, StorageError
-from snapshotter.s3_place import S3Place
 from snapshotter.storage import Storage, StoredFile, is_inside, require_inside
 from snapshotter.storage.s3_access import access, delta_options, endpoint_of, forget_access
 from snapshotter.storage.s3_errors import CUT, code_of, is_missing, meaning_of
+from snapshotter.storage.s3_place import S3Place
 from snapshotter.storage.temporary import temporary_file, write_at
 
 _READ_AT_ONCE = 32 << 20  # bytes a request; larger files are read by several, side by side

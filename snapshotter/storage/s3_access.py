@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, NoCredentialsError
 
 from schemas.redaction import without_password
-from snapshotter.s3_place import S3Server
+from snapshotter.storage.s3_place import S3Server
 
 _CONNECT_SECONDS = 5.0
 

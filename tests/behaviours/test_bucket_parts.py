@@ -9,7 +9,7 @@ from counting_storage import CountingStorage
 from schemas.data_keys import context_variable, service_element
 from schemas.services import Service
 from schemas.tables import snapshot_schema
-from snapshotter.parts import Parts
+from snapshotter.capture.parts import Parts
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
 

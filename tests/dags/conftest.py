@@ -14,7 +14,7 @@ from project_at_rest import START, Project
 from scheduled_project import PROFILES, SHOWN_AT, ScheduledProject, videos, watched_videos, write_project
 from small_company import Company
 
-from delorean.config import load_project
+from delorean.project.config import load_project
 from prana_proxy.server import start_proxy
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage

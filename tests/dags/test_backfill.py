@@ -13,14 +13,14 @@ from project_at_rest import START
 from proxy_process import until
 from scheduled_project import PROFILES, VIDEOS, watched_videos
 
-from delorean.config import load_project
 from delorean.demo.airflow import airflow_settings as settings_of_all
 from delorean.demo.airflow import started_airflow
 from delorean.demo.processes import Processes
-from delorean.generation.feature_set import made_by
-from snapshotter.context_selection import load_experiments, select_contexts
-from snapshotter.context_sets import read_context_set
+from delorean.feature_sets.table import made_by
+from delorean.project.config import load_project
 from snapshotter.index import open_index
+from snapshotter.selection.context_selection import load_experiments, select_contexts
+from snapshotter.selection.context_sets import read_context_set
 from snapshotter.storage import open_storage
 
 PATIENCE_SECONDS = 300

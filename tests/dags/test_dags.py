@@ -14,11 +14,11 @@ from airflow_settings import AIRFLOW, ROOT, airflow_settings
 from proxy_process import until
 from spark_cluster import python_of_executors, spark_cluster
 
-from delorean.config import load_project
+from delorean.project.config import load_project
 from delorean.time_travel import TimeMachine
 from schemas.errors import NotInIndexError
-from snapshotter.context_selection import load_experiments, select_contexts
 from snapshotter.index import open_index
+from snapshotter.selection.context_selection import load_experiments, select_contexts
 from snapshotter.storage import open_storage
 
 PARSE = """

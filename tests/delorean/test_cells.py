@@ -12,7 +12,7 @@ PRELUDE = """
     from project_at_rest import HISTORY, Project, long_labels
 
     from delorean import TimeMachine, generate, materialise_labels
-    from delorean.config import Project as Config, load_project
+    from delorean.project.config import Project as Config, load_project
     from delorean.experiment import load_experiment
     from delorean.experiment.record import find_run
     from delorean.labels import LabelColumns

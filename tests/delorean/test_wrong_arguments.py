@@ -7,8 +7,8 @@ import pytest
 from project_at_rest import HISTORY, long_labels
 
 from delorean import AsOf, TimeMachine, as_of_join_spark, compare_encoders, generate, materialise_labels
-from delorean.config import Project, Submit, load_project
 from delorean.labels import LabelColumns
+from delorean.project.config import Project, Submit, load_project
 from encoders import FeatureModel, feature_encoder
 from schemas.data_keys import service_element
 from schemas.errors import ConfigError, DataKeyError, DeloreanError, EncoderError, LabelError, NotInIndexError

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from stack_files import DOCKER, DOCKERFILE, ROOT
 
-from snapshotter.cluster import NEEDED
+from snapshotter.spark.cluster import NEEDED
 
 LOCK = (ROOT / "requirements.lock").read_text()
 
@@ -32,11 +32,11 @@ for name in sys.argv[2:]:
 """
 PROGRAMS = {
     "executors": (
-        "delorean.as_of",
+        "delorean.as_of.join",
         "delorean.generation.runners",
         "delorean.labels.grouping",
         "encoders",
-        "snapshotter.bucket",
+        "snapshotter.capture.bucket",
     ),
     "proxy": ("prana_proxy", "delorean.cli.capture"),
     "serving": ("delorean.serving", "delorean.cli.model", "encoders", "snapshotter.index", "snapshotter.storage"),

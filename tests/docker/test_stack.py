@@ -22,8 +22,8 @@ from airflow_settings import AIRFLOW
 from stack_files import DOCKER, DOCKERFILE, ROOT, compose, parse
 
 from delorean.cli.commands import cli
-from delorean.config import Project, load_project
-from prana_proxy.config import ProxyConfig, load_gateway_config, load_proxy_config
+from delorean.project.config import Project, load_project
+from prana_proxy.config.services_file import ProxyConfig, load_gateway_config, load_proxy_config
 from schemas.errors import ConfigError
 
 SERVICES = compose()["services"]

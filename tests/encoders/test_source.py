@@ -40,7 +40,7 @@ def names() -> dict[str, Any]:
 
 
 def test_without_a_source_the_error_says_what_to_do_in_zeppelin(names: dict[str, Any]) -> None:
-    with pytest.raises(EncoderError, match="in Zeppelin run `from delorean.zeppelin import show`"):
+    with pytest.raises(EncoderError, match="in Zeppelin run `from delorean.display.zeppelin import show`"):
         exec(compile(ast.parse(ENCODER), "<stdin>", "exec"), names)
 
 

@@ -15,9 +15,9 @@ from datetime import timedelta
 
 import pyarrow as pa
 
-from prana_proxy.config import gateway_config
-from prana_proxy.gateway import Gateway
-from prana_proxy.ledger import Ledger
+from prana_proxy.config.services_file import gateway_config
+from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway.ledger import Ledger
 
 CALLERS, CONTEXTS = 3, 8
 

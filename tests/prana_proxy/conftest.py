@@ -21,7 +21,8 @@ from aiohttp import web
 from eureka_server import EurekaServer
 from proxy_process import until
 
-from prana_proxy.config import GatewayConfig, gateway_config
+from prana_proxy.config.services_file import gateway_config
+from prana_proxy.gateway.config import GatewayConfig
 
 LONG = timedelta(seconds=30)  # more than any test takes: only what must not be awaited would need it
 

@@ -9,8 +9,8 @@ import asyncio
 import sys
 import time
 
-from prana_proxy.ledger import Ledger, Page
-from prana_proxy.limits import Places
+from prana_proxy.gateway.ledger import Ledger, Page
+from prana_proxy.gateway.limits import Places
 
 
 async def obey(process: int, page: Page, places: Places, socket: str) -> None:

@@ -16,9 +16,9 @@ from snapshot_job import Job
 
 from prana_proxy.server import start_proxy
 from schemas.data_keys import context_variable
-from snapshotter.context_sets import context_set_schema
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import ContextSet
+from snapshotter.selection.context_sets import context_set_schema
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import write_parquet
 

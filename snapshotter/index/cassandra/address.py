@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from prana_proxy.config.toml_file import read_toml
 from schemas.errors import ConfigError
-from schemas.toml_file import read_toml
 
 _PORT = 9042
 _FORM = "cassandra://host,host/keyspace"

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from delorean.cli.commands import cli
-from prana_proxy.config import load_gateway_config
+from prana_proxy.config.services_file import load_gateway_config
 from prana_proxy.server import start_proxy
 
 PROFILES, VIDEOS = 120, 20

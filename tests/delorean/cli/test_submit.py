@@ -17,7 +17,7 @@ from spark_cluster import ROOT, SETTINGS, python_of_executors, spark_cluster
 
 from delorean.cli.commands import cli
 from schemas.errors import ConfigError
-from snapshotter.cluster import NEEDED, check_environment
+from snapshotter.spark.cluster import NEEDED, check_environment
 
 DAY = "2026-01-05"
 KINDS = ("ApplicationStart", "ExecutorAdded", "JobStart")
@@ -143,7 +143,7 @@ CELLS = {
         from project_at_rest import long_labels
 
         from delorean import generate, materialise_labels
-        from delorean.config import load_project
+        from delorean.project.config import load_project
         from delorean.labels import LabelColumns
         from encoders import feature_encoder
         from snapshotter.index import open_index

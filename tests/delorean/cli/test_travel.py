@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from delorean.cli.commands import cli
-from delorean.config import load_project
 from delorean.coverage import day_coverage
+from delorean.project.config import load_project
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from company_encoders import listed, popularity, watched
 from numpy.typing import NDArray
 
-from delorean.model_package import Lineage, ModelPackage, matrix, write_package
+from delorean.packaging.package import Lineage, ModelPackage, matrix, write_package
 from delorean.training import RankingData, TrainedModel, train
 from encoders import DataMaps, Element, FeatureModel
 from encoders.library.keys import COUNTRY, MY_LIST, PROFILE_ID, VIDEO_ID, VIDEOS, VIEWING_HISTORY

@@ -19,9 +19,9 @@ import pytest
 from deltalake import write_deltalake
 
 from delorean.demo.parity import replay
-from delorean.feature_digest import FeatureDigest
+from delorean.feature_sets.digest import FeatureDigest
 from delorean.generation import FeatureSet
-from delorean.generation.provenance import SpreadReport
+from delorean.state.provenance import SpreadReport
 from prana_proxy.clock import FileClock
 from schemas.errors import ServiceError
 

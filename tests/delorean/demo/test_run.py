@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
 
-from delorean.config import load_project
 from delorean.demo.run import DemoResult, Size, run_demo
 from delorean.demo.simulation import STARTS_AT
 from delorean.demo.told import show
+from delorean.project.config import load_project
 from delorean.time_travel import TimeMachine
 from schemas.errors import ConfigError, SetupError
 from snapshotter.index import open_index

@@ -12,9 +12,9 @@ from delorean.experiment.spec import EncoderSpec, LabelSpec
 from delorean.experiment.steps import labels_of
 from delorean.training import Split
 from schemas.errors import CorruptFileError, DeloreanError, LabelError
-from snapshotter.experiments import TableSource
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage
+from snapshotter.storage.table_source import TableSource
 
 LISTED = "encoders.library.my_list:listed"
 WRONG = {

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from delorean.experiment.tables import pinned_tables, query
 from schemas.errors import LabelError
-from snapshotter.experiments import TableSource
+from snapshotter.storage.table_source import TableSource
 
 TEXTS = [
     "New Zealand",

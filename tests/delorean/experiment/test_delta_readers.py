@@ -10,17 +10,17 @@ import pytest
 from deltalake import DeltaTable
 from project_at_rest import minutes
 
+from delorean.feature_sets.table import table_uri, versions_of
 from delorean.generation import generate, lineage_of
-from delorean.generation.feature_set import table_uri, versions_of
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
 from delorean.training import read_feature_set
 from schemas.errors import TrainingError
 from schemas.tables import TIME
-from snapshotter.context_selection import Experiment, read_context_set, select_contexts
-from snapshotter.experiments import TableSource
+from snapshotter.selection.context_selection import Experiment, read_context_set, select_contexts
 from snapshotter.storage.delta import delta_table
 from snapshotter.storage.delta_version import DeltaVersion
+from snapshotter.storage.table_source import TableSource
 
 
 def with_spark(spark, uri, version):

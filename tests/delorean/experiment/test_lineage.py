@@ -12,7 +12,7 @@ from delorean.labels import load_labels
 from delorean.labels.materialise import materialise_labels
 from delorean.training import Split
 from schemas.errors import ConfigError, PackageError
-from snapshotter.experiments import TableSource
+from snapshotter.storage.table_source import TableSource
 
 BY_PROFILE = Split(by_time=False, group="profile_id")
 

@@ -8,13 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project_at_rest import minutes
 
-from delorean.comparison import compare_feature_sets
+from delorean.audit.comparison import compare_feature_sets
 from delorean.experiment.record import find_run
 from delorean.experiment.replay import replay
-from delorean.generation.feature_set import table_uri
+from delorean.feature_sets.table import table_uri
 from schemas.data_keys import global_element
 from schemas.errors import ReplayError
-from snapshotter.global_elements import publish_global
+from snapshotter.capture.global_elements import publish_global
 from snapshotter.index import open_index
 
 NEWER = """

@@ -14,10 +14,10 @@ from project_at_rest import long_labels
 from delorean.experiment.record import find_run, forget_run, recorded_runs, save_run
 from delorean.experiment.steps import package_of
 from delorean.experiment.tables import pinned_tables
-from delorean.generation.feature_set import lineage_of, table_uri
+from delorean.feature_sets.table import lineage_of, table_uri
 from delorean.training import Split, read_feature_set
 from schemas.errors import ConfigError, LabelError, PackageError, ReplayError, TrainingError
-from snapshotter.experiments import TableSource
+from snapshotter.storage.table_source import TableSource
 
 
 def test_a_run_records_what_it_resolved(lab, spark):

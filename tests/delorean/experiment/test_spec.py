@@ -16,8 +16,8 @@ from delorean.leaks import LeakThresholds
 from delorean.training import Split
 from encoders.library import listed, minutes_watched
 from schemas.errors import ConfigError
-from snapshotter.experiments import TableSource
 from snapshotter.index import open_index
+from snapshotter.storage.table_source import TableSource
 
 SPEC = """
 encoders = [

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project_at_rest import COUNTRY, HISTORY, PROFILE, Project, long_labels, minutes
 
+from delorean.feature_sets.table import load_feature_set
 from delorean.generation import AsOf, generate, lineage_of
-from delorean.generation.feature_set import load_feature_set
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
 from delorean.leaks import LeakThresholds
@@ -25,7 +25,7 @@ from schemas.data_keys import context_variable, global_element, service_element
 from schemas.errors import ConfigError, CorruptFileError, DataKeyError, EncoderError, MissingFileError, ParadoxError
 from schemas.services import Service
 from schemas.tables import TIME
-from snapshotter.global_elements import publish_global
+from snapshotter.capture.global_elements import publish_global
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage
 

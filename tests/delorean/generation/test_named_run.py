@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from project_at_rest import HISTORY, Project, long_labels
 
+from delorean.feature_sets.table import versions_of
 from delorean.generation import AsOf, FeatureSet, SpreadLimit, generate
-from delorean.generation.feature_set import versions_of
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
 from delorean.leaks import LeakThresholds

@@ -19,10 +19,10 @@ from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
 from schemas.errors import JobError, LabelError, NaiveTimeError, SelectionError
 from schemas.tables import TIME
-from snapshotter.experiments import TableSource
-from snapshotter.spark_tables import load_table
+from snapshotter.spark.tables import load_table
 from snapshotter.storage import open_storage
 from snapshotter.storage.parquet import read_parquet
+from snapshotter.storage.table_source import TableSource
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 NANOS = pd.to_datetime([START, START])

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project_at_rest import HISTORY, long_labels
 
-from delorean.feature_digest import digest_rows
+from delorean.feature_sets.digest import digest_rows
 from delorean.generation import generate
 from delorean.labels import LabelColumns, load_labels
 from delorean.labels.materialise import materialise_labels

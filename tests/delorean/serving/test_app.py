@@ -11,7 +11,7 @@ import company
 import numpy as np
 import pytest
 
-from delorean.model_package import matrix
+from delorean.packaging.package import matrix
 from schemas.errors import ConfigError
 
 CANDIDATES = [12, 59, 7, 30]
@@ -196,8 +196,8 @@ def test_a_body_too_large_is_not_read(live: Any) -> None:
 
 
 def test_services_other_than_the_models_are_refused(live: Any, services: Any) -> None:
-    from prana_proxy.config import gateway_config
-    from prana_proxy.gateway import Gateway
+    from prana_proxy.config.services_file import gateway_config
+    from prana_proxy.gateway.gateway import Gateway
 
     config = services.config()
     config["services"]["my_list"]["type"] = "list<struct<video_id: int64>>"
@@ -213,8 +213,8 @@ def test_encoders_get_of_a_fallback_what_the_service_s_record_says(live: Any, se
     from dataclasses import replace
 
     from delorean.serving.ranker import Stopwatch
-    from prana_proxy.config import gateway_config
-    from prana_proxy.gateway import Gateway
+    from prana_proxy.config.services_file import gateway_config
+    from prana_proxy.gateway.gateway import Gateway
     from schemas.services import OnFallback
 
     config = services.config()
@@ -233,8 +233,8 @@ def test_encoders_get_of_a_fallback_what_the_service_s_record_says(live: Any, se
 
 
 def test_another_use_of_fallbacks_than_in_training_is_refused(live: Any, services: Any) -> None:
-    from prana_proxy.config import gateway_config
-    from prana_proxy.gateway import Gateway
+    from prana_proxy.config.services_file import gateway_config
+    from prana_proxy.gateway.gateway import Gateway
 
     config = services.config()
     config["services"]["my_list"]["fallback"] = {"value": [], "encoders": "value"}

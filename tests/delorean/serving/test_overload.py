@@ -25,14 +25,14 @@ import company
 import pytest
 from proxy_process import until
 
-from delorean.model_package import ModelPackage
+from delorean.packaging.package import ModelPackage
 from delorean.serving import GlobalVersions, Ranker, create_app
 from delorean.serving.limits import ServingLimits
 from delorean.serving.request_queue import CallerLeftError, QueueError, RequestQueue
 from delorean.serving.server import ScorerServer
 from encoders.library.keys import VIDEOS
-from prana_proxy.config import gateway_config
-from prana_proxy.gateway import Gateway
+from prana_proxy.config.services_file import gateway_config
+from prana_proxy.gateway.gateway import Gateway
 from snapshotter.records import to_micros
 
 BODY = json.dumps({"context": {"profile_id": 7, "country": "US"}, "candidates": [12, 59, 7]}).encode()

@@ -19,15 +19,15 @@ import pyarrow as pa
 import pytest
 from proxy_process import until
 
-from delorean.golden_rows import read_expected, write_expected
-from delorean.model_package import ModelPackage
-from delorean.package_files import MANIFEST
+from delorean.packaging.files import MANIFEST
+from delorean.packaging.golden_rows import read_expected, write_expected
+from delorean.packaging.package import ModelPackage
 from delorean.serving import serve
 from delorean.serving.serve import _listen
 from encoders.library.keys import VIDEOS
 from schemas.data_keys import global_element
 from schemas.errors import ConfigError, GoldenRowsError, PackageError, SetupError
-from snapshotter.global_elements import publish_global
+from snapshotter.capture.global_elements import publish_global
 
 SERVE = """
 import sys

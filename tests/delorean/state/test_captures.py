@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project_at_rest import HISTORY, PROFILE, Project, minutes
 
-from delorean.as_of import as_of_rows
+from delorean.as_of.join import as_of_rows
 from delorean.state.captures import MOST_OPEN, find_captures, match_files
 from delorean.state.matched import CaptureFile
 from delorean.state.rules import AsOf

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from delorean.generation.matching import match_versions
 from delorean.serving.global_versions import GlobalVersions
 from delorean.state.rules import AsOf
 from delorean.state.timeline import Timeline
+from delorean.state.version_tables import match_versions
 from delorean.state.versions import (
     GlobalSource,
     find_versions,
@@ -22,7 +22,7 @@ from delorean.state.versions import (
 from schemas.data_keys import global_element
 from schemas.errors import ConfigError
 from schemas.tables import TIME
-from snapshotter.global_elements import publish_global
+from snapshotter.capture.global_elements import publish_global
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import END_OF_TIME, GlobalVersion, to_micros
 from snapshotter.storage import open_storage

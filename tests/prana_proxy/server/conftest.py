@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.server import Proxy, start_proxy
-from prana_proxy.server_config import ServerConfig
 
 PATIENCE = 20.0  # for what comes at once where nothing is wrong
 

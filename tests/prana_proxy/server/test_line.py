@@ -5,8 +5,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prana_proxy.client import PranaClient
-from prana_proxy.ledger import Own, Shared
+from prana_proxy.client.client import PranaClient
+from prana_proxy.gateway.ledger import Own, Shared
 from prana_proxy.server.backlog import Backlog
 from prana_proxy.server.line import Line
 

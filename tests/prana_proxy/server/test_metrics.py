@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from proxy_process import until
 from thrift_bytes import framed, hung_up
 
-from prana_proxy.client import PranaClient
-from prana_proxy.ledger import Ledger, Own, Shared
+from prana_proxy.client.client import PranaClient
+from prana_proxy.gateway.ledger import Ledger, Own, Shared
 from prana_proxy.server.board import Board, Told
 from prana_proxy.server.http import http_port
 from prana_proxy.server.metrics import prometheus_text

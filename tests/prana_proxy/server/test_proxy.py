@@ -15,13 +15,13 @@ import pyarrow as pa
 import pytest
 from thrift_bytes import answer_from, call, call_of, framed
 
-from prana_proxy.client import PranaClient
+from prana_proxy.client.client import PranaClient
 from prana_proxy.clock import FileClock
-from prana_proxy.ipc import from_ipc, to_ipc
+from prana_proxy.config.server_settings import ServerConfig
+from prana_proxy.protocol.ipc import from_ipc, to_ipc
 from prana_proxy.server import Proxy, start_proxy
 from prana_proxy.server.board import Told
 from prana_proxy.server.handler import fitting
-from prana_proxy.server_config import ServerConfig
 from schemas.data_keys import context_variable, service_element
 from schemas.errors import ServiceError, SetupError
 from schemas.generated.ttypes import FetchRequest

@@ -23,12 +23,12 @@ from killed_writer import kill_a_writer
 from s3_server import S3Server
 
 from schemas.errors import ConfigError, MissingFileError, StorageError
-from snapshotter.s3_place import S3Place
-from snapshotter.s3_place import S3Server as Server
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.delta import delta_table
 from snapshotter.storage.delta_location import delta_location
 from snapshotter.storage.s3 import S3Storage
+from snapshotter.storage.s3_place import S3Place
+from snapshotter.storage.s3_place import S3Server as Server
 
 MEGABYTE = 1 << 20
 DOCS = Path(__file__).parents[3] / "docs"

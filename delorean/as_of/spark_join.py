@@ -1,0 +1,160 @@
+"""The as-of join of Spark DataFrames: both sides in buckets by key, each bucket joined by the one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import reduce
+from operator import and_
+from typing import Any
+
+import pyarrow as pa
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F  # noqa: N812  # as every Spark program calls it
+from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql.types import (
+    ArrayType,
+    DataType,
+    DecimalType,
+    IntegralType,
+    MapType,
+    StructField,
+    StructType,
+    VariantType,
+)
+
+from delorean.as_of.join import as_of_join
+from schemas.errors import DataKeyError
+
+_BUCKET_BYTES = 64 << 20  # of both sides in Arrow; a worker needs some five times that, besides its libraries
+_SAMPLE = 1000  # rows that tell how wide a row is
+_BUCKET, _TIE = "__as_of_bucket", "__as_of_tie"
+
+
+def as_of_join_spark(
+    left: DataFrame,
+    right: DataFrame,
+    *,
+    by: str | Sequence[str],
+    left_on: str = "time",
+    right_on: str = "captured_at",
+    max_age: timedelta | None = None,
+    lag: timedelta = timedelta(0),
+    allow_exact: bool = True,
+    tie_break: str | Sequence[str] | None = None,
+    buckets: int | None = None,
+) -> DataFrame:
+    """Join Spark DataFrames as `as_of_join` joins tables: every left row exactly once, in no order.
+
+    left, right, by, left_on, right_on, max_age, lag, allow_exact: as in `as_of_join`; times are TIMESTAMP
+    tie_break: columns of right that decide among equal times, the greater wins. Rows of Spark have no order, so no
+        "later row" can win where they do not decide, or without them: it is then the same row whenever the same rows
+        are joined, however they are ordered and partitioned, but none of your choice
+    buckets: how many parts the keys are hashed into, each joined by one worker at a time. None: some 64 MiB a part,
+        after counting the rows and looking at a few; counting reads what the DataFrames are made of
+
+    A worker holds one bucket of both sides and its result, so memory is bounded unless single keys have most rows:
+    what one key has is never split.
+
+    Raises what `as_of_join` raises, before anything runs.
+    """
+    options = {"left_on": left_on, "right_on": right_on, "max_age": max_age, "lag": lag, "allow_exact": allow_exact}
+    keys = [by] if isinstance(by, str) else list(by)
+    ties = [tie_break] if isinstance(tie_break, str) else list(tie_break or ())
+    _check(left, right, by=keys, tie_break=ties, **options)
+    if buckets is None:
+        buckets = -(-sum(map(_bytes, (left, right))) // _BUCKET_BYTES)
+    elif buckets < 1:
+        raise DataKeyError.because(f"buckets is {buckets}, expected 1 or more")
+    added = [field for field in right.schema if field.name not in keys]
+    joined = StructType([*left.schema, *(StructField(field.name, field.dataType) for field in added)])
+    sides = [_Side(left, keys, left_on), _Side(right, keys, right_on)]
+    for side, other in zip(sides, reversed(sides), strict=True):
+        hashed = F.xxhash64(*(_alike(side.type_of(key), other.type_of(key), side.column(key)) for key in keys))
+        # Rows that match nothing are spread by all that they hold: nulls must not meet in one bucket.
+        spread = F.when(side.matchable, hashed).otherwise(side.hash_of_row)
+        side.frame = side.frame.withColumns(
+            {_TIE: side.hash_of_row, _BUCKET: F.pmod(spread, F.lit(max(1, buckets))).cast("int")}
+        )
+    # As many partitions as buckets: Spark would sort all of a partition before its first bucket is joined.
+    grouped = [
+        side.repartition(max(1, buckets), _BUCKET).groupBy(_BUCKET)
+        for side in (sides[0].frame.drop(_TIE), sides[1].frame.where(sides[1].matchable))
+    ]
+    large = left.sparkSession.conf.get("spark.sql.execution.arrow.useLargeVarTypes") == "true"
+    arrow = to_arrow_schema(joined, timezone="UTC", prefers_large_types=large)
+    join = _bucket_join(left.columns, right.columns, {"by": keys, "tie_break": [*ties, _TIE], **options}, arrow)
+    return grouped[0].cogroup(grouped[1]).applyInArrow(join, joined)
+
+
+class _Side:
+    """A DataFrame whose columns are named by number: Spark's cogroup does not take all names that Spark does."""
+
+    def __init__(self, frame: DataFrame, keys: Sequence[str], time: str) -> None:
+        self.schema = frame.schema
+        self.frame = frame.toDF(*(str(number) for number in range(len(frame.columns))))
+        self.matchable = reduce(and_, (self.column(name).isNotNull() for name in (*keys, time)))
+
+    def column(self, name: str) -> Column:
+        return F.col(f"`{self.schema.names.index(name)}`")
+
+    def type_of(self, name: str) -> DataType:
+        return self.schema[name].dataType
+
+    @property
+    def hash_of_row(self) -> Column:
+        """A hash of all columns; of nested ones their JSON, since Spark does not hash maps."""
+        nested = (ArrayType, MapType, StructType, VariantType)
+        columns = [
+            F.to_json(self.column(field.name)) if isinstance(field.dataType, nested) else self.column(field.name)
+            for field in self.schema
+        ]
+        return F.xxhash64(*columns, *(column.isNull() for column in columns))  # which passes over nulls
+
+
+def _alike(mine: DataType, theirs: DataType, column: Column) -> Column:
+    """A key column such that Spark's hash is equal on both sides where the values are."""
+    if isinstance(mine, IntegralType):  # the hash depends on the width
+        return column.cast("bigint")
+    if isinstance(mine, DecimalType) and mine != theirs:  # it depends on the scale; the nearest double does not
+        return column.cast("double")
+    return column
+
+
+def _bucket_join(
+    left_names: list[str], right_names: list[str], options: dict[str, Any], schema: pa.Schema
+) -> Callable[[pa.Table, pa.Table], pa.Table]:
+    """Make the function that joins one bucket in a worker."""
+
+    def join(left: pa.Table, right: pa.Table) -> pa.Table:
+        left = left.drop_columns(_BUCKET).rename_columns(left_names)
+        right = right.drop_columns(_BUCKET).rename_columns([*right_names, _TIE])
+        # Spark gives times in the session's zone, and takes them in UTC.
+        return as_of_join(left, right, **options).drop_columns(_TIE).cast(schema)
+
+    return join
+
+
+def _check(left: DataFrame, right: DataFrame, **options: Any) -> None:
+    """Refuse here, by joining nothing, what would fail in every worker."""
+    tables = []
+    for side, frame in (("left", left), ("right", right)):
+        if not hasattr(frame, "sparkSession"):
+            raise DataKeyError.mistaken(side, frame, "a Spark DataFrame", "as_of_join joins tables")
+        try:
+            tables.append(to_arrow_schema(frame.schema, timezone="UTC").empty_table())
+        except PySparkException as error:
+            raise DataKeyError.because(f"Arrow cannot hold the {side} DataFrame: {error}", "drop or cast it") from error
+    folded = [{name.casefold() for name in frame.columns} for frame in (left, right)]
+    clash = sorted((folded[0] & folded[1]) - {key.casefold() for key in options["by"]})
+    exact = set(left.columns) & set(right.columns)
+    if clash and not exact - set(options["by"]):
+        raise DataKeyError.because(f"both sides have {', '.join(clash)}, in other letters", "rename them on one side")
+    as_of_join(*tables, **options)
+
+
+def _bytes(frame: DataFrame) -> int:
+    """Estimate what a DataFrame takes in Arrow from its first rows, and their number."""
+    sample = frame.limit(_SAMPLE).toArrow()
+    return 0 if sample.num_rows == 0 else frame.count() * sample.nbytes // sample.num_rows

@@ -1,0 +1,106 @@
+"""Compares features part by part: each part holds all rows of its contexts from both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from delorean.audit.comparison.alignment import Alignment, align
+from delorean.audit.comparison.result import FeatureComparison, by_feature
+from delorean.audit.comparison.tally import Tally, bits_differ
+from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN
+from encoders.columns import one_array
+from schemas.errors import ConfigError, DataKeyError
+
+_COUNTS = (
+    "compared_rows",
+    "compared_items",
+    "rows_only_before",
+    "rows_only_after",
+    "items_only_before",
+    "items_only_after",
+    "reordered_rows",
+    "changed_labels",
+    "changed_outcomes",
+)
+
+
+class Comparer:
+    """Takes in parts of two sets of feature rows.
+
+    context, items: the names of the variables that tell rows and items apart
+    before, after: the features of each side
+    """
+
+    def __init__(
+        self, context: Sequence[str], items: Sequence[str], before: Sequence[str], after: Sequence[str]
+    ) -> None:
+        if not context or not items:
+            raise ConfigError.because(
+                "no context or item variables to compare by", 'name them: context=("profile_id",)'
+            )
+        self.context, self.items = list(context), list(items)
+        self.before, self.after = tuple(before), tuple(after)
+        self.tallies = {name: Tally() for name in after if name in before}
+        self.counts = dict.fromkeys(_COUNTS, 0)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that a part must have on both sides."""
+        return [*self.context, TIME_COLUMN, OUTCOME_COLUMN, *self.items, LABEL_COLUMN, *self.tallies]
+
+    def add(self, before: pa.Table, after: pa.Table) -> None:
+        """Compare a part. Raises DataKeyError for columns that do not fit, LabelError for repeated rows."""
+        for side, table in (("before", before), ("after", after)):
+            self._check(side, table)
+        found = align(before, after, self.context, self.items)
+        self._count(found)
+        outcomes = [
+            table[OUTCOME_COLUMN].take(pa.array(rows)) for table, rows in zip((before, after), found.rows, strict=True)
+        ]
+        same = pc.fill_null(pc.equal(*outcomes), False)
+        self.counts["changed_outcomes"] += len(same) - (pc.sum(same).as_py() or 0)
+        labels = _values(before, after, LABEL_COLUMN, found.items)
+        self.counts["changed_labels"] += bits_differ(*labels)
+        for name, tally in self.tallies.items():
+            tally.add(*_values(before, after, name, found.items), found.row_of)
+
+    def result(self, before: str, after: str) -> FeatureComparison:
+        """Give what all parts came to. before, after: what the sides are called."""
+        changes = {name: tally.change(name) for name, tally in self.tallies.items()}
+        return FeatureComparison(before, after, tuple(by_feature(changes, self.before, self.after)), **self.counts)
+
+    def _count(self, found: Alignment) -> None:
+        counts = (len(found.rows[0]), len(found.row_of), *found.rows_only, *found.items_only, found.reordered)
+        for name, count in zip(_COUNTS, counts, strict=False):  # labels and outcomes are counted apart
+            self.counts[name] += count
+
+    def _check(self, side: str, table: pa.Table) -> None:
+        """Make sure that every item has one value in each list, float32 where floats are compared."""
+        for name in self.columns:
+            if name not in table.column_names:
+                raise DataKeyError.unknown(f"column of the features {side}", name, table.column_names)
+        lengths: NDArray[np.int64] | None = None
+        for name in [LABEL_COLUMN, *self.items, *self.tallies]:
+            type = table.schema.field(name).type  # noqa: A001  # the field's own name
+            if not (pa.types.is_list(type) or pa.types.is_large_list(type)) or table[name].null_count:
+                raise DataKeyError.because(f"column '{name}' {side} is {type}, expected a list in every row")
+            if name not in self.items and type.value_type != pa.float32():
+                raise DataKeyError.because(f"column '{name}' {side} is {type}, expected list<float>")
+            found = np.diff(one_array(table[name]).offsets.to_numpy())
+            if lengths is not None and not np.array_equal(lengths, found):
+                raise DataKeyError.because(f"column '{name}' {side} has not one value for each label")
+            lengths = found
+
+
+def _values(
+    before: pa.Table, after: pa.Table, name: str, items: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> tuple[pa.Array, pa.Array]:
+    """Give a column's values of the matched items, side by side."""
+    sides = zip((before, after), items, strict=True)
+    old, new = (one_array(table[name]).flatten().take(pa.array(at)) for table, at in sides)
+    return old, new

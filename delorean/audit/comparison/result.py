@@ -1,0 +1,185 @@
+"""What a comparison of features found, for people and for programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+from delorean.frames import Readable
+from schemas.display import Displayed, Headline, Part, Table
+from schemas.drawing import Share
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+
+
+class Status(StrEnum):
+    """What became of a feature. equal: in every bit of every item that both sides have."""
+
+    EQUAL = "equal"
+    CHANGED = "changed"
+    NEW = "new"
+    GONE = "gone"
+
+
+@dataclass(frozen=True)
+class FeatureChange:
+    """How a feature differs over the items that both sides have.
+
+    rows, items: how many have another value, rows in at least one item
+    became_known, became_unknown: of these items, those unknown (NaN or null) on one side only
+    unknown_otherwise: of these items, those unknown on both sides in other bits: null for NaN, or another NaN
+    mean_difference, max_difference, p50, p90, p99: of |after − before| over changed items that both sides know, None
+        without any; the quantiles are within 1 %
+    correlation: Pearson's, over items finite on both sides, changed or not; None where a side does not vary
+    """
+
+    feature: str
+    status: Status
+    rows: int = 0
+    items: int = 0
+    became_known: int = 0
+    became_unknown: int = 0
+    unknown_otherwise: int = 0
+    mean_difference: float | None = None
+    max_difference: float | None = None
+    p50: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    correlation: float | None = None
+
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("feature", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        *(
+            pa.field(name, pa.int64(), nullable=False)
+            for name in ("rows", "items", "became_known", "became_unknown", "unknown_otherwise")
+        ),
+        *((name, pa.float64()) for name in ("mean_difference", "max_difference", "p50", "p90", "p99", "correlation")),
+    ]
+)
+
+
+@dataclass(frozen=True, repr=False)
+class FeatureComparison(Displayed, Readable):
+    """Two sets of features, compared feature by feature.
+
+    before, after: what was compared
+    features: of after in their order, then those gone
+    compared_rows, compared_items: that both sides have
+    rows_only_before, rows_only_after: whose context and time the other side lacks
+    items_only_before, items_only_after: that the other side's row lacks, of rows that both have
+    reordered_rows: with the same items in another order, which is no difference
+    changed_labels: items whose label differs; changed_outcomes: rows whose `outcome_at` does
+    """
+
+    before: str
+    after: str
+    features: tuple[FeatureChange, ...]
+    compared_rows: int
+    compared_items: int
+    rows_only_before: int
+    rows_only_after: int
+    items_only_before: int
+    items_only_after: int
+    reordered_rows: int
+    changed_labels: int
+    changed_outcomes: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether both sides have the same rows, items, labels and features, in whatever order."""
+        apart = (
+            self.rows_only_before,
+            self.rows_only_after,
+            self.items_only_before,
+            self.items_only_after,
+            self.changed_labels,
+            self.changed_outcomes,
+        )
+        return not any(apart) and all(change.status is Status.EQUAL for change in self.features)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Everything but the features, as plain fields."""
+        return {"equal": self.equal, **{name: value for name, value in vars(self).items() if name != "features"}}
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One mapping for each feature, for tables."""
+        return [asdict(change) for change in self.features]
+
+    def __getitem__(self, feature: str) -> FeatureChange:
+        """Give what became of a feature. Raises KeyError for one that neither side has."""
+        return {change.feature: change for change in self.features}[feature]
+
+    def to_arrow(self) -> pa.Table:
+        """Give one row for each feature."""
+        return pa.Table.from_pylist(self.rows, schema=_SCHEMA)
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the comparison as plain fields; what is infinite as the text "inf", which JSON has no number for."""
+        rows = [{name: _json_number(value) for name, value in row.items()} for row in self.rows]
+        return {**self.summary, "features": rows}
+
+    def _headline(self) -> Headline:
+        return Headline("comparison", f"{self.before} → {self.after}", self._came_out)
+
+    def _parts(self) -> Iterator[Part]:
+        rest = [name for name in _SCHEMA.names[3:] if any(row[name] for row in self.rows)]  # of changes that there are
+        moved = sorted(self.features, key=lambda change: (change.status is Status.EQUAL, -change.items))
+        items = max(1, self.compared_items)
+        yield Table(
+            [
+                {
+                    "feature": change.feature,
+                    "status": change.status,
+                    "items_changed": change.items,
+                    "share": Share(None if change.status in (Status.NEW, Status.GONE) else change.items / items),
+                    **{name: getattr(change, name) for name in rest if name != "items"},
+                }
+                for change in moved
+            ]
+        )
+
+    @property
+    def verdict(self) -> str:
+        """Say in one line what came out."""
+        return f"{self.before} → {self.after}: {self._came_out}"
+
+    @property
+    def _came_out(self) -> str:
+        counts = {status: sum(change.status is status for change in self.features) for status in Status}
+        apart = {
+            "rows only before": self.rows_only_before,
+            "rows only after": self.rows_only_after,
+            "items only before": self.items_only_before,
+            "items only after": self.items_only_after,
+            "labels changed": self.changed_labels,
+            "outcome times changed": self.changed_outcomes,
+        }
+        return (
+            ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+            + f" over {self.compared_rows:,} rows, {self.compared_items:,} items"
+            + "".join(f"; {count:,} {what}" for what, count in apart.items() if count)
+        )
+
+
+def _json_number(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def by_feature(
+    rows: Mapping[str, FeatureChange], before: tuple[str, ...], after: tuple[str, ...]
+) -> list[FeatureChange]:
+    """Put changes of the features both sides have, and those that one side has, into the order of a table."""
+    return [
+        *(rows.get(name) or FeatureChange(name, Status.NEW) for name in after),
+        *(FeatureChange(name, Status.GONE) for name in before if name not in after),
+    ]

@@ -1,0 +1,1 @@
+"""How results look: in notebooks, on a terminal and in reports."""

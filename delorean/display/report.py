@@ -1,0 +1,112 @@
+"""The report of a run, one HTML file that needs nothing else: what was captured, learned, and proved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+
+from delorean.display import plots
+
+
+@dataclass(frozen=True)
+class Strata:
+    """What an experiment asked of a stratum on the last day, and got."""
+
+    experiment: str
+    stratum: str
+    population: int
+    asked: int
+    taken: int
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature's values over all items of the feature set. positive: whether the item's label is above 0."""
+
+    name: str
+    values: NDArray[np.float32]
+    positive: NDArray[np.bool_]
+
+    @property
+    def unknown(self) -> float:
+        """Share of items for which it is not known."""
+        return float(np.isnan(self.values).mean()) if len(self.values) else 0.0
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What the replay through the live scorer compared.
+
+    examples: what differed, in words
+    offline, online: scores of the same items, from the feature set and from the live scorer
+    """
+
+    requests: int
+    values: int
+    mismatches: int
+    examples: Sequence[str]
+    offline: NDArray[np.float32]
+    online: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that the report shows.
+
+    confidence, coverage: service → one share for each day
+    plays_by_day: day (0 is the first with a snapshot) → plays
+    metrics: who → measure → value, on the test part of the split; the model first
+    seconds: step → seconds it took
+    """
+
+    title: str
+    summary: Mapping[str, Any]
+    notes: Sequence[str]
+    plays_by_day: Mapping[int, int]
+    snapshot_days: Sequence[int]
+    strata: Sequence[Strata]
+    confidence: Mapping[str, Sequence[float]]
+    coverage: Mapping[str, Sequence[float]]
+    features: Sequence[Feature]
+    metrics: Mapping[str, Mapping[str, float]]
+    sizes: Mapping[str, Mapping[str, int]]
+    importances: Mapping[str, float]
+    parity: Parity
+    seconds: Mapping[str, float]
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Write the report as one HTML file."""
+    path.write_text(render(data), encoding="utf-8")
+
+
+def render(data: ReportData) -> str:
+    """Give the report as HTML."""
+    environment = Environment(
+        loader=PackageLoader("delorean.display", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    measures = list(next(iter(data.metrics.values())))
+    return environment.get_template("report.html").render(
+        data=data,
+        time_line=plots.time_line(
+            "Plays a day", list(data.plays_by_day), list(data.plays_by_day.values()), data.snapshot_days
+        ),
+        confidence=plots.shares_by_day("Confidence by day and service", data.confidence),
+        coverage=plots.shares_by_day("Coverage by day and service", data.coverage),
+        metrics=plots.bars(
+            "Ranking metrics on the test days",
+            measures,
+            {who: [found[measure] for measure in measures] for who, found in data.metrics.items()},
+        ),
+        importances=plots.ranked("What the model uses", data.importances, "NDCG@10 lost when the feature is shuffled"),
+        distributions=[
+            (feature, plots.distribution(feature.name, feature.values, feature.positive)) for feature in data.features
+        ],
+        agreement=plots.agreement("Scores offline and online", data.parity.offline.ravel(), data.parity.online.ravel()),
+    )

@@ -1,0 +1,114 @@
+"""Digests of feature rows: equal digests say that two feature sets hold the same bits, without either being at hand.
+
+A row is hashed from its key on, value by value in order; the hashes of all rows are added up. So a digest depends on
+every bit of every value and on the row it belongs to, but neither on the order of rows nor on their spread over files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN
+from delorean.labels.row_hashes import absorb_column, absorb_lists, initial_states, total
+from schemas.errors import DataKeyError
+
+_LANE = 16  # hexadecimal digits of one of the two sums
+_NOTHING = "0" * 2 * _LANE
+
+
+@dataclass(frozen=True)
+class FeatureDigest:
+    """What a set of feature rows holds, in 128 bits for each feature.
+
+    A change of one value always changes its digest; that two other sets of rows share one by accident has odds of about
+    2^-128. It is no cryptographic hash: whoever wants two sets to have one digest can make them.
+
+    rows, items: how many
+    keys: of each row's context, time, items, labels and outcome, 32 hexadecimal digits
+    features: feature → digest of its values, each with its row's context and time
+    """
+
+    rows: int
+    items: int
+    keys: str
+    features: Mapping[str, str]
+
+    @classmethod
+    def empty(cls, features: Iterable[str]) -> Self:
+        """Give the digest of no rows, to which others are added."""
+        return cls(0, 0, _NOTHING, dict.fromkeys(features, _NOTHING))
+
+    def __add__(self, other: FeatureDigest) -> FeatureDigest:
+        """Give the digest of both sets of rows together. Raises DataKeyError if they have other features."""
+        if set(self.features) != set(other.features):
+            apart = sorted(set(self.features) ^ set(other.features))
+            raise DataKeyError.because(f"only one of two digests has {', '.join(apart)}", "digest the same features")
+        return FeatureDigest(
+            self.rows + other.rows,
+            self.items + other.items,
+            _added(self.keys, other.keys),
+            {name: _added(digest, other.features[name]) for name, digest in self.features.items()},
+        )
+
+    def moved(self, other: FeatureDigest) -> list[str]:
+        """Name the features that both have, with other values."""
+        return [name for name, digest in self.features.items() if other.features.get(name, digest) != digest]
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the digest as plain fields."""
+        return {**vars(self), "features": dict(self.features)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(**fields)
+
+
+def digest_rows(rows: pa.Table, context: Sequence[str], items: Sequence[str], features: Sequence[str]) -> FeatureDigest:
+    """Digest feature rows as bucket tasks write them.
+
+    rows: the context's columns, `time`, `outcome_at`, `label`, and a list for each of the items' and features' columns
+    context: columns of integers, texts, booleans, dates, decimals or times, floats too; of another type (int32 for
+        int64) the same numbers have another digest. Items likewise, in lists
+
+    Raises DataKeyError for columns that are missing or nested deeper.
+
+    >>> from datetime import UTC, datetime
+    >>> day = pa.array([datetime(2026, 5, 1, tzinfo=UTC)] * 2, TIME)
+    >>> lists = pa.array([[1.0, 2.0], []], pa.list_(pa.float32()))
+    >>> columns = {"profile_id": [7, 8], "time": day, "outcome_at": day, "video_id": pa.array([[1, 2], []])}
+    >>> rows = pa.table({**columns, "label": lists, "minutes": lists})
+    >>> whole = digest_rows(rows, ["profile_id"], ["video_id"], ["minutes"])
+    >>> parts = [digest_rows(rows[part:part + 1], ["profile_id"], ["video_id"], ["minutes"]) for part in (1, 0)]
+    >>> parts[0] + parts[1] == whole
+    True
+    """
+    starts = initial_states(rows.num_rows)
+    for name in (*context, TIME_COLUMN):
+        absorb_column(starts, name, rows)
+    keys = starts.copy()
+    absorb_column(keys, OUTCOME_COLUMN, rows)
+    for name in (*items, LABEL_COLUMN):
+        count = absorb_lists(keys, name, rows)
+    found = {}
+    for name in features:
+        states = starts.copy()
+        absorb_lists(states, name, rows)
+        found[name] = _hex(total(states))
+    return FeatureDigest(rows.num_rows, count, _hex(total(keys)), found)
+
+
+def _hex(lanes: NDArray[np.uint64]) -> str:
+    return "".join(f"{int(lane):0{_LANE}x}" for lane in lanes)
+
+
+def _added(one: str, other: str) -> str:
+    """Add two digests lane by lane, modulo 2^64."""
+    lanes = [int(one[at : at + _LANE], 16) + int(other[at : at + _LANE], 16) for at in (0, _LANE)]
+    return "".join(f"{lane % 2**64:0{_LANE}x}" for lane in lanes)

@@ -1,0 +1,1 @@
+"""Model packages: written whole, verified when they are loaded."""

@@ -1,0 +1,1 @@
+"""A project: its configuration, its schedule, its submission to a cluster, and its vacuum."""

@@ -1,0 +1,194 @@
+"""The project file, `delorean.toml`: where a project's things lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from prana_proxy.client.access import Access
+from prana_proxy.config.toml_file import read_toml
+from schemas.errors import ConfigError
+from schemas.file_uri import file_uri
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+PROJECT_FILE = "delorean.toml"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+@dataclass(frozen=True)
+class ProxyAccess:
+    """What proxies demand to see: `[proxy]` of a project file. Paths are relative to the file.
+
+    authority: who signs the proxies' certificates; None: connections are plain
+    certificate, key: the project's own
+    token_file: holds a token that the proxies know
+    """
+
+    authority: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    token_file: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is only half."""
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigError.because("has one of certificate and key, expected both or none")
+        if self.certificate is not None and self.authority is None:
+            raise ConfigError.because("has a certificate but no authority", "name who signs the proxies' too")
+
+
+@dataclass(frozen=True)
+class Submit:
+    """How `delorean submit` reaches a cluster: `[submit]` of a project file.
+
+    master: as spark-submit names it, such as spark://host:7077; None: what its own configuration says
+    environment: an archive that `make package` made, relative to the file; None: executors have the packages
+    """
+
+    master: str | None = None
+    environment: str | None = None
+
+
+@dataclass(frozen=True)
+class SnapshotSet:
+    """Services that are captured together: `[schedule.snapshots.<name>]` of a project file.
+
+    services: names; none: all that the proxies have
+    every_hours: 24: once a day, when the day's contexts are chosen; fewer: at the hours that it divides
+    floor: the confidence that each service must have, in (0, 1]; below: whether less fails the run, which publishes
+        nothing then and may be run again, or is only told
+    late: how long after its day a snapshot may still be taken, of the state that there is then
+    """
+
+    services: tuple[str, ...] = ()
+    every_hours: int = 24
+    floor: float | None = None
+    below: Literal["fail", "warn"] = "fail"
+    late: timedelta = timedelta(0)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done."""
+        if not 1 <= self.every_hours <= 24 or 24 % self.every_hours:
+            raise ConfigError.because(f"every_hours is {self.every_hours}, expected a divisor of 24", "write 24 or 6")
+        if self.floor is not None and not 0 < self.floor <= 1:
+            raise ConfigError.because(f"floor is {self.floor}, expected a confidence in (0, 1]", "write 0.95")
+        if self.late < timedelta(0):
+            raise ConfigError.because(f"late is {self.late}, expected no less than nothing", 'write late = "PT6H"')
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What is done by itself: `[schedule]` of a project file.
+
+    specs: the folder of experiments' specs, relative to the file; all that are in it are on schedule
+    snapshots: name → services that are captured together
+    globals: global element → the Parquet file that it is published from, relative to the file
+    """
+
+    specs: str = "."
+    snapshots: Mapping[str, SnapshotSet] = field(default_factory=lambda: {"all": SnapshotSet()})
+    globals: Mapping[str, str] = field(default_factory=dict)
+
+    def snapshot_set(self, name: str) -> SnapshotSet:
+        """Give a set of services by its name. Raises ConfigError for one that is not there."""
+        if name not in self.snapshots:
+            raise ConfigError.unknown("set of services", name, self.snapshots)
+        return self.snapshots[name]
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where a project's things lie: `delorean.toml`.
+
+    index, storage: URIs; a plain path is SQLite's or a folder, relative to the file
+    proxies: "host:port" of Prana proxies that snapshots ask
+    proxy: what these demand to see; read it with `access_to_proxies`
+    services: the file that tells proxies and the scorer about the online services, relative to this file
+    encoders: modules, with those below them, that encoders of packages may be imported from
+    encoder_cache: the folder for compiled encoders, relative to this file; by default ~/.cache/delorean/encoders of
+        whoever runs, and none where that cannot be written to
+    spark: settings of the Spark session, by Spark's own names
+    submit: how a cluster is reached
+    schedule: what is done by itself
+    """
+
+    index: str = field(default="data/index.db", repr=False)  # a URI may hold a password
+    storage: str = field(default="data", repr=False)
+    proxies: tuple[str, ...] = ("127.0.0.1:9090",)
+    proxy: ProxyAccess = field(default_factory=ProxyAccess)
+    services: str = "services.toml"
+    encoders: tuple[str, ...] = ("encoders.library",)
+    encoder_cache: str | None = None
+    spark: Mapping[str, str] = field(default_factory=dict, repr=False)  # keys of accounts, for one
+    submit: Submit = field(default_factory=Submit)
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def spark_session(self, app_name: str = "notebook", *, delta: bool = False, s3: bool = False) -> SparkSession:
+        """Give the active session as it is, or start one where `[submit]` says, else in this process's machine.
+
+        delta, s3: whether Spark itself is to read Delta tables, or tables in S3
+
+        For notebooks; raises what `snapshotter.spark.session.spark_session` does.
+        """
+        from snapshotter.spark.session import spark_session  # a second that others need not wait for
+
+        settings = {name.replace(".", "__"): value for name, value in self.spark.items()}
+        where = self.submit
+        return spark_session(app_name, where.master, environment=where.environment, delta=delta, s3=s3, **settings)
+
+
+def load_project(path: str | Path) -> Project:
+    """Read a project file, making its paths absolute. Raises ConfigError with the file, the line and the field."""
+    path = Path(path)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError.because(
+            f"there is no project file {path}", "write one, or name it with --config; see the README, `delorean.toml`"
+        ) from error
+    except OSError as error:
+        raise ConfigError.because(f"project file {path} cannot be read: {error.strerror}") from error
+    project = read_toml(path, Project)
+    root = path.resolve().parent
+    environment, schedule = project.submit.environment, project.schedule
+    return replace(
+        project,
+        schedule=replace(
+            schedule,
+            specs=str(root / schedule.specs),
+            globals={element: str(root / path) for element, path in schedule.globals.items()},
+        ),
+        submit=replace(project.submit, environment=environment and str(root / environment)),
+        index=_as_uri(project.index, "sqlite", root),
+        storage=_as_uri(project.storage, "file", root),
+        services=str(root / project.services),
+        encoder_cache=project.encoder_cache and str(root / project.encoder_cache),
+        proxy=ProxyAccess(**{name: path and str(root / path) for name, path in vars(project.proxy).items()}),
+    )
+
+
+def access_to_proxies(project: Project) -> Access:
+    """Read what a project's proxies demand to see. Raises ConfigError for a token that cannot be read."""
+    proxy, token = project.proxy, None
+    if proxy.token_file is not None:
+        try:
+            token = Path(proxy.token_file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError.because(f"token_file {proxy.token_file} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError.because(f"token_file {proxy.token_file} cannot be read: it is not UTF-8") from error
+        if len(token.splitlines()) != 1:
+            raise ConfigError.because(
+                f"token_file {proxy.token_file} holds {len(token.splitlines())} lines, expected a token"
+            )
+    return Access(proxy.authority, proxy.certificate, proxy.key, token)
+
+
+def _as_uri(given: str, scheme: str, root: Path) -> str:
+    return given if _SCHEME.match(given) else file_uri((root / given).resolve(), scheme)

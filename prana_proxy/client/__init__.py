@@ -1,0 +1,1 @@
+"""The proxy's client: many contexts in, Arrow out."""

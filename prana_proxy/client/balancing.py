@@ -1,0 +1,162 @@
+"""Several proxies before the same services: taken in turns, left alone while they fail or ask for it."""
+
+from __future__ import annotations
+
+import random
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from thrift.protocol.TProtocol import TProtocolException
+from thrift.Thrift import TException
+from thrift.transport.TTransport import TTransportException
+
+from prana_proxy.client.access import Access
+from prana_proxy.client.channel import Channel, client_context
+from schemas.errors import ProxyUnavailableError
+from schemas.generated.ttypes import Overloaded
+
+_T = TypeVar("_T")
+_LONGEST_REST_SECONDS = 30.0
+_FAILURES = (TTransportException, TProtocolException, OSError, EOFError)
+
+
+class Proxies:
+    """All proxies of a client, with one connection to each as it is needed.
+
+    addresses: host and port of each; access: what is shown to all of them
+    now: the system's monotonic clock
+    """
+
+    def __init__(
+        self, addresses: Sequence[tuple[str, int]], access: Access, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        context = client_context(access)
+        self._proxies = [_Proxy(address, context, access.token) for address in addresses]
+        self._turn = random.randrange(len(self._proxies))  # noqa: S311  # spreads clients over proxies, no secret
+        self._current = self._proxies[self._turn]
+        self._now = now
+
+    @property
+    def name(self) -> str:
+        """The proxy that was asked last."""
+        return self._current.name
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long all that do not fail want to be left alone."""
+        until = [proxy.free_at for proxy in self._proxies if not proxy.failures]
+        return max(0.0, min(until, default=0.0) - self._now())
+
+    def pause(self, seconds: float) -> None:
+        """Leave the proxy that was asked last alone for a while, as it wants."""
+        self._current.free_at = self._now() + seconds
+
+    def call(self, call: Callable[[Any], _T], deadline: float) -> _T:
+        """Make a call to one proxy; when it cannot be reached, hangs up or is full, to the next.
+
+        A fetch only reads, so that asking again is safe. Raises ProxyUnavailableError when none can be reached, and
+        Overloaded when those that can are full.
+        """
+        failures: dict[str, Exception] = {}
+        full: list[Overloaded] = []
+        for proxy in self._in_turn():
+            if full and proxy.failures:
+                break  # rather wait for one that answers
+            self._current = proxy
+            try:
+                result = proxy.call(call, deadline)
+            except Overloaded as error:
+                proxy.answered(free_at=self._now() + error.retry_after_ms / 1000)
+                full.append(error)
+            except _FAILURES as error:
+                proxy.failed(self._now())
+                failures[proxy.name] = error
+                if self._now() >= deadline:
+                    break
+            else:
+                proxy.answered(self._now())
+                return result
+        if full:
+            raise min(full, key=lambda error: int(error.retry_after_ms))
+        raise _unavailable(failures)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for proxy in self._proxies:
+            proxy.close()
+
+    def _in_turn(self) -> Iterator[_Proxy]:
+        """Give those that are free, in turns, and then the others, by when they are."""
+        self._turn = (self._turn + 1) % len(self._proxies)
+        turn = self._proxies[self._turn :] + self._proxies[: self._turn]
+        now = self._now()
+        return iter(sorted(turn, key=lambda proxy: max(now, proxy.free_at)))
+
+
+class _Proxy:
+    """One proxy. failures: in a row; free_at: before which it is left alone if others are free."""
+
+    def __init__(self, address: tuple[str, int], context: ssl.SSLContext | None, token: str | None) -> None:
+        self._address, self._context, self._token = address, context, token
+        self._channel: Channel | None = None
+        self.failures, self.free_at = 0, 0.0
+
+    @property
+    def name(self) -> str:
+        return f"proxy {self._address[0]}:{self._address[1]}"
+
+    def call(self, call: Callable[[Any], _T], deadline: float) -> _T:
+        """Make a call; a second time if the connection was an older one, since the proxy may have been restarted."""
+        if self._channel is not None:
+            try:
+                return self._call(self._channel, call, deadline)
+            except TimeoutError:
+                raise
+            except _FAILURES:
+                pass
+        self._channel = Channel(self._address, self._context, self._token, deadline)
+        return self._call(self._channel, call, deadline)
+
+    def answered(self, free_at: float) -> None:
+        self.failures, self.free_at = 0, free_at
+
+    def failed(self, now: float) -> None:
+        self.free_at = now + min(2.0**self.failures, _LONGEST_REST_SECONDS)
+        self.failures += 1
+
+    def close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        self._channel = None
+
+    def _call(self, channel: Channel, call: Callable[[Any], _T], deadline: float) -> _T:
+        try:
+            return call(channel.until(deadline))
+        except BaseException as error:  # an interrupt too leaves half an answer behind
+            # What is no whole answer may come later, and would be taken for that of another call.
+            if not isinstance(error, TException) or isinstance(error, _FAILURES):
+                self.close()
+            if not channel.answered and isinstance(error, ConnectionError | TTransportException):
+                raise ConnectionResetError("it hung up at once; it may demand TLS or a certificate it knows") from error
+            raise
+
+
+def _unavailable(failures: dict[str, Exception]) -> ProxyUnavailableError:
+    told = "; ".join(f"{name}: {_reason(error)}" for name, error in failures.items())
+    if failures and all(isinstance(error, ssl.SSLError) for error in failures.values()):
+        hint = "check authority, certificate and key; in delorean.toml they stand in [proxy]"
+    else:
+        hint = "start one with `delorean prana serve`, or name others"
+    return ProxyUnavailableError.because(f"no proxy answers ({told})", hint)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS: {error.reason}"
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or error.__class__.__name__
+    return str(getattr(error, "message", None) or error or error.__class__.__name__)

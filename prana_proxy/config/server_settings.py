@@ -1,0 +1,93 @@
+"""The proxy's own part of services.toml: `[server]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from prana_proxy.config.toml_file import Fields
+from prana_proxy.gateway.ledger import MOST_PROCESSES
+from schemas.errors import ConfigError
+
+_Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+_Port = Annotated[int, Meta(ge=0, le=65_535)]
+
+
+@dataclass(frozen=True)
+class TlsConfig:
+    """`[server.tls]`. Paths are relative to the file.
+
+    certificate, key: the proxy's own, PEM
+    client_authority: who signs the certificates that clients must show; None: they need none
+    """
+
+    certificate: str
+    key: str
+    client_authority: str | None = None
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How a proxy serves.
+
+    host, port: where it listens; port 0: a free one
+    processes: how many serve; ports: all behind one port, or "each" behind its own, counted up from `port`
+    workers: calls answered at a time by each process; queue: calls that may wait there, refused beyond that
+    max_connections: of each process; idle_seconds: after which a silent one is closed
+    stop_seconds: for calls under way when the proxy is told to stop
+    http_port: for health, readiness and metrics; None: nowhere
+    tls: None: connections are plain
+    tokens_file: one token a line, of which each connection must know one; None: none are wanted
+    """
+
+    host: str = "127.0.0.1"
+    port: _Port = 9090
+    processes: Annotated[int, Meta(ge=1, le=MOST_PROCESSES)] = 1
+    ports: Literal["one", "each"] = "one"
+    workers: Annotated[int, Meta(ge=1, le=1_000)] = 32
+    queue: Annotated[int, Meta(ge=0, le=10_000)] = 64
+    max_connections: Annotated[int, Meta(ge=1, le=100_000)] = 256
+    idle_seconds: _Seconds = 600.0
+    stop_seconds: Annotated[float, Meta(ge=0, le=3_600)] = 10.0
+    http_port: _Port | None = None
+    tls: TlsConfig | None = None
+    tokens_file: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse ports that there are not, or that are wanted twice."""
+        if self.port and self.port_count > 1 and self.port + self.port_count - 1 > 65_535:
+            raise ConfigError.because(f"port is {self.port}, but {self.processes} processes need as many from there on")
+        if self.http_port and self.port <= self.http_port < self.port + self.port_count:
+            raise ConfigError.because(
+                f"http_port is {self.http_port}, where the proxy itself listens", "choose another"
+            )
+
+    @property
+    def port_count(self) -> int:
+        """On how many ports the proxy listens."""
+        return self.processes if self.ports == "each" else 1
+
+
+def with_files(config: ServerConfig, fields: Fields, folder: Path) -> ServerConfig:
+    """Find the files that a configuration names. Raises ConfigError for one that cannot be read."""
+
+    def found(name: str | None, *place: str) -> str | None:
+        if name is None:
+            return None
+        path = folder / name
+        with fields.at(("server", *place)):
+            try:
+                path.open("rb").close()
+            except OSError as error:
+                raise ConfigError.because(
+                    f"{path} cannot be read: {error.strerror}", "name a file that exists"
+                ) from error
+        return str(path)
+
+    if config.tls is not None:
+        tls = {name: found(path, "tls", name) for name, path in vars(config.tls).items()}
+        config = replace(config, tls=TlsConfig(**tls))  # type: ignore[arg-type]  # only client_authority may be None
+    return replace(config, tokens_file=found(config.tokens_file, "tokens_file"))

@@ -1,0 +1,1 @@
+"""The gateway to online services: asks them within their limits and answers in Arrow."""

@@ -1,0 +1,90 @@
+"""One service as the gateway asks it: its callers' questions gathered into calls, guarded, with fallbacks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from prana_proxy.gateway.answers import Answers
+from prana_proxy.gateway.calls import Caller, Calls
+from prana_proxy.gateway.controls import Controls
+from prana_proxy.gateway.discovery import open_discovery
+from prana_proxy.gateway.fallbacks import Fallbacks
+from prana_proxy.gateway.instances import Instances
+from prana_proxy.gateway.ledger import Own, Page
+from prana_proxy.gateway.policies import Guard
+from prana_proxy.gateway.services import Protocol, ServiceConfig
+from schemas.services import Status
+
+_LOOK_UP_SECONDS = 1.0  # a registry that is slow must not keep a changed configuration waiting
+_LOOK_SECONDS = 0.05
+_POSITION = {status: i for i, status in enumerate(Status)}
+
+
+class AskedService:
+    """Asks one service. Belongs to one event loop.
+
+    protocol: the one of the service's URL; page: the service's in the ledger
+    before: what asked the service until now, by another configuration
+    """
+
+    def __init__(self, config: ServiceConfig, protocol: Protocol, page: Page, before: AskedService | None) -> None:
+        self.config, self._page = config, page
+        self._opening: asyncio.Future[None] | None = None
+        self._discovery = config.discovery or f"static://{protocol.own_instance(config).address}"
+        self._instances: Instances
+        if before is not None and before._discovery == self._discovery:
+            self._instances, self._opening = before._instances, before._opening
+        else:
+            self._instances = Instances(config.service.name, open_discovery(self._discovery))
+        self._controls: Controls = before._controls if before else Controls(config, page, time.monotonic)
+        self._guard = Guard(config, protocol.asking(config), self._instances, self._controls)
+        self._fallbacks = Fallbacks(config, self._guard, time.monotonic, protocol.clock)
+        wait = config.batch_wait_seconds if config.batched else 0.0
+        self._calls = Calls(self._fallbacks, config.call_size, wait, config.limits.max_concurrent, self._queued)
+
+    async def open(self) -> None:
+        """Wait until the service's instances have been looked up, but no longer than a moment."""
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._instances.open())
+        await asyncio.wait([self._opening], timeout=_LOOK_UP_SECONDS)
+
+    def connect(self, services: Mapping[str, AskedService]) -> None:
+        """Let its limits hold from now on, and a service stand in for it. services: all there are, by name."""
+        self._controls.hold(self.config)
+        if self.config.fallback is not None and self.config.fallback.service is not None:
+            other = services[self.config.fallback.service]
+            self._fallbacks.let_stand_in(other.config, other._guard)
+
+    async def ask(self, caller: Caller, answers: Answers, deadline: float) -> None:
+        """Ask a caller's questions and count what became of them."""
+        if caller.open:
+            late = await self._calls.ask(caller, deadline)
+            replies = [
+                self._fallbacks.at_once(caller.open[number], reply or self._controls.rejected)
+                for number, reply in late.items()
+            ]
+            answers.add(list(late), replies)
+        own = self._page.own
+        for status, count in answers.counts().items():
+            own[Own.STATUS + _POSITION[Status(status)]] += count
+
+    async def close_when_idle(self, after: AskedService | None) -> None:
+        """Let calls under way end, then close. after: what asks the service from now on."""
+        try:
+            while not self._calls.idle:
+                await asyncio.sleep(_LOOK_SECONDS)
+        finally:
+            if after is None or after._instances is not self._instances:
+                await self.close()
+
+    async def close(self) -> None:
+        """Stop looking for instances."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        await self._instances.close()
+
+    def _queued(self, change: int) -> None:
+        self._page.own[Own.QUEUED] += change

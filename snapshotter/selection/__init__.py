@@ -1,0 +1,1 @@
+"""Selects the contexts of a date, per experiment, and reads context sets."""

@@ -1,0 +1,206 @@
+"""Draws a stratified sample of the contexts that an experiment's query gives."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as F  # noqa: N812  # Spark's own convention
+from pyspark.sql.pandas.types import to_arrow_type
+
+from schemas.data_keys import DataKey, context_variable, refuse_naive_times
+from schemas.errors import NaiveTimeError, SelectionError
+from snapshotter.records import StratumReport
+from snapshotter.selection.experiments import Experiment
+from snapshotter.spark.errors import spark_errors_as
+from snapshotter.spark.jobs import described
+from snapshotter.spark.tables import load_table
+
+_log = logging.getLogger(__name__)
+_MOST_STRATA = 10_000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one experiment chose.
+
+    contexts: the key's columns and `_chosen_by`, one row for each context
+    key: the key's variables, their types as the query gives them
+    """
+
+    contexts: DataFrame
+    key: tuple[DataKey, ...]
+    report: tuple[StratumReport, ...]
+
+
+@contextmanager
+def samples(spark: SparkSession, experiments: Sequence[Experiment], date: date) -> Iterator[list[Sample]]:
+    """Sample for each experiment; what the samples rest on is kept until the caller is done with them."""
+    kept: list[DataFrame] = []
+    try:
+        drawn = []
+        for experiment in experiments:
+            what = f"select contexts of {date}: experiment '{experiment.id}'"
+            with described(spark, what), spark_errors_as(SelectionError, f"experiment '{experiment.id}'"):
+                contexts, key = _distinct_contexts(spark, experiment, date)
+                # A query need not give the same rows twice; counting and ranking must see the same ones.
+                kept.append(contexts.persist())
+                drawn.append(_sample(spark, experiment, kept[-1], key))
+        yield drawn
+    finally:
+        for contexts in kept:
+            contexts.unpersist()
+
+
+def _distinct_contexts(
+    spark: SparkSession, experiment: Experiment, date: date
+) -> tuple[DataFrame, tuple[DataKey, ...]]:
+    found = _query(spark, experiment, date)
+    for column in (*experiment.key, *experiment.strata):
+        if column not in found.columns:
+            unknown = SelectionError.unknown("column", column, found.columns)
+            raise SelectionError(f"experiment '{experiment.id}': its query gives {unknown}")
+    key = tuple(_variable(experiment, found, name) for name in experiment.key)
+    names = list(dict.fromkeys([*experiment.key, *experiment.strata]))
+    return found.select(*map(_column, names)).distinct(), key
+
+
+def _query(spark: SparkSession, experiment: Experiment, date: date) -> DataFrame:
+    """Run the query; its tables are views only until Spark has resolved their names."""
+    made = []
+    try:
+        for name, source in experiment.tables.items():
+            table = load_table(spark, name, source, SelectionError)
+            table.createTempView(name)  # fails rather than hide another's
+            made.append(name)
+        return spark.sql(experiment.query, args={"date": date})
+    finally:
+        for name in made:
+            spark.catalog.dropTempView(name)
+
+
+def _variable(experiment: Experiment, found: DataFrame, name: str) -> DataKey:
+    spark_type = found.schema[name].dataType
+    try:
+        arrow_type = to_arrow_type(spark_type, timezone="UTC")
+        refuse_naive_times(name, arrow_type)
+    except NaiveTimeError as error:
+        raise SelectionError(f"experiment '{experiment.id}': {error}") from error
+    plain = (pa.types.is_integer, pa.types.is_string, pa.types.is_boolean, pa.types.is_date, pa.types.is_timestamp)
+    if not any(is_type(arrow_type) for is_type in plain):
+        raise SelectionError.because(
+            f"experiment '{experiment.id}': key column '{name}' is {spark_type.simpleString()}:"
+            " keys are compared value by value",
+            "use an integer, a string, a boolean, a date or a timestamp",
+        )
+    return context_variable(name, arrow_type)
+
+
+def _sample(spark: SparkSession, experiment: Experiment, contexts: DataFrame, key: tuple[DataKey, ...]) -> Sample:
+    names = [f"_stratum_{i}" for i in range(len(experiment.strata))]
+    strata = [_column(column).cast("string").alias(name) for column, name in zip(experiment.strata, names, strict=True)]
+    report = _report(experiment, _populations(experiment, contexts, strata))
+    _refuse_two_strata(experiment, contexts)
+    quotas = _quotas(spark, report, names)
+    window = Window.partitionBy(*names).orderBy(
+        F.xxhash64(F.lit(experiment.seed), *key_columns(key)), *key_columns(key)
+    )
+    ranked = contexts.select(*key_columns(key), *strata).withColumn("_rank", F.row_number().over(window))
+    # The literal bound lets Spark drop most rows before it sorts the strata.
+    bounded = ranked.where(F.col("_rank") <= max((row.taken for row in report.values()), default=0))
+    joined = bounded.join(quotas, names) if names else bounded.crossJoin(quotas)
+    chosen_by = F.struct(
+        F.lit(experiment.id).alias("experiment"),
+        F.col("_name").alias("stratum"),
+        F.col("_probability").alias("probability"),
+    )
+    taken = joined.where(F.col("_rank") <= F.col("_taken")).select(*key_columns(key), chosen_by.alias("_chosen_by"))
+    return Sample(taken, key, tuple(report.values()))
+
+
+def _populations(experiment: Experiment, contexts: DataFrame, strata: list[Column]) -> dict[tuple[str, ...], int]:
+    """Count the contexts of each stratum, and in the same pass the nulls that must not be there."""
+    nulls = [F.count_if(_column(name).isNull()) for name in contexts.columns]
+    rows = contexts.groupBy(*strata).agg(F.count("*"), *nulls).limit(_MOST_STRATA + 1).collect()
+    if len(rows) > _MOST_STRATA:
+        raise SelectionError.because(
+            f"experiment '{experiment.id}' has more than {_MOST_STRATA} strata in {list(experiment.strata)}",
+            "stratify by columns with fewer values",
+        )
+    for i, name in enumerate(contexts.columns, start=len(strata) + 1):
+        count = sum(row[i] for row in rows)
+        if count:
+            role = "key" if name in experiment.key else "stratum"
+            raise SelectionError.because(
+                f"experiment '{experiment.id}': {role} column '{name}' is null in {count} distinct contexts",
+                f"leave them out: WHERE {name} IS NOT NULL",
+            )
+    counts = {tuple(row[: len(strata)]): row[len(strata)] for row in rows}
+    return {stratum: count for stratum, count in counts.items() if count}  # without strata nothing counts as 0
+
+
+def _quotas(spark: SparkSession, report: dict[tuple[str, ...], StratumReport], names: list[str]) -> DataFrame:
+    """Make a small table of what is taken of each stratum. From Arrow, which needs no Python worker."""
+    rows = [(stratum, row) for stratum, row in report.items() if row.taken]
+    columns = {name: pa.array([stratum[i] for stratum, _ in rows], pa.string()) for i, name in enumerate(names)}
+    columns["_name"] = pa.array([row.stratum for _, row in rows], pa.string())
+    columns["_taken"] = pa.array([row.taken for _, row in rows], pa.int64())
+    columns["_probability"] = pa.array([row.taken / row.population for _, row in rows], pa.float64())
+    return F.broadcast(spark.createDataFrame(pa.table(columns)))
+
+
+def _refuse_two_strata(experiment: Experiment, contexts: DataFrame) -> None:
+    if set(experiment.strata) <= set(experiment.key):
+        return
+    twice = contexts.groupBy(*map(_column, experiment.key)).count().where("count > 1").limit(1).collect()
+    if twice:
+        shown = ", ".join(f"{name} = {twice[0][name]!r}" for name in experiment.key)
+        raise SelectionError.because(
+            f"experiment '{experiment.id}': the context {shown} lies in {twice[0]['count']} strata of"
+            f" {list(experiment.strata)}",
+            "let the query give each context one stratum, or add the column to the key",
+        )
+
+
+def _report(experiment: Experiment, populations: dict[tuple[str, ...], int]) -> dict[tuple[str, ...], StratumReport]:
+    """Say for each stratum, found or only named by the quota, what is asked and what can be taken; warn of the rest."""
+    report = {}
+    for stratum in sorted({*populations, *experiment.named_strata()}):
+        population = populations.get(stratum, 0)
+        asked = experiment.asked(stratum, population)
+        row = StratumReport(experiment.id, _stratum_name(stratum), population, asked, min(asked, population))
+        if not row.filled:
+            _log.warning(
+                "experiment '%s': stratum '%s' has %d contexts, %d were asked",
+                row.experiment,
+                row.stratum,
+                population,
+                asked,
+            )
+        report[stratum] = row
+    return report
+
+
+def _stratum_name(values: tuple[str, ...]) -> str:
+    """Join a stratum's values with slashes; those inside a value are escaped.
+
+    >>> _stratum_name(("US", "tv")), _stratum_name(("a/b", "c")), _stratum_name(())
+    ('US/tv', 'a\\\\/b/c', 'all')
+    """
+    if not values:
+        return "all"
+    return "/".join(value.replace("\\", "\\\\").replace("/", "\\/") for value in values)
+
+
+def key_columns(key: Sequence[DataKey]) -> list[Column]:
+    """Name a key's columns to Spark, whatever characters are in them."""
+    return [_column(variable.name) for variable in key]
+
+
+def _column(name: str) -> Column:
+    return F.col("`" + name.replace("`", "``") + "`")

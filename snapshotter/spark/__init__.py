@@ -1,0 +1,1 @@
+"""Everything that touches Spark itself: sessions, jobs, errors, clusters and progress."""

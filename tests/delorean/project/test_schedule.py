@@ -1,0 +1,76 @@
+"""Every spec in a project's folder is on schedule, and none stands in another's way."""
+
+import pytest
+
+from delorean.project.config import Schedule
+from delorean.project.schedule import scheduled
+from schemas.errors import ConfigError
+
+SPEC = """
+encoders = ["encoders.library:listed"]
+[tables]
+shown = { path = "shown.parquet" }
+[labels]
+table = "shown"
+items = ["video_id"]
+"""
+CONTEXTS = """
+[contexts]
+query = "SELECT profile_id FROM shown"
+key = ["profile_id"]
+quota = 5
+"""
+SELECTION = """
+[experiments.everyone]
+query = "SELECT profile_id FROM shown"
+key = ["profile_id"]
+fraction = 1.0
+"""
+
+
+def test_every_spec_in_the_folder_is_on_schedule(tmp_path):
+    (tmp_path / "home.toml").write_text(SPEC + CONTEXTS)
+    (tmp_path / "search.toml").write_text(SPEC + '[schedule]\ntraining = "daily"\n')
+    (tmp_path / "everyone.toml").write_text(SELECTION)
+    (tmp_path / "delorean.toml").write_text("proxies = []\n")
+    found = scheduled(Schedule(str(tmp_path)))
+    assert [path.name for path in found.selected] == ["everyone.toml", "home.toml"]
+    assert [(each.name, each.training, each.error) for each in found.experiments] == [
+        ("home", "weekly", None),
+        ("search", "daily", None),
+    ]
+
+
+def test_when_an_experiment_is_trained_is_no_part_of_what_it_is(tmp_path):
+    for name, text in {
+        "a": SPEC,
+        "b": SPEC + '[schedule]\ntraining = "never"\n',
+        "c": SPEC + "[split]\nseed = 5\n",
+    }.items():
+        (tmp_path / f"{name}.toml").write_text('name = "one"\n' + text)
+    first, second, other = (each.id for each in scheduled(Schedule(str(tmp_path))).experiments)
+    assert first == second != other
+
+
+def test_a_spec_that_cannot_be_read_is_there_with_its_reason_and_stands_in_no_others_way(tmp_path):
+    (tmp_path / "broken.toml").write_text("[labels")
+    (tmp_path / "home.toml").write_text(SPEC + CONTEXTS)
+    (tmp_path / "wrong.toml").write_text(SELECTION.replace("1.0", "7.0"))
+    found = scheduled(Schedule(str(tmp_path)))
+    assert [path.name for path in found.selected] == ["home.toml"]
+    errors = {each.name: each.error for each in found.experiments}
+    assert errors["home"] is None
+    assert "broken.toml, line 1: is not TOML" in errors["broken"]
+    assert "wrong.toml, line 5: experiments.everyone.fraction: " in errors["wrong"]
+
+
+def test_a_set_of_services_that_is_not_there_is_an_error_with_the_nearest():
+    with pytest.raises(ConfigError, match="unknown set of services 'al' → did you mean 'all'"):
+        Schedule().snapshot_set("al")
+
+
+@pytest.mark.parametrize(("specs", "reason"), [("gone", "No such file"), ("loop", "Too many levels of symbolic links")])
+def test_a_folder_of_specs_that_cannot_be_listed_is_an_error_and_not_an_empty_schedule(tmp_path, specs, reason):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ConfigError, match=f"{specs} cannot be listed: {reason}"):
+        scheduled(Schedule(str(tmp_path / specs)))

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyspark
+import pytest
+from proxy_process import until
+from pyspark import SparkConf
+from pyspark.sql import SparkSession
+
+from schemas.tables import TIME
+from snapshotter.spark.session import _fill_in, _with_jars, spark_session
+
+SHOW = """
+from schemas.errors import DeloreanError
+from snapshotter.spark.session import require_java
+try:
+    require_java()
+except DeloreanError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def require_java_where(java: str | None, folder: Path) -> str:
+    """Run the check in a process whose only Java is a script that prints this version."""
+    if java is not None:
+        script = folder / "java"
+        script.write_text(f"#!/bin/sh\necho 'openjdk version \"{java}\"' >&2\n")
+        script.chmod(script.stat().st_mode | stat.S_IEXEC)
+    environment = {name: value for name, value in os.environ.items() if name != "JAVA_HOME"}
+    ran = subprocess.run(
+        [sys.executable, "-c", SHOW], env={**environment, "PATH": f"{folder}:/nowhere"}, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_a_missing_java_is_one_clear_line(tmp_path: Path) -> None:
+    shown = require_java_where(None, tmp_path)
+    assert shown.startswith("SetupError Java is missing")
+    assert "install Java 17" in shown
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("version", ["1.8.0_392", "11.0.2"])
+def test_an_old_java_is_one_clear_line(tmp_path: Path, version: str) -> None:
+    shown = require_java_where(version, tmp_path)
+    assert "Spark needs 17 or newer" in shown
+    assert f"is Java {8 if version.startswith('1.') else 11}:" in shown
+
+
+@pytest.mark.parametrize("version", ["17.0.15", "21", "25.0.1"])
+def test_a_new_java_is_accepted(tmp_path: Path, version: str) -> None:
+    assert require_java_where(version, tmp_path) == ""
+
+
+def test_a_session_that_is_there_is_used_as_it_is(spark: SparkSession) -> None:
+    assert spark_session("another", "local[1]", spark__sql__session__timeZone="Asia/Tokyo") is spark
+    assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
+
+
+def test_times_cross_spark_and_its_workers_unchanged(spark: SparkSession, tmp_path: Path) -> None:
+    moments = [
+        datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC),
+        datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+    ]
+    table = pa.table({"at": pa.array(moments, TIME)})
+
+    def same(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from batches
+
+    frame = spark.createDataFrame(table)
+    assert frame.mapInArrow(same, frame.schema).toArrow().column("at").to_pylist() == moments
+    frame.write.parquet(str(tmp_path / "times"))
+    at = pq.read_table(tmp_path / "times").column("at")
+    assert (at.type, sorted(at.to_pylist())) == (TIME, sorted(moments))
+
+
+def test_delta_asked_for_too_late_is_one_clear_line() -> None:
+    script = (
+        "from snapshotter.spark.session import spark_session\n"
+        "spark_session('first', 'local[1]', spark__ui__enabled='false').stop()\n"
+        "try:\n"
+        "    spark_session('second', 'local[1]', delta=True)\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("SetupError Spark cannot read Delta tables here: its Java runs already")
+
+
+def test_jars_for_delta_and_s3_are_asked_for_together() -> None:
+    assert _with_jars(delta=False, s3=False) == {}
+    alone = [_with_jars(delta=True, s3=False), _with_jars(delta=False, s3=True)]
+    both = _with_jars(delta=True, s3=True)
+    delta, s3 = both["spark.jars.packages"].split(",")
+    assert both == alone[0] | alone[1] | {"spark.jars.packages": f"{delta},{s3}"}
+    assert delta.startswith("io.delta:delta-spark_")
+    hadoop = s3.removeprefix("org.apache.hadoop:hadoop-aws:")
+    [client] = Path(pyspark.__file__).parent.glob("jars/hadoop-client-api-*.jar")
+    assert client.stem == f"hadoop-client-api-{hadoop}"  # another version would not work with it
+    assert s3 in (Path(__file__).parents[3] / "docs" / "STORAGE.md").read_text()
+
+
+def test_what_the_caller_or_spark_submit_chose_wins(tmp_path: Path) -> None:
+    show = (
+        "from snapshotter.spark.session import spark_session\n"
+        "s = spark_session('t', 'local[1]', spark__ui__enabled='false')\n"
+        "print(*[s.conf.get(n) for n in ('spark.sql.session.timeZone', 'spark.sql.shuffle.partitions',"
+        " 'spark.ui.enabled', 'spark.sql.parquet.outputTimestampType')])"
+    )
+    environment = {
+        **os.environ,
+        "PYSPARK_SUBMIT_ARGS": "--conf spark.sql.session.timeZone=Asia/Tokyo"
+        " --conf spark.sql.shuffle.partitions=5 pyspark-shell",
+    }
+    ran = subprocess.run([sys.executable, "-c", show], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stdout.split() == ["Asia/Tokyo", "5", "false", "TIMESTAMP_MICROS"], ran.stderr
+
+
+def test_a_driver_of_a_cluster_that_settings_name_is_not_bound_to_this_machine(tmp_path: Path) -> None:
+    show = (
+        "import os\n"
+        "from snapshotter.spark.session import spark_session\n"
+        "try:\n"
+        "    spark_session('t', spark__master='no://cluster')\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, os.environ.get('SPARK_LOCAL_IP'))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "SPARK_LOCAL_IP"}
+    ran = subprocess.run([sys.executable, "-c", show], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stdout.split() == ["SetupError", "None"], ran.stderr
+
+
+@pytest.mark.parametrize(("master", "chosen"), [("local[2]", "true"), ("spark://h", "true"), ("yarn", None)])
+def test_workers_are_spoken_to_without_tcp_where_names_of_sockets_are_short(master: str, chosen: str | None) -> None:
+    conf = SparkConf(loadDefaults=False).setMaster(master)
+    _fill_in(conf, "t")
+    assert conf.get("spark.python.unix.domain.socket.enabled", None) == chosen
+
+
+def test_no_socket_is_left_behind() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # a test's own has too long a name for sockets
+        show = (
+            "import os, sys\n"
+            "from snapshotter.spark.session import spark_session\n"
+            f"s = spark_session('t', 'local[1]', spark__python__unix__domain__socket__dir='{folder}')\n"
+            "s.range(3).mapInArrow(lambda batches: batches, 'id long').collect()\n"
+            f"print(len(os.listdir('{folder}')))"
+        )
+        ran = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        assert int(ran.stdout) >= 2  # of the workers and of the accumulators
+        until(lambda: not os.listdir(folder))  # workers end soon after
