@@ -25,7 +25,7 @@ from schemas.services import Service, Status
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import DataFile, ServiceSnapshot, SnapshotRun
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from cassandra_server import keyspace_at_hand, new_index  # which tests start too
 
