@@ -18,7 +18,7 @@ from s3_server import S3Server, s3_server
 from snapshotter.spark.session import spark_session
 
 if TYPE_CHECKING:
-    from delorean.demo.run import DemoResult
+    from delorean.demo.outcome import DemoResult
 
 settings.register_profile("any machine", deadline=None)  # no test asserts how fast a machine is
 settings.load_profile("any machine")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -86,6 +87,20 @@ class Outcome:
             },
             "paradoxes": paradoxes(self.features),
         }
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """The results of a demo run.
+
+    folder: all files; a project in which `delorean` commands work
+    report: the HTML report in it
+    summary: the JSON object that is printed last
+    """
+
+    folder: Path
+    report: Path
+    summary: dict[str, Any]
 
 
 def paradoxes(features: FeatureSet) -> int:
