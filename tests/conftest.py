@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from delorean.demo.run import DemoResult
 
 pytest_plugins = ["leftovers", "programs", "scheduling"]
+
+# jsonschema imports it wherever it is installed: it spends three seconds, in each worker, on a parser of URIs.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # as if it were not installed
 
 settings.register_profile("any machine", deadline=None)  # no test asserts how fast a machine is
 settings.load_profile("any machine")
