@@ -18,6 +18,7 @@ MARK = "DELOREAN_TEST_RUN"
 _PREFIX = "delorean-tests-"
 _SECONDS_TO_END = 10.0  # a JVM ends some time after the process that had started it
 _MANY_MEGABYTES = 200
+_PLENTY_OF_MEMORY = 10 * 2**30  # bytes: several times what a run holds at a time, its processes' memory aside
 _left = pytest.StashKey[list[str]]()
 _passed = pytest.StashKey[bool]()
 
@@ -26,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the folder, before workers start and inherit it."""
     if hasattr(config, "workerinput"):
         return
-    parent = Path(tempfile.gettempdir())
+    parent = _fastest_place()
     _delete_abandoned(parent)
     folder = parent / f"{_PREFIX}{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -34,6 +35,18 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[MARK] = os.environ["TMPDIR"] = os.environ["SPARK_LOCAL_DIRS"] = str(folder)
     os.environ["SPARK_SUBMIT_OPTS"] = f"{quick_jvm.OPTIONS}{quick_jvm.temporary_files_in(folder)}"
     tempfile.tempdir = None  # Python keeps the first that it has determined
+
+
+def _fastest_place() -> Path:
+    """Choose memory where there is plenty: tests sync thousands of small files, and would wait for a disk each time.
+
+    TMPDIR wins. A folder in which nothing may be executed is of no use to the native libraries of JVMs.
+    """
+    memory = Path("/dev/shm")
+    if "TMPDIR" in os.environ or not memory.is_dir() or os.statvfs(memory).f_flag & os.ST_NOEXEC:
+        return Path(tempfile.gettempdir())
+    free = min(shutil.disk_usage(memory).free, psutil.virtual_memory().available)
+    return memory if free > _PLENTY_OF_MEMORY else Path(tempfile.gettempdir())
 
 
 def _delete_abandoned(parent: Path) -> None:
