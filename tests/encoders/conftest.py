@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from made_once import made_once
 
 from encoders import DataMaps, Element, FeatureEncoder, FeatureModel
 from schemas.data_keys import DataKey, context_variable, item
@@ -20,8 +21,9 @@ _cells = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of compiled encoders that all tests share, so that each is compiled once."""
-    return tmp_path_factory.mktemp("compiled") / "encoders"
+    """A cache of compiled encoders that the tests of all workers share, so that each is compiled once."""
+    folder: Path = made_once("compiled", lambda folder: folder / "encoders", tmp_path_factory)
+    return folder
 
 
 @pytest.fixture(scope="session")
