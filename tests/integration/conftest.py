@@ -19,7 +19,7 @@ from spark_cluster import SETTINGS as OF_CLUSTER
 from snapshotter.index import init_index
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def in_production(s3_started: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Cassandra and S3."""
     folder = tmp_path_factory.mktemp("stack")
@@ -39,7 +39,7 @@ def in_production(s3_started: S3Server, tmp_path_factory: pytest.TempPathFactory
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def on_a_small_disk(in_production: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """SQLite and files."""
     folder = tmp_path_factory.mktemp("small")
@@ -54,7 +54,7 @@ def on_a_small_disk(in_production: Stack, tmp_path_factory: pytest.TempPathFacto
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def on_a_cluster(
     in_production: Stack, s3_started: S3Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:

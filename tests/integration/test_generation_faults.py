@@ -20,7 +20,8 @@ GENERATION = {
     Failure.WORKER: (GOES_ON, GOES_ON, GOES_ON, None, None, None),
     Failure.EXECUTOR: (GOES_ON, GOES_ON, GOES_ON, None, None, None),
     Failure.HANGING: (None, GOES_ON, None, None, None, None),
-    Failure.NODE: (GOES_ON, None, None, GOES_ON, None, None),  # it has read the index when it begins
+    Failure.NODE: (None, None, None, GOES_ON, None, None),  # it has read the index when it begins
+    Failure.HUNG_NODE: (GOES_ON, None, None, None, None, None),
     Failure.STORAGE: (NOT_WRITTEN, NOT_WRITTEN, NOT_COMMITTED, NOT_COMMITTED, GOES_ON, GOES_ON),
     Failure.DISK: (FULL_ALREADY, NOT_WRITTEN, NOT_COMMITTED, None, None, GOES_ON),
 }
@@ -49,7 +50,7 @@ def test_a_feature_set_is_whole_or_not_there_and_its_rerun_gives_the_same(
     cell[3] = f"{in_words(became)}: {'committed' if published else 'nothing visible'}"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(in_production: Stack) -> dict[str, Any]:
     made = in_production.driver.ask("generate", name="expected", run_id="expected", **in_production.place)
     return {**in_production.driver.ask("look at features", name="expected", **in_production.place), **made}
@@ -58,6 +59,6 @@ def made(in_production: Stack) -> dict[str, Any]:
 @pytest.fixture
 def expected(made: dict[str, Any]) -> dict[str, Any]:
     """The features as nothing disturbed gives them."""
-    minutes = {str(p): [float(v) if v < p % 5 else 0.0 for v in range(VIDEOS)] for p in range(PROFILES)}
+    minutes = {p: [float(v) if v < p % 5 else 0.0 for v in range(VIDEOS)] for p in range(PROFILES)}
     assert made["features"] == minutes
     return made

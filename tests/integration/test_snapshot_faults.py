@@ -15,7 +15,8 @@ from fault_stack import DIES, FULL, GOES_ON, NOT_WRITTEN, PROFILES, Failure, Sta
 FAILING = {str(profile) for profile in range(PROFILES) if profile % 10 == 3}
 NO_PROXY, NO_NODE = "ProxyUnavailableError: no proxy answers", "SnapshotIndexError: index cassandra://"
 FULL_OR_NOT = f"{FULL}|{GOES_ON}"  # SQLite may have room in its log
-STAYING = (Failure.WORKER, Failure.EXECUTOR, Failure.HANGING)  # those after which the same job goes on
+STAYING = (Failure.WORKER, Failure.EXECUTOR, Failure.HANGING)  # Spark's own processes: the same job goes on
+ON_SPARK_MIDWAY = (Failure.DRIVER, Failure.PROXY, Failure.STORAGE)  # at other stages the driver asks by itself
 STAGES = (Stage.BEFORE, Stage.MIDWAY, Stage.HELD, Stage.PUBLISHING, Stage.DONE)
 SNAPSHOT = {
     Failure.DRIVER: (DIES, DIES, DIES, DIES, DIES),
@@ -23,7 +24,8 @@ SNAPSHOT = {
     Failure.EXECUTOR: (GOES_ON, GOES_ON, GOES_ON, None, None),
     Failure.HANGING: (None, GOES_ON, None, None, None),
     Failure.PROXY: (NO_PROXY, NO_PROXY, GOES_ON, GOES_ON, GOES_ON),
-    Failure.NODE: (NO_NODE, NO_NODE, NO_NODE, NO_NODE, GOES_ON),
+    Failure.NODE: (None, None, None, NO_NODE, GOES_ON),
+    Failure.HUNG_NODE: (NO_NODE, NO_NODE, NO_NODE, None, None),
     Failure.STORAGE: (NOT_WRITTEN, NOT_WRITTEN, GOES_ON, GOES_ON, GOES_ON),
     Failure.DISK: (NOT_WRITTEN, NOT_WRITTEN, FULL, FULL_OR_NOT, GOES_ON),
 }
@@ -36,7 +38,8 @@ def test_a_snapshot_is_whole_or_not_there_and_its_rerun_asks_only_for_what_is_mi
     """A snapshot: what becomes of it, what is there afterwards, what its rerun asks for."""
     run_id = f"{failure}-{stage}".replace(" ", "-")
     stack.company.asked.clear()
-    stack.begin_snapshot(run_id, stage, patience(failure))
+    spark = failure in STAYING or (failure in ON_SPARK_MIDWAY and stage == Stage.MIDWAY)
+    stack.begin_snapshot(run_id, stage, patience(failure), spark=spark)
     kept = stack.kept(run_id) if failure in STAYING else {}
     stack.strike(failure, stage)
     became = stack.release(stage)
@@ -50,7 +53,7 @@ def test_a_snapshot_is_whole_or_not_there_and_its_rerun_asks_only_for_what_is_mi
     assert published or became != GOES_ON
     assert runs == stack.published
     stack.company.asked.clear()
-    assert stack.driver.ask("snapshot", proxies=[stack.prana], run_id=run_id, **stack.place) == run_id
+    assert stack.driver.ask("snapshot", proxies=[stack.prana], run_id=run_id, spark=spark, **stack.place) == run_id
 
     stack.published, _ = stack.look(run_id)
     run = stack.published[run_id]
@@ -76,5 +79,5 @@ def answers(stack: Stack) -> dict[str, Any]:
 
 
 def patience(failure: Failure) -> int:
-    """Seconds that a driver waits for Cassandra: those who lose it need not wait for long."""
-    return 6 if failure == Failure.NODE else 60
+    """Seconds that a driver waits for Cassandra: short where it is lost."""
+    return 6 if failure in (Failure.NODE, Failure.HUNG_NODE) else 60

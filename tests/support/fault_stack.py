@@ -1,4 +1,4 @@
-"""All that a job depends on, to be struck by faults while it is held at some moment of its work."""
+"""Everything that a job depends on, to be struck by faults while the job is held at some moment of its work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from proxy_process import ProxyProcess, proxy_process, services_toml, until
 from small_company import Company
 from spark_cluster import SparkCluster
 
-# What becomes of the job that is at work: it goes on, or dies, or says in its error what is wrong.
+# How the job ends that is at work: it goes on, or dies, or fails with an error that names the cause.
 GOES_ON, DIES = "done", "dead"
 NOT_WRITTEN = "StorageError: could not write"
 FULL = "SnapshotIndexError: index sqlite://.* → see whether its disk is full"
@@ -53,6 +53,7 @@ class Failure(StrEnum):
     HANGING = "executor of a cluster hangs"
     PROXY = "Prana proxy killed"
     NODE = "Cassandra node killed"
+    HUNG_NODE = "Cassandra node hangs"
     STORAGE = "storage refuses writes"
     DISK = "disk is full"
 
@@ -116,9 +117,9 @@ class Stack:
             self._prana = self.stack.enter_context(proxy_process(services_toml(folder / "services.toml", table)))
         return self._prana.addresses[0]
 
-    def begin_snapshot(self, run_id: str, stage: Stage, patience: int) -> None:
-        """Take a snapshot, and let it be at some stage. patience: with the index, in seconds."""
-        job = {"proxies": [self.prana], "run_id": run_id, **self.place}
+    def begin_snapshot(self, run_id: str, stage: Stage, patience: int, *, spark: bool = False) -> None:
+        """Take a snapshot, and hold it at a stage. patience: with the index, in seconds."""
+        job = {"proxies": [self.prana], "run_id": run_id, "spark": spark, **self.place}
         if self.index.startswith("cassandra:"):
             job["index"] += f"?patience_seconds={patience}"
         if stage == Stage.BEFORE:
@@ -134,11 +135,12 @@ class Stack:
             self._reach(stage)
             if stage == Stage.PUBLISHING:
                 self.node.pause()
+                self._release.append(self.node.go_on)
                 self._publish()
                 time.sleep(0.5)  # it has asked to publish by then, and waits
 
     def begin_generation(self, name: str, stage: Stage, *, spark: bool = False) -> None:
-        """Generate a feature set, and let it be at some stage."""
+        """Generate a feature set, and hold it at a stage."""
         if stage == Stage.BEFORE:
             reading = self._hang("hang", lambda request: request.method == "GET" and "/snapshots/" in request.path)
         if stage == Stage.MIDWAY:
@@ -167,7 +169,7 @@ class Stack:
             assert self.cluster is not None
             self.cluster.executors()[0].kill()
         elif failure == Failure.HANGING:
-            self._ended = self.driver.next_event()  # by another attempt: what hangs is not released before
+            self._ended = self.driver.next_event()  # another attempt ends the job: the hanging one is released later
         elif failure == Failure.PROXY:
             assert self._prana is not None
             for process in (self._prana.process, *self._prana.workers):
@@ -175,13 +177,14 @@ class Stack:
             self._prana = None
         elif failure == Failure.NODE:
             self.node.kill()
+        elif failure == Failure.HUNG_NODE:
+            self.node.pause()  # until all is well again
         elif failure == Failure.STORAGE:
             self.s3.refuse(403, "AccessDenied", meant=lambda request: request.method == "PUT")
 
     def release(self, stage: Stage) -> str:
-        """Let the job go on, if it lives; tells what becomes of it: "done", "dead", or why it failed."""
+        """Let the job go on, if it lives; give how it ends: "done", "dead", or its error."""
         self.company.open.set()
-        self.node.go_on()
         for release in self._release:
             release()
         self._release.clear()
@@ -191,14 +194,15 @@ class Stack:
         if self._held and self._driver.alive:
             self._driver.go_on()
         self._held = False
-        told, self._ended = self._ended or self._driver.next_event(), None
-        if told["event"] == "failed":
-            self._driver.kill_workers()  # Spark lets those of a job that failed linger, and they ask on
-        return str(told.get("error") or told["event"])
+        end, self._ended = self._ended or self._driver.next_event(), None
+        if end["event"] == "failed":
+            self._driver.kill_workers()  # Spark lets those of a job that failed linger, and they send more requests
+        return str(end.get("error") or end["event"])
 
     def heal(self) -> None:
-        """Let all be well again; what was killed is started when it is next needed."""
+        """Undo all faults; killed processes but the node are started when they are next needed."""
         self.s3.be_well()
+        self.node.go_on()
         if not self.node.running:
             self.node.start()
             self.node.wait()
@@ -207,8 +211,8 @@ class Stack:
             time.sleep(0.5)
 
     def _reach(self, stage: Stage) -> None:
-        told = self.driver.next_event()
-        assert told["event"] == ("done" if stage == Stage.DONE else WRITTEN), told
+        event = self.driver.next_event()
+        assert event["event"] == ("done" if stage == Stage.DONE else WRITTEN), event
         self._held = stage != Stage.DONE
 
     def _publish(self) -> None:
@@ -243,8 +247,8 @@ class SmallDisk(Stack):
         else:
             self._limit(free)
 
-    def begin_snapshot(self, run_id: str, stage: Stage, _: int) -> None:
-        """Take a snapshot, and let it be at some stage."""
+    def begin_snapshot(self, run_id: str, stage: Stage, _: int, **__: Any) -> None:
+        """Take a snapshot, and hold it at a stage."""
         if stage in (Stage.BEFORE, Stage.MIDWAY):
             self.company.open.clear()
         self.driver.start(
@@ -262,7 +266,7 @@ class SmallDisk(Stack):
             time.sleep(0.5)  # it waits to write by then
 
     def begin_generation(self, name: str, stage: Stage, **_: Any) -> None:
-        """Generate a feature set, and let it be at some stage."""
+        """Generate a feature set, and hold it at a stage."""
         if stage == Stage.BEFORE:
             self.strike(Failure.DISK, stage)
         hold = {Stage.MIDWAY: 1, Stage.HELD: BUCKETS}.get(stage, 0)
