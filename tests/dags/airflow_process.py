@@ -1,4 +1,4 @@
-"""Runs DAGs in one process of Airflow's environment, which takes seconds to start: a line of JSON for each.
+"""One process of Airflow's environment, which takes seconds to start, for all tests: a line of JSON for each command.
 
 Started by tests with Airflow's Python, and so without pytest. What tasks log goes to stderr.
 """
@@ -6,6 +6,8 @@ Started by tests with Airflow's Python, and so without pytest. What tasks log go
 import json
 import os
 import sys
+import time
+import warnings
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +18,36 @@ from airflow.models.backfill import ReprocessBehavior, _do_dry_run
 from airflow.sdk import conf
 from airflow.utils import db
 from airflow.utils.session import create_session
+
+RETRIES = "AIRFLOW__DELOREAN__RETRIES"
+
+
+def read_dags():
+    folder = conf.get("core", "dags_folder")
+    return BundleDagBag(dag_folder=folder, bundle_path=Path(folder), bundle_name="dags-folder")
+
+
+def parsed():
+    """Describe the DAGs as a scheduler reads them that retries tasks, and what reading them cost."""
+    ours, os.environ[RETRIES] = os.environ[RETRIES], "3"
+    start = time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bag = read_dags()
+    seconds = time.process_time() - start
+    os.environ[RETRIES] = ours
+    return {
+        "errors": bag.import_errors,
+        "dags": {name: described(dag) for name, dag in bag.dags.items()},
+        "warnings": sum(each.warning_num for each in bag.dagbag_stats),
+        "seconds": seconds,
+        "database": Path(os.environ["AIRFLOW_HOME"], "airflow.db").exists(),
+    }
+
+
+def described(dag):
+    cautious = all(task.retries and task.execution_timeout and task.on_failure_callback for task in dag.tasks)
+    return [dag.max_active_runs, bool(dag.deadline), sorted({task.pool for task in dag.tasks}), cautious]
 
 
 def run(bag, dag, at):
@@ -28,7 +60,7 @@ def run(bag, dag, at):
 
 
 def backfill(bag, dag, first, last):
-    """Say for which days `airflow backfill create` would make runs of a DAG, or why it refuses."""
+    """Give the days for which `airflow backfill create` would create runs of a DAG, or its refusal."""
     with create_session() as session:
         DagBundlesManager().sync_bundles_to_db(session=session)
     sync_bag_to_db(bag, "dags-folder", None)
@@ -47,16 +79,40 @@ def backfill(bag, dag, first, last):
             return str(error)
 
 
+def result(_, script):
+    """Run a Python script as a task's job; give what the task returns, or the name and the message of its error."""
+    import delorean_job  # the folder of DAGs is on the path since they were read
+
+    command_line = delorean_job._command_line
+    delorean_job._command_line = lambda words: [sys.executable, "-c", *words]
+    try:
+        with delorean_job._started([script]) as job:
+            return delorean_job._result(job)
+    except Exception as error:  # noqa: BLE001  # the test sees it, whatever it is
+        return [type(error).__name__, str(error)]
+    finally:
+        delorean_job._command_line = command_line
+
+
+def fork(_, script):
+    """Run a script as the job of a task in a process of its own; give that process's id."""
+    pid = os.fork()
+    if pid == 0:
+        result(None, script)
+        os._exit(0)
+    return pid
+
+
 def main():
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    print(json.dumps(parsed()), file=answers)
     db.initdb()
-    folder = conf.get("core", "dags_folder")
-    bag = BundleDagBag(dag_folder=folder, bundle_path=Path(folder), bundle_name="dags-folder")
-    print(json.dumps({"errors": bag.import_errors}), file=answers)
+    bag = read_dags()
+    commands = {"run": run, "backfill": backfill, "result": result, "fork": fork}
     for line in sys.stdin:
         what, *arguments = json.loads(line)
-        print(json.dumps({"run": run, "backfill": backfill}[what](bag, *arguments)), file=answers)
+        print(json.dumps(commands[what](bag, *arguments)), file=answers)
 
 
 if __name__ == "__main__":

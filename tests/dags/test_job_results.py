@@ -5,46 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from airflow_settings import AIRFLOW, ROOT, airflow_settings
-
-# Runs scripts as jobs, one for each line of JSON; Airflow's imports take seconds.
-RUN = """
-import json, logging, sys
-logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO)
-sys.path.insert(0, sys.argv[1])
-import delorean_job
-for line in sys.stdin:
-    script = json.loads(line)
-    delorean_job._command_line = lambda words: [sys.executable, "-c", *words]
-    try:
-        with delorean_job._started([script]) as job:
-            said = delorean_job._result(job)
-    except Exception as error:
-        said = [type(error).__name__, str(error)]
-    print("said " + json.dumps(said), flush=True)
-"""
+from airflow_settings import ROOT
 
 
-@pytest.fixture(scope="module")
-def task(tmp_path_factory):
-    home = tmp_path_factory.mktemp("airflow")
-    command = [AIRFLOW, "-c", RUN, str(ROOT / "dags")]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    environment = airflow_settings(home, Path("delorean.toml"))
-    with (home / "log").open("w") as log, subprocess.Popen(command, env=environment, stderr=log, **pipes) as process:
-
-        def run(script):
-            process.stdin.write(json.dumps(f"import os, signal, sys, time\n{script}") + "\n")
-            process.stdin.flush()
-            for line in process.stdout:  # Airflow prints there too
-                if line.startswith("said "):
-                    return json.loads(line.removeprefix("said "))
-            raise AssertionError((home / "log").read_text())
-
-        yield run
+@pytest.fixture
+def task(airflow):
+    """Runs a script as a task's job, and gives the task's result, or the name and the message of its error."""
+    return lambda script: airflow.ask("result", f"import os, signal, sys, time\n{script}")
 
 
 @pytest.mark.parametrize("code", [1, 3, 126, 127, 193, 200, 254, 255])

@@ -267,7 +267,9 @@ def archived_classes() -> list[str]:
         if not archive.exists():
             with tempfile.TemporaryDirectory() as folder:
                 new = Path(folder, "classes.jsa")
-                node = CassandraNode(Path(folder, "node"), java_options=[f"-XX:ArchiveClassesAtExit={new}", *_WITH_AGENT])
+                node = CassandraNode(
+                    Path(folder, "node"), java_options=[f"-XX:ArchiveClassesAtExit={new}", *_WITH_AGENT]
+                )
                 node.start()
                 node.wait()
                 node.stop()
