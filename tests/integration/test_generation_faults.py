@@ -1,6 +1,6 @@
 """Whatever fails at whatever moment of a generation: no version is half-visible, and its rerun gives the same, once.
 
-What became of each cell is printed as a table at the end of the tests.
+The outcome of each cell is printed as a table at the end of the tests.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fault_stack import DIES, FULL, GOES_ON, NOT_WRITTEN, PROFILES, VIDEOS, Fail
 
 NOT_COMMITTED = "StorageError: .* could not be committed"
 FULL_ALREADY = f"{NOT_WRITTEN}|{FULL}"
-STAGES = (Stage.BEFORE, Stage.MIDWAY, Stage.HELD, Stage.PUBLISHING, Stage.UNHEARD, Stage.DONE)
+STAGES = (Stage.BEFORE, Stage.MIDWAY, Stage.HELD, Stage.PUBLISHING, Stage.UNANSWERED, Stage.DONE)
 ON_SPARK = (Failure.WORKER, Failure.EXECUTOR, Failure.HANGING)
 GENERATION = {
     Failure.DRIVER: (DIES, DIES, DIES, DIES, DIES, DIES),
@@ -28,37 +28,37 @@ GENERATION = {
 
 
 @pytest.mark.parametrize(("failure", "stage", "outcome"), cells(STAGES, GENERATION))
-def test_a_feature_set_is_whole_or_not_there_and_its_rerun_gives_the_same(
+def test_a_feature_set_is_whole_or_absent_and_its_rerun_gives_the_same(
     stack: Stack, failure: Failure, stage: Stage, outcome: str, cell: list[str], expected: dict[str, Any]
 ) -> None:
-    """A generation: what becomes of it, and what is visible afterwards."""
+    """A generation: how it ends, and what is visible afterwards."""
     name = f"{failure}-{stage}".replace(" ", "-")
     stack.begin_generation(name, stage, spark=failure in ON_SPARK)
     stack.strike(failure, stage)
-    became = stack.release(stage)
-    assert re.match(outcome, became), became
+    ended = stack.release(stage)
+    assert re.match(outcome, ended), ended
     stack.heal()
 
-    seen = stack.driver.ask("look at features", name=name, **stack.place)
+    seen = stack.driver.run("look at features", name=name, **stack.place)
     published = seen["version"] is not None
-    assert published or (became != GOES_ON and stage not in (Stage.UNHEARD, Stage.DONE))
+    assert published or (ended != GOES_ON and stage not in (Stage.UNANSWERED, Stage.DONE))
     assert not published or seen == {"version": 0, "features": expected["features"]}
-    again = stack.driver.ask("generate", name=name, run_id=name, **stack.place)
+    again = stack.driver.run("generate", name=name, run_id=name, **stack.place)
     assert again == {"version": 0, "digest": expected["digest"]}
-    seen = stack.driver.ask("look at features", name=name, **stack.place)
+    seen = stack.driver.run("look at features", name=name, **stack.place)
     assert seen == {"version": 0, "features": expected["features"]}
-    cell[3] = f"{in_words(became)}: {'committed' if published else 'nothing visible'}"
+    cell[3] = f"{in_words(ended)}: {'committed' if published else 'nothing visible'}"
 
 
 @pytest.fixture(scope="session")
-def made(in_production: Stack) -> dict[str, Any]:
-    made = in_production.driver.ask("generate", name="expected", run_id="expected", **in_production.place)
-    return {**in_production.driver.ask("look at features", name="expected", **in_production.place), **made}
+def undisturbed(in_production: Stack) -> dict[str, Any]:
+    generated = in_production.driver.run("generate", name="expected", run_id="expected", **in_production.place)
+    return {**in_production.driver.run("look at features", name="expected", **in_production.place), **generated}
 
 
 @pytest.fixture
-def expected(made: dict[str, Any]) -> dict[str, Any]:
-    """The features as nothing disturbed gives them."""
+def expected(undisturbed: dict[str, Any]) -> dict[str, Any]:
+    """The features that a generation without faults gives."""
     minutes = {p: [float(v) if v < p % 5 else 0.0 for v in range(VIDEOS)] for p in range(PROFILES)}
-    assert made["features"] == minutes
-    return made
+    assert undisturbed["features"] == minutes
+    return undisturbed

@@ -1,6 +1,6 @@
 """Whatever fails at whatever moment of a snapshot: nothing is half-visible, nothing is lost, and its rerun finishes it.
 
-What became of each cell is printed as a table at the end of the tests.
+The outcome of each cell is printed as a table at the end of the tests.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ SNAPSHOT = {
 
 
 @pytest.mark.parametrize(("failure", "stage", "outcome"), cells(STAGES, SNAPSHOT))
-def test_a_snapshot_is_whole_or_not_there_and_its_rerun_asks_only_for_what_is_missing(
+def test_a_snapshot_is_whole_or_absent_and_its_rerun_requests_only_what_is_missing(
     stack: Stack, failure: Failure, stage: Stage, outcome: str, cell: list[str]
 ) -> None:
-    """A snapshot: what becomes of it, what is there afterwards, what its rerun asks for."""
+    """A snapshot: how it ends, what it leaves, and what its rerun requests."""
     run_id = f"{failure}-{stage}".replace(" ", "-")
     stack.company.asked.clear()
     spark = failure in STAYING or (failure in ON_SPARK_MIDWAY and stage == Stage.MIDWAY)
     stack.begin_snapshot(run_id, stage, patience(failure), spark=spark)
     kept = stack.kept(run_id) if failure in STAYING else {}
     stack.strike(failure, stage)
-    became = stack.release(stage)
-    assert re.match(outcome, became), became
+    ended = stack.release(stage)
+    assert re.match(outcome, ended), ended
     stack.heal()
     once = Counter(path.rsplit("/", 1)[1] for path in stack.company.asked)
     assert {once[profile] for profile in kept} <= {1}
 
     runs, left = stack.look(run_id)
     published = runs.pop(run_id, None)
-    assert published or became != GOES_ON
+    assert published or ended != GOES_ON
     assert runs == stack.published
     stack.company.asked.clear()
-    assert stack.driver.ask("snapshot", proxies=[stack.prana], run_id=run_id, spark=spark, **stack.place) == run_id
+    assert stack.driver.run("snapshot", proxies=[stack.prana], run_id=run_id, spark=spark, **stack.place) == run_id
 
     stack.published, _ = stack.look(run_id)
     run = stack.published[run_id]
@@ -63,14 +63,14 @@ def test_a_snapshot_is_whole_or_not_there_and_its_rerun_asks_only_for_what_is_mi
     if failure not in (
         Failure.EXECUTOR,
         Failure.HANGING,
-    ):  # what none of two attempts had written both may have captured
+    ):  # two attempts may both have captured what neither had written
         kept |= left
     assert {profile: run["rows"][profile] for profile in kept} == kept  # captured once, and kept as it was
     asked = Counter(path.rsplit("/", 1)[1] for path in stack.company.asked)
     assert set(asked).isdisjoint(left)
     assert set(asked.values()) <= {1}
     assert (asked == {}) if published else (set(asked) >= FAILING)
-    cell[3] = f"{in_words(became)}: {'published' if published else f'{len(left)} kept, {len(asked)} asked again'}"
+    cell[3] = f"{in_words(ended)}: {'published' if published else f'{len(left)} kept, {len(asked)} asked again'}"
 
 
 def answers(stack: Stack) -> dict[str, Any]:

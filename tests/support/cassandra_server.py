@@ -1,7 +1,7 @@
 """Real Cassandra servers on loopback, from Maven's artifacts: one node, or several of a cluster.
 
-They are kept in `~/.cache/delorean/cassandra-…` and are what is pinned here, by one digest over all files.
-Where they cannot be had, tests fail.
+The jars are kept in `~/.cache/delorean/cassandra-…`; one digest over all files pins them. Tests fail where they are
+neither there nor can be fetched.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from maven import BECOME, ask_ivy, cache, free_port, java
+from maven import BECOME, run_ivy, cache, free_port, java
 
 from delorean.demo.processes import Processes, Running
 from snapshotter.index import init_index
@@ -76,7 +76,7 @@ def keyspace_at_hand(folder: Path) -> Iterator[str]:
 
 
 def new_index(keyspace: str) -> str:
-    """Prepare an index of its own in a keyspace; its tables are made for the first only."""
+    """Prepare a new index in a keyspace; only the first creates the tables."""
     uri = f"{keyspace}?index=test_{uuid.uuid4().hex[:8]}"
     assert init_index(uri, {"": 1})
     return uri
@@ -94,8 +94,8 @@ def _drop_keyspaces(uri: str) -> None:
 
 @contextmanager
 def _server(folder: Path) -> Iterator[str]:
-    if given := os.environ.get("DELOREAN_TEST_CASSANDRA"):
-        yield given
+    if address := os.environ.get("DELOREAN_TEST_CASSANDRA"):
+        yield address
     elif _docker_answers():
         from testcontainers.community.cassandra import CassandraContainer  # takes long to import
 
@@ -120,7 +120,7 @@ def _docker_answers() -> bool:
 
 @dataclass
 class CassandraNode:
-    """One server. Start it as often as you kill it: it keeps its data and its address.
+    """One server. It may be killed and started again: it keeps its data and its address.
 
     hosts: of the whole cluster; number: which of them this one is
     settings: of cassandra.yaml, beside what every node has; None takes one away
@@ -147,7 +147,7 @@ class CassandraNode:
         return self._running is not None
 
     def start(self) -> None:
-        """Start it, without waiting; on the main thread: it ends with who started it."""
+        """Start it without waiting, on the main thread: the server ends with the thread that started it."""
         jars = fetched()
         self.folder.mkdir(parents=True, exist_ok=True)
         config, logging = self.folder / "cassandra.yaml", self.folder / "logback.xml"
@@ -171,7 +171,7 @@ class CassandraNode:
         self._running = self._processes.start(f"cassandra-{self._starts}", ["-c", BECOME, *command])
 
     def wait(self) -> None:
-        """Wait until it takes connections."""
+        """Wait until it accepts connections."""
         assert self._running is not None
         deadline = time.monotonic() + START_SECONDS
         while not _listens(self.host, self.port):
@@ -198,8 +198,8 @@ class CassandraNode:
         assert self._running is not None
         self._running.process.send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
-        """End the pause, if there is one and it runs."""
+    def resume(self) -> None:
+        """End the pause, if there is one and the server runs."""
         if self._running is not None:
             self._running.process.send_signal(signal.SIGCONT)
 
@@ -240,10 +240,10 @@ def fetched() -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:
-        wanted = ["-dependency", "org.apache.cassandra", "cassandra-all", VERSION]
-        wanted += ["-retrieve", f"{work}/jars/[artifact]-[revision](-[classifier]).[ext]"]
+        arguments = ["-dependency", "org.apache.cassandra", "cassandra-all", VERSION]
+        arguments += ["-retrieve", f"{work}/jars/[artifact]-[revision](-[classifier]).[ext]"]
         for _ in range(2):  # the network may fail once
-            said = ask_ivy(wanted, Path(work))
+            output = run_ivy(arguments, Path(work))
             if _digest(Path(work, "jars")) == SHA256:
                 folder.mkdir(exist_ok=True)
                 for jar in Path(work, "jars").iterdir():
@@ -251,7 +251,7 @@ def fetched() -> Path:
                 return folder
     raise AssertionError(
         f"Cassandra for tests is not in {folder} and could not be fetched from Maven Central → give this machine access"
-        f" to it, or name a server by its address, see CONTRIBUTING.md. Ivy said:\n{said[-3000:]}"
+        f" to it, or name a server by its address, see CONTRIBUTING.md. Ivy printed:\n{output[-3000:]}"
     )
 
 

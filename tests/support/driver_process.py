@@ -80,7 +80,7 @@ class Driver:
     def start(self, job: str, **arguments: Any) -> None:
         self._connection.send((job, arguments))
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Resume a job that waits before it publishes."""
         self._connection.send(None)
 
@@ -93,7 +93,7 @@ class Driver:
             return {"event": "dead"}
         return event
 
-    def ask(self, job: str, **arguments: Any) -> Any:
+    def run(self, job: str, **arguments: Any) -> Any:
         """Run a job that must succeed, and give its result."""
         self.start(job, **arguments)
         event = self.next_event()

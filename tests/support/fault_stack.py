@@ -40,12 +40,12 @@ class Stage(StrEnum):
     MIDWAY = "in mid-file"
     HELD = "after the files"
     PUBLISHING = "during publishing"
-    UNHEARD = "before its answer"
+    UNANSWERED = "before its answer"
     DONE = "after publishing"
 
 
 class Failure(StrEnum):
-    """What fails meanwhile."""
+    """The fault that strikes meanwhile."""
 
     DRIVER = "driver killed"
     WORKER = "Python workers killed"
@@ -60,12 +60,12 @@ class Failure(StrEnum):
 
 @dataclass
 class Stack:
-    """A project in Cassandra and S3 that goes from cell to cell, and what it runs with.
+    """A project in Cassandra and S3, which all cells share, and the processes it needs.
 
-    s3: stands before the S3 server
+    s3: a proxy in front of the S3 server
     environment: of drivers
-    published: the runs that are
-    cluster: whose executors work for drivers; None: they have their own
+    published: the runs that are published
+    cluster: of Spark, on which drivers run; None: each has executors of its own
     """
 
     folder: Path
@@ -87,7 +87,7 @@ class Stack:
 
     @property
     def driver(self) -> Driver:
-        """One that is ready for a job."""
+        """A driver that is ready for a job."""
         if self._driver is None or not self._driver.alive:
             self._driver = Driver(self.environment)
             self.stack.callback(self._driver.kill)
@@ -95,16 +95,16 @@ class Stack:
 
     @property
     def place(self) -> dict[str, str]:
-        """Where jobs publish and write."""
+        """The index and the storage of jobs."""
         return {"index": self.index, "storage": self.storage}
 
     def look(self, run_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """See all published runs, and what one run has left, published or not."""
-        found = self.driver.ask("look", run_id=run_id, **self.place)
+        """Give all published runs, and the rows that one run has written, published or not."""
+        found = self.driver.run("look", run_id=run_id, **self.place)
         return found["runs"], found["left"]
 
     def kept(self, run_id: str) -> dict[str, Any]:
-        """Give the answers that a run has written by now, by profile."""
+        """Give the answers that a run has written so far, by profile."""
         return left(self.storage, run_id)
 
     @property
@@ -135,9 +135,9 @@ class Stack:
             self._reach(stage)
             if stage == Stage.PUBLISHING:
                 self.node.pause()
-                self._release.append(self.node.go_on)
+                self._release.append(self.node.resume)
                 self._publish()
-                time.sleep(0.5)  # it has asked to publish by then, and waits
+                time.sleep(0.5)  # its request to publish is under way by then
 
     def begin_generation(self, name: str, stage: Stage, *, spark: bool = False) -> None:
         """Generate a feature set, and hold it at a stage."""
@@ -145,7 +145,7 @@ class Stack:
             reading = self._hang("hang", lambda request: request.method == "GET" and "/snapshots/" in request.path)
         if stage == Stage.MIDWAY:
             writing = self._hang("hang", lambda request: _writes(request, f"/{name}/"))
-        hold = BUCKETS if stage in (Stage.HELD, Stage.PUBLISHING, Stage.UNHEARD) else 0
+        hold = BUCKETS if stage in (Stage.HELD, Stage.PUBLISHING, Stage.UNANSWERED) else 0
         self.driver.start("generate", name=name, run_id=name, hold=hold, spark=spark, **self.place)
         if stage == Stage.BEFORE:
             assert reading.hanging.wait(PATIENCE)
@@ -153,7 +153,7 @@ class Stack:
             assert writing.hanging.wait(PATIENCE)
         else:
             self._reach(stage)
-            if stage in (Stage.PUBLISHING, Stage.UNHEARD):
+            if stage in (Stage.PUBLISHING, Stage.UNANSWERED):
                 how = "hang" if stage == Stage.PUBLISHING else "hang before answer"
                 committing = self._hang(how, lambda request: _writes(request, f"/{name}/_delta_log/", ".json"))
                 self._publish()
@@ -192,7 +192,7 @@ class Stack:
         if stage == Stage.DONE and self._driver.alive:
             return "done"
         if self._held and self._driver.alive:
-            self._driver.go_on()
+            self._driver.resume()
         self._held = False
         end, self._ended = self._ended or self._driver.next_event(), None
         if end["event"] == "failed":
@@ -201,13 +201,13 @@ class Stack:
 
     def heal(self) -> None:
         """Undo all faults; killed processes but the node are started when they are next needed."""
-        self.s3.be_well()
-        self.node.go_on()
+        self.s3.heal()
+        self.node.resume()
         if not self.node.running:
             self.node.start()
             self.node.wait()
         asked = -1
-        while asked != (asked := len(self.company.asked)):  # on behalf of those who died
+        while asked != (asked := len(self.company.asked)):  # requests of processes that died
             time.sleep(0.5)
 
     def _reach(self, stage: Stage) -> None:
@@ -216,7 +216,7 @@ class Stack:
         self._held = stage != Stage.DONE
 
     def _publish(self) -> None:
-        self.driver.go_on()
+        self.driver.resume()
         self._held = False
 
     def _hang(self, kind: str, meant: Callable[[Request], bool]) -> Fault:
@@ -226,11 +226,11 @@ class Stack:
 
 
 class SmallDisk(Stack):
-    """The same with files and SQLite, on a disk of its own that can be filled."""
+    """The same with local files and SQLite, on a small disk that can be filled."""
 
     @property
     def driver(self) -> Driver:
-        """One that is ready for a job."""
+        """A driver that is ready for a job."""
         if self._driver is None:
             disk = self.folder / "disk"
             disk.mkdir()
@@ -239,7 +239,7 @@ class SmallDisk(Stack):
         return self._driver
 
     def leave(self, free: int) -> None:
-        """Fill the disk, but for so many bytes. Where none could be mounted, no file may be larger than that."""
+        """Fill the disk up to so many bytes; where none could be mounted, limit the size of files to them."""
         if self.driver.mounted:
             (self._disk / "ballast").unlink(missing_ok=True)
             status = os.statvfs(self._disk)
@@ -261,7 +261,7 @@ class SmallDisk(Stack):
         if stage == Stage.PUBLISHING:
             connection = sqlite3.connect(self._disk / "index.db", isolation_level=None)
             connection.execute("BEGIN IMMEDIATE")
-            self._release.append(connection.close)  # which lets go of the lock
+            self._release.append(connection.close)  # releases the lock
             self._publish()
             time.sleep(0.5)  # it waits to write by then
 
@@ -275,12 +275,12 @@ class SmallDisk(Stack):
             self._reach(stage)
 
     def strike(self, failure: Failure, stage: Stage) -> None:
-        """Let the disk be full, or soon."""
+        """Fill the disk, or all but half a file of it."""
         assert failure == Failure.DISK
         self.leave(_HALF_A_FILE if stage == Stage.MIDWAY else 0)
 
     def heal(self) -> None:
-        """Let there be space again."""
+        """Free the disk."""
         if self.driver.mounted:
             (self._disk / "ballast").unlink(missing_ok=True)
         else:
@@ -317,7 +317,7 @@ def company() -> Iterator[Company]:
 
 
 def cells(stages: Sequence[Stage], expected: Mapping[Failure, Sequence[str | None]]) -> list[Any]:
-    """Give the cells of a table: what becomes of a job by failure, at each stage. None: there is no such cell."""
+    """Give the cells of a table: the outcome of a job by failure and stage. None: no such cell."""
     return [
         pytest.param(failure, stage, outcome, id=f"{failure}, {stage}")
         for failure, outcomes in expected.items()
@@ -326,6 +326,6 @@ def cells(stages: Sequence[Stage], expected: Mapping[Failure, Sequence[str | Non
     ]
 
 
-def in_words(became: str) -> str:
-    """Say what became of a job."""
-    return {GOES_ON: "goes on", DIES: "dies"}.get(became, "fails")
+def in_words(outcome: str) -> str:
+    """Describe how a job ended."""
+    return {GOES_ON: "goes on", DIES: "dies"}.get(outcome, "fails")
