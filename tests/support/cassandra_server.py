@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from maven import BECOME, run_ivy, cache, free_port, java
+from maven import BECOME, cache, free_port, java, run_ivy
 
 from delorean.demo.processes import Processes, Running
 from snapshotter.index import init_index

@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from maven import BECOME, run_ivy, cache, free_port, java
+from maven import BECOME, cache, free_port, java, run_ivy
 from py_eureka_client import eureka_basic
 
 from delorean.demo.processes import Processes
