@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 from airflow.dag_processing.bundles.manager import DagBundlesManager
@@ -20,6 +21,13 @@ from airflow.utils import db
 from airflow.utils.session import create_session
 
 RETRIES = "AIRFLOW__DELOREAN__RETRIES"
+
+
+@cache
+def dags():
+    """The DAGs, once there is a database to run them with."""
+    db.initdb()
+    return read_dags()
 
 
 def read_dags():
@@ -50,17 +58,18 @@ def described(dag):
     return [dag.max_active_runs, bool(dag.deadline), sorted({task.pool for task in dag.tasks}), cautious]
 
 
-def run(bag, dag, at):
+def run(dag, at):
     """Run a DAG for a moment; run again for the same moment, its tasks are cleared first, as by a person."""
-    found = bag.dags[dag]
+    found = dags().dags[dag]
     found.deadline = None  # DAG.test of Airflow 3.3.2 looks for deadlines by what they are, not by their ids, and dies
     dag_run = found.test(logical_date=datetime.fromisoformat(at))
     tasks = [[each.task_id, each.map_index, each.state] for each in dag_run.get_task_instances()]
     return {"state": dag_run.state, "tasks": sorted(tasks)}
 
 
-def backfill(bag, dag, first, last):
+def backfill(dag, first, last):
     """Give the days for which `airflow backfill create` would create runs of a DAG, or its refusal."""
+    bag = dags()
     with create_session() as session:
         DagBundlesManager().sync_bundles_to_db(session=session)
     sync_bag_to_db(bag, "dags-folder", None)
@@ -79,7 +88,7 @@ def backfill(bag, dag, first, last):
             return str(error)
 
 
-def result(_, script):
+def result(script):
     """Run a Python script as a task's job; give what the task returns, or the name and the message of its error."""
     import delorean_job  # the folder of DAGs is on the path since they were read
 
@@ -94,11 +103,11 @@ def result(_, script):
         delorean_job._command_line = command_line
 
 
-def fork(_, script):
+def fork(script):
     """Run a script as the job of a task in a process of its own; give that process's id."""
     pid = os.fork()
     if pid == 0:
-        result(None, script)
+        result(script)
         os._exit(0)
     return pid
 
@@ -107,12 +116,10 @@ def main():
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     print(json.dumps(parsed()), file=answers)
-    db.initdb()
-    bag = read_dags()
     commands = {"run": run, "backfill": backfill, "result": result, "fork": fork}
     for line in sys.stdin:
         what, *arguments = json.loads(line)
-        print(json.dumps(commands[what](bag, *arguments)), file=answers)
+        print(json.dumps(commands[what](*arguments)), file=answers)
 
 
 if __name__ == "__main__":

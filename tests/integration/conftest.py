@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 from cassandra_server import CassandraNode
-from driver_process import MASTER, SETTINGS
+from driver_process import MASTER, SETTINGS, stop_forking
 from fault_stack import PROFILES, VIDEOS, Failure, SmallDisk, Stack, Stage, company
 from faulty_proxy import faulty_proxy
 from s3_server import S3Server
@@ -19,12 +19,13 @@ from spark_cluster import SETTINGS as OF_CLUSTER
 from snapshotter.index import init_index
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def in_production(s3_started: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Cassandra and S3."""
     folder = tmp_path_factory.mktemp("stack")
     node = CassandraNode(folder / "node", settings={"commitlog_sync": "batch", "commitlog_sync_period": None})
     with ExitStack() as stack:
+        stack.callback(stop_forking)
         stack.callback(node.kill)
         node.start()
         node.wait()
@@ -39,7 +40,7 @@ def in_production(s3_started: S3Server, tmp_path_factory: pytest.TempPathFactory
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def on_a_small_disk(in_production: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """SQLite and files."""
     folder = tmp_path_factory.mktemp("small")
@@ -54,7 +55,7 @@ def on_a_small_disk(in_production: Stack, tmp_path_factory: pytest.TempPathFacto
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def on_a_cluster(
     in_production: Stack, s3_started: S3Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import json
 import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -118,6 +120,12 @@ class Driver:
             driver = psutil.Process(self.pid)
             _kill([driver, *driver.children(recursive=True)])
         self._process.join()
+
+
+def stop_forking() -> None:
+    """End the processes from which drivers are forked: else they live as long as this one."""
+    multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]  # nothing public ends them
+    multiprocessing.resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
 
 
 def _kill(processes: list[psutil.Process]) -> None:
