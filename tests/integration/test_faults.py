@@ -1,4 +1,4 @@
-"""Whatever fails at whatever moment of a job: nothing is half-visible, nothing is lost, and its rerun finishes it, once.
+"""Whatever fails at whatever moment of a job: nothing is half-visible, nothing is lost, and its rerun finishes it.
 
 One stack serves both tables, of snapshots and of generations. Most cells run in a plain driver process; those whose
 fault strikes Spark's own processes, and one of each other fault of a snapshot, run on Spark. The outcome of each cell
