@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,54 +21,53 @@ from snapshotter.storage.parquet import read_parquet
 
 def ask_in_process(asking: Asking, services: Sequence[Service], progress: Progress | None) -> list[ServiceSnapshot]:
     """Ask services for all contexts of a run, and give the snapshot of each, as `ask_all` does on Spark."""
-    done = [0] * len(services)
-    lock = threading.Lock()  # services are asked by threads of their own
-
-    def reporter(number: int) -> Tell:
-        before, contexts = done[number], asking.context_set.rows
-
-        def report(here: int, _: int) -> None:
-            done[number] = before + here
-            if progress is not None:
-                with lock:
-                    progress(services[number].name, done[number], max(done[number], contexts))
-
-        return report
-
-    captured = [Captured() for _ in services]
+    run = _Run(asking, services, progress)
     for group in asking.groups(services):
-        late: list[int] = []
-        for bucket in _buckets(asking, [services[number] for number in group]):
-            late += _capture(asking, services, group, bucket, captured, reporter, patient=False)
-        if late := sorted(set(late)):
+        if late := run.ask(group, patient=False):
             asking.warn_of_late([services[number].name for number in late])
-            for number in late:  # its buckets that are complete are read again from their files
-                captured[number], done[number] = Captured(), 0
-            for bucket in _buckets(asking, [services[number] for number in late]):
-                _capture(asking, services, late, bucket, captured, reporter, patient=True)
-    snapshots = [asking.snapshot(service, one) for service, one in zip(services, captured, strict=True)]
-    for snapshot in snapshots if progress is not None else ():
-        progress(snapshot.service.name, snapshot.asked, snapshot.asked)
+            for number in late:  # the buckets that it has completed are read again from their files
+                run.captured[number], run.done[number] = Captured(), 0
+            run.ask(late, patient=True)
+    snapshots = [asking.snapshot(service, one) for service, one in zip(services, run.captured, strict=True)]
+    if progress is not None:
+        for snapshot in snapshots:
+            progress(snapshot.service.name, snapshot.asked, snapshot.asked)
     return snapshots
 
 
-def _capture(
-    asking: Asking,
-    services: Sequence[Service],
-    group: Sequence[int],
-    bucket: pa.Table,
-    captured: Sequence[Captured],
-    reporter: Callable[[int], Tell],
-    *,
-    patient: bool,
-) -> list[int]:
-    """Add to `captured` what services of a group answer for one bucket; give the numbers of those that were put off."""
-    tasks = {number: asking.task(services[number]) for number in group}
-    answers = capture_bucket(tasks, bucket.to_batches(), reporter, patient=patient)
-    for number, one in answers.items():
-        if one is not None:
-            captured[number].add(one)
-    return [number for number, one in answers.items() if one is None]
+class _Run:
+    """A run in progress. captured, done: what is captured of each service, and how many of its contexts are done."""
+
+    def __init__(self, asking: Asking, services: Sequence[Service], progress: Progress | None) -> None:
+        self.asking, self.services, self.progress = asking, services, progress
+        self.captured = [Captured() for _ in services]
+        self.done = [0] * len(services)
+        self._lock = threading.Lock()  # each service reports from a thread of its own
+
+    def ask(self, group: Sequence[int], *, patient: bool) -> list[int]:
+        """Ask some services together, bucket by bucket; give the numbers of those that were put off."""
+        tasks = {number: self.asking.task(self.services[number]) for number in group}
+        late: set[int] = set()
+        for bucket in _buckets(self.asking, [self.services[number] for number in group]):
+            answers = capture_bucket(tasks, bucket.to_batches(), self._reporter, patient=patient)
+            for number, captured in answers.items():
+                if captured is None:
+                    late.add(number)
+                else:
+                    self.captured[number].add(captured)
+        return sorted(late)
+
+    def _reporter(self, number: int) -> Tell:
+        """Give the function that reports how far a service is in a bucket."""
+        before, contexts = self.done[number], self.asking.context_set.rows
+
+        def report(done: int, _: int) -> None:
+            self.done[number] = before + done
+            if self.progress is not None:
+                with self._lock:
+                    self.progress(self.services[number].name, before + done, max(before + done, contexts))
+
+        return report
 
 
 def _buckets(asking: Asking, services: Sequence[Service]) -> Iterator[pa.Table]:
@@ -78,7 +77,7 @@ def _buckets(asking: Asking, services: Sequence[Service]) -> Iterator[pa.Table]:
     storage, plan = open_storage(asking.storage_uri), asking.plan
     files = [read_parquet(storage, file, schema.names).cast(schema) for file in asking.context_set.files]
     contexts = pa.concat_tables(files)
-    if not plan.buckets_by(services[0]):
+    if plan.bucket_variable is None or not plan.buckets_by(services[0]):
         yield _numbered(contexts, 0)
         return
     buckets = pa.array(bucket_of(contexts.column(plan.bucket_variable), plan.buckets))
