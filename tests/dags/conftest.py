@@ -1,4 +1,4 @@
-"""A small company with a project on schedule, and Airflow in the environment of its own, which runs its DAGs."""
+"""A small company with a scheduled project, and Airflow in its own environment, which runs the DAGs."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ class Airflow:
         self.process.stdin.write(json.dumps(words) + "\n")
         self.process.stdin.flush()
 
-    def ask(self, *words: str) -> Any:
+    def call(self, *words: str) -> Any:
         self.send(*words)
         return self.answer()
 

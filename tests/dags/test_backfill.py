@@ -1,4 +1,4 @@
-"""Past days, made again by all of Airflow: scheduler, workers, `airflow backfill`, and who is told of delays."""
+"""Past days, run again by all of Airflow: scheduler, workers, `airflow backfill`, and the alert about a delay."""
 
 import json
 import os
@@ -58,14 +58,14 @@ class AllOfAirflow:
         self.commands.stdin.flush()
         assert self.commands.stdout.readline() == "done\n", (self.home / "commands.log").read_text()
         states = f"SELECT DISTINCT state FROM dag_run WHERE dag_id = '{dag}' AND run_type = 'backfill'"
-        until(lambda: {state for (state,) in self.ask(states)} <= {"success", "failed"}, PATIENCE_SECONDS)
-        assert self.ask(states) == [("success",)], self.log(dag)
-        return self.ask(
+        until(lambda: {state for (state,) in self.query(states)} <= {"success", "failed"}, PATIENCE_SECONDS)
+        assert self.query(states) == [("success",)], self.log(dag)
+        return self.query(
             "SELECT date(logical_date), task_id, t.state, try_number FROM task_instance t JOIN dag_run USING (run_id)"
             f" WHERE t.dag_id = '{dag}' AND run_type = 'backfill' ORDER BY 1, 2, map_index"
         )
 
-    def ask(self, query):
+    def query(self, query):
         with closing(sqlite3.connect(f"file:{self.home}/airflow.db?mode=ro", uri=True, timeout=60)) as database:
             return database.execute(query).fetchall()
 
@@ -125,4 +125,4 @@ def test_a_backfill_gives_what_each_day_would_have_given_and_tells_of_delays(pas
 
     late = r"training, backfill__2026-05-03\S+ missed its deadline, .+: it is \w+"
     until(lambda: re.search(late, airflow.log("executor_callbacks")), PATIENCE_SECONDS)
-    assert airflow.ask("SELECT DISTINCT run_type FROM dag_run") == [("backfill",)]  # nobody was told of past days
+    assert airflow.query("SELECT DISTINCT run_type FROM dag_run") == [("backfill",)]  # a backfill triggers no other DAG

@@ -31,7 +31,7 @@ DAY = f"{TODAY:%Y-%m-%d}"
 LATE = 'services = ["history"]\nlate = "PT12H"'  # these tests may run over midnight
 
 
-def test_all_dags_are_read_in_no_time_without_warnings_and_without_a_database(airflow):
+def test_all_dags_are_parsed_quickly_without_warnings_and_without_a_database(airflow):
     read = airflow.parsed
     assert (read["errors"], read["warnings"], read["database"]) == ({}, 0, False)
     assert read["seconds"] < 5
@@ -46,9 +46,9 @@ def test_all_dags_are_read_in_no_time_without_warnings_and_without_a_database(ai
     assert "delorean_services" in read["dags"]["snapshot"][2]
 
 
-def test_what_learns_can_be_backfilled_day_by_day_and_what_captures_cannot(airflow):
+def test_dags_that_learn_can_be_backfilled_day_by_day_and_those_that_capture_cannot(airflow):
     def days(dag):
-        return airflow.ask("backfill", dag, "2026-01-01T00:00:00+00:00", "2026-01-03T23:59:00+00:00")
+        return airflow.call("backfill", dag, "2026-01-01T00:00:00+00:00", "2026-01-03T23:59:00+00:00")
 
     for dag in ("context_selection", "features", "training"):
         assert days(dag) == ["2026-01-01", "2026-01-02", "2026-01-03"], dag
@@ -59,7 +59,7 @@ def test_a_task_that_is_killed_takes_its_job_with_it(airflow, tmp_path):
     script = "import pathlib, subprocess\nsleep = subprocess.Popen(['sleep', '1000'])\n"
     script += f"pathlib.Path({str(tmp_path / 'new')!r}).write_text(str(sleep.pid))\n"
     script += f"pathlib.Path({str(tmp_path / 'new')!r}).rename({str(tmp_path / 'pid')!r})\nsleep.wait()"
-    task = airflow.ask("fork", script)
+    task = airflow.call("fork", script)
     until((tmp_path / "pid").exists, 60)
     job = psutil.Process(int((tmp_path / "pid").read_text()))
     assert job.is_running()
@@ -85,7 +85,7 @@ def test_a_day_goes_from_contexts_to_a_model_on_a_cluster(airflow, project, envi
         ("generate", 0): "success",
         ("announce", -1): "success",
     }, made["log"][-8000:]
-    assert '"contexts": 60' in made["log"]  # of 120: the others were not known on that day
+    assert '"contexts": 60' in made["log"]  # of 120: the others' outcomes were unknown on that day
     trained = airflow.run("training", datetime(2099, 1, 2, 23, 30, tzinfo=UTC))
     assert trained["state"] == "success", trained["log"][-8000:]
     [package] = (project.folder / "packages").iterdir()

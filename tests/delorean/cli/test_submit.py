@@ -1,4 +1,4 @@
-"""Steps of the work on a real cluster, whose executors have nothing but an archive and a bare Python."""
+"""Steps of the work on a real cluster, whose executors have only an archive and a bare Python."""
 
 import io
 import json
@@ -34,10 +34,7 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def project(folder, environment, cluster, tmp_path_factory, spark):
-    """A copy of the project that nothing has been done in yet, with a cluster to submit to.
-
-    What is done without it uses the session that all tests share.
-    """
+    """A fresh copy of the project, with a cluster to submit to; commands run in process share the tests' session."""
     project = tmp_path_factory.mktemp("submitted") / "project"
     shutil.copytree(folder, project, ignore=shutil.ignore_patterns("data", "packages", "logs"))
     (project.parent / "events").mkdir()
@@ -88,7 +85,7 @@ def feature_files(project):
 
 
 def seen_by_spark(project):
-    """What Spark's user interface has shown of each application, by its name and in order: executors, jobs."""
+    """Name, number of executors and descriptions of jobs of each application, in order, from Spark's event log."""
     seen = []
     for log in sorted((project.parent / "events").iterdir(), key=lambda path: path.name):
         events = [json.loads(line) for file in log.glob("events_*") for line in file.read_text().splitlines()]
@@ -224,7 +221,7 @@ def test_a_session_of_a_notebook_reaches_the_cluster_with_the_archive_and_runs_e
         ),
     ],
 )
-def test_a_cluster_or_an_archive_that_is_not_there_is_one_clear_line(project, change, message, code):
+def test_a_missing_cluster_or_archive_is_reported_in_one_line(project, change, message, code):
     other = project / "other.toml"
     text = (project / "delorean.toml").read_text()
     other.write_text(re.sub(*change, text))
@@ -233,7 +230,7 @@ def test_a_cluster_or_an_archive_that_is_not_there_is_one_clear_line(project, ch
     assert printed.count("\n") == 1
 
 
-def test_a_cluster_without_the_python_that_packed_the_archive_is_one_clear_line(project, environment, tmp_path):
+def test_a_cluster_without_the_archives_python_is_reported_in_one_line(project, environment, tmp_path):
     launcher = tmp_path / "launcher.tar.gz"  # without the packages, which are not reached
     with tarfile.open(environment, "r|gz") as whole, tarfile.open(launcher, "w:gz") as part:
         first = {member.name: part.addfile(member, whole.extractfile(member)) for member in islice(whole, 2)}
