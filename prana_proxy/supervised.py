@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final, Self
 
-from prana_proxy.events import Event, Field, tell
+from prana_proxy.events import Event, LogValue, log_event
 from schemas.errors import DeloreanError
 
 _log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Supervised:
     def works(self) -> None:
         """Note that the work does what it should."""
         if self.problem is not None:
-            tell(_log, logging.INFO, "background_recovered", work=self.name, failures=self._in_a_row)
+            log_event(_log, logging.INFO, "background_recovered", work=self.name, failures=self._in_a_row)
         self.problem, self._in_a_row = None, 0
 
     def failed(self, error: BaseException) -> float:
@@ -86,7 +86,7 @@ class Supervised:
         # Only our own errors are known to contain no secrets, such as a password in an address.
         reason = str(error) if isinstance(error, DeloreanError) else type(error).__name__
         self.problem = f"{reason}, since {self._since}"
-        fields: dict[str, Field] = {
+        fields: dict[str, LogValue] = {
             "work": self.name,
             "reason": reason,
             "in_a_row": self._in_a_row,

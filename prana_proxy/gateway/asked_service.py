@@ -15,6 +15,7 @@ from prana_proxy.gateway.instances import Instances
 from prana_proxy.gateway.ledger import Own, Page
 from prana_proxy.gateway.policies import Guard
 from prana_proxy.gateway.services import Protocol, ServiceConfig
+from prana_proxy.gateway.tasks import StartTask
 from schemas.services import Status
 
 _LOOK_UP_SECONDS = 1.0  # a registry that is slow must not keep a changed configuration waiting
@@ -27,10 +28,18 @@ class AskedService:
 
     protocol: the one of the service's URL; page: the service's in the ledger
     before: what asked the service until now, by another configuration
+    start_task: starts tasks that end with the gateway
     """
 
-    def __init__(self, config: ServiceConfig, protocol: Protocol, page: Page, before: AskedService | None) -> None:
-        self.config, self._page = config, page
+    def __init__(
+        self,
+        config: ServiceConfig,
+        protocol: Protocol,
+        page: Page,
+        before: AskedService | None,
+        start_task: StartTask,
+    ) -> None:
+        self.config, self._page, self._start_task = config, page, start_task
         self._opening: asyncio.Future[None] | None = None
         self._discovery = config.discovery or f"static://{protocol.own_instance(config).address}"
         self._instances: Instances
@@ -38,16 +47,17 @@ class AskedService:
             self._instances, self._opening = before._instances, before._opening
         else:
             self._instances = Instances(config.service.name, open_discovery(self._discovery))
-        self._controls: Controls = before._controls if before else Controls(config, page, time.monotonic)
+        self._controls: Controls = before._controls if before else Controls(config, page, time.monotonic, start_task)
         self._guard = Guard(config, protocol.asking(config), self._instances, self._controls)
         self._fallbacks = Fallbacks(config, self._guard, time.monotonic, protocol.clock)
         wait = config.batch_wait_seconds if config.batched else 0.0
-        self._calls = Calls(self._fallbacks, config.call_size, wait, config.limits.max_concurrent, self._queued)
+        at_once = config.limits.max_concurrent
+        self._calls = Calls(self._fallbacks, config.call_size, wait, at_once, self._queued, start_task)
 
     async def open(self) -> None:
         """Wait until the service's instances have been looked up, but no longer than a moment."""
         if self._opening is None:
-            self._opening = asyncio.ensure_future(self._instances.open())
+            self._opening = self._start_task(self._instances.open())
         await asyncio.wait([self._opening], timeout=_LOOK_UP_SECONDS)
 
     def connect(self, services: Mapping[str, AskedService]) -> None:

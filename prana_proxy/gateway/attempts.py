@@ -54,7 +54,7 @@ class Attempt:
         self._alone: asyncio.TimerHandle | None = None
         self._sent_at = controls.now()
         self._outcome: asyncio.Future[Sequence[Reply]] = loop.create_future()
-        self._task = loop.create_task(work)
+        self._task = controls.start_task(work)
         self._task.add_done_callback(self._end)
         self._overdue = loop.call_later(timeout_seconds, self._time_out)
         own = controls.page.own

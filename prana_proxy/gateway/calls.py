@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from prana_proxy.gateway.answers import Answers, Cause, Reply
+from prana_proxy.gateway.tasks import StartTask
 from schemas.services import Status
 
 _SOON_SECONDS = 0.01  # a call that ends so soon by itself is not given up, so that its outcome counts
@@ -95,9 +96,19 @@ class Calls:
     size: questions in a call; wait_seconds: how long a call that is not full waits for more
     at_once: calls that are made at a time by this process
     queued: told how the number of questions that wait has changed
+    start_task: starts the tasks that make calls
     """
 
-    def __init__(self, send: Send, size: int, wait_seconds: float, at_once: int, queued: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        send: Send,
+        size: int,
+        wait_seconds: float,
+        at_once: int,
+        queued: Callable[[int], None],
+        start_task: StartTask = asyncio.ensure_future,
+    ) -> None:
+        self._start_task = start_task
         self._send, self._size, self._wait, self._at_once = send, size, wait_seconds, at_once
         self._queued = queued
         self._questions: dict[tuple[Any, ...], _Question] = {}  # by key, until they are answered
@@ -165,7 +176,7 @@ class Calls:
 
     def _start_maker(self) -> None:
         if (call := self._take()) is not None:
-            maker = asyncio.ensure_future(self._make_calls(call))
+            maker = self._start_task(self._make_calls(call))
             self._makers[maker] = call
 
     async def _make_calls(self, call: _Call | None) -> None:

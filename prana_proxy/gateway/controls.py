@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
 from prana_proxy.gateway.answers import Cause, Reply
 from prana_proxy.gateway.breaker import Breaker
 from prana_proxy.gateway.ledger import Own, Page
-from prana_proxy.gateway.limits import Places, Rate
+from prana_proxy.gateway.limits import ConcurrencyLimit, RateLimit
 from prana_proxy.gateway.services import ServiceConfig
+from prana_proxy.gateway.tasks import StartTask
 from schemas.services import Status
 
 _LIKELY: Final = 0.8  # of a caller's patience: a service that was silent for so long will hardly answer within it
@@ -23,11 +25,17 @@ class Controls:
     page: the service's in the ledger; now: in seconds, the same clock in all processes and the event loop's
     """
 
-    def __init__(self, config: ServiceConfig, page: Page, now: Callable[[], float]) -> None:
-        self.page, self.now = page, now
+    def __init__(
+        self,
+        config: ServiceConfig,
+        page: Page,
+        now: Callable[[], float],
+        start_task: StartTask = asyncio.ensure_future,
+    ) -> None:
+        self.page, self.now, self.start_task = page, now, start_task
         self.breaker = Breaker(config.breaker, page, now)
-        self.places = Places(config.limits.max_concurrent, page, now)
-        self.rate = Rate(config.limits, page, now)
+        self.places = ConcurrencyLimit(config.limits.max_concurrent, page, now)
+        self.rate = RateLimit(config.limits, page, now)
         self._abandoned: dict[int, float] = {}  # calls by number: when they were sent
         self._number = 0
         self.hold(config)

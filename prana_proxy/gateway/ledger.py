@@ -51,8 +51,7 @@ class Shared(IntEnum):
     RATE_SPARE_UNTIL = RATE_HEAD + 2  # until when waiting for answers leaves enough of the rate
     RATE_LIMIT = RATE_HEAD + 3  # calls a second, by whoever sent or waited last
     RATE_MIXED_UNTIL = RATE_HEAD + 4  # until when calls may count that were sent under another limit
-    RATE_SENT = RATE_HEAD + 5  # ring: when the last calls were sent, MOST_CALLS_PER_SECOND of them
-    RATE_ANSWERED = RATE_SENT + MOST_CALLS_PER_SECOND  # ring: when their answers came; 0: not yet
+    RATE_CALLS = RATE_HEAD + 5  # ring of the last calls: when answered within the margin, else minus when sent
 
 
 class Own(IntEnum):
@@ -89,7 +88,7 @@ PASSING: Final = (
 """What a process has under way: nothing of it is left when it has died."""
 
 _OWN: Final = Own.LATENCY + len(LATENCIES)
-_SHARED: Final = Shared.RATE_ANSWERED + MOST_CALLS_PER_SECOND
+_SHARED: Final = Shared.RATE_CALLS + MOST_CALLS_PER_SECOND
 _PAGE: Final = _SHARED + MOST_PROCESSES * _OWN  # numbers of one service
 _NAMES: Final = _SLOTS * _NAME_BYTES  # bytes before the pages
 

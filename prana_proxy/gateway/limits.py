@@ -14,13 +14,13 @@ _LOOK_SECONDS = 0.002  # how often whoever waits looks for what another process 
 _LOOK_ALONE_SECONDS = 0.05  # only calls that began under an earlier configuration give back unseen
 _ASLEEP_SECONDS = 0.25  # a process that has not looked for so long is not waited for
 _LONGEST_SLEEP_SECONDS = 0.5  # in which another limit, or that waiting is in vain, is not seen
-_ARRIVAL_SECONDS = 0.045  # a call may always arrive that much later than it was sent
-_KEPT_SHARE = 0.955  # of the rate: waiting longer for calls to arrive must leave that much
+_MARGIN_SECONDS = 0.045  # a call may always arrive that much later than it was sent
+_FULL_SHARE = 1.0 + _MARGIN_SECONDS  # seconds in which a second's calls are sent where answers take longer
 _MOST_SPARE_SECONDS = 0.25  # that may be waited at once
 
 Turn = tuple[int, float]
 """A call's place among the last ones, and when it was sent."""
-_ANY: Turn = (-1, 0.0)
+_UNLIMITED: Turn = (-1, 0.0)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Limits:
         return f"{self.max_concurrent} at a time{rate}"
 
 
-class Places:
+class ConcurrencyLimit:
     """The calls that may be in flight: first come, first served, over all processes.
 
     most: may be another number at any time
@@ -122,28 +122,32 @@ class Places:
             self._line[0].set_result(None)
 
 
-class Rate:
-    """The calls that may be made in a second.
+class RateLimit:
+    """The calls that may be sent in a second, over all processes.
 
-    Two rules. Calls are sent evenly, with bursts allowed: the generic cell rate algorithm. And none is sent while as
-    many as a second may have could have arrived within the last one. A call may arrive at any time until its answer
-    comes. To wait for that costs a part of the rate as long as an answer takes, so for slow services it is taken to
-    have arrived soon after it was sent: as soon as waiting would leave less than 95.5% of the rate.
+    Two rules. Calls are sent evenly, with bursts: the generic cell rate algorithm (GCRA). And a call waits while as many
+    as a second may have could have arrived within the last one. GCRA alone would have to leave room for a burst and
+    for calls that are delayed on their way: with the default burst 86% of the rate, and no protection from a machine
+    that stands still and then delivers its calls all at once.
 
-    limits: may be others at any time; they hold for the calls of the last second too
+    A call may arrive at any time until its answer comes. Answers within 45 ms, the margin, are waited for. A call
+    without such an answer counts as arrived 45 ms after it was sent, but only once waiting longer would leave less than
+    1 / 1.045 = 95.7% of the rate.
+
+    limits: may change at any time, and hold for the calls of the last second too
     now: the same clock in all processes, in seconds; the event loop's
     """
 
     def __init__(self, limits: Limits, page: Page, now: Callable[[], float]) -> None:
         self.limits, self._page, self._now = limits, page, now
-        self._line = asyncio.Lock()  # first come, first served
+        self._queue = asyncio.Lock()  # first come, first served
 
     async def take(self, deadline: float, in_vain: Callable[[], bool]) -> Turn | None:
         """Wait for a turn; None when there is none before the deadline, or when waiting is in vain."""
         if self.limits.calls_per_second is None:
-            return _ANY
+            return _UNLIMITED
         try:
-            async with asyncio.timeout_at(deadline), self._line:
+            async with asyncio.timeout_at(deadline), self._queue:
                 while not in_vain():
                     wait, turn = self._try()
                     if wait <= 0.0:
@@ -156,86 +160,87 @@ class Rate:
         return None
 
     def answered(self, turn: Turn) -> None:
-        """Tell that a call's answer is here, so that it has arrived by now."""
+        """Record that a call's answer is here, so that the call has arrived by now."""
         place, sent = turn
         if place < 0:
             return
         with self._page.lock():
-            if self._page.shared[Shared.RATE_SENT + place] == sent:
-                self._page.shared[Shared.RATE_ANSWERED + place] = self._now()
+            unanswered = self._page.shared[Shared.RATE_CALLS + place] == -sent
+            if unanswered and (now := self._now()) < sent + _MARGIN_SECONDS:
+                self._page.shared[Shared.RATE_CALLS + place] = now
 
     def _try(self) -> tuple[float, Turn]:
-        """Take a turn now, or say in how many seconds to try again."""
+        """Take a turn now, or return in how many seconds to try again."""
         limits = self.limits
         if limits.calls_per_second is None:
-            return 0.0, _ANY
+            return 0.0, _UNLIMITED
         apart = 1.0 / limits.calls_per_second
         burst = max(1, int(limits.calls_per_second / 10)) if limits.burst is None else limits.burst
         numbers, now = self._page.shared, self._now()
         with self._page.lock():
             if numbers[Shared.RATE_LIMIT] != limits.calls_per_second:
                 numbers[Shared.RATE_LIMIT] = limits.calls_per_second
-                numbers[Shared.RATE_MIXED_UNTIL] = now + self._window + _ARRIVAL_SECONDS
-            if numbers[Shared.RATE_NEXT] > now + burst * apart:  # by another limit, under which calls were rarer
+                numbers[Shared.RATE_MIXED_UNTIL] = now + self._window + _MARGIN_SECONDS
+            if numbers[Shared.RATE_NEXT] > now + burst * apart:  # set under another limit, by which calls were rarer
                 numbers[Shared.RATE_NEXT] = now + burst * apart
-                self._limit_spare()
-            wait = max(numbers[Shared.RATE_NEXT] - (burst - 1) * apart - now, self._until_one_is_over(now))
+                self._bound_spare()
+            wait = max(numbers[Shared.RATE_NEXT] - (burst - 1) * apart - now, self._until_arrival_is_over(now))
             if wait > 0.0:
-                return wait, _ANY
+                return wait, _UNLIMITED
             place = int(numbers[Shared.RATE_HEAD])
             numbers[Shared.RATE_HEAD] = (place + 1) % MOST_CALLS_PER_SECOND
-            numbers[Shared.RATE_SENT + place], numbers[Shared.RATE_ANSWERED + place] = now, 0.0
+            numbers[Shared.RATE_CALLS + place] = -now
             numbers[Shared.RATE_NEXT] = max(now, numbers[Shared.RATE_NEXT]) + apart
-            numbers[Shared.RATE_SPARE_UNTIL] = max(now, numbers[Shared.RATE_SPARE_UNTIL]) + apart / _KEPT_SHARE
-            self._limit_spare()
+            numbers[Shared.RATE_SPARE_UNTIL] = max(now, numbers[Shared.RATE_SPARE_UNTIL]) + apart * _FULL_SHARE
+            self._bound_spare()
             return 0.0, (place, now)
 
     @property
     def _most(self) -> int:
-        """How many calls may be made within the window."""
+        """How many calls may arrive within the window."""
         assert self.limits.calls_per_second is not None
         return math.ceil(self.limits.calls_per_second)
 
     @property
     def _window(self) -> float:
-        """Say in how many seconds so many calls may be made: one, or what makes them a whole number."""
+        """In how many seconds so many calls may arrive: one, or what makes them a whole number."""
         assert self.limits.calls_per_second is not None
         return self._most / self.limits.calls_per_second
 
-    def _until_one_is_over(self, now: float) -> float:
-        """Say for how long the first of the last calls, as many as a second may have, may still be within it.
+    def _until_arrival_is_over(self, now: float) -> float:
+        """Seconds until the oldest of the last calls, as many as a window may have, has certainly left the window.
 
-        Those before it were over when later ones were sent, unless that was by another limit.
+        Those before it had left when later ones were sent, unless that was under another limit.
         """
         numbers = self._page.shared
         place = (int(numbers[Shared.RATE_HEAD]) - self._most) % MOST_CALLS_PER_SECOND
-        if not numbers[Shared.RATE_SENT + place]:
+        call = numbers[Shared.RATE_CALLS + place]
+        if not call:
             return 0.0
         over = self._over(place)
         if now < numbers[Shared.RATE_MIXED_UNTIL]:
             over = max(over, self._all_over(place, now))
         if over > now:
             return over - now
-        answered = numbers[Shared.RATE_ANSWERED + place] or math.inf
-        spare = min(numbers[Shared.RATE_SPARE_UNTIL], answered + self._window) - now
-        return min(spare, _LOOK_SECONDS)  # its answer may come meanwhile
+        answered = call > 0.0
+        return 0.0 if answered else min(numbers[Shared.RATE_SPARE_UNTIL] - now, _LOOK_SECONDS)
 
     def _over(self, place: int) -> float:
-        """Say when a call is over: it is taken to have arrived, and the window has passed."""
-        sent, answered = self._page.shared[Shared.RATE_SENT + place], self._page.shared[Shared.RATE_ANSWERED + place]
-        return min(sent + _ARRIVAL_SECONDS, answered or math.inf) + self._window
+        """When a call leaves the window, if it arrives within the margin."""
+        call = self._page.shared[Shared.RATE_CALLS + place]
+        return (call if call >= 0.0 else _MARGIN_SECONDS - call) + self._window
 
     def _all_over(self, place: int, now: float) -> float:
-        """Say when all calls before a place are over, whatever the order in which they were answered."""
-        over, sent = 0.0, self._page.shared[Shared.RATE_SENT : Shared.RATE_SENT + MOST_CALLS_PER_SECOND]
+        """When all calls before a place have left the window, whatever the order in which they were answered."""
+        over, calls = 0.0, self._page.shared[Shared.RATE_CALLS : Shared.RATE_CALLS + MOST_CALLS_PER_SECOND]
         for back in range(1, MOST_CALLS_PER_SECOND):
             before = (place - back) % MOST_CALLS_PER_SECOND
-            if sent[before] + _ARRIVAL_SECONDS + self._window <= now:  # as are all that were sent earlier, or never
+            if abs(calls[before]) + _MARGIN_SECONDS + self._window <= now:  # as all that were sent earlier, or never
                 break
             over = max(over, self._over(before))
         return over
 
-    def _limit_spare(self) -> None:
+    def _bound_spare(self) -> None:
         numbers = self._page.shared
         most = numbers[Shared.RATE_NEXT] + _MOST_SPARE_SECONDS
         numbers[Shared.RATE_SPARE_UNTIL] = min(numbers[Shared.RATE_SPARE_UNTIL], most)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from prana_proxy.events import tell
+from prana_proxy.events import log_event
+from prana_proxy.gateway.async_gateway import AsyncGateway
 from prana_proxy.gateway.breaker import State
-from prana_proxy.gateway.gateway import Gateway
 from prana_proxy.gateway.ledger import Own, Page, Shared
 
 _log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ class Backlog:
     reports: whether this process tells the log of breakers, which are the same for all
     """
 
-    def __init__(self, gateway: Gateway, reports: bool) -> None:
+    def __init__(self, gateway: AsyncGateway, reports: bool) -> None:
         self._gateway, self._reports = gateway, reports
         self._calls: dict[str, float] = {}
         self._per_second: dict[str, float] = {}
@@ -57,4 +57,4 @@ class Backlog:
         self._states[name] = state
         if state is not before and State.CLOSED in (state, before):
             level = logging.INFO if state is State.CLOSED else logging.WARNING
-            tell(_log, level, "breaker_closed" if state is State.CLOSED else "breaker_opened", service=name)
+            log_event(_log, level, "breaker_closed" if state is State.CLOSED else "breaker_opened", service=name)

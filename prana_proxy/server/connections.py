@@ -13,11 +13,11 @@ from typing import Any
 from thrift.Thrift import TApplicationException
 
 from prana_proxy.config.server_settings import ServerConfig
-from prana_proxy.events import Event, Seldom
+from prana_proxy.events import Event, ThrottledLog
 from prana_proxy.server.board import Board, Told
+from prana_proxy.server.call_queue import CallQueue
+from prana_proxy.server.fetch_handler import FetchHandler
 from prana_proxy.server.frames import Frames, MalformedError, Room
-from prana_proxy.server.handler import FetchCall, Handler
-from prana_proxy.server.line import Line
 from prana_proxy.server.messages import Message
 from prana_proxy.server.tls import Tokens
 from prana_proxy.supervised import Supervised, supervise
@@ -54,18 +54,18 @@ class Connections:
         self,
         listener: socket.socket,
         config: ServerConfig,
-        handler: Handler,
-        line: Line,
+        handler: FetchHandler,
+        queue: CallQueue,
         board: Board,
         context: ssl.SSLContext | None,
         tokens: Tokens | None,
     ) -> None:
-        self._listener, self._config, self._handler, self._line = listener, config, handler, line
+        self._listener, self._config, self._handler, self._queue = listener, config, handler, queue
         self._own, self._board, self._tokens = board.own, board, tokens
         self._tls: dict[str, Any] = {"ssl": context, "ssl_shutdown_timeout": _BYE_SECONDS} if context else {}
         self._room = Room()
         self._open: dict[asyncio.Task[None], _Connection] = {}
-        self._seldom = Seldom(_log, _REPORT_SECONDS)
+        self._throttled = ThrottledLog(_log, _REPORT_SECONDS)
         self._stopping = False
         listener.setblocking(False)
         self._supervised = Supervised("prana-accept")
@@ -98,12 +98,12 @@ class Connections:
             except BlockingIOError:  # another process was faster
                 continue
             except OSError as error:  # such as no file handles left: others' connections go on
-                self._seldom.tell(logging.ERROR, "cannot_accept", reason=error.strerror)
+                self._throttled.log_event(logging.ERROR, "cannot_accept", reason=error.strerror)
                 await asyncio.sleep(0.1)
                 continue
             if len(self._open) >= self._config.max_connections:
                 self._own[Told.TOO_MANY] += 1.0
-                self._seldom.tell(logging.WARNING, "connection_refused", peer=address[0], open=len(self._open))
+                self._throttled.log_event(logging.WARNING, "connection_refused", peer=address[0], open=len(self._open))
                 client.close()
                 continue
             self._supervised.works()
@@ -138,10 +138,10 @@ class Connections:
                 await self._next_call(connection)
         except MalformedError as error:
             self._own[Told.MALFORMED] += 1.0
-            self._seldom.tell(logging.WARNING, "malformed_call", peer=connection.peer, reason=str(error))
+            self._throttled.log_event(logging.WARNING, "malformed_call", peer=connection.peer, reason=str(error))
         except ssl.SSLError as error:
             self._own[Told.DENIED] += 1.0
-            self._seldom.tell(logging.WARNING, "handshake_failed", peer=connection.peer, reason=error.reason)
+            self._throttled.log_event(logging.WARNING, "handshake_failed", peer=connection.peer, reason=error.reason)
         except (OSError, TimeoutError):
             pass  # it hung up, or is silent
         finally:
@@ -157,7 +157,9 @@ class Connections:
             await frames.send(await self._answer(connection, Message.read(frame), arrived))
             connection.answering = False
         if (seconds := monotonic() - arrived) > _SLOW_SECONDS:
-            self._seldom.tell(logging.INFO, "slow_call", peer=connection.peer, seconds=round(seconds, 3), bytes=size)
+            self._throttled.log_event(
+                logging.INFO, "slow_call", peer=connection.peer, seconds=round(seconds, 3), bytes=size
+            )
 
     async def _answer(self, connection: _Connection, message: Message, arrived: float) -> bytes:
         try:
@@ -170,13 +172,13 @@ class Connections:
                     message.arguments()
                     return message.answer(self._handler.services())
                 case "fetch":
-                    return await self._line.answer(FetchCall(self._handler, message, arrived), connection.frames.lost)
+                    return await self._queue.run(lambda: self._handler.fetch(message, arrived), connection.frames.lost)
                 case _:
                     kind = TApplicationException.UNKNOWN_METHOD
                     return message.refusal(TApplicationException(kind, "the proxy has no such call"))
         except Overloaded as error:
             self._own[Told.OVERLOADED] += 1.0
-            self._seldom.tell(logging.WARNING, "overloaded", peer=connection.peer, reason=error.message)
+            self._throttled.log_event(logging.WARNING, "overloaded", peer=connection.peer, reason=error.message)
             return message.refusal(error)
 
     def _authenticate(self, connection: _Connection, message: Message) -> bytes:
@@ -189,5 +191,5 @@ class Connections:
 
     def _denied(self, message: Message, reason: str, connection: _Connection) -> bytes:
         self._own[Told.DENIED] += 1.0
-        self._seldom.tell(logging.WARNING, "denied", peer=connection.peer, reason=reason)
+        self._throttled.log_event(logging.WARNING, "denied", peer=connection.peer, reason=reason)
         return message.refusal(Denied(reason))  # type: ignore[no-untyped-call]  # generated

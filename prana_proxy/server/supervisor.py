@@ -18,7 +18,7 @@ import msgspec
 from prana_proxy.config.reload import following
 from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.config.services_file import load_proxy_config
-from prana_proxy.events import Event, LogFormat, tell
+from prana_proxy.events import Event, LogFormat, log_event
 from prana_proxy.gateway.ledger import Ledger
 from prana_proxy.server.board import Board, Told
 from prana_proxy.server.proxy import address_of, listen
@@ -103,7 +103,7 @@ class Supervisor:
             if not once_ready:
                 raise SetupError.because(f"process {number} of the proxy ended with {ended}", "see what it wrote above")
             pause = _FIRST_PAUSE if time.monotonic() - began > _STEADY_SECONDS else min(2 * pause, _LONGEST_PAUSE)
-            tell(_log, logging.ERROR, "process_died", process=number, ended=ended, again_in_seconds=pause)
+            log_event(_log, logging.ERROR, "process_died", process=number, ended=ended, again_in_seconds=pause)
             await asyncio.sleep(pause)
 
     async def _run(self, number: int) -> str:

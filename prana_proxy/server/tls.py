@@ -9,7 +9,7 @@ import ssl
 from pathlib import Path
 
 from prana_proxy.config.server_settings import TlsConfig
-from prana_proxy.events import tell
+from prana_proxy.events import log_event
 from schemas.errors import ConfigError
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Tokens:
         try:
             self._read()
         except ConfigError as error:  # who was let in stays in
-            tell(_log, logging.ERROR, "tokens_unreadable", reason=str(error))
+            log_event(_log, logging.ERROR, "tokens_unreadable", reason=str(error))
         digest = _digest(token)
         return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
 

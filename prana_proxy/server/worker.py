@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import os
 import signal
@@ -13,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import uvloop
 
-from prana_proxy.config.reload import follow
 from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.config.services_file import load_proxy_config
 from prana_proxy.events import LogFormat, log_to_stderr
 from prana_proxy.gateway.ledger import Ledger
 from prana_proxy.server.board import Board
-from prana_proxy.server.proxy import Proxy
+from prana_proxy.server.proxy import serving
 from prana_proxy.server.signals import stop_on_signals
 from schemas.errors import DeloreanError
 
@@ -53,7 +52,7 @@ def main() -> None:
     _end_with(start.parent)
     log_to_stderr(start.log, process=start.number)
     try:
-        asyncio.run(_serve(start))
+        uvloop.run(_serve(start))
     except DeloreanError as error:
         sys.exit(str(error))
 
@@ -67,9 +66,8 @@ async def _serve(start: Start) -> None:
         board = Board(server.processes, start.number, start.board)
         opened.callback(ledger.close)
         opened.callback(board.close)
-        proxy = Proxy(config.gateway, server, socket.socket(fileno=start.listener), ledger, board)
-        opened.push_async_callback(asyncio.to_thread, proxy.stop)
-        opened.enter_context(follow(path, proxy.gateway, started=config, told=board.config_told))
+        listener = socket.socket(fileno=start.listener)
+        await opened.enter_async_context(serving(path, config, server, listener, ledger, board))
         await stopping.wait()
 
 

@@ -10,10 +10,10 @@ import sys
 import time
 
 from prana_proxy.gateway.ledger import Ledger, Page
-from prana_proxy.gateway.limits import Places
+from prana_proxy.gateway.limits import ConcurrencyLimit
 
 
-async def obey(process: int, page: Page, places: Places, socket: str) -> None:
+async def obey(process: int, page: Page, places: ConcurrencyLimit, socket: str) -> None:
     reader, writer = await asyncio.open_unix_connection(socket)
     writer.write(f"{process}\n".encode())
     held = []
@@ -32,7 +32,7 @@ async def obey(process: int, page: Page, places: Places, socket: str) -> None:
 
 async def main(handle: int, processes: int, process: int, most: int, connections: int, socket: str) -> None:
     page = Ledger(processes, process, handle).page("s")
-    places = Places(most, page, time.monotonic)
+    places = ConcurrencyLimit(most, page, time.monotonic)
     await asyncio.gather(*(obey(process, page, places, socket) for _ in range(connections)))
 
 

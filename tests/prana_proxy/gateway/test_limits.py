@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from virtual_time import START, run_virtually
 
 from prana_proxy.gateway.ledger import MOST_CALLS_PER_SECOND, Ledger, Own, Shared
-from prana_proxy.gateway.limits import _ARRIVAL_SECONDS, _KEPT_SHARE, Limits, Places, Rate
+from prana_proxy.gateway.limits import _MARGIN_SECONDS, _FULL_SHARE, Limits, ConcurrencyLimit, RateLimit
 
 Now = Callable[[], float]
 
@@ -48,11 +48,11 @@ Service = Callable[[random.Random, float], tuple[float, float]]
 
 def any_service(chance: random.Random, _: float) -> tuple[float, float]:
     latency = chance.choice([0.0, 0.001, chance.uniform(0, 0.08)])
-    return chance.choice([0.0, 1.0, chance.random()]) * min(latency, _ARRIVAL_SECONDS), latency
+    return chance.choice([0.0, 1.0, chance.random()]) * min(latency, _MARGIN_SECONDS), latency
 
 
 def service_that_takes(latency: float) -> Service:
-    return lambda chance, _: (chance.random() * min(latency, _ARRIVAL_SECONDS), latency)
+    return lambda chance, _: (chance.random() * min(latency, _MARGIN_SECONDS), latency)
 
 
 def stalling_service(_: random.Random, at: float) -> tuple[float, float]:
@@ -65,7 +65,7 @@ def stalling_service(_: random.Random, at: float) -> tuple[float, float]:
 class World:
     """A service that calls reach when they like: when each was sent, and when it arrived."""
 
-    rate: Rate
+    rate: RateLimit
     now: Now
     seed: int
     service: Service
@@ -88,7 +88,7 @@ def simulate(
     """Let callers call as often as they may."""
 
     async def work(now: Now) -> World:
-        world = World(Rate(limits, ledger.page("s"), now), now, seed, service)
+        world = World(RateLimit(limits, ledger.page("s"), now), now, seed, service)
         await asyncio.gather(*(world.call_again_and_again(i, now() + seconds) for i in range(callers)))
         return world
 
@@ -143,7 +143,7 @@ def test_a_rate_that_is_no_whole_number_is_kept_on_the_long_run(ledger: Ledger, 
 
 def test_a_turn_that_does_not_come_in_time_is_refused_at_once(ledger: Ledger) -> None:
     async def work(now: Now) -> tuple[list[bool], float]:
-        rate = Rate(Limits(100, 0.5), ledger.page("s"), now)
+        rate = RateLimit(Limits(100, 0.5), ledger.page("s"), now)
         return [await rate.take(START + 1.0, never) is not None for _ in range(3)], now()
 
     came, ended = run_virtually(work)
@@ -153,7 +153,7 @@ def test_a_turn_that_does_not_come_in_time_is_refused_at_once(ledger: Ledger) ->
 
 def test_who_came_first_is_first(ledger: Ledger) -> None:
     async def work(now: Now) -> list[int]:
-        rate, order = Rate(Limits(100, 10.0), ledger.page("s"), now), list[int]()
+        rate, order = RateLimit(Limits(100, 10.0), ledger.page("s"), now), list[int]()
 
         async def call(i: int) -> None:
             await rate.take(START + 30, never)
@@ -167,7 +167,7 @@ def test_who_came_first_is_first(ledger: Ledger) -> None:
 
 def test_a_raised_limit_wakes_who_waits_by_the_lower_one(ledger: Ledger) -> None:
     async def work(now: Now) -> float:
-        rate = Rate(Limits(100, 0.01), ledger.page("s"), now)
+        rate = RateLimit(Limits(100, 0.01), ledger.page("s"), now)
         await rate.take(START + 1_000, never)
         waiting = asyncio.ensure_future(rate.take(START + 1_000, never))
         await asyncio.sleep(2.0)
@@ -179,13 +179,13 @@ def test_a_raised_limit_wakes_who_waits_by_the_lower_one(ledger: Ledger) -> None
 
 
 @pytest.mark.parametrize(
-    ("answered", "seconds"), [(0.0, 1.0), (0.03, 1.03), (0.046, 1.046), (math.inf, 1.0 / _KEPT_SHARE)]
+    ("answered", "seconds"), [(0.0, 1.0), (0.03, 1.03), (0.046, 1.046), (math.inf, _FULL_SHARE)]
 )
 def test_a_call_counts_from_its_answer_or_from_when_waiting_for_it_costs_too_much(
     ledger: Ledger, answered: float, seconds: float
 ) -> None:
     async def work(now: Now) -> float:
-        rate = Rate(Limits(100, 2.0, 2), ledger.page("s"), now)
+        rate = RateLimit(Limits(100, 2.0, 2), ledger.page("s"), now)
         for _ in range(2):
             turn = await rate.take(START + 60, never)
             assert turn is not None
@@ -215,7 +215,7 @@ def test_a_changed_limit_holds_for_the_calls_made_under_the_one_before(steps: li
     ledger, clock, limit = Ledger(), [START], 3.0
     page = ledger.page("s")
     page.shared[Shared.RATE_HEAD] = float(began)
-    rates = [Rate(Limits(100, limit, 100), page, lambda: clock[0]) for _ in range(2)]
+    rates = [RateLimit(Limits(100, limit, 100), page, lambda: clock[0]) for _ in range(2)]
     calls: list[list[float]] = []  # of each its turn, and when it must have arrived
     for step, value in steps:
         if step == "wait":
@@ -234,9 +234,9 @@ def test_a_changed_limit_holds_for_the_calls_made_under_the_one_before(steps: li
             wait, turn = rates[i % 2]._try()
             assert not wait <= 0.0 or room
             if wait <= 0.0:
-                calls.append([*turn, clock[0] + _ARRIVAL_SECONDS])
+                calls.append([*turn, clock[0] + _MARGIN_SECONDS])
             else:
-                assert wait <= max(window + _ARRIVAL_SECONDS, 1 / limit) + 1e-9
+                assert wait <= max(window + _MARGIN_SECONDS, 1 / limit) + 1e-9
     ledger.close()
 
 
@@ -271,7 +271,7 @@ def stay(stays: Sequence[Stay], most: int, processes: int) -> list[tuple[int, st
     seen: list[tuple[int, str]] = []
 
     async def work(now: Now) -> None:
-        places = [Places(most, ledger.page("s"), now) for ledger in ledgers]
+        places = [ConcurrencyLimit(most, ledger.page("s"), now) for ledger in ledgers]
         in_flight = 0
 
         async def come(number: int, one: Stay) -> None:
@@ -335,7 +335,7 @@ def test_one_who_gives_up_does_not_lose_the_place_of_the_process_in_the_line() -
 
 def test_a_lowered_limit_holds_for_those_who_wait_already(ledger: Ledger) -> None:
     async def work(now: Now) -> list[bool]:
-        places = Places(3, ledger.page("s"), now)
+        places = ConcurrencyLimit(3, ledger.page("s"), now)
         assert all([await places.take(now()) for _ in range(3)])
         waiting = asyncio.ensure_future(places.take(now() + 60))
         await asyncio.sleep(0.01)
@@ -352,7 +352,7 @@ def test_a_lowered_limit_holds_for_those_who_wait_already(ledger: Ledger) -> Non
 
 def test_a_raised_limit_lets_in_who_waits_already(ledger: Ledger) -> None:
     async def work(now: Now) -> bool:
-        places = Places(1, ledger.page("s"), now)
+        places = ConcurrencyLimit(1, ledger.page("s"), now)
         assert await places.take(now())
         waiting = asyncio.ensure_future(places.take(now() + 60))
         await asyncio.sleep(0.01)
@@ -365,7 +365,7 @@ def test_a_raised_limit_lets_in_who_waits_already(ledger: Ledger) -> None:
 
 def test_a_place_given_back_is_taken_at_once_by_the_next_of_the_same_process(ledger: Ledger) -> None:
     async def work(now: Now) -> float:
-        places = Places(1, ledger.page("s"), now)
+        places = ConcurrencyLimit(1, ledger.page("s"), now)
         assert await places.take(now())
         waiting = asyncio.ensure_future(places.take(now() + 60))
         await asyncio.sleep(0.01)

@@ -10,12 +10,12 @@ from proxy_process import until
 from thrift_bytes import answer_from, call, call_of, fetch_of, framed, hung_up
 
 from prana_proxy import supervised
-from prana_proxy.server import Proxy, frames
+from prana_proxy.server import ProxyThread, frames
 from prana_proxy.server.board import Board, Told
 from schemas.generated.ttypes import Overloaded
 
-Serving = Callable[..., Proxy]
-Connect = Callable[[Proxy], socket.socket]
+Serving = Callable[..., ProxyThread]
+Connect = Callable[[ProxyThread], socket.socket]
 
 
 def close(connection: socket.socket) -> None:

@@ -8,24 +8,24 @@ from hypothesis import strategies as st
 from prana_proxy.client.client import PranaClient
 from prana_proxy.gateway.ledger import Own, Shared
 from prana_proxy.server.backlog import Backlog
-from prana_proxy.server.line import Line
+from prana_proxy.server.call_queue import CallQueue
 
 
-def line(threads: int, room: int, calls: int) -> Line:
-    made = Line(threads, room, lambda answering, waiting: None)
-    made._calls = set(range(calls))  # type: ignore[arg-type]  # only counted
-    return made
+def queue_of(workers: int, size: int, calls: int) -> CallQueue:
+    queue = CallQueue(workers, size, lambda answering, waiting: None)
+    queue._calls = set(range(calls))  # type: ignore[arg-type]  # only counted
+    return queue
 
 
 @given(st.integers(1, 100), st.integers(0, 200), st.data())
-def test_the_longer_the_line_the_longer_callers_are_asked_to_wait(threads: int, room: int, data: Any) -> None:
-    calls = data.draw(st.integers(0, threads + room))
-    shorter, longer = line(threads, room, calls), line(threads, room, calls + 1)
+def test_the_longer_the_queue_the_longer_callers_are_asked_to_wait(workers: int, size: int, data: Any) -> None:
+    calls = data.draw(st.integers(0, workers + size))
+    shorter, longer = queue_of(workers, size, calls), queue_of(workers, size, calls + 1)
     assert 50 <= shorter.retry_after_ms() <= longer.retry_after_ms() <= 5_000
     assert 0 <= shorter.pause_ms() <= longer.pause_ms() <= 5_000
-    if calls <= threads + room // 2 and calls <= threads:
+    if calls <= workers + size // 2 and calls <= workers:
         assert shorter.pause_ms() == 0
-    if room and calls == threads + room:
+    if size and calls == workers + size:
         assert shorter.pause_ms() > 0
 
 
