@@ -12,8 +12,8 @@ from thrift.protocol.TProtocol import TProtocolException
 from thrift.Thrift import TException
 from thrift.transport.TTransport import TTransportException
 
-from prana_proxy.client.access import Access
-from prana_proxy.client.channel import Channel, client_context
+from prana_proxy.client.connection import ProxyConnection, client_context
+from prana_proxy.config.credentials import ProxyCredentials
 from schemas.errors import ProxyUnavailableError
 from schemas.generated.ttypes import Overloaded
 
@@ -22,7 +22,7 @@ _LONGEST_REST_SECONDS = 30.0
 _FAILURES = (TTransportException, TProtocolException, OSError, EOFError)
 
 
-class Proxies:
+class ProxyBalancer:
     """All proxies of a client, with one connection to each as it is needed.
 
     addresses: host and port of each; access: what is shown to all of them
@@ -30,10 +30,10 @@ class Proxies:
     """
 
     def __init__(
-        self, addresses: Sequence[tuple[str, int]], access: Access, now: Callable[[], float] = time.monotonic
+        self, addresses: Sequence[tuple[str, int]], access: ProxyCredentials, now: Callable[[], float] = time.monotonic
     ) -> None:
         context = client_context(access)
-        self._proxies = [_Proxy(address, context, access.token) for address in addresses]
+        self._proxies = [_ProxyEndpoint(address, context, access.token) for address in addresses]
         self._turn = random.randrange(len(self._proxies))  # noqa: S311  # spreads clients over proxies, no secret
         self._current = self._proxies[self._turn]
         self._now = now
@@ -87,7 +87,7 @@ class Proxies:
         for proxy in self._proxies:
             proxy.close()
 
-    def _in_turn(self) -> Iterator[_Proxy]:
+    def _in_turn(self) -> Iterator[_ProxyEndpoint]:
         """Give those that are free, in turns, and then the others, by when they are."""
         self._turn = (self._turn + 1) % len(self._proxies)
         turn = self._proxies[self._turn :] + self._proxies[: self._turn]
@@ -95,12 +95,12 @@ class Proxies:
         return iter(sorted(turn, key=lambda proxy: max(now, proxy.free_at)))
 
 
-class _Proxy:
+class _ProxyEndpoint:
     """One proxy. failures: in a row; free_at: before which it is left alone if others are free."""
 
     def __init__(self, address: tuple[str, int], context: ssl.SSLContext | None, token: str | None) -> None:
         self._address, self._context, self._token = address, context, token
-        self._channel: Channel | None = None
+        self._connection: ProxyConnection | None = None
         self.failures, self.free_at = 0, 0.0
 
     @property
@@ -109,15 +109,15 @@ class _Proxy:
 
     def call(self, call: Callable[[Any], _T], deadline: float) -> _T:
         """Make a call; a second time if the connection was an older one, since the proxy may have been restarted."""
-        if self._channel is not None:
+        if self._connection is not None:
             try:
-                return self._call(self._channel, call, deadline)
+                return self._call(self._connection, call, deadline)
             except TimeoutError:
                 raise
             except _FAILURES:
                 pass
-        self._channel = Channel(self._address, self._context, self._token, deadline)
-        return self._call(self._channel, call, deadline)
+        self._connection = ProxyConnection(self._address, self._context, self._token, deadline)
+        return self._call(self._connection, call, deadline)
 
     def answered(self, free_at: float) -> None:
         self.failures, self.free_at = 0, free_at
@@ -127,18 +127,18 @@ class _Proxy:
         self.failures += 1
 
     def close(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-        self._channel = None
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
-    def _call(self, channel: Channel, call: Callable[[Any], _T], deadline: float) -> _T:
+    def _call(self, connection: ProxyConnection, call: Callable[[Any], _T], deadline: float) -> _T:
         try:
-            return call(channel.until(deadline))
+            return call(connection.until(deadline))
         except BaseException as error:  # an interrupt too leaves half an answer behind
             # What is no whole answer may come later, and would be taken for that of another call.
             if not isinstance(error, TException) or isinstance(error, _FAILURES):
                 self.close()
-            if not channel.answered and isinstance(error, ConnectionError | TTransportException):
+            if not connection.answered and isinstance(error, ConnectionError | TTransportException):
                 raise ConnectionResetError("it hung up at once; it may demand TLS or a certificate it knows") from error
             raise
 

@@ -12,10 +12,10 @@ from typing import Any, Self, TypeVar
 import pyarrow as pa
 from thrift.Thrift import TApplicationException
 
-from prana_proxy.client.access import Access
-from prana_proxy.client.balancing import Proxies
+from prana_proxy.client.balancing import ProxyBalancer
+from prana_proxy.config.credentials import ProxyCredentials
 from prana_proxy.protocol.ipc import from_ipc, to_ipc
-from prana_proxy.protocol.wire import LARGEST_FRAME, LARGEST_PAYLOAD, service_from
+from prana_proxy.protocol.thrift_protocol import LARGEST_FRAME, LARGEST_PAYLOAD, service_from
 from schemas.errors import ConfigError, DataKeyError, ServiceError
 from schemas.generated.ttypes import BadRequest, Denied, FetchRequest, FetchResponse, Overloaded
 from schemas.services import Service, Status
@@ -41,10 +41,10 @@ class PranaClient:
     Raises ConfigError for what is no address, and for certificates that cannot be read.
     """
 
-    def __init__(self, addresses: Sequence[str], access: Access | None = None) -> None:
+    def __init__(self, addresses: Sequence[str], access: ProxyCredentials | None = None) -> None:
         if not addresses or isinstance(addresses, str):
             raise ConfigError.because("no proxy addresses", 'write ["host:port", …]')
-        self._proxies = Proxies([_parse(address) for address in addresses], access or Access())
+        self._proxies = ProxyBalancer([_parse(address) for address in addresses], access or ProxyCredentials())
 
     def services(self) -> dict[str, Service]:
         """Give the services behind the proxies, by name. Raises ProxyUnavailableError, or ServiceError when denied."""
@@ -98,7 +98,7 @@ class PranaClient:
             self._pause(deadline)
             left_ms = min(int((deadline - time.monotonic()) * 1000), _MOST_BUDGET_MS)
             if left_ms <= 0:
-                return _failed(service, rows, Status.REJECTED, "not asked: the budget was spent"), 0
+                return _failed(service, rows, Status.REJECTED, "not sent: the budget was spent"), 0
             fetch = FetchRequest(service.name, request, left_ms)  # type: ignore[no-untyped-call]  # generated
             try:
                 response = self._call(partial(_fetch, fetch), deadline)

@@ -18,12 +18,12 @@ import pyarrow as pa
 from prana_proxy.clock import open_clock
 from prana_proxy.events import Event
 from prana_proxy.gateway.answers import Answers, Cause, Reply
-from prana_proxy.gateway.asked_service import AskedService
-from prana_proxy.gateway.calls import Caller
-from prana_proxy.gateway.config import GatewayConfig
-from prana_proxy.gateway.ledger import MOST_SERVICES, Ledger, Own
-from prana_proxy.gateway.services import Protocol, ServiceConfig, protocol_of
+from prana_proxy.gateway.batching import Caller
+from prana_proxy.gateway.config import GatewayConfig, ServiceConfig
+from prana_proxy.gateway.services import Protocol, protocol_of
+from prana_proxy.gateway.shared_counters import MOST_SERVICES, ProcessField, SharedCounters
 from prana_proxy.gateway.tasks import TaskSet
+from prana_proxy.gateway.upstream import Upstream
 from schemas.errors import ConfigError, ServiceError
 from schemas.services import Service, Status
 from schemas.tables import require_columns
@@ -38,13 +38,13 @@ _POLL_SECONDS = 0.05
 class ServiceRequest:
     """The contexts of one service's request: distinct keys, which of them have no null, and each row's key."""
 
-    asked: AskedService
+    asked: Upstream
     keys: Sequence[tuple[Any, ...]]
     complete: Sequence[int]
     rows: Sequence[int]
 
     @classmethod
-    def of(cls, asked: AskedService, contexts: pa.Table | pa.RecordBatch) -> ServiceRequest:
+    def of(cls, asked: Upstream, contexts: pa.Table | pa.RecordBatch) -> ServiceRequest:
         """Read the service's key from contexts. Raises DataKeyError for contexts that lack it."""
         service = asked.config.service
         require_columns(f"contexts for service '{service.name}'", contexts, service.key)
@@ -65,26 +65,26 @@ class AsyncGateway:
     Example: `gateway = await AsyncGateway.open(config)`; close it when it is no longer needed.
     """
 
-    def __init__(self, clock: str | None, ledger: Ledger | None) -> None:
+    def __init__(self, clock: str | None, counters: SharedCounters | None) -> None:
         self._clock = open_clock(clock)
         self._config = GatewayConfig(())
-        self._owns_ledger = ledger is None
-        self.ledger = Ledger() if ledger is None else ledger
+        self._owns_counters = counters is None
+        self.counters = SharedCounters() if counters is None else counters
         self._changing = asyncio.Lock()
         self._tasks = TaskSet()
         self._protocols: dict[type[Protocol], Protocol] = {}
-        self._asked: dict[str, AskedService] = {}
+        self._asked: dict[str, Upstream] = {}
         self._uses = Counter[str]()  # of each service's page, by what asks it and by what ends its calls
 
     @classmethod
-    async def open(cls, config: GatewayConfig, ledger: Ledger | None = None) -> Self:
+    async def open(cls, config: GatewayConfig, counters: SharedCounters | None = None) -> Self:
         """Open a gateway to the services of a configuration.
 
-        ledger: the services' counters, shared with other processes so that limits hold over all of them; None: its own
+        counters: of the services, shared with other processes so that limits hold over all of them; None: its own
 
         Raises ConfigError when the clock cannot be read.
         """
-        gateway = cls(config.clock, ledger)
+        gateway = cls(config.clock, counters)
         try:
             await gateway.reconfigure(config)
         except BaseException:  # also cancellation: nothing stays open
@@ -122,7 +122,7 @@ class AsyncGateway:
         if len(config.services) > MOST_SERVICES:
             raise ConfigError.because(f"more than {MOST_SERVICES} services", "divide them over several proxies")
         async with self._changing:
-            before, after = self._asked, dict[str, AskedService]()
+            before, after = self._asked, dict[str, Upstream]()
             try:
                 for service in config.services:
                     name = service.service.name
@@ -145,41 +145,41 @@ class AsyncGateway:
             await asked.close()
         for protocol in self._protocols.values():
             await protocol.close()
-        if self._owns_ledger:
-            self.ledger.close()
+        if self._owns_counters:
+            self.counters.close()
 
-    def _find(self, service: str) -> AskedService:
+    def _find(self, service: str) -> Upstream:
         asked = self._asked
         if service not in asked:
             raise ServiceError.unknown("service", service, asked)
         return asked[service]
 
-    async def _open(self, config: ServiceConfig, before: AskedService | None) -> AskedService:
+    async def _open(self, config: ServiceConfig, before: Upstream | None) -> Upstream:
         """Open a service; where all slots are taken, wait a moment for services whose last calls are ending."""
         name, loop = config.service.name, asyncio.get_running_loop()
         until = loop.time() + _ROOM_SECONDS
-        while not self.ledger.has_room(name) and loop.time() < until:
+        while not self.counters.has_room(name) and loop.time() < until:
             await asyncio.sleep(_POLL_SECONDS)
-        page = self.ledger.page(name)
-        asked = AskedService(config, self._protocol(config.url), page, before, self._tasks.start)
+        page = self.counters.page(name)
+        asked = Upstream(config, self._protocol(config.url), page, before, self._tasks.start)
         self._uses[name] += 1
         return asked
 
-    def _retire(self, old: Mapping[str, AskedService], new: Mapping[str, AskedService]) -> None:
+    def _retire(self, old: Mapping[str, Upstream], new: Mapping[str, Upstream]) -> None:
         """Let those services that others have replaced, or that were removed, end their calls and close."""
         for name, asked in old.items():
             if new.get(name) is not asked:
                 self._tasks.start(self._end(name, asked, new.get(name))).add_done_callback(_log_failure)
 
-    async def _end(self, name: str, asked: AskedService, new: AskedService | None) -> None:
+    async def _end(self, name: str, asked: Upstream, new: Upstream | None) -> None:
         try:
             await asked.close_when_idle(new)
         finally:
             self._uses[name] -= 1
-        while not self._uses[name] and self.ledger.page(name).own[Own.IN_FLIGHT]:
+        while not self._uses[name] and self.counters.page(name).own[ProcessField.IN_FLIGHT]:
             await asyncio.sleep(_POLL_SECONDS)  # calls that have outlived their callers
         if not self._uses[name]:
-            self.ledger.release(name)
+            self.counters.release(name)
 
     def _protocol(self, url: str) -> Protocol:
         kind = protocol_of(url)
@@ -200,7 +200,7 @@ def _answer_null_keys(request: ServiceRequest, answers: Answers) -> None:
     """A null identifies no context, so it is never sent."""
     for i in set(range(len(request.keys))).difference(request.complete):
         name = request.asked.config.service.key[request.keys[i].index(None)].name
-        answers.add([i], [Reply.failed(Status.INVALID, f"not asked: the context's '{name}' is null", Cause.REQUEST)])
+        answers.add([i], [Reply.failed(Status.INVALID, f"not sent: the context's '{name}' is null", Cause.REQUEST)])
 
 
 def _log_failure(closing: asyncio.Task[Any]) -> None:

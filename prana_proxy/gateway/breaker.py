@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from prana_proxy.gateway.ledger import BREAKER_BUCKETS, Page, Shared
+from prana_proxy.gateway.shared_counters import BREAKER_BUCKETS, ServiceField, ServicePage
 
 _CLOSED, _OPEN, _HALF_OPEN = 0.0, 1.0, 2.0
 _ADMITTED = -1  # by a breaker that is forced: its outcome changes nothing
@@ -28,7 +28,7 @@ _FEWEST_FAILURES = 5  # of a run without a success
 _PROBE_GRACE_SECONDS = 1.0  # beyond a service's timeout, after which a probe counts as lost
 
 
-class State(StrEnum):
+class BreakerState(StrEnum):
     """Whether calls go through."""
 
     CLOSED = "closed"
@@ -61,44 +61,50 @@ class Breaker:
     probe_seconds: the longest that a call may take; a probe that takes longer is lost, with its process perhaps
     """
 
-    def __init__(self, rules: BreakerRules, page: Page, now: Callable[[], float], probe_seconds: float = 0.0) -> None:
+    def __init__(
+        self, rules: BreakerRules, page: ServicePage, now: Callable[[], float], probe_seconds: float = 0.0
+    ) -> None:
         self.rules, self.probe_seconds, self._page, self._now = rules, probe_seconds, page, now
         self._numbers = page.shared
 
     @property
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         """Whether calls go through now."""
         if self.rules.forced:
-            return State(self.rules.forced)
-        return (State.CLOSED, State.OPEN, State.HALF_OPEN)[int(self._numbers[Shared.BREAKER_STATE])]
+            return BreakerState(self.rules.forced)
+        return (BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN)[
+            int(self._numbers[ServiceField.BREAKER_STATE])
+        ]
 
     @property
     def refuses(self) -> bool:
         """Whether a call would be refused if it came now; the cheap question before a call waits for its place."""
         if self.rules.forced:
             return self.rules.forced == "open"
-        return self._numbers[Shared.BREAKER_STATE] != _CLOSED and not self._may_probe()
+        return self._numbers[ServiceField.BREAKER_STATE] != _CLOSED and not self._may_probe()
 
     def admit(self) -> int | None:
         """Let a call through, or not: give its permit, with which its outcome is told, or None."""
         if self.rules.forced:
             return _ADMITTED if self.rules.forced == "closed" else None
         numbers = self._numbers
-        epoch = int(numbers[Shared.BREAKER_EPOCH])  # first, for it changes last: a permit is never of a later state
-        if numbers[Shared.BREAKER_STATE] == _CLOSED:
+        epoch = int(
+            numbers[ServiceField.BREAKER_EPOCH]
+        )  # first, for it changes last: a permit is never of a later state
+        if numbers[ServiceField.BREAKER_STATE] == _CLOSED:
             return epoch
         with self._page.lock():
-            if numbers[Shared.BREAKER_STATE] == _CLOSED:
-                return int(numbers[Shared.BREAKER_EPOCH])
+            if numbers[ServiceField.BREAKER_STATE] == _CLOSED:
+                return int(numbers[ServiceField.BREAKER_EPOCH])
             if not self._may_probe():
                 return None
             self._become(_HALF_OPEN)
-            numbers[Shared.BREAKER_PROBER] = self._page.process + 1
-            return int(numbers[Shared.BREAKER_EPOCH])
+            numbers[ServiceField.BREAKER_PROBER] = self._page.process + 1
+            return int(numbers[ServiceField.BREAKER_EPOCH])
 
     def is_probe(self, permit: int) -> bool:
         """Whether a permit is that of the one call that may try."""
-        return self._counts(permit) and self._numbers[Shared.BREAKER_STATE] == _HALF_OPEN
+        return self._counts(permit) and self._numbers[ServiceField.BREAKER_STATE] == _HALF_OPEN
 
     def succeeded(self, permit: int) -> None:
         """Count a call that was answered."""
@@ -121,7 +127,7 @@ class Breaker:
                 self._become(_OPEN)
             elif self._counts(permit):
                 self._continue_run(self._now())
-                self._numbers[Shared.BREAKER_RUN_CUT] += 1.0
+                self._numbers[ServiceField.BREAKER_RUN_CUT] += 1.0
                 self._open_after_run()
 
     def abandoned(self, permit: int) -> None:
@@ -135,32 +141,32 @@ class Breaker:
         with self._page.lock():
             if self.is_probe(permit):
                 self._become(_OPEN)
-                self._numbers[Shared.BREAKER_SINCE] = -math.inf
+                self._numbers[ServiceField.BREAKER_SINCE] = -math.inf
 
     def _counts(self, permit: int) -> bool:
         """Whether nothing has changed since the call was let through."""
-        return permit == int(self._numbers[Shared.BREAKER_EPOCH])
+        return permit == int(self._numbers[ServiceField.BREAKER_EPOCH])
 
     def _may_probe(self) -> bool:
         numbers = self._numbers
         pause = self.rules.sleep_seconds
-        if numbers[Shared.BREAKER_STATE] == _HALF_OPEN and numbers[Shared.BREAKER_PROBER]:
+        if numbers[ServiceField.BREAKER_STATE] == _HALF_OPEN and numbers[ServiceField.BREAKER_PROBER]:
             pause = max(pause, self.probe_seconds + _PROBE_GRACE_SECONDS)
-        return self._now() >= numbers[Shared.BREAKER_SINCE] + pause
+        return self._now() >= numbers[ServiceField.BREAKER_SINCE] + pause
 
     def _become(self, state: float) -> None:
         if state == _CLOSED:
             self._forget()
-        self._numbers[Shared.BREAKER_STATE] = state
-        self._numbers[Shared.BREAKER_SINCE] = self._now()
-        self._numbers[Shared.BREAKER_PROBER] = 0.0
-        self._numbers[Shared.BREAKER_EPOCH] += 1.0
+        self._numbers[ServiceField.BREAKER_STATE] = state
+        self._numbers[ServiceField.BREAKER_SINCE] = self._now()
+        self._numbers[ServiceField.BREAKER_PROBER] = 0.0
+        self._numbers[ServiceField.BREAKER_EPOCH] += 1.0
 
     def _end(self, permit: int, failed: bool, seconds: float = 0.0) -> None:
         with self._page.lock():
             if not self._counts(permit):
                 return
-            if self._numbers[Shared.BREAKER_STATE] == _HALF_OPEN:
+            if self._numbers[ServiceField.BREAKER_STATE] == _HALF_OPEN:
                 self._become(_OPEN if failed else _CLOSED)
                 return
             calls, failures = self._count(failed)
@@ -168,7 +174,7 @@ class Breaker:
                 self._become(_OPEN)
             elif failed:
                 self._continue_run(self._now() - seconds)
-                self._numbers[Shared.BREAKER_RUN_FAILED] += 1.0
+                self._numbers[ServiceField.BREAKER_RUN_FAILED] += 1.0
                 self._open_after_run()
             else:
                 self._end_run()
@@ -176,43 +182,43 @@ class Breaker:
     def _continue_run(self, began: float) -> None:
         """Go on with the run of failures, or begin another if none of it is recent. began: the call to be counted."""
         numbers = self._numbers
-        if not self._run_length or began - numbers[Shared.BREAKER_RUN_LAST] >= self.rules.window_seconds:
+        if not self._run_length or began - numbers[ServiceField.BREAKER_RUN_LAST] >= self.rules.window_seconds:
             self._end_run()
-            numbers[Shared.BREAKER_RUN_SINCE] = began
-        numbers[Shared.BREAKER_RUN_SINCE] = min(numbers[Shared.BREAKER_RUN_SINCE], began)
-        numbers[Shared.BREAKER_RUN_LAST] = self._now()
+            numbers[ServiceField.BREAKER_RUN_SINCE] = began
+        numbers[ServiceField.BREAKER_RUN_SINCE] = min(numbers[ServiceField.BREAKER_RUN_SINCE], began)
+        numbers[ServiceField.BREAKER_RUN_LAST] = self._now()
 
     def _open_after_run(self) -> None:
         numbers, rules = self._numbers, self.rules
-        lasted = self._now() - numbers[Shared.BREAKER_RUN_SINCE]
+        lasted = self._now() - numbers[ServiceField.BREAKER_RUN_SINCE]
         enough = self._run_length >= rules.min_calls or lasted >= rules.window_seconds
-        if enough and numbers[Shared.BREAKER_RUN_FAILED] >= min(rules.min_calls, _FEWEST_FAILURES):
+        if enough and numbers[ServiceField.BREAKER_RUN_FAILED] >= min(rules.min_calls, _FEWEST_FAILURES):
             self._become(_OPEN)
 
     def _end_run(self) -> None:
-        self._numbers[Shared.BREAKER_RUN_FAILED] = self._numbers[Shared.BREAKER_RUN_CUT] = 0.0
+        self._numbers[ServiceField.BREAKER_RUN_FAILED] = self._numbers[ServiceField.BREAKER_RUN_CUT] = 0.0
 
     @property
     def _run_length(self) -> float:
-        return self._numbers[Shared.BREAKER_RUN_FAILED] + self._numbers[Shared.BREAKER_RUN_CUT]
+        return self._numbers[ServiceField.BREAKER_RUN_FAILED] + self._numbers[ServiceField.BREAKER_RUN_CUT]
 
     def _count(self, failed: bool) -> tuple[float, float]:
         """Count a call; give the window's calls and failures."""
         numbers, width = self._numbers, self.rules.window_seconds / BREAKER_BUCKETS
         current = self._now() // width
-        at = Shared.BREAKER_WINDOW + 3 * int(current % BREAKER_BUCKETS)
+        at = ServiceField.BREAKER_WINDOW + 3 * int(current % BREAKER_BUCKETS)
         if numbers[at] != current * width:
             numbers[at], numbers[at + 1], numbers[at + 2] = current * width, 0.0, 0.0
         numbers[at + 1] += 1.0
         numbers[at + 2] += failed
         before = (current - BREAKER_BUCKETS + 0.5) * width  # half a bucket, since products are rounded
         calls = failures = 0.0
-        for bucket in range(Shared.BREAKER_WINDOW, Shared.BREAKER_WINDOW + 3 * BREAKER_BUCKETS, 3):
+        for bucket in range(ServiceField.BREAKER_WINDOW, ServiceField.BREAKER_WINDOW + 3 * BREAKER_BUCKETS, 3):
             if numbers[bucket] > before:
                 calls, failures = calls + numbers[bucket + 1], failures + numbers[bucket + 2]
         return calls, failures
 
     def _forget(self) -> None:
         self._end_run()
-        for number in range(Shared.BREAKER_WINDOW, Shared.BREAKER_WINDOW + 3 * BREAKER_BUCKETS):
+        for number in range(ServiceField.BREAKER_WINDOW, ServiceField.BREAKER_WINDOW + 3 * BREAKER_BUCKETS):
             self._numbers[number] = 0.0

@@ -12,7 +12,7 @@ import pyarrow as pa
 from prana_proxy.gateway.answers import Answers
 from prana_proxy.gateway.async_gateway import AsyncGateway, Requests
 from prana_proxy.gateway.config import GatewayConfig
-from prana_proxy.gateway.ledger import Ledger
+from prana_proxy.gateway.shared_counters import SharedCounters
 from prana_proxy.loop_thread import LoopThread, cancel_other_tasks
 from schemas.errors import ServiceError
 from schemas.services import Service
@@ -44,21 +44,21 @@ class Fetch:
 class Gateway:
     """Asks online services. Use it as a context manager; it may be shared between threads.
 
-    config: the services; ledger: as for `AsyncGateway.open`
+    config: the services; counters: as for `AsyncGateway.open`
 
     Raises ConfigError when the clock cannot be read.
 
     Example: `with Gateway(config) as gateway: answers = gateway.fetch("my_list", contexts, timedelta(seconds=2))`
     """
 
-    def __init__(self, config: GatewayConfig, ledger: Ledger | None = None) -> None:
+    def __init__(self, config: GatewayConfig, counters: SharedCounters | None = None) -> None:
         self._thread = LoopThread("prana-gateway")
         try:
-            self._gateway = self._thread.run(AsyncGateway.open(config, ledger))
+            self._gateway = self._thread.run(AsyncGateway.open(config, counters))
         except BaseException:  # also an interrupt: the thread must not stay behind
             self._thread.close()
             raise
-        self.ledger = self._gateway.ledger
+        self.counters = self._gateway.counters
 
     @property
     def services(self) -> dict[str, Service]:

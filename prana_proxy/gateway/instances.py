@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
-from prana_proxy.gateway.discovery import Discovery, Found, Instance
+from prana_proxy.gateway.discovery import Discovery, DiscoveryResult, Instance
 from prana_proxy.supervised import Supervised, supervise
 from schemas.errors import ServiceError
 
@@ -24,7 +24,7 @@ _REST_SECONDS, _LONGEST_REST_SECONDS = 10.0, 30.0
 
 
 @dataclass(slots=True)
-class _Tally:
+class _InstanceState:
     """What calls to one instance told.
 
     last_turn: when it was chosen last, in choices; failures: in a row; named_at: when the registry named it last
@@ -37,7 +37,7 @@ class _Tally:
     rests_until: float = -math.inf
 
 
-def _load(instance: tuple[Instance, _Tally]) -> tuple[int, int]:
+def _load(instance: tuple[Instance, _InstanceState]) -> tuple[int, int]:
     return instance[1].in_flight, instance[1].last_turn
 
 
@@ -60,9 +60,9 @@ class Instances:
         self._name = name
         self._discovery = discovery
         self._now = now
-        self._known: dict[Instance, _Tally] = {}
+        self._known: dict[Instance, _InstanceState] = {}
         self._missing: set[Instance] = set()  # of those known, what the last look-up did not name
-        self._leaving: dict[Instance, _Tally] = {}  # no longer known, but with calls in flight
+        self._leaving: dict[Instance, _InstanceState] = {}  # no longer known, but with calls in flight
         self._turns = count(1)
         self._trouble: str | None = "they have not been looked up yet"
         self._told = False  # whether the log has the trouble
@@ -125,51 +125,51 @@ class Instances:
         given even if all of them rest: whether to call at all is for the circuit breaker to decide.
         """
         now = self._now()
-        awake = [(one, tally) for one, tally in self._known.items() if tally.rests_until <= now and one not in but]
+        awake = [(one, state) for one, state in self._known.items() if state.rests_until <= now and one not in but]
         candidates = awake if awake or but else list(self._known.items())
         if not candidates:
             return None
-        chosen, tally = min(candidates, key=_load)
-        tally.last_turn = next(self._turns)
+        chosen, state = min(candidates, key=_load)
+        state.last_turn = next(self._turns)
         return chosen
 
     @contextmanager
     def call(self, instance: Instance) -> Iterator[None]:
         """Count a call in flight."""
-        tally = self._tally(instance)
-        tally.in_flight += 1
+        state = self._tally(instance)
+        state.in_flight += 1
         try:
             yield
         finally:
-            tally.in_flight -= 1
+            state.in_flight -= 1
 
     def reached(self, instance: Instance) -> None:
         """Note that an instance answered, whatever it said."""
-        tally = self._tally(instance)
-        tally.failures, tally.rests_until = 0, -math.inf
+        state = self._tally(instance)
+        state.failures, state.rests_until = 0, -math.inf
 
     def unreachable(self, instance: Instance) -> None:
         """Note that no connection to an instance came about, or that it broke."""
-        tally = self._tally(instance)
-        tally.failures += 1
-        beyond = tally.failures - _TOLERATED_FAILURES - 1
+        state = self._tally(instance)
+        state.failures += 1
+        beyond = state.failures - _TOLERATED_FAILURES - 1
         if beyond >= 0:
             # The exponent is bounded too: an instance may be away for a million calls.
-            tally.rests_until = self._now() + min(_REST_SECONDS * 2 ** min(beyond, 8), _LONGEST_REST_SECONDS)
+            state.rests_until = self._now() + min(_REST_SECONDS * 2 ** min(beyond, 8), _LONGEST_REST_SECONDS)
         if instance in self._missing and len(self._missing) < len(self._known):
             self._missing.discard(instance)
             self._know([one for one in self._known if one != instance])
 
-    def _tally(self, instance: Instance) -> _Tally:
-        """Give an instance's tally; one that nobody keeps for an instance that vanished."""
-        return self._known.get(instance) or self._leaving.get(instance) or _Tally()
+    def _tally(self, instance: Instance) -> _InstanceState:
+        """Give an instance's state; one that nobody keeps for an instance that vanished."""
+        return self._known.get(instance) or self._leaving.get(instance) or _InstanceState()
 
-    def _take(self, found: Found) -> int:
+    def _take(self, found: DiscoveryResult) -> int:
         """Know what a look-up named, and if that is doubtful, the others too for a while; give how many these are."""
         now, named = self._now(), dict.fromkeys(found.instances)
-        before = {one: tally for one, tally in self._known.items() if one not in found.withdrawn}
+        before = {one: state for one, state in self._known.items() if one not in found.withdrawn}
         doubtful = 2 * len(named) < len(before)
-        others = [one for one, tally in before.items() if doubtful and now - tally.named_at <= _KEPT_SECONDS]
+        others = [one for one, state in before.items() if doubtful and now - state.named_at <= _KEPT_SECONDS]
         self._missing = {one for one in others if one not in named}
         self._know([*named, *(one for one in others if one not in named)])
         for one in named:
@@ -177,10 +177,10 @@ class Instances:
         return len(self._missing)
 
     def _know(self, instances: Collection[Instance]) -> None:
-        """Know these instances and no others; one that comes back before its calls have ended keeps its tally."""
-        tallies = {**self._leaving, **self._known}
-        self._known = {one: tallies.get(one) or _Tally() for one in instances}
-        self._leaving = {one: tally for one, tally in tallies.items() if one not in self._known and tally.in_flight}
+        """Know these instances and no others; one that comes back before its calls have ended keeps its state."""
+        states = {**self._leaving, **self._known}
+        self._known = {one: states.get(one) or _InstanceState() for one in instances}
+        self._leaving = {one: state for one, state in states.items() if one not in self._known and state.in_flight}
 
     def _tell(self, trouble: str | None) -> None:
         """Keep what is wrong; log it when it begins and when it is over, not each time."""

@@ -15,7 +15,7 @@ from thrift.Thrift import TApplicationException, TException
 from prana_proxy.events import log_event
 from prana_proxy.gateway.async_gateway import AsyncGateway, Requests
 from prana_proxy.protocol.ipc import read_contexts, to_ipc
-from prana_proxy.protocol.wire import LARGEST_FRAME, LARGEST_PAYLOAD, service_info
+from prana_proxy.protocol.thrift_protocol import LARGEST_FRAME, LARGEST_PAYLOAD, service_info
 from prana_proxy.server.messages import Message
 from schemas.errors import DataKeyError, DeloreanError, ServiceError
 from schemas.generated.ttypes import BadRequest, FetchRequest, FetchResponse, ServiceInfo

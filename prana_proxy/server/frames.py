@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
-from prana_proxy.protocol.wire import LARGEST_FRAME
+from prana_proxy.protocol.thrift_protocol import LARGEST_FRAME
 
 _FRAME_SECONDS = 30.0  # for a frame that has begun to arrive, and for a client to take an answer
 _MOST_AHEAD = 1 << 20  # bytes that may wait behind the call that is being answered
@@ -21,14 +21,14 @@ class MalformedError(Exception):
     """What a client sent is no call of ours; its connection ends."""
 
 
-class Room:
+class FrameMemory:
     """The large frames that one process holds at a time: they bound its memory. Belongs to an event loop."""
 
     def __init__(self) -> None:
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     @asynccontextmanager
-    async def hold(self, frames: Frames, size: int) -> AsyncIterator[None]:
+    async def hold(self, frames: FrameConnection, size: int) -> AsyncIterator[None]:
         """Hold room for a frame. Raises TimeoutError when there is none for long."""
         if size <= _LARGE:
             yield
@@ -43,7 +43,7 @@ class Room:
             self._large.release()
 
 
-class Frames(asyncio.Protocol):
+class FrameConnection(asyncio.Protocol):
     """A connection. lost: is done once the client has hung up, whatever is being done for it."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from thrift.Thrift import TApplicationException, TException, TMessageType
 from thrift.transport.TTransport import TMemoryBuffer
 
-from prana_proxy.protocol.wire import protocol_factory
+from prana_proxy.protocol.thrift_protocol import protocol_factory
 from prana_proxy.server.frames import MalformedError
 from schemas.generated import Prana
 

@@ -16,14 +16,14 @@ from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.config.services_file import ProxyConfig
 from prana_proxy.gateway.async_gateway import AsyncGateway
 from prana_proxy.gateway.config import GatewayConfig
-from prana_proxy.gateway.ledger import Ledger
+from prana_proxy.gateway.shared_counters import SharedCounters
 from prana_proxy.loop_thread import LoopThread
-from prana_proxy.server.backlog import Backlog
-from prana_proxy.server.board import Board, Told
+from prana_proxy.server.authentication import AuthTokens, server_context
+from prana_proxy.server.backpressure import Backpressure
 from prana_proxy.server.call_queue import CallQueue
-from prana_proxy.server.connections import Connections
 from prana_proxy.server.fetch_handler import FetchHandler
-from prana_proxy.server.tls import Tokens, server_context
+from prana_proxy.server.thrift_server import ThriftServer
+from prana_proxy.server.worker_status import WorkerField, WorkerStatus
 from prana_proxy.supervised import Supervised, supervise
 from schemas.errors import SetupError
 
@@ -34,11 +34,13 @@ _BACKLOG = 512  # connections that wait to be accepted
 class Proxy:
     """A running proxy on the current event loop; `stop` it.
 
-    address: where it listens; gateway, board: what it serves with
+    address: where it listens; gateway, worker_status: what it serves with
     """
 
-    def __init__(self, address: str, gateway: AsyncGateway, board: Board, opened: AsyncExitStack) -> None:
-        self.address, self.gateway, self.board, self._opened = address, gateway, board, opened
+    def __init__(
+        self, address: str, gateway: AsyncGateway, worker_status: WorkerStatus, opened: AsyncExitStack
+    ) -> None:
+        self.address, self.gateway, self.worker_status, self._opened = address, gateway, worker_status, opened
         self._loop = asyncio.get_running_loop()
 
     @classmethod
@@ -47,38 +49,38 @@ class Proxy:
         config: GatewayConfig,
         server: ServerConfig,
         listener: socket.socket,
-        ledger: Ledger | None = None,
-        board: Board | None = None,
+        counters: SharedCounters | None = None,
+        worker_status: WorkerStatus | None = None,
     ) -> Self:
         """Start a proxy.
 
         listener: where clients connect; it is closed with the proxy
-        ledger, board: shared with the other processes of one proxy; None: its own
+        counters, worker_status: shared with the other processes of one proxy; None: its own
 
         Raises ConfigError for a clock, certificates or tokens that cannot be read.
         """
         async with AsyncExitStack() as opened:  # whatever fails, nothing stays open
             opened.callback(listener.close)
             context = None if server.tls is None else server_context(server.tls)
-            tokens = None if server.tokens_file is None else Tokens(server.tokens_file)
-            if board is None:
-                board = Board()
-                opened.callback(board.close)
-            gateway = await AsyncGateway.open(config, ledger)
+            tokens = None if server.tokens_file is None else AuthTokens(server.tokens_file)
+            if worker_status is None:
+                worker_status = WorkerStatus()
+                opened.callback(worker_status.close)
+            gateway = await AsyncGateway.open(config, counters)
             opened.push_async_callback(gateway.close)
-            own, backlog = board.own, Backlog(gateway, reports=board.process == 0)
+            own, backlog = worker_status.own, Backpressure(gateway, reports=worker_status.process == 0)
 
             def report(answering: int, waiting: int) -> None:
-                own[Told.ANSWERING], own[Told.WAITING] = answering, waiting
+                own[WorkerField.ANSWERING], own[WorkerField.WAITING] = answering, waiting
 
             queue = CallQueue(server.workers, server.queue, report)
             handler = FetchHandler(gateway, lambda service: max(queue.pause_ms(), backlog.pause_ms(service)))
-            opened.push_async_callback(_cancel, asyncio.ensure_future(_look_regularly(backlog, board)))
-            own[Told.CONFIG_OK] = 1.0
-            own[Told.STARTS] += 1.0
-            connections = Connections(listener, server, handler, queue, board, context, tokens)
+            opened.push_async_callback(_cancel, asyncio.ensure_future(_look_regularly(backlog, worker_status)))
+            own[WorkerField.CONFIG_OK] = 1.0
+            own[WorkerField.STARTS] += 1.0
+            connections = ThriftServer(listener, server, handler, queue, worker_status, context, tokens)
             opened.push_async_callback(connections.stop, server.stop_seconds)
-            return cls(address_of(listener, server.host), gateway, board, opened.pop_all())
+            return cls(address_of(listener, server.host), gateway, worker_status, opened.pop_all())
 
     async def stop(self) -> None:
         """Take no more calls, let those under way end within the configured time, close everything."""
@@ -91,16 +93,21 @@ class Proxy:
 
 @asynccontextmanager
 async def serving(
-    path: Path, config: ProxyConfig, server: ServerConfig, listener: socket.socket, ledger: Ledger, board: Board
+    path: Path,
+    config: ProxyConfig,
+    server: ServerConfig,
+    listener: socket.socket,
+    counters: SharedCounters,
+    worker_status: WorkerStatus,
 ) -> AsyncIterator[Proxy]:
     """Run a proxy that follows the services.toml at a path. Raises as `Proxy.start` does.
 
     config: what the file contains; server: its `[server]` with what overrides it; the rest as for `Proxy.start`
     """
-    proxy = await Proxy.start(config.gateway, server, listener, ledger, board)
+    proxy = await Proxy.start(config.gateway, server, listener, counters, worker_status)
     following = ExitStack()
     try:
-        following.enter_context(follow(path, proxy, started=config, on_change=board.config_told))
+        following.enter_context(follow(path, proxy, started=config, on_change=worker_status.report_config))
         yield proxy
     finally:
         # In a thread: the following one may be waiting for this event loop.
@@ -124,7 +131,11 @@ class ProxyThread:
         except BaseException:  # also an interrupt: the thread must not stay behind
             self._thread.close()
             raise
-        self.address, self.gateway, self.board = self._proxy.address, self._proxy.gateway, self._proxy.board
+        self.address, self.gateway, self.worker_status = (
+            self._proxy.address,
+            self._proxy.gateway,
+            self._proxy.worker_status,
+        )
 
     def stop(self) -> None:
         """Stop it as `Proxy.stop` does."""
@@ -167,13 +178,13 @@ def address_of(listener: socket.socket, host: str) -> str:
     return f"{host}:{listener.getsockname()[1]}"
 
 
-async def _look_regularly(backlog: Backlog, board: Board) -> None:
+async def _look_regularly(backlog: Backpressure, worker_status: WorkerStatus) -> None:
     work = Supervised("prana-backlog")
 
     async def look() -> None:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            board.background_reported(supervised.failures(), len(supervised.failing()))
+            worker_status.report_background(supervised.failures(), len(supervised.failing()))
             backlog.look(_LOOK_SECONDS)
             work.works()
 

@@ -16,12 +16,12 @@ from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.config.services_file import ProxyConfig, load_proxy_config
 from prana_proxy.config.toml_file import content_of
 from prana_proxy.events import LogFormat, log_event, log_to_stderr
-from prana_proxy.gateway.ledger import Ledger
-from prana_proxy.server.board import Board
-from prana_proxy.server.http import http_port
+from prana_proxy.gateway.shared_counters import SharedCounters
+from prana_proxy.server.monitoring import http_port
 from prana_proxy.server.proxy import listen, serving
 from prana_proxy.server.signals import stop_on_signals
 from prana_proxy.server.supervisor import Supervisor
+from prana_proxy.server.worker_status import WorkerStatus
 
 _log = logging.getLogger(__name__)
 
@@ -45,20 +45,22 @@ def serve(path: str | Path, settings: Mapping[str, Any] | None = None, log: LogF
 
 async def _serve(path: Path, content: bytes, config: ProxyConfig, server: ServerConfig, log: LogFormat) -> None:
     async with AsyncExitStack() as opened:
-        ledger, board = Ledger(server.processes), Board(server.processes)
-        opened.callback(ledger.close)
-        opened.callback(board.close)
+        counters, worker_status = SharedCounters(server.processes), WorkerStatus(server.processes)
+        opened.callback(counters.close)
+        opened.callback(worker_status.close)
         if server.http_port is not None:
-            pages = http_port(server.host, server.http_port, ledger, board, supervises=server.processes > 1)
+            pages = http_port(server.host, server.http_port, counters, worker_status, supervises=server.processes > 1)
             address = await opened.enter_async_context(pages)
             log_event(_log, logging.INFO, "http_listening", address=address)
         if server.processes > 1:
-            supervisor = await opened.enter_async_context(Supervisor(path, content, server, ledger, board, log))
+            supervisor = await opened.enter_async_context(
+                Supervisor(path, content, server, counters, worker_status, log)
+            )
             stopping, addresses = stop_on_signals(supervisor.kill), supervisor.addresses
         else:
             stopping = stop_on_signals()
             listener = listen(server.host, server.port)
-            proxy = await opened.enter_async_context(serving(path, config, server, listener, ledger, board))
+            proxy = await opened.enter_async_context(serving(path, config, server, listener, counters, worker_status))
             addresses = [proxy.address]
         _announce(config, addresses)
         await stopping.wait()

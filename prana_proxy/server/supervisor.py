@@ -19,10 +19,10 @@ from prana_proxy.config.reload import following
 from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.config.services_file import load_proxy_config
 from prana_proxy.events import Event, LogFormat, log_event
-from prana_proxy.gateway.ledger import Ledger
-from prana_proxy.server.board import Board, Told
+from prana_proxy.gateway.shared_counters import SharedCounters
 from prana_proxy.server.proxy import address_of, listen
-from prana_proxy.server.worker import Start
+from prana_proxy.server.worker import WorkerStart
+from prana_proxy.server.worker_status import WorkerField, WorkerStatus
 from schemas.errors import SetupError
 
 _log = logging.getLogger(__name__)
@@ -36,16 +36,22 @@ class Supervisor:
     """The processes of a proxy, as an asynchronous context manager: they are ready when it is entered.
 
     content: of the services.toml at a path, which the processes follow by themselves
-    ledger, board: made here, shared with the processes
+    counters, worker_status: made here, shared with the processes
 
     Raises SetupError when a port is taken, or when a process ends before it is ready.
     """
 
     def __init__(
-        self, path: Path, content: bytes, server: ServerConfig, ledger: Ledger, board: Board, log: LogFormat
+        self,
+        path: Path,
+        content: bytes,
+        server: ServerConfig,
+        counters: SharedCounters,
+        worker_status: WorkerStatus,
+        log: LogFormat,
     ) -> None:
         self._path, self._content, self._server, self._log = path, content, server, log
-        self._ledger, self._board = ledger, board
+        self._counters, self._worker_status = counters, worker_status
         self._running: dict[int, Process] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -64,7 +70,7 @@ class Supervisor:
         self._following.__enter__()
         self._keepers = [asyncio.ensure_future(self._keep(number)) for number in range(self._server.processes)]
         try:
-            while not all(part[Told.READY] for part in self._board.parts):
+            while not all(part[WorkerField.READY] for part in self._worker_status.processes):
                 done, _ = await asyncio.wait(self._keepers, timeout=_LOOK_SECONDS)
                 for keeper in done:
                     keeper.result()
@@ -95,9 +101,9 @@ class Supervisor:
         while True:
             began = time.monotonic()
             ended = await self._run(number)
-            once_ready = once_ready or self._board.parts[number][Told.READY] > 0
-            self._ledger.forget(number)
-            self._board.forget(number)
+            once_ready = once_ready or self._worker_status.processes[number][WorkerField.READY] > 0
+            self._counters.forget(number)
+            self._worker_status.forget(number)
             if self._stopping:
                 return
             if not once_ready:
@@ -126,10 +132,12 @@ class Supervisor:
         if self._listeners[at].fileno() < 0:
             self._listeners[at] = listen(self._server.host, int(self.addresses[at].rpartition(":")[2]))
         listener = self._listeners[at]
-        assert self._ledger.handle is not None
-        assert self._board.handle is not None
-        handles = (listener.fileno(), self._ledger.handle, self._board.handle)
-        start = Start(number, os.getpid(), *handles, str(self._path), self._content.decode(), self._server, self._log)
+        assert self._counters.handle is not None
+        assert self._worker_status.handle is not None
+        handles = (listener.fileno(), self._counters.handle, self._worker_status.handle)
+        start = WorkerStart(
+            number, os.getpid(), *handles, str(self._path), self._content.decode(), self._server, self._log
+        )
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "prana_proxy.server"),
             stdin=PIPE,

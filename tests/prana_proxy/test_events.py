@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prana_proxy.events import Event, JsonLines, ThrottledLog, TextLines, log_to_stderr, log_event
+from prana_proxy.events import Event, JsonLines, TextLines, ThrottledLog, log_event, log_to_stderr
 
 
 def record(message: Any, error: Exception | None = None) -> logging.LogRecord:

@@ -55,7 +55,7 @@ class Instance:
 
 
 @dataclass(frozen=True)
-class Found:
+class DiscoveryResult:
     """What a look-up found.
 
     fresh_seconds: how long to wait before the next look-up; infinity when there is nothing to look up again
@@ -108,7 +108,7 @@ class Discovery(ABC):
     def __init__(self, uri: DiscoveryUri) -> None: ...
 
     @abstractmethod
-    async def find(self) -> Found:
+    async def find(self) -> DiscoveryResult:
         """Look the instances up. Raises ServiceError when the source cannot be asked.
 
         A source that answers that it knows no such service, or no instance of it that is well, has been asked: it

@@ -20,7 +20,7 @@ from dns.asyncresolver import Resolver
 from dns.rdatatype import AAAA, A, RdataType
 from dns.resolver import NXDOMAIN
 
-from prana_proxy.gateway.discovery import Discovery, DiscoveryUri, Found, Instance
+from prana_proxy.gateway.discovery import Discovery, DiscoveryResult, DiscoveryUri, Instance
 from schemas.errors import ConfigError, ServiceError
 
 _SHORTEST, _LONGEST = 1.0, 30.0  # seconds between look-ups, whatever an answer's time to live
@@ -54,7 +54,7 @@ class DnsDiscovery(Discovery):
             raise ConfigError.because(f"'{self._name}' is no name in DNS: {error}") from error
         self._last: dict[RdataType, _Answer] = {}
 
-    async def find(self) -> Found:
+    async def find(self) -> DiscoveryResult:
         """Ask for the addresses of both kinds; one kind will do when the other cannot be had."""
         resolver = self._resolver()
         tasks = {kind: asyncio.ensure_future(self._addresses(resolver, kind)) for kind in (A, AAAA)}
@@ -68,7 +68,9 @@ class DnsDiscovery(Discovery):
         if errors and (len(errors) == len(tasks) or not instances):
             raise errors[0]
         fresh = min((seconds for addresses, seconds in self._last.values() if addresses), default=_LONGEST)
-        return Found(tuple(instances), min(max(fresh, _SHORTEST), _LONGEST), f"{self._name} has no address in DNS")
+        return DiscoveryResult(
+            tuple(instances), min(max(fresh, _SHORTEST), _LONGEST), f"{self._name} has no address in DNS"
+        )
 
     async def _gather(self, tasks: Mapping[RdataType, asyncio.Future[_Answer]]) -> list[BaseException]:
         """Keep each kind's answer as it comes; give the errors of those that cannot be had."""

@@ -20,7 +20,7 @@ from xml.etree.ElementTree import ParseError
 from py_eureka_client import eureka_basic
 from py_eureka_client.http_client import parse_url
 
-from prana_proxy.gateway.discovery import Discovery, DiscoveryUri, Found, Instance
+from prana_proxy.gateway.discovery import Discovery, DiscoveryResult, DiscoveryUri, Instance
 from schemas.errors import ConfigError, ServiceError
 
 _TRANSPORTS = {"eureka": "http", "eureka+https": "https"}
@@ -46,7 +46,7 @@ class EurekaDiscovery(Discovery):
         self._resolves: dict[str, tuple[bool, float]] = {}  # host name → whether it does, and when that was seen
         self._registries = deque(_checked(f"{_TRANSPORTS[uri.scheme]}://{host}{uri.path}") for host in hosts)
 
-    async def find(self) -> Found:
+    async def find(self) -> DiscoveryResult:
         """Read the application from the first registry that answers; it is asked first the next time."""
         problems = []
         for _ in range(len(self._registries)):
@@ -61,7 +61,7 @@ class EurekaDiscovery(Discovery):
                 return found
         raise ServiceError("; ".join(problems))
 
-    async def _ask(self, registry: str) -> Found:
+    async def _ask(self, registry: str) -> DiscoveryResult:
         try:
             # In a thread: for each call py-eureka-client reads the certificates from disk, which takes as long as
             # many calls to services.
@@ -70,7 +70,7 @@ class EurekaDiscovery(Discovery):
             choices = [(id(one) in up, self._addresses(one)) for one in application.instances]
         except HTTPError as error:
             if error.code == 404 and "html" not in error.headers.get("Content-Type", ""):  # Eureka has no such page
-                return Found((), self._refresh, f"Eureka at {registry} knows no application '{self._app}'")
+                return DiscoveryResult((), self._refresh, f"Eureka at {registry} knows no application '{self._app}'")
             raise ServiceError.because(f"Eureka at {registry} answered with HTTP {error.code}") from error
         except URLError as error:
             reason = error.reason or error.__cause__.__class__.__name__  # a timeout has no text
@@ -83,7 +83,7 @@ class EurekaDiscovery(Discovery):
         if any(is_up for is_up, _ in choices):
             why_none += f" and has {'a secure' if self._secure else 'a plain'} port"
         withdrawn = frozenset(one for is_up, choice in choices if not is_up for one in choice)
-        return Found(tuple(found), self._refresh, why_none, withdrawn - set(found))
+        return DiscoveryResult(tuple(found), self._refresh, why_none, withdrawn - set(found))
 
     def _addresses(self, registered: Any) -> list[Instance]:
         """Give where an instance may be called; nothing when it has no port for that or no address that can be one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from prana_proxy.gateway.discovery import Discovery, DiscoveryUri, Found, Instance
+from prana_proxy.gateway.discovery import Discovery, DiscoveryResult, DiscoveryUri, Instance
 from schemas.errors import ConfigError
 
 
@@ -22,6 +22,6 @@ class StaticDiscovery(Discovery):
             if self._instances.count(instance) > 1:
                 raise ConfigError.because(f"{instance.address} is written twice", "remove one")
 
-    async def find(self) -> Found:
+    async def find(self) -> DiscoveryResult:
         """Give what was written."""
-        return Found(self._instances, math.inf)
+        return DiscoveryResult(self._instances, math.inf)

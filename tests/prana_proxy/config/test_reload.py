@@ -16,8 +16,8 @@ from prana_proxy import supervised
 from prana_proxy.config import reload as live_config
 from prana_proxy.config.reload import follow
 from prana_proxy.config.services_file import load_gateway_config, load_proxy_config
+from prana_proxy.gateway import Gateway
 from prana_proxy.gateway.config import GatewayConfig
-from prana_proxy.gateway.gateway import Gateway
 from schemas.errors import ConfigError
 
 

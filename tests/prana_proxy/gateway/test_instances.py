@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from prana_proxy import supervised
-from prana_proxy.gateway.discovery import Discovery, Found, Instance
+from prana_proxy.gateway.discovery import Discovery, DiscoveryResult, Instance
 from prana_proxy.gateway.instances import Instances
 from schemas.errors import ServiceError
 
@@ -29,14 +29,14 @@ class Registry(Discovery):
     schemes = ()
 
     def __init__(self, *instances: Instance, fresh_seconds: float = math.inf) -> None:
-        self.answer: Found | Exception = Found(instances, fresh_seconds, "nobody is there")
+        self.answer: DiscoveryResult | Exception = DiscoveryResult(instances, fresh_seconds, "nobody is there")
         self.hangs = self.closed = False
         self.asked = 0
 
     def knows(self, *instances: Instance) -> None:
-        self.answer = Found(instances, 30.0, "nobody is there")
+        self.answer = DiscoveryResult(instances, 30.0, "nobody is there")
 
-    async def find(self) -> Found:
+    async def find(self) -> DiscoveryResult:
         self.asked += 1
         if self.hangs:
             await asyncio.Event().wait()
@@ -76,7 +76,7 @@ async def until(condition: Callable[[], bool]) -> None:
 def test_a_driver_whose_answer_breaks_a_look_up_is_asked_again_and_its_failure_counted(
     monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
-    broken = Found(None, 0.01, "")  # type: ignore[arg-type]  # as a driver with a defect gives it
+    broken = DiscoveryResult(None, 0.01, "")  # type: ignore[arg-type]  # as a driver with a defect gives it
 
     async def work() -> int:
         registry = Registry(A, fresh_seconds=0.01)
@@ -87,7 +87,7 @@ def test_a_driver_whose_answer_breaks_a_look_up_is_asked_again_and_its_failure_c
         registry.answer = broken
         await until(lambda: supervised.failures() > before)
         assert "instances of history" in supervised.failing()
-        registry.answer = Found((B,), 0.01, "")
+        registry.answer = DiscoveryResult((B,), 0.01, "")
         await until(lambda: B in instances.known and "instances of history" not in supervised.failing())
         await instances.close()
         return supervised.failures() - before
@@ -500,10 +500,10 @@ def test_what_the_registry_withdraws_by_name_is_dropped_at_once() -> None:
 
     async def scenario() -> None:
         await instances.look_up()
-        registry.answer = Found((), 30.0, "none is well", frozenset(NAMES[1:]))
+        registry.answer = DiscoveryResult((), 30.0, "none is well", frozenset(NAMES[1:]))
         await instances.look_up()
         assert instances.known == (A,)
-        registry.answer = Found((), 30.0, "none is well", frozenset(NAMES))
+        registry.answer = DiscoveryResult((), 30.0, "none is well", frozenset(NAMES))
         await instances.look_up()
         assert instances.problem == "no instance: none is well"
 

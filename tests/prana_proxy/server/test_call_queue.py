@@ -5,9 +5,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prana_proxy.client.client import PranaClient
-from prana_proxy.gateway.ledger import Own, Shared
-from prana_proxy.server.backlog import Backlog
+from prana_proxy.client import PranaClient
+from prana_proxy.gateway.shared_counters import ProcessField, ServiceField
+from prana_proxy.server.backpressure import Backpressure
 from prana_proxy.server.call_queue import CallQueue
 
 
@@ -31,30 +31,30 @@ def test_the_longer_the_queue_the_longer_callers_are_asked_to_wait(workers: int,
 
 def test_a_backlog_that_grows_asks_callers_to_slow_down(serving: Any, profiles: Any, long: Any) -> None:
     proxy = serving("brief")
-    gateway, backlog = proxy.gateway, Backlog(proxy.gateway, reports=False)
-    page = gateway.ledger.page("brief")
+    gateway, backlog = proxy.gateway, Backpressure(proxy.gateway, reports=False)
+    page = gateway.counters.page("brief")
     backlog.look(1.0)
-    page.own[Own.QUEUED] = 1_000.0
+    page.own[ProcessField.QUEUED] = 1_000.0
     assert backlog.pause_ms("brief") == 0  # nothing is known of its pace yet
-    page.own[Own.CALLS] += 100.0
+    page.own[ProcessField.CALLS] += 100.0
     backlog.look(1.0)
     backlog.look(1.0)
     slow = backlog.pause_ms("brief")
-    page.own[Own.QUEUED] = 10.0
+    page.own[ProcessField.QUEUED] = 10.0
     assert backlog.pause_ms("brief") == 0  # so much keeps it busy for less than a second
     assert slow == 2_000
     with PranaClient([proxy.address]) as client:
         assert client.fetch(client.services()["brief"], profiles(1), long)["status"].to_pylist() == ["ok"]
-    page.own[Own.QUEUED] = 0.0
+    page.own[ProcessField.QUEUED] = 0.0
 
 
 def test_the_log_tells_when_a_breaker_opens_and_closes(serving: Any, caplog: Any) -> None:
     caplog.set_level("INFO", "prana_proxy")
     proxy = serving("ok")
-    shared = proxy.gateway.ledger.page("ok").shared
-    backlog = Backlog(proxy.gateway, reports=True)
+    shared = proxy.gateway.counters.page("ok").shared
+    backlog = Backpressure(proxy.gateway, reports=True)
     for state in (0, 1, 2, 1, 2, 0, 0):
-        shared[Shared.BREAKER_STATE] = state
+        shared[ServiceField.BREAKER_STATE] = state
         backlog.look(1.0)
-    told = [record.getMessage() for record in caplog.records if record.name == "prana_proxy.server.backlog"]
+    told = [record.getMessage() for record in caplog.records if record.name == "prana_proxy.server.backpressure"]
     assert told == ["breaker_opened service=ok", "breaker_closed service=ok"]

@@ -13,15 +13,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from prana_proxy.server.fetch_handler import fitting
 from thrift_bytes import answer_from, call, call_of, framed
 
-from prana_proxy.client.client import PranaClient
+from prana_proxy.client import PranaClient
 from prana_proxy.clock import FileClock
 from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.protocol.ipc import from_ipc, to_ipc
 from prana_proxy.server import ProxyThread, start_proxy
-from prana_proxy.server.board import Told
+from prana_proxy.server.fetch_handler import fitting
+from prana_proxy.server.worker_status import WorkerField
 from schemas.data_keys import context_variable, service_element
 from schemas.errors import ServiceError, SetupError
 from schemas.generated.ttypes import FetchRequest
@@ -163,7 +163,7 @@ def test_stopping_lets_calls_in_flight_end(config_of: Any, service: Any, profile
             pass
         stopping = threading.Thread(target=proxy.stop)
         stopping.start()
-        while proxy.board.own[Told.READY]:
+        while proxy.worker_status.own[WorkerField.READY]:
             pass
         stopping.join(0.2)
         assert stopping.is_alive()  # it waits for the call

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prana_proxy.gateway import discovery
-from prana_proxy.gateway.discovery import Found, Instance, check_discovery, open_discovery
+from prana_proxy.gateway.discovery import DiscoveryResult, Instance, check_discovery, open_discovery
 from schemas.errors import ConfigError
 
 
@@ -54,7 +54,9 @@ def test_any_text_is_an_address_or_a_clear_error(text: str) -> None:
 
 def test_static_instances_never_age() -> None:
     found = asyncio.run(open_discovery("static://10.0.0.2:8001,10.0.0.1:8001,[::1]:80").find())
-    assert found == Found((Instance("10.0.0.2", 8001), Instance("10.0.0.1", 8001), Instance("::1", 80)), math.inf)
+    assert found == DiscoveryResult(
+        (Instance("10.0.0.2", 8001), Instance("10.0.0.1", 8001), Instance("::1", 80)), math.inf
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,11 +125,11 @@ def test_a_uri_with_a_password_is_refused_without_showing_it() -> None:
 
 def test_a_new_driver_is_a_new_file_and_no_change_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nowhere.py").write_text(
-        "from prana_proxy.gateway.discovery import Discovery, Found\n"
+        "from prana_proxy.gateway.discovery import Discovery, DiscoveryResult\n"
         "class NowhereDiscovery(Discovery):\n"
         "    schemes = ('nowhere', 'nowhere+else')\n"
         "    def __init__(self, uri): self.uri = uri\n"
-        "    async def find(self): return Found((), 1.0, self.uri.authority)\n"
+        "    async def find(self): return DiscoveryResult((), 1.0, self.uri.authority)\n"
     )
     monkeypatch.setattr(discovery, "__path__", [*discovery.__path__, str(tmp_path)])
     assert asyncio.run(open_discovery("nowhere+else://there").find()).why_none == "there"

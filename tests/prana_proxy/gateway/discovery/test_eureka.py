@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from eureka_server import EurekaServer
 
-from prana_proxy.gateway.discovery import Discovery, Found, Instance, open_discovery
+from prana_proxy.gateway.discovery import Discovery, DiscoveryResult, Instance, open_discovery
 from prana_proxy.gateway.instances import Instances
 from schemas.errors import ServiceError
 
@@ -26,7 +26,7 @@ def discovery(authority: str, app: str, more: str = "") -> Discovery:
     return open_discovery(f"eureka://{authority}/eureka/v2?app={app}&refresh=0.5{more}")
 
 
-def find(authority: str, app: str = "HISTORY", more: str = "") -> Found:
+def find(authority: str, app: str = "HISTORY", more: str = "") -> DiscoveryResult:
     return asyncio.run(discovery(authority, app, more).find())
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from speaker import Speaker
 from yarl import URL
 
-from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway import Gateway
 from prana_proxy.gateway.services.http import HttpProtocol, path_template
 
 
