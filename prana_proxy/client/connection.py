@@ -1,4 +1,4 @@
-"""A client's connection to one proxy: TCP or TLS, frames, and the token that comes first."""
+"""A client's connection to one proxy: TCP or TLS, Thrift frames, and authentication by token."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ from schemas.errors import ConfigError
 from schemas.generated.Prana import Client
 
 _CONNECT_SECONDS = 3.0
-_GRACE_SECONDS = 5.0  # that a proxy may take beyond the time it was given
+_GRACE_SECONDS = 5.0  # that a proxy may take beyond the budget
 _LENGTH = struct.Struct("!i")
 
 
 def client_context(access: ProxyCredentials) -> ssl.SSLContext | None:
-    """Open what TLS needs; None: connections are plain. Raises ConfigError for files that do not hold it."""
+    """Load the TLS configuration; None: connections are plain. Raises ConfigError for invalid files."""
     if access.authority is None:
         if access.certificate is not None:
-            raise ConfigError.because("a client's certificate without an authority", "name who signs the proxies' too")
+            problem = "a client's certificate without an authority"
+            raise ConfigError.because(problem, "name the authority of the proxies' certificates too")
         return None
     try:
         context = ssl.create_default_context(cafile=access.authority)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError.because(f"authority {access.authority} holds no PEM certificates") from error
+        raise ConfigError.because(f"authority {access.authority} contains no PEM certificates") from error
     if access.certificate is not None:
         try:
             context.load_cert_chain(access.certificate, access.key, password="")  # or OpenSSL would ask the terminal
         except (OSError, ssl.SSLError) as error:
-            problem = f"{access.certificate} and {access.key} are no PEM certificate and its key"
-            raise ConfigError.because(problem, "write both without a password") from error
+            problem = f"{access.certificate} and {access.key} are not a PEM certificate and its key"
+            raise ConfigError.because(problem, "use files without a password") from error
     return context
 
 
 class ProxyConnection:
-    """An open connection. Raises OSError when there is none, and Denied when the token is not known.
+    """An open connection. Raises OSError when it cannot be opened, and Denied when the token is not valid.
 
     context: for TLS; deadline: on the system's monotonic clock
     """
@@ -60,17 +61,17 @@ class ProxyConnection:
             self.client = Client(protocol_factory().getProtocol(self._frames))  # type: ignore[no-untyped-call]
             if token is not None:
                 self.until(deadline).authenticate(token)
-        except BaseException:  # whatever it is, the socket must not stay open
+        except BaseException:  # also an interrupt: the socket must not stay open
             self.close()
             raise
 
     @property
     def answered(self) -> bool:
-        """Whether the proxy has ever said anything."""
-        return self._frames.came > 0
+        """Whether the proxy has ever sent anything."""
+        return self._frames.received > 0
 
     def until(self, deadline: float) -> Any:
-        """Give the client for a call that is to end by a time, and a moment of grace."""
+        """Return the Thrift client for a call with a deadline, to which 5 s of grace are added."""
         self._frames.deadline = deadline + _GRACE_SECONDS
         return self.client
 
@@ -81,10 +82,10 @@ class ProxyConnection:
 
 
 class _FramedTransport(TTransportBase, CReadableTransport):  # type: ignore[misc]  # thrift has no types
-    """Thrift's framed transport: each answer is received into memory of its size, and within a time for all of it."""
+    """Thrift's framed transport: each answer is received into a buffer of its size, before one deadline."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self.deadline, self.came = 0.0, 0
+        self.deadline, self.received = 0.0, 0
         self._socket = connection
         self._out = io.BytesIO()
         self._in = io.BytesIO()
@@ -96,7 +97,7 @@ class _FramedTransport(TTransportBase, CReadableTransport):  # type: ignore[misc
         data = self._out.getvalue()
         self._out = io.BytesIO()
         self._in = io.BytesIO()
-        self._give_time()
+        self._set_timeout()
         self._socket.sendall(_LENGTH.pack(len(data)) + data)
 
     def read(self, size: int) -> bytes:
@@ -104,7 +105,7 @@ class _FramedTransport(TTransportBase, CReadableTransport):  # type: ignore[misc
             return data
         (length,) = _LENGTH.unpack(self._receive(_LENGTH.size))
         if not 0 < length <= LARGEST_FRAME:
-            raise TTransportException(TTransportException.SIZE_LIMIT, f"Frame size {length} is none of a proxy's")
+            raise TTransportException(TTransportException.SIZE_LIMIT, f"Frame size {length} is not valid")
         self._in = io.BytesIO(self._receive(length))
         return self._in.read(size)
 
@@ -113,21 +114,21 @@ class _FramedTransport(TTransportBase, CReadableTransport):  # type: ignore[misc
         return self._in
 
     def cstringio_refill(self, *_: object) -> None:
-        raise EOFError("an answer that ends too early")
+        raise EOFError("the answer ends too early")
 
     def _receive(self, size: int) -> bytearray:
         data = bytearray(size)
         view, done = memoryview(data), 0
         while done < size:
-            self._give_time()
+            self._set_timeout()
             count = self._socket.recv_into(view[done:])
             if not count:
-                raise TTransportException(TTransportException.END_OF_FILE, "it hung up")
+                raise TTransportException(TTransportException.END_OF_FILE, "it closed the connection")
             done += count
-            self.came += count
+            self.received += count
         return data
 
-    def _give_time(self) -> None:
+    def _set_timeout(self) -> None:
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("no answer in time")

@@ -15,12 +15,12 @@ MEBIBYTE = 1 << 20
 
 @dataclass(frozen=True)
 class Fallback:
-    """What is given in place of an answer, tried in this order, marked as a fallback, and never a success.
+    """What replaces a failed reply, tried in this order, marked as a fallback, and never a success.
 
     cached_seconds: an earlier answer for the same key, no older than that
     service: another service of the gateway, whose type is the same and whose key's variables this one's key has
-    value: as it is decoded from JSON; None: there is none
-    encoders: what they get of it; the service's own record says so too
+    value: as decoded from JSON; None: there is none
+    encoders: what encoders get of it; the service's record has it too
     """
 
     cached_seconds: float | None = None
@@ -31,21 +31,21 @@ class Fallback:
 
 @dataclass(frozen=True)
 class ServiceConfig:
-    """How one service is asked.
+    """How one service is called.
 
-    url: of the service, `http://host/lists/{profile_id}` and the like; each protocol says what it may hold
-    batched: whether one call asks for many contexts
+    url: such as `http://host/lists/{profile_id}`; each protocol documents its own
+    batched: whether one call has many contexts
     idl: the interface file of a Thrift service
-    discovery: URI of where its instances are found; None: at the URL's own address
+    discovery: URI of the source of its instances; None: the URL's own address
     batch_size, batch_wait_seconds: contexts in one call of a batched service, and how long a call that is not full
         waits for more callers' contexts
     answer: JSON pointer, through objects, to the value within an answer; "" is all of it
-    error: JSON pointer to an error within an answer; "": there is none, None: the usual places, see `service_errors`
-    timeout_seconds: for one call, whether or not its caller waits so long
+    error: JSON pointer to an error within an answer; "": there is none, None: the default fields, see `error_fields`
+    timeout_seconds: of one call, whether or not its caller waits so long
     retries: further calls after one that failed, each to another instance, of idempotent services only
     retry_share: of all calls, at most this share is made again
     resend: whether a call is sent again, over a new connection, when the kept one turns out closed before any of the
-        answer came; else each call has a new connection
+        answer arrived; else each call has a new connection
     max_answer_bytes, max_batch_bytes: the largest answer, and the largest answer to a batch, that are read
     """
 
@@ -71,7 +71,7 @@ class ServiceConfig:
 
     @property
     def call_size(self) -> int:
-        """How many contexts one call asks for."""
+        """How many contexts one call has."""
         return self.batch_size if self.batched else 1
 
 
@@ -86,7 +86,7 @@ class GatewayConfig:
     clock: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse two services of one name."""
+        """Reject two services of one name."""
         names = [service.service.name for service in self.services]
         for name in names:
             if names.count(name) > 1:

@@ -1,8 +1,8 @@
-"""Where a service puts its errors within an answer: one rule for all protocols.
+"""Errors within an answer: one rule for all protocols on where they are.
 
 By default an answer's top-level `error` and `errors`, unless its declared type has a field of that name, or `answer`
-leads through it. A JSON pointer names another place, "" none. What is empty is no error: null, false, 0, a blank text,
-and a list or an object of nothing else.
+leads through it. A JSON pointer names another field, "" none. Empty values are not errors: null, false, 0, a blank
+text, and a list or an object of nothing else.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ JsonPath = tuple[str, ...]
 
 USUAL_NAMES = ("error", "errors")
 TEXT_NAMES = ("message", "msg", "reason", "description", "detail", "title", "error", "code")
-"""Where the text of an error that is an object may stand: the first that is not empty."""
+"""Fields of an error object that may contain its text: the first that is not empty."""
 NO_TEXT = "without a text"
 
 
 def pointer_names(pointer: str) -> JsonPath:
-    """Give the names in a JSON pointer.
+    """Return the names in a JSON pointer.
 
     >>> pointer_names("/a~1b/c")
     ('a/b', 'c')
@@ -34,11 +34,11 @@ def pointer_names(pointer: str) -> JsonPath:
 
 
 def error_paths(type: pa.DataType, answer: str, error: str | None) -> Sequence[JsonPath]:  # noqa: A002  # the field's own
-    """Give the places in an answer that may hold an error.
+    """Return the paths of the fields in an answer that may contain an error.
 
     type, answer: of the value, and the pointer to it; error: the pointer to errors, "" for none, None for the usual
 
-    Raises ConfigError for a place that belongs to the value.
+    Raises ConfigError for a path into the value.
     """
     value = pointer_names(answer)
     names = {type.field(i).name for i in range(type.num_fields)} if pa.types.is_struct(type) else set()
@@ -47,12 +47,12 @@ def error_paths(type: pa.DataType, answer: str, error: str | None) -> Sequence[J
     path = pointer_names(error)
     inside = path[: len(value)] == value and path[len(value) : len(value) + 1]
     if path and (path == value[: len(path)] or (inside and inside[0] in names)):
-        raise ConfigError.because(f"is '{error}', which is part of the value", "name a place beside it")
+        raise ConfigError.because(f"is '{error}', which is part of the value", "name a field beside it")
     return [path] if path else []
 
 
 def error_text(error: Any) -> str | None:
-    """Give the text of an error as it is decoded from JSON; None where there is none.
+    """Return the text of an error decoded from JSON; None if it is empty.
 
     >>> error_text([{"code": 0, "message": "the database is down"}])
     'the database is down'
@@ -76,7 +76,7 @@ def error_text(error: Any) -> str | None:
 
 
 def error_at(value: Any, path: JsonPath) -> Reply | None:
-    """Give the reply for an error at a place within what was decoded from JSON; None where there is none."""
+    """Return the reply for an error at a path within decoded JSON; None if there is none."""
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     text = error_text(value)
@@ -84,5 +84,5 @@ def error_at(value: Any, path: JsonPath) -> Reply | None:
 
 
 def service_error(text: str, cause: Cause = Cause.SERVICE) -> Reply:
-    """Build the reply for an error that a service answers with."""
+    """Build the reply for an error in a service's answer."""
     return Reply.failed(Status.ERROR, f"the service answered with an error: {text}", cause)

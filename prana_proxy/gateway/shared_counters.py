@@ -1,11 +1,11 @@
-"""What the processes of one proxy know together of each service, so that its limits hold over all of them.
+"""Counters in memory that the processes of one proxy share, so that limits hold over all of them.
 
-It is memory that they share, in numbers: for each service its breaker and the times of its last calls, and for each
-process what it has in flight, what waits, and what it has counted. A process that dies takes nothing with it but its
-calls: `forget` frees their places. A gateway that is alone has counters of its own, and its locks cost nothing.
+Each service has a page of numbers: its breaker and the times of its last calls, and for each process the calls in
+flight and waiting and its totals. Of a process that dies, `forget` clears what was in progress. A gateway in a single
+process has counters of its own, and its locks cost nothing.
 
-A service's page stays while any process uses it, and after that until its room is needed for a service of another name;
-so a service that comes back soon goes on where it was.
+A service's page stays while any process uses it, and after that until its slot is needed for another service; so a
+service that returns soon continues with its counters.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from schemas.errors import ConfigError
 from schemas.services import Status
 
 MOST_SERVICES: Final = 256
-_SLOTS: Final = 2 * MOST_SERVICES  # all names may change at once, and calls under the old ones have to end
+_SLOTS: Final = 2 * MOST_SERVICES  # all services may be renamed at once, and calls under the old names have to end
 MOST_PROCESSES: Final = 64
 MOST_CALLS_PER_SECOND: Final = 10_000
 LATENCIES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, float("inf"))
-"""Upper ends, in seconds, of the classes in which calls are counted."""
+"""Upper bounds, in seconds, of the histogram of calls' durations."""
 
 BREAKER_BUCKETS: Final = 10
 _NAME_BYTES: Final = 256
 
 
 class ServiceField(IntEnum):
-    """Where a number that all processes write stands in a service's page."""
+    """Index of a number that all processes write, in a service's page."""
 
     BREAKER_STATE = 0
     BREAKER_SINCE = 1
@@ -55,22 +55,22 @@ class ServiceField(IntEnum):
 
 
 class ProcessField(IntEnum):
-    """Where a number that one process writes stands in its part of a service's page."""
+    """Index of a number that one process writes, in its part of a service's page."""
 
-    IN_FLIGHT = 0  # places taken: by calls that are out, or wait for their turn of the rate
-    WAITING_SINCE = 1  # of the first in line; 0: nobody is
-    WAITING_SEEN = 2  # when the first in line looked last: one that does not look is not waited for
-    QUEUED = 3  # contexts that wait to be asked for
+    IN_FLIGHT = 0  # calls that count towards max_concurrent: sent, or waiting for the rate limit
+    WAITING_SINCE = 1  # of the first in the queue; 0: it is empty
+    WAITING_SEEN = 2  # when the first in the queue last polled: one that has stopped has no precedence
+    QUEUED = 3  # contexts that wait to become part of a call
     CALLS = 4
     RETRIES = 5  # of these
-    SECONDS = 6  # of all calls together
+    SECONDS = 6  # duration of all calls together
     OUT = 7  # calls that were sent and have not ended
-    WAITING = 8  # calls that wait for a place or their turn of the rate
-    ABANDONED = 9  # calls that are out although nobody waits for them any more
+    WAITING = 8  # calls that wait for max_concurrent or the rate limit
+    ABANDONED = 9  # calls in flight whose callers have stopped waiting
     ABANDONED_SINCE = 10  # when the youngest of these was sent
-    ANSWERED_AT = 11  # when the last answer came, of whatever kind
+    ANSWERED_AT = 11  # when the last answer arrived, even an error
     LATE = 12  # calls that had no outcome by their callers' deadline
-    CUT = 13  # of these, those that were ended then, so that their outcome stays unknown
+    CUT = 13  # of these, those cancelled at the deadline, whose outcome is unknown
     USED = 14  # 1: the process uses this page
     STATUS = 15  # contexts by status, in the order of `Status`
     LATENCY = STATUS + len(Status)  # calls by LATENCIES
@@ -85,7 +85,7 @@ IN_PROGRESS: Final = (
     ProcessField.ABANDONED,
     ProcessField.USED,
 )
-"""What a process has under way: nothing of it is left when it has died."""
+"""The numbers of what a process has in progress; cleared when it has died."""
 
 _OWN: Final = ProcessField.LATENCY + len(LATENCIES)
 _SHARED: Final = ServiceField.RATE_CALLS + MOST_CALLS_PER_SECOND
@@ -95,12 +95,12 @@ _NAMES: Final = _SLOTS * _NAME_BYTES  # bytes before the pages
 
 @dataclass(frozen=True)
 class ServicePage:
-    """One service's numbers. shared: of all processes; processes: of each; process: which of them is this one."""
+    """One service's numbers. shared: by all processes; processes: each one's own; process: index of this one."""
 
     shared: memoryview[float]
     processes: tuple[memoryview[float], ...]
     process: int
-    _locking: SharedCounters
+    _counters: SharedCounters
     _slot: int
 
     @property
@@ -109,8 +109,8 @@ class ServicePage:
         return self.processes[self.process]
 
     def lock(self) -> AbstractContextManager[None]:
-        """Keep other processes from the service's numbers; held for microseconds, and let go of by one that dies."""
-        return self._locking.lock(self._slot)
+        """Lock the service's numbers for other processes, for microseconds; a process that dies releases its lock."""
+        return self._counters.lock(self._slot)
 
     def total(self, number: int) -> float:
         """Sum one of the processes' own numbers over all of them."""
@@ -120,27 +120,27 @@ class ServicePage:
 class SharedCounters:
     """The pages of all services.
 
-    processes: how many share it; process: which of them this is
-    handle: the file descriptor of counters that another process made, inherited by this one; None makes one
+    processes: how many share them; process: index of this one
+    handle: file descriptor of the memory, inherited from the process that created it; None: create it
 
-    Everything but `forget` belongs on one thread of a process: locks are between processes.
+    All methods except `forget` belong on one thread of a process: locks are between processes.
     """
 
     def __init__(self, processes: int = 1, process: int = 0, handle: int | None = None) -> None:
         if not 0 <= process < processes <= MOST_PROCESSES:
             raise ConfigError.because(f"process {process} of {processes}, expected at most {MOST_PROCESSES}")
         self.processes, self.process = processes, process
-        size = _NAMES + _SLOTS * _PAGE * 8  # what nobody touches takes no memory
+        size = _NAMES + _SLOTS * _PAGE * 8  # untouched pages take no memory
         if handle is None and processes > 1:
             handle = os.memfd_create("prana-counters")
             os.ftruncate(handle, size)
         self.handle = handle
         self._memory = mmap.mmap(-1 if handle is None else handle, size)
-        self._pages: dict[int, ServicePage] = {}  # by slot, whoever has it
+        self._pages: dict[int, ServicePage] = {}  # by slot, used or not
         self._used: dict[str, ServicePage] = {}  # of the services that this process uses
 
     def page(self, service: str) -> ServicePage:
-        """Give a service's page, which this process uses until `release`; a new one is all zeros.
+        """Return a service's page, which this process uses until `release`; a new one is all zeros.
 
         Raises ConfigError when there are too many services.
         """
@@ -149,33 +149,33 @@ class SharedCounters:
         return self._used[service]
 
     def used_page(self, service: str) -> ServicePage | None:
-        """Give the page of a service that this process uses, None for another: from any thread."""
+        """Return the page of a service that this process uses, else None; safe in any thread."""
         return self._used.get(service)
 
     def has_room(self, service: str) -> bool:
-        """Whether `page` would find room for a service now."""
+        """Whether there is a slot for a service now."""
         with self.lock(_SLOTS):
             names = self._names()
-            return len(names) < _SLOTS or service in names.values() or any(map(self._free, names))
+            return len(names) < _SLOTS or service in names.values() or any(map(self._unused, names))
 
     def release(self, service: str) -> None:
-        """Use a service's page no more: once no process does, another service may have its room."""
+        """Stop using a service's page; its slot may be reused once no process uses it."""
         page = self._used.pop(service, None)
         if page is not None:
             page.own[ProcessField.USED] = 0.0
 
     def pages(self) -> dict[str, ServicePage]:
-        """Give the pages that any process uses, by service, in the order of their slots: only to read them."""
+        """Return the pages that any process uses, by service, in the order of their slots; only for reading."""
         with self.lock(_SLOTS):
             pages = {name: self._page(slot) for slot, name in self._names().items()}
         return {name: page for name, page in pages.items() if page.total(ProcessField.USED)}
 
     def services(self) -> list[str]:
-        """Name the services whose pages any process uses."""
+        """List the services whose pages any process uses."""
         return list(self.pages())
 
     def forget(self, process: int) -> None:
-        """Free what a process that has died had in flight."""
+        """Clear what a process that has died had in progress."""
         for page in self.pages().values():
             part = page.processes[process]
             with page.lock():
@@ -185,11 +185,11 @@ class SharedCounters:
                     page.shared[ServiceField.BREAKER_PROBER] = 0.0
 
     def lock(self, slot: int) -> AbstractContextManager[None]:
-        """Keep other processes from a slot."""
+        """Lock a slot for other processes."""
         return nullcontext() if self.processes == 1 else self._locked(slot)
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         for page in self._pages.values():
             for view in (page.shared, *page.processes):
                 view.release()
@@ -209,7 +209,7 @@ class SharedCounters:
             fcntl.lockf(self.handle, fcntl.LOCK_UN, 1, slot)
 
     def _names(self) -> dict[int, str]:
-        """Give the slots that have been used, each with the service that had it last."""
+        """Return the slots that have been used, each with its last service."""
         names = {}
         for slot in range(_SLOTS):
             (length,) = struct.unpack_from("<H", self._memory, slot * _NAME_BYTES)
@@ -235,24 +235,24 @@ class SharedCounters:
             names = self._names()
             slot = next((slot for slot, known in names.items() if known == service), None)
             if slot is None:
-                slot = self._room(names)
+                slot = self._free_slot(names)
                 struct.pack_into(f"<H{len(name)}s", self._memory, slot * _NAME_BYTES, len(name), name)
             page = self._page(slot)
             page.own[ProcessField.USED] = 1.0
         return page
 
-    def _free(self, slot: int) -> bool:
+    def _unused(self, slot: int) -> bool:
         page = self._page(slot)
         return not any(
             page.total(number) for number in (ProcessField.USED, ProcessField.IN_FLIGHT, ProcessField.QUEUED)
         )
 
-    def _room(self, names: Mapping[int, str]) -> int:
-        """Find a slot that was never used, or else empty one that no process uses any more."""
+    def _free_slot(self, names: Mapping[int, str]) -> int:
+        """Return a slot that was never used, or else clear one that no process uses any more."""
         if len(names) < _SLOTS:
             return len(names)
         for slot in names:
-            if self._free(slot):
+            if self._unused(slot):
                 start = _NAMES + slot * _PAGE * 8
                 self._memory[start : start + _PAGE * 8] = bytes(_PAGE * 8)
                 return slot

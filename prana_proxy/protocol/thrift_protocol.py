@@ -1,4 +1,4 @@
-"""What the Thrift server and its client share: limits, the protocol, and our words as Thrift's."""
+"""What the Thrift server and its client share: limits, the protocol, and services as Thrift structs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGEST_CONTAINER = 10_000
 
 @cache
 def protocol_factory() -> Any:
-    """Give the accelerated binary protocol, with limits.
+    """Return the factory of the accelerated binary protocol, with limits.
 
     Raises SetupError when Thrift was installed without its C extension: it would be tens of times slower.
     """
@@ -46,7 +46,7 @@ def service_info(service: Service) -> ServiceInfo:
 
 def service_from(info: ServiceInfo) -> Service:
     """Read what `service_info` described."""
-    on_fallback = OnFallback(info.on_fallback or OnFallback.ABSENT)  # a proxy of an earlier version does not say
+    on_fallback = OnFallback(info.on_fallback or OnFallback.ABSENT)  # a proxy of an earlier version does not send it
     return Service(info.name, _key_from(info.element), tuple(map(_key_from, info.key)), on_fallback)
 
 

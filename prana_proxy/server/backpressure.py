@@ -1,4 +1,4 @@
-"""Watches how the services keep up: tells callers to slow down, and the log when a breaker opens or closes."""
+"""Measures how services keep up: asks callers to slow down, and logs when a breaker opens or closes."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from prana_proxy.gateway.breaker import BreakerState
 from prana_proxy.gateway.shared_counters import ProcessField, ServiceField, ServicePage
 
 _log = logging.getLogger(__name__)
-_SHORT_SECONDS = 1.0  # a backlog that takes no longer than this keeps a service busy, and is as it should be
+_SHORT_SECONDS = 1.0  # a backlog of up to so long keeps a service busy, as it should be
 _LONGEST_MS = 2_000
-_NEWEST = 0.3  # what the last look weighs
+_NEWEST = 0.3  # weight of the last interval in the moving average
 _STATES = (BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN)
 
 
 class Backpressure:
-    """The services' backlogs, of all processes together, by looks that come every so often.
+    """The services' backlogs, of all processes together, measured at intervals.
 
-    reports: whether this process tells the log of breakers, which are the same for all
+    logs_breakers: whether this process logs the breakers, which all processes share
     """
 
-    def __init__(self, gateway: AsyncGateway, reports: bool) -> None:
-        self._gateway, self._reports = gateway, reports
+    def __init__(self, gateway: AsyncGateway, logs_breakers: bool) -> None:
+        self._gateway, self._reports = gateway, logs_breakers
         self._calls: dict[str, float] = {}
         self._per_second: dict[str, float] = {}
         self._states: dict[str, BreakerState] = {}
 
-    def look(self, seconds: float) -> None:
-        """Look at all services; seconds: since the last look."""
+    def measure(self, seconds: float) -> None:
+        """Measure all services; seconds: since the last time."""
         for name in self._gateway.services:
             page = self._gateway.counters.used_page(name)
-            if page is None:  # it is just being replaced
+            if page is None:  # it is being replaced
                 continue
             calls = page.total(ProcessField.CALLS)
             rate = (calls - self._calls.get(name, calls)) / seconds
@@ -40,10 +40,10 @@ class Backpressure:
             self._per_second[name] = before + _NEWEST * (rate - before)
             self._calls[name] = calls
             if self._reports:
-                self._report(name, page)
+                self._log_breaker(name, page)
 
     def pause_ms(self, service: str) -> int:
-        """Say for how long callers of a service had better wait before they ask for more."""
+        """Return how long callers of a service should pause before their next call."""
         per_second = self._per_second.get(service, 0.0)
         page = self._gateway.counters.used_page(service)
         if per_second <= 0.0 or page is None:
@@ -51,7 +51,7 @@ class Backpressure:
         calls = page.total(ProcessField.QUEUED) / self._gateway.call_size(service)
         return min(max(0, round(1000 * (calls / per_second - _SHORT_SECONDS))), _LONGEST_MS)
 
-    def _report(self, name: str, page: ServicePage) -> None:
+    def _log_breaker(self, name: str, page: ServicePage) -> None:
         state = _STATES[int(page.shared[ServiceField.BREAKER_STATE])]
         before = self._states.get(name, BreakerState.CLOSED)
         self._states[name] = state

@@ -1,4 +1,4 @@
-"""The proxy's HTTP port: whether it is alive and ready, and its metrics. It tells no key, answer or secret."""
+"""The proxy's HTTP port: health, readiness and metrics. It never shows a key, an answer or a secret."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prana_proxy.server.proxy import address_of, listen
 from prana_proxy.server.worker_status import WorkerField, WorkerStatus
 from schemas.services import Status
 
-_TEXT = "text/plain; version=0.0.4; charset=utf-8"  # as Prometheus wants it
+_TEXT = "text/plain; version=0.0.4; charset=utf-8"  # as Prometheus requires
 _STATES = (BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN)
 
 
@@ -43,8 +43,8 @@ async def http_port(
         return web.Response(text="ready\n" if is_ready else "not ready\n", status=200 if is_ready else 503)
 
     async def metrics(_: web.Request) -> web.Response:
-        beside = (supervised.failures(), len(supervised.failing())) if supervises else (0, 0)
-        return web.Response(body=prometheus_text(counters, worker_status, beside), headers={"Content-Type": _TEXT})
+        supervisor = (supervised.failures(), len(supervised.failing())) if supervises else (0, 0)
+        return web.Response(body=prometheus_text(counters, worker_status, supervisor), headers={"Content-Type": _TEXT})
 
     app = web.Application()
     app.router.add_get("/health", health)
@@ -61,19 +61,21 @@ async def http_port(
         listener.close()
 
 
-def prometheus_text(counters: SharedCounters, worker_status: WorkerStatus, beside: tuple[int, int] = (0, 0)) -> bytes:
-    """Write all numbers as they are now.
+def prometheus_text(
+    counters: SharedCounters, worker_status: WorkerStatus, supervisor: tuple[int, int] = (0, 0)
+) -> bytes:
+    """Return all metrics in Prometheus' text format.
 
-    beside: failures of background work, and how much of it fails now, in a process that has no part of `worker_status`
+    supervisor: failures of background work and pieces failing now, of a process not included in `worker_status`
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Numbers(counters, worker_status, beside))
+    registry.register(_ProxyCollector(counters, worker_status, supervisor))
     return generate_latest(registry)
 
 
-class _Numbers(Collector):
-    def __init__(self, counters: SharedCounters, worker_status: WorkerStatus, beside: tuple[int, int]) -> None:
-        self._counters, self._worker_status, self._beside = counters, worker_status, beside
+class _ProxyCollector(Collector):
+    def __init__(self, counters: SharedCounters, worker_status: WorkerStatus, supervisor: tuple[int, int]) -> None:
+        self._counters, self._worker_status, self._beside = counters, worker_status, supervisor
 
     def collect(self) -> Iterator[Metric]:
         yield from _of_services(self._counters.pages())
@@ -82,25 +84,23 @@ class _Numbers(Collector):
 
 
 def _of_services(pages: dict[str, ServicePage]) -> Iterator[Metric]:
-    contexts = CounterMetricFamily(
-        "prana_contexts", "Contexts asked for, by what became of them.", labels=["service", "status"]
-    )
-    calls = CounterMetricFamily("prana_calls", "Calls made to the service.", labels=["service"])
+    contexts = CounterMetricFamily("prana_contexts", "Contexts requested, by status.", labels=["service", "status"])
+    calls = CounterMetricFamily("prana_calls", "Calls sent to the service.", labels=["service"])
     retries = CounterMetricFamily(
         "prana_retries", "Calls made again, to another instance or over a new connection.", labels=["service"]
     )
-    seconds = HistogramMetricFamily("prana_call_seconds", "How long calls took.", labels=["service"])
-    breaker = GaugeMetricFamily("prana_breaker_state", "1 for the state of the breaker.", labels=["service", "state"])
+    seconds = HistogramMetricFamily("prana_call_seconds", "Duration of calls.", labels=["service"])
+    breaker = GaugeMetricFamily("prana_breaker_state", "1 for the breaker's state.", labels=["service", "state"])
     late = CounterMetricFamily("prana_calls_late", "Calls without an outcome by the deadline.", labels=["service"])
-    cut = CounterMetricFamily("prana_calls_cut", "Late calls that were ended with their caller.", labels=["service"])
+    cut = CounterMetricFamily("prana_calls_cut", "Late calls that were cancelled at the deadline.", labels=["service"])
     in_flight = GaugeMetricFamily("prana_in_flight", "Calls that were sent and have not ended.", labels=["service"])
     abandoned = GaugeMetricFamily(
-        "prana_in_flight_abandoned", "Calls in flight for which nobody waits any more.", labels=["service"]
+        "prana_in_flight_abandoned", "Calls in flight whose callers have stopped waiting.", labels=["service"]
     )
     waiting = GaugeMetricFamily(
-        "prana_calls_waiting", "Calls that wait for a place or their turn of the rate.", labels=["service"]
+        "prana_calls_waiting", "Calls that wait for max_concurrent or calls_per_second.", labels=["service"]
     )
-    queued = GaugeMetricFamily("prana_queued", "Contexts that wait to be asked for.", labels=["service"])
+    queued = GaugeMetricFamily("prana_queued", "Contexts that wait to become part of a call.", labels=["service"])
     for name, page in pages.items():
         for i, status in enumerate(Status):
             contexts.add_metric([name, status], page.total(ProcessField.STATUS + i))
@@ -121,37 +121,37 @@ def _of_services(pages: dict[str, ServicePage]) -> Iterator[Metric]:
 
 
 def _of_proxy(worker_status: WorkerStatus) -> Iterator[Metric]:
-    for number, name, told in (
+    for number, name, help_text in (
         (WorkerField.READY, "prana_processes_ready", "Processes that accept connections."),
         (WorkerField.CONNECTIONS, "prana_connections", "Open connections."),
         (WorkerField.ANSWERING, "prana_server_calls_answering", "Callers' calls that are being answered."),
-        (WorkerField.WAITING, "prana_server_calls_waiting", "Callers' calls that wait in line."),
+        (WorkerField.WAITING, "prana_server_calls_waiting", "Callers' calls that wait in the queue."),
     ):
-        yield GaugeMetricFamily(name, told, worker_status.total(number))
-    for number, name, told in (
-        (WorkerField.CALLS, "prana_server_calls", "Callers' calls that have come."),
+        yield GaugeMetricFamily(name, help_text, worker_status.total(number))
+    for number, name, help_text in (
+        (WorkerField.CALLS, "prana_server_calls", "Callers' calls received."),
         (WorkerField.STARTS, "prana_process_starts", "Starts of processes."),
     ):
-        yield CounterMetricFamily(name, told, worker_status.total(number))
-    refused = CounterMetricFamily("prana_server_refused", "What was refused, by reason.", labels=["reason"])
+        yield CounterMetricFamily(name, help_text, worker_status.total(number))
+    refused = CounterMetricFamily("prana_server_refused", "Rejected calls and connections.", labels=["reason"])
     for number in (WorkerField.OVERLOADED, WorkerField.MALFORMED, WorkerField.DENIED, WorkerField.TOO_MANY):
         refused.add_metric([number.name.lower()], worker_status.total(number))
     yield refused
     config_ok = min(part[WorkerField.CONFIG_OK] for part in worker_status.processes)
-    yield GaugeMetricFamily("prana_config_ok", "1 if what services.toml says is what is served by.", config_ok)
+    yield GaugeMetricFamily("prana_config_ok", "1 if the current services.toml is in effect.", config_ok)
     changed = max(part[WorkerField.CONFIG_CHANGED_AT] for part in worker_status.processes)
-    yield GaugeMetricFamily("prana_config_changed_timestamp_seconds", "When it changed last.", changed)
+    yield GaugeMetricFamily("prana_config_changed_timestamp_seconds", "When it was applied.", changed)
     build = GaugeMetricFamily("prana_build_info", "The version.", labels=["version"])
     build.add_metric([_version()], 1.0)
     yield build
 
 
 def _of_background(worker_status: WorkerStatus, failures: int, failing: int) -> Iterator[Metric]:
-    """Describe work such as following services.toml, of all processes together."""
+    """Count failures of work such as following services.toml, of all processes together."""
     failures_seen = worker_status.total(WorkerField.BACKGROUND_FAILURES) + failures
     yield CounterMetricFamily("prana_background_failures", "Failures of background work.", failures_seen)
     failing_now = worker_status.total(WorkerField.BACKGROUND_FAILING) + failing
-    yield GaugeMetricFamily("prana_background_failing", "Background work that fails now.", failing_now)
+    yield GaugeMetricFamily("prana_background_failing", "Pieces of background work that fail now.", failing_now)
 
 
 def _end(seconds: float) -> str:

@@ -27,7 +27,7 @@ from prana_proxy.server.worker_status import WorkerField, WorkerStatus
 from prana_proxy.supervised import Supervised, supervise
 from schemas.errors import SetupError
 
-_LOOK_SECONDS = 1.0
+_MEASURE_SECONDS = 1.0
 _BACKLOG = 512  # connections that wait to be accepted
 
 
@@ -68,14 +68,14 @@ class Proxy:
                 opened.callback(worker_status.close)
             gateway = await AsyncGateway.open(config, counters)
             opened.push_async_callback(gateway.close)
-            own, backlog = worker_status.own, Backpressure(gateway, reports=worker_status.process == 0)
+            own, backpressure = worker_status.own, Backpressure(gateway, logs_breakers=worker_status.process == 0)
 
             def report(answering: int, waiting: int) -> None:
                 own[WorkerField.ANSWERING], own[WorkerField.WAITING] = answering, waiting
 
             queue = CallQueue(server.workers, server.queue, report)
-            handler = FetchHandler(gateway, lambda service: max(queue.pause_ms(), backlog.pause_ms(service)))
-            opened.push_async_callback(_cancel, asyncio.ensure_future(_look_regularly(backlog, worker_status)))
+            handler = FetchHandler(gateway, lambda service: max(queue.pause_ms(), backpressure.pause_ms(service)))
+            opened.push_async_callback(_cancel, asyncio.ensure_future(_measure_regularly(backpressure, worker_status)))
             own[WorkerField.CONFIG_OK] = 1.0
             own[WorkerField.STARTS] += 1.0
             connections = ThriftServer(listener, server, handler, queue, worker_status, context, tokens)
@@ -83,7 +83,7 @@ class Proxy:
             return cls(address_of(listener, server.host), gateway, worker_status, opened.pop_all())
 
     async def stop(self) -> None:
-        """Take no more calls, let those under way end within the configured time, close everything."""
+        """Accept no more calls, let those in progress end within the configured time, close everything."""
         await self._opened.aclose()
 
     def reconfigure(self, config: GatewayConfig) -> None:
@@ -158,7 +158,7 @@ def start_proxy(config: GatewayConfig, server: ServerConfig = ServerConfig(port=
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a socket where clients may come. Raises SetupError when they cannot."""
+    """Listen on a port. Raises SetupError when that is not possible."""
     try:
         if not 0 <= port <= 65_535:
             raise OverflowError("a port is a number from 0 to 65535")
@@ -169,26 +169,27 @@ def listen(host: str, port: int) -> socket.socket:
         number = error.errno if isinstance(error, OSError) else None
         reason = os.strerror(number) if number and number > 0 else str(error)  # Python adds the address a second time
         raise SetupError.because(
-            f"the Prana proxy cannot listen on {host}:{port}: {reason}", "choose another --port, or stop what uses it"
+            f"the Prana proxy cannot listen on {host}:{port}: {reason}",
+            "choose another --port, or stop the program that uses it",
         ) from error
 
 
 def address_of(listener: socket.socket, host: str) -> str:
-    """Write where a socket listens, the real port also when a free one was asked for."""
+    """Return where a socket listens, with the actual port if a free one was requested."""
     return f"{host}:{listener.getsockname()[1]}"
 
 
-async def _look_regularly(backlog: Backpressure, worker_status: WorkerStatus) -> None:
-    work = Supervised("prana-backlog")
+async def _measure_regularly(backpressure: Backpressure, worker_status: WorkerStatus) -> None:
+    work = Supervised("prana-backpressure")
 
-    async def look() -> None:
+    async def measure() -> None:
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_MEASURE_SECONDS)
             worker_status.report_background(supervised.failures(), len(supervised.failing()))
-            backlog.look(_LOOK_SECONDS)
+            backpressure.measure(_MEASURE_SECONDS)
             work.works()
 
-    await supervise(work, look)
+    await supervise(work, measure)
 
 
 async def _cancel(task: asyncio.Future[None]) -> None:

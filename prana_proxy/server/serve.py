@@ -1,4 +1,4 @@
-"""Runs a proxy until it is told to stop."""
+"""Runs a proxy until a signal stops it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _log = logging.getLogger(__name__)
 def serve(path: str | Path, settings: Mapping[str, Any] | None = None, log: LogFormat = "text") -> None:
     """Run a proxy until SIGTERM or SIGINT; call it from the main thread. Prints one line when it is ready.
 
-    path: of the services.toml, which is followed as it changes
-    settings: fields of `ServerConfig` that win over the file
-    log: how events are written to stderr
+    path: of the services.toml, whose changes are applied while it runs
+    settings: fields of `ServerConfig` that override the file
+    log: format of the events on stderr
 
-    Raises ConfigError for what is wrong in the file, and SetupError when a port is taken.
+    Raises ConfigError for an invalid file, and SetupError when a port is taken.
     """
     log_to_stderr(log)
     content = content_of(path)

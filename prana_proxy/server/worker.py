@@ -1,4 +1,4 @@
-"""One of the processes of a proxy: its supervisor tells it how to start."""
+"""One process of a proxy, started by its supervisor."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class WorkerStart:
-    """How a process starts.
+    """What a supervisor sends to a process that it starts.
 
-    number: which of the processes it is; parent: the supervisor's id
-    listener, counters, worker_status: file descriptors that it inherits
-    path, content: of the services.toml; server: what holds of it, and of the command line
+    number: index of the process; parent: the supervisor's process id
+    listener, counters, worker_status: inherited file descriptors
+    path, content: of the services.toml; server: its `[server]`, overridden by the command line
     """
 
     number: int
@@ -47,7 +47,7 @@ class WorkerStart:
 
 
 def main() -> None:
-    """Serve until told to stop, or until the supervisor is gone."""
+    """Serve until SIGTERM, or until the supervisor has ended."""
     start = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerStart)
     _end_with(start.parent)
     log_to_stderr(start.log, process=start.number)
@@ -72,7 +72,7 @@ async def _serve(start: WorkerStart) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Ask Linux to end this process with its parent, even one that is killed; one that is gone is seen by its id."""
+    """End this process with its parent, even if that is killed; exit now if the parent has ended already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:

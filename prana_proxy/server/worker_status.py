@@ -1,4 +1,4 @@
-"""What each process of a proxy says of itself, in memory that all of them see: for health, metrics and fair shares."""
+"""The status of each process of a proxy, in shared memory: for health, metrics and an even spread of connections."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from enum import IntEnum, auto
 
 
 class WorkerField(IntEnum):
-    """Where a number stands in a process's part."""
+    """Index of a number among a process's numbers."""
 
     READY = 0  # 1: it accepts connections
     CONNECTIONS = auto()
     ANSWERING = auto()  # calls
-    WAITING = auto()  # calls in line
-    CONFIG_OK = auto()  # 1: what stands in the file is what it serves by
+    WAITING = auto()  # calls in the queue
+    CONFIG_OK = auto()  # 1: it serves by what the file contains now
     CONFIG_CHANGED_AT = auto()  # seconds since the epoch
     CALLS = auto()
-    OVERLOADED = auto()  # calls refused
-    MALFORMED = auto()  # connections ended for what came
-    DENIED = auto()  # connections without a token or certificate that is known
-    TOO_MANY = auto()  # connections refused
+    OVERLOADED = auto()  # calls rejected
+    MALFORMED = auto()  # connections closed for malformed data
+    DENIED = auto()  # connections without a valid token or certificate
+    TOO_MANY = auto()  # connections rejected
     STARTS = auto()
     BACKGROUND_FAILURES = auto()  # of background work, each of which was restarted
     BACKGROUND_FAILING = auto()  # pieces of background work that fail now
@@ -38,10 +38,10 @@ _IN_PROGRESS = (
 
 
 class WorkerStatus:
-    """All processes' numbers.
+    """The status of all processes.
 
-    processes: how many there are; process: which of them this is
-    handle: the file descriptor of a status that another process made, inherited by this one; None makes one
+    processes: how many; process: index of this one
+    handle: file descriptor of the memory, inherited from the process that created it; None: create it
     """
 
     def __init__(self, processes: int = 1, process: int = 0, handle: int | None = None) -> None:
@@ -67,29 +67,29 @@ class WorkerStatus:
 
     @property
     def excess(self) -> float:
-        """How many more connections this process has than the one, of those that accept any, that has fewest."""
+        """How many more connections this process has than the accepting process with the fewest."""
         accepting = [part[WorkerField.CONNECTIONS] for part in self.processes if part[WorkerField.READY]]
         return self.own[WorkerField.CONNECTIONS] - min(accepting, default=0.0)
 
     def report_config(self, applied: bool) -> None:
-        """Note that the configuration has changed, or would have."""
+        """Record whether a changed configuration was applied."""
         self.own[WorkerField.CONFIG_OK] = float(applied)
         if applied:
             self.own[WorkerField.CONFIG_CHANGED_AT] = time.time()
 
     def report_background(self, failures: int, failing: int) -> None:
-        """Note how often background work of this process has failed since it began, and how much of it fails now."""
+        """Record how often background work of this process has failed, and how many pieces of it fail now."""
         self.own[WorkerField.BACKGROUND_FAILURES] += failures - self._failures_reported
         self._failures_reported = failures
         self.own[WorkerField.BACKGROUND_FAILING] = failing
 
     def forget(self, process: int) -> None:
-        """Take back what a process that has died said of its present."""
+        """Clear the current state of a process that has died; its totals stay."""
         for number in _IN_PROGRESS:
             self.processes[process][number] = 0.0
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         for part in self.processes:
             part.release()
         self._numbers.release()

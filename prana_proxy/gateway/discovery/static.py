@@ -1,4 +1,4 @@
-"""Instances that somebody wrote down: `static://10.0.0.1:8001,10.0.0.2:8001`."""
+"""A fixed list of instances: `static://10.0.0.1:8001,10.0.0.2:8001`."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ class StaticDiscovery(Discovery):
                 raise ConfigError.because(f"{instance.address} is written twice", "remove one")
 
     async def find(self) -> DiscoveryResult:
-        """Give what was written."""
+        """Return the list."""
         return DiscoveryResult(self._instances, math.inf)

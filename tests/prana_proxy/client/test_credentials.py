@@ -95,7 +95,7 @@ def test_answers_larger_than_a_tls_record_arrive_whole(config_of: Any, ours: Cer
 @pytest.mark.parametrize(
     ("shown", "told"),
     [
-        (lambda ours, others: None, "hung up at once; it may demand TLS"),
+        (lambda ours, others: None, "closed the connection at once; it may require TLS"),
         (
             lambda ours, others: ours.access(authority=others.authority),
             "certificate is not trusted: .*→ check auth",
@@ -138,7 +138,7 @@ def test_a_known_token_gets_through_and_no_other(
     proxy = serving(tokens_file=str(tmp_path / "tokens"))
     assert answer(proxy, ProxyCredentials(token=TOKEN), profiles, long) == ["ok", "ok"]
     for token in ("", TOKEN[:-1], TOKEN + "x", None):
-        with pytest.raises(ServiceError, match="lets nobody in without a token that it knows: .*→ in delorean.toml"):
+        with pytest.raises(ServiceError, match="requires a valid token: .*→ in delorean.toml"):
             answer(proxy, ProxyCredentials(token=token), profiles, long)
     assert proxy.worker_status.own[WorkerField.DENIED] == 4
     assert TOKEN[:-1] not in caplog.text
@@ -180,9 +180,9 @@ def test_a_token_is_never_shown() -> None:
 @pytest.mark.parametrize(
     ("tls", "told"),
     [
-        (lambda ours, bad: TlsConfig(bad, ours.server[1]), "are no PEM certificate and its key"),
-        (lambda ours, bad: TlsConfig(ours.server[0], ours.client[1]), "are no PEM certificate and its key"),
-        (lambda ours, bad: TlsConfig(*ours.server, bad), "holds no PEM certificates"),
+        (lambda ours, bad: TlsConfig(bad, ours.server[1]), "are not a PEM certificate and its key"),
+        (lambda ours, bad: TlsConfig(ours.server[0], ours.client[1]), "are not a PEM certificate and its key"),
+        (lambda ours, bad: TlsConfig(*ours.server, bad), "contains no PEM certificates"),
     ],
 )
 def test_wrong_files_keep_a_proxy_from_starting(
@@ -195,7 +195,7 @@ def test_wrong_files_keep_a_proxy_from_starting(
 
 def test_tokens_that_cannot_be_keep_a_proxy_from_starting(serving: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n \n")
-    with pytest.raises(ConfigError, match="empty holds no token"):
+    with pytest.raises(ConfigError, match="empty contains no token"):
         serving(tokens_file=str(tmp_path / "empty"))
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="binary cannot be read: it is not UTF-8"):
@@ -205,9 +205,9 @@ def test_tokens_that_cannot_be_keep_a_proxy_from_starting(serving: Any, tmp_path
 @pytest.mark.parametrize(
     ("access", "told"),
     [
-        (lambda ours, bad: ProxyCredentials(bad), "holds no PEM certificates"),
-        (lambda ours, bad: ProxyCredentials(bad + "-none"), "holds no PEM certificates"),
-        (lambda ours, bad: ProxyCredentials(ours.authority, bad, bad), "are no PEM certificate and its key"),
+        (lambda ours, bad: ProxyCredentials(bad), "contains no PEM certificates"),
+        (lambda ours, bad: ProxyCredentials(bad + "-none"), "contains no PEM certificates"),
+        (lambda ours, bad: ProxyCredentials(ours.authority, bad, bad), "are not a PEM certificate and its key"),
         (lambda ours, bad: ProxyCredentials(None, *ours.client), "a client's certificate without an authority"),
     ],
 )

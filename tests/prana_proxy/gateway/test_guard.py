@@ -572,14 +572,14 @@ def test_a_deadline_that_has_passed_sends_nothing() -> None:
 
 def test_without_instances_a_call_fails_at_once_and_the_breaker_spares_nobody() -> None:
     async def work(world: World) -> None:
-        known = dict(world.instances._known)
-        world.instances._known.clear()
+        known = dict(world.instances._current)
+        world.instances._current.clear()
         replies = await ask_often(world, 30)
         assert {reply.status for reply in replies} == {Status.ERROR}
         assert (replies[0].reason or "").startswith("no instance")
         assert world.controls.breaker.state is BreakerState.CLOSED
         assert world.now() < START + 0.001  # without a turn of the rate
-        world.instances._known.update(known)
+        world.instances._current.update(known)
         await world.ask()
         assert world.counted(ProcessField.RETRIES) == 0  # calls that were not sent save up no retry
 

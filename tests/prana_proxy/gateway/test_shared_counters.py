@@ -20,7 +20,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from prana_proxy.gateway import counters as counters_module
+from prana_proxy.gateway import shared_counters as counters_module
 from prana_proxy.gateway.shared_counters import (
     IN_PROGRESS,
     MOST_PROCESSES,

@@ -31,17 +31,17 @@ def test_the_longer_the_queue_the_longer_callers_are_asked_to_wait(workers: int,
 
 def test_a_backlog_that_grows_asks_callers_to_slow_down(serving: Any, profiles: Any, long: Any) -> None:
     proxy = serving("brief")
-    gateway, backlog = proxy.gateway, Backpressure(proxy.gateway, reports=False)
+    gateway, backpressure = proxy.gateway, Backpressure(proxy.gateway, logs_breakers=False)
     page = gateway.counters.page("brief")
-    backlog.look(1.0)
+    backpressure.measure(1.0)
     page.own[ProcessField.QUEUED] = 1_000.0
-    assert backlog.pause_ms("brief") == 0  # nothing is known of its pace yet
+    assert backpressure.pause_ms("brief") == 0  # nothing is known of its pace yet
     page.own[ProcessField.CALLS] += 100.0
-    backlog.look(1.0)
-    backlog.look(1.0)
-    slow = backlog.pause_ms("brief")
+    backpressure.measure(1.0)
+    backpressure.measure(1.0)
+    slow = backpressure.pause_ms("brief")
     page.own[ProcessField.QUEUED] = 10.0
-    assert backlog.pause_ms("brief") == 0  # so much keeps it busy for less than a second
+    assert backpressure.pause_ms("brief") == 0  # so much keeps it busy for less than a second
     assert slow == 2_000
     with PranaClient([proxy.address]) as client:
         assert client.fetch(client.services()["brief"], profiles(1), long)["status"].to_pylist() == ["ok"]
@@ -52,9 +52,9 @@ def test_the_log_tells_when_a_breaker_opens_and_closes(serving: Any, caplog: Any
     caplog.set_level("INFO", "prana_proxy")
     proxy = serving("ok")
     shared = proxy.gateway.counters.page("ok").shared
-    backlog = Backpressure(proxy.gateway, reports=True)
+    backpressure = Backpressure(proxy.gateway, logs_breakers=True)
     for state in (0, 1, 2, 1, 2, 0, 0):
         shared[ServiceField.BREAKER_STATE] = state
-        backlog.look(1.0)
+        backpressure.measure(1.0)
     told = [record.getMessage() for record in caplog.records if record.name == "prana_proxy.server.backpressure"]
     assert told == ["breaker_opened service=ok", "breaker_closed service=ok"]

@@ -95,8 +95,8 @@ def test_random_bytes_harm_nobody(proxy: ProxyThread, profiles: Any, long: timed
 @pytest.mark.parametrize(
     ("request_fields", "told"),
     [
-        (("one", b"no arrow", 1000), "contexts are no Arrow IPC stream"),
-        (("one", b"", 1000), "contexts are no Arrow IPC stream"),
+        (("one", b"no arrow", 1000), "contexts are not an Arrow IPC stream"),
+        (("one", b"", 1000), "contexts are not an Arrow IPC stream"),
         (("one", to_ipc(pa.record_batch({"video_id": [1]})), 1000), "'profile_id'"),
         (("ones", to_ipc(pa.record_batch({"profile_id": [1]})), 1000), "unknown service 'ones' → did you mean 'one'"),
         (("one", to_ipc(pa.record_batch({"profile_id": [1]})), 0), "budget_ms > 0"),

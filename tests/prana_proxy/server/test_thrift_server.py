@@ -187,7 +187,7 @@ def test_large_frames_that_stall_hold_up_large_frames_only(serving: Serving, con
 def test_an_unknown_call_is_told_so_however_much_comes_with_it(serving: Serving, connect: Connect) -> None:
     connection = connect(serving("ok"))
     connection.sendall(framed(call(b"no_such_call", b"\x02\x00\x01\x01" * 1_000_000)))
-    assert "no such call" in answer_from(connection)[1].message
+    assert "no such method" in answer_from(connection)[1].message
     connection.sendall(call_of("services"))
     assert answer_from(connection)[1].success
 

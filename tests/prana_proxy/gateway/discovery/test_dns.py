@@ -89,7 +89,7 @@ def test_a_server_that_cannot_tell_is_an_error_and_not_an_answer() -> None:
         server.refuses = {"A", "AAAA"}
         await find(server)
 
-    with pytest.raises(ServiceError, match=rf"DNS cannot be asked for {NAME}: .*SERVFAIL"):
+    with pytest.raises(ServiceError, match=rf"DNS look-up of {NAME} failed: .*SERVFAIL"):
         with_server(scenario)
 
 
@@ -116,9 +116,9 @@ def test_addresses_are_followed_and_the_last_ones_serve_on_while_the_server_is_g
             server.knows(NAME, a=["127.0.0.1", "127.0.0.2"])
             instances = Instances("history", open_discovery(f"dns://{server.authority}/{NAME}:8001"))
             await instances.open()
-            assert {instance.host for instance in instances.known} == {"127.0.0.1", "127.0.0.2"}
+            assert {instance.host for instance in instances.current} == {"127.0.0.1", "127.0.0.2"}
             server.knows(NAME, a=["127.0.0.3"])
-            await until(lambda: {instance.host for instance in instances.known} == {"127.0.0.3"})
+            await until(lambda: {instance.host for instance in instances.current} == {"127.0.0.3"})
         with pytest.raises(ServiceError):
             await find(server)
         await instances.look_up()
@@ -178,8 +178,8 @@ def test_instances_serve_on_while_dns_is_in_trouble(trouble: str, monkeypatch: p
             setattr(server, "refuses" if trouble == "SERVFAIL" else "ignores", {"A", "AAAA"})
         for _ in range(2):
             assert await instances.look_up() == 2.0
-            assert {instances.choose() for _ in range(4)} == set(instances.known)
-            assert len(instances.known) == 2
+            assert {instances.choose() for _ in range(4)} == set(instances.current)
+            assert len(instances.current) == 2
         await instances.close()
 
     with_server(scenario)
