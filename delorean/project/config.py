@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from prana_proxy.client.access import Access
+from prana_proxy.config.credentials import ProxyCredentials
 from prana_proxy.config.toml_file import read_toml
 from schemas.errors import ConfigError
 from schemas.file_uri import file_uri
@@ -173,7 +173,7 @@ def load_project(path: str | Path) -> Project:
     )
 
 
-def access_to_proxies(project: Project) -> Access:
+def access_to_proxies(project: Project) -> ProxyCredentials:
     """Read what a project's proxies demand to see. Raises ConfigError for a token that cannot be read."""
     proxy, token = project.proxy, None
     if proxy.token_file is not None:
@@ -187,7 +187,7 @@ def access_to_proxies(project: Project) -> Access:
             raise ConfigError.because(
                 f"token_file {proxy.token_file} holds {len(token.splitlines())} lines, expected a token"
             )
-    return Access(proxy.authority, proxy.certificate, proxy.key, token)
+    return ProxyCredentials(proxy.authority, proxy.certificate, proxy.key, token)
 
 
 def _as_uri(given: str, scheme: str, root: Path) -> str:

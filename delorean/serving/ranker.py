@@ -20,7 +20,7 @@ from delorean.serving.global_versions import GlobalVersions, LoadedVersion
 from delorean.serving.request import RankRequest, RequestReader
 from encoders.data_map import ABSENT
 from prana_proxy.clock import system_clock
-from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway import Gateway
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import ConfigError, DataKeyError
 from schemas.services import OnFallback, Service

@@ -21,8 +21,8 @@ from delorean.serving.server import ScorerServer
 from prana_proxy.clock import open_clock
 from prana_proxy.config.reload import follow
 from prana_proxy.config.services_file import load_gateway_config
+from prana_proxy.gateway import Gateway
 from prana_proxy.gateway.config import GatewayConfig
-from prana_proxy.gateway.gateway import Gateway
 from schemas.errors import SetupError
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage

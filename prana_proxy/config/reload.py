@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from watchfiles import watch
 
 from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.config.services_file import ProxyConfig, load_gateway_config, load_proxy_config
 from prana_proxy.config.toml_file import content_of
-from prana_proxy.events import tell
+from prana_proxy.events import log_event
 from prana_proxy.gateway.config import GatewayConfig
-from prana_proxy.gateway.gateway import Gateway
 from prana_proxy.supervised import Supervised, SupervisedThread
 from schemas.errors import ConfigError, DeloreanError, SetupError
 
@@ -25,6 +25,14 @@ _log = logging.getLogger(__name__)
 _LOOK_MS = 1_000  # how often the file is looked at where the system tells nothing, as on some network disks
 _SETTLE_SECONDS = 0.1  # in which a file must not change: some editors write it in parts
 _POLL_SECONDS = 1.0  # between looks at the file while the system cannot watch it
+
+
+class Reconfigurable(Protocol):
+    """A gateway, or a proxy."""
+
+    def reconfigure(self, config: GatewayConfig) -> None:
+        """Serve by another configuration from now on. Raises DeloreanError to reject it."""
+
 
 Apply = Callable[[bytes], None]
 """Takes what the file holds now; raises a DeloreanError to refuse it."""
@@ -35,17 +43,18 @@ Applied = Callable[[str | None], object]
 @contextmanager
 def follow(
     path: str | Path,
-    gateway: Gateway,
+    gateway: Reconfigurable,
     *,
     started: ProxyConfig | None = None,
     allowed: Callable[[GatewayConfig], None] | None = None,
-    told: Callable[[bool], None] | None = None,
+    on_change: Callable[[bool], None] | None = None,
 ) -> Iterator[None]:
-    """Let a gateway follow its file, in a thread, until the context ends.
+    """Apply each change of a services.toml to a gateway, in a thread, until the context ends.
 
-    started: what a proxy was started with; None: the gateway is no proxy's, and `[server]` is none of its business
-    allowed: raises a DeloreanError for a configuration that must not be
-    told: of each change, whether it was applied; the log has the reasons
+    started: the configuration that a proxy was started with; None: the gateway is not a proxy's, so `[server]` is
+        ignored
+    allowed: raises a DeloreanError for a configuration that must not be applied
+    on_change: called after each change with whether it was applied; the log has the reasons
     """
     current = started
 
@@ -57,14 +66,14 @@ def follow(
         gateway.reconfigure(new.gateway)
         current = new
         if before is not None and new != before:
-            tell(_log, logging.INFO, "config_applied", services=len(new.gateway.services))
+            log_event(_log, logging.INFO, "config_applied", services=len(new.gateway.services))
             _tell_what_waits(before, new)
 
     def applied(problem: str | None) -> None:
         if problem is not None:
-            tell(_log, logging.ERROR, "config_refused", reason=problem)
-        if told is not None:
-            told(problem is None)
+            log_event(_log, logging.ERROR, "config_refused", reason=problem)
+        if on_change is not None:
+            on_change(problem is None)
 
     with following(path, apply, applied):
         yield
@@ -86,7 +95,7 @@ def _load(path: str | Path, content: bytes, with_server: bool) -> ProxyConfig:
 def _tell_what_waits(before: ProxyConfig, new: ProxyConfig) -> None:
     changed = {"[server]": new.server != before.server, "clock": new.gateway.clock != before.gateway.clock}
     for part in (part for part, has_changed in changed.items() if has_changed):
-        tell(_log, logging.WARNING, "config_needs_restart", part=part)
+        log_event(_log, logging.WARNING, "config_needs_restart", part=part)
 
 
 def _cannot_watch(folders: list[Path], error: BaseException) -> SetupError:

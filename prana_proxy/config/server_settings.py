@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from prana_proxy.config.toml_file import Fields
-from prana_proxy.gateway.ledger import MOST_PROCESSES
+from prana_proxy.config.toml_file import TomlContent
+from prana_proxy.gateway.shared_counters import MOST_PROCESSES
 from schemas.errors import ConfigError
 
 _Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -71,7 +71,7 @@ class ServerConfig:
         return self.processes if self.ports == "each" else 1
 
 
-def with_files(config: ServerConfig, fields: Fields, folder: Path) -> ServerConfig:
+def with_files(config: ServerConfig, fields: TomlContent, folder: Path) -> ServerConfig:
     """Find the files that a configuration names. Raises ConfigError for one that cannot be read."""
 
     def found(name: str | None, *place: str) -> str | None:

@@ -12,15 +12,15 @@ import pyarrow as pa
 from msgspec import Meta
 
 from prana_proxy.config.server_settings import ServerConfig, with_files
-from prana_proxy.config.toml_file import Fields, TomlFile
+from prana_proxy.config.toml_file import TomlContent, TomlFile
 from prana_proxy.gateway.answers import python_type, to_arrow
 from prana_proxy.gateway.breaker import BreakerRules
-from prana_proxy.gateway.config import GatewayConfig
+from prana_proxy.gateway.config import MEBIBYTE, Fallback, GatewayConfig, ServiceConfig
 from prana_proxy.gateway.discovery import check_discovery
-from prana_proxy.gateway.ledger import MOST_CALLS_PER_SECOND
+from prana_proxy.gateway.error_fields import error_paths
 from prana_proxy.gateway.limits import Limits
-from prana_proxy.gateway.service_errors import error_paths
-from prana_proxy.gateway.services import MEBIBYTE, Fallback, ServiceConfig, protocol_of
+from prana_proxy.gateway.services import protocol_of
+from prana_proxy.gateway.shared_counters import MOST_CALLS_PER_SECOND
 from schemas.arrow_types import parse_type
 from schemas.data_keys import DataKey, context_variable, refuse_naive_times, service_element
 from schemas.errors import ConfigError
@@ -152,10 +152,10 @@ def _read(path: str | Path, content: bytes | None) -> TomlFile:
 
 def gateway_config(fields: Mapping[str, Any]) -> GatewayConfig:
     """Build the configuration from what a services.toml holds. Raises ConfigError."""
-    return _gateway(Fields(fields), Path())
+    return _gateway(TomlContent(fields), Path())
 
 
-def _gateway(fields: Fields, folder: Path) -> GatewayConfig:
+def _gateway(fields: TomlContent, folder: Path) -> GatewayConfig:
     content = fields.build(_ServicesFile)
     if not content.services:
         raise fields.error((), "no services", "add a table [services.name]")
@@ -165,7 +165,7 @@ def _gateway(fields: Fields, folder: Path) -> GatewayConfig:
     return GatewayConfig(services, content.clock)
 
 
-def _service(fields: Fields, folder: Path, name: str, table: _ServiceTable) -> ServiceConfig:
+def _service(fields: TomlContent, folder: Path, name: str, table: _ServiceTable) -> ServiceConfig:
     place = ("services", name)
     key = []
     for variable, type_name in table.key.items():
@@ -197,7 +197,7 @@ def _service(fields: Fields, folder: Path, name: str, table: _ServiceTable) -> S
     return config
 
 
-def _check(fields: Fields, place: tuple[str, ...], config: ServiceConfig) -> None:
+def _check(fields: TomlContent, place: tuple[str, ...], config: ServiceConfig) -> None:
     """Refuse what the service's protocol, and where its instances are found, cannot do."""
     with fields.at((*place, "error")):
         error_paths(config.service.element.type, config.answer, config.error)
@@ -217,7 +217,7 @@ def _check(fields: Fields, place: tuple[str, ...], config: ServiceConfig) -> Non
             check_discovery(config.discovery)
 
 
-def _fallback(fields: Fields, name: str, type: pa.DataType, table: _FallbackTable) -> Fallback:  # noqa: A002
+def _fallback(fields: TomlContent, name: str, type: pa.DataType, table: _FallbackTable) -> Fallback:  # noqa: A002
     value = None
     if table.value is not None:
         with fields.at(("services", name, "fallback", "value")):
@@ -229,7 +229,7 @@ def _fallback(fields: Fields, name: str, type: pa.DataType, table: _FallbackTabl
     return Fallback(table.cached_seconds, table.service, value, OnFallback(table.encoders))
 
 
-def _check_stand_in(fields: Fields, config: ServiceConfig, services: Mapping[str, Service]) -> None:
+def _check_stand_in(fields: TomlContent, config: ServiceConfig, services: Mapping[str, Service]) -> None:
     """Refuse a fallback to a service that cannot answer in this one's place."""
     name = config.fallback.service if config.fallback else None
     if name is None:

@@ -20,11 +20,11 @@ from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_orig
 
 import msgspec
 
-from prana_proxy.config.toml_lines import Steps, lines_of, unfinished_string
+from prana_proxy.config.toml_lines import TomlPath, lines_of, unfinished_string
 from schemas.errors import ConfigError, DeloreanError
 
 MAX_BYTES = 1 << 20  # a person wrote it
-Place: TypeAlias = "str | Steps"
+TomlPlace: TypeAlias = "str | TomlPath"
 """Where in a file: `as_of.my_list.max_age`, `encoders[1].rename`; or step by step, for names that may hold anything."""
 
 _T = TypeVar("_T")
@@ -40,10 +40,10 @@ def read_toml(path: str | Path, kind: type[_T]) -> _T:
 
 
 @dataclass(frozen=True)
-class Fields:
+class TomlContent:
     """What a TOML file holds, without the file: errors name the field.
 
-    >>> Fields({"spread": {"limit": "PT5M", "beyond": "dorp"}}).error("spread.beyond", "is 'dorp'", "write 'drop'")
+    >>> TomlContent({"spread": {"limit": "PT5M", "beyond": "dorp"}}).error("spread.beyond", "is 'dorp'", "write 'drop'")
     ConfigError("spread.beyond: is 'dorp' → write 'drop'")
     """
 
@@ -63,23 +63,23 @@ class Fields:
             steps, cause = _innermost(self.content, kind, ()) or ((), error)
             raise self._refusal(steps, cause) from error
 
-    def error(self, place: Place, problem: object, hint: str | None = None) -> ConfigError:
+    def error(self, place: TomlPlace, problem: object, hint: str | None = None) -> ConfigError:
         """Build an error about a field; the place of one that is missing is where it should be, () is the file."""
         return ConfigError.because(f"{self._whereabouts(place)}{problem}", hint)
 
     @contextmanager
-    def at(self, place: Place) -> Iterator[None]:
+    def at(self, place: TomlPlace) -> Iterator[None]:
         """Give the errors of a later check their place: a field, or a table, see `build`; not one within another."""
         try:
             yield
         except DeloreanError as error:
             raise self._refusal(_steps_of(place) if isinstance(place, str) else place, error) from error
 
-    def _whereabouts(self, place: Place) -> str:
+    def _whereabouts(self, place: TomlPlace) -> str:
         text = place if isinstance(place, str) else place_of(place)
         return f"{text}: " if text else ""
 
-    def _refuse_unknown(self, value: Any, annotation: Any, steps: Steps) -> None:
+    def _refuse_unknown(self, value: Any, annotation: Any, steps: TomlPath) -> None:
         for kind in _alternatives(annotation):
             if isinstance(value, Mapping) and is_dataclass(kind):
                 known = [field.name for field in fields(kind)]
@@ -89,7 +89,7 @@ class Fields:
         for step, inner, kind in _inner(value, annotation):
             self._refuse_unknown(inner, kind, (*steps, step))
 
-    def _refusal(self, steps: Steps, error: Exception) -> ConfigError:
+    def _refusal(self, steps: TomlPath, error: Exception) -> ConfigError:
         if not isinstance(error, msgspec.ValidationError):
             return self.error((*steps, *_subject(error, self.content, steps)), error)
         problem = str(error).partition(" - at ")[0]
@@ -99,7 +99,7 @@ class Fields:
 
 
 @dataclass(frozen=True)
-class TomlFile(Fields):
+class TomlFile(TomlContent):
     """A TOML file that has been read, kept so that later checks can name its lines too.
 
     path: as the person gave it
@@ -107,7 +107,7 @@ class TomlFile(Fields):
     """
 
     path: str | Path
-    lines: Mapping[Steps, int]
+    lines: Mapping[TomlPath, int]
 
     @classmethod
     def read(cls, path: str | Path) -> TomlFile:
@@ -129,7 +129,7 @@ class TomlFile(Fields):
         except (ValueError, RecursionError) as error:
             raise ConfigError.because(f"{path}, line {_line_of(error, text)}: is not TOML: {error}") from error
 
-    def line(self, place: Place) -> int:
+    def line(self, place: TomlPlace) -> int:
         """Find the line, from 1, of a field; of a missing one the line of its table.
 
         place: `as_of."a name".max_age`, `encoders[1]`; names of letters, digits, _ and - need no quotes
@@ -139,7 +139,7 @@ class TomlFile(Fields):
             steps = steps[:-1]
         return self.lines[steps]
 
-    def _whereabouts(self, place: Place) -> str:
+    def _whereabouts(self, place: TomlPlace) -> str:
         return f"{self.path}, line {self.line(place)}: {super()._whereabouts(place)}"
 
 
@@ -163,7 +163,7 @@ def toml_files_in(folder: str | Path) -> list[Path]:
         ) from error
 
 
-def place_of(steps: Steps) -> str:
+def place_of(steps: TomlPath) -> str:
     """Write the way to a field as a person reads it.
 
     >>> place_of(("encoders", 1, "rename", "minutes watched"))
@@ -179,7 +179,7 @@ def place_of(steps: Steps) -> str:
     return text
 
 
-def _steps_of(place: str) -> Steps:
+def _steps_of(place: str) -> TomlPath:
     return tuple(
         int(index) if index else json.loads(name) if name.startswith('"') else name
         for name, index in _STEP.findall(place)
@@ -206,7 +206,7 @@ def _inner(value: Any, annotation: Any) -> Iterator[tuple[str | int, Any, Any]]:
             yield from ((i, inner, kind) for i, (inner, kind) in enumerate(zip(value, each, strict=False)))
 
 
-def _innermost(value: Any, annotation: Any, steps: Steps) -> tuple[Steps, Exception] | None:
+def _innermost(value: Any, annotation: Any, steps: TomlPath) -> tuple[TomlPath, Exception] | None:
     """Find the innermost value that cannot be converted; msgspec gives no place to a dataclass's own check."""
     for step, inner, kind in _inner(value, annotation):
         if found := _innermost(inner, kind, (*steps, step)):
@@ -224,7 +224,7 @@ def _spoken(types: re.Match[str]) -> str:
     return f"`{' | '.join(_TOML_TYPES.get(name, name) for name in names if name != 'null')}`"
 
 
-def _subject(error: Exception, content: Any, steps: Steps) -> Steps:
+def _subject(error: Exception, content: Any, steps: TomlPath) -> TomlPath:
     """Find the field of a table that an error's message begins with, be it after `experiment 'homepage': `."""
     with suppress(LookupError, TypeError):  # there may be no such table
         for step in steps:

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator
 from typing import TypeAlias
 
-Steps: TypeAlias = tuple[str | int, ...]
+TomlPath: TypeAlias = tuple[str | int, ...]
 """The way to a field from the top: names of tables and fields, indices of arrays."""
 
 # Comments and blanks match no group. A multi-line string may end in one or two quotes of its own.
@@ -25,7 +25,7 @@ _TOKEN = re.compile(
 _END = ""
 
 
-def lines_of(text: str) -> dict[Steps, int]:
+def lines_of(text: str) -> dict[TomlPath, int]:
     """Map each table, field and array entry of a TOML text to its line, from 1.
 
     A table's line is its header's; a table that only headers or dotted names below it imply begins at the first of
@@ -50,13 +50,13 @@ class _Walk:
     """One pass over a text's tokens. It follows the grammar as far as fields go, and checks nothing."""
 
     def __init__(self, text: str) -> None:
-        self.lines: dict[Steps, int] = {(): 1}
-        self._tables: dict[Steps, int] = {}  # array of tables → how many it has so far
+        self.lines: dict[TomlPath, int] = {(): 1}
+        self._tables: dict[TomlPath, int] = {}  # array of tables → how many it has so far
         self._tokens = _tokens(text)
         self._advance()
 
     def document(self) -> None:
-        table: Steps = ()
+        table: TomlPath = ()
         while self._symbol != _END:
             if self._symbol == "\n":
                 self._advance()
@@ -65,13 +65,13 @@ class _Walk:
             else:
                 self._pair(table)
 
-    def _header(self) -> Steps:
+    def _header(self) -> TomlPath:
         line = self._line
         self._advance()
         is_entry = self._symbol == "["
         if is_entry:
             self._advance()
-        table: Steps = ()
+        table: TomlPath = ()
         *parents, name = self._names()
         for parent in parents:
             table = self._within((*table, parent), line)
@@ -84,7 +84,7 @@ class _Walk:
             self._advance()
         return table
 
-    def _within(self, table: Steps, line: int) -> Steps:
+    def _within(self, table: TomlPath, line: int) -> TomlPath:
         """Note a table; of an array of tables it is the last so far that names below it mean."""
         self.lines.setdefault(table, line)
         return (*table, self._tables[table] - 1) if table in self._tables else table
@@ -99,7 +99,7 @@ class _Walk:
             self._advance()
         return names
 
-    def _pair(self, table: Steps) -> None:
+    def _pair(self, table: TomlPath) -> None:
         line = self._line
         for name in self._names():
             table = (*table, name)
@@ -107,7 +107,7 @@ class _Walk:
         self._advance()
         self._value(table)
 
-    def _value(self, place: Steps) -> None:
+    def _value(self, place: TomlPath) -> None:
         if self._symbol == "[":
             self._array(place)
         elif self._symbol == "{":
@@ -122,7 +122,7 @@ class _Walk:
             while self._symbol not in ("\n", ",", "]", "}", _END):
                 self._advance()
 
-    def _array(self, place: Steps) -> None:
+    def _array(self, place: TomlPath) -> None:
         self._advance()
         entry = 0
         while self._symbol != "]":

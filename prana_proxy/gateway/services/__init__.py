@@ -14,18 +14,16 @@ import socket
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from typing import Protocol as TypingProtocol
 
 from prana_proxy.clock import Clock
 from prana_proxy.gateway.answers import Cause, Reply
-from prana_proxy.gateway.breaker import BreakerRules
+from prana_proxy.gateway.config import ServiceConfig
 from prana_proxy.gateway.discovery import Instance
-from prana_proxy.gateway.limits import Limits
 from schemas.errors import ConfigError
 from schemas.redaction import without_password
-from schemas.services import OnFallback, Service, Status
+from schemas.services import Status
 
 Key = Mapping[str, Any]
 """One context's values of the service's key variables, none of them null."""
@@ -41,71 +39,6 @@ class Ask(TypingProtocol):
 
         deadline: on the event loop's clock; new_connection: none that was kept from an earlier call is used
         """
-
-
-MEBIBYTE = 1 << 20
-
-
-@dataclass(frozen=True)
-class Fallback:
-    """What is given in place of an answer, tried in this order, marked as a fallback, and never a success.
-
-    cached_seconds: an earlier answer for the same key, no older than that
-    service: another service of the gateway, whose type is the same and whose key's variables this one's key has
-    value: as it is decoded from JSON; None: there is none
-    encoders: what they get of it; the service's own record says so too
-    """
-
-    cached_seconds: float | None = None
-    service: str | None = None
-    value: Any = None
-    encoders: OnFallback = OnFallback.ABSENT
-
-
-@dataclass(frozen=True)
-class ServiceConfig:
-    """How one service is asked.
-
-    url: of the service, `http://host/lists/{profile_id}` and the like; each protocol says what it may hold
-    batched: whether one call asks for many contexts
-    idl: the interface file of a Thrift service
-    discovery: URI of where its instances are found; None: at the URL's own address
-    batch_size, batch_wait_seconds: contexts in one call of a batched service, and how long a call that is not full
-        waits for more callers' contexts
-    answer: JSON pointer, through objects, to the value within an answer; "" is all of it
-    error: JSON pointer to an error within an answer; "": there is none, None: the usual places, see `service_errors`
-    timeout_seconds: for one call, whether or not its caller waits so long
-    retries: further calls after one that failed, each to another instance, of idempotent services only
-    retry_share: of all calls, at most this share is made again
-    resend: whether a call is sent again, over a new connection, when the kept one turns out closed before any of the
-        answer came; else each call has a new connection
-    max_answer_bytes, max_batch_bytes: the largest answer, and the largest answer to a batch, that are read
-    """
-
-    service: Service
-    url: str
-    batched: bool = False
-    idl: str | None = None
-    discovery: str | None = None
-    batch_size: int = 100
-    batch_wait_seconds: float = 0.002
-    answer: str = ""
-    error: str | None = None
-    timeout_seconds: float = 1.0
-    retries: int = 1
-    retry_share: float = 0.1
-    idempotent: bool = True
-    resend: bool = True
-    limits: Limits = field(default_factory=Limits)
-    breaker: BreakerRules = field(default_factory=BreakerRules)
-    fallback: Fallback | None = None
-    max_answer_bytes: int = 4 * MEBIBYTE
-    max_batch_bytes: int = 64 * MEBIBYTE
-
-    @property
-    def call_size(self) -> int:
-        """How many contexts one call asks for."""
-        return self.batch_size if self.batched else 1
 
 
 class Protocol(ABC):

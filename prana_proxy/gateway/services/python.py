@@ -30,9 +30,10 @@ import numpy as np
 from encoders.project_modules import refuse_hidden
 from prana_proxy.clock import Clock
 from prana_proxy.gateway.answers import Reply, has_times, python_type, refuse_times_outside
+from prana_proxy.gateway.config import ServiceConfig
 from prana_proxy.gateway.discovery import Instance
-from prana_proxy.gateway.service_errors import Path, error_at, error_paths
-from prana_proxy.gateway.services import Ask, Key, Protocol, ServiceConfig
+from prana_proxy.gateway.error_fields import JsonPath, error_at, error_paths
+from prana_proxy.gateway.services import Ask, Key, Protocol
 from schemas.errors import ConfigError
 from schemas.services import Status
 
@@ -146,7 +147,7 @@ def _reply(value: Any, kind: Any, received_at: int) -> Reply:
         return Reply.failed(Status.INVALID, str(error))
 
 
-def _error_in(value: Any, paths: Sequence[Path]) -> Reply | None:
+def _error_in(value: Any, paths: Sequence[JsonPath]) -> Reply | None:
     """Give the error that a dict, or an object with attributes, holds as an answer of any other protocol would."""
     for path in paths:
         error = value

@@ -32,7 +32,7 @@ from delorean.serving.request_queue import CallerLeftError, QueueError, RequestQ
 from delorean.serving.server import ScorerServer
 from encoders.library.keys import VIDEOS
 from prana_proxy.config.services_file import gateway_config
-from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway import Gateway
 from snapshotter.records import to_micros
 
 BODY = json.dumps({"context": {"profile_id": 7, "country": "US"}, "candidates": [12, 59, 7]}).encode()

@@ -16,7 +16,7 @@ from delorean.serving.ranker import Stopwatch, _refuse_far_times
 from encoders.library.keys import VIDEOS
 from prana_proxy.clock import FileClock, system_clock
 from prana_proxy.config.services_file import gateway_config
-from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway import Gateway
 from schemas.errors import DataKeyError
 from schemas.tables import TIME
 

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from prana_proxy.config.services_file import gateway_config
 from prana_proxy.gateway.answers import Reply, python_type, refuse_times_outside, to_arrow
-from prana_proxy.gateway.json_answers import JsonAnswer
+from prana_proxy.gateway.services.http.json_answers import JsonAnswer
 from prana_proxy.gateway.services.python import _reply
-from prana_proxy.gateway.services.thrift.answers import ThriftAnswers
+from prana_proxy.gateway.services.thrift.binary_protocol import DOUBLE, I64, LIST, STRING, STRUCT, Kind, message_head
 from prana_proxy.gateway.services.thrift.idl import method_of
-from prana_proxy.gateway.services.thrift.wire import DOUBLE, I64, LIST, STRING, STRUCT, Kind, message_head
+from prana_proxy.gateway.services.thrift.reply_decoder import ThriftAnswers
 from schemas.arrow_types import parse_type
 from schemas.errors import ConfigError
 from schemas.services import Status

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from snapshot_job import Job, service
 
-from prana_proxy.client.access import Access
+from prana_proxy.config.credentials import ProxyCredentials
 from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.server import start_proxy
 from schemas.data_keys import context_variable
@@ -150,7 +150,7 @@ def test_a_proxy_that_demands_a_token_is_shown_it_by_every_task(offline: Job, co
         with pytest.raises(ServiceError, match="token"):
             offline.run(proxies=[proxy.address])
         assert company.asked == []
-        run = offline.run(proxies=[proxy.address], access=Access(token="of-the-snapshots"))
+        run = offline.run(proxies=[proxy.address], access=ProxyCredentials(token="of-the-snapshots"))
     assert service(run, "history").confidence == 1.0
 
 

@@ -16,10 +16,11 @@ import msgspec
 
 from prana_proxy.clock import Clock
 from prana_proxy.gateway.answers import Cause, Reply
+from prana_proxy.gateway.config import ServiceConfig
 from prana_proxy.gateway.discovery import Instance
-from prana_proxy.gateway.json_answers import JsonAnswer
-from prana_proxy.gateway.services import Ask, Key, Protocol, ServiceConfig
-from prana_proxy.gateway.services.http.exchange import Connections, Exchange
+from prana_proxy.gateway.services import Ask, Key, Protocol
+from prana_proxy.gateway.services.http.exchange import HttpConnections, HttpExchange
+from prana_proxy.gateway.services.http.json_answers import JsonAnswer
 from schemas.errors import ConfigError
 from schemas.redaction import without_password
 from schemas.services import Status
@@ -32,7 +33,7 @@ class HttpProtocol(Protocol):
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
-        self._connections = Connections()
+        self._connections = HttpConnections()
 
     @staticmethod
     def check(config: ServiceConfig) -> None:
@@ -89,13 +90,13 @@ class HttpProtocol(Protocol):
 
         return ask
 
-    def _exchange(self, config: ServiceConfig) -> Exchange:
+    def _exchange(self, config: ServiceConfig) -> HttpExchange:
         parts = urlsplit(config.url)
         # An address from DNS is another name for the URL's host; other registries give hosts of their own.
         if (config.discovery or "").startswith("dns:"):
             server_name = parts.hostname if parts.scheme == "https" else None
-            return Exchange(self._connections, parts.scheme, parts.netloc.rpartition("@")[2], server_name)
-        return Exchange(self._connections, parts.scheme)
+            return HttpExchange(self._connections, parts.scheme, parts.netloc.rpartition("@")[2], server_name)
+        return HttpExchange(self._connections, parts.scheme)
 
 
 def _json_answer(config: ServiceConfig) -> JsonAnswer:

@@ -20,9 +20,10 @@ from aiohttp.http import HttpProcessingError, RawResponseMessage
 from yarl import URL
 
 from prana_proxy.gateway.answers import Cause, Reply
+from prana_proxy.gateway.config import MEBIBYTE
 from prana_proxy.gateway.discovery import Instance
-from prana_proxy.gateway.kept_connections import Keeping
-from prana_proxy.gateway.services import MEBIBYTE, kept_connection_closed, unreachable
+from prana_proxy.gateway.keep_alive import KeepAlivePolicy
+from prana_proxy.gateway.services import kept_connection_closed, unreachable
 from prana_proxy.gateway.services.http.encodings import as_utf8, codings_of, decompressed
 from schemas.services import Status
 
@@ -59,7 +60,7 @@ class _Handler(ResponseHandler):
         super().data_received(data)
 
 
-class Connections:
+class HttpConnections:
     """A pool of connections, and those that each carry one call: no proxies, no settings from the environment."""
 
     def __init__(self) -> None:
@@ -70,7 +71,7 @@ class Connections:
         for connector in (self.kept, self.new):
             factory: Any = partial(_Handler, loop=asyncio.get_running_loop())
             connector._factory = factory
-        self.keeping = Keeping[str]()
+        self.keep_alive = KeepAlivePolicy[str]()
 
     async def close(self) -> None:
         """Close all."""
@@ -78,7 +79,7 @@ class Connections:
         await self.new.close()
 
 
-class Exchange:
+class HttpExchange:
     """Sends one service's questions to an instance and reads what comes back.
 
     scheme: http or https
@@ -86,7 +87,7 @@ class Exchange:
     """
 
     def __init__(
-        self, connections: Connections, scheme: str, host: str | None = None, server_name: str | None = None
+        self, connections: HttpConnections, scheme: str, host: str | None = None, server_name: str | None = None
     ) -> None:
         self._connections, self._scheme, self._server_name = connections, scheme, server_name
         self._headers: Mapping[str, str] = _HEADERS if host is None else {**_HEADERS, "Host": host}
@@ -113,7 +114,7 @@ class Exchange:
         self, connection: aiohttp.connector.Connection, instance: Instance, head: bytes, data: bytes | None, most: int
     ) -> bytes | Reply:
         """Ask over a connection. It is kept if all of the answer was read; else it is for the caller to close."""
-        handler, keeping = connection.protocol, self._connections.keeping
+        handler, keep_alive = connection.protocol, self._connections.keep_alive
         assert isinstance(handler, _Handler)  # the connection was just opened
         kept, handler.used, handler.asked, handler.answering = handler.used, True, True, False
         try:
@@ -124,12 +125,12 @@ class Exchange:
                 raise
             closed = True
         if kept and closed:
-            keeping.was_closed(instance.address)
+            keep_alive.was_closed(instance.address)
             return kept_connection_closed(instance)
         handler.asked = False
         if kept:
-            keeping.served_again(instance.address)
-        if keeping.keeps(instance.address):
+            keep_alive.served_again(instance.address)
+        if keep_alive.keeps(instance.address):
             connection.release()
         return body
 

@@ -26,13 +26,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from prana_proxy.clock import Clock
 from prana_proxy.gateway.answers import Cause, Reply
+from prana_proxy.gateway.config import ServiceConfig
 from prana_proxy.gateway.discovery import Instance
-from prana_proxy.gateway.services import Ask, Key, Protocol, ServiceConfig, kept_connection_closed, unreachable
-from prana_proxy.gateway.services.thrift.answers import ThriftAnswers
+from prana_proxy.gateway.services import Ask, Key, Protocol, kept_connection_closed, unreachable
 from prana_proxy.gateway.services.thrift.arguments import arguments_of
-from prana_proxy.gateway.services.thrift.connections import Connections, Cut, Where
-from prana_proxy.gateway.services.thrift.idl import Method, method_of
-from prana_proxy.gateway.services.thrift.wire import Unfit
+from prana_proxy.gateway.services.thrift.binary_protocol import UnfitError
+from prana_proxy.gateway.services.thrift.connections import ConnectionCutError, ConnectionPool, Endpoint
+from prana_proxy.gateway.services.thrift.idl import IdlMethod, method_of
+from prana_proxy.gateway.services.thrift.reply_decoder import ReplyDecoder
 from schemas.errors import ConfigError
 from schemas.redaction import without_password
 from schemas.services import Status
@@ -48,14 +49,14 @@ class ThriftProtocol(Protocol):
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
-        self._connections = Connections()
+        self._connections = ConnectionPool()
 
     @staticmethod
     def check(config: ServiceConfig) -> None:
         """Refuse what is no URL, an unknown method, and one whose arguments or result are not the service's."""
         method = _method(config)
         arguments_of(method, config)
-        ThriftAnswers(method, config)
+        ReplyDecoder(method, config)
 
     @staticmethod
     def own_instance(config: ServiceConfig) -> Instance:
@@ -66,8 +67,8 @@ class ThriftProtocol(Protocol):
     def asking(self, config: ServiceConfig) -> Ask:
         """Give the function that asks this service."""
         method = _method(config)
-        write, answers = arguments_of(method, config), ThriftAnswers(method, config)
-        exchange = _Exchange(self._connections, self._where(config), method.name, config)
+        write, answers = arguments_of(method, config), ReplyDecoder(method, config)
+        exchange = _ThriftCall(self._connections, self._where(config), method.name, config)
 
         async def ask(
             instance: Instance, keys: Sequence[Key], _: float, /, *, new_connection: bool = False
@@ -85,24 +86,24 @@ class ThriftProtocol(Protocol):
         """Close all connections."""
         await self._connections.close()
 
-    def _where(self, config: ServiceConfig) -> Callable[[Instance], Where]:
+    def _where(self, config: ServiceConfig) -> Callable[[Instance], Endpoint]:
         parts, framed = urlsplit(config.url), _framed(config.url)
         if parts.scheme != "thrifts":
-            return lambda instance: Where(instance, framed)
+            return lambda instance: Endpoint(instance, framed)
         # An address from DNS is another name for the URL's host; other registries give hosts of their own.
         name = parts.hostname if (config.discovery or "").startswith("dns:") else None
-        return lambda instance: Where(instance, framed, self._tls, name)
+        return lambda instance: Endpoint(instance, framed, self._tls, name)
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
         return ssl.create_default_context()
 
 
-class _Exchange:
+class _ThriftCall:
     """Sends one service's calls to an instance and gives what comes back."""
 
     def __init__(
-        self, connections: Connections, where: Callable[[Instance], Where], method: str, config: ServiceConfig
+        self, connections: ConnectionPool, where: Callable[[Instance], Endpoint], method: str, config: ServiceConfig
     ) -> None:
         self._connections, self._where, self._method = connections, where, method
         self._most = config.max_batch_bytes if config.batched else config.max_answer_bytes
@@ -118,12 +119,12 @@ class _Exchange:
         try:
             message = await connection.ask(self._method, arguments, self._most)
             answered = True
-        except Cut as cut:
+        except ConnectionCutError as cut:
             if kept and not cut.begun:
                 self._connections.keeping.was_closed(where)
                 return kept_connection_closed(instance)
             return _CUT if cut.begun else unreachable(instance)
-        except Unfit as error:
+        except UnfitError as error:
             return Reply.failed(Status.INVALID, str(error))
         finally:
             if answered:
@@ -136,7 +137,7 @@ class _Exchange:
 _CUT = Reply.failed(Status.ERROR, "the connection was cut within the answer", Cause.CONNECTION)
 
 
-def _method(config: ServiceConfig) -> Method:
+def _method(config: ServiceConfig) -> IdlMethod:
     assert config.idl is not None  # whoever reads the configuration sees to it
     try:
         parts = urlsplit(config.url)

@@ -19,9 +19,10 @@ import pyarrow as pa
 from thriftpy2.protocol.cybin import TCyBinaryProtocol  # type: ignore[attr-defined]  # compiled
 from thriftpy2.transport.memory import TCyMemoryBuffer  # type: ignore[attr-defined]  # compiled
 
-from prana_proxy.gateway.services import Key, ServiceConfig
-from prana_proxy.gateway.services.thrift.idl import Field, IdlType, Method, fields_of
-from prana_proxy.gateway.services.thrift.wire import BOOL, BYTE, I16, I32, I64, LIST, STRING, STRUCT
+from prana_proxy.gateway.config import ServiceConfig
+from prana_proxy.gateway.services import Key
+from prana_proxy.gateway.services.thrift.binary_protocol import BOOL, BYTE, I16, I32, I64, LIST, STRING, STRUCT
+from prana_proxy.gateway.services.thrift.idl import IdlField, IdlMethod, IdlType, fields_of
 from schemas.data_keys import DataKey
 from schemas.errors import ConfigError
 
@@ -33,7 +34,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Write = Callable[[Any], Any]
 
 
-def arguments_of(method: Method, config: ServiceConfig) -> Write:
+def arguments_of(method: IdlMethod, config: ServiceConfig) -> Write:
     """Build the writer of a method's arguments. Raises ConfigError when they are not the service's key."""
     key, fields = config.service.key, fields_of(method.arguments)
     if config.batched:
@@ -42,7 +43,7 @@ def arguments_of(method: Method, config: ServiceConfig) -> Write:
     return lambda keys: _written(fill(keys[0]))
 
 
-def _batch(method: Method, key: Sequence[DataKey], fields: Mapping[str, Field]) -> Write:
+def _batch(method: IdlMethod, key: Sequence[DataKey], fields: Mapping[str, IdlField]) -> Write:
     (name, field), *more = fields.items() or [("", None)]
     if more or field is None or field.type.wire != LIST:
         told = ", ".join(f"{field.type} {name}" for name, field in fields.items())
@@ -63,7 +64,7 @@ def _batch(method: Method, key: Sequence[DataKey], fields: Mapping[str, Field]) 
     return lambda keys: _written(method.arguments(**{name: [fill(one) for one in keys]}))
 
 
-def _filler(whose: str, struct: Any, fields: Mapping[str, Field], key: Sequence[DataKey]) -> Callable[[Key], Any]:
+def _filler(whose: str, struct: Any, fields: Mapping[str, IdlField], key: Sequence[DataKey]) -> Callable[[Key], Any]:
     """Build what makes a struct of a key."""
     variables = {variable.name: variable for variable in key}
     for name in fields:

@@ -8,11 +8,11 @@ from collections.abc import Generator
 from typing import NamedTuple, cast
 
 from prana_proxy.gateway.discovery import Instance
-from prana_proxy.gateway.kept_connections import Keeping
-from prana_proxy.gateway.services.thrift.wire import (
+from prana_proxy.gateway.keep_alive import KeepAlivePolicy
+from prana_proxy.gateway.services.thrift.binary_protocol import (
     LENGTH,
-    Kind,
-    Unfit,
+    MessageKind,
+    UnfitError,
     end_of_message,
     message_head,
     read_message_head,
@@ -21,7 +21,7 @@ from prana_proxy.gateway.services.thrift.wire import (
 _IDLE_SECONDS = 4.0  # before a service closes it, as in http.py
 
 
-class Cut(Exception):  # noqa: N818  # an event
+class ConnectionCutError(Exception):  # an event
     """The connection ended before the answer did. begun: whether some of it had come."""
 
     def __init__(self, begun: bool) -> None:
@@ -29,7 +29,7 @@ class Cut(Exception):  # noqa: N818  # an event
         self.begun = begun
 
 
-class Connection(asyncio.Protocol):
+class ThriftConnection(asyncio.Protocol):
     """One connection.
 
     framed: whether each message is preceded by its length
@@ -80,15 +80,18 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     async def ask(self, method: str, arguments: bytes, most: int) -> bytes:
-        """Call a method and give the message that answers, of no more than so many bytes. Raises Cut and Unfit."""
+        """Call a method and return the message that answers, of at most so many bytes.
+
+        Raises ConnectionCutError and UnfitError.
+        """
         assert self._transport is not None
         self._asked, self._sequence = True, self._sequence % 0x7FFFFFFF + 1
-        message = message_head(method, Kind.CALL, self._sequence) + arguments
+        message = message_head(method, MessageKind.CALL, self._sequence) + arguments
         self._transport.write(LENGTH.pack(len(message)) + message if self._framed else message)
         answer = await (self._frame(most) if self._framed else self._message(most))
         _, sequence, _ = read_message_head(answer)
         if sequence != self._sequence:
-            raise Unfit("the answer has another sequence id than the call")
+            raise UnfitError("the answer has another sequence id than the call")
         self._asked = False
         return answer
 
@@ -96,7 +99,7 @@ class Connection(asyncio.Protocol):
         await self._fill(LENGTH.size)
         length = LENGTH.unpack_from(self._data)[0]
         if length <= 0:
-            raise Unfit("the answer is no frame: does the service speak ?transport=buffered")
+            raise UnfitError("the answer is no frame: does the service speak ?transport=buffered")
         await self._fill(LENGTH.size + _at_most(length, most))
         return self._take(LENGTH.size, LENGTH.size + length)
 
@@ -116,7 +119,7 @@ class Connection(asyncio.Protocol):
         """Wait until so much has come."""
         while len(self._data) < needed:
             if self._lost:
-                raise Cut(begun=bool(self._data))
+                raise ConnectionCutError(begun=bool(self._data))
             self._needed, self._waiter = needed, asyncio.get_running_loop().create_future()
             await self._waiter
 
@@ -133,11 +136,11 @@ class Connection(asyncio.Protocol):
 
 def _at_most(size: int, most: int) -> int:
     if size > most:
-        raise Unfit(f"the answer is larger than {most} bytes")
+        raise UnfitError(f"the answer is larger than {most} bytes")
     return size
 
 
-class Where(NamedTuple):
+class Endpoint(NamedTuple):
     """What connections lead to. tls: None for none; server_name: whose certificate is expected."""
 
     instance: Instance
@@ -146,14 +149,14 @@ class Where(NamedTuple):
     server_name: str | None = None
 
 
-class Connections:
+class ConnectionPool:
     """Those that wait for a next call, closed when none comes; bulkheads limit how many there are."""
 
     def __init__(self) -> None:
-        self._idle: dict[Where, list[Connection]] = {}
-        self.keeping = Keeping[Where]()
+        self._idle: dict[Endpoint, list[ThriftConnection]] = {}
+        self.keep_alive = KeepAlivePolicy[Endpoint]()
 
-    async def take(self, where: Where, new: bool = False) -> Connection:
+    async def take(self, where: Endpoint, new: bool = False) -> ThriftConnection:
         """Give a connection that is usable. new: none that was kept. Raises OSError when there can be none."""
         idle = [] if new else self._idle.get(where, [])
         while idle:
@@ -166,7 +169,7 @@ class Connections:
         if not new:
             self._idle.pop(where, None)
         _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(where.framed),
+            lambda: ThriftConnection(where.framed),
             where.instance.host,
             where.instance.port,
             ssl=where.tls,
@@ -174,11 +177,11 @@ class Connections:
         )
         return connection
 
-    def give(self, where: Where, connection: Connection, was_kept: bool, keep: bool) -> None:
+    def give(self, where: Endpoint, connection: ThriftConnection, was_kept: bool, keep: bool) -> None:
         """Take back a connection whose call is over. keep: unless its server closes what is kept."""
         if was_kept:
-            self.keeping.served_again(where)
-        if not (keep and connection.usable and self.keeping.keeps(where)):
+            self.keep_alive.served_again(where)
+        if not (keep and connection.usable and self.keep_alive.keeps(where)):
             connection.close()
             return
         self._idle.setdefault(where, []).append(connection)
@@ -192,7 +195,7 @@ class Connections:
         self._idle.clear()
         await asyncio.sleep(0)  # so that their sockets are closed when this is over
 
-    def _expire(self, where: Where, connection: Connection) -> None:
+    def _expire(self, where: Endpoint, connection: ThriftConnection) -> None:
         connection.close()
         idle = self._idle.get(where, [])
         if connection in idle:

@@ -11,7 +11,7 @@ from typing import Any
 from thriftpy2.parser import parser
 from thriftpy2.thrift import TType
 
-from prana_proxy.gateway.services.thrift import wire
+from prana_proxy.gateway.services.thrift import binary_protocol
 from schemas.errors import ConfigError
 
 _Stamps = tuple[tuple[str, int, int], ...]
@@ -35,7 +35,7 @@ class IdlType:
     @property
     def wire(self) -> int:
         """Its type on the wire."""
-        return wire.STRING if self.code == TType.BINARY else self.code
+        return binary_protocol.STRING if self.code == TType.BINARY else self.code
 
     @property
     def element(self) -> IdlType:
@@ -48,23 +48,23 @@ class IdlType:
         return IdlType.of(self.inside[0]), IdlType.of(self.inside[1])
 
     @property
-    def fields(self) -> dict[str, Field]:
+    def fields(self) -> dict[str, IdlField]:
         """Of a struct, by name."""
         return fields_of(self.inside)
 
     def __str__(self) -> str:
         """Write it as in the file."""
-        if self.code in (wire.LIST, wire.SET):
-            return f"{wire.NAMES[self.code]}<{self.element}>"
-        if self.code == wire.MAP:
+        if self.code in (binary_protocol.LIST, binary_protocol.SET):
+            return f"{binary_protocol.NAMES[self.code]}<{self.element}>"
+        if self.code == binary_protocol.MAP:
             return "map<{}, {}>".format(*self.entry)
         if self.inside is not None:
             return str(self.inside.__name__)
-        return "binary" if self.code == TType.BINARY else wire.NAMES[self.code]
+        return "binary" if self.code == TType.BINARY else binary_protocol.NAMES[self.code]
 
 
 @dataclass(frozen=True)
-class Field:
+class IdlField:
     """A field of a struct, or an argument of a method. default: None if it has none."""
 
     id: int
@@ -72,17 +72,17 @@ class Field:
     default: Any
 
 
-def fields_of(struct: Any) -> dict[str, Field]:
+def fields_of(struct: Any) -> dict[str, IdlField]:
     """Give the fields of one of thriftpy2's classes, by name."""
     defaults = dict(getattr(struct, "default_spec", ()))
     return {
-        name: Field(number, IdlType(code, rest[0] if len(rest) > 1 else None), defaults.get(name))
+        name: IdlField(number, IdlType(code, rest[0] if len(rest) > 1 else None), defaults.get(name))
         for number, (code, name, *rest) in struct.thrift_spec.items()
     }
 
 
 @dataclass(frozen=True)
-class Method:
+class IdlMethod:
     """A method of a service.
 
     arguments: thriftpy2's class of them; throws: field → its name and thriftpy2's class of the exception
@@ -99,7 +99,7 @@ class Method:
         return f"{self.service}.{self.name}"
 
 
-def method_of(path: str, service: str, name: str) -> Method:
+def method_of(path: str, service: str, name: str) -> IdlMethod:
     """Find a method in an interface file. Raises ConfigError."""
     module = _load(os.path.abspath(path))
     services = {found.__name__: found for found in module.__thrift_meta__["services"]}
@@ -113,7 +113,7 @@ def method_of(path: str, service: str, name: str) -> Method:
     if result.oneway or "success" not in fields:
         raise ConfigError.because(f"{service}.{name} answers nothing", "name a method that returns a value")
     throws = {field.id: field.type.inside for field in fields.values() if field.id != 0}
-    return Method(service, name, getattr(found, f"{name}_args"), fields["success"].type, throws)
+    return IdlMethod(service, name, getattr(found, f"{name}_args"), fields["success"].type, throws)
 
 
 _loaded: dict[str, tuple[_Stamps, ModuleType]] = {}

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from speaker import Speaker
 
+from prana_proxy.gateway import Gateway
 from prana_proxy.gateway.answers import Reply
-from prana_proxy.gateway.gateway import Gateway
 from prana_proxy.gateway.services.http.encodings import as_utf8, decompressed
 from schemas.services import Status
 

@@ -11,9 +11,9 @@ import pytest
 from thrift_service import ThriftService
 
 from prana_proxy.clock import system_clock
+from prana_proxy.gateway import Gateway
 from prana_proxy.gateway.answers import Cause, Reply
-from prana_proxy.gateway.gateway import Gateway
-from prana_proxy.gateway.services import ServiceConfig
+from prana_proxy.gateway.config import ServiceConfig
 from prana_proxy.gateway.services.thrift import ThriftProtocol, connections
 from schemas.arrow_types import parse_type
 

@@ -7,7 +7,7 @@ import pytest
 from thrift_service import IDL
 
 from prana_proxy.config.services_file import gateway_config, load_gateway_config
-from prana_proxy.gateway.services import ServiceConfig
+from prana_proxy.gateway.config import ServiceConfig
 from prana_proxy.gateway.services.thrift import ThriftProtocol
 from schemas.errors import ConfigError
 

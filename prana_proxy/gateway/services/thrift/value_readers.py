@@ -1,0 +1,215 @@
+"""Reads values along their Arrow type, strictly, into exactly what `python_type` describes.
+
+What the interface file says must be what is on the wire, and fit the Arrow type:
+
+| Arrow | Thrift |
+|---|---|
+| bool | bool |
+| integers | i8, i16, i32, i64, enums; each value must fit |
+| float, double | double; each value must fit |
+| string, large_string | string |
+| binary | binary, string |
+| timestamp[us, UTC] | i64: microseconds since the epoch; string: RFC 3339 with a zone |
+| date32 | string: 2026-01-31 |
+| list | list; set, in the order in which it is sent |
+| struct | struct, union: each field by name; others are passed over |
+
+A field that is absent has its default of the interface file, if that is a scalar; or is null, if it is a float or a
+string; or the answer is refused. One of another type than the interface file says is never taken for absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from prana_proxy.gateway.answers import python_type
+from prana_proxy.gateway.services.thrift.binary_protocol import (
+    ELEMENTS,
+    ENDS_EARLY,
+    FIELD,
+    LIST,
+    SET,
+    SIZES,
+    SMALLEST,
+    STRUCT,
+    UnfitError,
+    skip,
+    unexpected,
+)
+from prana_proxy.gateway.services.thrift.idl import IdlField, IdlType
+from prana_proxy.gateway.services.thrift.scalar_readers import NumberReader, Reader, checked, scalar_reader
+from schemas.errors import ConfigError
+
+_ROWS_WORTH_A_TABLE = 12  # below that, reading row by row is faster
+
+
+def reader(idl: IdlType, type: pa.DataType) -> Reader:  # noqa: A002  # the field's own name
+    """Build the reader of an Arrow type. Raises ConfigError when the interface file's type cannot be that."""
+    if pa.types.is_list(type) and idl.wire in (LIST, SET):
+        return _list_reader(idl, reader(idl.element, type.value_type))
+    if pa.types.is_struct(type) and idl.wire == STRUCT:
+        return StructReader(struct_fields(idl, type), python_type(type))
+    read = scalar_reader(idl.code, type)
+    if read is None:
+        raise ConfigError.because(
+            f"{type} cannot be read from a {idl}", "change type, or name another method or answer"
+        )
+    return read
+
+
+@dataclass(frozen=True)
+class StructField:
+    """A field that is read of a struct. absent: what it is when it is not there; required: unless it must be."""
+
+    name: str
+    field: IdlField
+    read: Reader
+    required: bool = True
+    absent: Any = None
+
+
+def find_field(idl: IdlType, name: str) -> IdlField:
+    """Find a struct's field. Raises ConfigError."""
+    fields = idl.fields
+    if name not in fields:
+        raise ConfigError.unknown(f"field of {idl}", name, fields)
+    return fields[name]
+
+
+def struct_fields(idl: IdlType, type: pa.DataType) -> list[StructField]:  # noqa: A002
+    """Give the fields of an Arrow struct as they are read of a struct of the interface file. Raises ConfigError."""
+    return [_wanted(idl, type.field(i)) for i in range(type.num_fields)]
+
+
+def _wanted(idl: IdlType, arrow: pa.Field) -> StructField:
+    field = find_field(idl, arrow.name)
+    read = reader(field.type, arrow.type)
+    if isinstance(field.default, bool | int | float | str):
+        return StructField(arrow.name, field, read, False, _default(idl, arrow, field.default))
+    return StructField(
+        arrow.name, field, read, not (pa.types.is_floating(arrow.type) or pa.types.is_string(arrow.type))
+    )
+
+
+def _default(idl: IdlType, arrow: pa.Field, default: Any) -> Any:
+    if pa.types.is_binary(arrow.type):
+        return default.encode()
+    try:
+        return checked(bool(default) if pa.types.is_boolean(arrow.type) else default, python_type(arrow.type))
+    except UnfitError as error:
+        raise ConfigError.because(f"{idl}.{arrow.name}: its default is no {arrow.type}: {error}") from error
+
+
+class StructReader:
+    """Reads structs: the wanted fields, which may come in any order, are given to `build` in their own."""
+
+    def __init__(self, wanted: Sequence[StructField], build: Callable[..., Any]) -> None:
+        self._wanted, self._build = wanted, build
+        self._absent = [one.absent for one in wanted]
+        self._required = [i for i, one in enumerate(wanted) if one.required]
+        self._fields = {
+            FIELD.pack(one.field.type.wire, one.field.id): (i, one.read, one.name) for i, one in enumerate(wanted)
+        }
+        self._expected = {one.field.id: (one.field.type.wire, one.name) for one in wanted}
+
+    def __call__(self, data: bytes, at: int) -> tuple[Any, int]:
+        """Read one."""
+        values, find = self._absent.copy(), self._fields.get
+        while code := data[at]:
+            found = find(data[at : at + 3])
+            if found is None:
+                at = self._pass_over(data, at, code)
+                continue
+            i, read, name = found
+            try:
+                values[i], at = read(data, at + 3)
+            except UnfitError as error:
+                raise error.within(f".{name}") from None
+        for i in self._required:
+            if values[i] is None:
+                raise UnfitError(f"Object missing required field `{self._wanted[i].name}`")
+        return self._build(*values), at + 1
+
+    def _pass_over(self, data: bytes, at: int, code: int) -> int:
+        """Pass over a field that is not wanted; refuse one that is, but of another type."""
+        expected, name = self._expected.get(FIELD.unpack_from(data, at)[1], (code, ""))
+        if code != expected:
+            raise unexpected(expected, code).within(f".{name}")
+        return at + 3 + SIZES[code] if code in SIZES else skip(data, at + 3, code)
+
+    def many(self, data: bytes, at: int, count: int) -> tuple[list[Any], int] | None:
+        """Read some in a row as one table; None unless all have the same fields, each of fixed size, and all fit."""
+        places, heads, size = self._layout(data, at)
+        if not size or at + count * size > len(data):
+            return None
+        table = np.frombuffer(data, np.uint8, count * size, at).reshape(count, size)[:, heads]
+        if (table != table[0]).any():
+            return None
+        columns = []
+        for i, wanted in enumerate(self._wanted):
+            if i in places:
+                column = wanted.read.many(data, at + places[i], count, size)  # type: ignore[attr-defined]  # NumberReader
+            else:
+                column = None if wanted.required else [wanted.absent] * count
+            if column is None:
+                return None
+            columns.append(column)
+        return list(map(self._build, *columns)) if columns else [self._build()] * count, at + count * size
+
+    def _layout(self, data: bytes, start: int) -> tuple[dict[int, int], list[int], int]:
+        """Give where in a struct each wanted value is, where all that is no value is, and its size; 0 if it varies."""
+        places, heads, at = dict[int, int](), list[int](), start
+        while code := data[at]:
+            heads += range(at - start, at - start + 3)
+            found = self._fields.get(data[at : at + 3])
+            if found is not None:
+                places[found[0]] = at + 3 - start
+            elif self._expected.get(FIELD.unpack_from(data, at)[1]):
+                return {}, [], 0
+            if code not in SIZES:
+                return {}, [], 0
+            at += 3 + SIZES[code]
+        return places, [*heads, at - start], at - start + 1
+
+
+def _list_reader(idl: IdlType, read_one: Reader) -> Reader:
+    expected = idl.element.wire
+
+    def read(data: bytes, at: int) -> tuple[list[Any], int]:
+        count, at = read_list_head(data, at, expected)
+        if isinstance(read_one, NumberReader):
+            values = read_one.many(data, at, count, read_one.size)
+            if values is not None:
+                return values, at + count * read_one.size
+        if isinstance(read_one, StructReader) and count >= _ROWS_WORTH_A_TABLE:
+            rows = read_one.many(data, at, count)
+            if rows is not None:
+                return rows
+        values = []
+        for i in range(count):
+            try:
+                value, at = read_one(data, at)
+            except UnfitError as error:
+                raise error.within(f"[{i}]") from None
+            values.append(value)
+        return values, at
+
+    return read
+
+
+def read_list_head(data: bytes, at: int, expected: int) -> tuple[int, int]:
+    """Give a list's or set's count and where its elements start. Raises UnfitError."""
+    code, count = ELEMENTS.unpack_from(data, at)
+    at += ELEMENTS.size
+    if count == 0:  # of what there is none, some write no type
+        return 0, at
+    if code != expected:
+        raise unexpected(expected, code).within("[0]")
+    if count < 0 or count * SMALLEST[code] > len(data) - at:
+        raise UnfitError(ENDS_EARLY)
+    return count, at
