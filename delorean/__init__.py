@@ -17,7 +17,7 @@ _first = os.path.abspath(sys.path[0]) if sys.argv[:1] == ["-m"] and sys.path els
 if _first == os.getcwd() and _first != os.path.dirname(os.path.dirname(os.path.abspath(__file__))):
     sys.path.append(sys.path.pop(0))
 
-from typing import TYPE_CHECKING  # noqa: E402  # the path comes first
+from typing import TYPE_CHECKING, Any  # noqa: E402  # the path comes first
 
 from delorean.telemetry import disable_telemetry  # noqa: E402  # as above
 from schemas.lazy import lazily  # noqa: E402  # as above
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from delorean.audit.comparison import compare_encoders, compare_feature_sets
     from delorean.audit.paradox import check_feature_set
     from delorean.coverage import day_coverage, label_coverage
+    from delorean.display.text import show
     from delorean.experiment import ExperimentSpec
     from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit, generate
     from delorean.labels import LabelColumns
@@ -58,6 +59,7 @@ __all__ = [
     "label_coverage",
     "materialise_labels",
     "open_project",
+    "show",
 ]
 
 # Imported when first used: compiled kernels and Spark take a second that `delorean --help` need not wait for.
@@ -82,8 +84,21 @@ __getattr__ = lazily(
         "label_coverage": "delorean.coverage",
         "materialise_labels": "delorean.labels.materialise",
         "open_project": "delorean.project.open_project",
+        "show": "delorean.display.text",
     },
 )
+
+if "IPython" in sys.modules:
+    from delorean.display.ipython import register_formatters
+
+    register_formatters()
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Show results in IPython that was started after this import: `%load_ext delorean`."""
+    from delorean.display.ipython import register_formatters
+
+    register_formatters(shell)
 
 
 def __dir__() -> list[str]:

@@ -6,29 +6,28 @@ import ast
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
 from types import FunctionType
 from typing import Any
 
 from encoders.capture import Captured, capture
-from encoders.compile import is_compiled
 from encoders.hash_index import lookup
 from encoders.layout import RESERVED, element_layout, outer_fields
 from encoders.machine_check import check_machine_code
 from encoders.source import source_of
 from encoders.source_check import ARGUMENTS, Reads, check_source
 from schemas.data_keys import DataKey, Kind, by_name
-from schemas.display import Code, Displayed, Facts, Headline, Note, Part, Table
 from schemas.errors import EncoderError, EncoderOutputError
+from schemas.plain_text import plain_text
 
 FORMAT = 2  # of what a fingerprint covers
 Value = int | float | bool | str
 
 
 @dataclass(frozen=True, repr=False)
-class FeatureEncoder(Displayed):
+class FeatureEncoder:
     """The one implementation of some features, with its parameters.
 
     data: the data elements it reads; anything else is out of its reach
@@ -94,53 +93,10 @@ class FeatureEncoder(Displayed):
         }
         return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
 
-    @property
-    def state(self) -> str:
-        """Whether it runs as machine code yet, in words."""
-        if not self.compiled:
-            return "not compiled: it runs as plain Python"
-        return "compiled in this process" if is_compiled(self.captured().text) else "compiled when it is first used"
-
-    def _headline(self) -> Headline:
-        return Headline("feature encoder", self.name, f"{', '.join(self.features)} from {self._read_from}")
-
-    @property
-    def _signature(self) -> str:
-        """How it is declared, with the values that its parameters have."""
-        given = [f"{name}: {type(value).__name__} = {value!r}" for name, value in self.parameters.items()]
-        return f"{self.function.__name__}({', '.join([*ARGUMENTS, *(['*'] if given else []), *given])})"
-
-    @property
-    def _read_from(self) -> str:
-        return ", ".join(key.name for key in self.data) or "no data element"
-
-    def _parts(self) -> Iterator[Part]:
-        said = (self.function.__doc__ or "").strip().splitlines()
-        if said:
-            yield Note(said[0])
-        reads = self.reads
-        known: dict[str, Any] = {
-            "signature": Code(self._signature),
-            "features": ", ".join(
-                f"{feature} (written as {self.written[i]})" if feature != self.written[i] else feature
-                for i, feature in enumerate(self.features)
-            ),
-            "of the context": "anything" if reads.context is None else ", ".join(sorted(reads.context)) or None,
-            "of the items": "anything" if reads.items is None else ", ".join(sorted(reads.items)) or None,
-        }
-        known |= {"fingerprint": Code(self.fingerprint[:12]), "state": self.state}
-        yield Facts({name: value for name, value in known.items() if value is not None})
-        yield Table(
-            [
-                {
-                    "data_key": key.name,
-                    "kind": key.kind.value.replace("_", " "),
-                    "type": Code(str(key.type)),
-                    "fields_read": ", ".join(sorted(reads.fields.get(key.name) or ())) or "all",
-                }
-                for key in self.data
-            ]
-        )
+    def __repr__(self) -> str:
+        """One line for people."""
+        elements = ", ".join(key.name for key in self.data) or "no data element"
+        return plain_text(f"feature encoder {self.name}: {', '.join(self.features)} from {elements}")
 
     def __call__(self, context: Any, items: Any, data: Any, out: Any) -> None:
         """Run the plain Python function on one context, as for a look at what it does."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,11 +17,9 @@ from encoders.bound_model import BoundModel, ElementPlan, Mode, Plan
 from encoders.code_cache import configured_cache_folder
 from encoders.encoder import FeatureEncoder, Value
 from encoders.generated import module_text
-from encoders.graph import EncoderNode, feature_graph
 from encoders.layout import Scalar, element_layout, is_text, outer_fields, scalar_dtype, stored_type, variable_layout
 from encoders.project_modules import refuse_hidden
 from schemas.data_keys import DataKey, Kind, by_name
-from schemas.display import MOST_ROWS, Code, Displayed, Headline, Part, Table
 from schemas.errors import EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
 
 Encoders: TypeAlias = "FeatureModel | FeatureEncoder | Sequence[FeatureEncoder]"
@@ -32,7 +30,7 @@ _TIME = DataKey("time", Kind.CONTEXT, pa.timestamp("us", "UTC"))
 
 
 @dataclass(frozen=True, repr=False)
-class FeatureModel(Displayed):
+class FeatureModel:
     """The encoders of an experiment, or one encoder.
 
     Raises EncoderOutputError if two write the same feature, DataKeyError if two mean different things by a key.
@@ -75,25 +73,11 @@ class FeatureModel(Displayed):
         prints = [encoder.fingerprint for encoder in self.encoders]
         return hashlib.sha256(json.dumps([FORMAT, prints]).encode()).hexdigest()
 
-    def _headline(self) -> Headline:
-        said = f"{len(self.features)} features from {len(self.elements)} data elements"
-        return Headline("feature model", f"of {len(self.encoders)} encoders", said)
-
-    def _parts(self) -> Iterator[Part]:
-        kinds = {name: key.kind.value.removesuffix("_element") for name, key in self.elements.items()}
-        yield feature_graph([node_of(encoder) for encoder in self.encoders], kinds)
-        yield Table(
-            [
-                {
-                    "encoder": encoder.name,
-                    "parameters": ", ".join(f"{name} = {value!r}" for name, value in encoder.parameters.items()),
-                    "features": encoder.features,
-                    "fingerprint": Code(encoder.fingerprint[:12]),
-                    "state": encoder.state,
-                }
-                for encoder in self.encoders[:MOST_ROWS]
-            ],
-            of=len(self.encoders),
+    def __repr__(self) -> str:
+        """One line for people."""
+        return (
+            f"feature model of {len(self.encoders)} encoders: "
+            f"{len(self.features)} features from {len(self.elements)} data elements"
         )
 
     def to_json(self) -> str:
@@ -168,12 +152,6 @@ class FeatureModel(Displayed):
             )
             for name, fields in wanted.items()
         }
-
-
-def node_of(encoder: FeatureEncoder) -> EncoderNode:
-    """Give an encoder as graphs show it."""
-    parameters = ", ".join(f"{name}={value!r}" for name, value in encoder.parameters.items())
-    return EncoderNode(encoder.name, [key.name for key in encoder.data], encoder.features, parameters)
 
 
 def _bind(encoder: FeatureEncoder, context: Mapping[str, Scalar], items: Mapping[str, Scalar]) -> BoundEncoder:

@@ -90,7 +90,7 @@ def test_a_kernel_draws_bars_completes_keys_and_shows_text_beside_html(tmp_path)
     found = completed.outputs[0].data["text/plain"]
     assert "viewing_history" in found
     assert "compare_encoders" in found
-    assert shelf.outputs[0].data["text/plain"].startswith("things: 2\n\nname\n")
+    assert shelf.outputs[0].data["text/plain"].startswith("things: 2\n\nname\n────")
     assert shelf.outputs[0].data["text/html"].startswith('<div class="dl">')
 
 

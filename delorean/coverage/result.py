@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, time
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from delorean.frames import Readable
-from schemas.display import Displayed, Headline, Part
+from schemas.plain_text import plain_text
 
 _RUN = pa.struct([("run_id", pa.string()), ("rows", pa.int64())])
 _REASON = pa.struct([("reason", pa.string()), ("rows", pa.int64())])
@@ -99,27 +99,17 @@ class Cell:
         return cell
 
 
-class Coverage(Displayed, Readable):
-    """Coverage as cells, as a frame, as JSON and as a picture."""
+class Coverage(Readable):
+    """Coverage as cells and as a frame."""
 
     @property
     @abstractmethod
     def cells(self) -> Sequence[Cell]:
         """All cells."""
 
-    @abstractmethod
-    def to_json(self) -> dict[str, Any]:
-        """Write it as plain fields."""
-
     def to_arrow(self) -> pa.Table:
         """Give the cells as a table, a row for each."""
         return pa.Table.from_pylist([_flat(cell) for cell in self.cells], _SCHEMA)
-
-    def to_html(self) -> str:
-        """Draw it as one page that needs nothing else."""
-        from delorean.coverage.page import page
-
-        return page(self._repr_html_())
 
 
 @dataclass(frozen=True, repr=False)
@@ -142,30 +132,13 @@ class DayCoverage(Coverage):
         """All cells, by day, element and group."""
         return self.by_day
 
-    def to_json(self) -> dict[str, Any]:
-        """Write it as plain fields."""
-        return {
-            "at": None if self.at is None else self.at.isoformat(),
-            "experiment": self.experiment,
-            "by": self.by,
-            "context_sets": {day.isoformat(): chosen for day, chosen in self.context_sets.items()},
-            "cells": [cell.to_json() for cell in self.cells],
-        }
-
-    def _headline(self) -> Headline:
+    def __repr__(self) -> str:
+        """One line for people."""
         at = "the end of each day" if self.at is None else f"{self.at.isoformat()} of each day"
-        chosen = "" if self.experiment is None else f", for the contexts of {self.experiment}"
+        contexts = "" if self.experiment is None else f", for the contexts of {self.experiment}"
         grouped = "" if self.by is None else f", by {self.by}"
-        return Headline(
-            "coverage",
-            f"of {len({cell.day for cell in self.by_day})} days",
-            f"travelling to {at} (UTC){chosen}{grouped}",
-        )
-
-    def _parts(self) -> Iterator[Part]:
-        from delorean.coverage.page import parts_of_days
-
-        return parts_of_days(self)
+        days = len({cell.day for cell in self.by_day})
+        return plain_text(f"coverage of {days} days: travelling to {at} (UTC){contexts}{grouped}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -190,24 +163,9 @@ class LabelCoverage(Coverage):
         """The elements' cells, then those of each day."""
         return (*self.elements, *self.by_day)
 
-    def to_json(self) -> dict[str, Any]:
-        """Write it as plain fields."""
-        return {
-            "rows": self.rows,
-            "complete": self.complete,
-            "spread_seconds": dict(vars(self.spread)),
-            "torn": self.torn,
-            "elements": [cell.to_json() for cell in self.elements],
-            "days": [cell.to_json() for cell in self.by_day],
-        }
-
-    def _headline(self) -> Headline:
-        return Headline("coverage", f"of {self.rows:,} label rows", f"{self.complete:,} would find every element")
-
-    def _parts(self) -> Iterator[Part]:
-        from delorean.coverage.page import parts_of_labels
-
-        return parts_of_labels(self)
+    def __repr__(self) -> str:
+        """One line for people."""
+        return f"coverage of {self.rows:,} label rows: {self.complete:,} would find every element"
 
 
 def _flat(cell: Cell) -> dict[str, Any]:

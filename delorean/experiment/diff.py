@@ -10,15 +10,15 @@ from delorean.audit.comparison import FeatureComparison, compare_feature_sets
 from delorean.experiment.record import RunRecord
 from delorean.experiment.settings import changed_settings, changes
 from delorean.feature_sets.table import table_uri
-from schemas.display import Displayed, Headline, Note, Part, Table
 from schemas.errors import DeloreanError
+from schemas.plain_text import plain_text
 from snapshotter.storage import Storage
 
 Rows = tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, repr=False)
-class RunDiff(Displayed):
+class RunDiff:
     """What changed between two runs; whatever is empty did not change.
 
     settings: fields of the spec: field, before, after
@@ -54,31 +54,11 @@ class RunDiff(Displayed):
         kinds = ("settings", "encoders", "snapshots", "globals", "labels", "libraries", "metrics")
         return {kind: getattr(self, kind) for kind in kinds if getattr(self, kind)}
 
-    def _headline(self) -> Headline:
+    def __repr__(self) -> str:
+        """One line for people."""
         changed = ", ".join(self.changes)
-        said = "the same" if self.same else f"not the same{changed and f': {changed} changed'}"
-        return Headline("difference", f"{self.before} → {self.after}", said)
-
-    def _parts(self) -> Iterator[Part]:
-        yield from (Table(rows, kind) for kind, rows in self.changes.items())
-        yield from (Note(note, strong=True) for note in self.notes)
-        if self.features is not None:
-            yield self.features._headline()
-            yield from self.features._parts()
-
-    def to_json(self) -> dict[str, Any]:
-        """Write the difference as plain fields; of features, those that are not equal."""
-        compared = {} if self.features is None else self.features.to_json()
-        moved = [row for row in compared.pop("features", []) if row["status"] != "equal"]
-        return {
-            "before": self.before,
-            "after": self.after,
-            "same": self.same,
-            **{kind: list(rows) for kind, rows in self.changes.items()},
-            "features": moved,
-            **({"compared": compared} if compared else {}),
-            "notes": list(self.notes),
-        }
+        outcome = "the same" if self.same else f"not the same{changed and f': {changed} changed'}"
+        return plain_text(f"difference {self.before} → {self.after}: {outcome}")
 
 
 def diff_runs(before: RunRecord, after: RunRecord, storage: Storage) -> RunDiff:

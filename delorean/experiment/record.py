@@ -14,9 +14,8 @@ import msgspec
 from delorean.experiment.record_files import FOLDER, BrokenRecord, read_record, readable_records, record_paths
 from delorean.experiment.spec import ExperimentSpec
 from delorean.feature_sets.digest import FeatureDigest
-from schemas.display import Code, Displayed, Facts, Headline, Note, Part, Table
-from schemas.drawing import Share
 from schemas.errors import ReplayError
+from schemas.plain_text import plain_text
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, require_plain_name
 
@@ -59,7 +58,7 @@ class FeaturesRecord:
 
 
 @dataclass(frozen=True, repr=False)
-class RunRecord(Displayed):
+class RunRecord:
     """One run of an experiment.
 
     run_id: the experiment's id and a number, `3f2a91c04b7e-2` is its second run, or an id that was given
@@ -110,84 +109,19 @@ class RunRecord(Displayed):
         """NDCG@10 of the model on the test part; None where nothing was trained."""
         return None if self.metrics is None else float(self.metrics["model"]["test"]["ndcg@10"])
 
-    def tables(self) -> dict[str, list[dict[str, Any]]]:
-        """Show what the run rests on, as tables' rows."""
-        return {
-            "encoders": [
-                {"encoder": name, "parameters": encoder["parameters"], "fingerprint": encoder["fingerprint"][:12]}
-                for name, encoder in self.encoders.items()
-            ],
-            "snapshots": [
-                {"element": element, "run": run_id, "confidence": self.confidence[element][run_id]}
-                for element, runs in self.snapshots.items()
-                for run_id in runs
-            ],
-            "globals": [
-                {"element": element, "version": version}
-                for element, versions in self.globals.items()
-                for version in versions
-            ],
-            "tables": [{"table": name, **table} for name, table in self.labels.tables.items()],
-        }
-
-    def _headline(self) -> Headline:
+    def __repr__(self) -> str:
+        """One line for people."""
         features = self.features
-        said = (
+        return plain_text(
+            f"run of {self.name} {self.run_id}, {self.started_at:%Y-%m-%d %H:%M} UTC: "
             f"{features.rows:,} rows, {features.items:,} items, {len(features.digest.features)} features"
             f"{'' if self.ndcg is None else f', NDCG@10 {self.ndcg:.3f}'}"
         )
-        return Headline(f"run of {self.name}", f"{self.run_id}, {self.started_at:%Y-%m-%d %H:%M} UTC", said)
-
-    def _parts(self) -> Iterator[Part]:
-        features, took = self.features, sum(self.seconds.values())
-        steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in self.seconds.items())
-        yield Facts(
-            {
-                "feature set": f"{features.feature_set}, version {features.version}",
-                "labels": self.labels.id,
-                "rows dropped": features.dropped,
-                "leaks": (self.leaks or {}).get("verdict", "nobody looked for leaks"),
-                "seconds": f"{took:.1f}: {steps}",
-                "digest": Code(features.digest.keys),
-            }
-        )
-        yield Table([{"": who, **parts["test"]} for who, parts in (self.metrics or {}).items()], "on the test part")
-        served = {name: f"{len(runs)} snapshots" for name, runs in self.snapshots.items()}
-        served |= {name: f"{len(versions)} versions" for name, versions in self.globals.items()}
-        yield from self.experiment.graph(served)
-        yield Table(_absent(features), "rows without an element")
-        yield Table(features.spread, "capture spread")
-        yield Table(self._served(), "state that could be seen")
-        tables = self.tables()
-        encoders = [{**row, "parameters": row["parameters"] or None} for row in tables["encoders"]]
-        yield Table(encoders, "encoders")
-        yield Table(tables["tables"], "tables")
-        yield from (Note(note) for note in self.notes)
-
-    def _served(self) -> list[dict[str, Any]]:
-        """Give a table's row for each element: what could be seen of it, the first and the last."""
-        rows = []
-        for element, seen in {**self.snapshots, **self.globals}.items():
-            confidence = self.confidence.get(element, {}).values()
-            rows.append(
-                {
-                    "element": element,
-                    "runs_or_versions": len(seen),
-                    "first": seen[0] if seen else None,
-                    "last": seen[-1] if seen else None,
-                    "lowest_confidence": Share(min(confidence), enough=0.9) if confidence else None,
-                }
-            )
-        return rows
 
     def to_json(self) -> dict[str, Any]:
         """Write the record as plain fields."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
         return fields
-
-
-def _absent(features: FeaturesRecord) -> list[dict[str, Any]]:
-    return [{"element": name, "rows": rows} for name, rows in features.absent.items() if rows]
 
 
 def save_run(record: RunRecord, storage: Storage, run_id: str | None = None) -> RunRecord:

@@ -15,8 +15,8 @@ from delorean.labels.rebucket import rebucket
 from delorean.state.sources import Pinned
 from encoders import FeatureModel
 from encoders.feature_model import LIBRARY
-from schemas.display import Displayed, Headline, Part, Table
 from schemas.errors import DeloreanError, LabelError, MissingFileError, ReplayError
+from schemas.plain_text import plain_text
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import DataFile, PublishedName, RecordKind
 from snapshotter.storage import Storage, require_plain_name
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Replay(Displayed):
+class Replay:
     """What came of repeating a run.
 
     differing: features whose values are not those of the run, bit for bit; `rows` where contexts, times, items or
@@ -42,18 +42,12 @@ class Replay(Displayed):
         """Whether every value is that of the run."""
         return not self.differing
 
-    def _headline(self) -> Headline:
-        said = "every value is the run's, bit for bit" if self.identical else f"differs in {', '.join(self.differing)}"
-        return Headline("replay", f"of run {self.record.run_id}", said)
-
-    def _parts(self) -> Iterator[Part]:
-        before, now = self.record.features, self.features
-        yield Table(
-            [
-                {"": "run", "features": f"{before.feature_set}, version {before.version}", "rows": before.rows},
-                {"": "replay", "features": f"{now.uri}, version {now.version}", "rows": now.rows},
-            ]
-        )
+    def __repr__(self) -> str:
+        """One line for people."""
+        outcome = "every value is the run's, bit for bit"
+        if not self.identical:
+            outcome = f"differs in {', '.join(self.differing)}"
+        return plain_text(f"replay of run {self.record.run_id}: {outcome}")
 
 
 def replay(

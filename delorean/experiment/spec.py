@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +20,9 @@ from delorean.leaks import LeakThresholds
 from delorean.training import Split
 from delorean.training.missing_values import with_imputer
 from encoders import FeatureEncoder, FeatureModel
-from encoders.feature_model import node_of
-from encoders.graph import EncoderNode, feature_graph
 from encoders.project_modules import refuse_hidden
-from schemas.display import Code, Displayed, Facts, Headline, Note, Part
-from schemas.errors import ConfigError, DeloreanError
+from schemas.errors import ConfigError
+from schemas.plain_text import plain_text
 from snapshotter.selection.experiments import Experiment
 from snapshotter.storage.table_source import TableSource
 
@@ -159,7 +157,7 @@ class ScheduleSpec:
 
 
 @dataclass(frozen=True, repr=False)
-class ExperimentSpec(Displayed):
+class ExperimentSpec:
     """One experiment, whole: the same in Python as in TOML. What it says is its id.
 
     name: of the feature set; by default the file's
@@ -202,36 +200,9 @@ class ExperimentSpec(Displayed):
         named = [EncoderSpec.of(each) if isinstance(each, FeatureEncoder) else each for each in self.encoders]
         object.__setattr__(self, "encoders", tuple(named))
 
-    def graph(self, elements: Mapping[str, str] | None = None) -> Iterator[Part]:
-        """Draw what it is made from, and say which encoders cannot be imported here.
-
-        elements: name → what served it, such as "6 snapshots"
-        """
-        nodes, kinds, unknown = [], dict(elements or {}), []
-        for spec in self.encoder_specs:
-            try:
-                encoder = spec.load()
-            except DeloreanError as error:
-                nodes.append(EncoderNode(spec.encoder, (), tuple(spec.rename.values()) or ("?",)))
-                unknown.append(Note(str(error), strong=True))
-            else:
-                nodes.append(node_of(encoder))
-                for key in encoder.data:
-                    kinds.setdefault(key.name, key.kind.value.removesuffix("_element"))
-        labels = self.labels.id or self.labels.table or "of a query"
-        yield feature_graph(nodes, kinds, f"labels {labels}", self.model.name)
-        yield from unknown
-
-    def _headline(self) -> Headline:
-        return Headline("experiment", self.name or "without a name", f"{self.id}, {len(self.encoders)} encoders")
-
-    def _parts(self) -> Iterator[Part]:
-        yield from self.graph()
-        told = self.to_json()
-        rest = {name: told[name] for name in told if name not in ("name", "labels", "encoders", "contexts")}
-        wanted = {"contexts": self.contexts.query} if self.contexts is not None else {}
-        queries = {name: Code(" ".join(text.split())) for name, text in ({"labels": self.labels.sql} | wanted).items()}
-        yield Facts({**queries, "items": self.labels.items, "context": self.labels.context, **rest})
+    def __repr__(self) -> str:
+        """One line for people."""
+        return plain_text(f"experiment {self.name or 'without a name'}: {self.id}, {len(self.encoders)} encoders")
 
     @property
     def encoder_specs(self) -> tuple[EncoderSpec, ...]:

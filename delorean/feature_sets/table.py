@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,14 +16,12 @@ from deltalake import DeltaTable
 
 from delorean.feature_sets.bucket_result import BucketResult
 from delorean.feature_sets.digest import FeatureDigest
-from delorean.feature_sets.first_rows import distributions, first_rows, shortened
 from delorean.frames import Readable
-from delorean.labels import LABEL_COLUMN, TIME_COLUMN
+from delorean.labels import TIME_COLUMN
 from delorean.leaks import LeakReport
 from delorean.state.provenance import SpreadReport
-from schemas.display import MOST_ROWS, Displayed, Facts, Headline, Note, Part, Table
-from schemas.drawing import Share
 from schemas.errors import ConfigError, CorruptFileError, MissingFileError
+from schemas.plain_text import plain_text
 from schemas.strict_json import json_text
 from snapshotter.records import from_micros
 from snapshotter.storage import Storage
@@ -35,12 +33,9 @@ FOLDER = "feature_sets"
 LINEAGE = "delorean"
 _MADE = "delorean.made"
 
-_SAMPLE_ROWS = 500
-_SHOWN_ROWS = 3
-
 
 @dataclass(frozen=True, repr=False)
-class FeatureSet(Displayed, Readable):
+class FeatureSet(Readable):
     """Generated features with labels: one version of a Delta table.
 
     uri: of the table, as deltalake, Spark, Polars and DuckDB open it
@@ -69,31 +64,12 @@ class FeatureSet(Displayed, Readable):
     lineage: Mapping[str, Any]
     notes: tuple[str, ...]
 
-    def _headline(self) -> Headline:
-        said = f"{self.rows:,} rows, {self.item_count:,} items, {len(self.features)} features"
-        return Headline("feature set", f"{self.uri}, version {self.version}", said)
-
-    def _parts(self) -> Iterator[Part]:
-        if self.leaks is not None:
-            yield Note(self.leaks.verdict, strong=self.leaks.is_loud)
-        if self.dropped:
-            yield Facts({"dropped": f"{self.dropped:,} rows whose captures lie too far apart"})
-        yield Table(
-            [
-                {"element": name, "rows_without": rows, "share": Share(rows / self.rows if self.rows else None)}
-                for name, rows in self.absent.items()
-            ]
+    def __repr__(self) -> str:
+        """One line for people."""
+        return plain_text(
+            f"feature set {self.uri}, version {self.version}: "
+            f"{self.rows:,} rows, {self.item_count:,} items, {len(self.features)} features"
         )
-        yield Table(self.spread.rows(), "how far apart captures of a row lie")
-        shown = self.features[:MOST_ROWS]
-        columns = [*self.context, TIME_COLUMN, *self.items, LABEL_COLUMN, *shown]
-        rows = first_rows(DeltaVersion.of(open_table(self.uri, self.version), self.uri), columns, _SAMPLE_ROWS)
-        yield Table(
-            list(distributions(rows, shown)), f"features of the first {rows.num_rows:,} rows", len(self.features)
-        )
-        named = [*self.context, TIME_COLUMN, *self.items, LABEL_COLUMN, *self.features[:_SHOWN_ROWS]]
-        yield Table(shortened(rows.select(named).slice(0, _SHOWN_ROWS)), "first rows", self.rows)
-        yield from (Note(note) for note in self.notes)
 
     def to_arrow(self) -> pa.Table:
         """Read it whole. Raises MissingFileError and CorruptFileError, naming the file."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Self, get_args
@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from delorean.labels.column_types import TimeUnit
 from schemas.data_keys import DataKey
-from schemas.display import Code, Displayed, Facts, Headline, Part
 from schemas.errors import ConfigError, DataKeyError, LabelError, MissingFileError, ParadoxError
+from schemas.plain_text import plain_text
 from schemas.tables import TIME
 from snapshotter.records import DataFile, from_micros, to_micros
 from snapshotter.storage import Storage
@@ -118,7 +118,7 @@ def _refuse_alike(names: Sequence[str], used: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True, repr=False)
-class Labels(Displayed):
+class Labels:
     """Label data at rest: grouped by context and time, in buckets, each sorted by context and time.
 
     contexts: label rows, one for each (context, time)
@@ -153,20 +153,9 @@ class Labels(Displayed):
         """Of the files."""
         return labels_schema(self.context, self.items)
 
-    def _headline(self) -> Headline:
-        return Headline("label data", self.labels_id, f"{self.contexts:,} rows, {self.item_count:,} items")
-
-    def _parts(self) -> Iterator[Part]:
-        spec = self.source.get("spec", {})
-        known: dict[str, Any] = {
-            "context": ", ".join(f"{key.name}: {key.type}" for key in self.context),
-            "items": ", ".join(f"{key.name}: {key.type}" for key in self.items),
-            "times": f"{self.earliest:%Y-%m-%d %H:%M} to {self.latest:%Y-%m-%d %H:%M} UTC",
-            "buckets": f"{self.buckets} by {self.bucket_variable}, in {len(self.files)} files",
-        }
-        if "query" in spec:
-            known["query"] = Code(" ".join(spec["query"].split()))
-        yield Facts(known)
+    def __repr__(self) -> str:
+        """One line for people."""
+        return plain_text(f"label data {self.labels_id}: {self.contexts:,} rows, {self.item_count:,} items")
 
     def to_json(self) -> dict[str, Any]:
         """Write the record as plain fields."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from delorean.leaks.thresholds import LeakThresholds
-from schemas.display import Displayed, Headline, Note, Part, Table
+from schemas.plain_text import plain_text
 
 WITHIN = "within contexts"
 ACROSS = "across contexts"
@@ -51,7 +50,7 @@ class LabelReport:
 
 
 @dataclass(frozen=True, repr=False)
-class LeakReport(Displayed):
+class LeakReport:
     """What the detector found in a sample.
 
     items, contexts: of the sample
@@ -118,12 +117,9 @@ class LeakReport(Displayed):
             "features": self.rows(),
         }
 
-    def _headline(self) -> Headline:
-        return Headline("search for leaks", f"in {self.items:,} of {self.of_items:,} items", self.verdict)
-
-    def _parts(self) -> Iterator[Part]:
-        yield from (Note(note) for note in self.notes)
-        yield Table(self.rows())
+    def __repr__(self) -> str:
+        """One line for people."""
+        return plain_text(f"search for leaks in {self.items:,} of {self.of_items:,} items: {self.verdict}")
 
 
 def _strength(found: FeatureLeak) -> float:

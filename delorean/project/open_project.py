@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from delorean.experiment import load_experiment
 from delorean.experiment.record import find_run, recorded_runs
@@ -17,8 +17,8 @@ from delorean.time_travel import TimeMachine
 from encoders.code_cache import use_cache_folder
 from encoders.project_modules import import_from_project
 from prana_proxy.config.toml_file import TomlFile, toml_files_in
-from schemas.display import MOST_ROWS, Displayed, Facts, Headline, Note, Part, Table
 from schemas.errors import ConfigError, DeloreanError
+from schemas.plain_text import plain_text
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.storage import Storage, open_storage
 
@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, repr=False)
-class Shelf(Displayed, Generic[_T]):
+class Shelf(Generic[_T]):
     """Things of one kind by name, read when they are asked for. Notebooks complete the names.
 
     kind: what they are, in the singular
@@ -73,19 +73,16 @@ class Shelf(Displayed, Generic[_T]):
     def _ipython_key_completions_(self) -> list[str]:
         return self.names()
 
-    def _headline(self) -> Headline:
+    def __repr__(self) -> str:
+        """One line for people."""
         try:
-            return Headline("", f"{self.kind}s", f"{len(self)}")
+            count = str(len(self))
         except DeloreanError as error:
-            return Headline("", f"{self.kind}s", f"cannot be listed: {error}")
-
-    def _parts(self) -> Iterator[Part]:
-        names = self.names()
-        yield Table([{"name": name} for name in names[:MOST_ROWS]], of=len(names))
-        yield Note('["…"] gives one of them' if names else "there is none yet")
+            count = f"cannot be listed: {error}"
+        return plain_text(f"{self.kind}s: {count}")
 
 
-class OpenProject(Displayed):
+class OpenProject:
     """A project whose index and storage are open. Use it as a context manager, or close it.
 
     folder: where its file lies, and the specs of its experiments
@@ -144,20 +141,9 @@ class OpenProject(Displayed):
                 continue  # of no file that is broken is it known what it would be
         return found
 
-    def _headline(self) -> Headline:
-        return Headline("project", self.folder.name, str(self.folder))
-
-    def _parts(self) -> Iterator[Part]:
-        yield Facts({"index": self.index.uri, "storage": self.storage.uri})
-        rows: list[dict[str, Any]] = []
-        for name in ("experiments", "labels", "feature_sets", "runs", "snapshots", "context_sets"):
-            try:
-                names = list(getattr(self, name))
-            except DeloreanError as error:
-                rows.append({"": name, "count": None, "names": f"cannot be listed: {error}"})
-                continue
-            rows.append({"": name, "count": len(names), "names": ", ".join(names[:5]) + (", …" if names[5:] else "")})
-        yield Table(rows)
+    def __repr__(self) -> str:
+        """One line for people."""
+        return plain_text(f"project {self.folder.name}: {self.folder}")
 
 
 def _day(text: str) -> date:

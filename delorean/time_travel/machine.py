@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -13,22 +13,14 @@ from delorean.labels import TIME_COLUMN, LabelColumns
 from delorean.state.requirements import AsOf
 from delorean.time_travel.moment import Moment
 from encoders.encoder import FeatureEncoder
-from schemas.display import Displayed, Headline, Note, Part, Table
-from schemas.drawing import Cell, HeatMap
 from schemas.errors import ConfigError, NaiveTimeError
-from schemas.services import Status
+from schemas.plain_text import plain_text
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import END_OF_TIME, ServiceSnapshot, SnapshotRun
 from snapshotter.storage import Storage
-
-# What a look at the machine shows at most, so that it takes no longer the longer services are captured.
-_MOST_RUNS = 200
-_MOST_DAYS = 31
-_MOST_ELEMENTS = 20
 
 
 @dataclass(frozen=True, repr=False)
-class TimeMachine(Displayed):
+class TimeMachine:
     """Gives the data as of any past moment.
 
     `TimeMachine(index, storage).at(t)["viewing_history"].to_polars()`
@@ -91,57 +83,6 @@ class TimeMachine(Displayed):
         columns = LabelColumns(tuple(items), None if context is None else tuple(context), time)
         return preview_features(rows, encoders, self.index, self.storage, columns, rules)
 
-    def _headline(self) -> Headline:
-        return Headline("time machine", self.index.uri, f"data in {self.storage.uri}")
-
-    def _parts(self) -> Iterator[Part]:
-        runs = self.index.runs(_MOST_RUNS)
-        if not any(snapshot.captured_from for run in runs for snapshot in run.services):
-            yield Note("no snapshot is published yet: delorean snapshot takes one")
-        else:
-            yield _answered_by_day(runs)
-        names = self.index.global_elements()
-        yield Table([self._versions_of(name) for name in names[:_MOST_ELEMENTS]], "global elements", of=len(names))
-
-    def _versions_of(self, element: str) -> dict[str, Any]:
-        versions = self.index.global_versions(element, END_OF_TIME, _MOST_RUNS, skip_unreadable=True)
-        newest = versions[0] if versions else None
-        return {
-            "element": element,
-            "versions": len(versions) if len(versions) < _MOST_RUNS else f"{_MOST_RUNS} or more",
-            "newest": newest and newest.version_id,
-            "valid_from": newest and newest.valid_from,
-            "rows": newest and sum(file.rows for file in newest.files),
-        }
-
-
-def _answered_by_day(runs: Sequence[SnapshotRun]) -> HeatMap:
-    """Draw by service and day what runs recorded; nothing but these records is read."""
-    taken: dict[str, dict[date, list[ServiceSnapshot]]] = {}
-    for run in runs:
-        for snapshot in run.services:
-            if snapshot.captured_from is not None:
-                taken.setdefault(snapshot.service.name, {}).setdefault(snapshot.captured_from.date(), []).append(
-                    snapshot
-                )
-    captured = {day for by_day in taken.values() for day in by_day}
-    last, span = max(captured), (max(captured) - min(captured)).days
-    days = [last - timedelta(days=back) for back in range(min(span, _MOST_DAYS - 1), -1, -1)]
-    shown = sorted(taken)[:_MOST_ELEMENTS]
-    left_out = f", {len(shown)} of {len(taken)} services" if len(taken) > len(shown) else ""
-    return HeatMap(
-        f"Share of the contexts asked on each day that services really answered, as the last {len(runs)} runs"
-        f" recorded it{left_out}; day_coverage() says what can be travelled to.",
-        [day.isoformat() for day in days],
-        {
-            (name, None): {day.isoformat(): _cell(taken[name][day]) for day in days if day in taken[name]}
-            for name in shown
-        },
-    )
-
-
-def _cell(snapshots: Sequence[ServiceSnapshot]) -> Cell:
-    asked = sum(snapshot.asked for snapshot in snapshots)
-    answered = sum(snapshot.counts.get(Status.OK, 0) for snapshot in snapshots)
-    runs = ", ".join(snapshot.run_id for snapshot in snapshots[:3]) + (" …" if len(snapshots) > 3 else "")
-    return Cell(answered / asked if asked else None, said=f"{answered:,} of {asked:,} in {runs}")
+    def __repr__(self) -> str:
+        """One line for people."""
+        return plain_text(f"time machine {self.index.uri}: data in {self.storage.uri}")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +17,8 @@ from delorean.state.requirements import AsOf
 from delorean.state.rules import FIRST_MOMENT
 from delorean.state.versions import index_version_at
 from delorean.time_travel.contexts import distinct_keys, read_choices
-from schemas.display import MOST_ROWS, Code, Displayed, Facts, Headline, Note, Part, Table
-from schemas.drawing import Share
 from schemas.errors import DataKeyError, NotInIndexError, UnreadableRecordError
+from schemas.plain_text import plain_text
 from schemas.services import Service
 from schemas.tables import TIME
 from snapshotter.capture.global_elements import read_global_version
@@ -33,11 +30,10 @@ from snapshotter.storage.parquet import read_parquet
 
 RUN_COLUMN = "run_id"
 _KEYS_AT_ONCE = 16  # files whose keys are gathered before each is kept once, which bounds memory
-_UNREAD = "Nothing is read yet: .to_polars(), .to_pandas(), .to_arrow() and .to_spark(spark) do."
 
 
 @dataclass(frozen=True, repr=False)
-class Moment(Displayed):
+class Moment:
     """A moment one has travelled to: `moment["viewing_history"]` is a view of that element."""
 
     index: SnapshotIndex
@@ -116,27 +112,14 @@ class Moment(Displayed):
     def _ipython_key_completions_(self) -> list[str]:
         return self.keys()
 
-    def _headline(self) -> Headline:
-        seen = f"contexts of {self.experiment}" if self.experiment else "all contexts"
+    def __repr__(self) -> str:
+        """One line for people."""
+        contexts = f"contexts of {self.experiment}" if self.experiment else "all contexts"
         older = "" if self.rule.max_age is None else f", nothing older than {self.rule.max_age}"
-        return Headline("moment", self.time.isoformat(), f"{seen}{older}")
-
-    def _parts(self) -> Iterator[Part]:
-        views: dict[str, View] = {name: ServiceView(self, service) for name, service in self._services().items()}
-        shown, unreadable = {name: view.shown() for name, view in views.items()}, []
-        for name in self._globals():
-            try:
-                shown[name] = self[name].shown()
-            except UnreadableRecordError as error:
-                shown[name] = {"element": name, "served_by": "a record that cannot be read"}
-                unreadable.append(Note(str(error), strong=True))
-        yield Table([shown[name] for name in sorted(shown)], "what can be seen from here")
-        yield from unreadable
-        chosen = self.context_set
-        yield Note("no contexts were chosen by then" if chosen is None else f"{chosen!r}")
+        return plain_text(f"moment {self.time.isoformat()}: {contexts}{older}")
 
 
-class View(Displayed, Readable):
+class View(Readable):
     """What any view can be turned into. Nothing is read before that."""
 
     @property
@@ -148,10 +131,6 @@ class View(Displayed, Readable):
     @abstractmethod
     def coverage(self) -> float:
         """Share of the contexts that have data."""
-
-    @abstractmethod
-    def shown(self) -> dict[str, Any]:
-        """Give what people want to know of it, as a table's row, without reading it."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -174,7 +153,7 @@ class ServiceView(View):
     @property
     def confidence(self) -> float:
         """Real successes / asked, of the newest snapshot of this moment; 0 without any."""
-        return self._snapshots[-1].confidence if self._snapshots else 0.0
+        return self.snapshots[-1].confidence if self.snapshots else 0.0
 
     @property
     def coverage(self) -> float:
@@ -185,34 +164,14 @@ class ServiceView(View):
         matched, _ = self._match(contexts)
         return 1.0 - float(matched.absent.mean())
 
-    def shown(self) -> dict[str, Any]:
-        """Give what people want to know of it, as a table's row, without reading it."""
-        newest = self._snapshots[-1] if self._snapshots else None
-        return {
-            "element": self.service.element.name,
-            "by": ", ".join(variable.name for variable in self.service.key),
-            "type": Code(str(self.service.element.type)),
-            "served_by": f"{len(self._snapshots)} snapshots",
-            "newest": newest and newest.captured_to,
-            "confidence": Share(self.confidence, enough=0.9),
-        }
-
-    def _headline(self) -> Headline:
+    def __repr__(self) -> str:
+        """One line for people."""
         element, moment = self.service.element, self.moment
-        seen = f"for {moment.experiment}" if moment.experiment else "all contexts"
-        return Headline(
-            "",
-            element.name,
-            f"{element.type} as of {moment.time.isoformat()}, {seen}, "
-            f"{len(self._snapshots)} snapshots, confidence {self.confidence:.3f}",
+        contexts = f"for {moment.experiment}" if moment.experiment else "all contexts"
+        return plain_text(
+            f"{element.name}: {element.type} as of {moment.time.isoformat()}, {contexts}, "
+            f"{len(self.snapshots)} snapshots, confidence {self.confidence:.3f}"
         )
-
-    def _parts(self) -> Iterator[Part]:
-        seen = self._snapshots[::-1]
-        rows = [{"run": snapshot.run_id, **snapshot.shown()} for snapshot in seen[:MOST_ROWS]]
-        wanted = ("run", "captured_from", "to", "asked", "answered", "confidence", "size")
-        yield Table([{name: row[name] for name in wanted} for row in rows], "snapshots seen from here", of=len(seen))
-        yield Note(_UNREAD)
 
     @cached_property
     def _published(self) -> list[ServiceSnapshot]:
@@ -222,8 +181,8 @@ class ServiceView(View):
         return [snapshot for snapshot in reversed(visible) if snapshot.service == self.service]
 
     @property
-    def _snapshots(self) -> list[ServiceSnapshot]:
-        """What may be seen, by the time of capture and then of publishing."""
+    def snapshots(self) -> list[ServiceSnapshot]:
+        """The snapshots seen from the moment, by the time of capture and then of publishing."""
         return sorted(self._published, key=lambda snapshot: snapshot.captured_to or self.moment.time)
 
     @cached_property
@@ -284,26 +243,10 @@ class GlobalView(View):
         """A global element belongs to every context."""
         return 1.0
 
-    def shown(self) -> dict[str, Any]:
-        """Give what people want to know of it, as a table's row, without reading it."""
-        return {
-            "element": self.version.element.name,
-            "by": "nothing: one for all",
-            "type": Code(str(self.version.element.type)),
-            "served_by": f"version {self.version.version_id}",
-            "newest": self.version.valid_from,
-            "confidence": Share(self.confidence, enough=0.9),
-        }
-
-    def _headline(self) -> Headline:
+    def __repr__(self) -> str:
+        """One line for people."""
         version = self.version
-        return Headline(
-            "",
-            version.element.name,
-            f"{version.element.type} as of {self.moment.time.isoformat()}, "
-            f"version {version.version_id} valid from {version.valid_from.isoformat()}",
+        return plain_text(
+            f"{version.element.name}: {version.element.type} as of {self.moment.time.isoformat()}, "
+            f"version {version.version_id} valid from {version.valid_from.isoformat()}"
         )
-
-    def _parts(self) -> Iterator[Part]:
-        yield Facts({"rows": sum(file.rows for file in self.version.files), "published": self.version.published_at})
-        yield Note(_UNREAD)

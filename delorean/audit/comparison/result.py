@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -11,8 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from delorean.frames import Readable
-from schemas.display import Displayed, Headline, Part, Table
-from schemas.drawing import Share
+from schemas.plain_text import plain_text
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
@@ -67,7 +65,7 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, repr=False)
-class FeatureComparison(Displayed, Readable):
+class FeatureComparison(Readable):
     """Two sets of features, compared feature by feature.
 
     before, after: what was compared
@@ -123,38 +121,13 @@ class FeatureComparison(Displayed, Readable):
         """Give one row for each feature."""
         return pa.Table.from_pylist(self.rows, schema=_SCHEMA)
 
-    def to_json(self) -> dict[str, Any]:
-        """Write the comparison as plain fields; what is infinite as the text "inf", which JSON has no number for."""
-        rows = [{name: _json_number(value) for name, value in row.items()} for row in self.rows]
-        return {**self.summary, "features": rows}
-
-    def _headline(self) -> Headline:
-        return Headline("comparison", f"{self.before} → {self.after}", self._came_out)
-
-    def _parts(self) -> Iterator[Part]:
-        rest = [name for name in _SCHEMA.names[3:] if any(row[name] for row in self.rows)]  # of changes that there are
-        moved = sorted(self.features, key=lambda change: (change.status is Status.EQUAL, -change.items))
-        items = max(1, self.compared_items)
-        yield Table(
-            [
-                {
-                    "feature": change.feature,
-                    "status": change.status,
-                    "items_changed": change.items,
-                    "share": Share(None if change.status in (Status.NEW, Status.GONE) else change.items / items),
-                    **{name: getattr(change, name) for name in rest if name != "items"},
-                }
-                for change in moved
-            ]
-        )
+    def __repr__(self) -> str:
+        """One line for people."""
+        return plain_text(f"comparison {self.verdict}")
 
     @property
     def verdict(self) -> str:
-        """Say in one line what came out."""
-        return f"{self.before} → {self.after}: {self._came_out}"
-
-    @property
-    def _came_out(self) -> str:
+        """The outcome in one line."""
         counts = {status: sum(change.status is status for change in self.features) for status in Status}
         apart = {
             "rows only before": self.rows_only_before,
@@ -165,14 +138,11 @@ class FeatureComparison(Displayed, Readable):
             "outcome times changed": self.changed_outcomes,
         }
         return (
-            ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+            f"{self.before} → {self.after}: "
+            + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
             + f" over {self.compared_rows:,} rows, {self.compared_items:,} items"
             + "".join(f"; {count:,} {what}" for what, count in apart.items() if count)
         )
-
-
-def _json_number(value: Any) -> Any:
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def by_feature(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delorean.leaks import LeakReport
-from schemas.display import Displayed, Headline, Note, Part, Table
+from schemas.plain_text import plain_text
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Finding:
 
 
 @dataclass(frozen=True, repr=False)
-class ParadoxReport(Displayed):
+class ParadoxReport:
     """What the check of a feature set found.
 
     checks: the rules that were checked
@@ -65,29 +64,9 @@ class ParadoxReport(Displayed):
             said = f"PARADOX: {broken} of {len(self.checks)} rules are broken"
         return f"{said}; {self.leaks.verdict}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Write the report as plain fields."""
-        return {
-            "clean": self.clean,
-            "verdict": self.verdict,
-            "feature_set": self.uri,
-            "version": self.version,
-            "rows": self.rows,
-            "items": self.items,
-            "checks": list(self.checks),
-            "findings": [asdict(finding) for finding in self.findings],
-            "notes": list(self.notes),
-            "leaks": self.leaks.to_json(),
-        }
-
-    def _headline(self) -> Headline:
-        return Headline("check", f"of {self.uri}, version {self.version}", self.verdict)
-
-    def _parts(self) -> Iterator[Part]:
-        yield Table([asdict(found) for found in self.findings], "rows that break a rule")
-        yield from (Note(note) for note in self.notes)
-        yield self.leaks._headline()
-        yield from self.leaks._parts()
+    def __repr__(self) -> str:
+        """One line for people."""
+        return plain_text(f"check of {self.uri}, version {self.version}: {self.verdict}")
 
 
 @dataclass

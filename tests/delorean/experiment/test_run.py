@@ -11,6 +11,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from project_at_rest import long_labels
 
+from delorean.display.html import to_html
+from delorean.display.text import to_text
 from delorean.experiment.record import find_run, forget_run, recorded_runs, save_run
 from delorean.experiment.steps import package_of
 from delorean.experiment.tables import pinned_tables
@@ -198,16 +200,16 @@ def test_a_run_with_an_id_ends_once_and_finds_its_labels_again(lab, spark, caplo
 
 def test_an_experiment_and_its_run_show_the_graph_of_their_inputs(lab, spark):
     spec, record = lab.spec, lab.run(spark)
-    assert "history · service → minutes_watched → minutes_watched" in str(spec)
-    assert "minutes_watched, mood_known, labels shown → gradient boosted trees" in str(spec)
-    assert "history · 3 snapshots → minutes_watched" in str(record)
-    assert "<svg" in spec._repr_html_()
+    assert "history · service → minutes_watched → minutes_watched" in to_text(spec)
+    assert "minutes_watched, mood_known, labels shown → gradient boosted trees" in to_text(spec)
+    assert "history · 3 snapshots → minutes_watched" in to_text(record)
+    assert "<svg" in to_html(spec)
     assert "120 rows, 480 items, 2 features" in repr(record)
     lost = replace(spec, name="<b>lost", encoders=(*spec.encoders, "nowhere:at_all"))
-    for drawn in (str(lost), lost._repr_html_()):
+    for drawn in (to_text(lost), to_html(lost)):
         assert "encoder &#x27;nowhere:at_all&#x27;" in drawn or "encoder 'nowhere:at_all'" in drawn
         assert "at_all" in drawn
-    assert "<b>lost" not in lost._repr_html_()
+    assert "<b>lost" not in to_html(lost)
 
 
 def test_a_run_for_a_day_learns_what_was_known_when_it_began_whenever_it_takes_place(lab, spark):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 
+from delorean.display.html import to_html
 from delorean.leaks import LeakSample, LeakThresholds, detect_leaks, kernels
 from delorean.leaks.measure import Counted, Scope
 
@@ -213,7 +214,7 @@ def test_the_report_can_be_read_by_programs_and_in_notebooks():
     assert said["suspicious"] == ["copy"]
     assert [row["feature"] for row in said["features"]] == ["copy", "<b>"]
     assert said["features"][0]["p"] <= 0.01
-    shown = report._repr_html_()
+    shown = to_html(report)
     assert "&lt;b&gt;" in shown
     assert "in 100.0% of pairs" in shown
 

@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delorean.audit.comparison import Status, compare_feature_sets
+from delorean.display.description import describe
+from delorean.display.html import to_html
 from delorean.feature_sets.digest import digest_rows
 from schemas.errors import ConfigError, DataKeyError, LabelError
 from schemas.tables import TIME
@@ -281,10 +283,10 @@ def test_a_comparison_is_a_table_json_and_html():
     assert rows == comparison.rows
     assert comparison.to_polars().equals(pl.from_arrow(comparison.to_arrow()))
     assert (rows[0]["max_difference"], rows[0]["p50"], rows[0]["became_known"]) == (np.inf, 2.5, 1)
-    written = json.loads(json.dumps(comparison.to_json(), allow_nan=False))
+    written = json.loads(json.dumps(describe(comparison).document(), allow_nan=False))
     assert written["features"][0]["max_difference"] == "inf"
     assert (written["equal"], written["compared_items"]) == (False, 3)
-    shown = comparison._repr_html_()
+    shown = to_html(comparison)
     assert "g&lt;b&gt;" in shown
     assert "<b>" not in shown
     assert "2 changed over 1 rows, 3 items" in shown

@@ -16,6 +16,8 @@ from delorean.audit.paradox import check_feature_set, repeats, row_checks, sourc
 from delorean.audit.paradox.check import LABELS
 from delorean.audit.paradox.report import Ledger
 from delorean.audit.paradox.stored import StoredFeatureSet, open_stored
+from delorean.display.description import describe
+from delorean.display.html import to_html
 from delorean.leaks import LeakThresholds
 from schemas.errors import ConfigError, MissingFileError
 
@@ -399,10 +401,10 @@ def test_an_empty_feature_set_says_so(honest, write):
 
 def test_the_report_can_be_read_by_programs_and_in_notebooks(checked):
     report = checked(setting(1, country="<b>", outcome_at=minutes(81)))
-    said = json.loads(json.dumps(report.to_json()))
+    said = json.loads(json.dumps(describe(report).document()))
     assert (said["clean"], said["rows"], said["leaks"]["suspicious"]) == (False, 40, [])
     assert said["findings"][0]["rows"] == 1
-    shown = report._repr_html_()
+    shown = to_html(report)
     assert "&lt;b&gt;" in shown
     assert "PARADOX: 1 of 10 rules are broken" in shown
 
