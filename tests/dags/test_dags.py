@@ -18,7 +18,7 @@ from delorean.project.config import load_project
 from delorean.time_travel import TimeMachine
 from schemas.errors import NotInIndexError
 from snapshotter.index import open_index
-from snapshotter.selection.context_selection import load_experiments, select_contexts
+from snapshotter.selection.context_selection import load_selections, select_contexts
 from snapshotter.storage import open_storage
 
 PARSE = """
@@ -133,7 +133,7 @@ def chosen(project, spark):
     project.write("none", LATE)
     file = load_project(project.folder / "delorean.toml")
     with open_index(file.index) as index:
-        experiments = load_experiments(project.folder / "specs/everyone.toml")
+        experiments = load_selections(project.folder / "specs/everyone.toml")
         return select_contexts(spark, experiments, TODAY.date(), open_storage(file.storage), index)
 
 

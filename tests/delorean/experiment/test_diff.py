@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from delorean.experiment.diff import diff_runs
+from delorean.experiment.diff import diff as diff_runs
 
 
 @pytest.fixture
