@@ -132,10 +132,10 @@ class SupervisedThread(Supervised):
         self._thread.start()
         return self
 
-    def close(self) -> None:
-        """End the thread and wait for it."""
+    def close(self, timeout: float | None = None) -> None:
+        """End the thread and wait for it, at most so many seconds: a daemon thread ends with the process."""
         self.stopping.set()
-        self._thread.join()
+        self._thread.join(timeout)
         self.end()
 
     def __enter__(self) -> Self:

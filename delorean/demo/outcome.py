@@ -17,7 +17,8 @@ from delorean.demo.world import World
 from delorean.experiment import ExperimentSpec
 from delorean.generation import FeatureSet
 from delorean.packaging.package import ModelPackage
-from delorean.training import Metrics, RankingData, ranking_metrics, read_feature_set
+from delorean.training.metrics import Metrics, ranking_metrics
+from delorean.training.ranking_data import RankingData, read_feature_set
 
 MODEL: Final = "model"
 PLAYED: Final = "popularity in training"

@@ -24,8 +24,9 @@ from delorean.demo.step_bars import StepBars
 from delorean.demo.summary import report_data
 from delorean.demo.world import World
 from delorean.display.report import write_report
+from delorean.experiment.label_data import labels_of
 from delorean.experiment.run import record_run
-from delorean.experiment.steps import features_of, labels_of, package_of
+from delorean.experiment.steps import features_of, package_of
 from delorean.generation import FeatureSet
 from delorean.packaging.package import ModelPackage
 from schemas.errors import ConfigError, SetupError

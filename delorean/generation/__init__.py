@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas.lazy import lazily
+from delorean.lazy_imports import lazy_getattr
 
 if TYPE_CHECKING:
     from delorean.feature_sets.table import FeatureSet, lineage_of
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["AsOf", "ConfidenceFloor", "FeatureSet", "Pinned", "SpreadLimit", "generate", "lineage_of"]
 
 # Imported when first used: executors need none of what only the driver does, such as Delta's commits.
-__getattr__ = lazily(
+__getattr__ = lazy_getattr(
     __name__,
     {
         "AsOf": "delorean.state.requirements",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -36,26 +34,13 @@ from delorean.state.provenance import (
 )
 from delorean.state.sources import ServiceSource
 from delorean.state.version_tables import match_versions
+from delorean.step_timer import StepTimer
 from encoders.columns import one_array
 from encoders.data_map import DataMaps
 from schemas.errors import QualityError
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
-
-
-@dataclass
-class Stopwatch:
-    """Adds up the wall time of steps."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time a step."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 @dataclass(frozen=True)
@@ -80,7 +65,7 @@ def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt
     Raises ParadoxError if any input of a row is later than its time, QualityError where the plan's spread says fail.
     """
     storage = open_storage(plan.storage_uri)
-    watch = Stopwatch()
+    watch = StepTimer()
     with watch.step("read labels"):
         rows = read_parquet(storage, labels_file).combine_chunks()
     made = bucket_features(plan, rows, labels_file.bucket, storage, watch)
@@ -95,7 +80,7 @@ def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt
 
 
 def bucket_features(
-    plan: GenerationPlan, rows: pa.Table, bucket: int, storage: Storage, watch: Stopwatch
+    plan: GenerationPlan, rows: pa.Table, bucket: int, storage: Storage, watch: StepTimer
 ) -> BucketFeatures:
     """Match, encode and put together the features of label rows, all of one bucket."""
     with watch.step("match state"):

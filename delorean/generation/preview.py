@@ -9,12 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from delorean.generation.bucket_task import Stopwatch, bucket_features
+from delorean.generation.bucket_task import bucket_features
 from delorean.generation.plan import plan_generation
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, LabelColumns
 from delorean.labels.column_types import is_list
 from delorean.labels.materialise import group_labels
 from delorean.state.requirements import AsOf
+from delorean.step_timer import StepTimer
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import LabelError
 from schemas.tables import TIME
@@ -41,7 +42,7 @@ def preview_features(
     table, added = _with_outcomes(rows, columns)
     labels, grouped = group_labels(table, columns)
     plan = plan_generation(labels, FeatureModel(encoders), index, storage.uri, rules)
-    found = bucket_features(plan, grouped, 0, storage, Stopwatch()).table
+    found = bucket_features(plan, grouped, 0, storage, StepTimer()).table
     return found.drop_columns(added)
 
 

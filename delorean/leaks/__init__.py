@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas.lazy import lazily
+from delorean.lazy_imports import lazy_getattr
 
 if TYPE_CHECKING:
     from delorean.leaks.detect import detect_leaks
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 # Imported when first used: a spec names thresholds, and whoever reads one need not wait for Numba.
-__getattr__ = lazily(
+__getattr__ = lazy_getattr(
     __name__,
     {
         "FeatureLeak": "delorean.leaks.report",

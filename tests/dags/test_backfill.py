@@ -20,7 +20,7 @@ from delorean.demo.processes import Processes
 from delorean.feature_sets.table import made_by
 from delorean.project.config import load_project
 from snapshotter.index import open_index
-from snapshotter.selection.context_selection import load_experiments, select_contexts
+from snapshotter.selection.context_selection import load_selections, select_contexts
 from snapshotter.selection.context_sets import read_context_set
 from snapshotter.storage import open_storage
 
@@ -116,7 +116,7 @@ def test_a_backfill_gives_what_each_day_would_have_given_and_tells_of_delays(pas
             assert values == [np.float32(seen + video / 100) for video in range(VIDEOS)]
 
     with open_index(project.index) as index, open_index(f"sqlite:///{tmp_path}/other.db") as other:
-        experiments = load_experiments(past.folder / "specs/everyone.toml")
+        experiments = load_selections(past.folder / "specs/everyone.toml")
         at_the_time = select_contexts(spark, experiments, START.date().replace(day=2), storage, other)
         backfilled = index.context_set(START.date().replace(day=2))
         sets = [read_context_set(one, storage).sort_by("profile_id") for one in (backfilled, at_the_time)]

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 from delorean.audit.comparison.comparer import Comparer
 from delorean.audit.comparison.result import FeatureComparison
-from delorean.generation.bucket_task import Stopwatch, bucket_features
+from delorean.generation.bucket_task import bucket_features
 from delorean.generation.plan import GenerationPlan, plan_generation
 from delorean.labels import Labels
 from delorean.state.requirements import AsOf, ConfidenceFloor
 from delorean.state.sources import Pinned, SourceFinder
+from delorean.step_timer import StepTimer
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.data_keys import by_name
 from snapshotter.index import SnapshotIndex
@@ -48,7 +49,7 @@ def compare_encoders(
     )
     for file in labels.files:
         rows = read_parquet(storage, file).combine_chunks()
-        old, new = (bucket_features(plan, rows, file.bucket, storage, Stopwatch()).table for plan in plans)
+        old, new = (bucket_features(plan, rows, file.bucket, storage, StepTimer()).table for plan in plans)
         comparer.add(old, new)
     return comparer.result(*(f"encoders {model.fingerprint[:12]}" for model in models))
 

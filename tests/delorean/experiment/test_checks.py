@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from delorean.experiment import ExperimentSpec, load_experiment
+from delorean.experiment import EncoderSpec, ExperimentSpec, LabelSpec, load_experiment
+from delorean.experiment.label_data import labels_of
 from delorean.experiment.run import run_experiment
-from delorean.experiment.spec import EncoderSpec, LabelSpec
-from delorean.experiment.steps import labels_of
-from delorean.training import Split
+from delorean.training.split import Split
 from schemas.errors import CorruptFileError, DeloreanError, LabelError
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage

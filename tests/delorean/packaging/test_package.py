@@ -23,9 +23,10 @@ from delorean.packaging.golden_rows import (
     write_data_maps,
     write_expected,
 )
-from delorean.packaging.package import ModelPackage, load_package, matrix, write_package
+from delorean.packaging.package import ModelPackage, load_package, matrix
+from delorean.packaging.writing import write_package
 from delorean.state.rules import AsOf
-from delorean.training import TrainedModel
+from delorean.training.fitting import TrainedModel
 from delorean.training.onnx_model import to_onnx
 from encoders import FeatureModel
 from schemas.errors import FingerprintError, GoldenRowsError, PackageError
@@ -71,7 +72,7 @@ def test_a_package_is_loaded_as_it_was_written(company_package: ModelPackage, tr
     assert package.features == ("minutes", "days_since", "listed", "popularity")
     assert [service.name for service in package.services] == ["viewing_history", "my_list"]
     assert (package.context, package.items) == (tuple(company.CONTEXT), tuple(company.ITEMS))
-    assert package.report.to_json() == trained_company.report.to_json()
+    assert package.report == trained_company.report
     assert package.lineage["snapshot_runs"] == {"my_list": ["run-1"]}
     assert package.lineage["feature_model"] == company.MODEL.fingerprint
     assert package.lineage["versions"]["onnxruntime"]

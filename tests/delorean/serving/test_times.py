@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from delorean.serving import GlobalVersions, Ranker
-from delorean.serving.ranker import Stopwatch, _refuse_far_times
+from delorean.serving.ranker import _refuse_far_times
 from encoders.library.keys import VIDEOS
 from prana_proxy.clock import FileClock, system_clock
 from prana_proxy.config.services_file import gateway_config
@@ -36,7 +36,7 @@ def gateway(services: Any) -> Iterator[Gateway]:
 def rank(package: Any, gateway: Gateway, published: Any, clock: Any, **more: Any) -> Any:
     with GlobalVersions([VIDEOS], published.index, published.storage, clock) as versions:
         ranker = Ranker(package, gateway, versions, clock, timedelta(seconds=30))
-        return ranker.rank(body(**more), Stopwatch())
+        return ranker.rank(body(**more))
 
 
 def test_a_request_for_a_past_time_is_refused_unless_the_clock_can_be_set(
@@ -51,7 +51,7 @@ def test_a_request_for_a_past_time_is_refused_unless_the_clock_can_be_set(
     clock.set(company.NOW)
     answer = rank(company_package, gateway, published, clock, time=past)
     assert answer["globals"]["videos"]["version_id"] == "all"
-    assert "services answered as they are now" in answer["replay"]
+    assert "services answered with their current state" in answer["replay"]
     assert "replay" not in rank(company_package, gateway, published, clock)
 
 

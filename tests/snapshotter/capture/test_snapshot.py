@@ -31,7 +31,7 @@ from schemas.services import Status
 from schemas.tables import snapshot_schema
 from snapshotter.capture.snapshot import Floor
 from snapshotter.records import SnapshotRun
-from snapshotter.selection.context_selection import Experiment, read_context_set, select_contexts
+from snapshotter.selection.context_selection import NamedSelection, read_context_set, select_contexts
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
 from snapshotter.storage.table_source import TableSource
@@ -309,11 +309,11 @@ def test_contexts_that_were_selected_can_be_asked_for(job: Job, company: Any, tm
     pq.write_table(
         pa.table({"profile_id": list(range(30)) * 2, "country": ["US", "FR"] * 30}), tmp_path / "seen.parquet"
     )
-    experiment = Experiment(
-        "watchers",
+    experiment = NamedSelection(
         "SELECT * FROM seen",
         ("profile_id", "country"),
         quota=20,
+        id="watchers",
         tables={"seen": TableSource(str(tmp_path / "seen.parquet"))},
     )
     chosen = select_contexts(job.spark, [experiment], date(2026, 1, 5), job.storage, job.index)

@@ -1,4 +1,4 @@
-"""Connections of the live scorer: none waits for a request for ever, and their number is bounded."""
+"""Connections of the live scorer: their number, and the time that each waits for a request, are bounded."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ from delorean.serving.limits import ServingLimits
 
 
 def connection_protocol(limits: ServingLimits) -> type[H11Protocol]:
-    """Give uvicorn's HTTP protocol, kept within limits."""
-    return type("LimitedConnection", (_Connection,), {"limits": limits})
+    """Return uvicorn's HTTP protocol with limits."""
+    return type("LimitedConnection", (_LimitedConnection,), {"limits": limits})
 
 
-class _Connection(H11Protocol):
-    """A connection that is closed when a request's head, or the reading of its answer, takes too long.
+class _LimitedConnection(H11Protocol):
+    """A connection that is closed when a request's head, or reading its response, takes too long.
 
-    A request's body has a deadline of its own, in the app.
+    The app applies a separate deadline to a request's body.
     """
 
     limits: ClassVar[ServingLimits]
-    _waiting_since: float | None = None  # for a request's head, None while a request is answered
+    _waiting_since: float | None = None  # for a request's head; None while a request is processed
     _timer: asyncio.TimerHandle | None = None
     _between_requests = False
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait for a request; close another connection, or this one, if there are too many."""
+        """Begin to wait for a request; if there are too many connections, close the one that has waited longest."""
         super().connection_made(transport)
         self._watch()
         if len(self.connections) > self.limits.connections:
-            waiting = [c for c in self.connections if isinstance(c, _Connection) and c._waiting_since is not None]
+            waiting = [
+                c for c in self.connections if isinstance(c, _LimitedConnection) and c._waiting_since is not None
+            ]
             longest = min(waiting, key=lambda c: c._waiting_since or 0.0, default=self)
             longest._give_up()
 
     def data_received(self, data: bytes) -> None:
-        """Take what a caller sends; the first byte of a further request begins its time."""
+        """Receive bytes; the first byte of a further request starts its deadline."""
         if self._between_requests:
             self._stop_watching()
         super().data_received(data)
@@ -51,12 +53,12 @@ class _Connection(H11Protocol):
         self._between_requests = self._waiting_since is not None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the timer."""
+        """Stop the timer."""
         self._stop_watching()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # the signature is uvicorn's
-        """Refuse what is not HTTP; a request under way ends as if its caller had left."""
+        """Reject what is not HTTP; a request that is being processed ends as if its caller had disconnected."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -79,12 +81,12 @@ class _Connection(H11Protocol):
         self._timer = self._waiting_since = None
 
     def _give_up(self) -> None:
-        """Close; what the caller does not read of an answer by then is dropped."""
+        """Close the connection, dropping the part of a response that the caller has not read by now."""
         self._stop_watching()
         if self.transport.is_closing() or self.transport.get_write_buffer_size():
             self.transport.abort()
         elif self.conn.trailing_data[0] and self.conn.our_state is h11.IDLE:
-            self._refuse(408, "Request Timeout", f"no whole request within {self.limits.header_seconds:g} s")
+            self._refuse(408, "Request Timeout", f"no complete request within {self.limits.header_seconds:g} s")
         else:
             self.transport.close()
 

@@ -1,4 +1,4 @@
-"""Parts of a package that need more care than its JSON: the encoders' names, and what a stranger's files unpack to."""
+"""Reads the parts of a package that must not be trusted: encoders' names, and files that unpack to any size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.errors import EncoderError, FingerprintError, PackageError
 
 
 def read_feature_model(data: bytes, modules: tuple[str, ...]) -> FeatureModel:
-    """Import the encoders that a package names. Raises PackageError, and FingerprintError for those that differ."""
+    """Import the encoders that a package names. Raises PackageError, and FingerprintError for changed encoders."""
     read_json("feature_model.json", data)
     try:
         return FeatureModel.from_json(data.decode(), modules=modules)

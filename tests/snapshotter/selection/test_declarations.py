@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from schemas.errors import ConfigError
-from snapshotter.selection.experiments import Experiment, load_experiments
+from snapshotter.selection.declarations import ContextSelection, NamedSelection, load_selections
 from snapshotter.storage.table_source import TableSource
 
 TOML = """
@@ -28,10 +28,10 @@ plays = { path = "s3://bucket/plays", format = "delta" }
 """
 
 
-def load(folder: Path, text: str) -> tuple[Experiment, ...]:
+def load(folder: Path, text: str) -> tuple[NamedSelection, ...]:
     file = folder / "experiments.toml"
     file.write_text(text)
-    return load_experiments(file)
+    return load_selections(file)
 
 
 def test_toml_says_the_same_as_python(tmp_path: Path) -> None:
@@ -42,8 +42,10 @@ def test_toml_says_the_same_as_python(tmp_path: Path) -> None:
     }
     query = "SELECT profile_id, country, device FROM impressions WHERE date = :date"
     assert load(tmp_path, TOML) == (
-        Experiment("binge_watchers", query, key, ("country",), {"US": 100, "default": 50}, seed=7, tables=tables),
-        Experiment("everyone", "SELECT * FROM impressions", key, fraction=0.1, tables=tables),
+        NamedSelection(
+            query, key, ("country",), {"US": 100, "default": 50}, seed=7, id="binge_watchers", tables=tables
+        ),
+        NamedSelection("SELECT * FROM impressions", key, fraction=0.1, id="everyone", tables=tables),
     )
 
 
@@ -59,7 +61,7 @@ def test_toml_says_the_same_as_python(tmp_path: Path) -> None:
             "fraction = 0.1",
             "fraction = 0",
             "line 12: experiments.everyone.fraction",
-            "fraction is 0, expected one in (0, 1]",
+            "fraction is 0.0, expected a number in (0, 1]",
         ),
         ("fraction = 0.1", "fraction = 1.5", "line 12: experiments.everyone.fraction", "fraction is 1.5"),
         ("fraction = 0.1", "fraction = nan", "line 12: experiments.everyone.fraction", "fraction is nan"),
@@ -100,8 +102,8 @@ def test_toml_says_the_same_as_python(tmp_path: Path) -> None:
         (
             'query = "SELECT * FROM impressions"',
             'query = " "',
-            "line 9: experiments.everyone",
-            "an experiment needs an id and a query",
+            "line 10: experiments.everyone.query",
+            "query is empty → write query",
         ),
         (
             "[experiments.everyone]",
@@ -142,11 +144,11 @@ def test_a_table_without_a_version_says_nothing_of_versions(tmp_path: Path) -> N
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="gone.toml"):
-        load_experiments(tmp_path / "gone.toml")
+        load_selections(tmp_path / "gone.toml")
 
 
 @pytest.mark.parametrize(
-    ("quota", "asked"),
+    ("quota", "sizes"),
     [
         (5, {("US", "tv"): 5, ("FR", "tv"): 5}),
         ({"US": 7}, {("US", "tv"): 7, ("US", "phone"): 7, ("FR", "tv"): 0}),
@@ -154,9 +156,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"default": {"tv": 3, "default": 4}}, {("US", "tv"): 3, ("FR", "phone"): 4}),
     ],
 )
-def test_a_quota_counts_for_what_it_names(quota: Any, asked: dict[tuple[str, ...], int]) -> None:
-    experiment = Experiment("e", "SELECT 1", ("profile_id",), ("country", "device"), quota)
-    assert {stratum: experiment.asked(stratum, 1000) for stratum in asked} == asked
+def test_a_quota_counts_for_what_it_names(quota: Any, sizes: dict[tuple[str, ...], int]) -> None:
+    selection = ContextSelection("SELECT 1", ("profile_id",), ("country", "device"), quota)
+    assert {stratum: selection.sample_size(stratum, 1000) for stratum in sizes} == sizes
 
 
 def test_a_table_in_s3_is_read_by_sparks_own_way_there() -> None:
