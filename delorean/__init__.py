@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     from delorean.audit.paradox import check_feature_set
     from delorean.coverage import day_coverage, label_coverage
     from delorean.experiment import ExperimentSpec
-    from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit, generate
+    from delorean.generation import generate
     from delorean.labels import LabelColumns
     from delorean.labels.materialise import materialise_labels
     from delorean.leaks import LeakThresholds
     from delorean.project.open_project import OpenProject, open_project
+    from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
     from delorean.time_travel import TimeMachine
 
 __version__ = "0.1.0"
@@ -64,13 +65,13 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "AsOf": "delorean.generation",
-        "ConfidenceFloor": "delorean.generation",
+        "AsOf": "delorean.state.rules",
+        "ConfidenceFloor": "delorean.state.rules",
         "ExperimentSpec": "delorean.experiment",
         "LabelColumns": "delorean.labels",
         "LeakThresholds": "delorean.leaks",
         "OpenProject": "delorean.project.open_project",
-        "SpreadLimit": "delorean.generation",
+        "SpreadLimit": "delorean.state.rules",
         "TimeMachine": "delorean.time_travel",
         "as_of_join": "delorean.as_of.join",
         "as_of_join_spark": "delorean.as_of.spark_join",

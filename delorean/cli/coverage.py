@@ -13,7 +13,7 @@ from delorean.cli.options import Day, Span, TimeOfDay, json_option, opened, proj
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
-    from delorean.coverage import Cell, Coverage, DayCoverage, LabelCoverage
+    from delorean.coverage import Coverage, CoverageCell, DayCoverage, LabelCoverage
     from delorean.project.config import Project
 
 _SHOWN_GROUPS = 20
@@ -142,13 +142,13 @@ def _readable(found: Coverage) -> Iterator[tuple[str, Any]]:
         yield "days", _grid(found.by_day)
 
 
-def _why(cell: Cell, other: Cell) -> Iterator[tuple[str, int]]:
+def _why(cell: CoverageCell, other: CoverageCell) -> Iterator[tuple[str, int]]:
     """Give a column for each reason that any element has."""
     for why in other.absent:
         yield why, cell.absent.get(why, 0)
 
 
-def _grid(cells: Sequence[Cell]) -> list[Mapping[str, Any]]:
+def _grid(cells: Sequence[CoverageCell]) -> list[Mapping[str, Any]]:
     """Give a row for each day and group, a column for each element."""
     grouped = any(cell.group is not None for cell in cells)
     rows: dict[tuple[date | None, str | None], dict[str, Any]] = {}
@@ -160,7 +160,7 @@ def _grid(cells: Sequence[Cell]) -> list[Mapping[str, Any]]:
     return list(rows.values())
 
 
-def _text(cell: Cell) -> str:
+def _text(cell: CoverageCell) -> str:
     from schemas.drawing import share_text, span_text
 
     if cell.lowest_confidence is None:
@@ -169,7 +169,7 @@ def _text(cell: Cell) -> str:
     return f"{share_text(cell.share)} · {cell.lowest_confidence:.3g} · {age}"
 
 
-def _poorly_covered(cells: Sequence[Cell]) -> list[Mapping[str, Any]]:
+def _poorly_covered(cells: Sequence[CoverageCell]) -> list[Mapping[str, Any]]:
     """Give the groups with the lowest share of contexts over all days, where any is missing."""
     from schemas.drawing import share_text
 

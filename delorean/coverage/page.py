@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from delorean.coverage.result import Cell, DayCoverage, LabelCoverage
-from delorean.coverage.search import REASONS
+from delorean.coverage.element_search import REASONS
+from delorean.coverage.result import CoverageCell, DayCoverage, LabelCoverage
 from schemas import drawing
 from schemas.display import Note, Part, Table
 from schemas.drawing import HeatMap, Share, span_text
@@ -70,9 +70,9 @@ def parts_of_labels(coverage: LabelCoverage) -> Iterator[Part]:
     yield _grid(coverage.by_day, "label rows")
 
 
-def _grid(cells: Sequence[Cell], what: str) -> HeatMap:
+def _grid(cells: Sequence[CoverageCell], what: str) -> HeatMap:
     """Give for each element and group its cells by day."""
-    rows: dict[tuple[str, str | None], dict[str, Cell]] = {}
+    rows: dict[tuple[str, str | None], dict[str, CoverageCell]] = {}
     for cell in cells:
         if cell.day is not None:
             rows.setdefault((cell.element, cell.group), {})[cell.day.isoformat()] = cell
@@ -85,7 +85,7 @@ def _grid(cells: Sequence[Cell], what: str) -> HeatMap:
     )
 
 
-def _drawn(cell: Cell) -> drawing.Cell:
+def _drawn(cell: CoverageCell) -> drawing.Cell:
     why = "".join(f", {rows} {reason}" for reason, rows in cell.absent.items())
     said = f"{cell.found} of {cell.rows}{why}; served by {', '.join(cell.runs) or 'nothing'}"
     if not cell.found:

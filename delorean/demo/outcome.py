@@ -14,7 +14,7 @@ from delorean.demo.company import Day
 from delorean.demo.parity import Replay
 from delorean.demo.world import World
 from delorean.experiment import ExperimentSpec
-from delorean.generation import FeatureSet
+from delorean.feature_sets.table import FeatureSet
 from delorean.packaging.package import ModelPackage
 from delorean.training import Metrics, RankingData, ranking_metrics, read_feature_set
 

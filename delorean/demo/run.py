@@ -25,7 +25,7 @@ from delorean.demo.world import World
 from delorean.display.report import write_report
 from delorean.experiment.run import record_run
 from delorean.experiment.steps import features_of, labels_of, package_of
-from delorean.generation import FeatureSet
+from delorean.feature_sets.table import FeatureSet
 from delorean.packaging.package import ModelPackage
 from schemas.errors import ConfigError, SetupError
 from schemas.strict_json import json_text

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.labels import LabelColumns
 from delorean.labels.column_types import TimeUnit
 from delorean.leaks import LeakThresholds
+from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.training import Split
 from delorean.training.missing_values import with_imputer
 from encoders import FeatureEncoder, FeatureModel

@@ -15,16 +15,16 @@ from delorean.experiment.checks import check_spec
 from delorean.experiment.settings import as_recorded, changed_settings, require_generated_by
 from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.tables import pinned_tables, query
-from delorean.feature_sets.table import made_by, open_table, table_uri
-from delorean.generation import FeatureSet, generate, lineage_of
+from delorean.feature_sets.table import FeatureSet, find_committed, lineage_of, open_table, table_uri
+from delorean.generation import generate
 from delorean.generation.bucket_task import first_data_maps
-from delorean.generation.plan import plan_generation
+from delorean.generation.generation_plan import plan_generation
 from delorean.generation.runners import Progress
 from delorean.labels import Labels, find_labels, load_labels
 from delorean.labels.materialise import materialise_labels
 from delorean.packaging.package import Lineage, ModelPackage, load_package, write_package
 from delorean.state.rules import AsOf
-from delorean.state.sources import Pinned
+from delorean.state.sources import PinnedSources
 from delorean.training import read_feature_set, train
 from encoders.feature_model import LIBRARY
 from schemas.errors import ConfigError, LabelError, PackageError
@@ -198,7 +198,7 @@ def package_of(
     require_generated_by(experiment, made_from, f"version {version} of feature set '{experiment.name}'")
     labels = load_labels(made_from["labels"], storage)
     trained = trained_of(experiment, labels, uri, version)
-    pinned = Pinned(made_from["snapshots"], made_from["globals"])
+    pinned = PinnedSources(made_from["snapshots"], made_from["globals"])
     plan = plan_generation(
         labels,
         model,
@@ -234,7 +234,7 @@ def _version(storage: Storage, name: str, run_id: str | None) -> int:
     """Find the version that the generation of an id made, or the newest of this moment: another may come meanwhile."""
     if run_id is None:
         return int(open_table(table_uri(storage, name)).version())
-    made = made_by(storage, name, run_id)
+    made = find_committed(storage, name, run_id)
     if made is None:
         raise ConfigError.because(
             f"no run '{run_id}' has made features of '{name}'", f"run delorean generate with --run-id {run_id}"

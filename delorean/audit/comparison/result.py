@@ -1,4 +1,4 @@
-"""What a comparison of features found, for people and for programs."""
+"""The result of a comparison of features."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from delorean.frames import Readable
 from schemas.display import Displayed, Headline, Part, Table
 from schemas.drawing import Share
 
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
-
-class Status(StrEnum):
-    """What became of a feature. equal: in every bit of every item that both sides have."""
+class ChangeStatus(StrEnum):
+    """How a feature changed. equal: every bit of every item that both sides have."""
 
     EQUAL = "equal"
     CHANGED = "changed"
@@ -30,16 +28,16 @@ class Status(StrEnum):
 class FeatureChange:
     """How a feature differs over the items that both sides have.
 
-    rows, items: how many have another value, rows in at least one item
+    rows, items: the numbers with another value, of rows in at least one item
     became_known, became_unknown: of these items, those unknown (NaN or null) on one side only
-    unknown_otherwise: of these items, those unknown on both sides in other bits: null for NaN, or another NaN
-    mean_difference, max_difference, p50, p90, p99: of |after − before| over changed items that both sides know, None
-        without any; the quantiles are within 1 %
+    unknown_otherwise: of these items, those unknown on both sides with other bits: null for NaN, or another NaN
+    mean_difference, max_difference, p50, p90, p99: of |after − before| over changed items known on both sides, None
+        without any; the quantiles are at most 0.8 % too large
     correlation: Pearson's, over items finite on both sides, changed or not; None where a side does not vary
     """
 
     feature: str
-    status: Status
+    status: ChangeStatus
     rows: int = 0
     items: int = 0
     became_known: int = 0
@@ -70,8 +68,8 @@ _SCHEMA = pa.schema(
 class FeatureComparison(Displayed, Readable):
     """Two sets of features, compared feature by feature.
 
-    before, after: what was compared
-    features: of after in their order, then those gone
+    before, after: names of the two sides
+    features: those of after in their order, then those that it lacks
     compared_rows, compared_items: that both sides have
     rows_only_before, rows_only_after: whose context and time the other side lacks
     items_only_before, items_only_after: that the other side's row lacks, of rows that both have
@@ -103,7 +101,7 @@ class FeatureComparison(Displayed, Readable):
             self.changed_labels,
             self.changed_outcomes,
         )
-        return not any(apart) and all(change.status is Status.EQUAL for change in self.features)
+        return not any(apart) and all(change.status is ChangeStatus.EQUAL for change in self.features)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -116,7 +114,7 @@ class FeatureComparison(Displayed, Readable):
         return [asdict(change) for change in self.features]
 
     def __getitem__(self, feature: str) -> FeatureChange:
-        """Give what became of a feature. Raises KeyError for one that neither side has."""
+        """Return the change of a feature. Raises KeyError for one that neither side has."""
         return {change.feature: change for change in self.features}[feature]
 
     def to_arrow(self) -> pa.Table:
@@ -133,7 +131,7 @@ class FeatureComparison(Displayed, Readable):
 
     def _parts(self) -> Iterator[Part]:
         rest = [name for name in _SCHEMA.names[3:] if any(row[name] for row in self.rows)]  # of changes that there are
-        moved = sorted(self.features, key=lambda change: (change.status is Status.EQUAL, -change.items))
+        moved = sorted(self.features, key=lambda change: (change.status is ChangeStatus.EQUAL, -change.items))
         items = max(1, self.compared_items)
         yield Table(
             [
@@ -141,7 +139,9 @@ class FeatureComparison(Displayed, Readable):
                     "feature": change.feature,
                     "status": change.status,
                     "items_changed": change.items,
-                    "share": Share(None if change.status in (Status.NEW, Status.GONE) else change.items / items),
+                    "share": Share(
+                        None if change.status in (ChangeStatus.NEW, ChangeStatus.GONE) else change.items / items
+                    ),
                     **{name: getattr(change, name) for name in rest if name != "items"},
                 }
                 for change in moved
@@ -155,7 +155,7 @@ class FeatureComparison(Displayed, Readable):
 
     @property
     def _came_out(self) -> str:
-        counts = {status: sum(change.status is status for change in self.features) for status in Status}
+        counts = {status: sum(change.status is status for change in self.features) for status in ChangeStatus}
         apart = {
             "rows only before": self.rows_only_before,
             "rows only after": self.rows_only_after,
@@ -178,8 +178,8 @@ def _json_number(value: Any) -> Any:
 def by_feature(
     rows: Mapping[str, FeatureChange], before: tuple[str, ...], after: tuple[str, ...]
 ) -> list[FeatureChange]:
-    """Put changes of the features both sides have, and those that one side has, into the order of a table."""
+    """Order the changes for a table: features of after, then those that it lacks."""
     return [
-        *(rows.get(name) or FeatureChange(name, Status.NEW) for name in after),
-        *(FeatureChange(name, Status.GONE) for name in before if name not in after),
+        *(rows.get(name) or FeatureChange(name, ChangeStatus.NEW) for name in after),
+        *(FeatureChange(name, ChangeStatus.GONE) for name in before if name not in after),
     ]

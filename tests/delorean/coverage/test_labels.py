@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from project_at_rest import COUNTRY, HISTORY, MOOD, PROFILE, Project, long_labels, minutes
 
 from delorean.coverage import label_coverage
-from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit, generate
+from delorean.generation import generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
+from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
 from encoders import FeatureModel, feature_encoder
 from schemas.data_keys import global_element, service_element
 from schemas.errors import ConfigError, DataKeyError, LabelError, NaiveTimeError

@@ -11,8 +11,8 @@ from delorean.experiment import (
     load_experiment,
     load_selection,
 )
-from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.leaks import LeakThresholds
+from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.training import Split
 from encoders.library import listed, minutes_watched
 from schemas.errors import ConfigError

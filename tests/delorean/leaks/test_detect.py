@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 
-from delorean.leaks import LeakSample, LeakThresholds, detect_leaks, kernels
+from delorean.leaks import LeakThresholds, detect_leaks, kernels
 from delorean.leaks.measure import Counted, Scope
+from delorean.leaks.sample import LeakSample
 
 NAN = np.float32("nan")
 
@@ -110,7 +111,7 @@ def test_chance_in_tiny_data_is_no_leak(seed):
     features = {f"f{i}": rng.standard_normal(12).astype(np.float32) for i in range(30)}
     report = detect_leaks(LeakSample(labels, np.array([0, 4, 8, 12]), features))
     assert report.suspicious == ()
-    assert report.features[0].why == "too little data to tell"
+    assert report.features[0].why == "too little data"
     assert "too few items have different labels" in report.verdict
 
 
