@@ -38,12 +38,13 @@ if TYPE_CHECKING:
     from delorean.experiment.replay import replay
     from delorean.experiment.run import run_experiment
     from delorean.experiment.spec import ExperimentSpec, ScheduleSpec
-    from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit, generate
+    from delorean.generation import generate
     from delorean.labels import LabelColumns, load_labels
     from delorean.labels.materialise import materialise_labels
     from delorean.leaks import LeakThresholds
     from delorean.packaging.package import load_package
     from delorean.project.open_project import OpenProject, open_project
+    from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
     from delorean.time_travel import TimeMachine
     from delorean.training.fitting import train
     from delorean.training.metrics import ranking_metrics
@@ -180,12 +181,13 @@ _MODULES = {
     "delorean.experiment.replay": "replay",
     "delorean.experiment.run": "run_experiment",
     "delorean.experiment.spec": "ExperimentSpec ScheduleSpec",
-    "delorean.generation": "AsOf ConfidenceFloor SpreadLimit generate",
+    "delorean.generation": "generate",
     "delorean.labels": "LabelColumns load_labels",
     "delorean.labels.materialise": "materialise_labels",
     "delorean.leaks": "LeakThresholds",
     "delorean.packaging.package": "load_package",
     "delorean.project.open_project": "OpenProject open_project",
+    "delorean.state.rules": "AsOf ConfidenceFloor SpreadLimit",
     "delorean.time_travel": "TimeMachine",
     "delorean.training.fitting": "train",
     "delorean.training.metrics": "ranking_metrics",

@@ -15,7 +15,7 @@ from delorean.demo.company import CapturedDay
 from delorean.demo.parity import ParityReport
 from delorean.demo.world import World
 from delorean.experiment import ExperimentSpec
-from delorean.generation import FeatureSet
+from delorean.feature_sets.table import FeatureSet
 from delorean.packaging.package import ModelPackage
 from delorean.training.metrics import Metrics, ranking_metrics
 from delorean.training.ranking_data import RankingData, read_feature_set

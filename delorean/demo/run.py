@@ -27,7 +27,7 @@ from delorean.display.report import write_report
 from delorean.experiment.label_data import labels_of
 from delorean.experiment.run import record_run
 from delorean.experiment.steps import features_of, package_of
-from delorean.generation import FeatureSet
+from delorean.feature_sets.table import FeatureSet
 from delorean.packaging.package import ModelPackage
 from schemas.errors import ConfigError, SetupError
 from schemas.strict_json import json_text

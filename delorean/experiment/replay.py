@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from delorean.experiment.record import RunRecord
-from delorean.generation import FeatureSet, generate
+from delorean.feature_sets.table import FeatureSet
+from delorean.generation import generate
 from delorean.generation.runners import Progress
 from delorean.labels import find_labels, load_labels
 from delorean.labels.rebucket import rebucket
-from delorean.state.sources import Pinned
+from delorean.state.sources import PinnedSources
 from encoders import FeatureModel
 from encoders.feature_model import LIBRARY
 from schemas.errors import DeloreanError, LabelError, MissingFileError, ReplayError
@@ -86,7 +87,7 @@ def replay(
         rules=experiment.as_of,
         confidence=experiment.confidence,
         spread=experiment.spread,
-        pinned=Pinned(record.snapshots, record.globals),
+        pinned=PinnedSources(record.snapshots, record.globals),
         experiment=record.experiment_id,
         spark=spark,
         progress=progress,

@@ -22,7 +22,7 @@ from delorean.experiment.record import (
 )
 from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.steps import features_of, train_on
-from delorean.generation import FeatureSet
+from delorean.feature_sets.table import FeatureSet
 from delorean.generation.named_run import NamedRun
 from delorean.generation.runners import Progress
 from delorean.labels import Labels

@@ -15,8 +15,8 @@ import msgspec
 from delorean.experiment.encoder_spec import EncoderSpec
 from delorean.experiment.label_spec import LabelSpec
 from delorean.experiment.model_spec import ModelSpec
-from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.leaks import LeakThresholds
+from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.training.split import Split
 from encoders import FeatureEncoder, FeatureModel
 from schemas.errors import ConfigError

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from delorean.experiment.settings import as_recorded, changed_settings, require_generated_by
 from delorean.experiment.spec import ExperimentSpec
-from delorean.feature_sets.table import made_by, open_table, table_uri
-from delorean.generation import FeatureSet, generate, lineage_of
+from delorean.feature_sets.table import FeatureSet, find_committed, lineage_of, open_table, table_uri
+from delorean.generation import generate
 from delorean.generation.bucket_task import first_data_maps
-from delorean.generation.plan import plan_generation
+from delorean.generation.generation_plan import plan_generation
 from delorean.generation.runners import Progress
 from delorean.labels import Labels, load_labels
 from delorean.packaging.package import ModelPackage, load_package
 from delorean.packaging.writing import Lineage, write_package
 from delorean.state.rules import AsOf
-from delorean.state.sources import Pinned
+from delorean.state.sources import PinnedSources
 from delorean.training.fitting import train
 from delorean.training.ranking_data import read_feature_set
 from encoders.feature_model import LIBRARY
@@ -127,7 +127,7 @@ def package_of(
         experiment.as_of,
         confidence=experiment.confidence,
         spread=experiment.spread,
-        pinned=Pinned(lineage["snapshots"], lineage["globals"]),
+        pinned=PinnedSources(lineage["snapshots"], lineage["globals"]),
     )
     return write_package(
         folder,
@@ -166,7 +166,7 @@ def _version(storage: Storage, name: str, run_id: str | None) -> int:
     """Return the version that a generation made, or the newest at this moment: another may be committed meanwhile."""
     if run_id is None:
         return int(open_table(table_uri(storage, name)).version())
-    made = made_by(storage, name, run_id)
+    made = find_committed(storage, name, run_id)
     if made is None:
         raise ConfigError.because(
             f"no run '{run_id}' has generated features of '{name}'", f"run delorean generate with --run-id {run_id}"

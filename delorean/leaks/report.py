@@ -1,4 +1,4 @@
-"""What the detector found, feature by feature, in figures and in words."""
+"""The detector's findings, feature by feature, in figures and in words."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ACROSS = "across contexts"
 class FeatureLeak:
     """How well one feature predicts the label.
 
-    where: "within contexts", or "across contexts" (one item of each) where only that tells, or tells more
-    auc: area under the ROC curve, by context; None where no labels can be told apart
-    auc_null: what shuffled labels reach only with the thresholds' p_value: an AUC within 1 − auc_null … auc_null is
-        no news
-    information: share of what is unknown about the label that the feature tells, beyond chance
+    where: "within contexts", or "across contexts" (one item of each) where only that scope is measurable or suspicious
+    auc: area under the ROC curve, by context; None where no labels can be compared
+    auc_null: the AUC that shuffled labels reach with the thresholds' p_value: an AUC within 1 − auc_null … auc_null may
+        be chance
+    information: share of the uncertainty about the label that the feature removes, beyond chance
     p: probability that shuffled labels would make any feature of the sample as strong
-    contexts: how many were compared
-    why: in words
+    contexts: the number compared
+    why: the reason for suspicion, in words
     """
 
     feature: str
@@ -39,10 +39,10 @@ class FeatureLeak:
 
 @dataclass(frozen=True)
 class LabelReport:
-    """What label data says of its own labels, before there are features.
+    """Checks of label data before features exist.
 
     suspicious: variables that may be the label in disguise
-    warnings: what makes measures of a ranking worth nothing
+    warnings: reasons why ranking metrics are meaningless
     """
 
     suspicious: tuple[FeatureLeak, ...] = ()
@@ -51,13 +51,13 @@ class LabelReport:
 
 @dataclass(frozen=True, repr=False)
 class LeakReport:
-    """What the detector found in a sample.
+    """The detector's findings in a sample.
 
     items, contexts: of the sample
-    of_items: of all that it was taken from
-    positives: how many items count as positive
-    notes: what is to be known of the labels and the sample
-    label_data: what it says of its own labels
+    of_items: the items that the sample was taken from
+    positives: the number of items that count as positive
+    notes: remarks on the labels and the sample
+    label_data: checks of the label data itself
     """
 
     features: tuple[FeatureLeak, ...]
@@ -76,17 +76,17 @@ class LeakReport:
 
     @property
     def suspicious(self) -> tuple[str, ...]:
-        """Name the features and variables that may be the label in disguise."""
-        return tuple(found.feature for found in self.findings if found.suspicious)
+        """The features and variables that may be the label in disguise."""
+        return tuple(finding.feature for finding in self.findings if finding.suspicious)
 
     @property
     def is_loud(self) -> bool:
-        """Whether there is something that a person must look at."""
+        """Whether a person must look at the report."""
         return bool(self.suspicious or self.label_data.warnings)
 
     @property
     def verdict(self) -> str:
-        """Say in one line what came out."""
+        """The result in one line."""
         return "; ".join((*self.label_data.warnings, self._of_features))
 
     @property
@@ -128,8 +128,8 @@ def _strength(found: FeatureLeak) -> float:
     return max(abs(2 * found.auc - 1), found.information)
 
 
-def words(auc: float, auc_null: float, information: float, where: str, thresholds: LeakThresholds) -> str:
-    """Say why a feature is suspicious, for somebody who has not read about either measure."""
+def explain(auc: float, auc_null: float, information: float, where: str, thresholds: LeakThresholds) -> str:
+    """Return why a feature is suspicious, in words that need no knowledge of either measure."""
     reasons = []
     same = "of the same context" if where == WITHIN else "of other contexts"
     if max(auc, 1 - auc) >= thresholds.auc:

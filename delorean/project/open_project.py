@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from delorean.experiment import load_experiment
 from delorean.experiment.record import find_run, recorded_runs
 from delorean.feature_sets.table import feature_sets, load_feature_set
-from delorean.labels import load_labels, names_of_labels
+from delorean.labels import label_data_names, load_labels
 from delorean.project.actions import ProjectActions
 from delorean.project.config import PROJECT_FILE, Project, load_project
 from delorean.time_travel import TimeMachine
@@ -102,7 +102,9 @@ class OpenProject(ProjectActions):
         self.folder, self.config, self.index, self.storage = folder, config, index, storage
         self.machine = TimeMachine(index, storage)
         self.experiments = Shelf("experiment", self._specs, lambda name: load_experiment(folder / f"{name}.toml"))
-        self.labels = Shelf("label data set", lambda: names_of_labels(storage), lambda name: load_labels(name, storage))
+        self.labels = Shelf(
+            "label data set", lambda: label_data_names(storage), lambda name: load_labels(name, storage)
+        )
         self.feature_sets = Shelf(
             "feature set", lambda: feature_sets(storage), lambda name: load_feature_set(storage, name)
         )

@@ -20,8 +20,8 @@ from typing import Self
 import pyarrow as pa
 
 from delorean.state.rules import AsOf
-from delorean.state.timeline import Timeline
-from delorean.state.versions import index_version_at, version_at, versions_in_view
+from delorean.state.version_timeline import VersionTimeline
+from delorean.state.versions import published_version_at, version_at, versions_in_view
 from encoders.columns import one_array
 from prana_proxy.supervised import SupervisedThread
 from schemas.data_keys import DataKey
@@ -157,7 +157,7 @@ class _Element:
         self.loaded: OrderedDict[str, LoadedVersion] = OrderedDict()
         self.published: list[GlobalVersion] = []
         self._lock, self._loading = threading.Lock(), threading.Lock()
-        self._timeline: Timeline | None = None
+        self._timeline: VersionTimeline | None = None
         self._last: LoadedVersion | None = None  # that live requests were served with
         self._unreadable: dict[str, DeloreanError] = {}  # version → error, until the next refresh
         self.problem: str | None = None
@@ -166,7 +166,7 @@ class _Element:
     def refresh(self, now: datetime, index: SnapshotIndex, ahead: timedelta) -> None:
         """Look for versions, and load those that are valid now or within some time ahead."""
         versions = versions_in_view(index, self._element.name, self._rule, now, END_OF_TIME)
-        timeline = Timeline(versions, self._rule, now)
+        timeline = VersionTimeline(versions, self._rule, now)
         self._unreadable = {}
         soon = now + ahead if END_OF_TIME - now > ahead else END_OF_TIME
         valid = timeline.at(now)
@@ -188,7 +188,7 @@ class _Element:
 
     def at(self, moment: datetime, index: SnapshotIndex) -> LoadedVersion | None:
         """Return the version that is valid at a moment, according to the index now."""
-        version = index_version_at(index, self._element.name, self._rule, moment)
+        version = published_version_at(index, self._element.name, self._rule, moment)
         return self._load(version) if version is not None and self._fits(version) else None
 
     def refuse_other_type(self) -> None:

@@ -30,7 +30,7 @@ def of_nothing(context, items, data, out):
 
 
 WRONG = [
-    (lambda m, _: m.at("nonsense"), ConfigError, "'nonsense' is no time → write one such as 2026-01-31T12:00:00Z"),
+    (lambda m, _: m.at("nonsense"), ConfigError, "'nonsense' is not a time → write one such as 2026-01-31T12:00:00Z"),
     (lambda m, _: m.at(None), ConfigError, "moment is None, expected a datetime"),
     (lambda m, _: m.at(date(2026, 5, 2)), ConfigError, "moment is a date, expected a datetime"),
     (lambda m, _: m.at(NOON, 3), ConfigError, r"max_age is 3, expected a timedelta → write timedelta\(hours=1\)"),

@@ -10,8 +10,8 @@ import pytest
 from deltalake import DeltaTable
 from project_at_rest import minutes
 
-from delorean.feature_sets.table import table_uri, versions_of
-from delorean.generation import generate, lineage_of
+from delorean.feature_sets.table import lineage_of, table_uri, versions_of
+from delorean.generation import generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
 from delorean.training.ranking_data import read_feature_set

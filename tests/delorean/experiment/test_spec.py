@@ -12,8 +12,8 @@ from delorean.experiment import (
     contexts_to_select,
     load_experiment,
 )
-from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.leaks import LeakThresholds
+from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.training.split import Split
 from encoders.library import listed, minutes_watched
 from schemas.errors import ConfigError

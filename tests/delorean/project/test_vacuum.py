@@ -34,7 +34,7 @@ from delorean.experiment.record import (
 )
 from delorean.feature_sets.digest import FeatureDigest
 from delorean.feature_sets.table import versions_of
-from delorean.labels import LabelColumns, Labels, load_labels, names_of_labels, save_labels
+from delorean.labels import LabelColumns, Labels, label_data_names, load_labels, save_labels
 from delorean.labels.materialise import materialise_labels
 from delorean.project.vacuum import VacuumReport, vacuum
 from schemas.data_keys import context_variable, global_element, service_element
@@ -333,7 +333,7 @@ def test_label_data_whose_id_has_a_slash_is_seen_as_what_it_is(store: Store) -> 
     nested = load_labels("team/homepage", store.storage)
     store.run(store.version(30, nested), nested)
     dead = store.write("labels/team/dead/x/00000-0.parquet", 40)
-    assert sorted(names_of_labels(store.storage)) == ["team/homepage", "team/unused"]
+    assert sorted(label_data_names(store.storage)) == ["team/homepage", "team/unused"]
     assert set(store.vacuum().paths) == {dead, "labels/team/unused/manifest.json", *_paths(unused)}
     assert store.has_labels(nested)
 

@@ -1,4 +1,4 @@
-"""One side of a comparison: the files of a feature set, or a table as if it were one."""
+"""One side of a comparison: the files of a feature set, or a table treated as one."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from delorean.feature_sets.table import FeatureSet, lineage_of, open_table
 from delorean.labels import LABEL_COLUMN
 from snapshotter.storage.delta_version import DeltaVersion
 
-Source: TypeAlias = FeatureSet | tuple[str, int | None] | str | pa.Table
+FeatureSource: TypeAlias = FeatureSet | tuple[str, int | None] | str | pa.Table
 File: TypeAlias = ds.ParquetFileFragment | pa.Table
 _BATCH_ROWS = 16_384
 
 
 @dataclass
-class Side:
-    """One of the two: the files of a version, or a table as if it were one.
+class ComparedSide:
+    """One of the two sides: the files of a version, or a table treated as one.
 
-    keys: names of the `context` and `items` variables and of the `features`, where there is a lineage
+    keys: names of the `context` and `items` variables and of the `features`, if there is a lineage
     """
 
     name: str
@@ -31,8 +31,8 @@ class Side:
     keys: dict[str, list[str]]
 
     @classmethod
-    def of(cls, source: Source, *, lineage: bool) -> Side:
-        """Open a source. lineage: whether it must say of itself what its keys are. Raises ConfigError."""
+    def of(cls, source: FeatureSource, *, lineage: bool) -> ComparedSide:
+        """Open a source. lineage: whether its keys are read from its lineage. Raises ConfigError without one."""
         if isinstance(source, pa.Table):
             return cls("a table", source, {})
         if isinstance(source, FeatureSet):
@@ -42,24 +42,24 @@ class Side:
         name = f"{urlsplit(uri).path.rstrip('/').rsplit('/', 1)[-1]} version {stored.version}"
         if not lineage:
             return cls(name, stored, {})
-        found: dict[str, Any] = lineage_of(uri, stored.version)
-        keys = {what: [key["name"] for key in found[what]] for what in ("context", "items")}
-        return cls(name, stored, {**keys, "features": found["features"]})
+        recorded: dict[str, Any] = lineage_of(uri, stored.version)
+        keys = {what: [key["name"] for key in recorded[what]] for what in ("context", "items")}
+        return cls(name, stored, {**keys, "features": recorded["features"]})
 
     @property
     def schema(self) -> pa.Schema:
-        """Of its columns."""
+        """Schema of the columns."""
         return self.source.schema
 
     def features(self, items: Sequence[str]) -> list[str]:
-        """Name the features: those of the lineage, or all lists of floats that are nothing else."""
+        """Return the features: those of the lineage, or all lists of floats that have no other role."""
         if "features" in self.keys:
             return self.keys["features"]
         lists = [f.name for f in self.schema if f.type in (pa.list_(pa.float32()), pa.large_list(pa.float32()))]
         return [name for name in lists if name not in (LABEL_COLUMN, *items)]
 
     def files(self) -> list[File]:
-        """Give its files."""
+        """Return the files."""
         return list(self.source.files) if isinstance(self.source, DeltaVersion) else [self.source]
 
     def read(self, file: File, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

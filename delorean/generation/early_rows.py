@@ -1,13 +1,14 @@
-"""Label rows whose times lie before all state: mostly times in another unit than was thought."""
+"""Label rows whose times lie before all state: usually times in a wrong unit."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from delorean.generation.plan import GenerationPlan
+from delorean.generation.generation_plan import GenerationPlan
 from delorean.labels import TIME_COLUMN
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet
@@ -15,20 +16,20 @@ from snapshotter.storage.parquet import read_parquet
 _log = logging.getLogger(__name__)
 
 
-def rows_before_state(plan: GenerationPlan, storage: Storage) -> str | None:
-    """Say how many label rows have a time before the first capture, and the first version, of all that is read.
+def note_early_rows(plan: GenerationPlan, storage: Storage) -> GenerationPlan:
+    """Add a note, and log it, if label rows have a time before the first capture and version of all that is read.
 
-    None where there are none. It reads the labels' times only if their first one is that early.
+    The labels' times are read only if their earliest one is that early.
     """
     labels = plan.labels
     if not plan.elements:
-        return None
+        return plan
     captures = [snapshot.captured_from for source in plan.services for snapshot in source.snapshots]
     starts = [time for time in captures if time is not None]
     starts += [version.valid_from for source in plan.globals for version in source.versions]
     first = min(starts, default=None)
     if first is not None and labels.earliest >= first:
-        return None
+        return plan
     early = labels.contexts
     if first is not None:
         limit = pa.scalar(first, plan.labels.schema.field(TIME_COLUMN).type)
@@ -40,6 +41,6 @@ def rows_before_state(plan: GenerationPlan, storage: Storage) -> str | None:
         note += f"can see no state at all at their times, {span}"
     else:
         note += f"have a time before the first state that features are made from, {first:%F %R} UTC; times are {span}"
-    note += " → check that the labels' time is what it should be, and in which unit it is"
+    note += " → check the labels' times and their unit"
     _log.warning("%s", note)
-    return note
+    return replace(plan, notes=(*plan.notes, note))

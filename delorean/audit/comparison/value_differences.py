@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delorean.audit.comparison.result import QUANTILES, FeatureChange, Status
-
-_DROPPED = 14  # lowest bits of a float32 left out of its bin: bins are 2^-9 of their values wide
-_BINS = 1 << (31 - _DROPPED)
+from delorean.audit.comparison.result import ChangeStatus, FeatureChange
+from delorean.quantiles import bin_columns, quantiles, sum_bins
 
 
 @dataclass
-class Tally:
-    """What is known so far of one feature.
+class ValueDifferences:
+    """The differences of one feature so far.
 
-    bins: how many differences there are in each bin of sizes; None before the first difference
+    total: sum of all differences between known values
+    counts: their distribution, see `delorean.quantiles`; None before the first difference
     """
 
     rows: int = 0
@@ -27,14 +26,13 @@ class Tally:
     became_unknown: int = 0
     unknown_otherwise: int = 0
     total: float = 0.0
-    greatest: float = 0.0
-    bins: NDArray[np.int64] | None = None
+    counts: pa.Table | None = None
     moments: Moments = field(default_factory=lambda: Moments())
 
     def add(self, before: pa.Array, after: pa.Array, row_of: NDArray[np.int64]) -> None:
-        """Take in the values of some items, float32.
+        """Add the values of some items, float32.
 
-        row_of: (items,) the row that each is in; no row's items may come in two parts
+        row_of: (items,) the row of each item; the items of a row must not be split over calls
         """
         (old, old_bits), (new, new_bits) = _values(before), _values(after)
         changed = old_bits != new_bits
@@ -56,37 +54,26 @@ class Tally:
         if not len(differences):
             return
         self.total += float(differences.sum())
-        self.greatest = max(self.greatest, float(differences.max()))
-        with np.errstate(over="ignore"):  # twice the largest float32 is infinite as one, which is the last bin
-            bits = differences.astype(np.float32).view(np.uint32)
-        counts = np.bincount(bits >> np.uint32(_DROPPED), minlength=_BINS)
-        self.bins = counts if self.bins is None else self.bins + counts
+        counts = pa.table(bin_columns(differences))
+        self.counts = sum_bins(counts if self.counts is None else pa.concat_tables([self.counts, counts]))
 
     def change(self, feature: str) -> FeatureChange:
-        """Say what became of the feature."""
-        status = Status.CHANGED if self.items else Status.EQUAL
-        count = 0 if self.bins is None else int(self.bins.sum())
-        quantiles = {name: self._quantile(share) for name, share in QUANTILES.items()} if count else {}
-        return FeatureChange(
+        """Return the feature's change."""
+        change = FeatureChange(
             feature,
-            status,
+            ChangeStatus.CHANGED if self.items else ChangeStatus.EQUAL,
             self.rows,
             self.items,
             self.became_known,
             self.became_unknown,
             self.unknown_otherwise,
-            self.total / count if count else None,
-            self.greatest if count else None,
             correlation=self.moments.correlation,
-            **quantiles,
         )
-
-    def _quantile(self, share: float) -> float:
-        """Give the least difference that this share of all does not exceed: three digits of it, as fine as its bin."""
-        assert self.bins is not None  # asked for only where there are differences
-        ends = np.cumsum(self.bins)
-        place = int(np.searchsorted(ends, share * ends[-1]))
-        return float(f"{np.uint32(place << _DROPPED).view(np.float32):.3g}")
+        if self.counts is None:
+            return change
+        p50, p90, p99, greatest = quantiles(self.counts, (0.5, 0.9, 0.99, 1.0))
+        mean = self.total / sum(self.counts["rows"].to_pylist())
+        return replace(change, mean_difference=mean, max_difference=greatest, p50=p50, p90=p90, p99=p99)
 
 
 @dataclass
@@ -100,7 +87,7 @@ class Moments:
     highest: NDArray[np.float64] = field(default_factory=lambda: np.full(2, -np.inf))
 
     def add(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> None:
-        """Take in pairs of values; those not finite on both sides are left out."""
+        """Add pairs of values; those not finite on both sides are left out."""
         finite = np.isfinite(before) & np.isfinite(after)
         pairs = np.stack([before[finite], after[finite]]).astype(np.float64)
         count = pairs.shape[1]
@@ -119,7 +106,7 @@ class Moments:
     @property
     def correlation(self) -> float | None:
         """Pearson's correlation; None where a side does not vary."""
-        if not (self.lowest < self.highest).all():  # rounding lets even the deviations of equal values not be 0
+        if not (self.lowest < self.highest).all():  # with rounding, the deviations of equal values may not be 0
             return None
         scale = np.sqrt(self.spread[0, 0]) * np.sqrt(self.spread[1, 1])
         return float(np.clip(self.spread[0, 1] / scale, -1.0, 1.0))
@@ -132,12 +119,12 @@ def bits_differ(before: pa.Array, after: pa.Array) -> int:
 
 
 def _values(array: pa.Array) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
-    """Give the values, nulls as NaN, and the same as their bits."""
+    """Return the values, nulls as NaN, and their bits."""
     values = array.fill_null(float("nan")) if array.null_count else array
     floats: NDArray[np.float32] = values.to_numpy()
     return floats, floats.view(np.uint32)
 
 
 def _nulls(array: pa.Array) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = array.is_null().to_numpy(zero_copy_only=False)
-    return found
+    nulls: NDArray[np.bool_] = array.is_null().to_numpy(zero_copy_only=False)
+    return nulls

@@ -1,4 +1,4 @@
-"""A stored feature set as the check reads it: its lineage, and its files in small batches."""
+"""A stored feature set for checking: its lineage, and its files in small batches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LINEAGE = ("features", "context", "items", "snapshots", "globals", "rules")
 class StoredFeatureSet:
     """One version of a feature set.
 
-    lineage: what it says it was made from
+    lineage: its recorded sources
     data: its columns and files
     """
 
@@ -33,17 +33,17 @@ class StoredFeatureSet:
 
     @property
     def uri(self) -> str:
-        """Of its table."""
+        """URI of the table."""
         return self.data.uri
 
     @property
     def version(self) -> int:
-        """Which version it is."""
+        """Number of the version."""
         return self.data.version
 
     @property
     def schema(self) -> pa.Schema:
-        """Of its columns."""
+        """Schema of the columns."""
         return self.data.schema
 
     @property
@@ -63,7 +63,7 @@ class StoredFeatureSet:
 
     @property
     def services(self) -> list[str]:
-        """The elements that services answered with."""
+        """The service elements."""
         return list(self.lineage["snapshots"])
 
     @property
@@ -73,41 +73,43 @@ class StoredFeatureSet:
 
     @property
     def from_services(self) -> list[str]:
-        """The features whose encoders read what a service answered."""
+        """The features whose encoders read a service element."""
         encoders = self.lineage.get("encoders", [])
-        found = {name for each in encoders if set(each["data"]) & set(self.services) for name in each["features"]}
-        return [name for name in self.features if name in found]
+        names = {name for each in encoders if set(each["data"]) & set(self.services) for name in each["features"]}
+        return [name for name in self.features if name in names]
 
     @cached_property
     def rows(self) -> int:
-        """Number of rows, as the files have it."""
+        """Number of rows, according to the files."""
         return self.data.rows
 
     def has(self, *columns: str) -> bool:
-        """Tell whether it has all these columns: older feature sets lack some."""
+        """Return whether it has all these columns: older feature sets lack some."""
         return set(columns) <= set(self.schema.names)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Read columns (None: all) file by file, a few thousand rows at a time.
 
-        Raises MissingFileError, CorruptFileError for a file that is not what it was.
+        Raises MissingFileError, CorruptFileError for a missing or changed file.
         """
-        for file in self.data.files:  # reading far ahead would not stay bounded
+        for file in self.data.files:  # reading ahead would need unbounded memory
             for batch in self.data.read(file, columns, rows=_BATCH_ROWS, ahead=False):
                 if batch.num_rows:
                     yield pa.Table.from_batches([batch])
 
 
-def open_stored(uri: str, version: int | None) -> StoredFeatureSet:
+def open_feature_set(uri: str, version: int | None) -> StoredFeatureSet:
     """Open a version of a feature set; None: the newest.
 
-    Raises ConfigError for what is no feature set, has no lineage or lacks a column that every feature set has.
+    Raises ConfigError for what is not a feature set, has no lineage or lacks a column that every feature set has.
     """
     data = DeltaVersion.of(open_table(uri, version), uri)
     lineage = lineage_of(uri, data.version)
     for name in _LINEAGE:
         if name not in lineage:
-            raise ConfigError.because(f"the lineage of {uri} does not say '{name}'", "generate the feature set again")
+            raise ConfigError.because(
+                f"the lineage of {uri} does not record '{name}'", "generate the feature set again"
+            )
     stored = StoredFeatureSet(lineage, data)
     _require_columns(stored)
     return stored

@@ -1,4 +1,4 @@
-"""The contexts and times that are asked about, bucket by bucket, so that memory is bounded by a bucket."""
+"""Contexts and times in buckets, so that memory is bounded by a bucket."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ from snapshotter.records import ServiceSnapshot, from_micros
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet
 
-NO_VARIABLE = ""  # of rows that are not bucketed: no snapshot is bucketed by it, so every one is read whole
+_NO_VARIABLE = ""  # of rows that are not bucketed: no snapshot is bucketed by it, so every snapshot is read whole
 
-_RECENT = 8  # snapshots of each service that are looked at to choose buckets: older ones are mostly bucketed alike
+_RECENT = 8  # snapshots of each service that determine the buckets: older ones are mostly bucketed alike
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which bucket of how many, by which variable."""
+class BucketPosition:
+    """A bucket's number, the number of buckets and the variable that they are made by."""
 
     bucket: int
     buckets: int
     variable: str
 
 
-class Rows(Protocol):
+class BucketedRows(Protocol):
     """Contexts and times in buckets."""
 
     @property
     def labels(self) -> Labels:
-        """What they are, as label data says it."""
+        """The rows described as label data."""
 
     @property
     def part_count(self) -> int:
-        """How many parts there are."""
+        """Number of parts."""
 
-    def parts(self, columns: Sequence[str]) -> Iterator[tuple[Place, pa.Table]]:
-        """Give columns and `time`, bucket by bucket."""
+    def parts(self, columns: Sequence[str]) -> Iterator[tuple[BucketPosition, pa.Table]]:
+        """Yield columns and `time`, bucket by bucket."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,19 @@ class LabelRows:
 
     @property
     def part_count(self) -> int:
-        """How many files there are."""
+        """Number of files."""
         return len(self.labels.files)
 
-    def parts(self, columns: Sequence[str]) -> Iterator[tuple[Place, pa.Table]]:
+    def parts(self, columns: Sequence[str]) -> Iterator[tuple[BucketPosition, pa.Table]]:
         """Read columns and `time`, file by file."""
         for file in self.labels.files:
-            place = Place(file.bucket, self.labels.buckets, self.labels.bucket_variable)
-            yield place, read_parquet(self.storage, file, [*columns, TIME_COLUMN])
+            position = BucketPosition(file.bucket, self.labels.buckets, self.labels.bucket_variable)
+            yield position, read_parquet(self.storage, file, [*columns, TIME_COLUMN])
 
 
 @dataclass(frozen=True)
 class FrameRows:
-    """The rows of a table, put into the buckets of the snapshots they will meet.
+    """The rows of a table, in the buckets of the snapshots that they are matched with.
 
     table: with a column `time`
     variable, buckets: see `in_buckets`
@@ -83,50 +83,49 @@ class FrameRows:
     """
 
     table: pa.Table
-    variable: str = NO_VARIABLE
+    variable: str = _NO_VARIABLE
     buckets: int = 1
     context: tuple[DataKey, ...] = ()
 
     @property
     def labels(self) -> Labels:
-        """The frame as if it were label data at rest, without items and files."""
+        """The table described as label data, without items and files."""
         times = pc.min_max(self.table[TIME_COLUMN].cast(pa.int64())).as_py()
         first, last = from_micros(times["min"]), from_micros(times["max"])
         return Labels("", self.context, (), self.variable, self.buckets, (), 0, first, last)
 
     def in_buckets(self, snapshots: Sequence[ServiceSnapshot]) -> FrameRows:
-        """Give the same rows in as many buckets as the largest of the snapshots has, by its variable."""
+        """Return the same rows in the largest snapshot's number of buckets, by its variable."""
         usable = [s for s in snapshots if s.bucket_variable in self.table.column_names]
         if not usable:
             return self
         largest = max(usable, key=lambda snapshot: snapshot.buckets)
-        return replace(self, variable=largest.bucket_variable or NO_VARIABLE, buckets=largest.buckets)
+        return replace(self, variable=largest.bucket_variable or _NO_VARIABLE, buckets=largest.buckets)
 
     @property
     def part_count(self) -> int:
-        """How many buckets have rows."""
+        """Number of buckets that have rows."""
         return int(np.count_nonzero(np.bincount(self._bucket)))
 
-    def parts(self, columns: Sequence[str]) -> Iterator[tuple[Place, pa.Table]]:
-        """Give columns and `time` of the buckets that have rows."""
-        of = self._bucket
-        wanted = self.table.select([*columns, TIME_COLUMN]).take(np.argsort(of, kind="stable"))
-        ends = np.cumsum(np.bincount(of, minlength=self.buckets))
+    def parts(self, columns: Sequence[str]) -> Iterator[tuple[BucketPosition, pa.Table]]:
+        """Yield columns and `time` of the buckets that have rows."""
+        rows = self.table.select([*columns, TIME_COLUMN]).take(np.argsort(self._bucket, kind="stable"))
+        ends = np.cumsum(np.bincount(self._bucket, minlength=self.buckets))
         for bucket, (start, end) in enumerate(pairwise([0, *ends])):
             if end > start:
-                yield Place(bucket, self.buckets, self.variable), wanted.slice(start, end - start)
+                yield BucketPosition(bucket, self.buckets, self.variable), rows.slice(start, end - start)
 
     @cached_property
     def _bucket(self) -> NDArray[np.int32]:
-        if self.variable == NO_VARIABLE:
+        if self.variable == _NO_VARIABLE:
             return np.zeros(self.table.num_rows, dtype=np.int32)
         return bucket_of(self.table[self.variable], self.buckets)
 
 
-def rows_of(labels: Labels | Any, storage: Storage, index: SnapshotIndex) -> Rows:
-    """See label data at rest, or any frame of contexts and times, as rows in buckets.
+def rows_of(labels: Labels | Any, storage: Storage, index: SnapshotIndex) -> BucketedRows:
+    """Return label data at rest, or any frame of contexts and times, as rows in buckets.
 
-    Raises LabelError for what is no frame or has no times, NaiveTimeError for times without a zone.
+    Raises LabelError for what is not a frame or has no times, NaiveTimeError for times without a zone.
     """
     if isinstance(labels, Labels):
         return LabelRows(labels, storage)
@@ -134,8 +133,8 @@ def rows_of(labels: Labels | Any, storage: Storage, index: SnapshotIndex) -> Row
         table = pa.table(labels)
     except (TypeError, ValueError, pa.ArrowException) as error:
         raise LabelError.because(
-            f"a {type(labels).__name__} holds no contexts and times: {error}",
-            "give Labels, or what Arrow reads: pyarrow, Polars, pandas, DuckDB",
+            f"a {type(labels).__name__} is not a table of contexts and times: {error}",
+            "pass Labels, or what Arrow reads: pyarrow, Polars, pandas, DuckDB",
         ) from error
     if TIME_COLUMN not in table.column_names:
         raise LabelError.unknown("column of contexts and times", TIME_COLUMN, table.column_names)
@@ -149,8 +148,12 @@ def rows_of(labels: Labels | Any, storage: Storage, index: SnapshotIndex) -> Row
             "give every row a time, and at least one row",
         )
     declared = index.elements()
-    keyed_by = {variable.name for service in declared for variable in service.key}
-    context = tuple(context_variable(f.name, variable_type(f.name, f.type)) for f in table.schema if f.name in keyed_by)
+    variables = {variable.name for service in declared for variable in service.key}
+    context = tuple(
+        context_variable(field.name, variable_type(field.name, field.type))
+        for field in table.schema
+        if field.name in variables
+    )
     caster = Caster(table)
     columns = {key.name: caster.value(key.name, key.type) for key in context}
     typed = pa.table({**columns, TIME_COLUMN: caster.time(TIME_COLUMN)})

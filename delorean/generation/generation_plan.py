@@ -1,4 +1,4 @@
-"""What a generation will read: resolved once by the driver, so that every bucket task is a pure function of it."""
+"""The inputs of a generation, resolved once by the driver, so that every bucket task is a pure function of them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from delorean.feature_sets.columns import (
     version_column,
 )
 from delorean.labels import Labels
-from delorean.state.requirements import AsOf, ConfidenceFloor, SpreadLimit
-from delorean.state.sources import Pinned, ServiceSource, SourceFinder
-from delorean.state.versions import GlobalSource
+from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.state.sources import GlobalSource, PinnedSources, ServiceSource, SourceResolver
 from encoders.bound_model import BoundModel
 from encoders.feature_model import FeatureModel
 from schemas.data_keys import DataKey, Kind
@@ -29,7 +28,7 @@ from snapshotter.index import SnapshotIndex
 
 @dataclass(frozen=True)
 class GenerationPlan:
-    """All that the bucket tasks of one generation need.
+    """The inputs of all bucket tasks of a generation.
 
     from_services: the features whose encoders read a service's element
     """
@@ -46,20 +45,20 @@ class GenerationPlan:
 
     @property
     def elements(self) -> tuple[DataKey, ...]:
-        """The data elements that features are made from."""
+        """The data elements that the encoders read."""
         return (*(source.element for source in self.services), *(source.element for source in self.globals))
 
     @property
-    def pinned(self) -> Pinned:
-        """What is read, by name."""
-        return Pinned(
-            {source.element.name: source.read for source in self.services},
-            {source.element.name: source.read for source in self.globals},
+    def pinned(self) -> PinnedSources:
+        """The ids of the runs and versions that are read."""
+        return PinnedSources(
+            {source.element.name: source.ids for source in self.services},
+            {source.element.name: source.ids for source in self.globals},
         )
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the feature set: see `delorean.generation`."""
+        """Schema of the feature set: see `delorean.generation`."""
         fields = [(name, pa.list_(pa.float32())) for name in self.features]
         for source in self.services:
             fields += [(captured_column(source.element.name), TIME), (run_column(source.element.name), pa.string())]
@@ -78,26 +77,26 @@ def plan_generation(
     *,
     confidence: Mapping[str, ConfidenceFloor] | None = None,
     spread: SpreadLimit | None = None,
-    pinned: Pinned | None = None,
+    pinned: PinnedSources | None = None,
 ) -> GenerationPlan:
-    """Resolve which snapshots and versions the labels' times can see.
+    """Resolve the snapshots and versions that the labels' times can see.
 
-    rules: element's name → as-of rule; an element not named takes `AsOf()`
-    confidence: element's name → what its runs must have
+    rules: element's name → as-of rule; `AsOf()` for other elements
+    confidence: element's name → the floor of its runs' confidence
     pinned: read these and no others, as an earlier generation did
 
-    Raises DataKeyError for an element that nobody captures or whose type differs, ConfigError for rules of unknown
-    elements and for columns that would have one name, ParadoxError for a label offered as data, QualityError where
-    a floor says so, ReplayError where something pinned is gone.
+    Raises DataKeyError for an element that is not captured or whose type differs, ConfigError for rules of unknown
+    elements and for columns whose names clash, ParadoxError for a label used as data, QualityError where a floor's
+    policy is fail, ReplayError where something pinned is missing.
     """
     elements = list(model.elements.values())
     _refuse_labels_as_data(labels, elements)
     _refuse_unsigned(labels)
-    finder = SourceFinder(labels, index, rules or {}, confidence or {}, pinned)
-    services, global_sources = finder.find(elements)
-    for source in global_sources:  # known already to be read; bucket tasks refuse the others when a row sees them
+    resolver = SourceResolver(labels, index, rules or {}, confidence or {}, pinned)
+    services, global_sources = resolver.resolve(elements)
+    for source in global_sources:  # these are certainly read; bucket tasks check the others when a row sees them
         ends = (source.at(labels.earliest), source.at(labels.latest))
-        source.refuse_other_types([version for version in ends if version is not None])
+        source.check_types([version for version in ends if version is not None])
     plan = GenerationPlan(
         labels=labels,
         model=model.bind(labels.context, labels.items),
@@ -107,24 +106,24 @@ def plan_generation(
         globals=tuple(global_sources),
         storage_uri=storage_uri,
         spread=spread,
-        notes=(*finder.notes, *_costs(services, labels)),
+        notes=(*resolver.notes, *_costs(services, labels)),
     )
     _refuse_name_clashes(plan)
     return plan
 
 
 def _refuse_labels_as_data(labels: Labels, elements: Sequence[DataKey]) -> None:
-    """An element of a label column's name is most likely the label itself, captured or published as data."""
+    """Raise ParadoxError for an element named like a label column: most likely the label itself, captured as data."""
     for element in elements:
         if element.name in labels.outcome_columns:
             raise ParadoxError.because(
                 f"an encoder reads '{element.name}' as data, which is a column of the label's outcome",
-                "no feature may know its label: take it out of the encoder, or give the element a name of its own",
+                "no feature may know its label: remove it from the encoder, or rename the element",
             )
 
 
 def _refuse_unsigned(labels: Labels) -> None:
-    """Refuse label data of before unsigned integers were cast: a Delta table would show them as signed ones."""
+    """Raise DataKeyError for unsigned integers, as in old label data: Delta tables would show them as signed."""
     unsigned = [key for key in (*labels.context, *labels.items) if pa.types.is_unsigned_integer(key.type)]
     if unsigned:
         raise DataKeyError.because(
@@ -141,7 +140,7 @@ def _from_services(model: FeatureModel) -> Iterator[str]:
 
 
 def _costs(services: list[ServiceSource], labels: Labels) -> Iterator[str]:
-    """Say which snapshots every task has to read whole."""
+    """Note the snapshots that every task has to read whole."""
     for source in services:
         apart = [s for s in source.snapshots if s.bucket_variable != labels.bucket_variable]
         size = sum(file.bytes for snapshot in apart for file in snapshot.files)
@@ -153,11 +152,12 @@ def _costs(services: list[ServiceSource], labels: Labels) -> Iterator[str]:
 
 
 def _refuse_name_clashes(plan: GenerationPlan) -> None:
-    spelled: dict[str, list[str]] = {}  # Delta takes names for the same that differ only by case
+    spelled: dict[str, list[str]] = {}  # to Delta, names that differ only by case are equal
     for name in plan.schema.names:
         spelled.setdefault(name.casefold(), []).append(name)
-    twice = sorted({name for alike in spelled.values() if len(alike) > 1 for name in alike})
-    if twice:
+    clashing = sorted({name for names in spelled.values() if len(names) > 1 for name in names})
+    if clashing:
         raise ConfigError.because(
-            f"the feature set would have several columns named {', '.join(twice)}", "rename the feature or the variable"
+            f"the feature set would have several columns named {', '.join(clashing)}",
+            "rename the feature or the variable",
         )

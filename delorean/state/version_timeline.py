@@ -1,4 +1,4 @@
-"""The version of a global element that each moment from now on sees, worked out once: a look-up is then a bisection."""
+"""The version of a global element at each moment from now on, computed once: a look-up is then a bisection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from snapshotter.records import END_OF_TIME, GlobalVersion, to_micros
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class Timeline:
+class VersionTimeline:
     """Which version each moment from `since` on sees.
 
     versions: as for `find_versions`, all that a moment from `since` on may see
@@ -28,21 +28,21 @@ class Timeline:
         changes = {first, *(at for version in versions for at in _changes(version, rule) if at > first)}
         self._moments = sorted(at for at in changes if at <= to_micros(END_OF_TIME))
         times = pa.chunked_array([pa.array(self._moments, pa.int64()).cast(TIME)])
-        found, _ = find_versions(times, versions, rule)
-        self._versions = [versions[i] if i >= 0 else None for i in found]
+        positions, _ = find_versions(times, versions, rule)
+        self._versions = [versions[i] if i >= 0 else None for i in positions]
 
     def at(self, moment: datetime) -> GlobalVersion | None:
-        """Give the version that a moment sees; it must not be before `since`."""
+        """Return the version that a moment sees; the moment must not be before `since`."""
         return self._versions[bisect_right(self._moments, to_micros(moment)) - 1]
 
     def until(self, moment: datetime) -> list[GlobalVersion]:
-        """Give the versions that moments from `since` to a moment see."""
+        """Return the versions that moments from `since` to `moment` see."""
         last = bisect_right(self._moments, to_micros(moment))
         return [version for version in dict.fromkeys(self._versions[:last]) if version is not None]
 
 
 def _changes(version: GlobalVersion, rule: AsOf) -> list[int]:
-    """Give the moments, in microseconds, from which on a version may be seen, or not any more."""
+    """Return the moments, in microseconds, at which a version may come into view or leave it."""
     start = to_micros(counts_from(version, rule))
     first = start + rule.lag // _MICROSECOND
     ends = [] if rule.max_age is None else [start + rule.max_age // _MICROSECOND + 1]
