@@ -14,7 +14,7 @@ from delorean.feature_sets.table import feature_sets, load_feature_set
 from delorean.labels import load_labels, names_of_labels
 from delorean.project.config import PROJECT_FILE, Project, load_project
 from delorean.time_travel import TimeMachine
-from encoders.code_cache import use_cache_folder
+from encoders.compilation.code_cache import use_cache_folder
 from encoders.project_modules import import_from_project
 from prana_proxy.config.toml_file import TomlFile, toml_files_in
 from schemas.display import MOST_ROWS, Displayed, Facts, Headline, Note, Part, Table
