@@ -18,9 +18,10 @@ from encoders.columns import Columns, flatten, one_array, read_only, variable_co
 from encoders.compilation.code_cache import default_cache_folder
 from encoders.data_map import ABSENT, DataMaps, Element
 from encoders.hash_index import index_table
-from encoders.layout import OBJECT, TEXT, Column, Layout, ListLayout, ScalarLayout, element_layout, in_python, is_text
+from encoders.layout import OBJECT, TEXT, Column, Layout, ListLayout, ScalarLayout, element_layout, in_python
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import DataKeyError
+from schemas.nulls import is_text
 
 _MOST_KEPT = 3  # versions of each global element whose columns a process keeps
 

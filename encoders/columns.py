@@ -20,10 +20,10 @@ from encoders.layout import (
     ListLayout,
     ScalarLayout,
     StructLayout,
-    is_text,
 )
 from schemas.errors import DataKeyError
 from schemas.hashing import text_codes
+from schemas.nulls import is_text, may_be_null
 from schemas.tables import refuse_hidden_nulls
 
 Columns = dict[ColumnPath, NDArray[Any]]
@@ -62,10 +62,10 @@ def variable_column(name: str, column: Column, values: pa.ChunkedArray | pa.Arra
     Raises DataKeyError for a null that is neither a float nor text.
     """
     array = one_array(values)
-    if array.null_count and column.dtype != FLOAT and not is_text(array.type):
+    if array.null_count and not may_be_null(array.type):
         row = pc.index(array.is_null(), True).as_py()
         raise DataKeyError.because(
-            f"'{name}' is null in row {row}: {array.type} has no way to say so to an encoder", "leave the row out"
+            f"'{name}' is null in row {row}: encoders cannot read a null {array.type}", "leave the row out"
         )
     return _scalars(column, array)
 
@@ -103,8 +103,7 @@ class _Flattening:
         bounds: within a list, where each outermost value starts and ends in this array; None outside
         """
         if isinstance(node, ScalarLayout):
-            nulls = bounds is not None and node.column.dtype != FLOAT and array.null_count > 0
-            self.nulls |= nulls and not is_text(array.type)
+            self.nulls |= bounds is not None and array.null_count > 0 and not may_be_null(array.type)
             self.columns[node.column.path] = _scalars(node.column, array)
         elif isinstance(node, StructLayout):
             self.nulls |= array.null_count > 0

@@ -21,7 +21,6 @@ from encoders.graph import EncoderNode, feature_graph
 from encoders.layout import (
     ScalarLayout,
     element_layout,
-    is_text,
     outer_fields,
     scalar_dtype,
     stored_type,
@@ -31,6 +30,7 @@ from encoders.project_modules import refuse_hidden
 from schemas.data_keys import DataKey, Kind, by_name
 from schemas.display import MOST_ROWS, Code, Displayed, Headline, Part, Table
 from schemas.errors import EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
+from schemas.nulls import is_text
 
 Encoders: TypeAlias = "FeatureModel | FeatureEncoder | Sequence[FeatureEncoder]"
 FORMAT = 1  # of the JSON text

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import EncoderError
+from schemas.nulls import is_text, value_type
 
 ColumnPath = tuple[str, ...]
 INTEGER, FLOAT, BOOLEAN, OBJECT, TEXT = "int64", "float64", "bool", "object", "text"
 RESERVED = frozenset({"present", "offsets", "values", "value", "slots"})
 MAX_DEPTH = 16
-_TEXT = frozenset(text.id for text in (pa.string(), pa.large_string(), pa.string_view()))
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,7 @@ def scalar_dtype(type: pa.DataType, compiled: bool) -> str | None:  # noqa: A002
     As in plain Python there is one kind of integer and one kind of float: narrower ones are widened, so that
     arithmetic does not depend on how a number was stored, and is the same interpreted and compiled.
     """
-    if pa.types.is_dictionary(type):
-        type = type.value_type  # noqa: A001
+    type = value_type(type)  # noqa: A001
     if pa.types.is_integer(type) or pa.types.is_timestamp(type) or pa.types.is_date32(type):
         return INTEGER
     if pa.types.is_floating(type):
@@ -82,13 +81,6 @@ def scalar_dtype(type: pa.DataType, compiled: bool) -> str | None:  # noqa: A002
     if is_text(type):
         return TEXT if compiled else OBJECT
     return None
-
-
-def is_text(type: pa.DataType) -> bool:  # noqa: A002
-    """Whether the type is text, however it is stored."""
-    if pa.types.is_dictionary(type):
-        type = type.value_type  # noqa: A001
-    return type.id in _TEXT
 
 
 def variable_layout(key: DataKey, compiled: bool) -> ScalarLayout:
@@ -152,20 +144,6 @@ def in_python(node: Layout) -> Layout:
     if isinstance(node, StructLayout):
         return StructLayout({name: in_python(child) for name, child in node.fields.items()})
     return ListLayout(node.path, in_python(node.child))
-
-
-def columns(node: Layout, inner: bool = False) -> Iterator[Column]:
-    """ListLayout the columns of a layout, in the order in which generated code receives them."""
-    if isinstance(node, ScalarLayout):
-        yield node.column
-    elif isinstance(node, StructLayout):
-        for child in node.fields.values():
-            yield from columns(child, inner)
-    else:
-        yield node.starts
-        if inner:
-            yield node.offsets
-        yield from columns(node.child, inner=True)
 
 
 def _layout(

@@ -1,4 +1,4 @@
-"""Writes the module that runs an encoder over many contexts: its own text, the shapes of its arguments, one loop."""
+"""Writes the module that runs an encoder over many contexts: its source, the shapes of its arguments, and the loop."""
 
 from __future__ import annotations
 
@@ -15,12 +15,26 @@ from encoders.layout import (
     ListLayout,
     ScalarLayout,
     StructLayout,
-    columns,
 )
 from schemas.data_keys import DataKey, Kind
 
 _ABSENT = {INTEGER: "0", FLOAT: "_NAN", BOOLEAN: "False", OBJECT: "None", TEXT: "_NO_TEXT"}
-GENERATED = frozenset({"_batch", "_borrow", "_texts", "_as_text"})  # functions that are machine code as they stand
+GENERATED = frozenset({"_batch", "_borrow", "_texts", "_as_text"})  # functions that are not rewritten for machine code
+# While the loop runs, its caller owns the arrays. In compiled code `_borrow` turns off reference counting of an array,
+# and `_texts` and `_as_text` give codes the type of text; in plain Python all three do nothing.
+_PREAMBLE = """from collections import namedtuple as _namedtuple
+_NAN, _NO_TEXT = float('nan'), None
+{shapes}
+
+def _borrow(array):
+    return array
+
+def _texts(array):
+    return array
+
+def _as_text(value):
+    return value
+"""
 
 
 def module_text(
@@ -31,11 +45,12 @@ def module_text(
     features: Sequence[str],
     parameters: Mapping[str, int | float | bool | str],
 ) -> tuple[str, list[Column]]:
-    """Write the module and list the columns that its `_batch` receives.
+    """Write the module, and list the columns that its `_batch` receives.
 
-    context, items: the variables read; elements: name → key, layout, whether rows are looked up in it
-    parameters: with their values, of which texts are told apart
-    `_batch(progress, item_offsets, *columns, *outputs, *parameters)` keeps the context it is at in progress[0].
+    captured: the encoder's self-contained source
+    context, items: the variables it reads; elements: name → key, layout, whether rows are looked up in it
+    parameters: with their values, which show which of them are texts
+    `_batch(progress, item_offsets, *columns, *outputs, *parameters)` keeps the current context in progress[0].
     """
     writer = _Writer()
     values = {name: f"{writer.argument(scalar.column)}[c]" for name, scalar in context.items()}
@@ -48,46 +63,33 @@ def module_text(
         writer.grouped("data", state),
         writer.grouped("out", {feature: f"{name}[first:end]" for feature, name in outputs.items()}),
     ]
-    arguments = ["progress", "item_offsets", *writer.arguments.values(), *outputs.values()]
-    given = {f"parameter_{i}_{name}": value for i, (name, value) in enumerate(parameters.items())}
-    arguments += given
-    passed = [f"_as_text({name})" if isinstance(value, str) else name for name, value in given.items()]
-    call = ", ".join([*groups, *passed])
-    lines = [
-        captured,
-        "from collections import namedtuple as _namedtuple",
-        "_NAN, _NO_TEXT = float('nan'), None",
-        *writer.shapes,
-        "",
-        # While the loop runs its caller owns the arrays. Compiled, a borrowed one is not counted at every use.
-        "def _borrow(array):",
-        "    return array",
-        "",
-        # Compiled, these give codes the type of text.
-        "def _texts(array):",
-        "    return array",
-        "",
-        "def _as_text(value):",
-        "    return value",
-        "",
+    named_parameters = {f"parameter_{i}_{name}": value for i, (name, value) in enumerate(parameters.items())}
+    passed = [f"_as_text({name})" if isinstance(value, str) else name for name, value in named_parameters.items()]
+    arguments = ["progress", "item_offsets", *writer.arguments.values(), *outputs.values(), *named_parameters]
+    batch = _batch_lines(writer, arguments, list(outputs.values()), f"_encode({', '.join([*groups, *passed])})")
+    text = "\n".join([captured, _PREAMBLE.format(shapes="\n".join(writer.shapes)), *batch])
+    return text + "\n", list(writer.arguments)
+
+
+def _batch_lines(writer: _Writer, arguments: Sequence[str], outputs: Sequence[str], call: str) -> list[str]:
+    return [
         f"def _batch({', '.join(arguments)}):",
-        *(f"    {name} = {_lender(column)}({name})" for column, name in writer.arguments.items()),
-        *(f"    {name} = _borrow({name})" for name in outputs.values()),
+        *(f"    {name} = {_borrower(column)}({name})" for column, name in writer.arguments.items()),
+        *(f"    {name} = _borrow({name})" for name in outputs),
         "    for c in range(len(item_offsets) - 1):",
         "        progress[0] = c",
         "        first, end = item_offsets[c], item_offsets[c + 1]",
         *(f"        {line}" for line in writer.lines),
-        f"        _encode({call})",
+        f"        {call}",
     ]
-    return "\n".join(lines) + "\n", list(writer.arguments)
 
 
-def _lender(column: Column) -> str:
+def _borrower(column: Column) -> str:
     return "_texts" if column.dtype == TEXT else "_borrow"
 
 
 class _Writer:
-    """Gives each column an argument and each group of values a named tuple."""
+    """Assigns each column an argument, and each group of values a named tuple."""
 
     def __init__(self) -> None:
         self.arguments: dict[Column, str] = {}
@@ -110,7 +112,9 @@ class _Writer:
         self.lines.append(f"{row} = {rows}[c]")
         members = {"present": f"{row} >= 0", **self.one(node, row, name)}
         if key.kind is Kind.GLOBAL_ELEMENT and indexed and isinstance(node, ListLayout):
-            keys, slots, bounds = (self.argument(column) for column in index_columns(name))
+            # the hash index: keys as codes, slots, and where each version's slots start
+            index = (Column(("data", name, part), INTEGER) for part in (":keys", ":slots", ":slot_starts"))
+            keys, slots, bounds = map(self.argument, index)
             start, end = self.range(self.argument(node.starts), row)
             members["values"] = f"{keys}[{start}:{end}]"
             start, end = self.range(bounds, row)
@@ -118,7 +122,7 @@ class _Writer:
         return self.grouped(name, members)
 
     def one(self, node: Layout, row: str, title: str) -> dict[str, str]:
-        """Members of the value at a row."""
+        """Expressions of the members of the value at a row."""
         if isinstance(node, ScalarLayout):
             absent = _ABSENT[node.column.dtype]
             return {"value": f"{self.argument(node.column)}[{row}] if {row} >= 0 else {absent}"}
@@ -128,7 +132,7 @@ class _Writer:
         return self.many(node.child, row, start, end, title)
 
     def many(self, node: Layout, row: str, start: str, end: str, title: str) -> dict[str, str]:
-        """Members of the values from start to end, all within the outermost value at a row."""
+        """Expressions of the members of the values from start to end, within the outermost value at a row."""
         if isinstance(node, ScalarLayout):
             return {"values": f"{self.argument(node.column)}[{start}:{end}]"}
         if isinstance(node, StructLayout):
@@ -145,32 +149,15 @@ class _Writer:
         return {**members, **inside}
 
     def member(self, name: str, child: Layout, members: Mapping[str, str]) -> str:
-        """A scalar is a member itself; what has members of its own is a tuple of them."""
+        """The expression of one member: a scalar itself, or a tuple of the members of a struct or list."""
         return next(iter(members.values())) if isinstance(child, ScalarLayout) else self.grouped(name, members)
 
     def range(self, starts: str, row: str) -> tuple[str, str]:
-        start, end = self.new_range()
-        self.lines.append(f"{start} = {starts}[{row}] if {row} >= 0 else 0")
-        self.lines.append(f"{end} = {starts}[{row} + 1] if {row} >= 0 else 0")
-        return start, end
+        return self.inner_range(starts, row, row, f"{row} + 1")
 
-    def inner_range(self, starts: str, row: str, start: str, end: str) -> tuple[str, str]:
-        inner_start, inner_end = self.new_range()
-        self.lines.append(f"{inner_start} = {starts}[{start}] if {row} >= 0 else 0")
-        self.lines.append(f"{inner_end} = {starts}[{end}] if {row} >= 0 else 0")
-        return inner_start, inner_end
-
-    def new_range(self) -> tuple[str, str]:
+    def inner_range(self, starts: str, row: str, first: str, last: str) -> tuple[str, str]:
         self.ranges += 1
-        return f"start_{self.ranges}", f"end_{self.ranges}"
-
-
-def index_columns(name: str) -> tuple[Column, Column, Column]:
-    """Give the columns of a global element's hash index: keys as codes, slots, where each version's slots start."""
-    return tuple(Column(("data", name, part), INTEGER) for part in (":keys", ":slots", ":slot_starts"))  # type: ignore[return-value]  # three parts
-
-
-def element_columns(name: str, node: Layout, indexed: bool) -> list[Column]:
-    """ListLayout the columns an element comes in."""
-    found = [Column(("data", name, ":rows"), INTEGER), *columns(node)]
-    return [*found, *index_columns(name)] if indexed else found
+        start, end = f"start_{self.ranges}", f"end_{self.ranges}"
+        self.lines.append(f"{start} = {starts}[{first}] if {row} >= 0 else 0")
+        self.lines.append(f"{end} = {starts}[{last}] if {row} >= 0 else 0")
+        return start, end

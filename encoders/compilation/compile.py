@@ -1,4 +1,4 @@
-"""Compiles generated modules with Numba, once for all processes."""
+"""Compiles modules with Numba, once for all processes that share a cache folder."""
 
 from __future__ import annotations
 import __future__
@@ -21,9 +21,9 @@ from encoders.source.parsing import compile_tree, parse
 
 BatchFunction = Callable[..., None]
 OPTIONS: dict[str, Any] = {
-    "boundscheck": True,  # within the noise of measurement: an encoder must not read its neighbours' data
-    "nogil": True,  # a request's thread does not hold up the others
-    "error_model": "python",  # dividing by zero is an error, as it is in the plain Python function
+    "boundscheck": True,  # costs nothing measurable, and no encoder can read another context's data
+    "nogil": True,  # threads of other requests run meanwhile
+    "error_model": "python",  # dividing by zero raises, as in plain Python
 }
 _loaded: dict[tuple[str, Path | None], BatchFunction] = {}
 _loading = threading.Lock()
@@ -36,27 +36,28 @@ def compile_batch(
     folder: Path | None,
     generated: frozenset[str] | None = None,
 ) -> BatchFunction:
-    """Compile a module's function for arguments of the types given, or load what another process compiled.
+    """Give a module's function, compiled for the given argument types or loaded from the cache folder.
 
-    signature: for each argument int64, float64, bool (scalars), or one of them with [] (a read-only array) or
-        [w] (a writable one)
-    folder: where the code is kept; None: nowhere
-    generated: the functions that are machine code as they stand, where all others are to compute as Python does
-    Raises what Numba raises (`compile_errors`) for text it cannot compile, NotMachineCodeError for what is known not to
-    compute as Python does, ConfigError for a folder unfit for code.
+    signature: for each argument int64, float64, float32 or bool for a scalar, with [r] appended for a read-only array
+        and [w] for a writable one
+    folder: where compiled code is cached; None: nowhere
+    generated: names of functions that are compiled unchanged; all others are rewritten to compute as Python does.
+        None: no function is rewritten
+    Raises Numba's errors (`compile_errors`) for text that it cannot compile, NotMachineCodeError for what would not
+    compute as Python does, ConfigError for a folder that is not safe for code.
     """
     key = (text, folder)
-    found = _loaded.get(key)
-    if found is None:
+    batch = _loaded.get(key)
+    if batch is None:
         with _loading:
-            found = _loaded.get(key)
-            if found is None:
-                found = _loaded[key] = _compile(text, tuple(signature), entry, folder, generated)
-    return found
+            batch = _loaded.get(key)
+            if batch is None:
+                batch = _loaded[key] = _compile(text, tuple(signature), entry, folder, generated)
+    return batch
 
 
 def is_compiled(source: str) -> bool:
-    """Tell whether this process has compiled, or loaded, a module that begins with a function's captured source."""
+    """Whether this process has compiled, or loaded, a module that starts with an encoder's captured source."""
     return any(text.startswith(source) for text, _ in list(_loaded))
 
 
@@ -86,7 +87,7 @@ def _compile(
 
 @functools.cache
 def _machine_forms() -> dict[str, Any]:
-    """Give what takes the place of the generated functions that do nothing in Python."""
+    """Give the operations that replace the generated functions that do nothing in Python."""
     from encoders.compilation.operations.conversion import as_text, borrow, borrow_texts
     from encoders.compilation.operations.value_types import Text
 
@@ -94,12 +95,12 @@ def _machine_forms() -> dict[str, Any]:
 
 
 def _module(tree: ast.Module, text: str, name: str) -> ModuleType:
-    """Run a tree as a module, under a name by which code from the cache finds it."""
+    """Execute a tree as a module, under the name by which cached code refers to it."""
     file = _file_name(text)
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
     module = ModuleType(f"delorean_encoder_{name}")
     sys.modules[module.__name__] = module
-    exec(compile_tree(tree, file, __future__.annotations.compiler_flag), module.__dict__)  # noqa: S102  # our text, made of the caller's own function
+    exec(compile_tree(tree, file, __future__.annotations.compiler_flag), module.__dict__)  # noqa: S102  # generated from the caller's own function
     return module
 
 
@@ -116,12 +117,12 @@ def _numba_type(argument: str) -> Any:
 
 
 def explain(error: Exception, text: str, places: Container[int]) -> tuple[str, int | None]:
-    """Say in one line why Numba could not compile, and in which line of the text as far as it says so.
+    """Describe in one line why Numba could not compile, and give the line of the text if Numba reports it.
 
-    places: the lines that somebody wrote
+    places: the lines that come from a source, as opposed to generated ones
     """
     message = str(error)
-    # By its name alone: Numba takes it for a file, and shortens it to one relative to where the process stands.
+    # Only the file's name is matched: Numba shortens its path relative to the working directory.
     lines = [int(n) for n in re.findall(re.escape(_file_name(text)) + r'", line (\d+)', message)]
     line = next((n for n in lines if n in places), None)
     refused = re.search(r"\{\{(.*?)\}\}", message, re.DOTALL)
@@ -146,8 +147,8 @@ def explain(error: Exception, text: str, places: Container[int]) -> tuple[str, i
 
 
 def compile_errors() -> type[Exception]:
-    """Give the root of what Numba raises."""
+    """Give the root of Numba's errors, without importing Numba before it is needed."""
     from numba.core.errors import NumbaError
 
-    found: type[Exception] = NumbaError
-    return found
+    root: type[Exception] = NumbaError
+    return root

@@ -1,4 +1,4 @@
-"""The probe of a global element's hash index: the one function that plain and compiled lookups share."""
+"""The probe of a global element's hash index, shared by plain and compiled lookups."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def find(table: Any, key: Any) -> int:
-    """Find the row of a key in a table with slots; -1 if there is none."""
+    """Give the row of a key in a table with slots, -1 if it has none."""
     slots = table.slots
     last = len(slots) - 1
     if last < 0:

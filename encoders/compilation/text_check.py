@@ -1,4 +1,4 @@
-"""Checks, when an encoder is declared, that it only compares texts, since machine code sees them as codes."""
+"""Checks when a compiled encoder is declared that it only compares texts: compiled code sees only their codes."""
 
 from __future__ import annotations
 
@@ -11,40 +11,42 @@ import pyarrow as pa
 
 from encoders.compilation.rewriting import NotMachineCodeError
 from encoders.compilation.rewriting.text_flow import MANY, ONE, TextFlow
-from encoders.layout import is_list, is_text, stored_type
+from encoders.layout import is_list, stored_type
 from encoders.source.function_source import FunctionSource, source_of
 from encoders.source.function_tree import global_names, resolve
 from encoders.source.parsing import parse
 from schemas.data_keys import DataKey
 from schemas.errors import EncoderError
+from schemas.nulls import is_text
 
-_MOST_CALLS = 30  # that texts are followed into, one below the other
+_MOST_CALLS = 30  # calls with texts that are followed
 
 
 def check_machine_code(
     name: str, function: FunctionType, source: FunctionSource, data: Sequence[DataKey], parameters: Mapping[str, Any]
 ) -> None:
-    """Raise EncoderError for what a compiled encoder, or a helper that it gives texts to, does with a text.
+    """Raise EncoderError if a compiled encoder, or a helper that it passes texts to, does more than compare a text.
 
-    Variables whose types only label data tells are texts if they are compared with one; compilation checks all of it.
+    The types of context and item variables are not known yet: those that are compared with a text count as texts.
+    Compilation checks again, with all types known.
     """
     _Check(name).function(function, source, {**_texts_of(data), **_texts_in(parameters)})
 
 
 class _Check:
-    """Goes from function to function. seen: with which kinds of arguments each was checked."""
+    """Follows texts from function to function. checked: functions, each with the kinds of its arguments."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.seen: set[tuple[FunctionType, frozenset[tuple[str, str]]]] = set()
+        self.checked: set[tuple[FunctionType, frozenset[tuple[str, str]]]] = set()
 
     def function(self, function: FunctionType, source: FunctionSource, texts: dict[str, str]) -> None:
         key = (function, frozenset(texts.items()))
-        if key in self.seen or len(self.seen) > _MOST_CALLS:
+        if key in self.checked or len(self.checked) > _MOST_CALLS:
             return
-        self.seen.add(key)
-        around = _around(source)
-        named = {name: value for name in around for found, value in [resolve(function, name)] if found}
+        self.checked.add(key)
+        globals_ = _global_names(source)
+        named = {name: value for name in globals_ for exists, value in [resolve(function, name)] if exists}
 
         def follow(called: str, kinds: Mapping[str, str], _node: ast.AST) -> None:
             helper = getattr(named.get(called), "py_func", named.get(called))
@@ -59,7 +61,7 @@ class _Check:
             ) from error
 
     def helper(self, function: FunctionType, kinds: Mapping[str, str]) -> None:
-        """Check a helper that gets texts, by the parameters' places and names."""
+        """Check a helper. kinds: the kinds of its arguments, by position or name."""
         source = source_of(function)
         parameters = [each.arg for each in [*source.tree.args.posonlyargs, *source.tree.args.args]]
         texts = {
@@ -70,7 +72,7 @@ class _Check:
         self.function(function, source, texts)
 
 
-def _around(source: FunctionSource) -> set[str]:
+def _global_names(source: FunctionSource) -> set[str]:
     tree = parse(source.text).body[0]
     if isinstance(tree, ast.FunctionDef):
         tree.decorator_list, tree.returns = [], None
@@ -81,14 +83,14 @@ def _around(source: FunctionSource) -> set[str]:
 
 
 def _texts_in(values: Mapping[str, Any]) -> dict[str, str]:
-    found = {name: ONE for name, value in values.items() if isinstance(value, str)}
+    texts = {name: ONE for name, value in values.items() if isinstance(value, str)}
     many = (tuple, list, set, frozenset)
-    found |= {n: MANY for n, v in values.items() if isinstance(v, many) and any(isinstance(each, str) for each in v)}
-    return found
+    texts |= {n: MANY for n, v in values.items() if isinstance(v, many) and any(isinstance(each, str) for each in v)}
+    return texts
 
 
 def _texts_of(data: Sequence[DataKey]) -> dict[str, str]:
-    """Name the paths of data elements that are texts."""
+    """Give the kinds of the paths in data elements that are texts."""
     found: dict[str, str] = {}
     for key in data:
         _add(found, f"data.{key.name}", stored_type(key), listed=False, outermost=True)
@@ -110,7 +112,7 @@ def _add(found: dict[str, str], path: str, type: pa.DataType, listed: bool, oute
 
 
 def _aliased(tree: ast.FunctionDef, texts: Mapping[str, str]) -> dict[str, str]:
-    """Add the paths by which variables name an element: `history = data.viewing_history`."""
+    """Add the paths through local variables: after `history = data.viewing_history` also `history.…`."""
     found = dict(texts)
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and len(node.targets) == 1:

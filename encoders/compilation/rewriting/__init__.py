@@ -1,6 +1,6 @@
-"""Rewrites a captured function for machine code, so that it computes what the plain one does, or refuses it.
+"""Rewrites an encoder's source so that it computes the same as machine code as in plain Python, or rejects it.
 
-Lines keep their numbers. Nothing here imports Numba.
+Line numbers stay the same. Nothing here imports Numba.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _RESERVED = ("_Tuple", "_NAN", "_namedtuple", "_NO_TEXT")
 def rewrite_module(text: str, generated: frozenset[str]) -> ast.Module:
     """Rewrite a module's functions and constants.
 
-    generated: the functions that are machine code as they stand
+    generated: names of functions that are left unchanged
     Raises NotMachineCodeError.
     """
     tree = parse(text)
@@ -31,7 +31,7 @@ def rewrite_module(text: str, generated: frozenset[str]) -> ast.Module:
             node.value = rewriter.visit(node.value)
     texts = "\n".join(f"{name} = {MACHINE}.Text({code})" for code, name in rewriter.texts.items())
     head = parse(f"from encoders.compilation import operations as {MACHINE}\n{texts}\n").body
-    # Above all else, but below what has to come first.
+    # Above everything except `from __future__` imports, which must come first.
     first = sum(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
     for node in head:
         ast.increment_lineno(node, -node.lineno + 1)

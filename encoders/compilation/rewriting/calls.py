@@ -1,4 +1,4 @@
-"""Calls: each of a function that machine code has is one of our own; any other is refused by its name."""
+"""Rewrites calls: supported functions become operations, all others are rejected by name."""
 
 from __future__ import annotations
 
@@ -20,40 +20,12 @@ _ONE_ARGUMENT = {
 _PAIRS = {"min": ("least", "least_of_two"), "max": ("greatest", "greatest_of_two")}
 _LIST_METHODS = {"append", "pop", "extend", "insert", "reverse", "clear", "copy", "count", "index", "remove"}
 _REDUCTIONS = {"sum": "array_total", "mean": "array_mean", "min": "array_least", "max": "array_greatest"}
-_MATH = frozenset(
-    [
-        "sqrt",
-        "exp",
-        "expm1",
-        "log",
-        "log2",
-        "log10",
-        "log1p",
-        "sin",
-        "cos",
-        "tan",
-        "asin",
-        "acos",
-        "atan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "asinh",
-        "acosh",
-        "atanh",
-        "fabs",
-        "atan2",
-        "copysign",
-        "fmod",
-        "pow",
-        "floor",
-        "ceil",
-        "trunc",
-        "isnan",
-        "isinf",
-        "isfinite",
-    ]
+_MATH_OF_TWO = {"atan2", "copysign", "fmod", "pow"}
+_MATH_OF_ONE = (
+    "sqrt exp expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh fabs "
+    "floor ceil trunc isnan isinf isfinite"
 )
+_MATH = _MATH_OF_TWO.union(_MATH_OF_ONE.split())
 _MATH_CONSTANTS = {"pi", "e", "tau", "inf", "nan"}
 _ELEMENTWISE = {"sqrt", "floor", "ceil", "fabs", "abs", "absolute", "isnan", "isinf", "isfinite", "minimum", "maximum"}
 _MAKERS = {"zeros": 2, "ones": 2, "empty": 2, "full": 3}
@@ -62,7 +34,7 @@ _NUMPY_CONSTANTS = {"pi", "e", "inf", "nan", "newaxis"} | _WIDE
 
 
 class Calls(ast.NodeTransformer):
-    """Rewrites calls. scopes: the local names of the functions that are being rewritten, the innermost last."""
+    """Rewrites calls. scopes: local names of the functions being rewritten, the innermost last."""
 
     def __init__(self, names: Names) -> None:
         self.names = names
@@ -72,7 +44,7 @@ class Calls(ast.NodeTransformer):
         return any(name in scope for scope in self.scopes)
 
     def module_of(self, node: ast.expr) -> str | None:
-        """Name the module that an expression is."""
+        """Give the name of the module that an expression refers to, if any."""
         is_module = isinstance(node, ast.Name) and not self.is_local(node.id)
         return self.names.modules.get(node.id) if is_module and isinstance(node, ast.Name) else None
 
@@ -95,7 +67,7 @@ class Calls(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def arguments(self, node: ast.Call, what: str, least: int, most: int) -> list[ast.expr]:
-        """Give a call's arguments rewritten; refuse keywords and other numbers of arguments."""
+        """Rewrite a call's arguments; reject keywords and other numbers of arguments."""
         if node.keywords or not least <= len(node.args) <= most:
             with_what = f"{node.keywords[0].arg}=…" if node.keywords else f"{len(node.args)} arguments"
             raise NotMachineCodeError(node, f"machine code has no {what}() with {with_what}")
@@ -142,7 +114,7 @@ class Calls(ast.NodeTransformer):
         if name == "text_code" and module.startswith(("schemas", "encoders")):
             return call("text_code", *self.arguments(node, name, 1, 1), at=node)
         if module == "math" and name in _MATH:
-            arity = 2 if name in ("atan2", "copysign", "fmod", "pow") else 1
+            arity = 2 if name in _MATH_OF_TWO else 1
             return call(f"math_{name}", *self.arguments(node, f"math.{name}", arity, arity), at=node)
         if module == "numpy":
             return self.numpy_call(name, node)
@@ -188,7 +160,7 @@ class Calls(ast.NodeTransformer):
     def visit_Name(self, node: ast.Name) -> Any:
         function = self.names.functions.get(node.id)
         constant = function is not None and function[1] in _MATH_CONSTANTS
-        known = node.id in self.names.own or node.id in self.names.modules or self.is_local(node.id) or constant
-        if isinstance(node.ctx, ast.Load) and not known:
+        is_value = node.id in self.names.own or node.id in self.names.modules or self.is_local(node.id) or constant
+        if isinstance(node.ctx, ast.Load) and not is_value:
             raise NotMachineCodeError(node, f"machine code cannot use {node.id} as a value")
         return node

@@ -1,4 +1,4 @@
-"""Expressions: operators become operations that compute as Python does; texts become values that only compare."""
+"""Rewrites expressions: operators become operations that compute as Python does, texts become comparable codes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _HINTS: dict[type[ast.AST], str] = {ast.GeneratorExp: "write a list, as [… for
 
 
 class Expressions(Calls):
-    """Rewrites expressions. texts: code → the name of its constant."""
+    """Rewrites expressions. texts: code → the name of the constant for that text."""
 
     def __init__(self, names: Names) -> None:
         super().__init__(names)
@@ -56,14 +56,14 @@ class Expressions(Calls):
         self.temporaries = 0
 
     def visit(self, node: ast.AST) -> Any:
-        """Rewrite a node; refuse what machine code does not have."""
+        """Rewrite a node; reject what machine code does not have."""
         if type(node) in _REFUSED:
             hint = _HINTS.get(type(node), "use lists and arrays, or declare compiled=False")
             raise NotMachineCodeError(node, f"machine code has no {_REFUSED[type(node)]} as Python has", hint)
         return super().visit(node)
 
     def temporary(self) -> str:
-        """Give a name that nothing else has."""
+        """Give a new name for a temporary variable."""
         self.temporaries += 1
         return f"_kept_{self.temporaries}"
 
@@ -90,7 +90,7 @@ class Expressions(Calls):
             raise NotMachineCodeError(node, "machine code has no @")
         left, right = self.visit(node.left), self.visit(node.right)
         value = right.value if isinstance(right, ast.Constant) else None
-        if isinstance(node.op, ast.Pow) and type(value) is int and value < 0:  # a float in Python, whatever the base
+        if isinstance(node.op, ast.Pow) and type(value) is int and value < 0:  # a float in Python, for any base
             left, right = call("to_float", left, at=node), ast.copy_location(ast.Constant(float(value)), right)
         return call(BINARY[type(node.op)], left, right, at=node)
 
@@ -104,11 +104,11 @@ class Expressions(Calls):
         return call(_UNARY[type(node.op)], self.visit(node.operand), at=node)
 
     def test(self, node: ast.expr) -> ast.expr:
-        """Rewrite what decides: the truth of it."""
+        """Rewrite a condition, as the truth of its value."""
         decided = isinstance(node, ast.Compare | ast.BoolOp | ast.Constant)
         negated = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
-        found: ast.expr = self.visit(node)
-        return found if (decided and not isinstance(found, ast.Name)) or negated else call("truth", found, at=node)
+        value: ast.expr = self.visit(node)
+        return value if (decided and not isinstance(value, ast.Name)) or negated else call("truth", value, at=node)
 
     def visit_IfExp(self, node: ast.IfExp) -> Any:
         node.test, node.body, node.orelse = self.test(node.test), self.visit(node.body), self.visit(node.orelse)
@@ -140,8 +140,10 @@ class Expressions(Calls):
                 node, "a chain of comparisons calls a function in its middle", "name its result before"
             )
         pairs = zip(lefts, node.ops, node.comparators, strict=True)
-        found = [self.comparison(node, *each) for each in pairs]
-        return found[0] if len(found) == 1 else ast.copy_location(ast.BoolOp(ast.And(), found), node)
+        comparisons = [self.comparison(node, *each) for each in pairs]
+        if len(comparisons) == 1:
+            return comparisons[0]
+        return ast.copy_location(ast.BoolOp(ast.And(), comparisons), node)
 
     def comparison(self, node: ast.Compare, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> ast.expr:
         if isinstance(operator, ast.Is | ast.IsNot):
@@ -153,11 +155,12 @@ class Expressions(Calls):
         if isinstance(operator, ast.In | ast.NotIn):
             if isinstance(right, ast.List | ast.Set):
                 right = ast.copy_location(ast.Tuple(right.elts, ast.Load()), right)
-            found = call("contains", self.visit(right), self.visit(_copied(left)), at=node)
-            return found if isinstance(operator, ast.In) else ast.copy_location(ast.UnaryOp(ast.Not(), found), node)
+            contained = call("contains", self.visit(right), self.visit(_copied(left)), at=node)
+            negation = ast.copy_location(ast.UnaryOp(ast.Not(), contained), node)
+            return contained if isinstance(operator, ast.In) else negation
         return call(_COMPARISONS[type(operator)], self.visit(_copied(left)), self.visit(_copied(right)), at=node)
 
 
 def _copied(node: ast.expr) -> ast.expr:
-    """Give a copy to rewrite, since the middle of a chain stands on two sides."""
+    """Copy an expression before rewriting it: the middle of a chain is part of two comparisons."""
     return copy.deepcopy(node)

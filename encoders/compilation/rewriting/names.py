@@ -1,16 +1,16 @@
-"""What the names in a function's text mean to machine code."""
+"""The names around a function, and what they mean in machine code."""
 
 from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
 
-MACHINE = "_machine"  # the module of operations, in rewritten code
+MACHINE = "_machine"  # the name of the package of operations in rewritten code
 PYTHON = "declare compiled=False"
 
 
 class NotMachineCodeError(Exception):
-    """A function does what machine code cannot do as Python does it. line: where, in the lines of the tree given."""
+    """A function does something that machine code cannot do as Python does. line: its line in the tree."""
 
     def __init__(self, node: ast.AST, problem: str, hint: str = PYTHON) -> None:
         super().__init__(problem)
@@ -22,8 +22,9 @@ class NotMachineCodeError(Exception):
 class Names:
     """The names around a function.
 
-    modules: name → "math" or "numpy"; functions: name → module and name of a function of those, of `lookup` and
-    `text_code`; own: everything else that is defined around it
+    modules: name → "math" or "numpy"
+    functions: name → module and name, for functions of these modules, `lookup` and `text_code`
+    own: all other names that are defined around it
     """
 
     modules: dict[str, str] = field(default_factory=dict)
@@ -32,7 +33,7 @@ class Names:
 
     @classmethod
     def of_module(cls, tree: ast.Module) -> Names:
-        """Read them off the top of a captured module."""
+        """Read the names from the top level of a module."""
         names = cls()
         for node in tree.body:
             if isinstance(node, ast.Import):
@@ -47,7 +48,7 @@ class Names:
 
 
 def call(function: str, *arguments: ast.expr, at: ast.AST) -> ast.Call:
-    """Write a call of an operation."""
+    """Build a call of an operation."""
     name = ast.Attribute(ast.Name(MACHINE, ast.Load()), function, ast.Load())
     node = ast.Call(name, list(arguments), [])
     for part in (node, name, name.value):
@@ -56,6 +57,6 @@ def call(function: str, *arguments: ast.expr, at: ast.AST) -> ast.Call:
 
 
 def is_pure(node: ast.expr) -> bool:
-    """Whether an expression can be written twice: it reads a name or an attribute."""
+    """Whether an expression can be evaluated twice: it only reads names and attributes."""
     inside = (ast.Name, ast.Attribute, ast.Constant, ast.expr_context)
     return all(isinstance(part, inside) for part in ast.walk(node))

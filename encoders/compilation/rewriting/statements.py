@@ -1,4 +1,4 @@
-"""Statements: what is assigned to an element is converted as Python does it; what raises hands over to Python."""
+"""Rewrites statements: assignments to elements convert as Python does, and raising makes Python run the context."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from encoders.compilation.rewriting.expressions import BINARY, Expressions
 from encoders.compilation.rewriting.names import NotMachineCodeError, call, is_pure
 from encoders.compilation.rewriting.unassigned import refuse_unassigned
 
+_NO_EXCEPTIONS = ("machine code catches no exceptions", "test for it before, or declare compiled=False")
+_NO_IMPORTS = ("it imports a module inside", "import it above, where the encoder is defined")
+_NO_OUTER_VARIABLES = ("it changes variables outside it", "write only to out")
+_NO_ASYNC = ("machine code has no async", "declare compiled=False")
 _REFUSED: dict[type[ast.AST], tuple[str, str]] = {
-    ast.Try: ("machine code catches no exceptions", "test for it before, or declare compiled=False"),
-    ast.TryStar: ("machine code catches no exceptions", "test for it before, or declare compiled=False"),
+    ast.Try: _NO_EXCEPTIONS,
+    ast.TryStar: _NO_EXCEPTIONS,
     ast.With: ("machine code has no `with`", "declare compiled=False"),
-    ast.Import: ("it imports a module inside", "import it above, where the encoder is defined"),
-    ast.ImportFrom: ("it imports a module inside", "import it above, where the encoder is defined"),
+    ast.Import: _NO_IMPORTS,
+    ast.ImportFrom: _NO_IMPORTS,
     ast.ClassDef: ("machine code has no classes", "declare compiled=False"),
     ast.Delete: ("machine code has no `del`", "declare compiled=False"),
-    ast.Global: ("it changes variables outside it", "write only to out"),
-    ast.Nonlocal: ("it changes variables outside it", "write only to out"),
-    ast.AsyncFunctionDef: ("machine code has no async", "declare compiled=False"),
-    ast.AsyncFor: ("machine code has no async", "declare compiled=False"),
-    ast.AsyncWith: ("machine code has no async", "declare compiled=False"),
+    ast.Global: _NO_OUTER_VARIABLES,
+    ast.Nonlocal: _NO_OUTER_VARIABLES,
+    ast.AsyncFunctionDef: _NO_ASYNC,
+    ast.AsyncFor: _NO_ASYNC,
+    ast.AsyncWith: _NO_ASYNC,
 }
 
 
@@ -30,7 +34,7 @@ class Statements(Expressions):
     """Rewrites functions."""
 
     def visit(self, node: ast.AST) -> Any:
-        """Rewrite a node; refuse statements that machine code does not have."""
+        """Rewrite a node; reject statements that machine code does not have."""
         if type(node) in _REFUSED:
             raise NotMachineCodeError(node, *_REFUSED[type(node)])
         return super().visit(node)
@@ -55,11 +59,11 @@ class Statements(Expressions):
         return node
 
     def body(self, statements: list[ast.stmt]) -> list[ast.stmt]:
-        found: list[ast.stmt] = []
+        rewritten: list[ast.stmt] = []
         for statement in statements:
             new = self.visit(statement)
-            found += new.body if isinstance(new, ast.Module) else [new]
-        return found
+            rewritten += new.body if isinstance(new, ast.Module) else [new]
+        return rewritten
 
     def visit_Expr(self, node: ast.Expr) -> Any:
         if isinstance(node.value, ast.Constant):  # a docstring
@@ -68,7 +72,7 @@ class Statements(Expressions):
         return node
 
     def visit_Raise(self, node: ast.Raise) -> Any:
-        """Only that it raises counts: Python runs this context again, and says what."""
+        """Raise anything: Python runs this context again and raises the real error."""
         return _raising(node)
 
     def visit_Assert(self, node: ast.Assert) -> Any:
@@ -122,7 +126,7 @@ class Statements(Expressions):
         return self.several(single, node)
 
     def unpacked(self, node: ast.Assign, target: ast.Tuple | ast.List) -> ast.AST:
-        """a[i], a[j] = a[j], a[i]: first all values, then all assignments."""
+        """a[i], a[j] = a[j], a[i]: evaluate all values before assigning any."""
         if not isinstance(node.value, ast.Tuple) or len(node.value.elts) != len(target.elts):
             raise NotMachineCodeError(node, "it assigns to several elements at once", "assign them one by one")
         names = [self.temporary() for _ in target.elts]
@@ -163,7 +167,7 @@ class Statements(Expressions):
             raise NotMachineCodeError(node, "it calls a function to find what it writes to", "give that a name before")
 
     def visit_Match(self, node: ast.Match) -> Any:
-        """Write cases of plain values as conditions, one after the other."""
+        """Rewrite cases of plain values as a chain of if and elif."""
         subject = self.temporary()
         self.scopes[-1].add(subject)
         kept = ast.copy_location(ast.Assign([ast.Name(subject, ast.Store())], node.subject), node)
@@ -183,7 +187,7 @@ class Statements(Expressions):
 
 
 def _case_test(pattern: ast.pattern, subject: ast.expr) -> ast.expr | None:
-    """Write a pattern as a condition; None for one that always holds."""
+    """Convert a pattern to a condition; None for one that always matches."""
     if isinstance(pattern, ast.MatchAs) and pattern.pattern is None and pattern.name is None:
         return None
     if isinstance(pattern, ast.MatchValue):

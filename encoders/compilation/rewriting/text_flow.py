@@ -1,4 +1,4 @@
-"""Follows texts through a function, so that what no code can do for a text is refused when an encoder is declared."""
+"""Follows texts through a function, to reject uses that codes of texts cannot support when an encoder is declared."""
 
 from __future__ import annotations
 
@@ -8,53 +8,33 @@ from dataclasses import dataclass
 
 from encoders.compilation.rewriting.names import NotMachineCodeError
 
-ONE, MANY = "text", "texts"  # what a path is: a text, or something that holds texts
+ONE, MANY = "text", "texts"  # the kind of a path: a text, or a container of texts
 _ORDER = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
-_NO_TEXT = frozenset(
-    [
-        "len",
-        "abs",
-        "sum",
-        "int",
-        "float",
-        "round",
-        "sorted",
-        "min",
-        "max",
-        "hash",
-        "ord",
-        "str",
-        "repr",
-        "divmod",
-        "pow",
-        "sqrt",
-        "exp",
-        "log",
-    ]
-)
+_NOT_OF_TEXT = "len abs sum int float round sorted min max hash ord str repr divmod pow sqrt exp log"
+_NO_TEXT = frozenset(_NOT_OF_TEXT.split())
 _NO_TEXTS = frozenset(["sorted", "min", "max", "sum"])
 _HINT = (
     "machine code sees a text as a code that is only equal or not; compare it with ==, != or in, "
     "or declare compiled=False"
 )
 
-Follow = Callable[[str, Mapping[str, str], ast.AST], None]  # (a called name, kinds of its parameters, where)
+FollowCall = Callable[[str, Mapping[str, str], ast.AST], None]  # (function's name, kinds of its arguments, call)
 
 
 @dataclass
 class TextFlow:
-    """The paths in a function that are known to be texts, such as `context.country` or a variable.
+    """The paths in a function that are texts, such as `context.country` or a variable.
 
-    kinds: path → ONE or MANY, of what is known from outside
-    follow: looks into a function of one's own that gets texts
+    kinds: path → ONE or MANY, for the paths whose types are known before the function is read
+    follow: called for each call that passes texts, to check the called function
     """
 
     function: ast.FunctionDef
     kinds: dict[str, str]
-    follow: Follow
+    follow: FollowCall
 
     def check(self) -> None:
-        """Raise NotMachineCodeError for the first use of a text other than to compare it."""
+        """Raise NotMachineCodeError for the first use of a text other than comparing it."""
         nodes = [node for statement in self.function.body for node in _computed(statement)]
         before = -1
         while before < len(self.kinds):
@@ -69,20 +49,20 @@ class TextFlow:
                 self.follow_call(node.func.id, node)
 
     def __post_init__(self) -> None:
-        """Gather what each variable is assigned."""
+        """Collect the values that are assigned to each variable."""
         self.assigned: dict[str, list[tuple[ast.expr, bool]]] = {}
         for node in ast.walk(self.function):
             for target, value, each in _assignments(node):
                 for name in ast.walk(target):
                     if isinstance(name, ast.Name):
-                        known = value if name is target and value is not None else None
-                        self.assigned.setdefault(name.id, []).append((known or target, known is not None and each))
+                        whole = value if name is target and value is not None else None
+                        self.assigned.setdefault(name.id, []).append((whole or target, whole is not None and each))
 
     def learn(self, node: ast.AST) -> None:
-        """Learn from an assignment, a loop or a comparison with a text what else is text."""
+        """Derive from an assignment, a loop or a comparison which other paths are texts."""
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             kinds = {self.assigned_kind(*value) for value in self.assigned.get(node.id, [])}
-            if len(kinds) == 1 and (kind := kinds.pop()) is not None:  # a name that is only ever this
+            if len(kinds) == 1 and (kind := kinds.pop()) is not None:  # all its values have this kind
                 self.kinds.setdefault(node.id, kind)
         elif isinstance(node, ast.Compare):
             for operator, left, right in _comparisons(node):
@@ -107,7 +87,7 @@ class TextFlow:
             self.kinds.setdefault(inside, MANY)
 
     def kind(self, node: ast.expr) -> str | None:
-        """Tell what an expression is, None for what is no text or not known to be one."""
+        """Give the kind of an expression, None if it is not known to be text."""
         path = _path(node)
         if path is not None:
             return self.kinds.get(path)
@@ -127,7 +107,7 @@ class TextFlow:
         return MANY if isinstance(node, ast.ListComp) and self.kind(node.elt) == ONE else None
 
     def problem(self, node: ast.AST) -> str | None:
-        """Say what is wrong with a use of text."""
+        """Describe what is wrong with a use of text, None if nothing is."""
         if isinstance(node, ast.Compare):
             for operator, left, right in _comparisons(node):
                 if type(operator) in _ORDER and ONE in (self.kind(left), self.kind(right)):
@@ -145,7 +125,7 @@ class TextFlow:
         return self.wrong_part(node)
 
     def wrong_part(self, node: ast.AST) -> str | None:
-        """Say what is wrong with a use of a text's characters."""
+        """Describe a use of a text's characters, None if there is none."""
         if isinstance(node, ast.Subscript) and self.kind(node.value) == ONE:
             return "it takes a part of a text"
         if isinstance(node, ast.Attribute) and self.kind(node.value) == ONE:
@@ -164,15 +144,15 @@ class TextFlow:
         return None
 
     def follow_call(self, name: str, node: ast.Call) -> None:
-        given: dict[str, str | None] = {str(place): self.kind(argument) for place, argument in enumerate(node.args)}
-        given |= {str(keyword.arg): self.kind(keyword.value) for keyword in node.keywords}
-        texts = {parameter: kind for parameter, kind in given.items() if kind is not None}
+        kinds: dict[str, str | None] = {str(place): self.kind(argument) for place, argument in enumerate(node.args)}
+        kinds |= {str(keyword.arg): self.kind(keyword.value) for keyword in node.keywords}
+        texts = {parameter: kind for parameter, kind in kinds.items() if kind is not None}
         if texts:
             self.follow(name, texts, node)
 
 
 def _computed(node: ast.AST) -> Iterator[ast.AST]:
-    """Go through a statement without the messages of what it raises, which only Python makes."""
+    """Walk a statement without the messages of exceptions, which only Python builds."""
     if isinstance(node, ast.Raise):
         return
     yield node
@@ -181,7 +161,7 @@ def _computed(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _assignments(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr | None, bool]]:
-    """Give target, value, and whether the target is each of what the value holds."""
+    """Give targets and values, and whether the target is each element of the value."""
     if isinstance(node, ast.Assign):
         for target in node.targets:
             yield from ((left, right, False) for left, right in _pairs(target, node.value))

@@ -1,4 +1,4 @@
-"""Finds variables that may be read before they have a value: Python raises there, machine code reads zeros."""
+"""Finds variables that may be read before they are assigned: Python raises, machine code would read zeros."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from encoders.compilation.rewriting.names import NotMachineCodeError
 
-State = frozenset[str] | None  # the names that have a value; None where execution does not get
+AssignedNames = frozenset[str] | None  # None where execution never arrives
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -20,7 +20,7 @@ def refuse_unassigned(function: ast.FunctionDef) -> None:
 
 
 def _within(nodes: Sequence[ast.AST]) -> Iterator[ast.AST]:
-    """Go through nodes, but not into functions and comprehensions, which have variables of their own."""
+    """Walk nodes, but not into functions and comprehensions, which have variables of their own."""
     for node in nodes:
         yield node
         if isinstance(node, ast.FunctionDef | ast.Lambda):
@@ -32,20 +32,20 @@ def _within(nodes: Sequence[ast.AST]) -> Iterator[ast.AST]:
 
 
 class _Paths:
-    """Follows every path through a function. own: its variables; breaks: the states in which loops are left."""
+    """Follows every path through a function. own: its variables; breaks: per loop, the names assigned at its breaks."""
 
     def __init__(self, own: set[str]) -> None:
         self.own = own
-        self.breaks: list[list[State]] = []
+        self.breaks: list[list[AssignedNames]] = []
 
-    def through(self, body: Sequence[ast.stmt], state: State) -> State:
+    def through(self, body: Sequence[ast.stmt], state: AssignedNames) -> AssignedNames:
         for statement in body:
             if state is None:
                 return None
             state = self.after(statement, state)
         return state
 
-    def after(self, node: ast.stmt, state: frozenset[str]) -> State:
+    def after(self, node: ast.stmt, state: frozenset[str]) -> AssignedNames:
         if isinstance(node, ast.If):
             state = self.read(node.test, state)
             return _both(self.through(node.body, state), self.through(node.orelse, state))
@@ -74,15 +74,15 @@ class _Paths:
         return state
 
     def read(self, node: ast.AST, state: frozenset[str]) -> frozenset[str]:
-        """Check what a statement or an expression reads, and add what it assigns."""
+        """Check the names that a node reads, and add those that it assigns."""
         nodes = [part for part in _within([node]) if isinstance(part, ast.Name)]
         assigned = frozenset(name.id for name in nodes if isinstance(name.ctx, ast.Store))
         if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
             nodes.append(ast.copy_location(ast.Name(node.target.id, ast.Load()), node))
         walrus = {part.target.id for part in _within([node]) if isinstance(part, ast.NamedExpr)}
         for name in nodes:
-            known = name.id in state or name.id in walrus or name.id not in self.own
-            if isinstance(name.ctx, ast.Load) and not known:
+            assigned_before = name.id in state or name.id in walrus or name.id not in self.own
+            if isinstance(name.ctx, ast.Load) and not assigned_before:
                 raise NotMachineCodeError(
                     name,
                     f"'{name.id}' may be read before it has a value",
@@ -95,14 +95,14 @@ def _names(target: ast.expr) -> frozenset[str]:
     return frozenset(node.id for node in ast.walk(target) if isinstance(node, ast.Name))
 
 
-def _both(one: State, other: State) -> State:
+def _both(one: AssignedNames, other: AssignedNames) -> AssignedNames:
     if one is None or other is None:
         return other if one is None else one
     return one & other
 
 
-def _all(states: Sequence[State]) -> State:
-    found: State = None
+def _all(states: Sequence[AssignedNames]) -> AssignedNames:
+    common: AssignedNames = None
     for state in states:
-        found = _both(found, state)
-    return found
+        common = _both(common, state)
+    return common

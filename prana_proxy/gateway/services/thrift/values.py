@@ -44,6 +44,7 @@ from prana_proxy.gateway.services.thrift.wire import (
     unexpected,
 )
 from schemas.errors import ConfigError
+from schemas.nulls import may_be_null
 
 _ROWS_WORTH_A_TABLE = 12  # below that, reading row by row is faster
 
@@ -91,7 +92,7 @@ def _wanted(idl: IdlType, arrow: pa.Field) -> Wanted:
     read = reader(field.type, arrow.type)
     if isinstance(field.default, bool | int | float | str):
         return Wanted(arrow.name, field, read, False, _default(idl, arrow, field.default))
-    return Wanted(arrow.name, field, read, not (pa.types.is_floating(arrow.type) or pa.types.is_string(arrow.type)))
+    return Wanted(arrow.name, field, read, not may_be_null(arrow.type))
 
 
 def _default(idl: IdlType, arrow: pa.Field, default: Any) -> Any:
