@@ -1,4 +1,4 @@
-"""Tells where a module comes from: the standard library, an installed distribution, or somebody's own files."""
+"""Where a module comes from: the standard library, an installed distribution, or the project's own files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from types import ModuleType
 
 
 def is_standard(module: str) -> bool:
-    """Whether a module is part of Python; `__main__` is not."""
+    """Whether a module is part of the standard library; `__main__` is not."""
     return module.partition(".")[0] in sys.stdlib_module_names and module != "__main__"
 
 
 def distribution_of(module: str) -> tuple[str, str] | None:
-    """Give name and version of the distribution that a module was installed with, None for one's own files.
+    """Give the name and version of the distribution that a module belongs to, None for the project's own files.
 
-    What is installed in place (`pip install -e`) is one's own: it changes without a new version.
+    Editable installs (`pip install -e`) count as own files: they change without a new version.
     """
     loaded = sys.modules.get(module)
     if loaded is None or is_standard(module) or not _is_installed(loaded):
@@ -36,16 +36,16 @@ def _is_installed(module: ModuleType) -> bool:
     file = getattr(module, "__file__", None)
     if file is None:
         return False
-    place = Path(file).resolve()
-    return any(folder in place.parents for folder in _installed_folders())
+    path = Path(file).resolve()
+    return any(folder in path.parents for folder in _installed_folders())
 
 
 @functools.cache
 def _installed_folders() -> tuple[Path, ...]:
-    known = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
+    folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
     if site.ENABLE_USER_SITE:
-        known.add(site.getusersitepackages())
-    return tuple(Path(folder).resolve() for folder in sorted(known))
+        folders.add(site.getusersitepackages())
+    return tuple(Path(folder).resolve() for folder in sorted(folders))
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Reads an encoder's source: what it reads of what it declared, and that it writes only its features."""
+"""Checks that an encoder reads only what it declared and writes only its features, and collects what it reads."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _INSIDE_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 @dataclass
 class Reads:
-    """What an encoder reads. None in place of names: something it does is not plain to see, so count on all.
+    """What an encoder reads. None instead of names: its source does not show which, so it may read any.
 
     fields: element → its outermost fields
-    indexed: global elements that it looks rows up in
+    indexed: global elements in which it looks up rows
     """
 
     context: set[str] | None = field(default_factory=set)
@@ -37,16 +37,16 @@ def check_source(
     features: Sequence[str],
     lookups: frozenset[str] = frozenset({"lookup"}),
 ) -> Reads:
-    """Check an encoder's body as far as it can be seen without running it.
+    """Check an encoder's body as far as possible without running it, and give what it reads.
 
-    keys: the elements it declared; lookups: the names under which it knows `lookup`
+    keys: the elements that it declared; lookups: its names for the function `lookup`
     Raises UndeclaredKeyError, EncoderOutputError, or EncoderError for a field that an element does not have.
     """
-    return _Check(name, source, keys, features, lookups).run()
+    return _SourceCheck(name, source, keys, features, lookups).run()
 
 
-class _Check:
-    """One pass over the tree that knows each node's parent."""
+class _SourceCheck:
+    """One pass over the names in a function's tree."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class _Check:
         self.refuse_results()
         for node in ast.walk(self.function):
             if isinstance(node, ast.Name):
-                self.see_name(node)
+                self.visit_name(node)
         unwritten = [] if self.written is None else [f for f in self.features if f not in self.written]
         if unwritten:
             raise EncoderOutputError.because(
@@ -77,8 +77,8 @@ class _Check:
         return self.reads
 
     def find_aliases(self) -> dict[str, str]:
-        """Names that stand for an element wherever they are used: `history, videos = data.viewing_history, …`."""
-        found: dict[str, ast.Attribute] = {}
+        """Local names of elements, from assignments such as `history, videos = data.viewing_history, …`."""
+        assigned: dict[str, ast.Attribute] = {}
         stores: Counter[str] = Counter()
         for node in ast.walk(self.function):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -86,8 +86,8 @@ class _Check:
             if isinstance(node, ast.Assign) and len(node.targets) == 1:
                 for target, value in _pairs(node.targets[0], node.value):
                     if isinstance(target, ast.Name) and isinstance(value, ast.Attribute) and _is(value.value, "data"):
-                        found[target.id] = value
-        once = {alias: value for alias, value in found.items() if stores[alias] == 1}
+                        assigned[target.id] = value
+        once = {alias: value for alias, value in assigned.items() if stores[alias] == 1}
         self.aliased = set(once.values())
         return {alias: value.attr for alias, value in once.items()}
 
@@ -107,47 +107,47 @@ class _Check:
                 return node
         return node
 
-    def see_name(self, node: ast.Name) -> None:
+    def visit_name(self, node: ast.Name) -> None:
         if node.id in ARGUMENTS and isinstance(node.ctx, ast.Store | ast.Del):
             raise EncoderError.because(f"{self.at(node)} rebinds '{node.id}'", "use another name")
         parent = self.parents[node]
         attribute = parent if isinstance(parent, ast.Attribute) else None
         if node.id == "out":
-            self.see_out(attribute)
+            self.record_output(attribute)
         elif node.id in ("context", "items"):
-            seen = getattr(self.reads, node.id)
-            if attribute is None or seen is None:
+            names = getattr(self.reads, node.id)
+            if attribute is None or names is None:
                 setattr(self.reads, node.id, None)
             else:
-                seen.add(attribute.attr)
+                names.add(attribute.attr)
                 self.refuse_write(attribute, f"{node.id}.{attribute.attr}")
         elif node.id == "data":
             if attribute is None:
                 for element in self.keys:
-                    self.see_all(element)
+                    self.record_all_fields(element)
             else:
-                self.see_element(attribute, attribute.attr)
+                self.record_element(attribute, attribute.attr)
         elif node.id in self.aliases and isinstance(node.ctx, ast.Load):
-            self.see_element(node, self.aliases[node.id])
+            self.record_element(node, self.aliases[node.id])
 
-    def see_element(self, node: ast.expr, element: str) -> None:
-        """Note how an element is used: a field of it, as the table of a lookup, as a whole, or only named."""
+    def record_element(self, node: ast.expr, element: str) -> None:
+        """Record how an element is used: a field, as the table of a lookup, as a whole, or only given a local name."""
         if element not in self.keys:
             unknown = UndeclaredKeyError.unknown("data element", element, self.keys)
             raise UndeclaredKeyError.because(f"{self.at(node)}: {unknown}")
         self.reads.fields.setdefault(element, set())
         parent = self.parents[node]
         if isinstance(parent, ast.Attribute):
-            self.see_field(element, parent)
+            self.record_field(element, parent)
         elif isinstance(parent, ast.Call) and self.is_lookup(parent) and parent.args[0] is node:
             if self.keys[element].kind is not Kind.GLOBAL_ELEMENT:
-                raise EncoderError.because(f"{self.at(node)}: lookup in '{element}', which is no global element")
+                raise EncoderError.because(f"{self.at(node)}: lookup in '{element}', which is not a global element")
             self.reads.indexed.add(element)
         elif node not in self.aliased:
             self.refuse_write(node, f"data.{element}")
-            self.see_all(element)
+            self.record_all_fields(element)
 
-    def see_field(self, element: str, attribute: ast.Attribute) -> None:
+    def record_field(self, element: str, attribute: ast.Attribute) -> None:
         key, name = self.keys[element], attribute.attr
         self.refuse_write(attribute, f"data.{element}.{name}")
         fields = outer_fields(key)
@@ -159,16 +159,16 @@ class _Check:
             return
         if name not in fields:
             raise self.no_field(attribute, element, fields)
-        seen = self.reads.fields[element]
-        if seen is not None:
-            seen.add(name)
+        names = self.reads.fields[element]
+        if names is not None:
+            names.add(name)
 
-    def see_all(self, element: str) -> None:
+    def record_all_fields(self, element: str) -> None:
         self.reads.fields[element] = None
         if self.keys[element].kind is Kind.GLOBAL_ELEMENT:
             self.reads.indexed.add(element)
 
-    def see_out(self, attribute: ast.Attribute | None) -> None:
+    def record_output(self, attribute: ast.Attribute | None) -> None:
         if attribute is None:
             self.written = None
             return
@@ -182,8 +182,8 @@ class _Check:
 
     def refuse_write(self, node: ast.expr, what: str) -> None:
         parent = self.parents[node]
-        written: ast.expr = parent if isinstance(parent, ast.Subscript) and parent.value is node else node
-        if isinstance(getattr(written, "ctx", None), ast.Store | ast.Del):
+        target: ast.expr = parent if isinstance(parent, ast.Subscript) and parent.value is node else node
+        if isinstance(getattr(target, "ctx", None), ast.Store | ast.Del):
             raise self.wrong(node, f"writes to {what}", "write only to out")
 
     def is_lookup(self, call: ast.Call) -> bool:

@@ -1,4 +1,4 @@
-"""A function's tree without what does not change what it does, and the names that it takes from around it."""
+"""A function's syntax tree without annotations and docstrings, and the global names that it uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.errors import EncoderError
 
 
 class _Clean(ast.NodeTransformer):
-    """Drops what does not change what a function does."""
+    """Removes docstrings and annotations, which do not change what a function computes."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         self.generic_visit(node)
@@ -35,10 +35,10 @@ class _Clean(ast.NodeTransformer):
 
 
 def clean_tree(tree: ast.FunctionDef, is_encoder: bool) -> ast.FunctionDef:
-    """Drop what does not change what a function does; of an encoder its parameters' defaults too."""
+    """Copy a function without decorators, docstrings and annotations; an encoder also without its defaults."""
     cleaned = _Clean().visit(copy.deepcopy(tree))
     if not isinstance(cleaned, ast.FunctionDef):
-        raise EncoderError.because(f"'{tree.name}' is no plain function", "define it with def")
+        raise EncoderError.because(f"'{tree.name}' is not a plain function", "define it with def")
     cleaned.decorator_list = []
     if is_encoder:
         arguments = cleaned.args
@@ -47,13 +47,13 @@ def clean_tree(tree: ast.FunctionDef, is_encoder: bool) -> ast.FunctionDef:
 
 
 def line_map(body: str, original: ast.FunctionDef) -> dict[int, int]:
-    """Pair each statement's line in the text with the same statement's in the file."""
-    written = parse(body).body[0]
+    """Map each statement's line in the text to its line in the file."""
+    rewritten = parse(body).body[0]
     source = _Clean().visit(original)
-    found: dict[int, int] = {}
-    for new, old in zip(_statements(written), _statements(source), strict=False):
-        found.setdefault(new.lineno, old.lineno)
-    return found
+    lines: dict[int, int] = {}
+    for new, old in zip(_statements(rewritten), _statements(source), strict=False):
+        lines.setdefault(new.lineno, old.lineno)
+    return lines
 
 
 def _statements(tree: ast.AST) -> list[ast.stmt]:
@@ -61,8 +61,8 @@ def _statements(tree: ast.AST) -> list[ast.stmt]:
 
 
 def global_names(source: str) -> set[str]:
-    """Names that a function takes from around it, whichever of its inner functions uses them."""
-    found: set[str] = set()
+    """Give the global names that a function or its inner functions use."""
+    names: set[str] = set()
     tables = [symtable.symtable(source, "<encoder>", "exec")]
     while tables:
         table = tables.pop()
@@ -70,17 +70,17 @@ def global_names(source: str) -> set[str]:
         for symbol in table.get_symbols():
             outside = symbol.is_referenced() and not symbol.is_assigned()
             if symbol.is_global() or (table.get_type() == "module" and outside):
-                found.add(symbol.get_name())
-    return found
+                names.add(symbol.get_name())
+    return names
 
 
 def resolve(function: FunctionType, name: str) -> tuple[bool, Any]:
-    """Give whether a function finds a name around it, and what it means by it."""
+    """Give whether a name is defined around a function, in its closure or its module, and its value."""
     closed = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     if name in closed:
         try:
             return True, closed[name].cell_contents
-        except ValueError:  # the name is bound later than the function that uses it
+        except ValueError:  # the name is assigned after the function was defined
             return False, None
     if name in function.__globals__:
         return True, function.__globals__[name]

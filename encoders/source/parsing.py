@@ -1,7 +1,7 @@
-"""Python text becomes syntax trees and code in one thread at a time.
+"""Parses and compiles Python text in one thread at a time.
 
-CPython 3.11 counts the depth of a tree for all threads together, so that two which parse at once may end in
-"SystemError: AST constructor recursion depth mismatch", see https://github.com/python/cpython/issues/106905.
+CPython 3.11 counts the recursion depth of the parser for all threads together, so parsing in two threads may raise
+"SystemError: AST constructor recursion depth mismatch": https://github.com/python/cpython/issues/106905.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def parse_expression(text: str) -> ast.expr:
 
 
 def compile_tree(tree: ast.Module, file: str, flags: int = 0) -> CodeType:
-    """Compile a tree. flags: of the `__future__` features that it is written for. Raises SyntaxError, ValueError."""
+    """Compile a tree. flags: its `__future__` features, as compiler flags. Raises SyntaxError, ValueError."""
     with _one_at_a_time:
         code: CodeType = compile(tree, file, "exec", flags=flags, dont_inherit=True)
     return code

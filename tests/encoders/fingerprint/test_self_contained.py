@@ -102,5 +102,5 @@ def uses_a_taken_name(context, items, data, out):
 
 
 def test_a_name_that_the_generated_code_needs_is_refused() -> None:
-    with pytest.raises(EncoderError, match="uses the global '_batch', a name that is taken"):
+    with pytest.raises(EncoderError, match="uses the global '_batch', which is a reserved name → rename it"):
         _ = uses_a_taken_name.fingerprint
