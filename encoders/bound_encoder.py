@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.columns import Columns
-from encoders.compile import compile_batch, compile_errors, explain
+from encoders.compilation.batch_module import GENERATED
+from encoders.compilation.compile import compile_batch, compile_errors, explain
+from encoders.compilation.interpret import plain_batch, plain_file
+from encoders.compilation.rewriting import NotMachineCodeError
 from encoders.data_map import DataMaps
-from encoders.generated import GENERATED
-from encoders.interpret import plain_batch, plain_file
 from encoders.layout import INTEGER, TEXT, Column
-from encoders.rewriting import NotMachineCodeError
 from schemas.errors import EncoderError, EncoderOutputError, UndeclaredKeyError
 from schemas.hashing import text_code
 from schemas.tables import python_rows
 
-Batch = Callable[..., Any]
+BatchFunction = Callable[..., Any]
 Features = dict[str, NDArray[np.float32]]
 InPython = Callable[[int], Features]  # the place of a context → its features
 _log = logging.getLogger("delorean.encoders")
@@ -48,7 +48,7 @@ class BoundEncoder:
     declared: tuple[str, ...]
     places: Mapping[int, str]
 
-    def load(self, folder: Path | None) -> Batch:
+    def load(self, folder: Path | None) -> BatchFunction:
         """Give the loop, compiled unless the encoder is not to be. Raises EncoderError where Numba cannot."""
         if not self.compiled:
             return self.interpreted()
@@ -64,13 +64,13 @@ class BoundEncoder:
     def _not_compiled(self, line: int | None, reason: str, hint: str) -> EncoderError:
         return EncoderError.because(f"encoder '{self.name}' cannot be compiled{self._place(line)}: {reason}", hint)
 
-    def interpreted(self) -> Batch:
+    def interpreted(self) -> BatchFunction:
         """Give the same loop in plain Python."""
         return plain_batch(self.text, self.name)
 
     def run(
         self,
-        batch: Batch,
+        batch: BatchFunction,
         maps: DataMaps,
         offsets: NDArray[np.int64],
         columns: Columns,

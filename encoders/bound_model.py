@@ -13,14 +13,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from encoders.bound_encoder import Batch, BoundEncoder, Features
-from encoders.code_cache import default_cache_folder
+from encoders.bound_encoder import BatchFunction, BoundEncoder, Features
 from encoders.columns import Columns, flatten, one_array, read_only, variable_column
+from encoders.compilation.code_cache import default_cache_folder
 from encoders.data_map import ABSENT, DataMaps, Element
 from encoders.hash_index import index_table
-from encoders.layout import OBJECT, TEXT, Column, List, Node, Scalar, element_layout, in_python, is_text
+from encoders.layout import OBJECT, TEXT, Column, Layout, ListLayout, ScalarLayout, element_layout, in_python
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import DataKeyError
+from schemas.nulls import is_text
 
 _MOST_KEPT = 3  # versions of each global element whose columns a process keeps
 
@@ -33,12 +34,12 @@ class ElementPlan:
     """
 
     key: DataKey
-    layout: Node
+    layout: Layout
     indexed: bool
     type: pa.DataType
 
 
-class Mode(Enum):
+class ExecutionMode(Enum):
     """For whom columns are: machine code, the plain Python of the same encoders, or encoders that are not compiled."""
 
     MACHINE = "machine"
@@ -47,21 +48,21 @@ class Mode(Enum):
 
 
 @dataclass(frozen=True)
-class Plan:
+class ColumnPlan:
     """The columns that compiled encoders read, or the uncompiled ones; each is made once, whoever reads it."""
 
-    context: Mapping[str, Scalar]
-    items: Mapping[str, Scalar]
+    context: Mapping[str, ScalarLayout]
+    items: Mapping[str, ScalarLayout]
     elements: Mapping[str, ElementPlan]
 
-    def in_python(self) -> Plan:
+    def in_python(self) -> ColumnPlan:
         """Give the plan by which plain Python reads the same: text as it is."""
         context, items = (
-            {name: Scalar(Column(s.column.path, _in_python(s.column.dtype))) for name, s in variables.items()}
+            {name: ScalarLayout(Column(s.column.path, _in_python(s.column.dtype))) for name, s in variables.items()}
             for variables in (self.context, self.items)
         )
         elements = {name: replace(plan, layout=in_python(plan.layout)) for name, plan in self.elements.items()}
-        return Plan(context, items, elements)
+        return ColumnPlan(context, items, elements)
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class _Kept:
     folder: where compiled code lies
     """
 
-    columns: dict[tuple[Mode, str], tuple[tuple[pa.Array, Columns], ...]] = field(default_factory=dict)
-    batches: dict[int, Batch] = field(default_factory=dict)
+    columns: dict[tuple[ExecutionMode, str], tuple[tuple[pa.Array, Columns], ...]] = field(default_factory=dict)
+    batches: dict[int, BatchFunction] = field(default_factory=dict)
     folder: list[Path | None] = field(default_factory=list)
 
 
@@ -89,7 +90,7 @@ class BoundModel:
 
     encoders: tuple[BoundEncoder, ...]
     variables: Mapping[tuple[str, str], DataKey]
-    plans: Mapping[Mode, Plan]
+    plans: Mapping[ExecutionMode, ColumnPlan]
     cache_folder: str | None = None
     kept: _Kept = field(default_factory=_Kept, repr=False, compare=False)
 
@@ -115,7 +116,7 @@ class BoundModel:
         folder = self._folder()
         for place in range(len(self.encoders)):
             self._batch(place, folder)
-        if any(plan.indexed for plan in self.plans[Mode.MACHINE].elements.values()):
+        if any(plan.indexed for plan in self.plans[ExecutionMode.MACHINE].elements.values()):
             index_table(np.zeros(1, np.int64), np.array([0, 1]), False, folder)
 
     def _encode(self, maps: DataMaps, compiled: bool) -> dict[str, NDArray[np.float32]]:
@@ -125,7 +126,7 @@ class BoundModel:
         columns = {mode: self._columns(maps, mode, folder) for mode in dict.fromkeys(modes)}
         found: Features = {}
         for place, (encoder, mode) in enumerate(zip(self.encoders, modes, strict=True)):
-            if mode is Mode.MACHINE:
+            if mode is ExecutionMode.MACHINE:
                 alone = functools.partial(self._one_in_python, maps, encoder, folder)
                 found.update(encoder.run(self._batch(place, folder), maps, offsets, columns[mode], alone))
             else:
@@ -135,10 +136,10 @@ class BoundModel:
     def _one_in_python(self, maps: DataMaps, encoder: BoundEncoder, folder: Path | None, i: int) -> Features:
         """Compute one context by the plain Python source."""
         one = maps.only(i)
-        columns = self._columns(one, Mode.ORACLE, folder)
+        columns = self._columns(one, ExecutionMode.ORACLE, folder)
         return encoder.run(encoder.interpreted(), one, one.item_offsets, columns)
 
-    def _batch(self, place: int, folder: Path | None) -> Batch:
+    def _batch(self, place: int, folder: Path | None) -> BatchFunction:
         batch = self.kept.batches.get(place)
         if batch is None:
             batch = self.kept.batches[place] = self.encoders[place].load(folder)
@@ -150,7 +151,7 @@ class BoundModel:
             self.kept.folder.append(chosen)
         return self.kept.folder[0]
 
-    def _columns(self, maps: DataMaps, mode: Mode, folder: Path | None) -> Columns:
+    def _columns(self, maps: DataMaps, mode: ExecutionMode, folder: Path | None) -> Columns:
         plan = self.plans[mode]
         columns: Columns = {}
         for group, table in (("context", maps.contexts), ("items", maps.items)):
@@ -166,7 +167,7 @@ class BoundModel:
             columns["data", name, ":rows"] = _rows(name, element, len(maps))
         return columns
 
-    def _element(self, plan: ElementPlan, element: Element, mode: Mode, folder: Path | None) -> Columns:
+    def _element(self, plan: ElementPlan, element: Element, mode: ExecutionMode, folder: Path | None) -> Columns:
         """Flatten an element. A global one is kept for later calls, which mostly bring one of a few versions."""
         if plan.key.kind is not Kind.GLOBAL_ELEMENT:
             return flatten(plan.key.name, plan.layout, _typed(plan.key.name, plan.type, element.values))
@@ -189,10 +190,10 @@ class BoundModel:
         return {**self.__dict__, "kept": _Kept()}
 
 
-def _mode(encoder: BoundEncoder, compiled: bool) -> Mode:
+def _mode(encoder: BoundEncoder, compiled: bool) -> ExecutionMode:
     if not encoder.compiled:
-        return Mode.PLAIN
-    return Mode.MACHINE if compiled else Mode.ORACLE
+        return ExecutionMode.PLAIN
+    return ExecutionMode.MACHINE if compiled else ExecutionMode.ORACLE
 
 
 def _in_python(dtype: str) -> str:
@@ -204,7 +205,7 @@ def _index(plan: ElementPlan, values: pa.Array, folder: Path | None) -> Columns:
     layout = element_layout(plan.key, True, {first.name})
     flat = flatten(plan.key.name, layout, values)
     path = ("data", plan.key.name)
-    if not isinstance(layout, List):
+    if not isinstance(layout, ListLayout):
         raise DataKeyError.because(f"global element '{plan.key.name}' is no table")
     keys = flat[*path, "[]", first.name]
     slots, bounds = index_table(keys, flat[layout.starts.path], is_text(first.type), folder)

@@ -9,12 +9,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from encoders.layout import BOOLEAN, FLOAT, OBJECT, TEXT, Column, List, Node, Path, Scalar, Struct, is_text
+from encoders.layout import (
+    BOOLEAN,
+    FLOAT,
+    OBJECT,
+    TEXT,
+    Column,
+    ColumnPath,
+    Layout,
+    ListLayout,
+    ScalarLayout,
+    StructLayout,
+)
 from schemas.errors import DataKeyError
 from schemas.hashing import text_codes
+from schemas.nulls import is_text, may_be_null
 from schemas.tables import refuse_hidden_nulls
 
-Columns = dict[Path, NDArray[Any]]
+Columns = dict[ColumnPath, NDArray[Any]]
 _TIME = pa.timestamp("us", "UTC")
 _INT64 = np.dtype(np.int64)
 _STORED = {
@@ -31,7 +43,7 @@ _STORED = {
 }
 
 
-def flatten(name: str, node: Node, values: pa.Array) -> Columns:
+def flatten(name: str, node: Layout, values: pa.Array) -> Columns:
     """Turn distinct values of an element into the columns of its layout.
 
     Integers of 64 bits, doubles and times are views of Arrow's buffers; narrower numbers are widened, text becomes
@@ -50,10 +62,10 @@ def variable_column(name: str, column: Column, values: pa.ChunkedArray | pa.Arra
     Raises DataKeyError for a null that is neither a float nor text.
     """
     array = one_array(values)
-    if array.null_count and column.dtype != FLOAT and not is_text(array.type):
+    if array.null_count and not may_be_null(array.type):
         row = pc.index(array.is_null(), True).as_py()
         raise DataKeyError.because(
-            f"'{name}' is null in row {row}: {array.type} has no way to say so to an encoder", "leave the row out"
+            f"'{name}' is null in row {row}: encoders cannot read a null {array.type}", "leave the row out"
         )
     return _scalars(column, array)
 
@@ -85,16 +97,15 @@ class _Flattening:
         self.columns: Columns = {}
         self.nulls = False
 
-    def add(self, node: Node, array: pa.Array, bounds: NDArray[np.int64] | None) -> None:
+    def add(self, node: Layout, array: pa.Array, bounds: NDArray[np.int64] | None) -> None:
         """Add the columns below a node.
 
         bounds: within a list, where each outermost value starts and ends in this array; None outside
         """
-        if isinstance(node, Scalar):
-            nulls = bounds is not None and node.column.dtype != FLOAT and array.null_count > 0
-            self.nulls |= nulls and not is_text(array.type)
+        if isinstance(node, ScalarLayout):
+            self.nulls |= bounds is not None and array.null_count > 0 and not may_be_null(array.type)
             self.columns[node.column.path] = _scalars(node.column, array)
-        elif isinstance(node, Struct):
+        elif isinstance(node, StructLayout):
             self.nulls |= array.null_count > 0
             for name, child in node.fields.items():
                 inside = array.field(name)
@@ -103,7 +114,7 @@ class _Flattening:
         else:
             self.add_list(node, array, bounds)
 
-    def add_list(self, node: List, array: pa.Array, bounds: NDArray[np.int64] | None) -> None:
+    def add_list(self, node: ListLayout, array: pa.Array, bounds: NDArray[np.int64] | None) -> None:
         starts = _widened(array.offsets) if len(array) else read_only(np.zeros(1, dtype=np.int64))
         self.columns[node.starts.path] = starts
         if bounds is None:

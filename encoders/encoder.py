@@ -12,18 +12,18 @@ from inspect import Parameter, signature
 from types import FunctionType
 from typing import Any
 
-from encoders.capture import Captured, capture
+from encoders.compilation.text_check import check_machine_code
+from encoders.fingerprint.self_contained import CapturedSource, capture
 from encoders.hash_index import lookup
 from encoders.layout import RESERVED, element_layout, outer_fields
-from encoders.machine_check import check_machine_code
-from encoders.source import source_of
-from encoders.source_check import ARGUMENTS, Reads, check_source
+from encoders.source.declared_reads import ARGUMENTS, Reads, check_source
+from encoders.source.function_source import source_of
 from schemas.data_keys import DataKey, Kind, by_name
 from schemas.errors import EncoderError, EncoderOutputError
 from schemas.plain_text import plain_text
 
 FORMAT = 2  # of what a fingerprint covers
-Value = int | float | bool | str
+ParameterValue = int | float | bool | str
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,7 +38,7 @@ class FeatureEncoder:
     data: tuple[DataKey, ...]
     written: tuple[str, ...]
     compiled: bool
-    parameters: Mapping[str, Value]
+    parameters: Mapping[str, ParameterValue]
     rename: Mapping[str, str] = field(default_factory=dict)
     reads: Reads = field(default_factory=Reads, repr=False, compare=False)
 
@@ -57,7 +57,7 @@ class FeatureEncoder:
         """The features it yields, by the names that they get."""
         return tuple(self.rename.get(feature, feature) for feature in self.written)
 
-    def configured(self, *, rename: Mapping[str, str] | None = None, **parameters: Value) -> FeatureEncoder:
+    def configured(self, *, rename: Mapping[str, str] | None = None, **parameters: ParameterValue) -> FeatureEncoder:
         """Give the same encoder with other parameters, and other names for its features.
 
         Raises EncoderError for a parameter that it does not have, or a value of another type.
@@ -73,7 +73,7 @@ class FeatureEncoder:
         _refuse_twice(self.title, configured.features)
         return configured
 
-    def captured(self) -> Captured:
+    def captured(self) -> CapturedSource:
         """Give its source as text that stands on its own, as its constants and helpers are now."""
         return capture(self.function, self.compiled)
 
@@ -102,7 +102,7 @@ class FeatureEncoder:
         """Run the plain Python function on one context, as for a look at what it does."""
         self.function(context, items, data, out, **self.parameters)
 
-    def _checked(self, name: str, value: Value) -> Value:
+    def _checked(self, name: str, value: ParameterValue) -> ParameterValue:
         if name not in self.parameters:
             raise EncoderError.unknown(f"parameter of encoder '{self.title}'", name, self.parameters)
         expected = type(self.parameters[name])
@@ -197,7 +197,7 @@ def _check_keys(name: str, data: Sequence[DataKey], compiled: bool) -> None:
             raise EncoderError.because(f"'{key.name}' has a field '{reserved[0]}', a name encoders use otherwise")
 
 
-def _parameters(name: str, function: FunctionType) -> dict[str, Value]:
+def _parameters(name: str, function: FunctionType) -> dict[str, ParameterValue]:
     declared = list(signature(function).parameters.values())
     if tuple(p.name for p in declared[:4]) != ARGUMENTS or any(
         p.kind is not Parameter.POSITIONAL_OR_KEYWORD for p in declared[:4]
@@ -205,7 +205,7 @@ def _parameters(name: str, function: FunctionType) -> dict[str, Value]:
         raise EncoderError.because(
             f"encoder '{name}' takes {signature(function)}", "write (context, items, data, out, *, parameter=default)"
         )
-    found: dict[str, Value] = {}
+    found: dict[str, ParameterValue] = {}
     for parameter in declared[4:]:
         if parameter.kind is not Parameter.KEYWORD_ONLY or type(parameter.default) not in (int, float, bool, str):
             raise EncoderError.because(
@@ -217,7 +217,7 @@ def _parameters(name: str, function: FunctionType) -> dict[str, Value]:
     return found
 
 
-def _finite(encoder: str, name: str, value: Value) -> Value:
+def _finite(encoder: str, name: str, value: ParameterValue) -> ParameterValue:
     if isinstance(value, float) and not math.isfinite(value):
         raise EncoderError.because(f"encoder '{encoder}': parameter '{name}' is {value}, expected a finite number")
     if type(value) is int and not -(2**63) <= value < 2**63:

@@ -13,14 +13,22 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from encoders.bound_encoder import BoundEncoder
-from encoders.bound_model import BoundModel, ElementPlan, Mode, Plan
-from encoders.code_cache import configured_cache_folder
-from encoders.encoder import FeatureEncoder, Value
-from encoders.generated import module_text
-from encoders.layout import Scalar, element_layout, is_text, outer_fields, scalar_dtype, stored_type, variable_layout
+from encoders.bound_model import BoundModel, ColumnPlan, ElementPlan, ExecutionMode
+from encoders.compilation.batch_module import module_text
+from encoders.compilation.code_cache import configured_cache_folder
+from encoders.encoder import FeatureEncoder, ParameterValue
+from encoders.layout import (
+    ScalarLayout,
+    element_layout,
+    outer_fields,
+    scalar_dtype,
+    stored_type,
+    variable_layout,
+)
 from encoders.project_modules import refuse_hidden
 from schemas.data_keys import DataKey, Kind, by_name
 from schemas.errors import EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
+from schemas.nulls import is_text
 
 Encoders: TypeAlias = "FeatureModel | FeatureEncoder | Sequence[FeatureEncoder]"
 FORMAT = 1  # of the JSON text
@@ -116,19 +124,22 @@ class FeatureModel:
         Raises UndeclaredKeyError for a variable that an encoder reads and neither has.
         """
         contexts, item_keys = {**by_name(context), "time": _TIME}, by_name(items)
-        plans = {mode: Plan({}, {}, self._element_plans(mode is Mode.MACHINE)) for mode in (Mode.MACHINE, Mode.PLAIN)}
+        plans = {
+            mode: ColumnPlan({}, {}, self._element_plans(mode is ExecutionMode.MACHINE))
+            for mode in (ExecutionMode.MACHINE, ExecutionMode.PLAIN)
+        }
         bound: list[BoundEncoder] = []
         variables: dict[tuple[str, str], DataKey] = {}
         for encoder in self.encoders:
             read_context = _variables(encoder, "context", encoder.reads.context, contexts)
             read_items = _variables(encoder, "items", encoder.reads.items, item_keys)
-            mode = Mode.MACHINE if encoder.compiled else Mode.PLAIN
+            mode = ExecutionMode.MACHINE if encoder.compiled else ExecutionMode.PLAIN
             plan = plans[mode]
-            plans[mode] = Plan({**plan.context, **read_context}, {**plan.items, **read_items}, plan.elements)
+            plans[mode] = ColumnPlan({**plan.context, **read_context}, {**plan.items, **read_items}, plan.elements)
             variables |= {("context", n): contexts[n] for n in read_context}
             variables |= {("items", n): item_keys[n] for n in read_items}
             bound.append(_bind(encoder, read_context, read_items))
-        plans[Mode.ORACLE] = plans[Mode.MACHINE].in_python()
+        plans[ExecutionMode.ORACLE] = plans[ExecutionMode.MACHINE].in_python()
         chosen = configured_cache_folder() if cache_folder is None else str(cache_folder)
         return BoundModel(tuple(bound), variables, plans, chosen)
 
@@ -154,7 +165,9 @@ class FeatureModel:
         }
 
 
-def _bind(encoder: FeatureEncoder, context: Mapping[str, Scalar], items: Mapping[str, Scalar]) -> BoundEncoder:
+def _bind(
+    encoder: FeatureEncoder, context: Mapping[str, ScalarLayout], items: Mapping[str, ScalarLayout]
+) -> BoundEncoder:
     keys, indexed = by_name(encoder.data), _indexed(encoder)
     elements = {
         name: (keys[name], element_layout(keys[name], encoder.compiled, _names(keys[name], fields)), name in indexed)
@@ -194,7 +207,7 @@ def _indexed(encoder: FeatureEncoder) -> set[str]:
 
 def _variables(
     encoder: FeatureEncoder, group: str, read: set[str] | None, known: Mapping[str, DataKey]
-) -> dict[str, Scalar]:
+) -> dict[str, ScalarLayout]:
     for name in sorted(read or ()):
         if name not in known:
             what = "context variable" if group == "context" else "item variable"
@@ -236,7 +249,7 @@ def _read_encoder(fields: Mapping[str, Any], modules: Sequence[str]) -> FeatureE
         raise EncoderError.because(f"encoder '{reference}' cannot be imported: {error}") from error
     if not isinstance(found, FeatureEncoder):
         raise EncoderError.because(f"'{reference}' is no feature encoder")
-    parameters: dict[str, Value] = fields["parameters"]
+    parameters: dict[str, ParameterValue] = fields["parameters"]
     encoder = found.configured(rename=fields["rename"], **parameters)
     if encoder.fingerprint != fields["fingerprint"]:
         raise FingerprintError.because(

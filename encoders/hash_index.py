@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.compile import compile_batch
-from encoders.probe import find
+from encoders.compilation.compile import compile_batch
+from encoders.compilation.probe import find
 from schemas.hashing import text_code
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import EncoderError
+from schemas.nulls import is_text, value_type
 
-Path = tuple[str, ...]
+ColumnPath = tuple[str, ...]
 INTEGER, FLOAT, BOOLEAN, OBJECT, TEXT = "int64", "float64", "bool", "object", "text"
 RESERVED = frozenset({"present", "offsets", "values", "value", "slots"})
 MAX_DEPTH = 16
-_TEXT = frozenset(text.id for text in (pa.string(), pa.large_string(), pa.string_view()))
 
 
 @dataclass(frozen=True)
@@ -26,30 +26,30 @@ class Column:
     dtype: int64, float64, bool, or for text: text where it reaches compiled code, object where it reaches Python
     """
 
-    path: Path
+    path: ColumnPath
     dtype: str
 
 
 @dataclass(frozen=True)
-class Scalar:
+class ScalarLayout:
     """One column."""
 
     column: Column
 
 
 @dataclass(frozen=True)
-class Struct:
+class StructLayout:
     """Columns side by side."""
 
-    fields: dict[str, Node]
+    fields: dict[str, Layout]
 
 
 @dataclass(frozen=True)
-class List:
+class ListLayout:
     """Any number of what `child` describes, found through offsets."""
 
-    path: Path
-    child: Node
+    path: ColumnPath
+    child: Layout
 
     @property
     def starts(self) -> Column:
@@ -62,7 +62,7 @@ class List:
         return Column((*self.path, ":offsets"), INTEGER)
 
 
-Node = Scalar | Struct | List
+Layout = ScalarLayout | StructLayout | ListLayout
 
 
 def scalar_dtype(type: pa.DataType, compiled: bool) -> str | None:  # noqa: A002  # the field's own name
@@ -71,8 +71,7 @@ def scalar_dtype(type: pa.DataType, compiled: bool) -> str | None:  # noqa: A002
     As in plain Python there is one kind of integer and one kind of float: narrower ones are widened, so that
     arithmetic does not depend on how a number was stored, and is the same interpreted and compiled.
     """
-    if pa.types.is_dictionary(type):
-        type = type.value_type  # noqa: A001
+    type = value_type(type)  # noqa: A001
     if pa.types.is_integer(type) or pa.types.is_timestamp(type) or pa.types.is_date32(type):
         return INTEGER
     if pa.types.is_floating(type):
@@ -84,14 +83,7 @@ def scalar_dtype(type: pa.DataType, compiled: bool) -> str | None:  # noqa: A002
     return None
 
 
-def is_text(type: pa.DataType) -> bool:  # noqa: A002
-    """Whether the type is text, however it is stored."""
-    if pa.types.is_dictionary(type):
-        type = type.value_type  # noqa: A001
-    return type.id in _TEXT
-
-
-def variable_layout(key: DataKey, compiled: bool) -> Scalar:
+def variable_layout(key: DataKey, compiled: bool) -> ScalarLayout:
     """Describe a context's or an item's variable. Raises EncoderError unless it is a scalar."""
     dtype = scalar_dtype(key.type, compiled)
     if dtype is None:
@@ -99,10 +91,10 @@ def variable_layout(key: DataKey, compiled: bool) -> Scalar:
             f"'{key.name}' is {key.type}: encoders read variables that are numbers, booleans, times or text"
         )
     group = "context" if key.kind is Kind.CONTEXT else "items"
-    return Scalar(Column((group, key.name), dtype))
+    return ScalarLayout(Column((group, key.name), dtype))
 
 
-def element_layout(key: DataKey, compiled: bool, wanted: Collection[str] | None = None) -> Node:
+def element_layout(key: DataKey, compiled: bool, wanted: Collection[str] | None = None) -> Layout:
     """Describe a data element.
 
     wanted: of its outermost fields, those an encoder reads; None: all
@@ -144,50 +136,36 @@ def _is_readable(type: pa.DataType) -> bool:  # noqa: A002
     return pa.types.is_struct(type) or scalar_dtype(type, compiled=True) is not None
 
 
-def in_python(node: Node) -> Node:
+def in_python(node: Layout) -> Layout:
     """Give the layout that plain Python sees of what a compiled encoder reads: text as it is."""
-    if isinstance(node, Scalar):
+    if isinstance(node, ScalarLayout):
         column = node.column
-        return Scalar(Column(column.path, OBJECT if column.dtype == TEXT else column.dtype))
-    if isinstance(node, Struct):
-        return Struct({name: in_python(child) for name, child in node.fields.items()})
-    return List(node.path, in_python(node.child))
-
-
-def columns(node: Node, inner: bool = False) -> Iterator[Column]:
-    """List the columns of a layout, in the order in which generated code receives them."""
-    if isinstance(node, Scalar):
-        yield node.column
-    elif isinstance(node, Struct):
-        for child in node.fields.values():
-            yield from columns(child, inner)
-    else:
-        yield node.starts
-        if inner:
-            yield node.offsets
-        yield from columns(node.child, inner=True)
+        return ScalarLayout(Column(column.path, OBJECT if column.dtype == TEXT else column.dtype))
+    if isinstance(node, StructLayout):
+        return StructLayout({name: in_python(child) for name, child in node.fields.items()})
+    return ListLayout(node.path, in_python(node.child))
 
 
 def _layout(
     type: pa.DataType,  # noqa: A002
-    path: Path,
+    path: ColumnPath,
     compiled: bool,
     wanted: Collection[str] | None,
     depth: int,
-) -> Node:
+) -> Layout:
     if depth > MAX_DEPTH:
         raise EncoderError.because(f"'{'.'.join(path[1:])}' nests deeper than {MAX_DEPTH}")
     if is_list(type):
-        return List(path, _layout(type.value_type, (*path, "[]"), compiled, wanted, depth + 1))
+        return ListLayout(path, _layout(type.value_type, (*path, "[]"), compiled, wanted, depth + 1))
     if pa.types.is_struct(type):
         # Where all fields are meant, those that encoders cannot read are left out; one that is named is an error.
         named = {f.name for f in type if _is_readable(f.type)} if wanted is None else wanted
         names = [f.name for f in type if readable(f.name) and f.name in named]
-        return Struct({n: _layout(type.field(n).type, (*path, n), compiled, None, depth + 1) for n in names})
+        return StructLayout({n: _layout(type.field(n).type, (*path, n), compiled, None, depth + 1) for n in names})
     dtype = scalar_dtype(type, compiled)
     if dtype is None:
         raise EncoderError.because(
             f"'{'.'.join(path[1:])}' is {type}, which encoders cannot read",
             "use numbers, booleans, times or text, and lists and structs of them",
         )
-    return Scalar(Column(path, dtype))
+    return ScalarLayout(Column(path, dtype))

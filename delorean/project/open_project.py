@@ -15,7 +15,7 @@ from delorean.labels import label_data_names, load_labels
 from delorean.project.actions import ProjectActions
 from delorean.project.config import PROJECT_FILE, Project, load_project
 from delorean.time_travel import TimeMachine
-from encoders.code_cache import use_cache_folder
+from encoders.compilation.code_cache import use_cache_folder
 from encoders.project_modules import import_from_project
 from prana_proxy.config.toml_file import TomlFile, toml_files_in
 from schemas.errors import ConfigError, DeloreanError

@@ -13,6 +13,7 @@ import pyarrow as pa
 from prana_proxy.gateway.answers import python_type, to_arrow
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError
+from schemas.nulls import may_be_null
 from schemas.tables import TIME
 
 MOST_CANDIDATES = 1_000
@@ -89,7 +90,7 @@ def _struct(name: str, keys: Sequence[DataKey]) -> Any:
 
 def _nullable(key: DataKey) -> Any:
     expected = python_type(key.type)
-    return expected | None if pa.types.is_floating(key.type) or pa.types.is_string(key.type) else expected
+    return expected | None if may_be_null(key.type) else expected
 
 
 def _table(keys: Sequence[DataKey], rows: Sequence[Any]) -> pa.Table:

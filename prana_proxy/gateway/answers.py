@@ -1,6 +1,6 @@
 """Strict decoding: a service's answer becomes Arrow of exactly its data key's type, or a reason why not.
 
-The rule for nulls is that of `schemas.tables.refuse_hidden_nulls`: inside a value, floats and strings may be null and
+The rule for nulls is that of `schemas.nulls`: inside a value, floats and strings may be null and
 nothing else may; a field may never be missing. A value that is null as a whole is not an answer, hence invalid: a
 service without data for a context answers with an empty list, or with an error.
 
@@ -27,6 +27,7 @@ import msgspec
 import pyarrow as pa
 
 from schemas.errors import DataKeyError
+from schemas.nulls import may_be_null
 from schemas.services import Service, Status
 from schemas.tables import answers_schema
 
@@ -107,7 +108,7 @@ def python_type(
 
 def _element_type(type: pa.DataType) -> Any:  # noqa: A002
     inner = python_type(type)
-    return inner | None if pa.types.is_floating(type) or pa.types.is_string(type) else inner
+    return inner | None if may_be_null(type) else inner
 
 
 def _refuse_names_that_json_escapes(type: pa.DataType) -> None:  # noqa: A002

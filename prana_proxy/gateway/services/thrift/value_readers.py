@@ -44,6 +44,7 @@ from prana_proxy.gateway.services.thrift.binary_protocol import (
 from prana_proxy.gateway.services.thrift.idl import IdlField, IdlType
 from prana_proxy.gateway.services.thrift.scalar_readers import NumberReader, Reader, checked, scalar_reader
 from schemas.errors import ConfigError
+from schemas.nulls import may_be_null
 
 _ROWS_WORTH_A_TABLE = 12  # below that, reading row by row is faster
 
@@ -91,9 +92,7 @@ def _wanted(idl: IdlType, arrow: pa.Field) -> StructField:
     read = reader(field.type, arrow.type)
     if isinstance(field.default, bool | int | float | str):
         return StructField(arrow.name, field, read, False, _default(idl, arrow, field.default))
-    return StructField(
-        arrow.name, field, read, not (pa.types.is_floating(arrow.type) or pa.types.is_string(arrow.type))
-    )
+    return StructField(arrow.name, field, read, not may_be_null(arrow.type))
 
 
 def _default(idl: IdlType, arrow: pa.Field, default: Any) -> Any:
