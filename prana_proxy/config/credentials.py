@@ -1,4 +1,4 @@
-"""What a client shows to proxies that demand it."""
+"""A client's credentials for proxies."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class ProxyCredentials:
-    """How a client gets through to proxies; plain data, shipped to every task.
+    """Certificates and a token that proxies may require; plain data, sent to every task.
 
-    authority: who signs the proxies' certificates, a PEM file; None: connections are plain
+    authority: signs the proxies' certificates, a PEM file; None: connections are plain
     certificate, key: the client's own, PEM files
-    token: one that the proxies know
+    token: one of the proxies' tokens
     """
 
     authority: str | None = None

@@ -1,4 +1,4 @@
-"""Says on which line of a TOML file each field stands, which `tomllib` does not tell."""
+"""Finds the line of each field in a TOML file, which `tomllib` does not report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 TomlPath: TypeAlias = tuple[str | int, ...]
-"""The way to a field from the top: names of tables and fields, indices of arrays."""
+"""The path of a field from the top: names of tables and fields, indices of arrays."""
 
 # Comments and blanks match no group. A multi-line string may end in one or two quotes of its own.
 _TOKEN = re.compile(
@@ -28,10 +28,10 @@ _END = ""
 def lines_of(text: str) -> dict[TomlPath, int]:
     """Map each table, field and array entry of a TOML text to its line, from 1.
 
-    A table's line is its header's; a table that only headers or dotted names below it imply begins at the first of
-    those. A field's line is its name's, whatever lines its value goes on for.
+    A table's line is its header's; a table without a header begins at the first header or dotted name below it. A
+    field's line is its name's, however many lines its value has.
 
-    text: what `tomllib` has read without an error; of anything else the result means nothing
+    text: valid TOML; for any other text the result is undefined
 
     >>> lines_of('[split]\\nshares = [\\n  0.8,\\n  0.2,\\n]\\n')
     {(): 1, ('split',): 1, ('split', 'shares'): 2, ('split', 'shares', 0): 3, ('split', 'shares', 1): 4}
@@ -42,12 +42,12 @@ def lines_of(text: str) -> dict[TomlPath, int]:
 
 
 def unfinished_string(text: str) -> int | None:
-    """Find the line of a multi-line string that goes on to the end of a text which is good TOML before it."""
+    """Find the line where a multi-line string begins that is never closed, in a text that is valid before it."""
     return next((line for token, line in _tokens(text) if token in ('"""', "'''")), None)
 
 
 class _Walk:
-    """One pass over a text's tokens. It follows the grammar as far as fields go, and checks nothing."""
+    """One pass over a text's tokens. It follows the grammar of fields and checks nothing."""
 
     def __init__(self, text: str) -> None:
         self.lines: dict[TomlPath, int] = {(): 1}
@@ -85,7 +85,7 @@ class _Walk:
         return table
 
     def _within(self, table: TomlPath, line: int) -> TomlPath:
-        """Note a table; of an array of tables it is the last so far that names below it mean."""
+        """Record a table; names below an array of tables belong to its last table so far."""
         self.lines.setdefault(table, line)
         return (*table, self._tables[table] - 1) if table in self._tables else table
 

@@ -1,8 +1,7 @@
-"""Online services behind their protocols: the interface, and the loader that finds a protocol by its URL's scheme.
+"""Protocols of online services: the interface, and the loader that selects a protocol by a URL's scheme.
 
-Each module of this folder is a protocol, named by its scheme; `https` is spoken by `http.py`, as is any scheme with an
-`s` for TLS by the one without. A new one needs no change elsewhere: it names its implementation of the interface below
-`PROTOCOL`.
+Each module of this folder is a protocol, named by its scheme. A scheme with an `s` for TLS, such as `https`, uses the
+module without it. A new protocol needs no change elsewhere: its module assigns its implementation to `PROTOCOL`.
 """
 
 from __future__ import annotations
@@ -30,60 +29,60 @@ Key = Mapping[str, Any]
 
 
 class Ask(TypingProtocol):
-    """Asks an instance for some contexts in one call."""
+    """Sends one call for some contexts to an instance."""
 
     def __call__(
         self, instance: Instance, keys: Sequence[Key], deadline: float, /, *, new_connection: bool = False
     ) -> Awaitable[Sequence[Reply]]:
-        """Give a reply for each key, in their order.
+        """Return a reply for each key, in their order.
 
-        deadline: on the event loop's clock; new_connection: none that was kept from an earlier call is used
+        deadline: on the event loop's clock; new_connection: use no connection kept from an earlier call
         """
 
 
 class Protocol(ABC):
-    """One way to ask services. A gateway opens it once, on its event loop, for all services that speak it.
+    """A protocol. A gateway opens it once, on its event loop, for all of its services.
 
-    has_idl: whether an interface file describes its services
+    has_idl: whether an interface file describes the services
     """
 
     has_idl: ClassVar[bool] = False
 
     def __init__(self, clock: Clock) -> None:
-        """Take the clock that stamps answers; called on the event loop."""
+        """Keep the clock that stamps answers; called on the event loop."""
         self._clock = self.clock = clock
 
     @staticmethod
     @abstractmethod
     def check(config: ServiceConfig) -> None:
-        """Raise ConfigError, its text about the URL, unless the service can be asked in this way; asks nobody."""
+        """Raise ConfigError about the URL unless the protocol can call the service; connects to nothing."""
 
     @staticmethod
     @abstractmethod
     def own_instance(config: ServiceConfig) -> Instance:
-        """Give the instance at the URL's own address."""
+        """Return the instance at the URL's own address."""
 
     @abstractmethod
     def asking(self, config: ServiceConfig) -> Ask:
-        """Give the function that asks this service: every failure is a reply, nothing is raised but cancellation.
+        """Return the function that calls this service: every failure is a reply, and only cancellation is raised.
 
-        A failure to connect has the cause CONNECTION, a question that the service calls wrong the cause REQUEST. Where
-        a kept connection was closed before any of the answer came, each reply has the cause KEPT_CONNECTION.
-        Cancelling it lets go of the connection at once, so that the service can stop too.
+        A failure to connect has the cause CONNECTION, a request that the service rejects as wrong the cause REQUEST.
+        Where a kept connection was closed before any of the answer arrived, each reply has the cause KEPT_CONNECTION.
+        Cancelling it closes the connection at once, so that the service can stop too.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
 
 
 def unreachable(instance: Instance, error: OSError | None = None) -> Reply:
-    """Build the reply for an instance to which no connection could be made; or, without an error, that closed it."""
+    """Build the reply for an instance that could not be connected to; or, without an error, that hung up."""
     return Reply.failed(Status.ERROR, f"unreachable: {instance.address}: {_why(error)}", Cause.CONNECTION)
 
 
 def kept_connection_closed(instance: Instance) -> Reply:
-    """Build the reply for a call whose connection, kept from an earlier one, was closed before it was answered."""
+    """Build the reply for a call over a kept connection that was closed before it was answered."""
     return Reply.failed(Status.ERROR, unreachable(instance).reason or "", Cause.KEPT_CONNECTION)
 
 
@@ -100,13 +99,13 @@ def _why(error: OSError | None) -> str:
 
 
 def protocol_of(url: str) -> type[Protocol]:
-    """Give the protocol of a URL. Raises ConfigError for a scheme that none has."""
+    """Return the protocol of a URL. Raises ConfigError for an unknown scheme."""
     scheme = url.partition(":")[0] if ":" in url else ""
     if not scheme:
         raise ConfigError.because(f"is '{without_password(url)}', expected a URL", "write http://host:port/path")
-    known = {module.name for module in pkgutil.iter_modules(__path__)}
-    found = next((name for name in (scheme, scheme.removesuffix("s")) if name in known), None)
-    if found is None:
-        raise ConfigError.unknown("scheme of a service's URL", scheme, known)
-    protocol: type[Protocol] = importlib.import_module(f"{__name__}.{found}").PROTOCOL
+    schemes = {module.name for module in pkgutil.iter_modules(__path__)}
+    module = next((name for name in (scheme, scheme.removesuffix("s")) if name in schemes), None)
+    if module is None:
+        raise ConfigError.unknown("scheme of a service's URL", scheme, schemes)
+    protocol: type[Protocol] = importlib.import_module(f"{__name__}.{module}").PROTOCOL
     return protocol

@@ -35,7 +35,7 @@ def test_each_failure_is_its_own_context_s_status_and_the_others_are_answered(co
         "huge": ("invalid", "the answer is larger than 10000 bytes"),
         "endless": ("invalid", "the answer is larger than 10000 bytes"),
         "says_error": ("error", "the service answered with an error: profile is being moved"),
-        "compressed-1": ("invalid", "the answer is not what its header says: gzip"),
+        "compressed-1": ("invalid", "the answer is not gzip, as its header says"),
         "cut": ("error", "the connection was cut within the answer"),
         "ok-2": ("ok", None),
     }

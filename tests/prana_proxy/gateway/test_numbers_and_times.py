@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from prana_proxy.config.services_file import gateway_config
 from prana_proxy.gateway.answers import Reply, python_type, refuse_times_outside, to_arrow
-from prana_proxy.gateway.services.http.json_answers import JsonAnswer
+from prana_proxy.gateway.services.http.json_answers import JsonDecoder
 from prana_proxy.gateway.services.python import _reply
 from prana_proxy.gateway.services.thrift.binary_protocol import DOUBLE, I64, LIST, STRING, STRUCT, Kind, message_head
 from prana_proxy.gateway.services.thrift.idl import method_of
@@ -61,7 +61,7 @@ def fits(reply: Reply, kind: str) -> bool:
 def by_json(kind: str, text: str, shape: str) -> bool:
     """Decode what a JSON text says, alone and in a batch."""
     whole, _, body = SHAPES[shape]
-    answer = JsonAnswer(parse_type(whole.format(kind)), "", 1 << 20)
+    answer = JsonDecoder(parse_type(whole.format(kind)), "", 1 << 20)
     said = body.format(*[text] * body.count("{}"))
     single = fits(answer.decode(said.encode(), 5), whole.format(kind))
     batch = answer.decode_batch(f'{{"answers": [{{"value": {said}}}]}}'.encode(), 1, 5)[0]
@@ -270,7 +270,7 @@ def test_all_protocols_take_the_same_times(by_thrift: Callable[..., bool], time:
 
 
 def test_a_time_that_is_refused_says_why() -> None:
-    reply = JsonAnswer(parse_type(f"list<{TIME}>"), "", 1000).decode(b'["9999-12-31T23:59:59-05:00"]', 5)
+    reply = JsonDecoder(parse_type(f"list<{TIME}>"), "", 1000).decode(b'["9999-12-31T23:59:59-05:00"]', 5)
     assert reply.reason == (
         "the answer does not fit list<item: timestamp[us, tz=UTC]>: a time is outside the years 1 to 9999 in UTC"
     )

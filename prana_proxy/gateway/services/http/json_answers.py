@@ -1,4 +1,4 @@
-"""Decodes JSON answers, single or in batches, strictly against a service's type."""
+"""Decodes JSON answers, single or in batches, strictly by a service's type."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from prana_proxy.gateway.answers import Reply, has_times, python_type, refuse_ti
 from prana_proxy.gateway.error_fields import USUAL_NAMES, JsonPath, error_at, error_paths, pointer_names
 from schemas.services import Status
 
-_EDGES = (b"9999-12-31", b"0001-01-01")  # where a zone may lead out of the years 1 to 9999
+_EDGES = (b"9999-12-31", b"0001-01-01")  # where a time zone may lead out of the years 1 to 9999
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class JsonAnswer:
-    """The answers of one service.
+class JsonDecoder:
+    """Decodes the answers of one service.
 
     type: of its element; pointer: JSON pointer to the value within an answer; most: bytes of an answer
     error: JSON pointer to an error within an answer, as `error_paths` takes it
@@ -34,9 +34,9 @@ class JsonAnswer:
         self._most, self._names = most, pointer_names(pointer)
         self._paths = error_paths(type, pointer, error)
         self._paths_if_unfit = [] if error == "" else [*self._paths, *_USUAL_PATHS]
-        self._places: list[tuple[int, str, JsonPath]] = []  # of errors: structs to go into, attribute, names from there
+        self._error_fields: list[tuple[int, str, JsonPath]] = []  # depth, attribute, path below it
         answer = self._answer_type(type, 0, self._paths)
-        # What an answer of a batch lacks is UNSET, not None: a null value is no answer.
+        # A missing value in a batch is UNSET, not None: null is not an answer.
         in_batch = msgspec.defstruct(
             "BatchAnswer",
             [("value", answer | msgspec.UnsetType, msgspec.UNSET), *((name, Any, None) for name in USUAL_NAMES)],
@@ -56,7 +56,7 @@ class JsonAnswer:
             return _error_in(body, self._paths_if_unfit) or _unfit(error)
 
     def decode_batch(self, body: bytes, count: int, received_at: int) -> list[Reply]:
-        """Decode the answers for some contexts: one that does not fit leaves the others as they are."""
+        """Decode the answers for some contexts: an invalid one does not affect the others."""
         if len(body) <= self._most:
             try:
                 batch = self._batch.decode(body)
@@ -70,13 +70,13 @@ class JsonAnswer:
         return self._decode_each(body, count, received_at)
 
     def _answer_type(self, type: pa.DataType, depth: int, paths: Sequence[JsonPath]) -> Any:  # noqa: A002
-        """Build the type of an answer: the value, the structs on the way to it, and beside them where errors may be."""
+        """Build the type of an answer: the value, the structs around it, and their fields that may hold errors."""
         name = self._names[depth] if depth < len(self._names) else None
         beside = [path for path in paths if path[0] != name]
         if name is None and not pa.types.is_struct(type):
             return python_type(type)
         attributes = {f"e{i}": path[0] for i, path in enumerate(beside)}
-        self._places += [(depth, f"e{i}", path[1:]) for i, path in enumerate(beside)]
+        self._error_fields += [(depth, f"e{i}", path[1:]) for i, path in enumerate(beside)]
         if name is None:
             return python_type(type, attributes)
         inside = self._answer_type(type, depth + 1, [path[1:] for path in paths if path[0] == name])
@@ -105,7 +105,7 @@ class JsonAnswer:
             return _error_in(answer, paths) or _unfit(error)
 
     def _within_time(self, replies: list[Reply], body: bytes) -> list[Reply]:
-        """Refuse times outside of what can be used, looking only where a body has some on the first or the last day."""
+        """Reject times outside the years 1 to 9999, checking only bodies with a time on the first or last day."""
         if self._has_times and any(day in body for day in _EDGES):
             return [refuse_times_outside(reply, self._type) for reply in replies]
         return replies
@@ -118,12 +118,12 @@ class JsonAnswer:
         return self._ok(answer.value, received_at)
 
     def _ok(self, answer: Any, received_at: int) -> Reply:
-        """Give the reply for an answer that fits, unless there is an error in it."""
-        for depth, attribute, path in self._places:
-            place = answer
+        """Return the reply for an answer that fits, unless it contains an error."""
+        for depth, attribute, path in self._error_fields:
+            struct = answer
             for _ in range(depth):
-                place = place.inside
-            if (held := getattr(place, attribute)) is not None and (failed := error_at(held, path)) is not None:
+                struct = struct.inside
+            if (held := getattr(struct, attribute)) is not None and (failed := error_at(held, path)) is not None:
                 return failed
         for _ in self._names:
             answer = answer.inside
@@ -140,14 +140,14 @@ class _RawBatch(msgspec.Struct):
 
 
 def _usual_error(batch: Any) -> Reply | None:
-    """Give the error that a batch, or one of its answers, has beside its values."""
+    """Return the error beside the values of a batch, or of one of its answers."""
     if batch.error is None and batch.errors is None:
         return None
     return error_at(batch.error, ()) or error_at(batch.errors, ())
 
 
 def _error_in(body: bytes, paths: Sequence[JsonPath]) -> Reply | None:
-    """Give the error that an answer which does not fit reports instead of a value, if it does."""
+    """Return the error in an answer that does not fit, if it contains one."""
     try:
         answer = msgspec.json.decode(body)
     except _UNDECODABLE:
@@ -156,7 +156,7 @@ def _error_in(body: bytes, paths: Sequence[JsonPath]) -> Reply | None:
 
 
 def _unfit(error: Exception) -> Reply:
-    """Say what is wrong; msgspec names types and places, never values."""
+    """Describe the problem; msgspec names types and paths, never values."""
     if isinstance(error, msgspec.ValidationError):
         return Reply.failed(Status.INVALID, str(error))
     if isinstance(error, RecursionError):

@@ -1,4 +1,4 @@
-"""Builds the reader of one answer: the value to which `answer` leads, or the reply that says the error beside it."""
+"""Builds the reader of one answer: the value to which `answer` leads, or the reply for an error beside it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from schemas.errors import ConfigError
 
 
 def answer_reader(idl: IdlType, config: ServiceConfig) -> Reader:
-    """Build the reader of an answer, which gives its value or a reply. Raises ConfigError."""
+    """Build the reader of an answer, which returns its value or a reply. Raises ConfigError."""
     type, names = config.service.element.type, pointer_names(config.answer)  # noqa: A001  # the field's own name
     paths = error_paths(type, config.answer, config.error)
     if config.error is None:
@@ -69,10 +69,10 @@ def answer_reader(idl: IdlType, config: ServiceConfig) -> Reader:
 
 
 def _value_reader(idl: IdlType, names: JsonPath, type: pa.DataType, _: Sequence[JsonPath] = ()) -> Reader:  # noqa: A002
-    """Build the reader of the value that a pointer leads to, where no error is looked for."""
+    """Build the reader of the value that a pointer leads to, without errors beside it."""
     if not names:
         return reader(idl, type)
-    field = _find_on_the_way(idl, names[0])
+    field = _field_on_path(idl, names[0])
     return StructReader([StructField(names[0], field, _value_reader(field.type, names[1:], type))], _the_value)
 
 
@@ -81,13 +81,13 @@ def _beside_errors(idl: IdlType, names: JsonPath, type: pa.DataType, paths: Sequ
     name = names[0] if names else None
     errors = [_error_field(idl, path) for path in paths if path[0] != name]
     if name is not None:
-        field = _find_on_the_way(idl, name)
+        field = _field_on_path(idl, name)
         inner = [path[1:] for path in paths if path[0] == name]
         build = _beside_errors if inner else _value_reader
-        wanted = StructField(name, field, build(field.type, names[1:], type, inner), required=False)
-        return StructReader([*errors, wanted], _one)
+        value = StructField(name, field, build(field.type, names[1:], type, inner), required=False)
+        return StructReader([*errors, value], _error_or_value)
     if not pa.types.is_struct(type):
-        return reader(idl, type)  # which says that it cannot be read
+        return reader(idl, type)  # which raises the ConfigError
     fields = struct_fields(idl, type)
     values = [StructField(one.name, one.field, one.read, False, one.absent) for one in fields]
     return StructReader([*errors, *values], _row(len(errors), fields, python_type(type)))
@@ -97,8 +97,8 @@ def _the_value(value: Any) -> Any:
     return value
 
 
-def _one(*read: Any) -> Any:
-    """Give the first error, or else the value, which comes last."""
+def _error_or_value(*read: Any) -> Any:
+    """Return the first error, or else the value, which comes last."""
     for failed in read[:-1]:
         if failed is not None:
             return failed
@@ -108,7 +108,7 @@ def _one(*read: Any) -> Any:
 
 
 def _row(errors: int, fields: Sequence[StructField], build_row: Callable[..., Any]) -> Callable[..., Any]:
-    """Give the first error, or else the row of the values after them."""
+    """Return the first error, or else the row of the values after them."""
 
     def build(*read: Any) -> Any:
         for failed in read[:errors]:
@@ -128,7 +128,7 @@ def _error_within(idl: IdlType, paths: Sequence[JsonPath]) -> Reader:
 
 
 def _error_field(idl: IdlType, path: JsonPath) -> StructField:
-    field = _find_on_the_way(idl, path[0])
+    field = _field_on_path(idl, path[0])
     if len(path) > 1:
         return StructField(path[0], field, _error_within(field.type, [path[1:]]), required=False)
     return StructField(path[0], field, _as_reply(_error_reader(field.type)), required=False)
@@ -150,10 +150,10 @@ def _error_reader(idl: IdlType) -> Reader:
     if idl.wire == STRUCT:
         names = sorted(idl.fields, key=lambda name: (*TEXT_NAMES, name).index(name))
         plain = [name for name in names if idl.fields[name].type.wire == STRING or idl.fields[name].type.wire in SIZES]
-        wanted = [
+        plain_fields = [
             StructField(name, idl.fields[name], plain_reader(idl.fields[name].type.code), False) for name in plain
         ]
-        return StructReader(wanted, lambda *read: dict(zip(plain, read, strict=True)) if plain else NO_TEXT)
+        return StructReader(plain_fields, lambda *read: dict(zip(plain, read, strict=True)) if plain else NO_TEXT)
     return _container_reader(idl)
 
 
@@ -179,7 +179,7 @@ def _container_reader(idl: IdlType) -> Reader:
     return read
 
 
-def _find_on_the_way(idl: IdlType, name: str) -> IdlField:
+def _field_on_path(idl: IdlType, name: str) -> IdlField:
     if idl.wire != STRUCT:
         raise ConfigError.because(f"answer leads to '{name}' of a {idl}, expected a struct", "change answer")
     return find_field(idl, name)

@@ -1,7 +1,7 @@
-"""Thrift's binary protocol, as far as nobody knows what is in it: the heads of messages, and where a value ends.
+"""Thrift's binary protocol without an interface file: the heads of messages, and where a value ends.
 
-thriftpy2 has a reader of its own, but one for services that can be trusted: it drops without a word what is of another
-type than the interface file says, reads beyond the end of what came, and can be held up for hours by a few bytes.
+thriftpy2's own reader is for trusted services: it silently drops fields of another type than the interface file has,
+reads beyond the end of the data, and a few crafted bytes can occupy it for hours.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ENDS_EARLY = "the answer ends within a value"
 
 
 class MessageKind(IntEnum):
-    """What a message is."""
+    """The kind of a message."""
 
     CALL = 1
     REPLY = 2
@@ -35,36 +35,36 @@ class MessageKind(IntEnum):
     ONEWAY = 4
 
 
-class UnfitError(Exception):  # says what is wrong with an answer; nobody outside of this folder sees it
-    """What came is not what was agreed on."""
+class UnfitError(Exception):  # only within this package, where it becomes a reply
+    """The received data does not match the interface file or the Arrow type."""
 
     def __init__(self, problem: str, place: str = "") -> None:
         super().__init__(problem)
         self.problem, self.place = problem, place
 
     def __str__(self) -> str:
-        """Say it as msgspec does of JSON."""
+        """Format it as msgspec does for JSON."""
         return f"{self.problem} - at `${self.place}`" if self.place else self.problem
 
     def within(self, step: str) -> UnfitError:
-        """Add where, from the inside out."""
+        """Add a step of the path, from the inside out."""
         self.place = step + self.place
         return self
 
 
-def unexpected(expected: int, found: int) -> UnfitError:
+def unexpected(expected: int, actual: int) -> UnfitError:
     """Build the error about a value of another type."""
-    return UnfitError(f"Expected `{NAMES[expected]}`, got `{NAMES.get(found, found)}`")
+    return UnfitError(f"Expected `{NAMES[expected]}`, got `{NAMES.get(actual, actual)}`")
 
 
 def message_head(name: str, kind: MessageKind, sequence: int) -> bytes:
-    """Write what comes before a call's arguments."""
+    """Write the bytes before a call's arguments."""
     text = name.encode()
     return _MESSAGE.pack(_VERSION | kind, len(text)) + text + LENGTH.pack(sequence)
 
 
 def read_message_head(data: bytes | bytearray) -> tuple[int, int, int]:
-    """Give a message's kind, its sequence id and where its content starts. Raises UnfitError."""
+    """Return a message's kind, its sequence id and where its content starts. Raises UnfitError."""
     if len(data) < _MESSAGE.size:
         raise UnfitError(ENDS_EARLY)
     version, length = _MESSAGE.unpack_from(data)
@@ -77,20 +77,20 @@ def read_message_head(data: bytes | bytearray) -> tuple[int, int, int]:
 
 
 def skip(data: bytes, at: int, code: int) -> int:
-    """Give where a value ends. Raises UnfitError."""
+    """Return where a value ends. Raises UnfitError."""
     try:
         next(end_of(data, at, code))
-    except StopIteration as found:
-        end: int = found.value
+    except StopIteration as stop:
+        end: int = stop.value
         if end <= len(data):
             return end
     raise UnfitError(ENDS_EARLY)
 
 
 def end_of_message(data: bytes | bytearray) -> Generator[int, None, int]:
-    """Look for the end of a message that comes piece by piece.
+    """Find the end of a message that arrives piece by piece.
 
-    Yields how many bytes there must be to go on, and goes on when `data` has grown. Raises UnfitError.
+    Yields how many bytes it needs to continue, and continues when `data` has grown. Raises UnfitError.
     """
     yield _MESSAGE.size
     version, length = _MESSAGE.unpack_from(data)
@@ -106,7 +106,7 @@ def end_of(
     code: int,
     deepest: int = _DEEPEST,
 ) -> Generator[int, None, int]:
-    """Look for the end of a value, as `end_of_message` does; it may lie beyond the data. Raises UnfitError."""
+    """Find the end of a value, as `end_of_message` does; it may lie beyond the data. Raises UnfitError."""
     if code in SIZES:
         return at + SIZES[code]
     if deepest == 0:

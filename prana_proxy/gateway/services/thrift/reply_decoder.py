@@ -1,9 +1,9 @@
-"""Decodes what a method gives back, for one context or for a batch, strictly against a service's type.
+"""Decodes a method's result, for one context or for a batch, strictly by a service's type.
 
-A declared exception says by its name whether it is about the question: one with BadRequest, IllegalArgument,
-InvalidArgument, InvalidRequest or NotFound in it has the cause REQUEST, and says nothing of the service's health. Of
-Thrift's own exceptions these are UNKNOWN_METHOD, INVALID_MESSAGE_TYPE, WRONG_METHOD_NAME and PROTOCOL_ERROR; the
-others, such as INTERNAL_ERROR, which an undeclared exception becomes, are the service's doing.
+A declared exception whose name contains BadRequest, IllegalArgument, InvalidArgument, InvalidRequest or NotFound has
+the cause REQUEST: it says nothing about the service's health. Of Thrift's own exceptions these are UNKNOWN_METHOD,
+INVALID_MESSAGE_TYPE, WRONG_METHOD_NAME and PROTOCOL_ERROR; the others have the cause SERVICE, such as INTERNAL_ERROR,
+which an undeclared exception becomes.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from prana_proxy.gateway.services.thrift.value_readers import StructField, Struc
 from schemas.errors import ConfigError
 from schemas.services import Status
 
-_ABOUT_THE_QUESTION = ("badrequest", "illegalargument", "invalidargument", "invalidrequest", "notfound")
+_REQUEST_ERRORS = ("badrequest", "illegalargument", "invalidargument", "invalidrequest", "notfound")
 _REFUSED = (*(Refusal.UNKNOWN_METHOD, Refusal.INVALID_MESSAGE_TYPE, Refusal.WRONG_METHOD_NAME, Refusal.PROTOCOL_ERROR),)
-_TOLD_IN = ("message", "msg", "reason", "description", "error")  # the first of them that an exception has
+_TEXT_FIELDS = ("message", "msg", "reason", "description", "error")  # the first that an exception has
 
 
 class ReplyDecoder:
-    """The answers of one service. Raises ConfigError when the method's result cannot be the service's type."""
+    """Decodes the answers of one service. Raises ConfigError when the method's result cannot be its type."""
 
     def __init__(self, method: IdlMethod, config: ServiceConfig) -> None:
         self._method, self._most = method, config.max_answer_bytes
@@ -63,7 +63,7 @@ class ReplyDecoder:
             self._read = answer_reader(value, config)
         else:
             raise ConfigError.because(
-                f"{method} gives {method.result}, expected a list of answers, or a map of them by key",
+                f"{method} returns {method.result}, expected a list of answers, or a map of them by key",
                 "name such a method, or write url instead of batch_url",
             )
 
@@ -73,17 +73,17 @@ class ReplyDecoder:
         return answer if isinstance(answer, Reply) else Reply(Status.OK, answer, received_at)
 
     def decode_batch(self, message: bytes, keys: Sequence[Key], received_at: int) -> Sequence[Reply]:
-        """Decode the answers for some contexts: one that does not fit leaves the others as they are."""
+        """Decode the answers for some contexts: an invalid one does not affect the others."""
         read = self._read_list if self._method.result.wire == LIST else self._read_map
         answers = self._content(message, partial(read, keys, received_at))
         return [answers] * len(keys) if isinstance(answers, Reply) else answers
 
     def _content(self, message: bytes, read: Reader) -> Any:
-        """Give what a message holds, read in the given way, or the reply that says why it holds nothing."""
+        """Return a message's content as `read` returns it, or the reply for a failure."""
         try:
             kind, _, at = read_message_head(message)
             if kind == MessageKind.EXCEPTION:
-                return refusal_reader(message, at)[0]
+                return application_error_reader(message, at)[0]
             if kind != MessageKind.REPLY:
                 raise UnfitError(f"the answer is a message of kind {kind}, expected a reply")
             return self._result(message, at, read)
@@ -129,9 +129,9 @@ class ReplyDecoder:
         key_type, type = self._method.result.entry  # noqa: A001
         key_code, code, count = ENTRIES.unpack_from(data, at)
         at += ENTRIES.size
-        for expected, found in ((key_type.wire, key_code), (type.wire, code)):
-            if count and found != expected:
-                raise unexpected(expected, found)
+        for expected, actual in ((key_type.wire, key_code), (type.wire, code)):
+            if count and actual != expected:
+                raise unexpected(expected, actual)
         if count < 0 or count * (SMALLEST[key_type.wire] + SMALLEST[type.wire]) > len(data) - at:
             raise UnfitError(ENDS_EARLY)
         replies: dict[Any, Reply] = {}
@@ -158,25 +158,25 @@ def _key_reader(idl: IdlType, config: ServiceConfig) -> Reader:
     first, *more = config.service.key
     if more or pa.types.is_timestamp(first.type):
         raise ConfigError.because(
-            f"answers are a map by {idl}, so the key must be one variable, and no time", "name a method with a list"
+            f"answers are a map by {idl}, so the key must be one variable, and not a time", "name a method with a list"
         )
     return reader(idl, first.type)
 
 
 def exception_reader(exception: Any) -> Reader:
-    """Build the reader of a declared exception, one of thriftpy2's classes, that gives a reply."""
+    """Build the reader of a declared exception, one of thriftpy2's classes, into a reply."""
     name, idl = exception.__name__, IdlType(STRUCT, exception)
     plain = name.replace("_", "").lower()
-    cause = Cause.REQUEST if any(word in plain for word in _ABOUT_THE_QUESTION) else Cause.SERVICE
+    cause = Cause.REQUEST if any(word in plain for word in _REQUEST_ERRORS) else Cause.SERVICE
 
     def build(text: str | None = None) -> Reply:
         return service_error(f"{name}: {text}" if text else name, cause)
 
-    told = [field for field in _TOLD_IN if field in idl.fields and idl.fields[field].type.code == STRING]
-    return StructReader([_optional(idl, field, pa.string()) for field in told[:1]], build)
+    texts = [field for field in _TEXT_FIELDS if field in idl.fields and idl.fields[field].type.code == STRING]
+    return StructReader([_optional(idl, field, pa.string()) for field in texts[:1]], build)
 
 
-def _refused(text: str | None, kind: int | None) -> Reply:
+def _application_error(text: str | None, kind: int | None) -> Reply:
     cause = Cause.REQUEST if kind in _REFUSED else Cause.SERVICE
     return service_error(text or str(Refusal(kind or Refusal.UNKNOWN)), cause)
 
@@ -187,7 +187,7 @@ def _optional(idl: IdlType, name: str, type: pa.DataType) -> StructField:  # noq
 
 
 _IDL = IdlType(STRUCT, Refusal)
-refusal_reader: Reader = StructReader(
-    [_optional(_IDL, "message", pa.string()), _optional(_IDL, "type", pa.int32())], _refused
+application_error_reader: Reader = StructReader(
+    [_optional(_IDL, "message", pa.string()), _optional(_IDL, "type", pa.int32())], _application_error
 )
-"""Reads Thrift's own exception, and gives a reply."""
+"""Reads Thrift's own exception into a reply."""

@@ -1,4 +1,4 @@
-"""Reads numbers and texts along their Arrow type: each as `python_type` describes it, checked where need be."""
+"""Reads numbers and texts by their Arrow type, into what `python_type` describes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DTYPES = {BOOL: "u1", BYTE: "i1", I16: ">i2", I32: ">i4", I64: ">i8", DOUBLE: "
 
 
 def scalar_reader(code: int, type: pa.DataType) -> Reader | None:  # noqa: A002  # the field's own name
-    """Build the reader of a scalar of a type of thriftpy2's; None if that cannot be this Arrow type."""
+    """Build the reader of a scalar of one of thriftpy2's types; None if that cannot be this Arrow type."""
     if (code == BOOL and pa.types.is_boolean(type)) or (code == DOUBLE and pa.types.is_floating(type)):
         return NumberReader(code, type)
     if code in _INTEGERS and (pa.types.is_integer(type) or (code == I64 and pa.types.is_timestamp(type))):
@@ -51,7 +51,7 @@ def scalar_reader(code: int, type: pa.DataType) -> Reader | None:  # noqa: A002 
 
 
 def plain_reader(code: int) -> Reader:
-    """Build the reader of a scalar of a type of thriftpy2's, whatever it holds: a number, or a text."""
+    """Build the reader of a scalar of one of thriftpy2's types, without an Arrow type: a number or a text."""
     if code in (STRING, TType.BINARY):
         return _text_reader(lambda data: data.decode(errors="replace"))
     unpack, size = Struct(_FORMATS[code]).unpack_from, SIZES[code]
@@ -61,7 +61,7 @@ def plain_reader(code: int) -> Reader:
 
 
 class NumberReader:
-    """Reads numbers of one type, and bools: one by one, or many that lie equally far apart.
+    """Reads numbers of one type, or bools: one by one, or many at a constant distance.
 
     code: of the type on the wire
     """
@@ -86,11 +86,11 @@ class NumberReader:
         return value, at + self.size
 
     def _is_within(self, value: float) -> bool:
-        """Whether a float is a number that its type has; for others nothing is known without `checked`."""
+        """Whether a float is within its type's range; other types need `checked`."""
         return self._most is not None and -self._most <= value <= self._most
 
     def many(self, data: bytes, at: int, count: int, apart: int) -> list[Any] | None:
-        """Read some, the first at `at`, each so many bytes after the one before; None if one of them does not fit."""
+        """Read some, the first at `at`, each `apart` bytes after the previous; None if one of them does not fit."""
         values = np.ndarray(count, self._dtype, data, at, (apart,))
         if self._is_bool:
             return None if count and values.max() > 1 else (values == 1).tolist()
@@ -107,10 +107,10 @@ class NumberReader:
 
 
 def checked(value: Any, python: Any, time: pa.DataType | None = None) -> Any:
-    """Convert a value to one of `python_type`'s. time: the type of one that is a time. Raises UnfitError."""
+    """Convert a value to one of `python_type`'s. time: the Arrow type of a time. Raises UnfitError."""
     try:
         converted = msgspec.convert(value, python)
-        if time is not None and converted.year in (1, 9999):  # where a zone may lead out of these years
+        if time is not None and converted.year in (1, 9999):  # where a time zone may lead out of these years
             to_arrow([converted], time)
         return converted
     except (msgspec.ValidationError, OverflowError) as error:

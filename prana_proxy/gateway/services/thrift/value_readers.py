@@ -1,6 +1,6 @@
 """Reads values along their Arrow type, strictly, into exactly what `python_type` describes.
 
-What the interface file says must be what is on the wire, and fit the Arrow type:
+The data must match the interface file, and fit the Arrow type:
 
 | Arrow | Thrift |
 |---|---|
@@ -11,11 +11,11 @@ What the interface file says must be what is on the wire, and fit the Arrow type
 | binary | binary, string |
 | timestamp[us, UTC] | i64: microseconds since the epoch; string: RFC 3339 with a zone |
 | date32 | string: 2026-01-31 |
-| list | list; set, in the order in which it is sent |
-| struct | struct, union: each field by name; others are passed over |
+| list | list; set, in the order of the data |
+| struct | struct, union: each field by name; others are skipped |
 
-A field that is absent has its default of the interface file, if that is a scalar; or is null, if it is a float or a
-string; or the answer is refused. One of another type than the interface file says is never taken for absent.
+A missing field has its default of the interface file, if that is a scalar; or is null, if it is a float or a string;
+otherwise the answer is invalid. A field of another type than in the interface file never counts as missing.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def reader(idl: IdlType, type: pa.DataType) -> Reader:  # noqa: A002  # the fiel
 
 @dataclass(frozen=True)
 class StructField:
-    """A field that is read of a struct. absent: what it is when it is not there; required: unless it must be."""
+    """A field that is read from a struct. absent: its value when it is missing; required: it must not be missing."""
 
     name: str
     field: IdlField
@@ -75,7 +75,7 @@ class StructField:
 
 
 def find_field(idl: IdlType, name: str) -> IdlField:
-    """Find a struct's field. Raises ConfigError."""
+    """Return a struct's field. Raises ConfigError."""
     fields = idl.fields
     if name not in fields:
         raise ConfigError.unknown(f"field of {idl}", name, fields)
@@ -83,11 +83,11 @@ def find_field(idl: IdlType, name: str) -> IdlField:
 
 
 def struct_fields(idl: IdlType, type: pa.DataType) -> list[StructField]:  # noqa: A002
-    """Give the fields of an Arrow struct as they are read of a struct of the interface file. Raises ConfigError."""
-    return [_wanted(idl, type.field(i)) for i in range(type.num_fields)]
+    """Return how the fields of an Arrow struct are read from a struct of the interface file. Raises ConfigError."""
+    return [_struct_field(idl, type.field(i)) for i in range(type.num_fields)]
 
 
-def _wanted(idl: IdlType, arrow: pa.Field) -> StructField:
+def _struct_field(idl: IdlType, arrow: pa.Field) -> StructField:
     field = find_field(idl, arrow.name)
     read = reader(field.type, arrow.type)
     if isinstance(field.default, bool | int | float | str):
@@ -101,48 +101,48 @@ def _default(idl: IdlType, arrow: pa.Field, default: Any) -> Any:
     try:
         return checked(bool(default) if pa.types.is_boolean(arrow.type) else default, python_type(arrow.type))
     except UnfitError as error:
-        raise ConfigError.because(f"{idl}.{arrow.name}: its default is no {arrow.type}: {error}") from error
+        raise ConfigError.because(f"{idl}.{arrow.name}: its default is not a {arrow.type}: {error}") from error
 
 
 class StructReader:
-    """Reads structs: the wanted fields, which may come in any order, are given to `build` in their own."""
+    """Reads structs: passes the requested fields to `build`, in the order requested."""
 
-    def __init__(self, wanted: Sequence[StructField], build: Callable[..., Any]) -> None:
-        self._wanted, self._build = wanted, build
-        self._absent = [one.absent for one in wanted]
-        self._required = [i for i, one in enumerate(wanted) if one.required]
+    def __init__(self, fields: Sequence[StructField], build: Callable[..., Any]) -> None:
+        self._requested, self._build = fields, build
+        self._absent = [one.absent for one in fields]
+        self._required = [i for i, one in enumerate(fields) if one.required]
         self._fields = {
-            FIELD.pack(one.field.type.wire, one.field.id): (i, one.read, one.name) for i, one in enumerate(wanted)
+            FIELD.pack(one.field.type.wire, one.field.id): (i, one.read, one.name) for i, one in enumerate(fields)
         }
-        self._expected = {one.field.id: (one.field.type.wire, one.name) for one in wanted}
+        self._expected = {one.field.id: (one.field.type.wire, one.name) for one in fields}
 
     def __call__(self, data: bytes, at: int) -> tuple[Any, int]:
         """Read one."""
         values, find = self._absent.copy(), self._fields.get
         while code := data[at]:
-            found = find(data[at : at + 3])
-            if found is None:
-                at = self._pass_over(data, at, code)
+            match = find(data[at : at + 3])
+            if match is None:
+                at = self._skip_field(data, at, code)
                 continue
-            i, read, name = found
+            i, read, name = match
             try:
                 values[i], at = read(data, at + 3)
             except UnfitError as error:
                 raise error.within(f".{name}") from None
         for i in self._required:
             if values[i] is None:
-                raise UnfitError(f"Object missing required field `{self._wanted[i].name}`")
+                raise UnfitError(f"Object missing required field `{self._requested[i].name}`")
         return self._build(*values), at + 1
 
-    def _pass_over(self, data: bytes, at: int, code: int) -> int:
-        """Pass over a field that is not wanted; refuse one that is, but of another type."""
+    def _skip_field(self, data: bytes, at: int, code: int) -> int:
+        """Skip a field that is not requested; raise UnfitError for a requested one of another type."""
         expected, name = self._expected.get(FIELD.unpack_from(data, at)[1], (code, ""))
         if code != expected:
             raise unexpected(expected, code).within(f".{name}")
         return at + 3 + SIZES[code] if code in SIZES else skip(data, at + 3, code)
 
     def many(self, data: bytes, at: int, count: int) -> tuple[list[Any], int] | None:
-        """Read some in a row as one table; None unless all have the same fields, each of fixed size, and all fit."""
+        """Read consecutive structs as one table; None unless all have the same fields, of fixed sizes, and all fit."""
         places, heads, size = self._layout(data, at)
         if not size or at + count * size > len(data):
             return None
@@ -150,24 +150,24 @@ class StructReader:
         if (table != table[0]).any():
             return None
         columns = []
-        for i, wanted in enumerate(self._wanted):
+        for i, field in enumerate(self._requested):
             if i in places:
-                column = wanted.read.many(data, at + places[i], count, size)  # type: ignore[attr-defined]  # NumberReader
+                column = field.read.many(data, at + places[i], count, size)  # type: ignore[attr-defined]  # NumberReader
             else:
-                column = None if wanted.required else [wanted.absent] * count
+                column = None if field.required else [field.absent] * count
             if column is None:
                 return None
             columns.append(column)
         return list(map(self._build, *columns)) if columns else [self._build()] * count, at + count * size
 
     def _layout(self, data: bytes, start: int) -> tuple[dict[int, int], list[int], int]:
-        """Give where in a struct each wanted value is, where all that is no value is, and its size; 0 if it varies."""
+        """Return the offsets of requested values and of all other bytes in a struct, and its size; 0 if it varies."""
         places, heads, at = dict[int, int](), list[int](), start
         while code := data[at]:
             heads += range(at - start, at - start + 3)
-            found = self._fields.get(data[at : at + 3])
-            if found is not None:
-                places[found[0]] = at + 3 - start
+            match = self._fields.get(data[at : at + 3])
+            if match is not None:
+                places[match[0]] = at + 3 - start
             elif self._expected.get(FIELD.unpack_from(data, at)[1]):
                 return {}, [], 0
             if code not in SIZES:
@@ -202,10 +202,10 @@ def _list_reader(idl: IdlType, read_one: Reader) -> Reader:
 
 
 def read_list_head(data: bytes, at: int, expected: int) -> tuple[int, int]:
-    """Give a list's or set's count and where its elements start. Raises UnfitError."""
+    """Return a list's or set's count and where its elements start. Raises UnfitError."""
     code, count = ELEMENTS.unpack_from(data, at)
     at += ELEMENTS.size
-    if count == 0:  # of what there is none, some write no type
+    if count == 0:  # some services write no type for an empty list
         return 0, at
     if code != expected:
         raise unexpected(expected, code).within("[0]")

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from prana_proxy.gateway.services.http.json_answers import JsonAnswer
+from prana_proxy.gateway.services.http.json_answers import JsonDecoder
 from schemas.arrow_types import parse_type
 from schemas.services import Status
 
 
-def answer(pointer: str = "", type: str = "list<int64>", most: int = 1000) -> JsonAnswer:  # noqa: A002
-    return JsonAnswer(parse_type(type), pointer, most)
+def answer(pointer: str = "", type: str = "list<int64>", most: int = 1000) -> JsonDecoder:  # noqa: A002
+    return JsonDecoder(parse_type(type), pointer, most)
 
 
 @pytest.mark.parametrize(

@@ -249,7 +249,7 @@ def test_a_bool_is_0_or_1(row_list: IdlType, count: int) -> None:
 
 
 def test_a_default_that_is_not_of_the_type_is_refused(row_list: IdlType) -> None:
-    with pytest.raises(ConfigError, match=r"Row\.e: its default is no uint8: Expected `int` >= 0"):
+    with pytest.raises(ConfigError, match=r"Row\.e: its default is not a uint8: Expected `int` >= 0"):
         reader(row_list.element, pa.struct([("d", pa.uint8()), ("e", pa.uint8())]))
 
 
