@@ -10,7 +10,7 @@ from io import StringIO
 from typing import Any, Final
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -63,65 +63,62 @@ def to_text(thing: object) -> str:
 def _print(thing: object, console: Console) -> None:
     first = True
     for part in describe(thing):
-        rendered = renderable(part)
-        if rendered is None:
-            continue
-        if not first:
+        rendered = renderables(part)
+        if rendered and not first:
             console.print()
-        console.print(rendered, soft_wrap=isinstance(rendered, Text))
-        first = False
+        for each in rendered:
+            console.print(each, soft_wrap=isinstance(each, Text))
+            first = False
 
 
 @singledispatch
-def renderable(part: Any) -> RenderableType | None:
-    """Render one part for rich; None for one that has nothing to show. Text from data is never markup."""
+def renderables(part: Any) -> list[RichTable | Text]:
+    """What to print of a part, one below the other; nothing of an empty one. Text from data is never markup."""
     raise TypeError(f"{part!r} is not a part of a description")
 
 
-@renderable.register
-def _headline(headline: Headline) -> Text:
-    return Text(plain_text(headline.line), style="bold")
+@renderables.register
+def _headline(headline: Headline) -> list[RichTable | Text]:
+    return [Text(plain_text(headline.line), style="bold")]
 
 
-@renderable.register
-def _note(note: Note) -> Text:
-    return Text(plain_text(note.sentence), style="bold" if note.strong else "")
+@renderables.register
+def _note(note: Note) -> list[RichTable | Text]:
+    return [Text(plain_text(note.sentence), style="bold" if note.strong else "")]
 
 
-@renderable.register
-def _facts(facts: Facts) -> RichTable | None:
+@renderables.register
+def _facts(facts: Facts) -> list[RichTable | Text]:
     grid = RichTable.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in facts.values.items():
         grid.add_row(_label(name), Text(cell_text(value, _LONGEST_FACT)))
-    return grid if facts.values else None
+    return [grid] if facts.values else []
 
 
-@renderable.register
-def _table(table: Table) -> RichTable | None:
+@renderables.register
+def _table(table: Table) -> list[RichTable | Text]:
+    """Render the title and the remainder as lines of their own: rich would wrap them to the table's width."""
     if not table.rows:
-        return None
-    title = _label(table.title) if table.title else None
-    caption = Text(table.remainder) if table.remainder else None
-    rendered = RichTable(
-        title=title, title_justify="left", caption=caption, caption_justify="left", box=box.SIMPLE_HEAD,
-        show_edge=False, pad_edge=False,
-    )  # fmt: skip
+        return []
+    rendered = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in table.columns:
         rendered.add_column(
             _label(name.replace("_", " ")), justify="right" if table.is_numeric(name) else "left", overflow="fold"
         )
     for row in table.first:
         rendered.add_row(*(Text(cell_text(row.get(name), _LONGEST_CELL)) for name in table.columns))
-    return rendered
+    title = [_label(table.title)] if table.title else []
+    remainder = [Text(table.remainder)] if table.remainder else []
+    return [*title, rendered, *remainder]
 
 
-@renderable.register
-def _heat_map(heat: HeatMap) -> RenderableType | None:
+@renderables.register
+def _heat_map(heat: HeatMap) -> list[RichTable | Text]:
     """Render figures, or shades where there are many columns and nothing but shares."""
     if heat.has_details or len(heat.columns) <= _MOST_FIGURES:
-        return _table(Table(list(_heat_rows(heat)), heat.caption, most=None))
+        return [Text(_line(heat.caption)), *_table(Table(list(_heat_rows(heat)), most=None))]
     names = [_line(" ".join(filter(None, key))) for key in heat.cells]
     width = max(map(len, names), default=0)
     lines = [
@@ -131,7 +128,7 @@ def _heat_map(heat: HeatMap) -> RenderableType | None:
     for name, row in zip(names, heat.cells.values(), strict=True):
         shades = "".join(_shade(row[column].share if column in row else None) for column in heat.columns)
         lines.append(f"{name.ljust(width)} {shades}")
-    return Text(plain_text("\n".join(lines)))
+    return [Text(plain_text("\n".join(lines)))]
 
 
 def _heat_rows(heat: HeatMap) -> Iterator[dict[str, Any]]:
@@ -145,12 +142,12 @@ def _heat_rows(heat: HeatMap) -> Iterator[dict[str, Any]]:
                 yield {"": column, **({} if group is None else {" ": group}), **texts}
 
 
-@renderable.register
-def _graph(graph: Graph) -> Text | None:
+@renderables.register
+def _graph(graph: Graph) -> list[RichTable | Text]:
     """Render a line for each node of the second column, and of those from the fourth: its inputs and outputs."""
     nodes = [node for place, (_, each) in enumerate(graph.columns) if place == 1 or place > 2 for node in each]
     lines = [[_neighbours(graph, node, 1), node.label, _neighbours(graph, node, 0)] for node in nodes]
-    return Text("\n".join(_line(" → ".join(filter(None, line))) for line in lines)) if lines else None
+    return [Text("\n".join(_line(" → ".join(filter(None, line))) for line in lines))] if lines else []
 
 
 def _neighbours(graph: Graph, node: GraphNode, end: int) -> str:
