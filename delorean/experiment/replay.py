@@ -11,7 +11,7 @@ from delorean.experiment.record import RunRecord
 from delorean.feature_sets.table import FeatureSet
 from delorean.generation import generate
 from delorean.generation.runners import Progress
-from delorean.labels import find_labels, load_labels
+from delorean.labels import Labels, find_labels, load_labels
 from delorean.labels.rebucket import rebucket
 from delorean.state.sources import PinnedSources
 from encoders import FeatureModel
@@ -74,12 +74,9 @@ def replay(
     name = into or f"{record.features.feature_set}-replay"
     require_plain_name("feature set", name)
     _require_inputs(record, index, storage, modules)
-    labels = load_labels(record.labels.id, storage)
-    if buckets is not None and buckets != labels.buckets:
-        labels = rebucket(labels, buckets, storage)
     experiment = record.experiment
     features = generate(
-        labels,
+        _labels_in(buckets, record, storage),
         FeatureModel.from_json(json.dumps(record.feature_model), modules),
         index,
         storage,
@@ -93,6 +90,11 @@ def replay(
         progress=progress,
     )
     return Replay(record, features, tuple(_differing(record, features)))
+
+
+def _labels_in(buckets: int | None, record: RunRecord, storage: Storage) -> Labels:
+    labels = load_labels(record.labels.id, storage)
+    return labels if buckets in (None, labels.buckets) else rebucket(labels, buckets, storage)
 
 
 def _differing(record: RunRecord, features: FeatureSet) -> Iterator[str]:

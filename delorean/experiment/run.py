@@ -71,16 +71,14 @@ def run_experiment(
     with timer.step("features"):
         features = features_of(experiment, labels, index, storage, spark, progress, run_id)
     report = None
-    if training:
-        try:
+    try:
+        if training:
             with timer.step("training"):
                 report = train_on(experiment, labels, features.uri, features.version).report
-        except BaseException:
-            if run_id is None:
-                seconds = {name: spent for name, spent in timer.rounded().items() if name != "training"}
-                record_run(experiment, labels, features, None, started_at, seconds, storage)
-            raise
-    return record_run(experiment, labels, features, report, started_at, timer.rounded(), storage, run_id)
+    finally:
+        if run_id is None or report is not None or not training:
+            record = record_run(experiment, labels, features, report, started_at, timer.rounded(), storage, run_id)
+    return record
 
 
 def _ended(

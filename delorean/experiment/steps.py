@@ -118,10 +118,9 @@ def package_of(
     uri, version, lineage = _generated(experiment, storage, run_id)
     labels = load_labels(lineage["labels"], storage)
     trained = train_on(experiment, labels, uri, version)
-    model = experiment.feature_model
     plan = plan_generation(
         labels,
-        model,
+        experiment.feature_model,
         index,
         storage.uri,
         experiment.as_of,
@@ -132,7 +131,7 @@ def package_of(
     return write_package(
         folder,
         trained,
-        model,
+        experiment.feature_model,
         labels.context,
         labels.items,
         [source.service for source in plan.services],

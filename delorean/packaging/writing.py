@@ -85,9 +85,8 @@ def write_package(
     maps = select_contexts(golden, _evenly_spread(len(golden), golden_contexts))
     features = matrix(trained.names, bound.encode(maps))
     scorer = OnnxScorer(trained.onnx)
-    report = msgspec.structs.replace(
-        trained.report, missing_values=_check_scores(scorer, trained, bound, maps, features)
-    )
+    missing_values = _check_scores(scorer, trained, bound, maps, features)
+    report = msgspec.structs.replace(trained.report, missing_values=missing_values)
     _warn_of_lag(feature_model, lineage.rules)
     needed = needed_services(feature_model, services)
     files = {

@@ -17,7 +17,7 @@ from delorean.serving.assemble import assemble
 from delorean.serving.global_versions import GlobalVersions, LoadedVersion
 from delorean.serving.request import RankRequest, RequestReader
 from delorean.step_timer import StepTimer
-from encoders.data_map import ABSENT
+from encoders.data_map import ABSENT, DataMaps
 from prana_proxy.clock import system_clock
 from prana_proxy.gateway import Gateway
 from schemas.data_keys import DataKey, Kind
@@ -89,14 +89,7 @@ class Ranker:
         with timer.step("versions"):
             versions = self._versions.newest(when) if request.time is None else self._versions.at(when)
         with timer.step("encode"):
-            maps = assemble(
-                contexts,
-                request.items,
-                np.array([0, len(request.items)]),
-                {service.element.name: answers[service.name] for service in self.package.services},
-                {name: self._values(name, loaded) for name, loaded in versions.items()},
-                without_fallback=self._without_fallback,
-            )
+            maps = self._data_maps(contexts, request.items, answers, versions)
             features = self.package.bound.encode(maps)
         with timer.step("score"):
             scores = self.package.score(features)
@@ -114,6 +107,22 @@ class Ranker:
     def problem(self) -> str | None:
         """What is wrong with the versions that requests are answered from, for people; None if nothing is."""
         return self._versions.problem
+
+    def _data_maps(
+        self,
+        contexts: pa.Table,
+        items: pa.Table,
+        answers: Mapping[str, pa.RecordBatch],
+        versions: Mapping[str, LoadedVersion | None],
+    ) -> DataMaps:
+        return assemble(
+            contexts,
+            items,
+            np.array([0, len(items)]),
+            {service.element.name: answers[service.name] for service in self.package.services},
+            {name: self._values(name, loaded) for name, loaded in versions.items()},
+            without_fallback=self._without_fallback,
+        )
 
     def _left(self, ends: float | None) -> timedelta:
         if ends is None:

@@ -307,7 +307,7 @@ def test_what_nobody_can_tell_is_left_alone_and_told(store: Store, monkeypatch: 
         f"feature_sets/sound, version {version}" for version in (0, 1)
     ]
     assert found.notes[0].startswith("feature_sets/f was left alone: commit 1 of the Delta table at ")
-    assert found.notes[1].startswith(f"labels/{other.labels_id} was left alone: ")
+    assert found.notes[1].startswith(f"labels/{other.labels_id} was kept: ")
     monkeypatch.chdir(store.folder)
     Path("delorean.toml").write_text("")
     listed = json.loads(CliRunner().invoke(cli, ["index", "features", "--json"], catch_exceptions=False).stdout)
@@ -421,7 +421,7 @@ def test_a_published_record_that_cannot_be_read_keeps_the_files_that_it_may_name
         found = vacuum(store.storage, index, WEEK)
         assert sorted(found.paths) == sorted(dead)
         assert len(found.notes) == 3
-        assert all("were left alone" in note and "delorean index withdraw" in note for note in found.notes)
+        assert all("were kept" in note and "delorean index withdraw" in note for note in found.notes)
         index.withdraw_run("r1", "broken", "ann")
         index.withdraw_global("videos", "v1", "broken", "ann")
         index.withdraw_context_set(date(2026, 1, 5), "broken", "ann")

@@ -1,4 +1,4 @@
-"""Times in requests: refused where services answer as they are now, marked in a replay, and never a plain failure."""
+"""Times in requests: refused where services answer with their current state, marked in a replay, and never a plain failure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_request_for_a_past_time_is_refused_unless_the_clock_can_be_set(
     company_package: Any, gateway: Gateway, published: Any, tmp_path: Any, services: Any
 ) -> None:
     past = (company.NOW - timedelta(days=1)).isoformat()
-    with pytest.raises(DataKeyError, match="services answer as they are now.* → leave time out"):
+    with pytest.raises(DataKeyError, match="services answer with their current state.* → leave time out"):
         rank(company_package, gateway, published, system_clock, time=past)
     assert services.asked == []
     assert "replay" not in rank(company_package, gateway, published, system_clock)

@@ -116,7 +116,7 @@ def test_missing_values_that_came_after_training_are_refused_with_the_way_out(da
     assert train(complete, model=LogisticRegression()).report.missing_values == "refused"
     complete.features[-1, 1] = np.nan
     with pytest.raises(
-        PackageError, match=rf"LogisticRegression takes no missing values, and '{data.names[1]}' is missing"
+        PackageError, match=rf"LogisticRegression accepts no missing values, and '{data.names[1]}' is missing"
     ):
         train(complete, model=LogisticRegression())
 
