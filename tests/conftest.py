@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["leftovers", "programs", "scheduling"]
 
 # jsonschema imports it wherever it is installed: it spends three seconds, in each worker, on a parser of URIs.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # as if it were not installed
+sys.modules.setdefault("rfc3987_syntax", None)  # as if it were not installed
 
 settings.register_profile("any machine", deadline=None)  # no test asserts how fast a machine is
 settings.load_profile("any machine")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import linecache
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from made_once import made_once
 
 from encoders import DataMaps, Element, FeatureEncoder, FeatureModel
 from schemas.data_keys import DataKey, context_variable, item
@@ -20,10 +20,9 @@ _cells = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of compiled encoders that the tests of all workers share, so that each is compiled once."""
-    folder: Path = made_once("compiled", lambda folder: folder / "encoders", tmp_path_factory)
-    return folder
+def cache() -> Path:
+    """A cache of compiled encoders in the environment, which all workers and runs share: a code's name decides it."""
+    return Path(sys.prefix) / "compiled-encoders"
 
 
 @pytest.fixture(scope="session")
