@@ -1,4 +1,4 @@
-"""The Python of Airflow's own virtual environment, and Airflow's settings."""
+"""The Python of the virtual environment that Airflow has to itself, and the settings that tests give it."""
 
 import json
 import os
