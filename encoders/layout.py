@@ -1,4 +1,4 @@
-"""How a value of an Arrow type lies in flat columns: the one description that conversion and generated code follow."""
+"""The layout of Arrow types in flat columns, shared by conversion and generated code."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MAX_DEPTH = 16
 
 @dataclass(frozen=True)
 class Column:
-    """A flat array that reaches an encoder.
+    """A flat array that is passed to an encoder.
 
-    path: where it comes from, as ("data", "viewing_history", "minutes"); a last part with a colon is made, not read
-    dtype: int64, float64, bool, or for text: text where it reaches compiled code, object where it reaches Python
+    path: its origin, such as ("data", "viewing_history", "minutes"); a last part with a colon marks a computed column
+    dtype: int64, float64 or bool; texts are text in compiled code and object in plain Python
     """
 
     path: ColumnPath
@@ -46,19 +46,19 @@ class StructLayout:
 
 @dataclass(frozen=True)
 class ListLayout:
-    """Any number of what `child` describes, found through offsets."""
+    """Lists of any length of what `child` describes, with the offsets of each list."""
 
     path: ColumnPath
     child: Layout
 
     @property
     def starts(self) -> Column:
-        """Where each list starts in the child's columns."""
+        """The start of each list in the child's columns."""
         return Column((*self.path, ":starts"), INTEGER)
 
     @property
     def offsets(self) -> Column:
-        """For lists within lists: where each starts, counted from the start of the context's own."""
+        """For lists within lists: the start of each, relative to the start of the context's value."""
         return Column((*self.path, ":offsets"), INTEGER)
 
 
@@ -66,10 +66,10 @@ Layout = ScalarLayout | StructLayout | ListLayout
 
 
 def scalar_dtype(type: pa.DataType, compiled: bool) -> str | None:  # noqa: A002  # the field's own name
-    """Give the dtype under which encoders see a scalar type, None for a type that they cannot read.
+    """Give the dtype in which encoders read a scalar type, None if they cannot read it.
 
-    As in plain Python there is one kind of integer and one kind of float: narrower ones are widened, so that
-    arithmetic does not depend on how a number was stored, and is the same interpreted and compiled.
+    As in plain Python there is one kind of integer and one kind of float. Narrower ones are widened, so that arithmetic
+    does not depend on how a number was stored, and is the same in plain Python and compiled.
     """
     type = value_type(type)  # noqa: A001
     if pa.types.is_integer(type) or pa.types.is_timestamp(type) or pa.types.is_date32(type):
@@ -94,23 +94,23 @@ def variable_layout(key: DataKey, compiled: bool) -> ScalarLayout:
     return ScalarLayout(Column((group, key.name), dtype))
 
 
-def element_layout(key: DataKey, compiled: bool, wanted: Collection[str] | None = None) -> Layout:
+def element_layout(key: DataKey, compiled: bool, fields: Collection[str] | None = None) -> Layout:
     """Describe a data element.
 
-    wanted: of its outermost fields, those an encoder reads; None: all
+    fields: the outermost fields that are read; None: all
     Raises EncoderError for a type that encoders cannot read.
     """
     type = stored_type(key)  # noqa: A001
-    return _layout(type, ("data", key.name), compiled, wanted, 0)
+    return _layout(type, ("data", key.name), compiled, fields, 0)
 
 
 def stored_type(key: DataKey) -> pa.DataType:
-    """Give the type of one value of an element: a global element's is its whole table."""
+    """Give the type of one value of an element; for a global element, of its whole table."""
     return pa.list_(key.type) if key.kind is Kind.GLOBAL_ELEMENT else key.type
 
 
 def outer_fields(key: DataKey) -> list[str] | None:
-    """Name the fields that an encoder reads as `data.<element>.<field>`, None if the element has no struct outside."""
+    """Give the fields that encoders read as `data.<element>.<field>`, None if the element's values are not structs."""
     type = stored_type(key)  # noqa: A001
     while is_list(type):
         type = type.value_type  # noqa: A001
@@ -125,7 +125,7 @@ def is_list(type: pa.DataType) -> bool:  # noqa: A002
 
 
 def readable(name: str) -> bool:
-    """Whether Python code can read an attribute of that name."""
+    """Whether Python code can read an attribute of this name."""
     return name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
 
 
@@ -137,7 +137,7 @@ def _is_readable(type: pa.DataType) -> bool:  # noqa: A002
 
 
 def in_python(node: Layout) -> Layout:
-    """Give the layout that plain Python sees of what a compiled encoder reads: text as it is."""
+    """Give a compiled encoder's layout as plain Python reads it, with texts instead of codes."""
     if isinstance(node, ScalarLayout):
         column = node.column
         return ScalarLayout(Column(column.path, OBJECT if column.dtype == TEXT else column.dtype))
@@ -150,16 +150,16 @@ def _layout(
     type: pa.DataType,  # noqa: A002
     path: ColumnPath,
     compiled: bool,
-    wanted: Collection[str] | None,
+    fields: Collection[str] | None,
     depth: int,
 ) -> Layout:
     if depth > MAX_DEPTH:
         raise EncoderError.because(f"'{'.'.join(path[1:])}' nests deeper than {MAX_DEPTH}")
     if is_list(type):
-        return ListLayout(path, _layout(type.value_type, (*path, "[]"), compiled, wanted, depth + 1))
+        return ListLayout(path, _layout(type.value_type, (*path, "[]"), compiled, fields, depth + 1))
     if pa.types.is_struct(type):
-        # Where all fields are meant, those that encoders cannot read are left out; one that is named is an error.
-        named = {f.name for f in type if _is_readable(f.type)} if wanted is None else wanted
+        # Of all fields, unreadable ones are left out; an unreadable field that is named is an error.
+        named = {f.name for f in type if _is_readable(f.type)} if fields is None else fields
         names = [f.name for f in type if readable(f.name) and f.name in named]
         return StructLayout({n: _layout(type.field(n).type, (*path, n), compiled, None, depth + 1) for n in names})
     dtype = scalar_dtype(type, compiled)

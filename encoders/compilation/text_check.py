@@ -22,7 +22,7 @@ from schemas.nulls import is_text
 _MOST_CALLS = 30  # calls with texts that are followed
 
 
-def check_machine_code(
+def check_text_use(
     name: str, function: FunctionType, source: FunctionSource, data: Sequence[DataKey], parameters: Mapping[str, Any]
 ) -> None:
     """Raise EncoderError if a compiled encoder, or a helper that it passes texts to, does more than compare a text.
@@ -30,10 +30,10 @@ def check_machine_code(
     The types of context and item variables are not known yet: those that are compared with a text count as texts.
     Compilation checks again, with all types known.
     """
-    _Check(name).function(function, source, {**_texts_of(data), **_texts_in(parameters)})
+    _TextCheck(name).function(function, source, {**_texts_of(data), **_texts_in(parameters)})
 
 
-class _Check:
+class _TextCheck:
     """Follows texts from function to function. checked: functions, each with the kinds of its arguments."""
 
     def __init__(self, name: str) -> None:

@@ -169,7 +169,7 @@ def test_encoders_that_changed_are_named(lab, spark, repeat):
 
 def test_encoders_from_modules_that_are_not_allowed_are_not_imported(lab, spark):
     record = lab.run(spark)
-    with pytest.raises(ReplayError, match="lies outside the modules it may come from"):
+    with pytest.raises(ReplayError, match="lies outside the modules it may be imported from"):
         replay(record, lab.index, lab.storage)
 
 

@@ -139,18 +139,18 @@ def test_a_model_round_trips_through_json() -> None:
 def test_an_encoder_that_changed_since_is_refused() -> None:
     written = json.loads(FeatureModel([minutes_watched]).to_json())
     written["encoders"][0]["fingerprint"] = "0" * 64
-    with pytest.raises(FingerprintError, match="minutes_watched' is not the one this model was made with"):
+    with pytest.raises(FingerprintError, match="minutes_watched' is not the one this model was created with"):
         FeatureModel.from_json(json.dumps(written))
 
 
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("os:system", "lies outside the modules it may come from"),
+        ("os:system", "lies outside the modules it may be imported from"),
         ("encoders.library_evil:f", "lies outside the modules"),
         ("encoders.library.nowhere:f", "cannot be imported"),
-        ("encoders.library.history:DAY", "is no feature encoder"),
-        ("encoders.library.history:math.log", "is no feature encoder"),
+        ("encoders.library.history:DAY", "is not a feature encoder"),
+        ("encoders.library.history:math.log", "is not a feature encoder"),
     ],
 )
 def test_only_encoders_of_allowed_modules_are_imported(reference: str, message: str) -> None:
