@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -11,7 +10,7 @@ from prana_proxy.gateway.breaker import Breaker
 from prana_proxy.gateway.config import ServiceConfig
 from prana_proxy.gateway.limits import ConcurrencyLimit, RateLimit
 from prana_proxy.gateway.shared_counters import ProcessField, ServicePage
-from prana_proxy.gateway.tasks import StartTask
+from prana_proxy.gateway.tasks import TaskSet
 from schemas.services import Status
 
 _LIKELY: Final = 0.8  # of the time a caller allows: after so long a silence an answer within it is unlikely
@@ -30,9 +29,9 @@ class AdmissionControl:
         config: ServiceConfig,
         page: ServicePage,
         now: Callable[[], float],
-        start_task: StartTask = asyncio.ensure_future,
+        tasks: TaskSet | None = None,
     ) -> None:
-        self.page, self.now, self.start_task = page, now, start_task
+        self.page, self.now, self.tasks = page, now, TaskSet() if tasks is None else tasks
         self.breaker = Breaker(config.breaker, page, now)
         self.concurrency = ConcurrencyLimit(config.limits.max_concurrent, page, now)
         self.rate = RateLimit(config.limits, page, now)

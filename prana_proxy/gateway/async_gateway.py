@@ -161,7 +161,7 @@ class AsyncGateway:
         while not self.counters.has_room(name) and loop.time() < until:
             await asyncio.sleep(_POLL_SECONDS)
         page = self.counters.page(name)
-        asked = Upstream(config, self._protocol(config.url), page, before, self._tasks.start)
+        asked = Upstream(config, self._protocol(config.url), page, before, self._tasks)
         self._uses[name] += 1
         return asked
 

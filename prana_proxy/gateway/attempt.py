@@ -54,7 +54,8 @@ class Attempt:
         self._alone: asyncio.TimerHandle | None = None
         self._sent_at = controls.now()
         self._outcome: asyncio.Future[Sequence[Reply]] = loop.create_future()
-        self._task = controls.start_task(work)
+        self._task = loop.create_task(work)
+        controls.tasks.add(self._task)
         self._task.add_done_callback(self._end)
         self._overdue = loop.call_later(timeout_seconds, self._time_out)
         own = controls.page.own
@@ -126,6 +127,7 @@ class Attempt:
         for timer in (self._overdue, self._alone):
             if timer is not None:
                 timer.cancel()
+        self._controls.tasks.discard(task)
         self._controls.page.own[ProcessField.OUT] -= 1.0
         if self._abandoned is not None:
             self._controls.ended(self._abandoned)

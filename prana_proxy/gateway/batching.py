@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from prana_proxy.gateway.answers import Answers, Cause, Reply
-from prana_proxy.gateway.tasks import StartTask
+from prana_proxy.gateway.tasks import TaskSet
 from schemas.services import Status
 
 _SOON_SECONDS = 0.01  # a call that ends so soon by itself is not cancelled, so that its outcome counts
@@ -95,7 +95,7 @@ class RequestBatcher:
     size: keys in a call; wait_seconds: how long a call that is not full waits for more
     at_once: calls that this process makes at a time
     on_queued: called with each change of the number of keys that wait
-    start_task: starts the tasks that make calls
+    tasks: of the gateway, among them those that make calls
     """
 
     def __init__(
@@ -105,10 +105,10 @@ class RequestBatcher:
         wait_seconds: float,
         at_once: int,
         on_queued: Callable[[int], None],
-        start_task: StartTask = asyncio.ensure_future,
+        tasks: TaskSet | None = None,
     ) -> None:
         self._send, self._size, self._wait, self._at_once = send, size, wait_seconds, at_once
-        self._on_queued, self._start_task = on_queued, start_task
+        self._on_queued, self._tasks = on_queued, TaskSet() if tasks is None else tasks
         self._pending: dict[tuple[Any, ...], _PendingKey] = {}  # by key, until they have a reply
         self._callers: deque[Caller] = deque()  # those with waiting keys: each in turn fills a call
         self._waiting = 0
@@ -174,7 +174,8 @@ class RequestBatcher:
 
     def _start_maker(self) -> None:
         if (call := self._next_call()) is not None:
-            maker = self._start_task(self._make_calls(call))
+            maker = asyncio.ensure_future(self._make_calls(call))
+            self._tasks.add(maker)
             self._makers[maker] = call
 
     async def _make_calls(self, call: _Call | None) -> None:
@@ -189,6 +190,7 @@ class RequestBatcher:
                     await asyncio.sleep(0)  # thousands of calls rejected at once must not keep other tasks waiting
                 call = self._next_call() if self._due is None or self._waiting >= self._size else None
         finally:
+            self._tasks.discard(maker)
             del self._makers[maker]  # not in a callback: a caller before it would wait for a maker that has ended
 
     async def _make_call(self, call: _Call, maker: asyncio.Task[None]) -> None:

@@ -16,7 +16,7 @@ from prana_proxy.gateway.guard import Guard
 from prana_proxy.gateway.instances import Instances
 from prana_proxy.gateway.services import Protocol
 from prana_proxy.gateway.shared_counters import ProcessField, ServicePage
-from prana_proxy.gateway.tasks import StartTask
+from prana_proxy.gateway.tasks import TaskSet
 from schemas.services import Status
 
 _LOOK_UP_SECONDS = 1.0  # a registry that is slow must not keep a changed configuration waiting
@@ -29,7 +29,7 @@ class Upstream:
 
     protocol: of the service's URL; page: the service's counters
     before: the same service under another configuration, which this one replaces
-    start_task: starts tasks that end with the gateway
+    tasks: of the gateway, with which they end
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class Upstream:
         protocol: Protocol,
         page: ServicePage,
         before: Upstream | None,
-        start_task: StartTask,
+        tasks: TaskSet,
     ) -> None:
-        self.config, self._page, self._start_task = config, page, start_task
+        self.config, self._page, self._tasks = config, page, tasks
         self._opening: asyncio.Future[None] | None = None
         self._discovery = config.discovery or f"static://{protocol.own_instance(config).address}"
         self._instances: Instances
@@ -49,18 +49,18 @@ class Upstream:
         else:
             self._instances = Instances(config.service.name, open_discovery(self._discovery))
         self._controls: AdmissionControl = (
-            before._controls if before else AdmissionControl(config, page, time.monotonic, start_task)
+            before._controls if before else AdmissionControl(config, page, time.monotonic, tasks)
         )
         self._guard = Guard(config, protocol.asking(config), self._instances, self._controls)
         self._fallbacks = Fallbacks(config, self._guard, time.monotonic, protocol.clock)
         wait = config.batch_wait_seconds if config.batched else 0.0
         at_once = config.limits.max_concurrent
-        self._batcher = RequestBatcher(self._fallbacks, config.call_size, wait, at_once, self._on_queued, start_task)
+        self._batcher = RequestBatcher(self._fallbacks, config.call_size, wait, at_once, self._on_queued, tasks)
 
     async def open(self) -> None:
         """Wait until the service's instances have been looked up, for a second at most."""
         if self._opening is None:
-            self._opening = self._start_task(self._instances.open())
+            self._opening = self._tasks.start(self._instances.open())
         await asyncio.wait([self._opening], timeout=_LOOK_UP_SECONDS)
 
     def connect(self, services: Mapping[str, Upstream]) -> None:

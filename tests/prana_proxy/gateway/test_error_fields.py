@@ -22,7 +22,7 @@ from prana_proxy.gateway.answers import Reply
 from prana_proxy.gateway.error_fields import error_at, error_text
 from prana_proxy.gateway.services.http.json_answers import JsonDecoder
 from prana_proxy.gateway.services.python import _error_in, _reply  # how the values of functions are read
-from prana_proxy.gateway.services.thrift.binary_protocol import Kind, message_head
+from prana_proxy.gateway.services.thrift.binary_protocol import MessageKind, message_head
 from prana_proxy.gateway.services.thrift.idl import method_of
 from prana_proxy.gateway.services.thrift.reply_decoder import ThriftAnswers
 from schemas.arrow_types import parse_type
@@ -195,7 +195,7 @@ def thrift(tmp_path: Path) -> Callable[..., Reply]:
         buffer = TCyMemoryBuffer()
         results = getattr(module.Lists, f"{name}_result")
         TCyBinaryProtocol(buffer).write_struct(results(success=value))
-        message = message_head(name, Kind.REPLY, 1) + buffer.getvalue()
+        message = message_head(name, MessageKind.REPLY, 1) + buffer.getvalue()
         answers = ThriftAnswers(method, config)
         return answers.decode_batch(message, [{"id": 1}], 5)[0] if kind == "batch_url" else answers.decode(message, 5)
 

@@ -119,7 +119,7 @@ def test_two_hundred_changes_under_load_fail_no_call_and_leave_nothing_behind(
                 change_and_look(gateway, change)
             grown = process.memory_info().rss - memory
             assert tasks_of(gateway) < CHANGES / 2  # what is in flight, not what was
-        until(lambda: not gateway._gateway._tasks._tasks)
+        until(lambda: not gateway._gateway._tasks)
         assert upstreams() - before == 6
         until(lambda: tasks_of(gateway) == 0)
         connections = [one for one in process.net_connections("tcp") if one.raddr and one.raddr.port in ports]
@@ -211,7 +211,7 @@ def test_the_instances_of_a_service_that_is_removed_are_looked_up_no_more(
         gateway.reconfigure(config_of(one=one, slow=slow))
         assert tasks_of(gateway) == 1
         gateway.reconfigure(config_of(one=one, slow={**slow, "max_concurrent": 3}))
-        until(lambda: not gateway._gateway._tasks._tasks)
+        until(lambda: not gateway._gateway._tasks)
         assert tasks_of(gateway) == 1
         gateway.reconfigure(config_of(one=one))
         until(lambda: tasks_of(gateway) == 0)

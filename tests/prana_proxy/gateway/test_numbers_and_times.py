@@ -19,7 +19,15 @@ from prana_proxy.config.services_file import gateway_config
 from prana_proxy.gateway.answers import Reply, python_type, refuse_times_outside, to_arrow
 from prana_proxy.gateway.services.http.json_answers import JsonDecoder
 from prana_proxy.gateway.services.python import _reply
-from prana_proxy.gateway.services.thrift.binary_protocol import DOUBLE, I64, LIST, STRING, STRUCT, Kind, message_head
+from prana_proxy.gateway.services.thrift.binary_protocol import (
+    DOUBLE,
+    I64,
+    LIST,
+    STRING,
+    STRUCT,
+    MessageKind,
+    message_head,
+)
 from prana_proxy.gateway.services.thrift.idl import method_of
 from prana_proxy.gateway.services.thrift.reply_decoder import ThriftAnswers
 from schemas.arrow_types import parse_type
@@ -90,7 +98,7 @@ def by_thrift(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bool]:
             code, content = LIST, struct.pack(">bi", code, 1) + content
         if shape == "in many rows":
             code, content = LIST, struct.pack(">bi", STRUCT, 20) + (struct.pack(">bh", code, 1) + content + b"\0") * 20
-        message = message_head(method, Kind.REPLY, 1) + struct.pack(">bh", code, 0) + content + b"\0"
+        message = message_head(method, MessageKind.REPLY, 1) + struct.pack(">bh", code, 0) + content + b"\0"
         return fits(ThriftAnswers(method_of(str(idl), "Answers", method), config).decode(message, 5), whole)
 
     return decode

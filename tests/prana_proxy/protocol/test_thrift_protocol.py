@@ -7,7 +7,7 @@ import pytest
 from thrift.TSerialization import deserialize, serialize
 
 from prana_proxy.protocol.thrift_protocol import protocol_factory, service_from, service_info
-from schemas.data_keys import DataKey, MessageKind, context_variable, service_element
+from schemas.data_keys import DataKey, Kind, context_variable, service_element
 from schemas.generated.ttypes import DataKeyInfo, ServiceInfo
 from schemas.services import Service
 
@@ -24,4 +24,4 @@ def test_a_service_comes_back_whatever_its_type(type: pa.DataType) -> None:  # n
 def test_a_key_that_an_earlier_release_sent_is_read() -> None:
     sent = serialize(DataKeyInfo("e", "item", "list<item: int64>"), protocol_factory())
     found = deserialize(DataKeyInfo(), sent, protocol_factory())
-    assert DataKey.from_json(vars(found)) == DataKey("e", MessageKind.ITEM, pa.list_(pa.int64()))
+    assert DataKey.from_json(vars(found)) == DataKey("e", Kind.ITEM, pa.list_(pa.int64()))
