@@ -112,7 +112,7 @@ class Coverage(Displayed, Readable):
         """Write it as plain fields."""
 
     def to_arrow(self) -> pa.Table:
-        """Give the cells as a table, a row for each."""
+        """Return the cells as a table, a row for each."""
         return pa.Table.from_pylist([_flat(cell) for cell in self.cells], _SCHEMA)
 
     def to_html(self) -> str:

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -273,7 +274,7 @@ def generate_features(
             spark=spark_of_driver() if spark else None,
             progress=lambda done, of: reach(done == hold),
         )
-    return {"version": made.version, "digest": made.digest.to_json()}
+    return {"version": made.version, "digest": asdict(made.digest)}
 
 
 def look(index: str, storage: str, run_id: str) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class FeatureComparison(Displayed, Readable):
         return {change.feature: change for change in self.features}[feature]
 
     def to_arrow(self) -> pa.Table:
-        """Give one row for each feature."""
+        """Return one row for each feature."""
         return pa.Table.from_pylist(self.rows, schema=_SCHEMA)
 
     def to_json(self) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class FeatureComparison(Displayed, Readable):
 
     @property
     def verdict(self) -> str:
-        """Say in one line what came out."""
+        """The result in one line."""
         return f"{self.before} → {self.after}: {self._came_out}"
 
     @property
