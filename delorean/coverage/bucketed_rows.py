@@ -32,7 +32,7 @@ _RECENT = 8  # snapshots of each service that determine the buckets: older ones 
 
 @dataclass(frozen=True)
 class BucketPosition:
-    """A bucket's number, the number of buckets and the variable that they are made by."""
+    """A bucket's number, the number of buckets and the variable that they are derived from."""
 
     bucket: int
     buckets: int

@@ -57,8 +57,8 @@ def label_coverage(
         raise DataKeyError.because(
             "no captured element has a key that these contexts have", "name the elements, to see what they lack"
         )
-    with counted("label rows, buckets", progress) as told:
-        return _count(rows, searches, storage, None if spread is None else spread.limit, told)
+    with counted("label rows, buckets", progress) as report:
+        return _count(rows, searches, storage, None if spread is None else spread.limit, report)
 
 
 def _count(

@@ -108,7 +108,7 @@ class Coverage(Readable):
         """All cells."""
 
     def to_arrow(self) -> pa.Table:
-        """Give the cells as a table, a row for each."""
+        """Return the cells as a table, a row for each."""
         return pa.Table.from_pylist([_flat(cell) for cell in self.cells], _SCHEMA)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -59,15 +59,6 @@ class FeatureDigest:
     def moved(self, other: FeatureDigest) -> list[str]:
         """Return the features that both have, with different values."""
         return [name for name, digest in self.features.items() if other.features.get(name, digest) != digest]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the digest as plain fields."""
-        return {**vars(self), "features": dict(self.features)}
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` returned."""
-        return cls(**fields)
 
 
 def digest_rows(rows: pa.Table, context: Sequence[str], items: Sequence[str], features: Sequence[str]) -> FeatureDigest:

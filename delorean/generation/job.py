@@ -86,8 +86,8 @@ def generate(
     plan = note_early_rows(plan_with(pinned=pinned), storage)
     label_report = None if leaks is None else check_labels(labels, storage, leaks)
     plan.model.warm_up()  # once here, so that workers load compiled code from the cache instead of all compiling it
-    with counted(f"features of {name}, buckets", progress) as told:
-        results = _run(plan, f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", spark, told)
+    with counted(f"features of {name}, buckets", progress) as report:
+        results = _run(plan, f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", spark, report)
     leak_report = None
     if leaks is not None and label_report is not None:
         leak_report = replace(_detect_leaks(plan, results, storage, leaks), label_data=label_report)

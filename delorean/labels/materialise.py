@@ -74,8 +74,8 @@ def materialise_labels(
     labels_id = labels_id or new_labels_id()
     count = buckets or layout.bucket_count()
     writer = BucketWriter(layout.grouper, layout.names, variable, count, new_folder(labels_id))
-    with counted(f"labels {labels_id}, buckets", progress) as told:
-        results = [json.loads(result) for result in layout.rows.write(writer, storage, told)]
+    with counted(f"labels {labels_id}, buckets", progress) as report:
+        results = [json.loads(result) for result in layout.rows.write(writer, storage, report)]
     if not results:
         raise EmptyLabelsError.because("label data has no rows", "widen its query, or wait for them")
     files = (DataFile.from_json(result["file"]) for result in results)

@@ -1,6 +1,6 @@
 """Hashes of rows: the same on any machine, in any file and for any encoding of equal values.
 
-Digests at rest are made of them, so they must never change.
+Digests at rest are computed from them, so they must never change.
 """
 
 from __future__ import annotations

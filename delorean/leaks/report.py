@@ -93,14 +93,14 @@ class LeakReport:
     def _of_features(self) -> str:
         if self.suspicious:
             return f"suspicious: {', '.join(self.suspicious)} may be the label in disguise"
-        if all(found.auc is None for found in self.features):
-            return "nothing can be told of leaks: " + ("; ".join(self.notes) or "there are no features")
+        if all(finding.auc is None for finding in self.features):
+            return "leaks cannot be measured: " + ("; ".join(self.notes) or "the feature set has no features")
         return f"none of {len(self.features)} features predicts the label implausibly well"
 
     def rows(self) -> list[dict[str, Any]]:
-        """Give a table's rows, the suspicious and the strongest first."""
-        ordered = sorted(self.findings, key=lambda found: (not found.suspicious, -_strength(found)))
-        return [asdict(found) for found in ordered]
+        """Return a table's rows, the suspicious and the strongest first."""
+        ordered = sorted(self.findings, key=lambda finding: (not finding.suspicious, -_strength(finding)))
+        return [asdict(finding) for finding in ordered]
 
     def to_json(self) -> dict[str, Any]:
         """Write the report as plain fields."""
@@ -122,10 +122,10 @@ class LeakReport:
         return plain_text(f"search for leaks in {self.items:,} of {self.of_items:,} items: {self.verdict}")
 
 
-def _strength(found: FeatureLeak) -> float:
-    if found.auc is None or found.information is None:
+def _strength(finding: FeatureLeak) -> float:
+    if finding.auc is None or finding.information is None:
         return -1.0
-    return max(abs(2 * found.auc - 1), found.information)
+    return max(abs(2 * finding.auc - 1), finding.information)
 
 
 def explain(auc: float, auc_null: float, information: float, where: str, thresholds: LeakThresholds) -> str:

@@ -116,7 +116,7 @@ class FeatureComparison(Readable):
         return {change.feature: change for change in self.features}[feature]
 
     def to_arrow(self) -> pa.Table:
-        """Give one row for each feature."""
+        """Return one row for each feature."""
         return pa.Table.from_pylist(self.rows, schema=_SCHEMA)
 
     def __repr__(self) -> str:

@@ -98,8 +98,8 @@ class _Check:
             names.append(INDEXED)
         notes += (f"{each.rows:,} rows: {each.what} ({each.example})" for each in self._remarks.findings.values())
         return ParadoxReport(
-            uri=self._stored.uri,
-            version=self._stored.version,
+            uri=self._stored.data.uri,
+            version=self._stored.data.version,
             rows=self.rows,
             items=self._items,
             checks=tuple(names),

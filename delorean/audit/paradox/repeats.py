@@ -61,7 +61,7 @@ class RepeatSearch:
                 file.write(hashes[part_of == part].tobytes())
         except OSError as error:
             raise StorageError.because(
-                f"keys of {self._stored.uri} cannot be kept in {tempfile.gettempdir()}: {error}",
+                f"keys of {self._stored.data.uri} cannot be kept in {tempfile.gettempdir()}: {error}",
                 "set TMPDIR to a larger disk",
             ) from error
 

@@ -54,15 +54,15 @@ class ParadoxReport:
 
     @property
     def verdict(self) -> str:
-        """Say in one line what came out."""
+        """The result in one line."""
         if self.rows == 0:
-            said = "EMPTY: no rows to check"
+            outcome = "EMPTY: no rows to check"
         elif self.clean:
-            said = f"CLEAN: {len(self.checks)} rules hold in all {self.rows:,} rows"
+            outcome = f"CLEAN: {len(self.checks)} rules hold in all {self.rows:,} rows"
         else:
             broken = len({finding.check for finding in self.findings})
-            said = f"PARADOX: {broken} of {len(self.checks)} rules are broken"
-        return f"{said}; {self.leaks.verdict}"
+            outcome = f"PARADOX: {broken} of {len(self.checks)} rules are broken"
+        return f"{outcome}; {self.leaks.verdict}"
 
     def __repr__(self) -> str:
         """One line for people."""

@@ -32,21 +32,6 @@ class StoredFeatureSet:
     data: DeltaVersion
 
     @property
-    def uri(self) -> str:
-        """URI of the table."""
-        return self.data.uri
-
-    @property
-    def version(self) -> int:
-        """Number of the version."""
-        return self.data.version
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Schema of the columns."""
-        return self.data.schema
-
-    @property
     def features(self) -> list[str]:
         """The features' columns."""
         return list(self.lineage["features"])
@@ -85,7 +70,7 @@ class StoredFeatureSet:
 
     def has(self, *columns: str) -> bool:
         """Return whether it has all these columns: older feature sets lack some."""
-        return set(columns) <= set(self.schema.names)
+        return set(columns) <= set(self.data.schema.names)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Read columns (None: all) file by file, a few thousand rows at a time.
@@ -120,14 +105,15 @@ def _require_columns(stored: StoredFeatureSet) -> None:
     for name in stored.context:
         _type_of(stored, name)
     for name in (TIME_COLUMN, OUTCOME_COLUMN, LATEST_INPUT_COLUMN, *map(captured_column, elements)):
-        if _type_of(stored, name) != TIME:
-            raise ConfigError.because(f"column '{name}' of {stored.uri} is {_type_of(stored, name)}, expected {TIME}")
+        if (type := _type_of(stored, name)) != TIME:  # noqa: A001  # the field's own name
+            raise ConfigError.because(f"column '{name}' of {stored.data.uri} is {type}, expected {TIME}")
     for name in (*stored.items, LABEL_COLUMN, *stored.features):
-        if not pa.types.is_list(_type_of(stored, name)):
-            raise ConfigError.because(f"column '{name}' of {stored.uri} is {_type_of(stored, name)}, expected a list")
+        if not pa.types.is_list(type := _type_of(stored, name)):  # noqa: A001
+            raise ConfigError.because(f"column '{name}' of {stored.data.uri} is {type}, expected a list")
 
 
 def _type_of(stored: StoredFeatureSet, column: str) -> pa.DataType:
-    if column not in stored.schema.names:
-        raise ConfigError.unknown(f"column in the feature set {stored.uri}:", column, stored.schema.names)
-    return stored.schema.field(column).type
+    schema = stored.data.schema
+    if column not in schema.names:
+        raise ConfigError.unknown(f"column in the feature set {stored.data.uri}:", column, schema.names)
+    return schema.field(column).type

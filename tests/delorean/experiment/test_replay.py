@@ -1,6 +1,7 @@
 """A replay gives the same bits, whatever was published since and however the work is spread; or says what is gone."""
 
 import sqlite3
+from dataclasses import asdict
 
 import pyarrow as pa
 import pytest
@@ -105,7 +106,7 @@ def test_what_differs_is_named(lab, spark, repeat):
     other = msgspec.convert(
         {
             **record.to_json(),
-            "features": {**record.to_json()["features"], "digest": {**digest.to_json(), "features": forged}},
+            "features": {**record.to_json()["features"], "digest": {**asdict(digest), "features": forged}},
         },
         type(record),
     )

@@ -405,7 +405,7 @@ def test_label_times_before_all_state_are_told_with_their_share(project, caplog)
     assert notes_of([11]) == ()
     [note] = notes_of([-40_000, 9, 10, 20])
     assert note.startswith("2 of 4 label rows (50.0%) have a time before the first state that features are made from")
-    assert "times are 2026-04-03 05:20 to 2026-05-01 00:20 UTC → check that the labels' time" in note
+    assert "times are 2026-04-03 05:20 to 2026-05-01 00:20 UTC → check the labels' times" in note
     assert note in caplog.text
     [note] = notes_of([1, 2])
     assert note.startswith("2 of 2 label rows (100.0%) can see no state at all at their times, 2026-05-01 00:01 to")

@@ -80,9 +80,7 @@ def test_json_lines_of_pandas_are_read_where_the_unit_is_known(labels_of: Callab
     def write(path: str) -> None:
         frame().to_json(path, orient="records", lines=True, date_unit="ms")
 
-    with pytest.raises(
-        LabelError, match='column .time. of the label data is int64, and integers are times only if.*"ms"'
-    ):
+    with pytest.raises(LabelError, match='column .time. of the label data is int64: integers are times only if.*"ms"'):
         labels_of(write, format="json")
     assert labels_of(write, format="json", time_unit="ms")["time"].to_pylist() == [START, START]
 
