@@ -251,7 +251,10 @@ def as_maps(**parts: pa.Array) -> bytes:
         ({"values of a": pa.nulls(1 << 30), "rows of a": pa.array([0])}, "expected values without dictionaries"),
         ({"items": pa.StructArray.from_arrays([pa.nulls(9)], ["id"])}, "expected values without dictionaries"),
         ({"items": pa.array([{}] * 9)}, "expected values without dictionaries"),
-        ({"values of a": pa.array(["x" * 100] * 9).dictionary_encode(), "rows of a": pa.array([0])}, "values without dictionaries"),
+        (
+            {"values of a": pa.array(["x" * 100] * 9).dictionary_encode(), "rows of a": pa.array([0])},
+            "without dictionaries",
+        ),
         (
             {"items": pa.StructArray.from_arrays([pa.array(np.zeros((1 << 20) + 1, np.bool_))], ["id"])},
             "more than 1048576",

@@ -1,4 +1,4 @@
-"""Times in requests: refused where services answer with their current state, marked in a replay, and never a plain failure."""
+"""Times in requests: none where services answer with their current state, and none that no datetime holds."""
 
 from __future__ import annotations
 
