@@ -25,7 +25,6 @@ from delorean.labels.materialise import materialise_labels
 from delorean.packaging.package import Lineage, ModelPackage, load_package, write_package
 from delorean.state.rules import AsOf
 from delorean.state.sources import Pinned
-from delorean.training import read_feature_set, train
 from encoders.feature_model import LIBRARY
 from schemas.errors import ConfigError, LabelError, PackageError
 from snapshotter.index import SnapshotIndex
@@ -156,6 +155,8 @@ def features_of(
 
 def trained_of(experiment: ExperimentSpec, labels: Labels, uri: str, version: int | None = None) -> TrainedModel:
     """Train the experiment's model on a version of its feature set, by default the newest. Raises TrainingError."""
+    from delorean.training import read_feature_set, train  # generation need not wait for scikit-learn's import
+
     context, items = ([key.name for key in keys] for keys in (labels.context, labels.items))
     model = experiment.model
     data = read_feature_set(
