@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from schemas.errors import CorruptFileError, MissingFileError, StorageError
 from snapshotter.storage.delta import plainly
 from snapshotter.storage.delta_location import require_reachable
-
-if TYPE_CHECKING:
-    import pyarrow.dataset as ds
 
 _BATCH_ROWS = 16_384
 
@@ -62,9 +60,7 @@ class DeltaVersion:
 
         Raises MissingFileError for a file that is gone, CorruptFileError for one that is not what was written.
         """
-        from pyarrow.dataset import ParquetFragmentScanOptions  # it imports pandas: most programs read no Delta table
-
-        options = ParquetFragmentScanOptions(pre_buffer=ahead, page_checksum_verification=True)
+        options = ds.ParquetFragmentScanOptions(pre_buffer=ahead, page_checksum_verification=True)
         wanted = None if columns is None else list(columns)
         with self._named(file):
             yield from file.to_batches(
