@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import quick_jvm
 from cassandra_server import keyspace_at_hand, new_index
 from hypothesis import settings
 from made_once import made_once
@@ -62,7 +63,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         spark__driver__memory="1g",
     )
     yield session
-    session.stop()
+    quick_jvm.end(session)
 
 
 @pytest.fixture(scope="session")

@@ -111,8 +111,8 @@ def test_demo_generate_and_serve_contact_nobody(
 ) -> None:
     how = "packets" if ISOLATED else "python"
     compiled = default_cache_folder()
-    assert compiled is not None
-    shutil.copytree(compiled, Path(environment["HOME"], ".cache/delorean/encoders"))  # or most time goes to compiling
+    if compiled is not None:  # or most of the time goes into compiling
+        shutil.copytree(compiled, Path(environment["HOME"], ".cache/delorean/encoders"))
     recording = RECORDERS[how]([sys.executable, "-c", DEMO, str(tmp_path / "demo")], environment)
     assert recording.exit_code == 0, recording.errors
     assert recording.packets == ()

@@ -18,8 +18,7 @@ from delorean.packaging.package import ModelPackage, load_package
 from delorean.packaging.writing import Lineage, write_package
 from delorean.state.rules import AsOf
 from delorean.state.sources import PinnedSources
-from delorean.training.fitting import train
-from delorean.training.ranking_data import read_feature_set
+from delorean.state.sources import Pinned
 from encoders.feature_model import LIBRARY
 from schemas.errors import ConfigError, PackageError
 from snapshotter.index import SnapshotIndex
@@ -69,6 +68,9 @@ def train_on(experiment: ExperimentSpec, labels: Labels, uri: str, version: int 
 
     Raises TrainingError.
     """
+    from delorean.training.fitting import train  # generation must not import scikit-learn
+    from delorean.training.ranking_data import read_feature_set
+
     context, items = ([key.name for key in keys] for keys in (labels.context, labels.items))
     model = experiment.model
     data = read_feature_set(

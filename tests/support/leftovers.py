@@ -16,7 +16,7 @@ import quick_jvm
 
 MARK = "DELOREAN_TEST_RUN"
 _PREFIX = "delorean-tests-"
-_SECONDS_TO_END = 10.0  # a JVM ends some time after the process that had started it
+_SECONDS_TO_END = 30.0  # a JVM ends some time after the process that had started it
 _MANY_MEGABYTES = 200
 _PLENTY_OF_MEMORY = 10 * 2**30  # bytes: several times what a run holds at a time, its processes' memory aside
 _left = pytest.StashKey[list[str]]()
@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     parent = _fastest_place()
-    _delete_abandoned(parent)
+    delete_abandoned(parent)
     folder = parent / f"{_PREFIX}{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
@@ -49,7 +49,7 @@ def _fastest_place() -> Path:
     return memory if free > _PLENTY_OF_MEMORY else Path(tempfile.gettempdir())
 
 
-def _delete_abandoned(parent: Path) -> None:
+def delete_abandoned(parent: Path) -> None:
     """Delete folders of failed or killed runs: they are kept to be looked at until the next run begins."""
     for folder in parent.glob(f"{_PREFIX}*"):
         owner = folder.name.removeprefix(_PREFIX)
@@ -57,7 +57,7 @@ def _delete_abandoned(parent: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _running() -> list[psutil.Process]:
+def running() -> list[psutil.Process]:
     """Give this run's processes but for this one and those above it."""
     above = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = []
@@ -75,7 +75,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the run if processes that it started are still running once its workers have ended; end them."""
     if hasattr(session.config, "workerinput"):
         return
-    _, alive = psutil.wait_procs(_running(), _SECONDS_TO_END)
+    _, alive = psutil.wait_procs(running(), _SECONDS_TO_END)
     session.config.stash[_left] = [f"{process.pid}: {' '.join(process.cmdline())[:200]}" for process in alive]
     for process in alive:
         process.kill()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ _TESTS = str(Path(__file__).resolve().parents[1])
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test that starts a program."""
     for item in items:
-        if isinstance(item, pytest.Function) and (_needs_server(item) or any(map(_starts, _functions_of(item)))):
+        if isinstance(item, pytest.Function) and (_needs_server(item) or any(map(starts, _functions_of(item)))):
             item.add_marker("program")
 
 
@@ -39,7 +39,7 @@ def _functions_of(item: pytest.Function) -> Iterator[Any]:
 
 
 @cache
-def _starts(thing: Any) -> bool:
+def starts(thing: Any) -> bool:
     """Say whether a function or class of the tests, or one that it names, starts a program."""
     return _search(thing, set())
 
@@ -55,7 +55,8 @@ def _search(thing: Any, seen: set[int]) -> bool:
     if not isinstance(function, FunctionType) or not function.__code__.co_filename.startswith(_TESTS):
         return False
     names = set(_names(function.__code__))
-    named = (function.__globals__.get(name) for name in names)
+    named = [function.__globals__.get(name) for name in names]
+    named += [vars(module).get(name) for module in named if isinstance(module, ModuleType) for name in names]
     return bool(names & _STARTERS) or any(_search(each, seen) for each in named if callable(each))
 
 

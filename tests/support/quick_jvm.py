@@ -37,12 +37,17 @@ def make_archive() -> None:
     spark = spark_session("archive", "local[2]", spark__driver__host="127.0.0.1", spark__driver__memory="1g")
     with tempfile.TemporaryDirectory() as folder:
         _work(spark, folder)
-    jvm = spark.sparkContext._gateway
-    assert jvm is not None
-    spark.stop()
-    jvm.proc.stdin.close()  # the JVM ends with it
-    jvm.proc.wait()
+    end(spark)
     made.replace(ARCHIVE)
+
+
+def end(spark: SparkSession) -> None:
+    """Stop a session and end its JVM, which would otherwise live as long as this process."""
+    gateway = spark.sparkContext._gateway
+    assert gateway is not None
+    spark.stop()
+    gateway.proc.stdin.close()  # the JVM ends with it
+    gateway.proc.wait()
 
 
 def _work(spark: SparkSession, folder: str) -> None:

@@ -39,7 +39,7 @@ class Scheduling(LoadFileScheduling):
 
     def __init__(self, config: pytest.Config, log: Any) -> None:
         super().__init__(config, log)
-        self.seconds: dict[str, float] = (config.cache and config.cache.get(_SECONDS, {})) or {}
+        self.seconds: dict[str, float] = _recorded(config)
         self.servers: dict[str, list[str]] = {}
         self.started: dict[Any, set[str]] = defaultdict(set)
 
@@ -100,8 +100,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Record the seconds of this run's files for the next one."""
     config = session.config
-    if config.cache is not None and config.pluginmanager.has_plugin("dsession"):
-        config.cache.set(_SECONDS, {**config.cache.get(_SECONDS, {}), **_durations})
+    if hasattr(config, "cache") and config.pluginmanager.has_plugin("dsession"):
+        config.cache.set(_SECONDS, {**_recorded(config), **_durations})
+
+
+def _recorded(config: pytest.Config) -> dict[str, float]:
+    return config.cache.get(_SECONDS, {}) if hasattr(config, "cache") else {}
 
 
 def _servers_of_files() -> Path:
