@@ -140,7 +140,7 @@ CELLS = {
         import sys
         from dataclasses import replace
 
-        sys.path[:0] = ["{root}", "{root}/tests/support"]  # in this order: folders of tests are named as packages of ours
+        sys.path[:0] = ["{root}", "{root}/tests/support"]
         from project_at_rest import long_labels
 
         from delorean import generate, materialise_labels
