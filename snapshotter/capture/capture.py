@@ -140,7 +140,8 @@ class Capturing:
         self._parts = Parts(storage, task.folder, task.service, bucket, keys, task.keep_seconds)
         self._pace = Pace(task.page, task.budget)
         self._missing = 0  # how many contexts have no final status yet: what was captured before has one
-        self._status = np.full(keys.num_rows, Status.OK, dtype=object)
+        self._status = np.empty(keys.num_rows, dtype=object)
+        self._status.fill(Status.OK)  # np.full would turn it into a plain string
         self._reasons: dict[Status, str] = {}
         self._fallbacks: list[tuple[NDArray[np.int64], pa.RecordBatch]] = []  # kept at the end, if no answer has come
         self._lock = threading.Lock()  # what is noted and what is put off must not cross
