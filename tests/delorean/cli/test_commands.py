@@ -113,9 +113,9 @@ def test_debugging_shows_where_an_error_comes_from(failing, how):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["travel", "k", "--at", "2026-01-01T00:00"], "has no zone"),
-        (["travel", "k", "--at", "soon"], "is no time"),
-        (["snapshot", "--date", "2026-02-30"], "is no day"),
+        (["travel", "k", "--at", "2026-01-01T00:00"], "has no time zone"),
+        (["travel", "k", "--at", "soon"], "is not a time"),
+        (["snapshot", "--date", "2026-02-30"], "is not a day"),
         (["selct"], "No such command 'selct'"),
     ],
 )
