@@ -70,6 +70,7 @@ def cli(debug: bool) -> None:
     \b
     From nothing to a served model:
       select → prana serve → snapshot → (travel) → generate → train → serve
+
     `delorean demo` runs all of it for a small streaming company. Every command that terminates accepts --json.
 
     Completion: eval "$(_DELOREAN_COMPLETE=bash_source delorean)", or zsh_source, fish_source.

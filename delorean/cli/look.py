@@ -34,7 +34,7 @@ class _Travel(click.Group):
 
 @click.group(cls=_Travel, options_metavar="", subcommand_metavar="KEY --at TIME [OPTIONS] | COMMAND [OPTIONS]")
 def travel() -> None:
-    """Show data as of a moment, or how much state can be travelled to.
+    """Show data as of a moment, or the coverage of days.
 
     KEY is a service's element or a global element; its options: delorean travel show --help.
 
@@ -94,7 +94,7 @@ def travel_show(
 
 @click.group()
 def index() -> None:
-    """List what is published, withdraw what is wrong, or create an index."""
+    """List or withdraw what is published, or create an index."""
 
 
 index.add_command(features)
