@@ -1,4 +1,4 @@
-"""The command line: thin shells over the entry points of the packages. `delorean --help` lists them."""
+"""The command line: each command is a thin shell over an entry point of a package. `delorean --help` lists them."""
 
 from delorean.cli.commands import main
 

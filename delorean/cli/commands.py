@@ -1,4 +1,4 @@
-"""The commands together, and what becomes of errors."""
+"""The root command: its subcommands, its logging, and how errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _DEBUG = "DELOREAN_DEBUG"
 
 
 class _Commands(click.Group):
-    """Shows an error of ours as one line; any other as one line that says how to see the rest.
+    """Prints an expected error as one line, and an unexpected one as a line that says how to see its traceback.
 
-    Exits with 2, as for a wrong option, where the same command would fail again, with 1 where it might go well.
+    Exits with 2, as for a wrong option, where the same command would fail again, and with 1 where it may succeed later.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click gives it
-        return list(self.commands)  # in the order of the work
+        return list(self.commands)  # in the order of the work, not of the alphabet
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except Exception as error:  # the program ends here; whoever debugs it sees all
+        except Exception as error:  # the program ends here: what escapes is a defect, printed as one
             if ctx.params["debug"]:
                 raise
             if isinstance(error, DeloreanError):
@@ -48,14 +48,14 @@ class _Commands(click.Group):
             reason = without_password(str(error).strip().partition("\n")[0])
             click.echo(
                 plain_text(f"unexpected {type(error).__name__}: {reason}")
-                + f" → see where with delorean --debug {ctx.invoked_subcommand} …, or {_DEBUG}=1",
+                + f" → show the traceback with delorean --debug {ctx.invoked_subcommand} …, or {_DEBUG}=1",
                 err=True,
             )
             ctx.exit(1)
 
 
-class _Lines(logging.Formatter):
-    """Writes what is logged without the control characters and passwords that may be in it."""
+class _SafeFormatter(logging.Formatter):
+    """Formats log records without the control characters and passwords that may be in them."""
 
     def format(self, record: logging.LogRecord) -> str:
         return plain_text(without_password(super().format(record)))
@@ -63,50 +63,35 @@ class _Lines(logging.Formatter):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="delorean")
-@click.option("--debug", is_flag=True, envvar=_DEBUG, help="Show where an error comes from.")
+@click.option("--debug", is_flag=True, envvar=_DEBUG, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """A time machine for features: capture what online services know, travel back to it, learn from it.
+    """A feature time machine: capture the state of online services, travel to any past moment, train on it.
 
     \b
-    The way from nothing to a served model:
+    From nothing to a served model:
       select → prana serve → snapshot → (travel) → generate → train → serve
-    `delorean demo` walks it in a small streaming company. What ends takes --json.
+
+    `delorean demo` runs all of it for a small streaming company. Every command that terminates accepts --json.
 
     Completion: eval "$(_DELOREAN_COMPLETE=bash_source delorean)", or zsh_source, fish_source.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(_Lines("%(levelname)s: %(message)s"))
+    handler.setFormatter(_SafeFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
     logging.addLevelName(logging.WARNING, "warning")
     if debug:
-        logging.getLogger("py4j").setLevel(logging.INFO)  # every call to the JVM is too much
+        logging.getLogger("py4j").setLevel(logging.INFO)  # it logs every call to the JVM
     else:
-        logging.getLogger("cassandra").setLevel(logging.CRITICAL)  # it says at length what our errors say in a line
+        logging.getLogger("cassandra").setLevel(logging.CRITICAL)  # our errors say the same in one line
 
 
-for command in (
-    *(
-        select,
-        prana,
-        snapshot,
-        publish,
-        travel,
-        index,
-        generate,
-        paradox,
-        train,
-        experiment,
-        serve,
-        vacuum,
-        schedule,
-        submit,
-        demo,
-    ),
-):
+for command in (select, prana, snapshot, publish, travel, index, generate, paradox, train, experiment, serve):
+    cli.add_command(command)
+for command in (vacuum, schedule, submit, demo):
     cli.add_command(command)
 
 
 def main() -> None:
     """Run the command line."""
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")  # of workers that print
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")  # Spark's workers inherit it: what they print appears at once
     cli(prog_name="delorean")

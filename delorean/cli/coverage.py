@@ -1,4 +1,4 @@
-"""The command that plans travels: what there is to travel to, and what an experiment's labels would find."""
+"""`delorean travel coverage`: what can be travelled to, and what an experiment's labels would find."""
 
 from __future__ import annotations
 
@@ -18,30 +18,32 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--from", "first", type=Day(), help="The first day; with --to, every day between is shown.")
-@click.option("--to", "last", type=Day(), help="The last day.")
-@click.option("--at-time-of-day", "at", type=TimeOfDay(), help="Travel to this time of each day, UTC, not to its end.")
-@click.option("--experiment", help="Only the contexts that it chose.")
+@click.option("--from", "first", type=Day(), help="First day; with --to, every day between is shown.")
+@click.option("--to", "last", type=Day(), help="Last day.")
+@click.option("--at-time-of-day", "at", type=TimeOfDay(), help="Time of day to travel to, UTC.  [the day's end]")
+@click.option("--experiment", help="Only contexts selected for it.")
 @click.option("--service", "services", multiple=True, help="Only this service or element; may be repeated.")
-@click.option("--max-age", type=Span(), help="State older than this is no state.")
+@click.option("--max-age", type=Span(), help="Ignore state older than this.")
 @click.option("--by", help='Group contexts by a context variable, or by "stratum".')
-@click.option("--spec", type=click.Path(path_type=Path), help="See what this experiment's labels would find instead.")
-@click.option("--html", "file", type=click.Path(path_type=Path), help="Write it as a picture to this HTML file.")
+@click.option("--spec", type=click.Path(path_type=Path), help="Show what this experiment's labels would find instead.")
+@click.option("--html", "file", type=click.Path(path_type=Path), help="Write it as a page to this HTML file.")
 @project_option
 @json_option
-def coverage(spec: Path | None, file: Path | None, project: Project, output: Output, **asked: Any) -> None:
-    """Show how much there is to travel to.
+def coverage(spec: Path | None, file: Path | None, project: Project, output: Output, **choices: Any) -> None:
+    """Show how much state can be travelled to.
 
-    For each day and service: the share of contexts that have state, how surely it was captured and how old it is.
-    With --spec, before anything is generated: what the experiment's labels would find, and why not the rest.
+    For each day and service: the share of contexts with state, the confidence of its capture, and its age. With --spec,
+    before anything is generated: what the experiment's labels would find, and why some would find nothing.
 
     \b
     Example: delorean travel coverage --experiment homepage --max-age PT36H --by country
     """
     if spec is None:
-        found: Coverage = _of_days(project, **asked)
-    elif any(value not in (None, ()) for value in asked.values()):
-        raise click.UsageError("--spec brings its own labels and rules: leave out the options that choose days")
+        found: Coverage = _of_days(project, **choices)
+    elif any(value not in (None, ()) for value in choices.values()):
+        raise click.UsageError(
+            "--spec has its own labels and rules: leave out the options that choose days and contexts"
+        )
     else:
         found = _of_labels(project, spec, output)
     if file is not None:

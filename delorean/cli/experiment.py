@@ -1,4 +1,4 @@
-"""Commands of experiments: run one whole, repeat a run bit for bit, compare runs, list and show them."""
+"""Commands for experiments: run, replay and compare them, list and show their runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def summary(record: RunRecord) -> dict[str, Any]:
-    """What one wants to know of a run at once."""
+    """The fields of a run that `experiment run` prints as JSON."""
     features = record.features
     return {
         "run": record.run_id,
@@ -40,12 +40,10 @@ def summary(record: RunRecord) -> dict[str, Any]:
 
 
 run_id_option = click.option(
-    "--run-id", help="Running it again finishes what died, and makes nothing twice. By default a number of its own."
+    "--run-id", help="Running the same id again finishes an interrupted run and repeats nothing.  [the next number]"
 )
 
-day_option = click.option(
-    "--date", "day", type=Day(), help="Learn only from what was known when this day began, UTC.  [all that there is]"
-)
+day_option = click.option("--date", "day", type=Day(), help="Use only outcomes known when this day began, UTC.  [all]")
 
 
 def run_spec(
@@ -58,7 +56,7 @@ def run_spec(
     *,
     training: bool,
 ) -> RunRecord:
-    """Run a spec's experiment, or only its first half, showing how far it is."""
+    """Run a spec's experiment, or only the generation of its features, and show progress."""
     from delorean.experiment import load_experiment
     from delorean.experiment.run import run_experiment
 
@@ -79,10 +77,10 @@ def run_spec(
 
 @click.group()
 def experiment() -> None:
-    """Run experiments, repeat their runs, compare them.
+    """Run experiments, replay their runs, compare them.
 
-    A run's ID is its experiment's and a number, as in 3f2a91c04b7e-2, or what --run-id said instead of a number.
-    Wherever an ID is asked for, an experiment's id or name means its latest run, and the beginning of an id is enough.
+    A run's ID is its experiment's id and a number, as in 3f2a91c04b7e-2, or the --run-id in place of the number.
+    Wherever an ID is expected, an experiment's id or name means its latest run, and an id may be shortened.
     """
 
 
@@ -93,10 +91,10 @@ def experiment() -> None:
 @project_option
 @json_option
 def run(spec: Path, run_id: str | None, day: date | None, project: Project, output: Output) -> None:
-    """Run an experiment whole and record it.
+    """Run an experiment and record the run.
 
-    Puts the labels of SPEC into buckets, generates its features, trains and measures its model. `delorean generate`
-    stops at the features, and records them as a run too.
+    Materialises the labels of SPEC in buckets, generates the features, trains and evaluates the model. `delorean
+    generate` stops after the features, and records a run too.
 
     \b
     Example: delorean experiment run homepage.toml
@@ -107,9 +105,9 @@ def run(spec: Path, run_id: str | None, day: date | None, project: Project, outp
 
 @experiment.command("replay", no_args_is_help=True)
 @click.argument("run_id", metavar="ID")
-@click.option("--buckets", type=click.IntRange(1), help="Another partitioning; the values are the same.")
-@click.option("--cores", type=click.IntRange(0), help="Spark on this machine with so many; 0: no Spark, this process.")
-@click.option("--into", help="The feature set to write. By default <the run's>-replay.")
+@click.option("--buckets", type=click.IntRange(1), help="Another number of buckets; the values are the same.")
+@click.option("--cores", type=click.IntRange(0), help="Run Spark on this machine with so many cores; 0: without Spark.")
+@click.option("--into", help="The feature set to write.  [<the run's>-replay]")
 @project_option
 @json_option
 @click.pass_context
@@ -122,10 +120,10 @@ def replay(
     project: Project,
     output: Output,
 ) -> None:
-    """Repeat a run and compare every value with what it had.
+    """Repeat a run and compare every value with the recorded one.
 
-    The same labels, snapshots, versions and encoders are read again, whatever was published since. Ends with 3 if a
-    value differs, with 2 and their names if inputs are gone.
+    Reads the same labels, snapshots, versions and encoders, whatever was published since. Exits with 3 if a value
+    differs, and with 2 if inputs are gone, which it names.
 
     \b
     Example: delorean experiment replay homepage --buckets 8
@@ -157,9 +155,9 @@ def replay(
 @project_option
 @json_option
 def diff(before: str, after: str, project: Project, output: Output) -> None:
-    """Say what changed between two runs.
+    """Show what changed between two runs.
 
-    Settings, encoders, snapshots, global versions, labels, libraries, and which features moved by how much.
+    Settings, encoders, snapshots, global versions, labels, libraries, and how much each feature changed.
 
     \b
     Example: delorean experiment diff 3f2a91c04b7e-1 3f2a91c04b7e-2
@@ -208,10 +206,10 @@ def list_runs(name: str | None, project: Project, output: Output) -> None:
 @project_option
 @json_option
 def forget(run_id: str, project: Project, output: Output) -> None:
-    """Forget a run: it can never be replayed again.
+    """Delete the record of a run: it can never be replayed again.
 
-    Takes the whole ID of a run and deletes its record; then `delorean vacuum` may remove what only this run refers to,
-    its label data and its version of the feature set.
+    Takes the full ID. `delorean vacuum` may then delete what only this run needs: its label data and its version of the
+    feature set.
 
     \b
     Example: delorean experiment forget 3f2a91c04b7e-2
@@ -228,7 +226,7 @@ def forget(run_id: str, project: Project, output: Output) -> None:
 @project_option
 @json_option
 def show(run_id: str, project: Project, output: Output) -> None:
-    """Show all that is recorded of a run.
+    """Show everything recorded about a run.
 
     \b
     Example: delorean experiment show homepage --json

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @click.command("features")
 @click.argument("feature_set", required=False)
-@click.option("--experiment", help="Only versions made for the experiment of this id.")
+@click.option("--experiment", help="Only versions generated for the experiment with this id.")
 @project_option
 @json_option
 def features(feature_set: str | None, experiment: str | None, project: Project, output: Output) -> None:
-    """List versions of feature sets, of one or of all, newest first.
+    """List versions of one feature set or of all, newest first.
 
-    Each says which experiment it was made for, and which recorded runs refer to it, so that no vacuum takes it.
+    Each names the experiment that it was generated for, and the recorded runs that need it: no vacuum deletes those.
 
     \b
     Example: delorean index features homepage
@@ -43,22 +43,22 @@ def features(feature_set: str | None, experiment: str | None, project: Project, 
     rows: list[dict[str, Any]] = [
         {
             "feature_set": name,
-            "version": made.version,
-            "committed_at": made.committed_at,
-            "experiment": made.experiment,
-            "labels": made.lineage.get("labels"),
-            "features": len(made.lineage.get("features", ())),
-            "runs": [run for run, *version in runs if version == [name, made.version]],
+            "version": each.version,
+            "committed_at": each.committed_at,
+            "experiment": each.experiment,
+            "labels": each.lineage.get("labels"),
+            "features": len(each.lineage.get("features", ())),
+            "runs": [run for run, *version in runs if version == [name, each.version]],
         }
         for name, of_set in versions
-        for made in of_set
-        if experiment is None or made.experiment == experiment
+        for each in of_set
+        if experiment is None or each.experiment == experiment
     ]
     output.show({"versions": rows, **({"broken": [vars(one) for one in broken]} if broken else {})})
 
 
 def _all_versions(storage: Storage, broken: list[BrokenRecord]) -> Iterator[tuple[str, Sequence[FeatureSetVersion]]]:
-    """Yield the versions of each feature set. One that cannot be read hides no other: it is added to `broken`."""
+    """Yield the versions of each feature set. One that cannot be read is added to `broken`."""
     from delorean.experiment.record_files import BrokenRecord
     from delorean.feature_sets.table import FOLDER, feature_sets, table_uri, versions_of
     from schemas.errors import DeloreanError

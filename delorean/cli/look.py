@@ -1,4 +1,4 @@
-"""Commands that look: travel to a moment, see where one can travel, list what is published."""
+"""Commands that read: travel to a moment, list and check what is published."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OVERVIEW = ("rows", "confidence", "mean_bytes")
 
 
 class _Travel(click.Group):
-    """Shows data where no other command is named: `travel KEY` is `travel show KEY`."""
+    """Reads `travel KEY` as `travel show KEY`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in self.get_help_option_names(ctx):
@@ -34,7 +34,7 @@ class _Travel(click.Group):
 
 @click.group(cls=_Travel, options_metavar="", subcommand_metavar="KEY --at TIME [OPTIONS] | COMMAND [OPTIONS]")
 def travel() -> None:
-    """Show data as it was at a moment, or how much there is to travel to.
+    """Show data as of a moment, or the coverage of days.
 
     KEY is a service's element or a global element; its options: delorean travel show --help.
 
@@ -48,9 +48,9 @@ travel.add_command(coverage)
 
 @travel.command("show", no_args_is_help=True)
 @click.argument("key")
-@click.option("--at", "moment", type=Instant(), required=True, help="The moment to go to, with its zone.")
-@click.option("--experiment", help="Only the contexts that it chose.")
-@click.option("--limit", type=click.IntRange(0), default=10, show_default=True, help="Rows to show.")
+@click.option("--at", "moment", type=Instant(), required=True, help="The moment, with its time zone.")
+@click.option("--experiment", help="Only contexts selected for it.")
+@click.option("--limit", type=click.IntRange(0), default=10, show_default=True, help="Rows to print.")
 @click.option("--to", "file", type=click.Path(path_type=Path), help="Write all rows to this Parquet file.")
 @project_option
 @json_option
@@ -63,38 +63,38 @@ def travel_show(
     project: Project,
     output: Output,
 ) -> None:
-    """Show data as it was at a moment.
+    """Show data as of a moment.
 
-    KEY is a service's element, shown for each context, or a global element. The word "show" may be left out.
+    KEY is a service's element, shown for each context, or a global element. The word "show" may be omitted.
 
     \b
     Example: delorean travel show viewing_history --at 2026-01-05T12:00:00Z --experiment homepage
     """
     import pyarrow.parquet as pq
 
+    from delorean.display.formats import data_row
     from delorean.time_travel import TimeMachine
     from schemas.tables import python_rows
 
     with opened(project) as (index, storage):
-        there = TimeMachine(index, storage).at(moment)
-        view = (there if experiment is None else there.for_experiment(experiment))[key]
+        state = TimeMachine(index, storage).at(moment)
+        view = (state if experiment is None else state.for_experiment(experiment))[key]
         table = view.to_arrow()
         if file is not None:
             pq.write_table(table, file)
-        output.show(
-            {
-                "view": repr(view),
-                "confidence": view.confidence,
-                "coverage": view.coverage,
-                "count": table.num_rows,
-                "rows": python_rows(table.slice(0, limit)),
-            }
-        )
+        document = {
+            "view": repr(view),
+            "confidence": view.confidence,
+            "coverage": view.coverage,
+            "count": table.num_rows,
+            "rows": python_rows(table.slice(0, limit)),
+        }
+        output.show({**document, "rows": list(map(data_row, document["rows"]))}, document)
 
 
 @click.group()
 def index() -> None:
-    """List what is published, withdraw what is wrong, or prepare an index."""
+    """List or withdraw what is published, or create an index."""
 
 
 index.add_command(features)
@@ -103,14 +103,14 @@ index.add_command(withdrawals)
 
 
 @index.command("init")
-@click.option("--replication", type=Copies(), help="Copies for a keyspace that is made: 3, or dc1=3,dc2=3.")
+@click.option("--replication", type=Copies(), help="Replicas of a new keyspace: 3, or dc1=3,dc2=3.")
 @project_option
 @json_option
 def index_init(replication: Mapping[str, int] | None, project: Project, output: Output) -> None:
-    """Prepare the index of a project.
+    """Create the index of a project.
 
-    Makes what is missing: the file, or the tables in Cassandra's keyspace, and the keyspace itself if --replication
-    says how many copies it shall keep. It changes nothing that is there; it may be run again, and by several at once.
+    Creates what is missing: the file, or the tables in Cassandra's keyspace, and with --replication the keyspace. What
+    exists is never changed, so it may run repeatedly and concurrently.
 
     \b
     Example: delorean index init --replication 3
@@ -123,11 +123,11 @@ def index_init(replication: Mapping[str, int] | None, project: Project, output: 
 
 
 @index.command("runs")
-@click.option("--limit", type=click.IntRange(1), help="Only the latest so many runs.")
+@click.option("--limit", type=click.IntRange(1), help="At most this many runs.")
 @project_option
 @json_option
 def index_runs(limit: int | None, project: Project, output: Output) -> None:
-    """List snapshot runs, the latest published first.
+    """List snapshot runs, latest published first.
 
     \b
     Example: delorean index runs --limit 10 --json
@@ -155,14 +155,14 @@ def index_runs(limit: int | None, project: Project, output: Output) -> None:
 
 @index.command("quality")
 @click.argument("service", required=False)
-@click.option("--runs", "most", type=click.IntRange(1), default=10, show_default=True, help="Of each service.")
+@click.option("--runs", "most", type=click.IntRange(1), default=10, show_default=True, help="Runs of each service.")
 @project_option
 @json_option
 def index_quality(service: str | None, most: int, project: Project, output: Output) -> None:
-    """Show whether services' snapshots are as usual.
+    """Show whether services' snapshots look as usual.
 
-    For each of the last runs what the values looked like in sum, all of it for one SERVICE, and what was out of the
-    range that the runs before let one expect.
+    Prints a profile of the values of each service's latest runs, in full for one SERVICE, and the measures that were
+    outside the range predicted from the runs before.
 
     \b
     Example: delorean index quality history
@@ -198,7 +198,7 @@ def index_quality(service: str | None, most: int, project: Project, output: Outp
 
 
 @index.command("contexts")
-@click.option("--experiment", help="Only sets that it chose from.")
+@click.option("--experiment", help="Only sets with contexts selected for it.")
 @project_option
 @json_option
 def index_contexts(experiment: str | None, project: Project, output: Output) -> None:
@@ -213,16 +213,16 @@ def index_contexts(experiment: str | None, project: Project, output: Output) -> 
     with opened(project) as (found, storage):
         rows = [
             {
-                "context_set": chosen.context_set_id,
-                "date": chosen.date,
-                "contexts": chosen.rows,
-                "key": [variable.name for variable in chosen.key],
-                "experiments": list(chosen.experiments),
-                "unfilled": sum(not stratum.filled for stratum in chosen.report),
-                "table": storage.uri_of(chosen.table),
+                "context_set": contexts.context_set_id,
+                "date": contexts.date,
+                "contexts": contexts.rows,
+                "key": [variable.name for variable in contexts.key],
+                "experiments": list(contexts.experiments),
+                "unfilled": sum(not stratum.filled for stratum in contexts.report),
+                "table": storage.uri_of(contexts.table),
             }
-            for chosen in iterate_context_sets(found)
-            if experiment is None or experiment in chosen.experiments
+            for contexts in iterate_context_sets(found)
+            if experiment is None or experiment in contexts.experiments
         ]
         others = left_out(found, RecordKind.CONTEXT_SET)
     output.show({"context_sets": rows, **others})

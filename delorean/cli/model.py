@@ -1,8 +1,8 @@
-"""Commands that learn: generate features, train and package a model, serve it."""
+"""Commands for models: generate features, train and package a model, serve it."""
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def generate(spec: Path, run_id: str | None, day: date | None, project: Project, output: Output) -> None:
     """Generate features for label data.
 
-    SPEC names labels and encoders; each row is made from the state as of its own time. What was read is recorded as a
-    run, so that `delorean experiment replay` can repeat it.
+    SPEC names labels and encoders; each row is computed from the state as of its own time. What was read is recorded as
+    a run, which `delorean experiment replay` can repeat.
 
     \b
     Example: delorean generate homepage.toml
@@ -35,36 +35,36 @@ def generate(spec: Path, run_id: str | None, day: date | None, project: Project,
     from snapshotter.storage import open_storage
 
     record = run_spec(spec, project, output, "generate", run_id, day, training=False)
-    made = record.features
+    features = record.features
     output.show(
         {
             "run": record.run_id,
             "feature_set": table_uri(open_storage(project.storage), record.name),
-            "version": made.version,
+            "version": features.version,
             "labels": record.labels.id,
-            "contexts": made.rows,
-            "items": made.items,
-            "features": list(made.digest.features),
-            "rows_without": dict(made.absent),
-            "dropped": made.dropped,
+            "contexts": features.rows,
+            "items": features.items,
+            "features": list(features.digest.features),
+            "rows_without": dict(features.absent),
+            "dropped": features.dropped,
             "leaks": (record.leaks or {}).get("verdict"),
             "notes": list(record.notes),
-            "capture_spread": list(made.spread),
+            "capture_spread": list(features.spread),
         }
     )
 
 
 @click.command(no_args_is_help=True)
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--package", "folder", type=click.Path(path_type=Path), required=True, help="The new package's folder.")
-@click.option("--run-id", help="Learn from what `generate` made under this id.  [the newest version]")
+@click.option("--package", "folder", type=click.Path(path_type=Path), required=True, help="Folder of the new package.")
+@click.option("--run-id", help="Train on what `generate` produced under this id.  [the newest version]")
 @project_option
 @json_option
 def train(spec: Path, folder: Path, run_id: str | None, project: Project, output: Output) -> None:
     """Train a model and package it.
 
-    Learns from the feature set that SPEC generated, and measures model, popularity and shuffled labels. With --run-id
-    it may be run again: a package of these features that is there is left as it is.
+    Trains on the feature set that SPEC generated, and evaluates the model, popularity and shuffled labels. With
+    --run-id it may be run again: an existing package of the same features is kept.
 
     \b
     Example: delorean train homepage.toml --package packages/homepage-1
@@ -93,19 +93,18 @@ def train(spec: Path, folder: Path, run_id: str | None, project: Project, output
 @click.command(no_args_is_help=True)
 @click.argument("package", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0: a free one.")
-@click.option("--budget", type=Seconds(), default=0.5, help="For the services.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0 picks a free port.")
+@click.option("--budget", type=Seconds(), default=0.5, show_default=True, help="Time for the services.")
 @project_option
-def serve(package: Path, host: str, port: int, budget: float, project: Project) -> None:
+def serve(package: Path, host: str, port: int, budget: timedelta, project: Project) -> None:
     """Rank with a packaged model over HTTP.
 
-    Asks the live services for each request, once all is warm and PACKAGE's golden rows have come out as packaged.
+    Calls the live services for each request. Ready once the encoders are compiled and PACKAGE has reproduced its golden
+    rows.
 
     \b
     Example: delorean serve packages/homepage-1 --port 8000
     """
-    from datetime import timedelta
-
     from delorean.serving import serve as serve_package
 
     serve_package(
@@ -115,7 +114,7 @@ def serve(package: Path, host: str, port: int, budget: float, project: Project) 
         project.storage,
         host,
         port,
-        budget=timedelta(seconds=budget),
+        budget=budget,
         modules=project.encoders,
         announce=lambda url: click.echo(f"ready: POST {url}/rank"),
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from snapshotter.storage import Storage
     from snapshotter.storage.table_source import TableSource
 
-PROJECT_FILE = "delorean.project_file"  # of a context's meta: the file that --config named
+PROJECT_FILE = "delorean.project_file"  # key in a click context's meta: the path given by --config
 _LONGEST_SPAN = timedelta(days=36_525)
 _MOST_SECONDS = 86_400.0
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -36,11 +36,11 @@ class Day(click.ParamType[date]):
         try:
             return value if isinstance(value, date) else date.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r} is no day, expected such as 2026-01-31", param, ctx)
+            self.fail(f"{value!r} is not a day, expected one such as 2026-01-31", param, ctx)
 
 
 class Instant(click.ParamType[datetime]):
-    """A moment with a zone."""
+    """A moment, written with its time zone."""
 
     name = "TIME"
 
@@ -49,13 +49,13 @@ class Instant(click.ParamType[datetime]):
         try:
             moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r} is no time, expected such as 2026-01-31T12:00:00Z", param, ctx)
+            self.fail(f"{value!r} is not a time, expected one such as 2026-01-31T12:00:00Z", param, ctx)
         if moment.tzinfo is None:
-            self.fail(f"{value!r} has no zone and so names no moment, write {value}Z for UTC", param, ctx)
+            self.fail(f"{value!r} has no time zone, write {value}Z for UTC", param, ctx)
         try:
             return moment.astimezone(UTC)
         except OverflowError:
-            self.fail(f"{value!r} is not in the years 1 to 9999 of UTC", param, ctx)
+            self.fail(f"{value!r} is outside the years 1 to 9999 in UTC", param, ctx)
 
 
 class TimeOfDay(click.ParamType[time]):
@@ -68,14 +68,14 @@ class TimeOfDay(click.ParamType[time]):
         try:
             found = value if isinstance(value, time) else time.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r} is no time of day, expected such as 16:30", param, ctx)
+            self.fail(f"{value!r} is not a time of day, expected one such as 16:30", param, ctx)
         if found.tzinfo not in (None, UTC):
-            self.fail(f"{value!r} is not in UTC, expected such as 16:30", param, ctx)
+            self.fail(f"{value!r} is not in UTC, expected a time such as 16:30", param, ctx)
         return found.replace(tzinfo=None)
 
 
 class Span(click.ParamType[timedelta]):
-    """A span of time, as specs write it."""
+    """A duration in ISO 8601, as in specs."""
 
     name = "DURATION"
 
@@ -86,7 +86,7 @@ class Span(click.ParamType[timedelta]):
         try:
             found = value if isinstance(value, timedelta) else msgspec.convert(value, timedelta)
         except msgspec.ValidationError:
-            self.fail(f"{value!r} is no duration, expected such as PT36H or P7D", param, ctx)
+            self.fail(f"{value!r} is not a duration, expected one such as PT36H or P7D", param, ctx)
         if found < timedelta(0):
             self.fail(f"{value!r} is negative", param, ctx)
         if found > _LONGEST_SPAN:
@@ -94,41 +94,43 @@ class Span(click.ParamType[timedelta]):
         return found
 
 
-class Seconds(click.ParamType[float]):
-    """A number of seconds, of a timeout or a budget."""
+class Seconds(click.ParamType[timedelta]):
+    """A timeout or a budget, as a number of seconds."""
 
     name = "SECONDS"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         """Read it."""
+        if isinstance(value, timedelta):
+            return value
         try:
             seconds = float(value)
         except ValueError:
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
-        if not 0 < seconds <= _MOST_SECONDS:  # nor what is no number
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        if not 0 < seconds <= _MOST_SECONDS:  # rejects NaN too
             self.fail(f"{value!r} is out of range, expected more than 0 and at most {_MOST_SECONDS:.0f}", param, ctx)
-        return seconds
+        return timedelta(seconds=seconds)
 
 
 class Copies(click.ParamType[Mapping[str, int]]):
-    """How many copies a keyspace keeps: everywhere, or in each datacenter."""
+    """Replicas of a keyspace: in total, or for each datacenter."""
 
     name = "COPIES"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Mapping[str, int]:
-        """Read it; the datacenter "" is all of them."""
+        """Read it; the datacenter "" stands for all of them."""
         if not isinstance(value, str):
             return dict(value)
         pairs = [pair.rpartition("=") for pair in value.split(",")]
         if not all(count.isdecimal() and int(count) for _, _, count in pairs) or (
             len(pairs) > 1 and not all(name for name, _, _ in pairs)
         ):
-            self.fail(f"{value!r} is no number of copies, expected such as 3 or dc1=3,dc2=3", param, ctx)
+            self.fail(f"{value!r} is not a number of replicas, expected one such as 3 or dc1=3,dc2=3", param, ctx)
         return {name: int(count) for name, _, count in pairs}
 
 
 def json_option(command: _Command) -> _Command:
-    """Give a command --json; it receives `output`."""
+    """Add --json to a command, which receives `output`."""
 
     def make(_: click.Context, __: click.Parameter, as_json: bool) -> Output:
         return Output(as_json)
@@ -137,7 +139,7 @@ def json_option(command: _Command) -> _Command:
 
 
 def project_option(command: _Command) -> _Command:
-    """Give a command --config; it receives `project`, whose folder's modules can be imported then."""
+    """Add --config to a command, which receives `project`; modules in its folder become importable."""
 
     def load(context: click.Context, _: click.Parameter, path: Path) -> Project:
         from delorean.project.config import load_project
@@ -157,17 +159,17 @@ def project_option(command: _Command) -> _Command:
         default="delorean.toml",
         show_default=True,
         callback=load,
-        help="The project file: where index, storage and proxies are.",
+        help="The project file, which names the index, the storage and the proxies.",
     )(command)
 
 
 @contextmanager
 def opened(project: Project) -> Iterator[tuple[SnapshotIndex, Storage]]:
-    """Open a project's index and storage."""
+    """Open a project's index and storage, and close the index at the end."""
     from snapshotter.index import open_index
     from snapshotter.storage import open_storage
 
-    storage = open_storage(project.storage)  # first: it makes nothing, while an index may be a new file
+    storage = open_storage(project.storage)  # first: opening the index may create its file
     with open_index(project.index) as index:
         yield index, storage
 
@@ -176,15 +178,18 @@ def opened(project: Project) -> Iterator[tuple[SnapshotIndex, Storage]]:
 def spark_for(
     command: str, project: Project, tables: Iterable[TableSource] = (), master: str | None = None
 ) -> Iterator[SparkSession]:
-    """Give the session that is active, or start one, at a master, where spark-submit says or here, and stop it.
+    """Provide the active Spark session, or start one and stop it at the end.
 
-    The project's settings are given to a session that is started here, and what it takes to read the tables.
+    master: where Spark runs; None: where spark-submit or the project file says, else on this machine
+    tables: what the session will read, which decides the extensions that it loads
+
+    The project's settings apply only to a session that is started here.
     """
     from pyspark.sql import SparkSession
 
     from snapshotter.spark.session import spark_session
 
-    ours = SparkSession.getActiveSession() is None
+    started_here = SparkSession.getActiveSession() is None
     settings = {name.replace(".", "__"): value for name, value in project.spark.items()}
     read = list(tables)
     delta, s3 = any(table.format == "delta" for table in read), any(table.in_s3 for table in read)
@@ -192,5 +197,5 @@ def spark_for(
     try:
         yield spark
     finally:
-        if ours:
+        if started_here:
             spark.stop()

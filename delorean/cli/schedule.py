@@ -1,4 +1,4 @@
-"""The command that tells schedulers what there is to do."""
+"""`delorean schedule`: what a scheduler is to run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 @project_option
 @json_option
 def schedule(project: Project, output: Output) -> None:
-    """Show what is on schedule.
+    """Show the project's schedule.
 
-    Each spec in the project's folder is, and the sets of services and the global elements that [schedule] of the
-    project file declares. Airflow's DAGs ask for it: docs/AIRFLOW.md.
+    It has every spec in the project's folder, and the sets of services and the global elements under [schedule] of the
+    project file. Airflow's DAGs read it: docs/AIRFLOW.md.
 
     \b
     Example: delorean schedule --json

@@ -1,4 +1,4 @@
-"""The command that has other commands run by spark-submit, on a cluster."""
+"""`delorean submit`: runs other commands on a cluster, by spark-submit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STEPS = ("select", "snapshot", "generate", "experiment", "paradox", "train", "v
 @click.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}, no_args_is_help=True
 )
-@click.option("--dry-run", is_flag=True, help="Show the command and run nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the command and run nothing.")
 @click.argument("step", type=click.Choice(_STEPS))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @project_option
@@ -33,11 +33,11 @@ _STEPS = ("select", "snapshot", "generate", "experiment", "paradox", "train", "v
 def submit(
     context: click.Context, dry_run: bool, step: str, arguments: Sequence[str], project: Project, output: Output
 ) -> None:
-    """Run a step of the work on a cluster, by spark-submit.
+    """Run a step on a cluster, by spark-submit.
 
-    STEP is one of the other commands, ARGUMENTS are its own. Where it runs, and with which packages, the project file
-    says under [submit]: master, and environment, an archive that `make package` made. Spark's settings under [spark]
-    are given too. Ends as the step does; --json and --config stand before STEP and are handed on.
+    STEP is one of the other commands, ARGUMENTS are its own. [submit] of the project file names the master and the
+    environment, an archive that `make package` builds; [spark] has Spark's settings. Exits with the step's code. --json
+    and --config go before STEP and are passed on.
 
     \b
     Example: delorean submit --dry-run generate homepage.toml --run-id 2026-01-05
@@ -45,12 +45,12 @@ def submit(
     from delorean.project.submit import Submission, pack_modules
 
     if any(argument.partition("=")[0] == "--config" for argument in arguments):
-        raise click.UsageError("--config is for the submission too: write it before the step")
+        raise click.UsageError("--config belongs to the submission too: write it before the step")
     file = Path(context.meta[PROJECT_FILE])
     with tempfile.TemporaryDirectory(prefix="delorean-submit-") as folder:
         modules = pack_modules(project.encoders, file.parent, Path(folder) / "modules.zip")
-        handed_on = ["--config", str(file), *(["--json"] if output.as_json and not dry_run else [])]
-        submission = Submission(project, [step, *arguments, *handed_on], modules)
+        passed_on = ["--config", str(file), *(["--json"] if output.as_json and not dry_run else [])]
+        submission = Submission(project, [step, *arguments, *passed_on], modules)
         if dry_run:
             if output.as_json:
                 output.show({"command": submission.shown})
@@ -65,8 +65,8 @@ def submit(
 
 
 def _run(command: Sequence[str]) -> int:
-    """Run a command to its end, which SIGTERM and Ctrl-C bring about, and give its exit code as a shell does."""
-    with subprocess.Popen(command) as job:  # noqa: S603  # what the caller wants to be run
+    """Run a command, passing SIGTERM and Ctrl-C on, and return its exit code as a shell does."""
+    with subprocess.Popen(command) as job:  # noqa: S603  # the user's own spark-submit
         before = signal.signal(signal.SIGTERM, lambda *_: job.terminate())
         try:
             code = job.wait()

@@ -1,4 +1,4 @@
-"""The command that tidies up."""
+"""`delorean vacuum`: deletes files that nothing needs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ if TYPE_CHECKING:
     type=Span(),
     default="P7D",
     show_default=True,
-    help="Nothing younger is touched; at least PT1H, and longer than any job runs.",
+    help="Keep anything younger; at least PT1H, and longer than any job runs.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be deleted.")
 @project_option
 @json_option
 def vacuum(older_than: timedelta, dry_run: bool, project: Project, output: Output) -> None:
-    """Remove what nobody can miss.
+    """Delete files that no published or recorded run needs.
 
-    That is what died before it was published, versions of feature sets that were superseded, and label data without a
-    name, unless a recorded run refers to them. What the index has published stays. `delorean experiment forget` gives a
-    run's own up.
+    These are leftovers of jobs that died before they published, superseded versions of feature sets, and unnamed label
+    data. What the index has published stays. `delorean experiment forget` releases what a recorded run needs.
 
     \b
     Example: delorean vacuum --older-than P30D --dry-run

@@ -1,4 +1,4 @@
-"""Commands that withdraw what was published and is wrong, and what listings say of withdrawn and broken records."""
+"""Commands that withdraw what was published, and the withdrawn and unreadable records that listings mention."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def left_out(index: SnapshotIndex, kind: RecordKind, element: str = "") -> dict[str, Any]:
-    """Give what a listing says beside what it lists: what was withdrawn, and what cannot be read."""
+    """The withdrawn and the unreadable records of a kind, as fields of a listing; without any no fields."""
     withdrawn = [one for one in index.withdrawals() if (one.name.kind, one.name.element) == (kind, element)]
     broken = [one for one in index.unreadable() if (one.name.kind, one.name.element) == (kind, element)]
     return {
@@ -41,23 +41,23 @@ def _row(withdrawal: Withdrawal) -> dict[str, Any]:
     }
 
 
-def _who_and_why(command: _Command) -> _Command:
-    command = click.option("--by", help="Who withdraws it.  [the user of this machine]")(command)
-    return click.option("--reason", required=True, help="Why; it is recorded and shown.")(command)
+def _reason_options(command: _Command) -> _Command:
+    command = click.option("--by", help="Who withdraws it.  [the current user]")(command)
+    return click.option("--reason", required=True, help="Why; it is recorded and shown with the withdrawal.")(command)
 
 
 @click.group(no_args_is_help=True)
 def withdraw() -> None:
     """Withdraw what was published and is wrong.
 
-    No look-up sees it any more, whether or not its record can be read, and `delorean vacuum` may take its files. Who
-    did it, when and why is recorded and shown. The id of a run or a version is never free again.
+    No look-up returns it any more, whether or not its record is readable, and `delorean vacuum` may delete its files.
+    Who withdrew it, when and why is recorded. The id of a withdrawn run or version can never be used again.
     """
 
 
 @withdraw.command("run", no_args_is_help=True)
 @click.argument("run_id")
-@_who_and_why
+@_reason_options
 @project_option
 @json_option
 def withdraw_run(run_id: str, reason: str, by: str | None, project: Project, output: Output) -> None:
@@ -74,7 +74,7 @@ def withdraw_run(run_id: str, reason: str, by: str | None, project: Project, out
 @withdraw.command("global", no_args_is_help=True)
 @click.argument("element")
 @click.argument("version_id")
-@_who_and_why
+@_reason_options
 @project_option
 @json_option
 def withdraw_global(
@@ -92,11 +92,11 @@ def withdraw_global(
 
 @withdraw.command("context-set", no_args_is_help=True)
 @click.argument("day", type=Day())
-@_who_and_why
+@_reason_options
 @project_option
 @json_option
 def withdraw_context_set(day: date, reason: str, by: str | None, project: Project, output: Output) -> None:
-    """Withdraw the context set of a day: `delorean select` may choose another one then.
+    """Withdraw the context set of a day, so that `delorean select` may select another.
 
     \b
     Example: delorean index withdraw context-set 2026-01-05 --reason "chose from the wrong table"
@@ -110,7 +110,7 @@ def withdraw_context_set(day: date, reason: str, by: str | None, project: Projec
 @project_option
 @json_option
 def withdrawals(project: Project, output: Output) -> None:
-    """List what was withdrawn, the latest first.
+    """List withdrawals, latest first.
 
     \b
     Example: delorean index withdrawals --json
@@ -125,7 +125,7 @@ def withdrawals(project: Project, output: Output) -> None:
 
 def _withdraw(name: PublishedName, reason: str, by: str | None, project: Project, output: Output) -> None:
     if not reason.strip():
-        raise click.BadParameter("say why", param_hint="--reason")
+        raise click.BadParameter("it is empty: write a reason", param_hint="--reason")
     who = by or _user()
     with opened(project) as (index, _):
         new = index.withdraw(name, reason, who)
@@ -135,5 +135,5 @@ def _withdraw(name: PublishedName, reason: str, by: str | None, project: Project
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user often has no name
+    except (KeyError, OSError):  # the user of a container may have no name
         return f"user {os.getuid()}"

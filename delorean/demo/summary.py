@@ -15,7 +15,7 @@ from rich.text import Text
 from delorean.demo.company import CapturedDay
 from delorean.demo.outcome import DemoResult, Outcome
 from delorean.demo.world import DAY, World, micros_of
-from delorean.display.report import Feature, Parity, ReportData, Strata
+from delorean.display.report import Feature, Parity, ReportData
 from delorean.time_travel import TimeMachine
 from schemas.plain_text import plain_text
 from schemas.strict_json import json_text
@@ -44,7 +44,7 @@ def report_data(
         notes=world.notes,
         plays_by_day=dict(zip(days.tolist(), plays.tolist(), strict=True)),
         snapshot_days=list(range(len(captured_days))),
-        strata=[Strata(**vars(row)) for row in captured_days[-1].context_set.report],
+        strata=captured_days[-1].context_set.report,
         confidence=_by_service(captured_days),
         coverage=_coverage(captured_days, index, storage),
         features=[Feature(name, data.features[:, column], data.positive) for column, name in enumerate(data.names)],

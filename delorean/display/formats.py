@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final
@@ -12,6 +13,7 @@ from schemas.plain_text import plain_text
 from schemas.strict_json import json_text, plain_value
 
 _DURATIONS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+_FIRST_VALUES: Final = 3  # of a list
 
 
 def share_text(share: float | None) -> str:
@@ -76,6 +78,24 @@ def _nested_text(value: Any) -> str:
         return str(value)
     plain = plain_value(value)
     return plain if isinstance(plain, str) else json_text(plain)
+
+
+def data_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of data for a table: of long lists the first values, and whole numbers as text, for most are ids.
+
+    >>> data_row({"profile": 12345, "items": [1, 2, 3, 4]})
+    {'profile': '12345', 'items': '1, 2, 3, … (4)'}
+    """
+    return {name: _short(value) for name, value in row.items()}
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, list) or any(isinstance(each, Mapping | list) for each in value):
+        return value
+    first = ", ".join(f"{each:.4g}" if isinstance(each, float) else str(each) for each in value[:_FIRST_VALUES])
+    return first + (f", … ({len(value)})" if len(value) > _FIRST_VALUES else "")
 
 
 def is_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Draws the report's plots as SVG that stands in the page itself."""
+"""Draws the report's plots as inline SVG."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ BLUE: Final = "#2563a8"
 AMBER: Final = "#d9822b"
 PALE: Final = "#f0c48f"
 GREY: Final = "#b8c2cc"
-_WIDTH: Final = 4.4  # inches: as wide as a phone, so that text is as large on the page as it is drawn
+_WIDTH: Final = 4.4  # inches: the width of a phone, so that text keeps its size on the page
 _SHARES: Final = LinearSegmentedColormap.from_list("shares", ["#d9822b", "#f4e3c8", "#d6e6f4", "#7fb0dc"])
-_MOST_POINTS: Final = 1000  # of a scatter plot: the furthest from the line
+_MOST_POINTS: Final = 1000  # of a scatter plot: those furthest from the diagonal
 
 
 def shares_by_day(title: str, shares: Mapping[str, Sequence[float]]) -> Markup:
@@ -48,7 +48,7 @@ def shares_by_day(title: str, shares: Mapping[str, Sequence[float]]) -> Markup:
 
 
 def time_line(title: str, days: Sequence[int], plays: Sequence[int], snapshots: Sequence[int]) -> Markup:
-    """Draw the plays of each day, with the days marked on which snapshots were taken."""
+    """Draw the plays of each day; days with snapshots are coloured."""
     with _plot(1.9) as (figure, axes):
         marked = set(snapshots)
         axes.bar(days, plays, width=0.8, color=[BLUE if day in marked else GREY for day in days])
@@ -59,13 +59,13 @@ def time_line(title: str, days: Sequence[int], plays: Sequence[int], snapshots: 
 
 
 def distribution(name: str, values: NDArray[np.float32], positive: NDArray[np.bool_]) -> Markup:
-    """Draw how a feature is distributed among items that were played and items that were not."""
-    known = np.isfinite(values)
+    """Draw the distributions of a feature over played and over unplayed items."""
+    finite = np.isfinite(values)
     with _plot(1.35, width=2.9) as (figure, axes):
-        if known.any():
-            edges = bin_edges(values[known])
+        if finite.any():
+            edges = bin_edges(values[finite])
             for chosen, colour, filled in ((~positive, GREY, True), (positive, BLUE, False)):
-                shown = np.clip(values[known & chosen].astype(np.float64), edges[0], edges[-1])
+                shown = np.clip(values[finite & chosen].astype(np.float64), edges[0], edges[-1])
                 shares = np.histogram(shown, edges)[0] / max(len(shown), 1)
                 axes.stairs(shares, edges, fill=filled, color=colour, linewidth=1.5)
         axes.set_yticks([])
@@ -75,7 +75,7 @@ def distribution(name: str, values: NDArray[np.float32], positive: NDArray[np.bo
 
 
 def bars(title: str, groups: Sequence[str], values: Mapping[str, Sequence[float]]) -> Markup:
-    """Draw bars side by side: a group for each measure, in it a bar for each thing measured."""
+    """Draw grouped bars: a group for each measure, in it a bar for each ranker."""
     colours = [BLUE, AMBER, PALE, GREY]
     with _plot(2.3) as (figure, axes):
         width = 0.8 / len(values)
@@ -106,7 +106,7 @@ def ranked(title: str, values: Mapping[str, float], unit: str) -> Markup:
 
 
 def agreement(title: str, offline: NDArray[np.float32], online: NDArray[np.float32]) -> Markup:
-    """Draw pairs of scores that ought to be equal: points off the line would be seen at once."""
+    """Draw pairs of scores that must be equal: a point off the diagonal is a difference."""
     furthest = np.argsort(-np.abs(offline - online), kind="stable")[:_MOST_POINTS]
     offline, online = offline[furthest], online[furthest]
     with _plot(3.2) as (figure, axes):
@@ -120,7 +120,7 @@ def agreement(title: str, offline: NDArray[np.float32], online: NDArray[np.float
 
 @contextmanager
 def _plot(height: float, width: float = _WIDTH) -> Iterator[tuple[Figure, Axes]]:
-    """Give axes to draw on, in the report's style; nothing global is changed for longer."""
+    """Provide axes in the report's style; matplotlib's global settings are restored."""
     style: Any = {
         "font.family": "sans-serif",
         "font.size": 8.5,
@@ -145,7 +145,7 @@ def _words(name: str) -> str:
 
 
 def _svg(figure: Figure, title: str) -> Markup:
-    """Write a figure as an SVG element that fills the width it is given."""
+    """Render a figure as an SVG element as wide as its container."""
     text = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

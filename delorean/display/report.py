@@ -1,4 +1,4 @@
-"""The report of a run, one HTML file that needs nothing else: what was captured, learned, and proved."""
+"""Renders the demo's report, one self-contained HTML file: what was captured, trained and verified."""
 
 from __future__ import annotations
 
@@ -12,17 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from delorean.display import plots
-
-
-@dataclass(frozen=True)
-class Strata:
-    """What an experiment asked of a stratum on the last day, and got."""
-
-    experiment: str
-    stratum: str
-    population: int
-    asked: int
-    taken: int
+from snapshotter.records import StratumReport
 
 
 @dataclass(frozen=True)
@@ -35,15 +25,15 @@ class Feature:
 
     @property
     def unknown(self) -> float:
-        """Share of items for which it is not known."""
+        """Share of items without a value."""
         return float(np.isnan(self.values).mean()) if len(self.values) else 0.0
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What the replay through the live scorer compared.
+    """The comparison of online and offline values.
 
-    examples: what differed, in words
+    examples: differences, in words
     offline, online: scores of the same items, from the feature set and from the live scorer
     """
 
@@ -57,12 +47,13 @@ class Parity:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything that the report shows.
+    """The data of the report.
 
     confidence, coverage: service → one share for each day
+    strata: the sample of the last day
     plays_by_day: day (0 is the first with a snapshot) → plays
-    metrics: who → measure → value, on the test part of the split; the model first
-    seconds: step → seconds it took
+    metrics: ranker → measure → value, on the test part of the split; the model first
+    seconds: step → its duration
     """
 
     title: str
@@ -70,7 +61,7 @@ class ReportData:
     notes: Sequence[str]
     plays_by_day: Mapping[int, int]
     snapshot_days: Sequence[int]
-    strata: Sequence[Strata]
+    strata: Sequence[StratumReport]
     confidence: Mapping[str, Sequence[float]]
     coverage: Mapping[str, Sequence[float]]
     features: Sequence[Feature]
@@ -87,7 +78,7 @@ def write_report(path: Path, data: ReportData) -> None:
 
 
 def render(data: ReportData) -> str:
-    """Give the report as HTML."""
+    """Render the report as HTML."""
     environment = Environment(
         loader=PackageLoader("delorean.display", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -102,7 +93,7 @@ def render(data: ReportData) -> str:
         metrics=plots.bars(
             "Ranking metrics on the test days",
             measures,
-            {who: [found[measure] for measure in measures] for who, found in data.metrics.items()},
+            {ranker: [values[measure] for measure in measures] for ranker, values in data.metrics.items()},
         ),
         importances=plots.ranked("What the model uses", data.importances, "NDCG@10 lost when the feature is shuffled"),
         distributions=[

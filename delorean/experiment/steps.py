@@ -18,7 +18,6 @@ from delorean.packaging.package import ModelPackage, load_package
 from delorean.packaging.writing import Lineage, write_package
 from delorean.state.rules import AsOf
 from delorean.state.sources import PinnedSources
-from delorean.state.sources import Pinned
 from encoders.feature_model import LIBRARY
 from schemas.errors import ConfigError, PackageError
 from snapshotter.index import SnapshotIndex

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from delorean.display.bins import bin_edges
 from delorean.display.description import Description, describe
+from delorean.display.formats import data_row
 from delorean.display.parts import Code, Facts, Histogram, Note, Part, ShareBar, Table
 from delorean.feature_sets.first_rows import first_rows
 from delorean.feature_sets.table import FeatureSet, open_table
@@ -21,7 +22,6 @@ from snapshotter.storage.delta_version import DeltaVersion
 _MOST_FEATURES = 30
 _SAMPLE_ROWS = 500
 _FIRST_ROWS = 3
-_FIRST_VALUES = 3  # of a list
 
 
 @describe.register
@@ -65,22 +65,8 @@ def _feature_set(features: FeatureSet) -> Iterator[Part]:
     rows = first_rows(version, [*keys, *names], _SAMPLE_ROWS)
     yield Table(_distributions(rows, names), f"features of the first {rows.num_rows:,} rows", len(features.features))
     first = rows.select([*keys, *names[:_FIRST_ROWS]]).slice(0, _FIRST_ROWS)
-    yield Table(data_rows(first), "first rows", features.rows)
+    yield Table([data_row(row) for row in python_rows(first)], "first rows", features.rows)
     yield from (Note(note) for note in features.notes)
-
-
-def data_rows(rows: pa.Table) -> list[dict[str, Any]]:
-    """Rows of data as plain values: of lists the first ones, and whole numbers as text, for they mostly are ids."""
-    return [{name: _short(value) for name, value in row.items()} for row in python_rows(rows)]
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, list):
-        return value
-    first = ", ".join(f"{each:.4g}" if isinstance(each, float) else str(each) for each in value[:_FIRST_VALUES])
-    return first + (f", … ({len(value)})" if len(value) > _FIRST_VALUES else "")
 
 
 def _distributions(rows: pa.Table, features: Sequence[str]) -> list[dict[str, Any]]:

@@ -112,4 +112,4 @@ def test_wrong_arguments_end_with_2_and_say_what_is_expected(arguments, message,
 
 
 def test_help_says_the_exit_codes():
-    assert "with 3 when it is not" in " ".join(run("--help").stdout.split())
+    assert "with 3 if it is not" in " ".join(run("--help").stdout.split())

@@ -109,11 +109,11 @@ def test_a_spec_brings_its_own_days(travel):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["coverage", "--max-age", "36h"], "'36h' is no duration, expected such as PT36H"),
+        (["coverage", "--max-age", "36h"], "'36h' is not a duration, expected one such as PT36H"),
         (["coverage", "--max-age", "-PT1H"], "'-PT1H' is negative"),
-        (["coverage", "--at-time-of-day", "noon"], "'noon' is no time of day, expected such as 16:30"),
+        (["coverage", "--at-time-of-day", "noon"], "'noon' is not a time of day, expected one such as 16:30"),
         (["coverage", "--at-time-of-day", "12:00+02:00"], "is not in UTC"),
-        (["coverage", "--from", "monday"], "is no day"),
+        (["coverage", "--from", "monday"], "is not a day"),
     ],
 )
 def test_a_wrong_option_says_what_is_expected(arguments, message):

@@ -11,7 +11,8 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from delorean.display.report import Feature, Parity, ReportData, Strata, render, write_report
+from delorean.display.report import Feature, Parity, ReportData, render, write_report
+from snapshotter.records import StratumReport
 
 _VOID = {"meta", "br", "img", "link", "input", "hr"}
 
@@ -42,7 +43,10 @@ def report_data(**changes: Any) -> ReportData:
         "notes": ["Popularity drifts.", "Nothing knows the future."],
         "plays_by_day": {day: 700 + 10 * day for day in range(-45, 7)},
         "snapshot_days": list(range(6)),
-        "strata": [Strata("homepage", "US", 168, 120, 120), Strata("small_screens", "phone", 210, 105, 105)],
+        "strata": [
+            StratumReport("homepage", "US", 168, 120, 120),
+            StratumReport("small_screens", "phone", 210, 105, 105),
+        ],
         "confidence": {name: [1.0, 0.9996, 0.98, 1.0, 0.75, 1.0] for name in services},
         "coverage": {name: [1.0, 1.0, 0.99, 1.0, 1.0, 1.0] for name in services},
         "features": features,

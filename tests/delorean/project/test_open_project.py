@@ -182,7 +182,7 @@ def test_the_package_names_what_is_public_and_imports_it_when_it_is_used():
 
 def test_opening_and_showing_a_project_starts_no_jvm(opened):
     script = (
-        "import sys; from delorean import open_project\n"
+        "import sys; from delorean import open_project; from delorean.display.html import to_html\n"
         f"with open_project({str(opened.folder)!r}) as project:\n"
         "    for each in (project, project.machine, project.feature_sets.first, project.labels.first):\n"
         "        to_html(each)\n"

@@ -406,7 +406,7 @@ def test_the_report_can_be_read_by_programs_and_in_notebooks(checked):
     assert said["findings"][0]["rows"] == 1
     shown = to_html(report)
     assert "&lt;b&gt;" in shown
-    assert "PARADOX: 1 of 10 rules are broken" in shown
+    assert "PARADOX</strong>: 1 of 10 rules are broken" in shown
 
 
 def test_progress_counts_rows(honest, write):
