@@ -81,9 +81,8 @@ def test_a_task_that_is_killed_takes_its_job_with_it(tmp_path):
     program.chmod(0o755)
     environment = {**airflow_settings(tmp_path, tmp_path), "AIRFLOW__DELOREAN__COMMAND": str(program)}
     code = f"import sys; sys.path.insert(0, {str(ROOT / 'dags')!r})\n"
-    code += (
-        "import delorean_job; delorean_job._environment = dict; delorean_job.ask('schedule')"  # no task, no connection
-    )
+    # Without a task there is no connection.
+    code += "import delorean_job; delorean_job._environment = dict; delorean_job.run_command('schedule')"
     command = [AIRFLOW, "-c", code]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -8,7 +8,7 @@ from cells import run_cells
 PRELUDE = """
     import sys
 
-    sys.path[:0] = ["{root}", "{root}/tests"]  # in this order: folders of tests are named as packages of ours
+    sys.path[:0] = ["{root}", "{root}/tests/support"]  # in this order: folders of tests are named as packages of ours
     from project_at_rest import HISTORY, Project, long_labels
 
     from delorean import TimeMachine, generate, materialise_labels

@@ -64,7 +64,7 @@ def on_a_cluster(
         **OF_CLUSTER,
         "spark.speculation": "true",
         "spark.speculation.quantile": "0.5",  # as soon as one of two tasks has ended
-        "spark.executorEnv.PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
+        "spark.executorEnv.PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests" / "support"))),
         **{f"spark.executorEnv.{name}": value for name, value in s3_started.environment.items()},
     }
     with ExitStack() as stack:

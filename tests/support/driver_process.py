@@ -51,7 +51,7 @@ class Driver:
         if self.mounted:
             mount = f'mount -t tmpfs -o size={size} none "$0" && exec "$@"'
             command = ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, str(disk), *command]
-        paths = os.pathsep.join((str(_ROOT), str(_ROOT / "tests")))
+        paths = os.pathsep.join((str(_ROOT), str(_ROOT / "tests" / "support")))
         self._process = subprocess.Popen(
             command,
             env={**os.environ, **(environment or {}), "PYTHONPATH": paths},

@@ -139,7 +139,7 @@ CELLS = {
         import sys
         from dataclasses import replace
 
-        sys.path[:0] = ["{root}", "{root}/tests"]  # in this order: folders of tests are named as packages of ours
+        sys.path[:0] = ["{root}", "{root}/tests/support"]  # in this order: folders of tests are named as packages of ours
         from project_at_rest import long_labels
 
         from delorean import generate, materialise_labels

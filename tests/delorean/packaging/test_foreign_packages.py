@@ -30,7 +30,7 @@ from delorean.training.onnx_rules import check_model
 from delorean.training.onnx_scorer import OnnxScorer
 from schemas.errors import PackageError
 
-sys.path.insert(0, str(Path(__file__).parent / "company"))  # its encoders are imported by their module's name
+sys.path.insert(0, str(Path(__file__).parents[1] / "company"))  # its encoders are imported by their module's name
 
 import company  # found through the line above
 

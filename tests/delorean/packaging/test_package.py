@@ -30,7 +30,7 @@ from delorean.training.onnx_model import to_onnx
 from encoders import FeatureModel
 from schemas.errors import FingerprintError, GoldenRowsError, PackageError
 
-sys.path.insert(0, str(Path(__file__).parent / "company"))  # its encoders are imported by their module's name
+sys.path.insert(0, str(Path(__file__).parents[1] / "company"))  # its encoders are imported by their module's name
 
 import company  # found through the line above
 from company_encoders import listed, popularity, watched

@@ -1,4 +1,4 @@
-"""The folder of a company: where its world, its clock, its specs and all that is made of them lie."""
+"""The folder of a demo run: its world, clock, specs, data and results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.file_uri import file_uri
 from snapshotter.selection.experiments import Experiment, load_experiments
 
 _PROJECT: Final = """\
-# The demo's own project: the commands of `delorean` work here, such as
+# The demo's project. `delorean` commands work in this folder, for example:
 # delorean travel my_list --at {moment} --config {file}
 index = "data/index.db"
 storage = "data"
@@ -24,8 +24,8 @@ services = "services.toml"
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where a run of the demo keeps what."""
+class CompanyFolder:
+    """Paths and URIs inside the folder of a demo run."""
 
     root: Path
 
@@ -41,17 +41,17 @@ class Layout:
 
     @property
     def index_uri(self) -> str:
-        """The index of what is in the storage."""
+        """URI of the index."""
         return file_uri(self.data.absolute() / "index.db", "sqlite")
 
     @property
     def storage_uri(self) -> str:
-        """The storage, as URI."""
+        """URI of the storage."""
         return file_uri(self.data.absolute())
 
     @property
     def services(self) -> Path:
-        """What proxy and scorer know of the services."""
+        """The services.toml of the proxy and the scorer."""
         return self.root / "services.toml"
 
     @property
@@ -65,30 +65,30 @@ class Layout:
         return FileClock(self.root / "clock")
 
     def prepare(self, world: World) -> None:
-        """Write the world, the specs of experiments, the clock and the project's file."""
+        """Write the world, the specs, the clock and the project file."""
         self.data.mkdir(parents=True)
         self.write_company(world)
         moment, file = world.snapshot_moment(0).isoformat(), self.root / "delorean.toml"
         file.write_text(_PROJECT.format(moment=moment, file=file))
 
     def write_company(self, world: World) -> None:
-        """Write the world, the specs of experiments and, when all else is there, the clock."""
+        """Write the world, the specs and, last, the clock."""
         world.write(self.world)
         for name in ("experiments.toml", "homepage.toml"):
             (self.root / name).write_bytes(files("delorean.demo").joinpath(name).read_bytes())
         self.clock.set(world.starts_at)
 
     def selection(self) -> tuple[Experiment, ...]:
-        """Read which contexts are wanted of each day."""
+        """Read which contexts are selected each day."""
         return load_experiments(self.root / "experiments.toml")
 
     def experiment(self) -> ExperimentSpec:
-        """Read what is to be learned."""
+        """Read the experiment."""
         return load_experiment(self.root / "homepage.toml")
 
 
 def new_folder(parent: Path, name: str) -> Path:
-    """Make a folder that was not there, numbered if need be."""
+    """Create a new folder; append a number if the name is taken."""
     for nth in range(1, 1000):
         folder = parent / (name if nth == 1 else f"{name}-{nth}")
         try:

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from delorean.demo.progress import Steps
+from delorean.demo.step_bars import StepBars
 
 STEPS = {"one": "first step", "two": "second step"}
 
@@ -19,7 +19,7 @@ def _console() -> tuple[Console, io.StringIO]:
 
 def test_the_parts_of_a_step_add_up() -> None:
     console, text = _console()
-    with Steps(STEPS, console) as steps:
+    with StepBars(STEPS, console) as steps:
         for _ in range(3):
             with steps.step("one", of=3):
                 pass
@@ -33,7 +33,7 @@ def test_the_parts_of_a_step_add_up() -> None:
 
 def test_after_an_error_only_what_was_begun_is_shown() -> None:
     console, text = _console()
-    with pytest.raises(KeyError), Steps(STEPS, console) as steps, steps.step("one"):
+    with pytest.raises(KeyError), StepBars(STEPS, console) as steps, steps.step("one"):
         raise KeyError
     assert "first step" in text.getvalue()
     assert "second step" not in text.getvalue()
@@ -41,7 +41,7 @@ def test_after_an_error_only_what_was_begun_is_shown() -> None:
 
 def test_bars_go_to_stderr_and_leave_it_open(capfd: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
-        with Steps(STEPS) as steps, steps.step("one"):
+        with StepBars(STEPS) as steps, steps.step("one"):
             pass
     out, err = capfd.readouterr()
     assert out == ""

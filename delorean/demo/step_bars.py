@@ -1,4 +1,4 @@
-"""Shows how far the demo is, on stderr, and keeps how long each step took."""
+"""Progress bars for the steps of the demo, on stderr, with the time of each step."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 
-class Steps:
+class StepBars:
     """A bar for each step; a context manager.
 
-    steps: name → what a person reads
-    console: None: stderr
+    steps: name → description
+    console: None means stderr
     """
 
     def __init__(self, steps: Mapping[str, str], console: Console | None = None) -> None:
-        # A handle of its own: stderr itself may lead elsewhere for a while.
+        # A duplicate of stderr, because stderr itself is redirected while Spark starts.
         self._stderr = None if console is not None else os.fdopen(os.dup(2), "w")
         console = console or Console(file=self._stderr)
         columns = (
@@ -37,7 +37,7 @@ class Steps:
 
     @contextmanager
     def step(self, name: str, of: int = 1) -> Iterator[None]:
-        """Do a step, or one part of `of`; its time is added to the step's."""
+        """Time a step, or one of its `of` parts; the times of parts add up."""
         task = self._tasks[name]
         if not self._bars.tasks[task].started:
             self._bars.start_task(task)
@@ -54,7 +54,7 @@ class Steps:
             self._bars.stop_task(task)
 
     def show(self, name: str, done: int, total: int) -> None:
-        """Show how far a step is that counts for itself."""
+        """Set the progress of a step that counts its own parts."""
         self._bars.update(self._tasks[name], completed=done, total=total)
 
     def __enter__(self) -> Self:
@@ -63,7 +63,7 @@ class Steps:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Leave the bars as they are; after an error only those that were begun."""
+        """Leave the bars on the screen; after an error only those of started steps."""
         for task in self._bars.tasks:
             task.visible = error is None or task.started
         self._bars.stop()
