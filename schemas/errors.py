@@ -63,13 +63,13 @@ class DeloreanError(Exception):
         return cls(problem if hint is None else f"{problem} → {hint}")
 
     @classmethod
-    def unknown(cls, what: str, name: str, known: Iterable[str]) -> Self:
+    def unknown(cls, what: str, name: str, existing: Iterable[str]) -> Self:
         """Build an error for a name that does not exist, with the most similar existing one.
 
         >>> print(DataKeyError.unknown("data key", "viewing_histroy", ["viewing_history", "my_list"]))
         unknown data key 'viewing_histroy' → did you mean 'viewing_history'? known: my_list, viewing_history
         """
-        names = sorted(set(known))
+        names = sorted(set(existing))
         near = difflib.get_close_matches(name, names, n=1)
         guess = f"did you mean '{near[0]}'? " if near else ""
         return cls(f"unknown {what} '{name}' → {guess}known: {', '.join(names) or 'none'}")

@@ -15,25 +15,9 @@ _NUMBER = re.compile(r"-?\d+")
 _UNIT = re.compile(r"(?:s|ms|us|ns)\b")
 _ZONE = re.compile(r"[^\]]+")
 _EXTENSION = re.compile(r"[^>]+")
-_PLAIN = {
-    "null": pa.null(),
-    "halffloat": pa.float16(),
-    "large_binary": pa.large_binary(),
-    "string_view": pa.string_view(),
-    "binary_view": pa.binary_view(),
-    "month_day_nano_interval": pa.month_day_nano_interval(),
-}
-_WITH_UNIT: dict[str, Callable[[str], pa.DataType]] = {
-    "time32": pa.time32,
-    "time64": pa.time64,
-    "duration": pa.duration,
-}
-_DECIMALS: dict[str, Callable[[int, int], pa.DataType]] = {
-    "decimal32": pa.decimal32,
-    "decimal64": pa.decimal64,
-    "decimal128": pa.decimal128,
-    "decimal256": pa.decimal256,
-}
+_PLAIN = ("null", "halffloat", "large_binary", "string_view", "binary_view", "month_day_nano_interval")
+_WITH_UNIT = ("date64", "time32", "time64", "duration")
+_DECIMALS = ("decimal32", "decimal64", "decimal128", "decimal256")
 _LISTS: dict[str, Callable[[pa.Field], pa.DataType]] = {
     "list": pa.list_,
     "large_list": pa.large_list,
@@ -78,16 +62,14 @@ class _PrintedParser(TypeParser):
     def named(self, name: str, depth: int) -> pa.DataType | None:
         """Read the rest of a type whose name has been read."""
         if name in _PLAIN:
-            return _PLAIN[name]
+            return pa.type_for_alias(name)
         if name in _WITH_UNIT:
-            return _WITH_UNIT[name](self._in_brackets(_UNIT))
+            return pa.type_for_alias(f"{name}[{self._in_brackets(_UNIT)}]")
         if name in _DECIMALS:
-            return _DECIMALS[name](*self._precision_and_scale())
+            constructor: Callable[[int, int], pa.DataType] = getattr(pa, name)
+            return constructor(*self._precision_and_scale())
         if name in _LISTS:
             return _LISTS[name](self.child(depth))
-        if name == "date64":
-            self._in_brackets(_UNIT)
-            return pa.date64()
         if name == "fixed_size_binary":
             return pa.binary(int(self._in_brackets(_NUMBER)))
         if name == "fixed_size_list":

@@ -13,7 +13,7 @@ from encoders.compilation.rewriting import NotMachineCodeError
 from encoders.compilation.rewriting.text_flow import MANY, ONE, TextFlow
 from encoders.layout import is_list, stored_type
 from encoders.source.function_source import FunctionSource, source_of
-from encoders.source.function_tree import global_names, resolve
+from encoders.source.function_tree import assignment_pairs, global_names, resolve
 from encoders.source.parsing import parse
 from schemas.data_keys import DataKey
 from schemas.errors import EncoderError
@@ -91,13 +91,13 @@ def _texts_in(values: Mapping[str, Any]) -> dict[str, str]:
 
 def _texts_of(data: Sequence[DataKey]) -> dict[str, str]:
     """Give the kinds of the paths in data elements that are texts."""
-    found: dict[str, str] = {}
+    kinds: dict[str, str] = {}
     for key in data:
-        _add(found, f"data.{key.name}", stored_type(key), listed=False, outermost=True)
-    return found
+        _add(kinds, f"data.{key.name}", stored_type(key), listed=False, outermost=True)
+    return kinds
 
 
-def _add(found: dict[str, str], path: str, type: pa.DataType, listed: bool, outermost: bool = False) -> None:  # noqa: A002  # the field's own name
+def _add(kinds: dict[str, str], path: str, type: pa.DataType, listed: bool, outermost: bool = False) -> None:  # noqa: A002  # the field's own name
     while is_list(type):
         inner = type.value_type
         if is_list(inner) or not pa.types.is_struct(inner):
@@ -106,24 +106,20 @@ def _add(found: dict[str, str], path: str, type: pa.DataType, listed: bool, oute
         type, listed = inner, True  # noqa: A001
     if pa.types.is_struct(type):
         for field in type:
-            _add(found, f"{path}.{field.name}", field.type, listed)
+            _add(kinds, f"{path}.{field.name}", field.type, listed)
     elif is_text(type):
-        found[f"{path}.value" if outermost else path] = MANY if listed else ONE
+        kinds[f"{path}.value" if outermost else path] = MANY if listed else ONE
 
 
 def _aliased(tree: ast.FunctionDef, texts: Mapping[str, str]) -> dict[str, str]:
     """Add the paths through local variables: after `history = data.viewing_history` also `history.…`."""
-    found = dict(texts)
+    kinds = dict(texts)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            pairs = [(node.targets[0], node.value)]
-            if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
-                pairs = list(zip(node.targets[0].elts, node.value.elts, strict=False))
-            for target, value in pairs:
-                if isinstance(target, ast.Name) and isinstance(value, ast.Attribute):
-                    start = f"{ast.unparse(value)}."
-                    more = {
-                        f"{target.id}.{path[len(start) :]}": k for path, k in texts.items() if path.startswith(start)
-                    }
-                    found |= more
-    return found
+        if not isinstance(node, ast.Assign) or len(node.targets) > 1:
+            continue
+        for target, value in assignment_pairs(node.targets[0], node.value):
+            if isinstance(target, ast.Name) and isinstance(value, ast.Attribute):
+                start = f"{ast.unparse(value)}."
+                inside = {path.removeprefix(start): kind for path, kind in texts.items() if path.startswith(start)}
+                kinds |= {f"{target.id}.{path}": kind for path, kind in inside.items()}
+    return kinds

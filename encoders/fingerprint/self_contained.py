@@ -162,20 +162,25 @@ class SourceCollector:
         """Write the import of a value, None if its own text has to be captured."""
         if isinstance(value, ModuleType):
             return self.import_of_module(name, value)
+        origin = self.origin_of(value)
+        return None if origin is None else f"from {origin[0]} import {origin[1]} as {name}"
+
+    def origin_of(self, value: Any) -> tuple[str, str] | None:
+        """Give the module and the name under which a value is imported, None if its text has to be captured."""
         own = getattr(value, "__name__", "")
         for module, members in COMPILABLE.items():
             if own and callable(value) and getattr(members, own, None) is value:
                 self.note_version(module)
-                return f"from {module} import {own} as {name}"
+                return module, own
         if value is lookup or value is text_code:
-            return f"from {value.__module__} import {own} as {name}"
+            return value.__module__, own
         home = str(getattr(value, "__module__", ""))
         importable = callable(value) and own and getattr(sys.modules.get(home), own, None) is value
         if self.compiled or not importable:
             return None
         if is_standard(home) or (not self.is_of_encoders(home) and distribution_of(home) is not None):
             self.note_version(home)
-            return f"from {home} import {own} as {name}"
+            return home, own
         return None
 
     def import_of_module(self, name: str, value: ModuleType) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from encoders.layout import RESERVED, outer_fields
 from encoders.source.function_source import FunctionSource
+from encoders.source.function_tree import assignment_pairs
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import EncoderError, EncoderOutputError, UndeclaredKeyError
 
@@ -84,7 +85,7 @@ class _SourceCheck:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 stores[node.id] += 1
             if isinstance(node, ast.Assign) and len(node.targets) == 1:
-                for target, value in _pairs(node.targets[0], node.value):
+                for target, value in assignment_pairs(node.targets[0], node.value):
                     if isinstance(target, ast.Name) and isinstance(value, ast.Attribute) and _is(value.value, "data"):
                         assigned[target.id] = value
         once = {alias: value for alias, value in assigned.items() if stores[alias] == 1}
@@ -198,12 +199,6 @@ class _SourceCheck:
 
     def at(self, node: ast.expr | ast.stmt) -> str:
         return f"encoder '{self.name}' at {self.source.place(node.lineno)}"
-
-
-def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
-    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
-        return list(zip(target.elts, value.elts, strict=True))
-    return [(target, value)]
 
 
 def _is(node: ast.expr, name: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from encoders.compilation.rewriting.names import NotMachineCodeError
+from encoders.source.function_tree import assignment_pairs
 
 ONE, MANY = "text", "texts"  # the kind of a path: a text, or a container of texts
 _ORDER = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
@@ -164,7 +165,7 @@ def _assignments(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr | None, boo
     """Give targets and values, and whether the target is each element of the value."""
     if isinstance(node, ast.Assign):
         for target in node.targets:
-            yield from ((left, right, False) for left, right in _pairs(target, node.value))
+            yield from ((left, right, False) for left, right in assignment_pairs(target, node.value))
     elif isinstance(node, ast.AnnAssign | ast.NamedExpr):
         yield node.target, node.value, False
     elif isinstance(node, ast.AugAssign):
@@ -180,13 +181,6 @@ def _path(node: ast.expr) -> str | None:
         inside = _path(node.value)
         return None if inside is None else f"{inside}.{node.attr}"
     return None
-
-
-def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[ast.expr, ast.expr]]:
-    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
-        yield from zip(target.elts, value.elts, strict=True)
-    else:
-        yield target, value
 
 
 def _comparisons(node: ast.Compare) -> Iterator[tuple[ast.cmpop, ast.expr, ast.expr]]:

@@ -198,7 +198,7 @@ def test_a_default_is_the_value_that_it_had_when_the_helper_was_defined(
         ("h = [1]", "h[0]", "a list"),
         ("import numpy\nh = numpy.float32(0.1)", "h * 1", "a float32"),
         ("def h(x, found=[]):\n    return len(found)", "h(1)", "a list"),
-        ("h = lambda x: x", "h(1)", "no plain function"),
+        ("h = lambda x: x", "h(1)", "not a plain function"),
     ],
 )
 def test_what_cannot_be_captured_is_refused_by_name(

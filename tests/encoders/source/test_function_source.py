@@ -1,6 +1,7 @@
 """Encoders written where Python keeps no source: in paragraphs that are compiled under a prompt's name, at a prompt."""
 
 from __future__ import annotations
+import __future__
 
 import ast
 import os
@@ -56,6 +57,18 @@ def test_what_paragraphs_define_is_remembered_helpers_too_and_the_latest_counts(
     assert first.fingerprint != before
     run_paragraph("def scaled(x):\n    return x * FACTOR\n", names)
     assert first.fingerprint == before
+
+
+def test_keeping_sources_does_not_change_what_other_code_compiles_to() -> None:
+    keep_prompt_sources()
+    text = "def f(x: undefined): pass"
+    assert (
+        compile(text, "<other>", "exec").co_flags & __future__.annotations.compiler_flag
+    )  # inherited from this module
+    assert not compile(text, "<other>", "exec", dont_inherit=True).co_flags & __future__.annotations.compiler_flag
+    names: dict[str, Any] = {"text": text}
+    exec(compile("code = compile(text, '<other>', 'exec')", "<other>", "exec", dont_inherit=True), names)
+    assert not names["code"].co_flags & __future__.annotations.compiler_flag
 
 
 def test_a_mistake_in_a_paragraph_is_shown_against_its_line(names: dict[str, Any]) -> None:

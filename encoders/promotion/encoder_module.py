@@ -1,10 +1,11 @@
-"""Writes an encoder as a module: its own source, with the imports, constants, helpers and data keys that it uses."""
+"""Writes an encoder as a module: its own source, and the imports, constants, helpers and data keys that it uses."""
 
 from __future__ import annotations
 
 import ast
 import re
 import sys
+from collections import defaultdict
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any
 from encoders.encoder import FeatureEncoder
 from encoders.fingerprint.self_contained import SourceCollector
 from encoders.hash_index import lookup
-from encoders.promotion.imports import Imports
 from encoders.source.function_source import FunctionSource, source_of
 from encoders.source.function_tree import clean_tree, global_names, resolve
 from encoders.source.parsing import parse
@@ -23,26 +23,24 @@ from schemas.data_keys import DataKey, Kind
 from schemas.errors import DataKeyError, EncoderError
 from schemas.hashing import text_code
 
-_MAKERS = {Kind.SERVICE_ELEMENT: "service_element", Kind.GLOBAL_ELEMENT: "global_element"}
+_CONSTRUCTORS = {Kind.SERVICE_ELEMENT: "service_element", Kind.GLOBAL_ELEMENT: "global_element"}
+_INSTALLED = ("encoders", "numba", "numpy", "pyarrow", "schemas")
 
 
-def module_text(encoder: FeatureEncoder) -> str:
-    """Write the module. Raises EncoderError for what cannot be written as text."""
-    _ = encoder.fingerprint  # which refuses what cannot
+def encoder_module(encoder: FeatureEncoder) -> str:
+    """Write the module. Raises EncoderError if the encoder uses a value that cannot be written as text."""
+    _ = encoder.fingerprint  # raises for such values
     writer = _Writer(encoder)
+    name = encoder.function.__name__
     keys = [writer.key(key) for key in encoder.data]
-    body = writer.function(encoder.function, encoder.function.__name__, is_encoder=True)
+    body = writer.function(encoder.function, name, is_encoder=True)
     declared = [f"data=[{', '.join(keys)}]"] if keys else []
-    declared.append(f"features=[{', '.join(_text(feature) for feature in encoder.written)}]")
+    declared.append(f"features=[{', '.join(_quoted(feature) for feature in encoder.written)}]")
     declared += [] if encoder.compiled else ["compiled=False"]
-    renamed = (
-        f"\n\n{encoder.function.__name__} = {encoder.function.__name__}.configured(rename={dict(encoder.rename)!r})\n"
-        if encoder.rename
-        else ""
-    )
-    said = (encoder.function.__doc__ or f"The feature encoder {encoder.function.__name__}.").strip().splitlines()[0]
+    renamed = f"\n\n{name} = {name}.configured(rename={dict(encoder.rename)!r})\n" if encoder.rename else ""
+    summary = (encoder.function.__doc__ or f"The feature encoder {name}.").strip().splitlines()[0]
     parts = [
-        f'"""{said}"""\n\nfrom __future__ import annotations\n\n{writer.imports.text()}',
+        f'"""{summary}"""\n\nfrom __future__ import annotations\n\n{writer.import_lines()}',
         "".join(f"{line}\n" for line in writer.definitions),
         *(f"\n{helper}" for helper in writer.helpers),
         f"\n@feature_encoder({', '.join(declared)})\n{body}{renamed}",
@@ -51,82 +49,99 @@ def module_text(encoder: FeatureEncoder) -> str:
 
 
 class _Writer:
-    """Gathers what a function uses, in its original words."""
+    """Collects what a function uses, keeping its original formatting and comments."""
 
     def __init__(self, encoder: FeatureEncoder) -> None:
         self.encoder = encoder
-        self.plain = SourceCollector(encoder.title, compiled=False)  # what a module sees of text is text
-        self.imports = Imports()
-        self.imports.add("encoders", "feature_encoder")
+        self.collector = SourceCollector(encoder.title, compiled=False)  # constants are written as in plain Python
+        self.modules: set[tuple[str, str]] = set()
+        self.imported: defaultdict[str, set[str]] = defaultdict(set, encoders={"feature_encoder"})
         self.definitions: list[str] = []
         self.helpers: list[str] = []
-        self.known: set[str] = set()
+        self.names: set[str] = set()
 
     def function(self, function: FunctionType, name: str, is_encoder: bool = False) -> str:
-        """Write a function under a name, after gathering what it uses."""
+        """Write a function under a name, after collecting what it uses."""
         source = source_of(function)
         used = global_names(ast.unparse(clean_tree(source.tree, is_encoder)))
         for each in sorted(used - {function.__name__, name}):
-            found, value = resolve(function, each)
-            if found:
+            defined, value = resolve(function, each)
+            if defined:
                 self.add(each, value)
-        for each in _annotated(source.tree):
-            found, value = resolve(function, each)
-            if found:
-                with suppress(EncoderError):  # nobody evaluates annotations
-                    self.import_of(each, value)
+        for each in _annotation_names(source.tree):
+            defined, value = resolve(function, each)
+            if defined:
+                with suppress(EncoderError):  # annotations are never evaluated
+                    self.import_value(each, value)
         text = _with_defaults(source, self.encoder) if is_encoder else source.text
         return re.sub(rf"^def {function.__name__}\b", f"def {name}", _without_decorators(text), flags=re.MULTILINE)
 
     def add(self, name: str, value: Any) -> None:
-        if name in self.known:
+        if name in self.names:
             return
-        self.known.add(name)
-        function = getattr(value, "py_func", value)  # of a function that Numba wrapped
-        if self.import_of(name, value):
+        self.names.add(name)
+        function = getattr(value, "py_func", value)  # the function in a Numba dispatcher
+        if self.import_value(name, value):
             return
         if isinstance(function, FunctionType):
             self.helpers.append(self.function(function, name))
             return
-        literal = self.plain.literal(name, value)
+        literal = self.collector.literal(name, value)
         if literal.startswith("__import__('re')."):
-            self.imports.add("re")
+            self.modules.add(("re", "re"))
             literal = literal.removeprefix("__import__('re').").replace("compile", "re.compile", 1)
         self.definitions.append(f"{name} = {literal}")
 
-    def import_of(self, name: str, value: Any) -> bool:
-        """Import what a name means, if it can be imported."""
+    def import_value(self, name: str, value: Any) -> bool:
+        """Import a value under a name, if it can be imported."""
         if isinstance(value, ModuleType):
-            self.imports.add(value.__name__, alias=name)
+            self.modules.add((value.__name__, name))
         elif value is lookup or value is text_code:
-            self.imports.add("encoders", value.__name__, name)
-        elif (line := self.plain.import_of(name, value)) is not None:
-            module, own = re.fullmatch(r"from (\S+) import (\w+) as \w+", line).groups()  # type: ignore[union-attr]  # as it writes it
-            self.imports.add(module, own, name)
+            self.import_name("encoders", value.__name__, name)
+        elif (origin := self.collector.origin_of(value)) is not None:
+            self.import_name(*origin, name)
         elif _importable(getattr(value, "__module__", None), getattr(value, "__name__", ""), value):
-            self.imports.add(value.__module__, value.__name__, name)
+            self.import_name(value.__module__, value.__name__, name)
         else:
             return False
         return True
 
+    def import_name(self, module: str, name: str, alias: str) -> None:
+        self.imported[module].add(name if alias == name else f"{name} as {alias}")
+
+    def import_lines(self) -> str:
+        """Write all imports, in groups: the standard library's, installed packages' and the project's."""
+        groups: list[list[str]] = [[], [], []]
+        for module, alias in sorted(self.modules):
+            groups[_group(module)].append(f"import {module}" if alias == module else f"import {module} as {alias}")
+        for module in sorted(self.imported):
+            groups[_group(module)].append(f"from {module} import {', '.join(sorted(self.imported[module]))}")
+        return "\n".join("".join(f"{line}\n" for line in group) for group in groups if group)
+
     def key(self, key: DataKey) -> str:
-        """Give the name of a data key, after importing or defining it."""
-        around = self.encoder.function.__globals__
-        names = [name for name, value in around.items() if isinstance(value, DataKey) and value == key]
+        """Import or define a data key, and give its name."""
+        globals_ = self.encoder.function.__globals__
+        names = [name for name, value in globals_.items() if isinstance(value, DataKey) and value == key]
         decorators = [ast.unparse(each) for each in source_of(self.encoder.function).tree.decorator_list]
         names.sort(key=lambda name: (not re.search(rf"\b{name}\b", " ".join(decorators)), name.startswith("_"), name))
         name = names[0] if names else key.name.upper()
         for module in sorted(sys.modules):
-            if names and _importable(module, name, around[name]) and _assigns(module, name):
-                self.imports.add(module, name)
+            if names and _importable(module, name, globals_[name]) and _assigns(module, name):
+                self.import_name(module, name, name)
                 return name
-        self.imports.add("schemas.data_keys", _MAKERS[key.kind])
-        self.definitions.append(f"{name} = {_MAKERS[key.kind]}({_text(key.name)}, {_text(_type_text(key))})")
+        constructor = _CONSTRUCTORS[key.kind]
+        self.import_name("schemas.data_keys", constructor, constructor)
+        self.definitions.append(f"{name} = {constructor}({_quoted(key.name)}, {_quoted(_type_text(key))})")
         return name
 
 
+def _group(module: str) -> int:
+    top = module.partition(".")[0]
+    return 0 if top in sys.stdlib_module_names else 1 if top in _INSTALLED else 2
+
+
 def _importable(module: str | None, name: str, value: Any) -> bool:
-    """Whether a module that lies in a file gives this very value."""
+    """Whether importing a name from a module's file gives exactly this value."""
     loaded = sys.modules.get(module or "")
     if loaded is None or module == "__main__" or not name.isidentifier() or vars(loaded).get(name) is not value:
         return False
@@ -137,7 +152,7 @@ def _importable(module: str | None, name: str, value: Any) -> bool:
 
 
 def _assigns(module: str, name: str) -> bool:
-    """Whether a name is a module's own, not only imported there."""
+    """Whether a module assigns a name itself, instead of importing it."""
     try:
         tree = parse(Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
@@ -149,12 +164,12 @@ def _assigns(module: str, name: str) -> bool:
 def _type_text(key: DataKey) -> str:
     whole = type_text(key.type)
     short = whole.replace("item: ", "").replace("tz=", "")
-    with suppress(DataKeyError):  # a field's name may look like what is left out
+    with suppress(DataKeyError):  # a field's name may contain what was removed
         return short if parse_type(short) == key.type else whole
     return whole
 
 
-def _text(value: str) -> str:
+def _quoted(value: str) -> str:
     return '"' + repr(value + "'")[1:-2] + '"' if '"' not in value else repr(value)
 
 
@@ -164,15 +179,15 @@ def _without_decorators(text: str) -> str:
 
 
 def _with_defaults(source: FunctionSource, encoder: FeatureEncoder) -> str:
-    """Put the encoder's parameters as they are now in place of its source's defaults."""
+    """Replace the defaults in the source with the encoder's current parameters."""
     lines = [line.encode() for line in source.text.splitlines()]
     arguments = parse(source.text).body[0].args  # type: ignore[attr-defined]  # a function
     for argument, default in reversed(list(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))):
-        said = lines[default.lineno - 1][default.col_offset : default.end_col_offset].decode()
+        expression = lines[default.lineno - 1][default.col_offset : default.end_col_offset].decode()
         value = encoder.parameters[argument.arg]
         with suppress(ValueError, SyntaxError):
-            said_value = ast.literal_eval(said)
-            if type(said_value) is type(value) and said_value == value:
+            current = ast.literal_eval(expression)
+            if type(current) is type(value) and current == value:
                 continue
         before, after = (
             lines[default.lineno - 1][: default.col_offset],
@@ -182,6 +197,6 @@ def _with_defaults(source: FunctionSource, encoder: FeatureEncoder) -> str:
     return b"\n".join(lines).decode() + "\n"
 
 
-def _annotated(tree: ast.FunctionDef) -> set[str]:
+def _annotation_names(tree: ast.FunctionDef) -> set[str]:
     nodes = [getattr(node, field, None) for node in ast.walk(tree) for field in ("annotation", "returns")]
     return {name.id for node in nodes if node is not None for name in ast.walk(node) if isinstance(name, ast.Name)}
