@@ -23,7 +23,7 @@ from pyspark.sql import SparkSession
 from delorean.demo.processes import Processes, Running
 from schemas.data_keys import context_variable
 from schemas.tables import contexts_schema
-from snapshotter.capture.snapshot import take_snapshot
+from snapshotter.capture.snapshot_job import take_snapshot
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import ContextSet, SnapshotRun
 from snapshotter.spark.session import spark_session

@@ -118,7 +118,7 @@ def snapshot(
     Example: delorean snapshot --date 2026-01-05
     """
     from delorean.project.config import SnapshotSet, access_to_proxies
-    from snapshotter.capture.snapshot import Floor, take_snapshot
+    from snapshotter.capture.snapshot_job import Floor, take_snapshot
 
     if set_name is not None and services:
         raise click.UsageError("--set names the services: leave --service out")
@@ -194,7 +194,7 @@ def publish(
     from schemas.data_keys import global_element
     from schemas.errors import ConfigError
     from schemas.plain_types import plain_table
-    from snapshotter.capture.global_elements import publish_global
+    from snapshotter.global_elements import publish_global
     from snapshotter.storage.foreign_parquet import read_foreign_parquet
 
     if file is None:

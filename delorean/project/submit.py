@@ -17,7 +17,7 @@ from schemas.errors import ConfigError
 from schemas.file_uri import file_uri
 from schemas.redaction import shown_settings
 from snapshotter.spark.cluster import ENVIRONMENT, PACKED_PYTHON, check_environment, find_master
-from snapshotter.spark.launch import spark_options, spark_submit
+from snapshotter.spark.jvm import spark_options, spark_submit
 from snapshotter.spark.session import QUIET
 
 

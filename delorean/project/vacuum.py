@@ -18,7 +18,7 @@ from delorean.generation.named_run import PLANS
 from delorean.labels import FOLDER as LABELS
 from delorean.labels import labels_id_of_manifest, load_labels, manifest_path
 from schemas.errors import ConfigError, LabelError, StorageError
-from snapshotter.capture.unpublished import is_half_written, unpublished
+from snapshotter.capture.unpublished_files import is_half_written, unpublished
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage, StoredFile
 

@@ -22,7 +22,7 @@ _FLOOR_OF_SHARE, _FLOOR_OF_VALUE = 0.02, 0.05  # of a share as it is, of any oth
 
 
 @dataclass(frozen=True)
-class Alert:
+class DriftAlert:
     """A measure that is not as the last runs let one expect. runs: how many these are."""
 
     measure: str
@@ -37,7 +37,7 @@ class Alert:
         return f"{self.measure} is {_number(self.found)}, {expected} after the last {self.runs} runs"
 
 
-def judge(earlier: Sequence[Mapping[str, float]], new: Mapping[str, float]) -> list[Alert]:
+def judge(earlier: Sequence[Mapping[str, float]], new: Mapping[str, float]) -> list[DriftAlert]:
     """Compare a service's profile with those of its earlier runs.
 
     earlier: the oldest first; of more than 20 the newest 20 count. A measure that fewer than 5 of them have is not
@@ -50,13 +50,13 @@ def judge(earlier: Sequence[Mapping[str, float]], new: Mapping[str, float]) -> l
             continue
         low, high = _expected(np.array(history), _is_share(measure))
         if found < low or (found > high and measure != "confidence"):
-            alerts.append(Alert(measure, low, high, found, len(history)))
+            alerts.append(DriftAlert(measure, low, high, found, len(history)))
     return alerts
 
 
 def judged(
     index: SnapshotIndex, service: str, most: int | None = None
-) -> list[tuple[SnapshotRun, ServiceSnapshot, list[Alert]]]:
+) -> list[tuple[SnapshotRun, ServiceSnapshot, list[DriftAlert]]]:
     """Compare published snapshots of a service, at most so many, with those before them, the latest first.
 
     No more runs are read than that takes.

@@ -22,7 +22,7 @@ class ServiceSnapshot:
     counts: how many of the distinct keys asked came to each status; the sum is what was asked
     captured_from, captured_to: the first and last capture among the successes, None without any
     reasons: for each status but ok, an example of why
-    profile: what the values look like in sum: measure → number, see `snapshotter.capture.profile`; empty: not measured
+    profile: what the values look like in sum: measure → number, see `snapshotter.capture.value_profile`; empty: not measured
     """
 
     run_id: str

@@ -22,7 +22,7 @@ from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, DataFile
 from snapshotter.selection.context_sets import context_set_schema, read_context_set
 from snapshotter.selection.experiments import Experiment, load_experiments
-from snapshotter.selection.sampling import Sample, key_columns, samples
+from snapshotter.selection.sampling import ExperimentSample, key_columns, samples
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described
 from snapshotter.storage import Storage, open_storage
@@ -111,7 +111,7 @@ def _refuse_unusable(experiments: Sequence[Experiment]) -> None:
             )
 
 
-def _refuse_nothing(drawn: Sequence[Sample], experiments: Sequence[Experiment]) -> None:
+def _refuse_nothing(drawn: Sequence[ExperimentSample], experiments: Sequence[Experiment]) -> None:
     empty = [
         experiment.id
         for experiment, sample in zip(experiments, drawn, strict=True)
@@ -133,7 +133,7 @@ def _refuse_nothing(drawn: Sequence[Sample], experiments: Sequence[Experiment]) 
             )
 
 
-def _save(drawn: Sequence[Sample], folder: str, storage: Storage) -> tuple[DataFile, ...]:
+def _save(drawn: Sequence[ExperimentSample], folder: str, storage: Storage) -> tuple[DataFile, ...]:
     """Write the union from the workers, sorted by key; only the files' names come back."""
     key = drawn[0].key
     rows = sum(row.taken for sample in drawn for row in sample.report)

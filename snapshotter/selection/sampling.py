@@ -19,14 +19,14 @@ from snapshotter.records import StratumReport
 from snapshotter.selection.experiments import Experiment
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described
-from snapshotter.spark.tables import load_table
+from snapshotter.spark.table_loader import load_table
 
 _log = logging.getLogger(__name__)
 _MOST_STRATA = 10_000
 
 
 @dataclass(frozen=True)
-class Sample:
+class ExperimentSample:
     """What one experiment chose.
 
     contexts: the key's columns and `_chosen_by`, one row for each context
@@ -39,7 +39,7 @@ class Sample:
 
 
 @contextmanager
-def samples(spark: SparkSession, experiments: Sequence[Experiment], date: date) -> Iterator[list[Sample]]:
+def samples(spark: SparkSession, experiments: Sequence[Experiment], date: date) -> Iterator[list[ExperimentSample]]:
     """Sample for each experiment; what the samples rest on is kept until the caller is done with them."""
     kept: list[DataFrame] = []
     try:
@@ -101,7 +101,7 @@ def _variable(experiment: Experiment, found: DataFrame, name: str) -> DataKey:
     return context_variable(name, arrow_type)
 
 
-def _sample(spark: SparkSession, experiment: Experiment, contexts: DataFrame, key: tuple[DataKey, ...]) -> Sample:
+def _sample(spark: SparkSession, experiment: Experiment, contexts: DataFrame, key: tuple[DataKey, ...]) -> ExperimentSample:
     names = [f"_stratum_{i}" for i in range(len(experiment.strata))]
     strata = [_column(column).cast("string").alias(name) for column, name in zip(experiment.strata, names, strict=True)]
     report = _report(experiment, _populations(experiment, contexts, strata))
@@ -120,7 +120,7 @@ def _sample(spark: SparkSession, experiment: Experiment, contexts: DataFrame, ke
         F.col("_probability").alias("probability"),
     )
     taken = joined.where(F.col("_rank") <= F.col("_taken")).select(*key_columns(key), chosen_by.alias("_chosen_by"))
-    return Sample(taken, key, tuple(report.values()))
+    return ExperimentSample(taken, key, tuple(report.values()))
 
 
 def _populations(experiment: Experiment, contexts: DataFrame, strata: list[Column]) -> dict[tuple[str, ...], int]:

@@ -15,8 +15,8 @@ from schemas.errors import SetupError
 from schemas.file_uri import file_uri
 from schemas.redaction import SENSITIVE
 from snapshotter.spark.cluster import ENVIRONMENT, PACKED_PYTHON, check_environment, find_master
-from snapshotter.spark.launch import launch
-from snapshotter.spark.machine import java_problem
+from snapshotter.spark.jvm import launch
+from snapshotter.spark.system_requirements import java_problem
 
 _DEFAULTS = {
     "spark.redaction.regex": SENSITIVE,  # of what Spark itself shows, in its user interface and its log

@@ -23,10 +23,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from schemas.errors import MissingFileError, StorageError
 from snapshotter.storage import Storage, StoredFile, is_inside, require_inside
-from snapshotter.storage.s3_access import access, delta_options, endpoint_of, forget_access
-from snapshotter.storage.s3_errors import CUT, code_of, is_missing, meaning_of
-from snapshotter.storage.s3_place import S3Place
-from snapshotter.storage.temporary import temporary_file, write_at
+from snapshotter.storage.s3_client import access, delta_options, endpoint_of, forget_clients
+from snapshotter.storage.s3_errors import CUT, code_of, is_missing, problem_of
+from snapshotter.storage.s3_location import S3Location
+from snapshotter.storage.temporary_file import temporary_file, write_at
 
 _READ_AT_ONCE = 32 << 20  # bytes a request; larger files are read by several, side by side
 _WRITE_AT_ONCE = 8 << 20  # S3 takes no parts below 5 MiB but the last
@@ -40,7 +40,7 @@ _WRITER = "writer"  # metadata that tells whose write it was, should the answer 
 class S3Storage(Storage):
     """A bucket, or what lies below a prefix in it.
 
-    uri: `s3://bucket/prefix?endpoint=…&region=…`, see `S3Place`
+    uri: `s3://bucket/prefix?endpoint=…&region=…`, see `S3Location`
 
     Files are fetched whole, once, into an unlinked temporary file that is mapped, and sent from one: neither takes
     memory, and nothing is visible before the last byte has arrived. A name is taken on condition that nobody has it:
@@ -48,7 +48,7 @@ class S3Storage(Storage):
     """
 
     def __init__(self, uri: str) -> None:
-        self.place = S3Place.of(uri)
+        self.place = S3Location.of(uri)
         self.uri = uri
 
     def open_input(self, path: str) -> pa.NativeFile:
@@ -204,9 +204,9 @@ class S3Storage(Storage):
             where = f"key '{self.place.prefix + path}' of bucket '{self.place.bucket}' at {endpoint}"
             if is_missing(error):
                 raise MissingFileError.because(f"'{path}' is not there: {where}") from error
-            meaning = meaning_of(error)
+            meaning = problem_of(error)
             if meaning.renew:
-                forget_access()
+                forget_clients()
             what = f"{doing} '{path}'" if path else doing
             raise StorageError.because(f"could not {what}, {where}: {meaning.problem}", meaning.hint) from error
 

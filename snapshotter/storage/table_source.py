@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from schemas.errors import ConfigError
-from snapshotter.storage.s3_place import S3Place
+from snapshotter.storage.s3_location import S3Location
 
 _PATTERN = re.compile(r"([\\{}\[\]*?])")
 
@@ -56,8 +56,8 @@ class TableSource:
         return server if self.version is None else {**server, "versionAsOf": str(self.version)}
 
     @property
-    def _place(self) -> S3Place | None:
-        return S3Place.of(self.path) if urlsplit(self.path).scheme == "s3" else None
+    def _place(self) -> S3Location | None:
+        return S3Location.of(self.path) if urlsplit(self.path).scheme == "s3" else None
 
     def beside(self, file: str | Path) -> TableSource:
         """Let a relative path begin at a file's folder."""

@@ -238,7 +238,7 @@ def lay_out(index: str, storage: str, profiles: int, videos: int) -> None:
 
 def snapshot(index: str, storage: str, proxies: list[str], run_id: str, hold: bool = False) -> str:
     """Take a snapshot; every page of answers is on disk at once."""
-    from snapshotter.capture.snapshot import take_snapshot
+    from snapshotter.capture.snapshot_job import take_snapshot
     from snapshotter.index import open_index
 
     with open_index(index) as opened:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from snapshotter.capture.snapshot import take_snapshot
+from snapshotter.capture.snapshot_job import take_snapshot
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
 from snapshotter.storage import Storage

@@ -22,7 +22,7 @@ OPTIONS = ("index", "datacenter", "check_hostname", *_CONSISTENCY, *_SECONDS, *_
 
 
 @dataclass(frozen=True)
-class Credentials:
+class CassandraCredentials:
     """Who we are to the cluster. A credentials file is TOML with these two."""
 
     user: str
@@ -30,7 +30,7 @@ class Credentials:
 
 
 @dataclass(frozen=True)
-class Address:
+class CassandraAddress:
     """Where an index is, and how to get there.
 
     hosts: with ports; the others of the cluster are found through them
@@ -45,7 +45,7 @@ class Address:
     hosts: tuple[tuple[str, int], ...]
     keyspace: str
     index: str = "main"
-    credentials: Credentials | None = None
+    credentials: CassandraCredentials | None = None
     datacenter: str | None = None
     consistency: str = "LOCAL_QUORUM"
     serial_consistency: str = "SERIAL"
@@ -63,7 +63,7 @@ class Address:
         return f"cassandra://{hosts}/{self.keyspace}" + ("" if self.index == "main" else f"?index={self.index}")
 
 
-def read_address(uri: str) -> Address:
+def read_address(uri: str) -> CassandraAddress:
     """Read a URI, and the credentials file that it may name. Raises ConfigError, which never shows credentials."""
     try:
         parts = urlsplit(uri)
@@ -78,7 +78,7 @@ def read_address(uri: str) -> Address:
     return address
 
 
-def _address(keyspace: str, hosts: str, query: str, userinfo: str) -> Address:
+def _address(keyspace: str, hosts: str, query: str, userinfo: str) -> CassandraAddress:
     found = [_host(host) for host in hosts.split(",")]
     if not _NAME.fullmatch(keyspace):
         raise ConfigError.because(
@@ -87,13 +87,13 @@ def _address(keyspace: str, hosts: str, query: str, userinfo: str) -> Address:
         )
     options = _options(query)
     given = options.pop("credentials", None)
-    credentials = read_toml(Path(given), Credentials) if given else None
+    credentials = read_toml(Path(given), CassandraCredentials) if given else None
     if userinfo:
         if credentials is not None:
             raise ConfigError.because("has credentials of its own and a credentials file", "keep the file")
         user, _, password = userinfo.partition(":")
-        credentials = Credentials(unquote(user), unquote(password))
-    return Address(tuple(found), keyspace, credentials=credentials, **options)
+        credentials = CassandraCredentials(unquote(user), unquote(password))
+    return CassandraAddress(tuple(found), keyspace, credentials=credentials, **options)
 
 
 def _host(text: str) -> tuple[str, int]:

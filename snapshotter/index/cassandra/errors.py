@@ -23,7 +23,7 @@ from cassandra.protocol import ErrorMessage
 from cassandra.protocol import RequestValidationException as InvalidMessage
 
 from schemas.errors import SnapshotIndexError
-from snapshotter.index.cassandra.address import Address
+from snapshotter.index.cassandra.address import CassandraAddress
 
 DRIVER_ERRORS = (
     DriverException,
@@ -39,7 +39,7 @@ _TO_THE_NODES = "see to the nodes that are down or overloaded (nodetool status),
 
 
 @contextmanager
-def translated(address: Address) -> Iterator[None]:
+def translated(address: CassandraAddress) -> Iterator[None]:
     """Let driver's errors out as ours."""
     try:
         yield
@@ -52,7 +52,7 @@ def may_pass(error: BaseException) -> bool:
     return isinstance(error, DRIVER_ERRORS) and not any(_permanent(cause, "") for cause in _causes(error))
 
 
-def as_ours(error: BaseException, address: Address) -> SnapshotIndexError:
+def as_ours(error: BaseException, address: CassandraAddress) -> SnapshotIndexError:
     """Say what happened, to which index, and what to do."""
     user = f"user '{address.credentials.user}'" if address.credentials else "who gives no credentials"
     causes = _causes(error)
@@ -91,7 +91,7 @@ def _permanent(error: BaseException, user: str) -> tuple[str, str] | None:
     return None
 
 
-def _passing(error: BaseException, address: Address) -> tuple[str, str]:
+def _passing(error: BaseException, address: CassandraAddress) -> tuple[str, str]:
     if isinstance(error, NoHostAvailable):
         told = "; ".join(f"{host}: {_said(cause)}" for host, cause in _by_host(error)) or "none could be asked"
         where = f" in datacenter '{address.datacenter}'" if address.datacenter else ""

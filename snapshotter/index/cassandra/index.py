@@ -11,15 +11,15 @@ from functools import partial
 
 from schemas.services import Service
 from snapshotter.index import SnapshotIndex
-from snapshotter.index.cassandra import records, schema
+from snapshotter.index.cassandra import record_pieces, schema
 from snapshotter.index.cassandra.address import read_address
-from snapshotter.index.cassandra.connection import Connection
-from snapshotter.index.cassandra.look_up import Snapshots
-from snapshotter.index.cassandra.published import Entry, Published
-from snapshotter.index.cassandra.timeline import RunHeader, Timeline, rows_beside
-from snapshotter.index.cassandra.versions import visible_versions, write_version
-from snapshotter.index.cassandra.withdrawing import Withdrawals, withdrawal_of
-from snapshotter.index.stored import Records, context_set_name, missing, run_name, version_name, withdrawn
+from snapshotter.index.cassandra.cluster_session import CassandraSession
+from snapshotter.index.cassandra.snapshots_by_time import SnapshotsByTime
+from snapshotter.index.cassandra.published_entries import PublishedEntry, PublishedEntries
+from snapshotter.index.cassandra.run_timeline import RunHeader, RunTimeline, rows_beside
+from snapshotter.index.cassandra.global_versions import visible_versions, write_version
+from snapshotter.index.cassandra.withdrawals import Withdrawals, withdrawal_of
+from snapshotter.index.record_reader import RecordReader, context_set_name, missing, run_name, version_name, withdrawn
 from snapshotter.records import (
     END_OF_TIME,
     ContextSet,
@@ -41,7 +41,7 @@ _BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 def init_cassandra(uri: str, replication: Mapping[str, int] | None = None) -> bool:
     """Make what is missing of the keyspace, the tables and the index at a URI; tell whether the index is new."""
-    connection = Connection(read_address(uri))
+    connection = CassandraSession(read_address(uri))
     try:
         return schema.prepare(connection, replication)
     finally:
@@ -59,14 +59,14 @@ class CassandraIndex(SnapshotIndex):
     """
 
     def __init__(self, uri: str) -> None:
-        self._connection = Connection(read_address(uri))
+        self._connection = CassandraSession(read_address(uri))
         self.uri = self._connection.address.uri
-        self._records = Records(self.uri)
-        self._runs = Published(self._connection, "run")
-        self._context_sets = Published(self._connection, "context set")
-        self._versions = Published(self._connection, "version")
-        self._snapshots = Snapshots(self._connection, self._runs)
-        self._timeline = Timeline(self._connection)
+        self._records = RecordReader(self.uri)
+        self._runs = PublishedEntries(self._connection, "run")
+        self._context_sets = PublishedEntries(self._connection, "context set")
+        self._versions = PublishedEntries(self._connection, "version")
+        self._snapshots = SnapshotsByTime(self._connection, self._runs)
+        self._timeline = RunTimeline(self._connection)
         self._withdrawals = Withdrawals(self._connection, self._timeline)
         try:
             schema.check(self._connection)
@@ -149,7 +149,7 @@ class CassandraIndex(SnapshotIndex):
         if self._context_sets.entry(day):
             return False
         attempt = uuid.uuid4()
-        self._connection.ask(list(records.writes(attempt, 0, record_text(context_set))))
+        self._connection.ask(list(record_pieces.writes(attempt, 0, record_text(context_set))))
         return self._context_sets.publish(day, attempt, json.dumps(list(context_set.experiments)))
 
     def context_set(self, date: date) -> ContextSet:
@@ -185,8 +185,8 @@ class CassandraIndex(SnapshotIndex):
         if self._is_there(self._versions, name):
             return False
         attempt = uuid.uuid4()
-        write = write_version(self._connection, version, attempt, records.copy_of(text))
-        self._connection.ask([*records.writes(attempt, 0, text), write])
+        write = write_version(self._connection, version, attempt, record_pieces.copy_of(text))
+        self._connection.ask([*record_pieces.writes(attempt, 0, text), write])
         published = self._versions.publish(version.version_id, attempt, "", element)
         return published or self._lost(self._versions, name)
 
@@ -206,7 +206,7 @@ class CassandraIndex(SnapshotIndex):
         entry = self._versions.entry(version_id, element)
         if entry is None or entry.is_withdrawn:
             return None
-        return self._read_version(entry, "".join(records.read_attempts(self._connection, [entry.attempt])[0]))
+        return self._read_version(entry, "".join(record_pieces.read_attempts(self._connection, [entry.attempt])[0]))
 
     def global_elements(self) -> Sequence[str]:
         """Name the global elements that have a version, sorted."""
@@ -233,42 +233,42 @@ class CassandraIndex(SnapshotIndex):
         """Let go of the cluster."""
         self._connection.close()
 
-    def _is_there(self, published: Published, name: PublishedName) -> bool:
+    def _is_there(self, published: PublishedEntries, name: PublishedName) -> bool:
         entry = published.entry(name.id, name.element)
         if entry is not None:
             self._refuse_withdrawn(entry)
         return entry is not None
 
-    def _lost(self, published: Published, name: PublishedName) -> bool:
+    def _lost(self, published: PublishedEntries, name: PublishedName) -> bool:
         self._is_there(published, name)  # or it was withdrawn
         return False
 
-    def _refuse_withdrawn(self, entry: Entry) -> None:
+    def _refuse_withdrawn(self, entry: PublishedEntry) -> None:
         if entry.is_withdrawn:
             raise withdrawn(withdrawal_of(entry), self.uri)
 
-    def _read_runs(self, entries: Sequence[tuple[str, Entry]], skip: bool) -> list[SnapshotRun]:
+    def _read_runs(self, entries: Sequence[tuple[str, PublishedEntry]], skip: bool) -> list[SnapshotRun]:
         found = []
-        texts = records.read_attempts(self._connection, [entry.attempt for _, entry in entries])
+        texts = record_pieces.read_attempts(self._connection, [entry.attempt for _, entry in entries])
         for (run_id, entry), of_run in zip(entries, texts, strict=True):
             name = run_name(run_id)
             with self._records.skipping(name, skip):
                 header = self._records.read(name, RunHeader.from_json, entry.header)
-                records.require_all(self._connection, entry.attempt, of_run, header.services)
+                record_pieces.require_all(self._connection, entry.attempt, of_run, header.services)
                 services = [self._records.read(name, ServiceSnapshot.from_json, text) for text in of_run]
                 published_at = from_micros(entry.published_at)
                 found.append(replace(header.run, services=tuple(services), published_at=published_at))
         return found
 
-    def _read_context_sets(self, entries: Sequence[Entry], skip: bool) -> list[ContextSet]:
+    def _read_context_sets(self, entries: Sequence[PublishedEntry], skip: bool) -> list[ContextSet]:
         found = []
-        texts = records.read_attempts(self._connection, [entry.attempt for entry in entries])
+        texts = record_pieces.read_attempts(self._connection, [entry.attempt for entry in entries])
         for entry, of_set in zip(entries, texts, strict=True):
             with self._records.skipping(context_set_name(entry.id), skip):
-                records.require_all(self._connection, entry.attempt, of_set, 1)
+                record_pieces.require_all(self._connection, entry.attempt, of_set, 1)
                 found.append(self._records.read(context_set_name(entry.id), ContextSet.from_json, of_set[0]))
         return found
 
-    def _read_version(self, entry: Entry, text: str) -> GlobalVersion:
+    def _read_version(self, entry: PublishedEntry, text: str) -> GlobalVersion:
         version = self._records.read(version_name(entry.subject, entry.id), GlobalVersion.from_json, text)
         return replace(version, published_at=from_micros(entry.published_at))

@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from cassandra import InvalidRequest
 
 from schemas.errors import SnapshotIndexError
-from snapshotter.index.cassandra.address import Address
-from snapshotter.index.cassandra.connection import Connection, Patience
-from snapshotter.index.cassandra.filling import fill
+from snapshotter.index.cassandra.address import CassandraAddress
+from snapshotter.index.cassandra.cluster_session import CassandraSession, Patience
+from snapshotter.index.cassandra.migration import fill
 
 _TABLES = {
     "schema_version": "what text PRIMARY KEY, version int",
@@ -50,7 +50,7 @@ _START_CLOCK = "INSERT INTO {keyspace}.published (index_name, clock) VALUES (:in
 _SET_VERSION = "UPDATE {keyspace}.schema_version SET version = :next WHERE what = 'tables' IF version = :before"
 
 
-def check(connection: Connection) -> None:
+def check(connection: CassandraSession) -> None:
     """Refuse an index that is not there, or not of this release's schema."""
     address, version = connection.address, _version(connection)
     if version is None or not connection.one(_CLOCK, {"index_name": address.index}):
@@ -58,7 +58,7 @@ def check(connection: Connection) -> None:
     _refuse_other(version, address)
 
 
-def prepare(connection: Connection, replication: Mapping[str, int] | None) -> bool:
+def prepare(connection: CassandraSession, replication: Mapping[str, int] | None) -> bool:
     """Make what is missing, and tell whether the index is new. Any number may do it at once, and after one that died.
 
     replication: datacenter → copies, for the keyspace if it is made; the datacenter "" is all of them
@@ -76,7 +76,7 @@ def prepare(connection: Connection, replication: Mapping[str, int] | None) -> bo
         connection.agree()
 
 
-def _prepare(connection: Connection, replication: Mapping[str, int] | None) -> bool:
+def _prepare(connection: CassandraSession, replication: Mapping[str, int] | None) -> bool:
     address, version = connection.address, _version(connection)
     if version is None:
         _make_keyspace(connection, replication)
@@ -92,7 +92,7 @@ def _prepare(connection: Connection, replication: Mapping[str, int] | None) -> b
     return bool(started.applied)
 
 
-def _version(connection: Connection) -> int | None:
+def _version(connection: CassandraSession) -> int | None:
     name = {"name": connection.address.keyspace}
     if not connection.one(_TABLE, name):
         return None
@@ -100,7 +100,7 @@ def _version(connection: Connection) -> int | None:
     return int(rows[0].version) if rows else None
 
 
-def _refuse_other(version: int | None, address: Address) -> None:
+def _refuse_other(version: int | None, address: CassandraAddress) -> None:
     if version != VERSION:
         raise SnapshotIndexError.because(
             f"keyspace of index {address.uri} has schema version {version}, expected {VERSION}",
@@ -108,13 +108,13 @@ def _refuse_other(version: int | None, address: Address) -> None:
         )
 
 
-def _how_to_make(connection: Connection) -> str:
+def _how_to_make(connection: CassandraSession) -> str:
     there = connection.one(_KEYSPACE, {"name": connection.address.keyspace})
     copies = "" if there else f" (there is no keyspace '{connection.address.keyspace}': --replication says how)"
     return f"correct the URI, or prepare it: delorean index init{copies}"
 
 
-def _make_keyspace(connection: Connection, replication: Mapping[str, int] | None) -> None:
+def _make_keyspace(connection: CassandraSession, replication: Mapping[str, int] | None) -> None:
     keyspace = connection.address.keyspace
     if connection.one(_KEYSPACE, {"name": keyspace}):
         return

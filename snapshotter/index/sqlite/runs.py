@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from snapshotter.index.stored import Records, run_name
+from snapshotter.index.record_reader import RecordReader, run_name
 from snapshotter.records import ServiceSnapshot, SnapshotRun, from_micros
 
 
@@ -19,7 +19,7 @@ def runs_query(where: str) -> str:
     )
 
 
-def read_runs(records: Records, rows: Sequence[Sequence[Any]], skip: bool) -> list[SnapshotRun]:
+def read_runs(records: RecordReader, rows: Sequence[Sequence[Any]], skip: bool) -> list[SnapshotRun]:
     """Read runs from rows of `runs_query`, one for each service. skip: leave out those that cannot be read."""
     found = []
     for run_id, group in groupby(rows, key=lambda row: row[0]):

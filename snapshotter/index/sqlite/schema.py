@@ -1,6 +1,6 @@
 """The tables of the file, and the steps that bring a file of an earlier release to them.
 
-Records are JSON; columns beside them are what queries need. A run's services are rows of their own.
+RecordReader are JSON; columns beside them are what queries need. A run's services are rows of their own.
 
 declarations    the services that have a published snapshot, as they were declared: a row for each declaration, with
                 when it was last published
@@ -15,8 +15,8 @@ from collections.abc import Iterable
 
 from schemas.errors import SnapshotIndexError, UnreadableRecordError
 from schemas.services import Service
-from snapshotter.index.sqlite.file import IndexFile
-from snapshotter.index.stored import Records, run_name
+from snapshotter.index.sqlite.database_file import IndexFile
+from snapshotter.index.record_reader import RecordReader, run_name
 from snapshotter.records import ServiceSnapshot
 
 VERSION = 2
@@ -57,7 +57,7 @@ _DECLARE = (
 )
 
 
-def set_up(file: IndexFile, records: Records) -> int:
+def set_up(file: IndexFile, records: RecordReader) -> int:
     """Bring a file to this release's schema, where it may be written, and give its version.
 
     Raises SnapshotIndexError for a file of a later release.
@@ -76,7 +76,7 @@ def set_up(file: IndexFile, records: Records) -> int:
     return int(found)
 
 
-def _migrate(connection: sqlite3.Connection, records: Records) -> int:
+def _migrate(connection: sqlite3.Connection, records: RecordReader) -> int:
     """Make what is missing, and give the version that the file has then."""
     for statement in _FIRST.split(";"):
         connection.execute(statement)
@@ -101,7 +101,7 @@ def declaration(service: Service) -> str:
     return json.dumps(service.to_json(), sort_keys=True)
 
 
-def declare_again(connection: sqlite3.Connection, records: Records, published_at: int) -> None:
+def declare_again(connection: sqlite3.Connection, records: RecordReader, published_at: int) -> None:
     """Look anew for when those declarations were published that were so last at a moment of which nothing is left."""
     rows = connection.execute("SELECT declaration FROM declarations WHERE published_at = ?", (published_at,)).fetchall()
     connection.execute("DELETE FROM declarations WHERE published_at = ?", (published_at,))
@@ -115,7 +115,7 @@ def declare_again(connection: sqlite3.Connection, records: Records, published_at
 
 
 def _declare_first(
-    connection: sqlite3.Connection, records: Records, rows: Iterable[tuple[str, int, int, str]], wanted: str
+    connection: sqlite3.Connection, records: RecordReader, rows: Iterable[tuple[str, int, int, str]], wanted: str
 ) -> None:
     for run_id, published_at, position, record in rows:
         try:
@@ -127,7 +127,7 @@ def _declare_first(
             return
 
 
-def _declare_all(connection: sqlite3.Connection, records: Records) -> None:
+def _declare_all(connection: sqlite3.Connection, records: RecordReader) -> None:
     rows = connection.execute("SELECT run_id, published_at, position, record FROM snapshots")
     for run_id, published_at, position, record in rows:
         try:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from schemas.data_keys import context_variable, service_element
 from schemas.services import Service, Status
-from snapshotter.capture.drift import Alert, judge, judged, last_profiles
+from snapshotter.capture.drift import DriftAlert, judge, judged, last_profiles
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import DataFile, ServiceSnapshot, SnapshotRun
 
@@ -155,7 +155,7 @@ def test_a_range_is_a_range_and_what_lies_in_it_is_no_alert(earlier: list[float]
     share = measure != "rows"
     values = [value / 1e9 if share else value for value in [*earlier, found]]
     for alert in judge(*measured(measure, values)):
-        assert isinstance(alert, Alert)
+        assert isinstance(alert, DriftAlert)
         assert 0 <= alert.low <= alert.high
         assert not share or alert.high <= 1
         assert not alert.low <= alert.found <= alert.high

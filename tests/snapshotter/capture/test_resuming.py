@@ -35,7 +35,7 @@ DRIVE = """
 import sys
 from datetime import date, timedelta
 from snapshotter.index import open_index
-from snapshotter.capture.snapshot import take_snapshot
+from snapshotter.capture.snapshot_job import take_snapshot
 from snapshotter.spark.session import spark_session
 
 index_uri, storage_uri, proxy = sys.argv[1:]

@@ -27,8 +27,8 @@ from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.delta import delta_table
 from snapshotter.storage.delta_location import delta_location
 from snapshotter.storage.s3 import S3Storage
-from snapshotter.storage.s3_place import S3Place
-from snapshotter.storage.s3_place import S3Server as Server
+from snapshotter.storage.s3_location import S3Location
+from snapshotter.storage.s3_location import S3Server as Server
 
 MEGABYTE = 1 << 20
 DOCS = Path(__file__).parents[3] / "docs"
@@ -380,13 +380,13 @@ def test_every_parameter_is_documented() -> None:
 
 
 def test_a_uri_says_all_but_secrets() -> None:
-    place = S3Place.of("s3://my-bucket/a%20b//c/?endpoint=https://host:9000&region=eu-west-1&timeout=3")
+    place = S3Location.of("s3://my-bucket/a%20b//c/?endpoint=https://host:9000&region=eu-west-1&timeout=3")
     assert (place.bucket, place.prefix, place.server.endpoint) == ("my-bucket", "a b/c/", "https://host:9000")
     assert (place.server.region, place.server.timeout, place.server.addressing) == ("eu-west-1", 3.0, "auto")
     assert (
         open_storage("s3://my-bucket/a?region=r").uri_of("feature_sets/f") == "s3://my-bucket/a/feature_sets/f?region=r"
     )
-    assert S3Place.of("s3://my-bucket").prefix == ""
+    assert S3Location.of("s3://my-bucket").prefix == ""
 
 
 @pytest.mark.parametrize(

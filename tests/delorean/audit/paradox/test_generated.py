@@ -17,7 +17,7 @@ from delorean.labels.materialise import materialise_labels
 from encoders import FeatureModel, feature_encoder, lookup
 from schemas.data_keys import global_element
 from schemas.errors import QualityError
-from snapshotter.capture.global_elements import publish_global
+from snapshotter.global_elements import publish_global
 from snapshotter.index import open_index
 from snapshotter.records import END_OF_TIME, to_micros
 from snapshotter.storage import open_storage
