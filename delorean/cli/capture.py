@@ -118,7 +118,7 @@ def snapshot(
     Example: delorean snapshot --date 2026-01-05
     """
     from delorean.project.config import SnapshotSet, access_to_proxies
-    from snapshotter.capture.snapshot_job import Floor, take_snapshot
+    from snapshotter.capture import Floor, SnapshotOptions, take_snapshot
 
     if set_name is not None and services:
         raise click.UsageError("--set names the services: leave --service out")
@@ -134,12 +134,14 @@ def snapshot(
                 project.storage,
                 index,
                 run_id or day.isoformat(),
-                buckets=buckets,
-                budget=timedelta(seconds=budget),
-                second_pass=second_pass,
-                drift=drift,
-                floor=None if wanted.floor is None else Floor(wanted.floor, wanted.below),
-                late=None if set_name is None else wanted.late,
+                SnapshotOptions(
+                    buckets=buckets,
+                    budget=timedelta(seconds=budget),
+                    second_pass=second_pass,
+                    drift=drift,
+                    floor=None if wanted.floor is None else Floor(wanted.floor, wanted.below),
+                    late=None if set_name is None else wanted.late,
+                ),
                 access=access_to_proxies(project),
                 progress=progress,
             )

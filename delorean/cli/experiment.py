@@ -73,7 +73,7 @@ def run_spec(
                 training=training,
                 run_id=run_id,
                 day=day,
-                progress=lambda done, of: progress("buckets", done, of),
+                progress=progress,
             )
 
 
@@ -145,7 +145,7 @@ def replay(
             buckets=buckets,
             into=into,
             modules=project.encoders,
-            progress=lambda done, of: progress("buckets", done, of),
+            progress=progress,
         )
     output.show(
         {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from typing import Any
 
 from schemas.plain_text import plain_text
 from schemas.strict_json import json_text, plain_value
-from snapshotter.spark.progress_bars import progress
+from snapshotter.spark.progress import Progress, command_progress
 
 _MARK = "DELOREAN_RESULT_MARK"  # what a scheduler has written before the object, to tell it from what others print
 _WIDTH = 160  # where no terminal says how wide it is
@@ -46,9 +46,9 @@ class Output:
             if rows is not None:
                 console.print(_table(name, rows) if rows else _label(name) + Text(": none"))
 
-    def progress(self) -> AbstractContextManager[Callable[[str, int, int], None]]:
+    def progress(self) -> AbstractContextManager[Progress]:
         """Give a function of (what, done, all) that tells people on stderr how far it is, whatever stdout is for."""
-        return progress()
+        return command_progress()
 
 
 def _rows(value: Any) -> list[Mapping[str, Any]] | None:

@@ -63,7 +63,7 @@ def paradox(
 
     chosen = LeakThresholds(**thresholds)
     with output.progress() as progress:
-        report = _check(feature_set, version, config, chosen, lambda done, of: progress("rows", done, of))
+        report = _check(feature_set, version, config, chosen, progress)
     if output.as_json:
         output.show(report.to_json())
     else:

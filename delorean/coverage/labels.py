@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from itertools import chain
 from typing import Any
@@ -21,10 +21,8 @@ from delorean.state.provenance import micros, spread_between
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError
 from snapshotter.index import SnapshotIndex
-from snapshotter.spark.progress_bars import counted
+from snapshotter.spark.progress import Progress, shown_progress
 from snapshotter.storage import Storage
-
-Progress = Callable[[int, int], None]
 
 
 def label_coverage(
@@ -45,7 +43,7 @@ def label_coverage(
     rules, confidence: element's name → as-of rule, and what its runs must have, as `delorean.generate` takes them;
         where a floor says "fail", the rows are counted that a run below it would serve
     spread: how far apart the captures of one row may lie, to count the rows beyond
-    progress: called with (buckets done, all); None: a bar in a notebook or at a prompt
+    progress: called with (what is read, buckets done, all); None: a bar in a notebook or at a prompt
 
     Reads keys and times only, bucket by bucket, and agrees with what `delorean.generate` finds later.
     Raises DataKeyError for elements that nobody captured, or whose service's key the context lacks, ConfigError for
@@ -57,12 +55,12 @@ def label_coverage(
         raise DataKeyError.because(
             "nothing was captured that these contexts have the key of", "name the elements, to see what they lack"
         )
-    with counted("label rows, buckets", progress) as told:
-        return _count(rows, searches, storage, None if spread is None else spread.limit, told)
+    with shown_progress(progress) as shown:
+        return _count(rows, searches, storage, None if spread is None else spread.limit, shown)
 
 
 def _count(
-    rows: Rows, searches: Sequence[Search], storage: Storage, limit: timedelta | None, progress: Progress | None
+    rows: Rows, searches: Sequence[Search], storage: Storage, limit: timedelta | None, progress: Progress
 ) -> LabelCoverage:
     tally = Tally()
     counted = complete = torn = 0
@@ -77,8 +75,7 @@ def _count(
         torn += 0 if limit is None else int((spreads > micros(limit)).sum())
         counted += part.num_rows
         complete += int(np.all([trace.outcome == FOUND for trace in traces], axis=0).sum())
-        if progress is not None:
-            progress(done, rows.part_count)
+        progress("label rows, buckets", done, rows.part_count)
     return LabelCoverage(
         rows=counted,
         complete=complete,

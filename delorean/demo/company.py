@@ -20,8 +20,8 @@ from delorean.demo.state import CompanyState
 from delorean.demo.world import World
 from encoders.library.keys import VIDEOS
 from schemas.tables import TIME
+from snapshotter.capture import take_snapshot
 from snapshotter.global_elements import publish_global
-from snapshotter.capture.snapshot_job import take_snapshot
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, SnapshotRun
 from snapshotter.selection.context_selection import select_contexts

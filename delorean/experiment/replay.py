@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from delorean.experiment.record import RunRecord
 from delorean.generation import FeatureSet, generate
-from delorean.generation.runners import Progress
 from delorean.labels import find_labels, load_labels
 from delorean.labels.rebucket import rebucket
 from delorean.state.sources import Pinned
@@ -19,6 +18,7 @@ from schemas.display import Displayed, Headline, Part, Table
 from schemas.errors import DeloreanError, LabelError, MissingFileError, ReplayError
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import DataFile, PublishedName, RecordKind
+from snapshotter.spark.progress import Progress
 from snapshotter.storage import Storage, require_plain_name
 
 if TYPE_CHECKING:

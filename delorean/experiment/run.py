@@ -25,11 +25,11 @@ from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.steps import features_of, labels_id_of, labels_of, trained_of
 from delorean.generation import FeatureSet
 from delorean.generation.named_run import NamedRun
-from delorean.generation.runners import Progress
 from delorean.labels import Labels
 from delorean.training import TrainingReport
 from schemas.errors import ConfigError
 from snapshotter.index import SnapshotIndex
+from snapshotter.spark.progress import Progress
 from snapshotter.storage import Storage
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def run_experiment(
     run_id: run again under the same id, a run that died goes on with what it read when it began, and one that has
         ended is given as it is. None: each is one of its own, with the next number
     day: what was known when it began, see `labels_of`; None: all that there is
-    progress: called with (buckets generated, all); None: bars in a notebook or at a prompt
+    progress: called with (what is done, buckets generated, all); None: bars in a notebook or at a prompt
 
     Raises what the steps raise. A run that fails in training is recorded without metrics, since its features are there;
     one with an id is not, so that it can be run again.

@@ -19,7 +19,6 @@ from delorean.feature_sets.table import made_by, open_table, table_uri
 from delorean.generation import FeatureSet, generate, lineage_of
 from delorean.generation.bucket_task import first_data_maps
 from delorean.generation.plan import plan_generation
-from delorean.generation.runners import Progress
 from delorean.labels import Labels, find_labels, load_labels
 from delorean.labels.materialise import materialise_labels
 from delorean.packaging.package import Lineage, ModelPackage, load_package, write_package
@@ -29,6 +28,7 @@ from delorean.training import read_feature_set, train
 from encoders.feature_model import LIBRARY
 from schemas.errors import ConfigError, LabelError, PackageError
 from snapshotter.index import SnapshotIndex
+from snapshotter.spark.progress import Progress
 from snapshotter.storage import Storage
 from snapshotter.storage.table_source import TableSource
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +16,7 @@ from delorean.feature_sets.digest import FeatureDigest
 from delorean.feature_sets.table import FOLDER, FeatureSet, Made, commit, table_uri
 from delorean.generation.named_run import NamedRun
 from delorean.generation.plan import GenerationPlan, plan_generation
-from delorean.generation.runners import Progress, in_process, over_spark
+from delorean.generation.runners import in_process, over_spark
 from delorean.generation.unseen import rows_before_state
 from delorean.labels import Labels
 from delorean.leaks import LabelReport, LeakReport, LeakThresholds, check_labels, detect_leaks, sample_of
@@ -26,7 +27,7 @@ from delorean.state.versions import GlobalSource
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import ConfigError, LabelError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex
-from snapshotter.spark.progress_bars import counted
+from snapshotter.spark.progress import Progress, shown_progress
 from snapshotter.storage import Storage, require_plain_name
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def generate(
     run_id: run again under the same id, a generation that died reads what it read when it began, whatever was
         published since, and one that has ended is given as it is. None: each is one of its own
     spark: spreads the bucket tasks; None: this process runs them, without a JVM. Both give equal bytes
-    progress: called with (bucket tasks done, all); None: a bar in a notebook or at a prompt
+    progress: called with (what is generated, bucket tasks done, all); None: a bar in a notebook or at a prompt
 
     Rows that lack an element are kept: the encoders are told, and `FeatureSet.absent` counts them. Nothing is published
     when an error is raised: ParadoxError, also where `leaks` says fail, QualityError where another policy does, or what
@@ -98,8 +99,9 @@ def generate(
         plan = replace(plan, notes=(*plan.notes, note))
     label_report = None if leaks is None else check_labels(labels, storage, leaks)
     plan.model.warm_up()  # once here, so that workers find compiled code in the cache instead of all compiling at once
-    with counted(f"features of {name}, buckets", progress) as told:
-        results = _run(plan, f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", spark, told)
+    with shown_progress(progress) as shown:
+        report = partial(shown, f"features of {name}, buckets")
+        results = _run(plan, f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", spark, report)
     found = None
     if leaks is not None and label_report is not None:
         found = _look_for_leaks(plan, results, storage, leaks, label_report)
@@ -109,10 +111,10 @@ def generate(
 
 
 def _run(
-    plan: GenerationPlan, folder: str, spark: SparkSession | None, progress: Progress | None
+    plan: GenerationPlan, folder: str, spark: SparkSession | None, report: Callable[[int, int], None]
 ) -> list[BucketResult]:
     """Run all bucket tasks and give what they wrote, bucket by bucket. Raises QualityError if no row is left."""
-    results = in_process(plan, folder, progress) if spark is None else over_spark(spark, plan, folder, progress)
+    results = in_process(plan, folder, report) if spark is None else over_spark(spark, plan, folder, report)
     if not any(result.file.rows for result in results):
         raise QualityError.because(
             "no row is left: the captures of every row lie further apart than the spread's limit", "widen the limit"

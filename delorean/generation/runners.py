@@ -16,27 +16,26 @@ from delorean.generation.plan import GenerationPlan
 from delorean.state.shared_array import folder_of_executor, share_in
 from schemas.errors import EncoderError
 from snapshotter.spark.errors import spark_errors_as
-from snapshotter.spark.jobs import described
-from snapshotter.spark.progress import Board, Teller, driver_host, listening
+from snapshotter.spark.jobs import described, reported_tasks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-Progress = Callable[[int, int], None]
 _TASKS_PER_CORE = 4
 
 
-def in_process(plan: GenerationPlan, folder: str, progress: Progress | None) -> list[BucketResult]:
+def in_process(plan: GenerationPlan, folder: str, report: Callable[[int, int], None]) -> list[BucketResult]:
     """Run one bucket task after the other here, without a JVM."""
     results = []
     for file in plan.labels.files:
         results.append(run_bucket(plan, file, folder, "0"))
-        if progress is not None:
-            progress(len(results), len(plan.labels.files))
+        report(len(results), len(plan.labels.files))
     return results
 
 
-def over_spark(spark: SparkSession, plan: GenerationPlan, folder: str, progress: Progress | None) -> list[BucketResult]:
+def over_spark(
+    spark: SparkSession, plan: GenerationPlan, folder: str, report: Callable[[int, int], None]
+) -> list[BucketResult]:
     """Spread the bucket tasks over Spark: a few to a task.
 
     There are enough tasks for every core to be busy to the end, and few enough to cost nothing.
@@ -44,12 +43,10 @@ def over_spark(spark: SparkSession, plan: GenerationPlan, folder: str, progress:
     buckets = len(plan.labels.files)
     tasks = min(buckets, _TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
     with (
-        Board(None if progress is None else driver_host(spark), [tasks]) as board,
-        listening(board, buckets, progress),
+        reported_tasks(spark, tasks, buckets, report),
         described(spark, f"generate features: {buckets} buckets"),
         spark_errors_as(EncoderError, "generating features"),
     ):
-        ear = board.ear
 
         def run_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             from pyspark import TaskContext
@@ -60,16 +57,11 @@ def over_spark(spark: SparkSession, plan: GenerationPlan, folder: str, progress:
             assert context is not None
             attempt = str(context.taskAttemptId())
             positions = [position for batch in batches for position in batch.column(0).to_pylist()]
-            teller = Teller(ear, 0, context.partitionId(), lambda _: None)
-            for done, position in enumerate(positions, 1):
+            for position in positions:
                 result = run_bucket(plan, plan.labels.files[position], folder, attempt)
-                teller.tell(done, len(positions))
                 yield pa.RecordBatch.from_pydict({"result": [json.dumps(result.to_json())]})
-            teller.close()
 
         rows = spark.range(0, buckets, 1, tasks).mapInArrow(run_task, "result string").collect()
-    if progress is not None:
-        progress(buckets, buckets)
     return [BucketResult.from_json(json.loads(row.result)) for row in rows]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,12 +24,12 @@ from delorean.labels import (
 )
 from delorean.labels.column_types import check_label, check_time, is_list, unencoded, variable_type
 from delorean.labels.grouping import LabelGrouper
-from delorean.labels.rows import ArrowRows, Progress, SparkRows, rows_of
+from delorean.labels.rows import ArrowRows, SparkRows, rows_of
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import EmptyLabelsError, LabelError
 from schemas.hashing import check_bucket_count
 from snapshotter.records import DataFile, from_micros
-from snapshotter.spark.progress_bars import counted
+from snapshotter.spark.progress import Progress, shown_progress
 from snapshotter.storage import Storage, require_plain_name
 
 _ITEMS_IN_BUCKET = 400_000  # a bucket's labels, state and features then stay far below a worker's gigabyte
@@ -57,7 +58,7 @@ def materialise_labels(
     bucket_variable: what snapshots are bucketed by too; None: the first context variable that can be
     buckets: a power of two; None: by size
     source: what the rows come from, kept with the label data
-    progress: called with (buckets done, all); None: a bar in a notebook or at a prompt
+    progress: called with (what is written, buckets done, all); None: a bar in a notebook or at a prompt
 
     Where another process publishes the same under the same id meanwhile, the result is what it published.
 
@@ -79,8 +80,9 @@ def materialise_labels(
     named = named and labels_id is not None
     labels_id = labels_id or new_labels_id()
     count = buckets or job.buckets()
-    with counted(f"labels {labels_id}, buckets", progress) as told:
-        written = job.rows.write(job.grouper, job.renamed, variable, count, storage, new_folder(labels_id), told)
+    with shown_progress(progress) as shown:
+        report = partial(shown, f"labels {labels_id}, buckets")
+        written = job.rows.write(job.grouper, job.renamed, variable, count, storage, new_folder(labels_id), report)
     results = [json.loads(text) for text in written]
     if not results:
         raise EmptyLabelsError.because("label data has no rows", "widen its query, or wait for them")

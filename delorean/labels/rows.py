@@ -16,8 +16,7 @@ from delorean.labels.grouping import LabelGrouper
 from schemas.errors import LabelError
 from schemas.hashing import bucket_of, bucket_sql
 from snapshotter.spark.errors import spark_errors_as
-from snapshotter.spark.jobs import described
-from snapshotter.spark.progress import Board, Tellers, driver_host, listening
+from snapshotter.spark.jobs import described, reported_tasks
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import write_parquet
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 BUCKET_COLUMN = "__bucket"
 _KEY_COLUMN = "__bucket_key"
-Progress = Callable[[int, int], None]
 
 
 class ArrowRows:
@@ -65,7 +63,7 @@ class ArrowRows:
         buckets: int,
         storage: Storage,
         folder: str,
-        progress: Progress | None,
+        report: Callable[[int, int], None],
     ) -> list[str]:
         """Write each bucket's file and give, as JSON, what is in each."""
         rows = grouper.typed(self.table.select(list(renamed.values())).rename_columns(list(renamed)))
@@ -77,8 +75,7 @@ class ArrowRows:
             if end > start:
                 part = grouper.group(rows.slice(start, end - start))
                 written.append(_write_bucket(bucket, part, grouper.schema, storage, folder, attempt=0))
-            if progress is not None:
-                progress(bucket + 1, buckets)
+            report(bucket + 1, buckets)
         return written
 
 
@@ -124,7 +121,7 @@ class SparkRows:
         buckets: int,
         storage: Storage,
         folder: str,
-        progress: Progress | None,
+        report: Callable[[int, int], None],
     ) -> list[str]:
         """Write each bucket's file and give, as JSON, what is in each."""
         from pyspark import TaskContext
@@ -139,8 +136,6 @@ class SparkRows:
         rows = self.frame.selectExpr(*columns, f"{key} AS `{_KEY_COLUMN}`")
         rows = rows.selectExpr(*map(_quoted, renamed), bucket)
         spark, uri = self.frame.sparkSession, storage.uri
-        board = Board(None if progress is None else driver_host(spark), [buckets])
-        ear = board.ear
 
         def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             context = TaskContext.get()
@@ -151,21 +146,16 @@ class SparkRows:
                 bucket = rows[BUCKET_COLUMN][0].as_py()
                 rows = grouper.label_rows(rows)
                 result = _write_bucket(bucket, rows, grouper.schema, open_storage(uri), folder, attempt)
-                with Tellers(ear, bucket, {0: lambda _: None}) as tellers:
-                    tellers.of(0)(1, 1)
                 yield pa.RecordBatch.from_pydict({"result": [result]})
 
         what = f"materialise labels: {buckets} buckets"
         with (
-            board,
-            listening(board, buckets, progress),
+            reported_tasks(spark, buckets, buckets, report, after_shuffle=True),
             described(spark, what),
             spark_errors_as(LabelError, "label data"),
         ):
             placed = rows.repartitionById(buckets, functions.col(BUCKET_COLUMN))
             written = placed.mapInArrow(write_task, "result string").collect()
-        if progress is not None:
-            progress(buckets, buckets)
         return [row.result for row in written]
 
 

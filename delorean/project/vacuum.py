@@ -18,7 +18,7 @@ from delorean.generation.named_run import PLANS
 from delorean.labels import FOLDER as LABELS
 from delorean.labels import labels_id_of_manifest, load_labels, manifest_path
 from schemas.errors import ConfigError, LabelError, StorageError
-from snapshotter.capture.unpublished_files import is_half_written, unpublished
+from snapshotter.capture import is_half_written, unpublished_files
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage, StoredFile
 
@@ -122,7 +122,7 @@ def vacuum(storage: Storage, index: SnapshotIndex, older_than: timedelta, *, dry
     ]
     report = VacuumReport(
         (
-            *_by_folder(unpublished(storage, index, latest)),
+            *_by_folder(unpublished_files(storage, index, latest)),
             *(removal for each in found for removal in _of_feature_set(each, pins)),
             *(removal for removal, _ in labels if removal is not None and not pins.broken),
             *_by_folder(half),

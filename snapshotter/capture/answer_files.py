@@ -1,8 +1,9 @@
-"""A bucket's answers on their way to its file: kept as they come, found again by who goes on, merged at the end.
+"""Files of one bucket's answers: parts are written as answers arrive, and merged into one file at the end.
 
-Every file is whole and synced under a name that no other has, so that attempts at the same bucket never meet. Which of
-them is published its run's record says; the rest are orphans. What an earlier attempt has left is read but never
-published as it is: a vacuum may take it by its age, while what is published must be young.
+Each file is complete and synced before it gets a name, and no two share one, so that concurrent attempts at a bucket do
+not interfere. The run's record says which files are published; the others are orphans. A later attempt reads the parts
+of an earlier one, but never publishes them as they are: a vacuum may delete files by age, so what is published must
+have been written recently.
 """
 
 from __future__ import annotations
@@ -25,16 +26,14 @@ from snapshotter.records import DataFile
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import UnrecordedParquet, write_parquet
 
-_PART_BYTES = (
-    64 << 20
-)  # in memory: about a bucket as `snapshotter.capture.run_plan` makes them, so that a quick one needs no merge
-_FILES_OPEN = 32  # of a bucket: a slow one leaves hundreds, and four services share a process's file handles
-_ROWS_AT_ONCE = 1024  # of a merge: as many as the smallest row group has
+_PART_BYTES = 64 << 20  # in memory: about a bucket as `run_plan` makes them, so that a quick one needs no merge
+_OPEN_FILES = 32  # of a bucket: a slow one leaves hundreds, and four services share a process's file handles
+_MERGED_ROWS = 1024  # at a time: as many as the smallest row group has
 
 
 @dataclass(frozen=True)
 class AnswerFile:
-    """A file of successes. first, last: captures, microseconds since the epoch."""
+    """A file of successful answers. first, last: captures, microseconds since the epoch."""
 
     file: DataFile
     sums: MeasureSums
@@ -44,7 +43,7 @@ class AnswerFile:
 
 @dataclass(frozen=True)
 class _PartFile:
-    """A file at rest. positions: of each row's key in its bucket; -1: the row is not wanted."""
+    """A file to merge. positions: of each row's key in the bucket; -1: the row is left out."""
 
     path: str
     positions: NDArray[np.int64]
@@ -52,11 +51,12 @@ class _PartFile:
 
 @dataclass
 class AnswerFiles:
-    """One attempt at one bucket.
+    """The files of one attempt at one bucket.
 
     folder: of the service's run, relative to the storage's root
-    keys: of the bucket, distinct, in the order in which its file has them
-    keep_seconds: for how long an answer may wait in memory
+    keys: of the bucket, distinct, in the order in which the merged file has them
+    keep_seconds: how long an answer may wait in memory
+    notes: files of earlier attempts that could not be used, and why
     """
 
     storage: Storage
@@ -65,73 +65,74 @@ class AnswerFiles:
     bucket: int
     keys: pa.Table
     keep_seconds: float
-    notes: list[str] = field(default_factory=list)  # what was found and not used, and why
+    notes: list[str] = field(default_factory=list)
     _files: _OpenFiles = field(init=False)
-    _kept: list[_PartFile] = field(default_factory=list)
-    _written: AnswerFile | None = None  # the last part
+    _parts: list[_PartFile] = field(default_factory=list)
+    _last_part: AnswerFile | None = None
     _recovered: bool = False
     _waiting: list[tuple[NDArray[np.int64], pa.RecordBatch]] = field(default_factory=list)
-    _bytes: int = 0
-    _oldest: float = 0.0
+    _waiting_bytes: int = 0
+    _waiting_since: float = 0.0
 
     def __post_init__(self) -> None:
         """Prepare for reading."""
         self._files = _OpenFiles(self.storage, snapshot_schema(self.service))
 
     def recover(self) -> NDArray[np.int64]:
-        """Find what earlier attempts have captured; gives the positions of the keys that nobody has."""
+        """Use what earlier attempts have captured, and return the positions of the keys that are missing."""
         free = np.ones(self.keys.num_rows, dtype=np.bool_)
-        places: dict[tuple[object, ...], int] = {}
-        for path in self._left():
-            places = places or {key: place for place, key in enumerate(_tuples(self.keys))}
+        position_of: dict[tuple[object, ...], int] = {}
+        for path in self._files_of_earlier_attempts():
+            position_of = position_of or {key: position for position, key in enumerate(_tuples(self.keys))}
             try:
-                found, answered = self._keys_in(path)
+                keys, answered = self._keys_in(path)
             except (CorruptFileError, MissingFileError) as error:
-                self.notes.append(f"captured before, but not used: {error.args[0].partition(' → ')[0]}")
+                self.notes.append(f"captured earlier, but not used: {error.args[0].partition(' → ')[0]}")
                 continue
-            positions = np.array([places.get(key, -1) for key in found], dtype=np.int64)
-            positions[~answered] = -1  # there may be an answer now
-            once = np.zeros(len(positions), dtype=np.bool_)
-            once[np.unique(positions, return_index=True)[1]] = True
-            positions[~(once & (positions >= 0) & free[positions])] = -1
+            positions = np.array([position_of.get(key, -1) for key in keys], dtype=np.int64)
+            positions[~answered] = -1  # the service may have an answer by now
+            first = np.zeros(len(positions), dtype=np.bool_)
+            first[np.unique(positions, return_index=True)[1]] = True
+            positions[~(first & (positions >= 0) & free[positions])] = -1
             if np.any(positions >= 0):
                 free[positions[positions >= 0]] = False
-                self._kept.append(_PartFile(path, positions))
+                self._parts.append(_PartFile(path, positions))
                 self._recovered = True
         return np.flatnonzero(free)
 
     def add(self, positions: NDArray[np.int64], rows: pa.RecordBatch) -> None:
-        """Take successes, and write a part when there are many of them or they have waited for long."""
+        """Take successful answers, and write a part if they are large or have waited long."""
         if rows.num_rows:
-            self._oldest = self._oldest if self._waiting else time.monotonic()
+            self._waiting_since = self._waiting_since if self._waiting else time.monotonic()
             self._waiting.append((positions, rows))
-            self._bytes += rows.nbytes
-        if self._waiting and (self._bytes >= _PART_BYTES or time.monotonic() - self._oldest >= self.keep_seconds):
-            self.keep()
+            self._waiting_bytes += rows.nbytes
+        waited = time.monotonic() - self._waiting_since
+        if self._waiting and (self._waiting_bytes >= _PART_BYTES or waited >= self.keep_seconds):
+            self.flush()
 
-    def keep(self) -> None:
-        """Write what waits as a part."""
+    def flush(self) -> None:
+        """Write the answers in memory as a part."""
         if not self._waiting:
             return
-        positions = np.concatenate([places for places, _ in self._waiting])
+        positions = np.concatenate([positions for positions, _ in self._waiting])
         batches = [rows for _, rows in self._waiting]
         order = np.argsort(positions)
-        if np.any(order[1:] < order[:-1]):  # what was asked again comes after what follows it
+        if np.any(order[1:] < order[:-1]):  # a second pass requests keys before those of the last page
             table = pa.Table.from_batches(batches).take(order)
             positions, batches = positions[order], table.combine_chunks().to_batches()
-        self._written = self._write(batches)
-        self._kept.append(_PartFile(self._written.file.path, positions))
-        self._waiting, self._bytes = [], 0
+        self._last_part = self._write(batches)
+        self._parts.append(_PartFile(self._last_part.file.path, positions))
+        self._waiting, self._waiting_bytes = [], 0
 
     def finish(self) -> AnswerFile | None:
-        """Give the bucket's one file, sorted by key; None when nothing was captured."""
-        self.keep()
-        if len(self._kept) > 1 or self._recovered:
-            return self._write(_merged(self._files, self._kept))
-        return self._written
+        """Return the bucket's one file, sorted by key; None if nothing was captured."""
+        self.flush()
+        if len(self._parts) > 1 or self._recovered:
+            return self._write(_merged(self._files, self._parts))
+        return self._last_part
 
     def close(self) -> None:
-        """Close what was read."""
+        """Close the files that were read."""
         self._files.close()
 
     def _write(self, batches: Iterable[pa.RecordBatch]) -> AnswerFile:
@@ -152,21 +153,21 @@ class AnswerFiles:
     def _prefix(self) -> str:
         return f"{self.bucket:05d}-"
 
-    def _left(self) -> list[str]:
-        """List the files that other attempts at this bucket have left; what is being written has a hidden name."""
+    def _files_of_earlier_attempts(self) -> list[str]:
+        """List the files of this bucket. One that is being written has a hidden name."""
         return [file.path for file in self.storage.list(self.folder, self._prefix) if file.path.endswith(".parquet")]
 
     def _keys_in(self, path: str) -> tuple[list[tuple[object, ...]], NDArray[np.bool_]]:
-        """Read a file to its end, verified; gives its keys, and which of them have an answer and no mere fallback."""
-        found: list[tuple[object, ...]] = []
+        """Read all of a file, verified; return its keys, and which of them have an answer rather than a fallback."""
+        keys: list[tuple[object, ...]] = []
         answered = [np.empty(0, dtype=np.bool_)]
         file = self._files.open(path)
         for group in range(len(file.group_sizes)):
             rows = file.read_group(group)
-            found += _tuples(rows.select(self.keys.column_names))
+            keys += _tuples(rows.select(self.keys.column_names))
             marked = IS_FALLBACK in rows.column_names
             answered.append(~rows[IS_FALLBACK].to_numpy() if marked else np.ones(rows.num_rows, dtype=np.bool_))
-        return found, np.concatenate(answered)
+        return keys, np.concatenate(answered)
 
 
 def _tuples(keys: pa.Table) -> list[tuple[object, ...]]:
@@ -174,17 +175,17 @@ def _tuples(keys: pa.Table) -> list[tuple[object, ...]]:
 
 
 class _OpenFiles:
-    """Files of one schema, each opened when it is first read; of many the least recently read are closed."""
+    """Files of one schema, opened when first read; beyond a number the least recently read are closed."""
 
     def __init__(self, storage: Storage, schema: pa.Schema) -> None:
         self._storage, self._schema = storage, schema
         self._open: dict[str, UnrecordedParquet] = {}  # the most recently read is the last
 
     def open(self, path: str) -> UnrecordedParquet:
-        """Give a file that stays open until many others were read. Raises what UnrecordedParquet does."""
+        """Return an open file. Raises what UnrecordedParquet does."""
         file = self._open.pop(path, None) or UnrecordedParquet(self._storage, path, self._schema)
         self._open[path] = file
-        while len(self._open) > _FILES_OPEN:
+        while len(self._open) > _OPEN_FILES:
             self._open.pop(next(iter(self._open))).close()
         return file
 
@@ -195,30 +196,30 @@ class _OpenFiles:
 
 
 def _merged(files: _OpenFiles, parts: list[_PartFile]) -> Iterator[pa.RecordBatch]:
-    """Give the wanted rows of all parts in the order of their keys, holding only the row groups that are being read."""
+    """Yield the rows of all parts in the order of their keys, holding only the row groups that are being read."""
     part_of = np.repeat(np.arange(len(parts)), [len(part.positions) for part in parts])
     row_of = np.concatenate([np.arange(len(part.positions)) for part in parts])
     position = np.concatenate([part.positions for part in parts])
     order = np.argsort(position, kind="stable")[np.count_nonzero(position < 0) :]
     held: dict[tuple[str, int], pa.Table] = {}
-    for start in range(0, len(order), _ROWS_AT_ONCE):
-        rows = order[start : start + _ROWS_AT_ONCE]
+    for start in range(0, len(order), _MERGED_ROWS):
+        rows = order[start : start + _MERGED_ROWS]
         before, held = held, {}
-        found, came = [], []
+        tables, places = [], []
         for number in np.unique(part_of[rows]).tolist():
             here = np.flatnonzero(part_of[rows] == number)
             path = parts[number].path
             for group, chosen, row in _by_group(files.open(path).group_sizes, row_of[rows[here]]):
                 table = before.get((path, group))
                 held[path, group] = files.open(path).read_group(group).combine_chunks() if table is None else table
-                found.append(held[path, group].take(row))
-                came.append(here[chosen])
-        table = pa.concat_tables(found)
-        yield from (table.take(np.argsort(np.concatenate(came))) if len(found) > 1 else table).to_batches()
+                tables.append(held[path, group].take(row))
+                places.append(here[chosen])
+        table = pa.concat_tables(tables)
+        yield from (table.take(np.argsort(np.concatenate(places))) if len(tables) > 1 else table).to_batches()
 
 
 def _by_group(sizes: list[int], rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
-    """Tell for rows of a file which of them are in each of its row groups, and where in that."""
+    """Yield each row group that has any of these rows of a file, which rows they are, and their places in the group."""
     ends = np.cumsum(sizes)
     group_of = np.searchsorted(ends, rows, side="right")
     for group in np.unique(group_of).tolist():

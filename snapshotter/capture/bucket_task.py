@@ -1,9 +1,9 @@
-"""A task's share of a snapshot: one bucket of contexts, for which all services are asked at the same time.
+"""One bucket of contexts, captured from all of its services at the same time.
 
-While one service waits, the others go on, and a context's answers are captured close together. A service that gives
-nothing, such as one that hangs, must not keep the task's core from the others' next bucket: when these are done its
-rest is put off, to be asked for at the end of the run. In the next bucket nobody waits for it any more, until it gives
-something again.
+While one service is slow, the others go on, and a context's answers are captured close together. A service that answers
+nothing, for instance because it hangs, must not keep the task's core from the next bucket: once the other services are
+done, its rest is postponed, to be captured at the end of the run. In the next bucket no task waits for that service any
+more, until it answers again.
 """
 
 from __future__ import annotations
@@ -17,46 +17,49 @@ from typing import Final
 import pyarrow as pa
 
 from schemas.tables import contexts_schema
-from snapshotter.capture.service_capture import CaptureTask, CaptureResult, ServiceCapture
+from snapshotter.capture.capture_task import CaptureResult, CaptureTask
+from snapshotter.capture.service_capture import ServiceCapture
 
 BUCKET: Final = "_bucket"  # no data key's name starts with _
-_SERVICES_AT_ONCE: Final = 4  # each holds answers in memory
-_PATIENCE_SECONDS: Final = 2.0  # for a first page, before a service counts as one that gives nothing
-_LOOK_SECONDS: Final = 0.05
-_silent: set[str] = set()  # folders of what was put off in the bucket before; Spark uses a worker for many buckets
-
-Tell = Callable[[int, int], None]
+_CONCURRENT_SERVICES: Final = 4  # each holds answers in memory
+_PATIENCE_SECONDS: Final = 2.0  # for a first page, before a service counts as one that answers nothing
+_POLL_SECONDS: Final = 0.05
+_silent: set[str] = set()  # folders of what was postponed in the bucket before; Spark uses a worker for many buckets
 
 
 def capture_bucket(
-    tasks: Mapping[int, CaptureTask], batches: Iterable[pa.RecordBatch], tell: Callable[[int], Tell], *, patient: bool
+    tasks: Mapping[int, CaptureTask],
+    batches: Iterable[pa.RecordBatch],
+    report_of: Callable[[int], Callable[[int, int], None]],
+    *,
+    patient: bool,
 ) -> dict[int, CaptureResult | None]:
-    """Ask services, named by numbers, for the contexts of a bucket.
+    """Capture services, identified by numbers, for the contexts of a bucket.
 
     batches: `_bucket`, the same in all rows, and the variables of all keys
-    tell: gives for a service's number the function that is told the contexts done and all of them
-    patient: whether to wait for services that give nothing; else they are put off, and None is given for them
+    report_of: returns for a service's number the function that takes the contexts done and those in all
+    patient: whether to wait for services that answer nothing; otherwise they are postponed: their result is None
 
-    Raises what the first service's capture raises; what the others have captured till then is kept.
+    Raises what the first service's capture raises; what the others have captured until then is kept.
     """
-    filled = [batch for batch in batches if batch.num_rows]
-    if not filled:
+    nonempty = [batch for batch in batches if batch.num_rows]
+    if not nonempty:
         for number in tasks:
-            tell(number)(0, 0)
-        return dict.fromkeys(tasks, CaptureResult())
-    contexts = pa.Table.from_batches(filled)
+            report_of(number)(0, 0)
+        return {number: CaptureResult() for number in tasks}
+    contexts = pa.Table.from_batches(nonempty)
     bucket = contexts.column(BUCKET)[0].as_py()
-    capturing = {
+    captures = {
         number: ServiceCapture(
-            *(task, bucket, _distinct_keys(contexts, task), tell(number)),
+            *(task, bucket, _distinct_keys(contexts, task), report_of(number)),
             patience_seconds=math.inf if patient or len(tasks) == 1 else _patience(task),
         )
         for number, task in tasks.items()
     }
-    captured = _side_by_side(capturing)
-    _silent.clear()  # no other run's either
-    _silent.update(tasks[number].folder for number, one in captured.items() if one is None)
-    return captured
+    results = _run_concurrently(captures)
+    _silent.clear()  # of other runs too
+    _silent.update(tasks[number].folder for number, result in results.items() if result is None)
+    return results
 
 
 def _patience(task: CaptureTask) -> float:
@@ -64,37 +67,38 @@ def _patience(task: CaptureTask) -> float:
 
 
 def _distinct_keys(contexts: pa.Table, task: CaptureTask) -> pa.Table:
-    """Give the service's distinct keys; they are in no other bucket, for they hold the variable it is made by."""
+    """Return the service's distinct keys. No other bucket has them: they contain the variable it is made by."""
     schema = contexts_schema(task.service.key)
     keys = contexts.select(schema.names).cast(schema).group_by(schema.names, use_threads=False).aggregate([])
     return keys.select(schema.names).sort_by([(name, "ascending") for name in schema.names]).combine_chunks()
 
 
-def _side_by_side(capturing: Mapping[int, ServiceCapture]) -> dict[int, CaptureResult | None]:
-    """Run each in a thread of its own; one that is put off is not waited for."""
-    places = threading.Semaphore(_SERVICES_AT_ONCE)
-    running = {_run(one, places): one for one in capturing.values()}
-    waiting, served = set(running), False
+def _run_concurrently(captures: Mapping[int, ServiceCapture]) -> dict[int, CaptureResult | None]:
+    """Run each capture in its own thread, without waiting for those that are postponed."""
+    slots = threading.Semaphore(_CONCURRENT_SERVICES)
+    running = {_start(capture, slots): capture for capture in captures.values()}
+    waiting, answered = set(running), False
     try:
-        while waiting and not (served and all(running[future].gives_nothing for future in waiting)):
-            done, waiting = wait(waiting, _LOOK_SECONDS, FIRST_COMPLETED)
-            gave = [future.result() is not None for future in done]
-            served = served or any(gave)
+        while waiting and not (answered and all(running[future].is_failing for future in waiting)):
+            done, waiting = wait(waiting, _POLL_SECONDS, FIRST_COMPLETED)
+            completed = [future.result() is not None for future in done]
+            answered = answered or any(completed)
     finally:
         for future in waiting:
-            running[future].put_off()
-    results = {one: None if future in waiting else future.result() for future, one in running.items()}
-    return {number: results[one] for number, one in capturing.items()}
+            running[future].postpone()
+    results = {capture: None if future in waiting else future.result() for future, capture in running.items()}
+    return {number: results[capture] for number, capture in captures.items()}
 
 
-def _run(one: ServiceCapture, places: threading.Semaphore) -> Future[CaptureResult | None]:
+def _start(capture: ServiceCapture, slots: threading.Semaphore) -> Future[CaptureResult | None]:
+    """Start a capture in a daemon thread: an executor's threads would keep the process alive while a service hangs."""
     future: Future[CaptureResult | None] = Future()
 
     def work() -> None:
-        with places:
+        with slots:
             try:
-                future.set_result(one.run())
-            except BaseException as error:  # noqa: BLE001  # whoever waits raises it
+                future.set_result(capture.run())
+            except BaseException as error:  # noqa: BLE001  # raised by `future.result`
                 future.set_exception(error)
 
     threading.Thread(target=work, name="capture", daemon=True).start()

@@ -1,4 +1,4 @@
-"""How many contexts to ask for in one call, so that none waits long in the queue of a slow service."""
+"""How many contexts one call of the proxy requests, so that none waits long in the queue of a slow service."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from datetime import timedelta
 
 _FIRST = 16
 _AIM_SECONDS = 5.0
-_AIM_SHARE = 1 / 6  # of the budget: when a service turns that much slower, contexts still have an answer in time
+_AIM_SHARE = 1 / 6  # of the budget: if the service becomes that much slower, contexts still get an answer in time
 
 
 class PageSize:
-    """Finds the page that takes a small part of the budget at the rate that was measured last.
+    """The page that takes a small part of the budget at the rate measured last.
 
-    size: contexts to ask for next, at least 1
+    size: contexts to request next, at least 1
     most, budget: the largest page, and the time for each
     """
 
@@ -21,13 +21,13 @@ class PageSize:
         self._aim = min(_AIM_SECONDS, budget.total_seconds() * _AIM_SHARE)
         self.size = min(_FIRST, most)
 
-    def took(self, seconds: float, contexts: int, refused: int = 0) -> None:
-        """Learn from a page: at most double, and go back at once to what its rate allows.
+    def adapt(self, seconds: float, contexts: int, rejected: int = 0) -> None:
+        """Adapt to a page that was answered: at most double, and shrink at once to what its rate allows.
 
-        refused: contexts that limits kept from the service. They cost no time, so they say nothing of its rate; what
-            follows is a small page again.
+        rejected: contexts that limits kept from the service. They took no time, so they say nothing about its rate; the
+            next page is a small one.
         """
         fits = self._most if seconds <= 0 else int(min(contexts * self._aim / seconds, self._most))
-        if refused:
+        if rejected:
             fits = min(fits, _FIRST)
         self.size = max(1, min(2 * self.size, fits, self._most))

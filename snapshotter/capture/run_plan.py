@@ -1,4 +1,4 @@
-"""What a run is from its beginning on, so that whoever goes on with it, on whatever cluster, meets the same buckets."""
+"""The plan of a run, stored when it begins, so that a later attempt on any cluster uses the same buckets."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ from snapshotter.storage import Storage
 
 _log = logging.getLogger(__name__)
 _CONTEXTS_IN_A_BUCKET = 50_000  # about 64 MB of histories
-_FEWEST_IN_A_BUCKET = 1_000  # fewer would only make small files
+_FEWEST_IN_A_BUCKET = 1_000  # smaller buckets would only make small files
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """How a run's contexts are spread. bucket_variable: services whose key has it are bucketed by it."""
+    """How a run's contexts are partitioned.
+
+    bucket_variable: services whose key contains it are bucketed by it
+    """
 
     run_id: str
     context_set_id: str
@@ -35,25 +38,25 @@ class RunPlan:
 
     @property
     def path(self) -> str:
-        """Where the plan lies, relative to the storage's root."""
+        """The path of the plan, relative to the storage's root."""
         return plan_path(self.run_id)
 
     def buckets_by(self, service: Service) -> bool:
-        """Whether a service is bucketed: its key has the variable."""
+        """Whether a service is bucketed: its key contains the variable."""
         return any(variable.name == self.bucket_variable for variable in service.key)
 
     def to_json(self) -> dict[str, Any]:
-        """Write the plan as plain fields."""
+        """Return the plan as plain fields."""
         return {**vars(self), "started_at": to_micros(self.started_at)}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
+        """Read what `to_json` returned."""
         return cls(**{**fields, "started_at": from_micros(fields["started_at"])})
 
 
 def plan_path(run_id: str) -> str:
-    """Say where the plan of a run lies, relative to the storage's root."""
+    """Return the path of a run's plan, relative to the storage's root."""
     return f"snapshots/_plans/{run_id}.json"  # no service's name starts with _
 
 
@@ -67,7 +70,7 @@ def make_plan(
 ) -> RunPlan:
     """Plan a run that has not begun.
 
-    cores: that there are to spread the contexts over
+    cores: how many run tasks at the same time
     buckets: a power of two; None: chosen by the number of contexts and the cores
     bucket_variable: None: the variable that most of the services' keys share
     """
@@ -77,10 +80,10 @@ def make_plan(
     return RunPlan(run_id, context_set.context_set_id, count, variable, datetime.now(UTC))
 
 
-def begin(storage: Storage, plan: RunPlan) -> RunPlan:
-    """Begin a run as planned; of one that has begun already give the plan that it began with.
+def begin_run(storage: Storage, plan: RunPlan) -> RunPlan:
+    """Store the plan and return it; of a run that has begun already, return the plan that it began with.
 
-    Raises ConfigError when it began with other contexts.
+    Raises ConfigError if it began with another context set.
     """
     if storage.create(plan.path, json.dumps(plan.to_json()).encode()):
         return plan
@@ -88,10 +91,10 @@ def begin(storage: Storage, plan: RunPlan) -> RunPlan:
     if first.context_set_id != plan.context_set_id:
         raise ConfigError.because(
             f"run '{plan.run_id}' began for context set '{first.context_set_id}', not for '{plan.context_set_id}'",
-            "give this one another run id",
+            "use another run id",
         )
     _log.warning(
-        "run '%s' began at %s and goes on in %d buckets by %s: only what is missing is asked for",
+        "run '%s' began at %s and continues in %d buckets by %s: only missing contexts are requested",
         *(plan.run_id, f"{first.started_at:%F %TZ}", first.buckets, first.bucket_variable),
     )
     return first
@@ -104,7 +107,7 @@ def _read(storage: Storage, plan: RunPlan) -> RunPlan:
         return RunPlan.from_json(json.loads(text))
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError.because(
-            f"'{plan.path}' is no plan of a run: {error!r}", "delete it, or take another run id"
+            f"'{plan.path}' is not a valid run plan: {error!r}", "delete it, or use another run id"
         ) from error
 
 
@@ -115,14 +118,14 @@ def _bucket_count(context_set: ContextSet, cores: int) -> int:
     return min(65_536, 1 << (max(for_memory, for_cores, 1) - 1).bit_length())
 
 
-def _bucket_variable(context_set: ContextSet, services: Sequence[Service], wanted: str | None) -> str | None:
-    names = [given.name for given in context_set.key if _bucketable(given)]
-    if wanted is not None:
-        if wanted not in names:
-            raise ConfigError.unknown("variable to bucket by", wanted, names)
-        return wanted
+def _bucket_variable(context_set: ContextSet, services: Sequence[Service], requested: str | None) -> str | None:
+    names = [variable.name for variable in context_set.key if _bucketable(variable)]
+    if requested is not None:
+        if requested not in names:
+            raise ConfigError.unknown("variable to bucket by", requested, names)
+        return requested
     shared = {name: sum(name == variable.name for service in services for variable in service.key) for name in names}
-    return max(names, key=lambda name: shared[name], default=None)  # of equals the first
+    return max(names, key=lambda name: shared[name], default=None)  # of several the first
 
 
 def _bucketable(variable: DataKey) -> bool:

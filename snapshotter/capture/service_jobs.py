@@ -1,180 +1,207 @@
-"""Runs the asking of services as Spark jobs, tells how far they are, and gathers what became of each service."""
+"""Captures the services of a run, as Spark jobs or in this process, reporting progress meanwhile.
+
+Bucketed services are captured together, bucket by bucket; each other one by itself.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import pickle
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyspark import TaskContext
-from pyspark.accumulators import Accumulator
-from pyspark.sql import DataFrame, SparkSession
 
 from schemas.errors import ServiceError
-from schemas.services import Service, Status
+from schemas.services import Status
 from snapshotter.capture.bucket_task import capture_bucket
-from snapshotter.capture.service_capture import CaptureTask, CaptureResult, ProxyAddresses
+from snapshotter.capture.capture_task import CaptureResult, CaptureTask
+from snapshotter.capture.context_partitions import local_partitions, spark_partitions
+from snapshotter.capture.progress_reports import EndpointAddress, ProgressEndpoint, ProgressReporter, driver_host
 from snapshotter.capture.run_plan import RunPlan
-from snapshotter.capture.context_partitions import in_buckets, in_parts
 from snapshotter.records import ContextSet, ServiceSnapshot
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described
-from snapshotter.spark.progress import Board, Ear, Tellers, driver_host
+from snapshotter.spark.progress import Progress
 
-Progress = Callable[[str, int, int], None]
+if TYPE_CHECKING:
+    from pyspark.accumulators import Accumulator
+    from pyspark.sql import SparkSession
+
 _log = logging.getLogger(__name__)
-_JOBS_AT_ONCE = 4
+_CONCURRENT_JOBS = 4
 _POLL_SECONDS = 0.2
+_Outcome = tuple[int, CaptureResult | None]  # of a service in a bucket: its number, and None if it was postponed
+_Results = dict[int, CaptureResult]
 
 
 @dataclass(frozen=True)
-class CaptureSettings:
-    """How one run asks: everything its services have in common.
-
-    page, budget: the most contexts for each call of the proxy, and the time for it
-    keep_seconds: for how long an answer may wait in a worker's memory
-    second_pass: whether what failed is asked for once more
-    """
+class RunCapture:
+    """What one run captures. tasks: one for each service, which is identified by its place among them."""
 
     plan: RunPlan
     context_set: ContextSet
-    proxies: ProxyAddresses
-    storage_uri: str
-    page: int
-    budget: timedelta
-    keep_seconds: float
-    second_pass: bool
+    tasks: tuple[CaptureTask, ...]
 
+    def over_spark(self, spark: SparkSession, progress: Progress) -> list[ServiceSnapshot]:
+        """Capture all services, with a Spark job for each group of them, several at the same time."""
+        counters = [spark.sparkContext.accumulator(0) for _ in self.tasks]  # of contexts done
+        endpoint = ProgressEndpoint(driver_host(spark), len(self.tasks), self.plan.buckets)
+        tag = f"snapshot-{self.plan.run_id}"
 
-def ask_all(
-    spark: SparkSession, asking: CaptureSettings, services: Sequence[Service], progress: Progress | None
-) -> list[ServiceSnapshot]:
-    """Ask services at the same time: those in buckets together, bucket by bucket, each other one by itself."""
-    run = _Run(spark, asking, services, [spark.sparkContext.accumulator(0) for _ in services])
-    host = None if progress is None else driver_host(spark)
-    with Board(host, [asking.plan.buckets] * len(services)) as board, ThreadPoolExecutor(_JOBS_AT_ONCE) as threads:
-        futures = [threads.submit(run.ask, numbers, board.ear) for numbers in run.groups]
-        try:
-            _watch(run, futures, board, progress)
-            found = {number: snapshot for future in futures for number, snapshot in future.result().items()}
-            return [found[number] for number in range(len(services))]
-        except BaseException:  # an interrupt too must not leave jobs behind
-            for future in futures:
-                future.cancel()
-            spark.interruptTag(run.tag)
-            raise
+        def capture(group: Sequence[int]) -> _Results:
+            spark.addTag(tag)
+            return self._with_retry(group, partial(self._spark_job, spark, endpoint.address, counters))
 
+        with endpoint, ThreadPoolExecutor(_CONCURRENT_JOBS) as threads:
+            jobs = {threads.submit(capture, group): group for group in self._groups()}
+            try:
+                self._report(jobs, endpoint, counters, progress)
+                results = {number: result for job in jobs for number, result in job.result().items()}
+                return [self._snapshot(number, results[number]) for number in range(len(self.tasks))]
+            except BaseException:  # an interrupt too must not leave jobs running
+                for job in jobs:
+                    job.cancel()
+                spark.interruptTag(tag)
+                raise
 
-class _Run:
-    """One run's jobs. Services go by their numbers; counters: of contexts done, one for each service."""
+    def in_process(self, progress: Progress) -> list[ServiceSnapshot]:
+        """Capture all services here, one bucket after the other, without a JVM."""
+        endpoint, lock = ProgressEndpoint(None, len(self.tasks), self.plan.buckets), threading.Lock()
 
-    def __init__(
-        self, spark: SparkSession, asking: CaptureSettings, services: Sequence[Service], counters: Sequence[Accumulator[int]]
-    ) -> None:
-        self.spark, self.asking, self.services, self.counters = spark, asking, services, counters
-        self.tag = f"snapshot-{asking.plan.run_id}"
-        bucketed = [number for number, service in enumerate(services) if asking.plan.buckets_by(service)]
-        others = [[number] for number in range(len(services)) if number not in bucketed]
-        self.groups = [bucketed, *others] if bucketed else others
+        def report(bucket: int, number: int, done: int, planned: int) -> None:
+            with lock:  # services are captured by threads of their own
+                endpoint.take(number, bucket, done, planned)
+                progress(self.tasks[number].service.name, *endpoint.progress(number, self.context_set.rows))
 
-    def ask(self, numbers: Sequence[int], ear: Ear | None) -> dict[int, ServiceSnapshot]:
-        """Ask some services together; those that were put off are asked again, by themselves and with patience."""
-        self.spark.addTag(self.tag)
-        captured, late = self._round(numbers, ear, patient=False)
-        if late:
-            names = ", ".join(self.services[number].name for number in late)
-            _log.warning("run '%s': nothing comes from %s: asked again at the end", self.asking.plan.run_id, names)
-            captured |= self._round(late, ear, patient=True)[0]
-        return {number: self._snapshot(number, captured[number]) for number in numbers}
+        def capture(group: Sequence[int], patient: bool) -> Iterator[_Outcome]:
+            services = [self.tasks[number].service for number in group]
+            tasks = {number: self.tasks[number] for number in group}
+            for bucket, contexts in enumerate(
+                local_partitions(self.context_set, self._storage_uri, self.plan, services)
+            ):
+                report_of = partial(partial, report, bucket)
+                yield from capture_bucket(tasks, contexts.to_batches(), report_of, patient=patient).items()
 
-    def _round(
-        self, numbers: Sequence[int], ear: Ear | None, *, patient: bool
-    ) -> tuple[dict[int, CaptureResult], list[int]]:
-        """Ask in one job; give what was captured, and the services of which a bucket was put off."""
-        tasks = {number: self._task(self.services[number]) for number in numbers}
-        counters = {number: self.counters[number] for number in numbers}
+        results: _Results = {}
+        for group in self._groups():
+            results |= self._with_retry(group, capture)
+            for number in group:
+                count = sum(results[number].counts.values())
+                progress(self.tasks[number].service.name, count, count)
+        return [self._snapshot(number, results[number]) for number in range(len(self.tasks))]
 
-        def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    @property
+    def _storage_uri(self) -> str:
+        return self.tasks[0].storage_uri
+
+    def _groups(self) -> list[list[int]]:
+        bucketed = [number for number, task in enumerate(self.tasks) if self.plan.buckets_by(task.service)]
+        others = [[number] for number in range(len(self.tasks)) if number not in bucketed]
+        return [bucketed, *others] if bucketed else others
+
+    def _with_retry(
+        self, group: Sequence[int], capture: Callable[[Sequence[int], bool], Iterable[_Outcome]]
+    ) -> _Results:
+        """Capture a group; then its services that were postponed, waiting for them.
+
+        capture: takes services and whether to wait for those that answer nothing
+        """
+        results, postponed = _collected(group, capture(group, False))
+        if postponed:
+            names = ", ".join(self.tasks[number].service.name for number in postponed)
+            _log.warning("run '%s': no answers from %s: requested again at the end", self.plan.run_id, names)
+            results |= _collected(postponed, capture(postponed, True))[0]  # of all their buckets: files are recovered
+        return results
+
+    def _spark_job(
+        self,
+        spark: SparkSession,
+        address: EndpointAddress | None,
+        counters: Sequence[Accumulator[int]],
+        group: Sequence[int],
+        patient: bool,
+    ) -> list[_Outcome]:
+        """Capture services in one job."""
+        tasks = {number: self.tasks[number] for number in group}
+        adders = {number: counters[number].add for number in group}
+
+        def capture(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            from pyspark import TaskContext
+
             context = TaskContext.get()
             assert context is not None
-            with Tellers(ear, context.partitionId(), {n: counter.add for n, counter in counters.items()}) as tellers:
-                captured = capture_bucket(tasks, batches, tellers.of, patient=patient)
-            for number, one in captured.items():
-                yield pa.RecordBatch.from_pylist([{"became": json.dumps([number, one and one.to_json()])}])
+            with ProgressReporter(address, context.partitionId(), adders) as reporter:
+                outcomes = capture_bucket(tasks, batches, reporter.of, patient=patient)
+            yield pa.RecordBatch.from_pydict({"outcome": [pickle.dumps(outcome) for outcome in outcomes.items()]})
 
-        names = ", ".join(self.services[number].name for number in numbers)
-        what = f"snapshot '{self.asking.plan.run_id}': ask {names}"
-        with described(self.spark, what), spark_errors_as(ServiceError, f"run '{self.asking.plan.run_id}', {names}"):
-            rows = self._contexts(numbers).mapInArrow(work, "became STRING").collect()
-        captured = {number: CaptureResult() for number in numbers}
-        late: list[int] = []
-        for row in rows:
-            number, fields = json.loads(row["became"])
-            if fields is not None:
-                captured[number].add(CaptureResult.from_json(fields))
-            elif number not in late:
-                late.append(number)
-        return captured, late
+        services = [task.service for task in tasks.values()]
+        names = ", ".join(service.name for service in services)
+        doing = f"run '{self.plan.run_id}', {names}"
+        with described(spark, f"snapshot '{self.plan.run_id}': capture {names}"), spark_errors_as(ServiceError, doing):
+            contexts = spark_partitions(spark, self.context_set, self._storage_uri, self.plan, services)
+            rows = contexts.mapInArrow(capture, "outcome BINARY").collect()
+        return [pickle.loads(row["outcome"]) for row in rows]  # noqa: S301  # of our own tasks, as Spark's results are
 
-    def _contexts(self, numbers: Sequence[int]) -> DataFrame:
-        where = self.spark, self.asking.context_set, self.asking.storage_uri, self.asking.plan
-        services = [self.services[number] for number in numbers]
-        return (
-            in_buckets(*where, services) if self.asking.plan.buckets_by(services[0]) else in_parts(*where, services[0])
-        )
+    def _report(
+        self,
+        jobs: dict[Future[_Results], list[int]],
+        endpoint: ProgressEndpoint,
+        counters: Sequence[Accumulator[int]],
+        progress: Progress,
+    ) -> None:
+        """Report progress until all jobs are done or one has failed."""
+        reported: dict[int, tuple[int, int]] = {}
+        most = self.context_set.rows
+        while True:
+            _, waiting = wait(jobs, _POLL_SECONDS, FIRST_EXCEPTION)
+            if any(job.done() and job.exception() for job in jobs):
+                return
+            endpoint.receive()
+            for job, number in ((job, number) for job, group in jobs.items() for number in group):
+                before, _ = reported.get(number, (0, 0))
+                if job.done():
+                    done = total = sum(job.result()[number].counts.values())
+                else:
+                    received, total = endpoint.progress(number, most)
+                    done = min(max(received, counters[number].value, before), most)
+                if reported.get(number) != (state := (done, max(done, total))):
+                    reported[number] = state
+                    progress(self.tasks[number].service.name, *state)
+            if not waiting:
+                return
 
-    def _task(self, service: Service) -> CaptureTask:
-        asking = self.asking
-        return CaptureTask(
-            *(service, asking.proxies, asking.storage_uri, f"snapshots/{service.name}/{asking.plan.run_id}"),
-            *(asking.page, asking.budget, asking.keep_seconds, asking.second_pass),
-        )
-
-    def _snapshot(self, number: int, captured: CaptureResult) -> ServiceSnapshot:
-        plan, service = self.asking.plan, self.services[number]
-        for note in captured.notes:
+    def _snapshot(self, number: int, result: CaptureResult) -> ServiceSnapshot:
+        plan, service = self.plan, self.tasks[number].service
+        for note in result.notes:
             _log.warning("run '%s', service '%s': %s", plan.run_id, service.name, note)
         bucketed = plan.buckets_by(service)
-        taken = ServiceSnapshot(
+        snapshot = ServiceSnapshot(
             plan.run_id,
             service,
             plan.bucket_variable if bucketed else None,
             plan.buckets if bucketed else 1,
-            captured.counts,
-            captured.first,
-            captured.last,
-            tuple(sorted(captured.files, key=lambda file: file.path)),
-            captured.reasons,
+            result.counts,
+            result.first,
+            result.last,
+            tuple(sorted(result.files, key=lambda file: file.path)),
+            result.reasons,
         )
-        rows = float(captured.counts[Status.OK])
-        return replace(taken, profile={"rows": rows, "confidence": taken.confidence, **captured.sums.profile()})
+        rows = float(result.counts[Status.OK])
+        return replace(snapshot, profile={"rows": rows, "confidence": snapshot.confidence, **result.sums.profile()})
 
 
-def _watch(
-    run: _Run, futures: Sequence[Future[dict[int, ServiceSnapshot]]], board: Board, progress: Progress | None
-) -> None:
-    """Report progress until all is done or something has failed."""
-    shown: dict[int, tuple[int, int]] = {}
-    most = run.asking.context_set.rows
-    while True:
-        _, waiting = wait(futures, _POLL_SECONDS, FIRST_EXCEPTION)
-        if any(future.done() and future.exception() for future in futures):
-            return
-        board.listen()
-        for future, numbers in zip(futures, run.groups, strict=True):
-            for number in numbers if progress is not None else ():
-                before, _ = shown.get(number, (0, 0))
-                if future.done():
-                    done = total = future.result()[number].asked
-                else:
-                    heard, total = board.heard(number, most)
-                    done = min(max(heard, run.counters[number].value, before), most)
-                if shown.get(number) != (state := (done, max(done, total))) and progress is not None:
-                    shown[number] = state
-                    progress(run.services[number].name, *state)
-        if not waiting:
-            return
+def _collected(group: Sequence[int], outcomes: Iterable[_Outcome]) -> tuple[_Results, list[int]]:
+    """Add up the results of each service's buckets, and list the services of which a bucket was postponed."""
+    results = {number: CaptureResult() for number in group}
+    postponed: dict[int, None] = {}
+    for number, result in outcomes:
+        if result is None:
+            postponed[number] = None
+        else:
+            results[number].add(result)
+    return results, list(postponed)

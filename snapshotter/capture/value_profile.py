@@ -1,11 +1,11 @@
-"""What a service's values look like in sum: few numbers that tell when they have changed.
+"""Profiles of a service's values: a few numbers by which a change in the values shows.
 
-MeasureSums are of whole numbers, so that they are the same however rows are cut into batches, files and tasks.
+Only sums of integers are kept, so that they are the same however rows are split into batches, files and tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -16,32 +16,23 @@ _BYTES = "mean_bytes"
 
 @dataclass
 class MeasureSums:
-    """For each measure the sum over what it is of, and how many that were."""
+    """Measure → its sum, and the count that the sum is divided by."""
 
     of: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def add(self, other: MeasureSums) -> None:
-        """Take another batch's sums in."""
+        """Add the sums of another batch."""
         for name, (total, count) in other.of.items():
             before, counted = self.of.get(name, (0, 0))
             self.of[name] = (before + total, counted + count)
 
     def profile(self) -> dict[str, float]:
-        """Give the mean of each measure."""
+        """Return the mean of each measure."""
         return {name: total / count for name, (total, count) in sorted(self.of.items()) if count}
-
-    def to_json(self) -> dict[str, list[int]]:
-        """Write the sums as plain fields."""
-        return {name: list(sums) for name, sums in self.of.items()}
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, list[int]]) -> MeasureSums:
-        """Read what `to_json` wrote."""
-        return cls({name: (total, count) for name, (total, count) in fields.items()})
 
 
 def sums_of(values: pa.Array) -> MeasureSums:
-    """Measure values of a service's element.
+    """Measure the values of a service's element.
 
     mean_bytes: of all leaves of a value, without what Arrow adds
     mean_length(path), empty_share(path): of each list; null_share(path): of each leaf that may be null
@@ -80,5 +71,5 @@ def _bytes_of(leaf: pa.Array) -> int:
 
 
 def _may_be_null(type: pa.DataType) -> bool:  # noqa: A002
-    """Tell whether a leaf of this type may be null: `schemas.tables.refuse_hidden_nulls` has the rule."""
+    """Whether a leaf of this type may be null: the rule is that of `schemas.tables.refuse_hidden_nulls`."""
     return bool(pa.types.is_floating(type) or pa.types.is_string(type) or pa.types.is_large_string(type))

@@ -101,7 +101,9 @@ def _variable(experiment: Experiment, found: DataFrame, name: str) -> DataKey:
     return context_variable(name, arrow_type)
 
 
-def _sample(spark: SparkSession, experiment: Experiment, contexts: DataFrame, key: tuple[DataKey, ...]) -> ExperimentSample:
+def _sample(
+    spark: SparkSession, experiment: Experiment, contexts: DataFrame, key: tuple[DataKey, ...]
+) -> ExperimentSample:
     names = [f"_stratum_{i}" for i in range(len(experiment.strata))]
     strata = [_column(column).cast("string").alias(name) for column, name in zip(experiment.strata, names, strict=True)]
     report = _report(experiment, _populations(experiment, contexts, strata))

@@ -68,7 +68,7 @@ def test_a_slow_bucket_with_hundreds_of_parts_opens_each_once_and_few_at_a_time(
     parts = parts_in(counting, 0, range(200))
     for key in parts.recover().tolist():
         parts.add(np.array([key]), rows_of([key]))
-        parts.keep()
+        parts.flush()
     written = parts.finish()
     parts.close()
     assert written is not None

@@ -238,7 +238,7 @@ def lay_out(index: str, storage: str, profiles: int, videos: int) -> None:
 
 def snapshot(index: str, storage: str, proxies: list[str], run_id: str, hold: bool = False) -> str:
     """Take a snapshot; every page of answers is on disk at once."""
-    from snapshotter.capture.snapshot_job import take_snapshot
+    from snapshotter.capture import SnapshotOptions, take_snapshot
     from snapshotter.index import open_index
 
     with open_index(index) as opened:
@@ -250,8 +250,8 @@ def snapshot(index: str, storage: str, proxies: list[str], run_id: str, hold: bo
 
         opened.publish_run = held  # type: ignore[method-assign]  # the moment before it
         contexts = opened.context_set(date(2026, 1, 5))
-        options: dict[str, Any] = {"buckets": 2, "page": 4, "keep_every": timedelta()}
-        taken = take_snapshot(spark_of_driver(), contexts, ["history"], proxies, storage, opened, run_id, **options)
+        options = SnapshotOptions(buckets=2, page=4, keep_every=timedelta())
+        taken = take_snapshot(spark_of_driver(), contexts, ["history"], proxies, storage, opened, run_id, options)
         return taken.run_id
 
 
@@ -271,7 +271,7 @@ def generate_features(
             *(load_labels("labels", place), FeatureModel([minutes_watched]), opened, place, name),
             run_id=run_id,
             spark=spark_of_driver() if spark else None,
-            progress=lambda done, of: reach(done == hold),
+            progress=lambda _, done, of: reach(done == hold),
         )
     return {"version": made.version, "digest": made.digest.to_json()}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from snapshotter.capture.snapshot_job import take_snapshot
+from snapshotter.capture import SnapshotOptions, take_snapshot
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
 from snapshotter.storage import Storage
@@ -24,8 +24,10 @@ class Job:
         given = {"buckets": 4, "page": 16, **options}
         context_set = given.pop("context_set", self.context_set)
         proxies = given.pop("proxies", self.proxies)
-        uri = self.storage.uri
-        return take_snapshot(self.spark, context_set, services, proxies, uri, self.index, run_id, **given)
+        rest = {name: given.pop(name) for name in ("access", "progress") if name in given}
+        spark = given.pop("spark", self.spark)
+        where = self.storage.uri, self.index, run_id, SnapshotOptions(**given)
+        return take_snapshot(spark, context_set, services, proxies, *where, **rest)
 
     def read(self, snapshot: ServiceSnapshot) -> list[dict[str, Any]]:
         return [row for file in snapshot.files for row in read_parquet(self.storage, file).to_pylist()]

@@ -17,9 +17,9 @@ from delorean.feature_sets.columns import CONFIDENCE_COLUMN, SPREAD_COLUMN, run_
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN
 from delorean.leaks import LeakSampler, LeakThresholds, detect_leaks
 from snapshotter.index import SnapshotIndex
+from snapshotter.spark.progress import Progress
 
 LABELS = "features are made from data that is traced, and never from labels"
-Progress = Callable[[int, int], None]
 _Check = Callable[[Rows, Ledger], object]
 
 
@@ -36,7 +36,7 @@ def check_feature_set(
     version: of the feature set, None: the newest
     index: where its runs and versions were published; None: rows are held against the lineage only
     thresholds: from when on a feature predicts its label too well
-    progress: called with (rows done, all)
+    progress: called with (what is read, rows done, all)
 
     Memory: a few thousand rows, the sample for leaks, and hashes of the keys of at most 16 million rows. Raises
     ConfigError for what is no feature set of ours, MissingFileError when a file of it is gone.
@@ -62,7 +62,7 @@ def check_feature_set(
             items += pc.sum(pc.list_value_length(rows.table[LABEL_COLUMN])).as_py() or 0
             done += len(rows)
             if progress is not None:
-                progress(done, stored.rows)
+                progress("rows", done, stored.rows)
         repeats.report(ledger)
     names = [*checks, of_rows.LISTS, of_rows.ONE_ITEM, ONE_ROW, LABELS]
     if index is None:

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from snapshotter.index.cassandra import record_pieces
 from snapshotter.index.cassandra.cluster_session import CassandraSession, Statement
-from snapshotter.index.cassandra.published_entries import PublishedEntry, PublishedEntries
+from snapshotter.index.cassandra.published_entries import PublishedEntries, PublishedEntry
 from snapshotter.records import GlobalVersion, to_micros
 
 _PAGE = 32
@@ -22,7 +22,9 @@ _WRITE = (
 )
 
 
-def write_version(connection: CassandraSession, version: GlobalVersion, attempt: uuid.UUID, copy: str | None) -> Statement:
+def write_version(
+    connection: CassandraSession, version: GlobalVersion, attempt: uuid.UUID, copy: str | None
+) -> Statement:
     """Give what writes a version's row of an attempt to publish it."""
     row = {
         "index_name": connection.address.index,

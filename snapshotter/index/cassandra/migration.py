@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from schemas.errors import UnreadableRecordError
 from snapshotter.index.cassandra import record_pieces
 from snapshotter.index.cassandra.cluster_session import CassandraSession, Statement
-from snapshotter.index.cassandra.published_entries import PublishedEntry, PublishedEntries, EntryRow
+from snapshotter.index.cassandra.published_entries import EntryRow, PublishedEntries, PublishedEntry
 from snapshotter.index.cassandra.run_timeline import RUN_TIMES as TIMES
 from snapshotter.index.cassandra.run_timeline import RunHeader, RunTimeline, declaration_id, declaration_row, time_id
 from snapshotter.index.record_reader import RecordReader, run_name

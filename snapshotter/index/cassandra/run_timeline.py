@@ -13,7 +13,7 @@ from typing import Any
 
 from schemas.services import Service
 from snapshotter.index.cassandra.cluster_session import CassandraSession
-from snapshotter.index.cassandra.published_entries import PublishedEntry, PublishedEntries, EntryRow
+from snapshotter.index.cassandra.published_entries import EntryRow, PublishedEntries, PublishedEntry
 from snapshotter.records import ServiceSnapshot, SnapshotRun, record_text
 
 RUN_TIMES, DECLARATIONS = "run by time", "declaration"
@@ -70,7 +70,9 @@ class RunTimeline:
         found.sort(key=lambda one: one[:2], reverse=True)
         return [Service.from_json(fields) for _, _, fields in found]
 
-    def declared_only_by(self, run_id: str, published_at: int) -> Iterator[tuple[PublishedEntry, tuple[int, str] | None]]:
+    def declared_only_by(
+        self, run_id: str, published_at: int
+    ) -> Iterator[tuple[PublishedEntry, tuple[int, str] | None]]:
         """Give the declarations that a run published last, each with when one before it did, if any, and its header."""
         for entry in self.declarations.of_kind():
             if entry.published_at == published_at:

@@ -9,7 +9,7 @@ from typing import Any
 
 from snapshotter.index.cassandra import record_pieces
 from snapshotter.index.cassandra.cluster_session import CassandraSession, Statement
-from snapshotter.index.cassandra.published_entries import PublishedEntry, PublishedEntries
+from snapshotter.index.cassandra.published_entries import PublishedEntries, PublishedEntry
 from snapshotter.records import ServiceSnapshot, from_micros, record_text, to_micros
 
 _FEW = 3  # months: of more it is asked first which are there
@@ -47,7 +47,12 @@ class SnapshotsByTime:
         if snapshot.captured_from is None or snapshot.captured_to is None:
             return
         first, last = to_micros(snapshot.captured_from), to_micros(snapshot.captured_to)
-        row = {"run_id": snapshot.run_id, "attempt": attempt, "position": position, "record": record_pieces.copy_of(text)}
+        row = {
+            "run_id": snapshot.run_id,
+            "attempt": attempt,
+            "position": position,
+            "record": record_pieces.copy_of(text),
+        }
         for ordinal in range(_ordinal(first), _ordinal(last) + 1):
             where = self._values(service=snapshot.service.name, month=_month(ordinal))
             yield _WRITE, {**where, "captured_from": first, "captured_to": last, **row}

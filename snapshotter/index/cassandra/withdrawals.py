@@ -8,7 +8,14 @@ from typing import Any
 
 from schemas.errors import SnapshotIndexError
 from snapshotter.index.cassandra.cluster_session import CassandraSession, Patience
-from snapshotter.index.cassandra.published_entries import WITHDRAWN, PublishedEntry, PublishedEntries, EntryRow, insert_rows, now
+from snapshotter.index.cassandra.published_entries import (
+    WITHDRAWN,
+    EntryRow,
+    PublishedEntries,
+    PublishedEntry,
+    insert_rows,
+    now,
+)
 from snapshotter.index.cassandra.run_timeline import DECLARATIONS, RUN_TIMES, RunTimeline, time_id
 from snapshotter.records import PublishedName, RecordKind, Withdrawal, from_micros, to_micros
 
@@ -66,13 +73,17 @@ class Withdrawals:
                 raise error
             patience.pause()
 
-    def _batch(self, published: PublishedEntries, entry: PublishedEntry, withdrawal: Withdrawal) -> tuple[str, dict[str, Any]]:
+    def _batch(
+        self, published: PublishedEntries, entry: PublishedEntry, withdrawal: Withdrawal
+    ) -> tuple[str, dict[str, Any]]:
         """Give one conditional write: all of it is done, or nothing, and nothing is published meanwhile."""
         name, header = withdrawal.name, _header(withdrawal)
         frees = name.kind is RecordKind.CONTEXT_SET
         values = published.values(subject=entry.subject, id=entry.id, attempt=entry.attempt)
         values |= {} if frees else {"hidden": WITHDRAWN, "header": header}
-        row = EntryRow(_KIND, "", f"{to_micros(withdrawal.withdrawn_at):020d} {name.kind} {name.element} {name.id}", header)
+        row = EntryRow(
+            _KIND, "", f"{to_micros(withdrawal.withdrawn_at):020d} {name.kind} {name.element} {name.id}", header
+        )
         recorded, others = insert_rows([row])
         text, number = _CLOCK + (_REMOVE if frees else _HIDE) + recorded, 1
         values |= others

@@ -12,11 +12,11 @@ from typing import Any
 from schemas.file_uri import path_of
 from schemas.services import Service
 from snapshotter.index import SnapshotIndex
+from snapshotter.index.record_reader import RecordReader, context_set_name, missing, run_name, version_name, withdrawn
 from snapshotter.index.sqlite.database_file import IndexFile
 from snapshotter.index.sqlite.runs import read_runs, runs_query
 from snapshotter.index.sqlite.schema import VERSION, declare, set_up
 from snapshotter.index.sqlite.withdrawals import refuse_withdrawn, withdraw, withdrawals
-from snapshotter.index.record_reader import RecordReader, context_set_name, missing, run_name, version_name, withdrawn
 from snapshotter.records import (
     ContextSet,
     GlobalVersion,

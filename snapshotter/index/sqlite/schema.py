@@ -15,8 +15,8 @@ from collections.abc import Iterable
 
 from schemas.errors import SnapshotIndexError, UnreadableRecordError
 from schemas.services import Service
-from snapshotter.index.sqlite.database_file import IndexFile
 from snapshotter.index.record_reader import RecordReader, run_name
+from snapshotter.index.sqlite.database_file import IndexFile
 from snapshotter.records import ServiceSnapshot
 
 VERSION = 2

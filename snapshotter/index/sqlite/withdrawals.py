@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from snapshotter.index.sqlite.schema import declare_again
 from snapshotter.index.record_reader import RecordReader, missing, withdrawn
+from snapshotter.index.sqlite.schema import declare_again
 from snapshotter.records import PublishedName, RecordKind, Withdrawal, from_micros
 
 _COLUMNS = "SELECT kind, element, id, withdrawn_at, published_at, withdrawn_by, reason FROM withdrawals"

@@ -118,7 +118,7 @@ def test_the_whole_chain_runs_on_a_cluster_and_gives_what_one_process_gives(proj
     made.append("generate features: 4 buckets")
     assert [one for one in seen_by_spark(project) if one[0].startswith("delorean ")] == [
         ("delorean select", 2, selected),
-        ("delorean snapshot", 2, ["snapshot 'r1': ask history"]),
+        ("delorean snapshot", 2, ["snapshot 'r1': capture history"]),
         ("delorean generate", 2, made),
         ("delorean generate", 1, made),
     ]

@@ -84,7 +84,7 @@ def test_in_whatever_order_answers_come_the_file_is_sorted(order: list[int], pag
         parts = parts_in(folder, range(5_001))
         for at in range(0, len(order), page):
             if at % 2:
-                parts.keep()
+                parts.flush()
             parts.add(np.array(order[at : at + page], np.int64), rows_of(order[at : at + page], 1))
         assert [key for key, _ in finished(parts)] == sorted(order)
 
@@ -95,7 +95,7 @@ def test_a_merge_of_many_row_groups_that_interleave_keeps_every_row(tmp_path: Pa
         places = np.arange(third, 10_000, 3)
         for start in range(0, len(places), 500):
             parts.add(places[start : start + 500], rows_of(places[start : start + 500].tolist(), third))
-        parts.keep()
+        parts.flush()
     assert finished(parts) == [(key, key % 3) for key in range(10_000)]
 
 

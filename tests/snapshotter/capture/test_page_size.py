@@ -17,7 +17,7 @@ BUDGET = st.floats(0.01, 600).map(lambda seconds: timedelta(seconds=seconds))
 def ask_at(pace: PageSize, rate: float) -> float:
     """Take a page from a service of so many contexts a second, and give how long it took."""
     seconds = pace.size / rate
-    pace.took(seconds, pace.size)
+    pace.adapt(seconds, pace.size)
     return seconds
 
 
@@ -27,8 +27,8 @@ def test_a_page_is_never_empty_and_never_more_than_the_most(
 ) -> None:
     pace = PageSize(most, budget)
     sizes = [pace.size]
-    for seconds, contexts, refused in pages:
-        pace.took(seconds, contexts, refused)
+    for seconds, contexts, rejected in pages:
+        pace.adapt(seconds, contexts, rejected)
         sizes.append(pace.size)
     assert all(1 <= size <= most for size in sizes)
     assert all(later <= 2 * size for size, later in pairwise(sizes))
@@ -71,5 +71,5 @@ def test_after_a_refusal_pages_are_small_again() -> None:
     for _ in range(8):
         ask_at(pace, 1e6)
     assert pace.size == 1_000
-    pace.took(0.001, 1_000, refused=1)
+    pace.adapt(0.001, 1_000, rejected=1)
     assert pace.size == 16

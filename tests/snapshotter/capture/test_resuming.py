@@ -35,15 +35,15 @@ DRIVE = """
 import sys
 from datetime import date, timedelta
 from snapshotter.index import open_index
-from snapshotter.capture.snapshot_job import take_snapshot
+from snapshotter.capture import SnapshotOptions, take_snapshot
 from snapshotter.spark.session import spark_session
 
 index_uri, storage_uri, proxy = sys.argv[1:]
 spark = spark_session("doomed", "local[2,4]", spark__ui__enabled="false", spark__driver__memory="512m")
 with open_index(index_uri) as index:
     contexts = index.context_set(date(2026, 1, 5))
-    options = {"buckets": 2, "page": 4, "keep_every": timedelta()}
-    take_snapshot(spark, contexts, ["history"], [proxy], storage_uri, index, "r1", **options)
+    options = SnapshotOptions(buckets=2, page=4, keep_every=timedelta())
+    take_snapshot(spark, contexts, ["history"], [proxy], storage_uri, index, "r1", options)
 """
 PATIENCE = 120.0
 

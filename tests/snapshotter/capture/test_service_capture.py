@@ -19,7 +19,8 @@ from prana_proxy.server import start_proxy
 from schemas.errors import ProxyUnavailableError
 from schemas.services import Service, Status
 from schemas.tables import contexts_schema, snapshot_schema
-from snapshotter.capture.service_capture import CaptureTask, CaptureResult, ServiceCapture, ProxyAddresses
+from snapshotter.capture.capture_task import CaptureResult, CaptureTask, ProxyAddresses
+from snapshotter.capture.service_capture import ServiceCapture
 from snapshotter.capture.value_profile import sums_of
 from snapshotter.records import from_micros
 from snapshotter.storage.local import LocalStorage
@@ -42,7 +43,9 @@ class Attempts:
     services: dict[str, Service]
     task: CaptureTask
 
-    def run(self, keys: Any = PROFILES, tell: Callable[[int, int], None] = lambda *_: None, **options: Any) -> CaptureResult:
+    def run(
+        self, keys: Any = PROFILES, tell: Callable[[int, int], None] = lambda *_: None, **options: Any
+    ) -> CaptureResult:
         captured = ServiceCapture(replace(self.task, **options), 3, self.keys(keys), tell).run()
         assert captured is not None
         return captured

@@ -29,7 +29,7 @@ from schemas.errors import (
 from schemas.hashing import bucket_of
 from schemas.services import Status
 from schemas.tables import snapshot_schema
-from snapshotter.capture.snapshot_job import Floor
+from snapshotter.capture import Floor
 from snapshotter.records import SnapshotRun
 from snapshotter.selection.context_selection import Experiment, read_context_set, select_contexts
 from snapshotter.storage import Storage

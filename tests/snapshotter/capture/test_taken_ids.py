@@ -13,8 +13,8 @@ import pytest
 from schemas.data_keys import context_variable, global_element, service_element
 from schemas.errors import ConfigError
 from schemas.services import Service, Status
-from snapshotter.global_elements import publish_global
 from snapshotter.capture.snapshot_job import take_snapshot
+from snapshotter.global_elements import publish_global
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
 from snapshotter.selection.context_selection import _context_set_id, select_contexts

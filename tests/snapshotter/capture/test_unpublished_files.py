@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from schemas.data_keys import context_variable, global_element, service_element
 from schemas.services import Service, Status
+from snapshotter.capture.unpublished_files import unpublished_files
 from snapshotter.global_elements import publish_global
-from snapshotter.capture.unpublished_files import unpublished
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
 from snapshotter.storage.local import LocalStorage
@@ -37,7 +37,7 @@ def age(storage: LocalStorage, by: timedelta) -> None:
 
 
 def found(storage: LocalStorage, index: SnapshotIndex) -> list[str]:
-    return [file.path for file in unpublished(storage, index, datetime.now(UTC) - DAY)]
+    return [file.path for file in unpublished_files(storage, index, datetime.now(UTC) - DAY)]
 
 
 def test_only_old_files_that_nobody_published_are_found(
