@@ -28,7 +28,7 @@ from schemas.tables import TIME
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
-from snapshotter.storage.s3_client import access
+from snapshotter.storage.s3_client import s3_client
 from snapshotter.storage.s3_location import S3Location
 
 MOST = 1.1
@@ -102,7 +102,7 @@ def bare_reader(storage: Storage) -> Callable[[str], pa.Table]:
         root = storage.uri.removeprefix("file://")
         return lambda path: pq.read_table(f"{root}/{path}")
     place = S3Location.of(storage.uri)
-    way = access(place.server)
+    way = s3_client(place.server)
     keys = way.session.get_credentials().get_frozen_credentials()
     system = fs.S3FileSystem(
         access_key=keys.access_key,

@@ -32,13 +32,13 @@ def select(specs: tuple[Path, ...], day: date, project: Project, output: Output)
     """
     from delorean.experiment import load_selection
     from delorean.project.schedule import scheduled
-    from snapshotter.selection.context_selection import select_contexts
+    from snapshotter.selection import select_contexts
 
     chosen_from = specs or scheduled(project.schedule).selected
     experiments = [experiment for spec in chosen_from for experiment in load_selection(spec)]
     tables = [table for experiment in experiments for table in experiment.tables.values()]
     with opened(project) as (index, storage), spark_for("select", project, tables) as spark:
-        chosen = select_contexts(spark, experiments, day, storage, index, whoever_chose=not specs)
+        chosen = select_contexts(spark, experiments, day, storage, index, allow_other=not specs)
     output.show(
         {
             "context_set": chosen.context_set_id,

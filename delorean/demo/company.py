@@ -24,8 +24,7 @@ from snapshotter.capture import take_snapshot
 from snapshotter.global_elements import publish_global
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, SnapshotRun
-from snapshotter.selection.context_selection import select_contexts
-from snapshotter.selection.context_sets import read_context_set
+from snapshotter.selection import read_context_set, select_contexts
 from snapshotter.storage import Storage
 
 if TYPE_CHECKING:

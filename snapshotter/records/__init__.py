@@ -1,4 +1,4 @@
-"""What the index keeps: context sets, snapshot runs and versions of global elements."""
+"""Records of the index: context sets, snapshot runs and versions of global elements."""
 
 from snapshotter.records.context_set import ContextSet, StratumReport
 from snapshotter.records.data_file import DataFile

@@ -1,4 +1,4 @@
-"""Records as text: what cannot be read back is never written."""
+"""Records as JSON text, which is verified to be readable before it is written."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from schemas.errors import DataKeyError, DeloreanError
 
 
 class JsonRecord(Protocol):
-    """What the index keeps."""
+    """A record that can be converted to JSON and back."""
 
     def to_json(self) -> dict[str, Any]:
-        """Write it as plain fields."""
+        """Return it as plain fields."""
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
+        """Read what `to_json` returned."""
 
 
 def record_text(record: JsonRecord) -> str:
-    """Write a record as JSON. Raises DataKeyError for one that would not be read back as it is."""
+    """Return a record as JSON. Raises DataKeyError if reading it back would give another record."""
     text = json.dumps(record.to_json())
     try:
         problem = None if json.dumps(type(record).from_json(json.loads(text)).to_json()) == text else "differs"
@@ -29,7 +29,7 @@ def record_text(record: JsonRecord) -> str:
         problem = f"fails: {error}"
     if problem is not None:
         raise DataKeyError.because(
-            f"{type(record).__name__} is not published, since reading its record back {problem}: {text[:200]}…",
-            "see whether its names and types are supported",
+            f"{type(record).__name__} is not published, because reading its record back {problem}: {text[:200]}…",
+            "check whether its names and types are supported",
         )
     return text

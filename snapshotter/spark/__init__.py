@@ -1,1 +1,15 @@
-"""Everything that touches Spark itself: sessions, jobs, errors, clusters and progress."""
+"""Spark sessions, jobs, errors and clusters, and the display of progress.
+
+`spark_session` is imported when first used: it needs pyspark, which the display of progress does not.
+"""
+
+from typing import TYPE_CHECKING
+
+from schemas.lazy import lazily
+from snapshotter.spark.progress import Progress, command_progress, shown_progress
+
+if TYPE_CHECKING:
+    from snapshotter.spark.session import spark_session
+
+__all__ = ["Progress", "command_progress", "shown_progress", "spark_session"]
+__getattr__ = lazily(__name__, {"spark_session": "snapshotter.spark.session"})

@@ -1,7 +1,7 @@
-"""Starts Spark's JVM so that it never outlives a start that was broken off, and shows no secret in its command line.
+"""Starts Spark's JVM so that it does not outlive an interrupted start, and has no secret in its command line.
 
-pyspark's own launcher removes the folder where the JVM is to write its port when Ctrl-C ends the wait; the JVM then
-finds no place to write to and stays for good. It also hands settings on as arguments, which `ps` shows to everybody.
+When Ctrl-C interrupts pyspark's own launcher, it deletes the folder that the JVM is about to write its port to, and the
+JVM then waits forever. It also passes settings as arguments, which `ps` shows to every user.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from schemas.redaction import is_secret_setting
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 5.0
 _PROPERTIES = "--properties-file"
-_CONNECTION = "_PYSPARK_DRIVER_CONN_INFO_PATH"  # of the JVM's environment: the file where it writes port and secret
+_CONNECTION = "_PYSPARK_DRIVER_CONN_INFO_PATH"  # the environment variable with the file for its port and secret
 _PORT, _SECRET = "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"
-_UNTOUCHED_BY_CTRL_C = ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh"]
+_IGNORING_CTRL_C = ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh"]
 
 
 def spark_submit() -> Path:
-    """Name the program of the pyspark that is installed."""
+    """Return the path of the installed pyspark's program."""
     return Path(os.environ.get("SPARK_HOME") or Path(pyspark.__file__).parent) / "bin" / "spark-submit"
 
 
 @contextmanager
 def spark_options(settings: Mapping[str, str]) -> Iterator[list[str]]:
-    """Give the arguments of spark-submit that hand settings on; secret ones by a file that only this user may read."""
+    """Yield spark-submit's arguments for settings; secret ones are in a file that only this user can read."""
     secret = {name: value for name, value in settings.items() if is_secret_setting(name, value)}
     plain = [part for name, value in settings.items() if name not in secret for part in ("--conf", f"{name}={value}")]
     if not secret:
@@ -57,20 +57,22 @@ def spark_options(settings: Mapping[str, str]) -> Iterator[list[str]]:
 
 
 def launch(settings: Mapping[str, str]) -> Any:
-    """Start a JVM and give the gateway to it; the JVM ends with this process, or when its standard input is closed.
+    """Start a JVM and return the gateway to it; the JVM ends with this process, or when its standard input is closed.
 
-    Whatever breaks the start off, Ctrl-C and SIGTERM too, ends the JVM. Raises SetupError when it ends by itself.
+    If the start is interrupted, also by Ctrl-C or SIGTERM, the JVM is ended. Raises SetupError if it ends by itself.
     """
-    theirs = shlex.split(os.environ.get("PYSPARK_SUBMIT_ARGS", "pyspark-shell"))
-    if any(argument.partition("=")[0] == _PROPERTIES for argument in theirs):  # only one counts: the session gets ours
+    arguments = shlex.split(os.environ.get("PYSPARK_SUBMIT_ARGS", "pyspark-shell"))
+    if any(
+        argument.partition("=")[0] == _PROPERTIES for argument in arguments
+    ):  # only one counts: the session sets ours
         settings = {name: value for name, value in settings.items() if not is_secret_setting(name, value)}
     with (
         tempfile.TemporaryDirectory(prefix="delorean-spark-") as folder,
         spark_options(settings) as options,
-        _ended_by_sigterm(),
+        _exit_on_sigterm(),
     ):
         file = Path(folder, "connection")
-        command = [*_UNTOUCHED_BY_CTRL_C, str(spark_submit()), *options, *theirs]
+        command = [*_IGNORING_CTRL_C, str(spark_submit()), *options, *arguments]
         environment = {**os.environ, "SPARK_CONNECT_MODE": "0", _CONNECTION: str(file)}
         process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)  # noqa: S603  # Spark's program
         try:
@@ -81,22 +83,22 @@ def launch(settings: Mapping[str, str]) -> Any:
 
 
 def _connected(process: subprocess.Popen[bytes], file: Path) -> Any:
-    """Wait until the JVM has written where it listens, and connect to it."""
+    """Wait until the JVM has written its port, and connect to it."""
     while not file.exists():
         code = process.poll()
         if code is not None:
             raise SetupError.because(
-                f"Spark's Java ended with {code} before it was ready", "see what it wrote above, and correct [spark]"
+                f"Spark's JVM exited with {code} before it was ready", "see its output above, and correct [spark]"
             )
         time.sleep(_POLL_SECONDS)
-    data = file.read_bytes()  # it got its name when it was whole: the port, the length of the secret, the secret
+    data = file.read_bytes()  # complete: it is renamed after writing. The port, the secret's length, the secret
     port, length = struct.unpack_from("!ii", data)
     secret = data[8 : 8 + length].decode()
     os.environ.update({_PORT: str(port), _SECRET: secret})
     try:
         gateway: Any = java_gateway.launch_gateway()  # type: ignore[no-untyped-call]  # pyspark's
     finally:
-        for name in (_PORT, _SECRET):  # whoever starts processes must not lead them to our JVM
+        for name in (_PORT, _SECRET):  # child processes must not use our JVM
             os.environ.pop(name, None)
     gateway.proc = process
     return gateway
@@ -112,8 +114,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block in order, where it would end the process at once and leave files behind."""
+def _exit_on_sigterm() -> Iterator[None]:
+    """Make SIGTERM raise SystemExit within the block; by default it ends the process and leaves files behind."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
@@ -129,7 +131,7 @@ def _exit(number: int, _: FrameType | None) -> None:
 
 
 def _escaped(text: str) -> str:
-    """Write a name or a value as Java's properties have it."""
+    """Escape a name or a value for a file of Java properties."""
     return "".join(_ESCAPES.get(letter, letter) for letter in text)
 
 

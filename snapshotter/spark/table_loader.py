@@ -1,4 +1,4 @@
-"""Loads the tables that queries name, as the programs that people use really write them."""
+"""Loads the tables that queries name, including Parquet that pandas writes and Spark alone cannot read."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _UNREADABLE = ("PARQUET_TYPE", "UNSUPPORTED_TIME_TYPE", "Illegal Parquet type")
 
 
 def load_table(spark: SparkSession, name: str, source: TableSource, kind: type[DeloreanError]) -> DataFrame:
-    """Load a table; times in nanoseconds, which pandas writes and Spark cannot read, come as microseconds.
+    """Load a table; times in nanoseconds, which pandas writes and Spark cannot read, become microseconds.
 
     name: of the table, for errors
-    kind: of the errors: for a column that Spark cannot read, and, once the rows are read, for times that are finer than
-        a microsecond. What else Spark refuses is raised as Spark does
+    kind: of the error for a column that Spark cannot read, and, once the rows are read, for times finer than a
+        microsecond. Other errors are raised as Spark raises them
     """
     if source.format != "parquet":
         return _load(spark, source)
     schema = None
     try:
         table = _load(spark, source)
-        if spark.conf.get(_NANOS_AS_LONG) == "true":  # as it is after the first table of this kind in a session
+        if spark.conf.get(_NANOS_AS_LONG) == "true":  # set by the first such table of a session
             schema = _schema(source)
     except Exception as error:
         schema = _schema(source) if any(word in str(error) for word in _UNREADABLE) else None
         if schema is None:
             raise
         _refuse_unreadable(name, source, schema, kind, error)
-        # Left so: a plan reads the setting again whenever it runs. It only changes what Spark refuses otherwise.
+        # Stays set: a plan reads the setting whenever it runs. It only affects columns that Spark rejects otherwise.
         spark.conf.set(_NANOS_AS_LONG, "true")
         table = _load(spark, source)
     if schema is None:
@@ -67,16 +67,16 @@ def _load(spark: SparkSession, source: TableSource) -> DataFrame:
 
 
 def _columns(names: list[str], nanos: dict[str, pa.DataType], table: str) -> Iterator[str]:
-    """Write each column as an expression: those of nanoseconds, read as numbers, as times again."""
+    """Yield an expression for each column; those of nanoseconds, which are read as numbers, become times again."""
     for name in names:
         quoted = "`" + name.replace("`", "``") + "`"
         if name not in nanos:
             yield quoted
             continue
-        told = f"column '{name}' of table '{table}'".replace("\\", "\\\\").replace("'", "\\'")
+        label = f"column '{name}' of table '{table}'".replace("\\", "\\\\").replace("'", "\\'")
         finer = (
-            f"raise_error(concat('{told}: ', {quoted}, ' nanoseconds is finer than a microsecond, the unit of all times"
-            ' → round it, down for label times: dt.floor("us")\'))'
+            f"raise_error(concat('{label}: ', {quoted}, ' nanoseconds is finer than a microsecond, the unit of all"
+            ' times → round it, down for label times: dt.floor("us")\'))'
         )
         micros = f"timestamp_micros(CASE WHEN {quoted} % 1000 = 0 THEN {quoted} DIV 1000 ELSE {finer} END)"
         if nanos[name].tz is None:  # the same wall clock, whatever the session's zone
@@ -89,7 +89,7 @@ def _is_nanos(type: pa.DataType) -> bool:  # noqa: A002  # the field's own name
 
 
 def _is_unreadable(type: pa.DataType) -> bool:  # noqa: A002
-    """Whether Spark has no such type, or it is one of nanoseconds inside another, which would be read as numbers."""
+    """Whether Spark has no such type, or it contains nanoseconds in a nested field, which would be read as numbers."""
     if isinstance(type, pa.BaseExtensionType) or pa.types.is_float16(type) or pa.types.is_time(type):
         return True
     return any(_is_nanos(inner) or _is_unreadable(inner) for inner in _children(type))
@@ -100,7 +100,7 @@ def _children(type: pa.DataType) -> list[pa.DataType]:  # noqa: A002
 
 
 def _schema(source: TableSource) -> pa.Schema | None:
-    """Read the schema of a table's first file; None where only Spark gets at its files."""
+    """Return the schema of a table's first file; None where only Spark can access its files."""
     parts = urlsplit(source.path)
     if parts.scheme == "s3":
         place = S3Location.of(source.path)
@@ -123,5 +123,5 @@ def _schema(source: TableSource) -> pa.Schema | None:
 
 
 def _is_data(path: str) -> bool:
-    """Whether Spark reads a file: it leaves out those that begin with _ or a dot, and what lies in such folders."""
+    """Whether Spark reads a file: it skips names that begin with _ or a dot, and folders of such names."""
     return not any(part.startswith(("_", ".")) and "=" not in part for part in path.split("/"))

@@ -1,4 +1,4 @@
-"""The way to S3: one client a process for each server, with credentials by the usual chain."""
+"""Clients of S3: one for each server in each process, with credentials from the usual chain."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ _CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Access:
+class S3Client:
     """A client, which threads may share, and the session whose credentials it has."""
 
     client: Any
     session: Any
 
 
-def access(server: S3Server) -> Access:
-    """Give this process's way to a server. Raises botocore's errors."""
-    return _access(server, os.getpid())  # a forked process must not speak through its parent's connections
+def s3_client(server: S3Server) -> S3Client:
+    """Return this process's client of a server. Raises botocore's errors."""
+    return _client_of_process(server, os.getpid())  # a forked process must not use its parent's connections
 
 
 def endpoint_of(server: S3Server) -> str:
-    """Say where a server is, for errors."""
+    """Return a server's URL, for errors."""
     with suppress(BotoCoreError):
-        return without_password(str(access(server).client.meta.endpoint_url))
+        return without_password(str(s3_client(server).client.meta.endpoint_url))
     return server.endpoint or "AWS"
 
 
 def forget_clients() -> None:
-    """Have credentials looked up anew by whoever comes next: these ones were not accepted."""
-    _access.cache_clear()
+    """Look up credentials again for the next request: these were not accepted."""
+    _client_of_process.cache_clear()
 
 
 def delta_options(server: S3Server) -> dict[str, str]:
-    """Give what deltalake must know of a server, by the same chain; it is secret. Raises botocore's errors."""
-    way = access(server)
-    found = way.session.get_credentials()
-    if found is None:
+    """Return deltalake's options for a server, with credentials by the same chain. Raises botocore's errors."""
+    client = s3_client(server)
+    credentials = client.session.get_credentials()
+    if credentials is None:
         raise NoCredentialsError
-    keys = found.get_frozen_credentials()
+    keys = credentials.get_frozen_credentials()
     options = {
         "aws_access_key_id": keys.access_key,
         "aws_secret_access_key": keys.secret_key,
-        "aws_region": way.client.meta.region_name,
+        "aws_region": client.client.meta.region_name,
         "aws_virtual_hosted_style_request": str(server.addressing == "virtual").lower(),
         "aws_conditional_put": "etag",  # a commit is one conditional write
-        "retry_timeout": _millis(server.timeout),  # Polars takes no max_retries as deltalake writes it
+        "retry_timeout": _millis(server.timeout),  # Polars has no max_retries in deltalake's format
         "timeout": _millis(server.timeout),
         "connect_timeout": _millis(min(server.timeout, _CONNECT_SECONDS)),
     }
     if keys.token:
         options["aws_session_token"] = keys.token
-    endpoint = way.client.meta.endpoint_url
+    endpoint = client.client.meta.endpoint_url
     if ".amazonaws." not in endpoint:
         options["aws_endpoint_url"] = endpoint
         options["aws_allow_http"] = str(endpoint.startswith("http:")).lower()
@@ -70,7 +70,7 @@ def delta_options(server: S3Server) -> dict[str, str]:
 
 
 @lru_cache(maxsize=8)
-def _access(server: S3Server, _: int) -> Access:
+def _client_of_process(server: S3Server, _: int) -> S3Client:
     session = boto3.session.Session()
     config = Config(
         connect_timeout=min(server.timeout, _CONNECT_SECONDS),
@@ -78,11 +78,11 @@ def _access(server: S3Server, _: int) -> Access:
         retries={"mode": "standard", "total_max_attempts": server.attempts},
         s3={"addressing_style": server.addressing},
         max_pool_connections=32,
-        request_checksum_calculation="when_required",  # of other servers than AWS's not all know the newer checksums
+        request_checksum_calculation="when_required",  # not all other servers know AWS's newer checksums
         response_checksum_validation="when_required",
     )
     region = server.region or session.region_name or "us-east-1"
-    return Access(session.client("s3", endpoint_url=server.endpoint, region_name=region, config=config), session)
+    return S3Client(session.client("s3", endpoint_url=server.endpoint, region_name=region, config=config), session)
 
 
 def _millis(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What the S3 driver's errors mean, and what to do about each."""
+"""The S3 driver's errors: what is wrong, and what to do about it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REACH = "check the endpoint in the storage URI, the network and that the server
 
 @dataclass(frozen=True)
 class S3Problem:
-    """What is wrong and what to do. renew: other credentials may be accepted."""
+    """What is wrong and what to do. renew: whether other credentials may be accepted."""
 
     problem: str
     hint: str | None = None
@@ -24,12 +24,12 @@ class S3Problem:
 
 
 _CODES = {
-    S3Problem("the bucket is not there", "create it, or correct the storage URI"): "NoSuchBucket",
+    S3Problem("the bucket does not exist", "create it, or correct the storage URI"): "NoSuchBucket",
     S3Problem("the credentials are not accepted", _CREDENTIALS, renew=True): (
         "InvalidAccessKeyId SignatureDoesNotMatch InvalidToken InvalidClientTokenId UnrecognizedClientException"
         " AuthFailure InvalidSecurity"
     ),
-    S3Problem("the credentials have expired", "renew them: log in anew, or fetch a new token", renew=True): (
+    S3Problem("the credentials have expired", "renew them: log in again, or fetch a new token", renew=True): (
         "ExpiredToken ExpiredTokenException TokenRefreshRequired RequestExpired"
     ),
     S3Problem(
@@ -38,14 +38,14 @@ _CODES = {
         "and s3:ListBucket on the bucket; without the last one a missing file looks forbidden too",
         renew=True,
     ): "AccessDenied AllAccessDisabled AccountProblem Forbidden 403 401",
-    S3Problem("the server asks for fewer requests, after all attempts", _SLOWER): (
+    S3Problem("the server still limits the rate of requests after all attempts", _SLOWER): (
         "SlowDown ServiceUnavailable Throttling ThrottlingException RequestLimitExceeded TooManyRequests 503 429"
         " SlowDownRead SlowDownWrite XMinioServerNotInitialized"
     ),
-    S3Problem("the server failed, after all attempts", "run it again; if it goes on, look at the server's log"): (
+    S3Problem("the server failed in all attempts", "run it again; if it fails again, see the server's log"): (
         "InternalError RequestTimeout 500 502 504"
     ),
-    S3Problem("the bucket is in another region", "name it in the storage URI: ?region=…"): (
+    S3Problem("the bucket is in another region", "set it in the storage URI: ?region=…"): (
         "PermanentRedirect AuthorizationHeaderMalformed IllegalLocationConstraintException 301"
     ),
     S3Problem("this machine's clock is wrong", "set it: S3 refuses requests that are 15 minutes off"): (
@@ -57,7 +57,7 @@ _CODES = {
     S3Problem("the name is too long", "S3 takes 1024 bytes, the prefix included"): "KeyTooLongError",
 }
 _PROBLEMS = {code: meaning for meaning, codes in _CODES.items() for code in codes.split()}
-_RAISED: tuple[tuple[tuple[type[Exception], ...], S3Problem], ...] = (
+_DRIVER_PROBLEMS: tuple[tuple[tuple[type[Exception], ...], S3Problem], ...] = (
     (
         (
             driver.NoCredentialsError,
@@ -68,42 +68,42 @@ _RAISED: tuple[tuple[tuple[type[Exception], ...], S3Problem], ...] = (
             driver.SSOError,
             driver.MetadataRetrievalError,
         ),
-        S3Problem("no credentials were found", _CREDENTIALS, renew=True),
+        S3Problem("there are no credentials", _CREDENTIALS, renew=True),
     ),
     (
         (driver.EndpointConnectionError, driver.ConnectTimeoutError, driver.ProxyConnectionError),
-        S3Problem("no server answers there", _REACH),
+        S3Problem("no server answers", _REACH),
     ),
-    ((driver.SSLError,), S3Problem("the server's certificate is not trusted", "name its authority in AWS_CA_BUNDLE")),
-    ((driver.ReadTimeoutError,), S3Problem("the server takes too long, in all attempts", _REACH)),
+    ((driver.SSLError,), S3Problem("the server's certificate is not trusted", "set AWS_CA_BUNDLE to its authority")),
+    ((driver.ReadTimeoutError,), S3Problem("the server took too long in all attempts", _REACH)),
     (
         (driver.HTTPClientError, driver.IncompleteReadError),
-        S3Problem("the connection was cut, in all attempts", _REACH),
+        S3Problem("the connection was lost in all attempts", _REACH),
     ),
 )
-CUT = (driver.HTTPClientError, driver.IncompleteReadError)
+CONNECTION_LOST = (driver.HTTPClientError, driver.IncompleteReadError)
 
 
 def code_of(error: Exception) -> str:
-    """Give the code with which a server refused; of other errors none."""
+    """Return the code of a server's error; "" for other errors."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
 def is_missing(error: Exception) -> bool:
-    """Whether the key is not there. An answer without a body, to HEAD, says the same of the bucket."""
+    """Whether the key does not exist. A response without a body, to HEAD, may also mean the bucket."""
     return code_of(error) in ("NoSuchKey", "NoSuchVersion", "404")
 
 
 def problem_of(error: ClientError | BotoCoreError) -> S3Problem:
-    """Say what an error means."""
+    """Return what is wrong, and what to do about it."""
     if isinstance(error, ClientError):
         code = code_of(error)
-        found = _PROBLEMS.get(code)
-        if found is not None:
-            return S3Problem(f"{found.problem} ({code})", found.hint, found.renew)
-        told = error.response.get("Error", {}).get("Message") or "no reason given"
-        return S3Problem(f"{told} ({code or error.response.get('ResponseMetadata', {}).get('HTTPStatusCode')})")
-    for kinds, meaning in _RAISED:
+        known = _PROBLEMS.get(code)
+        if known is not None:
+            return S3Problem(f"{known.problem} ({code})", known.hint, known.renew)
+        message = error.response.get("Error", {}).get("Message") or "no reason given"
+        return S3Problem(f"{message} ({code or error.response.get('ResponseMetadata', {}).get('HTTPStatusCode')})")
+    for kinds, meaning in _DRIVER_PROBLEMS:
         if isinstance(error, kinds):
             return meaning
     return S3Problem(without_password(f"{type(error).__name__}: {error}"))

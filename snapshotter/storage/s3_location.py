@@ -1,4 +1,4 @@
-"""Where in S3 something lies, and how its server is spoken to: what an `s3://` URI says."""
+"""What an `s3://` URI contains: a bucket, a prefix, and the server with its settings."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _ADDRESSING = ("auto", "path", "virtual")
 
 @dataclass(frozen=True)
 class S3Server:
-    """A server, and how it is spoken to.
+    """A server and the settings of its client.
 
-    endpoint: `http://host:port`, None: that of AWS, or what AWS_ENDPOINT_URL says
-    region: None: the profile's or AWS_DEFAULT_REGION's, else us-east-1
-    addressing: whether the bucket is named in the path or the host: "path", "virtual" or "auto"
-    attempts: the most times that a request is sent, with longer and longer waits between
-    timeout: seconds without a byte after which an attempt counts as failed
+    endpoint: `http://host:port`; None: AWS, or AWS_ENDPOINT_URL
+    region: None: the profile's or AWS_DEFAULT_REGION, else us-east-1
+    addressing: whether the bucket is in the path or the host name: "path", "virtual" or "auto"
+    attempts: how often a request is sent at most, with growing pauses
+    timeout: seconds without a byte after which an attempt has failed
     """
 
     endpoint: str | None = None
@@ -33,16 +33,16 @@ class S3Server:
     timeout: float = 20.0
 
     def __post_init__(self) -> None:
-        """Refuse what no client can be made of."""
+        """Reject values that no client can have."""
         if self.endpoint is not None:
             parts = urlsplit(self.endpoint)
             plain = parts.path in ("", "/") and not (parts.query or parts.fragment or "@" in parts.netloc)
             if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
-                raise _wrong("endpoint is not http://host:port or https://host:port", "write no more than that")
+                raise _invalid("endpoint is not http://host:port or https://host:port", "remove the rest")
         if self.addressing not in _ADDRESSING:
             raise ConfigError.unknown("addressing of an s3:// URI", self.addressing, _ADDRESSING)
         if self.attempts < 1 or not 0 < self.timeout < float("inf"):
-            raise _wrong("attempts and timeout must be above 0")
+            raise _invalid("attempts and timeout must be above 0")
 
 
 @dataclass(frozen=True)
@@ -58,24 +58,24 @@ class S3Location:
 
     @classmethod
     def of(cls, uri: str) -> Self:
-        """Read a URI. Raises ConfigError that does not repeat it: somebody may have put a secret in."""
+        """Parse a URI. Raises ConfigError, whose message does not repeat it: it may contain a secret."""
         if "#" in uri:
-            raise _wrong("it has a '#', after which nothing would count", "write %23")
+            raise _invalid("it has a '#', after which everything is ignored", "write %23")
         if _CONTROL.search(uri):
-            raise _wrong("it has spaces around it or control characters in it", "leave them out")
+            raise _invalid("it has spaces at its ends, or control characters", "remove them")
         parts = urlsplit(uri)
         if parts.scheme != "s3" or not _BUCKET.fullmatch(parts.netloc):
-            raise _wrong("it is not s3://bucket/prefix", "credentials come from the environment, a profile or a role")
+            raise _invalid("it is not s3://bucket/prefix", "credentials come from the environment, a profile or a role")
         return cls(parts.netloc, _prefix(parts.path), S3Server(**_parameters(parts.query)))
 
     @property
     def spark_uri(self) -> str:
-        """The URI that Spark reads by."""
+        """The URI for Spark's reader."""
         return f"s3a://{self.bucket}/{self.prefix}".rstrip("/")
 
     @property
     def spark_options(self) -> dict[str, str]:
-        """What Spark's reader is told of the server; credentials it finds by itself."""
+        """The options of Spark's reader for the server; it finds credentials itself."""
         server, options = self.server, {}
         if server.endpoint is not None:
             options["endpoint"] = server.endpoint
@@ -86,34 +86,36 @@ class S3Location:
 
 
 def _prefix(path: str) -> str:
-    """Read the prefix, without what Delta tables cannot be read below: deltalake decodes paths twice."""
+    """Decode the prefix. Rejects one below which Delta tables cannot be read: deltalake decodes paths twice."""
     try:
         parts = [part for part in unquote(path, errors="strict").split("/") if part]
     except UnicodeDecodeError as error:
-        raise _wrong("its prefix is not UTF-8", "rename the prefix") from error
+        raise _invalid("its prefix is not UTF-8", "rename the prefix") from error
     for part in parts:
         if part in (".", "..") or _UNUSABLE.search(part):
-            raise _wrong("its prefix has . or .. in it, a control character or an escape like %20", "rename the prefix")
+            raise _invalid(
+                "its prefix has . or .. in it, a control character or an escape like %20", "rename the prefix"
+            )
     return "".join(f"{part}/" for part in parts)
 
 
 def _parameters(query: str) -> dict[str, Any]:
     pairs = parse_qsl(query, keep_blank_values=True)
-    given = dict(pairs)
-    for name in given:
+    values = dict(pairs)
+    for name in values:
         if name not in S3Server.__dataclass_fields__:
             raise ConfigError.unknown("parameter of an s3:// URI", name, S3Server.__dataclass_fields__)
-    if len(given) < len(pairs):
-        raise _wrong("it has a parameter twice", "keep one")
-    return {**given, **_numbers(given)}
+    if len(values) < len(pairs):
+        raise _invalid("it has a parameter twice", "keep one")
+    return {**values, **_numbers(values)}
 
 
-def _numbers(given: dict[str, str]) -> dict[str, Any]:
+def _numbers(values: dict[str, str]) -> dict[str, Any]:
     try:
-        return {name: kind(given[name]) for name, kind in (("attempts", int), ("timeout", float)) if name in given}
+        return {name: kind(values[name]) for name, kind in (("attempts", int), ("timeout", float)) if name in values}
     except ValueError as error:
-        raise _wrong("attempts and timeout must be numbers") from error
+        raise _invalid("attempts and timeout must be numbers") from error
 
 
-def _wrong(problem: str, hint: str | None = None) -> ConfigError:
+def _invalid(problem: str, hint: str | None = None) -> ConfigError:
     return ConfigError.because(f"s3:// URI: {problem}", hint)

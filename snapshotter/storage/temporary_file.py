@@ -1,4 +1,4 @@
-"""Files under way to or from another machine: on this one's disk, under no name, gone with whoever holds them."""
+"""Unnamed temporary files for what is sent to or fetched from another machine; they disappear when closed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def temporary_file(path: str, doing: str) -> Iterator[int]:
-    """Give the descriptor of a file without a name. Raises StorageError, also in the block, when the disk is full.
+    """Yield the descriptor of an unnamed file. Raises StorageError, also within the block, if the disk is full.
 
     path, doing: of the stored file, for the error
     """
@@ -26,14 +26,14 @@ def temporary_file(path: str, doing: str) -> Iterator[int]:
         if error.errno not in _FULL:
             raise
         where = tempfile.gettempdir()
-        problem = f"could not {doing} '{path}': {os.strerror(error.errno)} in {where}, where it lies meanwhile"
+        problem = f"could not {doing} '{path}': {os.strerror(error.errno)} in {where}, the folder for temporary files"
         raise StorageError.because(
             problem, "free some disk space there, or set TMPDIR to a folder with more"
         ) from error
 
 
 def write_at(file: int, data: bytes, start: int) -> None:
-    """Write all of the data at a place of the file."""
+    """Write all of the data at an offset of the file."""
     view = memoryview(data)
     while view:
         written = os.pwrite(file, view, start)

@@ -477,7 +477,7 @@ def test_what_could_not_be_read_back_is_never_published(index: SnapshotIndex) ->
             return {**super().to_json(), "counts": {"ok": 90, "fine": 10}}
 
     odd = Odd(**vars(snapshot("r1")))
-    with pytest.raises(DataKeyError, match="is not published, since reading its record back fails: 'fine' is not"):
+    with pytest.raises(DataKeyError, match="is not published, because reading its record back fails: 'fine' is not"):
         index.publish_run(run("r1", snapshot("r1"), odd))
     assert index.runs() == index.elements() == []
     assert index.snapshots("history", NOON, NOON) == []

@@ -130,7 +130,7 @@ def test_what_other_programs_write_is_published_again_and_again_and_read(
         ({"id": [1], "at": pa.array([1], pa.timestamp("ns", "UTC"))}, "would lose data: 1 → round it to whole micro"),
         ({"id": [1], "x": pa.nulls(1)}, "'p.x' is null, which is not supported → write the column with the type"),
         ({"id": [1], "x": pa.array([None], pa.int64())}, "'p.x' is null at position 0: int64 has no way to say so"),
-        ({"id": [[1]]}, "'p.id' is list<item: int64>, and is the key of the table's rows → put a column"),
+        ({"id": [[1]]}, "'p.id' is list<item: int64>, which cannot be the key of the table's rows → put a column"),
         ({"id": [1, 1]}, "'p.id' has nulls or repeats: it is the key"),
         ({}, "global element 'p' has type struct<>, expected a struct"),
     ],
@@ -180,7 +180,7 @@ def test_a_folder_as_spark_writes_it_is_one_table(run: Run, tmp_path: Path) -> N
     assert run("publish", "p", "products", "--version-id", "v1").exit_code == 0
     assert [row["id"] for row in shown(run("travel", "p", "--at", AT, "--json"))["rows"]] == [0, 1]
     (tmp_path / "empty").mkdir()
-    assert "holds no file *.parquet" in run("publish", "p", "empty", "--version-id", "v2").output
+    assert "contains no file *.parquet" in run("publish", "p", "empty", "--version-id", "v2").output
     (tmp_path / "day=5").mkdir()
     pq.write_table(pa.table({"id": [1]}), tmp_path / "day=5/p.parquet")
     assert run("publish", "q", "day=5/p.parquet", "--version-id", "v1").exit_code == 0

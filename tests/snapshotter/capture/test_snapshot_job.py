@@ -31,7 +31,7 @@ from schemas.services import Status
 from schemas.tables import snapshot_schema
 from snapshotter.capture import Floor
 from snapshotter.records import SnapshotRun
-from snapshotter.selection.context_selection import Experiment, read_context_set, select_contexts
+from snapshotter.selection import Experiment, read_context_set, select_contexts
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
 from snapshotter.storage.table_source import TableSource
@@ -292,7 +292,7 @@ def test_a_context_set_that_lacks_a_services_key_is_refused(job: Job, company: A
 def test_a_context_set_whose_file_is_gone_is_named(job: Job) -> None:
     gone = job.context_set.files[1].path
     job.storage.delete([gone])
-    with pytest.raises(MissingFileError, match=f"'{gone}' is not there"):
+    with pytest.raises(MissingFileError, match=f"'{gone}' does not exist"):
         job.run()
     assert job.index.runs() == []
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from schemas.errors import ConfigError
-from snapshotter.selection.experiments import Experiment, load_experiments
+from snapshotter.selection import Experiment, load_experiments
 from snapshotter.storage.table_source import TableSource
 
 TOML = """

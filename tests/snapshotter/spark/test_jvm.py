@@ -99,7 +99,7 @@ def test_a_java_that_ends_before_it_is_ready_is_one_clear_line(tmp_path: Path) -
     for arguments in ("--version pyspark-shell", "--no-such-option pyspark-shell"):  # the first ends with 0
         with starting(tmp_path, PYSPARK_SUBMIT_ARGS=arguments) as process:
             said, _ = process.communicate(timeout=120)
-        assert said.startswith("SetupError Spark's Java ended with ")
+        assert said.startswith("SetupError Spark's JVM exited with ")
         until(lambda: not belonging_to(tmp_path))
 
 

@@ -96,7 +96,7 @@ def test_delta_asked_for_too_late_is_one_clear_line() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.startswith("SetupError Spark cannot read Delta tables here: its Java runs already")
+    assert ran.stdout.startswith("SetupError Spark cannot read Delta tables: its JVM is running already")
 
 
 def test_jars_for_delta_and_s3_are_asked_for_together() -> None:

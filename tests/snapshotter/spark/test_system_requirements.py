@@ -69,7 +69,7 @@ def test_a_port_in_use_says_so():
         port = taken.getsockname()[1]
         assert f"port {port} of 127.0.0.1 is in use" in system_requirements.port_problem("127.0.0.1", port)
     assert system_requirements.port_problem("127.0.0.1", 0) is None
-    assert "no port" in system_requirements.port_problem("127.0.0.1", 70_000)
+    assert "port is 70000, expected" in system_requirements.port_problem("127.0.0.1", 70_000)
     assert "cannot listen" in system_requirements.port_problem("192.0.2.1", 0)
 
 

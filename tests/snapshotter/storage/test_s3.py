@@ -113,7 +113,7 @@ def test_a_server_that_never_stops_asking_to_slow_down_is_one_clear_error(s3: S3
         storage.create("a.bin", b"one")
     assert str(raised.value) == (
         f"could not write 'a.bin', key 'pre/fix/a.bin' of bucket '{storage.place.bucket}' at {proxy.url}: "
-        "the server asks for fewer requests, after all attempts (SlowDown) → "
+        "the server still limits the rate of requests after all attempts (SlowDown) → "
         "let fewer tasks read and write at a time, or run it again later"
     )
     assert len(proxy.seen) == 2
@@ -143,7 +143,7 @@ def test_a_write_whose_answer_is_lost_is_known_again(storage: S3Storage, proxy: 
     assert storage.create("small", b"one") is True
     assert storage.create("small", b"one") is False
     write(storage, "large", bytes(9 * MEGABYTE))
-    with pytest.raises(StorageError, match="'large' is there already"):
+    with pytest.raises(StorageError, match="'large' exists already"):
         write(storage, "large", bytes(9 * MEGABYTE))
     assert read(storage, "large") == bytes(9 * MEGABYTE)
 
@@ -156,7 +156,7 @@ def test_a_write_that_meets_another_is_tried_again(storage: S3Storage, proxy: Fa
 def test_a_file_that_is_there_is_never_overwritten_and_leaves_no_parts(s3: S3Server, storage: S3Storage) -> None:
     write(storage, "a.bin", b"first")
     for size in (1, 9 * MEGABYTE):
-        with pytest.raises(StorageError, match="'a.bin' is there already: files are never written twice"):
+        with pytest.raises(StorageError, match="'a.bin' exists already: files are never overwritten"):
             write(storage, "a.bin", bytes(size))
     assert read(storage, "a.bin") == b"first"
     assert left_behind(s3, storage) == (["a.bin"], 0)
@@ -175,7 +175,7 @@ def test_a_download_that_is_always_cut_is_one_clear_error(s3: S3Server, proxy: F
     storage = S3Storage(s3.new_uri(proxy.url, attempts="2"))
     write(storage, "a.bin", bytes(MEGABYTE))
     proxy.misbehave("cut answer", meant=is_("GET"))
-    with pytest.raises(StorageError, match="could not read 'a.bin', .*: the connection was cut, in all attempts"):
+    with pytest.raises(StorageError, match="could not read 'a.bin', .*: the connection was lost in all attempts"):
         read(storage, "a.bin")
     assert [request.method for request in proxy.seen] == ["PUT", "GET", "GET"]
 
@@ -183,7 +183,7 @@ def test_a_download_that_is_always_cut_is_one_clear_error(s3: S3Server, proxy: F
 def test_a_server_that_hangs_is_one_clear_error(s3: S3Server, proxy: FaultyProxy) -> None:
     proxy.misbehave("hang")
     storage = S3Storage(s3.new_uri(proxy.url, attempts="2", timeout="0.2"))
-    with pytest.raises(StorageError, match="could not read 'a.bin', .*: the server takes too long, in all attempts"):
+    with pytest.raises(StorageError, match="could not read 'a.bin', .*: the server took too long in all attempts"):
         read(storage, "a.bin")
     assert len(proxy.seen) == 2
 
@@ -191,13 +191,9 @@ def test_a_server_that_hangs_is_one_clear_error(s3: S3Server, proxy: FaultyProxy
 def test_a_server_that_is_not_there_is_one_clear_error(s3: S3Server) -> None:
     endpoint = f"http://127.0.0.1:{closed_port()}"
     storage = S3Storage(s3.new_uri(endpoint, attempts="2"))
-    with pytest.raises(
-        StorageError, match=f"bucket 'bucket-.*' at {endpoint}: no server answers there → check the end"
-    ):
+    with pytest.raises(StorageError, match=f"bucket 'bucket-.*' at {endpoint}: no server answers → check the end"):
         storage.create("a.bin", b"")
-    with pytest.raises(
-        StorageError, match=f"bucket 'bucket-.*' at {endpoint}: no server answers there → check the end"
-    ):
+    with pytest.raises(StorageError, match=f"bucket 'bucket-.*' at {endpoint}: no server answers → check the end"):
         delta_table(storage.uri_of("table"))
 
 
@@ -213,7 +209,7 @@ def test_a_bucket_that_is_missing_is_no_missing_file(s3: S3Server) -> None:
     ]
     for use in uses:
         with pytest.raises(
-            StorageError, match=r"bucket 'nowhere' .*: the bucket is not there \(NoSuchB.*create it"
+            StorageError, match=r"bucket 'nowhere' .*: the bucket does not exist \(NoSuchB.*create it"
         ) as raised:
             use()
         assert not isinstance(raised.value, MissingFileError)
@@ -246,12 +242,12 @@ def test_keys_that_are_nowhere_are_one_clear_error(
 ) -> None:
     storage = S3Storage(s3.new_uri(proxy.url))
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    with pytest.raises(StorageError, match="no credentials were found → check AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StorageError, match="there are no credentials → check AWS_ACCESS_KEY_ID"):
         storage.create("a.bin", b"")
-    with pytest.raises(StorageError, match="no credentials were found → check AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StorageError, match="there are no credentials → check AWS_ACCESS_KEY_ID"):
         storage.delta_options()
     monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(StorageError, match="no credentials were found → check AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StorageError, match="there are no credentials → check AWS_ACCESS_KEY_ID"):
         storage.create("a.bin", b"")
 
 
@@ -323,9 +319,8 @@ def test_a_disk_without_room_for_files_under_way_is_one_clear_error(s3: S3Server
     write(storage, "large.bin", bytes(300_000))
     command = [sys.executable, "-c", FILL, storage.uri]
     ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tmp_path)})
-    hint = (
-        f"File too large in {tmp_path}, where it lies meanwhile → free some disk space there, or set TMPDIR to a folder"
-    )
+    where = f"File too large in {tmp_path}, the folder for temporary files"
+    hint = f"{where} → free some disk space there, or set TMPDIR to a folder"
     assert ran.stdout.splitlines() == [
         f"StorageError could not write 'a/b.bin': {hint} with more",
         f"StorageError could not read 'large.bin': {hint} with more",
@@ -403,7 +398,7 @@ def test_a_uri_says_all_but_secrets() -> None:
         ("s3://bucket?attempts=0", "must be above 0"),
         ("s3://bucket?attempts=many", "must be numbers"),
         ("s3://bucket?timeout=nan", "must be above 0"),
-        ("s3://bucket/a#b?endpoint=http://host:9000", "has a '#', after which nothing would count → write %23"),
+        ("s3://bucket/a#b?endpoint=http://host:9000", "has a '#', after which everything is ignored → write %23"),
         ("s3://bucket/a?region=x#SECRET", "has a '#'"),
         ("s3://buc\nket/a", "control characters"),
         (" s3://bucket/a", "control characters"),
