@@ -400,7 +400,7 @@ def test_a_withdrawn_version_serves_no_moment(index: SnapshotIndex) -> None:
     assert [found.version_id for found in index.global_versions("videos", NOON + timedelta(days=9))] == ["v3", "v1"]
     assert index.global_version("videos", "v2") is None
     with pytest.raises(
-        WithdrawnError, match="version 'v2' of global element 'videos' was withdrawn.*→ publish it anew"
+        WithdrawnError, match="version 'v2' of global element 'videos' was withdrawn.*→ publish it again"
     ):
         index.publish_global(version("v2"))
     for name in ("v1", "v3"):

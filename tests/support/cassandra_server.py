@@ -83,11 +83,11 @@ def new_index(keyspace: str) -> str:
 def _drop_keyspaces(uri: str) -> None:
     """Drop a keyspace and those whose names begin with its: the server may stay."""
     address = read_address(uri)
-    connection = CassandraSession(address)
-    for row in connection.one("SELECT keyspace_name FROM system_schema.keyspaces", {}):
+    session = CassandraSession(address)
+    for row in session.execute("SELECT keyspace_name FROM system_schema.keyspaces", {}):
         if row.keyspace_name.startswith(address.keyspace):
-            connection.change(f"DROP KEYSPACE {row.keyspace_name}")
-    connection.close()
+            session.change_schema(f"DROP KEYSPACE {row.keyspace_name}")
+    session.close()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A session with the cluster: statements are prepared once, and tried again where a passing fault hit them."""
+"""A session with the cluster: prepares each statement once, and repeats those that a transient fault hit."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from cassandra.policies import DCAwareRoundRobinPolicy, TokenAwarePolicy
 
 from schemas.errors import ConfigError, SnapshotIndexError
 from snapshotter.index.cassandra.address import CassandraAddress
-from snapshotter.index.cassandra.errors import DRIVER_ERRORS, as_ours, may_pass, translated
+from snapshotter.index.cassandra.errors import DRIVER_ERRORS, as_ours, is_transient, translated
 
 Statement: TypeAlias = tuple[str, Mapping[str, Any]]
-"""CQL with names for its values, `{keyspace}` where that stands, and the values."""
+"""CQL with named values, and `{keyspace}` for the keyspace; and the values."""
 
 _PROTOCOL = 5  # of Cassandra 4 and later
 _SERIAL = "serial"
-_AT_ONCE = 64
+_CONCURRENT_STATEMENTS = 64
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 class CassandraSession:
-    """Speaks to the cluster; may be shared between threads. Raises SnapshotIndexError, and nothing of the driver's."""
+    """Executes statements; may be shared between threads. Raises SnapshotIndexError, never an error of the driver."""
 
     def __init__(self, address: CassandraAddress) -> None:
         self.address = address
@@ -35,122 +35,125 @@ class CassandraSession:
         with translated(address):
             self._cluster = _cluster(address)
             try:
-                self._session = self._cluster.connect()
-            except BaseException:  # whatever it is, no threads of the driver may stay
+                self._driver = self._cluster.connect()
+            except BaseException:  # of any kind: no threads of the driver may stay
                 self._cluster.shutdown()
                 raise
 
-    def ask(self, statements: Sequence[Statement]) -> list[list[Any]]:
-        """Execute statements side by side and give each one's rows, of all pages.
+    def execute_all(self, statements: Sequence[Statement]) -> list[list[Any]]:
+        """Execute statements concurrently and return each one's rows, of all pages.
 
-        Each must be one that may be executed twice: those that a passing fault hits are, until patience is over.
+        Each must be idempotent: those that a transient fault hits are repeated until the deadline.
         """
-        answers: list[list[Any]] = [[] for _ in statements]
+        rows: list[list[Any]] = [[] for _ in statements]
         left = list(range(len(statements)))
-        patience = Patience(self.address.patience_seconds)
+        deadline = RetryDeadline(self.address.patience_seconds)
         while left:
             failed: dict[int, BaseException] = {}
-            for i, answer in zip(left, self._attempt([statements[i] for i in left]), strict=True):
-                if isinstance(answer, BaseException):
-                    failed[i] = answer
+            for i, outcome in zip(left, self._attempt([statements[i] for i in left]), strict=True):
+                if isinstance(outcome, BaseException):
+                    failed[i] = outcome
                 else:
-                    answers[i] = answer
+                    rows[i] = outcome
             left = list(failed)
             for error in failed.values():
-                if not may_pass(error) or not patience.left:
+                if not is_transient(error) or deadline.passed:
                     raise as_ours(error, self.address) from error
             if left:
-                patience.pause()
-        return answers
+                deadline.pause()
+        return rows
 
-    def one(self, text: str, values: Mapping[str, Any]) -> list[Any]:
-        """Execute one statement, as `ask` does."""
-        return self.ask([(text, values)])[0]
+    def execute(self, text: str, values: Mapping[str, Any]) -> list[Any]:
+        """Execute one statement as `execute_all` does."""
+        return self.execute_all([(text, values)])[0]
 
     def pages(self, text: str, values: Mapping[str, Any], size: int) -> Iterator[list[Any]]:
-        """Execute a query and yield its pages of rows as they are consumed; tried again as `ask` does."""
-        state, patience = None, Patience(self.address.patience_seconds)
+        """Execute a query and yield its pages of rows as they are consumed; repeated as by `execute_all`."""
+        state, deadline = None, RetryDeadline(self.address.patience_seconds)
         while True:
-            self._refuse_closed()
+            self._require_open()
             try:
                 statement = self._prepare(text).bind(values)
                 statement.fetch_size = size
-                result = self._session.execute(statement, paging_state=state)
+                result = self._driver.execute(statement, paging_state=state)
             except DRIVER_ERRORS as error:
-                if not may_pass(error) or not patience.left:
+                if not is_transient(error) or deadline.passed:
                     raise as_ours(error, self.address) from error
-                patience.pause()
+                deadline.pause()
                 continue
-            state, patience = result.paging_state, Patience(self.address.patience_seconds)
+            state, deadline = result.paging_state, RetryDeadline(self.address.patience_seconds)
             yield list(result.current_rows)
             if state is None:
                 return
 
-    def decide(self, text: str, values: Mapping[str, Any]) -> Any | SnapshotIndexError:
-        """Execute a conditional write, once. An error is given, not raised, when it leaves open what came of it."""
-        return self._once(text, values, EXEC_PROFILE_DEFAULT)
+    def write_once(self, text: str, values: Mapping[str, Any]) -> Any | SnapshotIndexError:
+        """Execute a conditional write, once. An error that leaves its outcome open is returned, not raised."""
+        return self._execute_once(text, values, EXEC_PROFILE_DEFAULT)
 
-    def decided(self, text: str, values: Mapping[str, Any]) -> Any | SnapshotIndexError:
-        """Read at the serial consistency, which ends all that is half decided; errors as of `decide`."""
-        return self._once(text, values, _SERIAL)
+    def read_serial(self, text: str, values: Mapping[str, Any]) -> Any | SnapshotIndexError:
+        """Read at the serial consistency, which completes conditional writes in progress; errors as `write_once`."""
+        return self._execute_once(text, values, _SERIAL)
 
-    def change(self, text: str) -> None:
-        """Change the schema, and wait until all nodes know."""
-        self._refuse_closed()
+    def change_schema(self, text: str) -> None:
+        """Change the schema, and wait until all nodes agree."""
+        self._require_open()
         with translated(self.address):
-            self._session.execute(text, timeout=None)
+            self._driver.execute(text, timeout=None)
 
-    def agree(self) -> None:
-        """Wait until all nodes know the same schema."""
-        self._refuse_closed()
+    def await_agreement(self) -> None:
+        """Wait until all nodes agree on the schema."""
+        self._require_open()
         with translated(self.address):
             self._cluster.refresh_schema_metadata(max_schema_agreement_wait=self.address.patience_seconds)
 
     def close(self) -> None:
-        """Let go of the cluster."""
+        """Disconnect from the cluster."""
         self._cluster.shutdown()
 
     def _attempt(self, statements: Sequence[Statement]) -> list[list[Any] | BaseException]:
-        self._refuse_closed()
+        self._require_open()
         try:
             bound = [(self._prepare(text), values) for text, values in statements]
         except DRIVER_ERRORS as error:
             return [error] * len(statements)
-        done = execute_concurrent(self._session, bound, concurrency=_AT_ONCE, raise_on_first_error=False)
+        done = execute_concurrent(self._driver, bound, concurrency=_CONCURRENT_STATEMENTS, raise_on_first_error=False)
         return [_rows(result) if success else result for success, result in done]
 
-    def _once(self, text: str, values: Mapping[str, Any], profile: str) -> Any | SnapshotIndexError:
-        self._refuse_closed()
+    def _execute_once(self, text: str, values: Mapping[str, Any], profile: str) -> Any | SnapshotIndexError:
+        self._require_open()
         try:
-            return self._session.execute(self._prepare(text), values, execution_profile=profile).one()
+            return self._driver.execute(self._prepare(text), values, execution_profile=profile).one()
         except DRIVER_ERRORS as error:
             ours = as_ours(error, self.address)
-            if not may_pass(error):
+            if not is_transient(error):
                 raise ours from error
             ours.__cause__ = error
             return ours
 
     def _prepare(self, text: str) -> Any:
         if text not in self._prepared:
-            self._prepared[text] = self._session.prepare(text.format(keyspace=self.address.keyspace))
+            self._prepared[text] = self._driver.prepare(text.format(keyspace=self.address.keyspace))
         return self._prepared[text]
 
-    def _refuse_closed(self) -> None:
+    def _require_open(self) -> None:
         if self._cluster.is_shutdown:
             raise SnapshotIndexError.because(f"index {self.address.uri} is closed", "open it again")
 
 
-class Patience:
-    """Time to try again in, with longer and longer pauses."""
+class RetryDeadline:
+    """A time limit for retries, with growing pauses between them.
+
+    Not tenacity: its callers repeat only the statements that failed, or inspect an outcome before they try again.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._until = time.monotonic() + seconds
         self._pause = _FIRST_PAUSE
 
     @property
-    def left(self) -> bool:
-        """Whether to try again."""
-        return time.monotonic() < self._until
+    def passed(self) -> bool:
+        """Whether to give up."""
+        return time.monotonic() >= self._until
 
     def pause(self) -> None:
         """Wait before the next try."""
@@ -160,7 +163,7 @@ class Patience:
 
 def _rows(result: Any) -> list[Any] | BaseException:
     try:
-        return list(result)  # asks for further pages
+        return list(result)  # fetches the other pages
     except DRIVER_ERRORS as error:
         return error
 
@@ -174,11 +177,11 @@ def _cluster(address: CassandraAddress) -> Cluster:
             request_timeout=address.timeout_seconds,
         )
 
-    known = address.credentials
+    credentials = address.credentials
     return Cluster(
         list(address.hosts),
         protocol_version=_PROTOCOL,
-        auth_provider=PlainTextAuthProvider(known.user, known.password) if known else None,
+        auth_provider=PlainTextAuthProvider(credentials.user, credentials.password) if credentials else None,
         ssl_context=_tls(address),
         connect_timeout=address.timeout_seconds,
         control_connection_timeout=address.timeout_seconds,

@@ -1,4 +1,4 @@
-"""Versions of global elements by the time from which they are valid."""
+"""Looks versions of global elements up by the time from which they are valid."""
 
 from __future__ import annotations
 
@@ -22,12 +22,10 @@ _WRITE = (
 )
 
 
-def write_version(
-    connection: CassandraSession, version: GlobalVersion, attempt: uuid.UUID, copy: str | None
-) -> Statement:
-    """Give what writes a version's row of an attempt to publish it."""
+def write_version(session: CassandraSession, version: GlobalVersion, attempt: uuid.UUID, copy: str | None) -> Statement:
+    """Return the statement that writes a version's row of an attempt to publish it."""
     row = {
-        "index_name": connection.address.index,
+        "index_name": session.address.index,
         "element": version.element.name,
         "valid_from": to_micros(version.valid_from),
         "version_id": version.version_id,
@@ -38,17 +36,17 @@ def write_version(
 def visible_versions(published: PublishedEntries, element: str, latest: int) -> Iterator[tuple[PublishedEntry, str]]:
     """Yield an element's versions that are valid up to a time, with their records, read as they are consumed.
 
-    The newest comes first, of equal ones the later published.
+    The newest comes first; of several with one time, the later published.
     """
-    values = {"index_name": published.connection.address.index, "element": element, "latest": latest}
+    values = {"index_name": published.session.address.index, "element": element, "latest": latest}
     visible = (
         (entries[row.attempt], row)
-        for page in published.connection.pages(_VERSIONS, values, _PAGE)
+        for page in published.session.pages(_VERSIONS, values, _PAGE)
         for entries in [published.among((row.version_id for row in page), element)]
         for row in page
         if row.attempt in entries
     )
     for _, group in groupby(visible, key=lambda pair: pair[1].valid_from):
         for entry, row in sorted(group, key=lambda pair: pair[0].published_at, reverse=True):
-            (text,) = record_pieces.whole(published.connection, [(row.attempt, 0, row.record)])
+            (text,) = record_pieces.complete(published.session, [(row.attempt, 0, row.record)])
             yield entry, text

@@ -1,4 +1,4 @@
-"""Fills in what earlier releases did not write with each run."""
+"""Adds the rows that earlier releases did not write with each run."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ _INSERT = (
 )
 
 
-def fill(connection: CassandraSession, index_name: str | None = None) -> None:
-    """Write the places in time and the declarations of runs that lack them, of one index or of all in the keyspace.
+def add_missing_rows(session: CassandraSession, index_name: str | None = None) -> None:
+    """Add the timeline rows and declarations of runs that lack them, of one index or of all in the keyspace.
 
-    It may be done again, and by several at once.
+    It is idempotent, and may run concurrently.
     """
-    names = [row.index_name for row in connection.one(_INDEXES, {})] if index_name is None else [index_name]
+    names = [row.index_name for row in session.execute(_INDEXES, {})] if index_name is None else [index_name]
     for name in names:
-        timeline = RunTimeline(connection, name)
-        there = {run_id for run_id, _ in timeline.page(None, None)}
-        entries = PublishedEntries(connection, "run", name).entries()
-        for entry in entries:  # the latest published first: of its declarations it is the last that published them
-            if entry.id not in there:
-                for statement in _missing(connection, name, entry):
-                    connection.ask([statement])
+        timeline = RunTimeline(session, name)
+        complete = {run_id for run_id, _ in timeline.page(None, None)}
+        entries = PublishedEntries(session, "run", name).entries()
+        for entry in entries:  # the latest published first, which determines when its declarations were last published
+            if entry.id not in complete:
+                for statement in _missing_rows(session, name, entry):
+                    session.execute_all([statement])
 
 
-def _missing(connection: CassandraSession, index_name: str, entry: PublishedEntry) -> Iterator[Statement]:
-    read = RecordReader(connection.address.uri)
+def _missing_rows(session: CassandraSession, index_name: str, entry: PublishedEntry) -> Iterator[Statement]:
+    reader = RecordReader(session.address.uri)
     header, rows = entry.header, []
     try:
-        known = read.read(run_name(entry.id), RunHeader.from_json, entry.header)
-        (texts,) = record_pieces.read_attempts(connection, [entry.attempt])
-        services = [read.read(run_name(entry.id), ServiceSnapshot.from_json, text).service for text in texts]
+        stored = reader.read(run_name(entry.id), RunHeader.from_json, entry.header)
+        (texts,) = record_pieces.read_attempts(session, [entry.attempt])
+        services = [reader.read(run_name(entry.id), ServiceSnapshot.from_json, text).service for text in texts]
         ids = tuple(declaration_id(service) for service in services)
-        header = RunHeader(known.run, known.services, ids).text()
+        header = RunHeader(stored.run, stored.services, ids).text()
         last = {declaration_id(service): (position, service) for position, service in enumerate(services)}
         rows = [declaration_row(service, position) for position, service in last.values()]
-    except UnreadableRecordError:  # its place in time is known all the same
+    except UnreadableRecordError:  # its timeline row needs no record
         pass
     for row in (*rows, EntryRow(TIMES, "", time_id(entry.id, entry.published_at), header)):
         values = {"index_name": index_name, "published_at": entry.published_at, "attempt": entry.attempt}

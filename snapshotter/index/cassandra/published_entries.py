@@ -1,4 +1,4 @@
-"""What is visible: entries that one conditional write each makes, under the index's clock."""
+"""The visible entries of an index. One conditional write makes an entry and advances the index's clock."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from schemas.errors import SnapshotIndexError
-from snapshotter.index.cassandra.cluster_session import CassandraSession, Patience
+from snapshotter.index.cassandra.cluster_session import CassandraSession, RetryDeadline
 from snapshotter.records import to_micros
 
-WITHDRAWN = uuid.UUID(int=0)  # the attempt of an entry that was withdrawn: nobody's
-_IDS_AT_ONCE = 100
-_ALL_OF_THEM = 2**31 - 1
+WITHDRAWN = uuid.UUID(int=0)  # the attempt of an entry that was withdrawn
+_IDS_PER_QUERY = 100
+_NO_LIMIT = 2**31 - 1
 _COLUMNS = "subject, id, published_at, attempt, header"
 _WHERE = "WHERE index_name = :index_name AND kind = :kind"
 _KIND = f"SELECT {_COLUMNS} FROM {{keyspace}}.published {_WHERE}"  # noqa: S608  # our text
@@ -23,18 +23,18 @@ _SOME = f"{_ALL} AND id IN :ids"
 _ONE = f"{_ALL} AND id = :id"
 _NEWEST = f"{_ALL} AND id < :before ORDER BY kind DESC, subject DESC, id DESC LIMIT :most"
 _CLOCK = "SELECT clock FROM {keyspace}.published WHERE index_name = :index_name LIMIT 1"
-_INSERT = (  # of the row of a number
+_INSERT = (  # of the row with a number
     "INSERT INTO {keyspace}.published (index_name, kind, subject, id, published_at, attempt, header)"
     " VALUES (:index_name, :kind#, :subject#, :id#, :moment, :attempt, :header#)"
 )
-# All or nothing, decided in one round of Paxos: so the clock's order is the order of becoming visible.
+# One round of Paxos decides all of it, so entries become visible in the clock's order.
 _TICK = "UPDATE {keyspace}.published SET clock = :moment WHERE index_name = :index_name IF clock < :moment; "
 _PUBLISH = f"BEGIN BATCH {_TICK}{_INSERT.replace('#', '')} IF NOT EXISTS; "
 
 
 @dataclass(frozen=True)
 class EntryRow:
-    """An entry to write. What it says beside this is when and by which attempt."""
+    """An entry to write, without its time and its attempt."""
 
     kind: str
     subject: str
@@ -44,7 +44,7 @@ class EntryRow:
 
 @dataclass(frozen=True)
 class PublishedEntry:
-    """Something visible. attempt: who of those that tried to publish it did; what the others wrote is never seen."""
+    """A visible entry. attempt: the one whose records are visible; those of other attempts never are."""
 
     subject: str
     id: str
@@ -54,55 +54,55 @@ class PublishedEntry:
 
     @property
     def is_withdrawn(self) -> bool:
-        """Whether it was withdrawn: then it is visible no more, and its header says why."""
+        """Whether it was withdrawn: then it is not visible any more, and its header has the reason."""
         return self.attempt == WITHDRAWN
 
 
 @dataclass(frozen=True)
 class PublishedEntries:
-    """The visible entries of one kind. subject: what they are of, where a kind has several.
+    """The visible entries of one kind. A subject groups the entries of a kind, such as versions of an element.
 
-    index_name: None: that of the connection
+    index_name: None: that of the session
     """
 
-    connection: CassandraSession
+    session: CassandraSession
     kind: str
     index_name: str | None = None
 
     def entry(self, entry_id: str, subject: str = "") -> PublishedEntry | None:
-        """Give an entry, if it is there; one that was withdrawn, too."""
-        found = self.connection.one(_ONE, self.values(subject=subject, id=entry_id))
+        """Return an entry, also one that was withdrawn; None if there is none."""
+        found = self.session.execute(_ONE, self.values(subject=subject, id=entry_id))
         return PublishedEntry(*found[0]) if found else None
 
     def entries(self, subject: str = "") -> list[PublishedEntry]:
-        """Give all of a subject, the latest published first."""
-        found = [PublishedEntry(*row) for row in self.connection.one(_ALL, self.values(subject=subject))]
+        """Return the entries of a subject, the latest published first."""
+        found = [PublishedEntry(*row) for row in self.session.execute(_ALL, self.values(subject=subject))]
         return sorted((entry for entry in found if not entry.is_withdrawn), key=lambda entry: -entry.published_at)
 
     def of_kind(self) -> list[PublishedEntry]:
-        """Give all, in order of subject and id."""
-        return [PublishedEntry(*row) for row in self.connection.one(_KIND, self.values())]
+        """Return all entries, in order of subject and id."""
+        return [PublishedEntry(*row) for row in self.session.execute(_KIND, self.values())]
 
     def before(self, entry_id: str, limit: int | None) -> list[PublishedEntry]:
-        """Give those without a subject whose ids come before one, the last first, at most so many."""
-        values = self.values(subject="", before=entry_id, most=_ALL_OF_THEM if limit is None else limit)
-        return [PublishedEntry(*row) for row in self.connection.one(_NEWEST, values)]
+        """Return those without a subject whose ids are less than one, the last first, at most so many."""
+        values = self.values(subject="", before=entry_id, most=_NO_LIMIT if limit is None else limit)
+        return [PublishedEntry(*row) for row in self.session.execute(_NEWEST, values)]
 
     def among(self, ids: Iterable[str], subject: str = "") -> dict[uuid.UUID, PublishedEntry]:
-        """Give those of these ids that are there, by their attempts."""
-        wanted = sorted(set(ids))
-        chunks = [wanted[i : i + _IDS_AT_ONCE] for i in range(0, len(wanted), _IDS_AT_ONCE)]
-        answers = self.connection.ask([(_SOME, self.values(subject=subject, ids=chunk)) for chunk in chunks])
+        """Return the visible entries with these ids, by their attempts."""
+        distinct = sorted(set(ids))
+        chunks = [distinct[i : i + _IDS_PER_QUERY] for i in range(0, len(distinct), _IDS_PER_QUERY)]
+        answers = self.session.execute_all([(_SOME, self.values(subject=subject, ids=chunk)) for chunk in chunks])
         found = [PublishedEntry(*row) for rows in answers for row in rows]
         return {entry.attempt: entry for entry in found if not entry.is_withdrawn}
 
     def subjects(self) -> list[str]:
-        """Name the subjects that have an entry, sorted."""
+        """Return the subjects that have an entry, sorted."""
         return sorted({entry.subject for entry in self.of_kind() if not entry.is_withdrawn})
 
     def clock(self) -> int:
-        """Give the moment of what was published last. Raises SnapshotIndexError for an index that was emptied."""
-        found = self.connection.one(_CLOCK, self.values())
+        """Return the time of the last publication. Raises SnapshotIndexError for an index that was emptied."""
+        found = self.session.execute(_CLOCK, self.values())
         if not found or found[0].clock is None:
             raise self.emptied()
         return int(found[0].clock)
@@ -113,65 +113,66 @@ class PublishedEntries:
         attempt: uuid.UUID,
         header: str,
         subject: str = "",
-        beside: Callable[[int], Sequence[EntryRow]] = lambda moment: (),  # noqa: ARG005
+        extra_rows: Callable[[int], Sequence[EntryRow]] = lambda moment: (),  # noqa: ARG005
     ) -> bool:
-        """Make an attempt visible, stamped later than all before it; False if another one is, or one was withdrawn.
+        """Make an attempt visible, at a later time than all before it; False if another one is, or one was withdrawn.
 
-        beside: gives what is written with it, for the moment that it gets
-        Raises SnapshotIndexError when that cannot be found out; then the entry may be there, or come to be.
+        extra_rows: returns the rows to write with the entry, for the time that it gets
+
+        Raises SnapshotIndexError if the outcome stays unknown: the entry may be visible, or become so.
         """
-        patience, moment = Patience(self.connection.address.patience_seconds), now()
+        deadline, moment = RetryDeadline(self.session.address.patience_seconds), now()
         values = self.values(subject=subject, id=entry_id, attempt=attempt, header=header)
         while True:
-            inserts, others = insert_rows(beside(moment))
+            inserts, others = insert_rows(extra_rows(moment))
             text = f"{_PUBLISH}{inserts}APPLY BATCH"
-            done = self.connection.decide(text, values | others | {"moment": moment})
-            if isinstance(done, SnapshotIndexError):
+            outcome = self.session.write_once(text, values | others | {"moment": moment})
+            if isinstance(outcome, SnapshotIndexError):
                 visible = self.settled(entry_id, subject)
-                if visible is None and not patience.left:
-                    raise self._unknown(entry_id, done) from done
+                if visible is None and deadline.passed:
+                    raise self._unknown(entry_id, outcome) from outcome
                 if visible is None:
-                    patience.pause()
+                    deadline.pause()
                     continue
                 return visible == attempt
-            if done.applied:
+            if outcome.applied:
                 return True
-            visible, clock = getattr(done, "attempt", None), getattr(done, "clock", None)
+            visible, clock = getattr(outcome, "attempt", None), getattr(outcome, "clock", None)
             if visible is not None:
-                return bool(visible == attempt)  # ours: an earlier try that seemed to fail
+                return bool(visible == attempt)  # ours: an earlier write whose outcome was unknown
             if clock is None:
                 raise self.emptied()
             moment = max(now(), clock + 1)
 
     def settled(self, entry_id: str, subject: str) -> uuid.UUID | None:
-        """Read which attempt is visible after all, at the serial consistency: that ends what is half decided."""
-        found = self.connection.decided(_ONE, self.values(subject=subject, id=entry_id))
+        """Return the visible attempt, read at the serial consistency, which completes writes in progress."""
+        found = self.session.read_serial(_ONE, self.values(subject=subject, id=entry_id))
         return None if found is None or isinstance(found, SnapshotIndexError) else found.attempt
 
     def emptied(self) -> SnapshotIndexError:
-        """Build the error for an index whose clock is gone."""
-        uri = self.connection.address.uri
-        return SnapshotIndexError.because(f"index {uri} was emptied meanwhile", "restore it, or prepare it anew")
+        """Return the error for an index whose clock is missing."""
+        uri = self.session.address.uri
+        return SnapshotIndexError.because(f"index {uri} was emptied meanwhile", "restore it, or prepare it again")
 
     def values(self, **values: Any) -> dict[str, Any]:
-        """Give a statement's values, with those that each needs."""
-        name = self.connection.address.index if self.index_name is None else self.index_name
+        """Return a statement's values, with those that each statement needs."""
+        name = self.session.address.index if self.index_name is None else self.index_name
         return {"index_name": name, "kind": self.kind, **values}
 
     def _unknown(self, entry_id: str, error: SnapshotIndexError) -> SnapshotIndexError:
         return SnapshotIndexError.because(
-            f"whether {self.kind} '{entry_id}' is published is not known: {str(error).partition(' → ')[0]}",
-            "once the index answers, run the same id again: what is published stays as it is",
+            f"whether {self.kind} '{entry_id}' is published is unknown: {str(error).partition(' → ')[0]}",
+            "once the index answers, run the same id again: a published one stays as it is",
         )
 
 
 def insert_rows(rows: Sequence[EntryRow]) -> tuple[str, dict[str, str]]:
-    """Give what writes rows within a batch, and its values beside those of the batch."""
+    """Return the statements that write rows within a batch, and their values."""
     text = "".join(f"{_INSERT.replace('#', str(n))}; " for n in range(len(rows)))
     values = [{f"{name}{n}": value for name, value in vars(row).items()} for n, row in enumerate(rows)]
     return text, {name: value for each in values for name, value in each.items()}
 
 
 def now() -> int:
-    """Give the time by this machine's clock, in microseconds."""
+    """Return this machine's time in microseconds."""
     return to_micros(datetime.now(UTC))

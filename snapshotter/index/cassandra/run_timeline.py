@@ -1,6 +1,6 @@
-"""What is written with each run, in the same conditional write: its place in time, and which services it has.
+"""Rows that the conditional write of a run adds: its place in the order of runs, and its services' declarations.
 
-So the newest runs, and the services that there are, are found without reading the others.
+By them the newest runs, and the declared services, are read without reading the other runs.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _LAST = "~"  # after all digits
 
 @dataclass(frozen=True)
 class RunHeader:
-    """What an entry says of its run.
+    """The header of a run's entry.
 
-    run: without its services; services: how many there are
-    declarations: ids of how each was declared, in their order; None in what earlier releases wrote
+    run: without its services; services: how many it has
+    declarations: the ids of their declarations, in order; None in entries of earlier releases
     """
 
     run: SnapshotRun
@@ -35,18 +35,18 @@ class RunHeader:
 
     @classmethod
     def of(cls, run: SnapshotRun) -> RunHeader:
-        """Give a run's."""
+        """Return the header of a run."""
         ids = tuple(declaration_id(snapshot.service) for snapshot in run.services)
         return cls(replace(run, services=()), len(run.services), ids)
 
     def text(self) -> str:
-        """Write it as JSON."""
+        """Return it as JSON."""
         run = json.loads(record_text(self.run))
         return json.dumps({"run": run, "services": self.services, "declarations": self.declarations})
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> RunHeader:
-        """Read what `text` wrote."""
+        """Read what `text` returned."""
         ids = fields.get("declarations")
         run = SnapshotRun.from_json(fields["run"])
         return cls(run, int(fields["services"]), None if ids is None else tuple(ids))
@@ -55,25 +55,25 @@ class RunHeader:
 class RunTimeline:
     """Runs in order of publication, and the declarations of their services."""
 
-    def __init__(self, connection: CassandraSession, index_name: str | None = None) -> None:
-        self.times = PublishedEntries(connection, RUN_TIMES, index_name)
-        self.declarations = PublishedEntries(connection, DECLARATIONS, index_name)
+    def __init__(self, session: CassandraSession, index_name: str | None = None) -> None:
+        self.times = PublishedEntries(session, RUN_TIMES, index_name)
+        self.declarations = PublishedEntries(session, DECLARATIONS, index_name)
 
     def page(self, before: int | None, limit: int | None) -> list[tuple[str, PublishedEntry]]:
-        """Give the ids and entries of runs published before a moment, the latest first, at most so many."""
+        """Return the ids and entries of runs published before a time, the latest first, at most so many."""
         found = self.times.before(_LAST if before is None else _moment_text(before), limit)
         return [(entry.id.partition(" ")[2], entry) for entry in found]
 
     def services(self) -> list[Service]:
-        """Give the declarations, the latest published first."""
-        found = [(entry.published_at, *json.loads(entry.header)) for entry in self.declarations.of_kind()]
-        found.sort(key=lambda one: one[:2], reverse=True)
-        return [Service.from_json(fields) for _, _, fields in found]
+        """Return the declarations, the latest published first."""
+        rows = [(entry.published_at, *json.loads(entry.header)) for entry in self.declarations.of_kind()]
+        rows.sort(key=lambda row: row[:2], reverse=True)
+        return [Service.from_json(fields) for _, _, fields in rows]
 
     def declared_only_by(
         self, run_id: str, published_at: int
     ) -> Iterator[tuple[PublishedEntry, tuple[int, str] | None]]:
-        """Give the declarations that a run published last, each with when one before it did, if any, and its header."""
+        """Yield the declarations that a run published last, with the time and header of the run before, if any."""
         for entry in self.declarations.of_kind():
             if entry.published_at == published_at:
                 yield entry, self._before(run_id, published_at, entry)
@@ -90,28 +90,28 @@ class RunTimeline:
         return None
 
 
-def rows_beside(run_id: str, header: str, snapshots: Sequence[ServiceSnapshot], moment: int) -> list[EntryRow]:
-    """Give what is written with a run."""
+def rows_of_run(run_id: str, header: str, snapshots: Sequence[ServiceSnapshot], moment: int) -> list[EntryRow]:
+    """Return the rows that are written with a run."""
     times = EntryRow(RUN_TIMES, "", f"{_moment_text(moment)} {run_id}", header)
     declared = {declaration_id(one.service): (position, one.service) for position, one in enumerate(snapshots)}
     return [times, *(declaration_row(service, position) for position, service in declared.values())]
 
 
 def declaration_row(service: Service, position: int) -> EntryRow:
-    """Give the row that says that a service, declared so, has a published snapshot."""
+    """Return the row that records that a service with this declaration has a published snapshot."""
     return EntryRow(DECLARATIONS, service.name, declaration_id(service), json.dumps([position, service.to_json()]))
 
 
 def declaration_id(service: Service) -> str:
-    """Give the same id for the same declaration, and for no other."""
+    """Return a digest that identifies a declaration."""
     return hashlib.sha256(json.dumps(service.to_json(), sort_keys=True).encode()).hexdigest()[:32]
 
 
 def time_id(run_id: str, published_at: int) -> str:
-    """Give the id of the row that says when a run was published."""
+    """Return the id of the row that orders a run by its time of publication."""
     return f"{_moment_text(published_at)} {run_id}"
 
 
 def _moment_text(moment: int) -> str:
-    """Write a moment so that texts are in the order of moments."""
+    """Return a time as text that sorts in the order of times."""
     return f"{moment:020d}"

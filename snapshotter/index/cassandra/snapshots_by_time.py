@@ -1,4 +1,4 @@
-"""Service snapshots by time: only the months that a look-up is about are read."""
+"""Looks service snapshots up by time, reading only the months of the range."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from snapshotter.index.cassandra.cluster_session import CassandraSession, Statem
 from snapshotter.index.cassandra.published_entries import PublishedEntries, PublishedEntry
 from snapshotter.records import ServiceSnapshot, from_micros, record_text, to_micros
 
-_FEW = 3  # months: of more it is asked first which are there
+_FEW_MONTHS = 3  # for more, the months that exist are read first
 _WRITE = (
     "INSERT INTO {keyspace}.snapshots"
     " (index_name, service, month, captured_to, captured_from, run_id, attempt, position, record) VALUES"
@@ -21,7 +21,7 @@ _WRITE = (
 _WRITE_MONTH = "INSERT INTO {keyspace}.months (index_name, service, month) VALUES (:index_name, :service, :month)"
 _MONTHS = "SELECT month FROM {keyspace}.months WHERE index_name = :index_name AND service = :service"
 _MONTH = "FROM {keyspace}.snapshots WHERE index_name = :index_name AND service = :service AND month = :month"
-# Filtering is within the partition: its rows are in order of captured_to.
+# ALLOW FILTERING filters within the partition, whose rows are in order of captured_to.
 _OVERLAPPING = (
     f"SELECT run_id, attempt, position, record {_MONTH}"
     " AND captured_to >= :earliest AND captured_from <= :latest ALLOW FILTERING"
@@ -34,14 +34,14 @@ _PAGE = 32
 
 
 class SnapshotsByTime:
-    """Service snapshots in the months in which they captured. Those of runs that are not published are not seen."""
+    """Published service snapshots, stored in each month in which they captured."""
 
-    def __init__(self, connection: CassandraSession, runs: PublishedEntries) -> None:
-        self._connection = connection
+    def __init__(self, session: CassandraSession, runs: PublishedEntries) -> None:
+        self._session = session
         self._runs = runs
 
     def writes(self, attempt: uuid.UUID, position: int, snapshot: ServiceSnapshot) -> Iterator[Statement]:
-        """Give what writes a snapshot of an attempt to publish its run."""
+        """Yield the statements that write a snapshot of an attempt to publish its run."""
         text = record_text(snapshot)
         yield from record_pieces.writes(attempt, position, text)
         if snapshot.captured_from is None or snapshot.captured_to is None:
@@ -59,59 +59,60 @@ class SnapshotsByTime:
             yield _WRITE_MONTH, where
 
     def within(self, service: str, earliest: int, latest: int) -> list[tuple[str, str]]:
-        """Give run ids and records of what captured anything in [earliest, latest], the latest published first."""
+        """Return run ids and records of snapshots that captured in [earliest, latest], the latest published first."""
         values = self._values(service=service, earliest=earliest, latest=latest)
-        asked = [(_OVERLAPPING, {**values, "month": month}) for month in self._there(service, earliest, latest)]
-        found = self._visible(row for rows in self._connection.ask(asked) for row in rows)
+        months = self._months(service, earliest, latest)
+        statements = [(_OVERLAPPING, {**values, "month": month}) for month in months]
+        found = self._visible(row for rows in self._session.execute_all(statements) for row in rows)
         found.sort(key=lambda pair: (pair[0].published_at, pair[1].position), reverse=True)
-        return self._whole(found)
+        return self._complete(found)
 
     def by_capture(self, service: str, earliest: int, latest: int) -> Iterator[tuple[str, str]]:
-        """Yield what `within` gives, the greatest last capture first; no further back than it is consumed.
+        """Yield what `within` returns, the greatest last capture first, reading only as far as it is consumed.
 
-        A snapshot is in each month that it captured in, so in the months from the latest on, each is met first in the
-        place that is its own.
+        A snapshot is stored in each month that it captured in. In the months from the latest on, it first occurs in the
+        one of its last capture, which is its place in the order.
         """
         values = self._values(service=service, earliest=earliest, latest=latest)
         seen: set[tuple[uuid.UUID, int]] = set()
-        for month in sorted(self._there(service, earliest, latest), reverse=True):
-            pages = self._connection.pages(_BY_CAPTURE, {**values, "month": month}, _PAGE)
+        for month in sorted(self._months(service, earliest, latest), reverse=True):
+            pages = self._session.pages(_BY_CAPTURE, {**values, "month": month}, _PAGE)
             visible = (pair for page in pages for pair in self._visible(page))
             for _, group in groupby(visible, key=lambda pair: pair[1].captured_to):
                 equal = [pair for pair in group if (pair[1].attempt, pair[1].position) not in seen]
                 equal.sort(key=lambda pair: (pair[0].published_at, pair[1].position), reverse=True)
                 for entry, row in equal:
-                    if _month(_ordinal(row.captured_from)) != month:  # it is in the month before, too
+                    if _month(_ordinal(row.captured_from)) != month:  # it is stored in the month before, too
                         seen.add((row.attempt, row.position))
-                    yield from self._whole([(entry, row)])
+                    yield from self._complete([(entry, row)])
 
-    def _whole(self, found: Sequence[tuple[PublishedEntry, Any]]) -> list[tuple[str, str]]:
-        texts = record_pieces.whole(self._connection, [(row.attempt, row.position, row.record) for _, row in found])
+    def _complete(self, found: Sequence[tuple[PublishedEntry, Any]]) -> list[tuple[str, str]]:
+        texts = record_pieces.complete(self._session, [(row.attempt, row.position, row.record) for _, row in found])
         return [(row.run_id, text) for (_, row), text in zip(found, texts, strict=True)]
 
     def _visible(self, rows: Iterable[Any]) -> list[tuple[PublishedEntry, Any]]:
-        """Keep rows of the attempts that are visible, once each, with what is published of them."""
+        """Return the rows of visible attempts, once each, with the entries that publish them."""
         rows = list(rows)
         published = self._runs.among(row.run_id for row in rows)
         return _once((published[row.attempt], row) for row in rows if row.attempt in published)
 
-    def _there(self, service: str, earliest: int, latest: int) -> list[int]:
-        """Give the months of a range to read."""
+    def _months(self, service: str, earliest: int, latest: int) -> list[int]:
+        """Return the months of a range to read."""
         first, last = _ordinal(earliest), _ordinal(latest)
-        if last - first < _FEW:
+        if last - first < _FEW_MONTHS:
             return [_month(ordinal) for ordinal in range(first, last + 1)]
         return [month for month in self._all_months(service) if _month(first) <= month <= _month(last)]
 
     def _all_months(self, service: str) -> list[int]:
-        """Give the months that a service has, the latest first."""
-        return [row.month for row in self._connection.one(_MONTHS, self._values(service=service))]
+        """Return the months in which a service has snapshots, the latest first."""
+        return [row.month for row in self._session.execute(_MONTHS, self._values(service=service))]
 
     def _values(self, **values: Any) -> dict[str, Any]:
-        return {"index_name": self._connection.address.index, **values}
+        return {"index_name": self._session.address.index, **values}
 
 
 def _once(found: Iterable[tuple[PublishedEntry, Any]]) -> list[tuple[PublishedEntry, Any]]:
-    """Drop repetitions: a snapshot is in each month that it captured in."""
+    """Remove repetitions: a snapshot is stored in each month that it captured in."""
     return list({(row.attempt, row.position): (entry, row) for entry, row in found}.values())
 
 
@@ -121,5 +122,5 @@ def _ordinal(micros: int) -> int:
 
 
 def _month(ordinal: int) -> int:
-    """Write a month as people do: 202601."""
+    """Return a month as year and month: 202601."""
     return ordinal // 12 * 100 + ordinal % 12 + 1

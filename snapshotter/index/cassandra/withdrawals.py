@@ -1,4 +1,4 @@
-"""Withdrawals: one conditional write takes an entry out of sight and records who did it, when and why."""
+"""Withdrawals: one conditional write makes an entry invisible and records who did it, when and why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from schemas.errors import SnapshotIndexError
-from snapshotter.index.cassandra.cluster_session import CassandraSession, Patience
+from snapshotter.index.cassandra.cluster_session import CassandraSession, RetryDeadline
 from snapshotter.index.cassandra.published_entries import (
     WITHDRAWN,
     EntryRow,
@@ -22,7 +22,7 @@ from snapshotter.records import PublishedName, RecordKind, Withdrawal, from_micr
 _KIND = "withdrawal"
 _WHERE = "WHERE index_name = :index_name AND kind = :kind AND subject = :subject AND id = :id"
 _CLOCK = "BEGIN BATCH UPDATE {keyspace}.published SET clock = :moment WHERE index_name = :index_name IF clock = :seen; "
-# The row stays, so that its id is never free again; that of a context set goes, so that its date may have another.
+# The row stays, so that its id is never reused; that of a context set is deleted, so that its date may have another.
 _HIDE = f"UPDATE {{keyspace}}.published SET attempt = :hidden, header = :header {_WHERE} IF attempt = :attempt; "  # noqa: S608  # our text
 _REMOVE = f"DELETE FROM {{keyspace}}.published {_WHERE} IF attempt = :attempt; "  # noqa: S608
 _DELETE = (
@@ -36,20 +36,20 @@ _DECLARE = (
 
 
 class Withdrawals:
-    """What was withdrawn."""
+    """The withdrawals of an index."""
 
-    def __init__(self, connection: CassandraSession, timeline: RunTimeline) -> None:
-        self._connection = connection
+    def __init__(self, session: CassandraSession, timeline: RunTimeline) -> None:
+        self._session = session
         self._timeline = timeline
-        self._published = PublishedEntries(connection, _KIND)
+        self._published = PublishedEntries(session, _KIND)
 
     def all(self) -> list[Withdrawal]:
-        """Give them, the latest withdrawn first."""
+        """Return them, the latest withdrawn first."""
         return [withdrawal_of(entry) for entry in reversed(self._published.of_kind())]
 
     def withdraw(self, published: PublishedEntries, name: PublishedName, reason: str, by: str) -> bool | None:
-        """Withdraw an entry; False if it was withdrawn before, None if it was never there."""
-        patience = Patience(self._connection.address.patience_seconds)
+        """Withdraw an entry; False if it was withdrawn before, None if it never existed."""
+        deadline = RetryDeadline(self._session.address.patience_seconds)
         while True:
             entry = published.entry(name.id, name.element)
             if entry is None:
@@ -60,32 +60,32 @@ class Withdrawals:
             moment = max(now(), seen + 1)
             withdrawal = Withdrawal(name, reason, by, from_micros(moment), from_micros(entry.published_at))
             text, values = self._batch(published, entry, withdrawal)
-            done = self._connection.decide(text, values | {"seen": seen, "moment": moment})
-            if isinstance(done, SnapshotIndexError):
+            outcome = self._session.write_once(text, values | {"seen": seen, "moment": moment})
+            if isinstance(outcome, SnapshotIndexError):
                 if published.settled(name.id, name.element) != entry.attempt:
                     return True
-                error = done
-            elif done.applied:
+                error = outcome
+            elif outcome.applied:
                 return True
             else:
-                error = _busy(self._connection.address.uri)
-            if not patience.left:
+                error = _busy(self._session.address.uri)
+            if deadline.passed:
                 raise error
-            patience.pause()
+            deadline.pause()
 
     def _batch(
         self, published: PublishedEntries, entry: PublishedEntry, withdrawal: Withdrawal
     ) -> tuple[str, dict[str, Any]]:
-        """Give one conditional write: all of it is done, or nothing, and nothing is published meanwhile."""
+        """Return a conditional write, which is applied completely or not at all, if nothing was published meanwhile."""
         name, header = withdrawal.name, _header(withdrawal)
-        frees = name.kind is RecordKind.CONTEXT_SET
+        frees_id = name.kind is RecordKind.CONTEXT_SET
         values = published.values(subject=entry.subject, id=entry.id, attempt=entry.attempt)
-        values |= {} if frees else {"hidden": WITHDRAWN, "header": header}
+        values |= {} if frees_id else {"hidden": WITHDRAWN, "header": header}
         row = EntryRow(
             _KIND, "", f"{to_micros(withdrawal.withdrawn_at):020d} {name.kind} {name.element} {name.id}", header
         )
         recorded, others = insert_rows([row])
-        text, number = _CLOCK + (_REMOVE if frees else _HIDE) + recorded, 1
+        text, number = _CLOCK + (_REMOVE if frees_id else _HIDE) + recorded, 1
         values |= others
         for statement, changed in self._changes(entry) if name.kind is RecordKind.RUN else ():
             text += statement.replace("#", str(number))
@@ -94,7 +94,7 @@ class Withdrawals:
         return f"{text}APPLY BATCH", values
 
     def _changes(self, entry: PublishedEntry) -> Sequence[tuple[str, dict[str, Any]]]:
-        """Give what else changes when a run goes: its place in time, and when its services were published last."""
+        """Return the other changes for a run: of its timeline row, and of when its services were last published."""
         place = {"kind": RUN_TIMES, "subject": "", "id": time_id(entry.id, entry.published_at)}
         changes: list[tuple[str, dict[str, Any]]] = [(_DELETE, place)]
         for declared, before in self._timeline.declared_only_by(entry.id, entry.published_at):
@@ -107,7 +107,7 @@ class Withdrawals:
 
 
 def withdrawal_of(entry: PublishedEntry) -> Withdrawal:
-    """Read what an entry that was withdrawn says of it."""
+    """Return the withdrawal in the header of a withdrawn entry."""
     fields = json.loads(entry.header)
     return Withdrawal(
         PublishedName(RecordKind(fields["kind"]), fields["id"], fields["element"]),
@@ -132,4 +132,4 @@ def _header(withdrawal: Withdrawal) -> str:
 
 
 def _busy(uri: str) -> SnapshotIndexError:
-    return SnapshotIndexError.because(f"index {uri} is published to all the time", "try again")
+    return SnapshotIndexError.because(f"index {uri} was published to during every try", "try again")

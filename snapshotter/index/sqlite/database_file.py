@@ -1,4 +1,4 @@
-"""The file: opened to read and write, or only to read where this process may do no more."""
+"""The SQLite file of an index, opened for writing, or only for reading if this process may not write."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from schemas.errors import SnapshotIndexError
 from schemas.file_uri import path_of
 
 _BUSY_SECONDS = 30.0
-_TRIES, _PAUSE = 300, 0.01  # to read what somebody else is just writing
+_TRIES, _PAUSE = 300, 0.01  # to read a file that another process is writing
 
 
 class IndexFile:
-    """A connection, whose statements take turns. Raises SnapshotIndexError, and nothing of the driver's.
+    """A connection that executes one statement at a time. Raises SnapshotIndexError, never an error of the driver.
 
-    writable: False where the file or its folder is read-only for this process: then the file is opened for each
-        query, so that what others publish meanwhile is seen
+    writable: False if the file or its folder is read-only for this process: then each query opens the file, so that
+        it sees what others have published meanwhile
     """
 
     def __init__(self, uri: str) -> None:
@@ -41,14 +41,14 @@ class IndexFile:
                 self._connection = sqlite3.connect(
                     self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
                 )
-        elif not os.path.exists(self.path):  # of a folder that may not be read, too
+        elif not os.path.exists(self.path):  # also in a folder that may not be read
             raise SnapshotIndexError.because(
-                f"index {uri} does not exist, and this process may not make it: {self.path.parent} cannot be written",
+                f"index {uri} does not exist, and this process may not create it: {self.path.parent} cannot be written",
                 "correct the URI, or make the folder writable",
             )
 
     def set_up(self) -> None:
-        """Make writes durable, and readers never wait for writers."""
+        """Make writes durable, and let readers not wait for writers."""
         connection = self._open()
         with self.translated():
             self._use_wal(connection)
@@ -56,17 +56,17 @@ class IndexFile:
             connection.execute("PRAGMA foreign_keys = ON")
 
     def query(self, text: str, values: Sequence[Any] = ()) -> list[Any]:
-        """Give all rows of a query."""
+        """Return all rows of a query."""
         with self._lock, self.translated():
             if self._closed:
-                raise sqlite3.ProgrammingError("it is closed")
+                raise sqlite3.ProgrammingError("the index is closed")
             if self._connection is not None:
                 return self._connection.execute(text, values).fetchall()
             return self._query_read_only(text, values)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write alone, durably, all or nothing."""
+        """Write exclusively, durably and atomically."""
         connection = self._open()
         with self._lock, self.translated():
             connection.execute("BEGIN IMMEDIATE")
@@ -86,7 +86,7 @@ class IndexFile:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Let driver's errors out as ours."""
+        """Raise the driver's errors as ours."""
         try:
             yield
         except (sqlite3.Error, OSError) as error:
@@ -96,17 +96,17 @@ class IndexFile:
         if self._connection is None:
             raise SnapshotIndexError.because(
                 f"index {self.uri} is read-only for this process: it may not write {self.path} or its folder",
-                "run this command as a user who may, or where both are writable",
+                "run this command as a user who may write them",
             )
         return self._connection
 
     def _query_read_only(self, text: str, values: Sequence[Any]) -> list[Any]:
-        """Query the file as it is at one moment, whatever others write meanwhile."""
+        """Query one consistent state of the file, whatever others write meanwhile."""
         for _ in range(_TRIES):
             before = _state(self.path)
             try:
                 if before.logged:
-                    return _rows(self.path, "mode=ro", text, values)  # the log's own locks keep what is read in place
+                    return _rows(self.path, "mode=ro", text, values)  # the log's own locks protect the read
                 rows = _rows(self.path, "mode=ro&immutable=1", text, values)
             except sqlite3.DatabaseError:
                 after = _state(self.path)
@@ -118,10 +118,10 @@ class IndexFile:
             if after == before == _state(self.path):
                 return rows
             time.sleep(_PAUSE)
-        raise sqlite3.OperationalError("it is being written all the time, and cannot be locked here")
+        raise sqlite3.OperationalError("the file changed during every try, and cannot be locked here")
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
-        """Switch to write-ahead logging. SQLite does not wait for other openers here, so we do."""
+        """Switch to write-ahead logging, waiting for others that open the file, which SQLite does not do here."""
         deadline = time.monotonic() + _BUSY_SECONDS
         while True:
             try:
@@ -135,7 +135,7 @@ class IndexFile:
 
 
 class _FileState(NamedTuple):
-    """Tells whether a file was written. logged: what was written last is in the log beside it."""
+    """A file's state, by which a change shows. logged: whether the last writes are in the log beside it."""
 
     logged: bool
     file: tuple[int, int, int]
@@ -149,10 +149,10 @@ def _state(path: Path) -> _FileState:
 
 def _stat(path: str | Path) -> tuple[int, int, int]:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except FileNotFoundError:
         return (0, 0, 0)
-    return (found.st_ino, found.st_size, found.st_mtime_ns)
+    return (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _rows(path: Path, options: str, text: str, values: Sequence[Any]) -> list[Any]:
@@ -161,7 +161,7 @@ def _rows(path: Path, options: str, text: str, values: Sequence[Any]) -> list[An
 
 
 def _rows_of_copy(path: Path, text: str, values: Sequence[Any]) -> list[Any]:
-    """Query a copy with its log: SQLite reads no log without a file beside it that it may not make here."""
+    """Query a copy of the file and its log: to read a log, SQLite creates a file beside it, which is forbidden here."""
     with tempfile.TemporaryDirectory(prefix="delorean-index-") as folder:
         copy = Path(folder) / "index.db"
         shutil.copyfile(path, copy)
@@ -170,7 +170,7 @@ def _rows_of_copy(path: Path, text: str, values: Sequence[Any]) -> list[Any]:
 
 
 def _may_write(path: Path) -> bool:
-    """Tell whether this process may write a file, and others beside it, as SQLite does."""
+    """Whether this process may write a file, and others beside it, as SQLite does."""
     effective = os.access in os.supports_effective_ids
     try:
         folder = next(parent for parent in path.parents if parent.exists())
@@ -182,6 +182,6 @@ def _may_write(path: Path) -> bool:
 
 
 def _hint(error: Exception) -> str | None:
-    """Say what to do where SQLite does not: on a full disk it cannot even be read, and calls that an I/O error."""
+    """Return what to do about a full disk, on which SQLite cannot even read, and reports an I/O error."""
     name = getattr(error, "sqlite_errorname", "")
-    return "see whether its disk is full or broken" if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")) else None
+    return "check whether its disk is full or broken" if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")) else None

@@ -1,4 +1,4 @@
-"""Runs, put together from their rows."""
+"""Reads runs from their rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from snapshotter.records import ServiceSnapshot, SnapshotRun, from_micros
 
 
 def runs_query(where: str) -> str:
-    """Give the query for runs that a condition on the table `runs` names: one, so that none lacks its services."""
+    """Return the query for runs by a condition on the table `runs`: one query, so that no run lacks its services."""
     return (
         f"SELECT run_id, r.published_at, r.record, s.record FROM (SELECT * FROM runs WHERE {where}) r"  # noqa: S608  # our text
         " LEFT JOIN snapshots s USING (run_id) ORDER BY r.published_at DESC, position"
@@ -20,7 +20,7 @@ def runs_query(where: str) -> str:
 
 
 def read_runs(records: RecordReader, rows: Sequence[Sequence[Any]], skip: bool) -> list[SnapshotRun]:
-    """Read runs from rows of `runs_query`, one for each service. skip: leave out those that cannot be read."""
+    """Read runs from rows of `runs_query`, one for each service. skip: whether to skip those that cannot be read."""
     found = []
     for run_id, group in groupby(rows, key=lambda row: row[0]):
         of_run, name = list(group), run_name(run_id)

@@ -1,4 +1,4 @@
-"""Withdrawals: what was published is moved aside whole, with who did it, when and why."""
+"""Withdrawals: a published thing's rows are moved to a table of their own, with who did it, when and why."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from snapshotter.index.record_reader import RecordReader, missing, withdrawn
+from snapshotter.index.record_reader import RecordReader, not_published, withdrawn
 from snapshotter.index.sqlite.schema import declare_again
 from snapshotter.records import PublishedName, RecordKind, Withdrawal, from_micros
 
 _COLUMNS = "SELECT kind, element, id, withdrawn_at, published_at, withdrawn_by, reason FROM withdrawals"
-# kind → the tables that hold it, the one whose row makes it visible last, with what tells its rows
+# kind → its tables and the condition on their rows; the row of the last one makes it visible
 _ROWS = {
     RecordKind.RUN: {"snapshots": "run_id = :id", "runs": "run_id = :id"},
     RecordKind.CONTEXT_SET: {"context_sets": "date = :id"},
@@ -23,19 +23,19 @@ _ROWS = {
 def withdraw(
     connection: sqlite3.Connection, records: RecordReader, name: PublishedName, reason: str, by: str, moment: int
 ) -> bool:
-    """Move a published thing to the withdrawals, within a transaction; False if it was withdrawn before."""
+    """Move a published thing to the withdrawals, in the caller's transaction; False if it was withdrawn before."""
     values = {"id": name.id, "element": name.element}
     content: dict[str, list[dict[str, Any]]] = {}
     for table, where in _ROWS[name.kind].items():
-        found = connection.execute(f"SELECT * FROM {table} WHERE {where}", values)  # noqa: S608  # our text
-        columns = [column[0] for column in found.description]
-        content[table] = [dict(zip(columns, row, strict=True)) for row in found.fetchall()]
+        result = connection.execute(f"SELECT * FROM {table} WHERE {where}", values)  # noqa: S608  # our text
+        columns = [column[0] for column in result.description]
+        content[table] = [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
     rows = content[list(content)[-1]]
     if not rows:
         if of_name(connection, name):
             return False
-        raise missing(name, records.uri)
-    published_at = rows[0].get("published_at")  # of a context set it is not kept
+        raise not_published(name, records.uri)
+    published_at = rows[0].get("published_at")  # not recorded for a context set
     connection.execute(
         "INSERT INTO withdrawals VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (name.kind, name.element, name.id, moment, published_at, by, reason, json.dumps(content, default=repr)),
@@ -48,21 +48,21 @@ def withdraw(
 
 
 def refuse_withdrawn(connection: sqlite3.Connection, name: PublishedName, uri: str) -> None:
-    """Raise WithdrawnError for an id that something withdrawn had: it is never free again."""
+    """Raise WithdrawnError for the id of something withdrawn: ids are never reused."""
     for withdrawal in of_name(connection, name):
         raise withdrawn(withdrawal, uri)
 
 
 def of_name(connection: sqlite3.Connection, name: PublishedName) -> list[Withdrawal]:
-    """Give the withdrawals of a name."""
-    found = connection.execute(
+    """Return the withdrawals of a name."""
+    result = connection.execute(
         f"{_COLUMNS} WHERE kind = ? AND element = ? AND id = ?", (name.kind, name.element, name.id)
     )
-    return [_withdrawal(row) for row in found.fetchall()]
+    return [_withdrawal(row) for row in result.fetchall()]
 
 
 def withdrawals(query: Callable[[str, Sequence[Any]], list[Any]]) -> list[Withdrawal]:
-    """Give all, the latest withdrawn first."""
+    """Return all, the latest withdrawn first."""
     return [_withdrawal(row) for row in query(f"{_COLUMNS} ORDER BY withdrawn_at DESC", ())]
 
 
