@@ -55,7 +55,7 @@ class ServiceCapture:
         self._files = AnswerFiles(storage, task.folder, task.service, bucket, keys, task.keep_seconds)
         self._page_size = PageSize(task.page, task.budget)
         self._missing = 0  # contexts without a final status; those captured earlier have one
-        self._status = np.full(keys.num_rows, Status.OK, dtype=object)
+        self._status = np.array([Status.OK] * keys.num_rows, dtype=object)  # np.full would store plain strings
         self._reasons: dict[Status, str] = {}
         self._fallbacks: list[tuple[NDArray[np.int64], pa.RecordBatch]] = []  # kept at the end where no answer came
         self._lock = threading.Lock()  # a page is either taken whole before the rest is postponed, or not at all

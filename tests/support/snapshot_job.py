@@ -16,7 +16,9 @@ from snapshotter.storage.parquet import read_parquet
 class Job:
     """Snapshots of one context set through one proxy."""
 
-    def __init__(self, spark: SparkSession, context_set: ContextSet, storage: Storage, index: SnapshotIndex) -> None:
+    def __init__(
+        self, spark: SparkSession | None, context_set: ContextSet, storage: Storage, index: SnapshotIndex
+    ) -> None:
         self.spark, self.context_set, self.storage, self.index = spark, context_set, storage, index
         self.proxies = ["127.0.0.1:1"]
 

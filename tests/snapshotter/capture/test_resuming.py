@@ -191,7 +191,7 @@ def test_a_run_goes_on_in_the_buckets_that_it_began_with(
     history = service(job.run(services=["history"], buckets=8, bucket_variable="country"), "history")
     assert (history.buckets, history.bucket_variable) == (4, "profile_id")
     assert any(
-        "and goes on in 4 buckets by profile_id: only what is missing is asked for" in message
+        "and continues in 4 buckets by profile_id: only missing contexts are requested" in message
         for message in caplog.messages
     )
 

@@ -110,7 +110,7 @@ def test_a_run_id_that_is_published_is_given_without_asking(job: Job, company: A
     asked, files = len(company.asked), list(job.storage.list("snapshots"))
     assert job.run(buckets=8, proxies=["127.0.0.1:1"]) == first
     with pytest.raises(
-        ConfigError, match="run id 'r1' is taken: that run asked history, my_list, popular, not history"
+        ConfigError, match="run id 'r1' is taken: that run captured history, my_list, popular, not history"
     ):
         job.run(services=["history"])
     assert len(company.asked) == asked
@@ -254,7 +254,7 @@ def test_snapshots_as_usual_are_not_held_back(job: Job, caplog: pytest.LogCaptur
     ("options", "error", "message"),
     [
         ({"services": ["histry"]}, ConfigError, "unknown service 'histry' → did you mean 'history'"),
-        ({"services": []}, ConfigError, "no service to ask"),
+        ({"services": []}, ConfigError, "no service to capture"),
         ({"run_id": "../r"}, ConfigError, "run id '../r' cannot name a folder"),
         ({"run_id": ""}, ConfigError, "run id '' cannot name a folder"),
         ({"buckets": 3}, DataKeyError, "bucket count is 3, expected a power of two"),
@@ -266,7 +266,7 @@ def test_snapshots_as_usual_are_not_held_back(job: Job, caplog: pytest.LogCaptur
             "unknown variable to bucket by 'profile' → did you mean 'profile_id'",
         ),
         ({"proxies": []}, ConfigError, "no proxy addresses"),
-        ({"drift": "held"}, ConfigError, "unknown way to treat drift 'held' → did you mean 'hold'"),
+        ({"drift": "held"}, ConfigError, "unknown drift action 'held' → did you mean 'hold'"),
     ],
 )
 def test_what_cannot_be_asked_is_one_clear_error(
@@ -284,7 +284,7 @@ def test_a_context_set_that_lacks_a_services_key_is_refused(job: Job, company: A
     with pytest.raises(DataKeyError, match="unknown variable of context set .* 'profile_id'"):
         job.run(context_set=replace(set_of, key=set_of.key[1:]))
     text = (context_variable("profile_id", "string"), *set_of.key[1:])
-    with pytest.raises(DataKeyError, match="asked by profile_id: int64, context set .* has string"):
+    with pytest.raises(DataKeyError, match="needs profile_id: int64, context set .* has string"):
         job.run(context_set=replace(set_of, key=text))
     assert company.asked == []
 
@@ -328,7 +328,7 @@ def test_too_little_confidence_is_told_of_or_holds_back_what_a_rerun_publishes(
 ) -> None:
     company.failing = {7: "error"}
     poor = "service 'history' has confidence 0.900, expected 0.95"
-    with pytest.raises(QualityError, match=f"run 'r1' is held back: {poor} → see to the service"):
+    with pytest.raises(QualityError, match=f"run 'r1' is held back: {poor} → repair the service"):
         job.run(services=["history", "popular"], floor=Floor(0.95))
     with pytest.raises(NotInIndexError):
         job.index.run("r1")

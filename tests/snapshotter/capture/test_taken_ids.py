@@ -65,7 +65,7 @@ def test_a_run_id_that_captured_another_day_is_refused(index: SnapshotIndex, sto
 def test_a_run_id_that_asked_other_services_is_refused(index: SnapshotIndex, storage: Storage) -> None:
     publish(index, "history", "mood")
     for services in (["history"], ["history", "mood", "lists"]):
-        with pytest.raises(ConfigError, match="run id 'x' is taken: that run asked history, mood, not history"):
+        with pytest.raises(ConfigError, match="run id 'x' is taken: that run captured history, mood, not history"):
             snapshot(index, storage, 5, services)
     assert snapshot(index, storage, 5, ["mood", "history"]).run_id == "x"
 
