@@ -18,7 +18,7 @@ from schemas.data_keys import DataKey
 from schemas.hashing import bucket_of, bucket_sql
 from schemas.services import Service
 from schemas.tables import contexts_schema
-from snapshotter.capture.bucket_task import BUCKET
+from snapshotter.capture.bucket_capture import BUCKET
 from snapshotter.capture.run_plan import RunPlan
 from snapshotter.records import ContextSet, DataFile
 from snapshotter.storage import open_storage

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from schemas.errors import ServiceError
 from schemas.services import Status
-from snapshotter.capture.bucket_task import capture_bucket
+from snapshotter.capture.bucket_capture import capture_bucket
 from snapshotter.capture.capture_task import CaptureResult, CaptureTask
 from snapshotter.capture.context_partitions import local_partitions, spark_partitions
 from snapshotter.capture.progress_reports import EndpointAddress, ProgressEndpoint, ProgressReporter, driver_host

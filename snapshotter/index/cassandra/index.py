@@ -14,10 +14,10 @@ from snapshotter.index import SnapshotIndex
 from snapshotter.index.cassandra import record_pieces, schema
 from snapshotter.index.cassandra.address import read_address
 from snapshotter.index.cassandra.cluster_session import CassandraSession
-from snapshotter.index.cassandra.global_versions import visible_versions, write_version
 from snapshotter.index.cassandra.published_entries import PublishedEntries, PublishedEntry
 from snapshotter.index.cassandra.run_timeline import RunHeader, RunTimeline, rows_of_run
 from snapshotter.index.cassandra.snapshots_by_time import SnapshotsByTime
+from snapshotter.index.cassandra.versions_by_time import visible_versions, write_version
 from snapshotter.index.cassandra.withdrawals import Withdrawals, withdrawal_of
 from snapshotter.index.record_reader import (
     RecordReader,

@@ -17,7 +17,7 @@ from prana_proxy.config.services_file import gateway_config
 from prana_proxy.server import start_proxy
 from schemas.services import OnFallback, Service, Status
 from schemas.tables import IS_FALLBACK, snapshot_schema
-from snapshotter.capture.bucket_task import BUCKET, capture_bucket
+from snapshotter.capture.bucket_capture import BUCKET, capture_bucket
 from snapshotter.capture.capture_task import CaptureResult, CaptureTask, ProxyAddresses
 from snapshotter.records import ServiceSnapshot
 from snapshotter.storage import Storage

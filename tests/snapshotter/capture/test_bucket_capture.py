@@ -18,8 +18,8 @@ from prana_proxy.config.services_file import gateway_config
 from prana_proxy.server import start_proxy
 from schemas.errors import ProxyUnavailableError
 from schemas.services import Status
-from snapshotter.capture import bucket_task
-from snapshotter.capture.bucket_task import BUCKET, capture_bucket
+from snapshotter.capture import bucket_capture
+from snapshotter.capture.bucket_capture import BUCKET, capture_bucket
 from snapshotter.capture.capture_task import CaptureResult, CaptureTask, ProxyAddresses
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet
@@ -77,7 +77,7 @@ def services() -> Iterator[Services]:
 
 @pytest.fixture(autouse=True)
 def new_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bucket_task, "_silent", set())
+    monkeypatch.setattr(bucket_capture, "_silent", set())
 
 
 Tasks = Callable[..., dict[int, CaptureTask]]
@@ -162,7 +162,7 @@ def test_services_are_asked_at_the_same_time(tasks: Tasks, services: Services) -
 def test_a_service_that_gives_nothing_is_put_off_when_the_others_are_done(
     tasks: Tasks, services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucket_task, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(bucket_capture, "_PATIENCE_SECONDS", 0.3)
     told: dict[int, tuple[int, int]] = {}
     captured = ask(tasks("slow", "quick", "other"), told)
     assert captured[0] is None
@@ -176,13 +176,13 @@ def test_a_service_that_gives_nothing_is_put_off_when_the_others_are_done(
 def test_who_was_put_off_is_not_waited_for_in_the_next_bucket(
     tasks: Tasks, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucket_task, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(bucket_capture, "_PATIENCE_SECONDS", 0.05)
     assert ask(tasks("slow", "quick"))[0] is None
-    monkeypatch.setattr(bucket_task, "_PATIENCE_SECONDS", math.inf)
+    monkeypatch.setattr(bucket_capture, "_PATIENCE_SECONDS", math.inf)
     assert ask(tasks("slow", "other"))[0] is None
     services.let_go.set()
     assert ask(tasks("slow"))[0].counts == {Status.OK: 3}
-    assert not bucket_task._silent
+    assert not bucket_capture._silent
 
 
 def test_a_service_that_is_not_asked_since_its_breaker_is_open_is_put_off_at_once(
@@ -199,7 +199,7 @@ def test_a_service_that_is_not_asked_since_its_breaker_is_open_is_put_off_at_onc
 def test_a_slow_service_is_not_put_off_because_another_is(
     tasks: Tasks, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucket_task, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(bucket_capture, "_PATIENCE_SECONDS", 0.05)
     threading.Timer(0.6, services.let_go.set).start()
     captured = ask(tasks("refused", "slow"))
     assert captured[0] is None
@@ -209,7 +209,7 @@ def test_a_slow_service_is_not_put_off_because_another_is(
 def test_patience_waits_for_whoever_gives_nothing(
     tasks: Tasks, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucket_task, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(bucket_capture, "_PATIENCE_SECONDS", 0.05)
     timer = threading.Timer(0.6, services.let_go.set)
     timer.start()
     captured = ask(tasks("slow", "quick"), patient=True)
@@ -217,7 +217,7 @@ def test_patience_waits_for_whoever_gives_nothing(
 
 
 def test_one_alone_is_never_put_off(tasks: Tasks, services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bucket_task, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(bucket_capture, "_PATIENCE_SECONDS", 0.05)
     threading.Timer(0.6, services.let_go.set).start()
     assert ask(tasks("slow"))[0].counts == {Status.OK: 3}
 
@@ -225,8 +225,8 @@ def test_one_alone_is_never_put_off(tasks: Tasks, services: Services, monkeypatc
 def test_more_services_than_are_asked_at_once_are_all_asked(
     tasks: Tasks, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucket_task, "_CONCURRENT_SERVICES", 1)
-    monkeypatch.setattr(bucket_task, "_PATIENCE_SECONDS", LONG)
+    monkeypatch.setattr(bucket_capture, "_CONCURRENT_SERVICES", 1)
+    monkeypatch.setattr(bucket_capture, "_PATIENCE_SECONDS", LONG)
     services.let_go.set()
     captured = ask(tasks("quick", "other", "slow", "both"))
     assert [sum(one.counts.values()) for one in captured.values()] == [3, 3, 3, 4]
