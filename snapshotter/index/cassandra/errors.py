@@ -56,7 +56,7 @@ def as_ours(error: BaseException, address: CassandraAddress) -> SnapshotIndexErr
     """Return an error with the index, what happened and what to do."""
     user = f"user '{address.credentials.user}'" if address.credentials else "a user without credentials"
     causes = _causes(error)
-    permanent = [problem for cause in causes if (problem := _permanent(cause, user))]
+    permanent = [reason for cause in causes if (reason := _permanent(cause, user))]
     most_specific = next((cause for cause in causes if isinstance(cause, Unavailable | Timeout)), error)
     problem, hint = permanent[0] if permanent else _transient(most_specific, address)
     return SnapshotIndexError.because(f"index {address.uri} {problem}", hint)
