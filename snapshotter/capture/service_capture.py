@@ -175,13 +175,13 @@ class ServiceCapture:
                 self._reasons[status] = answers.column("reason")[int(here.argmax())].as_py() or "no reason given"
         return counts
 
-    def _result(self, written: AnswerFile | None) -> CaptureResult:
+    def _result(self, file: AnswerFile | None) -> CaptureResult:
         counts: Counter[Status] = Counter(self._status)
         reasons = {status: reason for status, reason in self._reasons.items() if status in counts}
-        if written is None:
+        if file is None:
             return CaptureResult([], counts, reasons, notes=self._files.notes)
-        times = from_micros(written.first), from_micros(written.last)
-        return CaptureResult([written.file], counts, reasons, *times, written.sums, self._files.notes)
+        times = from_micros(file.first), from_micros(file.last)
+        return CaptureResult([file.file], counts, reasons, *times, file.sums, self._files.notes)
 
     def _status_of(self, text: str) -> Status:
         try:

@@ -109,15 +109,15 @@ class CassandraIndex(SnapshotIndex):
 
     def runs(self, limit: int | None = None, before: datetime | None = None) -> Sequence[SnapshotRun]:
         """Return published runs, the latest published first."""
-        found: list[SnapshotRun] = []
+        matches: list[SnapshotRun] = []
         moment = None if before is None else to_micros(before)
-        while limit is None or len(found) < limit:  # more than once where records were skipped
-            page = self._timeline.page(moment, None if limit is None else limit - len(found))
+        while limit is None or len(matches) < limit:  # more than once where records were skipped
+            page = self._timeline.page(moment, None if limit is None else limit - len(matches))
             if not page:
                 break
-            found += self._read_runs(page, skip=True)
+            matches += self._read_runs(page, skip=True)
             moment = page[-1][1].published_at
-        return found
+        return matches
 
     def runs_by_id(self, run_ids: Iterable[str]) -> Mapping[str, SnapshotRun]:
         """Return those of these runs that are published."""
@@ -134,8 +134,8 @@ class CassandraIndex(SnapshotIndex):
 
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
         """Return a service's snapshots whose captures overlap [earliest, latest], the latest published first."""
-        found = self._snapshots.within(service, to_micros(earliest), to_micros(latest))
-        return [self._records.read(run_name(run_id), ServiceSnapshot.from_json, text) for run_id, text in found]
+        matches = self._snapshots.within(service, to_micros(earliest), to_micros(latest))
+        return [self._records.read(run_name(run_id), ServiceSnapshot.from_json, text) for run_id, text in matches]
 
     def iterate_snapshots(self, service: str, earliest: datetime, latest: datetime) -> Iterator[ServiceSnapshot]:
         """Yield what `snapshots` returns, the greatest `captured_to` first, in pages."""
@@ -144,12 +144,12 @@ class CassandraIndex(SnapshotIndex):
 
     def last_snapshots(self, service: str, limit: int) -> Sequence[ServiceSnapshot]:
         """Return the snapshots of a service that captured last, at most so many, the last first."""
-        found: list[ServiceSnapshot] = []
+        matches: list[ServiceSnapshot] = []
         by_capture = self._snapshots.by_capture(service, to_micros(_BEGINNING), to_micros(END_OF_TIME))
-        while len(found) < limit and (one := next(by_capture, None)) is not None:
+        while len(matches) < limit and (one := next(by_capture, None)) is not None:
             with self._records.skipping(run_name(one[0])):
-                found.append(self._records.read(run_name(one[0]), ServiceSnapshot.from_json, one[1]))
-        return found
+                matches.append(self._records.read(run_name(one[0]), ServiceSnapshot.from_json, one[1]))
+        return matches
 
     def publish_context_set(self, context_set: ContextSet) -> bool:
         """Write the context set as a new attempt, and make it visible unless its date has one."""
@@ -171,16 +171,16 @@ class CassandraIndex(SnapshotIndex):
         self, latest: date, experiment: str | None = None, limit: int | None = None
     ) -> Sequence[ContextSet]:
         """Return context sets up to a date, newest first; only those that an experiment selected, if one is named."""
-        found: list[ContextSet] = []
+        matches: list[ContextSet] = []
         after = f"{latest.isoformat()}~"  # after all digits, so that the date itself is included
-        while limit is None or len(found) < limit:
+        while limit is None or len(matches) < limit:
             page = self._context_sets.before(after, _PAGE if limit is None else min(limit, _PAGE))
             if not page:
                 break
             chosen = [entry for entry in page if experiment is None or experiment in json.loads(entry.header)]
-            found += self._read_context_sets(chosen, skip=True)
+            matches += self._read_context_sets(chosen, skip=True)
             after = page[-1].id
-        return found[:limit]
+        return matches[:limit]
 
     def context_set_dates(self) -> Sequence[date]:
         """Return the dates that have a context set, newest first."""
@@ -202,12 +202,12 @@ class CassandraIndex(SnapshotIndex):
         self, element: str, latest: datetime, limit: int | None = None, *, skip_unreadable: bool = False
     ) -> Sequence[GlobalVersion]:
         """Return an element's versions with valid_from up to a time, newest first (of several the later published)."""
-        found: list[GlobalVersion] = []
+        matches: list[GlobalVersion] = []
         rows = visible_versions(self._versions, element, to_micros(latest))
-        while (limit is None or len(found) < limit) and (one := next(rows, None)) is not None:
+        while (limit is None or len(matches) < limit) and (one := next(rows, None)) is not None:
             with self._records.skipping(version_name(element, one[0].id), skip_unreadable):
-                found.append(self._read_version(*one))
-        return found
+                matches.append(self._read_version(*one))
+        return matches
 
     def global_version(self, element: str, version_id: str) -> GlobalVersion | None:
         """Return one version of an element, None if it is not published."""
@@ -256,7 +256,7 @@ class CassandraIndex(SnapshotIndex):
             raise withdrawn(withdrawal_of(entry), self.uri)
 
     def _read_runs(self, entries: Sequence[tuple[str, PublishedEntry]], skip: bool) -> list[SnapshotRun]:
-        found = []
+        matches = []
         texts = record_pieces.read_attempts(self._session, [entry.attempt for _, entry in entries])
         for (run_id, entry), of_run in zip(entries, texts, strict=True):
             name = run_name(run_id)
@@ -265,17 +265,17 @@ class CassandraIndex(SnapshotIndex):
                 record_pieces.require_all(self._session, entry.attempt, of_run, header.services)
                 services = [self._records.read(name, ServiceSnapshot.from_json, text) for text in of_run]
                 published_at = from_micros(entry.published_at)
-                found.append(replace(header.run, services=tuple(services), published_at=published_at))
-        return found
+                matches.append(replace(header.run, services=tuple(services), published_at=published_at))
+        return matches
 
     def _read_context_sets(self, entries: Sequence[PublishedEntry], skip: bool) -> list[ContextSet]:
-        found = []
+        matches = []
         texts = record_pieces.read_attempts(self._session, [entry.attempt for entry in entries])
         for entry, of_set in zip(entries, texts, strict=True):
             with self._records.skipping(context_set_name(entry.id), skip):
                 record_pieces.require_all(self._session, entry.attempt, of_set, 1)
-                found.append(self._records.read(context_set_name(entry.id), ContextSet.from_json, of_set[0]))
-        return found
+                matches.append(self._records.read(context_set_name(entry.id), ContextSet.from_json, of_set[0]))
+        return matches
 
     def _read_version(self, entry: PublishedEntry, text: str) -> GlobalVersion:
         version = self._records.read(version_name(entry.subject, entry.id), GlobalVersion.from_json, text)

@@ -71,13 +71,13 @@ class PublishedEntries:
 
     def entry(self, entry_id: str, subject: str = "") -> PublishedEntry | None:
         """Return an entry, also one that was withdrawn; None if there is none."""
-        found = self.session.execute(_ONE, self.values(subject=subject, id=entry_id))
-        return PublishedEntry(*found[0]) if found else None
+        matches = self.session.execute(_ONE, self.values(subject=subject, id=entry_id))
+        return PublishedEntry(*matches[0]) if matches else None
 
     def entries(self, subject: str = "") -> list[PublishedEntry]:
         """Return the entries of a subject, the latest published first."""
-        found = [PublishedEntry(*row) for row in self.session.execute(_ALL, self.values(subject=subject))]
-        return sorted((entry for entry in found if not entry.is_withdrawn), key=lambda entry: -entry.published_at)
+        matches = [PublishedEntry(*row) for row in self.session.execute(_ALL, self.values(subject=subject))]
+        return sorted((entry for entry in matches if not entry.is_withdrawn), key=lambda entry: -entry.published_at)
 
     def of_kind(self) -> list[PublishedEntry]:
         """Return all entries, in order of subject and id."""
@@ -93,8 +93,8 @@ class PublishedEntries:
         distinct = sorted(set(ids))
         chunks = [distinct[i : i + _IDS_PER_QUERY] for i in range(0, len(distinct), _IDS_PER_QUERY)]
         answers = self.session.execute_all([(_SOME, self.values(subject=subject, ids=chunk)) for chunk in chunks])
-        found = [PublishedEntry(*row) for rows in answers for row in rows]
-        return {entry.attempt: entry for entry in found if not entry.is_withdrawn}
+        matches = [PublishedEntry(*row) for rows in answers for row in rows]
+        return {entry.attempt: entry for entry in matches if not entry.is_withdrawn}
 
     def subjects(self) -> list[str]:
         """Return the subjects that have an entry, sorted."""
@@ -102,10 +102,10 @@ class PublishedEntries:
 
     def clock(self) -> int:
         """Return the time of the last publication. Raises SnapshotIndexError for an index that was emptied."""
-        found = self.session.execute(_CLOCK, self.values())
-        if not found or found[0].clock is None:
+        matches = self.session.execute(_CLOCK, self.values())
+        if not matches or matches[0].clock is None:
             raise self.emptied()
-        return int(found[0].clock)
+        return int(matches[0].clock)
 
     def publish(
         self,
@@ -146,8 +146,8 @@ class PublishedEntries:
 
     def settled(self, entry_id: str, subject: str) -> uuid.UUID | None:
         """Return the visible attempt, read at the serial consistency, which completes writes in progress."""
-        found = self.session.read_serial(_ONE, self.values(subject=subject, id=entry_id))
-        return None if found is None or isinstance(found, SnapshotIndexError) else found.attempt
+        matches = self.session.read_serial(_ONE, self.values(subject=subject, id=entry_id))
+        return None if matches is None or isinstance(matches, SnapshotIndexError) else matches.attempt
 
     def emptied(self) -> SnapshotIndexError:
         """Return the error for an index whose clock is missing."""

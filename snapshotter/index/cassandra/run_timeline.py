@@ -61,8 +61,8 @@ class RunTimeline:
 
     def page(self, before: int | None, limit: int | None) -> list[tuple[str, PublishedEntry]]:
         """Return the ids and entries of runs published before a time, the latest first, at most so many."""
-        found = self.times.before(_LAST if before is None else _moment_text(before), limit)
-        return [(entry.id.partition(" ")[2], entry) for entry in found]
+        matches = self.times.before(_LAST if before is None else _moment_text(before), limit)
+        return [(entry.id.partition(" ")[2], entry) for entry in matches]
 
     def services(self) -> list[Service]:
         """Return the declarations, the latest published first."""

@@ -63,9 +63,9 @@ class SnapshotsByTime:
         values = self._values(service=service, earliest=earliest, latest=latest)
         months = self._months(service, earliest, latest)
         statements = [(_OVERLAPPING, {**values, "month": month}) for month in months]
-        found = self._visible(row for rows in self._session.execute_all(statements) for row in rows)
-        found.sort(key=lambda pair: (pair[0].published_at, pair[1].position), reverse=True)
-        return self._complete(found)
+        matches = self._visible(row for rows in self._session.execute_all(statements) for row in rows)
+        matches.sort(key=lambda pair: (pair[0].published_at, pair[1].position), reverse=True)
+        return self._complete(matches)
 
     def by_capture(self, service: str, earliest: int, latest: int) -> Iterator[tuple[str, str]]:
         """Yield what `within` returns, the greatest last capture first, reading only as far as it is consumed.
@@ -86,9 +86,9 @@ class SnapshotsByTime:
                         seen.add((row.attempt, row.position))
                     yield from self._complete([(entry, row)])
 
-    def _complete(self, found: Sequence[tuple[PublishedEntry, Any]]) -> list[tuple[str, str]]:
-        texts = record_pieces.complete(self._session, [(row.attempt, row.position, row.record) for _, row in found])
-        return [(row.run_id, text) for (_, row), text in zip(found, texts, strict=True)]
+    def _complete(self, matches: Sequence[tuple[PublishedEntry, Any]]) -> list[tuple[str, str]]:
+        texts = record_pieces.complete(self._session, [(row.attempt, row.position, row.record) for _, row in matches])
+        return [(row.run_id, text) for (_, row), text in zip(matches, texts, strict=True)]
 
     def _visible(self, rows: Iterable[Any]) -> list[tuple[PublishedEntry, Any]]:
         """Return the rows of visible attempts, once each, with the entries that publish them."""
@@ -111,9 +111,9 @@ class SnapshotsByTime:
         return {"index_name": self._session.address.index, **values}
 
 
-def _once(found: Iterable[tuple[PublishedEntry, Any]]) -> list[tuple[PublishedEntry, Any]]:
+def _once(matches: Iterable[tuple[PublishedEntry, Any]]) -> list[tuple[PublishedEntry, Any]]:
     """Remove repetitions: a snapshot is stored in each month that it captured in."""
-    return list({(row.attempt, row.position): (entry, row) for entry, row in found}.values())
+    return list({(row.attempt, row.position): (entry, row) for entry, row in matches}.values())
 
 
 def _ordinal(micros: int) -> int:

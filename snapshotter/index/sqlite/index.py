@@ -104,34 +104,34 @@ class SqliteIndex(SnapshotIndex):
 
     def run(self, run_id: str) -> SnapshotRun:
         """Return a published run."""
-        found = self.runs_by_id([run_id])
-        if not found:
+        matches = self.runs_by_id([run_id])
+        if not matches:
             self._refuse_withdrawn(run_name(run_id))
             raise not_published(run_name(run_id), self.uri)
-        return found[run_id]
+        return matches[run_id]
 
     def runs(self, limit: int | None = None, before: datetime | None = None) -> Sequence[SnapshotRun]:
         """Return published runs, the latest published first."""
-        found: list[SnapshotRun] = []
+        matches: list[SnapshotRun] = []
         moment, left = _NEVER if before is None else to_micros(before), limit
         while left is None or left > 0:  # more than once where records were skipped
             query = runs_query("published_at < ? ORDER BY published_at DESC LIMIT ?")
             rows = self._query(query, (moment, -1 if left is None else left))
             if not rows:
                 break
-            found += read_runs(self._records, rows, skip=True)
-            moment, left = rows[-1][1], 0 if limit is None else limit - len(found)
-        return found
+            matches += read_runs(self._records, rows, skip=True)
+            moment, left = rows[-1][1], 0 if limit is None else limit - len(matches)
+        return matches
 
     def runs_by_id(self, run_ids: Iterable[str]) -> Mapping[str, SnapshotRun]:
         """Return those of these runs that are published."""
         distinct = sorted(set(run_ids))
-        found: dict[str, SnapshotRun] = {}
+        matches: dict[str, SnapshotRun] = {}
         for start in range(0, len(distinct), _IDS_PER_QUERY):
             ids = distinct[start : start + _IDS_PER_QUERY]
             rows = self._query(runs_query(f"run_id IN ({', '.join('?' * len(ids))})"), ids)
-            found |= {run.run_id: run for run in read_runs(self._records, rows, skip=False)}
-        return found
+            matches |= {run.run_id: run for run in read_runs(self._records, rows, skip=False)}
+        return matches
 
     def run_ids(self) -> Sequence[str]:
         """Return the ids of all published runs, the latest published first."""
@@ -146,10 +146,8 @@ class SqliteIndex(SnapshotIndex):
 
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
         """Return a service's snapshots whose captures overlap [earliest, latest], the latest published first."""
-        rows = self._query(
-            f"{_SNAPSHOTS} ORDER BY published_at DESC, position DESC",
-            (service, to_micros(earliest), to_micros(latest)),
-        )
+        values = (service, to_micros(earliest), to_micros(latest))
+        rows = self._query(f"{_SNAPSHOTS} ORDER BY published_at DESC, position DESC", values)
         return [self._snapshot(row) for row in rows]
 
     def iterate_snapshots(self, service: str, earliest: datetime, latest: datetime) -> Iterator[ServiceSnapshot]:
@@ -163,18 +161,18 @@ class SqliteIndex(SnapshotIndex):
 
     def last_snapshots(self, service: str, limit: int) -> Sequence[ServiceSnapshot]:
         """Return the snapshots of a service that captured last, at most so many, the last first."""
-        found: list[ServiceSnapshot] = []
+        matches: list[ServiceSnapshot] = []
         after: tuple[int, ...] = (_NEVER, 0, 0)
         values = (service, -_NEVER, _NEVER)
-        while len(found) < limit:
-            rows = self._query(f"{_SNAPSHOTS}{_AFTER}{_BY_CAPTURE}", (*values, *after, limit - len(found)))
+        while len(matches) < limit:
+            rows = self._query(f"{_SNAPSHOTS}{_AFTER}{_BY_CAPTURE}", (*values, *after, limit - len(matches)))
             if not rows:
                 break
             for row in rows:
                 with self._records.skipping(run_name(row[0])):
-                    found.append(self._snapshot(row))
+                    matches.append(self._snapshot(row))
             after = rows[-1][2:]
-        return found
+        return matches
 
     def publish_context_set(self, context_set: ContextSet) -> bool:
         """Insert the context set unless its date has one."""
@@ -197,21 +195,21 @@ class SqliteIndex(SnapshotIndex):
         self, latest: date, experiment: str | None = None, limit: int | None = None
     ) -> Sequence[ContextSet]:
         """Return context sets up to a date, newest first; only those that an experiment selected, if one is named."""
-        found: list[ContextSet] = []
+        matches: list[ContextSet] = []
         day, order = latest.isoformat(), "<="
-        while limit is None or len(found) < limit:
+        while limit is None or len(matches) < limit:
             rows = self._query(
                 f"SELECT date, record FROM context_sets WHERE date {order} ? ORDER BY date DESC LIMIT ?",  # noqa: S608
-                (day, _LARGEST_PAGE if limit is None else min(limit - len(found), _LARGEST_PAGE)),
+                (day, _LARGEST_PAGE if limit is None else min(limit - len(matches), _LARGEST_PAGE)),
             )
             if not rows:
                 break
             for day, record in rows:
                 with self._records.skipping(context_set_name(day)):
                     context_set = self._records.read(context_set_name(day), ContextSet.from_json, record)
-                    found += [context_set] if experiment is None or experiment in context_set.experiments else []
+                    matches += [context_set] if experiment is None or experiment in context_set.experiments else []
             order = "<"
-        return found
+        return matches
 
     def context_set_dates(self) -> Sequence[date]:
         """Return the dates that have a context set, newest first."""
@@ -234,25 +232,20 @@ class SqliteIndex(SnapshotIndex):
         self, element: str, latest: datetime, limit: int | None = None, *, skip_unreadable: bool = False
     ) -> Sequence[GlobalVersion]:
         """Return an element's versions with valid_from up to a time, newest first (of several the later published)."""
-        found: list[GlobalVersion] = []
+        matches: list[GlobalVersion] = []
         after = (to_micros(latest), _NEVER)
-        while limit is None or len(found) < limit:  # more than once where records were skipped
-            rows = self._query(
-                f"{_VERSIONS}{_NEWEST_VERSIONS}",
-                (element, *after, -1 if limit is None else limit - len(found)),
-            )
+        while limit is None or len(matches) < limit:  # more than once where records were skipped
+            left = -1 if limit is None else limit - len(matches)
+            rows = self._query(f"{_VERSIONS}{_NEWEST_VERSIONS}", (element, *after, left))
             if not rows:
                 break
-            found += self._versions(element, rows, skip_unreadable)
+            matches += self._versions(element, rows, skip_unreadable)
             after = rows[-1][2:]
-        return found
+        return matches
 
     def global_version(self, element: str, version_id: str) -> GlobalVersion | None:
         """Return one version of an element, None if it is not published."""
-        rows = self._query(
-            f"{_VERSIONS} AND version_id = ?",
-            (element, version_id),
-        )
+        rows = self._query(f"{_VERSIONS} AND version_id = ?", (element, version_id))
         return next(iter(self._versions(element, rows, skip=False)), None)
 
     def global_elements(self) -> Sequence[str]:
@@ -279,13 +272,13 @@ class SqliteIndex(SnapshotIndex):
         self._file.close()
 
     def _versions(self, element: str, rows: Iterable[Sequence[Any]], skip: bool) -> list[GlobalVersion]:
-        found = []
+        matches = []
         for version_id, record, _, published in rows:
             name = version_name(element, version_id)
             with self._records.skipping(name, skip):
                 version = self._records.read(name, GlobalVersion.from_json, record)
-                found.append(replace(version, published_at=from_micros(published)))
-        return found
+                matches.append(replace(version, published_at=from_micros(published)))
+        return matches
 
     def _snapshot(self, row: Sequence[Any]) -> ServiceSnapshot:
         return self._records.read(run_name(row[0]), ServiceSnapshot.from_json, row[1])

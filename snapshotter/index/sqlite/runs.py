@@ -21,11 +21,11 @@ def runs_query(where: str) -> str:
 
 def read_runs(records: RecordReader, rows: Sequence[Sequence[Any]], skip: bool) -> list[SnapshotRun]:
     """Read runs from rows of `runs_query`, one for each service. skip: whether to skip those that cannot be read."""
-    found = []
+    matches = []
     for run_id, group in groupby(rows, key=lambda row: row[0]):
         of_run, name = list(group), run_name(run_id)
         with records.skipping(name, skip):
             run = records.read(name, SnapshotRun.from_json, of_run[0][2])
             services = [records.read(name, ServiceSnapshot.from_json, row[3]) for row in of_run if row[3] is not None]
-            found.append(replace(run, services=tuple(services), published_at=from_micros(of_run[0][1])))
-    return found
+            matches.append(replace(run, services=tuple(services), published_at=from_micros(of_run[0][1])))
+    return matches
