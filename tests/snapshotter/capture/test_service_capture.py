@@ -199,7 +199,7 @@ def test_a_part_that_cannot_be_trusted_is_told_of_and_asked_again(attempts: Atte
     assert attempts.profiles(captured) == list(PROFILES)
     assert attempts.asked() == {profile: 2 if profile < 50 else 1 for profile in PROFILES}
     [note] = captured.notes
-    assert note.startswith(f"captured before, but not used: '{part.path}' ")
+    assert note.startswith(f"captured earlier, but not used: '{part.path}' ")
 
 
 def test_a_service_whose_type_has_changed_is_asked_again(attempts: Attempts) -> None:
