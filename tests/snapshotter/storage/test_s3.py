@@ -83,7 +83,7 @@ def is_(method: str, of: str = "") -> Callable[[Request], bool]:
 def left_behind(s3: S3Server, storage: S3Storage) -> tuple[list[str], int]:
     """What is visible in the storage, and how many uploads are neither whole nor given up."""
     client = s3.client()
-    uploads = client.list_multipart_uploads(Bucket=storage.place.bucket).get("Uploads", [])
+    uploads = client.list_multipart_uploads(Bucket=storage.location.bucket).get("Uploads", [])
     client.close()
     return [file.path for file in storage.list("")], len(uploads)
 
@@ -112,7 +112,7 @@ def test_a_server_that_never_stops_asking_to_slow_down_is_one_clear_error(s3: S3
     with pytest.raises(StorageError) as raised:
         storage.create("a.bin", b"one")
     assert str(raised.value) == (
-        f"could not write 'a.bin', key 'pre/fix/a.bin' of bucket '{storage.place.bucket}' at {proxy.url}: "
+        f"could not write 'a.bin', key 'pre/fix/a.bin' of bucket '{storage.location.bucket}' at {proxy.url}: "
         "the server still limits the rate of requests after all attempts (SlowDown) → "
         "let fewer tasks read and write at a time, or run it again later"
     )
@@ -271,7 +271,7 @@ def test_a_profile_lets_files_and_tables_in(s3: S3Server, monkeypatch: pytest.Mo
         (400, "ExpiredToken", r"the credentials have expired \(ExpiredToken\) → renew them"),
         (403, "AccessDenied", r"access is denied \(AccessDenied\) → allow these credentials s3:GetObject"),
         (403, "RequestTimeTooSkewed", "this machine's clock is wrong"),
-        (400, "AuthorizationHeaderMalformed", "another region .* → name it in the storage URI"),
+        (400, "AuthorizationHeaderMalformed", "another region .* → set it in the storage URI"),
         (507, "XMinioStorageFull", "the store is full"),
         (418, "ShortAndStout", r"as told \(ShortAndStout\)"),
     ],
@@ -286,8 +286,8 @@ def test_what_a_server_refuses_says_what_to_do(
 
 
 def test_thousands_of_files_are_listed_and_deleted(s3: S3Server, storage: S3Storage, proxy: FaultyProxy) -> None:
-    keys = s3.fill(storage.place.bucket, storage.place.prefix + "many/", 2_100)
-    names = [key.removeprefix(storage.place.prefix) for key in keys]
+    keys = s3.fill(storage.location.bucket, storage.location.prefix + "many/", 2_100)
+    names = [key.removeprefix(storage.location.prefix) for key in keys]
     storage.create("other", b"")
     del proxy.seen[:]
     assert [file.path for file in storage.list("many")] == names
@@ -308,7 +308,7 @@ def test_names_may_have_odd_characters(storage: S3Storage, name: str) -> None:
 def test_what_no_path_can_name_is_no_file_of_ours(s3: S3Server, storage: S3Storage) -> None:
     client = s3.client()
     for key in ("pre/fix/", "pre/fix/folder/", "pre/fix/a//b", "pre/fixed", "outside"):
-        client.put_object(Bucket=storage.place.bucket, Key=key, Body=b"")
+        client.put_object(Bucket=storage.location.bucket, Key=key, Body=b"")
     client.close()
     storage.create("folder/a", b"")
     assert [file.path for file in storage.list("")] == ["folder/a"]
