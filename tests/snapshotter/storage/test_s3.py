@@ -132,7 +132,9 @@ def test_an_upload_that_is_always_cut_leaves_nothing(s3: S3Server, proxy: Faulty
     proxy.misbehave("cut request", meant=is_("PUT", "small"))
     proxy.misbehave("cut request", meant=is_("PUT", "partNumber=2"))
     for name, size in (("small", MEGABYTE), ("large", 17 * MEGABYTE)):
-        with pytest.raises(StorageError, match=f"could not write '{name}', key 'pre/fix/{name}' .* connection was cut"):
+        with pytest.raises(
+            StorageError, match=f"could not write '{name}', key 'pre/fix/{name}' .* connection was lost"
+        ):
             write(storage, name, bytes(size))
     assert left_behind(s3, storage) == ([], 0)
 
