@@ -66,7 +66,7 @@ machine:
 	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || { \
 		echo "Python 3.11 or 3.12 is missing: $(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) -V 2>/dev/null || echo not there)" \
 		"→ install one with its venv module, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@"$(PYTHON)" -P snapshotter/spark/machine.py
+	@"$(PYTHON)" -P snapshotter/spark/system_requirements.py
 
 # The stamp comes last: an interrupted build, or a new lock, is built again, mostly from the installers' caches.
 .venv/.ready: requirements.lock setup.cfg .ci/install.py | machine

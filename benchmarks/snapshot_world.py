@@ -23,9 +23,10 @@ from pyspark.sql import SparkSession
 from delorean.demo.processes import Processes, Running
 from schemas.data_keys import context_variable
 from schemas.tables import contexts_schema
-from snapshotter.capture.snapshot import take_snapshot
+from snapshotter.capture import SnapshotOptions, take_snapshot
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import ContextSet, SnapshotRun
+from snapshotter.spark.progress import Progress
 from snapshotter.spark.session import spark_session
 from snapshotter.storage import open_storage
 from snapshotter.storage.parquet import write_parquet
@@ -155,11 +156,13 @@ class World:
         proxies: Sequence[str],
         services: Sequence[str] | None = None,
         run_id: str | None = None,
-        **more: Any,
+        progress: Progress | None = None,
+        **options: Any,
     ) -> SnapshotRun:
-        """Take a snapshot. more: as `take_snapshot` takes it."""
+        """Take a snapshot. options: see `SnapshotOptions`."""
         run_id = run_id or self.new_name("run")
-        return take_snapshot(self.spark, contexts, services, proxies, self.storage_uri, self.index, run_id, **more)
+        where = self.storage_uri, self.index, run_id, SnapshotOptions(**options)
+        return take_snapshot(self.spark, contexts, services, proxies, *where, progress=progress)
 
     def new_name(self, kind: str) -> str:
         """Make a name that nothing has."""

@@ -28,8 +28,8 @@ from schemas.tables import TIME
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
-from snapshotter.storage.s3_access import access
-from snapshotter.storage.s3_place import S3Place
+from snapshotter.storage.s3_client import s3_client
+from snapshotter.storage.s3_location import S3Location
 
 MOST = 1.1
 HISTORY = pa.struct([("video_id", pa.int64()), ("minutes", pa.float32()), ("watched_at", TIME)])
@@ -101,8 +101,8 @@ def bare_reader(storage: Storage) -> Callable[[str], pa.Table]:
     if not storage.uri.startswith("s3:"):
         root = storage.uri.removeprefix("file://")
         return lambda path: pq.read_table(f"{root}/{path}")
-    place = S3Place.of(storage.uri)
-    way = access(place.server)
+    place = S3Location.of(storage.uri)
+    way = s3_client(place.server)
     keys = way.session.get_credentials().get_frozen_credentials()
     system = fs.S3FileSystem(
         access_key=keys.access_key,

@@ -53,16 +53,16 @@ def test_outputs_are_not_committed(path):
 KERNEL = [
     # A bar for what takes longer than a moment, and none for what does not.
     """
-    from snapshotter.spark import progress_bars
-    progress_bars._MOMENT_SECONDS = 0.0
-    with progress_bars.counted("features", None) as told:
+    from snapshotter.spark import progress
+    progress._BRIEF_SECONDS = 0.0
+    with progress.shown_progress(None) as report:
         for done in range(3):
-            told(done, 2)
+            report("features", done, 2)
     """,
     """
-    progress_bars._MOMENT_SECONDS = 3_600.0
-    with progress_bars.counted("features", None) as told:
-        told(1, 2)
+    progress._BRIEF_SECONDS = 3_600.0
+    with progress.shown_progress(None) as report:
+        report("features", 1, 2)
     """,
     """
     from delorean.project.open_project import Shelf
@@ -85,7 +85,8 @@ def test_a_kernel_draws_bars_completes_keys_and_shows_text_beside_html(tmp_path)
     [drawn] = bar.outputs
     assert drawn.output_type == "display_data"  # one, which was changed as the work went on
     assert "2 of 2 in " in drawn.data["text/plain"]
-    assert "width:100.0%" in drawn.data["text/html"]
+    assert drawn.data["text/html"].startswith("<pre>")
+    assert "2 of 2 in " in drawn.data["text/html"]
     assert not none.outputs
     found = completed.outputs[0].data["text/plain"]
     assert "viewing_history" in found

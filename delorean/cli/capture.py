@@ -32,13 +32,13 @@ def select(specs: tuple[Path, ...], day: date, project: Project, output: Output)
     """
     from delorean.experiment import contexts_to_select
     from delorean.project.schedule import scheduled
-    from snapshotter.selection.context_selection import select_contexts
+    from snapshotter.selection import select_contexts
 
     paths = specs or scheduled(project.schedule).selected
     experiments = [experiment for path in paths for experiment in contexts_to_select(path)]
     tables = [table for experiment in experiments for table in experiment.tables.values()]
     with opened(project) as (index, storage), spark_for("select", project, tables) as spark:
-        contexts = select_contexts(spark, experiments, day, storage, index, whoever_chose=not specs)
+        contexts = select_contexts(spark, experiments, day, storage, index, allow_other=not specs)
     output.show(contexts)
 
 
@@ -112,7 +112,7 @@ def snapshot(
     Example: delorean snapshot --date 2026-01-05
     """
     from delorean.project.config import SnapshotSet, access_to_proxies
-    from snapshotter.capture.snapshot import Floor, take_snapshot
+    from snapshotter.capture import Floor, SnapshotOptions, take_snapshot
 
     if set_name is not None and services:
         raise click.UsageError("--set names the services: leave --service out")
@@ -128,11 +128,13 @@ def snapshot(
                 project.storage,
                 index,
                 run_id or day.isoformat(),
-                floor=None if requested.floor is None else Floor(requested.floor, requested.below),
-                late=None if set_name is None else requested.late,
+                SnapshotOptions(
+                    **settings,
+                    floor=None if requested.floor is None else Floor(requested.floor, requested.below),
+                    late=None if set_name is None else requested.late,
+                ),
                 access=access_to_proxies(project),
                 progress=progress,
-                **settings,
             )
     output.show(run)
 
@@ -168,7 +170,7 @@ def publish(
     from schemas.data_keys import global_element
     from schemas.errors import ConfigError
     from schemas.plain_types import plain_table
-    from snapshotter.capture.global_elements import publish_global
+    from snapshotter.global_elements import publish_global
     from snapshotter.storage.foreign_parquet import read_foreign_parquet
 
     if file is None:

@@ -99,5 +99,5 @@ def _of_labels(project: Project, spec: Path, output: Output) -> LabelCoverage:
                 rules=experiment.as_of,
                 confidence=experiment.confidence,
                 spread=experiment.spread,
-                progress=lambda done, of: progress("buckets", done, of),
+                progress=progress,
             )

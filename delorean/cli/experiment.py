@@ -71,7 +71,7 @@ def run_spec(
                 training=training,
                 run_id=run_id,
                 day=day,
-                progress=lambda done, of: progress("buckets", done, of),
+                progress=progress,
             )
 
 
@@ -143,7 +143,7 @@ def replay(
             buckets=buckets,
             into=into,
             modules=project.encoders,
-            progress=lambda done, of: progress("buckets", done, of),
+            progress=progress,
         )
     output.show(found)
     context.exit(0 if found.identical else 3)

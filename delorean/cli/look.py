@@ -168,13 +168,13 @@ def index_quality(service: str | None, most: int, project: Project, output: Outp
     Example: delorean index quality history
     """
     from schemas.errors import ConfigError
-    from snapshotter.capture.drift import judged
+    from snapshotter.capture.drift import recent_drift
 
     with opened(project) as (found, _):
         known = {declared.name for declared in found.elements()}
         if service is not None and service not in known:
             raise ConfigError.unknown("service", service, known)
-        last = [judged(found, name, most) for name in ([service] if service else sorted(known))]
+        last = [recent_drift(found, name, most) for name in ([service] if service else sorted(known))]
     shown = [(taken, run, alerts) for of_service in last for run, taken, alerts in of_service]
     output.show(
         {

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from schemas.strict_json import json_text
-from snapshotter.spark.progress_bars import progress
+from snapshotter.spark.progress import Progress, command_progress
 
 _MARK = "DELOREAN_RESULT_MARK"  # printed before the JSON object, so that a scheduler can tell it from other output
 
@@ -36,9 +36,9 @@ class Output:
 
             show(result)
 
-    def progress(self) -> AbstractContextManager[Callable[[str, int, int], None]]:
-        """Give a callback for (what, done, total) that shows progress on stderr, whatever stdout is for."""
-        return progress()
+    def progress(self) -> AbstractContextManager[Progress]:
+        """Yield a function of (what, done, total) that shows progress on stderr, whatever stdout is for."""
+        return command_progress()
 
     def _print_json(self, document: Mapping[str, Any]) -> None:
         utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"

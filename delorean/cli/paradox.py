@@ -75,7 +75,7 @@ def paradox(
 
     chosen = LeakThresholds(**thresholds)
     with output.progress() as progress:
-        report = _check(feature_set, version, config, chosen, lambda done, of: progress("rows", done, of))
+        report = _check(feature_set, version, config, chosen, progress)
     output.show(report)
     if not report.clean or (fail_on_leaks and report.leaks.suspicious):
         ctx.exit(PARADOX)

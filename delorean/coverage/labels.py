@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from itertools import chain
 from typing import Any
@@ -21,10 +21,8 @@ from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError
 from snapshotter.index import SnapshotIndex
-from snapshotter.spark.progress_bars import counted
+from snapshotter.spark.progress import Progress, shown_progress
 from snapshotter.storage import Storage
-
-Progress = Callable[[int, int], None]
 
 
 def label_coverage(
@@ -45,7 +43,7 @@ def label_coverage(
     rules, confidence: element's name → as-of rule, and the floor of its runs' confidence, as `delorean.generate` takes
         them; where a floor's policy is "fail", the rows are counted that a run below it would serve
     spread: how far apart the captures of one row may lie, to count the rows beyond
-    progress: called with (buckets done, all); None: a bar in a notebook or at a prompt
+    progress: called with (what is read, buckets done, all); None: a bar in a notebook or at a prompt
 
     Reads keys and times only, bucket by bucket, and agrees with what `delorean.generate` matches later.
     Raises DataKeyError for elements that were never captured, or whose service's key the context lacks, ConfigError
@@ -57,7 +55,7 @@ def label_coverage(
         raise DataKeyError.because(
             "no captured element has a key that these contexts have", "name the elements, to see what they lack"
         )
-    with counted("label rows, buckets", progress) as report:
+    with shown_progress(progress) as report:
         return _count(rows, searches, storage, None if spread is None else spread.limit, report)
 
 
@@ -66,7 +64,7 @@ def _count(
     searches: Sequence[ElementSearch],
     storage: Storage,
     limit: timedelta | None,
-    progress: Progress | None,
+    progress: Progress,
 ) -> LabelCoverage:
     counts = CoverageCounts()
     total = complete = torn = 0
@@ -81,8 +79,7 @@ def _count(
         torn += 0 if limit is None else int((spreads > micros(limit)).sum())
         total += part.num_rows
         complete += int(np.all([result.outcome == FOUND for result in results], axis=0).sum())
-        if progress is not None:
-            progress(done, rows.part_count)
+        progress("label rows, buckets", done, rows.part_count)
     return LabelCoverage(
         rows=total,
         complete=complete,

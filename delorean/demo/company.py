@@ -20,12 +20,11 @@ from delorean.demo.step_bars import StepBars
 from delorean.demo.world import World
 from encoders.library.keys import VIDEOS
 from schemas.tables import TIME
-from snapshotter.capture.global_elements import publish_global
-from snapshotter.capture.snapshot import take_snapshot
+from snapshotter.capture import take_snapshot
+from snapshotter.global_elements import publish_global
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, SnapshotRun
-from snapshotter.selection.context_selection import select_contexts
-from snapshotter.selection.context_sets import read_context_set
+from snapshotter.selection import read_context_set, select_contexts
 from snapshotter.storage import Storage
 
 if TYPE_CHECKING:

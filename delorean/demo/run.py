@@ -177,7 +177,7 @@ def _learn(
         labels = labels_of(experiment, spark, storage)
     with steps.step("generate", len(labels.files)):
         features = features_of(
-            experiment, labels, index, storage, spark, lambda done, of: steps.show("generate", done, of)
+            experiment, labels, index, storage, spark, lambda _, done, of: steps.show("generate", done, of)
         )
     with steps.step("train"):
         package = package_of(experiment, index, storage, folder.package)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from delorean.experiment.record import RunRecord
 from delorean.feature_sets.table import FeatureSet
 from delorean.generation import generate
-from delorean.generation.runners import Progress
 from delorean.labels import Labels, find_labels, load_labels
 from delorean.labels.rebucket import rebucket
 from delorean.state.sources import PinnedSources
@@ -20,6 +19,7 @@ from schemas.errors import DeloreanError, LabelError, MissingFileError, ReplayEr
 from schemas.plain_text import plain_text
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import DataFile, PublishedName, RecordKind
+from snapshotter.spark.progress import Progress
 from snapshotter.storage import Storage, require_plain_name
 
 if TYPE_CHECKING:

@@ -24,12 +24,12 @@ from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.steps import features_of, train_on
 from delorean.feature_sets.table import FeatureSet
 from delorean.generation.named_run import NamedRun
-from delorean.generation.runners import Progress
 from delorean.labels import Labels
 from delorean.step_timer import StepTimer
 from delorean.training.report import TrainingReport
 from schemas.errors import ConfigError
 from snapshotter.index import SnapshotIndex
+from snapshotter.spark.progress import Progress
 from snapshotter.storage import Storage
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def run_experiment(
     run_id: started again under the same id, a run that died continues with the inputs that it resolved when it began,
         and the record of one that has ended is returned. None: each call is a new run, with the next number
     day: only what was known when it began, see `labels_of`; None: everything
-    progress: called with (buckets generated, all); None: bars in a notebook or at a prompt
+    progress: called with (what is done, buckets generated, all); None: bars in a notebook or at a prompt
 
     Raises what the steps raise. A run that fails in training is recorded without metrics, because its features exist; a
     run with an id is not, so that it can be started again.

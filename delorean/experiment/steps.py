@@ -12,7 +12,6 @@ from delorean.feature_sets.table import FeatureSet, find_committed, lineage_of, 
 from delorean.generation import generate
 from delorean.generation.bucket_task import first_data_maps
 from delorean.generation.generation_plan import plan_generation
-from delorean.generation.runners import Progress
 from delorean.labels import Labels, load_labels
 from delorean.packaging.package import ModelPackage, load_package
 from delorean.packaging.writing import Lineage, write_package
@@ -21,6 +20,7 @@ from delorean.state.sources import PinnedSources
 from encoders.feature_model import LIBRARY
 from schemas.errors import ConfigError, PackageError
 from snapshotter.index import SnapshotIndex
+from snapshotter.spark.progress import Progress
 from snapshotter.storage import Storage
 
 if TYPE_CHECKING:

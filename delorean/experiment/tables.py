@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from schemas.errors import LabelError, MissingFileError, StorageError
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described
-from snapshotter.spark.tables import load_table
+from snapshotter.spark.table_loader import load_table
 from snapshotter.storage.delta import delta_table, files_of
 from snapshotter.storage.table_source import TableSource
 

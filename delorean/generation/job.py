@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from delorean.feature_sets.table import FOLDER, FeatureSet, GenerationRecord, co
 from delorean.generation.early_rows import note_early_rows
 from delorean.generation.generation_plan import GenerationPlan, plan_generation
 from delorean.generation.named_run import NamedRun
-from delorean.generation.runners import Progress, run_here, run_on_spark
+from delorean.generation.runners import run_here, run_on_spark
 from delorean.labels import Labels
 from delorean.leaks import LeakThresholds, detect_leaks
 from delorean.leaks.report import LeakReport
@@ -29,7 +29,7 @@ from delorean.state.sources import GlobalSource, PinnedSources, ServiceSource
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import ConfigError, LabelError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex
-from snapshotter.spark.progress_bars import counted
+from snapshotter.spark.progress import Progress, shown_progress
 from snapshotter.storage import Storage, require_plain_name
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def generate(
     run_id: a generation that is run again under the same id reads the same sources as the first attempt, whatever was
         published since; one that has finished is returned as it is. None: a new generation each time
     spark: distributes the bucket tasks; None: this process runs them, without a JVM. Both produce equal bytes
-    progress: called with (bucket tasks done, all); None: a bar in a notebook or at a prompt
+    progress: called with (what is generated, bucket tasks done, all); None: a bar in a notebook or at a prompt
 
     Rows that lack an element are kept: the encoders see it as absent, and `FeatureSet.absent` counts them. Nothing is
     published when an error is raised: ParadoxError, also where the policy of `leaks` is fail, QualityError where
@@ -86,7 +86,8 @@ def generate(
     plan = note_early_rows(plan_with(pinned=pinned), storage)
     label_report = None if leaks is None else check_labels(labels, storage, leaks)
     plan.model.warm_up()  # once here, so that workers load compiled code from the cache instead of all compiling it
-    with counted(f"features of {name}, buckets", progress) as report:
+    with shown_progress(progress) as shown:
+        report = partial(shown, f"features of {name}, buckets")
         results = _run(plan, f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", spark, report)
     leak_report = None
     if leaks is not None and label_report is not None:
@@ -106,10 +107,10 @@ def _check_arguments(labels: Labels, name: str, spark: SparkSession | None) -> N
 
 
 def _run(
-    plan: GenerationPlan, folder: str, spark: SparkSession | None, progress: Progress | None
+    plan: GenerationPlan, folder: str, spark: SparkSession | None, report: Callable[[int, int], None]
 ) -> list[BucketResult]:
     """Run all bucket tasks and return their results by bucket. Raises QualityError if no row is left."""
-    results = run_here(plan, folder, progress) if spark is None else run_on_spark(spark, plan, folder, progress)
+    results = run_here(plan, folder, report) if spark is None else run_on_spark(spark, plan, folder, report)
     if not any(result.file.rows for result in results):
         raise QualityError.because(
             "no row is left: the captures of every row lie further apart than the spread's limit", "widen the limit"

@@ -16,28 +16,25 @@ from delorean.generation.generation_plan import GenerationPlan
 from delorean.state.shared_array import folder_of_executor, share_in
 from schemas.errors import EncoderError
 from snapshotter.spark.errors import spark_errors_as
-from snapshotter.spark.jobs import described
-from snapshotter.spark.progress import Board, Teller, driver_host, listening
+from snapshotter.spark.jobs import described, reported_tasks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-Progress = Callable[[int, int], None]
 _TASKS_PER_CORE = 4
 
 
-def run_here(plan: GenerationPlan, folder: str, progress: Progress | None) -> list[BucketResult]:
+def run_here(plan: GenerationPlan, folder: str, report: Callable[[int, int], None]) -> list[BucketResult]:
     """Run the bucket tasks one after the other in this process, without a JVM."""
     results = []
     for file in plan.labels.files:
         results.append(run_bucket(plan, file, folder, "0"))
-        if progress is not None:
-            progress(len(results), len(plan.labels.files))
+        report(len(results), len(plan.labels.files))
     return results
 
 
 def run_on_spark(
-    spark: SparkSession, plan: GenerationPlan, folder: str, progress: Progress | None
+    spark: SparkSession, plan: GenerationPlan, folder: str, report: Callable[[int, int], None]
 ) -> list[BucketResult]:
     """Run the bucket tasks on Spark, several in each Spark task.
 
@@ -46,12 +43,10 @@ def run_on_spark(
     buckets = len(plan.labels.files)
     tasks = min(buckets, _TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
     with (
-        Board(None if progress is None else driver_host(spark), [tasks]) as board,
-        listening(board, buckets, progress),
+        reported_tasks(spark, tasks, buckets, report),
         described(spark, f"generate features: {buckets} buckets"),
         spark_errors_as(EncoderError, "generating features"),
     ):
-        ear = board.ear
 
         def run_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             from pyspark import TaskContext
@@ -62,16 +57,11 @@ def run_on_spark(
             assert context is not None
             attempt = str(context.taskAttemptId())
             positions = [position for batch in batches for position in batch.column(0).to_pylist()]
-            teller = Teller(ear, 0, context.partitionId(), lambda _: None)
-            for done, position in enumerate(positions, 1):
+            for position in positions:
                 result = run_bucket(plan, plan.labels.files[position], folder, attempt)
-                teller.tell(done, len(positions))
                 yield pa.RecordBatch.from_pydict({"result": [msgspec.json.encode(result).decode()]})
-            teller.close()
 
         rows = spark.range(0, buckets, 1, tasks).mapInArrow(run_task, "result string").collect()
-    if progress is not None:
-        progress(buckets, buckets)
     return [msgspec.json.decode(row.result, type=BucketResult) for row in rows]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -22,12 +23,12 @@ from delorean.labels import (
 )
 from delorean.labels.column_types import check_label, check_time, is_list, unencoded, variable_type
 from delorean.labels.grouping import LabelGrouper
-from delorean.labels.row_sources import ArrowLabelRows, BucketWriter, LabelRows, Progress, label_rows_of
+from delorean.labels.row_sources import ArrowLabelRows, BucketWriter, LabelRows, label_rows_of
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import EmptyLabelsError, LabelError
 from schemas.hashing import check_bucket_count
 from snapshotter.records import DataFile, from_micros
-from snapshotter.spark.progress_bars import counted
+from snapshotter.spark.progress import Progress, shown_progress
 from snapshotter.storage import Storage
 
 _ITEMS_IN_BUCKET = 400_000  # a bucket's labels, state and features then stay far below a worker's gigabyte
@@ -56,7 +57,7 @@ def materialise_labels(
     bucket_variable: the variable that snapshots are bucketed by too; None: the first suitable context variable
     buckets: a power of two; None: by size
     source: where the rows come from, recorded with the label data
-    progress: called with (buckets done, all); None: a bar in a notebook or at a prompt
+    progress: called with (what is written, buckets done, all); None: a bar in a notebook or at a prompt
 
     Where another process publishes the same under the same id meanwhile, the result is what it published.
 
@@ -74,7 +75,8 @@ def materialise_labels(
     labels_id = labels_id or new_labels_id()
     count = buckets or layout.bucket_count()
     writer = BucketWriter(layout.grouper, layout.names, variable, count, new_folder(labels_id))
-    with counted(f"labels {labels_id}, buckets", progress) as report:
+    with shown_progress(progress) as shown:
+        report = partial(shown, f"labels {labels_id}, buckets")
         results = [json.loads(result) for result in layout.rows.write(writer, storage, report)]
     if not results:
         raise EmptyLabelsError.because("label data has no rows", "widen its query, or wait for them")

@@ -18,8 +18,7 @@ from delorean.labels.grouping import LabelGrouper
 from schemas.errors import LabelError
 from schemas.hashing import bucket_of, bucket_sql
 from snapshotter.spark.errors import spark_errors_as
-from snapshotter.spark.jobs import described
-from snapshotter.spark.progress import Board, Tellers, driver_host, listening
+from snapshotter.spark.jobs import described, reported_tasks
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import write_parquet
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 BUCKET_COLUMN = "__bucket"
 _KEY_COLUMN = "__bucket_key"
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class LabelRows(ABC):
         """Count the items. lists: a column that holds a row's items as a list; None: each row is an item."""
 
     @abstractmethod
-    def write(self, writer: BucketWriter, storage: Storage, progress: Progress | None) -> list[str]:
+    def write(self, writer: BucketWriter, storage: Storage, report: Callable[[int, int], None]) -> list[str]:
         """Write all buckets that have rows. Returns what `BucketWriter.write` returned for each."""
 
 
@@ -103,7 +101,7 @@ class ArrowLabelRows(LabelRows):
             return int(self.table.num_rows)
         return int(pc.sum(pc.list_value_length(self.table[lists])).as_py() or 0)
 
-    def write(self, writer: BucketWriter, storage: Storage, progress: Progress | None) -> list[str]:
+    def write(self, writer: BucketWriter, storage: Storage, report: Callable[[int, int], None]) -> list[str]:
         """Write bucket after bucket."""
         rows = writer.grouper.cast(self.renamed(writer.columns))
         bucket_numbers = bucket_of(rows[writer.variable], writer.buckets)
@@ -114,8 +112,7 @@ class ArrowLabelRows(LabelRows):
             if end > start:
                 grouped = writer.grouper.group(rows.slice(start, end - start))
                 results.append(writer.write(bucket, grouped, storage))
-            if progress is not None:
-                progress(bucket + 1, writer.buckets)
+            report(bucket + 1, writer.buckets)
         return results
 
     def renamed(self, columns: Mapping[str, str]) -> pa.Table:
@@ -159,14 +156,12 @@ class SparkLabelRows(LabelRows):
                 return self.frame.count()
             return int(self.frame.selectExpr(f"sum(size({_quoted(lists)}))").first()[0] or 0)  # type: ignore[index]  # one row
 
-    def write(self, writer: BucketWriter, storage: Storage, progress: Progress | None) -> list[str]:
+    def write(self, writer: BucketWriter, storage: Storage, report: Callable[[int, int], None]) -> list[str]:
         """Write a bucket in each task."""
         from pyspark import TaskContext
         from pyspark.sql import functions
 
         spark, uri, buckets = self.frame.sparkSession, storage.uri, writer.buckets
-        board = Board(None if progress is None else driver_host(spark), [buckets])
-        ear = board.ear
 
         def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             context = TaskContext.get()
@@ -176,21 +171,16 @@ class SparkLabelRows(LabelRows):
                 rows = pa.Table.from_batches(parts)
                 bucket = rows[BUCKET_COLUMN][0].as_py()
                 result = writer.write(bucket, writer.grouper.cast_and_group(rows), open_storage(uri), attempt)
-                with Tellers(ear, bucket, {0: lambda _: None}) as tellers:
-                    tellers.of(0)(1, 1)
                 yield pa.RecordBatch.from_pydict({"result": [result]})
 
         what = f"materialise labels: {buckets} buckets"
         with (
-            board,
-            listening(board, buckets, progress),
+            reported_tasks(spark, buckets, buckets, report, after_shuffle=True),
             described(spark, what),
             spark_errors_as(LabelError, "label data"),
         ):
             placed = self._bucketed(writer).repartitionById(buckets, functions.col(BUCKET_COLUMN))
             results = placed.mapInArrow(write_task, "result string").collect()
-        if progress is not None:
-            progress(buckets, buckets)
         return [row.result for row in results]
 
     def _bucketed(self, writer: BucketWriter) -> DataFrame:

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from delorean.coverage import DayCoverage, LabelCoverage
     from delorean.experiment.diff import RunDiff
     from delorean.experiment.replay import Replay
-    from delorean.generation.runners import Progress
     from delorean.leaks import LeakThresholds
     from delorean.packaging.package import ModelPackage
     from delorean.serving import Ranker
     from delorean.training.fitting import TrainedModel
     from encoders.feature_model import Encoders
+    from snapshotter.spark.progress import Progress
 
 
 class ProjectActions:

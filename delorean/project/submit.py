@@ -16,8 +16,8 @@ from delorean.project.config import Project
 from schemas.errors import ConfigError
 from schemas.file_uri import file_uri
 from schemas.redaction import shown_settings
-from snapshotter.spark.cluster import ENVIRONMENT, PACKED_PYTHON, check_environment, find_master
-from snapshotter.spark.launch import spark_options, spark_submit
+from snapshotter.spark.cluster import ENVIRONMENT, PACKED_PYTHON, check_environment, require_master
+from snapshotter.spark.jvm import spark_options, spark_submit
 from snapshotter.spark.session import QUIET
 
 _MAIN = Path(__file__).parents[1] / "__main__.py"
@@ -70,7 +70,7 @@ class Submission:
         if submit.environment is not None:
             check_environment(Path(submit.environment))
         if submit.master is not None:
-            find_master(submit.master)
+            require_master(submit.master)
 
     def _pythons(self) -> Mapping[str, str]:
         if self.project.submit.environment is None:

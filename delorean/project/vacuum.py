@@ -18,7 +18,7 @@ from delorean.generation.named_run import PLANS
 from delorean.labels import FOLDER as LABELS
 from delorean.labels import labels_id_of_manifest, load_labels, manifest_path
 from schemas.errors import ConfigError, LabelError, StorageError
-from snapshotter.capture.unpublished import is_half_written, unpublished
+from snapshotter.capture import is_half_written, unpublished_files
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage, StoredFile
 
@@ -129,7 +129,7 @@ def _report(storage: Storage, index: SnapshotIndex, latest: datetime, dry_run: b
         for labels_id, inside in _by_manifest(files).items()
     ]
     removals = (
-        *_by_folder(unpublished(storage, index, latest)),
+        *_by_folder(unpublished_files(storage, index, latest)),
         *(removal for each in versions for removal in _of_feature_set(each, pins)),
         *(removal for removal, _ in labels if removal is not None and not pins.broken),
         *_by_folder(half),

@@ -26,7 +26,7 @@ from encoders.columns import one_array
 from prana_proxy.supervised import SupervisedThread
 from schemas.data_keys import DataKey
 from schemas.errors import ConfigError, DeloreanError, StorageError
-from snapshotter.capture.global_elements import read_global_version
+from snapshotter.global_elements import read_global_version
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import END_OF_TIME, GlobalVersion, from_micros
 from snapshotter.storage import Storage

@@ -14,7 +14,7 @@ from delorean.state.shared_array import shared_array
 from delorean.state.sources import GlobalSource
 from encoders.data_map import ABSENT, Element
 from schemas.data_keys import DataKey
-from snapshotter.capture.global_elements import read_global_version
+from snapshotter.global_elements import read_global_version
 from snapshotter.records import GlobalVersion
 from snapshotter.storage import open_storage
 

@@ -20,7 +20,7 @@ from schemas.errors import DataKeyError, NotInIndexError, UnreadableRecordError
 from schemas.plain_text import plain_text
 from schemas.services import Service
 from schemas.tables import TIME
-from snapshotter.capture.global_elements import read_global_version
+from snapshotter.global_elements import read_global_version
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, to_micros
 from snapshotter.selection.context_sets import read_context_set

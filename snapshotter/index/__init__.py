@@ -1,4 +1,4 @@
-"""The index: which context sets, snapshot runs and versions of global elements are published."""
+"""The index of published context sets, snapshot runs and versions of global elements."""
 
 from __future__ import annotations
 
@@ -24,71 +24,72 @@ _SCHEMES = ("sqlite", "cassandra")
 
 
 class SnapshotIndex(ABC):
-    """What is published, and nothing else, can be seen. Every write is one conditional write.
+    """Only what is published is visible, and each publication is one conditional write.
 
-    uri: where it is, for people to read: without credentials
-    Drivers' errors come out as SnapshotIndexError. Instances may be shared between threads.
+    uri: for messages, without credentials
 
-    A record that cannot be read hides no other: look-ups that list leave it out and log it, see `unreadable`; a look-up
-    whose answer depends on it raises UnreadableRecordError, which says how to withdraw it.
+    Drivers' errors are raised as SnapshotIndexError. Instances may be shared between threads.
+
+    A record that cannot be read hides no other: look-ups that return lists skip it and log it, see `unreadable`; a
+    look-up whose result depends on it raises UnreadableRecordError, which says how to withdraw it.
     """
 
     uri: str
 
     @abstractmethod
     def publish_run(self, run: SnapshotRun) -> bool:
-        """Make a run visible, stamping `published_at`; False, changing nothing, if its run id is published already.
+        """Make a run visible and set its `published_at`; False, changing nothing, if its id is published already.
 
-        Raises WithdrawnError for the id of a run that was withdrawn, DataKeyError for what could not be read back.
+        Raises WithdrawnError for the id of a withdrawn run, DataKeyError for a record that could not be read back.
         """
 
     @abstractmethod
     def run(self, run_id: str) -> SnapshotRun:
-        """Give a published run. Raises NotInIndexError, WithdrawnError for one that was withdrawn."""
+        """Return a published run. Raises NotInIndexError, WithdrawnError for one that was withdrawn."""
 
     @abstractmethod
     def runs(self, limit: int | None = None, before: datetime | None = None) -> Sequence[SnapshotRun]:
-        """Give published runs, the latest published first. No more is read than is returned.
+        """Return published runs, the latest published first. No more is read than is returned.
 
-        limit: at most this many; before: only those published strictly before, so `before=page[-1].published_at` gives
-            the next page
+        limit: at most this many; before: only those published strictly before, so `before=page[-1].published_at`
+            returns the next page
         """
 
     @abstractmethod
     def runs_by_id(self, run_ids: Iterable[str]) -> Mapping[str, SnapshotRun]:
-        """Give those of these runs that are published."""
+        """Return those of these runs that are published."""
 
     @abstractmethod
     def run_ids(self) -> Sequence[str]:
-        """Name all published runs, the latest published first. No record is read."""
+        """Return the ids of all published runs, the latest published first. No record is read."""
 
     def elements(self) -> Sequence[Service]:
-        """Give the distinct declarations of services that have a published snapshot, the latest published first.
+        """Return the distinct declarations of services with a published snapshot, the latest published first.
 
-        The index keeps them: no run is read.
+        They are stored in the index: no run is read.
         """
-        found: dict[Service, None] = {}  # of an index that does not keep them yet
+        declarations: dict[Service, None] = {}  # of an index of an earlier release, which does not store them
         for run in iterate_runs(self):
             for snapshot in reversed(run.services):
-                found.setdefault(snapshot.service)
-        return list(found)
+                declarations.setdefault(snapshot.service)
+        return list(declarations)
 
     @abstractmethod
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
-        """Give a service's snapshots that captured anything in [earliest, latest], the latest published first."""
+        """Return a service's snapshots that captured anything in [earliest, latest], the latest published first."""
 
     @abstractmethod
     def iterate_snapshots(self, service: str, earliest: datetime, latest: datetime) -> Iterator[ServiceSnapshot]:
-        """Yield what `snapshots` gives, the greatest `captured_to` first (of equal ones the later published).
+        """Yield what `snapshots` returns, the greatest `captured_to` first (of several the later published).
 
         They are read in pages as they are consumed: a caller that stops early does not read the rest.
         """
 
     @abstractmethod
     def last_snapshots(self, service: str, limit: int) -> Sequence[ServiceSnapshot]:
-        """Give the snapshots of a service that captured last, at most so many, the last first.
+        """Return the snapshots of a service that captured last, at most so many, the last first.
 
-        Of those that captured last at the same time the later published comes first. No more is read than it takes.
+        Of several with the same last capture the later published comes first. Only these are read.
         """
 
     @abstractmethod
@@ -97,46 +98,46 @@ class SnapshotIndex(ABC):
 
     @abstractmethod
     def context_set(self, date: date) -> ContextSet:
-        """Give the context set of a date. Raises NotInIndexError."""
+        """Return the context set of a date. Raises NotInIndexError."""
 
     @abstractmethod
     def context_sets(
         self, latest: date, experiment: str | None = None, limit: int | None = None
     ) -> Sequence[ContextSet]:
-        """Give context sets up to a date, newest first; only those an experiment chose from, if one is named."""
+        """Return context sets up to a date, newest first; only those that an experiment selected, if one is named."""
 
     @abstractmethod
     def context_set_dates(self) -> Sequence[date]:
-        """Give the dates that have a context set, newest first. No record is read."""
+        """Return the dates that have a context set, newest first. No record is read."""
 
     @abstractmethod
     def publish_global(self, version: GlobalVersion) -> bool:
-        """Make a version visible, stamping `published_at`; False if the element has that version id already.
+        """Make a version visible and set its `published_at`; False if the element has that version id already.
 
-        Raises as `publish_run` does.
+        Raises what `publish_run` raises.
         """
 
     @abstractmethod
     def global_versions(
         self, element: str, latest: datetime, limit: int | None = None, *, skip_unreadable: bool = False
     ) -> Sequence[GlobalVersion]:
-        """Give an element's versions with valid_from up to a time, newest first (of equal ones the later published).
+        """Return an element's versions with valid_from up to a time, newest first (of several the later published).
 
         limit: at most this many, and no more are read
-        skip_unreadable: leave out what cannot be read: for lists, never to find the version that is valid at a moment
+        skip_unreadable: for lists: skip what cannot be read. Not for the version that is valid at a moment
         """
 
     @abstractmethod
     def global_version(self, element: str, version_id: str) -> GlobalVersion | None:
-        """Give one version of an element, None if it is not published."""
+        """Return one version of an element, None if it is not published."""
 
     def global_version_at(self, element: str, moment: datetime) -> GlobalVersion | None:
-        """Give the version valid at a moment: the greatest `valid_from` up to it, of equal ones the later published."""
+        """Return the version valid at a moment: the greatest `valid_from` up to it, of several the later published."""
         return next(iter(self.global_versions(element, moment, limit=1)), None)
 
     @abstractmethod
     def global_elements(self) -> Sequence[str]:
-        """Name the global elements that have a version, sorted."""
+        """Return the names of the global elements that have a version, sorted."""
 
     def withdraw_run(self, run_id: str, reason: str, by: str) -> bool:
         """Withdraw a published run, see `withdraw`."""
@@ -147,28 +148,28 @@ class SnapshotIndex(ABC):
         return self.withdraw(PublishedName(RecordKind.GLOBAL_VERSION, version_id, element), reason, by)
 
     def withdraw_context_set(self, date: date, reason: str, by: str) -> bool:
-        """Withdraw the context set of a date, see `withdraw`; the date may have another one then."""
+        """Withdraw the context set of a date, see `withdraw`; then the date may have another one."""
         return self.withdraw(PublishedName(RecordKind.CONTEXT_SET, date.isoformat()), reason, by)
 
     @abstractmethod
     def withdraw(self, name: PublishedName, reason: str, by: str) -> bool:
-        """Take what is published under a name out of all look-ups, whether or not its record can be read.
+        """Remove what is published under a name from all look-ups, whether or not its record can be read.
 
-        It is recorded, and the name of a run or a version is never free again. False if it was withdrawn before.
-        Raises NotInIndexError for what was never published.
+        The withdrawal is recorded, and the id of a run or a version is never reused. False if it was withdrawn before.
+        Raises NotInIndexError for a name that was never published.
         """
 
     @abstractmethod
     def withdrawals(self) -> Sequence[Withdrawal]:
-        """Give what was withdrawn, the latest withdrawn first."""
+        """Return what was withdrawn, the latest withdrawn first."""
 
     @abstractmethod
     def unreadable(self) -> Sequence[UnreadableRecord]:
-        """Give the records that look-ups of this instance left out so far, since they cannot be read."""
+        """Return the records that look-ups of this instance have skipped because they cannot be read."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
 
     def __enter__(self) -> Self:
         """Use as a context manager."""
@@ -190,17 +191,17 @@ def iterate_runs(index: SnapshotIndex, page: int = 100) -> Iterator[SnapshotRun]
 def iterate_context_sets(index: SnapshotIndex, page: int = 100) -> Iterator[ContextSet]:
     """Yield all context sets, the newest first, read in pages."""
     latest = date.max
-    while chosen := index.context_sets(latest, limit=page):
-        yield from chosen
-        if chosen[-1].date == date.min:
+    while context_sets := index.context_sets(latest, limit=page):
+        yield from context_sets
+        if context_sets[-1].date == date.min:
             return
-        latest = chosen[-1].date - timedelta(days=1)
+        latest = context_sets[-1].date - timedelta(days=1)
 
 
 def open_index(uri: str) -> SnapshotIndex:
     """Open the index at a URI: `sqlite:///path/to/index.db` or `cassandra://host,host/keyspace?…`.
 
-    Raises ConfigError for a URI that is wrong, SnapshotIndexError for an index that cannot be used.
+    Raises ConfigError for an invalid URI, SnapshotIndexError for an index that cannot be used.
     """
     if _scheme(uri) == "sqlite":
         from snapshotter.index.sqlite import SqliteIndex
@@ -212,11 +213,11 @@ def open_index(uri: str) -> SnapshotIndex:
 
 
 def init_index(uri: str, replication: Mapping[str, int] | None = None) -> bool:
-    """Make what an index at a URI lacks, and tell whether it is new. It may be done again, and by several at once.
+    """Create what an index at a URI lacks, and return whether it is new. It is idempotent, and may run concurrently.
 
-    replication: datacenter → copies, of a keyspace of Cassandra if it is made; the datacenter "" is all of them
+    replication: datacenter → copies, for a keyspace of Cassandra if it is created; the datacenter "" stands for all
 
-    Raises as `open_index` does.
+    Raises what `open_index` raises.
     """
     if _scheme(uri) == "sqlite":
         if replication is not None:
@@ -230,7 +231,7 @@ def init_index(uri: str, replication: Mapping[str, int] | None = None) -> bool:
 
 
 def _scheme(uri: str) -> str:
-    scheme, colon, _ = uri.partition(":")  # what follows may be credentials that break a URI
+    scheme, colon, _ = uri.partition(":")  # the rest may contain credentials that make the URI invalid
     if not colon:
         raise ConfigError.because("the index's URI has no scheme", "write sqlite:///path/to/index.db, or project.index")
     if scheme not in _SCHEMES:

@@ -14,10 +14,10 @@ from snapshotter.records.data_file import DataFile
 
 @dataclass(frozen=True)
 class StratumReport:
-    """What an experiment asked of one stratum and what it got.
+    """The contexts of one stratum that an experiment requested, and how many were taken.
 
     population: distinct contexts in the stratum
-    asked: contexts wanted of it (a fraction is turned into a count, rounded up)
+    asked: contexts requested (of a fraction the count, rounded up)
     """
 
     experiment: str
@@ -28,12 +28,12 @@ class StratumReport:
 
     @property
     def probability(self) -> float | None:
-        """How probably a context of the stratum was taken; None where the stratum has none."""
+        """The probability that a context of the stratum was taken; None if the stratum is empty."""
         return self.taken / self.population if self.population else None
 
     @property
     def filled(self) -> bool:
-        """Whether the stratum had as many contexts as were asked of it."""
+        """Whether the stratum had as many contexts as were requested."""
         return self.taken >= self.asked
 
 
@@ -55,7 +55,7 @@ class ContextSet:
 
     @property
     def table(self) -> str:
-        """Where its Delta table lies, which names the same files, relative to the storage's root."""
+        """The path of its Delta table, which has the same files, relative to the storage's root."""
         return self.files[0].path.rpartition("/")[0]
 
     @property
@@ -71,7 +71,7 @@ class ContextSet:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Write the context set as plain fields."""
+        """Return the context set as plain fields."""
         return {
             "context_set_id": self.context_set_id,
             "date": self.date.isoformat(),
@@ -83,7 +83,7 @@ class ContextSet:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
+        """Read what `to_json` returned."""
         return cls(
             fields["context_set_id"],
             date.fromisoformat(fields["date"]),

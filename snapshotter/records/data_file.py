@@ -23,10 +23,10 @@ class DataFile:
     bucket: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Write the file as plain fields."""
+        """Return the file as plain fields."""
         return dict(vars(self))
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
+        """Read what `to_json` returned."""
         return cls(**fields)

@@ -17,7 +17,7 @@ from snapshotter.records.times import from_micros, to_micros
 
 @dataclass(frozen=True)
 class GlobalVersion:
-    """One version of a global element: the whole table as it was from a moment on.
+    """One version of a global element: the whole table, valid from a moment on.
 
     element: its type is one row's struct
     files: Parquet with a column for each field of that struct, sorted by the first
@@ -30,7 +30,7 @@ class GlobalVersion:
     published_at: datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Write the version as plain fields."""
+        """Return the version as plain fields."""
         return {
             "element": self.element.to_json(),
             "version_id": self.version_id,
@@ -41,7 +41,7 @@ class GlobalVersion:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote; of a type that an earlier release wrote, the one that files are cast to."""
+        """Read what `to_json` returned; a type that only earlier releases wrote becomes the plain one of its files."""
         published = fields["published_at"]
         return cls(
             _element(fields["element"]),
@@ -53,11 +53,11 @@ class GlobalVersion:
 
 
 def _element(fields: Mapping[str, Any]) -> DataKey:
-    """Read an element. Earlier releases published the types of whatever file they were given."""
+    """Read an element. Earlier releases published the types of any file."""
     element = DataKey.from_json(fields)
     if "arrow" in fields or "arrow" not in type_to_json(element.type):
         return element
     try:
         return replace(element, type=plain_type(element.name, element.type))
-    except DataKeyError:  # what they published is there, whether or not it would be published today
+    except DataKeyError:  # published by an earlier release, though this one would reject it
         return element

@@ -1,4 +1,4 @@
-"""What published things are called, and what is recorded when one is withdrawn."""
+"""Names of published things, and the record of a withdrawal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class RecordKind(StrEnum):
-    """What is published."""
+    """Kinds of published things."""
 
     RUN = "run"
     CONTEXT_SET = "context-set"
@@ -35,7 +35,7 @@ class PublishedName:
         return f"delorean index withdraw {self.kind} {names} --reason …"
 
     def __str__(self) -> str:
-        """Say it in words."""
+        """Return the name for messages."""
         if self.kind is RecordKind.GLOBAL_VERSION:
             return f"version '{self.id}' of global element '{self.element}'"
         return f"run '{self.id}'" if self.kind is RecordKind.RUN else f"the context set of {self.id}"
@@ -43,7 +43,7 @@ class PublishedName:
 
 @dataclass(frozen=True)
 class Withdrawal:
-    """Says who withdrew something published, when and why. published_at: None where the index does not keep it."""
+    """Who withdrew a published thing, when and why. published_at: None if the index does not record it."""
 
     name: PublishedName
     reason: str
@@ -54,7 +54,7 @@ class Withdrawal:
 
 @dataclass(frozen=True)
 class UnreadableRecord:
-    """Something published whose record cannot be read. problem: why not, and what to do."""
+    """A published thing whose record cannot be read. problem: why, and what to do."""
 
     name: PublishedName
     problem: str

@@ -1,4 +1,4 @@
-"""Snapshot runs: what services answered, captured together."""
+"""Snapshot runs: the answers of several services, captured together."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class ServiceSnapshot:
     """One service's answers for one context set, captured in one run.
 
     bucket_variable: the variable of the service's key that its files are bucketed by; None: one bucket
-    counts: how many of the distinct keys asked came to each status; the sum is what was asked
+    counts: status → how many of the requested distinct keys
     captured_from, captured_to: the first and last capture among the successes, None without any
-    reasons: for each status but ok, an example of why
-    profile: what the values look like in sum: measure → number, see `snapshotter.capture.profile`; empty: not measured
+    reasons: for each status except ok, an example of the reason
+    profile: measure → number, see `snapshotter.capture.value_profile`; empty: not measured
     """
 
     run_id: str
@@ -37,16 +37,16 @@ class ServiceSnapshot:
 
     @property
     def asked(self) -> int:
-        """How many distinct keys the service was asked for."""
+        """The number of distinct keys requested from the service."""
         return sum(self.counts.values())
 
     @property
     def confidence(self) -> float:
-        """Real successes / asked; 0 when nothing was asked."""
+        """Answers, without fallbacks, as a share of the keys requested; 0 if none were."""
         return self.counts.get(Status.OK, 0) / self.asked if self.asked else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Write the snapshot as plain fields."""
+        """Return the snapshot as plain fields."""
         return {
             **vars(self),
             "service": self.service.to_json(),
@@ -60,7 +60,7 @@ class ServiceSnapshot:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
+        """Read what `to_json` returned."""
         first, last = fields["captured_from"], fields["captured_to"]
         return cls(
             **{
@@ -79,7 +79,7 @@ class ServiceSnapshot:
 class SnapshotRun:
     """One run of the snapshot job: the services' snapshots that become visible together.
 
-    published_at: set by the index when it publishes; of equal captures the later published wins
+    published_at: set by the index; of captures at the same time that of the later published run is used
     """
 
     run_id: str
@@ -96,7 +96,7 @@ class SnapshotRun:
         return plain_text(f"snapshot run {self.run_id}: {services}, {answered:,} of {asked:,} contexts really answered")
 
     def to_json(self) -> dict[str, Any]:
-        """Write the run as plain fields."""
+        """Return the run as plain fields."""
         return {
             "run_id": self.run_id,
             "context_set_id": self.context_set_id,
@@ -107,7 +107,7 @@ class SnapshotRun:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
+        """Read what `to_json` returned."""
         published = fields["published_at"]
         return cls(
             fields["run_id"],

@@ -1,4 +1,4 @@
-"""Instants as whole microseconds since the epoch, exactly."""
+"""Times as integer microseconds since the epoch."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 def to_micros(moment: datetime) -> int:
-    """Turn an instant into microseconds since the epoch, exactly.
+    """Convert a time to microseconds since the epoch, exactly.
 
     >>> to_micros(datetime(2026, 1, 1, tzinfo=UTC))
     1767225600000000
     """
     if moment.tzinfo is None:
-        raise NaiveTimeError.because(f"time {moment.isoformat()} has no zone", "give it one: datetime(…, tzinfo=UTC)")
+        raise NaiveTimeError.because(f"time {moment.isoformat()} has no zone", "add one: datetime(…, tzinfo=UTC)")
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def from_micros(micros: int) -> datetime:
-    """Turn microseconds since the epoch into an instant in UTC, exactly.
+    """Convert microseconds since the epoch to a time in UTC, exactly.
 
-    Raises DataKeyError for an instant beyond the years 1 to 9999, which Arrow holds and Python does not.
+    Raises DataKeyError outside the years 1 to 9999, which Arrow supports and Python does not.
     """
     try:
         return _EPOCH + timedelta(microseconds=micros)

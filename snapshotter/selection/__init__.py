@@ -1,1 +1,31 @@
-"""Selects the contexts of a date, per experiment, and reads context sets."""
+"""Selects the contexts of a date, per experiment, and reads context sets.
+
+`select_contexts` is imported when first used: it needs Spark, which reading context sets does not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from snapshotter.selection.context_sets import context_set_schema, read_context_set
+from snapshotter.selection.declarations import ContextSelection, NamedSelection, load_selections
+
+if TYPE_CHECKING:
+    from snapshotter.selection.context_selection import select_contexts
+
+__all__ = [
+    "ContextSelection",
+    "NamedSelection",
+    "context_set_schema",
+    "load_selections",
+    "read_context_set",
+    "select_contexts",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "select_contexts":
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from snapshotter.selection.context_selection import select_contexts
+
+    return select_contexts

@@ -1,4 +1,4 @@
-"""Chooses the contexts of a date: a stratified sample for each experiment, saved once as their union."""
+"""Selects the contexts of a date: a stratified sample for each experiment, stored once as their union."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, DataFile
 from snapshotter.selection.context_sets import context_set_schema, read_context_set
 from snapshotter.selection.declarations import NamedSelection, load_selections
-from snapshotter.selection.sampling import Sample, key_columns, samples
+from snapshotter.selection.sampling import ExperimentSample, key_columns, samples
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described
 from snapshotter.storage import Storage, open_storage
@@ -31,10 +31,10 @@ from snapshotter.storage.parquet import write_parquet_if_any
 
 __all__ = ["NamedSelection", "load_selections", "read_context_set", "select_contexts"]
 
-FOLDER = "context_sets"
-_TOLD = "delorean"
+_FOLDER = "context_sets"
+_METADATA = "delorean"  # the key of our commit metadata
 _log = logging.getLogger(__name__)
-_CONTEXTS_IN_A_FILE = 500_000
+_CONTEXTS_PER_FILE = 500_000
 
 
 def select_contexts(
@@ -44,59 +44,59 @@ def select_contexts(
     storage: Storage,
     index: SnapshotIndex,
     *,
-    whoever_chose: bool = True,
+    allow_other: bool = True,
 ) -> ContextSet:
-    """Choose the contexts of a date and publish them; a date that has its context set keeps it.
+    """Select the contexts of a date and publish them; if the date has a context set already, return that.
 
-    whoever_chose: whether a context set that the date has is given even if other experiments, or these as they were
-        written then, have chosen it
+    allow_other: whether the date's context set is returned even if other experiments, or earlier versions of these,
+        selected it
 
-    Each context set is a Delta table of one version, which nobody finds before the index names its files.
+    Each context set is a Delta table of one version, which is visible only once the index names its files.
 
     Distinct keys are ranked within their stratum by a seeded hash, so that partitions and cores change nothing.
     A context's inclusion probability is taken / population of its stratum.
 
-    Raises SelectionError when nothing can be selected, naming the experiment, and ConfigError for a date whose context
-    set another selection has chosen, unless that is allowed.
+    Raises SelectionError, naming the experiment, if nothing can be selected, and ConfigError if another selection made
+    the date's context set and that is not allowed.
     """
-    _refuse_unusable(experiments)
+    _check_experiments(experiments)
     try:
         published = index.context_set(date)
     except NotInIndexError:
         pass
     else:
-        _log.warning("%s has the context set %s already: it is used as it is", date, published.context_set_id)
-        return _checked(published, experiments, whoever_chose=whoever_chose)
+        _log.warning("%s has the context set %s already, which is used", date, published.context_set_id)
+        return _checked(published, experiments, allow_other=allow_other)
     with samples(spark, experiments, date) as drawn:
-        _refuse_nothing(drawn, experiments)
+        _check_samples(drawn, experiments)
         set_id = _context_set_id(experiments, date)
-        what = f"select contexts of {date}: write the context set"
-        with described(spark, what), spark_errors_as(SelectionError, f"context set of {date}"):
-            folder = f"{FOLDER}/{date.isoformat()}/{set_id}/{uuid.uuid4().hex[:8]}"  # of this attempt alone
-            files = _save(drawn, folder, storage)
+        description = f"select contexts of {date}: write the context set"
+        with described(spark, description), spark_errors_as(SelectionError, f"context set of {date}"):
+            folder = f"{_FOLDER}/{date.isoformat()}/{set_id}/{uuid.uuid4().hex[:8]}"  # of this attempt alone
+            files = _write(drawn, folder, storage)
     report = tuple(row for sample in drawn for row in sample.report)
     ids = tuple(experiment.id for experiment in experiments)
-    chosen = ContextSet(set_id, date, ids, drawn[0].key, files, report)
-    told = {_TOLD: json_text({"context_set": set_id, "date": date.isoformat()}), SHOWN: ", ".join(ids)}
-    commit_files(storage, chosen.table, context_set_schema(chosen.key), files, told)
-    if index.publish_context_set(chosen):
-        return chosen
-    _log.warning("%s was given a context set by another selection meanwhile: that one is used", date)
-    return _checked(index.context_set(date), experiments, whoever_chose=whoever_chose)
+    selected = ContextSet(set_id, date, ids, drawn[0].key, files, report)
+    metadata = {_METADATA: json_text({"context_set": set_id, "date": date.isoformat()}), SHOWN: ", ".join(ids)}
+    commit_files(storage, selected.table, context_set_schema(selected.key), files, metadata)
+    if index.publish_context_set(selected):
+        return selected
+    _log.warning("another selection published the context set of %s meanwhile: that one is used", date)
+    return _checked(index.context_set(date), experiments, allow_other=allow_other)
 
 
-def _checked(published: ContextSet, experiments: Sequence[NamedSelection], *, whoever_chose: bool) -> ContextSet:
-    """Give the context set that a date has, if it may be used."""
-    if not whoever_chose and published.context_set_id != _context_set_id(experiments, published.date):
+def _checked(published: ContextSet, experiments: Sequence[NamedSelection], *, allow_other: bool) -> ContextSet:
+    """Return the date's context set. Raises ConfigError if another selection made it and that is not allowed."""
+    if not allow_other and published.context_set_id != _context_set_id(experiments, published.date):
         raise ConfigError.because(
-            f"{published.date} has its context set already, {published.context_set_id}, which other experiments have"
-            f" chosen, or these before they were edited: {', '.join(published.experiments)}",
-            "a date has one context set: name all experiments in its first selection, or choose for another date",
+            f"{published.date} has the context set {published.context_set_id} already, selected by other experiments,"
+            f" or by these before they were edited: {', '.join(published.experiments)}",
+            "a date has one context set: name all experiments in its first selection, or select for another date",
         )
     return published
 
 
-def _refuse_unusable(experiments: Sequence[NamedSelection]) -> None:
+def _check_experiments(experiments: Sequence[NamedSelection]) -> None:
     if not experiments:
         raise SelectionError.because("no experiment to select contexts for", "declare one in [experiments.<id>]")
     ids = [experiment.id for experiment in experiments]
@@ -111,7 +111,7 @@ def _refuse_unusable(experiments: Sequence[NamedSelection]) -> None:
             )
 
 
-def _refuse_nothing(drawn: Sequence[Sample], experiments: Sequence[NamedSelection]) -> None:
+def _check_samples(drawn: Sequence[ExperimentSample], experiments: Sequence[NamedSelection]) -> None:
     empty = [
         experiment.id
         for experiment, sample in zip(experiments, drawn, strict=True)
@@ -127,19 +127,19 @@ def _refuse_nothing(drawn: Sequence[Sample], experiments: Sequence[NamedSelectio
     for sample, experiment in zip(drawn, experiments, strict=True):
         if sample.key != drawn[0].key:
             raise SelectionError.because(
-                f"experiment '{experiment.id}' has the key {_shown(sample.key)},"
-                f" '{experiments[0].id}' has {_shown(drawn[0].key)}",
+                f"experiment '{experiment.id}' has the key {_key_text(sample.key)},"
+                f" '{experiments[0].id}' has {_key_text(drawn[0].key)}",
                 "cast the columns in the query",
             )
 
 
-def _save(drawn: Sequence[Sample], folder: str, storage: Storage) -> tuple[DataFile, ...]:
-    """Write the union from the workers, sorted by key; only the files' names come back."""
+def _write(drawn: Sequence[ExperimentSample], folder: str, storage: Storage) -> tuple[DataFile, ...]:
+    """Write the union in the workers, sorted by key, and return the files."""
     key = drawn[0].key
     rows = sum(row.taken for sample in drawn for row in sample.report)
     union = reduce(DataFrame.union, (sample.contexts for sample in drawn))
     merged = union.groupBy(*key_columns(key)).agg(F.array_sort(F.collect_list("_chosen_by")).alias("experiments"))
-    spread = merged.repartition(-(-rows // _CONTEXTS_IN_A_FILE), *key_columns(key)).sortWithinPartitions(
+    partitioned = merged.repartition(-(-rows // _CONTEXTS_PER_FILE), *key_columns(key)).sortWithinPartitions(
         *key_columns(key)
     )
     schema, uri = context_set_schema(key), storage.uri
@@ -153,15 +153,17 @@ def _save(drawn: Sequence[Sample], folder: str, storage: Storage) -> tuple[DataF
         if file is not None:
             yield pa.RecordBatch.from_pylist([{"file": json.dumps(file.to_json())}])
 
-    files = [DataFile.from_json(json.loads(row["file"])) for row in spread.mapInArrow(write, "file STRING").collect()]
+    files = [
+        DataFile.from_json(json.loads(row["file"])) for row in partitioned.mapInArrow(write, "file STRING").collect()
+    ]
     return tuple(sorted(files, key=lambda file: file.path))
 
 
 def _context_set_id(experiments: Sequence[NamedSelection], date: date) -> str:
-    """Name the context set by what it was selected by."""
+    """Return the id of a context set: a digest of the experiments that select it."""
     text = json.dumps([experiment.to_json() for experiment in experiments], sort_keys=True)
     return f"{date.isoformat()}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def _shown(key: Sequence[DataKey]) -> str:
+def _key_text(key: Sequence[DataKey]) -> str:
     return ", ".join(f"{variable.name}: {variable.type}" for variable in key)

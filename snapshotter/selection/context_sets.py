@@ -1,4 +1,4 @@
-"""How context sets lie in a storage, and how they are read: without Spark, which only their selection needs."""
+"""Reads context sets from a storage, without Spark, which only their selection needs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from snapshotter.records import ContextSet
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet
 
-_CHOSEN_BY = pa.list_(pa.struct([("experiment", pa.string()), ("stratum", pa.string()), ("probability", pa.float64())]))
+_SELECTED_BY = pa.list_(
+    pa.struct([("experiment", pa.string()), ("stratum", pa.string()), ("probability", pa.float64())])
+)
 
 
 def read_context_set(context_set: ContextSet, storage: Storage, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read the contexts: their key, and `experiments` with who chose them, in which stratum, how probably."""
+    """Read the contexts: their key, and `experiments` that selected them, in which stratum and how probably."""
     schema = context_set_schema(context_set.key)
     empty = schema.empty_table().select(list(columns or schema.names))
     return pa.concat_tables([empty, *(read_parquet(storage, file, columns) for file in context_set.files)])
 
 
 def context_set_schema(key: Sequence[DataKey]) -> pa.Schema:
-    """Give the columns of a context set's files."""
-    return pa.schema([*((variable.name, variable.type) for variable in key), ("experiments", _CHOSEN_BY)])
+    """Return the columns of a context set's files."""
+    return pa.schema([*((variable.name, variable.type) for variable in key), ("experiments", _SELECTED_BY)])

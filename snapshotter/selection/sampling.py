@@ -1,4 +1,4 @@
-"""Draws a stratified sample of the contexts that an experiment's query gives."""
+"""Draws a stratified sample of the contexts that an experiment's query returns."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from snapshotter.records import StratumReport
 from snapshotter.selection.declarations import NamedSelection
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described
-from snapshotter.spark.tables import load_table
+from snapshotter.spark.table_loader import load_table
 
 _log = logging.getLogger(__name__)
 _MOST_STRATA = 10_000
 
 
 @dataclass(frozen=True)
-class Sample:
-    """What one experiment chose.
+class ExperimentSample:
+    """The contexts that one experiment selected.
 
     contexts: the key's columns and `_chosen_by`, one row for each context
-    key: the key's variables, their types as the query gives them
+    key: the key's variables, with the types of the query's columns
     """
 
     contexts: DataFrame
@@ -39,53 +39,53 @@ class Sample:
 
 
 @contextmanager
-def samples(spark: SparkSession, experiments: Sequence[NamedSelection], date: date) -> Iterator[list[Sample]]:
-    """Sample for each experiment; what the samples rest on is kept until the caller is done with them."""
-    kept: list[DataFrame] = []
+def samples(spark: SparkSession, experiments: Sequence[NamedSelection], date: date) -> Iterator[list[ExperimentSample]]:
+    """Yield a sample for each experiment; the data that the samples need stays cached within the block."""
+    cached: list[DataFrame] = []
     try:
         drawn = []
         for experiment in experiments:
-            what = f"select contexts of {date}: experiment '{experiment.id}'"
-            with described(spark, what), spark_errors_as(SelectionError, f"experiment '{experiment.id}'"):
+            description = f"select contexts of {date}: experiment '{experiment.id}'"
+            with described(spark, description), spark_errors_as(SelectionError, f"experiment '{experiment.id}'"):
                 contexts, key = _distinct_contexts(spark, experiment, date)
-                # A query need not give the same rows twice; counting and ranking must see the same ones.
-                kept.append(contexts.persist())
-                drawn.append(_sample(spark, experiment, kept[-1], key))
+                # A query may return other rows when it runs again; counting and ranking must see the same ones.
+                cached.append(contexts.persist())
+                drawn.append(_sample(spark, experiment, cached[-1], key))
         yield drawn
     finally:
-        for contexts in kept:
+        for contexts in cached:
             contexts.unpersist()
 
 
 def _distinct_contexts(
     spark: SparkSession, experiment: NamedSelection, date: date
 ) -> tuple[DataFrame, tuple[DataKey, ...]]:
-    found = _query(spark, experiment, date)
+    result = _query(spark, experiment, date)
     for column in (*experiment.key, *experiment.strata):
-        if column not in found.columns:
-            unknown = SelectionError.unknown("column", column, found.columns)
-            raise SelectionError(f"experiment '{experiment.id}': its query gives {unknown}")
-    key = tuple(_variable(experiment, found, name) for name in experiment.key)
+        if column not in result.columns:
+            unknown = SelectionError.unknown("column", column, result.columns)
+            raise SelectionError(f"experiment '{experiment.id}': in the result of its query: {unknown}")
+    key = tuple(_variable(experiment, result, name) for name in experiment.key)
     names = list(dict.fromkeys([*experiment.key, *experiment.strata]))
-    return found.select(*map(_column, names)).distinct(), key
+    return result.select(*map(_column, names)).distinct(), key
 
 
 def _query(spark: SparkSession, experiment: NamedSelection, date: date) -> DataFrame:
-    """Run the query; its tables are views only until Spark has resolved their names."""
-    made = []
+    """Run the query; its tables are temporary views until Spark has resolved their names."""
+    views = []
     try:
         for name, source in experiment.tables.items():
             table = load_table(spark, name, source, SelectionError)
-            table.createTempView(name)  # fails rather than hide another's
-            made.append(name)
+            table.createTempView(name)  # fails if the name is taken, rather than replace the caller's view
+            views.append(name)
         return spark.sql(experiment.query, args={"date": date})
     finally:
-        for name in made:
+        for name in views:
             spark.catalog.dropTempView(name)
 
 
-def _variable(experiment: NamedSelection, found: DataFrame, name: str) -> DataKey:
-    spark_type = found.schema[name].dataType
+def _variable(experiment: NamedSelection, result: DataFrame, name: str) -> DataKey:
+    spark_type = result.schema[name].dataType
     try:
         arrow_type = to_arrow_type(spark_type, timezone="UTC")
         refuse_naive_times(name, arrow_type)
@@ -101,7 +101,9 @@ def _variable(experiment: NamedSelection, found: DataFrame, name: str) -> DataKe
     return context_variable(name, arrow_type)
 
 
-def _sample(spark: SparkSession, experiment: NamedSelection, contexts: DataFrame, key: tuple[DataKey, ...]) -> Sample:
+def _sample(
+    spark: SparkSession, experiment: NamedSelection, contexts: DataFrame, key: tuple[DataKey, ...]
+) -> ExperimentSample:
     names = [f"_stratum_{i}" for i in range(len(experiment.strata))]
     strata = [_column(column).cast("string").alias(name) for column, name in zip(experiment.strata, names, strict=True)]
     report = _report(experiment, _populations(experiment, contexts, strata))
@@ -120,11 +122,11 @@ def _sample(spark: SparkSession, experiment: NamedSelection, contexts: DataFrame
         F.col("_probability").alias("probability"),
     )
     taken = joined.where(F.col("_rank") <= F.col("_taken")).select(*key_columns(key), chosen_by.alias("_chosen_by"))
-    return Sample(taken, key, tuple(report.values()))
+    return ExperimentSample(taken, key, tuple(report.values()))
 
 
 def _populations(experiment: NamedSelection, contexts: DataFrame, strata: list[Column]) -> dict[tuple[str, ...], int]:
-    """Count the contexts of each stratum, and in the same pass the nulls that must not be there."""
+    """Count the contexts of each stratum. Raises SelectionError for nulls, which the same pass counts."""
     nulls = [F.count_if(_column(name).isNull()) for name in contexts.columns]
     rows = contexts.groupBy(*strata).agg(F.count("*"), *nulls).limit(_MOST_STRATA + 1).collect()
     if len(rows) > _MOST_STRATA:
@@ -141,11 +143,13 @@ def _populations(experiment: NamedSelection, contexts: DataFrame, strata: list[C
                 f"leave them out: WHERE {name} IS NOT NULL",
             )
     counts = {tuple(row[: len(strata)]): row[len(strata)] for row in rows}
-    return {stratum: count for stratum, count in counts.items() if count}  # without strata nothing counts as 0
+    return {
+        stratum: count for stratum, count in counts.items() if count
+    }  # without strata an empty result is one row of 0
 
 
 def _quotas(spark: SparkSession, report: dict[tuple[str, ...], StratumReport], names: list[str]) -> DataFrame:
-    """Make a small table of what is taken of each stratum. From Arrow, which needs no Python worker."""
+    """Return a small table of how many contexts to take of each stratum. From Arrow: no Python worker is needed."""
     rows = [(stratum, row) for stratum, row in report.items() if row.taken]
     columns = {name: pa.array([stratum[i] for stratum, _ in rows], pa.string()) for i, name in enumerate(names)}
     columns["_name"] = pa.array([row.stratum for _, row in rows], pa.string())
@@ -170,7 +174,7 @@ def _refuse_two_strata(experiment: NamedSelection, contexts: DataFrame) -> None:
 def _report(
     experiment: NamedSelection, populations: dict[tuple[str, ...], int]
 ) -> dict[tuple[str, ...], StratumReport]:
-    """Say for each stratum, found or only named by the quota, what is asked and what can be taken; warn of the rest."""
+    """Return how many contexts to take of each stratum, of the data or only of the quota; warn of too few."""
     report = {}
     for stratum in sorted({*populations, *experiment.named_strata()}):
         population = populations.get(stratum, 0)
@@ -178,7 +182,7 @@ def _report(
         row = StratumReport(experiment.id, _stratum_name(stratum), population, asked, min(asked, population))
         if not row.filled:
             _log.warning(
-                "experiment '%s': stratum '%s' has %d contexts, %d were asked",
+                "experiment '%s': stratum '%s' has %d contexts, %d were requested",
                 row.experiment,
                 row.stratum,
                 population,
@@ -189,7 +193,7 @@ def _report(
 
 
 def _stratum_name(values: tuple[str, ...]) -> str:
-    """Join a stratum's values with slashes; those inside a value are escaped.
+    """Join a stratum's values with slashes, escaping slashes in values.
 
     >>> _stratum_name(("US", "tv")), _stratum_name(("a/b", "c")), _stratum_name(())
     ('US/tv', 'a\\\\/b/c', 'all')
@@ -200,7 +204,7 @@ def _stratum_name(values: tuple[str, ...]) -> str:
 
 
 def key_columns(key: Sequence[DataKey]) -> list[Column]:
-    """Name a key's columns to Spark, whatever characters are in them."""
+    """Return a key's columns, whatever characters are in their names."""
     return [_column(variable.name) for variable in key]
 
 

@@ -1,1 +1,23 @@
-"""Everything that touches Spark itself: sessions, jobs, errors, clusters and progress."""
+"""Spark sessions, jobs, errors and clusters, and the display of progress.
+
+`spark_session` is imported when first used: it needs pyspark, which the display of progress does not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from snapshotter.spark.progress import Progress, command_progress, shown_progress
+
+if TYPE_CHECKING:
+    from snapshotter.spark.session import spark_session
+
+__all__ = ["Progress", "command_progress", "shown_progress", "spark_session"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "spark_session":
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from snapshotter.spark.session import spark_session
+
+    return spark_session

@@ -1,4 +1,4 @@
-"""What a driver makes sure of before it works on a cluster: its master answers, executors have the same packages."""
+"""Checks before work on a cluster begins: its master answers, and executors will have the driver's packages."""
 
 from __future__ import annotations
 
@@ -16,71 +16,71 @@ import msgspec
 
 from schemas.errors import ConfigError, SetupError
 
-ENVIRONMENT = "environment"  # what an archive is unpacked as beside each executor
+ENVIRONMENT = "environment"  # the folder beside each executor that an archive is unpacked to
 PACKED_PYTHON = f"./{ENVIRONMENT}/bin/python"
 _LIST = "environment.json"
-_LARGEST_LIST = 1 << 20
+_MOST_LIST_BYTES = 1 << 20
 _MASTER_SECONDS = 5.0
-# What executors import; docker/locked.py packs it, with all that comes with it.
+# What executors import; docker/locked.py packs these with their dependencies.
 NEEDED = ("boto3", "delorean-features", "msgspec", "numba", "numpy", "pandas", "pyarrow", "thrift", "xxhash")
 
 
 @dataclass(frozen=True)
-class _Packed:
-    """What an archive says is in it: of which Python, and each package with its version."""
+class _PackageList:
+    """The contents that an archive lists: its Python's version, and the version of each package."""
 
     python: str
     packages: Mapping[str, str]
 
 
 def check_environment(archive: Path) -> None:
-    """Raise ConfigError unless an archive has this Python, all that executors need, and the versions that are here."""
+    """Raise ConfigError unless an archive has this Python, all that executors need, and the driver's versions."""
     listed = _list_of(archive)
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     if listed.python != here:
         raise ConfigError.because(
-            f"environment {archive} is for Python {listed.python}, this is Python {here}", "pack it with this one"
+            f"environment {archive} is for Python {listed.python}, this is Python {here}", "pack it with this Python"
         )
     missing = [name for name in NEEDED if name not in listed.packages]
     if missing:
         raise ConfigError.because(f"environment {archive} lacks {', '.join(missing)}", "run make package")
-    others = [
-        f"{name} {found}, here {_installed(name) or 'none'}"
-        for name, found in listed.packages.items()
-        if found != _installed(name)
+    different = [
+        f"{name} {packed}, here {_installed(name) or 'none'}"
+        for name, packed in listed.packages.items()
+        if packed != _installed(name)
     ]
-    if others:
+    if different:
         raise ConfigError.because(
-            f"environment {archive} has other packages than the driver: {'; '.join(others[:5])}", "run make package"
+            f"environment {archive} has other packages than the driver: {'; '.join(different[:5])}", "run make package"
         )
 
 
-def find_master(master: str) -> None:
-    """Raise SetupError if a standalone master does not answer: Spark looks for a minute, and says it in many lines.
+def require_master(master: str) -> None:
+    """Raise SetupError if a standalone master does not answer. Spark itself tries for a minute, and logs many lines.
 
-    master: as Spark names it; nobody is looked for unless it begins with spark://
+    master: as Spark names it; only those that begin with spark:// are checked
     """
     if not master.startswith("spark://"):
         return
     for host in master.removeprefix("spark://").split(","):
         parts = urlsplit(f"spark://{host}")
-        with suppress(OSError, ValueError):  # the last of a port that is none
+        with suppress(OSError, ValueError):  # ValueError: the port is not a number
             socket.create_connection((parts.hostname or "", parts.port or 7077), _MASTER_SECONDS).close()
             return
     raise SetupError.because(f"no Spark master answers at {master}", "start it, or correct its address")
 
 
-def _list_of(archive: Path) -> _Packed:
+def _list_of(archive: Path) -> _PackageList:
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            member = tar.next()  # the first: nobody reads the rest for it
+            member = tar.next()  # the first, so that the rest need not be read
             file = None if member is None or member.name != _LIST else tar.extractfile(member)
-            return msgspec.json.decode(b"" if file is None else file.read(_LARGEST_LIST), type=_Packed)
+            return msgspec.json.decode(b"" if file is None else file.read(_MOST_LIST_BYTES), type=_PackageList)
     except FileNotFoundError as error:
-        raise ConfigError.because(f"environment {archive} is not there", "run make package") from error
+        raise ConfigError.because(f"environment {archive} does not exist", "run make package") from error
     except (OSError, EOFError, tarfile.TarError, msgspec.DecodeError) as error:
         raise ConfigError.because(
-            f"environment {archive} is no archive that begins with {_LIST}: {error}", "run make package"
+            f"environment {archive} is not an archive that begins with {_LIST}: {error}", "run make package"
         ) from error
 
 

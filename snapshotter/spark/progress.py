@@ -1,214 +1,219 @@
-"""How tasks tell the driver how far they are, while they run: by datagrams, of which none matters.
+"""Shows how far long work is: by bars on a terminal or in a notebook, by lines elsewhere.
 
-Spark's accumulators are exact but come only when a task ends; what is lost on the way they make good.
+Commands always show it, on stderr, which leaves stdout to documents. Work that is called from Python shows it only at a
+prompt or in a notebook, or by the function it is given: a script's output stays its own.
+
+rich measures rates and draws the bars. In notebooks its table is displayed as HTML, so ipywidgets are not needed, which
+rich's own display and tqdm's would require, and several bars at once work too, which text bars in a cell do not.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hmac
-import secrets
-import socket
+import io
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from prana_proxy.supervised import SupervisedThread
+from schemas.plain_text import plain_text
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from rich.console import Console
+    from rich.progress import Task
 
-_LARGEST = 512  # bytes of a datagram
-_MOST_AT_ONCE = 2_000  # datagrams read in one go: a flood must not hold up the driver
-_EVERY_SECONDS = 0.25
-_LISTEN_SECONDS = 0.2
+Progress = Callable[[str, int, int], None]
+"""A function to report to: what is being done, how many of it are done, and how many there are."""
 
-
-class _Report(msgspec.Struct, forbid_unknown_fields=True):
-    """A task's datagram. done, planned: contexts, of one attempt."""
-
-    token: str
-    service: int
-    task: int
-    done: int
-    planned: int
+_RATE_SECONDS = 30.0  # over which a rate is measured
+_BRIEF_SECONDS = 1.0  # work that takes no longer gets no bar in a notebook
+_DRAW_SECONDS = 0.2
+_LINE_SECONDS = 10.0
+_NOTEBOOK_COLUMNS = 100
 
 
-@dataclass(frozen=True)
-class Ear:
-    """Where a run's driver listens, as tasks need to know it."""
+class ProgressTable:
+    """A row for each kind of work: its name, a bar, the amount done, the rate and the time left.
 
-    host: str
-    port: int
-    token: str
-
-
-class Teller:
-    """A task's voice: tells the driver how far the task is. Nothing that goes wrong here matters.
-
-    ear: None: nobody listens
-    service, task: numbers, by which the driver knows them
-    count: also told of each context that is done, exactly once
+    clock: returns seconds
     """
 
-    def __init__(self, ear: Ear | None, service: int, task: int, count: Callable[[int], None]) -> None:
-        self._ear, self._service, self._task, self._count = ear, service, task, count
-        self._done = 0
-        self._told_at = 0.0
-        self._socket: socket.socket | None = None
-        if ear is not None:
-            with contextlib.suppress(OSError):
-                family, kind, *_, address = socket.getaddrinfo(ear.host, ear.port, type=socket.SOCK_DGRAM)[0]
-                self._socket = socket.socket(family, kind)
-                self._socket.setblocking(False)
-                self._socket.connect(address)
+    def __init__(self, clock: Callable[[], float] = time.monotonic, console: Console | None = None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+        from rich.text import Text
 
-    def tell(self, done: int, planned: int) -> None:
-        """Say how many contexts of how many are done: to the driver unless that was told just before."""
-        self._count(done - self._done)
-        self._done = done
-        now = time.monotonic()
-        if self._ear is None or self._socket is None:
-            return
-        if done in (0, planned) or now - self._told_at >= _EVERY_SECONDS:
-            self._told_at = now
-            report = _Report(self._ear.token, self._service, self._task, done, planned)
-            with contextlib.suppress(OSError):
-                self._socket.send(msgspec.json.encode(report))
+        class Status(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                return Text(status_text(task))
 
-    def close(self) -> None:
-        """Close the socket; what is told from now on is only counted."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        self.drawn = Progress(
+            *(TextColumn("{task.description}", markup=False), BarColumn(), Status()),
+            console=console or Console(file=io.StringIO()),
+            transient=True,
+            speed_estimate_period=_RATE_SECONDS,
+            get_time=clock,
+        )
+        self._rows: dict[str, Task] = {}
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """Take how many are done of how many."""
+        self.update(what, done, total)
+
+    def update(self, what: str, done: int, total: int) -> Task:
+        """Take how many are done of how many, and return the row."""
+        if what not in self._rows:
+            self.drawn.add_task(plain_text(what), total=total, advanced_at=self.drawn.get_time())
+            self._rows[what] = self.drawn.tasks[-1]
+        row = self._rows[what]
+        row.total = total  # Progress.update(total=…) would forget the rate, and estimates of the total change often
+        if done > row.completed:
+            row.fields["advanced_at"] = row.get_time()
+        if done < total:
+            row.finished_time = None
+        self.drawn.update(row.id, completed=done)
+        return row
 
 
-class Tellers:
-    """The voices of a task, one for each service that it asks. Use it as a context manager.
+class ProgressLines:
+    """Writes a line about each kind of work every ten seconds and at its end; none about work that takes less."""
 
-    counts: service's number → what is told of each context that is done
+    def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write, self._clock = write, clock
+        self._table = ProgressTable(clock)
+        self._written_at: dict[str, float] = {}
+        self._long: set[str] = set()
+        self._finished: set[str] = set()
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """Take how many are done of how many."""
+        now = self._clock()
+        row = self._table.update(what, done, total)
+        due = now - self._written_at.setdefault(what, now) >= _LINE_SECONDS
+        if what not in self._finished and (due or (row.finished and what in self._long)):
+            self._long.add(what)
+            self._written_at[what] = now
+            self._write(plain_text(f"{what}: {status_text(row)}") + "\n")
+        (self._finished.add if row.finished else self._finished.discard)(what)
+
+
+class NotebookBars:
+    """Bars below a notebook's cell, drawn once the work has taken a second, and redrawn in place.
+
+    display: called with the bars by MIME type, and whether they replace those displayed before
     """
 
-    def __init__(self, ear: Ear | None, task: int, counts: Mapping[int, Callable[[int], None]]) -> None:
-        self._tellers = {number: Teller(ear, number, task, count) for number, count in counts.items()}
+    def __init__(
+        self, display: Callable[[dict[str, str], bool], object], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._display, self._clock = display, clock
+        self._table = ProgressTable(clock)
+        self._began = clock()
+        self._drawn_at: float | None = None
 
-    def of(self, service: int) -> Callable[[int, int], None]:
-        """Give the function that tells how far a service is."""
-        return self._tellers[service].tell
+    def report(self, what: str, done: int, total: int) -> None:
+        """Take how many are done of how many."""
+        now = self._clock()
+        row = self._table.update(what, done, total)
+        if self._drawn_at is None:
+            due = now - self._began >= _BRIEF_SECONDS and not row.finished
+        else:
+            due = now - self._drawn_at >= _DRAW_SECONDS or row.finished
+        if due:
+            self._display(self._by_mime_type(), self._drawn_at is not None)
+            self._drawn_at = now
 
-    def __enter__(self) -> Self:
-        """Use as a context manager."""
-        return self
+    def _by_mime_type(self) -> dict[str, str]:
+        from rich.console import Console
 
-    def __exit__(self, *_: object) -> None:
-        """Close all."""
-        for teller in self._tellers.values():
-            teller.close()
-
-
-class Board:
-    """What the driver has heard of a run. Use it as a context manager.
-
-    host: to listen on and to be reached at; None: nobody will tell anything
-    tasks: how many each service has
-    """
-
-    def __init__(self, host: tuple[str, str] | None, tasks: Sequence[int]) -> None:
-        self._tasks = tasks
-        self._heard: list[dict[int, tuple[int, int]]] = [{} for _ in tasks]
-        self._socket: socket.socket | None = None
-        self.ear: Ear | None = None
-        if host is not None:
-            with contextlib.suppress(OSError):  # then bars jump, and nothing else is worse
-                bound, reached = host
-                self._socket = _listening(bound)
-                self.ear = Ear(reached, self._socket.getsockname()[1], secrets.token_hex(16))
-
-    def listen(self) -> None:
-        """Read what has come."""
-        for _ in range(_MOST_AT_ONCE if self._socket is not None else 0):
-            assert self._socket is not None
-            try:
-                data = self._socket.recv(_LARGEST + 1)
-            except OSError:  # nothing more, mostly
-                return
-            if len(data) <= _LARGEST:
-                self._note(data)
-
-    def heard(self, service: int, most: int) -> tuple[int, int]:
-        """Give the contexts done and those in all: exact once each task has begun, before that by the tasks so far.
-
-        most: the contexts in all, when no task has begun
-        """
-        reports = self._heard[service].values()
-        if not reports:
-            return 0, most
-        done, planned = sum(report[0] for report in reports), sum(report[1] for report in reports)
-        return done, planned * self._tasks[service] // len(reports)
-
-    def _note(self, data: bytes) -> None:
-        try:
-            report = msgspec.json.decode(data, type=_Report)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return
-        ours = self.ear is not None and hmac.compare_digest(report.token.encode(), self.ear.token.encode())
-        if not ours or not 0 <= report.service < len(self._tasks):
-            return
-        if 0 <= report.task < self._tasks[report.service] and 0 <= report.done <= report.planned < 2**40:
-            heard = self._heard[report.service]
-            before, _ = heard.get(report.task, (0, 0))
-            heard[report.task] = max(before, report.done), report.planned
-
-    def __enter__(self) -> Self:
-        """Use as a context manager."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop listening."""
-        if self._socket is not None:
-            self._socket.close()
+        console = Console(file=io.StringIO(), record=True, width=_NOTEBOOK_COLUMNS, force_jupyter=False)
+        console.print(self._table.drawn.get_renderable())
+        html = console.export_html(inline_styles=True, code_format="<pre>{code}</pre>", clear=False)
+        return {"text/html": html, "text/plain": console.export_text()}
 
 
 @contextmanager
-def listening(board: Board, buckets: int, progress: Callable[[int, int], None] | None) -> Iterator[None]:
-    """Report what tasks tell of buckets while this thread waits for Spark, which takes interrupts from it alone."""
-    if progress is None:
-        yield
-        return
-    before = 0
+def shown_progress(progress: Progress | None) -> Iterator[Progress]:
+    """Yield the function to report to, for work that is called from Python.
 
-    def listen() -> None:
-        nonlocal before
-        board.listen()
-        done = min(board.heard(0, buckets)[0], buckets - 1)  # the last one is done when Spark has it
-        if done > before:
-            before = done
-            progress(done, buckets)
-
-    with SupervisedThread.every(_LISTEN_SECONDS, "progress of buckets", listen):
-        yield
+    progress: None: bars in a notebook or at a prompt; in a script nothing is shown
+    """
+    shell = _ipython()
+    if progress is not None:
+        yield progress
+    elif hasattr(shell, "kernel"):
+        yield _notebook_bars().report
+    elif (shell is not None or hasattr(sys, "ps1")) and sys.stderr.isatty():
+        with _terminal_bars() as report:
+            yield report
+    else:
+        yield lambda *_: None
 
 
-def driver_host(spark: SparkSession) -> tuple[str, str]:
-    """Give the address to bind on this driver, and the one at which executors reach it."""
-    conf = spark.sparkContext.getConf()
-    if str(conf.get("spark.master")).startswith("local"):
-        return "127.0.0.1", "127.0.0.1"
-    reached = str(conf.get("spark.driver.host"))
-    return str(conf.get("spark.driver.bindAddress", reached)), reached
+@contextmanager
+def command_progress() -> Iterator[Progress]:
+    """Yield the function to report to, for a command: bars on stderr if it is a terminal, else lines."""
+    if sys.stderr.isatty():
+        with _terminal_bars() as report:
+            yield report
+    else:
+        yield ProgressLines(sys.stderr.write).report
 
 
-def _listening(host: str) -> socket.socket:
-    family, kind, *_, address = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)[0]
-    listener = socket.socket(family, kind)
-    try:
-        listener.bind(address)
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
-    return listener
+def status_text(row: Task) -> str:
+    """Return the amount done with the rate and the time left, or the time it took.
+
+    Work that made no progress for as long as rates are measured shows no rate: the last one says nothing any more.
+    """
+    counted = f"{row.completed:,.0f} of {row.total or 0:,.0f}"
+    if row.finished_time is not None:
+        return f"{counted} in {duration_text(row.finished_time)}"
+    if not row.speed or row.time_remaining is None or row.get_time() - row.fields["advanced_at"] > _RATE_SECONDS:
+        return counted
+    rate = f"{row.speed:,.0f}" if row.speed >= 10 else f"{row.speed:.2g}"
+    return f"{counted}, {rate}/s, {duration_text(row.time_remaining)} left"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration in its two largest units.
+
+    >>> [duration_text(seconds) for seconds in (0.4, 59.6, 90, 3_600, 7_500)]
+    ['0 s', '1 min', '1 min 30 s', '1 h', '2 h 5 min']
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        minutes, rest = divmod(whole, 60)
+        return f"{minutes} min" + (f" {rest} s" if rest else "")
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours} h" + (f" {minutes} min" if minutes else "")
+
+
+@contextmanager
+def _terminal_bars() -> Iterator[Progress]:
+    from rich.console import Console
+
+    table = ProgressTable(console=Console(stderr=True))
+    with table.drawn:
+        yield table.report
+
+
+def _notebook_bars() -> NotebookBars:
+    from IPython.display import display
+
+    handles: list[Any] = []
+
+    def show(bars: dict[str, str], replace: bool) -> None:
+        if replace:
+            handles[0].update(bars, raw=True)
+        else:
+            handles.append(display(bars, raw=True, display_id=True))  # type: ignore[no-untyped-call]  # IPython's
+
+    return NotebookBars(show)
+
+
+def _ipython() -> Any:
+    """Return IPython's shell if this process runs one."""
+    module = sys.modules.get("IPython")
+    return None if module is None else module.get_ipython()

@@ -1,4 +1,4 @@
-"""Builds a Spark session with the settings that correctness needs, wherever nobody has chosen otherwise."""
+"""Builds a Spark session with the settings that correctness needs, unless somebody chose others."""
 
 from __future__ import annotations
 
@@ -14,40 +14,39 @@ from pyspark.sql import SparkSession
 from schemas.errors import SetupError
 from schemas.file_uri import file_uri
 from schemas.redaction import SENSITIVE
-from snapshotter.spark.cluster import ENVIRONMENT, PACKED_PYTHON, check_environment, find_master
-from snapshotter.spark.launch import launch
-from snapshotter.spark.machine import java_problem
+from snapshotter.spark.cluster import ENVIRONMENT, PACKED_PYTHON, check_environment, require_master
+from snapshotter.spark.jvm import launch
+from snapshotter.spark.system_requirements import java_problem
 
 _DEFAULTS = {
-    "spark.redaction.regex": SENSITIVE,  # of what Spark itself shows, in its user interface and its log
+    "spark.redaction.regex": SENSITIVE,  # in Spark's user interface and its log
     "spark.sql.session.timeZone": "UTC",  # times are UTC everywhere; a naive shift would be silent
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # INT96 has no statistics and no zone
-    # What is kept may have as few partitions as its size asks for, or each of Spark's 200 is a task again and again.
+    # Cached data may have as few partitions as its size needs; otherwise each of Spark's 200 is a task every time.
     "spark.sql.optimizer.canChangeCachedPlanOutputPartitioning": "true",
 }
-# By TCP each Python task waits 40 ms for an acknowledgement, as small packets do. Not for YARN and Kubernetes, whose
-# temporary folders may have longer names than a socket.
+# Over TCP each Python task waits 40 ms for the acknowledgement of a small packet. Not for YARN and Kubernetes, whose
+# temporary folders may have longer names than a socket can.
 _SOCKETS = ("spark.python.unix.domain.socket.enabled", "true")
-# The JVM's launcher must know these, or it chooses otherwise itself.
+# For the JVM's launcher, which otherwise chooses these itself.
 QUIET = {"spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
 _PACKAGES = "spark.jars.packages"
-_EXCLUDES = {
-    "spark.jars.excludes": "org.apache.hadoop:hadoop-client-api,org.apache.hadoop:hadoop-client-runtime",  # Spark's own
-}
+_SPARK_HAS = "org.apache.hadoop:hadoop-client-api,org.apache.hadoop:hadoop-client-runtime"
+_DELTA_CATALOG = "org.apache.spark.sql.delta.catalog.DeltaCatalog"
 _DELTA = {
-    _PACKAGES: "io.delta:delta-spark_4.2_2.13:4.4.0",  # no later one is published for Spark 4.2
-    **_EXCLUDES,
+    "spark.jars.excludes": _SPARK_HAS,
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.catalog.spark_catalog": _DELTA_CATALOG,
     "spark.sql.legacy.parameterSubstitution.constantsOnly": "true",  # Delta's parser does not know `:date` by itself
 }
-_CHAIN = "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
+_S3_PACKAGE = "org.apache.hadoop:hadoop-aws:3.5.0"  # the version of pyspark's Hadoop client
 _S3 = {
-    _PACKAGES: "org.apache.hadoop:hadoop-aws:3.5.0",  # as the Hadoop client that comes with pyspark
-    **_EXCLUDES,
-    # The chain of the workers' own client: environment, profile, role.
-    "spark.hadoop.fs.s3a.aws.credentials.provider": _CHAIN,
+    "spark.jars.excludes": _SPARK_HAS,
+    # The chain that workers use: environment, profile, role.
+    "spark.hadoop.fs.s3a.aws.credentials.provider": (
+        "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
+    ),
 }
 
 
@@ -60,20 +59,19 @@ def spark_session(
     s3: bool = False,
     **settings: str,
 ) -> SparkSession:
-    """Give the active session as it is, or start one.
+    """Return the active session as it is, or start one.
 
-    What spark-submit, spark-defaults.conf or `settings` say wins over what this function would choose.
+    What spark-submit, spark-defaults.conf or `settings` choose wins over the choices of this function.
 
-    master: where to run; None leaves it to spark-submit, else every core of this machine
-    environment: an archive that `make package` made, for executors of a cluster that have nothing of ours; None: they
-        have our packages
-    delta: whether Spark itself is to read Delta tables; its jar is resolved once, by Spark's package mechanism. What
-        spark-submit has started already has the jars it was given: `--packages`
-    s3: whether Spark itself is to read tables in S3, which workers need not; its jars (600 MB) are resolved likewise
+    master: where to run; None: as spark-submit says, otherwise on every core of this machine
+    environment: an archive from `make package`, for executors of a cluster that lack our packages; None: they have them
+    delta: whether Spark itself reads Delta tables; Spark's package mechanism resolves the jar once. A JVM that
+        spark-submit has started has only the jars it was started with: `--packages`
+    s3: whether Spark itself reads tables in S3, which workers do without it; the jars (600 MB) are resolved likewise
     settings: Spark's own, with __ for a dot: `spark__sql__shuffle__partitions="8"`
 
-    Raises SetupError when Java is missing or too old, or no master answers, ConfigError for an archive that is not
-    there, of another Python, or with other packages than are here.
+    Raises SetupError if Java is missing or too old, or no master answers; ConfigError for an archive that is missing,
+    of another Python version, or with other package versions than this process.
     """
     active = SparkSession.getActiveSession()
     if active is not None:
@@ -84,14 +82,7 @@ def spark_session(
     chosen = {**_with_jars(delta, s3), **{name.replace("__", "."): value for name, value in settings.items()}}
     if master is not None:
         chosen["spark.master"] = master
-    find_master(chosen.get("spark.master", ""))
-    if os.environ.get("PYSPARK_GATEWAY_PORT") is None:  # nobody has started the JVM for us, as spark-submit does
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        if chosen.get("spark.master", "local").startswith("local"):
-            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    if SparkContext._gateway is None and os.environ.get("PYSPARK_GATEWAY_PORT") is None:
-        SparkContext._ensure_initialized(gateway=launch({**QUIET, **chosen}))
-    SparkContext._ensure_initialized()  # only with the JVM up can we see what spark-submit has set
+    _start_jvm(chosen)
     if delta:
         _require_delta()
     conf = SparkConf()
@@ -101,20 +92,32 @@ def spark_session(
         return _on_cluster(conf, environment)
     session = _start(conf)
     if "spark.log.level" not in chosen:
-        _hush_executor(session)
+        _silence_executor(session)
     return session
+
+
+def _start_jvm(chosen: dict[str, str]) -> None:
+    """Start the JVM, unless spark-submit has; only a running one shows what spark-submit has set."""
+    require_master(chosen.get("spark.master", ""))
+    if os.environ.get("PYSPARK_GATEWAY_PORT") is None:
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        if chosen.get("spark.master", "local").startswith("local"):
+            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    if SparkContext._gateway is None and os.environ.get("PYSPARK_GATEWAY_PORT") is None:
+        SparkContext._ensure_initialized(gateway=launch({**QUIET, **chosen}))
+    SparkContext._ensure_initialized()
 
 
 def _start(conf: SparkConf) -> SparkSession:
     session = SparkSession.builder.config(conf=conf).getOrCreate()
     accumulators: Any = session.sparkContext._accumulatorServer
-    if isinstance(accumulators.server_address, str):  # a socket's file, which Spark leaves there
+    if isinstance(accumulators.server_address, str):  # the file of a Unix socket, which Spark does not delete
         atexit.register(Path(accumulators.server_address).unlink, missing_ok=True)
     return session
 
 
 def _fill_in(conf: SparkConf, app_name: str) -> None:
-    """Choose what nobody has chosen."""
+    """Set what nobody has chosen."""
     for name, value in {"spark.app.name": app_name, "spark.master": "local[*]", **_DEFAULTS}.items():
         conf.setIfMissing(name, value)
     master = str(conf.get("spark.master"))
@@ -139,17 +142,17 @@ def _on_cluster(conf: SparkConf, environment: str | Path | None) -> SparkSession
 
 
 def _require_delta() -> None:
-    """A JVM is given its jars when it starts, and outlives its sessions."""
+    """Raise SetupError if the JVM has no Delta jar: it gets its jars when it starts, and outlives its sessions."""
     jvm: Any = SparkContext._jvm
-    if not jvm.org.apache.spark.util.Utils.classIsLoadable(_DELTA["spark.sql.catalog.spark_catalog"]):
+    if not jvm.org.apache.spark.util.Utils.classIsLoadable(_DELTA_CATALOG):
         raise SetupError.because(
-            "Spark cannot read Delta tables here: its Java runs already, and was started without Delta's jar",
-            f"start a new process or kernel, or give spark-submit --packages {_DELTA[_PACKAGES]}",
+            "Spark cannot read Delta tables: its JVM is running already, and was started without Delta's jar",
+            f"start a new process or kernel, or give spark-submit --packages {_delta_package()}",
         )
 
 
-def _hush_executor(session: SparkSession) -> None:
-    """Say once what a task raises: the driver raises it, and here the executor would write to the same terminal."""
+def _silence_executor(session: SparkSession) -> None:
+    """Turn off the executor's log of what tasks raise: the driver raises it, and both write to the same terminal."""
     jvm: Any = session.sparkContext._jvm
     configurator, level = jvm.org.apache.logging.log4j.core.config.Configurator, jvm.org.apache.logging.log4j.Level
     for name in ("org.apache.spark.executor.Executor", "org.apache.spark.scheduler.TaskSetManager"):
@@ -157,13 +160,21 @@ def _hush_executor(session: SparkSession) -> None:
 
 
 def _with_jars(delta: bool, s3: bool) -> dict[str, str]:
-    needed = [*([_DELTA] if delta else []), *([_S3] if s3 else [])]
-    packages = {_PACKAGES: ",".join(each[_PACKAGES] for each in needed)} if needed else {}
-    return {name: value for each in needed for name, value in each.items()} | packages
+    packages = [*([_delta_package()] if delta else []), *([_S3_PACKAGE] if s3 else [])]
+    settings = {_PACKAGES: ",".join(packages)} if packages else {}
+    return settings | (_DELTA if delta else {}) | (_S3 if s3 else {})
+
+
+def _delta_package() -> str:
+    """Return the Maven coordinates of the jar that belongs to the installed delta-spark and pyspark."""
+    from delta import configure_spark_with_delta_pip
+
+    builder: Any = configure_spark_with_delta_pip(SparkSession.Builder())
+    return str(builder._options[_PACKAGES])  # read here, since the JVM must have its jars before a session is built
 
 
 def require_java() -> None:
-    """Raise SetupError unless a Java that Spark can run on is there."""
+    """Raise SetupError unless a Java is installed that Spark can run on."""
     problem = java_problem(os.environ)
     if problem is not None:
         raise SetupError(problem)

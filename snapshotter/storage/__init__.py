@@ -1,4 +1,4 @@
-"""Object storage: where Parquet lies."""
+"""Object storage: files in a folder or in S3."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import pyarrow as pa
 
 from schemas.errors import ConfigError, StorageError
 
-_LONGEST_NAME = 200  # file systems allow 255 bytes: an id before it and an ending behind it must fit too
+_LONGEST_NAME = 200  # file systems allow 255 bytes: an id before it and a suffix after it must fit too
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
-_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # on Windows no file can be named so
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # reserved on Windows
 
 
 def require_plain_name(what: str, name: str) -> None:
-    """Raise ConfigError unless a name can be one folder's or file's in any storage and on any system.
+    """Raise ConfigError unless a name can be that of a folder or file in any storage and on any system.
 
-    The one rule for every name that becomes a part of a path: 1 to 200 of the letters A-Z and a-z, digits and
-    `. _ = + -`, the first a letter or a digit, the last no dot, and none that Windows keeps for devices. So no name
-    leads elsewhere, starts an option or a hidden file, or is spelled otherwise once it is in a URL.
+    The one rule for every name that becomes part of a path: 1 to 200 of the letters A-Z and a-z, digits and
+    `. _ = + -`, the first a letter or a digit, the last not a dot, and not reserved for a device by Windows. So a name
+    cannot lead out of its folder, look like an option or a hidden file, or be escaped in a URL.
 
     >>> require_plain_name("feature set", "team/homepage")
     Traceback (most recent call last):
@@ -41,7 +41,7 @@ letters, digits and . _ = + -, a letter or digit first
 
 
 def _name_problem(name: str) -> str | None:
-    """Say why a name cannot be a part of a path; None where it can."""
+    """Return why a name cannot be part of a path, or None."""
     if not name:
         return "it is empty"
     if len(name) > _LONGEST_NAME:
@@ -51,18 +51,18 @@ def _name_problem(name: str) -> str | None:
         return f"it contains {other!r}" if other is not None else f"it begins with {name[0]!r}"
     if name.endswith("."):
         return "it ends with a dot"
-    return "Windows keeps that name for a device" if _DEVICE.fullmatch(name) else None
+    return "Windows reserves it for a device" if _DEVICE.fullmatch(name) else None
 
 
 def is_inside(path: str) -> bool:
-    """Whether a path is one below a root: relative, without `..` or anything else that could lead out of it."""
+    """Whether a path is inside a root: relative, without `..` or anything else that could lead out of it."""
     return not any(part in ("", ".", "..") or "\0" in part for part in path.split("/"))
 
 
 def require_inside(path: str, uri: str) -> None:
-    """Raise StorageError unless a path is one below the root of a storage; a / at its end is no matter."""
+    """Raise StorageError unless a path is inside a storage's root; it may end with a slash."""
     if not is_inside(path.rstrip("/")):
-        raise StorageError.because(f"path '{path}' is not one inside {uri}", "use a relative path without ..")
+        raise StorageError.because(f"path '{path}' is not inside {uri}", "use a relative path without ..")
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,14 @@ class StoredFile:
 class Storage(ABC):
     """Files under one root, named by relative paths with forward slashes.
 
-    Drivers' errors come out as StorageError, a file that is not there as MissingFileError. Workers open a storage of
-    their own from its `uri`.
+    Drivers' errors are raised as StorageError, those for a missing file as MissingFileError. Workers open the storage
+    again by its `uri`.
     """
 
     uri: str
 
     def uri_of(self, path: str) -> str:
-        """Give the URI of what lies at a path, such as a Delta table: with all that it takes to get there."""
+        """Return the URI of a path, such as that of a Delta table, with the parameters of the storage's URI."""
         root, mark, query = self.uri.partition("?")
         return f"{root.rstrip('/')}/{quote(path, safe='/=+')}{mark}{query}"
 
@@ -94,30 +94,30 @@ class Storage(ABC):
 
     @abstractmethod
     def open_output(self, path: str) -> AbstractContextManager[pa.NativeFile]:
-        """Open a new file for writing; it is durable when the context ends, and removed when it ends with an error."""
+        """Open a new file for writing; it is durable when the context ends, and deleted if it ends with an error."""
 
     @abstractmethod
     def create(self, path: str, data: bytes) -> bool:
-        """Write a small file if none is there, atomically; False, changing nothing, if there is one."""
+        """Write a small file atomically; False, changing nothing, if the file exists."""
 
     @abstractmethod
     def list(self, prefix: str, name_prefix: str = "") -> Iterator[StoredFile]:
         """List the files below a folder, sorted by path; none if it does not exist.
 
-        name_prefix: only what is directly in the folder under a name that begins so, and what is below that
+        name_prefix: only entries of the folder whose names begin with it, and the files below them
 
         Raises StorageError if the folder, or one below it, cannot be listed.
         """
 
     @abstractmethod
     def delete(self, paths: Iterable[str]) -> None:
-        """Delete files; those that are gone already are no error."""
+        """Delete files; a missing one is not an error."""
 
 
 def open_storage(uri: str) -> Storage:
     """Open the storage at a URI: `file:///path/to/folder` or `s3://bucket/prefix?endpoint=…&region=…`.
 
-    Raises ConfigError for a scheme that no implementation has.
+    Raises ConfigError for another scheme.
     """
     scheme = urlsplit(uri).scheme
     if scheme == "file":

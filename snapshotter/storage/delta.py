@@ -1,4 +1,4 @@
-"""The one place where Delta tables are opened and committed to, without a JVM."""
+"""Opens Delta tables and commits to them, without a JVM."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from snapshotter.storage import Storage
 from snapshotter.storage.delta_location import delta_location, require_reachable
 from snapshotter.storage.delta_log import commit_info
 
-SHOWN = "userMetadata"  # the key of a commit's metadata that Spark's DESCRIBE HISTORY shows
+SHOWN = "userMetadata"  # the key of commit metadata that Spark's DESCRIBE HISTORY shows
 _COLOURS = re.compile(r"\s*\x1b\[\d*m↳?")
 _COMMIT_ID = "delorean.commit"
-_ONCE = "delorean.run:"  # and an id: the application of a commit that is made once, as Delta calls it
+_ONCE = "delorean.run:"  # and an id: what Delta calls the application of a commit that is made once
 _TRIES = 100
 _FOREVER = "interval 36500 days"
-_CONFIGURATION = {  # only our vacuum knows what somebody refers to: neither Spark's nor deltalake's tidies up by age
+_CONFIGURATION = {  # Spark's and deltalake's vacuums must not delete by age: only ours knows what is referred to
     "delta.logRetentionDuration": _FOREVER,
     "delta.deletedFileRetentionDuration": _FOREVER,
 }
@@ -36,14 +36,14 @@ _CONFIGURATION = {  # only our vacuum knows what somebody refers to: neither Spa
 def delta_table(uri: str, version: int | None = None) -> DeltaTable:
     """Open a version of a table; None: the newest.
 
-    Raises MissingFileError for what is no Delta table or has no such version, CorruptFileError for a log that cannot
-    be read, and StorageError when S3 lets nobody in.
+    Raises MissingFileError if there is no Delta table or no such version, CorruptFileError for a log that cannot be
+    read, and StorageError if S3 denies access.
     """
     plain, options = delta_location(uri)
     try:
         table = DeltaTable(plain, storage_options=options)
         newest = table.version()
-        if version is not None and 0 <= version <= newest:  # beyond, deltalake looks for all that would lie between
+        if version is not None and 0 <= version <= newest:  # beyond, deltalake searches for all in between
             table.load_as_version(version)
     except TableNotFoundError as error:
         raise MissingFileError.because(f"there is no Delta table at {uri}") from error
@@ -52,18 +52,17 @@ def delta_table(uri: str, version: int | None = None) -> DeltaTable:
             raise MissingFileError.because(f"there is no Delta table at {uri}") from error
         require_reachable(uri)
         raise CorruptFileError.because(
-            f"the log of the Delta table at {uri} cannot be read: {plainly(error)}",
+            f"the log of the Delta table at {uri} cannot be read: {one_line(error)}",
             "restore its folder _delta_log from a copy",
         ) from error
     if version is not None and not 0 <= version <= newest:
-        raise MissingFileError.because(
-            f"there is no version {version} of the Delta table at {uri}", f"the newest is {newest}"
-        )
+        problem = f"there is no version {version} of the Delta table at {uri}"
+        raise MissingFileError.because(problem, f"the newest is {newest}")
     return table
 
 
 def files_of(table: DeltaTable) -> list[str]:
-    """Paths of a version's files as its log has them, decoded once: relative to the table, or absolute."""
+    """Return the paths of a version's files as in its log, decoded once: relative to the table, or absolute."""
     root = table.table_uri.removeprefix("file://").rstrip("/") + "/"
     return [uri.removeprefix("file://").removeprefix(root) for uri in table.file_uris()]
 
@@ -77,55 +76,54 @@ def commit_files(
     statistics: Mapping[str, Mapping[str, Any]] | None = None,
     once: str | None = None,
 ) -> int:
-    """Make files that lie in a table's folder its next version, in the place of all that it had, in one transaction.
+    """Commit files as the next version, replacing the previous contents, and return the version.
 
-    folder: of the table, relative to the storage's root
-    metadata: kept with the commit, see `SHOWN`
+    folder: of the table, relative to the storage's root; the files are in it
+    metadata: stored with the commit, see `SHOWN`
     statistics: file's path → minValues, maxValues and nullCount of columns
-    once: an id: of commits that have the same one only the first is made, and its version given to all
+    once: an id; of commits with the same id only the first is made, and all return its version
 
-    Writers at the same time come one after the other. Gives the version. Raises StorageError, with nothing changed,
-    when the storage refuses, or others were faster a hundred times.
+    Concurrent writers commit one after the other. Raises StorageError, with nothing changed, if the storage fails, or
+    other writers were faster a hundred times.
     """
     commit_id, uri = uuid.uuid4().hex, storage.uri_of(folder)
-    known = statistics or {}
-    actions = [_add(file, f"{folder}/", known.get(file.path, {})) for file in files]
-    told = {**metadata, _COMMIT_ID: commit_id}
+    actions = [_add(file, f"{folder}/", (statistics or {}).get(file.path, {})) for file in files]
+    commit_metadata = {**metadata, _COMMIT_ID: commit_id}
     for _ in range(_TRIES):
         before = _newest(uri)
         if once is not None and (version := _committed_in(before, once)) is not None:
             return version
-        properties = _properties(told, once, _version(before) + 1)
+        properties = _properties(commit_metadata, once, _version(before) + 1)
         try:
             return _write_next(uri, before, folder, Schema.from_arrow(schema), actions, properties)
         except (DeltaError, OSError) as error:
             after = _newest(uri)
             ours = _committed(uri, before, after, commit_id)
-            if ours is not None:  # only the answer was lost, or something that follows a commit failed
+            if ours is not None:  # only the response was lost, or a step after the commit failed
                 return ours
             if _version(after) == _version(before):
                 raise StorageError.because(
-                    f"'{folder}' could not be committed: {plainly(error)}", "see to the storage and run it again"
+                    f"'{folder}' could not be committed: {one_line(error)}", "check the storage, then run it again"
                 ) from error
     raise StorageError.because(
         f"'{folder}' could not be committed: other writers were faster {_TRIES} times, and no file of it is visible",
-        "run it again when fewer write to it",
+        "run it again when fewer writers are active",
     )
 
 
 def committed_once(uri: str, once: str) -> int | None:
-    """Give the version that was committed under an id, see `commit_files`; None where none was."""
+    """Return the version that was committed with an id, see `commit_files`; None if none was."""
     return _committed_in(_newest(uri), once)
 
 
-def plainly(error: Exception) -> str:
-    """Give what deltalake says in a line: it says it as a coloured tree of reasons, and a trace may follow."""
+def one_line(error: Exception) -> str:
+    """Return deltalake's message, a coloured tree of reasons that a trace may follow, as one line without passwords."""
     reasons = _COLOURS.sub(":", str(error).partition("\n   0: ")[0])
     return without_password(" ".join(reasons.split()))[:300]
 
 
 def _properties(metadata: Mapping[str, str], once: str | None, version: int) -> CommitProperties:
-    """Say what goes with a commit. Without deltalake's own retries its version is exactly the next one, or nobody's."""
+    """Build a commit's properties. Without deltalake's own retries, it is made as this version or not at all."""
     transactions = None if once is None else [Transaction(_ONCE + once, version)]
     return CommitProperties(custom_metadata=dict(metadata), max_commit_retries=0, app_transactions=transactions)
 
@@ -172,7 +170,7 @@ def _version(table: DeltaTable | None) -> int:
 
 
 def _committed(uri: str, before: DeltaTable | None, after: DeltaTable | None, commit_id: str) -> int | None:
-    """Look among the versions that came meanwhile for the one of this commit."""
+    """Return which of the versions committed meanwhile is ours, if any."""
     newer = _version(after) - _version(before)
     if after is None or not newer:
         return None
@@ -183,5 +181,5 @@ def _committed(uri: str, before: DeltaTable | None, after: DeltaTable | None, co
 
 def _add(file: DataFile, prefix: str, statistics: Mapping[str, Any]) -> AddAction:
     now = int(datetime.now(UTC).timestamp() * 1000)
-    known = json_text({"numRecords": file.rows, **statistics})
-    return AddAction(file.path.removeprefix(prefix), file.bytes, {}, now, True, known)
+    text = json_text({"numRecords": file.rows, **statistics})
+    return AddAction(file.path.removeprefix(prefix), file.bytes, {}, now, True, text)

@@ -1,4 +1,4 @@
-"""Which versions of a Delta table have which files, from one pass over its log, however many versions there are."""
+"""Which versions of a Delta table have which files, from one pass over its log."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class DeltaHistory:
     """The files of each version of a table.
 
     oldest, newest: the versions that the log still describes
-    spans: file's path within the table → ranges of versions that have it, from the first up to but not with the last
-    metadata: version → what its writer wrote about the commit
+    spans: file's path within the table → ranges of versions that have it: the first, and the first that does not
+    metadata: version → its commit's metadata
     """
 
     oldest: int
@@ -35,11 +35,11 @@ class DeltaHistory:
     metadata: dict[int, Mapping[str, Any]] = field(default_factory=dict)
 
     def last_version(self, path: str) -> int | None:
-        """Give the last version that has a file; None if no version does."""
+        """Return the last version that has a file; None if no version does."""
         return max((end - 1 for _, end in self.spans.get(path, ())), default=None)
 
     def is_in(self, path: str, versions: Sequence[int]) -> bool:
-        """Tell whether one of some versions, in rising order, has a file."""
+        """Whether any of these versions, in ascending order, has a file."""
         for start, end in self.spans.get(path, ()):
             at = bisect_left(versions, start)
             if at < len(versions) and versions[at] < end:
@@ -48,17 +48,17 @@ class DeltaHistory:
 
 
 def read_history(storage: Storage, folder: str, log: Sequence[str]) -> DeltaHistory:
-    """Read the history of a table: each commit once, and a checkpoint where older commits are gone.
+    """Read the history of a table: each commit once, and a checkpoint where older commits are missing.
 
     folder: of the table, relative to the storage's root
-    log: the names of the files in its log, as listed; commits that follow them are read too
+    log: the names of the files in its log, as listed; later commits are read too
 
-    Raises CorruptFileError for a log with gaps that no checkpoint bridges, or with a commit that cannot be read.
+    Raises CorruptFileError for a log with gaps that no checkpoint covers, or with a commit that cannot be read.
     """
-    commits = {int(found[1]) for name in log if (found := _COMMIT.fullmatch(name))}
-    checkpoints = {int(found[1] or found[2]) for name in log if (found := _CHECKPOINT.fullmatch(name))}
+    commits = {int(match[1]) for name in log if (match := _COMMIT.fullmatch(name))}
+    checkpoints = {int(match[1] or match[2]) for name in log if (match := _CHECKPOINT.fullmatch(name))}
     uri, newest = storage.uri_of(folder), max(commits | checkpoints, default=-1)
-    oldest, begun = _begin(uri, commits, checkpoints, newest)
+    oldest, open_spans = _begin(uri, commits, checkpoints, newest)
     history = DeltaHistory(oldest, newest)
     for version in itertools.count(oldest):
         if version <= newest and version not in commits:
@@ -72,14 +72,14 @@ def read_history(storage: Storage, folder: str, log: Sequence[str]) -> DeltaHist
         for action in actions:
             history.metadata[version] = history.metadata.get(version, {}) | action.get("commitInfo", {})
         if version > oldest or oldest == 0:
-            _apply(history.spans, begun, actions, version)
-    for path, first in begun.items():
+            _apply(history.spans, open_spans, actions, version)
+    for path, first in open_spans.items():
         history.spans.setdefault(path, []).append((first, history.newest + 1))
     return history
 
 
 def _begin(uri: str, commits: set[int], checkpoints: set[int], newest: int) -> tuple[int, dict[str, int]]:
-    """Give the oldest version from which on all is known, and its files."""
+    """Return the oldest version from which on the log is complete, and that version for each of its files."""
     oldest = newest + 1
     while oldest - 1 in commits:
         oldest -= 1
@@ -93,16 +93,19 @@ def _begin(uri: str, commits: set[int], checkpoints: set[int], newest: int) -> t
 
 
 def _apply(
-    spans: dict[str, list[tuple[int, int]]], begun: dict[str, int], actions: Sequence[Mapping[str, Any]], version: int
+    spans: dict[str, list[tuple[int, int]]],
+    open_spans: dict[str, int],
+    actions: Sequence[Mapping[str, Any]],
+    version: int,
 ) -> None:
-    """Move on to the next version. A file that a commit both removes and adds is in both versions."""
+    """Apply a version's commit. A file that it both removes and adds is in the version before and in this one."""
     added = {unquote(action["add"]["path"]) for action in actions if "add" in action}
     removed = {unquote(action["remove"]["path"]) for action in actions if "remove" in action}
     for path in removed - added:
-        if path in begun:
-            spans.setdefault(path, []).append((begun.pop(path), version))
+        if path in open_spans:
+            spans.setdefault(path, []).append((open_spans.pop(path), version))
     for path in added:
-        begun.setdefault(path, version)
+        open_spans.setdefault(path, version)
 
 
 def _gap(uri: str, version: int) -> CorruptFileError:

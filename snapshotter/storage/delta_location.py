@@ -1,4 +1,4 @@
-"""Where Delta tables lie, as their engines are told."""
+"""How Delta's engines open a table: its URI and their storage options."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 
 
 def delta_location(uri: str) -> tuple[str, dict[str, str] | None]:
-    """Give what deltalake and Polars open a table by: its URI, and their storage options, which are secret.
+    """Return what deltalake and Polars open a table by: its URI, and their storage options, which are secret.
 
-    uri: as `Storage.uri_of` gives it, or any other that needs no options
+    uri: from `Storage.uri_of`, or any other that needs no options
 
-    Raises StorageError when no credentials are found, ConfigError for a URI that is wrong.
+    Raises StorageError if there are no credentials, ConfigError for an invalid URI.
     """
     if urlsplit(uri).scheme != "s3":
         return uri, None
@@ -20,7 +20,7 @@ def delta_location(uri: str) -> tuple[str, dict[str, str] | None]:
 
 
 def require_reachable(uri: str) -> None:
-    """Raise StorageError if S3 lets nobody to a place, in our own words: engines tell a long tree of reasons."""
+    """Raise StorageError if S3 denies access to a URI: clearer than the long tree of reasons of an engine."""
     if urlsplit(uri).scheme == "s3":
         from snapshotter.storage.s3 import S3Storage
 

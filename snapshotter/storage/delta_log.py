@@ -1,7 +1,7 @@
-"""What a Delta table's log says of its commits.
+"""Commits in a Delta table's log.
 
-deltalake's own `history` gives nothing where the table's path has a # or ? in it, and of an older version the wrong
-numbers; it also reads every commit to tell of one.
+deltalake's own `history` is empty if the table's path has a # or ? in it, has wrong numbers for an older version, and
+reads every commit to return one.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from schemas.errors import CorruptFileError, MissingFileError
 from schemas.file_uri import file_uri
 from snapshotter.storage import Storage, open_storage
 
-_AT_ONCE = 8
+_CONCURRENT_READS = 8
 
 
 def commit_info(uri: str, version: int) -> dict[str, Any] | None:
-    """Give what a commit says of itself, and its `version`; None where the log does not have it any more.
+    """Return a commit's own metadata, and its `version`; None if the log does not have it any more.
 
     uri: of a table that exists
 
-    Raises CorruptFileError for a commit that cannot be read, and what opening the storage does.
+    Raises CorruptFileError for a commit that cannot be read, and what opening the storage raises.
     """
     return _read(_storage_of(uri), version)
 
 
 def commits(uri: str, newest: int) -> Iterator[dict[str, Any]]:
-    """Give what each commit says of itself, from a version back to the oldest that the log still has."""
+    """Yield the metadata of each commit, from a version back to the oldest that the log still has."""
     storage = _storage_of(uri)
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        for start in range(newest, -1, -_AT_ONCE):
-            versions = range(start, max(-1, start - _AT_ONCE), -1)
+    with ThreadPoolExecutor(_CONCURRENT_READS) as threads:
+        for start in range(newest, -1, -_CONCURRENT_READS):
+            versions = range(start, max(-1, start - _CONCURRENT_READS), -1)
             for info in threads.map(partial(_read, storage), versions):
                 if info is None:
                     return
@@ -48,9 +48,9 @@ def _storage_of(uri: str) -> Storage:
 
 
 def actions_of(storage: Storage, folder: str, version: int) -> list[dict[str, Any]] | None:
-    """Read the actions of a commit; None where the log does not have it any more, or not yet.
+    """Read the actions of a commit; None if the log does not have it any more, or not yet.
 
-    folder: of the table, relative to the storage's root; empty where the table is that
+    folder: of the table, relative to the storage's root; empty if the table is the root
 
     Raises CorruptFileError for a commit that cannot be read.
     """
@@ -74,5 +74,5 @@ def _read(storage: Storage, version: int) -> dict[str, Any] | None:
     actions = actions_of(storage, "", version)
     if actions is None:
         return None
-    found = [action["commitInfo"] for action in actions if "commitInfo" in action]
-    return {**(found[0] if found else {}), "version": version}
+    infos = [action["commitInfo"] for action in actions if "commitInfo" in action]
+    return {**(infos[0] if infos else {}), "version": version}

@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from schemas.errors import CorruptFileError, MissingFileError, StorageError
-from snapshotter.storage.delta import plainly
+from snapshotter.storage.delta import one_line
 from snapshotter.storage.delta_location import require_reachable
 
 _BATCH_ROWS = 16_384
@@ -21,7 +21,7 @@ _BATCH_ROWS = 16_384
 
 @dataclass(frozen=True)
 class DeltaVersion:
-    """What a version names, and no other file: the log tells their sizes, the pages' own checksums vouch for the rest.
+    """The files of a version. Their sizes are in the log; their pages are verified by their own checksums.
 
     files: in the order of their paths
     """
@@ -33,17 +33,17 @@ class DeltaVersion:
 
     @classmethod
     def of(cls, table: DeltaTable, uri: str) -> Self:
-        """See a table that was opened as its files. Raises StorageError for one that only its own engine can read."""
+        """List the files of an opened table. Raises StorageError for one with features that Arrow cannot read."""
         try:
             dataset = table.to_pyarrow_dataset()
         except DeltaError as error:
-            raise StorageError.because(f"the Delta table at {uri} cannot be read: {plainly(error)}") from error
+            raise StorageError.because(f"the Delta table at {uri} cannot be read: {one_line(error)}") from error
         files = sorted(dataset.get_fragments(), key=lambda file: file.path)
         return cls(uri, int(table.version()), dataset.schema, tuple(files))
 
     @property
     def rows(self) -> int:
-        """Number of rows, as the files have it. Raises what reading them does."""
+        """Number of rows, from the files' footers. Raises what reading them raises."""
         return sum(self._count(file) for file in self.files)
 
     def read(
@@ -56,28 +56,27 @@ class DeltaVersion:
     ) -> Iterator[pa.RecordBatch]:
         """Read columns (None: all) of a file, a few rows at a time.
 
-        ahead: whether to fetch what will be needed in large pieces, which takes memory
+        ahead: whether to read ahead in large pieces, which takes memory
 
-        Raises MissingFileError for a file that is gone, CorruptFileError for one that is not what was written.
+        Raises MissingFileError for a missing file, CorruptFileError for one whose contents changed.
         """
         options = ds.ParquetFragmentScanOptions(pre_buffer=ahead, page_checksum_verification=True)
-        wanted = None if columns is None else list(columns)
         with self._named(file):
             yield from file.to_batches(
                 schema=self.schema,
-                columns=wanted,
+                columns=None if columns is None else list(columns),
                 batch_size=rows,
                 batch_readahead=2,
                 fragment_scan_options=options,
             )
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Read columns (None: all) of all files. Raises what `read` does."""
+        """Read columns (None: all) of all files. Raises what `read` raises."""
         for file in self.files:
             yield from self.read(file, columns)
 
     def to_arrow(self) -> pa.Table:
-        """Read it whole. Raises what `read` does."""
+        """Read all of it. Raises what `read` raises."""
         return pa.Table.from_batches(self.batches(), self.schema)
 
     def _count(self, file: ds.ParquetFileFragment) -> int:
@@ -91,10 +90,10 @@ class DeltaVersion:
             yield
         except FileNotFoundError as error:
             raise MissingFileError.because(
-                f"{where} is gone", "a vacuum may have removed it: restore it from a copy, or make the table again"
+                f"{where} is gone", "a vacuum may have deleted it: restore it from a copy, or create the table again"
             ) from error
         except (DeltaError, OSError, pa.ArrowException, UnicodeDecodeError) as error:
             require_reachable(self.uri)
             raise CorruptFileError.because(
-                f"{where} cannot be read: {plainly(error)}", "restore the file from a copy"
+                f"{where} cannot be read: {one_line(error)}", "restore the file from a copy"
             ) from error

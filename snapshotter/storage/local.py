@@ -1,4 +1,4 @@
-"""Storage in a folder of this machine, or of a file system that all machines mount."""
+"""Storage in a folder, local or on a file system that all machines mount."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _UNUSABLE = re.compile(r"%[0-9A-Fa-f]{2}|[\\\x00-\x1f\x7f\ud800-\udfff]")  # del
 
 
 class LocalStorage(Storage):
-    """A folder. Files appear under their names only when they are whole and on disk.
+    """A folder. Files get their names only when they are complete and on disk.
 
-    uri: `file:///path/to/folder`; the folder is made by the first write
+    uri: `file:///path/to/folder`; the first write creates the folder
     """
 
     def __init__(self, uri: str) -> None:
@@ -40,12 +40,12 @@ class LocalStorage(Storage):
         unusable = _UNUSABLE.search(str(self.root))
         if unusable:
             raise ConfigError.because(
-                f"folder {str(self.root)!r} has {unusable.group()!r} in its name, where Delta tables cannot be read",
-                "rename it, or let `storage` name another folder",
+                f"folder {str(self.root)!r} has {unusable.group()!r} in its name: Delta tables cannot be read there",
+                "rename it, or set `storage` to another folder",
             )
 
     def open_input(self, path: str) -> pa.NativeFile:
-        """Map the file into memory: column chunks that nobody reads are never loaded."""
+        """Map the file into memory, so that only the column chunks that are read are loaded."""
         where = self._resolve(path)
         with _translated(path, "read"):
             if where.stat().st_size == 0:
@@ -54,13 +54,13 @@ class LocalStorage(Storage):
 
     @contextmanager
     def open_output(self, path: str) -> Iterator[pa.NativeFile]:
-        """Write under another name, sync, then give the file its name if no other has it."""
+        """Write under a temporary name, sync, then link the file to its name if it is free."""
         where = self._resolve(path)
         with ExitStack() as stack:
             with _translated(path, "write"):
                 temporary = stack.enter_context(self._temporary(where))
                 sink = stack.enter_context(pa.OSFile(str(temporary), "wb"))
-            with _translated(path, "write", only=_HINTS):  # other errors of the caller's are none of ours
+            with _translated(path, "write", only=_HINTS):  # other errors are the caller's own
                 yield sink
             with _translated(path, "write"):
                 sink.close()
@@ -69,7 +69,7 @@ class LocalStorage(Storage):
                 _sync(where.parent)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Link a file that is written and synced: linking is atomic, and fails if the name is taken."""
+        """Write and sync a temporary file, then link it: linking is atomic, and fails if the name is taken."""
         where = self._resolve(path)
         with _translated(path, "write"), self._temporary(where) as temporary:
             temporary.write_bytes(data)
@@ -82,7 +82,7 @@ class LocalStorage(Storage):
             return True
 
     def list(self, prefix: str, name_prefix: str = "") -> Iterator[StoredFile]:
-        """List the files below a folder, those that a killed writer left behind too (their names end in .tmp)."""
+        """List the files below a folder, also temporary ones of killed writers (their names end in .tmp)."""
         folder = self._resolve(prefix) if prefix.strip("/") else self.root
         with _translated(prefix, "list"):
             files = [(Path(name).relative_to(self.root).as_posix(), name) for name in _files_in(folder, name_prefix)]
@@ -91,28 +91,28 @@ class LocalStorage(Storage):
                 with _translated(path, "list"):
                     status = os.stat(name)
             except MissingFileError:
-                continue  # deleted, or renamed by its writer, since the folder was read
+                continue  # deleted, or renamed by its writer, after the folder was read
             yield StoredFile(path, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Delete files; folders stay."""
+        """Delete files, but not folders."""
         for path in paths:
             with _translated(path, "delete"):
                 self._resolve(path).unlink(missing_ok=True)
 
     def _resolve(self, path: str) -> Path:
-        """Refuse every path that could lead out of the root, by `..`, by being absolute or through a symbolic link."""
+        """Return a path below the root. Raises StorageError if `..`, a leading / or a symbolic link leads out of it."""
         require_inside(path, self.uri)
         where = self.root / path
         if not _inside(where, self.root):
             raise StorageError.because(
-                f"path '{path}' is not one inside {self.uri}", "remove the link that leads out of it"
+                f"path '{path}' is not inside {self.uri}", "remove the link that leads out of it"
             )
         return where
 
     @contextmanager
     def _temporary(self, where: Path) -> Iterator[Path]:
-        """Give the name of a file beside the one to be made, and remove it in the end."""
+        """Yield the path of a temporary file in the same folder, and delete it at the end."""
         self._make_folder(where.parent)
         handle, name = tempfile.mkstemp(".tmp", f".{where.name[:100]}.", where.parent)
         os.close(handle)
@@ -124,7 +124,7 @@ class LocalStorage(Storage):
             temporary.unlink(missing_ok=True)
 
     def _make_folder(self, folder: Path) -> None:
-        """Make a folder and sync those above it, so that a power cut does not lose the way to the file."""
+        """Create a folder and sync its parents, so that a power cut does not lose the path to the file."""
         missing = []
         while not folder.exists():
             missing.append(folder)
@@ -135,14 +135,14 @@ class LocalStorage(Storage):
 
 
 def _files_in(folder: Path, name_prefix: str) -> Iterator[str]:
-    """Name the files below a folder. Raises OSError for one that cannot be read, which `os.walk` would leave out."""
+    """Yield the files below a folder. Raises OSError for a folder that cannot be read, which `os.walk` would skip."""
     waiting = [str(folder)]
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:
                 listed = [entry for entry in entries if entry.name.startswith(name_prefix)]
         except (FileNotFoundError, NotADirectoryError):
-            continue  # it does not exist, or was deleted since the folder above it was read
+            continue  # it does not exist, or was deleted after its parent was read
         name_prefix = ""
         waiting += [entry.path for entry in listed if entry.is_dir(follow_symlinks=False)]
         yield from (entry.path for entry in listed if entry.is_file())
@@ -164,7 +164,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _translated(path: str, doing: str, only: Container[int] | None = None) -> Iterator[None]:
-    """Turn the system's errors into ours. only: those with these numbers."""
+    """Raise the system's errors as ours. only: those with these numbers."""
     try:
         yield
     except OSError as error:
@@ -175,9 +175,9 @@ def _translated(path: str, doing: str, only: Container[int] | None = None) -> It
 
 def _storage_error(path: str, doing: str, error: OSError) -> StorageError:
     if isinstance(error, FileNotFoundError):
-        return MissingFileError.because(f"'{path}' is not there")
+        return MissingFileError.because(f"'{path}' does not exist")
     if isinstance(error, FileExistsError):
-        return StorageError.because(f"'{path}' is there already: files are never written twice")
+        return StorageError.because(f"'{path}' exists already: files are never overwritten")
     number = error.errno or 0
     reason = os.strerror(number) if number else str(error)
     return StorageError.because(f"could not {doing} '{path}': {reason}", _HINTS.get(number))

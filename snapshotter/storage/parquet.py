@@ -1,4 +1,4 @@
-"""The one place where our Parquet is written and read: checksummed, never half-visible, never wrong in silence."""
+"""Writes and reads the project's Parquet files, with checksums and never partially visible."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from snapshotter.storage import Storage
 
 _ROW_GROUP_BYTES = 16 << 20  # in memory: small enough to bound a reader's memory, large enough to compress well
 _FEWEST_ROWS = 1024
-_HASHED_AT_ONCE = 8 << 20
+_HASHED_BYTES = 8 << 20  # at a time
 
 
 def write_parquet(
     storage: Storage, path: str, batches: pa.Table | Iterable[pa.RecordBatch], schema: pa.Schema, bucket: int = 0
 ) -> DataFile:
-    """Write a new Parquet file and say what is in it.
+    """Write a new Parquet file and return its record.
 
-    batches: of exactly this schema; many small ones are gathered into row groups
-    Raises StorageError, leaving nothing behind.
+    batches: of exactly this schema; small ones are combined into row groups
+
+    Raises StorageError, leaving no file behind.
     """
     rows = 0
     source = batches.to_batches() if isinstance(batches, pa.Table) else batches
     with storage.open_output(path) as output:
-        sink = _Hashing(output)
+        sink = _HashingFile(output)
         with pq.ParquetWriter(pa.PythonFile(sink, "w"), schema, **_packing(schema)) as writer:
             for group in _row_groups(source, schema):
                 writer.write_table(group, row_group_size=max(1, group.num_rows))
@@ -45,16 +46,16 @@ def write_parquet(
 def write_parquet_if_any(
     storage: Storage, path: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, bucket: int = 0
 ) -> DataFile | None:
-    """Write a new Parquet file unless there are no rows, as in a worker's empty partition."""
-    filled = (batch for batch in batches if batch.num_rows)
-    first = next(filled, None)
-    return None if first is None else write_parquet(storage, path, itertools.chain([first], filled), schema, bucket)
+    """Write a new Parquet file, or none if there are no rows, as in an empty partition."""
+    nonempty = (batch for batch in batches if batch.num_rows)
+    first = next(nonempty, None)
+    return None if first is None else write_parquet(storage, path, itertools.chain([first], nonempty), schema, bucket)
 
 
 def read_parquet(storage: Storage, file: DataFile, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a published file, or some of its columns.
 
-    Raises MissingFileError, or CorruptFileError when its bytes are not those that were written.
+    Raises MissingFileError, and CorruptFileError if its bytes have changed.
     """
     with ParquetReader(storage, file) as reader:
         return reader.read(columns)
@@ -64,7 +65,7 @@ class ParquetReader:
     """A published file, opened once and read in parts.
 
     Opening it compares all its bytes with the checksum: xxh3 runs at memory speed, many times faster than
-    decoding, and what a mapped file's hash loads the reader needs anyway.
+    decoding, and hashing a mapped file loads pages that the reader needs anyway.
     """
 
     def __init__(self, storage: Storage, file: DataFile) -> None:
@@ -75,8 +76,8 @@ class ParquetReader:
             with _translated(file.path):
                 self._parquet = pq.ParquetFile(self._input)
             if self._parquet.metadata.num_rows != file.rows:
-                raise _corrupt(file.path, f"holds {self._parquet.metadata.num_rows} rows, {file.rows} were published")
-        except BaseException:  # whatever it was, the file must not stay open
+                raise _corrupt(file.path, f"has {self._parquet.metadata.num_rows} rows, {file.rows} were published")
+        except BaseException:  # of any kind: the file must not stay open
             self._input.close()
             raise
 
@@ -96,7 +97,7 @@ class ParquetReader:
 
     @property
     def metadata(self) -> pq.FileMetaData:
-        """Row groups and their statistics."""
+        """The row groups and their statistics."""
         return self._parquet.metadata
 
     def read(self, columns: Sequence[str] | None = None, row_groups: Sequence[int] | None = None) -> pa.Table:
@@ -104,29 +105,29 @@ class ParquetReader:
         for column in columns or ():
             if column not in self.schema.names:
                 raise DataKeyError.unknown(f"column in {self.file.path}", column, self.schema.names)
-        wanted = None if columns is None else list(columns)
+        names = None if columns is None else list(columns)
         with _translated(self.file.path):
-            if row_groups is None:  # the scanner of datasets decodes row groups side by side, a file its columns only
-                return pq.read_table(self._input, columns=wanted)
-            return self._parquet.read_row_groups(list(row_groups), wanted)
+            if row_groups is None:  # pq.read_table decodes row groups in parallel, a ParquetFile only columns
+                return pq.read_table(self._input, columns=names)
+            return self._parquet.read_row_groups(list(row_groups), names)
 
     def _verify(self) -> None:
         path = self.file.path
         with _translated(path):
             if self._input.size() != self.file.bytes:
                 raise _corrupt(path, f"has {self._input.size()} bytes, {self.file.bytes} were published")
-            found = xxhash.xxh3_128()
-            while chunk := self._input.read_buffer(_HASHED_AT_ONCE):
-                found.update(chunk)
+            actual = xxhash.xxh3_128()
+            while chunk := self._input.read_buffer(_HASHED_BYTES):
+                actual.update(chunk)
             self._input.seek(0)
-        if found.hexdigest() != self.file.checksum:
-            raise _corrupt(path, f"has checksum {found.hexdigest()}, {self.file.checksum} was published")
+        if actual.hexdigest() != self.file.checksum:
+            raise _corrupt(path, f"has checksum {actual.hexdigest()}, {self.file.checksum} was published")
 
 
 class UnrecordedParquet:
-    """A file that some job wrote and of which there is no record yet: its pages' own checksums vouch for it.
+    """A file of a job that has not recorded it yet: it is verified by its pages' own checksums.
 
-    Raises MissingFileError, and CorruptFileError when it is no such file or has another schema.
+    Raises MissingFileError, and CorruptFileError if it is not such a file or has another schema.
     """
 
     def __init__(self, storage: Storage, path: str, schema: pa.Schema) -> None:
@@ -137,7 +138,7 @@ class UnrecordedParquet:
                 self._parquet = pq.ParquetFile(self._input, page_checksum_verification=True)
                 if self._parquet.schema_arrow != schema:
                     raise _corrupt(path, "has another schema")
-        except BaseException:  # whatever it was, the file must not stay open
+        except BaseException:  # of any kind: the file must not stay open
             self._input.close()
             raise
 
@@ -156,7 +157,7 @@ class UnrecordedParquet:
 
     @property
     def group_sizes(self) -> list[int]:
-        """How many rows each row group has."""
+        """The number of rows in each row group."""
         metadata = self._parquet.metadata
         return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
@@ -166,8 +167,8 @@ class UnrecordedParquet:
             return self._parquet.read_row_group(group)
 
 
-class _Hashing(io.RawIOBase):
-    """Passes bytes on and hashes them on their way."""
+class _HashingFile(io.RawIOBase):
+    """Writes to another file, and hashes what is written."""
 
     def __init__(self, sink: pa.NativeFile) -> None:
         self.sink = sink
@@ -192,9 +193,9 @@ def _translated(path: str) -> Iterator[None]:
     try:
         yield
     except MemoryError:
-        raise  # one of Arrow's errors is one too, and says nothing of the file
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last for names within the file
-        if isinstance(error, OSError) and error.errno is not None:  # the system's; those of Parquet have no number
+        raise  # Arrow's own is an ArrowException too, and says nothing about the file
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: column names in the file
+        if isinstance(error, OSError) and error.errno is not None:  # the system's; errors of Parquet have no number
             raise StorageError.because(f"could not read '{path}': {os.strerror(error.errno)}") from error
         raise _corrupt(path, f"cannot be read: {error}") from error
 
@@ -204,7 +205,7 @@ def _corrupt(path: str, problem: str) -> CorruptFileError:
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Cut and gather batches into tables of about the bytes of a row group."""
+    """Split and combine batches into tables of about the size of a row group."""
     waiting: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
@@ -223,17 +224,17 @@ def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterato
 
 
 def _packing(schema: pa.Schema) -> dict[str, Any]:
-    """Say how each leaf is encoded; measured on nested histories, lists and ratings.
+    """Return how each leaf is encoded; measured on nested histories, lists and ratings.
 
-    Whole numbers and times packed by their differences read an eighth faster than with dictionaries for the ids, and
-    are mostly smaller. Text repeats, so there a dictionary pays; floats hardly do. Nobody looks for the smallest value
-    within a list, so only plain columns carry statistics.
+    Integers and times packed by their differences read an eighth faster than ids with dictionaries, and are mostly
+    smaller. Text repeats, so dictionaries pay there; floats hardly do. No query filters by values within a list, so
+    only columns that are not nested have statistics.
     """
-    every = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
-    known = Counter(path for path, _ in every)
-    leaves = [(path, leaf) for path, leaf in every if known[path] == 1]  # a name with a dot may look like a path
+    all_leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
+    counts = Counter(path for path, _ in all_leaves)
+    leaves = [(path, leaf) for path, leaf in all_leaves if counts[path] == 1]  # a name with a dot may look like a path
     texts = [path for path, leaf in leaves if pa.types.is_string(leaf) or pa.types.is_large_string(leaf)]
-    whole = [
+    integers = [
         path
         for path, leaf in leaves
         if pa.types.is_integer(leaf) or pa.types.is_timestamp(leaf) or pa.types.is_date32(leaf)
@@ -242,9 +243,9 @@ def _packing(schema: pa.Schema) -> dict[str, Any]:
         "compression": "zstd",
         "compression_level": 1,
         "use_dictionary": texts or False,
-        "column_encoding": dict.fromkeys(whole, "DELTA_BINARY_PACKED"),
+        "column_encoding": dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
         "write_statistics": [path for path, _ in leaves if "." not in path],
-        "write_page_checksum": True,  # so that a file of which no record was made yet can be trusted too
+        "write_page_checksum": True,  # so that a file without a record can be verified too
     }
 
 

@@ -1,4 +1,4 @@
-"""What the S3 driver's errors mean, and what to do about each."""
+"""The S3 driver's errors: what is wrong, and what to do about it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _REACH = "check the endpoint in the storage URI, the network and that the server
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """What is wrong and what to do. renew: other credentials may be accepted."""
+class S3Problem:
+    """What is wrong and what to do. renew: whether other credentials may be accepted."""
 
     problem: str
     hint: str | None = None
@@ -24,40 +24,40 @@ class Meaning:
 
 
 _CODES = {
-    Meaning("the bucket is not there", "create it, or correct the storage URI"): "NoSuchBucket",
-    Meaning("the credentials are not accepted", _CREDENTIALS, renew=True): (
+    S3Problem("the bucket does not exist", "create it, or correct the storage URI"): "NoSuchBucket",
+    S3Problem("the credentials are not accepted", _CREDENTIALS, renew=True): (
         "InvalidAccessKeyId SignatureDoesNotMatch InvalidToken InvalidClientTokenId UnrecognizedClientException"
         " AuthFailure InvalidSecurity"
     ),
-    Meaning("the credentials have expired", "renew them: log in anew, or fetch a new token", renew=True): (
+    S3Problem("the credentials have expired", "renew them: log in again, or fetch a new token", renew=True): (
         "ExpiredToken ExpiredTokenException TokenRefreshRequired RequestExpired"
     ),
-    Meaning(
+    S3Problem(
         "access is denied",
         "allow these credentials s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on the prefix "
         "and s3:ListBucket on the bucket; without the last one a missing file looks forbidden too",
         renew=True,
     ): "AccessDenied AllAccessDisabled AccountProblem Forbidden 403 401",
-    Meaning("the server asks for fewer requests, after all attempts", _SLOWER): (
+    S3Problem("the server still limits the rate of requests after all attempts", _SLOWER): (
         "SlowDown ServiceUnavailable Throttling ThrottlingException RequestLimitExceeded TooManyRequests 503 429"
         " SlowDownRead SlowDownWrite XMinioServerNotInitialized"
     ),
-    Meaning("the server failed, after all attempts", "run it again; if it goes on, look at the server's log"): (
+    S3Problem("the server failed in all attempts", "run it again; if it fails again, see the server's log"): (
         "InternalError RequestTimeout 500 502 504"
     ),
-    Meaning("the bucket is in another region", "name it in the storage URI: ?region=…"): (
+    S3Problem("the bucket is in another region", "set it in the storage URI: ?region=…"): (
         "PermanentRedirect AuthorizationHeaderMalformed IllegalLocationConstraintException 301"
     ),
-    Meaning("this machine's clock is wrong", "set it: S3 refuses requests that are 15 minutes off"): (
+    S3Problem("this machine's clock is wrong", "set it: S3 refuses requests that are 15 minutes off"): (
         "RequestTimeTooSkewed"
     ),
-    Meaning("the store is full", "free some space in it"): (
+    S3Problem("the store is full", "free some space in it"): (
         "QuotaExceeded XMinioStorageFull InsufficientStorage XMinioAdminBucketQuotaExceeded 507"
     ),
-    Meaning("the name is too long", "S3 takes 1024 bytes, the prefix included"): "KeyTooLongError",
+    S3Problem("the name is too long", "S3 takes 1024 bytes, the prefix included"): "KeyTooLongError",
 }
-_MEANINGS = {code: meaning for meaning, codes in _CODES.items() for code in codes.split()}
-_RAISED: tuple[tuple[tuple[type[Exception], ...], Meaning], ...] = (
+_PROBLEMS = {code: meaning for meaning, codes in _CODES.items() for code in codes.split()}
+_DRIVER_PROBLEMS: tuple[tuple[tuple[type[Exception], ...], S3Problem], ...] = (
     (
         (
             driver.NoCredentialsError,
@@ -68,42 +68,42 @@ _RAISED: tuple[tuple[tuple[type[Exception], ...], Meaning], ...] = (
             driver.SSOError,
             driver.MetadataRetrievalError,
         ),
-        Meaning("no credentials were found", _CREDENTIALS, renew=True),
+        S3Problem("there are no credentials", _CREDENTIALS, renew=True),
     ),
     (
         (driver.EndpointConnectionError, driver.ConnectTimeoutError, driver.ProxyConnectionError),
-        Meaning("no server answers there", _REACH),
+        S3Problem("no server answers", _REACH),
     ),
-    ((driver.SSLError,), Meaning("the server's certificate is not trusted", "name its authority in AWS_CA_BUNDLE")),
-    ((driver.ReadTimeoutError,), Meaning("the server takes too long, in all attempts", _REACH)),
+    ((driver.SSLError,), S3Problem("the server's certificate is not trusted", "set AWS_CA_BUNDLE to its authority")),
+    ((driver.ReadTimeoutError,), S3Problem("the server took too long in all attempts", _REACH)),
     (
         (driver.HTTPClientError, driver.IncompleteReadError),
-        Meaning("the connection was cut, in all attempts", _REACH),
+        S3Problem("the connection was lost in all attempts", _REACH),
     ),
 )
-CUT = (driver.HTTPClientError, driver.IncompleteReadError)
+CONNECTION_LOST = (driver.HTTPClientError, driver.IncompleteReadError)
 
 
 def code_of(error: Exception) -> str:
-    """Give the code with which a server refused; of other errors none."""
+    """Return the code of a server's error; "" for other errors."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
 def is_missing(error: Exception) -> bool:
-    """Whether the key is not there. An answer without a body, to HEAD, says the same of the bucket."""
+    """Whether the key does not exist. A response without a body, to HEAD, may also mean the bucket."""
     return code_of(error) in ("NoSuchKey", "NoSuchVersion", "404")
 
 
-def meaning_of(error: ClientError | BotoCoreError) -> Meaning:
-    """Say what an error means."""
+def problem_of(error: ClientError | BotoCoreError) -> S3Problem:
+    """Return what is wrong, and what to do about it."""
     if isinstance(error, ClientError):
         code = code_of(error)
-        found = _MEANINGS.get(code)
-        if found is not None:
-            return Meaning(f"{found.problem} ({code})", found.hint, found.renew)
-        told = error.response.get("Error", {}).get("Message") or "no reason given"
-        return Meaning(f"{told} ({code or error.response.get('ResponseMetadata', {}).get('HTTPStatusCode')})")
-    for kinds, meaning in _RAISED:
+        known = _PROBLEMS.get(code)
+        if known is not None:
+            return S3Problem(f"{known.problem} ({code})", known.hint, known.renew)
+        message = error.response.get("Error", {}).get("Message") or "no reason given"
+        return S3Problem(f"{message} ({code or error.response.get('ResponseMetadata', {}).get('HTTPStatusCode')})")
+    for kinds, meaning in _DRIVER_PROBLEMS:
         if isinstance(error, kinds):
             return meaning
-    return Meaning(without_password(f"{type(error).__name__}: {error}"))
+    return S3Problem(without_password(f"{type(error).__name__}: {error}"))

@@ -400,7 +400,7 @@ def test_a_withdrawn_version_serves_no_moment(index: SnapshotIndex) -> None:
     assert [found.version_id for found in index.global_versions("videos", NOON + timedelta(days=9))] == ["v3", "v1"]
     assert index.global_version("videos", "v2") is None
     with pytest.raises(
-        WithdrawnError, match="version 'v2' of global element 'videos' was withdrawn.*→ publish it anew"
+        WithdrawnError, match="version 'v2' of global element 'videos' was withdrawn.*→ publish it again"
     ):
         index.publish_global(version("v2"))
     for name in ("v1", "v3"):
@@ -477,7 +477,7 @@ def test_what_could_not_be_read_back_is_never_published(index: SnapshotIndex) ->
             return {**super().to_json(), "counts": {"ok": 90, "fine": 10}}
 
     odd = Odd(**vars(snapshot("r1")))
-    with pytest.raises(DataKeyError, match="is not published, since reading its record back fails: 'fine' is not"):
+    with pytest.raises(DataKeyError, match="is not published, because reading its record back fails: 'fine' is not"):
         index.publish_run(run("r1", snapshot("r1"), odd))
     assert index.runs() == index.elements() == []
     assert index.snapshots("history", NOON, NOON) == []

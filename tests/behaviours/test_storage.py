@@ -92,7 +92,7 @@ def test_a_write_that_fails_leaves_nothing(storage: Storage) -> None:
 
 
 def test_a_file_that_is_missing_is_named(storage: Storage) -> None:
-    with pytest.raises(MissingFileError, match="'a/gone.bin' is not there"):
+    with pytest.raises(MissingFileError, match="'a/gone.bin' does not exist"):
         storage.open_input("a/gone.bin")
 
 
@@ -155,7 +155,7 @@ def test_a_path_that_leads_outside_is_refused(storage: Storage, path: str) -> No
         lambda: storage.create(path, b"x"),
         lambda: storage.delete([path]),
     ):
-        with pytest.raises(StorageError, match="is not one inside"):
+        with pytest.raises(StorageError, match="is not inside"):
             use()
 
 
@@ -211,7 +211,7 @@ def test_parquet_without_rows_has_its_columns_or_is_not_written(storage: Storage
 
 def test_a_parquet_file_that_is_there_is_not_overwritten(storage: Storage) -> None:
     first = write_parquet(storage, "a.parquet", histories(10), histories(1).schema)
-    with pytest.raises(StorageError, match="'a.parquet' is there already"):
+    with pytest.raises(StorageError, match="'a.parquet' exists already"):
         write_parquet(storage, "a.parquet", histories(20), histories(1).schema)
     assert read_parquet(storage, first).equals(histories(10))
 
@@ -266,7 +266,7 @@ def test_a_file_that_no_record_vouches_for_and_that_is_none_of_ours_is_named(
         write(storage, "a.parquet", data)
     with pytest.raises(CorruptFileError, match=f"'a.parquet' .*{message}"):
         read_unrecorded(storage, "a.parquet", pa.schema([("profile_id", pa.int32())]))
-    with pytest.raises(MissingFileError, match="'none.parquet' is not there"):
+    with pytest.raises(MissingFileError, match="'none.parquet' does not exist"):
         read_unrecorded(storage, "none.parquet", histories(3).schema)
 
 
@@ -280,7 +280,7 @@ def test_a_published_file_that_was_no_parquet_is_named(storage: Storage) -> None
 def test_a_parquet_file_that_is_gone_is_named(storage: Storage) -> None:
     file = write_parquet(storage, "a.parquet", histories(1), histories(1).schema)
     storage.delete([file.path])
-    with pytest.raises(MissingFileError, match="'a.parquet' is not there"):
+    with pytest.raises(MissingFileError, match="'a.parquet' does not exist"):
         read_parquet(storage, file)
 
 

@@ -10,7 +10,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from stack_files import DOCKERFILE, IGNORED, ROOT, copied, ignored, parse
 
-from snapshotter.spark.machine import OLDEST_JAVA
+from snapshotter.spark.system_requirements import OLDEST_JAVA
 
 SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
 TARGETS = ("jobs", "airflow", "proxy", "serving", "s3")

@@ -36,7 +36,7 @@ PROGRAMS = {
         "delorean.generation.runners",
         "delorean.labels.grouping",
         "encoders",
-        "snapshotter.capture.bucket",
+        "snapshotter.capture.bucket_capture",
     ),
     "proxy": ("prana_proxy", "delorean.cli.capture"),
     "serving": ("delorean.serving", "delorean.cli.model", "encoders", "snapshotter.index", "snapshotter.storage"),

@@ -90,7 +90,7 @@ def write_pem(path: Path, certificate: trustme.LeafCert) -> None:
 
 
 def execute(index: CassandraIndex, text: str) -> None:
-    index._connection._session.execute(text)
+    index._session._driver.execute(text)
 
 
 def test_a_certificate_and_a_password_are_required_and_no_password_is_shown(
@@ -113,18 +113,18 @@ def test_a_certificate_and_a_password_are_required_and_no_password_is_shown(
         assert index.publish_run(run) is True
         assert index.run("r1").context_set_id == "contexts"
         assert index.uri == f"cassandra://127.0.0.1:{guarded.node.port}/guarded"
-        shown = f"{vars(index)} {index._connection.address}"  # type: ignore[attr-defined]  # of CassandraIndex
+        shown = f"{vars(index)} {index._session.address}"  # type: ignore[attr-defined]  # of CassandraIndex
     with open_index(guarded.uri("reader")) as index:
         assert [found.run_id for found in index.runs()] == ["r1"]
         with pytest.raises(
-            SnapshotIndexError, match="refuses user 'reader': .*MODIFY.* → grant what is missing"
+            SnapshotIndexError, match="rejects user 'reader': .*MODIFY.* → grant the missing permission"
         ) as error:
             index.publish_run(SnapshotRun("r2", "contexts", NOON, ()))
 
     guarded.write_credentials("delorean", PASSWORD + "-expired")
-    with pytest.raises(SnapshotIndexError, match="refuses user 'delorean' → correct the credentials") as refused:
+    with pytest.raises(SnapshotIndexError, match="rejects user 'delorean' → correct the credentials") as refused:
         open_index(guarded.uri("delorean"))
-    with pytest.raises(SnapshotIndexError, match="refuses who gives no credentials"):
+    with pytest.raises(SnapshotIndexError, match="rejects a user without credentials"):
         open_index(guarded.uri(None))
     assert "Sending SASL-based auth response" in caplog.text
     assert PASSWORD not in f"{shown} {error.value} {refused.value} {refused.value.__cause__} {caplog.text}"
@@ -133,7 +133,7 @@ def test_a_certificate_and_a_password_are_required_and_no_password_is_shown(
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"authority": "stranger.pem"}, "cannot be reached by TLS: .*certificate verify failed.* → see who signed"),
+        ({"authority": "stranger.pem"}, "cannot be reached by TLS: .*certificate verify failed.* → check who signed"),
         # A server's refusal may be lost with the connection.
         ({"certificate": "strange-client.pem", "key": "strange-client.pem"}, "by TLS: .*alert|TLS in the URI"),
         ({"certificate": "expired.pem", "key": "expired.pem"}, "by TLS: .*alert|TLS in the URI"),

@@ -28,7 +28,7 @@ SERVICES = [
     for name in ("history", "my_list", "ratings")
 ]
 NODES_ARE_DOWN = (
-    r"(has too few nodes alive: 1 of 2 needed|had answers of 1 of 2 nodes in time|did not answer in time).* → "
+    r"(has too few nodes alive: 1 of 2 needed|got answers from 1 of 2 nodes in time|did not answer in time).* → "
 )
 
 

@@ -28,7 +28,7 @@ from maven import BECOME, cache, free_port, java, run_ivy
 from delorean.demo.processes import Processes, Running
 from snapshotter.index import init_index
 from snapshotter.index.cassandra.address import read_address
-from snapshotter.index.cassandra.connection import Connection
+from snapshotter.index.cassandra.cluster_session import CassandraSession
 
 VERSION = "5.0.9"
 # Of a line for each file: its digest and name, sorted by name.
@@ -85,11 +85,11 @@ def new_index(keyspace: str) -> str:
 def _drop_keyspaces(uri: str) -> None:
     """Drop a keyspace and those whose names begin with its: the server may stay."""
     address = read_address(uri)
-    connection = Connection(address)
-    for row in connection.one("SELECT keyspace_name FROM system_schema.keyspaces", {}):
+    session = CassandraSession(address)
+    for row in session.execute("SELECT keyspace_name FROM system_schema.keyspaces", {}):
         if row.keyspace_name.startswith(address.keyspace):
-            connection.change(f"DROP KEYSPACE {row.keyspace_name}")
-    connection.close()
+            session.change_schema(f"DROP KEYSPACE {row.keyspace_name}")
+    session.close()
 
 
 @contextmanager

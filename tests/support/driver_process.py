@@ -265,7 +265,7 @@ def snapshot(
     pause: Callable[[], None] | None = None,
 ) -> str:
     """Take a snapshot; every page of answers is on disk at once. hold: pause when the files are written."""
-    from snapshotter.capture.snapshot import take_snapshot
+    from snapshotter.capture import SnapshotOptions, take_snapshot
     from snapshotter.index import open_index
 
     with open_index(index) as opened:
@@ -279,8 +279,8 @@ def snapshot(
         opened.publish_run = publish_later  # type: ignore[method-assign]  # the moment before it
         contexts = opened.context_set(date(2026, 1, 5))
         session = spark_of_driver() if spark else None
-        options: dict[str, Any] = {"buckets": 2, "page": 4, "keep_every": timedelta()}
-        taken = take_snapshot(session, contexts, ["history"], proxies, storage, opened, run_id, **options)
+        options = SnapshotOptions(buckets=2, page=4, keep_every=timedelta())
+        taken = take_snapshot(session, contexts, ["history"], proxies, storage, opened, run_id, options)
         return taken.run_id
 
 
@@ -300,7 +300,7 @@ def generate_features(
     from snapshotter.index import open_index
     from snapshotter.storage import open_storage
 
-    def progress(done: int, _: int) -> None:
+    def progress(_: str, done: int, __: int) -> None:
         if done == hold and pause is not None:
             pause()
 

@@ -21,9 +21,9 @@ from delorean.leaks import LeakThresholds
 from delorean.leaks.detect import detect_leaks
 from delorean.leaks.sample import LeakSampler
 from snapshotter.index import SnapshotIndex
+from snapshotter.spark.progress import Progress
 
 LABELS = "features are made from data that is traced, and never from labels"
-Progress = Callable[[int, int], None]
 _RowCheck = Callable[[RowBatch, FindingCounts], object]
 
 
@@ -40,7 +40,7 @@ def check_feature_set(
     version: of the feature set, None: the newest
     index: where its runs and versions were published; None: rows are compared with the lineage only
     thresholds: above which a feature predicts its label implausibly well
-    progress: called with (rows done, all)
+    progress: called with (what is read, rows done, all)
 
     Memory: a few thousand rows, the sample for leaks, and hashes of the keys of at most 16 million rows. Raises
     ConfigError for what is not a feature set of DeLorean, MissingFileError if a file is missing.
@@ -50,7 +50,7 @@ def check_feature_set(
         for table in stored.batches():
             check.add(table)
             if progress is not None:
-                progress(check.rows, stored.rows)
+                progress("rows", check.rows, stored.rows)
         return check.report()
 
 

@@ -1,4 +1,4 @@
-"""The index of production: tables of a Cassandra keyspace, shared by any number of machines and projects."""
+"""The index for production: tables in a Cassandra keyspace, shared by any number of machines and projects."""
 
 from snapshotter.index.cassandra.index import CassandraIndex, init_cassandra
 

@@ -1,4 +1,4 @@
-"""What a `cassandra://` URI says."""
+"""Parses `cassandra://` URIs."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ OPTIONS = ("index", "datacenter", "check_hostname", *_CONSISTENCY, *_SECONDS, *_
 
 
 @dataclass(frozen=True)
-class Credentials:
-    """Who we are to the cluster. A credentials file is TOML with these two."""
+class CassandraCredentials:
+    """The user at the cluster. A credentials file is TOML with these two fields."""
 
     user: str
     password: str = field(repr=False)
 
 
 @dataclass(frozen=True)
-class Address:
-    """Where an index is, and how to get there.
+class CassandraAddress:
+    """An index in a cluster, and the settings of its client.
 
-    hosts: with ports; the others of the cluster are found through them
+    hosts: with ports; the driver discovers the other nodes
     index: its name: several share a keyspace
-    datacenter: whose nodes are asked; None: that of the first host that answers
+    datacenter: whose nodes get the requests; None: that of the first host that answers
     serial_consistency: LOCAL_SERIAL is faster over several datacenters, if only one of them ever publishes
-    timeout_seconds: of a request; patience_seconds: for how long one that a passing fault hit is tried again
-    authority: who signs the servers' certificates, a PEM file; None: connections are plain
-    certificate, key: our own, PEM files
+    timeout_seconds: of a request; patience_seconds: how long a request that a transient fault hit is repeated
+    authority: a PEM file of who signs the servers' certificates; None: connections are not encrypted
+    certificate, key: PEM files of our own
     """
 
     hosts: tuple[tuple[str, int], ...]
     keyspace: str
     index: str = "main"
-    credentials: Credentials | None = None
+    credentials: CassandraCredentials | None = None
     datacenter: str | None = None
     consistency: str = "LOCAL_QUORUM"
     serial_consistency: str = "SERIAL"
@@ -58,13 +58,13 @@ class Address:
 
     @property
     def uri(self) -> str:
-        """Give the URI for people to read: without credentials and options."""
+        """The URI for messages: without credentials and options."""
         hosts = ",".join(_host_text(host, port) for host, port in self.hosts)
         return f"cassandra://{hosts}/{self.keyspace}" + ("" if self.index == "main" else f"?index={self.index}")
 
 
-def read_address(uri: str) -> Address:
-    """Read a URI, and the credentials file that it may name. Raises ConfigError, which never shows credentials."""
+def read_address(uri: str) -> CassandraAddress:
+    """Parse a URI, and read the credentials file it names. Raises ConfigError, whose message has no credentials."""
     try:
         parts = urlsplit(uri)
         if "@" in f"{parts.path}{parts.query}{parts.fragment}":
@@ -78,22 +78,22 @@ def read_address(uri: str) -> Address:
     return address
 
 
-def _address(keyspace: str, hosts: str, query: str, userinfo: str) -> Address:
-    found = [_host(host) for host in hosts.split(",")]
+def _address(keyspace: str, hosts: str, query: str, userinfo: str) -> CassandraAddress:
+    nodes = [_host(host) for host in hosts.split(",")]
     if not _NAME.fullmatch(keyspace):
         raise ConfigError.because(
-            f"keyspace is '{keyspace}', expected small letters, digits and _",
-            f"write {_FORM}, in credentials % for /:@#?",
+            f"keyspace is '{keyspace}', expected lower-case letters, digits and _",
+            f"write {_FORM}, and escape /:@#? in credentials by %",
         )
     options = _options(query)
-    given = options.pop("credentials", None)
-    credentials = read_toml(Path(given), Credentials) if given else None
+    file = options.pop("credentials", None)
+    credentials = read_toml(Path(file), CassandraCredentials) if file else None
     if userinfo:
         if credentials is not None:
-            raise ConfigError.because("has credentials of its own and a credentials file", "keep the file")
+            raise ConfigError.because("has both credentials and a credentials file", "keep the file")
         user, _, password = userinfo.partition(":")
-        credentials = Credentials(unquote(user), unquote(password))
-    return Address(tuple(found), keyspace, credentials=credentials, **options)
+        credentials = CassandraCredentials(unquote(user), unquote(password))
+    return CassandraAddress(tuple(nodes), keyspace, credentials=credentials, **options)
 
 
 def _host(text: str) -> tuple[str, int]:
@@ -123,18 +123,18 @@ def _options(query: str) -> dict[str, Any]:
         if name in _FILES and not Path(value).is_absolute():
             raise ConfigError.because(f"{name} is '{value}'", "write an absolute path")
     if not _NAME.fullmatch(options.get("index", "main")):
-        raise ConfigError.because(f"index is '{options['index']}', expected small letters, digits and _")
+        raise ConfigError.because(f"index is '{options['index']}', expected lower-case letters, digits and _")
     if "check_hostname" in options:
         options["check_hostname"] = _boolean("check_hostname", options["check_hostname"])
-    _refuse_half_of_tls(options)
+    _check_tls_options(options)
     return options
 
 
-def _refuse_half_of_tls(options: Mapping[str, Any]) -> None:
+def _check_tls_options(options: Mapping[str, Any]) -> None:
     if ("certificate" in options) != ("key" in options):
-        raise ConfigError.because("has one of certificate and key, expected both or none")
+        raise ConfigError.because("has only one of certificate and key, expected both or neither")
     if "authority" not in options and ("certificate" in options or "check_hostname" in options):
-        raise ConfigError.because("has no authority, so connections are plain", "name who signs the servers' too")
+        raise ConfigError.because("has no authority, so connections are not encrypted", "set authority, too")
 
 
 def _seconds(name: str, text: str) -> float:
@@ -154,5 +154,5 @@ def _boolean(name: str, text: str) -> bool:
 
 
 def _without_credentials(uri: str) -> str:
-    """Leave out all that could be credentials, in a URI that may be anything."""
+    """Remove everything that may be credentials from a URI that may be invalid."""
     return re.sub(r"//.*@", "//", uri, flags=re.DOTALL)

@@ -11,15 +11,22 @@ from functools import partial
 
 from schemas.services import Service
 from snapshotter.index import SnapshotIndex
-from snapshotter.index.cassandra import records, schema
+from snapshotter.index.cassandra import record_pieces, schema
 from snapshotter.index.cassandra.address import read_address
-from snapshotter.index.cassandra.connection import Connection
-from snapshotter.index.cassandra.look_up import Snapshots
-from snapshotter.index.cassandra.published import Entry, Published
-from snapshotter.index.cassandra.timeline import RunHeader, Timeline, rows_beside
-from snapshotter.index.cassandra.versions import visible_versions, write_version
-from snapshotter.index.cassandra.withdrawing import Withdrawals, withdrawal_of
-from snapshotter.index.stored import Records, context_set_name, missing, run_name, version_name, withdrawn
+from snapshotter.index.cassandra.cluster_session import CassandraSession
+from snapshotter.index.cassandra.published_entries import PublishedEntries, PublishedEntry
+from snapshotter.index.cassandra.run_timeline import RunHeader, RunTimeline, rows_of_run
+from snapshotter.index.cassandra.snapshots_by_time import SnapshotsByTime
+from snapshotter.index.cassandra.versions_by_time import visible_versions, write_version
+from snapshotter.index.cassandra.withdrawals import Withdrawals, withdrawal_of
+from snapshotter.index.record_reader import (
+    RecordReader,
+    context_set_name,
+    not_published,
+    run_name,
+    version_name,
+    withdrawn,
+)
 from snapshotter.records import (
     END_OF_TIME,
     ContextSet,
@@ -40,44 +47,45 @@ _BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
 def init_cassandra(uri: str, replication: Mapping[str, int] | None = None) -> bool:
-    """Make what is missing of the keyspace, the tables and the index at a URI; tell whether the index is new."""
-    connection = Connection(read_address(uri))
+    """Create what is missing of the keyspace, the tables and the index at a URI; return whether the index is new."""
+    session = CassandraSession(read_address(uri))
     try:
-        return schema.prepare(connection, replication)
+        return schema.prepare(session, replication)
     finally:
-        connection.close()
+        session.close()
 
 
 class CassandraIndex(SnapshotIndex):
     """The index in a keyspace of Cassandra.
 
-    uri: `cassandra://host,host/keyspace?…`, see `snapshotter.index.cassandra.address`; made by `init_cassandra`
+    uri: `cassandra://host,host/keyspace?…`, see `snapshotter.index.cassandra.address`; created by `init_cassandra`
 
-    What is published is first written as an attempt of its own, which nobody sees, and then becomes visible by one
-    conditional write that names the attempt.
-    Raises SnapshotIndexError when the cluster cannot be reached, or the index is not there or of another version.
+    A publication is first written as an attempt, which is invisible, and becomes visible by one conditional write that
+    names the attempt.
+
+    Raises SnapshotIndexError if the cluster cannot be reached, or the index does not exist or has another version.
     """
 
     def __init__(self, uri: str) -> None:
-        self._connection = Connection(read_address(uri))
-        self.uri = self._connection.address.uri
-        self._records = Records(self.uri)
-        self._runs = Published(self._connection, "run")
-        self._context_sets = Published(self._connection, "context set")
-        self._versions = Published(self._connection, "version")
-        self._snapshots = Snapshots(self._connection, self._runs)
-        self._timeline = Timeline(self._connection)
-        self._withdrawals = Withdrawals(self._connection, self._timeline)
+        self._session = CassandraSession(read_address(uri))
+        self.uri = self._session.address.uri
+        self._records = RecordReader(self.uri)
+        self._runs = PublishedEntries(self._session, "run")
+        self._context_sets = PublishedEntries(self._session, "context set")
+        self._versions = PublishedEntries(self._session, "version")
+        self._snapshots = SnapshotsByTime(self._session, self._runs)
+        self._timeline = RunTimeline(self._session)
+        self._withdrawals = Withdrawals(self._session, self._timeline)
         try:
-            schema.check(self._connection)
-        except BaseException:  # whatever it is, the connection must not stay open
+            schema.check(self._session)
+        except BaseException:  # of any kind: the session must not stay open
             self.close()
             raise
 
     def publish_run(self, run: SnapshotRun) -> bool:
-        """Write the run's services under a new attempt, and make it visible unless another one is."""
+        """Write the run's services as a new attempt, and make it visible unless another run is."""
         name = run_name(run.run_id)
-        if self._is_there(self._runs, name):
+        if self._is_published(self._runs, name):
             return False
         attempt = uuid.uuid4()
         writes = [
@@ -86,189 +94,189 @@ class CassandraIndex(SnapshotIndex):
             for statement in self._snapshots.writes(attempt, position, snapshot)
         ]
         header = RunHeader.of(run).text()
-        self._connection.ask(writes)
-        beside = partial(rows_beside, run.run_id, header, run.services)
-        return self._runs.publish(run.run_id, attempt, header, "", beside) or self._lost(self._runs, name)
+        self._session.execute_all(writes)
+        extra_rows = partial(rows_of_run, run.run_id, header, run.services)
+        return self._runs.publish(run.run_id, attempt, header, "", extra_rows) or self._lost_race(self._runs, name)
 
     def run(self, run_id: str) -> SnapshotRun:
-        """Give a published run."""
+        """Return a published run."""
         name = run_name(run_id)
         entry = self._runs.entry(run_id)
         if entry is None:
-            raise missing(name, self.uri)
+            raise not_published(name, self.uri)
         self._refuse_withdrawn(entry)
         return self._read_runs([(run_id, entry)], skip=False)[0]
 
     def runs(self, limit: int | None = None, before: datetime | None = None) -> Sequence[SnapshotRun]:
-        """Give published runs, the latest published first."""
-        found: list[SnapshotRun] = []
+        """Return published runs, the latest published first."""
+        matches: list[SnapshotRun] = []
         moment = None if before is None else to_micros(before)
-        while limit is None or len(found) < limit:  # more than once where records were skipped
-            page = self._timeline.page(moment, None if limit is None else limit - len(found))
+        while limit is None or len(matches) < limit:  # more than once where records were skipped
+            page = self._timeline.page(moment, None if limit is None else limit - len(matches))
             if not page:
                 break
-            found += self._read_runs(page, skip=True)
+            matches += self._read_runs(page, skip=True)
             moment = page[-1][1].published_at
-        return found
+        return matches
 
     def runs_by_id(self, run_ids: Iterable[str]) -> Mapping[str, SnapshotRun]:
-        """Give those of these runs that are published."""
+        """Return those of these runs that are published."""
         entries = [(entry.id, entry) for entry in self._runs.among(run_ids).values()]
         return {run.run_id: run for run in self._read_runs(entries, skip=False)}
 
     def run_ids(self) -> Sequence[str]:
-        """Name all published runs, the latest published first."""
+        """Return the ids of all published runs, the latest published first."""
         return [run_id for run_id, _ in self._timeline.page(None, None)]
 
     def elements(self) -> Sequence[Service]:
-        """Give the distinct declarations of services that have a published snapshot, the latest published first."""
+        """Return the distinct declarations of services with a published snapshot, the latest published first."""
         return self._timeline.services()
 
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
-        """Give a service's snapshots whose captures overlap [earliest, latest], the latest published first."""
-        found = self._snapshots.within(service, to_micros(earliest), to_micros(latest))
-        return [self._records.read(run_name(run_id), ServiceSnapshot.from_json, text) for run_id, text in found]
+        """Return a service's snapshots whose captures overlap [earliest, latest], the latest published first."""
+        matches = self._snapshots.within(service, to_micros(earliest), to_micros(latest))
+        return [self._records.read(run_name(run_id), ServiceSnapshot.from_json, text) for run_id, text in matches]
 
     def iterate_snapshots(self, service: str, earliest: datetime, latest: datetime) -> Iterator[ServiceSnapshot]:
-        """Yield what `snapshots` gives, the greatest `captured_to` first, in pages."""
+        """Yield what `snapshots` returns, the greatest `captured_to` first, in pages."""
         for run_id, text in self._snapshots.by_capture(service, to_micros(earliest), to_micros(latest)):
             yield self._records.read(run_name(run_id), ServiceSnapshot.from_json, text)
 
     def last_snapshots(self, service: str, limit: int) -> Sequence[ServiceSnapshot]:
-        """Give the snapshots of a service that captured last, at most so many, the last first."""
-        found: list[ServiceSnapshot] = []
+        """Return the snapshots of a service that captured last, at most so many, the last first."""
+        matches: list[ServiceSnapshot] = []
         by_capture = self._snapshots.by_capture(service, to_micros(_BEGINNING), to_micros(END_OF_TIME))
-        while len(found) < limit and (one := next(by_capture, None)) is not None:
+        while len(matches) < limit and (one := next(by_capture, None)) is not None:
             with self._records.skipping(run_name(one[0])):
-                found.append(self._records.read(run_name(one[0]), ServiceSnapshot.from_json, one[1]))
-        return found
+                matches.append(self._records.read(run_name(one[0]), ServiceSnapshot.from_json, one[1]))
+        return matches
 
     def publish_context_set(self, context_set: ContextSet) -> bool:
-        """Write the context set under a new attempt, and make it visible unless its date has one."""
+        """Write the context set as a new attempt, and make it visible unless its date has one."""
         day = context_set.date.isoformat()
         if self._context_sets.entry(day):
             return False
         attempt = uuid.uuid4()
-        self._connection.ask(list(records.writes(attempt, 0, record_text(context_set))))
+        self._session.execute_all(list(record_pieces.writes(attempt, 0, record_text(context_set))))
         return self._context_sets.publish(day, attempt, json.dumps(list(context_set.experiments)))
 
     def context_set(self, date: date) -> ContextSet:
-        """Give the context set of a date."""
+        """Return the context set of a date."""
         entry = self._context_sets.entry(date.isoformat())
         if entry is None:
-            raise missing(context_set_name(date), self.uri)
+            raise not_published(context_set_name(date), self.uri)
         return self._read_context_sets([entry], skip=False)[0]
 
     def context_sets(
         self, latest: date, experiment: str | None = None, limit: int | None = None
     ) -> Sequence[ContextSet]:
-        """Give context sets up to a date, newest first; only those an experiment chose from, if one is named."""
-        found: list[ContextSet] = []
+        """Return context sets up to a date, newest first; only those that an experiment selected, if one is named."""
+        matches: list[ContextSet] = []
         after = f"{latest.isoformat()}~"  # after all digits, so that the date itself is included
-        while limit is None or len(found) < limit:
+        while limit is None or len(matches) < limit:
             page = self._context_sets.before(after, _PAGE if limit is None else min(limit, _PAGE))
             if not page:
                 break
             chosen = [entry for entry in page if experiment is None or experiment in json.loads(entry.header)]
-            found += self._read_context_sets(chosen, skip=True)
+            matches += self._read_context_sets(chosen, skip=True)
             after = page[-1].id
-        return found[:limit]
+        return matches[:limit]
 
     def context_set_dates(self) -> Sequence[date]:
-        """Give the dates that have a context set, newest first."""
+        """Return the dates that have a context set, newest first."""
         return [date.fromisoformat(entry.id) for entry in reversed(self._context_sets.of_kind())]
 
     def publish_global(self, version: GlobalVersion) -> bool:
-        """Write the version under a new attempt, and make it visible unless the element has one of its id."""
+        """Write the version as a new attempt, and make it visible unless the element has one with its id."""
         element, text = version.element.name, record_text(version)
         name = version_name(element, version.version_id)
-        if self._is_there(self._versions, name):
+        if self._is_published(self._versions, name):
             return False
         attempt = uuid.uuid4()
-        write = write_version(self._connection, version, attempt, records.copy_of(text))
-        self._connection.ask([*records.writes(attempt, 0, text), write])
+        write = write_version(self._session, version, attempt, record_pieces.copy_of(text))
+        self._session.execute_all([*record_pieces.writes(attempt, 0, text), write])
         published = self._versions.publish(version.version_id, attempt, "", element)
-        return published or self._lost(self._versions, name)
+        return published or self._lost_race(self._versions, name)
 
     def global_versions(
         self, element: str, latest: datetime, limit: int | None = None, *, skip_unreadable: bool = False
     ) -> Sequence[GlobalVersion]:
-        """Give an element's versions with valid_from up to a time, newest first (of equal ones the later published)."""
-        found: list[GlobalVersion] = []
+        """Return an element's versions with valid_from up to a time, newest first (of several the later published)."""
+        matches: list[GlobalVersion] = []
         rows = visible_versions(self._versions, element, to_micros(latest))
-        while (limit is None or len(found) < limit) and (one := next(rows, None)) is not None:
+        while (limit is None or len(matches) < limit) and (one := next(rows, None)) is not None:
             with self._records.skipping(version_name(element, one[0].id), skip_unreadable):
-                found.append(self._read_version(*one))
-        return found
+                matches.append(self._read_version(*one))
+        return matches
 
     def global_version(self, element: str, version_id: str) -> GlobalVersion | None:
-        """Give one version of an element, None if it is not published."""
+        """Return one version of an element, None if it is not published."""
         entry = self._versions.entry(version_id, element)
         if entry is None or entry.is_withdrawn:
             return None
-        return self._read_version(entry, "".join(records.read_attempts(self._connection, [entry.attempt])[0]))
+        return self._read_version(entry, "".join(record_pieces.read_attempts(self._session, [entry.attempt])[0]))
 
     def global_elements(self) -> Sequence[str]:
-        """Name the global elements that have a version, sorted."""
+        """Return the names of the global elements that have a version, sorted."""
         return self._versions.subjects()
 
     def withdraw(self, name: PublishedName, reason: str, by: str) -> bool:
-        """Take an entry out of sight, by one conditional write."""
+        """Make an entry invisible by one conditional write."""
         published = {RecordKind.RUN: self._runs, RecordKind.CONTEXT_SET: self._context_sets}
         done = self._withdrawals.withdraw(published.get(name.kind, self._versions), name, reason, by)
         if done is None and not any(withdrawal.name == name for withdrawal in self.withdrawals()):
-            raise missing(name, self.uri)
+            raise not_published(name, self.uri)
         self._records.forget(name)
         return bool(done)
 
     def withdrawals(self) -> Sequence[Withdrawal]:
-        """Give what was withdrawn, the latest withdrawn first."""
+        """Return what was withdrawn, the latest withdrawn first."""
         return self._withdrawals.all()
 
     def unreadable(self) -> Sequence[UnreadableRecord]:
-        """Give the records that look-ups of this instance skipped so far."""
+        """Return the records that look-ups of this instance have skipped."""
         return self._records.skipped
 
     def close(self) -> None:
-        """Let go of the cluster."""
-        self._connection.close()
+        """Disconnect from the cluster."""
+        self._session.close()
 
-    def _is_there(self, published: Published, name: PublishedName) -> bool:
+    def _is_published(self, published: PublishedEntries, name: PublishedName) -> bool:
         entry = published.entry(name.id, name.element)
         if entry is not None:
             self._refuse_withdrawn(entry)
         return entry is not None
 
-    def _lost(self, published: Published, name: PublishedName) -> bool:
-        self._is_there(published, name)  # or it was withdrawn
+    def _lost_race(self, published: PublishedEntries, name: PublishedName) -> bool:
+        self._is_published(published, name)  # raises if it was withdrawn
         return False
 
-    def _refuse_withdrawn(self, entry: Entry) -> None:
+    def _refuse_withdrawn(self, entry: PublishedEntry) -> None:
         if entry.is_withdrawn:
             raise withdrawn(withdrawal_of(entry), self.uri)
 
-    def _read_runs(self, entries: Sequence[tuple[str, Entry]], skip: bool) -> list[SnapshotRun]:
-        found = []
-        texts = records.read_attempts(self._connection, [entry.attempt for _, entry in entries])
+    def _read_runs(self, entries: Sequence[tuple[str, PublishedEntry]], skip: bool) -> list[SnapshotRun]:
+        matches = []
+        texts = record_pieces.read_attempts(self._session, [entry.attempt for _, entry in entries])
         for (run_id, entry), of_run in zip(entries, texts, strict=True):
             name = run_name(run_id)
             with self._records.skipping(name, skip):
                 header = self._records.read(name, RunHeader.from_json, entry.header)
-                records.require_all(self._connection, entry.attempt, of_run, header.services)
+                record_pieces.require_all(self._session, entry.attempt, of_run, header.services)
                 services = [self._records.read(name, ServiceSnapshot.from_json, text) for text in of_run]
                 published_at = from_micros(entry.published_at)
-                found.append(replace(header.run, services=tuple(services), published_at=published_at))
-        return found
+                matches.append(replace(header.run, services=tuple(services), published_at=published_at))
+        return matches
 
-    def _read_context_sets(self, entries: Sequence[Entry], skip: bool) -> list[ContextSet]:
-        found = []
-        texts = records.read_attempts(self._connection, [entry.attempt for entry in entries])
+    def _read_context_sets(self, entries: Sequence[PublishedEntry], skip: bool) -> list[ContextSet]:
+        matches = []
+        texts = record_pieces.read_attempts(self._session, [entry.attempt for entry in entries])
         for entry, of_set in zip(entries, texts, strict=True):
             with self._records.skipping(context_set_name(entry.id), skip):
-                records.require_all(self._connection, entry.attempt, of_set, 1)
-                found.append(self._records.read(context_set_name(entry.id), ContextSet.from_json, of_set[0]))
-        return found
+                record_pieces.require_all(self._session, entry.attempt, of_set, 1)
+                matches.append(self._records.read(context_set_name(entry.id), ContextSet.from_json, of_set[0]))
+        return matches
 
-    def _read_version(self, entry: Entry, text: str) -> GlobalVersion:
+    def _read_version(self, entry: PublishedEntry, text: str) -> GlobalVersion:
         version = self._records.read(version_name(entry.subject, entry.id), GlobalVersion.from_json, text)
         return replace(version, published_at=from_micros(entry.published_at))

@@ -1,11 +1,11 @@
-"""The tables of a keyspace, made and checked.
+"""Creates and checks the tables of a keyspace.
 
-published        what is visible: nothing else is. A partition for each index, so that one conditional write publishes
-                 an entry and moves the index's clock, and writes with a run its place in time and its services'
-                 declarations. What was withdrawn is there too. Never written but by conditional writes
-records          what an attempt to publish has written, in pieces, so that no row is huge
+published        the entries, which alone make anything visible. One partition for each index, so that one conditional
+                 write publishes an entry and advances the index's clock, and with a run its timeline row and its
+                 services' declarations. Also what was withdrawn. Only conditional writes change it
+records          the records of attempts to publish, in pieces, so that rows stay small
 snapshots        for look-ups by time: a row in each month that a service's snapshot captured in
-months           which of these a service has
+months           the months that a service has rows in
 global_versions  for look-ups by time: versions of global elements
 """
 
@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from cassandra import InvalidRequest
 
 from schemas.errors import SnapshotIndexError
-from snapshotter.index.cassandra.address import Address
-from snapshotter.index.cassandra.connection import Connection, Patience
-from snapshotter.index.cassandra.filling import fill
+from snapshotter.index.cassandra.address import CassandraAddress
+from snapshotter.index.cassandra.cluster_session import CassandraSession, RetryDeadline
+from snapshotter.index.cassandra.migration import add_missing_rows
 
 _TABLES = {
     "schema_version": "what text PRIMARY KEY, version int",
@@ -38,8 +38,8 @@ _NEWEST_FIRST = {
     "months": "month DESC",
     "global_versions": "valid_from DESC, attempt ASC",
 }
-# Each step brings the schema one version further. A step may be made twice, and by two at once. The second makes no
-# table: it fills in, of runs that are published, what is written with each since, see `timeline`.
+# Each step upgrades the schema by one version. Steps are idempotent, and may run concurrently. The second creates no
+# table: it adds rows of published runs that are written with each run since, see `run_timeline`.
 _STEPS: tuple[Mapping[str, str], ...] = (_TABLES, {})
 VERSION = len(_STEPS)
 _KEYSPACE = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = :name"
@@ -50,57 +50,57 @@ _START_CLOCK = "INSERT INTO {keyspace}.published (index_name, clock) VALUES (:in
 _SET_VERSION = "UPDATE {keyspace}.schema_version SET version = :next WHERE what = 'tables' IF version = :before"
 
 
-def check(connection: Connection) -> None:
-    """Refuse an index that is not there, or not of this release's schema."""
-    address, version = connection.address, _version(connection)
-    if version is None or not connection.one(_CLOCK, {"index_name": address.index}):
-        raise SnapshotIndexError.because(f"index {address.uri} does not exist", _how_to_make(connection))
-    _refuse_other(version, address)
+def check(session: CassandraSession) -> None:
+    """Raise SnapshotIndexError for an index that does not exist, or has the schema of another release."""
+    address, version = session.address, _version(session)
+    if version is None or not session.execute(_CLOCK, {"index_name": address.index}):
+        raise SnapshotIndexError.because(f"index {address.uri} does not exist", _how_to_create(session))
+    _check_version(version, address)
 
 
-def prepare(connection: Connection, replication: Mapping[str, int] | None) -> bool:
-    """Make what is missing, and tell whether the index is new. Any number may do it at once, and after one that died.
+def prepare(session: CassandraSession, replication: Mapping[str, int] | None) -> bool:
+    """Create what is missing, and return whether the index is new. It may run concurrently, and after one that died.
 
-    replication: datacenter → copies, for the keyspace if it is made; the datacenter "" is all of them
+    replication: datacenter → copies, for the keyspace if it is created; the datacenter "" stands for all
     """
-    patience = Patience(connection.address.patience_seconds)
+    deadline = RetryDeadline(session.address.patience_seconds)
     while True:
         try:
-            new = _prepare(connection, replication)
-            connection.agree()  # the next who asks may ask another node
+            new = _prepare(session, replication)
+            session.await_agreement()  # the next request may go to another node
             return new
-        except SnapshotIndexError as error:  # a node that does not know yet what another has just made
-            if not isinstance(error.__cause__, InvalidRequest) or not patience.left:
+        except SnapshotIndexError as error:  # a node that does not know yet what another has just created
+            if not isinstance(error.__cause__, InvalidRequest) or deadline.passed:
                 raise
-        patience.pause()
-        connection.agree()
+        deadline.pause()
+        session.await_agreement()
 
 
-def _prepare(connection: Connection, replication: Mapping[str, int] | None) -> bool:
-    address, version = connection.address, _version(connection)
+def _prepare(session: CassandraSession, replication: Mapping[str, int] | None) -> bool:
+    address, version = session.address, _version(session)
     if version is None:
-        _make_keyspace(connection, replication)
+        _create_keyspace(session, replication)
     for step in range(version or 0, VERSION):
         for name, columns in _STEPS[step].items():
-            connection.change(_create(address.keyspace, name, columns))
+            session.change_schema(_create_table(address.keyspace, name, columns))
         if step > 0:
-            fill(connection)
-        connection.one(_SET_VERSION, {"before": step or version, "next": step + 1})  # before the first: 0, or no row
-    _refuse_other(_version(connection), address)
-    (started,) = connection.one(_START_CLOCK, {"index_name": address.index})
-    fill(connection, address.index)  # what an earlier release has published since
+            add_missing_rows(session)
+        session.execute(_SET_VERSION, {"before": step or version, "next": step + 1})  # before the first: 0, or no row
+    _check_version(_version(session), address)
+    (started,) = session.execute(_START_CLOCK, {"index_name": address.index})
+    add_missing_rows(session, address.index)  # of runs that an earlier release has published since
     return bool(started.applied)
 
 
-def _version(connection: Connection) -> int | None:
-    name = {"name": connection.address.keyspace}
-    if not connection.one(_TABLE, name):
+def _version(session: CassandraSession) -> int | None:
+    name = {"name": session.address.keyspace}
+    if not session.execute(_TABLE, name):
         return None
-    rows = connection.one(_VERSION, {})
+    rows = session.execute(_VERSION, {})
     return int(rows[0].version) if rows else None
 
 
-def _refuse_other(version: int | None, address: Address) -> None:
+def _check_version(version: int | None, address: CassandraAddress) -> None:
     if version != VERSION:
         raise SnapshotIndexError.because(
             f"keyspace of index {address.uri} has schema version {version}, expected {VERSION}",
@@ -108,29 +108,29 @@ def _refuse_other(version: int | None, address: Address) -> None:
         )
 
 
-def _how_to_make(connection: Connection) -> str:
-    there = connection.one(_KEYSPACE, {"name": connection.address.keyspace})
-    copies = "" if there else f" (there is no keyspace '{connection.address.keyspace}': --replication says how)"
+def _how_to_create(session: CassandraSession) -> str:
+    exists = session.execute(_KEYSPACE, {"name": session.address.keyspace})
+    copies = "" if exists else f" (there is no keyspace '{session.address.keyspace}': add --replication)"
     return f"correct the URI, or prepare it: delorean index init{copies}"
 
 
-def _make_keyspace(connection: Connection, replication: Mapping[str, int] | None) -> None:
-    keyspace = connection.address.keyspace
-    if connection.one(_KEYSPACE, {"name": keyspace}):
+def _create_keyspace(session: CassandraSession, replication: Mapping[str, int] | None) -> None:
+    keyspace = session.address.keyspace
+    if session.execute(_KEYSPACE, {"name": keyspace}):
         return
     if replication is None:
         raise SnapshotIndexError.because(
-            f"index {connection.address.uri}: there is no keyspace '{keyspace}'",
-            "say how many copies it shall keep: delorean index init --replication 3, or dc1=3,dc2=3",
+            f"index {session.address.uri}: there is no keyspace '{keyspace}'",
+            "set its number of copies: delorean index init --replication 3, or dc1=3,dc2=3",
         )
     copies = {name or "replication_factor": count for name, count in replication.items()}
     options = ", ".join(f"'{name}': {count}" for name, count in copies.items())
     strategy = f"{{'class': 'NetworkTopologyStrategy', {options}}}"
-    connection.change(f"CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {strategy}")
+    session.change_schema(f"CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {strategy}")
 
 
-def _create(keyspace: str, table: str, columns: str) -> str:
-    """Give a table an id that all who make it at once agree on: nodes that know two of one name disagree for ever."""
+def _create_table(keyspace: str, table: str, columns: str) -> str:
+    """Return a statement with an id derived from the table's name, without which concurrent creations never agree."""
     order = f" AND CLUSTERING ORDER BY ({_NEWEST_FIRST[table]})" if table in _NEWEST_FIRST else ""
     table_id = uuid.uuid5(uuid.NAMESPACE_URL, f"cassandra:{keyspace}.{table}")
     return f"CREATE TABLE IF NOT EXISTS {keyspace}.{table} ({columns}) WITH id = {table_id}{order}"

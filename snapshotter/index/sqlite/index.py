@@ -12,11 +12,18 @@ from typing import Any
 from schemas.file_uri import path_of
 from schemas.services import Service
 from snapshotter.index import SnapshotIndex
-from snapshotter.index.sqlite.file import IndexFile
+from snapshotter.index.record_reader import (
+    RecordReader,
+    context_set_name,
+    not_published,
+    run_name,
+    version_name,
+    withdrawn,
+)
+from snapshotter.index.sqlite.database_file import IndexFile
 from snapshotter.index.sqlite.runs import read_runs, runs_query
 from snapshotter.index.sqlite.schema import VERSION, declare, set_up
-from snapshotter.index.sqlite.withdrawing import refuse_withdrawn, withdraw, withdrawals
-from snapshotter.index.stored import Records, context_set_name, missing, run_name, version_name, withdrawn
+from snapshotter.index.sqlite.withdrawals import refuse_withdrawn, withdraw, withdrawals
 from snapshotter.records import (
     ContextSet,
     GlobalVersion,
@@ -31,7 +38,7 @@ from snapshotter.records import (
 )
 
 _NEVER = 2**63 - 1
-_IDS_AT_ONCE = 500
+_IDS_PER_QUERY = 500
 _FIRST_PAGE, _LARGEST_PAGE = 8, 128
 _SNAPSHOTS = (
     "SELECT run_id, record, captured_to, published_at, position FROM snapshots"
@@ -41,7 +48,7 @@ _VERSIONS = "SELECT version_id, record, valid_from, published_at FROM global_ver
 _NEWEST_VERSIONS = " AND (valid_from, published_at) < (?, ?) ORDER BY valid_from DESC, published_at DESC LIMIT ?"
 _AFTER = " AND (captured_to, published_at, position) < (?, ?, ?)"
 _BY_CAPTURE = " ORDER BY captured_to DESC, published_at DESC, position DESC LIMIT ?"
-# Strictly later than all that is published or was, whatever the machine's clock does meanwhile.
+# Strictly later than everything ever published, whatever the machine's clock does.
 _NEXT_MOMENT = """
 SELECT max(?, 1 + coalesce((SELECT max(published_at) FROM runs), 0),
     1 + coalesce((SELECT max(published_at) FROM global_versions), 0),
@@ -51,7 +58,7 @@ SELECT max(?, 1 + coalesce((SELECT max(published_at) FROM runs), 0),
 
 
 def init_sqlite(uri: str) -> bool:
-    """Make the file that a URI names, if it is missing, and check it; tell whether it was."""
+    """Create the file of a URI if it is missing, check it, and return whether it was missing."""
     new = not path_of(uri, "sqlite").exists()
     SqliteIndex(uri).close()
     return new
@@ -60,23 +67,25 @@ def init_sqlite(uri: str) -> bool:
 class SqliteIndex(SnapshotIndex):
     """The index in one file.
 
-    uri: `sqlite:///path/to/index.db`; the file is made if it is not there
-    Where this process may not write the file, it may read all the same, and each write is an error that says so.
-    Raises SnapshotIndexError when the file is no index, or one of another version.
+    uri: `sqlite:///path/to/index.db`; a missing file is created
+
+    If this process may not write the file, it can still read it, and each write raises an error that says so.
+
+    Raises SnapshotIndexError if the file is not an index, or has another version.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._records = Records(uri)
+        self._records = RecordReader(uri)
         self._file = IndexFile(uri)
         try:
             self._version = set_up(self._file, self._records)
-        except BaseException:  # whatever it is, the file must not stay open
+        except BaseException:  # of any kind: the file must not stay open
             self._file.close()
             raise
 
     def publish_run(self, run: SnapshotRun) -> bool:
-        """Insert the run unless its id is there, and with it, in one transaction, its services."""
+        """Insert the run and its services in one transaction, unless its id is published."""
         header = record_text(replace(run, services=()))
         texts = [record_text(snapshot) for snapshot in run.services]
         with self._file.transaction() as connection:
@@ -94,57 +103,55 @@ class SqliteIndex(SnapshotIndex):
             return True
 
     def run(self, run_id: str) -> SnapshotRun:
-        """Give a published run."""
-        found = self.runs_by_id([run_id])
-        if not found:
+        """Return a published run."""
+        matches = self.runs_by_id([run_id])
+        if not matches:
             self._refuse_withdrawn(run_name(run_id))
-            raise missing(run_name(run_id), self.uri)
-        return found[run_id]
+            raise not_published(run_name(run_id), self.uri)
+        return matches[run_id]
 
     def runs(self, limit: int | None = None, before: datetime | None = None) -> Sequence[SnapshotRun]:
-        """Give published runs, the latest published first."""
-        found: list[SnapshotRun] = []
+        """Return published runs, the latest published first."""
+        matches: list[SnapshotRun] = []
         moment, left = _NEVER if before is None else to_micros(before), limit
         while left is None or left > 0:  # more than once where records were skipped
             query = runs_query("published_at < ? ORDER BY published_at DESC LIMIT ?")
             rows = self._query(query, (moment, -1 if left is None else left))
             if not rows:
                 break
-            found += read_runs(self._records, rows, skip=True)
-            moment, left = rows[-1][1], 0 if limit is None else limit - len(found)
-        return found
+            matches += read_runs(self._records, rows, skip=True)
+            moment, left = rows[-1][1], 0 if limit is None else limit - len(matches)
+        return matches
 
     def runs_by_id(self, run_ids: Iterable[str]) -> Mapping[str, SnapshotRun]:
-        """Give those of these runs that are published."""
-        wanted = sorted(set(run_ids))
-        found: dict[str, SnapshotRun] = {}
-        for start in range(0, len(wanted), _IDS_AT_ONCE):
-            ids = wanted[start : start + _IDS_AT_ONCE]
+        """Return those of these runs that are published."""
+        distinct = sorted(set(run_ids))
+        matches: dict[str, SnapshotRun] = {}
+        for start in range(0, len(distinct), _IDS_PER_QUERY):
+            ids = distinct[start : start + _IDS_PER_QUERY]
             rows = self._query(runs_query(f"run_id IN ({', '.join('?' * len(ids))})"), ids)
-            found |= {run.run_id: run for run in read_runs(self._records, rows, skip=False)}
-        return found
+            matches |= {run.run_id: run for run in read_runs(self._records, rows, skip=False)}
+        return matches
 
     def run_ids(self) -> Sequence[str]:
-        """Name all published runs, the latest published first."""
+        """Return the ids of all published runs, the latest published first."""
         return [run_id for (run_id,) in self._query("SELECT run_id FROM runs ORDER BY published_at DESC")]
 
     def elements(self) -> Sequence[Service]:
-        """Give the distinct declarations of services that have a published snapshot, the latest published first."""
+        """Return the distinct declarations of services with a published snapshot, the latest published first."""
         if self._version < VERSION:
             return super().elements()
         rows = self._query("SELECT declaration FROM declarations ORDER BY published_at DESC, position DESC")
         return [Service.from_json(json.loads(text)) for (text,) in rows]
 
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
-        """Give a service's snapshots whose captures overlap [earliest, latest], the latest published first."""
-        rows = self._query(
-            f"{_SNAPSHOTS} ORDER BY published_at DESC, position DESC",
-            (service, to_micros(earliest), to_micros(latest)),
-        )
+        """Return a service's snapshots whose captures overlap [earliest, latest], the latest published first."""
+        values = (service, to_micros(earliest), to_micros(latest))
+        rows = self._query(f"{_SNAPSHOTS} ORDER BY published_at DESC, position DESC", values)
         return [self._snapshot(row) for row in rows]
 
     def iterate_snapshots(self, service: str, earliest: datetime, latest: datetime) -> Iterator[ServiceSnapshot]:
-        """Yield what `snapshots` gives, the greatest `captured_to` first, in pages that grow."""
+        """Yield what `snapshots` returns, the greatest `captured_to` first, in pages that grow."""
         values = (service, to_micros(earliest), to_micros(latest))
         rows = self._query(f"{_SNAPSHOTS}{_BY_CAPTURE}", (*values, size := _FIRST_PAGE))
         while rows:
@@ -153,19 +160,19 @@ class SqliteIndex(SnapshotIndex):
             rows = self._query(f"{_SNAPSHOTS}{_AFTER}{_BY_CAPTURE}", (*values, *last, size))
 
     def last_snapshots(self, service: str, limit: int) -> Sequence[ServiceSnapshot]:
-        """Give the snapshots of a service that captured last, at most so many, the last first."""
-        found: list[ServiceSnapshot] = []
+        """Return the snapshots of a service that captured last, at most so many, the last first."""
+        matches: list[ServiceSnapshot] = []
         after: tuple[int, ...] = (_NEVER, 0, 0)
         values = (service, -_NEVER, _NEVER)
-        while len(found) < limit:
-            rows = self._query(f"{_SNAPSHOTS}{_AFTER}{_BY_CAPTURE}", (*values, *after, limit - len(found)))
+        while len(matches) < limit:
+            rows = self._query(f"{_SNAPSHOTS}{_AFTER}{_BY_CAPTURE}", (*values, *after, limit - len(matches)))
             if not rows:
                 break
             for row in rows:
                 with self._records.skipping(run_name(row[0])):
-                    found.append(self._snapshot(row))
+                    matches.append(self._snapshot(row))
             after = rows[-1][2:]
-        return found
+        return matches
 
     def publish_context_set(self, context_set: ContextSet) -> bool:
         """Insert the context set unless its date has one."""
@@ -177,40 +184,40 @@ class SqliteIndex(SnapshotIndex):
             return inserted.rowcount == 1
 
     def context_set(self, date: date) -> ContextSet:
-        """Give the context set of a date."""
+        """Return the context set of a date."""
         name = context_set_name(date)
         rows = self._query("SELECT record FROM context_sets WHERE date = ?", (date.isoformat(),))
         if not rows:
-            raise missing(name, self.uri)
+            raise not_published(name, self.uri)
         return self._records.read(name, ContextSet.from_json, rows[0][0])
 
     def context_sets(
         self, latest: date, experiment: str | None = None, limit: int | None = None
     ) -> Sequence[ContextSet]:
-        """Give context sets up to a date, newest first; only those an experiment chose from, if one is named."""
-        found: list[ContextSet] = []
+        """Return context sets up to a date, newest first; only those that an experiment selected, if one is named."""
+        matches: list[ContextSet] = []
         day, order = latest.isoformat(), "<="
-        while limit is None or len(found) < limit:
+        while limit is None or len(matches) < limit:
             rows = self._query(
                 f"SELECT date, record FROM context_sets WHERE date {order} ? ORDER BY date DESC LIMIT ?",  # noqa: S608
-                (day, _LARGEST_PAGE if limit is None else min(limit - len(found), _LARGEST_PAGE)),
+                (day, _LARGEST_PAGE if limit is None else min(limit - len(matches), _LARGEST_PAGE)),
             )
             if not rows:
                 break
             for day, record in rows:
                 with self._records.skipping(context_set_name(day)):
-                    chosen = self._records.read(context_set_name(day), ContextSet.from_json, record)
-                    found += [chosen] if experiment is None or experiment in chosen.experiments else []
+                    context_set = self._records.read(context_set_name(day), ContextSet.from_json, record)
+                    matches += [context_set] if experiment is None or experiment in context_set.experiments else []
             order = "<"
-        return found
+        return matches
 
     def context_set_dates(self) -> Sequence[date]:
-        """Give the dates that have a context set, newest first."""
+        """Return the dates that have a context set, newest first."""
         rows = self._query("SELECT date FROM context_sets ORDER BY date DESC")
         return [date.fromisoformat(day) for (day,) in rows]
 
     def publish_global(self, version: GlobalVersion) -> bool:
-        """Insert the version unless the element has one of its id."""
+        """Insert the version unless the element has one with its id."""
         record, element = record_text(version), version.element.name
         with self._file.transaction() as connection:
             refuse_withdrawn(connection, version_name(element, version.version_id), self.uri)
@@ -224,45 +231,40 @@ class SqliteIndex(SnapshotIndex):
     def global_versions(
         self, element: str, latest: datetime, limit: int | None = None, *, skip_unreadable: bool = False
     ) -> Sequence[GlobalVersion]:
-        """Give an element's versions with valid_from up to a time, newest first (of equal ones the later published)."""
-        found: list[GlobalVersion] = []
+        """Return an element's versions with valid_from up to a time, newest first (of several the later published)."""
+        matches: list[GlobalVersion] = []
         after = (to_micros(latest), _NEVER)
-        while limit is None or len(found) < limit:  # more than once where records were skipped
-            rows = self._query(
-                f"{_VERSIONS}{_NEWEST_VERSIONS}",
-                (element, *after, -1 if limit is None else limit - len(found)),
-            )
+        while limit is None or len(matches) < limit:  # more than once where records were skipped
+            left = -1 if limit is None else limit - len(matches)
+            rows = self._query(f"{_VERSIONS}{_NEWEST_VERSIONS}", (element, *after, left))
             if not rows:
                 break
-            found += self._versions(element, rows, skip_unreadable)
+            matches += self._versions(element, rows, skip_unreadable)
             after = rows[-1][2:]
-        return found
+        return matches
 
     def global_version(self, element: str, version_id: str) -> GlobalVersion | None:
-        """Give one version of an element, None if it is not published."""
-        rows = self._query(
-            f"{_VERSIONS} AND version_id = ?",
-            (element, version_id),
-        )
+        """Return one version of an element, None if it is not published."""
+        rows = self._query(f"{_VERSIONS} AND version_id = ?", (element, version_id))
         return next(iter(self._versions(element, rows, skip=False)), None)
 
     def global_elements(self) -> Sequence[str]:
-        """Name the global elements that have a version, sorted."""
+        """Return the names of the global elements that have a version, sorted."""
         return [name for (name,) in self._query("SELECT DISTINCT element FROM global_versions ORDER BY element")]
 
     def withdraw(self, name: PublishedName, reason: str, by: str) -> bool:
-        """Move what is published under a name out of all look-ups."""
+        """Remove what is published under a name from all look-ups."""
         with self._file.transaction() as connection:
             done = withdraw(connection, self._records, name, reason, by, self._next_moment(connection))
         self._records.forget(name)
         return done
 
     def withdrawals(self) -> Sequence[Withdrawal]:
-        """Give what was withdrawn, the latest withdrawn first."""
+        """Return what was withdrawn, the latest withdrawn first."""
         return withdrawals(self._query) if self._version >= VERSION else []
 
     def unreadable(self) -> Sequence[UnreadableRecord]:
-        """Give the records that look-ups of this instance skipped so far."""
+        """Return the records that look-ups of this instance have skipped."""
         return self._records.skipped
 
     def close(self) -> None:
@@ -270,13 +272,13 @@ class SqliteIndex(SnapshotIndex):
         self._file.close()
 
     def _versions(self, element: str, rows: Iterable[Sequence[Any]], skip: bool) -> list[GlobalVersion]:
-        found = []
+        matches = []
         for version_id, record, _, published in rows:
             name = version_name(element, version_id)
             with self._records.skipping(name, skip):
                 version = self._records.read(name, GlobalVersion.from_json, record)
-                found.append(replace(version, published_at=from_micros(published)))
-        return found
+                matches.append(replace(version, published_at=from_micros(published)))
+        return matches
 
     def _snapshot(self, row: Sequence[Any]) -> ServiceSnapshot:
         return self._records.read(run_name(row[0]), ServiceSnapshot.from_json, row[1])

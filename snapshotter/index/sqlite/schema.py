@@ -1,10 +1,9 @@
-"""The tables of the file, and the steps that bring a file of an earlier release to them.
+"""The tables of the file, and the migration of files of earlier releases.
 
-Records are JSON; columns beside them are what queries need. A run's services are rows of their own.
+Records are JSON; the other columns are those that queries need. Each service of a run has its own row.
 
-declarations    the services that have a published snapshot, as they were declared: a row for each declaration, with
-                when it was last published
-withdrawals     what was withdrawn, with all that its rows held
+declarations    the distinct declarations of services with a published snapshot, and when each was last published
+withdrawals     what was withdrawn, with the contents of its rows
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from collections.abc import Iterable
 
 from schemas.errors import SnapshotIndexError, UnreadableRecordError
 from schemas.services import Service
-from snapshotter.index.sqlite.file import IndexFile
-from snapshotter.index.stored import Records, run_name
+from snapshotter.index.record_reader import RecordReader, run_name
+from snapshotter.index.sqlite.database_file import IndexFile
 from snapshotter.records import ServiceSnapshot
 
 VERSION = 2
@@ -57,27 +56,27 @@ _DECLARE = (
 )
 
 
-def set_up(file: IndexFile, records: Records) -> int:
-    """Bring a file to this release's schema, where it may be written, and give its version.
+def set_up(file: IndexFile, records: RecordReader) -> int:
+    """Migrate a file to this release's schema, if it may be written, and return its version.
 
     Raises SnapshotIndexError for a file of a later release.
     """
     if file.writable:
         file.set_up()
-    made = bool(file.query("SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'"))
-    found = file.query("SELECT max(version) FROM schema_version")[0][0] if made else None
-    if file.writable and (found is None or found < VERSION):
+    has_tables = bool(file.query("SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'"))
+    version = file.query("SELECT max(version) FROM schema_version")[0][0] if has_tables else None
+    if file.writable and (version is None or version < VERSION):
         with file.transaction() as connection:
-            found = _migrate(connection, records)
-    if found is None or found > VERSION:
+            version = _migrate(connection, records)
+    if version is None or version > VERSION:
         raise SnapshotIndexError.because(
-            f"{file.uri} has schema version {found}, expected {VERSION}", "use the release that wrote it"
+            f"{file.uri} has schema version {version}, expected {VERSION}", "use the release that wrote it"
         )
-    return int(found)
+    return int(version)
 
 
-def _migrate(connection: sqlite3.Connection, records: Records) -> int:
-    """Make what is missing, and give the version that the file has then."""
+def _migrate(connection: sqlite3.Connection, records: RecordReader) -> int:
+    """Create what is missing, and return the file's new version."""
     for statement in _FIRST.split(";"):
         connection.execute(statement)
     (version,) = connection.execute("SELECT max(version) FROM schema_version").fetchone()
@@ -92,17 +91,17 @@ def _migrate(connection: sqlite3.Connection, records: Records) -> int:
 
 
 def declare(connection: sqlite3.Connection, service: Service, published_at: int, position: int) -> None:
-    """Note that a snapshot of a service, declared so, is published."""
+    """Record that a snapshot of a service with this declaration is published."""
     connection.execute(_DECLARE, (declaration(service), published_at, position))
 
 
 def declaration(service: Service) -> str:
-    """Write a service's declaration, the same text for the same declaration."""
+    """Return a service's declaration as text, equal for equal declarations."""
     return json.dumps(service.to_json(), sort_keys=True)
 
 
-def declare_again(connection: sqlite3.Connection, records: Records, published_at: int) -> None:
-    """Look anew for when those declarations were published that were so last at a moment of which nothing is left."""
+def declare_again(connection: sqlite3.Connection, records: RecordReader, published_at: int) -> None:
+    """Update the declarations last published by a run that was withdrawn: to the run before that published each."""
     rows = connection.execute("SELECT declaration FROM declarations WHERE published_at = ?", (published_at,)).fetchall()
     connection.execute("DELETE FROM declarations WHERE published_at = ?", (published_at,))
     for (text,) in rows:
@@ -111,23 +110,23 @@ def declare_again(connection: sqlite3.Connection, records: Records, published_at
             " ORDER BY published_at DESC, position DESC",
             (json.loads(text)["name"],),
         )
-        _declare_first(connection, records, others, text)
+        _declare_latest(connection, records, others, text)
 
 
-def _declare_first(
-    connection: sqlite3.Connection, records: Records, rows: Iterable[tuple[str, int, int, str]], wanted: str
+def _declare_latest(
+    connection: sqlite3.Connection, records: RecordReader, rows: Iterable[tuple[str, int, int, str]], text: str
 ) -> None:
     for run_id, published_at, position, record in rows:
         try:
             snapshot = records.read(run_name(run_id), ServiceSnapshot.from_json, record)
         except UnreadableRecordError:
             continue
-        if declaration(snapshot.service) == wanted:
+        if declaration(snapshot.service) == text:
             declare(connection, snapshot.service, published_at, position)
             return
 
 
-def _declare_all(connection: sqlite3.Connection, records: Records) -> None:
+def _declare_all(connection: sqlite3.Connection, records: RecordReader) -> None:
     rows = connection.execute("SELECT run_id, published_at, position, record FROM snapshots")
     for run_id, published_at, position, record in rows:
         try:

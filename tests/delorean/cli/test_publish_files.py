@@ -183,7 +183,7 @@ def test_a_folder_as_spark_writes_it_is_one_table(run: Run, tmp_path: Path) -> N
     assert run("publish", "p", "products", "--version-id", "v1").exit_code == 0
     assert [row["id"] for row in shown(run("travel", "p", "--at", AT, "--json"))["rows"]] == [0, 1]
     (tmp_path / "empty").mkdir()
-    assert "holds no file *.parquet" in run("publish", "p", "empty", "--version-id", "v2").output
+    assert "contains no file *.parquet" in run("publish", "p", "empty", "--version-id", "v2").output
     (tmp_path / "day=5").mkdir()
     pq.write_table(pa.table({"id": [1]}), tmp_path / "day=5/p.parquet")
     assert run("publish", "q", "day=5/p.parquet", "--version-id", "v1").exit_code == 0

@@ -118,7 +118,7 @@ def test_the_whole_chain_runs_on_a_cluster_and_gives_what_one_process_gives(proj
     made.append("generate features: 4 buckets")
     assert [one for one in seen_by_spark(project) if one[0].startswith("delorean ")] == [
         ("delorean select", 2, selected),
-        ("delorean snapshot", 2, ["snapshot 'r1': ask history"]),
+        ("delorean snapshot", 2, ["snapshot 'r1': capture history"]),
         ("delorean generate", 2, made),
         ("delorean generate", 1, made),
     ]
@@ -201,7 +201,7 @@ def test_a_session_of_a_notebook_reaches_the_cluster_with_the_archive_and_runs_e
     shown = run_cells(cells, project)
     assert shown["project"].error == ""
     assert re.match("SetupError: no Spark master answers at spark://127.0.0.1:1 →", shown["no master"].error)
-    assert re.match("ConfigError: environment /nowhere.tar.gz is not there →", shown["no archive"].error)
+    assert re.match("ConfigError: environment /nowhere.tar.gz does not exist →", shown["no archive"].error)
     assert shown["session"].result == f"(True, {cluster.master!r})", shown["session"]
     # eight profiles, each with the videos 0, 1 and 2
     assert (shown["first"].result, shown["edited"].result) == ("(True, 48.0)", "(True, 72.0)"), shown
@@ -216,7 +216,7 @@ def test_a_session_of_a_notebook_reaches_the_cluster_with_the_archive_and_runs_e
         ((r"spark://[\d.:]+", "spark://127.0.0.1:1"), "no Spark master answers at spark://127.0.0.1:1", 1),
         (
             (r"environment\.tar\.gz", "environment.tgz"),
-            "environment .*environment.tgz is not there → run make package",
+            "environment .*environment.tgz does not exist → run make package",
             2,
         ),
     ],
@@ -251,7 +251,7 @@ def test_an_archive_of_another_python_or_with_other_packages_is_refused(tmp_path
         ({"python": HERE, "packages": {**PACKAGES, "numpy": "1.0"}}, "has other packages than the driver: numpy 1.0, "),
         ({"python": HERE, "packages": {**PACKAGES, "foo": "1.0"}}, "has other packages .*: foo 1.0, here none"),
         ({"python": HERE, "packages": {"numpy": "1.0"}}, "lacks boto3, delorean-features, msgspec, numba, pandas, "),
-        ({"python": HERE}, "is no archive that begins with environment.json"),
+        ({"python": HERE}, "is not an archive that begins with environment.json"),
     ):
         archive = tmp_path / "environment.tar.gz"
         with tarfile.open(archive, "w:gz") as tar:

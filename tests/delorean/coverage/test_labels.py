@@ -25,7 +25,7 @@ from schemas.data_keys import global_element, service_element
 from schemas.errors import ConfigError, DataKeyError, LabelError, NaiveTimeError
 from schemas.services import Service
 from schemas.tables import TIME
-from snapshotter.capture.global_elements import publish_global
+from snapshotter.global_elements import publish_global
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage
 
@@ -318,10 +318,10 @@ def test_ages_a_hundredth_apart_are_told_apart(small):
 def test_progress_counts_buckets(small):
     labels = materialise_labels(label_table([(p, 6) for p in range(8)]), COLUMNS, small.storage, buckets=4)
     told = []
-    label_coverage(labels, small.index, small.storage, progress=lambda *done: told.append(done))
+    label_coverage(labels, small.index, small.storage, progress=lambda _, *done: told.append(done))
     assert told == [(n, len(labels.files)) for n in range(1, len(labels.files) + 1)]
     told.clear()
-    small_coverage(small, [(p, 6) for p in range(8)], progress=lambda *done: told.append(done))
+    small_coverage(small, [(p, 6) for p in range(8)], progress=lambda _, *done: told.append(done))
     assert told == [(n, len(labels.files)) for n in range(1, len(labels.files) + 1)]  # as the largest run has four
 
 

@@ -15,7 +15,7 @@ from delorean.experiment.replay import replay
 from delorean.feature_sets.table import table_uri
 from schemas.data_keys import global_element
 from schemas.errors import ReplayError
-from snapshotter.capture.global_elements import publish_global
+from snapshotter.global_elements import publish_global
 from snapshotter.index import open_index
 
 NEWER = """

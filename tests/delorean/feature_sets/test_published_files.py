@@ -15,7 +15,7 @@ from delorean.labels.materialise import materialise_labels
 from encoders import FeatureModel, feature_encoder, lookup
 from schemas.data_keys import global_element
 from schemas.plain_types import plain_table
-from snapshotter.capture.global_elements import publish_global
+from snapshotter.global_elements import publish_global
 from snapshotter.storage.foreign_parquet import read_foreign_parquet
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)

@@ -27,7 +27,7 @@ from schemas.data_keys import context_variable, global_element, service_element
 from schemas.errors import ConfigError, CorruptFileError, DataKeyError, EncoderError, MissingFileError, ParadoxError
 from schemas.services import Service
 from schemas.tables import TIME
-from snapshotter.capture.global_elements import publish_global
+from snapshotter.global_elements import publish_global
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage
 

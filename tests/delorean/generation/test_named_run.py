@@ -59,7 +59,7 @@ class Work:
     def die(self, at: int, **options: Any) -> None:
         """Begin a generation that ends when so many buckets are done."""
 
-        def progress(done: int, of: int) -> None:
+        def progress(_: str, done: int, of: int) -> None:
             if done == at:
                 raise KilledError
 

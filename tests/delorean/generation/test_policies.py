@@ -20,7 +20,7 @@ from encoders import FeatureModel, feature_encoder, lookup
 from schemas.data_keys import global_element, service_element
 from schemas.errors import ConfigError, ParadoxError, QualityError
 from schemas.services import Service
-from snapshotter.capture.global_elements import publish_global
+from snapshotter.global_elements import publish_global
 from snapshotter.index import open_index
 from snapshotter.records import to_micros
 from snapshotter.storage import open_storage

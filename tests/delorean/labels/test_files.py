@@ -19,7 +19,7 @@ from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
 from schemas.errors import JobError, LabelError, NaiveTimeError, SelectionError
 from schemas.tables import TIME
-from snapshotter.spark.tables import load_table
+from snapshotter.spark.table_loader import load_table
 from snapshotter.storage import open_storage
 from snapshotter.storage.parquet import read_parquet
 from snapshotter.storage.table_source import TableSource

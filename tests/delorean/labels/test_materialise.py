@@ -276,7 +276,7 @@ def test_how_far_it_is_is_told_bucket_by_bucket(over, spark, tmp_path):
         COLUMNS,
         open_storage(f"file://{tmp_path}"),
         buckets=4,
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda _, done, total: told.append((done, total)),
     )
     assert told[-1] == (4, 4)
     assert told == sorted(told)

@@ -16,7 +16,7 @@ from encoders import FeatureModel, feature_encoder
 from schemas.data_keys import global_element, service_element
 from schemas.errors import ConfigError
 from schemas.services import Service
-from snapshotter.capture.global_elements import publish_global
+from snapshotter.global_elements import publish_global
 from snapshotter.records import ContextSet, StratumReport
 
 NUMBER = service_element("number", "int64")

@@ -19,7 +19,7 @@ from encoders.library.keys import VIDEOS
 from prana_proxy import supervised
 from schemas.data_keys import global_element
 from schemas.errors import ConfigError, StorageError
-from snapshotter.capture.global_elements import publish_global
+from snapshotter.global_elements import publish_global
 from snapshotter.records import to_micros
 
 HOUR = timedelta(hours=1)

@@ -27,7 +27,7 @@ from delorean.serving.serve import _listen
 from encoders.library.keys import VIDEOS
 from schemas.data_keys import global_element
 from schemas.errors import ConfigError, GoldenRowsError, PackageError, SetupError
-from snapshotter.capture.global_elements import publish_global
+from snapshotter.global_elements import publish_global
 
 SERVE = """
 import sys

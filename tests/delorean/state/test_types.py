@@ -18,7 +18,7 @@ from encoders import FeatureModel, feature_encoder, lookup
 from schemas.data_keys import global_element, service_element
 from schemas.errors import DataKeyError
 from schemas.services import Service
-from snapshotter.capture.global_elements import publish_global
+from snapshotter.global_elements import publish_global
 
 COLUMNS = LabelColumns(items=("video_id",))
 OLD = global_element("videos", "struct<video_id: int64, year: int32>")

@@ -22,7 +22,7 @@ from delorean.state.versions import (
 from schemas.data_keys import global_element
 from schemas.errors import ConfigError
 from schemas.tables import TIME
-from snapshotter.capture.global_elements import publish_global
+from snapshotter.global_elements import publish_global
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import END_OF_TIME, GlobalVersion, to_micros
 from snapshotter.storage import open_storage

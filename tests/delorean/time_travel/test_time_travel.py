@@ -12,7 +12,7 @@ from delorean.time_travel import TimeMachine
 from schemas.data_keys import global_element
 from schemas.errors import DataKeyError, NaiveTimeError, NotInIndexError
 from schemas.services import Service
-from snapshotter.capture.global_elements import publish_global
+from snapshotter.global_elements import publish_global
 from snapshotter.index import open_index
 from snapshotter.records import ContextSet
 from snapshotter.storage import open_storage

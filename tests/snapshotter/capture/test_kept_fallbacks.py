@@ -17,8 +17,8 @@ from prana_proxy.config.services_file import gateway_config
 from prana_proxy.server import start_proxy
 from schemas.services import OnFallback, Service, Status
 from schemas.tables import IS_FALLBACK, snapshot_schema
-from snapshotter.capture.bucket import BUCKET, capture_bucket
-from snapshotter.capture.capture import Capture, Captured, Proxies
+from snapshotter.capture.bucket_capture import BUCKET, capture_bucket
+from snapshotter.capture.capture_task import CaptureResult, CaptureTask, ProxyAddresses
 from snapshotter.records import ServiceSnapshot
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet
@@ -69,7 +69,7 @@ def half() -> Iterator[Half]:
 
 
 @pytest.fixture
-def capture(half: Half, storage: Storage) -> Iterator[Callable[..., tuple[Service, Captured]]]:
+def capture(half: Half, storage: Storage) -> Iterator[Callable[..., tuple[Service, CaptureResult]]]:
     """Capture a service of this name once; give how it is declared and what was captured."""
     url = f"http://127.0.0.1:{half.server.server_port}/{{profile_id}}"
     one = {"type": "list<int64>", "key": {"profile_id": "int64"}, "url": url, "breaker": {"forced": "closed"}}
@@ -81,12 +81,12 @@ def capture(half: Half, storage: Storage) -> Iterator[Callable[..., tuple[Servic
     }
     config = {name: {**one, "fallback": fallback} for name, fallback in fallbacks.items()}
     with start_proxy(gateway_config({"services": config})) as proxy:
-        proxies = Proxies((proxy.address,))
+        proxies = ProxyAddresses((proxy.address,))
         with proxies.client() as client:
             services = client.services()
 
-        def captured(name: str, **options: Any) -> tuple[Service, Captured]:
-            task = Capture(
+        def captured(name: str, **options: Any) -> tuple[Service, CaptureResult]:
+            task = CaptureTask(
                 services[name], proxies, storage.uri, f"snapshots/{name}/r1", 3, timedelta(seconds=30), 60.0, False
             )
             found = capture_bucket({0: replace(task, **options)}, [PROFILES], lambda _: lambda *_: None, patient=True)
@@ -95,7 +95,7 @@ def capture(half: Half, storage: Storage) -> Iterator[Callable[..., tuple[Servic
         yield captured
 
 
-def rows(storage: Storage, captured: Captured) -> list[dict[str, Any]]:
+def rows(storage: Storage, captured: CaptureResult) -> list[dict[str, Any]]:
     [file] = captured.files
     return read_parquet(storage, file).to_pylist()
 
@@ -128,7 +128,7 @@ def test_a_fallback_that_encoders_get_is_kept_and_marked_and_no_success(capture:
 def test_an_answer_of_the_second_pass_takes_the_place_of_a_fallback(
     capture: Any, storage: Storage, half: Half, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("snapshotter.capture.capture.time.sleep", lambda _: setattr(half, "well", True))
+    monkeypatch.setattr("snapshotter.capture.service_capture.time.sleep", lambda _: setattr(half, "well", True))
     _, captured = capture("value", second_pass=True)
     assert captured.counts == {Status.OK: 8}
     assert [(row["value"], row[IS_FALLBACK]) for row in rows(storage, captured)] == [([i], False) for i in range(8)]

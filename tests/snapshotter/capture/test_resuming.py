@@ -35,15 +35,15 @@ DRIVE = """
 import sys
 from datetime import date, timedelta
 from snapshotter.index import open_index
-from snapshotter.capture.snapshot import take_snapshot
+from snapshotter.capture import SnapshotOptions, take_snapshot
 from snapshotter.spark.session import spark_session
 
 index_uri, storage_uri, proxy = sys.argv[1:]
 spark = spark_session("doomed", "local[2,4]", spark__ui__enabled="false", spark__driver__memory="512m")
 with open_index(index_uri) as index:
     contexts = index.context_set(date(2026, 1, 5))
-    options = {"buckets": 2, "page": 4, "keep_every": timedelta()}
-    take_snapshot(spark, contexts, ["history"], [proxy], storage_uri, index, "r1", **options)
+    options = SnapshotOptions(buckets=2, page=4, keep_every=timedelta())
+    take_snapshot(spark, contexts, ["history"], [proxy], storage_uri, index, "r1", options)
 """
 PATIENCE = 120.0
 
@@ -191,7 +191,7 @@ def test_a_run_goes_on_in_the_buckets_that_it_began_with(
     history = service(job.run(services=["history"], buckets=8, bucket_variable="country"), "history")
     assert (history.buckets, history.bucket_variable) == (4, "profile_id")
     assert any(
-        "and goes on in 4 buckets by profile_id: only what is missing is asked for" in message
+        "and continues in 4 buckets by profile_id: only missing contexts are requested" in message
         for message in caplog.messages
     )
 

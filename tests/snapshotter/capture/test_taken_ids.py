@@ -13,8 +13,8 @@ import pytest
 from schemas.data_keys import context_variable, global_element, service_element
 from schemas.errors import ConfigError
 from schemas.services import Service, Status
-from snapshotter.capture.global_elements import publish_global
-from snapshotter.capture.snapshot import take_snapshot
+from snapshotter.capture.snapshot_job import take_snapshot
+from snapshotter.global_elements import publish_global
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
 from snapshotter.selection.context_selection import _context_set_id, select_contexts
@@ -65,7 +65,7 @@ def test_a_run_id_that_captured_another_day_is_refused(index: SnapshotIndex, sto
 def test_a_run_id_that_asked_other_services_is_refused(index: SnapshotIndex, storage: Storage) -> None:
     publish(index, "history", "mood")
     for services in (["history"], ["history", "mood", "lists"]):
-        with pytest.raises(ConfigError, match="run id 'x' is taken: that run asked history, mood, not history"):
+        with pytest.raises(ConfigError, match="run id 'x' is taken: that run captured history, mood, not history"):
             snapshot(index, storage, 5, services)
     assert snapshot(index, storage, 5, ["mood", "history"]).run_id == "x"
 
@@ -78,10 +78,10 @@ def test_a_date_that_another_selection_has_is_refused_where_one_is_named(
     day = date(2026, 1, 5)
     chosen = ContextSet(_context_set_id([everyone], day), day, ("everyone",), KEY, (), ())
     assert index.publish_context_set(chosen)
-    assert select_contexts(NO_SPARK, [everyone], day, storage, index, whoever_chose=False) == chosen
+    assert select_contexts(NO_SPARK, [everyone], day, storage, index, allow_other=False) == chosen
     assert select_contexts(NO_SPARK, [edited], day, storage, index) == chosen
-    with pytest.raises(ConfigError, match="2026-01-05 has its context set already, .*: everyone → a date has one"):
-        select_contexts(NO_SPARK, [edited], day, storage, index, whoever_chose=False)
+    with pytest.raises(ConfigError, match="2026-01-05 has the context set .* already, .*: everyone → a date has one"):
+        select_contexts(NO_SPARK, [edited], day, storage, index, allow_other=False)
 
 
 def test_a_version_id_that_has_other_rows_is_refused(index: SnapshotIndex, storage: Storage) -> None:
@@ -89,5 +89,5 @@ def test_a_version_id_that_has_other_rows_is_refused(index: SnapshotIndex, stora
     first, other = (pa.table({"video_id": [1], "year": [year]}) for year in (2001, 2002))
     assert publish_global(first, films, NOW, storage, index, "v1")
     assert publish_global(first, films, NOW, storage, index, "v1") is False
-    with pytest.raises(ConfigError, match="version id 'v1' of global element 'films' is taken, by other rows"):
+    with pytest.raises(ConfigError, match="version id 'v1' of global element 'films' is taken by other rows"):
         publish_global(other, films, NOW, storage, index, "v1")

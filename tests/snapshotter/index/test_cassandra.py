@@ -55,8 +55,8 @@ def opened(uri: str) -> CassandraIndex:
 
 def execute(index: CassandraIndex, text: str, *values: object) -> list[Any]:
     """Do to the tables what nobody should."""
-    keyspace = index._connection.address.keyspace
-    return list(index._connection._session.execute(text.replace("KEYSPACE", keyspace), values))
+    keyspace = index._session.address.keyspace
+    return list(index._session._driver.execute(text.replace("KEYSPACE", keyspace), values))
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_what_died_before_it_was_visible_is_never_mixed_with_what_was_published(
     def die_in_mid_publish(by: str, services: int) -> None:
         attempt = uuid.uuid4()
         for position, snapshot in enumerate(run("r1", by, services=services).services):
-            index._connection.ask(list(index._snapshots.writes(attempt, position, snapshot)))
+            index._session.ask(list(index._snapshots.writes(attempt, position, snapshot)))
 
     die_in_mid_publish("dead", services=3)
     assert index.snapshots("history", NOON, NOON) == index.last_snapshots("history", 9) == index.runs() == []
@@ -132,7 +132,7 @@ def version(version_id: str) -> GlobalVersion:
 def test_a_clock_that_is_ahead_of_this_machines_still_only_moves_on(index: CassandraIndex) -> None:
     ahead = to_micros(datetime.now(UTC) + 365 * DAY)
     move = "UPDATE KEYSPACE.published SET clock = %s WHERE index_name = %s IF clock < %s"
-    assert execute(index, move, ahead, index._connection.address.index, ahead)[0].applied
+    assert execute(index, move, ahead, index._session.address.index, ahead)[0].applied
     index.publish_run(run("r1"))
     index.publish_global(version("v1"))
     index.publish_run(run("r2"))
@@ -175,7 +175,7 @@ def test_a_publisher_that_is_cut_off_while_another_publishes_says_that_it_lost(
 
 def test_what_cannot_be_found_out_is_never_said(cassandra_uri: str, index: CassandraIndex) -> None:
     with cut_off(cassandra_uri, "request", 999, "&patience_seconds=0.1") as (_, cut):
-        unknown = r"whether run 'r1' is published is not known: index cassandra://.* → .*run the same id again"
+        unknown = r"whether run 'r1' is published is unknown: index cassandra://.* → .*run the same id again"
         with pytest.raises(SnapshotIndexError, match=unknown):
             cut.publish_run(run("r1", "cut"))
     assert index.runs() == []
@@ -195,15 +195,15 @@ def test_a_look_up_reads_the_months_of_its_time_range_and_no_others(index: Cassa
     for at in (NOON, NOON + 62 * DAY):
         assert len(index.snapshots("history", at - DAY, at + DAY)) == 1
     far = (to_micros(NOON + 55 * DAY), to_micros(NOON + 300 * DAY))
-    assert index._snapshots._there("history", *far) == [202603]  # of many months only those that are there
+    assert index._snapshots._months("history", *far) == [202603]  # of many months only those that are there
     assert len(index._snapshots.within("history", *far)) == 1
     assert len(index.last_snapshots("history", 1)) == 1
-    with pytest.raises(SnapshotIndexError, match="holds a record that cannot be read"):
+    with pytest.raises(SnapshotIndexError, match="has a record that cannot be read"):
         index.snapshots("history", NOON, NOON + 62 * DAY)
 
 
 def _is_in(index: CassandraIndex, row: Any, month: int) -> bool:
-    return (row.index_name, row.service, row.month) == (index._connection.address.index, "history", month)
+    return (row.index_name, row.service, row.month) == (index._session.address.index, "history", month)
 
 
 def test_answers_of_many_pages_are_read_to_the_end(index: CassandraIndex) -> None:
@@ -218,7 +218,7 @@ def test_answers_of_many_pages_are_read_to_the_end(index: CassandraIndex) -> Non
 
     whole = everything()
     assert [len(found) for found in whole] == [7, 7, 7, 7, 6]
-    index._connection._session.default_fetch_size = 2
+    index._session._session.default_fetch_size = 2
     assert everything() == whole
 
 
@@ -259,9 +259,9 @@ def test_an_index_that_nobody_prepared_is_an_error_that_says_how(cassandra_keysp
     nowhere = cassandra_keyspace.replace("/tests_", "/no_tests_")
     with pytest.raises(SnapshotIndexError, match=r"does not exist → .*index init \(there is no keyspace 'no_tests_"):
         open_index(nowhere)
-    with pytest.raises(SnapshotIndexError, match="there is no keyspace 'no_tests_.* → say how many copies"):
+    with pytest.raises(SnapshotIndexError, match="there is no keyspace 'no_tests_.* → set its number of copies"):
         init_index(nowhere)
-    with pytest.raises(SnapshotIndexError, match="refuses a request: .*nowhere"):
+    with pytest.raises(SnapshotIndexError, match="rejects a request: .*nowhere"):
         init_index(nowhere, {"nowhere": 1})
 
 
@@ -322,7 +322,7 @@ def test_an_index_of_an_earlier_release_goes_on_once_it_is_migrated(cassandra_ke
 
 
 def _forget_what_is_beside(index: CassandraIndex) -> None:
-    name = index._connection.address.index
+    name = index._session.address.index
     for entry in index._runs.entries():
         header = {key: value for key, value in json.loads(entry.header).items() if key != "declarations"}
         where = "WHERE index_name = %s AND kind = 'run' AND subject = '' AND id = %s IF attempt = %s"
@@ -361,7 +361,7 @@ def test_what_cannot_be_read_hides_nothing_else_and_can_be_withdrawn(index: Cass
         )
     for table in ("snapshots", "global_versions"):
         for row in execute(index, f"SELECT * FROM KEYSPACE.{table}"):
-            if row.index_name == index._connection.address.index and (
+            if row.index_name == index._session.address.index and (
                 getattr(row, "run_id", "") == "r1" or getattr(row, "version_id", "") == "v1"
             ):
                 _spoil_copy(index, table, row)
@@ -411,7 +411,7 @@ def _spoil_copy(index: CassandraIndex, table: str, row: Any) -> None:
 
 
 def test_an_index_that_was_emptied_publishes_nothing(cassandra_uri: str, index: CassandraIndex) -> None:
-    execute(index, "DELETE FROM KEYSPACE.published WHERE index_name = %s", index._connection.address.index)
+    execute(index, "DELETE FROM KEYSPACE.published WHERE index_name = %s", index._session.address.index)
     with pytest.raises(SnapshotIndexError, match="was emptied meanwhile → restore it"):
         index.publish_run(run("r1"))
     with pytest.raises(SnapshotIndexError, match="does not exist"):

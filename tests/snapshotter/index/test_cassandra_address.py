@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from schemas.errors import ConfigError
 from snapshotter.index import open_index
-from snapshotter.index.cassandra.address import Address, Credentials, read_address
+from snapshotter.index.cassandra.address import CassandraAddress, CassandraCredentials, read_address
 
 
 def test_a_uri_names_hosts_and_a_keyspace() -> None:
-    assert read_address("cassandra://one,two:9043,[::1]:9044/snapshots") == Address(
+    assert read_address("cassandra://one,two:9043,[::1]:9044/snapshots") == CassandraAddress(
         (("one", 9042), ("two", 9043), ("::1", 9044)), "snapshots"
     )
 
@@ -23,7 +23,7 @@ def test_options_say_the_rest() -> None:
     assert read_address(
         "cassandra://one/snapshots?index=shop&datacenter=dc1&consistency=QUORUM&serial_consistency=LOCAL_SERIAL"
         "&timeout_seconds=2.5&patience_seconds=60&authority=/ca.pem&certificate=/c.pem&key=/k.pem&check_hostname=false"
-    ) == Address(
+    ) == CassandraAddress(
         (("one", 9042),),
         "snapshots",
         "shop",
@@ -44,8 +44,8 @@ def test_credentials_come_from_a_file_that_need_not_be_in_the_project(tmp_path: 
     file = tmp_path / "cassandra.toml"
     file.write_text('user = "delorean"\npassword = "p@ss/w:rd"\n')
     address = read_address(f"cassandra://one/snapshots?credentials={file}")
-    assert address.credentials == Credentials("delorean", "p@ss/w:rd")
-    with pytest.raises(ConfigError, match="has credentials of its own and a credentials file"):
+    assert address.credentials == CassandraCredentials("delorean", "p@ss/w:rd")
+    with pytest.raises(ConfigError, match="has both credentials and a credentials file"):
         read_address(f"cassandra://a:b@one/snapshots?credentials={file}")
     file.write_text('username = "x"\npassword = "secret"\n')
     with pytest.raises(ConfigError, match=f"{file}, line 1: .*unknown field 'username' → did you mean 'user'"):
@@ -59,7 +59,7 @@ def test_any_credentials_may_be_in_the_uri_and_are_never_shown(user: str, passwo
     except UnicodeEncodeError:  # half a surrogate pair is no text
         return
     address = read_address(f"cassandra://{quoted}@one:1,two/snapshots?index=shop&timeout_seconds=1")
-    assert address.credentials == Credentials(user, password)
+    assert address.credentials == CassandraCredentials(user, password)
     assert address.uri == "cassandra://one:1,two/snapshots?index=shop"
     assert f"password={password!r}" not in repr(address)
 
@@ -70,12 +70,12 @@ def test_any_credentials_may_be_in_the_uri_and_are_never_shown(user: str, passwo
         ("cassandra:///snapshots", "names no host → write cassandra://host,host/keyspace"),
         ("cassandra://one,,two/snapshots", "names no host"),
         ("cassandra://one", "keyspace is ''"),
-        ("cassandra://one/Snapshots", "keyspace is 'Snapshots', expected small letters, digits and _"),
+        ("cassandra://one/Snapshots", "keyspace is 'Snapshots', expected lower-case letters, digits and _"),
         ("cassandra://one/a/b", "keyspace is 'a/b'"),
         ("cassandra://one/a;DROP", "keyspace is 'a;DROP'"),
         ("cassandra://one:port/k", "Port could not be cast to integer"),
         ("cassandra://one/k?indx=a", "unknown option 'indx' → did you mean 'index'"),
-        ("cassandra://one/k?index=a'", "index is 'a'', expected small letters"),
+        ("cassandra://one/k?index=a'", "index is 'a'', expected lower-case letters"),
         ("cassandra://one/k?index=a&index=b", "has an option twice"),
         ("cassandra://one/k?consistency=ONE", "unknown consistency 'ONE' → known: LOCAL_QUORUM, QUORUM"),
         ("cassandra://one/k?serial_consistency=QUORUM", "unknown serial_consistency 'QUORUM'"),
@@ -84,7 +84,7 @@ def test_any_credentials_may_be_in_the_uri_and_are_never_shown(user: str, passwo
         ("cassandra://one/k?timeout_seconds=nan", "timeout_seconds is 'nan'"),
         ("cassandra://one/k?authority=ca.pem", "authority is 'ca.pem' → write an absolute path"),
         ("cassandra://one/k?authority=/a&key=/k", "one of certificate and key"),
-        ("cassandra://one/k?certificate=/c&key=/k", "has no authority, so connections are plain"),
+        ("cassandra://one/k?certificate=/c&key=/k", "has no authority, so connections are not encrypted"),
         ("cassandra://one/k?authority=/a&check_hostname=no", "check_hostname is 'no', expected true or false"),
         ("cassandra://one/k?credentials=/no/such/file", "/no/such/file"),
         ("cassandra://one/k#a", "has a '#'"),

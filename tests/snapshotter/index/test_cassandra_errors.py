@@ -11,7 +11,7 @@ from cassandra import cluster, connection, pool, protocol
 
 from schemas.errors import SnapshotIndexError
 from snapshotter.index.cassandra.address import read_address
-from snapshotter.index.cassandra.errors import may_pass, translated
+from snapshotter.index.cassandra.errors import is_transient, translated
 
 ADDRESS = read_address("cassandra://somebody:secret@one/snapshots")
 MADE = {  # those that are not made of a message alone
@@ -60,25 +60,25 @@ def test_every_error_of_the_driver_names_the_index_and_says_what_to_do(error: Ba
 @pytest.mark.parametrize(
     ("error", "passes", "said"),
     [
-        (cassandra.AuthenticationFailed("bad"), False, "refuses user 'somebody' → correct the credentials"),
-        (cassandra.Unauthorized("no MODIFY on {table}"), False, "refuses user 'somebody': no MODIFY on {table}"),
+        (cassandra.AuthenticationFailed("bad"), False, "rejects user 'somebody' → correct the credentials"),
+        (cassandra.Unauthorized("no MODIFY on {table}"), False, "rejects user 'somebody': no MODIFY on {table}"),
         (
             cassandra.InvalidRequest("table x does not exist"),
             False,
-            "table x does not exist → see whether it is prepared",
+            "table x does not exist → prepare the index for this release",
         ),
         (ssl.SSLError(1, "[SSL: UNKNOWN_CA]"), False, "cannot be reached by TLS"),
-        (MADE["Unavailable"](), True, "has too few nodes alive: 1 of 2 needed → see to the nodes"),
-        (MADE["WriteTimeout"](), True, "had answers of 1 of 2 nodes in time → see to the nodes"),
+        (MADE["Unavailable"](), True, "has too few nodes alive: 1 of 2 needed → repair the nodes"),
+        (MADE["WriteTimeout"](), True, "got answers from 1 of 2 nodes in time → repair the nodes"),
         (MADE["NoHostAvailable"](), True, "has no host that answers (one: refused) → start Cassandra"),
-        (cluster.NoHostAvailable("", {"one": cassandra.AuthenticationFailed("bad")}), False, "refuses user 'somebody'"),
-        (cluster.NoHostAvailable("", {"one": OSError(), "two": MADE["Unavailable"]()}), True, "1 of 2 needed → see to"),
+        (cluster.NoHostAvailable("", {"one": cassandra.AuthenticationFailed("bad")}), False, "rejects user 'somebody'"),
+        (cluster.NoHostAvailable("", {"one": OSError(), "two": MADE["Unavailable"]()}), True, "1 of 2 needed → repair"),
         (cluster.NoHostAvailable("", {"one": ssl.SSLError(1, "[SSL: UNKNOWN_CA]")}), False, "cannot be reached by TLS"),
         (protocol.ErrorMessage(0x1700, "CAS unknown", None), True, "CAS unknown"),
     ],
 )
 def test_what_waiting_cannot_mend_is_told_from_what_it_can(error: BaseException, passes: bool, said: str) -> None:
-    assert may_pass(error) is passes
+    assert is_transient(error) is passes
     with pytest.raises(SnapshotIndexError) as raised, translated(ADDRESS):
         raise error
     assert said in str(raised.value)

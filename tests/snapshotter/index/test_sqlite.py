@@ -62,7 +62,7 @@ def test_another_database_of_sqlite_is_not_taken_for_an_index_of_another_version
 def test_a_record_that_cannot_be_read_is_one_clear_error(uri: str, record: str) -> None:
     publish(uri)
     execute(uri, f"UPDATE context_sets SET record = '{record}'")
-    with open_index(uri) as index, pytest.raises(SnapshotIndexError, match="holds a record that cannot be read"):
+    with open_index(uri) as index, pytest.raises(SnapshotIndexError, match="has a record that cannot be read"):
         index.context_set(date(2026, 1, 5))
 
 

@@ -323,13 +323,13 @@ def test_a_reader_never_sees_half_of_what_is_written_beside_it(uri: str, folder:
 def test_an_index_that_is_missing_in_a_folder_that_may_not_be_written_is_told(uri: str, folder: Path) -> None:
     with (
         only_reading(folder),
-        pytest.raises(SnapshotIndexError, match="does not exist, and this process may not make it"),
+        pytest.raises(SnapshotIndexError, match="does not exist, and this process may not create it"),
     ):
         open_index(uri)
     deeper = f"sqlite://{folder}/deeper/still/index.db"
     with (
         only_reading(folder),
-        pytest.raises(SnapshotIndexError, match="does not exist, and this process may not make it"),
+        pytest.raises(SnapshotIndexError, match="does not exist, and this process may not create it"),
     ):
         open_index(deeper)
 

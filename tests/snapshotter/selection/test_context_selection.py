@@ -129,8 +129,8 @@ def test_an_unfilled_stratum_is_a_warning_with_its_name(
         "JP": (100, 200, 100),
         "DE": (0, 5, 0),
     }
-    assert "stratum 'JP' has 100 contexts, 200 were asked" in caplog.text
-    assert "stratum 'DE' has 0 contexts, 5 were asked" in caplog.text
+    assert "stratum 'JP' has 100 contexts, 200 were requested" in caplog.text
+    assert "stratum 'DE' has 0 contexts, 5 were requested" in caplog.text
     assert "'US'" not in caplog.text
 
 
@@ -191,9 +191,9 @@ def test_a_date_keeps_the_context_set_it_has(
         ({"query": "SELECT profil_id FROM impressions"}, r"'watchers': \[UNRESOLVED_COLUMN.*profil_id.*profile_id"),
         (
             {"key": ("profile", "country")},
-            r"'watchers': its query gives unknown column 'profile' → did you mean 'profile_id'",
+            r"'watchers': in the result of its query: unknown column 'profile' → did you mean 'profile_id'",
         ),
-        ({"strata": ("region",)}, "'watchers': its query gives unknown column 'region'"),
+        ({"strata": ("region",)}, "'watchers': in the result of its query: unknown column 'region'"),
         ({"query": "SELECT * FROM impressions WHERE date = :day"}, r"'watchers': \[UNBOUND_SQL_PARAMETER\].*day"),
         (
             {"query": "SELECT * FROM impressions WHERE date > :date"},

@@ -1,164 +1,225 @@
-from __future__ import annotations
-
-import json
-import select
-import socket
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import replace
-from typing import Any
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from proxy_process import until
 
-from snapshotter.spark import progress
-from snapshotter.spark.progress import Board, Ear, Teller, listening
+from delorean.cli.output import Output
+from snapshotter.spark.progress import (
+    NotebookBars,
+    ProgressLines,
+    ProgressTable,
+    duration_text,
+    shown_progress,
+    status_text,
+)
 
-HERE = ("127.0.0.1", "127.0.0.1")
-MOST = 1_000
+DRAW = """
+from delorean.cli.output import Output
+with Output(as_json=True).progress() as advance:
+    for done in range(0, 1001, 10):
+        advance("viewing_history", done, 1000)
+        advance("[b]", 2 * done, 4000)
+"""
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
 
 
 @pytest.fixture
-def board() -> Iterator[Board]:
-    """A board of two services, with four tasks and with one."""
-    with Board(HERE, [4, 1]) as board:
-        yield board
+def clock():
+    return Clock()
 
 
-def heard(board: Board, service: int = 0) -> tuple[int, int]:
-    wait_for_datagrams(board)
-    board.listen()
-    return board.heard(service, MOST)
+@pytest.fixture
+def table(clock):
+    return ProgressTable(clock)
 
 
-def wait_for_datagrams(board: Board) -> None:
-    """On loopback a datagram is there when `send` has returned; be sure all the same."""
-    if board._socket is not None:
-        select.select([board._socket], [], [], 0.05)
+def status(table, done, total):
+    return status_text(table.update("work", done, total))
 
 
-def tell(board: Board, task: int, done: int, planned: int, service: int = 0) -> None:
-    with closing(Teller(board.ear, service, task, lambda _: None)) as teller:
-        teller.tell(done, planned)
+def test_a_status_has_the_amount_the_rate_and_the_time_left_and_at_the_end_the_time_taken(clock, table):
+    for clock.now in (0.0, 1.0, 2.0, 5.0):
+        text = status(table, int(2_100 * clock.now), 200_000)
+    assert text == "10,500 of 200,000, 2,100/s, 1 min 31 s left"
+    clock.now = 95.0
+    assert status(table, 200_000, 200_000) == "200,000 of 200,000 in 1 min 35 s"
+    clock.now = 100.0
+    assert status(table, 200_000, 200_000) == "200,000 of 200,000 in 1 min 35 s"
 
 
-def test_a_board_that_has_heard_nothing_knows_only_the_most(board: Board) -> None:
-    assert heard(board) == (0, MOST)
+def test_a_rate_is_that_of_the_last_half_minute(clock, table):
+    for second in range(100):
+        clock.now = float(second)
+        text = status(table, second * 100 if second < 60 else 6_000 + (second - 60) * 10, 10_000)
+    assert text == "6,390 of 10,000, 10/s, 6 min 1 s left"
 
 
-def test_the_total_is_scaled_up_until_every_task_has_begun_and_exact_then(board: Board) -> None:
-    tell(board, 0, 0, 10)
-    assert heard(board) == (0, 40)
-    tell(board, 1, 20, 20)
-    assert heard(board) == (20, 60)
-    tell(board, 2, 0, 0)
-    tell(board, 3, 0, 7)
-    assert heard(board) == (20, 37)
-    assert heard(board, service=1) == (0, MOST)
+def test_a_rate_survives_a_new_estimate_of_the_total(clock, table):
+    for second in range(10):
+        clock.now = float(second)
+        text = status(table, second * 100, 10_000 - second)
+    assert text == "900 of 9,991, 100/s, 1 min 31 s left"
 
 
-def test_a_task_that_is_repeated_does_not_go_back(board: Board) -> None:
-    tell(board, 0, 10, 10)
-    tell(board, 0, 0, 10)
-    assert heard(board) == (10, 40)
+def test_work_that_stalls_shows_no_rate_even_if_nothing_is_reported_any_more(clock, table):
+    for second in range(10):
+        clock.now = float(second)
+        row = table.update("work", second * 100, 10_000)
+    assert status_text(row) == "900 of 10,000, 100/s, 1 min 31 s left"
+    clock.now = 50.0
+    assert status_text(row) == "900 of 10,000"
+    assert status(table, 900, 10_000) == "900 of 10,000"
 
 
-def test_each_context_is_counted_once_whether_or_not_anybody_hears(board: Board) -> None:
-    counted: list[int] = []
-    for ear in (None, board.ear, Ear("127.0.0.1", 1, "x")):
-        counted.clear()
-        with closing(Teller(ear, 0, 0, counted.append)) as teller:
-            for done in (5, 5, 7, 20):
-                teller.tell(done, 20)
-        assert sum(counted) == 20
+def test_the_time_before_anything_was_done_does_not_lower_the_rate(clock, table):
+    for clock.now, done in ((0.0, 0), (19.0, 0), (20.0, 100), (21.0, 200)):
+        text = status(table, done, 1_000)
+    assert text == "200 of 1,000, 100/s, 8 s left"
 
 
-def test_what_was_told_just_before_is_not_told_again_except_the_last(board: Board) -> None:
-    with closing(Teller(board.ear, 1, 0, lambda _: None)) as teller:
-        for done in range(101):
-            teller.tell(done, 100)
-    datagrams = []
-    assert board._socket is not None
-    while select.select([board._socket], [], [], 0.05)[0]:
-        datagrams.append(json.loads(board._socket.recv(512)))
-    assert len(datagrams) < 50
-    assert (datagrams[0]["done"], datagrams[-1]["done"]) == (0, 100)
+def test_before_anything_is_done_there_is_no_rate(clock, table):
+    status(table, 0, 200)
+    clock.now = 5.0
+    assert status(table, 0, 200) == "0 of 200"
 
 
-GOOD = {"service": 0, "task": 0, "done": 3, "planned": 10}
-BAD: list[Any] = [
-    {"token": "of another run"},
-    {"token": "é"},
-    {"token": 5},
-    {"service": 2},
-    {"service": -1},
-    {"task": 4},
-    {"task": -1},
-    {"done": -1},
-    {"done": 11},
-    {"done": "3"},
-    {"planned": 2**40},
-    {"planned": 10**30, "done": 10**29},
-    {"more": 1},
-    {"token": "x" * 600},
-]
+def test_work_whose_total_grows_after_its_end_goes_on(clock, table):
+    status(table, 10, 10)
+    clock.now = 5.0
+    assert status(table, 10, 20) == "10 of 20"
 
 
-@pytest.mark.parametrize("change", BAD, ids=str)
-def test_datagrams_that_are_not_of_this_run_or_make_no_sense_are_dropped(board: Board, change: dict[str, Any]) -> None:
-    assert board.ear is not None
-    send(board, json.dumps({"token": board.ear.token, **GOOD, **change}).encode())
-    assert heard(board) == (0, MOST)
-    send(board, json.dumps({"token": board.ear.token, **GOOD}).encode())
-    assert heard(board) == (3, 40)
+def test_a_line_comes_every_ten_seconds_and_one_at_the_end(clock):
+    lines = []
+    told = ProgressLines(lines.append, clock)
+    for second in range(26):
+        clock.now = float(second)
+        told.report("history", second * 40, 1_000)
+        told.report("popular", 2, 2)
+    assert lines == [
+        "history: 400 of 1,000, 40/s, 15 s left\n",
+        "history: 800 of 1,000, 40/s, 5 s left\n",
+        "history: 1,000 of 1,000 in 25 s\n",
+    ]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.binary(max_size=700))
-def test_noise_changes_nothing(board: Board, noise: bytes) -> None:
-    send(board, noise)
-    board.listen()
-    assert board.heard(0, MOST) == (0, MOST)
+def test_of_what_is_quick_there_is_no_line(clock):
+    lines = []
+    told = ProgressLines(lines.append, clock)
+    for second in range(10):
+        clock.now = float(second)
+        told.report("history", second, 9)
+    assert lines == []
 
 
-@pytest.mark.parametrize("host", [None, ("192.0.2.1", "192.0.2.1")])
-def test_where_nobody_can_listen_nothing_is_heard_and_nothing_fails(host: tuple[str, str] | None) -> None:
-    with Board(host, [1]) as board:
-        assert board.ear is None
-        tell(board, 0, 1, 1)
-        assert heard(board) == (0, MOST)
+def test_progress_never_speaks_on_stdout(capsys, monkeypatch):
+    monkeypatch.setattr("snapshotter.spark.progress._LINE_SECONDS", 0.0)
+    with Output(as_json=True).progress() as advance:
+        advance("work", 1, 2)
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "work: 1 of 2\n")
 
 
-def test_runs_do_not_know_each_others_tokens(board: Board) -> None:
-    with Board(HERE, [4, 1]) as other:
-        assert board.ear is not None
-        assert other.ear is not None
-        with closing(Teller(replace(board.ear, token=other.ear.token), 0, 0, lambda _: None)) as teller:
-            teller.tell(1, 1)
-    assert heard(board) == (0, MOST)
+def test_below_a_cell_there_is_a_bar_for_what_takes_longer_than_a_moment(clock):
+    shown = []
+    bars = NotebookBars(lambda data, replace: shown.append((replace, data)), clock)
+    for clock.now, done in ((0.0, 0), (0.9, 10), (1.1, 20), (1.2, 21), (1.5, 50), (1.6, 100)):
+        bars.report("<features>", done, 100)
+    assert [replace for replace, _ in shown] == [False, True, True]  # what comes too fast is not drawn, the end is
+    assert "20 of 100" in shown[0][1]["text/plain"]
+    assert "100 of 100 in 2 s" in shown[-1][1]["text/plain"]
+    assert "&lt;features&gt;" in shown[-1][1]["text/html"]
+    assert "<features>" not in shown[-1][1]["text/html"]
 
 
-def send(board: Board, data: bytes) -> None:
-    assert board.ear is not None
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.sendto(data, (board.ear.host, board.ear.port))
+def test_several_bars_are_drawn_together(clock):
+    shown = []
+    bars = NotebookBars(lambda data, replace: shown.append(data), clock)
+    for clock.now in (0.0, 2.0):
+        bars.report("history", 1, 2)
+        bars.report("popular", 3, 4)
+    lines = shown[-1]["text/plain"].splitlines()
+    assert [line.split()[0] for line in lines] == ["history", "popular"]
+    assert shown[-1]["text/html"].startswith("<pre>")
 
 
-def test_progress_goes_on_after_a_report_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_LISTEN_SECONDS", 0.01)
-    reported: list[int] = []
+def test_of_what_is_quick_there_is_nothing_below_a_cell(clock):
+    shown = []
+    bars = NotebookBars(lambda data, replace: shown.append(replace), clock)
+    for clock.now, done in ((0.0, 0), (0.5, 1), (5.0, 2)):
+        bars.report("features", done, 2)
+    assert shown == []
 
-    def report(done: int, _: int) -> None:
-        reported.append(done)
-        if len(reported) == 1:
-            raise BrokenPipeError  # such as a terminal that is gone
 
-    with Board(("127.0.0.1", "127.0.0.1"), [1]) as board, listening(board, 10, report):
-        teller = Teller(board.ear, 0, 0, lambda _: None)
-        with closing(teller):
-            teller.tell(3, 10)
-            until(lambda: reported == [3])
-            teller.tell(10, 10)
-            until(lambda: reported == [3, 9])
+def test_a_script_shows_nothing_that_was_not_requested(capsys):
+    received = []
+    with shown_progress(None) as report:
+        report("features", 1, 2)
+    with shown_progress(lambda *progress: received.append(progress)) as report:
+        report("features", 1, 2)
+    assert received == [("features", 1, 2)]
+    assert capsys.readouterr() == ("", "")
+
+
+PROMPT = """
+import sys
+sys.ps1 = ">>> "
+from snapshotter.spark.progress import shown_progress
+with shown_progress(None) as report:
+    for done in range(101):
+        report("features", done, 100)
+"""
+
+
+def test_a_prompt_on_a_terminal_gets_bars():
+    assert "100 of 100 in " in on_a_terminal(PROMPT)
+    assert on_a_terminal(PROMPT.replace('sys.ps1 = ">>> "', "")) == ""
+
+
+def test_a_terminal_gets_a_bar_for_each_thing():
+    text = on_a_terminal(DRAW)
+    assert "viewing_history" in text
+    assert "[b]" in text
+    assert "1,000 of 1,000 in 0 s" in text
+    assert "of 4,000" in text
+    assert "left" in text
+
+
+def on_a_terminal(script):
+    """Run a script whose stderr is a terminal, and give what that shows; its stdout stays empty."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stderr=theirs, stdout=subprocess.PIPE, env={**os.environ, "TERM": "xterm"}
+    ) as drawing:
+        os.close(theirs)
+        shown = b""
+        while chunk := read(ours):
+            shown += chunk
+        assert drawing.stdout is not None
+        assert drawing.stdout.read() == b""
+    os.close(ours)
+    return shown.decode()
+
+
+def read(terminal):
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # the other end is closed
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (61, "1 min 1 s"), (3_599.6, "1 h"), (86_400, "24 h"), (3_660, "1 h 1 min")]
+)
+def test_times_are_said_as_exactly_as_anybody_wants_to_know(seconds, text):
+    assert duration_text(seconds) == text

@@ -125,7 +125,7 @@ def test_times_cross_spark_and_its_workers_unchanged(spark: SparkSession, tmp_pa
 
 
 def test_delta_asked_for_too_late_is_one_clear_line(other_process: dict[str, Any]) -> None:
-    assert other_process["late"].startswith("SetupError Spark cannot read Delta tables here: its Java runs already")
+    assert other_process["late"].startswith("SetupError Spark cannot read Delta tables: its JVM is running already")
 
 
 def test_jars_for_delta_and_s3_are_asked_for_together() -> None:

@@ -119,7 +119,7 @@ def test_a_storage_that_refuses_is_an_error_that_changes_nothing(storage: LocalS
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # no file may grow larger: as a full disk
         try:
             with pytest.raises(
-                StorageError, match="'t' could not be committed: .*File too large.* → see to the storage"
+                StorageError, match="'t' could not be committed: .*File too large.* → check the storage"
             ):
                 commit_files(storage, "t", SCHEMA, files, {})
         finally:

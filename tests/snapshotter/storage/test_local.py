@@ -120,9 +120,9 @@ def test_a_symbolic_link_leads_nobody_outside(storage: LocalStorage, tmp_path: P
     storage.create("a.txt", b"inside")
     (storage.root / "link").symlink_to(tmp_path / "outside")
     for path in ("link/secret.txt", "link"):
-        with pytest.raises(StorageError, match="is not one inside"):
+        with pytest.raises(StorageError, match="is not inside"):
             storage.open_input(path)
-    with pytest.raises(StorageError, match="is not one inside"):
+    with pytest.raises(StorageError, match="is not inside"):
         storage.create("link/new.txt", b"")
     assert [file.path for file in storage.list("")] == ["a.txt"]
 

@@ -27,8 +27,8 @@ from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.delta import delta_table
 from snapshotter.storage.delta_location import delta_location
 from snapshotter.storage.s3 import S3Storage
-from snapshotter.storage.s3_place import S3Place
-from snapshotter.storage.s3_place import S3Server as Server
+from snapshotter.storage.s3_location import S3Location
+from snapshotter.storage.s3_location import S3Server as Server
 
 MEGABYTE = 1 << 20
 DOCS = Path(__file__).parents[3] / "docs"
@@ -83,7 +83,7 @@ def is_(method: str, of: str = "") -> Callable[[Request], bool]:
 def left_behind(s3: S3Server, storage: S3Storage) -> tuple[list[str], int]:
     """What is visible in the storage, and how many uploads are neither whole nor given up."""
     client = s3.client()
-    uploads = client.list_multipart_uploads(Bucket=storage.place.bucket).get("Uploads", [])
+    uploads = client.list_multipart_uploads(Bucket=storage.location.bucket).get("Uploads", [])
     client.close()
     return [file.path for file in storage.list("")], len(uploads)
 
@@ -112,8 +112,8 @@ def test_a_server_that_never_stops_asking_to_slow_down_is_one_clear_error(s3: S3
     with pytest.raises(StorageError) as raised:
         storage.create("a.bin", b"one")
     assert str(raised.value) == (
-        f"could not write 'a.bin', key 'pre/fix/a.bin' of bucket '{storage.place.bucket}' at {proxy.url}: "
-        "the server asks for fewer requests, after all attempts (SlowDown) → "
+        f"could not write 'a.bin', key 'pre/fix/a.bin' of bucket '{storage.location.bucket}' at {proxy.url}: "
+        "the server still limits the rate of requests after all attempts (SlowDown) → "
         "let fewer tasks read and write at a time, or run it again later"
     )
     assert len(proxy.seen) == 2
@@ -132,7 +132,9 @@ def test_an_upload_that_is_always_cut_leaves_nothing(s3: S3Server, proxy: Faulty
     proxy.misbehave("cut request", meant=is_("PUT", "small"))
     proxy.misbehave("cut request", meant=is_("PUT", "partNumber=2"))
     for name, size in (("small", MEGABYTE), ("large", 17 * MEGABYTE)):
-        with pytest.raises(StorageError, match=f"could not write '{name}', key 'pre/fix/{name}' .* connection was cut"):
+        with pytest.raises(
+            StorageError, match=f"could not write '{name}', key 'pre/fix/{name}' .* connection was lost"
+        ):
             write(storage, name, bytes(size))
     assert left_behind(s3, storage) == ([], 0)
 
@@ -143,7 +145,7 @@ def test_a_write_whose_answer_is_lost_is_known_again(storage: S3Storage, proxy: 
     assert storage.create("small", b"one") is True
     assert storage.create("small", b"one") is False
     write(storage, "large", bytes(9 * MEGABYTE))
-    with pytest.raises(StorageError, match="'large' is there already"):
+    with pytest.raises(StorageError, match="'large' exists already"):
         write(storage, "large", bytes(9 * MEGABYTE))
     assert read(storage, "large") == bytes(9 * MEGABYTE)
 
@@ -156,7 +158,7 @@ def test_a_write_that_meets_another_is_tried_again(storage: S3Storage, proxy: Fa
 def test_a_file_that_is_there_is_never_overwritten_and_leaves_no_parts(s3: S3Server, storage: S3Storage) -> None:
     write(storage, "a.bin", b"first")
     for size in (1, 9 * MEGABYTE):
-        with pytest.raises(StorageError, match="'a.bin' is there already: files are never written twice"):
+        with pytest.raises(StorageError, match="'a.bin' exists already: files are never overwritten"):
             write(storage, "a.bin", bytes(size))
     assert read(storage, "a.bin") == b"first"
     assert left_behind(s3, storage) == (["a.bin"], 0)
@@ -175,7 +177,7 @@ def test_a_download_that_is_always_cut_is_one_clear_error(s3: S3Server, proxy: F
     storage = S3Storage(s3.new_uri(proxy.url, attempts="2"))
     write(storage, "a.bin", bytes(MEGABYTE))
     proxy.misbehave("cut answer", meant=is_("GET"))
-    with pytest.raises(StorageError, match="could not read 'a.bin', .*: the connection was cut, in all attempts"):
+    with pytest.raises(StorageError, match="could not read 'a.bin', .*: the connection was lost in all attempts"):
         read(storage, "a.bin")
     assert [request.method for request in proxy.seen] == ["PUT", "GET", "GET"]
 
@@ -183,7 +185,7 @@ def test_a_download_that_is_always_cut_is_one_clear_error(s3: S3Server, proxy: F
 def test_a_server_that_hangs_is_one_clear_error(s3: S3Server, proxy: FaultyProxy) -> None:
     proxy.misbehave("hang")
     storage = S3Storage(s3.new_uri(proxy.url, attempts="2", timeout="0.2"))
-    with pytest.raises(StorageError, match="could not read 'a.bin', .*: the server takes too long, in all attempts"):
+    with pytest.raises(StorageError, match="could not read 'a.bin', .*: the server took too long in all attempts"):
         read(storage, "a.bin")
     assert len(proxy.seen) == 2
 
@@ -191,13 +193,9 @@ def test_a_server_that_hangs_is_one_clear_error(s3: S3Server, proxy: FaultyProxy
 def test_a_server_that_is_not_there_is_one_clear_error(s3: S3Server) -> None:
     endpoint = f"http://127.0.0.1:{closed_port()}"
     storage = S3Storage(s3.new_uri(endpoint, attempts="2"))
-    with pytest.raises(
-        StorageError, match=f"bucket 'bucket-.*' at {endpoint}: no server answers there → check the end"
-    ):
+    with pytest.raises(StorageError, match=f"bucket 'bucket-.*' at {endpoint}: no server answers → check the end"):
         storage.create("a.bin", b"")
-    with pytest.raises(
-        StorageError, match=f"bucket 'bucket-.*' at {endpoint}: no server answers there → check the end"
-    ):
+    with pytest.raises(StorageError, match=f"bucket 'bucket-.*' at {endpoint}: no server answers → check the end"):
         delta_table(storage.uri_of("table"))
 
 
@@ -213,7 +211,7 @@ def test_a_bucket_that_is_missing_is_no_missing_file(s3: S3Server) -> None:
     ]
     for use in uses:
         with pytest.raises(
-            StorageError, match=r"bucket 'nowhere' .*: the bucket is not there \(NoSuchB.*create it"
+            StorageError, match=r"bucket 'nowhere' .*: the bucket does not exist \(NoSuchB.*create it"
         ) as raised:
             use()
         assert not isinstance(raised.value, MissingFileError)
@@ -246,12 +244,12 @@ def test_keys_that_are_nowhere_are_one_clear_error(
 ) -> None:
     storage = S3Storage(s3.new_uri(proxy.url))
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    with pytest.raises(StorageError, match="no credentials were found → check AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StorageError, match="there are no credentials → check AWS_ACCESS_KEY_ID"):
         storage.create("a.bin", b"")
-    with pytest.raises(StorageError, match="no credentials were found → check AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StorageError, match="there are no credentials → check AWS_ACCESS_KEY_ID"):
         storage.delta_options()
     monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(StorageError, match="no credentials were found → check AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StorageError, match="there are no credentials → check AWS_ACCESS_KEY_ID"):
         storage.create("a.bin", b"")
 
 
@@ -275,7 +273,7 @@ def test_a_profile_lets_files_and_tables_in(s3: S3Server, monkeypatch: pytest.Mo
         (400, "ExpiredToken", r"the credentials have expired \(ExpiredToken\) → renew them"),
         (403, "AccessDenied", r"access is denied \(AccessDenied\) → allow these credentials s3:GetObject"),
         (403, "RequestTimeTooSkewed", "this machine's clock is wrong"),
-        (400, "AuthorizationHeaderMalformed", "another region .* → name it in the storage URI"),
+        (400, "AuthorizationHeaderMalformed", "another region .* → set it in the storage URI"),
         (507, "XMinioStorageFull", "the store is full"),
         (418, "ShortAndStout", r"as told \(ShortAndStout\)"),
     ],
@@ -290,8 +288,8 @@ def test_what_a_server_refuses_says_what_to_do(
 
 
 def test_thousands_of_files_are_listed_and_deleted(s3: S3Server, storage: S3Storage, proxy: FaultyProxy) -> None:
-    keys = s3.fill(storage.place.bucket, storage.place.prefix + "many/", 2_100)
-    names = [key.removeprefix(storage.place.prefix) for key in keys]
+    keys = s3.fill(storage.location.bucket, storage.location.prefix + "many/", 2_100)
+    names = [key.removeprefix(storage.location.prefix) for key in keys]
     storage.create("other", b"")
     del proxy.seen[:]
     assert [file.path for file in storage.list("many")] == names
@@ -312,7 +310,7 @@ def test_names_may_have_odd_characters(storage: S3Storage, name: str) -> None:
 def test_what_no_path_can_name_is_no_file_of_ours(s3: S3Server, storage: S3Storage) -> None:
     client = s3.client()
     for key in ("pre/fix/", "pre/fix/folder/", "pre/fix/a//b", "pre/fixed", "outside"):
-        client.put_object(Bucket=storage.place.bucket, Key=key, Body=b"")
+        client.put_object(Bucket=storage.location.bucket, Key=key, Body=b"")
     client.close()
     storage.create("folder/a", b"")
     assert [file.path for file in storage.list("")] == ["folder/a"]
@@ -323,9 +321,8 @@ def test_a_disk_without_room_for_files_under_way_is_one_clear_error(s3: S3Server
     write(storage, "large.bin", bytes(300_000))
     command = [sys.executable, "-c", FILL, storage.uri]
     ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tmp_path)})
-    hint = (
-        f"File too large in {tmp_path}, where it lies meanwhile → free some disk space there, or set TMPDIR to a folder"
-    )
+    where = f"File too large in {tmp_path}, the folder for temporary files"
+    hint = f"{where} → free some disk space there, or set TMPDIR to a folder"
     assert ran.stdout.splitlines() == [
         f"StorageError could not write 'a/b.bin': {hint} with more",
         f"StorageError could not read 'large.bin': {hint} with more",
@@ -380,13 +377,13 @@ def test_every_parameter_is_documented() -> None:
 
 
 def test_a_uri_says_all_but_secrets() -> None:
-    place = S3Place.of("s3://my-bucket/a%20b//c/?endpoint=https://host:9000&region=eu-west-1&timeout=3")
+    place = S3Location.of("s3://my-bucket/a%20b//c/?endpoint=https://host:9000&region=eu-west-1&timeout=3")
     assert (place.bucket, place.prefix, place.server.endpoint) == ("my-bucket", "a b/c/", "https://host:9000")
     assert (place.server.region, place.server.timeout, place.server.addressing) == ("eu-west-1", 3.0, "auto")
     assert (
         open_storage("s3://my-bucket/a?region=r").uri_of("feature_sets/f") == "s3://my-bucket/a/feature_sets/f?region=r"
     )
-    assert S3Place.of("s3://my-bucket").prefix == ""
+    assert S3Location.of("s3://my-bucket").prefix == ""
 
 
 @pytest.mark.parametrize(
@@ -403,7 +400,7 @@ def test_a_uri_says_all_but_secrets() -> None:
         ("s3://bucket?attempts=0", "must be above 0"),
         ("s3://bucket?attempts=many", "must be numbers"),
         ("s3://bucket?timeout=nan", "must be above 0"),
-        ("s3://bucket/a#b?endpoint=http://host:9000", "has a '#', after which nothing would count → write %23"),
+        ("s3://bucket/a#b?endpoint=http://host:9000", "has a '#', after which everything is ignored → write %23"),
         ("s3://bucket/a?region=x#SECRET", "has a '#'"),
         ("s3://buc\nket/a", "control characters"),
         (" s3://bucket/a", "control characters"),

@@ -411,6 +411,6 @@ def test_the_report_can_be_read_by_programs_and_in_notebooks(checked):
 
 def test_progress_counts_rows(honest, write):
     seen = []
-    check_feature_set(write(*honest), progress=lambda done, of: seen.append((done, of)))
+    check_feature_set(write(*honest), progress=lambda _, done, of: seen.append((done, of)))
     assert seen[-1] == (40, 40)
     assert len(seen) == 3

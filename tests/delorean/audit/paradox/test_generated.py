@@ -19,7 +19,7 @@ from delorean.state.rules import AsOf, SpreadLimit
 from encoders import FeatureModel, feature_encoder, lookup
 from schemas.data_keys import global_element
 from schemas.errors import QualityError
-from snapshotter.capture.global_elements import publish_global
+from snapshotter.global_elements import publish_global
 from snapshotter.index import open_index
 from snapshotter.records import END_OF_TIME, to_micros
 from snapshotter.storage import open_storage

@@ -1,0 +1,127 @@
+"""Loads the tables that queries name, including Parquet that pandas writes and Spark alone cannot read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.errors import DeloreanError
+from snapshotter.storage import open_storage
+from snapshotter.storage.s3_location import S3Location
+from snapshotter.storage.table_source import TableSource
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_NANOS_AS_LONG = "spark.sql.legacy.parquet.nanosAsLong"
+_UNREADABLE = ("PARQUET_TYPE", "UNSUPPORTED_TIME_TYPE", "Illegal Parquet type")
+
+
+def load_table(spark: SparkSession, name: str, source: TableSource, kind: type[DeloreanError]) -> DataFrame:
+    """Load a table; times in nanoseconds, which pandas writes and Spark cannot read, become microseconds.
+
+    name: of the table, for errors
+    kind: of the error for a column that Spark cannot read, and, once the rows are read, for times finer than a
+        microsecond. Other errors are raised as Spark raises them
+    """
+    if source.format != "parquet":
+        return _load(spark, source)
+    schema = None
+    try:
+        table = _load(spark, source)
+        if spark.conf.get(_NANOS_AS_LONG) == "true":  # set by the first such table of a session
+            schema = _schema(source)
+    except Exception as error:
+        schema = _schema(source) if any(word in str(error) for word in _UNREADABLE) else None
+        if schema is None:
+            raise
+        _refuse_unreadable(name, source, schema, kind, error)
+        # Stays set: a plan reads the setting whenever it runs. It only affects columns that Spark rejects otherwise.
+        spark.conf.set(_NANOS_AS_LONG, "true")
+        table = _load(spark, source)
+    if schema is None:
+        return table
+    _refuse_unreadable(name, source, schema, kind)
+    nanos = {field.name: field.type for field in schema if _is_nanos(field.type)}
+    return table.selectExpr(*_columns(table.columns, nanos, name)) if nanos else table
+
+
+def _refuse_unreadable(
+    name: str, source: TableSource, schema: pa.Schema, kind: type[DeloreanError], error: Exception | None = None
+) -> None:
+    unreadable = [f"'{field.name}' ({field.type})" for field in schema if _is_unreadable(field.type)]
+    if unreadable:
+        raise kind.because(
+            f"table '{name}': Spark cannot read {', '.join(unreadable)} of {source.path}",
+            "write the file without such columns, or as text, numbers or microseconds",
+        ) from error
+
+
+def _load(spark: SparkSession, source: TableSource) -> DataFrame:
+    return spark.read.format(source.format).options(**source.options).load(source.location)
+
+
+def _columns(names: list[str], nanos: dict[str, pa.DataType], table: str) -> Iterator[str]:
+    """Yield an expression for each column; those of nanoseconds, which are read as numbers, become times again."""
+    for name in names:
+        quoted = "`" + name.replace("`", "``") + "`"
+        if name not in nanos:
+            yield quoted
+            continue
+        label = f"column '{name}' of table '{table}'".replace("\\", "\\\\").replace("'", "\\'")
+        finer = (
+            f"raise_error(concat('{label}: ', {quoted}, ' nanoseconds is finer than a microsecond, the unit of all"
+            ' times → round it, down for label times: dt.floor("us")\'))'
+        )
+        micros = f"timestamp_micros(CASE WHEN {quoted} % 1000 = 0 THEN {quoted} DIV 1000 ELSE {finer} END)"
+        if nanos[name].tz is None:  # the same wall clock, whatever the session's zone
+            micros = f"convert_timezone(current_timezone(), 'UTC', CAST({micros} AS TIMESTAMP_NTZ))"
+        yield f"{micros} AS {quoted}"
+
+
+def _is_nanos(type: pa.DataType) -> bool:  # noqa: A002  # the field's own name
+    return bool(pa.types.is_timestamp(type) and type.unit == "ns")
+
+
+def _is_unreadable(type: pa.DataType) -> bool:  # noqa: A002
+    """Whether Spark has no such type, or it contains nanoseconds in a nested field, which would be read as numbers."""
+    if isinstance(type, pa.BaseExtensionType) or pa.types.is_float16(type) or pa.types.is_time(type):
+        return True
+    return any(_is_nanos(inner) or _is_unreadable(inner) for inner in _children(type))
+
+
+def _children(type: pa.DataType) -> list[pa.DataType]:  # noqa: A002
+    return [type.field(i).type for i in range(type.num_fields)]
+
+
+def _schema(source: TableSource) -> pa.Schema | None:
+    """Return the schema of a table's first file; None where only Spark can access its files."""
+    parts = urlsplit(source.path)
+    if parts.scheme == "s3":
+        place = S3Location.of(source.path)
+        storage = open_storage(f"s3://{place.bucket}" + (f"?{parts.query}" if parts.query else ""))
+        paths = (file.path for file in storage.list(place.prefix.rstrip("/")) if _is_data(file.path))
+        first = next(paths, None)
+        if first is None:
+            return None
+        with storage.open_input(first) as opened:
+            return pq.read_schema(opened)
+    if parts.scheme not in ("", "file"):
+        return None
+    root = Path(unquote(parts.path) if parts.scheme else source.path)
+    files = (
+        [root]
+        if root.is_file()
+        else sorted(path for path in root.rglob("*") if path.is_file() and _is_data(str(path.relative_to(root))))
+    )
+    return pq.read_schema(files[0]) if files else None
+
+
+def _is_data(path: str) -> bool:
+    """Whether Spark reads a file: it skips names that begin with _ or a dot, and folders of such names."""
+    return not any(part.startswith(("_", ".")) and "=" not in part for part in path.split("/"))
