@@ -24,7 +24,7 @@ from prana_proxy.gateway.services.http.json_answers import JsonDecoder
 from prana_proxy.gateway.services.python import _error_in, _reply  # how the values of functions are read
 from prana_proxy.gateway.services.thrift.binary_protocol import MessageKind, message_head
 from prana_proxy.gateway.services.thrift.idl import method_of
-from prana_proxy.gateway.services.thrift.reply_decoder import ThriftAnswers
+from prana_proxy.gateway.services.thrift.reply_decoder import ReplyDecoder
 from schemas.arrow_types import parse_type
 from schemas.errors import ConfigError
 from schemas.services import Status
@@ -196,7 +196,7 @@ def thrift(tmp_path: Path) -> Callable[..., Reply]:
         results = getattr(module.Lists, f"{name}_result")
         TCyBinaryProtocol(buffer).write_struct(results(success=value))
         message = message_head(name, MessageKind.REPLY, 1) + buffer.getvalue()
-        answers = ThriftAnswers(method, config)
+        answers = ReplyDecoder(method, config)
         return answers.decode_batch(message, [{"id": 1}], 5)[0] if kind == "batch_url" else answers.decode(message, 5)
 
     return decode
