@@ -129,7 +129,7 @@ def test_an_error_may_stand_within_the_declared_value_beside_its_fields() -> Non
         ({"error": "error"}, "error is 'error', expected a JSON pointer → write '/error'"),
         ({"error": "/history", "answer": "/history"}, "error: is '/history', which is part of the value"),
         ({"error": "/a", "answer": "/a/b"}, "error: is '/a', which is part of the value"),
-        ({"error": "/x", "type": "struct<x: int64>"}, "error: is '/x', which is part of the value → name a place"),
+        ({"error": "/x", "type": "struct<x: int64>"}, "error: is '/x', which is part of the value → name a field"),
     ],
 )
 def test_a_pointer_to_the_value_itself_is_refused(fields: dict[str, Any], told: str) -> None:
