@@ -167,9 +167,9 @@ def _read_answers(service: Service, data: bytes, most: int) -> pa.RecordBatch:
     except (pa.ArrowException, OSError) as error:
         raise ServiceError.because(f"the proxy's answers for '{service.name}' are not an Arrow IPC stream") from error
     if table.schema != answers_schema(service):
-        found = ", ".join(f"{field.name}: {field.type}" for field in table.schema)
+        columns = ", ".join(f"{field.name}: {field.type}" for field in table.schema)
         raise ServiceError.because(
-            f"the proxy's answers for '{service.name}' are <{found}>, expected a value of {service.element.type}",
+            f"the proxy's answers for '{service.name}' are <{columns}>, expected a value of {service.element.type}",
             "use the same services.toml for the proxy and its client",
         )
     if not 0 < table.num_rows <= most:

@@ -38,25 +38,25 @@ _POLL_SECONDS = 0.05
 class ServiceRequest:
     """The contexts of one service's request: distinct keys, which of them have no null, and each row's key."""
 
-    asked: Upstream
+    upstream: Upstream
     keys: Sequence[tuple[Any, ...]]
     complete: Sequence[int]
     rows: Sequence[int]
 
     @classmethod
-    def of(cls, asked: Upstream, contexts: pa.Table | pa.RecordBatch) -> ServiceRequest:
+    def of(cls, upstream: Upstream, contexts: pa.Table | pa.RecordBatch) -> ServiceRequest:
         """Read the service's key from contexts. Raises DataKeyError for contexts that lack it."""
-        service = asked.config.service
+        service = upstream.config.service
         require_columns(f"contexts for service '{service.name}'", contexts, service.key)
         rows = list(zip(*(contexts.column(variable.name).to_pylist() for variable in service.key), strict=True))
         numbers: dict[tuple[Any, ...], int] = {}
         row_keys = [numbers.setdefault(row, len(numbers)) for row in rows]
         keys = list(numbers)
-        return cls(asked, keys, [i for i, key in enumerate(keys) if None not in key], row_keys)
+        return cls(upstream, keys, [i for i, key in enumerate(keys) if None not in key], row_keys)
 
 
 Requests = Mapping[str, ServiceRequest]
-"""What several services are asked, by service name."""
+"""The requests to several services, by service name."""
 
 
 class AsyncGateway:
@@ -73,7 +73,7 @@ class AsyncGateway:
         self._changing = asyncio.Lock()
         self._tasks = TaskSet()
         self._protocols: dict[type[Protocol], Protocol] = {}
-        self._asked: dict[str, Upstream] = {}
+        self._upstreams: dict[str, Upstream] = {}
         self._uses = Counter[str]()  # of each service's page, by what asks it and by what ends its calls
 
     @classmethod
@@ -122,37 +122,39 @@ class AsyncGateway:
         if len(config.services) > MOST_SERVICES:
             raise ConfigError.because(f"more than {MOST_SERVICES} services", "divide them over several proxies")
         async with self._changing:
-            before, after = self._asked, dict[str, Upstream]()
+            before, after = self._upstreams, dict[str, Upstream]()
             try:
                 for service in config.services:
                     name = service.service.name
-                    asked = before.get(name)
-                    unchanged = asked is not None and asked.config == service
-                    after[name] = asked if asked is not None and unchanged else await self._open(service, asked)
-                await _together([asked.open() for asked in after.values()])
+                    upstream = before.get(name)
+                    unchanged = upstream is not None and upstream.config == service
+                    after[name] = (
+                        upstream if upstream is not None and unchanged else await self._open(service, upstream)
+                    )
+                await _together([upstream.open() for upstream in after.values()])
             except BaseException:
                 self._retire(after, before)
                 raise
-            for asked in after.values():
-                asked.connect(after)
-            self._asked, self._config = after, config
+            for upstream in after.values():
+                upstream.connect(after)
+            self._upstreams, self._config = after, config
             self._retire(before, after)
 
     async def close(self) -> None:
         """Cancel calls in flight and close connections."""
         await self._tasks.cancel()
-        for asked in self._asked.values():
-            await asked.close()
+        for upstream in self._upstreams.values():
+            await upstream.close()
         for protocol in self._protocols.values():
             await protocol.close()
         if self._owns_counters:
             self.counters.close()
 
     def _find(self, service: str) -> Upstream:
-        asked = self._asked
-        if service not in asked:
-            raise ServiceError.unknown("service", service, asked)
-        return asked[service]
+        upstreams = self._upstreams
+        if service not in upstreams:
+            raise ServiceError.unknown("service", service, upstreams)
+        return upstreams[service]
 
     async def _open(self, config: ServiceConfig, before: Upstream | None) -> Upstream:
         """Open a service; where all slots are taken, wait a moment for services whose last calls are ending."""
@@ -161,19 +163,19 @@ class AsyncGateway:
         while not self.counters.has_room(name) and loop.time() < until:
             await asyncio.sleep(_POLL_SECONDS)
         page = self.counters.page(name)
-        asked = Upstream(config, self._protocol(config.url), page, before, self._tasks)
+        upstream = Upstream(config, self._protocol(config.url), page, before, self._tasks)
         self._uses[name] += 1
-        return asked
+        return upstream
 
     def _retire(self, old: Mapping[str, Upstream], new: Mapping[str, Upstream]) -> None:
         """Let those services that others have replaced, or that were removed, end their calls and close."""
-        for name, asked in old.items():
-            if new.get(name) is not asked:
-                self._tasks.start(self._end(name, asked, new.get(name))).add_done_callback(_log_failure)
+        for name, upstream in old.items():
+            if new.get(name) is not upstream:
+                self._tasks.start(self._end(name, upstream, new.get(name))).add_done_callback(_log_failure)
 
-    async def _end(self, name: str, asked: Upstream, new: Upstream | None) -> None:
+    async def _end(self, name: str, upstream: Upstream, new: Upstream | None) -> None:
         try:
-            await asked.close_when_idle(new)
+            await upstream.close_when_idle(new)
         finally:
             self._uses[name] -= 1
         while not self._uses[name] and self.counters.page(name).own[ProcessField.IN_FLIGHT]:
@@ -189,17 +191,17 @@ class AsyncGateway:
 
 
 async def _ask(request: ServiceRequest, deadline: float) -> Answers:
-    answers = Answers(request.asked.config.service, len(request.keys))
+    answers = Answers(request.upstream.config.service, len(request.keys))
     _answer_null_keys(request, answers)
     caller = Caller(answers, request.complete, [request.keys[i] for i in request.complete])
-    await request.asked.ask(caller, answers, deadline)
+    await request.upstream.ask(caller, answers, deadline)
     return answers
 
 
 def _answer_null_keys(request: ServiceRequest, answers: Answers) -> None:
     """A null identifies no context, so it is never sent."""
     for i in set(range(len(request.keys))).difference(request.complete):
-        name = request.asked.config.service.key[request.keys[i].index(None)].name
+        name = request.upstream.config.service.key[request.keys[i].index(None)].name
         answers.add([i], [Reply.failed(Status.INVALID, f"not sent: the context's '{name}' is null", Cause.REQUEST)])
 
 

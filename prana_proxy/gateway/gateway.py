@@ -73,9 +73,9 @@ class Gateway:
     def fetch(self, service: str, contexts: pa.Table | pa.RecordBatch, budget: timedelta) -> pa.RecordBatch:
         """Fetch the state of many contexts from one service.
 
-        contexts: a column for each variable of the service's key; more columns are ignored, equal keys asked once
+        contexts: a column for each variable of the service's key; more columns are ignored, equal keys sent once
         budget: time for the whole fetch; a context that has no answer by then has the status timeout, or rejected if
-            the service was never asked for it
+            the service never received a call for it
 
         Returns `schemas.tables.answers_schema(service)`, one row for each context, in their order. A failure of one
         context is that row's status. Raises ServiceError for an unknown service and DataKeyError for contexts that

@@ -198,7 +198,7 @@ class Guard:
         return replies
 
     def _no_instance(self) -> Reply:
-        return Reply.failed(Status.ERROR, self._instances.problem or "no instance is known", Cause.CONNECTION)
+        return Reply.failed(Status.ERROR, self._instances.problem or "there is no instance", Cause.CONNECTION)
 
 
 _SHORT_CIRCUITED = Reply.failed(

@@ -233,7 +233,7 @@ class SharedCounters:
             raise ConfigError.because(f"service '{service[:40]}…' has a name of {len(name)} bytes", "use at most 254")
         with self.lock(_SLOTS):
             names = self._names()
-            slot = next((slot for slot, known in names.items() if known == service), None)
+            slot = next((slot for slot, name_in_slot in names.items() if name_in_slot == service), None)
             if slot is None:
                 slot = self._free_slot(names)
                 struct.pack_into(f"<H{len(name)}s", self._memory, slot * _NAME_BYTES, len(name), name)

@@ -87,7 +87,7 @@ def _of_services(pages: dict[str, ServicePage]) -> Iterator[Metric]:
     contexts = CounterMetricFamily("prana_contexts", "Contexts requested, by status.", labels=["service", "status"])
     calls = CounterMetricFamily("prana_calls", "Calls sent to the service.", labels=["service"])
     retries = CounterMetricFamily(
-        "prana_retries", "Calls made again, to another instance or over a new connection.", labels=["service"]
+        "prana_retries", "Calls sent again, to another instance or over a new connection.", labels=["service"]
     )
     seconds = HistogramMetricFamily("prana_call_seconds", "Duration of calls.", labels=["service"])
     breaker = GaugeMetricFamily("prana_breaker_state", "1 for the breaker's state.", labels=["service", "state"])

@@ -59,7 +59,7 @@ def test_readers_never_see_half_an_instant(tmp_path: Path) -> None:
 def test_a_file_without_an_instant_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "clock"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=r"clock .*/clock contains no timestamp → write an RFC 3339 time with a zone"):
+    with pytest.raises(ConfigError, match=r"clock .*/clock contains no timestamp → write an RFC 3339 time with a time"):
         open_clock(path.as_uri())
 
 

@@ -1,7 +1,7 @@
 """Instances by a name in DNS: every address of it, A and AAAA, at one port.
 
 `dns:///history.internal:8001` uses the system's resolv.conf, search domains included, and
-`dns://127.0.0.1:5353/history.internal:8001` the given name server.
+`dns://127.0.0.1:5353/history.internal:8001` that name server.
 
 A and AAAA are requested concurrently. Once one kind has an answer, the other is waited for only a moment; where it
 fails, its last answer is used. IPv6 addresses without a route from here are dropped if there are others.

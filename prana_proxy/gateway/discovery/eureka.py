@@ -52,12 +52,12 @@ class EurekaDiscovery(Discovery):
             registry = self._registries[0]
             self._registries.rotate(-1)  # first, because the request may hang until it is cancelled
             try:
-                found = await self._read(registry)
+                result = await self._read(registry)
             except ServiceError as error:
                 problems.append(str(error))
             else:
                 self._registries.rotate(1)
-                return found
+                return result
         raise ServiceError("; ".join(problems))
 
     async def _read(self, registry: str) -> DiscoveryResult:
@@ -77,12 +77,12 @@ class EurekaDiscovery(Discovery):
         except _MALFORMED as error:
             raise ServiceError.because(f"{registry} does not answer like Eureka", "check its path") from error
         await self._resolve(choice[0].host for _, choice in choices if len(choice) > 1)
-        found = sorted({self._choose(choice) for is_up, choice in choices if is_up and choice})
+        instances = sorted({self._choose(choice) for is_up, choice in choices if is_up and choice})
         why_none = f"Eureka at {registry} has no instance of '{self._app}' that is UP"
         if any(is_up for is_up, _ in choices):
             why_none += f" and has {'a secure' if self._secure else 'a plain'} port"
         withdrawn = frozenset(one for is_up, choice in choices if not is_up for one in choice)
-        return DiscoveryResult(tuple(found), self._refresh, why_none, withdrawn - set(found))
+        return DiscoveryResult(tuple(instances), self._refresh, why_none, withdrawn - set(instances))
 
     def _addresses(self, registered: Any) -> list[Instance]:
         """Return an instance's addresses; none when it has no suitable port or no valid address."""

@@ -162,7 +162,7 @@ def test_wrong_contexts_and_services_are_refused(config_of: Any, profiles: Any, 
     with start_proxy(config) as proxy, PranaClient([proxy.address]) as client:
         with pytest.raises(DataKeyError, match="unknown column in contexts for service 'one' 'profile_id'"):
             client.fetch(known, pa.table({"video_id": [1]}), long)
-        with pytest.raises(ServiceError, match="refused the call: unknown service 'ones' → did you mean 'one'"):
+        with pytest.raises(ServiceError, match="rejected the call: unknown service 'ones' → did you mean 'one'"):
             client.fetch(unknown, profiles(1), long)
         assert client.fetch(known, profiles(1), long)["status"].to_pylist() == ["ok"]
 

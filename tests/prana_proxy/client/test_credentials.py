@@ -152,7 +152,7 @@ def test_tokens_change_while_the_proxy_serves(serving: Any, tmp_path: Path, prof
         connected.services()
         path.write_text("new-token-for-all\n")
         assert answer(proxy, ProxyCredentials(token="new-token-for-all"), profiles, long) == ["ok", "ok"]
-        with pytest.raises(ServiceError, match="is not known"):
+        with pytest.raises(ServiceError, match="the token is not one of the proxy's"):
             answer(proxy, ProxyCredentials(token="old-token"), profiles, long)
         assert list(connected.services()) == ["one"]  # who is in stays in
     path.unlink()  # a mistake lets nobody new in, and keeps nobody out

@@ -179,7 +179,7 @@ def simulate(
                 break
             await asyncio.sleep(0.01)
         assert calls.idle
-        assert (calls._questions, list(calls._line), calls._makers, world.queued) == ({}, [], {}, 0)
+        assert (calls._pending, list(calls._callers), calls._makers, world.queued) == ({}, [], {}, 0)
         return world
 
     return run_virtually(work)

@@ -24,7 +24,7 @@ from prana_proxy.gateway.services.http.json_answers import JsonDecoder
 from prana_proxy.gateway.services.python import _error_in, _reply  # how the values of functions are read
 from prana_proxy.gateway.services.thrift.binary_protocol import MessageKind, message_head
 from prana_proxy.gateway.services.thrift.idl import method_of
-from prana_proxy.gateway.services.thrift.reply_decoder import ThriftAnswers
+from prana_proxy.gateway.services.thrift.reply_decoder import ReplyDecoder
 from schemas.arrow_types import parse_type
 from schemas.errors import ConfigError
 from schemas.services import Status
@@ -129,7 +129,7 @@ def test_an_error_may_stand_within_the_declared_value_beside_its_fields() -> Non
         ({"error": "error"}, "error is 'error', expected a JSON pointer → write '/error'"),
         ({"error": "/history", "answer": "/history"}, "error: is '/history', which is part of the value"),
         ({"error": "/a", "answer": "/a/b"}, "error: is '/a', which is part of the value"),
-        ({"error": "/x", "type": "struct<x: int64>"}, "error: is '/x', which is part of the value → name a place"),
+        ({"error": "/x", "type": "struct<x: int64>"}, "error: is '/x', which is part of the value → name a field"),
     ],
 )
 def test_a_pointer_to_the_value_itself_is_refused(fields: dict[str, Any], told: str) -> None:
@@ -196,7 +196,7 @@ def thrift(tmp_path: Path) -> Callable[..., Reply]:
         results = getattr(module.Lists, f"{name}_result")
         TCyBinaryProtocol(buffer).write_struct(results(success=value))
         message = message_head(name, MessageKind.REPLY, 1) + buffer.getvalue()
-        answers = ThriftAnswers(method, config)
+        answers = ReplyDecoder(method, config)
         return answers.decode_batch(message, [{"id": 1}], 5)[0] if kind == "batch_url" else answers.decode(message, 5)
 
     return decode

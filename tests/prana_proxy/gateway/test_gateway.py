@@ -270,7 +270,7 @@ def test_closing_ends_what_is_in_flight(config_of: Any, service: Any, profiles: 
         while not service.asked["hang"]:
             pass
         gateway.close()
-        with pytest.raises(ServiceError, match="closed while it was asking"):
+        with pytest.raises(ServiceError, match="its gateway was closed meanwhile"):
             asked.result()
 
 

@@ -378,7 +378,7 @@ def test_opening_never_fails_and_goes_on_trying(trouble: Exception | None, monke
 
 
 def test_a_registry_that_hangs_is_given_up_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prana_proxy.gateway.instances._PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("prana_proxy.gateway.instances._LOOK_UP_SECONDS", 0.01)
     monkeypatch.setattr("prana_proxy.gateway.instances._RETRY_SECONDS", 0.01)
     registry = Registry(A)
     registry.hangs = True

@@ -29,7 +29,7 @@ from prana_proxy.gateway.services.thrift.binary_protocol import (
     message_head,
 )
 from prana_proxy.gateway.services.thrift.idl import method_of
-from prana_proxy.gateway.services.thrift.reply_decoder import ThriftAnswers
+from prana_proxy.gateway.services.thrift.reply_decoder import ReplyDecoder
 from schemas.arrow_types import parse_type
 from schemas.errors import ConfigError
 from schemas.services import Status
@@ -99,7 +99,7 @@ def by_thrift(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bool]:
         if shape == "in many rows":
             code, content = LIST, struct.pack(">bi", STRUCT, 20) + (struct.pack(">bh", code, 1) + content + b"\0") * 20
         message = message_head(method, MessageKind.REPLY, 1) + struct.pack(">bh", code, 0) + content + b"\0"
-        return fits(ThriftAnswers(method_of(str(idl), "Answers", method), config).decode(message, 5), whole)
+        return fits(ReplyDecoder(method_of(str(idl), "Answers", method), config).decode(message, 5), whole)
 
     return decode
 
