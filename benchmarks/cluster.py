@@ -33,7 +33,7 @@ from delorean.labels.materialise import materialise_labels
 from snapshotter.spark.session import spark_session
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "tests"))  # at the end: its folders are named as our packages
+sys.path.append(str(ROOT / "tests" / "support"))  # last: it must hide nothing
 
 from spark_cluster import SparkCluster, environment_archive, python_of_executors, spark_cluster  # noqa: E402
 
@@ -111,8 +111,8 @@ def _to_first_task(cluster: SparkCluster, options: list[str]) -> float:
     ran = subprocess.run(
         [str(submit), *own, *options, first_task.__file__], cwd=ROOT, check=True, capture_output=True, text=True
     )
-    [told] = [line for line in ran.stdout.splitlines() if line.startswith(first_task.TOLD)]
-    return float(told.removeprefix(first_task.TOLD)) - began
+    [first] = [line for line in ran.stdout.splitlines() if line.startswith(first_task.PREFIX)]
+    return float(first.removeprefix(first_task.PREFIX)) - began
 
 
 def compare(cluster: SparkCluster, data: World, repeats: int) -> Table:
@@ -125,7 +125,7 @@ def compare(cluster: SparkCluster, data: World, repeats: int) -> Table:
                 labels = labels_of(data, spark)
                 seconds[where] += _generations(data, labels, spark, 3)[1:]  # the first one warms workers up
                 idle[where].append(_cost_of_a_task(spark))
-    medians = {where: statistics.median(found) for where, found in seconds.items()}
+    medians = {where: statistics.median(times) for where, times in seconds.items()}
     table = Table("", "s", "context-items/s", "× local[2]", "× one worker", "a task that does nothing, ms of a core")
     table.title = f"Generation of {data.contexts * ITEMS / 1e6:g} M context-items: medians"
     for where, median in medians.items():
@@ -138,7 +138,7 @@ def compare(cluster: SparkCluster, data: World, repeats: int) -> Table:
 
 def grow(cluster: SparkCluster, folder: Path, millions: list[float], repeats: int) -> Table:
     """Generate more and more on two workers; rates are compared with the second largest size's."""
-    found = []
+    sizes = []
     for size in millions:
         data = world(folder, size)
         with session(TWO, cluster) as spark:
@@ -146,11 +146,11 @@ def grow(cluster: SparkCluster, folder: Path, millions: list[float], repeats: in
             _generations(data, labels, spark, 1)
             with PeakMemory() as peak:
                 median = statistics.median(_generations(data, labels, spark, repeats))
-        found.append((size, data.buckets, median, peak))
+        sizes.append((size, data.buckets, median, peak))
         Console(stderr=True).print(f"{size:g} M: {median:.2f} s, {peak.worker:,.0f} MiB")
     table = Table("context-items", "buckets", "s", "context-items/s", "µs for each", "worker's peak, MiB", "JVM's, MiB")
     table.title = "Generation on two workers, more and more: medians"
-    for size, buckets, median, peak in found:
+    for size, buckets, median, peak in sizes:
         items = size * 1e6
         rates = (f"{median:.2f}", f"{items / median:,.0f}", f"{median / items * 1e6:.3f}")
         table.add_row(f"{size:g} M", str(buckets), *rates, f"{peak.worker:,.0f}", f"{peak.jvm:,.0f}")
@@ -158,7 +158,7 @@ def grow(cluster: SparkCluster, folder: Path, millions: list[float], repeats: in
 
 
 def labels_of(data: World, spark: SparkSession) -> Labels:
-    """The labels in buckets, put there once."""
+    """The labels in buckets, created once."""
     name = "cluster"
     if not list((data.folder / "store/labels" / name).glob("*")):
         frame = spark.read.parquet(str(data.long_labels))
@@ -171,9 +171,9 @@ def _generations(data: World, labels: Labels, spark: SparkSession, times: int) -
     seconds = []
     for _ in range(times):
         began = time.perf_counter()
-        generate(labels, MODEL, data.index, data.storage, "made", spark=spark)
+        generate(labels, MODEL, data.index, data.storage, "generated", spark=spark)
         seconds.append(time.perf_counter() - began)
-        shutil.rmtree(data.folder / "store/feature_sets/made")  # a disk has an end
+        shutil.rmtree(data.folder / "store/feature_sets/generated")  # disk space is limited
     return seconds
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from snapshotter.spark.session import spark_session
 
-TOLD = "first task at "
+PREFIX = "first task at "
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
             yield pa.RecordBatch.from_pydict({"at": [at]})
 
     [row] = spark_session("first task").range(1).mapInArrow(now, "at double").collect()
-    print(f"{TOLD}{row.at}")
+    print(f"{PREFIX}{row.at}")
 
 
 if __name__ == "__main__":

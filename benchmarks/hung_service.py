@@ -21,7 +21,7 @@ from datetime import timedelta
 import pyarrow as pa
 
 from prana_proxy.config.services_file import gateway_config
-from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway import Gateway
 
 BUDGET = timedelta(seconds=0.5)
 THREADS, ROOM = 16, 256
@@ -30,7 +30,7 @@ REFUSED_PAUSE = 0.05  # of a caller that got 503
 
 
 class Scorer:
-    """Answers requests as the live scorer does; gives how each one ended."""
+    """Answers requests like the live scorer; returns how each ended."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -43,8 +43,8 @@ class Scorer:
             return False
         try:
             contexts = pa.table({"profile_id": pa.array([profile], pa.int64())})
-            asked = {"well": contexts, "hung": contexts}
-            self._threads.submit(self._gateway.fetch_all, asked, BUDGET).result()
+            requests = {"well": contexts, "hung": contexts}
+            self._threads.submit(self._gateway.fetch_all, requests, BUDGET).result()
             return True
         finally:
             self._room.release()
@@ -106,7 +106,7 @@ def measure(name: str, callers: int, seconds: float, well: int, other: int) -> N
 
 @contextmanager
 def services() -> Iterator[tuple[int, int]]:
-    """Run a service that answers after a while and one that never does; gives their ports."""
+    """Run a service that answers after a delay and one that never answers; returns their ports."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

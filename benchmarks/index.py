@@ -25,7 +25,7 @@ from schemas.services import Service, Status
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import DataFile, ServiceSnapshot, SnapshotRun
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from cassandra_server import keyspace_at_hand, new_index  # which tests start too
 
@@ -68,13 +68,13 @@ def measure(index: SnapshotIndex, options: argparse.Namespace) -> Iterator[tuple
     yield "publish a run", [timed(lambda taken=taken: index.publish_run(taken)) for taken in runs]
     chance = random.Random(7)
 
-    def look_up(days: int) -> Callable[[], object]:
+    def lookup(days: int) -> Callable[[], object]:
         at = FIRST + APART * chance.randrange(options.runs)
         return lambda: index.snapshots(chance.choice(services).name, at - timedelta(days=days), at)
 
     for days in (2, 30):
-        asked = [look_up(days) for _ in range(options.look_ups)]
-        yield f"snapshots of a service within {days} days", [timed(ask) for ask in asked]
+        lookups = [lookup(days) for _ in range(options.look_ups)]
+        yield f"snapshots of a service within {days} days", [timed(each) for each in lookups]
     ids = [chance.choice(runs).run_id for _ in range(options.look_ups)]
     yield "a run by its id", [timed(lambda run_id=run_id: index.run(run_id)) for run_id in ids]
     names = [chance.choice(services).name for _ in range(options.look_ups)]

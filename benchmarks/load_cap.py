@@ -1,4 +1,4 @@
-"""Two jobs of eight tasks hammer one service; its own log says whether it was ever asked beyond its limits."""
+"""Two jobs of eight tasks hammer one service; its own log says whether it was ever called beyond its limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.load_report import Verdict, show_rows
-from benchmarks.snapshot_world import PATIENT, Asked, Started, World, log_of
+from benchmarks.snapshot_world import PATIENT, ServiceSpec, Started, World, log_of
 
 CONCURRENT, CALLS_A_SECOND, SHARE = 20, 500, 0.95
 JOBS, TASKS, PAGE = 2, 8, 200
@@ -32,8 +32,8 @@ def _hammer(world: World, options: argparse.Namespace, title: str, server: Mappi
     fields = {"max_concurrent": CONCURRENT, "calls_per_second": CALLS_A_SECOND, **PATIENT}
     if options.burst is not None:
         fields["burst"] = options.burst
-    asked = {behaviour: Asked("history", behaviour, fields=fields) for behaviour in BEHAVIOURS}
-    proxy = world.proxy(services, {**asked, WARM: Asked("my_list")}, server)
+    specs = {behaviour: ServiceSpec("history", behaviour, fields=fields) for behaviour in BEHAVIOURS}
+    proxy = world.proxy(services, {**specs, WARM: ServiceSpec("my_list")}, server)
     for behaviour, allowed in BEHAVIOURS.items():
         counts = _jobs(world, proxy, behaviour, int(options.seconds * allowed / JOBS))
         yield _judge(f"cap, {title}, {behaviour[5:]} ms a call", services, behaviour, allowed, counts)
@@ -46,9 +46,9 @@ def _jobs(world: World, proxy: Started, service: str, contexts: int) -> Counter[
     running, go = [], world.folder / world.new_name("go")
     for number in range(JOBS):
         where = [str(world.folder / world.new_name("job")), str(go), proxy.address, WARM, service]
-        asked = ["--first", str(number * contexts), "--contexts", str(contexts)]
+        arguments = ["--first", str(number * contexts), "--contexts", str(contexts)]
         load = ["--tasks", str(TASKS), "--page", str(PAGE)]
-        running.append(world.job("job", ["-m", "benchmarks.snapshot_job", *where, *asked, *load]))
+        running.append(world.job("job", ["-m", "benchmarks.snapshot_job", *where, *arguments, *load]))
     for job in running:
         job.wait_for(r"(ready)", patience_seconds=120)
     go.touch()
@@ -75,11 +75,11 @@ def _judge(title: str, services: Started, behaviour: str, allowed: float, counts
         ],
     )
     met = crowded == hurried == 0 and set(counts) == {"ok"}
-    target, found = f"{title}: 0 violations, all ok", f"{crowded + hurried} violations, {dict(counts)}"
-    if allowed == CALLS_A_SECOND:  # where the places bind there is no rate to be had
+    target, measured = f"{title}: 0 violations, all ok", f"{crowded + hurried} violations, {dict(counts)}"
+    if allowed == CALLS_A_SECOND:  # where concurrency is the limit, no rate can be measured
         met = met and rate >= SHARE * allowed
-        target, found = f"{target}, ≥ {SHARE:.0%} of {allowed:.0f}/s", f"{found}, {rate / allowed:.1%}"
-    return Verdict(target, found, met)
+        target, measured = f"{target}, ≥ {SHARE:.0%} of {allowed:.0f}/s", f"{measured}, {rate / allowed:.1%}"
+    return Verdict(target, measured, met)
 
 
 def at_once(log: np.ndarray) -> int:

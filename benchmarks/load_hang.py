@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.load_report import Verdict, show_rows
-from benchmarks.snapshot_world import KEY, Asked, Started, World
-from prana_proxy.client.client import PranaClient
+from benchmarks.snapshot_world import KEY, ServiceSpec, Started, World
+from prana_proxy.client import PranaClient
 from schemas.tables import contexts_schema
 from snapshotter.records import ContextSet
 
@@ -26,8 +26,8 @@ PAGE, BUDGET = 1_000, timedelta(seconds=30)
 def hang(world: World, options: argparse.Namespace) -> list[Verdict]:
     """Measure without and with the hanging one, in turns."""
     services = world.services()
-    asked = {name: Asked(name, batched=True) for name in HEALTHY}
-    proxy = world.proxy(services, {**asked, HANGING: Asked("ratings", "hangs", batched=True)})
+    specs = {name: ServiceSpec(name, batched=True) for name in HEALTHY}
+    proxy = world.proxy(services, {**specs, HANGING: ServiceSpec("ratings", "hangs", batched=True)})
     contexts = world.context_set(options.hang_contexts)
     world.take(world.context_set(2_000), [proxy.address], HEALTHY)  # starts Python workers
 
@@ -76,7 +76,7 @@ def _snapshot(world: World, proxy: Started, contexts: ContextSet, names: Sequenc
 
 
 def _through_proxy(proxy: Started, names: Sequence[str], seconds: float) -> float:
-    """Give the healthy services' answers a second, each asked by a client of its own."""
+    """Give the healthy services' answers a second, each with its own client."""
     end = time.perf_counter() + seconds
     contexts = pa.table([pa.array(np.arange(PAGE))], schema=contexts_schema(KEY))
     answers: dict[str, int] = dict.fromkeys(names, 0)

@@ -1,4 +1,4 @@
-"""A proxy killed in mid-run, as by a power cut; the services' own log says who was asked again."""
+"""A proxy killed in mid-run, as by a power cut; the services' own log says which contexts were requested again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.load_report import Verdict, show_rows
-from benchmarks.snapshot_world import PATIENT, Asked, Started, World, log_of
+from benchmarks.snapshot_world import PATIENT, ServiceSpec, Started, World, log_of
 from schemas.errors import DeloreanError
 from schemas.services import Status
 from snapshotter.records import ContextSet, SnapshotRun
@@ -25,7 +25,7 @@ def kill(world: World, options: argparse.Namespace) -> list[Verdict]:
 
 
 class Killing:
-    """A progress report that kills a proxy once enough is done, and remembers what had been written by then."""
+    """A progress report that kills a proxy once enough is done, and remembers what had been stored by then."""
 
     def __init__(self, world: World, run_id: str, proxy: Started, contexts: int) -> None:
         self.world, self.run_id, self.proxy, self.contexts = world, run_id, proxy, contexts
@@ -36,14 +36,16 @@ class Killing:
     def __call__(self, name: str, done: int, most: int) -> None:  # noqa: ARG002  # as take_snapshot calls it
         self.done[name] = done
         if not self.killed_at and sum(self.done.values()) >= KILL_AT * self.contexts * len(SERVICES):
-            self.written = self.world.written(self.run_id)  # before: what is asked again meanwhile may be written late
+            self.written = self.world.written(
+                self.run_id
+            )  # before: contexts requested again meanwhile may be stored late
             self.proxy.kill()
             self.killed_at = time.monotonic_ns()
 
 
 def _one_of_two(world: World, contexts: int) -> list[Verdict]:
     services = world.services(log=True)
-    first, second = (world.proxy(services, _asked()) for _ in range(2))
+    first, second = (world.proxy(services, _specs()) for _ in range(2))
     chosen, run_id = world.context_set(contexts), world.new_name("run")
     killing = Killing(world, run_id, first, contexts)
     title = "kill: one of two proxies"
@@ -56,25 +58,25 @@ def _one_of_two(world: World, contexts: int) -> list[Verdict]:
 
 def _the_only_one(world: World, contexts: int) -> list[Verdict]:
     services = world.services(log=True)
-    proxy = world.proxy(services, _asked())
+    proxy = world.proxy(services, _specs())
     chosen, run_id = world.context_set(contexts), world.new_name("run")
     killing = Killing(world, run_id, proxy, contexts)
     failed = _take(world, chosen, [proxy.address], run_id, killing)
     written, rerun_at = world.written(run_id), time.monotonic_ns()
-    another = world.proxy(services, _asked())
+    another = world.proxy(services, _specs())
     run = _take(world, chosen, [another.address], run_id, None)
     title = "kill: the only proxy, and the run again through another"
     verdicts = [_judge(title, services, written, rerun_at, run, contexts)]
     if failed is not None:
-        found = "the run was published although its proxy was gone"
-        verdicts.append(Verdict(f"{title}: nothing is published before", found, met=False))
+        measured = "the run was published although its proxy was gone"
+        verdicts.append(Verdict(f"{title}: nothing is published before", measured, met=False))
     another.stop()
     services.stop()
     return verdicts
 
 
-def _asked() -> dict[str, Asked]:
-    return {name: Asked(name, batched=True, fields=PATIENT) for name in SERVICES}
+def _specs() -> dict[str, ServiceSpec]:
+    return {name: ServiceSpec(name, batched=True, fields=PATIENT) for name in SERVICES}
 
 
 def _take(
@@ -98,11 +100,11 @@ def _judge(
         had = written.get(name, np.empty(0, np.int64))
         after = np.isin(log[log[:, 0] >= since, 2], had).sum()
         again, kept = again + int(after), kept + len(had)
-        rows.append((f"{name}: keys asked", f"{len(times):,}, {(times > 1).sum():,} of them more than once"))
-        rows.append((f"{name}: written by then", f"{len(had):,}, {after:,} of them asked again"))
+        rows.append((f"{name}: keys requested", f"{len(times):,}, {(times > 1).sum():,} of them more than once"))
+        rows.append((f"{name}: stored by then", f"{len(had):,}, {after:,} of them requested again"))
     ok = 0 if run is None else sum(one.counts.get(Status.OK, 0) for one in run.services)
     rows.append(("answers in the published run", f"{ok:,} of {contexts * len(SERVICES):,}"))
     show_rows(title, rows)
     met = since > 0 and kept > 0 and again == 0 and ok == contexts * len(SERVICES)
-    found = f"{kept:,} written, {again:,} asked again, {ok:,} answers published"
-    return Verdict(f"{title}: all published, nothing asked twice that was written", found, met)
+    measured = f"{kept:,} written, {again:,} requested again, {ok:,} answers published"
+    return Verdict(f"{title}: all published, nothing stored is requested twice", measured, met)

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from benchmarks.load_report import CONSOLE, Verdict, show_rows, sparkline
 from benchmarks.memory import MIB
-from benchmarks.snapshot_world import KEY, Asked, Started, World
-from prana_proxy.client.client import PranaClient
+from benchmarks.snapshot_world import KEY, ServiceSpec, Started, World
+from prana_proxy.client import PranaClient
 from schemas.errors import DeloreanError
 from schemas.tables import contexts_schema
 
@@ -25,13 +25,13 @@ EVERY = 1.0  # seconds
 CLIENTS, PAUSE = 4, 0.02  # seconds between a client's calls: others share the machine
 BUDGET = timedelta(seconds=5)
 ASKED = {
-    "batched_history": Asked("history", batched=True),
-    "batched_ratings": Asked("ratings", batched=True),
-    "batched_invalid": Asked("my_list", "invalid", batched=True),
-    "single": Asked("history"),
-    "failing": Asked("my_list", "fails"),
-    "slow": Asked("ratings", "after50"),
-    "hanging": Asked("my_list", "hangs", fields={"timeout_seconds": 0.2}),
+    "batched_history": ServiceSpec("history", batched=True),
+    "batched_ratings": ServiceSpec("ratings", batched=True),
+    "batched_invalid": ServiceSpec("my_list", "invalid", batched=True),
+    "single": ServiceSpec("history"),
+    "failing": ServiceSpec("my_list", "fails"),
+    "slow": ServiceSpec("ratings", "after50"),
+    "hanging": ServiceSpec("my_list", "hangs", fields={"timeout_seconds": 0.2}),
 }
 PAGES = {"slow": 50, "hanging": 20}  # contexts a call; else:
 PAGE = 500

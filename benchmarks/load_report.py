@@ -1,4 +1,4 @@
-"""What the snapshot benchmark says at the end: what was aimed at, what was found, and whether that will do."""
+"""The final report of the snapshot benchmark: targets, measurements and verdicts."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True)
 class Verdict:
-    """One target, what was found, and whether it was met."""
+    """One target, the measurement, and whether it was met."""
 
     target: str
-    found: str
+    measured: str
     met: bool
 
 
 def show(verdicts: Sequence[Verdict]) -> None:
     """Print all verdicts."""
     table = Table(title="Targets")
-    for column in ("target", "found", ""):
+    for column in ("target", "measured", ""):
         table.add_column(column)
     for verdict in verdicts:
-        table.add_row(verdict.target, verdict.found, "[green]PASS" if verdict.met else "[bold red]FAIL")
+        table.add_row(verdict.target, verdict.measured, "[green]PASS" if verdict.met else "[bold red]FAIL")
     CONSOLE.print(table)
 
 

@@ -41,7 +41,7 @@ READY = r"ready on (\S+:\d+)"
 
 
 @dataclass(frozen=True)
-class Asked:
+class ServiceSpec:
     """One service as services.toml declares it.
 
     kind, behaviour: of `benchmarks.fast_service`
@@ -133,10 +133,12 @@ class World:
         """Start a process of cheap services."""
         return self._start("services", ["-m", "benchmarks.fast_service", *(["--log"] if log else [])])
 
-    def proxy(self, services: Started, asked: Mapping[str, Asked], server: Mapping[str, Any] | None = None) -> Started:
+    def proxy(
+        self, services: Started, specs: Mapping[str, ServiceSpec], server: Mapping[str, Any] | None = None
+    ) -> Started:
         """Start a proxy before services. server: fields of services.toml's [server]."""
         name = self.new_name("proxy")
-        text = "\n".join(one.toml(name, services.address) for name, one in asked.items())
+        text = "\n".join(one.toml(name, services.address) for name, one in specs.items())
         if server:
             text += "\n".join(["[server]", *(f"{key} = {_toml(value)}" for key, value in server.items()), ""])
         config = self.folder / f"{name}.toml"

@@ -1,6 +1,6 @@
-"""Runs commands of `delorean`, which live in an environment of their own, as tasks of Airflow.
+"""Runs `delorean` commands, which have their own environment, as Airflow tasks.
 
-Where that environment and the project are, `[delorean]` of airflow.cfg says, or AIRFLOW__DELOREAN__COMMAND and so on.
+`[delorean]` of airflow.cfg configures the environment and the project, or variables such as AIRFLOW__DELOREAN__COMMAND.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from airflow.sdk.exceptions import (
 from airflow.sdk.log import mask_secret
 from airflow.sdk.module_loading import import_string
 
-CONTEXTS = Asset("delorean_contexts")  # a day's context set is chosen
-SNAPSHOTS = Asset("delorean_snapshots")  # all daily sets of services are captured of a day
-GLOBALS = Asset("delorean_globals")  # a global element has another version
-FEATURES = Asset("delorean_features")  # features are made for a day
+CONTEXTS = Asset("delorean_contexts")  # a day's contexts are selected
+SNAPSHOTS = Asset("delorean_snapshots")  # all daily sets of services are captured for a day
+GLOBALS = Asset("delorean_globals")  # a global element has a new version
+FEATURES = Asset("delorean_features")  # features are generated for a day
 PACKAGES = Asset("delorean_packages")  # models are trained for a day
 
-SERVICES = "delorean_services"  # the pool of those that ask online services
-JOBS = "delorean_jobs"  # of others that take a machine's cores
-CONNECTION = "delorean"  # its extra are environment variables of jobs
+SERVICES = "delorean_services"  # the pool of tasks that call online services
+JOBS = "delorean_jobs"  # the pool of other tasks that use the machine's cores
+CONNECTION = "delorean"  # its extra holds environment variables of jobs
 DAY = "{{ (logical_date or dag_run.run_after) | ds }}"
 
-# Ends all processes of a job with its first, and with the task, whatever ends that: the kernel tells when it is gone.
-_LEASH = """
+# Kills all processes of a job when its first process or the task ends; the kernel reports the end of the task.
+_SUPERVISOR = """
 import contextlib, ctypes, os, signal, subprocess, sys
 try:
     job = subprocess.Popen(sys.argv[2:], process_group=0)
@@ -73,45 +73,45 @@ code = job.wait()
 end()
 sys.exit(128 - code if code < 0 else code)
 """
-# Begins the line with a job's result; spark-submit mixes what its driver prints with what others print.
+# Prefix of the line with a job's result, because spark-submit mixes its driver's output with other output.
 _MARK = f"delorean-result-{secrets.token_hex(8)}"
-_FINAL = 2  # how `delorean` exits where the same command would fail again
+_FINAL = 2  # exit code of `delorean` for errors that a retry cannot fix
 _log = logging.getLogger("airflow.task")
 
 
 class DeloreanJob(BaseOperator):
-    """Runs a command of `delorean`: what it prints is the task's log, its error the task's failure.
+    """Runs a `delorean` command. Its output goes to the task's log; an error fails the task.
 
-    command: words, such as ["submit", "select"]
-    gives: the field of the command's result that becomes the task's result: an id, or whether there is anything new
+    command: arguments, such as ["submit", "select"]
+    result_field: field of the command's result that becomes the task's result, such as an id
     """
 
     template_fields = ("command",)
 
-    def __init__(self, *, command: Sequence[str], gives: str | None = None, **options: Any) -> None:
+    def __init__(self, *, command: Sequence[str], result_field: str | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.command, self.gives = command, gives
+        self.command, self.result_field = command, result_field
         self._job: subprocess.Popen[bytes] | None = None
 
-    def execute(self, context: Context) -> Any:  # noqa: ARG002  # Airflow gives it
-        """Run it."""
+    def execute(self, context: Context) -> Any:  # noqa: ARG002  # Airflow's interface
+        """Run the command."""
         with _started(self.command) as self._job:
             result = _result(self._job)
-        if self.gives and self.gives not in result:
-            raise AirflowException(f"the job ended well, but printed no result with '{self.gives}'")
-        return result.get(self.gives)
+        if self.result_field and self.result_field not in result:
+            raise AirflowException(f"the job succeeded, but printed no result with '{self.result_field}'")
+        return result.get(self.result_field)
 
     def on_kill(self) -> None:
-        """End the job with the task."""
+        """Stop the job with the task."""
         if self._job is not None:
             _end(self._job)
 
 
 class LogNotifier(BaseNotifier):
-    """Tells by Airflow's log, where nobody named a better way: `notifier` under [delorean]."""
+    """Logs failures and missed deadlines: the default of `notifier` under [delorean]."""
 
     def notify(self, context: Context) -> None:
-        """Write a line."""
+        """Log one line."""
         failed = context.get("task_instance")
         if failed is None:
             run, deadline = context.get("dag_run", {}), context.get("deadline", {})
@@ -121,57 +121,58 @@ class LogNotifier(BaseNotifier):
             self.log.error("%s.%s of %s: %s", failed.dag_id, failed.task_id, failed.run_id, context.get("exception"))
 
 
-def ask(*command: str) -> dict[str, Any]:
-    """Give what a command of `delorean` tells as JSON."""
+def run_command(*command: str) -> dict[str, Any]:
+    """Run a `delorean` command and return its JSON result."""
     with _started(command) as job:
         return _result(job)
 
 
-def announced(asset: Asset, days: Sequence[str]) -> None:
-    """Tell who waits for an asset which days it is there for. A backfill tells nobody: it does what it is asked."""
+def publish_days(asset: Asset, days: Sequence[str]) -> None:
+    """Update an asset with the days that are ready. A backfill updates none, so that it starts no other DAG."""
     context = get_current_context()
     if context["dag_run"].run_type == "backfill":
-        raise AirflowSkipException("a backfill starts nothing else")
+        raise AirflowSkipException("a backfill does not start other DAGs")
     context["outlet_events"][asset].extra = {"days": list(days)}
 
 
 def days_of(context: Context) -> list[str]:
-    """Name the days that a run is for: those that the assets which started it tell of, or its own."""
+    """Return the days of a run: those in the asset events that triggered it, or else its own."""
     events = [event for of in (context.get("triggering_asset_events") or {}).values() for event in of]
-    told = {day for event in events for day in event.extra.get("days", ())}
+    announced = {day for event in events for day in event.extra.get("days", ())}
     own = context["dag_run"].logical_date or context["dag_run"].run_after
-    return sorted(told) or [own.strftime("%Y-%m-%d")]
+    return sorted(announced) or [own.strftime("%Y-%m-%d")]
 
 
 def packages() -> Path:
-    """Name the folder of model packages."""
+    """Return the folder of model packages."""
     return Path(conf.get("delorean", "packages", fallback=str(_project().parent / "packages")))
 
 
 def settings(deadline_hours: float, *, timeout: timedelta = timedelta(hours=6)) -> dict[str, Any]:
-    """Give what DAGs have in common.
+    """Build the arguments that all DAGs share.
 
-    deadline_hours: after it was queued, when somebody is told that a run is not done; timeout: of a task
+    deadline_hours: hours after queueing at which the notifier is called for an unfinished run
+    timeout: of a task
     """
     deadline = timedelta(hours=conf.getfloat("delorean", "deadline_hours", fallback=deadline_hours))
     return {
         "catchup": False,
         "max_active_runs": 1,
         "tags": ["delorean"],
-        "deadline": DeadlineAlert(DeadlineReference.DAGRUN_QUEUED_AT, deadline, SyncCallback(tell)),
+        "deadline": DeadlineAlert(DeadlineReference.DAGRUN_QUEUED_AT, deadline, SyncCallback(notify)),
         "default_args": {
             "retries": conf.getint("delorean", "retries", fallback=3),
             "retry_delay": timedelta(seconds=conf.getint("delorean", "retry_seconds", fallback=60)),
             "retry_exponential_backoff": True,
             "max_retry_delay": timedelta(hours=1),
             "execution_timeout": timeout,
-            "on_failure_callback": tell,
+            "on_failure_callback": notify,
         },
     }
 
 
-def tell(context: Context | None = None) -> None:
-    """Tell somebody that a task failed or a deadline was missed, in the way that is configured."""
+def notify(context: Context | None = None) -> None:
+    """Call the configured notifier for a failed task or a missed deadline."""
     notifier = import_string(conf.get("delorean", "notifier", fallback="delorean_job.LogNotifier"))
     notifier()(context or {})
 
@@ -181,7 +182,7 @@ def _project() -> Path:
 
 
 def _command_line(words: Sequence[str]) -> list[str]:
-    """A submission has its --config before the step, other commands anywhere; both hand --json on."""
+    """Build the command line; --config comes before the step of a submission."""
     at = 1 if words[0] == "submit" else len(words)
     program = shlex.split(conf.get("delorean", "command", fallback="delorean"))
     return [*program, *words[:at], "--config", str(_project()), *words[at:], "--json"]
@@ -200,11 +201,11 @@ def _environment() -> dict[str, str]:
 
 @contextmanager
 def _started(words: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a command, and end all that is left of it."""
+    """Start a command; at the end kill whatever is left of it."""
     command = _command_line(words)
     _log.info("%s", shlex.join(command))
     job = subprocess.Popen(
-        [sys.executable, "-c", _LEASH, str(os.getpid()), *command],
+        [sys.executable, "-c", _SUPERVISOR, str(os.getpid()), *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -218,15 +219,14 @@ def _started(words: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _end(job: subprocess.Popen[bytes]) -> None:
-    job.terminate()  # the leash, which ends the rest
+    job.terminate()  # the supervisor, which kills the rest
     job.wait()
 
 
 def _result(job: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """Log what a job prints, and give its result: the JSON object that it prints last.
+    """Log a job's output and return its result: the JSON object that it prints last.
 
-    Raises AirflowException with the job's reason; AirflowFailException, so that nobody tries again, for one that would
-    only fail again.
+    Raises AirflowException with the job's error, or AirflowFailException for an error that a retry cannot fix.
     """
     marked, unmarked, reason = "", "", ""
     for is_output, line in _lines(job):
@@ -247,8 +247,8 @@ def _result(job: subprocess.Popen[bytes]) -> dict[str, Any]:
 
 
 def _lines(job: subprocess.Popen[bytes]) -> Iterator[tuple[bool, str]]:
-    """Give each line that a job prints as it comes, and whether it is on its standard output."""
-    assert job.stdout is not None  # they are pipes
+    """Yield each line of output as it arrives, with whether it is on standard output."""
+    assert job.stdout is not None  # both are pipes
     assert job.stderr is not None
     with selectors.DefaultSelector() as selector:
         rest = {job.stdout.fileno(): b"", job.stderr.fileno(): b""}
@@ -258,7 +258,7 @@ def _lines(job: subprocess.Popen[bytes]) -> Iterator[tuple[bool, str]]:
             for key, _ in selector.select():
                 data = os.read(key.fd, 1 << 16)
                 *lines, rest[key.fd] = (rest[key.fd] + (data or b"\n")).split(b"\n")
-                if not data:  # the last line may lack its end
+                if not data:  # the last line may have no line end
                     selector.unregister(key.fd)
                 for line in lines:
                     if data or line:
@@ -266,16 +266,16 @@ def _lines(job: subprocess.Popen[bytes]) -> Iterator[tuple[bool, str]]:
 
 
 def _object(line: str) -> dict[str, Any] | None:
-    """Read a line that is a JSON object; None for any other, such as a warning that begins with {."""
+    """Parse a line as a JSON object; None for other lines, such as a warning that begins with {."""
     try:
-        found = json.loads(line)
+        value = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def _why(code: int, reason: str) -> str:
-    """Say why a job failed, by the code it ended with and what it printed."""
+    """Describe why a job failed, from its exit code and its error."""
     name = _signal_name(-code if code < 0 else code - 128)
     if name is None:
         return reason or f"the job ended with {code}"
@@ -283,7 +283,7 @@ def _why(code: int, reason: str) -> str:
 
 
 def _signal_name(number: int) -> str | None:
-    """Name a signal, those without names of their own too; None for what is no signal."""
+    """Return the name of a signal, real-time signals included; None for other numbers."""
     try:
         return signal.Signals(number).name
     except ValueError:

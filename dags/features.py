@@ -1,31 +1,31 @@
-"""Makes the features of every experiment on schedule: when a day's snapshots are there, or else late in the day."""
+"""Generates the features of all scheduled experiments: after a day's snapshots, at the latest late in the day."""
 
 from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, get_current_context, task
-from delorean_job import FEATURES, JOBS, SNAPSHOTS, DeloreanJob, announced, ask, days_of, settings
+from delorean_job import FEATURES, JOBS, SNAPSHOTS, DeloreanJob, days_of, publish_days, run_command, settings
 
 
 @task
 def on_schedule() -> list[dict[str, Any]]:
-    """Name the experiments, each with a day."""
-    experiments = ask("schedule")["experiments"]
+    """List the experiments and days to generate."""
+    experiments = run_command("schedule")["experiments"]
     return [
-        {"spec": one["spec"], "day": day, "run_id": f"{day}-{one['id'] or 'unreadable'}"}
+        {"spec": entry["spec"], "day": day, "run_id": f"{day}-{entry['id'] or 'unreadable'}"}
         for day in days_of(get_current_context())
-        for one in experiments
+        for entry in experiments
     ]
 
 
 @task(outlets=[FEATURES], trigger_rule="all_done_min_one_success")
-def announce(made: list[dict[str, Any]]) -> None:
-    """Tell that a day has features, if only of some experiments."""
-    announced(FEATURES, sorted({one["day"] for one in made}))
+def announce(generated: list[dict[str, Any]]) -> None:
+    """Announce the days that have features, if only of some experiments."""
+    publish_days(FEATURES, sorted({entry["day"] for entry in generated}))
 
 
-def command(one: dict[str, Any]) -> list[str]:
-    """Write the command that makes an experiment's features for a day."""
-    return ["submit", "generate", one["spec"], "--date", one["day"], "--run-id", one["run_id"]]
+def command(entry: dict[str, Any]) -> list[str]:
+    """Build the command that generates an experiment's features for a day."""
+    return ["submit", "generate", entry["spec"], "--date", entry["day"], "--run-id", entry["run_id"]]
 
 
 with DAG(
@@ -33,7 +33,10 @@ with DAG(
     schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("0 23 * * *", timezone="UTC"), assets=[SNAPSHOTS]),
     **settings(deadline_hours=8),
 ):
-    wanted = on_schedule()
+    experiments = on_schedule()
     DeloreanJob.partial(
-        task_id="generate", gives="run", pool=JOBS, map_index_template="{{ task.command[2] }} {{ task.command[-1] }}"
-    ).expand(command=wanted.map(command)) >> announce(wanted)
+        task_id="generate",
+        result_field="run",
+        pool=JOBS,
+        map_index_template="{{ task.command[2] }} {{ task.command[-1] }}",
+    ).expand(command=experiments.map(command)) >> announce(experiments)

@@ -1,32 +1,32 @@
-"""Publishes global elements whose tables have changed."""
+"""Publishes global elements whose tables changed."""
 
 from airflow.sdk import DAG, CronTriggerTimetable, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
-from delorean_job import GLOBALS, JOBS, DeloreanJob, announced, ask, days_of, settings
+from delorean_job import GLOBALS, JOBS, DeloreanJob, days_of, publish_days, run_command, settings
 
 
 @task
 def on_schedule() -> list[list[str]]:
-    """Name the elements, each with the id of a new version, should there be one."""
+    """List the elements, each with the id that a new version would get."""
     run = get_current_context()["dag_run"]
     at = run.logical_date or run.run_after
-    return [[one["element"], f"{at:%Y-%m-%dT%H-%M-%S}"] for one in ask("schedule")["globals"]]
+    return [[entry["element"], f"{at:%Y-%m-%dT%H-%M-%S}"] for entry in run_command("schedule")["globals"]]
 
 
 @task(outlets=[GLOBALS])
 def announce(new: list[bool]) -> None:
-    """Tell that one has changed, if it has."""
+    """Announce new versions, if there are any."""
     if not any(new):
-        raise AirflowSkipException("nothing has changed")
-    announced(GLOBALS, days_of(get_current_context()))
+        raise AirflowSkipException("nothing changed")
+    publish_days(GLOBALS, days_of(get_current_context()))
 
 
-def command(one: list[str]) -> list[str]:
-    """Write the command that publishes an element.
+def command(entry: list[str]) -> list[str]:
+    """Build the command that publishes an element.
 
-    A version counts from when its table is read, though the run be late, or for a day that is over.
+    A version is valid from the time at which its table is read, even in a late run.
     """
-    element, version_id = one
+    element, version_id = entry
     return ["publish", element, "--version-id", version_id, "--if-changed"]
 
 
@@ -34,6 +34,6 @@ with DAG(
     "global_elements", schedule=CronTriggerTimetable("*/20 * * * *", timezone="UTC"), **settings(deadline_hours=1)
 ):
     published = DeloreanJob.partial(
-        task_id="publish", gives="new", pool=JOBS, map_index_template="{{ task.command[1] }}"
+        task_id="publish", result_field="new", pool=JOBS, map_index_template="{{ task.command[1] }}"
     ).expand(command=on_schedule().map(command))
     announce(published.output)

@@ -1,4 +1,4 @@
-"""Removes each week what nobody can miss."""
+"""Deletes, each week, files that no published or recorded run needs."""
 
 from airflow.sdk import DAG, CronTriggerTimetable, conf
 from delorean_job import JOBS, DeloreanJob, settings

@@ -1,19 +1,20 @@
-"""Looks at the trends of snapshots after each day's: coverage, confidence, and what is not as usual."""
+"""Checks each day's snapshots against the trends of recent runs, and logs coverage."""
 
 from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowFailException
-from delorean_job import SNAPSHOTS, DeloreanJob, ask, settings
+from delorean_job import SNAPSHOTS, DeloreanJob, run_command, settings
 
 
 @task
 def trends() -> None:
-    """Fail, so that somebody is told, if a service's last snapshot is not as those before it let one expect."""
-    told = ask("index", "quality")
-    last = {one["service"]: one["run"] for one in reversed(told["runs"])}
+    """Fail if a service's latest snapshot is outside the range predicted from its recent runs."""
+    quality = run_command("index", "quality")
+    last = {entry["service"]: entry["run"] for entry in reversed(quality["runs"])}
     unusual = [
-        f"{one['service']}: {one['measure']} is {one['found']:.3g}, expected {one['low']:.3g} to {one['high']:.3g}"
-        for one in told["unusual"]
-        if one["run"] == last[one["service"]]
+        f"{alert['service']}: {alert['measure']} is {alert['found']:.3g}, "
+        f"expected {alert['low']:.3g} to {alert['high']:.3g}"
+        for alert in quality["unusual"]
+        if alert["run"] == last[alert["service"]]
     ]
     if unusual:
         raise AirflowFailException("; ".join(unusual))

@@ -1,44 +1,44 @@
-"""Captures sets of services: the daily ones when a day's contexts are chosen, others by the hour."""
+"""Captures sets of services: daily ones after the day's contexts are selected, others by the hour."""
 
 from airflow.sdk import DAG, CronTriggerTimetable, get_current_context, task
-from delorean_job import CONTEXTS, SERVICES, SNAPSHOTS, DeloreanJob, announced, ask, days_of, settings
+from delorean_job import CONTEXTS, SERVICES, SNAPSHOTS, DeloreanJob, days_of, publish_days, run_command, settings
 
 
 @task
 def due_daily() -> list[list[str]]:
-    """Name the sets, each with a day and the id of its run."""
-    sets = [one["set"] for one in ask("schedule")["snapshots"] if one["every_hours"] == 24]
+    """List the daily sets, each with a day and the id of its run."""
+    sets = [entry["set"] for entry in run_command("schedule")["snapshots"] if entry["every_hours"] == 24]
     return [[name, day, f"{name}-{day}"] for day in days_of(get_current_context()) for name in sets]
 
 
 @task
 def due_hourly() -> list[list[str]]:
-    """Name the sets whose hour it is."""
+    """List the sets that are due at this hour."""
     at = get_current_context()["dag_run"].logical_date or get_current_context()["dag_run"].run_after
-    sets = [one for one in ask("schedule")["snapshots"] if one["every_hours"] < 24]
+    sets = [entry for entry in run_command("schedule")["snapshots"] if entry["every_hours"] < 24]
     return [
-        [one["set"], at.strftime("%Y-%m-%d"), f"{one['set']}-{at:%Y-%m-%dT%H}"]
-        for one in sets
-        if at.hour % one["every_hours"] == 0
+        [entry["set"], at.strftime("%Y-%m-%d"), f"{entry['set']}-{at:%Y-%m-%dT%H}"]
+        for entry in sets
+        if at.hour % entry["every_hours"] == 0
     ]
 
 
 @task(outlets=[SNAPSHOTS])
 def announce(taken: list[list[str]]) -> None:
-    """Tell that all sets of a day are captured."""
-    announced(SNAPSHOTS, sorted({day for _, day, _ in taken}))
+    """Announce the days for which all sets are captured."""
+    publish_days(SNAPSHOTS, sorted({day for _, day, _ in taken}))
 
 
-def command(one: list[str]) -> list[str]:
-    """Write the command that captures a set."""
-    name, day, run_id = one
+def command(entry: list[str]) -> list[str]:
+    """Build the command that captures a set."""
+    name, day, run_id = entry
     return ["submit", "snapshot", "--set", name, "--date", day, "--run-id", run_id]
 
 
 def capture() -> DeloreanJob:
-    """Make the task, but for which sets."""
+    """Build the task without its commands."""
     return DeloreanJob.partial(
-        task_id="snapshot", gives="run", pool=SERVICES, map_index_template="{{ task.command[-1] }}"
+        task_id="snapshot", result_field="run", pool=SERVICES, map_index_template="{{ task.command[-1] }}"
     )
 
 

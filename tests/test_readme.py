@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from delorean.demo.processes import Processes
-from delorean.demo.told import show
+from delorean.demo.summary import show
 from snapshotter.index.cassandra.address import OPTIONS, read_address
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +36,7 @@ def blocks(section, language):
 
 def files():
     """The files of the shop, by the names that their first lines give them."""
-    code = [*blocks("Put your own in", "toml"), *blocks("Put your own in", "python")]
+    code = [*blocks("Start your own project", "toml"), *blocks("Start your own project", "python")]
     return {block.split("\n")[0].removeprefix("# "): block for block in code}
 
 
@@ -147,7 +147,7 @@ def test_the_shop_works_as_it_is_told(shop, monkeypatch):
     monkeypatch.chdir(folder)
     answers = []
     with Processes(folder / "logs") as processes:
-        for block in blocks("Put your own in", "sh"):
+        for block in blocks("Start your own project", "sh"):
             commands = with_ports(block, ports).replace("\\\n", " ").strip()
             arguments = shlex.split(commands)
             if "serve" in arguments:
@@ -179,31 +179,31 @@ def explored(demo, tmp_path):
 
 
 def test_one_can_look_around_in_what_the_demo_leaves(explored):
-    [commands] = blocks("Look around", "sh")
+    [commands] = blocks("Explore the demo's project", "sh")
     shown = in_shell(commands, explored)
     assert "viewing_history" in shown
     assert "feature set" in shown
 
 
 def test_one_can_travel_in_python(explored):
-    [code] = blocks("Look around", "python")
+    [code] = blocks("Explore the demo's project", "python")
     folder = explored / ".demo" / "latest"
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "for homepage, 3 snapshots" in done.stdout
 
 
-def test_the_demo_ends_as_it_is_told(demo, capsys):
-    told = next(code for code in blocks("Two commands", "") if "NDCG" in code)
+def test_the_demo_ends_with_the_output_that_the_readme_shows(demo, capsys):
+    output = next(code for code in blocks("Two commands", "") if "NDCG" in code)
     show(demo)
     shown = capsys.readouterr().out
 
     def names(text):
         return [line.strip().split("  ")[0] for line in text.splitlines() if line.strip() and "{" not in line][:-1]
 
-    assert names(told) == names(shown)
+    assert names(output) == names(shown)
     summary = json.loads(shown.splitlines()[-1])
-    assert re.findall(r'"(\w+)": ', told.splitlines()[-1].replace('{"my_list": 1.0, …}', "1")) == list(summary)[:6]
+    assert re.findall(r'"(\w+)": ', output.splitlines()[-1].replace('{"my_list": 1.0, …}', "1")) == list(summary)[:6]
 
 
 def test_it_names_only_commands_that_make_has():

@@ -30,23 +30,16 @@ def select(specs: tuple[Path, ...], day: date, project: Project, output: Output)
     \b
     Example: delorean select experiments.toml --date 2026-01-05
     """
-    from delorean.experiment import load_selection
+    from delorean.experiment import contexts_to_select
     from delorean.project.schedule import scheduled
     from snapshotter.selection.context_selection import select_contexts
 
     chosen_from = specs or scheduled(project.schedule).selected
-    experiments = [experiment for spec in chosen_from for experiment in load_selection(spec)]
+    experiments = [experiment for spec in chosen_from for experiment in contexts_to_select(spec)]
     tables = [table for experiment in experiments for table in experiment.tables.values()]
     with opened(project) as (index, storage), spark_for("select", project, tables) as spark:
         chosen = select_contexts(spark, experiments, day, storage, index, whoever_chose=not specs)
-    output.show(
-        {
-            "context_set": chosen.context_set_id,
-            "date": chosen.date,
-            "contexts": chosen.rows,
-            "strata": [{**vars(row), "filled": row.filled} for row in chosen.report],
-        }
-    )
+    output.show(chosen)
 
 
 @click.group()
@@ -143,24 +136,7 @@ def snapshot(
                 access=access_to_proxies(project),
                 progress=progress,
             )
-    output.show(
-        {
-            "run": run.run_id,
-            "context_set": run.context_set_id,
-            "published_at": run.published_at,
-            "services": [
-                {
-                    "service": taken.service.name,
-                    "asked": taken.asked,
-                    "confidence": taken.confidence,
-                    **{status.value: count for status, count in taken.counts.items()},
-                    "from": taken.captured_from,
-                    "to": taken.captured_to,
-                }
-                for taken in run.services
-            ],
-        }
-    )
+    output.show(run)
 
 
 @click.command(no_args_is_help=True)

@@ -26,7 +26,7 @@ def demo(movielens: Path | None, folder: Path, days: int, seed: int, as_json: bo
     Example: delorean demo --days 6
     """
     from delorean.demo.run import run_demo
-    from delorean.demo.told import show
+    from delorean.demo.summary import show
 
     result = run_demo(folder, movielens, days, seed)
     _point_latest_to(result.folder)

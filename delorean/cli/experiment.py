@@ -102,7 +102,7 @@ def run(spec: Path, run_id: str | None, day: date | None, project: Project, outp
     Example: delorean experiment run homepage.toml
     """
     record = run_spec(spec, project, output, "experiment run", run_id, day, training=True)
-    output.show(summary(record))
+    output.show(record, summary(record))
 
 
 @experiment.command("replay", no_args_is_help=True)
@@ -147,17 +147,7 @@ def replay(
             modules=project.encoders,
             progress=lambda done, of: progress("buckets", done, of),
         )
-    output.show(
-        {
-            "run": record.run_id,
-            "identical": found.identical,
-            "differing": list(found.differing),
-            "feature_set": found.features.uri,
-            "version": found.features.version,
-            "contexts": found.features.rows,
-            "items": found.features.item_count,
-        }
-    )
+    output.show(found)
     context.exit(0 if found.identical else 3)
 
 
@@ -174,15 +164,12 @@ def diff(before: str, after: str, project: Project, output: Output) -> None:
     \b
     Example: delorean experiment diff 3f2a91c04b7e-1 3f2a91c04b7e-2
     """
-    from delorean.experiment.diff import diff_runs
+    from delorean.experiment.diff import diff as diff_runs
     from delorean.experiment.record import find_run
 
     with opened(project) as (_, storage):
         found = diff_runs(find_run(before, storage), find_run(after, storage), storage)
-    told = found.to_json()
-    if found.features is not None and not output.as_json:
-        told["compared"] = found.features.verdict
-    output.show(told)
+    output.show(found)
 
 
 @experiment.command("list")
@@ -250,8 +237,4 @@ def show(run_id: str, project: Project, output: Output) -> None:
 
     with opened(project) as (_, storage):
         record = find_run(run_id, storage)
-    output.show(
-        record.to_json()
-        if output.as_json
-        else {**summary(record), **record.tables(), "versions": dict(record.versions)}
-    )
+    output.show(record)

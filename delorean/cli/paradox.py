@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,6 @@ import click
 
 from delorean.cli.options import json_option, opened
 from delorean.cli.output import Output
-from schemas.plain_text import plain_text
 
 if TYPE_CHECKING:
     from delorean.audit.paradox import ParadoxReport
@@ -64,11 +62,7 @@ def paradox(
     chosen = LeakThresholds(**thresholds)
     with output.progress() as progress:
         report = _check(feature_set, version, config, chosen, lambda done, of: progress("rows", done, of))
-    if output.as_json:
-        output.show(report.to_json())
-    else:
-        click.echo(plain_text("\n".join(_told(report))))
-        output.show({"features": [_row(row) for row in report.leaks.rows()]})
+    output.show(report)
     if not report.clean or (fail_on_leaks and report.leaks.suspicious):
         ctx.exit(PARADOX)
 
@@ -86,37 +80,3 @@ def _check(feature_set: str, version: int | None, config: Path, thresholds: Any,
 
         uri = feature_set if place else table_uri(storage, feature_set)
         return check_feature_set(uri, version, index, thresholds, progress)
-
-
-def _told(report: ParadoxReport) -> Iterator[str]:
-    """Tell what was found, the verdict first."""
-    yield report.verdict
-    yield f"{report.uri}, version {report.version}: {report.rows:,} rows, {report.items:,} items"
-    yield ""
-    broken = {finding.check for finding in report.findings}
-    for check in sorted(report.checks, key=lambda check: check not in broken):
-        yield f"  {'BROKEN' if check in broken else 'holds '}  {check}"
-        for finding in report.findings:
-            if finding.check == check:
-                yield f"            {finding.rows:,} {'row' if finding.rows == 1 else 'rows'}: {finding.what}"
-                yield f"            such as {finding.example}"
-    if report.notes:
-        yield ""
-    for note in (*report.notes, *report.leaks.notes):
-        yield f"  note: {note}"
-    leaks = report.leaks
-    yield ""
-    yield (
-        f"How well each feature predicts the label, in {leaks.items:,} of {leaks.of_items:,} items "
-        f"({leaks.positives:,} positive) of {leaks.contexts:,} contexts"
-    )
-    for found in leaks.features:
-        if found.suspicious:
-            yield f"  suspicious: {found.feature} {found.why}"
-    yield ""
-
-
-def _row(row: dict[str, Any]) -> dict[str, Any]:
-    """Shorten a feature's row for a table; why stands above it."""
-    shown = {name: row[name] for name in ("feature", "auc", "auc_null", "information", "p", "where", "contexts")}
-    return {**shown, "suspicious": "yes" if row["suspicious"] else "no"}

@@ -1,9 +1,9 @@
-"""What a look at coverage gives: cells of rows that want one element, and how many of them have it."""
+"""The results of coverage planning: cells of rows that need one element, and how many of them have it."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, time
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from delorean.frames import Readable
-from schemas.display import Displayed, Headline, Part
+from schemas.plain_text import plain_text
 
 _RUN = pa.struct([("run_id", pa.string()), ("rows", pa.int64())])
 _REASON = pa.struct([("reason", pa.string()), ("rows", pa.int64())])
@@ -37,9 +37,9 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Spans:
-    """How long things are, in seconds. Medians and 95th percentiles are at most 0.8 % too long, the longest is exact.
+    """Quantiles of durations, in seconds; None without durations.
 
-    None: there was nothing to measure
+    Medians and 95th percentiles are at most 0.8 % too long, the longest is exact.
     """
 
     median: float | None
@@ -48,15 +48,15 @@ class Spans:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Rows that want one element, and how many of them have it.
+class CoverageCell:
+    """Rows that need one element, and how many of them have it.
 
     service: None for a global element
     day: of their times, in UTC; None: all days
     group: of their contexts; None: all
     rows: label rows, or distinct keys of the service among the contexts; for a global element of a day, 1
-    absent: why the others have none → how many, see `Absent`
-    lowest_confidence, mean_confidence: of the runs that serve them; the mean weighs each run by the rows it serves
+    absent: why the others have none → how many, see `AbsenceReason`
+    lowest_confidence, mean_confidence: of the runs that serve them; the mean is weighted by the rows that a run serves
     age: their times minus the captures that serve them
     runs: id of the snapshot run, or of the version → rows it serves
     """
@@ -80,7 +80,7 @@ class Cell:
 
     @property
     def chief_reason(self) -> str | None:
-        """Why most of those without it have none; None where every row has it."""
+        """The most frequent reason for absence; None where every row has the element."""
         return max(self.absent, key=lambda why: self.absent[why], default=None)
 
     def to_json(self) -> dict[str, Any]:
@@ -99,118 +99,76 @@ class Cell:
         return cell
 
 
-class Coverage(Displayed, Readable):
-    """Coverage as cells, as a frame, as JSON and as a picture."""
+class Coverage(Readable):
+    """Coverage as cells and as a frame."""
 
     @property
     @abstractmethod
-    def cells(self) -> Sequence[Cell]:
+    def cells(self) -> Sequence[CoverageCell]:
         """All cells."""
 
-    @abstractmethod
-    def to_json(self) -> dict[str, Any]:
-        """Write it as plain fields."""
-
     def to_arrow(self) -> pa.Table:
-        """Give the cells as a table, a row for each."""
+        """Return the cells as a table, a row for each."""
         return pa.Table.from_pylist([_flat(cell) for cell in self.cells], _SCHEMA)
-
-    def to_html(self) -> str:
-        """Draw it as one page that needs nothing else."""
-        from delorean.coverage.page import page
-
-        return page(self._repr_html_())
 
 
 @dataclass(frozen=True, repr=False)
 class DayCoverage(Coverage):
-    """Which contexts one can travel to: a cell for each element, day and group of contexts.
+    """Which contexts have state: a cell for each element, day and group of contexts.
 
-    at: the time of day travelled to; None: the day's end
-    by: what contexts are grouped by; None: not at all
+    at: the time of day; None: the day's end
+    by: the variable that contexts are grouped by; None: no groups
     context_sets: day → the context set that its contexts are from
     """
 
-    by_day: tuple[Cell, ...]
+    by_day: tuple[CoverageCell, ...]
     at: time | None
     experiment: str | None
     by: str | None
     context_sets: Mapping[date, str]
 
     @property
-    def cells(self) -> Sequence[Cell]:
+    def cells(self) -> Sequence[CoverageCell]:
         """All cells, by day, element and group."""
         return self.by_day
 
-    def to_json(self) -> dict[str, Any]:
-        """Write it as plain fields."""
-        return {
-            "at": None if self.at is None else self.at.isoformat(),
-            "experiment": self.experiment,
-            "by": self.by,
-            "context_sets": {day.isoformat(): chosen for day, chosen in self.context_sets.items()},
-            "cells": [cell.to_json() for cell in self.cells],
-        }
-
-    def _headline(self) -> Headline:
+    def __repr__(self) -> str:
+        """One line for people."""
         at = "the end of each day" if self.at is None else f"{self.at.isoformat()} of each day"
-        chosen = "" if self.experiment is None else f", for the contexts of {self.experiment}"
+        contexts = "" if self.experiment is None else f", for the contexts of {self.experiment}"
         grouped = "" if self.by is None else f", by {self.by}"
-        return Headline(
-            "coverage",
-            f"of {len({cell.day for cell in self.by_day})} days",
-            f"travelling to {at} (UTC){chosen}{grouped}",
-        )
-
-    def _parts(self) -> Iterator[Part]:
-        from delorean.coverage.page import parts_of_days
-
-        return parts_of_days(self)
+        days = len({cell.day for cell in self.by_day})
+        return plain_text(f"coverage of {days} days: travelling to {at} (UTC){contexts}{grouped}")
 
 
 @dataclass(frozen=True, repr=False)
 class LabelCoverage(Coverage):
-    """What label data would find if features were generated for it now.
+    """How much state label data would see if features were generated for it now.
 
     rows: label rows; complete: those that have every element
     elements: a cell for each element, over all days; by_day: for each element and day of the labels' times
     spread: between the newest and oldest capture of the services' elements of a row
-    torn: rows whose spread is beyond the limit that was given, None without one
+    torn: rows whose spread is beyond the limit, None without a limit
     """
 
     rows: int
     complete: int
-    elements: tuple[Cell, ...]
-    by_day: tuple[Cell, ...]
+    elements: tuple[CoverageCell, ...]
+    by_day: tuple[CoverageCell, ...]
     spread: Spans
     torn: int | None = None
 
     @property
-    def cells(self) -> Sequence[Cell]:
+    def cells(self) -> Sequence[CoverageCell]:
         """The elements' cells, then those of each day."""
         return (*self.elements, *self.by_day)
 
-    def to_json(self) -> dict[str, Any]:
-        """Write it as plain fields."""
-        return {
-            "rows": self.rows,
-            "complete": self.complete,
-            "spread_seconds": dict(vars(self.spread)),
-            "torn": self.torn,
-            "elements": [cell.to_json() for cell in self.elements],
-            "days": [cell.to_json() for cell in self.by_day],
-        }
-
-    def _headline(self) -> Headline:
-        return Headline("coverage", f"of {self.rows:,} label rows", f"{self.complete:,} would find every element")
-
-    def _parts(self) -> Iterator[Part]:
-        from delorean.coverage.page import parts_of_labels
-
-        return parts_of_labels(self)
+    def __repr__(self) -> str:
+        """One line for people."""
+        return f"coverage of {self.rows:,} label rows: {self.complete:,} would find every element"
 
 
-def _flat(cell: Cell) -> dict[str, Any]:
+def _flat(cell: CoverageCell) -> dict[str, Any]:
     return {
         **cell.to_json(),
         "day": cell.day,

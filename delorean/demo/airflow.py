@@ -1,7 +1,7 @@
-"""Runs Airflow with the company: `python -m delorean.demo.airflow`, which is `make airflow`, until Ctrl-C.
+"""Runs Airflow on the demo company until Ctrl-C: `make airflow`, or `python -m delorean.demo.airflow`.
 
-The company has lived for some days already, and goes on by the machine's own clock. Its services, its proxy and Airflow
-are processes of this one: whatever ends it, none of them is left.
+The company starts with a few days of history and then follows the machine's clock. Its services, its proxy and Airflow
+are child processes; all of them stop with this one.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from delorean.demo.company import open_company, start_services
-from delorean.demo.layout import Layout, new_folder
+from delorean.demo.folder import CompanyFolder, new_folder
 from delorean.demo.processes import Processes, Running
-from delorean.demo.progress import Steps
 from delorean.demo.run import small_session, stderr_into
 from delorean.demo.simulation import SEED, generate_world
 from delorean.demo.state import CompanyState
+from delorean.demo.step_bars import StepBars
 from delorean.demo.world import World
 from schemas.errors import DeloreanError, SetupError
 from snapshotter.index import open_index
@@ -71,8 +71,8 @@ master = "local[2]"
 
 
 @dataclass(frozen=True)
-class Started:
-    """Airflow, running. password: of the user admin."""
+class RunningAirflow:
+    """A running Airflow. password: of the user admin."""
 
     process: Running
     url: str
@@ -80,9 +80,10 @@ class Started:
 
 
 def run_airflow(output_dir: Path, days: int = 3, port: int = 0) -> None:
-    """Let the company live for some days, and then with Airflow until somebody interrupts.
+    """Simulate some days of the company, then run Airflow on it until interrupted.
 
-    days: before today; port: of Airflow's page, 0: a free one
+    days: simulated days before today
+    port: of Airflow's web page; 0 picks a free one
 
     Raises errors of DeloreanError's tree.
     """
@@ -91,46 +92,46 @@ def run_airflow(output_dir: Path, days: int = 3, port: int = 0) -> None:
         raise SetupError.because(f"Airflow is not in {_PROGRAMS}", "run make airflow")
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     with ExitStack() as running:
-        with Steps(_STEPS) as steps:
+        with StepBars(_STEPS) as steps:
             with steps.step("world"):
                 world = generate_world(SEED, days + 2, 240, 400, today - timedelta(days=days))
-                layout = Layout(new_folder(output_dir, f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}"))
-                layout.prepare(world)
-            processes = running.enter_context(Processes(layout.root / "logs"))
-            _live(world, layout, processes, days, steps)
+                folder = CompanyFolder(new_folder(output_dir, f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}"))
+                folder.prepare(world)
+            processes = running.enter_context(Processes(folder.root / "logs"))
+            _catch_up(world, folder, processes, days, steps)
             with steps.step("airflow"):
-                home, project = layout.root / "airflow", layout.root / "delorean.toml"
+                home, project = folder.root / "airflow", folder.root / "delorean.toml"
                 started = running.enter_context(started_airflow(home, project, processes, port))
         sys.stdout.write(f"\nAirflow: {started.url}   user: admin   password: {started.password}\n")
-        sys.stdout.write(f"Project: {layout.root}\nCtrl-C ends all of it.\n")
+        sys.stdout.write(f"Project: {folder.root}\nCtrl-C stops everything.\n")
         sys.stdout.flush()
         with suppress(KeyboardInterrupt):
             while started.process.process.poll() is None:
-                layout.clock.set(datetime.now(UTC))
+                folder.clock.set(datetime.now(UTC))
                 time.sleep(_TICK_SECONDS)
 
 
-def _live(world: World, layout: Layout, processes: Processes, days: int, steps: Steps) -> None:
-    """Go through the days before today, and leave the project as the DAGs need it."""
-    services = start_services(layout, processes)
-    company = open_company(world, layout, services, processes)
-    with stderr_into(layout.root / "logs" / "spark.log"):
-        spark = small_session(layout)
+def _catch_up(world: World, folder: CompanyFolder, processes: Processes, days: int, steps: StepBars) -> None:
+    """Simulate the days before today and write the project that the DAGs use."""
+    services = start_services(folder, processes)
+    company = open_company(world, folder, services, processes)
+    with stderr_into(folder.root / "logs" / "spark.log"):
+        spark = small_session(folder)
     try:
-        with open_index(layout.index_uri) as index:
-            company.live(days, spark, open_storage(layout.storage_uri), index, steps)
+        with open_index(folder.index_uri) as index:
+            company.live(days, spark, open_storage(folder.storage_uri), index, steps)
     finally:
         spark.stop()
     now = datetime.now(UTC)
-    layout.clock.set(now)
-    pq.write_table(CompanyState(world).catalogue(now), layout.root / "videos.parquet")
-    (layout.root / "delorean.toml").write_text(_PROJECT.format(proxy=company.proxy))
+    folder.clock.set(now)
+    pq.write_table(CompanyState(world).catalogue(now), folder.root / "videos.parquet")
+    (folder.root / "delorean.toml").write_text(_PROJECT.format(proxy=company.proxy))
 
 
 def airflow_settings(home: Path, project: Path, port: int) -> dict[str, str]:
-    """Say what Airflow is told by its environment.
+    """Build the environment variables that configure Airflow.
 
-    project: the file of the one whose work it does
+    project: the delorean.toml that its DAGs use
     """
     url = f"http://127.0.0.1:{port}"
     return {
@@ -156,10 +157,10 @@ def airflow_settings(home: Path, project: Path, port: int) -> dict[str, str]:
 @contextmanager
 def started_airflow(
     home: Path, project: Path, processes: Processes, port: int = 0, **settings: str
-) -> Iterator[Started]:
-    """Start all of Airflow, and end all that came of it: some of its processes leave its group.
+) -> Iterator[RunningAirflow]:
+    """Start Airflow, and stop all its processes at the end, also those that left its process group.
 
-    settings: variables of its environment beside `airflow_settings`
+    settings: environment variables in addition to `airflow_settings`
 
     Raises SetupError when it does not become healthy.
     """
@@ -177,7 +178,7 @@ def started_airflow(
             if done.returncode != 0:
                 raise SetupError.because(f"airflow {' '.join(words)} ended with {done.returncode}", f"see {log.name}")
     running = processes.start("airflow", ["standalone"], str(_PROGRAMS / "airflow"), **settings)
-    started = Started(running, settings["AIRFLOW__API__BASE_URL"], password)
+    started = RunningAirflow(running, settings["AIRFLOW__API__BASE_URL"], password)
     try:
         _wait_for_health(started)
         yield started
@@ -191,34 +192,34 @@ def started_airflow(
                 os.kill(process, signal.SIGKILL)
 
 
-def _wait_for_health(started: Started) -> None:
-    """Wait until every part of Airflow is well. Raises SetupError."""
+def _wait_for_health(started: RunningAirflow) -> None:
+    """Wait until every component of Airflow is healthy. Raises SetupError."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline:
         if started.process.process.poll() is not None:
-            raise SetupError.because(f"Airflow ended: {started.process.last_words()}")
+            raise SetupError.because(f"Airflow ended: {started.process.log_tail()}")
         with suppress(OSError, ValueError):
             with urllib.request.urlopen(f"{started.url}/api/v2/monitor/health", timeout=5) as answer:  # noqa: S310
-                told: Mapping[str, Mapping[str, str]] = json.load(answer)
-            parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
-            if all(told[part]["status"] == "healthy" for part in parts):
+                health: Mapping[str, Mapping[str, str]] = json.load(answer)
+            components = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+            if all(health[component]["status"] == "healthy" for component in components):
                 return
         time.sleep(0.5)
-    raise SetupError.because(f"Airflow is not healthy after {_PATIENCE_SECONDS:.0f} s: {started.process.last_words()}")
+    raise SetupError.because(f"Airflow is not healthy after {_PATIENCE_SECONDS:.0f} s: {started.process.log_tail()}")
 
 
 def descendants(process: int) -> list[int]:
-    """Name all processes that came of one, where the system tells."""
+    """List the process ids of all descendants of a process; empty where there is no /proc."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             parent = int(stat.read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(stat.parent.name))
-    found, new = [], [process]
-    while new:
-        new = [child for parent in new for child in children.get(parent, ())]
-        found += new
-    return found
+    pids, generation = [], [process]
+    while generation:
+        generation = [child for parent in generation for child in children.get(parent, ())]
+        pids += generation
+    return pids
 
 
 def _free_port() -> int:
@@ -227,15 +228,17 @@ def _free_port() -> int:
 
 
 def main() -> int:
-    """Run as a process."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Run Airflow with the demo company.")
     parser.add_argument("--output", type=Path, default=Path(".demo/airflow"), help="folder, default .demo/airflow")
-    parser.add_argument("--days", type=int, default=3, help="that the company lived before today, default 3")
-    parser.add_argument("--port", type=int, default=8080, help="of Airflow's page; 0: a free one; default 8080")
-    given = parser.parse_args()
+    parser.add_argument("--days", type=int, default=3, help="simulated days before today, default 3")
+    parser.add_argument(
+        "--port", type=int, default=8080, help="port of Airflow's web page, default 8080; 0 picks a free one"
+    )
+    options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run_airflow(given.output, given.days, given.port)
+        run_airflow(options.output, options.days, options.port)
     except DeloreanError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

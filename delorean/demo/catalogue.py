@@ -1,4 +1,4 @@
-"""The generated company's videos and people, with the hidden tastes and qualities that drive their choices."""
+"""Generates videos and profiles, with the latent tastes and qualities that drive choices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delorean.demo.world import DAY, table
+from delorean.demo.world import DAY, Floats, table
 
 GENRES: Final = (
     "Action",
@@ -28,7 +28,7 @@ GENRES: Final = (
 COUNTRIES: Final = {"US": 0.28, "BR": 0.18, "DE": 0.16, "IN": 0.15, "JP": 0.12, "FR": 0.11}
 DEVICES: Final = {"tv": 0.45, "phone": 0.35, "tablet": 0.12, "web": 0.08}
 
-_HIDDEN: Final = 5  # tastes that no genre names
+_HIDDEN: Final = 5  # latent tastes that no genre expresses
 _FIRST: Final = (
     "Silent",
     "Golden",
@@ -73,9 +73,7 @@ _THIRD: Final = (
     "Unbound",
     "Below",
 )
-_RELEASES: Final = 0.05  # of the catalogue appear around the days of the demo
-
-Floats = NDArray[np.float32]
+_RELEASES: Final = 0.05  # share of the catalogue that is released around the days of the demo
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Catalogue:
 
     genres: (videos, genres), each row's weights sum to 1
     hidden: (videos, hidden tastes)
-    available_from: microseconds, 0 for what was always there
+    available_from: microseconds, 0 for videos that were always available
     """
 
     table: pa.Table
@@ -101,9 +99,9 @@ class Catalogue:
 class People:
     """The profiles.
 
-    fit: (profiles, videos), how well each video suits each of them, mean 0 and deviation 1 before quality
-    activity: how likely somebody watches on an evening
-    temper: how generous with stars
+    fit: (profiles, videos), affinity; mean 0 and deviation 1 before quality
+    activity: probability of watching on an evening
+    temper: bias of the ratings
     """
 
     table: pa.Table
@@ -150,7 +148,7 @@ def generate_catalogue(rng: np.random.Generator, videos: int, start: int, days: 
 
 
 def generate_people(rng: np.random.Generator, profiles: int, catalogue: Catalogue) -> People:
-    """Generate profiles whose tastes lean on their country's."""
+    """Generate profiles whose tastes depend on their country."""
     ids = np.sort(rng.choice(np.arange(1_000_000, 9_999_999), profiles, replace=False))
     country = rng.choice(len(COUNTRIES), profiles, p=list(COUNTRIES.values()))
     device = rng.choice(len(DEVICES), profiles, p=list(DEVICES.values()))

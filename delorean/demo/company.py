@@ -1,4 +1,4 @@
-"""The small streaming company while it runs: its clock, its services, and the days it goes through."""
+"""The demo company while it runs: its clock, its services, and the days that are simulated and captured."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from delorean.demo.layout import Layout
+from delorean.demo.folder import CompanyFolder
 from delorean.demo.processes import Processes, Running
-from delorean.demo.progress import Steps
 from delorean.demo.services import SERVICES
 from delorean.demo.state import CompanyState
+from delorean.demo.step_bars import StepBars
 from delorean.demo.world import World
 from encoders.library.keys import VIDEOS
 from schemas.tables import TIME
@@ -36,8 +36,8 @@ _CAPTURED: Final = pa.schema([("profile_id", pa.int64()), ("captured_at", TIME)]
 
 
 @dataclass(frozen=True)
-class Day:
-    """What was captured on a day of the company."""
+class CapturedDay:
+    """One simulated day: the moment of its snapshot, the context set and the snapshot run."""
 
     moment: datetime
     context_set: ContextSet
@@ -46,23 +46,23 @@ class Day:
 
 @dataclass(frozen=True)
 class Company:
-    """The company in the middle of its life. proxy: "host:port" of its Prana proxy."""
+    """The company with its services and its Prana proxy running. proxy: "host:port" of the proxy."""
 
     world: World
-    layout: Layout
+    folder: CompanyFolder
     processes: Processes
     proxy: str
 
     def live(
-        self, days: int, spark: SparkSession, storage: Storage, index: SnapshotIndex, steps: Steps
-    ) -> tuple[Day, ...]:
-        """Go through the days: new metadata at midnight, a snapshot in the afternoon, then people watch.
+        self, days: int, spark: SparkSession, storage: Storage, index: SnapshotIndex, steps: StepBars
+    ) -> tuple[CapturedDay, ...]:
+        """Simulate the days: publish metadata at midnight, take a snapshot in the afternoon.
 
-        Leaves the clock where the last outcome is known.
+        Afterwards the clock stands where the last outcome is known.
         """
-        experiments, clock = self.layout.selection(), self.layout.clock
+        experiments, clock = self.folder.selection(), self.folder.clock
         state = CompanyState(self.world)
-        lived = []
+        captured_days = []
         for number in range(days):
             midnight = self.world.starts_at + timedelta(days=number)
             clock.set(midnight)
@@ -75,46 +75,46 @@ class Company:
             clock.set(moment)
             with steps.step("snapshot", days):
                 run = take_snapshot(spark, chosen, None, [self.proxy], storage.uri, index, name)
-            lived.append(Day(moment, chosen, run))
+            captured_days.append(CapturedDay(moment, chosen, run))
         clock.set(self.world.starts_at + timedelta(days=self.world.days))
-        self._write_captured(lived, storage)
-        return tuple(lived)
+        self._write_captured(captured_days, storage)
+        return tuple(captured_days)
 
     def start_scorer(self) -> tuple[Running, str]:
-        """Start serving the trained model; gives the process and its URL."""
+        """Start serving the trained model; return the process and its URL."""
         scorer = self.processes.start(
             "scorer",
             [
                 *_CLI,
                 "serve",
-                str(self.layout.package),
+                str(self.folder.package),
                 "--port=0",
-                "--budget=30",  # the replay asks for equal answers, not for fast ones
-                f"--config={self.layout.root / 'delorean.toml'}",
+                "--budget=30",  # the replay checks values, not latency
+                f"--config={self.folder.root / 'delorean.toml'}",
             ],
         )
         return scorer, scorer.wait_for(r"(http://127\.0\.0\.1:\d+)")
 
-    def _write_captured(self, lived: Sequence[Day], storage: Storage) -> None:
-        """Say who was captured when: label data is wanted of just these people."""
+    def _write_captured(self, captured_days: Sequence[CapturedDay], storage: Storage) -> None:
+        """Write which profiles were captured when: label data is limited to them."""
         parts = []
-        for day in lived:
+        for day in captured_days:
             profiles = read_context_set(day.context_set, storage, ["profile_id"])["profile_id"].unique()
             moments = pa.array([day.moment] * len(profiles), TIME)
             parts.append(pa.table([profiles, moments], schema=_CAPTURED))
-        pq.write_table(pa.concat_tables(parts), self.layout.root / "captured.parquet")
+        pq.write_table(pa.concat_tables(parts), self.folder.root / "captured.parquet")
 
 
-def start_services(layout: Layout, processes: Processes) -> dict[str, Running]:
-    """Start the three services; they take a second or two, in which something else can be done."""
-    arguments = [f"--world={layout.world}", f"--clock={layout.clock.path}"]
+def start_services(folder: CompanyFolder, processes: Processes) -> dict[str, Running]:
+    """Start the three services without waiting for them; they need a second or two."""
+    arguments = [f"--world={folder.world}", f"--clock={folder.clock.path}"]
     return {name: processes.start(name, ["-m", "delorean.demo.services", name, *arguments]) for name in SERVICES}
 
 
-def open_company(world: World, layout: Layout, services: dict[str, Running], processes: Processes) -> Company:
-    """Wait for the services, tell the proxy about them, and start it."""
+def open_company(world: World, folder: CompanyFolder, services: dict[str, Running], processes: Processes) -> Company:
+    """Wait for the services, then start a proxy that is configured with them."""
     ports = {name: running.wait_for(r"port (\d+)") for name, running in services.items()}
     template = Template(files("delorean.demo").joinpath("services.toml").read_text(encoding="utf-8"))
-    layout.services.write_text(template.substitute(clock=layout.clock.path.absolute().as_uri(), **ports))
-    proxy = processes.start("prana", [*_CLI, "prana", "serve", f"--config={layout.services}", "--port=0"])
-    return Company(world, layout, processes, proxy.wait_for(r"ready on ([\d.]+:\d+)"))
+    folder.services.write_text(template.substitute(clock=folder.clock.path.absolute().as_uri(), **ports))
+    proxy = processes.start("prana", [*_CLI, "prana", "serve", f"--config={folder.services}", "--port=0"])
+    return Company(world, folder, processes, proxy.wait_for(r"ready on ([\d.]+:\d+)"))

@@ -1,4 +1,4 @@
-"""Predicts stars by matrix factorisation, fitted by alternating least squares on what is known at a moment."""
+"""Predicts ratings by matrix factorisation, fitted by alternating least squares on the ratings up to a moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delorean.demo.world import micros_of
+from delorean.demo.world import Ints, micros_of
 
 RANK: Final = 6
 _SWEEPS: Final = 6
@@ -18,7 +18,6 @@ _PENALTY: Final = 5.0  # on the squared length of each factor
 _SEED: Final = 20150630
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,12 @@ class Factors:
     video_factors: Floats
 
     def knows(self, profile_id: int) -> bool:
-        """Tell whether the profile had rated anything."""
+        """Whether the profile had rated anything."""
         at = int(np.searchsorted(self.profile_ids, profile_id))
         return at < len(self.profile_ids) and bool(self.profile_ids[at] == profile_id)
 
     def expected(self, profile_id: int) -> Floats:
-        """Give the stars that a known profile would give each of `video_ids` on an open-ended scale."""
+        """Predict the rating of each of `video_ids` by a profile that has rated before; not clipped to 0.5–5."""
         at = int(np.searchsorted(self.profile_ids, profile_id))
         stars: Floats = self.video_factors @ self.profile_factors[at]
         stars += self.mean + self.profile_bias[at] + self.video_bias
@@ -51,10 +50,10 @@ def factorise(ratings: pa.Table, before: int) -> Factors:
 
     ratings: profile_id, video_id, rating, rated_at
     """
-    known = micros_of(ratings["rated_at"]) < before
-    profile_ids, who = np.unique(ratings["profile_id"].to_numpy()[known], return_inverse=True)
-    video_ids, what = np.unique(ratings["video_id"].to_numpy()[known], return_inverse=True)
-    stars = ratings["rating"].to_numpy()[known].astype(np.float64)
+    past = micros_of(ratings["rated_at"]) < before
+    profile_ids, who = np.unique(ratings["profile_id"].to_numpy()[past], return_inverse=True)
+    video_ids, what = np.unique(ratings["video_id"].to_numpy()[past], return_inverse=True)
+    stars = ratings["rating"].to_numpy()[past].astype(np.float64)
     mean = float(stars.mean()) if len(stars) else 0.0
     video_bias = _bias(what, stars - mean, len(video_ids))
     profile_bias = _bias(who, stars - mean - video_bias[what], len(profile_ids))
@@ -74,14 +73,14 @@ def _bias(groups: Ints, rest: Floats, count: int) -> Floats:
     return bias
 
 
-def _solve(groups: Ints, count: int, given: Floats, rest: Floats) -> Floats:
-    """Fit each group's factor by ridge regression of its rests on the other side's factors."""
+def _solve(groups: Ints, count: int, factors: Floats, rest: Floats) -> Floats:
+    """Fit each group's factor by ridge regression of its residuals on the other side's factors."""
     squares = np.empty((count, RANK, RANK))
     targets = np.empty((count, RANK, 1))
     for i in range(RANK):
-        targets[:, i, 0] = np.bincount(groups, given[:, i] * rest, count)
+        targets[:, i, 0] = np.bincount(groups, factors[:, i] * rest, count)
         for j in range(i + 1):
-            squares[:, i, j] = squares[:, j, i] = np.bincount(groups, given[:, i] * given[:, j], count)
+            squares[:, i, j] = squares[:, j, i] = np.bincount(groups, factors[:, i] * factors[:, j], count)
     squares += _PENALTY * np.eye(RANK)
     solved: Floats = np.linalg.solve(squares, targets).astype(np.float64)
     return solved[:, :, 0]

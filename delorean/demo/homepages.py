@@ -1,4 +1,4 @@
-"""Invents what MovieLens does not publish: lists and homepages, from nothing but what had happened by then."""
+"""Simulates lists and homepages, which MovieLens does not publish, using only events up to each moment."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delorean.demo.movielens_files import Movie
+from delorean.demo.world import Ints
 
 SHOWN: Final = 20
 MOST_PLAYED_SHOWN: Final = 10
@@ -17,12 +18,10 @@ _FADES: Final = 0.88  # popularity, a day
 _ADDS: Final = 0.5  # chance that somebody puts a film into the list after an evening
 _MINUTE: Final = 60_000_000
 
-Ints = NDArray[np.int64]
-
 
 @dataclass
 class ListEntry:
-    """What stood in a list; profile and video are positions, times microseconds."""
+    """An entry of a list; profile and video are positions, times are microseconds."""
 
     profile: int
     video: int
@@ -31,11 +30,10 @@ class ListEntry:
 
 
 class Homepages:
-    """Goes through the company's evenings in order, so that nothing it draws can know the future.
+    """Processes evenings in order, so that no draw depends on the future.
 
-    Afterwards `impressions` has profile, time and videos (positions) of each homepage from day 0 on (fewer videos than
-    SHOWN where hardly any are unseen), and
-    `list_entries` every entry of every list.
+    Afterwards `impressions` has the profile, time and videos (positions) of each homepage from day 0 on, with fewer
+    than SHOWN videos where almost all have been seen, and `list_entries` has every entry of every list.
     """
 
     def __init__(self, rng: np.random.Generator, profiles: int, films: Sequence[Movie]) -> None:
@@ -50,7 +48,7 @@ class Homepages:
         self.impressions: dict[str, Any] = {"profile": [], "time": [], "videos": []}
 
     def live(self, who: Ints, video: Ints, day: Ints, started_at: Ints, stars: NDArray[np.float32]) -> None:
-        """Go through all plays, given in each person's order."""
+        """Process all plays, which are ordered by time within each profile."""
         order = np.lexsort((started_at, who, day))
         cuts = np.flatnonzero((np.diff(who[order]) != 0) | (np.diff(day[order]) != 0)) + 1
         today = np.iinfo(np.int64).min
@@ -66,20 +64,20 @@ class Homepages:
             self.impressions[key] = np.array(self.impressions[key], dtype=np.int64)
 
     def begin_day(self) -> None:
-        """Fix the day's popularity, the whole catalogue's and each genre's."""
+        """Compute the day's popularity, over the catalogue and within each genre."""
         self.popularity *= _FADES
         weights = self.popularity + 0.02
         self.by_popularity = np.cumsum(weights)
         self.by_genre = np.cumsum(weights[:, None] * self.has, axis=0)
 
     def show(self, profile: int, played: Ints, moment: int) -> None:
-        """Show what will be played beside unseen films, in random order."""
+        """Show the films that will be played together with unseen ones, in random order."""
         shown = list(dict.fromkeys(played.tolist()))[:MOST_PLAYED_SHOWN]
         barred = self.seen[profile].union(played.tolist())
         others = SHOWN - len(shown)
-        for source, wanted in (("popular", round(0.6 * others)), ("genres", round(0.3 * others)), ("random", others)):
+        for source, quota in (("popular", round(0.6 * others)), ("genres", round(0.3 * others)), ("random", others)):
             fresh = [film for film in dict.fromkeys(self.draw(source, profile, 4 * SHOWN)) if film not in barred]
-            fresh = fresh[: min(wanted, SHOWN - len(shown))]
+            fresh = fresh[: min(quota, SHOWN - len(shown))]
             barred.update(fresh)
             shown += fresh
         self.impressions["profile"].append(profile)
@@ -98,11 +96,11 @@ class Homepages:
             genre = int(np.searchsorted(np.cumsum(liking), self.rng.random() * liking.sum(), side="right"))
             within = self.by_genre[:, genre]
             drawn = np.searchsorted(within, chances * within[-1], side="right")
-        found: list[int] = drawn.tolist()
-        return found
+        films: list[int] = drawn.tolist()
+        return films
 
     def watch(self, profile: int, played: Ints, started_at: Ints, stars: NDArray[np.float32]) -> None:
-        """Remember an evening: what is popular, liked, seen, and off or on the list."""
+        """Update popularity, liking, seen films and the list after an evening."""
         np.add.at(self.popularity, played, 1.0)
         self.liking[profile] += (self.has[played] * np.maximum(stars - 2, 0.1)[:, None]).sum(axis=0)
         self.seen[profile].update(played.tolist())
@@ -111,7 +109,7 @@ class Homepages:
             if film in entries:
                 entries.pop(film).removed_at = moment
         if self.rng.random() < _ADDS:
-            wanted = [film for film in self.draw("genres", profile, 8) if film not in self.seen[profile]]
-            if wanted and wanted[0] not in entries:
-                entries[wanted[0]] = ListEntry(profile, wanted[0], int(started_at[-1]) + _MINUTE)
-                self.list_entries.append(entries[wanted[0]])
+            candidates = [film for film in self.draw("genres", profile, 8) if film not in self.seen[profile]]
+            if candidates and candidates[0] not in entries:
+                entries[candidates[0]] = ListEntry(profile, candidates[0], int(started_at[-1]) + _MINUTE)
+                self.list_entries.append(entries[candidates[0]])

@@ -1,4 +1,4 @@
-"""Reads MovieLens in both layouts it is published in, streaming, and names file and line of what is broken."""
+"""Reads MovieLens in both published formats as a stream; errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_GENRES: Final = "(no genres listed)"
 
 @dataclass(frozen=True)
 class Movie:
-    """A film. year: None where the title does not say it."""
+    """A film. year: None where the title has none."""
 
     movie_id: int
     title: str
@@ -50,44 +50,46 @@ class MovieLens:
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """One of the two published layouts."""
+class _FileFormat:
+    """One of the two published formats."""
 
     suffix: str
     separator: str
 
     def read_options(self) -> tuple[pv.ReadOptions, pv.ParseOptions, list[str]]:
-        """Give Arrow's options, and the empty columns that it sees where `::` is read as two delimiters."""
+        """Return Arrow's options, and the empty columns that appear because `::` is read as two delimiters."""
         if self.suffix == "csv":
             return pv.ReadOptions(), pv.ParseOptions(), []
         names = [name for column in _RATING_COLUMNS for name in (column, f"after {column}")][:-1]
         return pv.ReadOptions(column_names=names), pv.ParseOptions(delimiter=":", quote_char=False), names[1::2]
 
 
-_LAYOUTS: Final = (_Layout("csv", ","), _Layout("dat", "::"))
+_LAYOUTS: Final = (_FileFormat("csv", ","), _FileFormat("dat", "::"))
 
 
 def read_movielens(folder: Path, max_users: int, seed: int) -> MovieLens:
     """Read ratings.csv and movies.csv, or ratings.dat and movies.dat.
 
-    max_users: with more, this many are kept, drawn by `seed`; the ratings are streamed twice, so memory stays bounded
+    max_users: of a larger data set, this many users are sampled by seed; ratings are streamed twice, so memory stays
+        bounded
+
     Raises ConfigError that names the file and the line.
     """
     layout = _layout_of(folder)
     films = _read_films(folder / f"movies.{layout.suffix}", layout)
     path = folder / f"ratings.{layout.suffix}"
-    found = [np.unique(batch.column(0).to_numpy()) for batch in _batches(path, layout, films, ["userId"])]
-    everybody = np.unique(np.concatenate(found)) if found else np.array([], dtype=np.int64)
+    user_ids = [np.unique(batch.column(0).to_numpy()) for batch in _batches(path, layout, films, ["userId"])]
+    everybody = np.unique(np.concatenate(user_ids)) if user_ids else np.array([], dtype=np.int64)
     if len(everybody) == 0:
         raise ConfigError.because(f"{path} has no ratings", "give the folder of a published MovieLens data set")
     kept = everybody
     if len(everybody) > max_users:
         kept = np.sort(np.random.default_rng(seed).choice(everybody, max_users, replace=False))
-    known = np.array(sorted(films), dtype=np.int64)
+    film_ids = np.array(sorted(films), dtype=np.int64)
     parts = []
     for batch in _batches(path, layout, films, _RATING_COLUMNS):
         columns = [batch.column(name).to_numpy() for name in _RATING_COLUMNS]
-        if not _sound(columns, known):
+        if not _are_valid(columns, film_ids):
             raise _first_fault(path, layout, films)
         mine = np.isin(columns[0], kept)
         parts.append([column[mine] for column in columns])
@@ -96,7 +98,7 @@ def read_movielens(folder: Path, max_users: int, seed: int) -> MovieLens:
     return MovieLens(films, users[order], movies[order], stars[order], seconds[order], len(everybody))
 
 
-def _layout_of(folder: Path) -> _Layout:
+def _layout_of(folder: Path) -> _FileFormat:
     for layout in _LAYOUTS:
         if all((folder / f"{name}.{layout.suffix}").is_file() for name in ("ratings", "movies")):
             return layout
@@ -106,10 +108,10 @@ def _layout_of(folder: Path) -> _Layout:
     )
 
 
-def _batches(path: Path, layout: _Layout, films: dict[int, Movie], columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _batches(path: Path, layout: _FileFormat, films: dict[int, Movie], columns: list[str]) -> Iterator[pa.RecordBatch]:
     read, parse, gaps = layout.read_options()
     types = dict(zip(_RATING_COLUMNS, (pa.int64(), pa.int64(), pa.float32(), pa.int64()), strict=True))
-    types.update(dict.fromkeys(gaps, pa.null()))  # fails on anything but nothing
+    types.update(dict.fromkeys(gaps, pa.null()))  # rejects any content
     convert = pv.ConvertOptions(column_types=types, include_columns=[*columns, *gaps], null_values=[""])
     try:
         with pv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert) as reader:
@@ -121,14 +123,14 @@ def _batches(path: Path, layout: _Layout, films: dict[int, Movie], columns: list
         raise _first_fault(path, layout, films) from error
 
 
-def _sound(columns: list[NDArray[np.generic]], known: NDArray[np.int64]) -> bool:
+def _are_valid(columns: list[NDArray[np.generic]], film_ids: NDArray[np.int64]) -> bool:
     _, movies, stars, seconds = columns
     good = (stars >= 0.5) & (stars <= 5) & (seconds > 0)  # type: ignore[operator]  # np.generic compares
-    return bool(np.all(good)) and bool(np.all(np.isin(movies, known)))
+    return bool(np.all(good)) and bool(np.all(np.isin(movies, film_ids)))
 
 
-def _first_fault(path: Path, layout: _Layout, films: dict[int, Movie]) -> ConfigError:
-    """Look line by line for what the fast reader stumbled over."""
+def _first_fault(path: Path, layout: _FileFormat, films: dict[int, Movie]) -> ConfigError:
+    """Find, line by line, what the fast reader rejected."""
     with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             fields = line.rstrip("\r\n").split(layout.separator)
@@ -138,7 +140,7 @@ def _first_fault(path: Path, layout: _Layout, films: dict[int, Movie]) -> Config
                 fault = _fault_of(fields, films) if line.strip() else None
             if fault is not None:
                 shown = line.strip()[:80]
-                return ConfigError.because(f"{path}, line {number}: {fault}, found '{shown}'")
+                return ConfigError.because(f"{path}, line {number}: {fault}, got '{shown}'")
     return ConfigError.because(f"{path} is not as MovieLens publishes it", "unpack the data set again")
 
 
@@ -155,7 +157,7 @@ def _fault_of(fields: list[str], films: dict[int, Movie]) -> str | None:
     return None if int(fields[3]) > 0 else "timestamp is not seconds since 1970"
 
 
-def _read_films(path: Path, layout: _Layout) -> dict[int, Movie]:
+def _read_films(path: Path, layout: _FileFormat) -> dict[int, Movie]:
     content = path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
@@ -166,11 +168,11 @@ def _read_films(path: Path, layout: _Layout) -> dict[int, Movie]:
         if number == 1 and layout.suffix == "csv":
             fault = None if fields == _MOVIE_COLUMNS else f"expected the header {','.join(_MOVIE_COLUMNS)}"
         elif len(fields) != len(_MOVIE_COLUMNS):
-            fault = f"expected {len(_MOVIE_COLUMNS)} fields ({', '.join(_MOVIE_COLUMNS)}), found {len(fields)}"
+            fault = f"expected {len(_MOVIE_COLUMNS)} fields ({', '.join(_MOVIE_COLUMNS)}), got {len(fields)}"
         elif not fields[0].isascii() or not fields[0].isdigit():
-            fault = f"movieId is not a number, found '{fields[0][:40]}'"
+            fault = f"movieId is not a number, got '{fields[0][:40]}'"
         elif int(fields[0]) in films:
-            fault = f"movieId {fields[0]} is there twice"
+            fault = f"movieId {fields[0]} is listed twice"
         else:
             fault = None
             films[int(fields[0])] = _film(int(fields[0]), fields[1], fields[2])
@@ -179,7 +181,7 @@ def _read_films(path: Path, layout: _Layout) -> dict[int, Movie]:
     return films
 
 
-def _film_fields(text: str, layout: _Layout) -> Iterator[tuple[int, list[str]]]:
+def _film_fields(text: str, layout: _FileFormat) -> Iterator[tuple[int, list[str]]]:
     if layout.suffix == "csv":
         reader = csv.reader(io.StringIO(text, newline=""))
         for fields in reader:

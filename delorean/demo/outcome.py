@@ -1,95 +1,111 @@
-"""What came of a demo: everything that is told of it, in one place."""
+"""The results of a demo run, and the summary computed from them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pyarrow.compute as pc
 
-from delorean.demo.company import Day
-from delorean.demo.parity import Replay
+from delorean.demo.company import CapturedDay
+from delorean.demo.parity import ParityReport
 from delorean.demo.world import World
 from delorean.experiment import ExperimentSpec
-from delorean.generation import FeatureSet
+from delorean.feature_sets.table import FeatureSet
 from delorean.packaging.package import ModelPackage
-from delorean.training import Metrics, RankingData, ranking_metrics, read_feature_set
+from delorean.training.metrics import Metrics, ranking_metrics
+from delorean.training.ranking_data import RankingData, read_feature_set
 
 MODEL: Final = "model"
 PLAYED: Final = "popularity in training"
-KNOWN: Final = "popularity that day"
+CATALOGUE: Final = "popularity that day"
 SHUFFLED: Final = "shuffled labels"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The days, what was learned from them, and what the replay found."""
+    """The captured days, the features and the model made from them, and the result of the parity replay."""
 
     world: World
     experiment: ExperimentSpec
-    lived: tuple[Day, ...]
+    captured_days: tuple[CapturedDay, ...]
     features: FeatureSet
     package: ModelPackage
-    replayed: Replay
+    parity: ParityReport
 
     @cached_property
     def data(self) -> RankingData:
-        """The feature set, as it was trained on."""
+        """The feature set in the form that training uses."""
         features = self.features
         return read_feature_set(features.uri, features.features, features.items, features.context)
 
     @cached_property
     def measured(self) -> Mapping[str, Metrics]:
-        """How model, baselines and control rank the test part.
+        """Metrics of the model, the baselines and the control on the test part.
 
-        Popularity is measured twice: by positives in the training part, and by what the catalogue said that day.
+        Popularity is measured twice: from positives in the training part, and from the catalogue of each day.
         """
-        found = {who: parts["test"] for who, parts in self.package.report.metrics.items()}
+        by_test = {who: parts["test"] for who, parts in self.package.report.metrics.items()}
         test = self.experiment.split.divide(self.data).test
-        known = np.nan_to_num(test.features[:, self.features.features.index("popularity")], nan=-1.0)
+        catalogue_popularity = np.nan_to_num(test.features[:, self.features.features.index("popularity")], nan=-1.0)
         return {
-            MODEL: found["model"],
-            PLAYED: found["popularity"],
-            KNOWN: ranking_metrics(known, test.labels, test.offsets),
-            SHUFFLED: found["shuffled"],
+            MODEL: by_test["model"],
+            PLAYED: by_test["popularity"],
+            CATALOGUE: ranking_metrics(catalogue_popularity, test.labels, test.offsets),
+            SHUFFLED: by_test["shuffled"],
         }
 
     def summary(self) -> dict[str, Any]:
-        """Say it in the fields that the demo's last line has; the baseline is the better of the two popularities."""
-        taken = [snapshot for day in self.lived for snapshot in day.run.services]
+        """Build the JSON object that the demo prints last. The baseline is the better of the two popularities."""
+        taken = [snapshot for day in self.captured_days for snapshot in day.run.services]
         asked: dict[str, int] = {}
-        real: dict[str, float] = {}
+        answered: dict[str, float] = {}
         for snapshot in taken:
             name = snapshot.service.name
             asked[name] = asked.get(name, 0) + snapshot.asked
-            real[name] = real.get(name, 0.0) + snapshot.confidence * snapshot.asked
+            answered[name] = answered.get(name, 0.0) + snapshot.confidence * snapshot.asked
         ndcg = {who: metrics.ndcg_at_10 for who, metrics in self.measured.items()}
-        replayed = self.replayed
+        parity = self.parity
         return {
-            "contexts": sum(day.context_set.rows for day in self.lived),
+            "contexts": sum(day.context_set.rows for day in self.captured_days),
             "snapshots": len(taken),
-            "confidence": {name: round(real[name] / asked[name], 6) for name in sorted(asked)},
+            "confidence": {name: round(answered[name] / asked[name], 6) for name in sorted(asked)},
             "rows": self.features.rows,
             "features": len(self.features.features),
             "model": {
                 "ndcg@10": round(ndcg[MODEL], 6),
-                "baseline_ndcg@10": round(max(ndcg[PLAYED], ndcg[KNOWN]), 6),
+                "baseline_ndcg@10": round(max(ndcg[PLAYED], ndcg[CATALOGUE]), 6),
                 "shuffled_ndcg@10": round(ndcg[SHUFFLED], 6),
             },
             "parity": {
-                "requests": replayed.requests,
-                "values": replayed.values,
-                "mismatches": replayed.mismatches,
+                "requests": parity.requests,
+                "values": parity.values,
+                "mismatches": parity.mismatches,
             },
             "paradoxes": paradoxes(self.features),
         }
 
 
+@dataclass(frozen=True)
+class DemoResult:
+    """The results of a demo run.
+
+    folder: all files; a project in which `delorean` commands work
+    report: the HTML report in it
+    summary: the JSON object that is printed last
+    """
+
+    folder: Path
+    report: Path
+    summary: dict[str, Any]
+
+
 def paradoxes(features: FeatureSet) -> int:
-    """Count rows made from anything later than their time, or whose outcome is not later than it."""
+    """Count rows with an input later than their time, or an outcome not later than it."""
     rows = features.to_arrow()
     late = pc.fill_null(pc.greater(rows["latest_input_at"], rows["time"]), fill_value=False)
     early = pc.less_equal(rows["outcome_at"], rows["time"])

@@ -1,6 +1,6 @@
-"""Prepares the company for a stack in which each of its services is a container: its world, its specs, its clock.
+"""Prepares the demo company for the container stack: its world, its specs and its clock.
 
-`python -m delorean.demo.prepare FOLDER` does so once; `--at TIME` moves the clock, which services and proxy read.
+`python -m delorean.demo.prepare FOLDER` creates them once; `--at TIME` moves the clock that services and proxy read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from delorean.demo.layout import Layout
+from delorean.demo.folder import CompanyFolder
 from delorean.demo.simulation import SEED, generate_world
 from schemas.errors import DeloreanError
 from snapshotter.records import from_micros
@@ -21,41 +21,41 @@ _DAYS = 7
 def prepare(
     folder: Path, days: int = _DAYS, at: datetime | None = None, *, profiles: int = 600, videos: int = 1500
 ) -> datetime:
-    """Write the company's files unless they are there; gives the moment that its clock shows.
+    """Create the company's files unless they exist; return the time of its clock.
 
-    days: how long life goes on
-    at: None: the moment of the first snapshot, or what the clock shows already
+    days: simulated days
+    at: new time of the clock; None: the first snapshot's for a new world, else unchanged
 
     Raises ConfigError for a world too small, or a clock that cannot be set.
     """
-    layout = Layout(folder)
-    if not layout.clock.path.exists():
+    company = CompanyFolder(folder)
+    if not company.clock.path.exists():
         world = generate_world(SEED, days, profiles, videos)
-        layout.write_company(world)
+        company.write_company(world)
         at = at or world.snapshot_moment(0)
     if at is not None:
-        layout.clock.set(at)
-    return from_micros(layout.clock())
+        company.clock.set(at)
+    return from_micros(company.clock())
 
 
 def command_line() -> argparse.ArgumentParser:
-    """Build what reads the arguments."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(description="Make the demo company's world, once.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--days", type=int, default=_DAYS, help=f"how long life goes on, default {_DAYS}")
+    parser.add_argument("--days", type=int, default=_DAYS, help=f"simulated days, default {_DAYS}")
     parser.add_argument("--at", type=datetime.fromisoformat, help="set the company's clock, with its zone")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run as a process."""
-    given = command_line().parse_args(arguments)
+    """Run the command line."""
+    options = command_line().parse_args(arguments)
     try:
-        moment = prepare(given.folder, given.days, given.at)
+        moment = prepare(options.folder, options.days, options.at)
     except (DeloreanError, OSError) as error:
-        print(f"prepare: {error}", file=sys.stderr)  # noqa: T201  # a process's last words
+        print(f"prepare: {error}", file=sys.stderr)  # noqa: T201  # the process's error output
         return 1
-    print(f"the company's clock shows {moment.isoformat()}")  # noqa: T201  # what its starter sees
+    print(f"the company's clock shows {moment.isoformat()}")  # noqa: T201  # the command's output
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Starts processes and stops every one of them, however the work ends.
+"""Starts child processes and stops all of them, however the work ends.
 
-Each runs in a session of its own (Ctrl-C reaches only the demo, which then stops them in order) and is killed by the
-kernel should the demo itself be killed.
+Each runs in its own session, so Ctrl-C reaches only the parent, which then stops them in order. If the parent is
+killed, the kernel terminates them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from typing import IO, Final, Self
 from schemas.errors import SetupError
 
 _GRACE_SECONDS: Final = 5.0
-_LAST_WORDS: Final = 1500  # characters of a process's log that an error shows
+_LOG_TAIL: Final = 1500  # characters of a process's log that an error shows
 
-# Asks Linux to end this process with its parent, then becomes the program. A parent that died before is seen by its id.
+# Asks Linux to terminate this process with its parent, then executes the program. A changed parent id shows that the
+# parent died before that.
 _TETHER: Final = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -36,20 +37,20 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 @dataclass(frozen=True)
 class Running:
-    """A started process. log: what it prints."""
+    """A started process. log: the file of its output."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
 
-    def last_words(self) -> str:
-        """Give the end of what it printed."""
-        return self.log.read_text(errors="replace")[-_LAST_WORDS:].strip()
+    def log_tail(self) -> str:
+        """Return the end of its output."""
+        return self.log.read_text(errors="replace")[-_LOG_TAIL:].strip()
 
     def wait_for(self, line: str, patience_seconds: float = 120.0) -> str:
-        """Wait for a line that has a pattern; give what its group matched.
+        """Wait until the output matches a pattern; return its first group.
 
-        Raises SetupError if the process ends or is silent for too long.
+        Raises SetupError if the process ends or does not print it in time.
         """
         deadline = time.monotonic() + patience_seconds
         while True:
@@ -57,17 +58,17 @@ class Running:
             if found := re.search(line, self.log.read_text(errors="replace")):
                 return found[1]
             if ended is not None:
-                raise SetupError.because(f"{self.name} ended with {ended}: {self.last_words()}")
+                raise SetupError.because(f"{self.name} ended with {ended}: {self.log_tail()}")
             if time.monotonic() > deadline:
-                raise SetupError.because(f"{self.name} did not print '{line}' in time: {self.last_words()}")
+                raise SetupError.because(f"{self.name} did not print '{line}' in time: {self.log_tail()}")
             time.sleep(0.05)
 
 
 @dataclass
 class Processes:
-    """A context manager that stops, at its end, everything started through it.
+    """A context manager that stops, at its end, all processes started through it.
 
-    logs: folder for the processes' output
+    logs: folder of the processes' output
     """
 
     logs: Path
@@ -75,9 +76,9 @@ class Processes:
     _files: list[IO[bytes]] = field(default_factory=list)
 
     def start(self, name: str, arguments: Sequence[str], program: str = sys.executable, **environment: str) -> Running:
-        """Start a program, by default Python, with arguments as a process of its own.
+        """Start a program, by default Python.
 
-        environment: variables beside those of this process
+        environment: variables in addition to those of this process
         """
         self.logs.mkdir(parents=True, exist_ok=True)
         log = self.logs / f"{name}.log"
@@ -100,7 +101,7 @@ class Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ask all to stop, the last started first, and kill what does not; a second Ctrl-C does not interrupt this."""
+        """Terminate all, the last started first, then kill the rest. A second Ctrl-C does not interrupt this."""
         for running in reversed(self.running):
             _signal_group(running.process, signal.SIGTERM)
         deadline = time.monotonic() + _GRACE_SECONDS
@@ -114,6 +115,6 @@ class Processes:
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signal a process and all that it started: it leads a group of its own."""
+    """Signal the process group that the process leads."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)

@@ -1,7 +1,7 @@
-"""The company's three microservices over HTTP, answering with their current state on the company's clock.
+"""The company's three HTTP microservices. They answer with the state at the time of the company's clock.
 
-`python -m delorean.demo.services viewing_history --world FOLDER --clock FILE` serves one of them on a port of 127.0.0.1
-that it prints, until it is told to stop. `/health` answers as soon as it serves.
+`python -m delorean.demo.services viewing_history --world FOLDER --clock FILE` serves one of them on 127.0.0.1, prints
+the port, and runs until SIGTERM. `/health` answers as soon as it serves.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from schemas.errors import DeloreanError
 LARGEST_BATCH: Final = 1000
 _LARGEST_REQUEST: Final = 1 << 20
 
-Answer = Callable[[int, int], Any]
-Handler = Callable[[web.Request], Awaitable[web.Response]]
+AnswerFunction = Callable[[int, int], Any]
+RequestHandler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 def application(service: str, state: CompanyState, clock: Clock) -> web.Application:
-    """Build a service: `viewing_history` takes a GET for each profile, the others a POST for many."""
-    asked = _Asked(state, clock)
+    """Build a service: `viewing_history` takes a GET per profile, the others a POST for many profiles."""
+    handlers = _Handlers(state, clock)
     app = web.Application(client_max_size=_LARGEST_REQUEST)
-    app.router.add_get("/health", asked.health)
+    app.router.add_get("/health", handlers.health)
     if service == "viewing_history":
-        app.router.add_get("/history/{profile_id:-?[0-9]+}", asked.history)
+        app.router.add_get("/history/{profile_id:-?[0-9]+}", handlers.history)
     elif service == "my_list":
-        app.router.add_post("/lists", asked.batch(state.my_list))
+        app.router.add_post("/lists", handlers.batch(state.my_list))
     else:
-        app.router.add_post("/ratings", asked.batch(state.predicted_ratings, state.prepare))
+        app.router.add_post("/ratings", handlers.batch(state.predicted_ratings, state.prepare))
     return app
 
 
@@ -47,7 +47,7 @@ SERVICES: Final = ("viewing_history", "my_list", "predicted_ratings")
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Handlers:
     """The services' handlers."""
 
     state: CompanyState
@@ -60,8 +60,8 @@ class _Asked:
         now = self.clock()
         return web.json_response({"history": self.state.viewing_history(int(request.match_info["profile_id"]), now)})
 
-    def batch(self, answer: Answer, prepare: Callable[[int], None] | None = None) -> Handler:
-        """Make the handler that answers `{"contexts": [{"profile_id": 1}, …]}`, each context for itself."""
+    def batch(self, answer: AnswerFunction, prepare: Callable[[int], None] | None = None) -> RequestHandler:
+        """Build a handler for `{"contexts": [{"profile_id": 1}, …]}` that answers each context separately."""
 
         async def handle(request: web.Request) -> web.Response:
             try:
@@ -79,7 +79,7 @@ class _Asked:
         return handle
 
 
-def _one(answer: Answer, profile: object, now: int) -> dict[str, Any]:
+def _one(answer: AnswerFunction, profile: object, now: int) -> dict[str, Any]:
     if not isinstance(profile, int) or not -(2**63) <= profile < 2**63:
         return {"error": "profile_id is not a 64-bit integer"}
     return {"value": answer(profile, now)}
@@ -94,32 +94,32 @@ async def serve(app: web.Application, host: str, port: int) -> None:
     await runner.setup()
     site = web.TCPSite(runner, host, port)
     await site.start()
-    print(f"port {runner.addresses[0][1]}", flush=True)  # noqa: T201  # how the starter learns the port
+    print(f"port {runner.addresses[0][1]}", flush=True)  # noqa: T201  # the parent process reads the port
     await stop.wait()
     await runner.cleanup()
 
 
 def command_line() -> argparse.ArgumentParser:
-    """Build what reads the arguments."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(description="One of the demo company's services.")
     parser.add_argument("service", choices=SERVICES)
     parser.add_argument("--world", type=Path, required=True, help="folder of the company's events")
     parser.add_argument("--clock", type=Path, required=True, help="file with the company's time")
-    parser.add_argument("--host", default="127.0.0.1", help="where it listens")
-    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on, default 127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="port, default: a free one")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one service as a process."""
-    given = command_line().parse_args(arguments)
+    """Run the command line."""
+    options = command_line().parse_args(arguments)
     try:
-        clock = FileClock(given.clock)
+        clock = FileClock(options.clock)
         clock()
-        app = application(given.service, CompanyState(read_world(given.world)), clock)
-        asyncio.run(serve(app, given.host, given.port))
+        app = application(options.service, CompanyState(read_world(options.world)), clock)
+        asyncio.run(serve(app, options.host, options.port))
     except (DeloreanError, OSError) as error:
-        print(f"{given.service}: {error}", file=sys.stderr)  # noqa: T201  # a process's last words
+        print(f"{options.service}: {error}", file=sys.stderr)  # noqa: T201  # the process's error output
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""Generates a company's life from a seed: tastes, a catalogue, and people who choose from what they are shown."""
+"""Generates a company's events from a seed: a catalogue, and profiles that choose from the homepages they see."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from delorean.demo.catalogue import GENRES, Catalogue, People, generate_catalogue, generate_people
-from delorean.demo.world import DAY, HISTORY_DAYS, HOUR, World, table
+from delorean.demo.world import DAY, HISTORY_DAYS, HOUR, Floats, Ints, World, table
 from schemas.errors import ConfigError
 from snapshotter.records import to_micros
 
@@ -19,8 +18,8 @@ STARTS_AT: Final = datetime(2025, 10, 20, tzinfo=UTC)
 SHOWN: Final = {"popular": 7, "personal": 8, "random": 5}  # of each homepage's candidates
 
 _MINUTE: Final = 60_000_000
-_SLOTS: Final = ((7.0, 13.5, 0.45), (17.1, 22.5, 1.0))  # hours from, to; how likely against the evening
-_FINISHED: Final = 0.75  # of its runtime, from which on a video counts as finished
+_SLOTS: Final = ((7.0, 13.5, 0.45), (17.1, 22.5, 1.0))  # from hour, to hour, activity relative to the evening
+_FINISHED: Final = 0.75  # share of its runtime at which a video counts as finished
 _NOTES: Final = (
     "The world is generated from a seed: tastes over genres and a hidden taste that only ratings show, a catalogue "
     "with new releases, popularity that drifts because it is what people watched lately.",
@@ -30,18 +29,16 @@ _NOTES: Final = (
     "unfinished, with much chance. Nothing in the world knows the future.",
 )
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
-
 
 def generate_world(
     seed: int, days: int = 7, profiles: int = 600, videos: int = 1500, starts_at: datetime = STARTS_AT
 ) -> World:
     """Generate a world; the same arguments give the same world.
 
-    days: how many days life goes on after the 45 days of history
+    days: number of days after the 45 days of history
     starts_at: the midnight, UTC, between the two
-    Raises ConfigError for sizes from which no company can be made.
+
+    Raises ConfigError for a world that is too small.
     """
     if days < 1 or profiles < 10 or videos < 100:
         raise ConfigError.because(
@@ -67,7 +64,7 @@ def generate_world(
 
 @dataclass
 class _Life:
-    """The state that people's choices depend on, and the log of what they did. Rows are profiles, columns videos."""
+    """The state on which choices depend, and the log of events. Rows are profiles, columns are videos."""
 
     rng: np.random.Generator
     catalogue: Catalogue
@@ -111,7 +108,7 @@ class _Life:
             clock[playing] = self.play(who[playing], chosen, clock[playing])
 
     def show(self, who: Ints, moments: Ints) -> Ints:
-        """Choose each homepage's candidates: popular, personal and random ones, none of them twice."""
+        """Choose each homepage's distinct candidates: popular, personal and random ones."""
         gone = self.catalogue.available_from > moments[:, None]
         pressing = (self.listed_at[who] >= 0) | self.unfinished[who]
         personal = np.where(pressing, np.float32(0.1), np.float32(1)) * self.patience[who]
@@ -177,7 +174,7 @@ class _Life:
         self.listed_at[who, video] = -1
 
     def rate(self, who: Ints, video: Ints, fit: Floats, ends: Ints) -> None:
-        """Let some of them give stars, by what they thought of it and by their temper."""
+        """Let half of them rate, from their affinity and their bias."""
         rates = self.rng.random(len(who)) < 0.5
         stars = 2.6 + 1.0 * fit[rates] + self.people.temper[who[rates]] + self.rng.normal(0, 0.4, int(rates.sum()))
         stars = np.clip(np.round(2 * stars) / 2, 0.5, 5).astype(np.float32)
@@ -185,7 +182,7 @@ class _Life:
         self.log["ratings"].append({"profile": who[rates], "video": video[rates], "rating": stars, "rated_at": moments})
 
     def tables(self) -> dict[str, Any]:
-        """Give the log as a world's tables, each in the order of its events."""
+        """Return the log as a world's tables, ordered by time."""
         who, video = np.nonzero(self.listed_at >= 0)
         still = {"profile": who, "video": video, "added_at": self.listed_at[who, video], "removed_at": -1 + 0 * who}
         self.log["list_entries"].append(still)

@@ -1,4 +1,4 @@
-"""What the company's services know at a moment: pure functions of the event log and the clock."""
+"""The state of the company's services at a moment: pure functions of the event log and the clock."""
 
 from __future__ import annotations
 
@@ -13,27 +13,25 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from delorean.demo.factorisation import Factors, factorise
-from delorean.demo.world import DAY, World, micros_of
+from delorean.demo.world import DAY, Ints, World, micros_of
 from snapshotter.records import from_micros, to_micros
 
 LONGEST_HISTORY: Final = 50  # plays
-BEST: Final = 200  # videos with the highest predicted rating that the service answers with …
-POPULAR: Final = 200  # … beside the most popular ones, which homepages are made of
+BEST: Final = 200  # videos with the highest predicted rating in an answer
+POPULAR: Final = 200  # most popular videos in an answer: homepages are made of them
 _HALF_LIFE: Final = 5 * DAY
-_REMEMBERED: Final = 28 * DAY  # older plays no longer count for popularity
+_POPULARITY_WINDOW: Final = 28 * DAY  # older plays no longer count
 _DAYS_KEPT: Final = 32
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class CompanyState:
-    """Answers as the company's services would at any moment; earlier moments give what they gave then."""
+    """Computes the services' answers at any moment, past ones included."""
 
     world: World
 
     def viewing_history(self, profile_id: int, now: int) -> list[dict[str, Any]]:
-        """Give the plays that ended up to now (microseconds), the latest 50, oldest first."""
+        """Return the latest 50 plays that ended by now (microseconds), oldest first."""
         plays = self._plays
         mine = plays.of(profile_id)
         end = mine.start + int(np.searchsorted(plays.moments[mine], now, side="right"))
@@ -45,17 +43,17 @@ class CompanyState:
         ]
 
     def my_list(self, profile_id: int, now: int) -> list[dict[str, Any]]:
-        """Give what stands in the list now, the oldest entry first, its time as text."""
+        """Return the current entries of the list, oldest first, with times as text."""
         entries = self._entries
         mine = entries.of(profile_id)
-        stands = (entries.moments[mine] <= now) & ((entries.values[mine] < 0) | (entries.values[mine] > now))
-        columns = zip(entries.videos[mine][stands].tolist(), entries.moments[mine][stands].tolist(), strict=True)
+        current = (entries.moments[mine] <= now) & ((entries.values[mine] < 0) | (entries.values[mine] > now))
+        columns = zip(entries.videos[mine][current].tolist(), entries.moments[mine][current].tolist(), strict=True)
         return [{"video_id": video, "added_at": from_micros(moment).isoformat()} for video, moment in columns]
 
     def predicted_ratings(self, profile_id: int, now: int) -> list[dict[str, Any]] | None:
-        """Give the stars expected for the best and the most popular videos, by ratings known when today began.
+        """Predict ratings of the best and the most popular videos from ratings made before today.
 
-        None for a profile that had given no rating by then.
+        None for a profile without such ratings.
         """
         day = self._day_of(now)
         factors = day.factors
@@ -67,11 +65,11 @@ class CompanyState:
         return [{"video_id": video, "rating": round(stars, 3)} for video, stars in columns]
 
     def prepare(self, now: int) -> None:
-        """Fit the factorisation of now's day, so that the first answer of the day does not wait for it."""
+        """Fit the day's factorisation in advance, so that the day's first answer does not wait for it."""
         self._day_of(now)
 
     def catalogue(self, moment: datetime) -> pa.Table:
-        """Give the videos available at a moment, with their popularity by what had been started until then."""
+        """Return the videos available at a moment, with their popularity from plays started before it."""
         now = to_micros(moment)
         videos = self.world.videos
         available = micros_of(videos["available_from"]) <= now
@@ -79,14 +77,14 @@ class CompanyState:
         return shown.filter(pa.array(available)).drop_columns("available_from").sort_by("video_id")
 
     def popularity(self, now: int) -> NDArray[np.float32]:
-        """Give for each row of `videos` its plays started before now, a play counting half after five days."""
+        """Count the plays of each row of `videos` started before now; a play counts half after five days."""
         plays = self.world.plays
         started = micros_of(plays["started_at"])
-        known = (started < now) & (started > now - _REMEMBERED)
+        counted = (started < now) & (started > now - _POPULARITY_WINDOW)
         ids = self.world.videos["video_id"].to_numpy()
         order = np.argsort(ids)
-        rows = order[np.searchsorted(ids[order], plays["video_id"].to_numpy()[known])]
-        weights = 0.5 ** ((now - started[known]) / _HALF_LIFE)
+        rows = order[np.searchsorted(ids[order], plays["video_id"].to_numpy()[counted])]
+        weights = 0.5 ** ((now - started[counted]) / _HALF_LIFE)
         return np.bincount(rows, weights, minlength=len(ids)).astype(np.float32)
 
     @cached_property
@@ -99,24 +97,24 @@ class CompanyState:
         entries = self.world.list_entries
         return _Events.grouped(entries, "added_at", micros_of(entries["removed_at"], absent=-1))
 
-    def _day_of(self, now: int) -> _Day:
+    def _day_of(self, now: int) -> _DayModel:
         return self._days(now - now % DAY)
 
     @cached_property
-    def _days(self) -> Callable[[int], _Day]:
+    def _days(self) -> Callable[[int], _DayModel]:
         return lru_cache(maxsize=_DAYS_KEPT)(self._begin_day)
 
-    def _begin_day(self, midnight: int) -> _Day:
+    def _begin_day(self, midnight: int) -> _DayModel:
         factors = factorise(self.world.ratings, midnight)
         ids = self.world.videos["video_id"].to_numpy()
         popular = ids[np.argsort(-self.popularity(midnight), kind="stable")[:POPULAR]]
         rated = np.searchsorted(factors.video_ids, popular[np.isin(popular, factors.video_ids)])
-        return _Day(factors, rated)
+        return _DayModel(factors, rated)
 
 
 @dataclass(frozen=True)
-class _Day:
-    """What predicted ratings are made of on one day. popular: rows of `factors.video_ids`."""
+class _DayModel:
+    """The model of predicted ratings on one day. popular: rows of `factors.video_ids`."""
 
     factors: Factors
     popular: Ints
@@ -124,7 +122,7 @@ class _Day:
 
 @dataclass(frozen=True)
 class _Events:
-    """Events grouped by profile, each profile's in the order of their moments."""
+    """Events grouped by profile, ordered by time within each."""
 
     profiles: Ints  # distinct, sorted
     offsets: Ints
@@ -141,7 +139,7 @@ class _Events:
         return cls(profiles, offsets, events["video_id"].to_numpy()[order], moments[order], values[order])
 
     def of(self, profile_id: int) -> slice:
-        """Give the rows of a profile, none for one that has no events."""
+        """Return the rows of a profile; an empty slice if it has no events."""
         at = int(np.searchsorted(self.profiles, profile_id))
         if at == len(self.profiles) or self.profiles[at] != profile_id:
             return slice(0, 0)

@@ -1,4 +1,4 @@
-"""The form in which the demo's company gets its life, generated or from MovieLens: profiles, videos, events."""
+"""The company's events, generated or from MovieLens: profiles, videos, plays, lists, ratings and impressions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from schemas.errors import CorruptFileError, MissingFileError
 from schemas.tables import TIME
 from snapshotter.records import from_micros, to_micros
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
 DAY: Final = 86_400_000_000  # microseconds
 HOUR: Final = DAY // 24
@@ -63,16 +66,16 @@ _SCHEMAS: Final = {
 
 @dataclass(frozen=True)
 class World:
-    """A company's whole life, from which its services answer as of any moment.
+    """All events of a company, from which its services can answer as of any moment.
 
-    profiles: who watches, from where, on what
-    videos: what there is to watch; `available_from` is null for what was always there
+    profiles: with country and device
+    videos: the catalogue; `available_from` is null for videos that were always available
     plays: `started_at`, `watched_at` (its end, when it enters the viewing history), minutes watched
-    list_entries: what stood in whose list from when to when, `removed_at` null while it still does
+    list_entries: when a video was added to and removed from a profile's list; `removed_at` is null while it is listed
     ratings: explicit stars, 0.5 to 5
-    impressions: homepages shown: the candidates, none of them known to be played yet
-    starts_at: midnight (UTC) of the first day of which snapshots are taken; events go back HISTORY_DAYS before it
-    days: how many days the events go on from there
+    impressions: homepages with their candidates, before any of them was played
+    starts_at: midnight (UTC) of the first day with a snapshot; events start HISTORY_DAYS before it
+    days: number of days from there
     notes: how the world was made, for the report
     """
 
@@ -88,11 +91,11 @@ class World:
     impressions: pa.Table
 
     def snapshot_moment(self, day: int) -> datetime:
-        """Give the moment of a day at which the services' state is captured."""
+        """Return the moment of a day at which the services' state is captured."""
         return self.starts_at + timedelta(days=day, hours=SNAPSHOT_HOUR)
 
     def write(self, folder: Path) -> None:
-        """Write each table as Parquet, with the rest of the world in the metadata of each."""
+        """Write each table as Parquet, with the other fields in the metadata of each."""
         folder.mkdir(parents=True, exist_ok=True)
         metadata = {
             "name": self.name,
@@ -111,37 +114,41 @@ def table(name: str, columns: dict[str, object]) -> pa.Table:
 
 
 def read_world(folder: Path) -> World:
-    """Read what `World.write` wrote. Raises MissingFileError and CorruptFileError, naming the file."""
+    """Read a folder written by `World.write`. Raises MissingFileError and CorruptFileError with the path."""
     tables = {}
     for name, schema in _SCHEMAS.items():
         path = folder / f"{name}.parquet"
         try:
-            found = pq.read_table(path)
+            content = pq.read_table(path)
         except FileNotFoundError as error:
-            raise MissingFileError.because(f"{path} is not there, expected a table of the demo's world") from error
+            raise MissingFileError.because(f"{path} does not exist, expected a table of the demo's world") from error
         except (pa.ArrowInvalid, OSError) as error:
-            raise CorruptFileError.because(f"{path} is no Parquet file: {error}", "run the demo again") from error
-        if not found.schema.equals(schema):
-            raise CorruptFileError.because(f"{path} has other columns than a world's {name}", "run the demo again")
-        tables[name] = found
-    about = {key.decode(): text.decode() for key, text in tables["plays"].schema.metadata.items()}
+            raise CorruptFileError.because(
+                f"{path} is not a readable Parquet file: {error}", "run the demo again"
+            ) from error
+        if not content.schema.equals(schema):
+            raise CorruptFileError.because(
+                f"{path} does not have the columns of a world's {name}", "run the demo again"
+            )
+        tables[name] = content
+    metadata = {key.decode(): text.decode() for key, text in tables["plays"].schema.metadata.items()}
     return World(
-        name=about["name"],
-        starts_at=from_micros(int(about["starts_at"])),
-        days=int(about["days"]),
-        notes=tuple(about["notes"].split("\n")),
+        name=metadata["name"],
+        starts_at=from_micros(int(metadata["starts_at"])),
+        days=int(metadata["days"]),
+        notes=tuple(metadata["notes"].split("\n")),
         **tables,
     )
 
 
 def micros_of(column: pa.ChunkedArray, absent: int = 0) -> NDArray[np.int64]:
-    """Give a time column as integer microseconds, `absent` where it is null."""
-    found: NDArray[np.int64] = column.cast(pa.int64()).fill_null(absent).to_numpy()
-    return found
+    """Convert a time column to integer microseconds; nulls become `absent`."""
+    micros: NDArray[np.int64] = column.cast(pa.int64()).fill_null(absent).to_numpy()
+    return micros
 
 
 def same_world(one: World, other: World) -> bool:
-    """Tell whether two worlds are equal, event by event."""
+    """Whether two worlds have equal tables and fields."""
     return all(
         a.equals(b) if isinstance(a, pa.Table) else a == b
         for a, b in ((getattr(one, field.name), getattr(other, field.name)) for field in fields(World))

@@ -17,6 +17,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from delorean.display.bins import bin_edges
+
 INK: Final = "#1f2933"
 SOFT: Final = "#7b8794"
 BLUE: Final = "#2563a8"
@@ -25,7 +27,6 @@ PALE: Final = "#f0c48f"
 GREY: Final = "#b8c2cc"
 _WIDTH: Final = 4.4  # inches: as wide as a phone, so that text is as large on the page as it is drawn
 _SHARES: Final = LinearSegmentedColormap.from_list("shares", ["#d9822b", "#f4e3c8", "#d6e6f4", "#7fb0dc"])
-_BINS: Final = 24
 _MOST_POINTS: Final = 1000  # of a scatter plot: the furthest from the line
 
 
@@ -62,7 +63,7 @@ def distribution(name: str, values: NDArray[np.float32], positive: NDArray[np.bo
     known = np.isfinite(values)
     with _plot(1.35, width=2.9) as (figure, axes):
         if known.any():
-            edges = _edges(values[known])
+            edges = bin_edges(values[known])
             for chosen, colour, filled in ((~positive, GREY, True), (positive, BLUE, False)):
                 shown = np.clip(values[known & chosen].astype(np.float64), edges[0], edges[-1])
                 shares = np.histogram(shown, edges)[0] / max(len(shown), 1)
@@ -115,15 +116,6 @@ def agreement(title: str, offline: NDArray[np.float32], online: NDArray[np.float
         axes.set_ylabel("from the live services")
         _bare(axes)
     return _svg(figure, title)
-
-
-def _edges(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Give bins over all but the outermost values; whole numbers get bins with equally many of them in each."""
-    low, high = np.percentile(values, [0.5, 99.5]).astype(np.float64)
-    if np.all(values == np.round(values)):
-        step = np.ceil((high - low + 1) / _BINS)
-        return np.arange(np.floor(low) - 0.5, np.ceil(high) + step, step)
-    return np.linspace(low, high if high > low else low + 1, _BINS + 1)
 
 
 @contextmanager

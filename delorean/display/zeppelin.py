@@ -1,6 +1,6 @@
-"""Shows things in Zeppelin, whose paragraphs know `%table` and `%html` but neither Arrow nor `_repr_html_`.
+"""Shows things in Zeppelin, which renders `%table` and `%html` but neither Arrow nor IPython's formatters.
 
-Importing it also keeps the source of paragraphs that are run from then on, which encoders need and the plain PySpark
+Importing it also keeps the source of paragraphs that run afterwards, which encoders need and the plain PySpark
 interpreter does not keep.
 """
 
@@ -10,47 +10,55 @@ from typing import Any
 
 import pyarrow as pa
 
-from encoders.source import remember_entered
+from delorean.display.description import is_described
+from delorean.display.html import to_html
+from encoders.source.prompt_source import keep_prompt_sources
 from schemas.strict_json import json_text
 from schemas.tables import python_rows
 
 _MOST_ROWS = 1000
 
-remember_entered()
+keep_prompt_sources()
 
 
 def show(thing: Any, rows: int = _MOST_ROWS) -> None:
-    """Print something such that Zeppelin shows it.
+    """Print something in a form that Zeppelin renders.
 
-    thing: frames (Arrow, Polars, pandas, Spark) and lists of dicts become tables; what notebooks show as HTML is shown
-        as that; anything else as its text
+    thing: frames (Arrow, Polars, pandas, Spark) and lists of dicts become tables; what notebooks show as HTML becomes
+        HTML; anything else text
     rows: how many of a table at most
     """
-    print(shown(thing, rows))  # noqa: T201  # so Zeppelin is told
+    print(to_directive(thing, rows))  # noqa: T201  # Zeppelin reads stdout
 
 
-def shown(thing: Any, rows: int = _MOST_ROWS) -> str:
+def to_directive(thing: Any, rows: int = _MOST_ROWS) -> str:
     """Give what `show` prints.
 
-    >>> shown(pa.table({"film": ["a\\tb", "%html <b>"], "minutes": [1.5, None]}))
+    >>> to_directive(pa.table({"film": ["a\\tb", "%html <b>"], "minutes": [1.5, None]}))
     '%table film\\tminutes\\na b\\t1.5\\n %html <b>\\t'
     """
     if isinstance(thing, list) and thing and all(isinstance(row, dict) for row in thing):
         thing = pa.Table.from_pylist(thing)
-    table = _table(thing, rows)
+    table = None if is_described(thing) else _table(thing, rows)
     if table is not None:
         return _table_text(table, rows)
-    html = getattr(thing, "_repr_html_", None)
-    if html is not None and (text := html()) is not None:
-        return f"%html {_guarded(text)}"
+    html = to_html(thing) if is_described(thing) else _html_of_others(thing)
+    if html is not None:
+        return f"%html {_guarded(html)}"
     return f"%text {_guarded(thing if isinstance(thing, str) else repr(thing))}"
 
 
+def _html_of_others(thing: Any) -> str | None:
+    """What another library's object shows in notebooks; None if it has no HTML."""
+    render = getattr(thing, "_repr_html_", None)
+    return None if render is None else render()
+
+
 def _table(thing: Any, rows: int) -> pa.Table | None:
-    """Give a frame's first rows, and one more if there are more; None for what is no frame."""
+    """A frame's first rows, and one more if there are more; None for anything else."""
     if hasattr(thing, "sparkSession"):
-        found: pa.Table = thing.limit(rows + 1).toArrow()
-        return found
+        first: pa.Table = thing.limit(rows + 1).toArrow()
+        return first
     if isinstance(thing, pa.Table | pa.RecordBatch) or hasattr(thing, "__arrow_c_stream__"):
         return pa.table(thing).slice(0, rows + 1)
     return None
@@ -64,7 +72,7 @@ def _table_text(table: pa.Table, rows: int) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Write a value in one cell: a tab or a line would begin another, and a % at its beginning another display."""
+    """Write a value in one cell: a tab or newline would begin another cell, a leading % another display."""
     if isinstance(value, dict | list):
         value = json_text(value)
     text = "" if value is None else " ".join(str(value).split("\t"))
@@ -73,5 +81,5 @@ def _cell(value: Any) -> str:
 
 
 def _guarded(text: str) -> str:
-    """Let no line begin with %: another display would."""
+    """Put a space before a % that begins a line: it would begin another display."""
     return text.replace("\n%", "\n %")

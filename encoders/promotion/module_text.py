@@ -11,13 +11,13 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from encoders.capture import Gathering
 from encoders.encoder import FeatureEncoder
-from encoders.function_text import clean_tree, global_names, resolve
+from encoders.fingerprint.self_contained import SourceCollector
 from encoders.hash_index import lookup
-from encoders.parsing import parse
 from encoders.promotion.imports import Imports
-from encoders.source import Source, source_of
+from encoders.source.function_source import FunctionSource, source_of
+from encoders.source.function_tree import clean_tree, global_names, resolve
+from encoders.source.parsing import parse
 from schemas.arrow_types import parse_type, type_text
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import DataKeyError, EncoderError
@@ -55,7 +55,7 @@ class _Writer:
 
     def __init__(self, encoder: FeatureEncoder) -> None:
         self.encoder = encoder
-        self.plain = Gathering(encoder.title, compiled=False)  # what a module sees of text is text
+        self.plain = SourceCollector(encoder.title, compiled=False)  # what a module sees of text is text
         self.imports = Imports()
         self.imports.add("encoders", "feature_encoder")
         self.definitions: list[str] = []
@@ -163,7 +163,7 @@ def _without_decorators(text: str) -> str:
     return "\n".join(text.rstrip().splitlines()[function.lineno - 1 :]) + "\n"
 
 
-def _with_defaults(source: Source, encoder: FeatureEncoder) -> str:
+def _with_defaults(source: FunctionSource, encoder: FeatureEncoder) -> str:
     """Put the encoder's parameters as they are now in place of its source's defaults."""
     lines = [line.encode() for line in source.text.splitlines()]
     arguments = parse(source.text).body[0].args  # type: ignore[attr-defined]  # a function

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from encoders.data_map import ABSENT, DataMaps, Element
 from encoders.encoder import FeatureEncoder
 from encoders.feature_model import FeatureModel
-from encoders.function_text import resolve
-from encoders.source import source_of
+from encoders.source.function_source import source_of
+from encoders.source.function_tree import resolve
 from schemas.data_keys import DataKey, Kind, context_variable, item
 from schemas.errors import DeloreanError, EncoderError
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from prana_proxy.client.access import Access
-from prana_proxy.client.client import PranaClient
+from prana_proxy.client import PranaClient
+from prana_proxy.config.credentials import ProxyCredentials
 from schemas.errors import ServiceError
 from schemas.services import OnFallback, Service, Status
 from schemas.tables import snapshot_schema
@@ -38,7 +38,7 @@ class Proxies:
     """How to reach the proxies: plain data. addresses: "host:port" of each; access: what they demand to see."""
 
     addresses: tuple[str, ...]
-    access: Access | None = None
+    access: ProxyCredentials | None = None
 
     def client(self) -> PranaClient:
         """Open a client: the one place where it is done."""

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from prana_proxy.client.access import Access
+from prana_proxy.config.credentials import ProxyCredentials
 from schemas.data_keys import DataKey
 from schemas.errors import ConfigError, DataKeyError, NotInIndexError, QualityError, ServiceError
 from schemas.services import Service, Status
@@ -55,7 +55,7 @@ def take_snapshot(
     drift: Drift = "warn",
     floor: Floor | None = None,
     late: timedelta | None = None,
-    access: Access | None = None,
+    access: ProxyCredentials | None = None,
     progress: Progress | None = None,
 ) -> SnapshotRun:
     """Ask services for the state of each context of a set, once for each distinct key, and publish the answers.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Self
 
 from schemas.data_keys import DataKey
-from schemas.display import MOST_ROWS, Displayed, Facts, Headline, Note, Part, Table
-from schemas.drawing import Share
+from schemas.plain_text import plain_text
 from snapshotter.records.data_file import DataFile
 
 
@@ -39,7 +38,7 @@ class StratumReport:
 
 
 @dataclass(frozen=True, repr=False)
-class ContextSet(Displayed):
+class ContextSet:
     """A stratified sample of contexts chosen for a date.
 
     key: the variables that make a context's key
@@ -64,29 +63,12 @@ class ContextSet(Displayed):
         """Number of contexts."""
         return sum(file.rows for file in self.files)
 
-    def _headline(self) -> Headline:
-        said = f"{self.rows:,} contexts for {', '.join(self.experiments) or 'nobody'}, in {len(self.report)} strata"
-        return Headline("context set", self.context_set_id, said)
-
-    def _parts(self) -> Iterator[Part]:
-        key = ", ".join(f"{variable.name}: {variable.type}" for variable in self.key)
-        yield Facts({"date": self.date, "key": key, "files": len(self.files)})
-        rows = [
-            {
-                "experiment": row.experiment,
-                "stratum": row.stratum,
-                "population": row.population,
-                "asked": row.asked,
-                "taken": row.taken,
-                "inclusion_probability": Share(row.probability),
-                "filled": row.filled,
-            }
-            for row in self.report[:MOST_ROWS]
-        ]
-        yield Table(rows, "strata", of=len(self.report))
-        short = sum(not row.filled for row in self.report)
-        if short:
-            yield Note(f"{short:,} of {len(self.report):,} strata have fewer contexts than were asked of them")
+    def __repr__(self) -> str:
+        """One line for people."""
+        chosen_for = ", ".join(self.experiments) or "no experiment"
+        return plain_text(
+            f"context set {self.context_set_id}: {self.rows:,} contexts for {chosen_for}, in {len(self.report)} strata"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Write the context set as plain fields."""

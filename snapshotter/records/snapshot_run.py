@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
-from schemas.display import Displayed, Facts, Headline, Part, Table
-from schemas.drawing import Share, bytes_text
+from schemas.plain_text import plain_text
 from schemas.services import Service, Status
 from snapshotter.records.data_file import DataFile
 from snapshotter.records.times import from_micros, to_micros
@@ -46,22 +45,6 @@ class ServiceSnapshot:
         """Real successes / asked; 0 when nothing was asked."""
         return self.counts.get(Status.OK, 0) / self.asked if self.asked else 0.0
 
-    def shown(self) -> dict[str, Any]:
-        """Give what people want to know of it, as a table's row."""
-        others = {status: count for status, count in self.counts.items() if count and status is not Status.OK}
-        return {
-            "service": self.service.name,
-            "element": self.service.element.name,
-            "asked": self.asked,
-            "answered": self.counts.get(Status.OK, 0),
-            "confidence": Share(self.confidence if self.asked else None, enough=0.9),
-            "others": ", ".join(f"{count:,} {status.value}" for status, count in others.items()) or None,
-            "captured_from": self.captured_from,
-            "to": self.captured_to,
-            "files": len(self.files),
-            "size": bytes_text(sum(file.bytes for file in self.files)),
-        }
-
     def to_json(self) -> dict[str, Any]:
         """Write the snapshot as plain fields."""
         return {
@@ -93,7 +76,7 @@ class ServiceSnapshot:
 
 
 @dataclass(frozen=True, repr=False)
-class SnapshotRun(Displayed):
+class SnapshotRun:
     """One run of the snapshot job: the services' snapshots that become visible together.
 
     published_at: set by the index when it publishes; of equal captures the later published wins
@@ -105,33 +88,12 @@ class SnapshotRun(Displayed):
     services: tuple[ServiceSnapshot, ...]
     published_at: datetime | None = None
 
-    def _headline(self) -> Headline:
+    def __repr__(self) -> str:
+        """One line for people."""
         answered = sum(service.counts.get(Status.OK, 0) for service in self.services)
         asked = sum(service.asked for service in self.services)
         services = f"{len(self.services)} service{'' if len(self.services) == 1 else 's'}"
-        said = f"{services}, {answered:,} of {asked:,} contexts really answered"
-        return Headline("snapshot run", self.run_id, said)
-
-    def _parts(self) -> Iterator[Part]:
-        yield Facts(
-            {
-                "context set": self.context_set_id,
-                "started": self.started_at,
-                "published": self.published_at or "not yet",
-            }
-        )
-        yield Table([service.shown() for service in self.services])
-        why = [
-            {
-                "service": service.service.name,
-                "status": status.value,
-                "contexts": service.counts[status],
-                "such_as": said,
-            }
-            for service in self.services
-            for status, said in service.reasons.items()
-        ]
-        yield Table(why, "why contexts have no answer")
+        return plain_text(f"snapshot run {self.run_id}: {services}, {answered:,} of {asked:,} contexts really answered")
 
     def to_json(self) -> dict[str, Any]:
         """Write the run as plain fields."""

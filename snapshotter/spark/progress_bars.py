@@ -6,6 +6,7 @@ watches, in a notebook or at a prompt; a script hears nothing that it has not as
 
 from __future__ import annotations
 
+import html
 import sys
 import time
 from collections import deque
@@ -13,8 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from schemas.display import Table, framed
-from schemas.drawing import Share
 from schemas.plain_text import plain_text
 
 Progress = Callable[[str, int, int], None]
@@ -126,17 +125,17 @@ class CellBars:
             self._show(self, self._shown_at is not None)
             self._shown_at = now
 
-    def _table(self) -> Table:
-        return Table(
-            [{"": what, "done": Share(meter.share), "so far": str(meter)} for what, meter in self._meters.items()]
-        )
-
     def __repr__(self) -> str:
         """Write the bars."""
-        return self._table().text()
+        return "\n".join(plain_text(f"{what}: {meter}") for what, meter in self._meters.items())
 
     def _repr_html_(self) -> str:
-        return framed(self._table())
+        return "".join(
+            f'<div>{html.escape(plain_text(what))} <span style="display:inline-block;width:8em">'
+            f'<span style="display:block;height:.6em;background:#4a8fd4;width:{meter.share:.1%}"></span></span> '
+            f"{html.escape(str(meter))}</div>"
+            for what, meter in self._meters.items()
+        )
 
 
 @contextmanager

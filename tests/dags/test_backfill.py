@@ -17,10 +17,10 @@ from scheduled_project import PROFILES, VIDEOS, watched_videos
 from delorean.demo.airflow import airflow_settings as settings_of_all
 from delorean.demo.airflow import started_airflow
 from delorean.demo.processes import Processes
-from delorean.feature_sets.table import made_by
+from delorean.feature_sets.table import find_committed
 from delorean.project.config import load_project
 from snapshotter.index import open_index
-from snapshotter.selection.context_selection import load_experiments, select_contexts
+from snapshotter.selection.context_selection import load_selections, select_contexts
 from snapshotter.selection.context_sets import read_context_set
 from snapshotter.storage import open_storage
 
@@ -108,7 +108,7 @@ def test_a_backfill_gives_what_each_day_would_have_given_and_tells_of_delays(pas
     id_ = package.name.removeprefix("home-2026-05-03-")
     known = {"2026-05-02": (6, 22.5), "2026-05-03": (6, 22.5, 23.5, 46)}  # hours of labels with an outcome by then
     for day, hours in known.items():
-        features = made_by(storage, "home", f"{day}-{id_}").feature_set.to_arrow()
+        features = find_committed(storage, "home", f"{day}-{id_}").feature_set.to_arrow()
         rows = {(row["profile_id"], row["time"]): row["watched"] for row in features.to_pylist()}
         assert len(rows) == len(hours) * PROFILES
         for (profile, time), values in rows.items():
@@ -116,7 +116,7 @@ def test_a_backfill_gives_what_each_day_would_have_given_and_tells_of_delays(pas
             assert values == [np.float32(seen + video / 100) for video in range(VIDEOS)]
 
     with open_index(project.index) as index, open_index(f"sqlite:///{tmp_path}/other.db") as other:
-        experiments = load_experiments(past.folder / "specs/everyone.toml")
+        experiments = load_selections(past.folder / "specs/everyone.toml")
         at_the_time = select_contexts(spark, experiments, START.date().replace(day=2), storage, other)
         backfilled = index.context_set(START.date().replace(day=2))
         sets = [read_context_set(one, storage).sort_by("profile_id") for one in (backfilled, at_the_time)]

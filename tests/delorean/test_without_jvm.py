@@ -61,7 +61,7 @@ print([name for name in sys.modules if name.split(".")[0] in ("pyspark", "py4j")
 
 def test_travelling_joining_generating_and_comparing_start_no_jvm_and_import_no_spark(tmp_path):
     tests = Path(__file__).resolve().parents[1]
-    environment = {**os.environ, "PATH": "/nowhere", "PYTHONPATH": f"{tests.parent}:{tests}"}
+    environment = {**os.environ, "PATH": "/nowhere", "PYTHONPATH": f"{tests.parent}:{tests / 'support'}"}
     environment.pop("JAVA_HOME", None)
     (tmp_path / "work.py").write_text(WORK)
     done = subprocess.run([sys.executable, "work.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from multiprocessing.connection import Connection
@@ -311,7 +312,7 @@ def generate_features(
             spark=spark_of_driver() if spark else None,
             progress=progress,
         )
-    return {"version": made.version, "digest": made.digest.to_json()}
+    return {"version": made.version, "digest": asdict(made.digest)}
 
 
 def look(index: str, storage: str, run_id: str) -> dict[str, Any]:

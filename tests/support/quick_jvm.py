@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 ARCHIVE = Path(sys.prefix) / "spark.jsa"
-_FOR_SHORT_JOBS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xlog:disable"  # compiling well does not pay
+# Compiling well does not pay for short jobs; performance data would be one more file in the temporary folder.
+_FOR_SHORT_JOBS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData -Xlog:disable"
 _SHARED = "" if " " in str(ARCHIVE) else f" -XX:SharedArchiveFile={ARCHIVE}"  # Spark takes spaces for ends of options
 OPTIONS = _FOR_SHORT_JOBS + _SHARED
 OF_DRIVERS = {"SPARK_SUBMIT_OPTS": OPTIONS}  # whoever starts a session reads it, and spark-submit
+
+
+def temporary_files_in(folder: Path) -> str:
+    """Give the option that makes a JVM put its temporary files into a folder."""
+    return "" if " " in str(folder) else f" -Djava.io.tmpdir={folder}"
 
 
 def make_archive() -> None:

@@ -1,9 +1,8 @@
-"""What a comparison of features found, for people and for programs."""
+"""The result of a comparison of features."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -11,14 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from delorean.frames import Readable
-from schemas.display import Displayed, Headline, Part, Table
-from schemas.drawing import Share
-
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+from schemas.plain_text import plain_text
 
 
-class Status(StrEnum):
-    """What became of a feature. equal: in every bit of every item that both sides have."""
+class ChangeStatus(StrEnum):
+    """How a feature changed. equal: every bit of every item that both sides have."""
 
     EQUAL = "equal"
     CHANGED = "changed"
@@ -30,16 +26,16 @@ class Status(StrEnum):
 class FeatureChange:
     """How a feature differs over the items that both sides have.
 
-    rows, items: how many have another value, rows in at least one item
+    rows, items: the numbers with another value, of rows in at least one item
     became_known, became_unknown: of these items, those unknown (NaN or null) on one side only
-    unknown_otherwise: of these items, those unknown on both sides in other bits: null for NaN, or another NaN
-    mean_difference, max_difference, p50, p90, p99: of |after − before| over changed items that both sides know, None
-        without any; the quantiles are within 1 %
+    unknown_otherwise: of these items, those unknown on both sides with other bits: null for NaN, or another NaN
+    mean_difference, max_difference, p50, p90, p99: of |after − before| over changed items known on both sides, None
+        without any; the quantiles are at most 0.8 % too large
     correlation: Pearson's, over items finite on both sides, changed or not; None where a side does not vary
     """
 
     feature: str
-    status: Status
+    status: ChangeStatus
     rows: int = 0
     items: int = 0
     became_known: int = 0
@@ -67,11 +63,11 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, repr=False)
-class FeatureComparison(Displayed, Readable):
+class FeatureComparison(Readable):
     """Two sets of features, compared feature by feature.
 
-    before, after: what was compared
-    features: of after in their order, then those gone
+    before, after: names of the two sides
+    features: those of after in their order, then those that it lacks
     compared_rows, compared_items: that both sides have
     rows_only_before, rows_only_after: whose context and time the other side lacks
     items_only_before, items_only_after: that the other side's row lacks, of rows that both have
@@ -103,7 +99,7 @@ class FeatureComparison(Displayed, Readable):
             self.changed_labels,
             self.changed_outcomes,
         )
-        return not any(apart) and all(change.status is Status.EQUAL for change in self.features)
+        return not any(apart) and all(change.status is ChangeStatus.EQUAL for change in self.features)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -116,46 +112,21 @@ class FeatureComparison(Displayed, Readable):
         return [asdict(change) for change in self.features]
 
     def __getitem__(self, feature: str) -> FeatureChange:
-        """Give what became of a feature. Raises KeyError for one that neither side has."""
+        """Return the change of a feature. Raises KeyError for one that neither side has."""
         return {change.feature: change for change in self.features}[feature]
 
     def to_arrow(self) -> pa.Table:
-        """Give one row for each feature."""
+        """Return one row for each feature."""
         return pa.Table.from_pylist(self.rows, schema=_SCHEMA)
 
-    def to_json(self) -> dict[str, Any]:
-        """Write the comparison as plain fields; what is infinite as the text "inf", which JSON has no number for."""
-        rows = [{name: _json_number(value) for name, value in row.items()} for row in self.rows]
-        return {**self.summary, "features": rows}
-
-    def _headline(self) -> Headline:
-        return Headline("comparison", f"{self.before} → {self.after}", self._came_out)
-
-    def _parts(self) -> Iterator[Part]:
-        rest = [name for name in _SCHEMA.names[3:] if any(row[name] for row in self.rows)]  # of changes that there are
-        moved = sorted(self.features, key=lambda change: (change.status is Status.EQUAL, -change.items))
-        items = max(1, self.compared_items)
-        yield Table(
-            [
-                {
-                    "feature": change.feature,
-                    "status": change.status,
-                    "items_changed": change.items,
-                    "share": Share(None if change.status in (Status.NEW, Status.GONE) else change.items / items),
-                    **{name: getattr(change, name) for name in rest if name != "items"},
-                }
-                for change in moved
-            ]
-        )
+    def __repr__(self) -> str:
+        """One line for people."""
+        return plain_text(f"comparison {self.verdict}")
 
     @property
     def verdict(self) -> str:
-        """Say in one line what came out."""
-        return f"{self.before} → {self.after}: {self._came_out}"
-
-    @property
-    def _came_out(self) -> str:
-        counts = {status: sum(change.status is status for change in self.features) for status in Status}
+        """The outcome in one line."""
+        counts = {status: sum(change.status is status for change in self.features) for status in ChangeStatus}
         apart = {
             "rows only before": self.rows_only_before,
             "rows only after": self.rows_only_after,
@@ -165,21 +136,18 @@ class FeatureComparison(Displayed, Readable):
             "outcome times changed": self.changed_outcomes,
         }
         return (
-            ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+            f"{self.before} → {self.after}: "
+            + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
             + f" over {self.compared_rows:,} rows, {self.compared_items:,} items"
             + "".join(f"; {count:,} {what}" for what, count in apart.items() if count)
         )
 
 
-def _json_number(value: Any) -> Any:
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def by_feature(
     rows: Mapping[str, FeatureChange], before: tuple[str, ...], after: tuple[str, ...]
 ) -> list[FeatureChange]:
-    """Put changes of the features both sides have, and those that one side has, into the order of a table."""
+    """Order the changes for a table: features of after, then those that it lacks."""
     return [
-        *(rows.get(name) or FeatureChange(name, Status.NEW) for name in after),
-        *(FeatureChange(name, Status.GONE) for name in before if name not in after),
+        *(rows.get(name) or FeatureChange(name, ChangeStatus.NEW) for name in after),
+        *(FeatureChange(name, ChangeStatus.GONE) for name in before if name not in after),
     ]

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delorean.cli.output import Output
-from schemas.plain_text import escape, plain_text
+from delorean.display.formats import escape
+from schemas.plain_text import plain_text
 from schemas.services import Status
 from schemas.strict_json import json_text
 

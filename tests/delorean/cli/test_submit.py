@@ -140,7 +140,7 @@ CELLS = {
         import sys
         from dataclasses import replace
 
-        sys.path[:0] = ["{root}", "{root}/tests/support"]
+        sys.path[:0] = ["{root}", "{root}/tests/support"]  # in this order: tests has folders of these names
         from project_at_rest import long_labels
 
         from delorean import generate, materialise_labels

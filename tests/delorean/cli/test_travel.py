@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from delorean.cli.commands import cli
 from delorean.coverage import day_coverage
+from delorean.display.description import describe
 from delorean.project.config import load_project
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage
@@ -55,7 +56,7 @@ def test_help_is_of_the_group_and_of_each_of_its_commands():
 def test_coverage_of_days_is_what_the_api_gives(travel, opened):
     told = json.loads(travel("coverage", "--experiment", "homepage", "--max-age", "PT12H", "--by", "country", "--json"))
     found = day_coverage(*opened, experiment="homepage", max_age=timedelta(hours=12), by="country")
-    assert told == found.to_json()
+    assert told == describe(found).document()
     assert {cell["service"] for cell in told["cells"]} == {"my_list", "predicted_ratings", "viewing_history", None}
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from project_at_rest import COUNTRY, MOOD, PROFILE, START, Project, minutes
 
 from delorean.coverage import day_coverage
+from delorean.display.html import to_html, to_page
 from delorean.time_travel import TimeMachine
 from schemas.data_keys import global_element, service_element
 from schemas.errors import DataKeyError, NotInIndexError
@@ -250,13 +251,13 @@ def test_unknown_names_are_refused(week, tmp_path):
 
 def test_the_picture_shows_each_day_and_why_cells_lack_contexts(week):
     coverage = day_coverage(week.index, week.storage, max_age=timedelta(hours=20), by="country")
-    drawn = coverage._repr_html_()
+    drawn = to_html(coverage)
     for number in range(4):
         assert f"<th>{day(number)}</th>" in drawn
     assert "1 of 2, 1 too old" in drawn
     assert "<small>US</small>" in drawn
     assert "<small>too old</small>" in drawn
-    page = coverage.to_html()
+    page = to_page(coverage, "Coverage")
     assert page.startswith("<!doctype html>")
     assert "http" not in page
 
@@ -264,7 +265,7 @@ def test_the_picture_shows_each_day_and_why_cells_lack_contexts(week):
 def test_names_are_shown_as_text(project):
     contexts(project, 0, {1: ["<b>bold</b>"]})
     moods(project, [(1, 10)], "<i>")
-    drawn = day_coverage(project.index, project.storage, experiment="<b>bold</b>")._repr_html_()
+    drawn = to_html(day_coverage(project.index, project.storage, experiment="<b>bold</b>"))
     assert "<b>bold" not in drawn
     assert "<i>" not in drawn
 

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from project_at_rest import COUNTRY, HISTORY, MOOD, PROFILE, Project, long_labels, minutes
 
 from delorean.coverage import label_coverage
-from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit, generate
+from delorean.display.html import to_html, to_page
+from delorean.generation import generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
+from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
 from encoders import FeatureModel, feature_encoder
 from schemas.data_keys import global_element, service_element
 from schemas.errors import ConfigError, DataKeyError, LabelError, NaiveTimeError
@@ -365,8 +367,8 @@ def test_the_result_can_be_read_by_everyone(small):
     assert coverage.to_pandas()["element"].tolist() == [cell.element for cell in coverage.cells]
     runs = chain.from_iterable(table["runs"].to_pylist()[:3])
     assert {run["run_id"] for run in runs} == {"run-0", "run-1", "run-2", "v0"}
-    drawn = coverage._repr_html_()
+    drawn = to_html(coverage)
     assert "66.7%" in drawn
     assert "1 never captured" in drawn
     assert "<!doctype html>" not in drawn
-    assert coverage.to_html().count("</html>") == 1
+    assert to_page(coverage, "Coverage").count("</html>") == 1

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from delorean.demo.parity import replay
+from delorean.demo.parity import replay_requests
 from delorean.feature_sets.digest import FeatureDigest
-from delorean.generation import FeatureSet
+from delorean.feature_sets.table import FeatureSet
 from delorean.state.provenance import SpreadReport
 from prana_proxy.clock import FileClock
 from schemas.errors import ServiceError
@@ -135,7 +135,7 @@ def _running(scorer: Scorer) -> Iterator[str]:
 
 def _replay(features: FeatureSet, scorer: Scorer, requests: int = 100) -> Any:
     with _running(scorer) as url:
-        return replay(features, scorer.clock, url, requests, 1, lambda done, of: None)
+        return replay_requests(features, scorer.clock, url, requests, 1, lambda done, of: None)
 
 
 def test_equal_bits_are_no_mismatch_nor_are_two_nans(features: FeatureSet, clock: FileClock) -> None:
@@ -219,4 +219,4 @@ def test_a_scorer_that_fails_or_answers_something_else_is_one_clear_error(
     with pytest.raises(ServiceError, match="other candidates"):
         _replay(features, Scorer(clock, lambda answer, nth: answer["ranked"].pop()))
     with pytest.raises(ServiceError, match="does not answer"):
-        replay(features, clock, "http://127.0.0.1:1", 1, 1, lambda done, of: None)
+        replay_requests(features, clock, "http://127.0.0.1:1", 1, 1, lambda done, of: None)

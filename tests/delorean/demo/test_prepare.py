@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from delorean.demo.layout import Layout
+from delorean.demo.folder import CompanyFolder
 from delorean.demo.prepare import main, prepare
 from delorean.demo.simulation import STARTS_AT
 from delorean.demo.world import read_world
@@ -22,7 +22,7 @@ def content(folder: Path) -> dict[Path, bytes]:
 
 def test_the_company_is_made_once_and_its_clock_stands_at_the_first_snapshot(tmp_path: Path) -> None:
     at = prepare(tmp_path, days=1, **SIZE)
-    layout, made = Layout(tmp_path), content(tmp_path)
+    layout, made = CompanyFolder(tmp_path), content(tmp_path)
     assert at == read_world(layout.world).snapshot_moment(0) == STARTS_AT.replace(hour=16)
     assert {found.id for found in layout.selection()} == {"homepage", "small_screens"}
     assert layout.experiment().name == "homepage"

@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
 
-from delorean.demo.run import DemoResult, Size, run_demo
+from delorean.demo.outcome import DemoResult
+from delorean.demo.run import Size, run_demo
 from delorean.demo.simulation import STARTS_AT
-from delorean.demo.told import show
+from delorean.demo.summary import show
 from delorean.project.config import load_project
 from delorean.time_travel import TimeMachine
 from schemas.errors import ConfigError, SetupError
@@ -109,7 +110,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None
 
 
 def test_a_second_run_leaves_the_first_alone(tmp_path: Path) -> None:
-    from delorean.demo.layout import new_folder
+    from delorean.demo.folder import new_folder
 
     one, other = new_folder(tmp_path, "now"), new_folder(tmp_path, "now")
     assert (one.name, other.name) == ("now", "now-2")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delorean.display.zeppelin import show, shown
+from delorean.display.zeppelin import show, to_directive
 
 
 class AsHtml:
@@ -15,7 +15,7 @@ class AsHtml:
 
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1, max_size=5))
 def test_whatever_texts_a_table_holds_it_stays_that_table(rows):
-    text = shown(pa.table({"a": [a for a, _ in rows], "b": [b for _, b in rows]}))
+    text = to_directive(pa.table({"a": [a for a, _ in rows], "b": [b for _, b in rows]}))
     directive, _, body = text.partition(" ")
     assert directive == "%table"
     lines = body.splitlines()
@@ -33,9 +33,9 @@ def test_frames_of_all_kinds_are_tables_of_a_bounded_number_of_rows(spark, capsy
     import polars as pl
 
     for frame in (pl.DataFrame(table), table.to_batches()[0], table.to_pylist(), spark.createDataFrame(table)):
-        assert shown(frame, rows=2) == expected
-    assert shown(table.to_pandas()[["n"]]) == "%table n\n1\n2\n3"
-    assert shown([]) == "%text []"
+        assert to_directive(frame, rows=2) == expected
+    assert to_directive(table.to_pandas()[["n"]]) == "%table n\n1\n2\n3"
+    assert to_directive([]) == "%text []"
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def test_frames_of_all_kinds_are_tables_of_a_bounded_number_of_rows(spark, capsy
     [(AsHtml(), "%html <p>\n %table no</p>"), ("a\n%html b", "%text a\n %html b"), (3, "%text 3")],
 )
 def test_other_things_are_html_or_text_and_never_another_display(thing, expected):
-    assert shown(thing) == expected
+    assert to_directive(thing) == expected

@@ -4,7 +4,9 @@ import shutil
 
 import pytest
 
-from delorean.experiment.diff import diff_runs
+from delorean.display.description import describe
+from delorean.display.html import to_html
+from delorean.experiment.diff import diff as diff_runs
 
 
 @pytest.fixture
@@ -18,7 +20,7 @@ def diff(lab):
 def test_two_runs_of_the_same_are_the_same(lab, spark, diff):
     found = diff(lab.run(spark), lab.run(spark))
     assert found.same
-    told = found.to_json()
+    told = describe(found).document()
     assert told["features"] == told["notes"] == []
     assert not {"settings", "encoders", "snapshots", "globals", "labels", "libraries", "metrics"} & set(told)
     assert told["compared"]["compared_items"] == 480
@@ -34,7 +36,7 @@ def test_newer_snapshots_and_what_they_moved_are_named(lab, spark, diff):
     # The newest history of each profile's last homepage is another one; one item of it has a value.
     assert (moved.status, moved.rows, moved.items) == ("changed", 40, 40)
     assert moved.max_difference == 48.0
-    assert [row["feature"] for row in found.to_json()["features"]] == ["minutes_watched"]
+    assert [row["feature"] for row in describe(found).document()["features"]] == ["minutes_watched"]
 
 
 def test_settings_encoders_and_features_that_came_and_went_are_named(lab, spark, diff):
@@ -67,11 +69,11 @@ def test_settings_encoders_and_features_that_came_and_went_are_named(lab, spark,
 def test_runs_and_diffs_show_themselves_in_notebooks(lab, spark, diff):
     record = lab.run(spark)
     lab.project.history([((p,), 39, []) for p in range(40)], "newer-b")
-    shown = diff(record, lab.run(spark))._repr_html_()
+    shown = to_html(diff(record, lab.run(spark)))
     assert "not the same" in shown
     assert "<td>newer-b</td>" in shown
     assert "minutes_watched" in shown
-    shown = record._repr_html_()
+    shown = to_html(record)
     assert f"{record.run_id}, {record.started_at:%Y-%m-%d}" in shown
     assert "<td>history-2</td>" in shown
 

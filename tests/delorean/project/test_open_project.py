@@ -10,6 +10,8 @@ from project_at_rest import HISTORY, PROFILE, Project, long_labels, minutes
 
 import delorean
 from delorean import LabelColumns, compare_encoders, generate, materialise_labels, open_project
+from delorean.display.html import to_html
+from delorean.display.text import to_text
 from encoders import FeatureModel, feature_encoder
 from schemas.data_keys import global_element, service_element
 from schemas.errors import ConfigError
@@ -57,7 +59,7 @@ def test_a_project_names_what_is_in_it(opened):
     assert list(opened.runs) == []
     assert opened.labels._ipython_key_completions_() == ["shown"]
     assert "shown" in opened.labels
-    assert "experiments" in str(opened)
+    assert "experiments" in to_text(opened)
 
 
 def test_what_is_named_is_read(opened):
@@ -107,23 +109,23 @@ def test_everything_shows_itself_and_nothing_planted_gets_out(opened):
         *(opened.feature_sets["watched"], minutes_watched, FeatureModel([minutes_watched]), FeatureModel([])),
     ]
     for each in everything:
-        drawn = each._repr_html_()
+        drawn = to_html(each)
         assert "<script" not in drawn
         assert drawn.startswith('<div class="dl">')
         assert "\n" not in repr(each)
-        assert str(each).startswith(repr(each))
-    assert "9 of 12 contexts really answered" in str(opened.snapshots["one"])
-    assert "3 timeout" in str(opened.snapshots["one"])
-    assert "2 changed" not in str(compared)
+        assert to_text(each).startswith(repr(each))
+    assert "9 of 12 contexts really answered" in to_text(opened.snapshots["one"])
+    assert "3 timeout" in to_text(opened.snapshots["one"])
+    assert "2 changed" not in to_text(compared)
     assert "1 changed over 8 rows, 24 items" in repr(compared)
-    assert "… and 70 more" in opened.context_sets.first._repr_html_()
-    assert "1 of 100 strata have fewer contexts" in str(opened.context_sets.first)
-    assert "minutes_watched  █" in str(opened.feature_sets["watched"])
+    assert "… and 70 more" in to_html(opened.context_sets.first)
+    assert "1 of 100 strata have fewer contexts" in to_text(opened.context_sets.first)
+    assert "minutes_watched   █" in to_text(opened.feature_sets["watched"])
     assert list(then._ipython_key_completions_()) == ["history", "number"]
 
 
 def test_an_encoder_says_what_it_reads_and_whether_it_is_compiled(opened):
-    drawn = str(minutes_watched)
+    drawn = to_text(minutes_watched)
     assert "minutes_watched(context, items, data, out, *, factor: float = 1.0)" in drawn
     assert minutes_watched.fingerprint[:12] in drawn
     assert "compiled in this process" in drawn
@@ -132,30 +134,30 @@ def test_an_encoder_says_what_it_reads_and_whether_it_is_compiled(opened):
     def never_run(context, items, data, out):
         out.known[:] = 1.0 if data.history.present else 0.0
 
-    assert "compiled when it is first used" in str(never_run)
-    assert "known → known" not in str(never_run)
-    assert "history · service → never_run → known" in str(FeatureModel([never_run]))
+    assert "compiled when it is first used" in to_text(never_run)
+    assert "known → known" not in to_text(never_run)
+    assert "history · service → never_run → known" in to_text(FeatureModel([never_run]))
 
 
 def test_a_display_reads_what_is_gone_as_something_to_say(opened):
     stored = opened.feature_sets["watched"]
     for file in (opened.folder / "store" / "feature_sets" / "watched").glob("*/*.parquet"):
         file.unlink()
-    assert "the rest cannot be shown" in str(stored)
-    assert "8 rows, 24 items" in stored._repr_html_()
+    assert "the rest cannot be shown" in to_text(stored)
+    assert "8 rows, 24 items" in to_html(stored)
 
 
 def test_a_machine_looks_at_the_last_runs_only_and_at_no_data(tmp_path, monkeypatch):
-    monkeypatch.setattr("delorean.time_travel.machine._MOST_RUNS", 40)
+    monkeypatch.setattr("delorean.display.descriptions.time_travel._MOST_RUNS", 40)
     (tmp_path / "delorean.toml").write_text('storage = "store"\nindex = "index.db"\n')
     with open_project(tmp_path) as project:
-        assert "no snapshot is published yet" in str(project.machine)
+        assert "no snapshot is published yet" in to_text(project.machine)
         at_rest = Project(project.storage, project.index)
         for day in range(50):
             at_rest.history([((1,), 1_440 * day, [])], f"run {day}", failed=day % 3)
         for file in (tmp_path / "store").rglob("*.parquet"):
             file.unlink()
-        drawn, written = project.machine._repr_html_(), str(project.machine)
+        drawn, written = to_html(project.machine), to_text(project.machine)
         assert "as the last 40 runs recorded it" in drawn
         assert "1 of 2 in run 49" in drawn
         assert drawn.count("<td") == 31  # a month is shown, not all that there is
@@ -167,8 +169,8 @@ def test_a_machine_looks_at_the_last_runs_only_and_at_no_data(tmp_path, monkeypa
 def test_versions_of_global_elements_are_told(opened):
     table = pa.table({"video_id": pa.array([1], pa.int64()), "title": [PLANTED]})
     publish_global(table, VIDEOS, minutes(1), opened.storage, opened.index, "v1")
-    assert "v1" in opened.machine._repr_html_()
-    assert "version v1" in str(opened.machine.at(minutes(9)))
+    assert "v1" in to_html(opened.machine)
+    assert "version v1" in to_text(opened.machine.at(minutes(9)))
     assert "version v1 valid from" in repr(opened.machine.at(minutes(9))["videos"])
 
 
@@ -183,7 +185,7 @@ def test_opening_and_showing_a_project_starts_no_jvm(opened):
         "import sys; from delorean import open_project\n"
         f"with open_project({str(opened.folder)!r}) as project:\n"
         "    for each in (project, project.machine, project.feature_sets.first, project.labels.first):\n"
-        "        each._repr_html_()\n"
+        "        to_html(each)\n"
         "assert 'pyspark' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=opened.folder)

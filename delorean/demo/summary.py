@@ -1,0 +1,115 @@
+"""The data of the demo's report, and the summary printed on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from delorean.demo.company import CapturedDay
+from delorean.demo.outcome import DemoResult, Outcome
+from delorean.demo.world import DAY, World, micros_of
+from delorean.display.report import Feature, Parity, ReportData, Strata
+from delorean.time_travel import TimeMachine
+from schemas.plain_text import plain_text
+from schemas.strict_json import json_text
+from snapshotter.index import SnapshotIndex
+from snapshotter.records import to_micros
+from snapshotter.storage import Storage
+
+_MEASURES = {"NDCG@10": "ndcg_at_10", "MRR": "mrr", "recall@10": "recall_at_10"}
+
+
+def report_data(
+    outcome: Outcome,
+    summary: Mapping[str, Any],
+    storage: Storage,
+    index: SnapshotIndex,
+    seconds: Mapping[str, float],
+) -> ReportData:
+    """Collect the data of the report."""
+    world, captured_days, parity, data = outcome.world, outcome.captured_days, outcome.parity, outcome.data
+    started = micros_of(world.plays["started_at"]) - to_micros(world.starts_at)
+    days, plays = np.unique(started // DAY, return_counts=True)
+    report = outcome.package.report
+    return ReportData(
+        title=f"A time machine for features: the demo on {_source(world)}",
+        summary=summary,
+        notes=world.notes,
+        plays_by_day=dict(zip(days.tolist(), plays.tolist(), strict=True)),
+        snapshot_days=list(range(len(captured_days))),
+        strata=[Strata(**vars(row)) for row in captured_days[-1].context_set.report],
+        confidence=_by_service(captured_days),
+        coverage=_coverage(captured_days, index, storage),
+        features=[Feature(name, data.features[:, column], data.positive) for column, name in enumerate(data.names)],
+        metrics={
+            who: {measure: getattr(metrics, name) for measure, name in _MEASURES.items()}
+            for who, metrics in outcome.measured.items()
+        },
+        sizes=report.sizes,
+        importances=report.importances,
+        parity=Parity(
+            parity.requests,
+            parity.values,
+            parity.mismatches,
+            parity.examples,
+            np.concatenate([outcome.package.score(offline) for offline in parity.offline]),
+            np.concatenate(parity.scores),
+        ),
+        seconds=seconds,
+    )
+
+
+def _source(world: World) -> str:
+    return "MovieLens" if world.name == "MovieLens" else "a generated world"
+
+
+def _by_service(captured_days: Sequence[CapturedDay]) -> dict[str, list[float]]:
+    names = [snapshot.service.name for snapshot in captured_days[0].run.services]
+    return {
+        name: [next(s.confidence for s in day.run.services if s.service.name == name) for day in captured_days]
+        for name in names
+    }
+
+
+def _coverage(captured_days: Sequence[CapturedDay], index: SnapshotIndex, storage: Storage) -> dict[str, list[float]]:
+    """Travel to each snapshot's moment and compute the share of the day's contexts with state of that day."""
+    machine = TimeMachine(index, storage)
+    elements = [snapshot.service.element.name for snapshot in captured_days[0].run.services]
+    return {
+        element: [machine.at(day.moment, timedelta(days=1) / 2)[element].coverage for day in captured_days]
+        for element in elements
+    }
+
+
+def show(result: DemoResult) -> None:
+    """Print a table of results, the report's path and, last, the summary as one JSON object."""
+    console = Console(width=100, highlight=False)
+    summary = result.summary
+    model, parity = summary["model"], summary["parity"]
+    confidence = ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in summary["confidence"].items())
+    rows = {
+        "captured": f"{summary['contexts']:,} contexts in {summary['snapshots']} snapshots of online services",
+        "confidence": confidence,
+        "training data": f"{summary['rows']:,} homepages, {summary['features']} features of each candidate",
+        "ranking quality": f"NDCG@10 {model['ndcg@10']:.3f}; popularity alone {model['baseline_ndcg@10']:.3f}, "
+        f"trained on shuffled labels {model['shuffled_ndcg@10']:.3f}",
+        "online = offline": f"{parity['mismatches']} of {parity['values']:,} values differ, "
+        f"in {parity['requests']} requests to the live scorer",
+        "future leaks": f"{summary['paradoxes']} of {summary['rows']:,} rows",
+        "duration": f"{sum(summary['seconds'].values()):.0f} s",
+    }
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, text in rows.items():
+        table.add_row(name, Text(plain_text(text)))
+    console.print(table)
+    console.print(f"Report: {result.report}", soft_wrap=True, markup=False)
+    console.print(json_text(summary), soft_wrap=True, markup=False)

@@ -1,0 +1,1 @@
+"""Describes the types of each area. `delorean.display.description` imports these modules when they are needed."""

@@ -1,0 +1,112 @@
+"""Describes label data and feature sets: what they hold, and how features are distributed in their first rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from delorean.display.bins import bin_edges
+from delorean.display.description import Description, describe
+from delorean.display.parts import Code, Facts, Histogram, Note, Part, ShareBar, Table
+from delorean.feature_sets.first_rows import first_rows
+from delorean.feature_sets.table import FeatureSet, open_table
+from delorean.labels import LABEL_COLUMN, TIME_COLUMN, Labels
+from schemas.tables import python_rows
+from snapshotter.storage.delta_version import DeltaVersion
+
+_MOST_FEATURES = 30
+_SAMPLE_ROWS = 500
+_FIRST_ROWS = 3
+_FIRST_VALUES = 3  # of a list
+
+
+@describe.register
+def _(labels: Labels) -> Description:
+    return Description(repr(labels), _labels(labels))
+
+
+def _labels(labels: Labels) -> Iterator[Part]:
+    facts: dict[str, Any] = {
+        "context": ", ".join(f"{key.name}: {key.type}" for key in labels.context),
+        "items": ", ".join(f"{key.name}: {key.type}" for key in labels.items),
+        "times": f"{labels.earliest:%Y-%m-%d %H:%M} to {labels.latest:%Y-%m-%d %H:%M} UTC",
+        "buckets": f"{labels.buckets} by {labels.bucket_variable}, in {len(labels.files)} files",
+    }
+    query = labels.source.get("spec", {}).get("query")
+    if query is not None:
+        facts["query"] = Code(" ".join(query.split()))
+    yield Facts(facts)
+
+
+@describe.register
+def _(features: FeatureSet) -> Description:
+    return Description(repr(features), _feature_set(features))
+
+
+def _feature_set(features: FeatureSet) -> Iterator[Part]:
+    if features.leaks is not None:
+        yield Note(features.leaks.verdict, strong=features.leaks.is_loud)
+    if features.dropped:
+        yield Facts({"dropped": f"{features.dropped:,} rows whose captures lie too far apart"})
+    yield Table(
+        [
+            {"element": name, "rows_without": rows, "share": ShareBar(rows / features.rows if features.rows else None)}
+            for name, rows in features.absent.items()
+        ]
+    )
+    yield Table(features.spread.rows(), "how far apart captures of a row lie")
+    names = features.features[:_MOST_FEATURES]
+    keys = [*features.context, TIME_COLUMN, *features.items, LABEL_COLUMN]
+    version = DeltaVersion.of(open_table(features.uri, features.version), features.uri)
+    rows = first_rows(version, [*keys, *names], _SAMPLE_ROWS)
+    yield Table(_distributions(rows, names), f"features of the first {rows.num_rows:,} rows", len(features.features))
+    first = rows.select([*keys, *names[:_FIRST_ROWS]]).slice(0, _FIRST_ROWS)
+    yield Table(data_rows(first), "first rows", features.rows)
+    yield from (Note(note) for note in features.notes)
+
+
+def data_rows(rows: pa.Table) -> list[dict[str, Any]]:
+    """Rows of data as plain values: of lists the first ones, and whole numbers as text, for they mostly are ids."""
+    return [{name: _short(value) for name, value in row.items()} for row in python_rows(rows)]
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, list):
+        return value
+    first = ", ".join(f"{each:.4g}" if isinstance(each, float) else str(each) for each in value[:_FIRST_VALUES])
+    return first + (f", … ({len(value)})" if len(value) > _FIRST_VALUES else "")
+
+
+def _distributions(rows: pa.Table, features: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"feature": feature, **_distribution(_floats(rows[feature]))} for feature in features]
+
+
+def _distribution(values: NDArray[np.float32]) -> dict[str, Any]:
+    finite = values[np.isfinite(values)].astype(np.float64)
+    return {
+        "distribution": _histogram(finite),
+        "lowest": float(finite.min()) if len(finite) else None,
+        "mean": float(finite.mean()) if len(finite) else None,
+        "highest": float(finite.max()) if len(finite) else None,
+        "unknown": ShareBar(float(np.isnan(values).mean()) if len(values) else None),
+    }
+
+
+def _floats(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    values = pa.chunked_array([chunk.flatten() for chunk in column.chunks], column.type.value_type)
+    floats: NDArray[np.float32] = values.cast(pa.float32()).to_numpy().astype(np.float32)
+    return floats
+
+
+def _histogram(values: NDArray[np.float64]) -> Histogram:
+    if not len(values):
+        return Histogram(())
+    edges = bin_edges(values)
+    counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
+    return Histogram(counts.tolist(), f"from {edges[0]:.4g} to {edges[-1]:.4g}, the outermost 1 % at the edges")

@@ -1,0 +1,106 @@
+"""Describes context sets and snapshot runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from delorean.display.description import Description, describe
+from delorean.display.formats import bytes_text
+from delorean.display.parts import MOST_ROWS, Facts, Note, Part, ShareBar, Table
+from schemas.services import Status
+from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
+
+CONFIDENT = 0.9  # a lower confidence is drawn in the colour of a warning
+
+
+@describe.register
+def _(contexts: ContextSet) -> Description:
+    def document() -> dict[str, Any]:
+        return {
+            "context_set": contexts.context_set_id,
+            "date": contexts.date,
+            "contexts": contexts.rows,
+            "strata": [{**vars(row), "filled": row.filled} for row in contexts.report],
+        }
+
+    return Description(repr(contexts), _context_set(contexts), document)
+
+
+def _context_set(contexts: ContextSet) -> Iterator[Part]:
+    key = ", ".join(f"{variable.name}: {variable.type}" for variable in contexts.key)
+    yield Facts({"date": contexts.date, "key": key, "files": len(contexts.files)})
+    rows = [
+        {
+            "experiment": row.experiment,
+            "stratum": row.stratum,
+            "population": row.population,
+            "asked": row.asked,
+            "taken": row.taken,
+            "inclusion_probability": ShareBar(row.probability),
+            "filled": row.filled,
+        }
+        for row in contexts.report[:MOST_ROWS]
+    ]
+    yield Table(rows, "strata", total=len(contexts.report))
+    short = sum(not row.filled for row in contexts.report)
+    if short:
+        yield Note(f"{short:,} of {len(contexts.report):,} strata have fewer contexts than were asked of them")
+
+
+@describe.register
+def _(run: SnapshotRun) -> Description:
+    def document() -> dict[str, Any]:
+        services = [
+            {
+                "service": snapshot.service.name,
+                "asked": snapshot.asked,
+                "confidence": snapshot.confidence,
+                **{status.value: count for status, count in snapshot.counts.items()},
+                "from": snapshot.captured_from,
+                "to": snapshot.captured_to,
+            }
+            for snapshot in run.services
+        ]
+        return {
+            "run": run.run_id,
+            "context_set": run.context_set_id,
+            "published_at": run.published_at,
+            "services": services,
+        }
+
+    return Description(repr(run), _snapshot_run(run), document)
+
+
+def _snapshot_run(run: SnapshotRun) -> Iterator[Part]:
+    published = run.published_at or "not yet"
+    yield Facts({"context set": run.context_set_id, "started": run.started_at, "published": published})
+    yield Table([service_row(snapshot) for snapshot in run.services], most=None)
+    reasons = [
+        {
+            "service": snapshot.service.name,
+            "status": status.value,
+            "contexts": snapshot.counts[status],
+            "for_example": reason,
+        }
+        for snapshot in run.services
+        for status, reason in snapshot.reasons.items()
+    ]
+    yield Table(reasons, "why contexts have no answer")
+
+
+def service_row(snapshot: ServiceSnapshot) -> dict[str, Any]:
+    """A table's row for one service of a run."""
+    others = {status: count for status, count in snapshot.counts.items() if count and status is not Status.OK}
+    return {
+        "service": snapshot.service.name,
+        "element": snapshot.service.element.name,
+        "asked": snapshot.asked,
+        "answered": snapshot.counts.get(Status.OK, 0),
+        "confidence": ShareBar(snapshot.confidence if snapshot.asked else None, enough=CONFIDENT),
+        "others": ", ".join(f"{count:,} {status.value}" for status, count in others.items()) or None,
+        "captured_from": snapshot.captured_from,
+        "to": snapshot.captured_to,
+        "files": len(snapshot.files),
+        "size": bytes_text(sum(file.bytes for file in snapshot.files)),
+    }
