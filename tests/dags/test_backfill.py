@@ -75,7 +75,7 @@ class AllOfAirflow:
 
 
 @pytest.fixture
-def airflow(past, tmp_path):
+def all_of_airflow(past, tmp_path):
     home, project = tmp_path / "airflow", past.folder / "delorean.toml"
     ours = {name: value for name, value in airflow_settings(home, project).items() if name.startswith("AIRFLOW")}
     settings = {**ours, **SETTINGS}
@@ -92,15 +92,17 @@ def airflow(past, tmp_path):
 
 
 @pytest.mark.timeout(1200)  # all of Airflow, and four jobs with a JVM of their own
-def test_a_backfill_gives_what_each_day_would_have_given_and_tells_of_delays(past, airflow, spark, tmp_path):
-    chosen = airflow.backfill("context_selection", "2026-05-02", "2026-05-03")
+def test_a_backfill_gives_what_each_day_would_have_given_and_reports_delays(past, all_of_airflow, spark, tmp_path):
+    chosen = all_of_airflow.backfill("context_selection", "2026-05-02", "2026-05-03")
     assert chosen == [("2026-05-02", "announce", "skipped", 1), ("2026-05-02", "select", "success", 1)]
-    made = airflow.backfill("features", "2026-05-02", "2026-05-04")
+    made = all_of_airflow.backfill("features", "2026-05-02", "2026-05-04")
     broken, good = ("generate", "failed", 1), ("generate", "success", 1)  # who would only fail again is not tried again
     day = [("announce", "skipped", 1), broken, good, ("on_schedule", "success", 1)]
     assert made == [(day_, *task) for day_ in ("2026-05-02", "2026-05-03") for task in day]
-    assert re.search(r"error: \S+broken.toml, line 2: labels.itmes: unknown field 'itmes'", airflow.log("features"))
-    airflow.backfill("training", "2026-05-03", "2026-05-04")
+    assert re.search(
+        r"error: \S+broken.toml, line 2: labels.itmes: unknown field 'itmes'", all_of_airflow.log("features")
+    )
+    all_of_airflow.backfill("training", "2026-05-03", "2026-05-04")
 
     project = load_project(past.folder / "delorean.toml")
     storage = open_storage(project.storage)
@@ -124,5 +126,7 @@ def test_a_backfill_gives_what_each_day_would_have_given_and_tells_of_delays(pas
         assert sets[0].equals(sets[1])
 
     late = r"training, backfill__2026-05-03\S+ missed its deadline, .+: it is \w+"
-    until(lambda: re.search(late, airflow.log("executor_callbacks")), PATIENCE_SECONDS)
-    assert airflow.query("SELECT DISTINCT run_type FROM dag_run") == [("backfill",)]  # a backfill triggers no other DAG
+    until(lambda: re.search(late, all_of_airflow.log("executor_callbacks")), PATIENCE_SECONDS)
+    assert all_of_airflow.query("SELECT DISTINCT run_type FROM dag_run") == [
+        ("backfill",)
+    ]  # a backfill triggers no other DAG

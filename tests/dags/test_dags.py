@@ -108,7 +108,7 @@ def chosen(project):
             return index.context_set(TODAY.date())
         key = (context_variable("profile_id", "int64"), context_variable("country", "string"))
         profiles = pq.read_table(project.folder / "profiles.parquet")
-        table = profiles.append_column("experiments", pa.array([[]] * len(profiles), pa.list_(pa.string())))
+        table = profiles.append_column("experiments", pa.array([[]] * len(profiles)))
         table = table.cast(context_set_schema(key))
         written = write_parquet(open_storage(file.storage), f"context_sets/{DAY}/0.parquet", table, table.schema)
         chosen = ContextSet(f"{DAY}-test", TODAY.date(), ("everyone",), key, (written,), ())

@@ -20,6 +20,7 @@ _SERVERS_OF_FILES = "servers_of_files.json"
 _SERVERS = {
     "spark": "spark",
     "demo": "spark",
+    "airflow": "airflow",
     "eureka": "eureka",
     "s3_started": "s3",
     "s3": "s3",
@@ -28,8 +29,8 @@ _SERVERS = {
 }
 # The order while no run has been recorded: a core must not wait at the end while the other is at one of these.
 _LONGEST = (
-    *("test_telemetry.py", "test_snapshot_faults.py", "test_submit.py", "test_dags.py", "test_readme.py"),
-    *("test_generation_faults.py", "test_backfill.py", "test_resuming.py", "test_spark_submit.py"),
+    *("test_telemetry.py", "test_faults.py", "test_submit.py", "test_dags.py", "test_readme.py"),
+    *("test_backfill.py", "test_resuming.py", "test_spark_submit.py"),
     *("test_cassandra_cluster.py", "test_interpret.py", "test_run.py"),
 )
 
