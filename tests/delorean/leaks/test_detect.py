@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 
 from delorean.leaks import LeakThresholds, detect_leaks, kernels
-from delorean.leaks.measure import Counted, Scope
+from delorean.leaks.measure import Scope, ScopeStatistics
 from delorean.leaks.sample import LeakSample
 
 NAN = np.float32("nan")
@@ -310,10 +310,10 @@ def test_leaving_a_part_out_measures_what_is_left(groups):
     positive = np.tile([True, False, False, True, False, True], groups * 4)
     values = rng.choice(np.float32([np.nan, 1, 2, 3]), len(positive)) + positive
     scope = Scope("", np.arange(len(positive)), positive, np.arange(0, len(positive) + 1, len(positive) // groups))
-    counted, left = Counted.of(scope, [values]), []
+    counted, left = ScopeStatistics.of(scope, [values]), []
     for fold in range(20):
         part = counted.without(fold)
         left += part.scope.items.tolist()
-        assert part.observe()[0] == pytest.approx(Counted.of(part.scope, [values]).observe()[0], abs=1e-6)
+        assert part.observe()[0] == pytest.approx(ScopeStatistics.of(part.scope, [values]).observe()[0], abs=1e-6)
         assert part.scope.positive.tolist() == positive[part.scope.items].tolist()
     assert np.bincount(left).tolist() == [19] * len(positive)
