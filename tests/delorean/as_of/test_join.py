@@ -240,7 +240,7 @@ def test_wrong_input_is_refused_with_a_reason():
     refused(NaiveTimeError, "no zone", left={"k": [1], "time": naive})
     refused(NaiveTimeError, "no zone", right={"k": [1], "captured_at": naive})
     refused(DataKeyError, "did you mean 'k'", by="kk")
-    refused(DataKeyError, "names no columns", by=[])
+    refused(DataKeyError, "`by` is empty", by=[])
     refused(
         DataKeyError,
         "cannot be compared by value",
@@ -263,7 +263,7 @@ def test_wrong_input_is_refused_with_a_reason():
     refused(
         NaiveTimeError, "'k' is timestamp", left={"k": naive, "time": time}, right={"k": naive, "captured_at": time}
     )
-    refused(DataKeyError, "left time is beyond microseconds", left={"k": [1], "time": beyond})
+    refused(DataKeyError, "left time does not fit microseconds", left={"k": [1], "time": beyond})
     refused(DataKeyError, "expected a timedelta", lag=0)
     refused(DataKeyError, "expected a timedelta", max_age=np.timedelta64(1, "D"))
     refused(DataKeyError, "finer than a microsecond", max_age=pd.Timedelta(1500, "ns"))

@@ -333,7 +333,7 @@ def test_what_cannot_be_asked_is_refused(small):
     with pytest.raises(ConfigError, match="confidence floor 'mood'"):
         small_coverage(small, confidence={"mood": ConfidenceFloor(0.5)})
     for wrong, error, message in [
-        (17, LabelError, "a int holds no contexts"),
+        (17, LabelError, "a int is not a table of contexts"),
         (pa.table({"profile_id": [1]}), LabelError, "'time'"),
         (pa.table({"profile_id": [1], "time": [5]}), LabelError, "'time' is int64"),
         (pa.table({"profile_id": [1], "time": [datetime(2026, 5, 1)]}), NaiveTimeError, "without a zone"),

@@ -345,7 +345,7 @@ def test_policies_for_what_they_are_not_meant_for_are_refused(project):
     for options, message in (
         ({"confidence": {"histroy": ConfidenceFloor(0.5)}}, "did you mean 'history'"),
         ({"confidence": {"videos": ConfidenceFloor(0.5)}}, "a version is always complete"),
-        ({"rules": {"history": AsOf(as_published=True)}}, "for global elements"),
+        ({"rules": {"history": AsOf(as_published=True)}}, "applies to global elements"),
     ):
         with pytest.raises(ConfigError, match=message):
             made(project, labels, model, **options)

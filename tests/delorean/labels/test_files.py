@@ -97,7 +97,7 @@ REFUSED: dict[str, tuple[Write, str, str]] = {
         ALL,
         "column 'profile_id' of the label data: 18446744073709551615 does not fit int64; in the row with time=",
     ),
-    "dates": (frame().to_parquet, f"{WITHOUT_TIME}, CAST(time AS DATE) AS time FROM shown", "is a date, which is no"),
+    "dates": (frame().to_parquet, f"{WITHOUT_TIME}, CAST(time AS DATE) AS time FROM shown", "is a date, not a time"),
     "a year that is none": (
         frame().to_parquet,
         f"{WITHOUT_TIME}, CAST(unix_millis(time) AS TIMESTAMP) AS time FROM shown",
@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[Write, str, str]] = {
     "a label left over": (
         frame().to_parquet,
         "SELECT *, outcome_at AS seen_at FROM shown",
-        "column 'outcome_at' of the label data would be a variable beside the rows' own outcome_at",
+        "column 'outcome_at' of the label data would clash with the rows' own outcome_at",
     ),
     "a list": (with_column(pa.array([[1], [2]])), ALL, "column 'c' of the label data is list<"),
     "a struct": (frame().to_parquet, "SELECT *, struct(label) AS c FROM shown", "column 'c' of the label data is stru"),

@@ -172,8 +172,8 @@ def test_a_policy_can_be_made_stricter_and_laxer():
 @pytest.mark.parametrize(
     ("labels", "positives", "note"),
     [
-        ([1, 2, 3, 4] * 30, 60, "positive is what is above the median, 2.5"),
-        ([1, 5, 5, 5] * 30, 90, "positive is what is at least the median, 5"),
+        ([1, 2, 3, 4] * 30, 60, "labels above the median, 2.5, count as positive"),
+        ([1, 5, 5, 5] * 30, 90, "labels at least the median, 5, count as positive"),
         ([0, NAN, 1, 1] * 30, 60, "30 items without a label are left out"),
     ],
 )
