@@ -128,9 +128,7 @@ def test_what_cannot_be_plain_is_refused_by_its_name_with_a_way_out(array: pa.Ar
 
 @pytest.mark.parametrize("type", [pa.timestamp("ns"), pa.list_(pa.struct({"at": pa.timestamp("ms")}))])
 def test_times_without_a_zone_never_get_in(type: pa.DataType) -> None:  # noqa: A002
-    with pytest.raises(
-        NaiveTimeError, match=r"films.x.* does not identify an instant → give it one.*tz_localize"
-    ):
+    with pytest.raises(NaiveTimeError, match=r"films.x.* does not identify an instant → give it one.*tz_localize"):
         plain(pa.array([None], type))
 
 
