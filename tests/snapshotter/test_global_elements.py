@@ -56,7 +56,7 @@ def test_a_version_id_is_published_once(storage: Storage, index: SnapshotIndex) 
     publish_global(videos(ONE), VIDEOS, NOON, storage, index, "v1")
     files = list(storage.list(""))
     assert publish_global(videos(ONE), VIDEOS, NOON + DAY, storage, index, "v1") is False
-    with pytest.raises(ConfigError, match="version id 'v1' of global element 'videos' is taken, by other rows"):
+    with pytest.raises(ConfigError, match="version id 'v1' of global element 'videos' is taken by other rows"):
         publish_global(videos(TWO), VIDEOS, NOON + DAY, storage, index, "v1")
     assert list(storage.list("")) == files
     assert read_global("videos", NOON + DAY, storage, index).equals(videos(ONE))
