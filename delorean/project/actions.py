@@ -206,8 +206,10 @@ class ProjectActions:
         return load_package(self.folder / folder, modules=self.config.encoders)
 
     @contextmanager
-    def ranker(self, package: ModelPackage | str | Path) -> Iterator[Ranker]:
+    def ranker(self, package: ModelPackage | str | Path, **options: Any) -> Iterator[Ranker]:
         """Open the live scorer in this process, over the project's services, for as long as the block lasts.
+
+        options: `budget`, for all services together, and `refresh`, see `delorean.serving.open_ranker`
 
         Example: `with project.ranker("packages/homepage-1") as ranker: ranker.rank(request)`
         """
@@ -215,7 +217,7 @@ class ProjectActions:
         from delorean.serving import open_ranker
 
         package = package if isinstance(package, ModelPackage) else self.load_package(package)
-        with open_ranker(package, self.config.services, self.index, self.storage) as ranker:
+        with open_ranker(package, self.config.services, self.index, self.storage, **options) as ranker:
             yield ranker
 
     def rank(

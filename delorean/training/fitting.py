@@ -79,7 +79,7 @@ def train(data: RankingData, split: Split | None = None, model: Any = None, seed
         importances = _importances(scorer, parts.validation, seed)
     report = TrainingReport(
         model=type(model).__name__,
-        split=msgspec.to_builtins(split),
+        split={**msgspec.to_builtins(split), "shares": list(split.shares)},  # a list, as it is read from JSON
         sizes=parts.sizes,
         metrics=metrics,
         importances=importances,

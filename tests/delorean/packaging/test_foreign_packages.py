@@ -113,7 +113,7 @@ def loop() -> bytes:
 
 @pytest.mark.parametrize("operator", ["Expand", "Tile", "Resize", "Range", "Pad", "RandomNormal", "NonZero", "If"])
 def test_operators_that_no_learner_needs_are_refused(operator: str) -> None:
-    with pytest.raises(PackageError, match=f"the operator '{operator}', which no model of scikit-learn's needs"):
+    with pytest.raises(PackageError, match=f"the operator '{operator}', which no scikit-learn model needs"):
         check_model(model([helper.make_node(operator, ["x", "s"], ["y"])], [inside("s", [9, 9])]))
 
 
@@ -265,7 +265,7 @@ def as_maps(**parts: pa.Array) -> bytes:
             {"values of a": pa.array([1]), "rows of a": pa.array([1])},
             "'a' does not have one value, or none, per context",
         ),
-        ({"values of a": pa.array([1]), "rows of a": pa.array([-2])}, "'a' has not one value"),
+        ({"values of a": pa.array([1]), "rows of a": pa.array([-2])}, "'a' does not have one value"),
         ({"values of a": pa.array([1]), "rows of a": pa.array([None], pa.int64())}, "does not hold data maps"),
         ({"item_offsets": pa.array([0, 9])}, "its items are not one list per context"),
         ({"item_offsets": pa.array([1, 1])}, "its items are not one list per context"),
@@ -284,8 +284,8 @@ def test_golden_rows_that_take_no_room_for_what_they_hold_are_refused(parts: dic
         ('{"a": 1}'.encode("utf-16"), "is not JSON"),
         (b"\xef\xbb\xbf{}", "is not JSON"),
         (b'{"a": 1, "b": {"c": 1, "c": 2}}', "an object has the name 'c' twice"),
-        (b'{"a": NaN}', "NaN is no number"),
-        (b'{"a": -Infinity}', "-Infinity is no number"),
+        (b'{"a": NaN}', "NaN is not a finite number"),
+        (b'{"a": -Infinity}', "-Infinity is not a finite number"),
         (b"[" * 100_000, "is not JSON"),
         (b"1" * 5_000, "is not JSON"),
     ],
