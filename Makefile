@@ -1,6 +1,6 @@
 # `make` lists the commands. Each builds what it needs first; only Python 3.11 or 3.12, Java 17 and make must be there.
 .DEFAULT_GOAL := help
-.PHONY: help demo airflow test bench lint doctest thrift package notebook clean lock machine
+.PHONY: help demo airflow test check bench lint doctest thrift package notebook clean lock machine
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
@@ -21,7 +21,11 @@ airflow: .venv/.ready .venv-airflow/.ready machine  ## run Airflow with that com
 
 test: .venv/.ready .venv-airflow/.ready machine  ## check everything: lint, types, layers, doctests, tests
 	@$(MAKE) -s --no-print-directory -j 2 lint doctest .venv/spark.jsa
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)  # three keep two cores busy: tests wait a lot
+	@$(BIN)/python -m pytest -n 3 --durations 25 --durations-min 1 $(ARGS)  # three keep two cores busy: tests wait a lot
+
+check: .venv/.ready machine  ## check what takes seconds: lint, types, layers, doctests, tests that start no program
+	@$(MAKE) -s --no-print-directory -j 2 lint doctest
+	@$(BIN)/python -m pytest -q -n 2 -m "not program" $(ARGS)
 
 bench: .venv/.ready machine  ## measure: BENCH=features, as_of, as_of_spark, snapshot, index, storage, cluster or hung-service; or check at length: CHECK=asof or fuzz
 	@$(BIN)/python -m benchmarks $(if $(CHECK),check-$(CHECK),$(BENCH)) $(ARGS)

@@ -33,7 +33,7 @@ from delorean.labels.materialise import materialise_labels
 from snapshotter.spark.session import spark_session
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "tests" / "support"))  # at the end: its folders are named as our packages
+sys.path.append(str(ROOT / "tests" / "support"))  # last: it must hide nothing
 
 from spark_cluster import SparkCluster, environment_archive, python_of_executors, spark_cluster  # noqa: E402
 

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from benchmarks.fuzz_cases import KINDS, Case, cases
 from delorean.demo.processes import Processes
-from prana_proxy.client.client import PranaClient
+from prana_proxy.client import PranaClient
 
 PATIENCE_SECONDS = 20.0
 MOST_GROWTH = 0.05

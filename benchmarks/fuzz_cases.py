@@ -14,7 +14,7 @@ from thrift.protocol.TJSONProtocol import TJSONProtocol
 from thrift.Thrift import TMessageType
 from thrift.transport.TTransport import TMemoryBuffer
 
-from prana_proxy.protocol.wire import LARGEST_FRAME
+from prana_proxy.protocol.thrift_protocol import LARGEST_FRAME
 from schemas.generated.Prana import authenticate_args, fetch_args, services_args
 from schemas.generated.ttypes import FetchRequest
 

@@ -21,7 +21,7 @@ from datetime import timedelta
 import pyarrow as pa
 
 from prana_proxy.config.services_file import gateway_config
-from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway import Gateway
 
 BUDGET = timedelta(seconds=0.5)
 THREADS, ROOM = 16, 256

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from benchmarks.load_report import Verdict, show_rows
 from benchmarks.snapshot_world import KEY, ServiceSpec, Started, World
-from prana_proxy.client.client import PranaClient
+from prana_proxy.client import PranaClient
 from schemas.tables import contexts_schema
 from snapshotter.records import ContextSet
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from benchmarks.load_report import CONSOLE, Verdict, show_rows, sparkline
 from benchmarks.memory import MIB
 from benchmarks.snapshot_world import KEY, ServiceSpec, Started, World
-from prana_proxy.client.client import PranaClient
+from prana_proxy.client import PranaClient
 from schemas.errors import DeloreanError
 from schemas.tables import contexts_schema
 

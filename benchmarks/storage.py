@@ -63,9 +63,7 @@ def s3_uri(given: str | None) -> Iterator[str]:
     if given is not None:
         yield given
         return
-    sys.path.append(
-        str(Path(__file__).parent.parent / "tests" / "support")
-    )  # at the end: its folders are named as our packages
+    sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))  # last: it must hide nothing
     from s3_server import s3_server
 
     with s3_server() as server:

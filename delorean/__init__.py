@@ -1,9 +1,8 @@
-"""DeLorean: a feature time machine.
+"""DeLorean: a feature time machine for recommender teams.
 
-`open_project` opens a project and shows what is in it. `TimeMachine` travels to the state of past moments;
-`day_coverage` and `label_coverage` say what is there. `generate` makes features of label data from it;
-`check_feature_set` and `compare_encoders` look at what came of it. `as_of_join` is the rule that all rest on, for any
-Arrow tables; `as_of_join_spark` for DataFrames of any size.
+`open_project` opens a project; everything else can be done with what it returns: travel to past moments, generate
+features, run and replay experiments, train, package and rank. `as_of_join` is the rule behind all of it, for any Arrow
+tables. docs/API.md lists every public name.
 """
 
 from __future__ import annotations
@@ -11,18 +10,18 @@ from __future__ import annotations
 import os
 import sys
 
-# `python -m delorean` puts the working folder first on the path, mostly a project's: its files would hide ours and
-# Python's. It comes last, before anything else is imported, unless it is where this package lies.
+# `python -m delorean` puts the working folder first on the path, usually a project's, whose files would hide ours and
+# Python's. Move it to the end before anything else is imported, unless this package lies in it.
 _first = os.path.abspath(sys.path[0]) if sys.argv[:1] == ["-m"] and sys.path else None
 if _first == os.getcwd() and _first != os.path.dirname(os.path.dirname(os.path.abspath(__file__))):
     sys.path.append(sys.path.pop(0))
 
 from typing import TYPE_CHECKING, Any  # noqa: E402  # the path comes first
 
+from delorean.lazy_imports import lazy_getattr  # noqa: E402  # as above
 from delorean.telemetry import disable_telemetry  # noqa: E402  # as above
-from schemas.lazy import lazily  # noqa: E402  # as above
 
-disable_telemetry()  # before anything imports what would report
+disable_telemetry()  # before anything is imported that sends any
 
 if TYPE_CHECKING:
     from delorean.as_of.join import as_of_join
@@ -31,62 +30,184 @@ if TYPE_CHECKING:
     from delorean.audit.paradox import check_feature_set
     from delorean.coverage import day_coverage, label_coverage
     from delorean.display.text import show
-    from delorean.experiment import ExperimentSpec
-    from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit, generate
-    from delorean.labels import LabelColumns
+    from delorean.experiment.diff import diff
+    from delorean.experiment.encoder_spec import EncoderSpec
+    from delorean.experiment.files import load_experiment
+    from delorean.experiment.label_spec import LabelSpec
+    from delorean.experiment.model_spec import ModelSpec
+    from delorean.experiment.replay import replay
+    from delorean.experiment.run import run_experiment
+    from delorean.experiment.spec import ExperimentSpec, ScheduleSpec
+    from delorean.generation import generate
+    from delorean.labels import LabelColumns, load_labels
     from delorean.labels.materialise import materialise_labels
     from delorean.leaks import LeakThresholds
+    from delorean.packaging.package import load_package
     from delorean.project.open_project import OpenProject, open_project
+    from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
     from delorean.time_travel import TimeMachine
+    from delorean.training.fitting import train
+    from delorean.training.metrics import ranking_metrics
+    from delorean.training.ranking_data import read_feature_set
+    from delorean.training.split import Split
+    from encoders import FeatureEncoder, FeatureModel, feature_encoder, lookup
+    from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
+    from schemas.errors import (
+        ConfigError,
+        CorruptFileError,
+        DataKeyError,
+        DeloreanError,
+        EmptyLabelsError,
+        EncoderError,
+        EncoderOutputError,
+        FingerprintError,
+        GoldenRowsError,
+        JobError,
+        LabelError,
+        MissingFileError,
+        NaiveTimeError,
+        NotInIndexError,
+        PackageError,
+        ParadoxError,
+        ProxyUnavailableError,
+        QualityError,
+        ReplayError,
+        SelectionError,
+        ServiceError,
+        SetupError,
+        SnapshotIndexError,
+        StorageError,
+        TrainingError,
+        UndeclaredKeyError,
+        UnreadableRecordError,
+        WithdrawnError,
+    )
+    from snapshotter.index import open_index
+    from snapshotter.selection.declarations import ContextSelection
+    from snapshotter.storage import open_storage
+    from snapshotter.storage.table_source import TableSource
 
 __version__ = "0.1.0"
 __all__ = [
     "AsOf",
     "ConfidenceFloor",
+    "ConfigError",
+    "ContextSelection",
+    "CorruptFileError",
+    "DataKey",
+    "DataKeyError",
+    "DeloreanError",
+    "EmptyLabelsError",
+    "EncoderError",
+    "EncoderOutputError",
+    "EncoderSpec",
     "ExperimentSpec",
+    "FeatureEncoder",
+    "FeatureModel",
+    "FingerprintError",
+    "GoldenRowsError",
+    "JobError",
     "LabelColumns",
+    "LabelError",
+    "LabelSpec",
     "LeakThresholds",
+    "MissingFileError",
+    "ModelSpec",
+    "NaiveTimeError",
+    "NotInIndexError",
     "OpenProject",
+    "PackageError",
+    "ParadoxError",
+    "ProxyUnavailableError",
+    "QualityError",
+    "ReplayError",
+    "ScheduleSpec",
+    "SelectionError",
+    "ServiceError",
+    "SetupError",
+    "SnapshotIndexError",
+    "Split",
     "SpreadLimit",
+    "StorageError",
+    "TableSource",
     "TimeMachine",
+    "TrainingError",
+    "UndeclaredKeyError",
+    "UnreadableRecordError",
+    "WithdrawnError",
     "as_of_join",
     "as_of_join_spark",
     "check_feature_set",
     "compare_encoders",
     "compare_feature_sets",
+    "context_variable",
     "day_coverage",
+    "diff",
+    "feature_encoder",
     "generate",
+    "global_element",
+    "item",
     "label_coverage",
+    "load_experiment",
+    "load_labels",
+    "load_package",
+    "lookup",
     "materialise_labels",
+    "open_index",
     "open_project",
+    "open_storage",
+    "ranking_metrics",
+    "read_feature_set",
+    "replay",
+    "run_experiment",
+    "service_element",
     "show",
+    "train",
 ]
 
-# Imported when first used: compiled kernels and Spark take a second that `delorean --help` need not wait for.
-__getattr__ = lazily(
-    __name__,
-    {
-        "AsOf": "delorean.generation",
-        "ConfidenceFloor": "delorean.generation",
-        "ExperimentSpec": "delorean.experiment",
-        "LabelColumns": "delorean.labels",
-        "LeakThresholds": "delorean.leaks",
-        "OpenProject": "delorean.project.open_project",
-        "SpreadLimit": "delorean.generation",
-        "TimeMachine": "delorean.time_travel",
-        "as_of_join": "delorean.as_of.join",
-        "as_of_join_spark": "delorean.as_of.spark_join",
-        "check_feature_set": "delorean.audit.paradox",
-        "compare_encoders": "delorean.audit.comparison",
-        "compare_feature_sets": "delorean.audit.comparison",
-        "day_coverage": "delorean.coverage",
-        "generate": "delorean.generation",
-        "label_coverage": "delorean.coverage",
-        "materialise_labels": "delorean.labels.materialise",
-        "open_project": "delorean.project.open_project",
-        "show": "delorean.display.text",
-    },
-)
+# Imported on first use: compiled kernels and Spark take a second that `delorean --help` does not need.
+_MODULES = {
+    "delorean.as_of.join": "as_of_join",
+    "delorean.as_of.spark_join": "as_of_join_spark",
+    "delorean.audit.comparison": "compare_encoders compare_feature_sets",
+    "delorean.audit.paradox": "check_feature_set",
+    "delorean.coverage": "day_coverage label_coverage",
+    "delorean.display.text": "show",
+    "delorean.experiment.diff": "diff",
+    "delorean.experiment.encoder_spec": "EncoderSpec",
+    "delorean.experiment.files": "load_experiment",
+    "delorean.experiment.label_spec": "LabelSpec",
+    "delorean.experiment.model_spec": "ModelSpec",
+    "delorean.experiment.replay": "replay",
+    "delorean.experiment.run": "run_experiment",
+    "delorean.experiment.spec": "ExperimentSpec ScheduleSpec",
+    "delorean.generation": "generate",
+    "delorean.labels": "LabelColumns load_labels",
+    "delorean.labels.materialise": "materialise_labels",
+    "delorean.leaks": "LeakThresholds",
+    "delorean.packaging.package": "load_package",
+    "delorean.project.open_project": "OpenProject open_project",
+    "delorean.state.rules": "AsOf ConfidenceFloor SpreadLimit",
+    "delorean.time_travel": "TimeMachine",
+    "delorean.training.fitting": "train",
+    "delorean.training.metrics": "ranking_metrics",
+    "delorean.training.ranking_data": "read_feature_set",
+    "delorean.training.split": "Split",
+    "encoders": "FeatureEncoder FeatureModel feature_encoder lookup",
+    "schemas.data_keys": "DataKey context_variable global_element item service_element",
+    "schemas.errors": (
+        "ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError EncoderError "
+        "EncoderOutputError FingerprintError GoldenRowsError JobError LabelError MissingFileError "
+        "NaiveTimeError NotInIndexError PackageError ParadoxError ProxyUnavailableError QualityError "
+        "ReplayError SelectionError ServiceError SetupError SnapshotIndexError StorageError TrainingError "
+        "UndeclaredKeyError UnreadableRecordError WithdrawnError"
+    ),
+    "snapshotter.index": "open_index",
+    "snapshotter.selection.declarations": "ContextSelection",
+    "snapshotter.storage": "open_storage",
+    "snapshotter.storage.table_source": "TableSource",
+}
+__getattr__ = lazy_getattr(__name__, {name: module for module, names in _MODULES.items() for name in names.split()})
 
 if "IPython" in sys.modules:
     from delorean.display.ipython import register_formatters
@@ -102,5 +223,5 @@ def load_ipython_extension(shell: Any) -> None:
 
 
 def __dir__() -> list[str]:
-    """Name what is public, imported yet or not."""
+    """Return the public names, imported yet or not."""
     return sorted([*__all__, "__version__"])

@@ -1,4 +1,4 @@
-"""Results that people take on as a frame of their own choice."""
+"""Results that can be read as a frame of any library."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _IN_SPARK = {
 
 
 class Readable(ABC):
-    """What is read as an Arrow table, and so as any other frame."""
+    """A result that can be read as an Arrow table, and so as any other frame."""
 
     @abstractmethod
     def to_arrow(self) -> pa.Table:
@@ -38,23 +38,23 @@ class Readable(ABC):
         import polars as pl
 
         frame = pl.from_arrow(self.to_arrow())
-        assert isinstance(frame, pl.DataFrame)  # of a table it always is
+        assert isinstance(frame, pl.DataFrame)  # always, for a table
         return frame
 
     def to_pandas(self) -> pd.DataFrame:
-        """Read the data into pandas. Raises DataKeyError for nested times that Python cannot hold."""
+        """Read the data into pandas. Raises DataKeyError for nested times that Python cannot represent."""
         table = self.to_arrow()
         try:
             frame: pd.DataFrame = table.to_pandas()
         except (OverflowError, ValueError) as error:
             raise DataKeyError.because(
                 f"pandas cannot hold all values of {', '.join(table.column_names)}: {error}",
-                "times in lists and structs must be of the years 1 to 9999; .to_arrow() and .to_polars() give any",
+                "times in lists and structs must be in the years 1 to 9999; .to_arrow() and .to_polars() accept any",
             ) from error
         return frame
 
     def to_spark(self, spark: SparkSession) -> DataFrame:
-        """Read the data into Spark; types that it lacks, such as unsigned integers, become ones that hold them."""
+        """Read the data into Spark; types that it lacks, such as unsigned integers, become wider ones."""
         if not hasattr(spark, "createDataFrame"):
             raise ConfigError.mistaken("spark", spark, "a Spark session", "project.spark_session()")
         table = self.to_arrow()
@@ -66,7 +66,7 @@ def _field_in_spark(field: pa.Field) -> pa.Field:
 
 
 def _type_in_spark(type: pa.DataType) -> pa.DataType:  # noqa: A002  # the field's own name
-    """Give the type that Spark has for a type's values."""
+    """Return Spark's type for a type's values."""
     if type in _IN_SPARK:
         return _IN_SPARK[type]
     if pa.types.is_list(type):

@@ -1,4 +1,4 @@
-"""One encoder bound to its columns: the generated text, what it receives, and how its failures are told."""
+"""One encoder bound to its columns: its batch module, its arguments, and the errors it raises."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.columns import Columns
-from encoders.compile import compile_batch, compile_errors, explain
+from encoders.compilation.batch_module import GENERATED
+from encoders.compilation.compile import compile_batch, compile_errors, explain
+from encoders.compilation.interpret import plain_batch, plain_file
+from encoders.compilation.rewriting import NotMachineCodeError
 from encoders.data_map import DataMaps
-from encoders.generated import GENERATED
-from encoders.interpret import plain_batch, plain_file
 from encoders.layout import INTEGER, TEXT, Column
-from encoders.rewriting import NotMachineCodeError
 from schemas.errors import EncoderError, EncoderOutputError, UndeclaredKeyError
 from schemas.hashing import text_code
 from schemas.tables import python_rows
 
-Batch = Callable[..., Any]
+BatchFunction = Callable[..., Any]
 Features = dict[str, NDArray[np.float32]]
-InPython = Callable[[int], Features]  # the place of a context → its features
+ComputeInPython = Callable[[int], Features]  # position of a context → its features
 _log = logging.getLogger("delorean.encoders")
 
 
@@ -34,9 +34,9 @@ _log = logging.getLogger("delorean.encoders")
 class BoundEncoder:
     """An encoder as text, with the columns that its loop receives.
 
-    text: the generated module; places: its lines → where the encoder, or a helper of it, was written
-    parameters: their values; compiled code receives a text as its code
-    declared: the data elements that it may read
+    text: the batch module; places: its lines → the places in the encoder's and its helpers' sources
+    parameters: their values; compiled code receives texts as codes
+    declared: the data elements that it can read
     """
 
     name: str
@@ -48,8 +48,8 @@ class BoundEncoder:
     declared: tuple[str, ...]
     places: Mapping[int, str]
 
-    def load(self, folder: Path | None) -> Batch:
-        """Give the loop, compiled unless the encoder is not to be. Raises EncoderError where Numba cannot."""
+    def load(self, folder: Path | None) -> BatchFunction:
+        """Give the loop, compiled unless declared otherwise. Raises EncoderError if Numba cannot compile it."""
         if not self.compiled:
             return self.interpreted()
         try:
@@ -64,21 +64,21 @@ class BoundEncoder:
     def _not_compiled(self, line: int | None, reason: str, hint: str) -> EncoderError:
         return EncoderError.because(f"encoder '{self.name}' cannot be compiled{self._place(line)}: {reason}", hint)
 
-    def interpreted(self) -> Batch:
+    def interpreted(self) -> BatchFunction:
         """Give the same loop in plain Python."""
         return plain_batch(self.text, self.name)
 
     def run(
         self,
-        batch: Batch,
+        batch: BatchFunction,
         maps: DataMaps,
         offsets: NDArray[np.int64],
         columns: Columns,
-        in_python: InPython | None = None,
+        in_python: ComputeInPython | None = None,
     ) -> Features:
-        """Run over every context. Raises EncoderError naming the context at which the encoder fails.
+        """Run over all contexts. Raises EncoderError naming the context for which the encoder fails.
 
-        in_python: computes one context by plain Python, which decides where machine code gave up
+        in_python: computes one context in plain Python, for contexts in which compiled code gives up
         """
         outputs = [np.full(int(offsets[-1]), np.nan, dtype=np.float32) for _ in self.features]
         progress = np.zeros(1, dtype=np.int64)
@@ -88,21 +88,21 @@ class BoundEncoder:
             try:
                 batch(progress, offsets[first:], *self._from(first, columns), *outputs, *parameters)
                 break
-            except Exception as error:  # an encoder is anyone's code and may raise anything
+            except Exception as error:  # encoders are users' code and may raise anything
                 at = first + int(progress[0])
                 if in_python is None:
                     raise self._failure(error, maps, at) from error
                 for output, values in zip(outputs, in_python(at).values(), strict=True):
                     output[offsets[at] : offsets[at + 1]] = values
-                _note_given_up(self.name)
+                _warn_slow_contexts(self.name)
                 first, progress[0] = at + 1, 0
         return dict(zip(self.features, outputs, strict=True))
 
     def _from(self, first: int, columns: Columns) -> list[NDArray[Any]]:
-        """Give the columns as they are from a context on."""
+        """Give the columns from a context on."""
         paths = [column.path for column in self.columns]
         per_context = [path[0] == "context" or path[-1] == ":rows" for path in paths]
-        return [columns[p][first:] if own else columns[p] for p, own in zip(paths, per_context, strict=True)]
+        return [columns[p][first:] if sliced else columns[p] for p, sliced in zip(paths, per_context, strict=True)]
 
     def _failure(self, error: Exception, maps: DataMaps, at: int) -> EncoderError:
         context = python_rows(maps.contexts.slice(at, 1))[0]
@@ -124,7 +124,7 @@ class BoundEncoder:
         return EncoderError.because(f"{start}{type(error).__name__}: {error}")
 
     def _line_of(self, error: Exception) -> int | None:
-        """Find the line of the text, the encoder's own or a helper's, at which an error was raised."""
+        """Give the line of the text at which an error was raised, in the encoder or a helper."""
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == plain_file(self.name)]
         own = [line for line in lines if line in self.places]
@@ -145,10 +145,10 @@ class BoundEncoder:
 
 
 @functools.cache
-def _note_given_up(name: str) -> None:
-    """Log once for each encoder that it is not as fast as it could be; what it gives is right."""
+def _warn_slow_contexts(name: str) -> None:
+    """Log once per encoder that plain Python computes some contexts: the results are right, but slow."""
     _log.warning(
-        "encoder '%s': for some contexts plain Python has to compute what machine numbers cannot hold, which is slow; "
-        "write 2.0 ** x for a power of negative exponents, and floats for what may leave 64 bits",
+        "encoder '%s': some contexts are computed by plain Python, because machine numbers cannot hold their values, "
+        "which is slow; write 2.0 ** x for powers with negative exponents, and floats for numbers beyond 64 bits",
         name,
     )

@@ -1,4 +1,4 @@
-"""A feature model bound to the variables of label data: plain data that can be sent anywhere, and runs there."""
+"""A feature model bound to the variables of contexts and items: it can be pickled, sent to workers and run there."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from encoders.bound_encoder import Batch, BoundEncoder, Features
-from encoders.code_cache import default_cache_folder
+from encoders.bound_encoder import BatchFunction, BoundEncoder, Features
 from encoders.columns import Columns, flatten, one_array, read_only, variable_column
+from encoders.compilation.code_cache import default_cache_folder
 from encoders.data_map import ABSENT, DataMaps, Element
 from encoders.hash_index import index_table
-from encoders.layout import OBJECT, TEXT, Column, List, Node, Scalar, element_layout, in_python, is_text
+from encoders.layout import OBJECT, TEXT, Column, Layout, ListLayout, ScalarLayout, element_layout, in_python
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import DataKeyError
+from schemas.nulls import is_text
 
-_MOST_KEPT = 3  # versions of each global element whose columns a process keeps
+_MOST_CACHED = 3  # versions of each global element whose columns a process caches
 
 
 @dataclass(frozen=True)
 class ElementPlan:
-    """How an element becomes columns: its key, the layout of what is read of it, whether rows are looked up.
+    """How an element is converted to columns.
 
-    type: of one value, which for a global element is its whole table
+    layout: of the fields that are read; indexed: whether rows are looked up
+    type: the type of one value; for a global element, of its whole table
     """
 
     key: DataKey
-    layout: Node
+    layout: Layout
     indexed: bool
     type: pa.DataType
 
 
-class Mode(Enum):
-    """For whom columns are: machine code, the plain Python of the same encoders, or encoders that are not compiled."""
+class ExecutionMode(Enum):
+    """What reads the columns: compiled code, the same encoders in plain Python, or encoders never compiled."""
 
     MACHINE = "machine"
     ORACLE = "oracle"
@@ -47,75 +49,76 @@ class Mode(Enum):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The columns that compiled encoders read, or the uncompiled ones; each is made once, whoever reads it."""
+class ColumnPlan:
+    """The columns that all encoders of one execution mode read; each is built once."""
 
-    context: Mapping[str, Scalar]
-    items: Mapping[str, Scalar]
+    context: Mapping[str, ScalarLayout]
+    items: Mapping[str, ScalarLayout]
     elements: Mapping[str, ElementPlan]
 
-    def in_python(self) -> Plan:
-        """Give the plan by which plain Python reads the same: text as it is."""
+    def in_python(self) -> ColumnPlan:
+        """Give the plan for the same columns in plain Python, where texts are texts instead of codes."""
         context, items = (
-            {name: Scalar(Column(s.column.path, _in_python(s.column.dtype))) for name, s in variables.items()}
+            {name: ScalarLayout(Column(s.column.path, _in_python(s.column.dtype))) for name, s in variables.items()}
             for variables in (self.context, self.items)
         )
         elements = {name: replace(plan, layout=in_python(plan.layout)) for name, plan in self.elements.items()}
-        return Plan(context, items, elements)
+        return ColumnPlan(context, items, elements)
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """What a process keeps between calls, to save work.
+class _ProcessCache:
+    """What a process caches between calls.
 
-    columns: of global elements, a few with the arrays they were made from, the last used first
-    batches: by the encoder's place
-    folder: where compiled code lies
+    columns: of a few versions of global elements, with their arrays, the most recently used first
+    batches: by the encoder's position
+    folder: of compiled code, once it is known
     """
 
-    columns: dict[tuple[Mode, str], tuple[tuple[pa.Array, Columns], ...]] = field(default_factory=dict)
-    batches: dict[int, Batch] = field(default_factory=dict)
+    columns: dict[tuple[ExecutionMode, str], tuple[tuple[pa.Array, Columns], ...]] = field(default_factory=dict)
+    batches: dict[int, BatchFunction] = field(default_factory=dict)
     folder: list[Path | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class BoundModel:
-    """Encoders ready to run over data maps. It holds text and types only, so it can be pickled.
+    """Encoders ready to run over data maps. It contains only text and types, so it can be pickled.
 
-    variables: what each context and item variable read must be
-    plans: for each mode the columns that encoders read
-    cache_folder: where compiled code is kept; None: below the home of who runs it, if there is such a place
+    variables: the data keys of the context and item variables that are read
+    plans: the columns that encoders read, for each execution mode
+    cache_folder: where compiled code is cached; None: below the home of the user who runs it, if that is possible
     """
 
     encoders: tuple[BoundEncoder, ...]
     variables: Mapping[tuple[str, str], DataKey]
-    plans: Mapping[Mode, Plan]
+    plans: Mapping[ExecutionMode, ColumnPlan]
     cache_folder: str | None = None
-    kept: _Kept = field(default_factory=_Kept, repr=False, compare=False)
+    kept: _ProcessCache = field(default_factory=_ProcessCache, repr=False, compare=False)
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of the features in the order in which they are written."""
+        """Names of the features, in order."""
         return tuple(feature for encoder in self.encoders for feature in encoder.features)
 
     def encode(self, maps: DataMaps) -> dict[str, NDArray[np.float32]]:
         """Compute every feature for every item of every context.
 
-        Gives feature → float32 for all items end to end, as in maps.items; NaN where an encoder wrote nothing.
-        Raises DataKeyError for data that does not fit its keys, EncoderError naming the context where an encoder fails.
+        Gives feature → float32 for all items in the order of maps.items; NaN where an encoder wrote nothing.
+        Raises DataKeyError for data that does not fit its keys, EncoderError naming the context for which an encoder
+        fails.
         """
         return self._encode(maps, compiled=True)
 
     def interpret(self, maps: DataMaps) -> dict[str, NDArray[np.float32]]:
-        """Compute the same by the plain Python source: slow, the reference for what compiled encoders must give."""
+        """Compute the same features in plain Python: slow, the reference for compiled encoders."""
         return self._encode(maps, compiled=False)
 
     def warm_up(self) -> None:
-        """Compile every encoder, or load what was compiled before, so that the first request does not wait for it."""
+        """Compile every encoder, or load it from the cache folder, so that the first request does not wait for it."""
         folder = self._folder()
         for place in range(len(self.encoders)):
             self._batch(place, folder)
-        if any(plan.indexed for plan in self.plans[Mode.MACHINE].elements.values()):
+        if any(plan.indexed for plan in self.plans[ExecutionMode.MACHINE].elements.values()):
             index_table(np.zeros(1, np.int64), np.array([0, 1]), False, folder)
 
     def _encode(self, maps: DataMaps, compiled: bool) -> dict[str, NDArray[np.float32]]:
@@ -123,22 +126,22 @@ class BoundModel:
         folder = self._folder()
         modes = [_mode(encoder, compiled) for encoder in self.encoders]
         columns = {mode: self._columns(maps, mode, folder) for mode in dict.fromkeys(modes)}
-        found: Features = {}
+        features: Features = {}
         for place, (encoder, mode) in enumerate(zip(self.encoders, modes, strict=True)):
-            if mode is Mode.MACHINE:
-                alone = functools.partial(self._one_in_python, maps, encoder, folder)
-                found.update(encoder.run(self._batch(place, folder), maps, offsets, columns[mode], alone))
+            if mode is ExecutionMode.MACHINE:
+                in_python = functools.partial(self._one_in_python, maps, encoder, folder)
+                features.update(encoder.run(self._batch(place, folder), maps, offsets, columns[mode], in_python))
             else:
-                found.update(encoder.run(encoder.interpreted(), maps, offsets, columns[mode]))
-        return found
+                features.update(encoder.run(encoder.interpreted(), maps, offsets, columns[mode]))
+        return features
 
     def _one_in_python(self, maps: DataMaps, encoder: BoundEncoder, folder: Path | None, i: int) -> Features:
-        """Compute one context by the plain Python source."""
+        """Compute one context in plain Python."""
         one = maps.only(i)
-        columns = self._columns(one, Mode.ORACLE, folder)
+        columns = self._columns(one, ExecutionMode.ORACLE, folder)
         return encoder.run(encoder.interpreted(), one, one.item_offsets, columns)
 
-    def _batch(self, place: int, folder: Path | None) -> Batch:
+    def _batch(self, place: int, folder: Path | None) -> BatchFunction:
         batch = self.kept.batches.get(place)
         if batch is None:
             batch = self.kept.batches[place] = self.encoders[place].load(folder)
@@ -150,7 +153,7 @@ class BoundModel:
             self.kept.folder.append(chosen)
         return self.kept.folder[0]
 
-    def _columns(self, maps: DataMaps, mode: Mode, folder: Path | None) -> Columns:
+    def _columns(self, maps: DataMaps, mode: ExecutionMode, folder: Path | None) -> Columns:
         plan = self.plans[mode]
         columns: Columns = {}
         for group, table in (("context", maps.contexts), ("items", maps.items)):
@@ -166,33 +169,33 @@ class BoundModel:
             columns["data", name, ":rows"] = _rows(name, element, len(maps))
         return columns
 
-    def _element(self, plan: ElementPlan, element: Element, mode: Mode, folder: Path | None) -> Columns:
-        """Flatten an element. A global one is kept for later calls, which mostly bring one of a few versions."""
+    def _element(self, plan: ElementPlan, element: Element, mode: ExecutionMode, folder: Path | None) -> Columns:
+        """Flatten an element. Columns of global elements are cached, since calls mostly use one of a few versions."""
         if plan.key.kind is not Kind.GLOBAL_ELEMENT:
             return flatten(plan.key.name, plan.layout, _typed(plan.key.name, plan.type, element.values))
-        place = mode, plan.key.name
-        kept = self.kept.columns.get(place, ())
-        found = next((entry for entry in kept if entry[0] is element.values), None)
-        if found is None:
+        cache_key = mode, plan.key.name
+        cached = self.kept.columns.get(cache_key, ())
+        entry = next((each for each in cached if each[0] is element.values), None)
+        if entry is None:
             values = _typed(plan.key.name, plan.type, element.values)
             columns = flatten(plan.key.name, plan.layout, values)
             if plan.indexed:
                 columns.update(_index(plan, values, folder))
-            found = (element.values, columns)
-        if not kept or kept[0] is not found:  # threads may lose each other's entry, which costs making it again
-            others = [entry for entry in kept if entry[0] is not element.values]
-            self.kept.columns[place] = (found, *others[: _MOST_KEPT - 1])
-        return found[1]
+            entry = (element.values, columns)
+        if not cached or cached[0] is not entry:  # threads may overwrite each other's entry, which is then rebuilt
+            others = [each for each in cached if each[0] is not element.values]
+            self.kept.columns[cache_key] = (entry, *others[: _MOST_CACHED - 1])
+        return entry[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave behind what was only kept to save work."""
-        return {**self.__dict__, "kept": _Kept()}
+        """Pickle without the cache."""
+        return {**self.__dict__, "kept": _ProcessCache()}
 
 
-def _mode(encoder: BoundEncoder, compiled: bool) -> Mode:
+def _mode(encoder: BoundEncoder, compiled: bool) -> ExecutionMode:
     if not encoder.compiled:
-        return Mode.PLAIN
-    return Mode.MACHINE if compiled else Mode.ORACLE
+        return ExecutionMode.PLAIN
+    return ExecutionMode.MACHINE if compiled else ExecutionMode.ORACLE
 
 
 def _in_python(dtype: str) -> str:
@@ -204,8 +207,8 @@ def _index(plan: ElementPlan, values: pa.Array, folder: Path | None) -> Columns:
     layout = element_layout(plan.key, True, {first.name})
     flat = flatten(plan.key.name, layout, values)
     path = ("data", plan.key.name)
-    if not isinstance(layout, List):
-        raise DataKeyError.because(f"global element '{plan.key.name}' is no table")
+    if not isinstance(layout, ListLayout):
+        raise DataKeyError.because(f"global element '{plan.key.name}' is not a table")
     keys = flat[*path, "[]", first.name]
     slots, bounds = index_table(keys, flat[layout.starts.path], is_text(first.type), folder)
     return {(*path, ":keys"): keys, (*path, ":slots"): slots, (*path, ":slot_starts"): bounds}

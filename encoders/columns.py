@@ -1,4 +1,4 @@
-"""Arrow arrays → flat NumPy columns, without copying where the type allows: slices of them are what encoders read."""
+"""Converts Arrow arrays to the flat NumPy columns that encoders read slices of, without copying where possible."""
 
 from __future__ import annotations
 
@@ -9,12 +9,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from encoders.layout import BOOLEAN, FLOAT, OBJECT, TEXT, Column, List, Node, Path, Scalar, Struct, is_text
+from encoders.layout import (
+    BOOLEAN,
+    FLOAT,
+    OBJECT,
+    TEXT,
+    Column,
+    ColumnPath,
+    Layout,
+    ListLayout,
+    ScalarLayout,
+    StructLayout,
+)
 from schemas.errors import DataKeyError
 from schemas.hashing import text_codes
+from schemas.nulls import is_text, may_be_null
 from schemas.tables import refuse_hidden_nulls
 
-Columns = dict[Path, NDArray[Any]]
+Columns = dict[ColumnPath, NDArray[Any]]
 _TIME = pa.timestamp("us", "UTC")
 _INT64 = np.dtype(np.int64)
 _STORED = {
@@ -31,44 +43,44 @@ _STORED = {
 }
 
 
-def flatten(name: str, node: Node, values: pa.Array) -> Columns:
-    """Turn distinct values of an element into the columns of its layout.
+def flatten(name: str, node: Layout, values: pa.Array) -> Columns:
+    """Convert distinct values of an element to the columns of its layout.
 
-    Integers of 64 bits, doubles and times are views of Arrow's buffers; narrower numbers are widened, text becomes
-    codes or objects. Raises DataKeyError for a null inside a value that has no way to say so.
+    64-bit integers, doubles and times are views of Arrow's buffers; narrower numbers are widened, texts become codes or
+    objects. Raises DataKeyError for a null inside a value that encoders cannot read.
     """
     flattened = _Flattening()
     flattened.add(node, values, None)
-    if flattened.nulls:  # seldom: they may lie where no value reaches, as under a list that is null as a whole
+    if flattened.nulls:  # rare, and maybe in no value at all: for example below a list that is null as a whole
         refuse_hidden_nulls(name, values)
     return flattened.columns
 
 
 def variable_column(name: str, column: Column, values: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
-    """Turn a context's or an item's variable into its column.
+    """Convert a context's or an item's variable to its column.
 
-    Raises DataKeyError for a null that is neither a float nor text.
+    Raises DataKeyError for a null that encoders cannot read.
     """
     array = one_array(values)
-    if array.null_count and column.dtype != FLOAT and not is_text(array.type):
+    if array.null_count and not may_be_null(array.type):
         row = pc.index(array.is_null(), True).as_py()
         raise DataKeyError.because(
-            f"'{name}' is null in row {row}: {array.type} has no way to say so to an encoder", "leave the row out"
+            f"'{name}' is null in row {row}: encoders cannot read a null {array.type}", "leave the row out"
         )
     return _scalars(column, array)
 
 
 def one_array(values: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """Give a column's data as one array, copying only if it has several chunks."""
+    """Give a column as one array, copying only if it has several chunks."""
     if not isinstance(values, pa.ChunkedArray):
         return values
     return values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Forbid writes, so that no encoder changes another's input and each is compiled once, whatever the source.
+    """Give a read-only view, so that no encoder changes another's input and all inputs have one Numba type.
 
-    What lies askew in memory, as it may in a message from a socket, is copied.
+    Unaligned data, as in some messages from sockets, is copied.
     """
     if not array.flags.aligned:
         array = array.copy()
@@ -79,22 +91,21 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 
 class _Flattening:
-    """Walks a layout and an array together."""
+    """Walks a layout and an array in parallel. nulls: whether a null was seen that encoders cannot read."""
 
     def __init__(self) -> None:
         self.columns: Columns = {}
         self.nulls = False
 
-    def add(self, node: Node, array: pa.Array, bounds: NDArray[np.int64] | None) -> None:
-        """Add the columns below a node.
+    def add(self, node: Layout, array: pa.Array, bounds: NDArray[np.int64] | None) -> None:
+        """Add the columns of a layout.
 
-        bounds: within a list, where each outermost value starts and ends in this array; None outside
+        bounds: within a list, the start and end of each outermost value in this array; None outside
         """
-        if isinstance(node, Scalar):
-            nulls = bounds is not None and node.column.dtype != FLOAT and array.null_count > 0
-            self.nulls |= nulls and not is_text(array.type)
+        if isinstance(node, ScalarLayout):
+            self.nulls |= bounds is not None and array.null_count > 0 and not may_be_null(array.type)
             self.columns[node.column.path] = _scalars(node.column, array)
-        elif isinstance(node, Struct):
+        elif isinstance(node, StructLayout):
             self.nulls |= array.null_count > 0
             for name, child in node.fields.items():
                 inside = array.field(name)
@@ -103,7 +114,7 @@ class _Flattening:
         else:
             self.add_list(node, array, bounds)
 
-    def add_list(self, node: List, array: pa.Array, bounds: NDArray[np.int64] | None) -> None:
+    def add_list(self, node: ListLayout, array: pa.Array, bounds: NDArray[np.int64] | None) -> None:
         starts = _widened(array.offsets) if len(array) else read_only(np.zeros(1, dtype=np.int64))
         self.columns[node.starts.path] = starts
         if bounds is None:
@@ -116,9 +127,9 @@ class _Flattening:
 
 
 def _from_own_start(starts: NDArray[np.int64], bounds: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Count offsets from the start of each outermost value's own, so that no encoder sees its neighbours' data.
+    """Make offsets relative to the start of each outermost value, so that encoders only see their own context.
 
-    The offsets of outermost value r, one more than it has lists, come to lie from bounds[r] + r on.
+    The offsets of outermost value r, one more than it has lists, start at bounds[r] + r.
     """
     value = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds) + 1)
     first = int(bounds[0])
@@ -148,7 +159,7 @@ def _scalars(column: Column, array: pa.Array) -> NDArray[Any]:
 
 
 def _widened(array: pa.Array) -> NDArray[Any]:
-    """View integers, dates and times as int64; what lies under nulls is not looked at."""
+    """View integers, dates and times as int64; values below nulls are arbitrary."""
     if pa.types.is_timestamp(array.type) and array.type.unit != "us":
         array = _cast(array, _TIME)
     elif pa.types.is_uint64(array.type):

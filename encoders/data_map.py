@@ -1,4 +1,4 @@
-"""Data maps: what encoders read, for one context or, column by column, for many at once."""
+"""Data maps: the input of encoders, for one context or, as columns, for many."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ABSENT = -1
 class Element:
     """One data element for many contexts.
 
-    values: distinct values, of the data key's type; for a global element of struct type S, each value is one version
-        of the whole table, a list<S>
+    values: distinct values of the data key's type; for a global element of struct type S, each value is one version of
+        the whole table, a list<S>
     rows: for each context the position of its value, or ABSENT
     """
 
@@ -30,12 +30,12 @@ class Element:
 
 @dataclass(frozen=True)
 class DataMaps:
-    """The data maps of many contexts, as columns: what a bucket task builds from files and serving from live answers.
+    """The data maps of many contexts, as columns. Generation builds them from files, serving from live answers.
 
-    contexts: one row for each context: its variables and `time` (timestamp[us, UTC]), which encoders read as integer
+    contexts: one row per context, with its variables and `time` (timestamp[us, UTC]), which encoders read as integer
         microseconds
-    items: the items of all contexts end to end, one column for each item variable
-    item_offsets: (contexts + 1,) where each context's items start and end
+    items: the items of all contexts, one after another, with one column per item variable
+    item_offsets: (contexts + 1,) the start and end of each context's items
     elements: data key's name → element
     """
 
@@ -49,7 +49,7 @@ class DataMaps:
         return int(self.contexts.num_rows)
 
     def only(self, i: int) -> DataMaps:
-        """Give the data map of one context. Versions of global elements stay together, so that caches know them."""
+        """Give the data map of one context. Arrays of global elements stay the same, so that caches recognise them."""
         first, end = int(self.item_offsets[i]), int(self.item_offsets[i + 1])
         elements = {}
         for name, element in self.elements.items():
@@ -59,13 +59,13 @@ class DataMaps:
         return DataMaps(self.contexts.slice(i, 1), self.items.slice(first, end - first), offsets, elements)
 
     def data_map(self, i: int) -> dict[str, Any]:
-        """Show the data map of one context: data key → data as Python objects, None where it is absent."""
-        shown: dict[str, Any] = dict(python_rows(self.contexts.slice(i, 1))[0])
+        """Give the data map of one context as Python objects: data key → data, None if absent."""
+        values: dict[str, Any] = dict(python_rows(self.contexts.slice(i, 1))[0])
         first, end = int(self.item_offsets[i]), int(self.item_offsets[i + 1])
         rows = python_rows(self.items.slice(first, end - first))
-        shown.update({name: [row[name] for row in rows] for name in self.items.column_names})
+        values.update({name: [row[name] for row in rows] for name in self.items.column_names})
         for name, element in self.elements.items():
             row = int(element.rows[i])
             value = pa.table({name: element.values.slice(max(row, 0), int(row != ABSENT))})
-            shown[name] = None if row == ABSENT else python_rows(value)[0][name]
-        return shown
+            values[name] = None if row == ABSENT else python_rows(value)[0][name]
+        return values

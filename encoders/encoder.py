@@ -1,4 +1,4 @@
-"""Feature encoders: how they are declared, configured and told apart."""
+"""Feature encoders: declaring them, configuring them, and their fingerprints."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from inspect import Parameter, signature
 from types import FunctionType
 from typing import Any
 
-from encoders.capture import Captured, capture
+from encoders.compilation.text_check import check_text_use
+from encoders.fingerprint.self_contained import CapturedSource, capture
 from encoders.hash_index import lookup
 from encoders.layout import RESERVED, element_layout, outer_fields
-from encoders.machine_check import check_machine_code
-from encoders.source import source_of
-from encoders.source_check import ARGUMENTS, Reads, check_source
+from encoders.source.declared_reads import ARGUMENTS, Reads, check_source
+from encoders.source.function_source import source_of
 from schemas.data_keys import DataKey, Kind, by_name
 from schemas.errors import EncoderError, EncoderOutputError
 from schemas.plain_text import plain_text
 
-FORMAT = 2  # of what a fingerprint covers
-Value = int | float | bool | str
+FORMAT = 2  # version of what a fingerprint covers
+ParameterValue = int | float | bool | str
 
 
 @dataclass(frozen=True, repr=False)
 class FeatureEncoder:
     """The one implementation of some features, with its parameters.
 
-    data: the data elements it reads; anything else is out of its reach
-    written: the features as its source names them; `rename` maps them to the names they get in the feature set
+    data: the data elements that it can read
+    written: the features by their names in its source; `rename` maps them to their names in the feature set
     """
 
     function: FunctionType
     data: tuple[DataKey, ...]
     written: tuple[str, ...]
     compiled: bool
-    parameters: Mapping[str, Value]
+    parameters: Mapping[str, ParameterValue]
     rename: Mapping[str, str] = field(default_factory=dict)
     reads: Reads = field(default_factory=Reads, repr=False, compare=False)
 
     @property
     def name(self) -> str:
-        """Where to find it, as `module:name`."""
+        """Its reference, as `module:name`."""
         return f"{self.function.__module__ or '__main__'}:{self.function.__qualname__}"
 
     @property
     def title(self) -> str:
-        """What people call it: in a notebook by its name alone."""
+        """Its name in messages: without the module if it was defined in a notebook."""
         return self.name.removeprefix("__main__:")
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The features it yields, by the names that they get."""
+        """The features it computes, by their names in the feature set."""
         return tuple(self.rename.get(feature, feature) for feature in self.written)
 
-    def configured(self, *, rename: Mapping[str, str] | None = None, **parameters: Value) -> FeatureEncoder:
-        """Give the same encoder with other parameters, and other names for its features.
+    def configured(self, *, rename: Mapping[str, str] | None = None, **parameters: ParameterValue) -> FeatureEncoder:
+        """Give the same encoder with other parameters or other names for its features.
 
-        Raises EncoderError for a parameter that it does not have, or a value of another type.
+        Raises EncoderError for an unknown parameter, or a value of the wrong type.
         """
         changed = {**self.parameters, **{n: self._checked(n, value) for n, value in parameters.items()}}
         names = {**self.rename, **(rename or {})}
@@ -73,15 +73,15 @@ class FeatureEncoder:
         _refuse_twice(self.title, configured.features)
         return configured
 
-    def captured(self) -> Captured:
-        """Give its source as text that stands on its own, as its constants and helpers are now."""
+    def captured(self) -> CapturedSource:
+        """Give its source as self-contained text, with its constants and helpers as they are now."""
         return capture(self.function, self.compiled)
 
     @property
     def fingerprint(self) -> str:
-        """What it computes, as a hash: source, constants, helpers, parameters, names, keys, types and versions."""
+        """A hash of what it computes: source, constants, helpers, parameters, names, keys, types and versions."""
         captured = self.captured()
-        covered = {
+        content = {
             "format": FORMAT,
             "text": captured.text,
             "versions": captured.versions,
@@ -91,7 +91,7 @@ class FeatureEncoder:
             "parameters": {name: [type(value).__name__, repr(value)] for name, value in self.parameters.items()},
             "data": [key.to_json() for key in self.data],
         }
-        return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def __repr__(self) -> str:
         """One line for people."""
@@ -99,10 +99,10 @@ class FeatureEncoder:
         return plain_text(f"feature encoder {self.name}: {', '.join(self.features)} from {elements}")
 
     def __call__(self, context: Any, items: Any, data: Any, out: Any) -> None:
-        """Run the plain Python function on one context, as for a look at what it does."""
+        """Run the plain Python function on one context, for example to debug it."""
         self.function(context, items, data, out, **self.parameters)
 
-    def _checked(self, name: str, value: Value) -> Value:
+    def _checked(self, name: str, value: ParameterValue) -> ParameterValue:
         if name not in self.parameters:
             raise EncoderError.unknown(f"parameter of encoder '{self.title}'", name, self.parameters)
         expected = type(self.parameters[name])
@@ -120,14 +120,14 @@ def feature_encoder(
 ) -> Callable[[Callable[..., None]], FeatureEncoder]:
     """Declare a function `(context, items, data, out, *, parameters)` as the one implementation of some features.
 
-    data: the service and global elements it reads, as `data.<name>`
-    features: what it writes, as `out.<feature>[i]` for item i; what it leaves unwritten is NaN
-    compiled: False for what Numba cannot compile, such as work on text
+    data: the service and global elements that it reads, as `data.<name>`
+    features: the features that it writes, as `out.<feature>[i]` for item i; a feature not written is NaN
+    compiled: False for functions that Numba cannot compile, such as those that process text
 
-    Compiled, it computes what plain Python computes, bit for bit: a context in which a number leaves the range of
-    machine numbers is computed by plain Python, which is slow. What compiled code cannot do is refused: text is only
-    compared by ==, != and in, there are no dictionaries, sets or exceptions to catch, and a variable has a value before
-    it is read. Plain functions of the project may be called, and those of math that give the same bits.
+    A compiled encoder computes what plain Python computes, bit for bit: contexts in which a number leaves the range of
+    machine numbers are computed by plain Python, which is slow. Code that cannot be compiled is rejected: texts can
+    only be compared with ==, != and in, there are no dictionaries, sets or `try`, and every variable must be assigned
+    before it is read. It may call the project's plain functions, and functions of math that give the same bits.
 
     >>> from schemas.data_keys import service_element
     >>> RECENT = service_element("recent", "list<int64>")
@@ -141,33 +141,36 @@ def feature_encoder(
     >>> seen_before.configured(rename={"seen_before": "seen_lately"}, most_recent=5).features
     ('seen_lately',)
 
-    Raises UndeclaredKeyError where the source reads an element that is not declared, EncoderOutputError where it
-    returns a value or writes an undeclared feature, EncoderError for a signature or a key that no encoder can have, and
-    for texts that a compiled one does more with than to compare them.
+    Raises UndeclaredKeyError if the source reads an element that is not declared, EncoderOutputError if it returns a
+    value or writes an undeclared feature, EncoderError for an invalid signature or key, and for a compiled encoder that
+    does more with a text than compare it.
     """
     _check_declaration(data, features)
 
-    def declare(function: Callable[..., None]) -> FeatureEncoder:
-        if not isinstance(function, FunctionType):
-            raise EncoderError.because(f"{function!r} is no plain function", "put @feature_encoder on a def")
-        name = function.__qualname__
-        _check_keys(name, data, compiled)
-        for feature in features:
-            _check_feature_name(name, feature)
-        if not features:
-            raise EncoderError.because(f"encoder '{name}' declares no feature", 'write features=["…"]')
-        _refuse_twice(name, features)
-        parameters = _parameters(name, function)
-        lookups = frozenset(n for n, value in function.__globals__.items() if value is lookup)
-        source = source_of(function)
-        if any(isinstance(node, ast.Global | ast.Nonlocal) for node in ast.walk(source.tree)):
-            raise EncoderError.because(f"encoder '{name}' changes variables outside it", "write only to out")
-        reads = check_source(name, source, by_name(data), features, lookups)
-        if compiled:
-            check_machine_code(name, function, source, data, parameters)
-        return FeatureEncoder(function, tuple(data), tuple(features), compiled, parameters, {}, reads)
+    return lambda function: _declared(function, data, features, compiled)
 
-    return declare
+
+def _declared(
+    function: Callable[..., None], data: Sequence[DataKey], features: Sequence[str], compiled: bool
+) -> FeatureEncoder:
+    if not isinstance(function, FunctionType):
+        raise EncoderError.because(f"{function!r} is not a plain function", "put @feature_encoder on a def")
+    name = function.__qualname__
+    _check_keys(name, data, compiled)
+    for feature in features:
+        _check_feature_name(name, feature)
+    if not features:
+        raise EncoderError.because(f"encoder '{name}' declares no feature", 'write features=["…"]')
+    _refuse_twice(name, features)
+    parameters = _parameters(name, function)
+    lookups = frozenset(n for n, value in function.__globals__.items() if value is lookup)
+    source = source_of(function)
+    if any(isinstance(node, ast.Global | ast.Nonlocal) for node in ast.walk(source.tree)):
+        raise EncoderError.because(f"encoder '{name}' changes variables outside it", "write only to out")
+    reads = check_source(name, source, by_name(data), features, lookups)
+    if compiled:
+        check_text_use(name, function, source, data, parameters)
+    return FeatureEncoder(function, tuple(data), tuple(features), compiled, parameters, {}, reads)
 
 
 def _check_declaration(data: Any, features: Any) -> None:
@@ -175,13 +178,13 @@ def _check_declaration(data: Any, features: Any) -> None:
         "data": (data, DataKey, "write data=[VIEWING_HISTORY]"),
         "features": (features, str, 'write features=["f"]'),
     }
-    for what, (given, kind, hint) in kinds.items():
-        if not isinstance(given, list | tuple):
-            raise EncoderError.mistaken(what, given, "a list", hint)
-        for each in given:
-            if not isinstance(each, kind):
+    for what, (values, kind, hint) in kinds.items():
+        if not isinstance(values, list | tuple):
+            raise EncoderError.mistaken(what, values, "a list", hint)
+        for value in values:
+            if not isinstance(value, kind):
                 expected = "data keys" if kind is DataKey else "texts"
-                raise EncoderError.because(f"{what} holds {each!r}, expected {expected}", hint)
+                raise EncoderError.because(f"{what} contains {value!r}, expected {expected}", hint)
 
 
 def _check_keys(name: str, data: Sequence[DataKey], compiled: bool) -> None:
@@ -194,10 +197,12 @@ def _check_keys(name: str, data: Sequence[DataKey], compiled: bool) -> None:
         element_layout(key, compiled)
         reserved = sorted(RESERVED.intersection(outer_fields(key) or ()))
         if reserved:
-            raise EncoderError.because(f"'{key.name}' has a field '{reserved[0]}', a name encoders use otherwise")
+            raise EncoderError.because(
+                f"'{key.name}' has a field '{reserved[0]}', which is a reserved name", "rename it"
+            )
 
 
-def _parameters(name: str, function: FunctionType) -> dict[str, Value]:
+def _parameters(name: str, function: FunctionType) -> dict[str, ParameterValue]:
     declared = list(signature(function).parameters.values())
     if tuple(p.name for p in declared[:4]) != ARGUMENTS or any(
         p.kind is not Parameter.POSITIONAL_OR_KEYWORD for p in declared[:4]
@@ -205,7 +210,7 @@ def _parameters(name: str, function: FunctionType) -> dict[str, Value]:
         raise EncoderError.because(
             f"encoder '{name}' takes {signature(function)}", "write (context, items, data, out, *, parameter=default)"
         )
-    found: dict[str, Value] = {}
+    parameters: dict[str, ParameterValue] = {}
     for parameter in declared[4:]:
         if parameter.kind is not Parameter.KEYWORD_ONLY or type(parameter.default) not in (int, float, bool, str):
             raise EncoderError.because(
@@ -213,11 +218,11 @@ def _parameters(name: str, function: FunctionType) -> dict[str, Value]:
                 "a float, a bool or a str",
                 f"write *, {parameter.name}=…",
             )
-        found[parameter.name] = _finite(name, parameter.name, parameter.default)
-    return found
+        parameters[parameter.name] = _finite(name, parameter.name, parameter.default)
+    return parameters
 
 
-def _finite(encoder: str, name: str, value: Value) -> Value:
+def _finite(encoder: str, name: str, value: ParameterValue) -> ParameterValue:
     if isinstance(value, float) and not math.isfinite(value):
         raise EncoderError.because(f"encoder '{encoder}': parameter '{name}' is {value}, expected a finite number")
     if type(value) is int and not -(2**63) <= value < 2**63:

@@ -1,4 +1,4 @@
-"""Feature models: the encoders of an experiment, told apart by a fingerprint and written as JSON."""
+"""Feature models: the encoders of an experiment, with a fingerprint and as JSON."""
 
 from __future__ import annotations
 
@@ -13,17 +13,25 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from encoders.bound_encoder import BoundEncoder
-from encoders.bound_model import BoundModel, ElementPlan, Mode, Plan
-from encoders.code_cache import configured_cache_folder
-from encoders.encoder import FeatureEncoder, Value
-from encoders.generated import module_text
-from encoders.layout import Scalar, element_layout, is_text, outer_fields, scalar_dtype, stored_type, variable_layout
+from encoders.bound_model import BoundModel, ColumnPlan, ElementPlan, ExecutionMode
+from encoders.compilation.batch_module import module_text
+from encoders.compilation.code_cache import configured_cache_folder
+from encoders.encoder import FeatureEncoder, ParameterValue
+from encoders.layout import (
+    ScalarLayout,
+    element_layout,
+    outer_fields,
+    scalar_dtype,
+    stored_type,
+    variable_layout,
+)
 from encoders.project_modules import refuse_hidden
 from schemas.data_keys import DataKey, Kind, by_name
 from schemas.errors import EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
+from schemas.nulls import is_text
 
 Encoders: TypeAlias = "FeatureModel | FeatureEncoder | Sequence[FeatureEncoder]"
-FORMAT = 1  # of the JSON text
+FORMAT = 1  # version of the JSON text
 LIBRARY = "encoders.library"
 _LARGEST_JSON = 1_000_000  # characters
 _TIME = DataKey("time", Kind.CONTEXT, pa.timestamp("us", "UTC"))
@@ -33,7 +41,7 @@ _TIME = DataKey("time", Kind.CONTEXT, pa.timestamp("us", "UTC"))
 class FeatureModel:
     """The encoders of an experiment, or one encoder.
 
-    Raises EncoderOutputError if two write the same feature, DataKeyError if two mean different things by a key.
+    Raises EncoderOutputError if two write the same feature, DataKeyError if two declare a key with different meanings.
     """
 
     encoders: tuple[FeatureEncoder, ...]
@@ -42,11 +50,11 @@ class FeatureModel:
         if isinstance(encoders, FeatureModel | FeatureEncoder):
             encoders = encoders.encoders if isinstance(encoders, FeatureModel) else [encoders]
         if not isinstance(encoders, Iterable):
-            raise EncoderError.because(f"{encoders!r} is no feature encoder", "put @feature_encoder on it")
+            raise EncoderError.because(f"{encoders!r} is not a feature encoder", "put @feature_encoder on it")
         writers: dict[str, str] = {}
         for encoder in encoders:
             if not isinstance(encoder, FeatureEncoder):
-                raise EncoderError.because(f"{encoder!r} is no feature encoder", "put @feature_encoder on it")
+                raise EncoderError.because(f"{encoder!r} is not a feature encoder", "put @feature_encoder on it")
             for feature in encoder.features:
                 if feature in writers:
                     raise EncoderOutputError.because(
@@ -59,7 +67,7 @@ class FeatureModel:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of the features in their order."""
+        """Names of the features, in order."""
         return tuple(feature for encoder in self.encoders for feature in encoder.features)
 
     @property
@@ -69,7 +77,7 @@ class FeatureModel:
 
     @property
     def fingerprint(self) -> str:
-        """What the model computes, as a hash."""
+        """A hash of what the model computes."""
         prints = [encoder.fingerprint for encoder in self.encoders]
         return hashlib.sha256(json.dumps([FORMAT, prints]).encode()).hexdigest()
 
@@ -81,7 +89,7 @@ class FeatureModel:
         )
 
     def to_json(self) -> str:
-        """Write the model as JSON text; encoders are named, not contained."""
+        """Write the model as JSON text, with references to its encoders instead of their code."""
         encoders = [
             {
                 "encoder": encoder.name,
@@ -96,10 +104,10 @@ class FeatureModel:
 
     @classmethod
     def from_json(cls, text: str, modules: Sequence[str] = (LIBRARY,)) -> FeatureModel:
-        """Read what `to_json` wrote.
+        """Read a model that `to_json` wrote.
 
-        modules: the modules, with those below them, from which encoders may be imported
-        Raises EncoderError for other text or other modules, FingerprintError if an encoder has changed since.
+        modules: the modules and packages from which encoders may be imported
+        Raises EncoderError for invalid text or other modules, FingerprintError if an encoder has changed since.
         """
         return cls([_read_encoder(fields, modules) for fields in _read_list(text)])
 
@@ -108,40 +116,43 @@ class FeatureModel:
     ) -> BoundModel:
         """Bind the encoders to the variables of label data or of a request.
 
-        context: its variables; `time` is always there besides
+        context: the context's variables; `time` is always added
         items: the items' variables
-        cache_folder: where compiled code is kept, by default where the project says, else in ~/.cache/delorean/encoders
-            of whoever runs it, or nowhere if that is no place to write to
+        cache_folder: where compiled code is cached; None: the project's folder, else ~/.cache/delorean/encoders of the
+            user who runs the model, or nowhere if that folder cannot be used
 
-        Raises UndeclaredKeyError for a variable that an encoder reads and neither has.
+        Raises UndeclaredKeyError for a variable that an encoder reads and that is in neither.
         """
         contexts, item_keys = {**by_name(context), "time": _TIME}, by_name(items)
-        plans = {mode: Plan({}, {}, self._element_plans(mode is Mode.MACHINE)) for mode in (Mode.MACHINE, Mode.PLAIN)}
+        plans = {
+            mode: ColumnPlan({}, {}, self._element_plans(mode is ExecutionMode.MACHINE))
+            for mode in (ExecutionMode.MACHINE, ExecutionMode.PLAIN)
+        }
         bound: list[BoundEncoder] = []
         variables: dict[tuple[str, str], DataKey] = {}
         for encoder in self.encoders:
             read_context = _variables(encoder, "context", encoder.reads.context, contexts)
             read_items = _variables(encoder, "items", encoder.reads.items, item_keys)
-            mode = Mode.MACHINE if encoder.compiled else Mode.PLAIN
+            mode = ExecutionMode.MACHINE if encoder.compiled else ExecutionMode.PLAIN
             plan = plans[mode]
-            plans[mode] = Plan({**plan.context, **read_context}, {**plan.items, **read_items}, plan.elements)
+            plans[mode] = ColumnPlan({**plan.context, **read_context}, {**plan.items, **read_items}, plan.elements)
             variables |= {("context", n): contexts[n] for n in read_context}
             variables |= {("items", n): item_keys[n] for n in read_items}
             bound.append(_bind(encoder, read_context, read_items))
-        plans[Mode.ORACLE] = plans[Mode.MACHINE].in_python()
+        plans[ExecutionMode.ORACLE] = plans[ExecutionMode.MACHINE].in_python()
         chosen = configured_cache_folder() if cache_folder is None else str(cache_folder)
         return BoundModel(tuple(bound), variables, plans, chosen)
 
     def _element_plans(self, compiled: bool) -> dict[str, ElementPlan]:
-        """Join what the encoders read of each element."""
-        wanted: dict[str, set[str] | None] = {}
+        """Combine what the encoders read of each element."""
+        read: dict[str, set[str] | None] = {}
         indexed: set[str] = set()
         for encoder in self.encoders:
             if encoder.compiled is compiled:
                 indexed |= _indexed(encoder)
                 for name, fields in encoder.reads.fields.items():
-                    before = wanted.get(name, set())
-                    wanted[name] = None if fields is None or before is None else before | fields
+                    before = read.get(name, set())
+                    read[name] = None if fields is None or before is None else before | fields
         keys = self.elements
         return {
             name: ElementPlan(
@@ -150,11 +161,13 @@ class FeatureModel:
                 name in indexed,
                 stored_type(keys[name]),
             )
-            for name, fields in wanted.items()
+            for name, fields in read.items()
         }
 
 
-def _bind(encoder: FeatureEncoder, context: Mapping[str, Scalar], items: Mapping[str, Scalar]) -> BoundEncoder:
+def _bind(
+    encoder: FeatureEncoder, context: Mapping[str, ScalarLayout], items: Mapping[str, ScalarLayout]
+) -> BoundEncoder:
     keys, indexed = by_name(encoder.data), _indexed(encoder)
     elements = {
         name: (keys[name], element_layout(keys[name], encoder.compiled, _names(keys[name], fields)), name in indexed)
@@ -175,12 +188,12 @@ def _bind(encoder: FeatureEncoder, context: Mapping[str, Scalar], items: Mapping
 
 
 def _names(key: DataKey, fields: set[str] | None) -> set[str] | None:
-    """Of an element without fields everything is read."""
+    """Give the fields that are read; None: everything, as of an element without fields."""
     return None if outer_fields(key) is None else fields
 
 
 def _indexed(encoder: FeatureEncoder) -> set[str]:
-    """Name the global elements it looks rows up in. Raises EncoderError where their key cannot be looked up."""
+    """Give the global elements in which an encoder looks up rows. Raises EncoderError for a wrong key type."""
     keys = by_name(encoder.data)
     for name in encoder.reads.indexed:
         first = keys[name].type.field(0)
@@ -193,31 +206,33 @@ def _indexed(encoder: FeatureEncoder) -> set[str]:
 
 
 def _variables(
-    encoder: FeatureEncoder, group: str, read: set[str] | None, known: Mapping[str, DataKey]
-) -> dict[str, Scalar]:
+    encoder: FeatureEncoder, group: str, read: set[str] | None, available: Mapping[str, DataKey]
+) -> dict[str, ScalarLayout]:
     for name in sorted(read or ()):
-        if name not in known:
+        if name not in available:
             what = "context variable" if group == "context" else "item variable"
-            unknown = UndeclaredKeyError.unknown(what, name, known)
+            unknown = UndeclaredKeyError.unknown(what, name, available)
             raise UndeclaredKeyError.because(f"encoder '{encoder.title}' reads {group}.{name}: {unknown}")
-    names = known if read is None else sorted(read)
-    return {name: variable_layout(known[name], encoder.compiled) for name in names}
+    names = available if read is None else sorted(read)
+    return {name: variable_layout(available[name], encoder.compiled) for name in names}
 
 
 def _read_list(text: str) -> list[dict[str, Any]]:
     if len(text) > _LARGEST_JSON:
         raise EncoderError.because(f"feature model has {len(text)} characters, expected at most {_LARGEST_JSON}")
     try:
-        read = json.loads(text)
+        model = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise EncoderError.because(f"feature model is not JSON: {error}") from error
     expected = {"encoder": str, "parameters": dict, "rename": dict, "fingerprint": str}
-    entries = read.get("encoders") if isinstance(read, dict) and read.get("format") == FORMAT else None
+    entries = model.get("encoders") if isinstance(model, dict) and model.get("format") == FORMAT else None
     if not isinstance(entries, list) or not all(
         isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in expected.items())
         for entry in entries
     ):
-        raise EncoderError.because(f"this is no feature model of format {FORMAT}", "write it with FeatureModel.to_json")
+        raise EncoderError.because(
+            f"this is not a feature model of format {FORMAT}", "write it with FeatureModel.to_json"
+        )
     return entries
 
 
@@ -226,22 +241,22 @@ def _read_encoder(fields: Mapping[str, Any], modules: Sequence[str]) -> FeatureE
     module, _, name = reference.partition(":")
     if not any(module == allowed or module.startswith(f"{allowed}.") for allowed in modules):
         raise EncoderError.because(
-            f"encoder '{reference}' lies outside the modules it may come from ({', '.join(modules)})",
+            f"encoder '{reference}' lies outside the modules it may be imported from ({', '.join(modules)})",
             "move it there, or allow its module if you trust it: modules=(…)",
         )
     refuse_hidden(module)
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        imported = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
         raise EncoderError.because(f"encoder '{reference}' cannot be imported: {error}") from error
-    if not isinstance(found, FeatureEncoder):
-        raise EncoderError.because(f"'{reference}' is no feature encoder")
-    parameters: dict[str, Value] = fields["parameters"]
-    encoder = found.configured(rename=fields["rename"], **parameters)
+    if not isinstance(imported, FeatureEncoder):
+        raise EncoderError.because(f"'{reference}' is not a feature encoder")
+    parameters: dict[str, ParameterValue] = fields["parameters"]
+    encoder = imported.configured(rename=fields["rename"], **parameters)
     if encoder.fingerprint != fields["fingerprint"]:
         raise FingerprintError.because(
-            f"encoder '{reference}' is not the one this model was made with "
+            f"encoder '{reference}' is not the one this model was created with "
             f"(fingerprint {encoder.fingerprint[:12]}, expected {fields['fingerprint'][:12]})",
-            "use the version of the code that it was made with, or train again",
+            "use the version of the code that it was created with, or train again",
         )
     return encoder

@@ -1,4 +1,4 @@
-"""A hash index over the rows of a global element, so that encoders find a row at once, compiled or not."""
+"""A hash index over the rows of a global element, for lookups in compiled and plain encoders."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.compile import compile_batch
-from encoders.probe import find
+from encoders.compilation.compile import compile_batch
+from encoders.compilation.probe import find
 from schemas.hashing import text_code
 
 
 def lookup(table: Any, key: Any) -> int:
-    """Find a row of a global element by its key, its first field; -1 if there is none.
+    """Give the row of a global element with a key, its first field; -1 if no row matches.
 
-    table: a global element, as `data.videos`
-    key: an integer, or text (in compiled encoders its code, which is what they see of text anyway)
+    table: a global element, such as `data.videos`
+    key: an integer or a text
 
-    A text that is null matches nothing. Of rows with equal keys the first is found.
+    A null text matches nothing. If several rows have the same key, the first one is returned.
     """
     if key is None:
         return -1
@@ -28,10 +28,10 @@ def lookup(table: Any, key: Any) -> int:
 
 
 def fill_slots(keys: Any, starts: Any, slot_starts: Any, slots: Any, null: int, has_null: bool) -> None:
-    """Index every version: slots of version v are slots[slot_starts[v]:slot_starts[v + 1]], free ones -1.
+    """Index every version: the slots of version v are slots[slot_starts[v]:slot_starts[v + 1]], empty ones -1.
 
-    keys: of all versions, end to end; starts: where each version's rows start
-    null: the key that stands for none, if there is such a key
+    keys: of all versions, one after another; starts: the start of each version's rows
+    null: the key that represents null, if has_null
     """
     for version in range(len(slot_starts) - 1):
         base = slot_starts[version]
@@ -49,7 +49,7 @@ def fill_slots(keys: Any, starts: Any, slot_starts: Any, slots: Any, null: int, 
 
 
 def slot_bounds(starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give each version a power of two of slots, at least twice its rows."""
+    """Give the start of each version's slots: a power of two of them, at least twice its rows."""
     sizes = [1 << int(2 * rows).bit_length() for rows in np.diff(starts)]
     return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
 
@@ -57,9 +57,10 @@ def slot_bounds(starts: NDArray[np.int64]) -> NDArray[np.int64]:
 def index_table(
     keys: NDArray[np.int64], starts: NDArray[np.int64], text: bool, folder: Path | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Build the slots of every version of a global element, and where each version's start.
+    """Build the slots of every version of a global element, and the start of each version's slots.
 
-    keys: the versions' keys end to end; starts: (versions + 1,); text: whether keys are codes of text, 0 being null
+    keys: the versions' keys, one after another; starts: (versions + 1,)
+    text: whether keys are codes of texts, where 0 is null
     """
     bounds = slot_bounds(starts)
     slots = np.full(int(bounds[-1]), -1, dtype=np.int64)

@@ -1,78 +1,77 @@
-"""How a value of an Arrow type lies in flat columns: the one description that conversion and generated code follow."""
+"""The layout of Arrow types in flat columns, shared by conversion and generated code."""
 
 from __future__ import annotations
 
 import keyword
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import EncoderError
+from schemas.nulls import is_text, value_type
 
-Path = tuple[str, ...]
+ColumnPath = tuple[str, ...]
 INTEGER, FLOAT, BOOLEAN, OBJECT, TEXT = "int64", "float64", "bool", "object", "text"
 RESERVED = frozenset({"present", "offsets", "values", "value", "slots"})
 MAX_DEPTH = 16
-_TEXT = frozenset(text.id for text in (pa.string(), pa.large_string(), pa.string_view()))
 
 
 @dataclass(frozen=True)
 class Column:
-    """A flat array that reaches an encoder.
+    """A flat array that is passed to an encoder.
 
-    path: where it comes from, as ("data", "viewing_history", "minutes"); a last part with a colon is made, not read
-    dtype: int64, float64, bool, or for text: text where it reaches compiled code, object where it reaches Python
+    path: its origin, such as ("data", "viewing_history", "minutes"); a last part with a colon marks a computed column
+    dtype: int64, float64 or bool; texts are text in compiled code and object in plain Python
     """
 
-    path: Path
+    path: ColumnPath
     dtype: str
 
 
 @dataclass(frozen=True)
-class Scalar:
+class ScalarLayout:
     """One column."""
 
     column: Column
 
 
 @dataclass(frozen=True)
-class Struct:
+class StructLayout:
     """Columns side by side."""
 
-    fields: dict[str, Node]
+    fields: dict[str, Layout]
 
 
 @dataclass(frozen=True)
-class List:
-    """Any number of what `child` describes, found through offsets."""
+class ListLayout:
+    """Lists of any length of what `child` describes, with the offsets of each list."""
 
-    path: Path
-    child: Node
+    path: ColumnPath
+    child: Layout
 
     @property
     def starts(self) -> Column:
-        """Where each list starts in the child's columns."""
+        """The start of each list in the child's columns."""
         return Column((*self.path, ":starts"), INTEGER)
 
     @property
     def offsets(self) -> Column:
-        """For lists within lists: where each starts, counted from the start of the context's own."""
+        """For lists within lists: the start of each, relative to the start of the context's value."""
         return Column((*self.path, ":offsets"), INTEGER)
 
 
-Node = Scalar | Struct | List
+Layout = ScalarLayout | StructLayout | ListLayout
 
 
 def scalar_dtype(type: pa.DataType, compiled: bool) -> str | None:  # noqa: A002  # the field's own name
-    """Give the dtype under which encoders see a scalar type, None for a type that they cannot read.
+    """Give the dtype in which encoders read a scalar type, None if they cannot read it.
 
-    As in plain Python there is one kind of integer and one kind of float: narrower ones are widened, so that
-    arithmetic does not depend on how a number was stored, and is the same interpreted and compiled.
+    As in plain Python there is one kind of integer and one kind of float. Narrower ones are widened, so that arithmetic
+    does not depend on how a number was stored, and is the same in plain Python and compiled.
     """
-    if pa.types.is_dictionary(type):
-        type = type.value_type  # noqa: A001
+    type = value_type(type)  # noqa: A001
     if pa.types.is_integer(type) or pa.types.is_timestamp(type) or pa.types.is_date32(type):
         return INTEGER
     if pa.types.is_floating(type):
@@ -84,14 +83,7 @@ def scalar_dtype(type: pa.DataType, compiled: bool) -> str | None:  # noqa: A002
     return None
 
 
-def is_text(type: pa.DataType) -> bool:  # noqa: A002
-    """Whether the type is text, however it is stored."""
-    if pa.types.is_dictionary(type):
-        type = type.value_type  # noqa: A001
-    return type.id in _TEXT
-
-
-def variable_layout(key: DataKey, compiled: bool) -> Scalar:
+def variable_layout(key: DataKey, compiled: bool) -> ScalarLayout:
     """Describe a context's or an item's variable. Raises EncoderError unless it is a scalar."""
     dtype = scalar_dtype(key.type, compiled)
     if dtype is None:
@@ -99,26 +91,26 @@ def variable_layout(key: DataKey, compiled: bool) -> Scalar:
             f"'{key.name}' is {key.type}: encoders read variables that are numbers, booleans, times or text"
         )
     group = "context" if key.kind is Kind.CONTEXT else "items"
-    return Scalar(Column((group, key.name), dtype))
+    return ScalarLayout(Column((group, key.name), dtype))
 
 
-def element_layout(key: DataKey, compiled: bool, wanted: Collection[str] | None = None) -> Node:
+def element_layout(key: DataKey, compiled: bool, fields: Collection[str] | None = None) -> Layout:
     """Describe a data element.
 
-    wanted: of its outermost fields, those an encoder reads; None: all
+    fields: the outermost fields that are read; None: all
     Raises EncoderError for a type that encoders cannot read.
     """
     type = stored_type(key)  # noqa: A001
-    return _layout(type, ("data", key.name), compiled, wanted, 0)
+    return _layout(type, ("data", key.name), compiled, fields, 0)
 
 
 def stored_type(key: DataKey) -> pa.DataType:
-    """Give the type of one value of an element: a global element's is its whole table."""
+    """Give the type of one value of an element; for a global element, of its whole table."""
     return pa.list_(key.type) if key.kind is Kind.GLOBAL_ELEMENT else key.type
 
 
 def outer_fields(key: DataKey) -> list[str] | None:
-    """Name the fields that an encoder reads as `data.<element>.<field>`, None if the element has no struct outside."""
+    """Give the fields that encoders read as `data.<element>.<field>`, None if the element's values are not structs."""
     type = stored_type(key)  # noqa: A001
     while is_list(type):
         type = type.value_type  # noqa: A001
@@ -133,7 +125,7 @@ def is_list(type: pa.DataType) -> bool:  # noqa: A002
 
 
 def readable(name: str) -> bool:
-    """Whether Python code can read an attribute of that name."""
+    """Whether Python code can read an attribute of this name."""
     return name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
 
 
@@ -144,50 +136,36 @@ def _is_readable(type: pa.DataType) -> bool:  # noqa: A002
     return pa.types.is_struct(type) or scalar_dtype(type, compiled=True) is not None
 
 
-def in_python(node: Node) -> Node:
-    """Give the layout that plain Python sees of what a compiled encoder reads: text as it is."""
-    if isinstance(node, Scalar):
+def in_python(node: Layout) -> Layout:
+    """Give a compiled encoder's layout as plain Python reads it, with texts instead of codes."""
+    if isinstance(node, ScalarLayout):
         column = node.column
-        return Scalar(Column(column.path, OBJECT if column.dtype == TEXT else column.dtype))
-    if isinstance(node, Struct):
-        return Struct({name: in_python(child) for name, child in node.fields.items()})
-    return List(node.path, in_python(node.child))
-
-
-def columns(node: Node, inner: bool = False) -> Iterator[Column]:
-    """List the columns of a layout, in the order in which generated code receives them."""
-    if isinstance(node, Scalar):
-        yield node.column
-    elif isinstance(node, Struct):
-        for child in node.fields.values():
-            yield from columns(child, inner)
-    else:
-        yield node.starts
-        if inner:
-            yield node.offsets
-        yield from columns(node.child, inner=True)
+        return ScalarLayout(Column(column.path, OBJECT if column.dtype == TEXT else column.dtype))
+    if isinstance(node, StructLayout):
+        return StructLayout({name: in_python(child) for name, child in node.fields.items()})
+    return ListLayout(node.path, in_python(node.child))
 
 
 def _layout(
     type: pa.DataType,  # noqa: A002
-    path: Path,
+    path: ColumnPath,
     compiled: bool,
-    wanted: Collection[str] | None,
+    fields: Collection[str] | None,
     depth: int,
-) -> Node:
+) -> Layout:
     if depth > MAX_DEPTH:
         raise EncoderError.because(f"'{'.'.join(path[1:])}' nests deeper than {MAX_DEPTH}")
     if is_list(type):
-        return List(path, _layout(type.value_type, (*path, "[]"), compiled, wanted, depth + 1))
+        return ListLayout(path, _layout(type.value_type, (*path, "[]"), compiled, fields, depth + 1))
     if pa.types.is_struct(type):
-        # Where all fields are meant, those that encoders cannot read are left out; one that is named is an error.
-        named = {f.name for f in type if _is_readable(f.type)} if wanted is None else wanted
+        # Of all fields, unreadable ones are left out; an unreadable field that is named is an error.
+        named = {f.name for f in type if _is_readable(f.type)} if fields is None else fields
         names = [f.name for f in type if readable(f.name) and f.name in named]
-        return Struct({n: _layout(type.field(n).type, (*path, n), compiled, None, depth + 1) for n in names})
+        return StructLayout({n: _layout(type.field(n).type, (*path, n), compiled, None, depth + 1) for n in names})
     dtype = scalar_dtype(type, compiled)
     if dtype is None:
         raise EncoderError.because(
             f"'{'.'.join(path[1:])}' is {type}, which encoders cannot read",
             "use numbers, booleans, times or text, and lists and structs of them",
         )
-    return Scalar(Column(path, dtype))
+    return ScalarLayout(Column(path, dtype))

@@ -1,4 +1,4 @@
-"""How a project's own modules are imported: after ours and all installed ones, never in their place."""
+"""Imports a project's own modules with the lowest priority: they never replace installed modules."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _folders: list[Path] = []  # of projects, as entry points opened them
 
 
 def import_from_project(folder: Path, modules: Iterable[str] = ()) -> None:
-    """Let the modules in a project's folder be imported.
+    """Make the modules in a project's folder importable.
 
-    The folder comes last on the path, so that none of its files takes the place of a module of ours, of Python's or of
-    an installed one, whatever it is called.
+    The folder is appended to the path, so that none of its files replaces a module of this project, of Python or of an
+    installed package.
 
     modules: those that the project's configuration names
-    Raises ConfigError for one that cannot be had under its name: see `refuse_hidden`.
+    Raises ConfigError for a module whose name is already taken: see `refuse_hidden`.
     """
     folder = folder.resolve()
     if folder not in _folders:
@@ -32,21 +32,21 @@ def import_from_project(folder: Path, modules: Iterable[str] = ()) -> None:
 
 
 def refuse_hidden(module: str) -> None:
-    """Raise ConfigError where a project's folder has a module, and its name means another one.
+    """Raise ConfigError if a project's folder contains the module, but importing it gives another one.
 
-    Only its first name counts: `encoders.mine` is looked for in our `encoders`. A copy, such as a cluster's driver has
-    of what was submitted, is no other module.
+    The first part of the name decides: `encoders.mine` is imported from this project's `encoders`. A copy with the same
+    source, as on a cluster's driver, counts as the same module.
     """
     top, *below = module.split(".")
     for folder in _folders:
         try:
             here = _has_module(folder.joinpath(top, *below))
-        except PermissionError:  # whose modules this process may not import either
+        except PermissionError:  # this process cannot import its modules either
             continue
         if not here or _is_within(top, folder) or _is_copy(top, folder):
             continue
         if below and _has(top, below):
-            continue  # `encoders.library` is ours
+            continue  # such as `encoders.library`
         raise ConfigError.because(
             f"the module '{module}' of {folder} cannot be imported: '{top}' is already {_whose(top)}",
             f"rename {folder / top} to a name of your own, such as my_{top}",
@@ -62,7 +62,7 @@ def _has_module(file: Path) -> bool:
 
 
 def _is_copy(top: str, folder: Path) -> bool:
-    """Tell whether what a name means is the same source as a project's module."""
+    """Whether the imported module has the same source as the project's."""
     spec = _spec(top)
     source = getattr(spec.loader, "get_source", None) if spec is not None else None
     own = next((f for f in (folder / f"{top}.py", folder / top / "__init__.py") if f.is_file()), None)
@@ -85,7 +85,7 @@ def _spec(top: str) -> ModuleSpec | None:
 
 
 def _places(top: str) -> list[Path]:
-    """Give the folder or file of a top-level module."""
+    """Give the folders or the file of a top-level module."""
     spec = _spec(top)
     if spec is None:
         return []

@@ -1,1 +1,1 @@
-"""The proxy between our jobs and the online services: a gateway, and a Thrift server and client around it."""
+"""The proxy in front of online services: a gateway, and a Thrift server and client around it."""

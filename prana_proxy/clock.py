@@ -1,4 +1,4 @@
-"""The clock that stamps answers: the system's, or the company's own from a file, for replays and demos."""
+"""The clock that stamps answers: the system's, or a timestamp in a file, for replays and demos."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.errors import ConfigError
 from schemas.file_uri import path_of
 
 Clock = Callable[[], int]
-"""Gives the instant it is called at, in microseconds since the epoch, UTC."""
+"""Returns the current time in microseconds since the epoch, UTC."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -21,7 +21,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def open_clock(uri: str | None) -> Clock:
     """Open the clock at a URI: `file:///path/to/clock`; the system's for None.
 
-    Raises ConfigError unless the URI names a file that holds an instant.
+    Raises ConfigError unless the URI names a file that contains a timestamp.
     """
     if uri is None:
         return system_clock
@@ -39,36 +39,36 @@ def system_clock() -> int:
 
 
 class FileClock:
-    """A clock that stands still until somebody writes another instant into its file."""
+    """A clock that stands still until another timestamp is written to its file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __call__(self) -> int:
-        """Read the instant. Raises ConfigError when the file is gone or holds none."""
+        """Read the time. Raises ConfigError when the file is missing or contains no timestamp."""
         try:
             text = self.path.read_text(encoding="utf-8").strip()
             moment = datetime.fromisoformat(text)
         except OSError as error:
             raise ConfigError.because(f"clock {self.path} cannot be read: {error.strerror}") from error
         except ValueError as error:
-            raise self._no_instant() from error
+            raise self._no_timestamp() from error
         if moment.tzinfo is None:
-            raise self._no_instant()
+            raise self._no_timestamp()
         return (moment - _EPOCH) // timedelta(microseconds=1)
 
     def set(self, moment: datetime) -> None:
-        """Set the clock; readers see the old instant or the new one, never half a text."""
+        """Set the clock; readers see the old time or the new one, never half a text."""
         if moment.tzinfo is None:
             raise ConfigError.because(
-                f"clock {self.path}: {moment.isoformat()} has no zone", "use datetime(…, tzinfo=UTC)"
+                f"clock {self.path}: {moment.isoformat()} has no time zone", "use datetime(…, tzinfo=UTC)"
             )
-        handle, written = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(moment.isoformat())
-        os.replace(written, self.path)
+        os.replace(temporary, self.path)
 
-    def _no_instant(self) -> ConfigError:
+    def _no_timestamp(self) -> ConfigError:
         return ConfigError.because(
-            f"clock {self.path} holds no instant", "write an RFC 3339 time with a zone: 2026-01-01T00:00:00Z"
+            f"clock {self.path} contains no timestamp", "write an RFC 3339 time with a time zone: 2026-01-01T00:00:00Z"
         )

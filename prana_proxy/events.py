@@ -1,6 +1,6 @@
 """The proxy's log: events with fields, one line each, for machines or for people.
 
-No event ever has a key, an answer or a token in it.
+No event ever contains a key, an answer or a token.
 """
 
 from __future__ import annotations
@@ -15,48 +15,48 @@ from typing import Literal, TypeAlias
 
 from schemas.strict_json import json_text
 
-Field: TypeAlias = str | int | float | bool | None
+LogValue: TypeAlias = str | int | float | bool | None
 LogFormat: TypeAlias = Literal["text", "json"]
 
 
 @dataclass(frozen=True)
 class Event:
-    """What is logged: to people it reads `name field=value …`, whatever logging is set up."""
+    """A log message with fields. As text it reads `name field=value …`, whatever logging is set up."""
 
     name: str
-    fields: Mapping[str, Field]
+    fields: Mapping[str, LogValue]
 
     def __str__(self) -> str:
-        """Write it for people."""
-        return self.name + "".join(f" {name}={_spoken(value)}" for name, value in self.fields.items())
+        """Write it as text."""
+        return self.name + "".join(f" {name}={_as_text(value)}" for name, value in self.fields.items())
 
 
-def tell(log: logging.Logger, level: int, event: str, **fields: Field) -> None:
+def log_event(log: logging.Logger, level: int, event: str, **fields: LogValue) -> None:
     """Log an event."""
     log.log(level, Event(event, fields))
 
 
-class Seldom:
-    """Logs an event that may come often: once in a while, with how many there were."""
+class ThrottledLog:
+    """Logs each event at most once per interval, with a count of what was suppressed since."""
 
     def __init__(self, log: logging.Logger, every_seconds: float, now: Callable[[], float] = time.monotonic) -> None:
         self._log, self._every, self._now = log, every_seconds, now
-        self._last: dict[str, float] = {}
-        self._unsaid: dict[str, int] = {}
+        self._logged_at: dict[str, float] = {}
+        self._suppressed: dict[str, int] = {}
 
-    def tell(self, level: int, event: str, **fields: Field) -> None:
-        """Log an event, if its last time is long ago."""
+    def log_event(self, level: int, event: str, **fields: LogValue) -> None:
+        """Log an event, or count it if it was logged within the interval."""
         now = self._now()
-        if now - self._last.get(event, -self._every) < self._every:
-            self._unsaid[event] = self._unsaid.get(event, 0) + 1
+        if now - self._logged_at.get(event, -self._every) < self._every:
+            self._suppressed[event] = self._suppressed.get(event, 0) + 1
             return
-        self._last[event] = now
-        unsaid = self._unsaid.pop(event, 0)
-        tell(self._log, level, event, **fields, **({"more_before": unsaid} if unsaid else {}))
+        self._logged_at[event] = now
+        suppressed = self._suppressed.pop(event, 0)
+        log_event(self._log, level, event, **fields, **({"suppressed": suppressed} if suppressed else {}))
 
 
-def log_to_stderr(form: LogFormat, **always: Field) -> None:
-    """Write what is logged from now on to stderr. always: fields of every event."""
+def log_to_stderr(form: LogFormat, **always: LogValue) -> None:
+    """Write all logs to stderr from now on. always: fields of every event."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(always) if form == "json" else TextLines(always))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
@@ -64,14 +64,14 @@ def log_to_stderr(form: LogFormat, **always: Field) -> None:
 
 
 class _Lines(logging.Formatter):
-    def __init__(self, always: Mapping[str, Field]) -> None:
+    def __init__(self, always: Mapping[str, LogValue]) -> None:
         super().__init__()
         self._always = always
 
     def event(self, record: logging.LogRecord) -> Event:
-        """Give what was logged as an event, libraries' too; of exceptions not their text, which may hold a payload."""
-        told = record.msg if isinstance(record.msg, Event) else Event(record.getMessage(), {})
-        return Event(told.name, {**self._always, **told.fields, **_error(record)})
+        """Return a record as an event, libraries' too; without an exception's text, which may contain a payload."""
+        logged = record.msg if isinstance(record.msg, Event) else Event(record.getMessage(), {})
+        return Event(logged.name, {**self._always, **logged.fields, **_error(record)})
 
 
 class JsonLines(_Lines):
@@ -80,13 +80,13 @@ class JsonLines(_Lines):
     def format(self, record: logging.LogRecord) -> str:
         """Write an event."""
         event = self.event(record)
-        line: dict[str, Field] = {"time": _time(record), "level": record.levelname.lower(), "event": event.name}
-        line = {**line, **event.fields, **line}  # in this order, and no field goes by these names
+        line: dict[str, LogValue] = {"time": _time(record), "level": record.levelname.lower(), "event": event.name}
+        line = {**line, **event.fields, **line}  # in this order; a field never overwrites these three
         return json_text(line)
 
 
 class TextLines(_Lines):
-    """One line for each event, as a person reads it."""
+    """One line of text for each event."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write an event."""
@@ -97,8 +97,8 @@ def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
-def _error(record: logging.LogRecord) -> dict[str, Field]:
-    """Give an exception's class and where it was raised."""
+def _error(record: logging.LogRecord) -> dict[str, LogValue]:
+    """Return an exception's class and where it was raised."""
     if record.exc_info is None or record.exc_info[1] is None:
         return {}
     error, place = record.exc_info[1], record.exc_info[2]
@@ -108,6 +108,6 @@ def _error(record: logging.LogRecord) -> dict[str, Field]:
     return {"error": error.__class__.__name__, **at}
 
 
-def _spoken(value: Field) -> str:
+def _as_text(value: LogValue) -> str:
     plain = isinstance(value, str) and value.isprintable() and not set(value) & set(' "=')
     return str(value) if plain else json_text(value)

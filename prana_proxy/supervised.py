@@ -1,10 +1,10 @@
-"""Background work that never dies unseen: it is restarted after a failure, with back-off, and reports what is wrong.
+"""Background work that is restarted after a failure, with back-off, and reports its problem.
 
     with SupervisedThread.every(30.0, "refresh", refresh) as refreshing:
         ...
         refreshing.problem  # None, or what is wrong and since when
 
-All background work of a process is listed while it runs: `problems()` and `failures()` are for health and metrics.
+All running background work of a process is listed: `problems()` and `failures()` are for health and metrics.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final, Self
 
-from prana_proxy.events import Event, Field, tell
+from prana_proxy.events import Event, LogValue, log_event
 from schemas.errors import DeloreanError
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
 _running: set[Supervised] = set()
-_lock = threading.Lock()  # of the numbers below
-_failures_before = 0  # of work that is over
+_lock = threading.Lock()  # guards the two below
+_failures_before = 0  # of work that has ended
 
 
 def problems() -> list[str]:
-    """List what is wrong with this process's background work, each by the work's name."""
+    """List the problems of this process's background work, each after the work's name."""
     with _lock:
         return sorted(f"{one.name}: {one.problem}" for one in _running if one.problem is not None)
 
 
 def failing() -> list[str]:
-    """List the names of this process's background work that fails now."""
+    """List the names of this process's background work that is failing now."""
     with _lock:
         return sorted(one.name for one in _running if one.problem is not None)
 
@@ -46,9 +46,9 @@ def failures() -> int:
 
 
 class Supervised:
-    """The state of one piece of background work: whether it works, and how often it failed.
+    """The state of one piece of background work.
 
-    failures: so far; problem: what is wrong, and since when, in words for people; None while it works
+    failures: so far; problem: a sentence on what is wrong and since when; None while it works
     """
 
     def __init__(self, name: str) -> None:
@@ -58,12 +58,12 @@ class Supervised:
         self._since = ""
 
     def begin(self) -> None:
-        """List it among the process's background work."""
+        """Add it to the process's background work."""
         with _lock:
             _running.add(self)
 
     def end(self) -> None:
-        """Take it from the process's background work; its failures stay counted."""
+        """Remove it from the process's background work; its failures stay counted."""
         global _failures_before  # of the process, as its metrics are
         with _lock:
             if self in _running:
@@ -71,13 +71,13 @@ class Supervised:
                 _failures_before += self.failures
 
     def works(self) -> None:
-        """Note that the work does what it should."""
+        """Record that the work succeeds."""
         if self.problem is not None:
-            tell(_log, logging.INFO, "background_recovered", work=self.name, failures=self._in_a_row)
+            log_event(_log, logging.INFO, "background_recovered", work=self.name, failures=self._in_a_row)
         self.problem, self._in_a_row = None, 0
 
     def failed(self, error: BaseException) -> float:
-        """Note a failure; give the seconds after which to try again: 1, 2, 4 … 60."""
+        """Record a failure; return the seconds after which to try again: 1, 2, 4 … 60."""
         if not self._in_a_row:
             self._since = datetime.now(UTC).isoformat(timespec="seconds")
         pause = min(_FIRST_PAUSE * 2.0 ** min(self._in_a_row, 16), _LONGEST_PAUSE)
@@ -86,7 +86,7 @@ class Supervised:
         # Only our own errors are known to contain no secrets, such as a password in an address.
         reason = str(error) if isinstance(error, DeloreanError) else type(error).__name__
         self.problem = f"{reason}, since {self._since}"
-        fields: dict[str, Field] = {
+        fields: dict[str, LogValue] = {
             "work": self.name,
             "reason": reason,
             "in_a_row": self._in_a_row,
@@ -99,8 +99,8 @@ class Supervised:
 class SupervisedThread(Supervised):
     """Work in a thread of its own, until the context ends or `close` is called.
 
-    work: takes this object; returns when `stopping` is set, and calls `works` when all is well; whatever it raises, and
-        returning before, is a failure, after which it is called again
+    work: receives this object; calls `works` when it succeeds and returns once `stopping` is set. Any exception, and
+        returning earlier, is a failure, after which it is called again
     """
 
     def __init__(self, name: str, work: Callable[[SupervisedThread], None]) -> None:
@@ -111,14 +111,14 @@ class SupervisedThread(Supervised):
 
     @classmethod
     def every(cls, seconds: float, name: str, step: Callable[[], object]) -> SupervisedThread:
-        """Build a thread that does a step again and again, the first time after some seconds."""
+        """Build a thread that does a step every so many seconds, the first time after the first interval."""
 
         def work(thread: SupervisedThread) -> None:
             pause = seconds
             while not thread.stopping.wait(pause):
                 try:
                     step()
-                except Exception as error:  # noqa: BLE001  # a driver's or a library's own must not end the work
+                except Exception as error:  # noqa: BLE001  # an error of a driver or library must not end the work
                     pause = min(thread.failed(error), seconds)
                 else:
                     thread.works()
@@ -132,10 +132,10 @@ class SupervisedThread(Supervised):
         self._thread.start()
         return self
 
-    def close(self) -> None:
-        """End the thread and wait for it."""
+    def close(self, timeout: float | None = None) -> None:
+        """End the thread and wait for it, at most so many seconds: a daemon thread ends with the process."""
         self.stopping.set()
-        self._thread.join()
+        self._thread.join(timeout)
         self.end()
 
     def __enter__(self) -> Self:
@@ -158,7 +158,7 @@ class SupervisedThread(Supervised):
 
 
 async def supervise(supervised: Supervised, work: Callable[[], Awaitable[object]]) -> None:
-    """Run asynchronous work until this is cancelled; whatever it raises, and returning, is a failure.
+    """Run asynchronous work until this is cancelled; any exception, and returning, is a failure.
 
     Example: `task = asyncio.create_task(supervise(Supervised("accept"), accept))`
     """

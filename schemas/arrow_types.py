@@ -1,4 +1,4 @@
-"""Reads Arrow types from text, so that configuration files speak Arrow and nothing else."""
+"""Arrow types as text, for configuration files."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _JSON = json.JSONDecoder()
 
 
 def parse_type(text: str) -> pa.DataType:
-    """Read an Arrow type as Arrow itself prints it, in shorter forms too.
+    """Read an Arrow type from text: as Arrow prints it, or in shorter forms.
 
-    A field's name that contains one of `:<>,"` is written as JSON writes text.
+    A field's name that contains one of `:<>,"` is written as a JSON string.
 
     >>> parse_type("list<struct<video_id: int64, minutes: float>>")
     ListType(list<item: struct<video_id: int64, minutes: float>>)
@@ -49,13 +49,13 @@ def parse_type(text: str) -> pa.DataType:
     >>> parse_type('struct<release-year: int64, "a, b": string>').names
     ['release-year', 'a, b']
 
-    Raises DataKeyError with the place in the text where it stops making sense.
+    Raises DataKeyError that names the position of the first unexpected character.
     """
     return TypeParser(text).whole()
 
 
 def type_text(type: pa.DataType) -> str:  # noqa: A002  # the field's own name
-    """Write a type as `parse_type` reads it, and as Arrow prints it where field names allow that.
+    """Write a type so that `parse_type` reads it, as Arrow prints it if the field names allow that.
 
     >>> type_text(pa.struct({"video_id": pa.int64(), "release: year": pa.int64()}))
     'struct<video_id: int64, "release: year": int64>'
@@ -76,14 +76,14 @@ def _name_text(name: str) -> str:
 
 
 class TypeParser:
-    """Recursive descent over a type's text."""
+    """A recursive descent parser of Arrow types."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.at = 0  # of the next character to read
+        self.at = 0  # position of the next character to read
 
     def whole(self) -> pa.DataType:
-        """Read a type and nothing after it."""
+        """Read a type that fills the whole text."""
         parsed = self.type(0)
         rest = self.peek()
         if rest is not None:
@@ -91,7 +91,7 @@ class TypeParser:
         return parsed
 
     def type(self, depth: int) -> pa.DataType:
-        """Read a type that stands in so many others."""
+        """Read a type. depth: the number of types around it."""
         if depth > _DEEPEST:
             raise DataKeyError.because(f"Arrow type nests deeper than {_DEEPEST}: {self.text[:60]}…")
         start = self.skip_spaces()
@@ -103,9 +103,9 @@ class TypeParser:
         return parsed
 
     def named(self, name: str, depth: int) -> pa.DataType | None:
-        """Read the rest of a type of this name; None: there is none of this name."""
+        """Read the rest of a type whose name has been read. None if no type has this name."""
         if name == "date32" and self.skip("["):
-            self.take_exactly("day", "]")  # Arrow prints the unit, of which there is one
+            self.take_exactly("day", "]")  # Arrow prints the unit, although it has only one
         if name in _PLAIN:
             return pa.type_for_alias(name)
         if name == "decimal128":
@@ -122,9 +122,9 @@ class TypeParser:
         return self.struct(depth) if name == "struct" else None
 
     def child(self, depth: int) -> pa.Field:
-        """Read what a list holds."""
+        """Read the type of a list's elements."""
         self.take_exactly("<")
-        named = _CHILD_NAME.match(self.text, self.at)  # Arrow prints the child's name, which means nothing
+        named = _CHILD_NAME.match(self.text, self.at)  # Arrow prints the child's name, which has no meaning
         if named:
             self.at = named.end()
         child = self.field_type("item", depth)
@@ -166,7 +166,7 @@ class TypeParser:
         plain = _PLAIN_NAME.match(self.text, start)
         self.at = bare.end()
         if plain and self.peek() != ":":
-            self.at = plain.end()  # a colon is missing rather than further on
+            self.at = plain.end()  # report the missing colon here, not further on
             raise self.error("':'")
         return bare[0].strip()
 
@@ -193,7 +193,7 @@ class TypeParser:
         return pa.timestamp("us", zone)
 
     def unit(self) -> None:
-        """Read the unit of times, of which there is one."""
+        """Read the unit of times, which must be microseconds."""
         start = self.skip_spaces()
         if self.take("us") != "us":
             raise self.error("us: times are microseconds everywhere", start)
@@ -210,19 +210,19 @@ class TypeParser:
         return pa.decimal128(int(precision), int(scale))
 
     def skip_spaces(self) -> int:
-        """Go to the next character that is no space, and give its place."""
+        """Move to the next character that is not a space, and give its position."""
         spaces = _SPACES.match(self.text, self.at)
         self.at = spaces.end() if spaces else self.at
         return self.at
 
     def peek(self) -> str | None:
-        """Give the next token, None at the end; a character that begins none is one."""
+        """Give the next token, or a single character that starts no token; None at the end."""
         start = self.skip_spaces()
         token = _TOKEN.match(self.text, start)
         return token[0] if token else self.text[start : start + 1] or None
 
     def take(self, expected: str) -> str:
-        """Read the next token, whatever it is."""
+        """Read any token."""
         token = self.peek()
         if token is None or not _TOKEN.fullmatch(token):
             raise self.error(expected)
@@ -230,19 +230,19 @@ class TypeParser:
         return token
 
     def skip(self, token: str) -> bool:
-        """Read the next token if it is this one."""
+        """Read the next token if it equals `token`."""
         if self.peek() != token:
             return False
         self.at += len(token)
         return True
 
     def take_exactly(self, *tokens: str) -> None:
-        """Read these tokens."""
+        """Read exactly these tokens."""
         for token in tokens:
             if not self.skip(token):
                 raise self.error(f"'{token}'")
 
     def error(self, expected: str, at: int | None = None) -> DataKeyError:
-        """Build the error for what does not stand where it should."""
+        """Build the error for a missing token. at: its position, None for the next character."""
         at = self.skip_spaces() if at is None else at
         return DataKeyError.because(f"Arrow type '{self.text}' at character {at + 1}: expected {expected}")

@@ -27,10 +27,10 @@ class Kind(StrEnum):
 class DataKey:
     """The typed name of a context variable, an item variable or a data element.
 
-    The one type types the service's answer, the Parquet column, the data map and the encoder's argument.
+    The same type applies to the service's answer, the Parquet column, the data map and the encoder's argument.
 
-    name: a Python identifier, since encoders read it as an attribute
-    kind: what it names
+    name: a Python identifier, because encoders read it as an attribute
+    kind: what the key names
     type: an Arrow type, nested types included; times in it must be `timestamp[us, UTC]`
     """
 
@@ -39,35 +39,36 @@ class DataKey:
     type: pa.DataType
 
     def __post_init__(self) -> None:
-        """Refuse names that encoders cannot read and times that name no instant."""
+        """Reject names that encoders cannot read, and times without a time zone."""
         if not self.name.isidentifier() or self.name.startswith("_"):
             raise DataKeyError.because(
-                f"data key '{self.name}' is not a name an encoder can read", "use letters, digits and _, no digit first"
+                f"data key '{self.name}' is not a name an encoder can read",
+                "use letters, digits and _, no digit first",
             )
         refuse_naive_times(self.name, self.type)
 
     def to_json(self) -> dict[str, str]:
-        """Write the key as plain text fields; the type as `type_to_json` writes it."""
+        """Write the key as text fields, its type as `type_to_json` does."""
         return {"name": self.name, "kind": self.kind.value, **type_to_json(self.type)}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
+        """Read fields that `to_json` wrote."""
         return cls(fields["name"], Kind(fields["kind"]), type_from_json(fields))
 
 
 def context_variable(name: str, type: str | pa.DataType) -> DataKey:  # noqa: A002  # the field's own name
-    """Name a variable of the context: `context_variable("profile_id", "int64")`."""
+    """Declare a variable of the context: `context_variable("profile_id", "int64")`."""
     return DataKey(name, Kind.CONTEXT, _as_type(type))
 
 
 def item(name: str, type: str | pa.DataType) -> DataKey:  # noqa: A002
-    """Name a variable of the item that is scored: `item("video_id", "int64")`."""
+    """Declare a variable of the item that is scored: `item("video_id", "int64")`."""
     return DataKey(name, Kind.ITEM, _as_type(type))
 
 
 def service_element(name: str, type: str | pa.DataType) -> DataKey:  # noqa: A002
-    """Name the state that an online service answers with.
+    """Declare the state that an online service answers with.
 
     >>> service_element("my_list", "list<struct<video_id: int64, added_at: timestamp[us, UTC]>>").type
     ListType(list<item: struct<video_id: int64, added_at: timestamp[us, tz=UTC]>>)
@@ -76,7 +77,7 @@ def service_element(name: str, type: str | pa.DataType) -> DataKey:  # noqa: A00
 
 
 def global_element(name: str, type: str | pa.DataType) -> DataKey:  # noqa: A002
-    """Name state that depends on no context and has versions; its type is one row's struct, first the row's key.
+    """Declare versioned state that depends on no context: its type is one row's struct, first the row's key.
 
     >>> global_element("videos", "struct<video_id: int64, title: string>").kind
     <Kind.GLOBAL_ELEMENT: 'global_element'>
@@ -90,16 +91,16 @@ def global_element(name: str, type: str | pa.DataType) -> DataKey:  # noqa: A002
 
 
 def by_name(keys: Iterable[DataKey]) -> dict[str, DataKey]:
-    """Map names to keys; one name must mean one key."""
-    found: dict[str, DataKey] = {}
+    """Map names to keys. Raises DataKeyError if a name is declared with two meanings."""
+    named: dict[str, DataKey] = {}
     for key in keys:
-        other = found.setdefault(key.name, key)
+        other = named.setdefault(key.name, key)
         if other != key:
             raise DataKeyError.because(
                 f"data key '{key.name}' is declared twice: {other.kind} {other.type} and {key.kind} {key.type}",
                 "give one of them another name",
             )
-    return found
+    return named
 
 
 def refuse_naive_times(name: str, type: pa.DataType) -> None:  # noqa: A002
@@ -107,7 +108,7 @@ def refuse_naive_times(name: str, type: pa.DataType) -> None:  # noqa: A002
     if pa.types.is_timestamp(type):
         if type.tz is None:
             raise NaiveTimeError.because(
-                f"'{name}' is {type}: a time without a zone names no instant", "use timestamp[us, UTC]"
+                f"'{name}' is {type}: a time without a zone does not identify an instant", "use timestamp[us, UTC]"
             )
     else:
         for i in range(type.num_fields):

@@ -1,40 +1,40 @@
-"""Every error this project raises on purpose, in one tree.
+"""The tree of all errors that this project raises on purpose.
 
 ```
 DeloreanError
-├── SetupError                 the machine: Java, Python, a port, disk
-├── ConfigError                a file or an argument that a person wrote
+├── SetupError                 the machine lacks Java, Python, a free port or disk space
+├── ConfigError                a configuration file or an argument is wrong
 ├── DataKeyError               an unknown data key, or data that does not fit its key's type
-│   └── NaiveTimeError         a time without a zone
-├── SelectionError             a context selection that cannot be done
-├── ServiceError               an online service or the proxy before it
-│   └── ProxyUnavailableError  no proxy answers
-├── StorageError               object storage
-│   ├── CorruptFileError       a file whose content is not what was published
-│   └── MissingFileError       a published file that is gone
-├── SnapshotIndexError         the index of snapshots
-│   ├── NotInIndexError        nothing of that name, or nothing as of that time
+│   └── NaiveTimeError         a time without a time zone
+├── SelectionError             contexts that cannot be selected
+├── ServiceError               an online service, or the proxy in front of it, failed
+│   └── ProxyUnavailableError  no proxy answers at the address
+├── StorageError               object storage refused or failed
+│   ├── CorruptFileError       a file differs from what was published
+│   └── MissingFileError       a published file is missing
+├── SnapshotIndexError         the index of snapshots refused or failed
+│   ├── NotInIndexError        the index has no such name, or nothing as of that time
 │   ├── UnreadableRecordError  a published record that cannot be read
-│   └── WithdrawnError         what was published under that id was withdrawn
-├── QualityError               snapshots that are not as good as an experiment demands
-├── ReplayError                an experiment's run that cannot be found, or not be repeated
+│   └── WithdrawnError         the id was withdrawn
+├── QualityError               snapshots below the quality that an experiment requires
+├── ReplayError                a run of an experiment that does not exist or cannot be repeated
 ├── LabelError                 label data that cannot be used
-│   ├── EmptyLabelsError       it has no rows, or none yet
-│   └── ParadoxError           a feature would know its label's future
-├── JobError                   a Spark job that died, whatever it was to do
-├── EncoderError               a feature encoder that is wrong, or failed
-│   ├── UndeclaredKeyError     it reads what it did not declare
-│   ├── EncoderOutputError     it wrote or returned what it must not
+│   ├── EmptyLabelsError       label data without rows, which may still arrive
+│   └── ParadoxError           a feature that would know its label's future
+├── JobError                   a Spark job that died
+├── EncoderError               a feature encoder that is wrong or failed
+│   ├── UndeclaredKeyError     it reads a data key that it did not declare
+│   ├── EncoderOutputError     it writes or returns something that it must not
 │   └── FingerprintError       it is not the encoder that the model was trained with
 ├── TrainingError              features from which no model can be trained
 └── PackageError               a model package that cannot be trusted
-    └── GoldenRowsError        it does not reproduce its golden rows
+    └── GoldenRowsError        a package that does not reproduce its golden rows
 ```
 
-Drivers' errors are translated into these where they cross into our code. A message names the thing, says what was
-expected and, after an arrow, what to do next. Kinds that are `final` are raised again when the same is
-tried again, so schedulers should not retry; the others may be mended by time: by a service, a network, a disk, a job
-that is still to come, or a person who restores a file.
+Errors of drivers (Thrift, Cassandra, S3, Spark) are translated into these where they enter our code. A message names
+the thing, says what was expected and, after an arrow, what to do. Schedulers should not retry errors that are `final`,
+because the same call fails again. The others may disappear with time: when a service, a network or a disk recovers,
+another job finishes, or somebody restores a file.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ from schemas.cells import cell_name
 
 
 class DeloreanError(Exception):
-    """Root of the tree: catch this to catch all that this project raises on purpose."""
+    """Root of the tree: catches every error that this project raises on purpose."""
 
     final: ClassVar[bool] = False
 
     @classmethod
     def because(cls, problem: str, hint: str | None = None) -> Self:
-        """Build an error from what is wrong and what to do about it.
+        """Build an error from the problem and a hint what to do.
 
         >>> print(ConfigError.because("services.toml: timeout is -1, expected seconds > 0", "write timeout = 1.0"))
         services.toml: timeout is -1, expected seconds > 0 → write timeout = 1.0
@@ -63,27 +63,27 @@ class DeloreanError(Exception):
         return cls(problem if hint is None else f"{problem} → {hint}")
 
     @classmethod
-    def unknown(cls, what: str, name: str, known: Iterable[str]) -> Self:
-        """Build an error for a name that does not exist, with the nearest that does.
+    def unknown(cls, what: str, name: str, existing: Iterable[str]) -> Self:
+        """Build an error for a name that does not exist, with the most similar existing one.
 
         >>> print(DataKeyError.unknown("data key", "viewing_histroy", ["viewing_history", "my_list"]))
         unknown data key 'viewing_histroy' → did you mean 'viewing_history'? known: my_list, viewing_history
         """
-        names = sorted(set(known))
+        names = sorted(set(existing))
         near = difflib.get_close_matches(name, names, n=1)
         guess = f"did you mean '{near[0]}'? " if near else ""
         return cls(f"unknown {what} '{name}' → {guess}known: {', '.join(names) or 'none'}")
 
     @classmethod
-    def mistaken(cls, what: str, given: object, expected: str, hint: str | None = None) -> Self:
-        """Build an error for an argument of another type than what is expected.
+    def mistaken(cls, what: str, value: object, expected: str, hint: str | None = None) -> Self:
+        """Build an error for an argument of the wrong type.
 
         >>> print(ConfigError.mistaken("index", "data/index.db", "an open index", "open_index(…)"))
         index is 'data/index.db', expected an open index → open_index(…)
         """
-        plain = isinstance(given, str | int | float | None) and "@" not in str(given)  # a URI may hold a password
+        plain = isinstance(value, str | int | float | None) and "@" not in str(value)  # a URI may hold a password
         return cls.because(
-            f"{what} is {repr(given) if plain else f'a {type(given).__name__}'}, expected {expected}", hint
+            f"{what} is {repr(value) if plain else f'a {type(value).__name__}'}, expected {expected}", hint
         )
 
     def _render_traceback_(self) -> list[str]:
@@ -100,11 +100,11 @@ class DeloreanError(Exception):
 
 
 class SetupError(DeloreanError):
-    """The machine lacks something: Java, a free port, disk."""
+    """The machine lacks Java, Python, a free port or disk space."""
 
 
 class ConfigError(DeloreanError):
-    """A file or an argument that a person wrote is wrong."""
+    """A configuration file or an argument is wrong."""
 
     final = True
 
@@ -116,19 +116,19 @@ class DataKeyError(DeloreanError):
 
 
 class NaiveTimeError(DataKeyError):
-    """A time has no zone, so it names no instant."""
+    """A time has no time zone, so it does not identify an instant."""
 
 
 class SelectionError(DeloreanError):
-    """A context selection cannot be done."""
+    """Contexts cannot be selected as requested."""
 
 
 class ServiceError(DeloreanError):
-    """An online service, or the proxy before it, did not do its part."""
+    """An online service, or the proxy in front of it, failed."""
 
 
 class ProxyUnavailableError(ServiceError):
-    """No proxy answers at the address given."""
+    """No proxy answers at the address."""
 
 
 class StorageError(DeloreanError):
@@ -136,11 +136,11 @@ class StorageError(DeloreanError):
 
 
 class CorruptFileError(StorageError):
-    """A file's content is not what was published."""
+    """A file differs from what was published."""
 
 
 class MissingFileError(StorageError):
-    """A published file is gone."""
+    """A published file is missing."""
 
 
 class SnapshotIndexError(DeloreanError):
@@ -148,37 +148,37 @@ class SnapshotIndexError(DeloreanError):
 
 
 class NotInIndexError(SnapshotIndexError):
-    """The index holds nothing of that name, or nothing as of that time."""
+    """The index has no such name, or nothing as of that time."""
 
 
 class UnreadableRecordError(SnapshotIndexError):
-    """A published record that the answer depends on cannot be read."""
+    """A published record that the result depends on cannot be read."""
 
 
 class WithdrawnError(SnapshotIndexError):
-    """What was published under an id was withdrawn, and the id is not free again."""
+    """The id was withdrawn and cannot be used again."""
 
     final = True
 
 
 class QualityError(DeloreanError):
-    """Snapshots are not as complete, or not as simultaneous, as an experiment demands."""
+    """Snapshots are less complete, or less simultaneous, than an experiment requires."""
 
 
 class ReplayError(DeloreanError):
-    """An experiment's run cannot be found, or not be repeated as it was."""
+    """A run of an experiment does not exist, or cannot be repeated exactly."""
 
     final = True
 
 
 class LabelError(DeloreanError):
-    """Label data cannot be used as it is."""
+    """Label data cannot be used."""
 
     final = True
 
 
 class EmptyLabelsError(LabelError):
-    """Label data has no rows: those of a day may still be on their way."""
+    """Label data has no rows; those of a recent day may still arrive."""
 
     final = False
 
@@ -188,7 +188,7 @@ class ParadoxError(LabelError):
 
 
 class JobError(DeloreanError):
-    """A Spark job died: of a lost executor, memory, a disk or a network, not of what it was given."""
+    """A Spark job died of a lost executor, memory, a disk or a network, not of its input."""
 
 
 class EncoderError(DeloreanError):
@@ -202,7 +202,7 @@ class UndeclaredKeyError(EncoderError):
 
 
 class EncoderOutputError(EncoderError):
-    """An encoder wrote or returned what it must not."""
+    """An encoder writes or returns something that it must not."""
 
 
 class FingerprintError(EncoderError):

@@ -1,4 +1,4 @@
-"""URIs of places on this machine's disks: `file:///a/folder`, `sqlite:///an/index.db`."""
+"""URIs of local files and folders: `file:///a/folder`, `sqlite:///an/index.db`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ESCAPES = {"#": "%23", "?": "%3F"}
 
 
 def file_uri(path: str | Path, scheme: str = "file") -> str:
-    """Write an absolute path as a URI; what a URI cannot hold, such as # and ?, is percent-encoded.
+    """Write an absolute path as a URI; characters that a URI cannot contain, such as # and ?, are percent-encoded.
 
     >>> file_uri("/srv/C# shop")
     'file:///srv/C%23%20shop'
@@ -24,7 +24,7 @@ def file_uri(path: str | Path, scheme: str = "file") -> str:
 
 
 def path_of(uri: str, scheme: str = "file") -> Path:
-    """Read the absolute path that a URI names. Raises ConfigError for any other URI, and for a # or ? in it.
+    """Read the absolute path of a URI. Raises ConfigError for another scheme, and for an unencoded # or ?.
 
     >>> path_of("sqlite:///srv/C%23%20shop/index.db", "sqlite")
     PosixPath('/srv/C# shop/index.db')
@@ -37,8 +37,8 @@ def path_of(uri: str, scheme: str = "file") -> Path:
         )
     for letter, escape in _ESCAPES.items():
         if letter in path:
-            raise ConfigError.because(f"URI '{uri}' has a '{letter}', which ends its path", f"write {escape}")
+            raise ConfigError.because(f"URI '{uri}' contains '{letter}', which ends its path", f"write {escape}")
     plain = os.fsdecode(unquote_to_bytes(path))
     if _CONTROL.search(plain):
-        raise ConfigError.because(f"URI {uri!r} has a control character in it", "rename the folder")
+        raise ConfigError.because(f"URI {uri!r} contains a control character", "rename the folder")
     return Path(f"/{plain}")

@@ -1,6 +1,6 @@
-"""The one hash of the system: xxHash64 with Spark's seed, so that Spark SQL and Arrow put a key into the same bucket.
+"""The project's hash: xxHash64 with Spark's seed, so that Spark SQL and Arrow put a key into the same bucket.
 
-Hashes place data and stand in for text that encoders only compare; keys are always compared by value besides.
+Hashes choose buckets, and replace text that encoders only compare. Keys are always compared by value as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _P1, _P2, _P3, _P4, _P5 = (
 
 
 def text_code(text: str) -> int:
-    """Give the stable 64-bit code under which compiled encoders see a text; 0 stands for an absent one.
+    """Give the stable 64-bit code that compiled encoders see instead of a text; 0 is reserved for None.
 
     >>> text_code("US")
     -3707808605746212292
@@ -32,21 +32,21 @@ def text_code(text: str) -> int:
 
 
 def text_codes(texts: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
-    """Give the code of each text of a string array, 0 where it is null. Each distinct text is hashed once."""
+    """Give the code of each text of an array, 0 for null. Each distinct text is hashed once."""
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
     encoded = texts if pa.types.is_dictionary(texts.type) else texts.dictionary_encode()
     codes = np.array([text_code(text) for text in encoded.dictionary.to_pylist()] + [0], dtype=np.int64)
     indices = pc.fill_null(encoded.indices, len(codes) - 1).to_numpy(zero_copy_only=False)
-    found: NDArray[np.int64] = codes[indices]
-    return found
+    result: NDArray[np.int64] = codes[indices]
+    return result
 
 
 def bucket_of(keys: pa.Array | pa.ChunkedArray, buckets: int) -> NDArray[np.int32]:
-    """Put each key into one of a power of two of buckets, as `bucket_sql` does in Spark.
+    """Give each key's bucket, the same as `bucket_sql` computes in Spark.
 
-    keys: integers (any width) or strings; nulls go where Spark puts them
-    buckets: a power of two, so that bucket i of n is made of the buckets i modulo n of any larger count
+    keys: integers (any width) or strings; nulls get the bucket that Spark gives them
+    buckets: a power of two, so that bucket i of n contains exactly the buckets i modulo n of any larger count
     """
     check_bucket_count(buckets)
     if isinstance(keys, pa.ChunkedArray):

@@ -1,7 +1,7 @@
-"""Brings columns of anybody's files to the types that this project keeps: few, and each with one representation.
+"""Casts columns of any file to plain types: the few types that this project keeps, one representation for each value.
 
 pandas, Polars, Spark and DuckDB write the same values in many ways: text as large strings, views, dictionaries or
-categories, lists of fixed sizes, times in other units. Values that are the same are cast; none is ever changed.
+categories, lists of fixed sizes, times in other units. A cast never changes a value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from schemas.errors import DataKeyError, NaiveTimeError
 
 _TIME = pa.timestamp("us", "UTC")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST, _LAST = (  # what Python's times, and those of most readers, can say
+_FIRST, _LAST = (  # the range of Python's times, and of most readers'
     (moment - _EPOCH) // timedelta(microseconds=1)
     for moment in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 )
@@ -25,7 +25,7 @@ _MOST_DIGITS = 38  # of a decimal
 
 
 def plain_table(what: str, table: pa.Table) -> pa.Table:
-    """Cast a table's columns to plain types. what: names the table in errors, see `plain_column`."""
+    """Cast a table's columns to plain types. what: the table's name in errors; see `plain_column`."""
     names = table.column_names
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
@@ -35,10 +35,9 @@ def plain_table(what: str, table: pa.Table) -> pa.Table:
 
 
 def plain_column(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Cast a column to its plain type, so that each value is the same.
+    """Cast a column to its plain type without changing a value.
 
-    Raises NaiveTimeError for times without a zone, DataKeyError for values that no plain type holds: either names the
-    column and says what to do.
+    Raises NaiveTimeError for times without a zone, DataKeyError for values that no plain type can hold.
     """
     type = plain_type(name, column.type)  # noqa: A001  # the field's own name
     try:
@@ -53,7 +52,7 @@ def plain_column(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def plain_type(name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
-    """Give the type that values of a type are cast to; of a type that is plain already, itself.
+    """Give the plain type of a type; a plain type is its own.
 
     >>> plain_type("films.genres", pa.large_list(pa.dictionary(pa.int8(), pa.large_string())))
     ListType(list<item: string>)
@@ -82,7 +81,7 @@ def _plain_scalar(name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
     if of.is_timestamp(type):
         if type.tz is None:
             raise NaiveTimeError.because(
-                f"'{name}' is {type}: a time without a zone names no instant",
+                f"'{name}' is {type}: a time without a zone does not identify an instant",
                 'give it one where the file is written: pandas .dt.tz_localize("UTC"), Polars '
                 """.dt.replace_time_zone("UTC"), SQL AT TIME ZONE 'UTC'""",
             )
@@ -108,10 +107,10 @@ def _plain_scalar(name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
 
 def _fields(name: str, type: pa.DataType) -> list[pa.Field]:  # noqa: A002
     if type.num_fields == 0:
-        raise DataKeyError.because(f"'{name}' is a struct without fields, which Parquet cannot hold", "leave it out")
+        raise DataKeyError.because(f"'{name}' is a struct without fields, which Parquet cannot store", "leave it out")
     names = [field.name for field in type]
     if len(set(names)) < len(names):
-        raise DataKeyError.because(f"'{name}' is {type}: a field's name is there twice", "rename one of them")
+        raise DataKeyError.because(f"'{name}' is {type}: two of its fields have the same name", "rename one of them")
     return list(type)
 
 
@@ -126,7 +125,7 @@ def _hint(type: pa.DataType) -> str:  # noqa: A002
 
 
 def _plain(array: pa.Array) -> pa.Array:
-    """Cast an array to its plain type. Arrow's own casts lose values of list views, and know no UUIDs."""
+    """Cast an array to its plain type. Arrow's own casts lose values of list views, and cannot cast UUIDs."""
     type = array.type  # noqa: A001
     if _is_plain(type):
         return array
@@ -152,7 +151,7 @@ def _plain(array: pa.Array) -> pa.Array:
 
 
 def _is_plain(type: pa.DataType) -> bool:  # noqa: A002
-    """Tell whether a type is plain through and through; equality of types ignores how lists name what they hold."""
+    """Whether a type and all types in it are plain. Type equality ignores the field names of lists."""
     try:
         return bool(plain_type("", type) == type)
     except DataKeyError:
@@ -173,13 +172,13 @@ def _uuid_text(array: pa.Array) -> pa.Array:
 
 
 def _refuse_far_times(name: str, column: pa.ChunkedArray) -> None:
-    """Refuse times beyond the year 9999, which Python and most readers cannot say: mostly another unit was meant."""
+    """Reject times outside the years 1 to 9999: Python and most readers lack them, and usually the unit is wrong."""
     for chunk in column.chunks:
         for times in _times(chunk):
             ends = pc.min_max(times.cast(pa.int64())).as_py()
             if ends["min"] is not None and (ends["min"] < _FIRST or ends["max"] > _LAST):
                 raise DataKeyError.because(
-                    f"'{name}' holds a time outside the years 1 to 9999", "see in which unit its numbers were meant"
+                    f"'{name}' holds a time outside the years 1 to 9999", "check the unit of its numbers"
                 )
 
 

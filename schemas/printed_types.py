@@ -1,4 +1,4 @@
-"""Reads types of records that hold only what Arrow printed: of any type that a file may have, with any field names."""
+"""Reads types from records that hold only Arrow's printed form, of any type and with any field names."""
 
 from __future__ import annotations
 
@@ -15,25 +15,9 @@ _NUMBER = re.compile(r"-?\d+")
 _UNIT = re.compile(r"(?:s|ms|us|ns)\b")
 _ZONE = re.compile(r"[^\]]+")
 _EXTENSION = re.compile(r"[^>]+")
-_PLAIN = {
-    "null": pa.null(),
-    "halffloat": pa.float16(),
-    "large_binary": pa.large_binary(),
-    "string_view": pa.string_view(),
-    "binary_view": pa.binary_view(),
-    "month_day_nano_interval": pa.month_day_nano_interval(),
-}
-_WITH_UNIT: dict[str, Callable[[str], pa.DataType]] = {
-    "time32": pa.time32,
-    "time64": pa.time64,
-    "duration": pa.duration,
-}
-_DECIMALS: dict[str, Callable[[int, int], pa.DataType]] = {
-    "decimal32": pa.decimal32,
-    "decimal64": pa.decimal64,
-    "decimal128": pa.decimal128,
-    "decimal256": pa.decimal256,
-}
+_PLAIN = ("null", "halffloat", "large_binary", "string_view", "binary_view", "month_day_nano_interval")
+_WITH_UNIT = ("date64", "time32", "time64", "duration")
+_DECIMALS = ("decimal32", "decimal64", "decimal128", "decimal256")
 _LISTS: dict[str, Callable[[pa.Field], pa.DataType]] = {
     "list": pa.list_,
     "large_list": pa.large_list,
@@ -44,50 +28,48 @@ _EXTENSIONS = {"arrow.uuid": pa.uuid, "arrow.json": pa.json_, "arrow.bool8": pa.
 
 
 def parse_printed_type(text: str) -> pa.DataType:
-    """Read a type as Arrow printed it, configuration's or not. Raises DataKeyError.
+    """Read any type as Arrow prints it. Raises DataKeyError.
 
     >>> parse_printed_type("struct<id: int64 not null, seen: timestamp[ms, tz=CET], a: b: list<element: string>>").names
     ['id', 'seen', 'a: b']
     """
     try:
         return _PrintedParser(text).whole()
-    except (pa.ArrowException, ValueError, OverflowError) as error:  # of a width or a unit that Arrow does not have
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # a width or a unit that Arrow does not have
         raise DataKeyError.because(f"Arrow type '{text}': {error}") from error
 
 
 class _PrintedParser(TypeParser):
-    """Arrow quotes no names, so where one ends is tried."""
+    """Arrow prints names without quotes, so the parser tries each colon as the end of a name."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self._known: dict[tuple[int, int], tuple[pa.DataType | DataKeyError, int]] = {}
+        self._parsed: dict[tuple[int, int], tuple[pa.DataType | DataKeyError, int]] = {}
 
     def type(self, depth: int) -> pa.DataType:
-        """Read a type once for each place, however often it is tried."""
-        place = (self.at, depth)
-        if place not in self._known:
+        """Read a type, once for each position, however often it is tried."""
+        start = (self.at, depth)
+        if start not in self._parsed:
             try:
-                self._known[place] = (super().type(depth), self.at)
+                self._parsed[start] = (super().type(depth), self.at)
             except DataKeyError as error:
-                self._known[place] = (error, self.at)
-        found, self.at = self._known[place]
-        if isinstance(found, DataKeyError):
-            raise found
-        return found
+                self._parsed[start] = (error, self.at)
+        parsed, self.at = self._parsed[start]
+        if isinstance(parsed, DataKeyError):
+            raise parsed
+        return parsed
 
     def named(self, name: str, depth: int) -> pa.DataType | None:
-        """Read the rest of a type of this name."""
+        """Read the rest of a type whose name has been read."""
         if name in _PLAIN:
-            return _PLAIN[name]
+            return pa.type_for_alias(name)
         if name in _WITH_UNIT:
-            return _WITH_UNIT[name](self._in_brackets(_UNIT))
+            return pa.type_for_alias(f"{name}[{self._in_brackets(_UNIT)}]")
         if name in _DECIMALS:
-            return _DECIMALS[name](*self._precision_and_scale())
+            constructor: Callable[[int, int], pa.DataType] = getattr(pa, name)
+            return constructor(*self._precision_and_scale())
         if name in _LISTS:
             return _LISTS[name](self.child(depth))
-        if name == "date64":
-            self._in_brackets(_UNIT)
-            return pa.date64()
         if name == "fixed_size_binary":
             return pa.binary(int(self._in_brackets(_NUMBER)))
         if name == "fixed_size_list":
@@ -138,7 +120,7 @@ class _PrintedParser(TypeParser):
         key = self.type(depth + 1)
         self.take_exactly(",")
         value = self.field_type("value", depth)
-        if self.skip("("):  # Arrow prints other names of keys and values
+        if self.skip("("):  # Arrow prints unusual names of keys and values
             self.at = self.text.find(")", self.at) + 1 or len(self.text)
         self.take_exactly(">")
         return pa.map_(key, value)
@@ -171,9 +153,9 @@ class _PrintedParser(TypeParser):
 
     def _in_brackets(self, pattern: re.Pattern[str]) -> str:
         self.take_exactly("[")
-        found = self._match(pattern, "a unit or a number")
+        text = self._match(pattern, "a unit or a number")
         self.take_exactly("]")
-        return found
+        return text
 
     def _match(self, pattern: re.Pattern[str], expected: str) -> str:
         match = pattern.match(self.text, self.skip_spaces())

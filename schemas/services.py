@@ -1,4 +1,4 @@
-"""What the rest of the system knows of an online service, and what became of asking it."""
+"""Online services, and the outcome of a call to one."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from schemas.errors import ConfigError
 
 
 class Status(StrEnum):
-    """What became of asking a service for one context. Only OK is a success.
+    """The outcome of asking a service for one context. Only OK is a success.
 
-    Rejected and short-circuited contexts never reached the service; the others did, or tried to.
+    Rejected and short-circuited requests were never sent to the service.
     """
 
     OK = "ok"
-    FALLBACK = "fallback"  # something else was given in place of an answer
+    FALLBACK = "fallback"  # a configured value was returned in place of an answer
     TIMEOUT = "timeout"  # no answer within the service's timeout or before the caller's deadline
     ERROR = "error"  # the service answered with an error, or could not be reached
     INVALID = "invalid"  # the answer does not fit its data key's type
-    REJECTED = "rejected"  # our own limits said no
-    SHORT_CIRCUITED = "short_circuited"  # the breaker was open
+    REJECTED = "rejected"  # our own limits were exceeded
+    SHORT_CIRCUITED = "short_circuited"  # the circuit breaker was open
 
 
 class OnFallback(StrEnum):
-    """What encoders get where a service gave no answer but a fallback."""
+    """What encoders receive when a service returned a fallback value instead of an answer."""
 
-    ABSENT = "absent"  # an absent element: a snapshot does not keep it, serving does not use it
-    VALUE = "value"  # the fallback's value: a snapshot keeps it, marked, and serving uses it
+    ABSENT = "absent"  # no element: snapshots do not keep the fallback, serving does not use it
+    VALUE = "value"  # the fallback's value: snapshots keep it, marked, and serving uses it
 
 
 @dataclass(frozen=True)
 class Service:
     """An online service: the element it answers with and the context variables that its answer depends on.
 
-    It is asked once for each distinct key, and the as-of rule compares exactly these variables.
+    It is called once for each distinct key, and the as-of rule compares exactly these variables.
 
-    on_fallback: what encoders get where there is but a fallback's value, in training and in serving alike. No part of
-        what service it is: captures by one setting and by the other are of the same service
+    on_fallback: what encoders receive for a fallback, in training and in serving alike. It does not distinguish
+        services: captures with either setting are of the same service
     """
 
     name: str
@@ -49,7 +49,7 @@ class Service:
     on_fallback: OnFallback = field(default=OnFallback.ABSENT, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be asked."""
+        """Reject services without a service element or a key of context variables."""
         if self.element.kind is not Kind.SERVICE_ELEMENT:
             raise ConfigError.because(f"service '{self.name}': its element is a {self.element.kind}")
         if not self.key or any(variable.kind is not Kind.CONTEXT for variable in self.key):
@@ -59,14 +59,14 @@ class Service:
         by_name(self.key)
 
     def to_json(self) -> dict[str, Any]:
-        """Write the service as plain fields."""
+        """Write the service as JSON fields."""
         fields = {"name": self.name, "element": self.element.to_json(), "key": [key.to_json() for key in self.key]}
-        usual = self.on_fallback is OnFallback.ABSENT  # as records of earlier versions have it
-        return fields if usual else {**fields, "on_fallback": self.on_fallback.value}
+        is_default = self.on_fallback is OnFallback.ABSENT  # records of earlier versions have no such field
+        return fields if is_default else {**fields, "on_fallback": self.on_fallback.value}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
+        """Read fields that `to_json` wrote."""
         key = tuple(DataKey.from_json(variable) for variable in fields["key"])
         on_fallback = OnFallback(fields.get("on_fallback", OnFallback.ABSENT))
         return cls(fields["name"], DataKey.from_json(fields["element"]), key, on_fallback)

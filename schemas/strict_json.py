@@ -1,4 +1,4 @@
-"""JSON as its standard has it: no NaN, no infinity, no type of Python's or a library's."""
+"""Strict JSON: no NaN, no infinity, and values of any type converted to JSON's own."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 
 
 def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False, ascii_only: bool = False) -> str:
-    """Write a value as strict JSON. What JSON has no number for is null; times are ISO 8601, bytes hexadecimal.
+    """Write a value as strict JSON: NaN and infinity become null, times ISO 8601, bytes hexadecimal.
 
-    ascii_only: for streams that cannot take every letter
+    ascii_only: escape other characters, for streams that cannot encode them
 
     >>> json_text({"loss": float("nan"), "at": datetime(2026, 1, 5), 7: b"\\x01"})
     '{"loss": null, "at": "2026-01-05T00:00:00", "7": "01"}'
     """
     text = json.dumps(plain_value(value), indent=indent, sort_keys=sort_keys, ensure_ascii=ascii_only, allow_nan=False)
-    return text if ascii_only else text.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
+    return text if ascii_only else text.encode("utf-8", "replace").decode()  # replaces unpaired surrogates
 
 
 def plain_value(value: Any) -> Any:
-    """Give a value as JSON has it, with all that is in it."""
+    """Convert a value, and everything in it, to JSON's types."""
     if isinstance(value, Enum):
         return plain_value(value.value)
     if value is None or isinstance(value, bool):
@@ -44,7 +44,7 @@ def plain_value(value: Any) -> Any:
 
 
 def _of_library(value: Any) -> Any:
-    """Give what Arrow's and NumPy's scalars and arrays hold, the members of a collection, or a text."""
+    """Convert Arrow's and NumPy's scalars and arrays, collections, and anything else to its text."""
     for method in ("as_py", "to_pylist", "tolist"):
         if hasattr(type(value), method):
             held = getattr(value, method)()

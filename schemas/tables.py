@@ -1,4 +1,4 @@
-"""The Arrow schemas of everything that is written or sent, and the checks that data obeys them."""
+"""The Arrow schemas of everything that is written or sent, and checks of data against them."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ import pyarrow.compute as pc
 
 from schemas.data_keys import DataKey, refuse_naive_times
 from schemas.errors import DataKeyError
+from schemas.nulls import may_be_null
 from schemas.services import OnFallback, Service
 
 IS_FALLBACK = "is_fallback"
-"""The column of a snapshot that marks what no service answered."""
+"""The column of a snapshot that marks fallback values."""
 
 TIME = pa.timestamp("us", tz="UTC")
 
 
 def contexts_schema(key: Iterable[DataKey]) -> pa.Schema:
-    """Contexts as they are asked for: one column for each variable."""
+    """The schema of contexts in a request: one column per variable."""
     return pa.schema([(variable.name, variable.type) for variable in key])
 
 
 def answers_schema(service: Service) -> pa.Schema:
-    """A service's answers, one row for each context asked; `value` is null unless the status is ok or fallback."""
+    """The schema of a service's answers, one row per context; `value` is null unless the status is ok or fallback."""
     value = service.element.type
     return pa.schema([("status", pa.string()), ("captured_at", TIME), ("reason", pa.string()), ("value", value)])
 
 
 def snapshot_schema(service: Service) -> pa.Schema:
-    """A snapshot at rest: the successes only, sorted by key and captured_at.
+    """The schema of a stored snapshot: successful answers only, sorted by key and captured_at.
 
-    Where encoders get what a fallback gave, it has these too, each marked in a column of its own.
+    If encoders receive fallback values, it contains these as well, marked in the column `is_fallback`.
     """
     schema = pa.schema([*contexts_schema(service.key), ("captured_at", TIME), ("value", service.element.type)])
     return schema.append(pa.field(IS_FALLBACK, pa.bool_())) if service.on_fallback is OnFallback.VALUE else schema
@@ -43,23 +44,22 @@ def require_columns(what: str, table: pa.Table | pa.RecordBatch, keys: Iterable[
     for key in keys:
         if key.name not in table.schema.names:
             raise DataKeyError.unknown(f"column in {what}", key.name, table.schema.names)
-        found = table.schema.field(key.name).type
-        if found != key.type:
-            refuse_naive_times(f"{what}.{key.name}", found)
-            raise DataKeyError.because(f"{what}: column '{key.name}' is {found}, expected {key.type}")
+        type = table.schema.field(key.name).type  # noqa: A001  # the field's own name
+        if type != key.type:
+            refuse_naive_times(f"{what}.{key.name}", type)
+            raise DataKeyError.because(f"{what}: column '{key.name}' is {type}, expected {key.type}")
 
 
 def refuse_hidden_nulls(name: str, values: pa.Array) -> None:
-    """Raise DataKeyError where a null hides inside a value that encoders would read as a number.
+    """Raise DataKeyError for a null inside a value that encoders would read as a number: see `schemas.nulls`.
 
-    A float may be null (encoders see NaN) and so may text (None, code 0). Any other null inside a value is refused;
-    a value that is null as a whole is an absent element.
+    A value that is null as a whole is an absent element, and no error.
     """
     for child_name, child in _children(name, values):
-        if child.null_count and not (pa.types.is_floating(child.type) or pa.types.is_string(child.type)):
+        if child.null_count and not may_be_null(child.type):
             row = pc.index(child.is_null(), True).as_py()
             raise DataKeyError.because(
-                f"'{child_name}' is null at position {row}: {child.type} has no way to say so to an encoder",
+                f"'{child_name}' is null at position {row}: encoders cannot read a null {child.type}",
                 "make it a float or a string, or leave the row out",
             )
         refuse_hidden_nulls(child_name, child)
@@ -69,7 +69,7 @@ def _children(name: str, values: pa.Array) -> list[tuple[str, pa.Array]]:
     if pa.types.is_struct(values.type):
         present = values.drop_null()
         return [(f"{name}.{field.name}", child) for field, child in zip(values.type, present.flatten(), strict=True)]
-    if pa.types.is_list(values.type):
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         return [(f"{name}[]", values.flatten())]
     return []
 
@@ -77,7 +77,7 @@ def _children(name: str, values: pa.Array) -> list[tuple[str, pa.Array]]:
 def python_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Give a table's rows as Python objects.
 
-    Python knows the years 1 to 9999, Arrow many more: a column with times beyond has all its times as text.
+    Python has the years 1 to 9999, Arrow many more: a column with a time outside them has its times as text.
     """
     if not table.num_columns:
         return [{} for _ in range(table.num_rows)]

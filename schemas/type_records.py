@@ -1,4 +1,4 @@
-"""How records keep types: as text that reads back as exactly the type, with the serialized type where text does not."""
+"""Types in JSON records: as text if that reads back exactly, else also as a serialized Arrow schema."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from schemas.printed_types import parse_printed_type
 
 
 def type_to_json(type: pa.DataType) -> dict[str, str]:  # noqa: A002  # the field's own name
-    """Write a type as plain text fields: `type`, and `arrow` where configuration's types do not include it.
+    """Write a type as text fields: `type`, and `arrow` if `parse_type` cannot read the type back from text.
 
     >>> type_to_json(pa.list_(pa.int64()))
     {'type': 'list<item: int64>'}
     >>> sorted(type_to_json(pa.timestamp("ms", "UTC")))
     ['arrow', 'type']
 
-    type: for people, and for programs where it is alone
-    arrow: an Arrow schema of one field as IPC, in base64
+    Field `type` is the text; field `arrow` is an Arrow schema with one field, as IPC in base64.
     """
     for text in (str(type), type_text(type)):
         if _reads_back(text, type):
@@ -32,7 +31,7 @@ def type_to_json(type: pa.DataType) -> dict[str, str]:  # noqa: A002  # the fiel
 
 
 def type_from_json(fields: Mapping[str, Any]) -> pa.DataType:
-    """Read what `type_to_json` wrote, and what earlier releases wrote. Raises DataKeyError."""
+    """Read a type that this or an earlier release wrote. Raises DataKeyError."""
     serialized = fields.get("arrow")
     if serialized is not None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,25 +19,15 @@ from s3_server import S3Server, s3_server
 from snapshotter.spark.session import spark_session
 
 if TYPE_CHECKING:
-    from delorean.demo.run import DemoResult
+    from delorean.demo.outcome import DemoResult
+
+pytest_plugins = ["leftovers", "programs", "scheduling"]
+
+# jsonschema imports it wherever it is installed: it spends three seconds, in each worker, on a parser of URIs.
+sys.modules.setdefault("rfc3987_syntax", None)  # as if it were not installed
 
 settings.register_profile("any machine", deadline=None)  # no test asserts how fast a machine is
 settings.load_profile("any machine")
-os.environ.update(quick_jvm.OF_DRIVERS)
-
-
-_LONGEST = (
-    "test_telemetry.py",
-    *("test_snapshot_faults.py", "test_submit.py", "test_dags.py", "test_readme.py", "test_generation_faults.py"),
-    *("test_backfill.py", "test_resuming.py", "test_spark_submit.py", "test_cassandra_cluster.py"),
-    *("test_interpret.py", "test_run.py"),
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, lest one core waits at the end while the other is at them."""
-    order = {name: number for number, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -72,7 +63,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         spark__driver__memory="1g",
     )
     yield session
-    session.stop()
+    quick_jvm.end(session)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from textwrap import dedent
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+from cells import run_notebook
 
 NAMES = ["1_travel_in_time", "2_new_encoder", "3_experiment", "4_snapshot_quality"]
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
@@ -23,10 +23,6 @@ def project(demo, tmp_path):
     return tmp_path / "notebooks"
 
 
-def run(notebook, folder):
-    return NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
-
-
 def test_there_are_these_notebooks():
     assert [path.stem for path in NOTEBOOKS] == NAMES
 
@@ -35,7 +31,7 @@ def test_there_are_these_notebooks():
 def test_a_notebook_runs_from_top_to_bottom_and_starts_no_jvm(path, project):
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell("import pyspark\npyspark.SparkContext._gateway"))
-    ran = run(notebook, project)
+    ran = run_notebook(notebook, project)
     *_, last, closing, gateway = (cell for cell in ran.cells if cell.cell_type == "code")
     assert last.outputs[0].output_type == "execute_result"
     assert not closing.outputs
@@ -85,7 +81,7 @@ KERNEL = [
 
 def test_a_kernel_draws_bars_completes_keys_and_shows_text_beside_html(tmp_path):
     cells = [nbformat.v4.new_code_cell(dedent(source)) for source in ("import delorean", *KERNEL)]
-    _, bar, none, _, completed, shelf = run(nbformat.v4.new_notebook(cells=cells), tmp_path).cells
+    _, bar, none, _, completed, shelf = run_notebook(nbformat.v4.new_notebook(cells=cells), tmp_path).cells
     [drawn] = bar.outputs
     assert drawn.output_type == "display_data"  # one, which was changed as the work went on
     assert "2 of 2 in " in drawn.data["text/plain"]

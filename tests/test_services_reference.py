@@ -12,7 +12,7 @@ import pytest
 from prana_proxy.config import services_file as config
 from prana_proxy.config.server_settings import ServerConfig, TlsConfig
 from prana_proxy.config.services_file import gateway_config, load_gateway_config
-from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway import Gateway
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "PRANA.md").read_text()
 TABLES = {

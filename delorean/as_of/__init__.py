@@ -1,1 +1,1 @@
-"""The as-of rule: which row of the right side each row of the left side sees."""
+"""The as-of rule: for a key and a time, the latest row with that key at or before that time."""

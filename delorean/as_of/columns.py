@@ -1,4 +1,4 @@
-"""What the as-of kernel sees of columns: keys as numbers that are equal where the values are, times as instants."""
+"""Columns converted for the as-of kernel: keys to integers that are equal where the values are, times to instants."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FAMILIES = {
 
 
 def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Undo encodings that say nothing about the values: dictionaries, runs, views and extension types."""
+    """Decode dictionaries, runs, views and extension types, which do not change the values."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         return plain(pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type))
@@ -47,7 +47,7 @@ def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def without_views(kind: pa.DataType) -> pa.DataType:
-    """Give the type that holds the same values without views of text and bytes, which Arrow cannot take rows of."""
+    """Replace views of text and bytes, whose rows Arrow cannot take, by the large types with the same values."""
     if pa.types.is_string_view(kind):
         return pa.large_string()
     if pa.types.is_binary_view(kind):
@@ -74,7 +74,7 @@ class Keys:
     """One side's keys.
 
     numbers: (rows, columns) int64, equal where the values are
-    valid: (rows,) bool, false where a part of the key is null, or equals nothing that the other side could hold
+    valid: (rows,) bool, false where a part of the key is null, or equals no value that the other side can hold
     """
 
     numbers: NDArray[np.int64]
@@ -84,11 +84,11 @@ class Keys:
 def keys_of_both(
     left: Sequence[pa.ChunkedArray], right: Sequence[pa.ChunkedArray], names: Sequence[str]
 ) -> tuple[Keys, Keys]:
-    """Turn key columns into numbers that compare across both sides.
+    """Convert key columns to numbers that compare across both sides.
 
     Raises DataKeyError, NaiveTimeError for a column that does not compare by value with its counterpart.
     """
-    pairs = [_numbers(plain(a), plain(b), name) for a, b, name in zip(left, right, names, strict=True)]
+    pairs = [_key_columns(plain(a), plain(b), name) for a, b, name in zip(left, right, names, strict=True)]
     sides = []
     for side in zip(*pairs, strict=True):
         numbers, valid = zip(*side, strict=True)
@@ -97,33 +97,31 @@ def keys_of_both(
     return sides[0], sides[1]
 
 
-_Numbers = tuple[NDArray[np.int64], NDArray[np.bool_]]
+_IntegerColumn = tuple[NDArray[np.int64], NDArray[np.bool_]]  # values, and which are not null
 
 
-def _numbers(left: pa.ChunkedArray, right: pa.ChunkedArray, name: str) -> tuple[_Numbers, _Numbers]:
+def _key_columns(left: pa.ChunkedArray, right: pa.ChunkedArray, name: str) -> tuple[_IntegerColumn, _IntegerColumn]:
     family = _common_family(left.type, right.type, name)
     left, right = (c.cast(o.type) if pa.types.is_null(c.type) else c for c, o in ((left, right), (right, left)))
-    if family == "":
-        return _integers(left.cast(pa.int8())), _integers(right.cast(pa.int8()))
     if family in ("text", "bytes"):
-        if left.type == right.type and left.nbytes + right.nbytes < 2**31:  # which small offsets can count
+        if left.type == right.type and left.nbytes + right.nbytes < 2**31:  # the limit of 32-bit offsets
             return _codes(left, right, left.type)
         return _codes(left, right, pa.large_string() if family == "text" else pa.large_binary())
     if family == "a decimal":
         return _codes(left, right, _common_decimal(left.type, right.type, name))
     if family == "an integer":
-        if left.type != right.type:  # 2**63 and more equals no signed integer, and wraps onto none
+        if left.type != right.type:  # 2**63 and more equals no signed integer, and must not wrap onto one
             left, right = (_above_int64_as_null(c) for c in (left, right))
         return _integers(left), _integers(right)
-    if family == "a boolean":
+    if family in ("a boolean", ""):
         return _integers(left.cast(pa.int8())), _integers(right.cast(pa.int8()))
     ticks = [_ticks(c.type) for c in (left, right)]
-    one, other = (_coarser(_integers(c), n // min(ticks)) for c, n in zip((left, right), ticks, strict=True))
-    return one, other
+    converted = [_coarser(_integers(c), n // min(ticks)) for c, n in zip((left, right), ticks, strict=True)]
+    return converted[0], converted[1]
 
 
 def _common_family(left: pa.DataType, right: pa.DataType, name: str) -> str:
-    """Name what both types are, or refuse; "" where both are nothing but nulls."""
+    """Return what both types are, "" where both are null types. Raises DataKeyError, NaiveTimeError."""
     families = []
     for side, kind in (("left", left), ("right", right)):
         if pa.types.is_null(kind):
@@ -136,19 +134,20 @@ def _common_family(left: pa.DataType, right: pa.DataType, name: str) -> str:
             )
         if family == "an instant" and kind.tz is None:
             raise NaiveTimeError.because(
-                f"the {side} key '{name}' is {kind}: without a zone it names no instant, so equal ones may differ",
-                'say which: pc.assume_timezone(times, "UTC")',
+                f"the {side} key '{name}' is {kind}: without a zone it is ambiguous, so equal values may differ",
+                'set one: pc.assume_timezone(times, "UTC")',
             )
         families.append(family)
     if len(set(families)) > 1:
         raise DataKeyError.because(
-            f"the key '{name}' is {left} on the left and {right} on the right", "cast one side: they never match"
+            f"the key '{name}' is {left} on the left and {right} on the right",
+            "cast one side: as they are, they never match",
         )
     return families[0] if families else ""
 
 
-def _integers(column: pa.ChunkedArray) -> _Numbers:
-    """Take values as they are stored, as int64, and where they are not null."""
+def _integers(column: pa.ChunkedArray) -> _IntegerColumn:
+    """Return the stored integers of a column as int64."""
     array = one_array(column)
     valid = np.ones(len(array), dtype=bool)
     if array.null_count:
@@ -168,7 +167,7 @@ def _above_int64_as_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(pc.greater(column, pa.scalar(2**63 - 1, pa.uint64())), pa.scalar(None, pa.uint64()), column)
 
 
-def _codes(left: pa.ChunkedArray, right: pa.ChunkedArray, common: pa.DataType) -> tuple[_Numbers, _Numbers]:
+def _codes(left: pa.ChunkedArray, right: pa.ChunkedArray, common: pa.DataType) -> tuple[_IntegerColumn, _IntegerColumn]:
     """Number the distinct values of both sides together."""
     together = pa.chunked_array([*left.cast(common).chunks, *right.cast(common).chunks], common)
     indices = [chunk.indices for chunk in together.dictionary_encode().chunks]
@@ -192,15 +191,15 @@ def _ticks(kind: pa.DataType) -> int:
     return _PER_SECOND[kind.unit]
 
 
-def _coarser(numbers: _Numbers, factor: int) -> _Numbers:
-    """Count in units of `factor`; what is not whole in them equals nothing that is. The finer unit could overflow."""
-    values, valid = numbers
-    return numbers if factor == 1 else (values // factor, valid & (values % factor == 0))
+def _coarser(column: _IntegerColumn, factor: int) -> _IntegerColumn:
+    """Convert to the coarser unit, since the finer could overflow; fractions of it equal nothing and become invalid."""
+    values, valid = column
+    return column if factor == 1 else (values // factor, valid & (values % factor == 0))
 
 
 @dataclass(frozen=True)
 class Instants:
-    """One side's times as integers, rounded for each end of the interval so that comparing them is exact.
+    """One side's times as integers, rounded for each end of the interval so that comparisons are exact.
 
     raw: (rows,) in the column's own unit, for sorting
     near: (rows,) to compare at the end towards the left time; far: (rows,) at the end that `max_age` sets
@@ -216,10 +215,10 @@ class Instants:
 def instants_of_both(
     left: pa.ChunkedArray, right: pa.ChunkedArray, allow_exact: bool
 ) -> tuple[Instants, Instants, int]:
-    """Turn both sides' times into integers of one unit; also how many of that unit make a microsecond.
+    """Convert both sides' times to integers of one unit; the third value is the number of those units in a microsecond.
 
-    Where one side counts nanoseconds, its times are rounded to microseconds, each end in the direction that changes
-    no answer: casting the other side to nanoseconds would end in the year 2262.
+    Where only one side is in nanoseconds, its times are rounded to microseconds, each end in the direction that changes
+    no match: the other side cannot be cast to nanoseconds, which end in the year 2262.
     """
     left, right = _zoned(plain(left), "left"), _zoned(plain(right), "right")
     if left.type.unit == right.type.unit == "ns":
@@ -238,19 +237,19 @@ def instants_of_both(
 
 
 def _zoned(times: pa.ChunkedArray, side: str) -> pa.ChunkedArray:
-    """Times with a zone, in microseconds or nanoseconds."""
-    if pa.types.is_null(times.type):  # an empty or all-null column without a type: it holds no time without a zone
+    """Require a zone, and convert to microseconds unless in nanoseconds."""
+    if pa.types.is_null(times.type):  # an empty or all-null column has no time without a zone
         return times.cast(pa.timestamp("us", "UTC"))
     if not pa.types.is_timestamp(times.type):
         raise DataKeyError.because(f"the {side} time is {times.type}, expected a timestamp with a zone")
     if times.type.tz is None:
         raise NaiveTimeError.because(
-            f"the {side} time has no zone ({times.type}), so it names no instant",
-            'say which: table.set_column(…, pc.assume_timezone(times, "UTC"))',
+            f"the {side} time has no zone ({times.type}), so it is ambiguous",
+            'set one: table.set_column(…, pc.assume_timezone(times, "UTC"))',
         )
     if times.type.unit in ("us", "ns"):
         return times
     try:
         return times.cast(pa.timestamp("us", times.type.tz))
     except pa.ArrowInvalid as error:
-        raise DataKeyError.because(f"a {side} time is beyond microseconds: {error}", "drop such rows") from error
+        raise DataKeyError.because(f"a {side} time does not fit microseconds: {error}", "drop such rows") from error

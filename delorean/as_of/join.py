@@ -1,6 +1,7 @@
-"""The as-of rule: one definition, one implementation, used by time travel and by generation alike.
+"""The as-of join of Arrow tables: the one implementation of the as-of rule, used wherever state is resolved.
 
-For a key and a time t it picks the row with exactly that key and the greatest captured_at in [t − max_age, t − lag].
+For a key and a time t the rule selects the row with exactly that key and the greatest captured_at in
+[t − max_age, t − lag].
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from delorean.as_of.kernel import any_tied, find_groups, group_rows, match_rows,
 from schemas.errors import DataKeyError
 
 _MICROSECOND = timedelta(microseconds=1)
-_FURTHEST = 2**64 - 1  # apart are the ends of time, counted in any unit
-_ROWS_FOR_A_THREAD = 50_000  # fewer are answered sooner than a thread starts
+_FURTHEST = 2**64 - 1  # no two times are further apart, in any unit
+_ROWS_FOR_A_THREAD = 50_000  # fewer are matched sooner than a thread starts
 _UNSORTABLE = "is {}, which has no order → use numbers, text, bytes, booleans, times, dates, durations or decimals"
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
+_Part = TypeVar("_Part")
+_Result = TypeVar("_Result")
 
 
 def as_of_join(
@@ -40,9 +41,9 @@ def as_of_join(
     allow_exact: bool = True,
     tie_break: str | Sequence[str] | None = None,
 ) -> pa.Table:
-    """Give each left row the latest right row of its key that was captured in [time − max_age, time − lag].
+    """Join to each left row the latest right row of its key that was captured in [time − max_age, time − lag].
 
-    left: its rows come back in their order and number, with all their columns
+    left: the result has all its rows and columns, in their order
     right: its columns other than `by` are added, null where nothing matches; it need not be sorted
     by: columns that both sides have, compared value by value whatever their widths, units and encodings: integers,
         text, bytes, booleans, dates, times of day, durations, decimals, times with a zone. A null in any of them never
@@ -52,9 +53,9 @@ def as_of_join(
     lag: how long before the left time a row must have been captured at the latest
     allow_exact: whether a row captured exactly at time − lag matches
     tie_break: columns of right that decide among equal times, the first that differs, and the greater wins; null is
-        less than NaN, and NaN less than all else. Among what is equal even then, or without it, the later row wins
+        less than NaN, and NaN less than anything else. Among rows that are still equal the later one wins
 
-    Works on as many threads as Arrow has (`pyarrow.set_cpu_count`). Columns in runs come back without them.
+    Uses as many threads as Arrow has (`pyarrow.set_cpu_count`). Run-end encoded columns are decoded.
 
     Raises NaiveTimeError for times without a zone, DataKeyError for columns that are missing, ambiguous, of types that
     do not compare, and for an impossible lag or max_age.
@@ -84,8 +85,8 @@ def as_of_join(
     )
     indices = pa.array(rows, mask=rows < 0)
     added = right.drop_columns(list(set(keys)))
-    taken = _each(lambda name: _taken(added[name], indices, name), added.column_names, len(rows))
-    for field, column in zip(added.schema, taken, strict=True):
+    columns = _map(lambda name: _take(added[name], indices, name), added.column_names, len(rows))
+    for field, column in zip(added.schema, columns, strict=True):
         left = left.append_column(pa.field(field.name, column.type, metadata=field.metadata), column)
     return left
 
@@ -102,9 +103,9 @@ def as_of_rows(
     tie_break: Sequence[pa.ChunkedArray] = (),
     names: Sequence[str] | None = None,
 ) -> NDArray[np.int64]:
-    """Give for each left row the number of the right row that `as_of_join` would join to it, −1 for none.
+    """Return for each left row the number of the right row that `as_of_join` would join to it, −1 for none.
 
-    names: what errors call the keys
+    names: of the keys, for error messages
     """
     check_spans(max_age, lag)
     left, right, tick = instants_of_both(left_times, right_times, allow_exact)
@@ -116,10 +117,10 @@ def as_of_rows(
     ties = [_sortable(plain(column)) for column in tie_break]
     if least > _FURTHEST:
         return np.full(len(left_times), -1, dtype=np.int64)
-    return _matched(left_key, left, right_key, right, ties, np.uint64(least), np.uint64(most))
+    return _match(left_key, left, right_key, right, ties, np.uint64(least), np.uint64(most))
 
 
-def _matched(
+def _match(
     left_key: Keys,
     left: Instants,
     right_key: Keys,
@@ -128,40 +129,40 @@ def _matched(
     least: np.uint64,
     most: np.uint64,
 ) -> NDArray[np.int64]:
-    codes, groups, codes_of_left = _grouped(
+    codes, groups, codes_of_left = _group(
         Keys(left_key.numbers, left_key.valid & left.valid), Keys(right_key.numbers, right_key.valid & right.valid)
     )
-    as_they_come = np.empty(0, dtype=np.int64)
-    order, starts, times = sort_groups(codes, groups, right.raw, as_they_come)
+    in_row_order = np.empty(0, dtype=np.int64)
+    order, starts, times = sort_groups(codes, groups, right.raw, in_row_order)
     if ties and any_tied(starts, times):
         order, starts, times = sort_groups(codes, groups, right.raw, _tie_break_order(ties))
     if right.near is not right.raw:
         times = right.near[order]
-    found = np.empty(len(left.valid), dtype=np.int64)
+    matches = np.empty(len(left.valid), dtype=np.int64)
 
     def match(part: slice) -> None:
-        ours = codes_of_left(part)
-        match_rows(ours, left.near[part], left.far[part], order, starts, times, right.far, least, most, found[part])
+        near, far = left.near[part], left.far[part]
+        match_rows(codes_of_left(part), near, far, order, starts, times, right.far, least, most, matches[part])
 
-    ends = np.linspace(0, len(found), 1 + max(1, min(pa.cpu_count(), len(found) // _ROWS_FOR_A_THREAD))).astype(int)
-    _each(match, [slice(start, end) for start, end in pairwise(ends)], len(found))
-    return found
+    ends = np.linspace(0, len(matches), 1 + max(1, min(pa.cpu_count(), len(matches) // _ROWS_FOR_A_THREAD)))
+    _map(match, [slice(start, end) for start, end in pairwise(ends.astype(int))], len(matches))
+    return matches
 
 
-def _grouped(left: Keys, right: Keys) -> tuple[NDArray[np.int64], int, Callable[[slice], NDArray[np.int64]]]:
-    """Number the groups of equal keys: each right row's group, how many there are, and a slice of left rows' groups."""
+def _group(left: Keys, right: Keys) -> tuple[NDArray[np.int64], int, Callable[[slice], NDArray[np.int64]]]:
+    """Number the groups of equal keys: the right rows' groups, how many groups, and a look-up of left rows' groups."""
     if right.numbers.shape[1] == 1:
-        ours, codes = (np.where(key.valid, key.numbers[:, 0], 0) for key in (left, right))
-        lowest, highest = (pick([pick(ours, initial=0), pick(codes, initial=0)]) for pick in (np.min, np.max))
-        if lowest >= 0 and highest < 2 * (len(ours) + len(codes)):  # such numbers, and those of texts, need no table
-            codes[~right.valid] = ours[~left.valid] = -1
-            return codes, int(highest) + 1, lambda part: ours[part]
+        left_codes, codes = (np.where(key.valid, key.numbers[:, 0], 0) for key in (left, right))
+        lowest, highest = (pick([pick(left_codes, initial=0), pick(codes, initial=0)]) for pick in (np.min, np.max))
+        if lowest >= 0 and highest < 2 * (len(left_codes) + len(codes)):  # dense numbers, as of texts, need no table
+            codes[~right.valid] = left_codes[~left.valid] = -1
+            return codes, int(highest) + 1, lambda part: left_codes[part]
     codes, *table = group_rows(right.numbers, right.valid)
     return codes, len(table[-1]), lambda part: find_groups(left.numbers[part], left.valid[part], *table)
 
 
-def _each(work: Callable[[_In], _Out], parts: Iterable[_In], rows: int) -> list[_Out]:
-    """Do the parts of some work over rows, by threads where it pays: Arrow and the kernel leave the lock to others."""
+def _map(work: Callable[[_Part], _Result], parts: Iterable[_Part], rows: int) -> list[_Result]:
+    """Do the parts of some work over rows, by threads where it pays: Arrow and the kernel release the lock."""
     if pa.cpu_count() == 1 or rows < 2 * _ROWS_FOR_A_THREAD:
         return [work(part) for part in parts]
     with ThreadPoolExecutor(pa.cpu_count()) as pool:
@@ -173,7 +174,7 @@ def _names(names: str | Sequence[str] | None) -> list[str]:
 
 
 def check_spans(max_age: timedelta | None, lag: timedelta) -> None:
-    """Raise DataKeyError unless 0 ≤ lag ≤ max_age, both of whole microseconds."""
+    """Raise DataKeyError unless 0 ≤ lag ≤ max_age, both in whole microseconds."""
     for name, span in (("lag", lag), ("max_age", max_age)):
         if span is None and name == "max_age":
             continue
@@ -190,16 +191,16 @@ def check_spans(max_age: timedelta | None, lag: timedelta) -> None:
 def check_columns(
     left: Sequence[str], right: Sequence[str], by: Sequence[str], left_on: str, right_on: str, tie_break: Sequence[str]
 ) -> None:
-    """Raise DataKeyError for names of columns that are missing, there twice, or on both sides."""
+    """Raise DataKeyError for columns that are missing, repeated, or on both sides."""
     if not by:
-        raise DataKeyError.because("as_of_join: by names no columns", 'name the key: by="profile_id"')
+        raise DataKeyError.because("as_of_join: `by` is empty", 'name the key: by="profile_id"')
     for side, names, needed in (("left", left, [*by, left_on]), ("right", right, [*by, right_on])):
         for name in needed:
             if name not in names:
                 raise DataKeyError.unknown(f"column of the {side} table", name, names)
-        twice = sorted({name for name in names if list(names).count(name) > 1})
-        if twice:
-            raise DataKeyError.because(f"the {side} table has columns named twice: {', '.join(twice)}", "rename one")
+        repeated = sorted({name for name in names if list(names).count(name) > 1})
+        if repeated:
+            raise DataKeyError.because(f"the {side} table repeats the columns {', '.join(repeated)}", "rename one")
     for name in tie_break:
         if name not in right:
             raise DataKeyError.unknown("tie_break column of the right table", name, right)
@@ -212,9 +213,9 @@ def check_columns(
 
 
 def _tie_break_order(columns: Sequence[pa.ChunkedArray]) -> NDArray[np.int64]:
-    """Right rows in order of preference, the last first to win."""
+    """Return the right rows in order of preference, the preferred last."""
     table = pa.table({str(number): column for number, column in enumerate(columns)})
-    # Stable, so rows that are equal even here keep their order: the later still wins.
+    # Stable, so that of rows which are equal even here the later still wins.
     order = pc.sort_indices(table, sort_keys=[(name, "ascending", "at_start") for name in table.column_names])
     return order.to_numpy().astype(np.int64)  # type: ignore[no-any-return]  # pyarrow has no types
 
@@ -230,7 +231,7 @@ def _sortable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _taken(column: pa.ChunkedArray, rows: pa.Array, name: str) -> pa.ChunkedArray:
+def _take(column: pa.ChunkedArray, rows: pa.Array, name: str) -> pa.ChunkedArray:
     """Take rows of a column, null where a row is null."""
     kind = column.type
     takeable = without_views(kind)
@@ -240,5 +241,5 @@ def _taken(column: pa.ChunkedArray, rows: pa.Array, name: str) -> pa.ChunkedArra
         column = pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], kind.value_type)
     try:
         return column.take(rows)
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:  # such as 2 GiB of text in small offsets
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:  # such as 2 GiB of text in 32-bit offsets
         raise DataKeyError.because(f"rows of the right column '{name}' cannot be taken: {error}", "cast it") from error

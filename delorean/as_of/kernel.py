@@ -1,37 +1,42 @@
-"""The as-of rule, compiled: a hash table groups rows by key, each group is sorted by time, a binary search answers."""
+"""The as-of rule, compiled: a hash table groups rows by key, groups are sorted by time and searched by bisection."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-# Numba infers the types, hence no annotations: keys (rows, columns) int64, times int64, spans uint64, others as said.
-# Every function has one signature, is cached on disk, and leaves the interpreter's lock to other threads.
+# Numba infers the types, hence no annotations: keys are (rows, columns) int64, times int64, spans uint64.
+# Every function has one signature, is cached on disk, and releases the interpreter's lock.
 _EARLIEST = np.iinfo(np.int64).min
 _FURTHEST = np.uint64(2**64 - 1)
 _RUN = 24  # rows that insertion sorts faster than anything that allocates
 
 
 @njit(cache=True, nogil=True)
-def hash_rows(keys):  # type: ignore[no-untyped-def]
-    """Mix each row's key so that nothing clusters (Steele, Lea and Flood, SplittableRandom, 2014).
+def mix64(h):  # type: ignore[no-untyped-def]
+    """Scatter a uint64 over all 64 bits: the finaliser of SplitMix64 (Steele, Lea and Flood 2014), a bijection."""
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
 
-    Every step can be undone: rows with one hash whose other columns are equal have equal first columns as well.
+
+@njit(cache=True, nogil=True)
+def hash_rows(keys):  # type: ignore[no-untyped-def]
+    """Hash each row's key so that similar keys do not cluster.
+
+    Every step is a bijection: rows with equal hashes whose other columns are equal have equal first columns as well.
     """
     hashes = np.zeros(len(keys), dtype=np.uint64)
     for row in range(len(keys)):
         h = np.uint64(0)
         for column in range(keys.shape[1]):
-            h = (h ^ np.uint64(keys[row, column])) + np.uint64(0x9E3779B97F4A7C15)
-            h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            h ^= h >> np.uint64(31)
+            h = mix64((h ^ np.uint64(keys[row, column])) + np.uint64(0x9E3779B97F4A7C15))
         hashes[row] = h
     return hashes
 
 
-# The two functions below probe the table by the same lines: a function for them would be handed arrays once a row, and
-# counting the references to those takes five times as long as all the rest.
+# The two functions below repeat the lines that probe the table: a shared function would take arrays once for each row,
+# and counting the references to those takes five times as long as all the rest.
 
 
 @njit(cache=True, nogil=True)
@@ -70,13 +75,13 @@ def group_rows(keys, valid):  # type: ignore[no-untyped-def]
             groups += 1
         codes[row] = slots[at]
         if 2 * groups > len(slots):
-            slots = _placed(group_hashes[:groups], 4 * len(slots))
+            slots = _enlarged(group_hashes[:groups], 4 * len(slots))
     return codes, slots, group_keys[:groups], group_hashes[:groups]
 
 
 @njit(cache=True, nogil=True)
-def _placed(hashes, size):  # type: ignore[no-untyped-def]
-    """Place groups, which are all distinct, in a larger hash table."""
+def _enlarged(hashes, size):  # type: ignore[no-untyped-def]
+    """Build a larger hash table of groups, which are all distinct."""
     slots = np.full(size, -1, dtype=np.int64)
     for group in range(len(hashes)):
         at = np.int64(hashes[group]) & (size - 1)
@@ -88,7 +93,7 @@ def _placed(hashes, size):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def find_groups(keys, valid, slots, group_keys, group_hashes):  # type: ignore[no-untyped-def]
-    """Find each row's code among the groups of other rows; −1 where it has none, or is not valid."""
+    """Find each row's code among the groups of other rows; −1 where it has none or is not valid."""
     hashes = hash_rows(keys)
     codes = np.full(len(keys), -1, dtype=np.int64)
     mask = len(slots) - 1
@@ -112,9 +117,9 @@ def find_groups(keys, valid, slots, group_keys, group_hashes):  # type: ignore[n
 
 @njit(cache=True, nogil=True)
 def sort_groups(codes, groups, times, visit):  # type: ignore[no-untyped-def]
-    """Order rows by group, time and place in `visit`, leaving out codes below 0.
+    """Order rows by group, time and position in `visit`, leaving out codes below 0.
 
-    visit: (rows,) int64, the rows in order of preference, the last wins among equal times; empty: as they come
+    visit: (rows,) int64, the rows in order of preference, the last wins among equal times; empty: row order
     Returns order (valid rows,), row numbers; starts (groups + 1,), where each group begins; the times in that order.
     """
     starts = np.zeros(groups + 1, dtype=np.int64)
@@ -156,23 +161,23 @@ def _sort_group(order, times, first, end):  # type: ignore[no-untyped-def]
             order[j], times[j] = row, time
     width = _RUN
     while width < end - first:
-        rows, were = order[first:end].copy(), times[first:end].copy()
+        old_order, old_times = order[first:end].copy(), times[first:end].copy()
         for low in range(0, end - first, 2 * width):
             middle, high = min(low + width, end - first), min(low + 2 * width, end - first)
             a, b = low, middle
             for k in range(low, high):
-                if a < middle and (b == high or were[a] <= were[b]):
-                    order[first + k], times[first + k] = rows[a], were[a]
+                if a < middle and (b == high or old_times[a] <= old_times[b]):
+                    order[first + k], times[first + k] = old_order[a], old_times[a]
                     a += 1
                 else:
-                    order[first + k], times[first + k] = rows[b], were[b]
+                    order[first + k], times[first + k] = old_order[b], old_times[b]
                     b += 1
         width *= 2
 
 
 @njit(cache=True, nogil=True)
 def any_tied(starts, times):  # type: ignore[no-untyped-def]
-    """Say whether any group has equal times; starts and times from `sort_groups`."""
+    """Return whether any group has equal times; starts and times from `sort_groups`."""
     for g in range(len(starts) - 1):
         for k in range(starts[g] + 1, starts[g + 1]):
             if times[k - 1] == times[k]:
@@ -181,7 +186,7 @@ def any_tied(starts, times):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def match_rows(codes, near, far, order, starts, times, ages, lag, max_age, found):  # type: ignore[no-untyped-def]
+def match_rows(codes, near, far, order, starts, times, ages, lag, max_age, matches):  # type: ignore[no-untyped-def]
     """Find for each left row the last of its group whose time is in [time − max_age, time − lag].
 
     codes: (left rows,) from `find_groups`
@@ -190,11 +195,11 @@ def match_rows(codes, near, far, order, starts, times, ages, lag, max_age, found
     times: (valid right rows,) the right times in `order`, to compare with near − lag
     ages: (right rows,) the right times to compare with far − max_age
     lag, max_age: uint64
-    found: (left rows,) int64, filled with right row numbers, −1 for none
+    matches: (left rows,) int64, filled with right row numbers, −1 for none
     """
     for i in range(len(codes)):
-        found[i] = -1
-        # Differences are taken unsigned: the ends of time are further apart than an int64 counts.
+        matches[i] = -1
+        # Differences are unsigned: the earliest and latest time are further apart than an int64 counts.
         if codes[i] < 0 or np.uint64(near[i]) - np.uint64(_EARLIEST) < lag:
             continue
         latest = np.int64(np.uint64(near[i]) - lag)
@@ -209,4 +214,4 @@ def match_rows(codes, near, far, order, starts, times, ages, lag, max_age, found
         if low > first:
             row = order[low - 1]
             if max_age == _FURTHEST or np.uint64(far[i]) - np.uint64(ages[row]) <= max_age:
-                found[i] = row
+                matches[i] = row

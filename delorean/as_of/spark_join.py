@@ -1,4 +1,4 @@
-"""The as-of join of Spark DataFrames: both sides in buckets by key, each bucket joined by the one kernel."""
+"""The as-of join of Spark DataFrames: both sides are bucketed by key and each bucket is joined as Arrow tables."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from pyspark.sql.types import (
 from delorean.as_of.join import as_of_join
 from schemas.errors import DataKeyError
 
-_BUCKET_BYTES = 64 << 20  # of both sides in Arrow; a worker needs some five times that, besides its libraries
-_SAMPLE = 1000  # rows that tell how wide a row is
+_BUCKET_BYTES = 64 << 20  # of both sides in Arrow; a worker needs about five times that, besides its libraries
+_SAMPLE = 1000  # rows from which a row's width is estimated
 _BUCKET, _TIE = "__as_of_bucket", "__as_of_tie"
 
 
@@ -45,17 +45,16 @@ def as_of_join_spark(
     tie_break: str | Sequence[str] | None = None,
     buckets: int | None = None,
 ) -> DataFrame:
-    """Join Spark DataFrames as `as_of_join` joins tables: every left row exactly once, in no order.
+    """Join Spark DataFrames as `as_of_join` joins tables: every left row exactly once, in no particular order.
 
     left, right, by, left_on, right_on, max_age, lag, allow_exact: as in `as_of_join`; times are TIMESTAMP
-    tie_break: columns of right that decide among equal times, the greater wins. Rows of Spark have no order, so no
-        "later row" can win where they do not decide, or without them: it is then the same row whenever the same rows
-        are joined, however they are ordered and partitioned, but none of your choice
-    buckets: how many parts the keys are hashed into, each joined by one worker at a time. None: some 64 MiB a part,
-        after counting the rows and looking at a few; counting reads what the DataFrames are made of
+    tie_break: columns of right that decide among equal times, the greater wins. Rows in Spark have no order, so among
+        rows that are still equal an arbitrary one wins: always the same for the same rows, however they are partitioned
+    buckets: how many parts the keys are hashed into, each joined by one worker at a time. None: parts of about 64 MiB,
+        estimated by counting the rows and sampling a few; counting computes the DataFrames
 
-    A worker holds one bucket of both sides and its result, so memory is bounded unless single keys have most rows:
-    what one key has is never split.
+    A worker holds one bucket of both sides and its result, so memory is bounded unless a few keys have most rows: the
+    rows of one key are never split.
 
     Raises what `as_of_join` raises, before anything runs.
     """
@@ -69,10 +68,10 @@ def as_of_join_spark(
         raise DataKeyError.because(f"buckets is {buckets}, expected 1 or more")
     added = [field for field in right.schema if field.name not in keys]
     joined = StructType([*left.schema, *(StructField(field.name, field.dataType) for field in added)])
-    sides = [_Side(left, keys, left_on), _Side(right, keys, right_on)]
+    sides = [_NumberedColumns(left, keys, left_on), _NumberedColumns(right, keys, right_on)]
     for side, other in zip(sides, reversed(sides), strict=True):
-        hashed = F.xxhash64(*(_alike(side.type_of(key), other.type_of(key), side.column(key)) for key in keys))
-        # Rows that match nothing are spread by all that they hold: nulls must not meet in one bucket.
+        hashed = F.xxhash64(*(_hashable(side.type_of(key), other.type_of(key), side.column(key)) for key in keys))
+        # Rows that can match nothing are spread by all their columns, so that nulls do not fill one bucket.
         spread = F.when(side.matchable, hashed).otherwise(side.hash_of_row)
         side.frame = side.frame.withColumns(
             {_TIE: side.hash_of_row, _BUCKET: F.pmod(spread, F.lit(max(1, buckets))).cast("int")}
@@ -88,8 +87,8 @@ def as_of_join_spark(
     return grouped[0].cogroup(grouped[1]).applyInArrow(join, joined)
 
 
-class _Side:
-    """A DataFrame whose columns are named by number: Spark's cogroup does not take all names that Spark does."""
+class _NumberedColumns:
+    """A DataFrame with numbers as column names: Spark's cogroup does not accept all names that DataFrames may have."""
 
     def __init__(self, frame: DataFrame, keys: Sequence[str], time: str) -> None:
         self.schema = frame.schema
@@ -104,20 +103,20 @@ class _Side:
 
     @property
     def hash_of_row(self) -> Column:
-        """A hash of all columns; of nested ones their JSON, since Spark does not hash maps."""
+        """A hash of all columns; nested ones are hashed as JSON, since Spark does not hash maps."""
         nested = (ArrayType, MapType, StructType, VariantType)
         columns = [
             F.to_json(self.column(field.name)) if isinstance(field.dataType, nested) else self.column(field.name)
             for field in self.schema
         ]
-        return F.xxhash64(*columns, *(column.isNull() for column in columns))  # which passes over nulls
+        return F.xxhash64(*columns, *(column.isNull() for column in columns))  # xxhash64 skips nulls
 
 
-def _alike(mine: DataType, theirs: DataType, column: Column) -> Column:
-    """A key column such that Spark's hash is equal on both sides where the values are."""
-    if isinstance(mine, IntegralType):  # the hash depends on the width
+def _hashable(type: DataType, other: DataType, column: Column) -> Column:  # noqa: A002
+    """Cast a key column so that Spark's hash is equal on both sides where the values are."""
+    if isinstance(type, IntegralType):  # the hash depends on the width
         return column.cast("bigint")
-    if isinstance(mine, DecimalType) and mine != theirs:  # it depends on the scale; the nearest double does not
+    if isinstance(type, DecimalType) and type != other:  # it depends on the scale; the nearest double does not
         return column.cast("double")
     return column
 
@@ -125,19 +124,19 @@ def _alike(mine: DataType, theirs: DataType, column: Column) -> Column:
 def _bucket_join(
     left_names: list[str], right_names: list[str], options: dict[str, Any], schema: pa.Schema
 ) -> Callable[[pa.Table, pa.Table], pa.Table]:
-    """Make the function that joins one bucket in a worker."""
+    """Return the function that joins one bucket in a worker."""
 
     def join(left: pa.Table, right: pa.Table) -> pa.Table:
         left = left.drop_columns(_BUCKET).rename_columns(left_names)
         right = right.drop_columns(_BUCKET).rename_columns([*right_names, _TIE])
-        # Spark gives times in the session's zone, and takes them in UTC.
+        # Spark passes times in the session's zone, and expects them in UTC.
         return as_of_join(left, right, **options).drop_columns(_TIE).cast(schema)
 
     return join
 
 
 def _check(left: DataFrame, right: DataFrame, **options: Any) -> None:
-    """Refuse here, by joining nothing, what would fail in every worker."""
+    """Join empty tables, to raise here what would fail in every worker."""
     tables = []
     for side, frame in (("left", left), ("right", right)):
         if not hasattr(frame, "sparkSession"):
@@ -150,11 +149,13 @@ def _check(left: DataFrame, right: DataFrame, **options: Any) -> None:
     clash = sorted((folded[0] & folded[1]) - {key.casefold() for key in options["by"]})
     exact = set(left.columns) & set(right.columns)
     if clash and not exact - set(options["by"]):
-        raise DataKeyError.because(f"both sides have {', '.join(clash)}, in other letters", "rename them on one side")
+        raise DataKeyError.because(
+            f"both sides have {', '.join(clash)}, spelled differently", "rename them on one side"
+        )
     as_of_join(*tables, **options)
 
 
 def _bytes(frame: DataFrame) -> int:
-    """Estimate what a DataFrame takes in Arrow from its first rows, and their number."""
+    """Estimate a DataFrame's size in Arrow from its first rows and its row count."""
     sample = frame.limit(_SAMPLE).toArrow()
     return 0 if sample.num_rows == 0 else frame.count() * sample.nbytes // sample.num_rows

@@ -1,1 +1,1 @@
-"""Checks of features that exist: for paradoxes, and against another version of them."""
+"""Checks of existing features: for paradoxes, and against other versions."""

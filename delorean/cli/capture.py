@@ -30,12 +30,12 @@ def select(specs: tuple[Path, ...], day: date, project: Project, output: Output)
     \b
     Example: delorean select experiments.toml --date 2026-01-05
     """
-    from delorean.experiment import load_selection
+    from delorean.experiment import contexts_to_select
     from delorean.project.schedule import scheduled
     from snapshotter.selection.context_selection import select_contexts
 
     paths = specs or scheduled(project.schedule).selected
-    experiments = [experiment for path in paths for experiment in load_selection(path)]
+    experiments = [experiment for path in paths for experiment in contexts_to_select(path)]
     tables = [table for experiment in experiments for table in experiment.tables.values()]
     with opened(project) as (index, storage), spark_for("select", project, tables) as spark:
         contexts = select_contexts(spark, experiments, day, storage, index, whoever_chose=not specs)

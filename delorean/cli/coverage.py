@@ -82,7 +82,7 @@ def _of_days(
 def _of_labels(project: Project, spec: Path, output: Output) -> LabelCoverage:
     from delorean.coverage import label_coverage
     from delorean.experiment import load_experiment
-    from delorean.experiment.steps import labels_at_rest, labels_of
+    from delorean.experiment.label_data import labels_at_rest, labels_of
 
     with opened(project) as (index, storage):
         experiment = load_experiment(spec, index)

@@ -162,7 +162,7 @@ def diff(before: str, after: str, project: Project, output: Output) -> None:
     \b
     Example: delorean experiment diff 3f2a91c04b7e-1 3f2a91c04b7e-2
     """
-    from delorean.experiment.diff import diff_runs
+    from delorean.experiment.diff import diff as diff_runs
     from delorean.experiment.record import find_run
 
     with opened(project) as (_, storage):

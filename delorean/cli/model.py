@@ -69,6 +69,8 @@ def train(spec: Path, folder: Path, run_id: str | None, project: Project, output
     \b
     Example: delorean train homepage.toml --package packages/homepage-1
     """
+    import msgspec
+
     from delorean.experiment import load_experiment
     from delorean.experiment.steps import package_of
 
@@ -80,7 +82,7 @@ def train(spec: Path, folder: Path, run_id: str | None, project: Project, output
         {
             "package": str(package.path),
             "model": report.model,
-            "test": {who: parts["test"].to_json() for who, parts in report.metrics.items()},
+            "test": {who: msgspec.to_builtins(parts["test"]) for who, parts in report.metrics.items()},
             "importances": [{"feature": name, "ndcg@10 lost": lost} for name, lost in report.importances.items()],
             "sizes": report.sizes,
             "seconds": sum(report.seconds.values()),

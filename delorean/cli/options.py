@@ -143,7 +143,7 @@ def project_option(command: _Command) -> _Command:
 
     def load(context: click.Context, _: click.Parameter, path: Path) -> Project:
         from delorean.project.config import load_project
-        from encoders.code_cache import use_cache_folder
+        from encoders.compilation.code_cache import use_cache_folder
         from encoders.project_modules import import_from_project
 
         project = load_project(path)

@@ -1,4 +1,4 @@
-"""Which contexts one can travel to, day by day and service by service."""
+"""Which contexts have state, day by day and service by service."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delorean.coverage.result import Cell, DayCoverage
-from delorean.coverage.rows import FrameRows
-from delorean.coverage.search import Search, ServiceSearch, VersionSearch, declared_services, every_snapshot
-from delorean.coverage.tally import Tally, empty_cell
-from delorean.generation import AsOf
+from delorean.coverage.bucketed_rows import FrameRows
+from delorean.coverage.counts import CoverageCounts, empty_cell
+from delorean.coverage.element_search import ElementSearch, ServiceSearch, VersionSearch
+from delorean.coverage.result import CoverageCell, DayCoverage
 from delorean.labels import TIME_COLUMN
-from delorean.state.rules import FIRST_MOMENT
-from delorean.state.sources import ServiceSource
-from delorean.state.versions import GlobalSource, versions_in_view
-from delorean.time_travel import EXPERIMENT_COLUMN, STRATUM_COLUMN, read_choices
+from delorean.state.rules import FIRST_MOMENT, AsOf
+from delorean.state.sources import GlobalSource, ServiceSource, captured_within, declared_services, snapshots_of
+from delorean.state.versions import versions_in_view
+from delorean.time_travel import EXPERIMENT_COLUMN, STRATUM_COLUMN, read_chosen_contexts
 from schemas.errors import DataKeyError, NotInIndexError
 from schemas.services import Service
 from schemas.tables import TIME
@@ -49,15 +48,15 @@ def day_coverage(
     by: str | None = None,
     contexts_at_once: int = 2_000_000,
 ) -> DayCoverage:
-    """See how many contexts of each day's context set one can travel to, service by service.
+    """Count the contexts of each day's context set that have state, service by service.
 
     first, last: UTC days; with both, every day between them, else the days on which contexts were chosen or captured
-    at: the time of day travelled to, UTC; None: the day's end
-    experiment: only the contexts that it chose; of context sets the newest up to the day counts, as for `TimeMachine`
+    at: the time of day, UTC; None: the day's end
+    experiment: only the contexts that it chose; the newest context set up to the day is used, as by `TimeMachine`
     services: names of services, or of elements; None: all, and the global elements
     max_age: how old services' state may be, as for `TimeMachine`; None: any age
     by: a context variable, or "stratum", to group contexts by
-    contexts_at_once: bounds memory: days are looked at together until they have so many, as files are read less often
+    contexts_at_once: bounds memory: days are searched together up to this number, so that files are read less often
 
     Raises NotInIndexError where nothing is published, DataKeyError for unknown services, variables or experiments.
     """
@@ -65,88 +64,91 @@ def day_coverage(
     elements = _chosen_elements(index, declared, services)
     sets = _context_sets(index, experiment)
     rule = AsOf(max_age=max_age)
-    window, looked_at = (FIRST_MOMENT, END_OF_TIME), set(declared)  # all captures tell which days there are
+    window, searched = (FIRST_MOMENT, END_OF_TIME), set(declared)  # the days follow from all captures
     if first is not None and last is not None:
-        window, looked_at = rule.window(_moment(first, at), _moment(last, at)), {*elements} & looked_at
-    captured = {name: _captured(index, declared[name], window) for name in sorted(looked_at)}
-    days = _days(captured, sets, first, last)
-    moments = [_moment(day, at) for day in days]
-    of_moment = {moment: _newest(sets, moment.date()) for moment in moments}
-    asked = _Asked(storage, experiment, by, contexts_at_once, of_moment)
-    context = {variable.name for chosen in sets for variable in chosen.key}
-    if by is not None and by != STRATUM and by not in context:
-        raise DataKeyError.unknown("variable to group contexts by", by, {*context, STRATUM})
+        window, searched = rule.window(_moment(first, at), _moment(last, at)), {*elements} & searched
+    captured = {name: _captured(index, declared[name], window) for name in sorted(searched)}
+    moments = [_moment(day, at) for day in _days(captured, sets, first, last)]
+    _check_group(by, sets)
+    set_of = {moment: _newest(sets, moment.date()) for moment in moments}
     chosen = {name: snapshots for name, snapshots in captured.items() if name in elements}
-    looks = [*_looks(index, declared, chosen, moments, rule), *_version_looks(index, elements, moments)]
+    searches = [
+        *_service_searches(index, declared, chosen, moments, rule),
+        *_version_searches(index, elements, moments),
+    ]
+    contexts = _Contexts(storage, experiment, by, contexts_at_once, set_of)
     return DayCoverage(
-        by_day=tuple(_cells(looks, asked, [s for every in captured.values() for s in every])),
+        by_day=tuple(_cells(searches, contexts, [s for snapshots in captured.values() for s in snapshots])),
         at=at,
         experiment=experiment,
         by=by,
-        context_sets={m.date(): chosen.context_set_id for m, chosen in asked.sets.items() if chosen is not None},
+        context_sets={moment.date(): each.context_set_id for moment, each in set_of.items() if each is not None},
     )
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What one sees of an element from moments, in microseconds."""
+def _check_group(by: str | None, sets: Sequence[ContextSet]) -> None:
+    variables = {variable.name for context_set in sets for variable in context_set.key}
+    if by is not None and by != STRATUM and by not in variables:
+        raise DataKeyError.unknown("variable to group contexts by", by, {*variables, STRATUM})
 
-    search: Search
+
+@dataclass(frozen=True)
+class _MomentsSearch:
+    """A search for an element at some moments, in microseconds."""
+
+    search: ElementSearch
     moments: NDArray[np.int64]
 
 
 def _captured(
     index: SnapshotIndex, services: Sequence[Service], window: tuple[datetime, datetime]
 ) -> list[ServiceSnapshot]:
-    """Give an element's snapshots in a window, the earliest published first, of each service that captured it."""
-    of_each = {service.name: service for service in reversed(services)}
-    return [snapshot for service in of_each.values() for snapshot in every_snapshot(index, service, window)]
+    """Return an element's snapshots in a window, the earliest published first, of each service that captured it."""
+    by_name = {service.name: service for service in reversed(services)}
+    return [snapshot for service in by_name.values() for snapshot in snapshots_of(index, service, window)]
 
 
-def _looks(
+def _service_searches(
     index: SnapshotIndex,
     declared: Mapping[str, Sequence[Service]],
     captured: Mapping[str, Sequence[ServiceSnapshot]],
     moments: Sequence[datetime],
     rule: AsOf,
-) -> Iterator[_Look]:
-    """Look at each moment for the service as it was then, as `TimeMachine` does: the latest that was seen by then."""
+) -> Iterator[_MomentsSearch]:
+    """Search each moment for the service as it was declared then, as `TimeMachine` does: the latest capture by then."""
     for name, snapshots in captured.items():
         seen_from: dict[Service, list[datetime]] = {}
         first = snapshots[0].service if snapshots else declared[name][-1]
         for moment in moments:
             visible = [s.service for s in snapshots if s.captured_from and s.captured_from <= moment]
             seen_from.setdefault(visible[-1] if visible else first, []).append(moment)
-        for service, there in seen_from.items():
-            window = rule.window(there[0], there[-1])
-            serving = tuple(s for s in snapshots if s.service == service and _captured_within(s, *window))
+        for service, seen_at in seen_from.items():
+            window = rule.window(seen_at[0], seen_at[-1])
+            serving = tuple(s for s in snapshots if s.service == service and captured_within(s, *window))
             source = ServiceSource(service.element, service, rule, serving)
             every = partial(_of_declaration, index, service)
-            yield _Look(ServiceSearch(source, every), np.array([to_micros(moment) for moment in there]))
+            yield _MomentsSearch(ServiceSearch(source, every), np.array([to_micros(moment) for moment in seen_at]))
 
 
 def _of_declaration(index: SnapshotIndex, service: Service) -> list[ServiceSnapshot]:
-    return [snapshot for snapshot in every_snapshot(index, service) if snapshot.service == service]
+    return [snapshot for snapshot in snapshots_of(index, service) if snapshot.service == service]
 
 
-def _version_looks(index: SnapshotIndex, elements: Sequence[str], moments: Sequence[datetime]) -> Iterator[_Look]:
-    """Look for versions of global elements, each valid until the next, however old."""
+def _version_searches(
+    index: SnapshotIndex, elements: Sequence[str], moments: Sequence[datetime]
+) -> Iterator[_MomentsSearch]:
+    """Search for versions of global elements, each valid until the next, however old."""
     for name in elements:
         newest = index.global_versions(name, END_OF_TIME, 1, skip_unreadable=True)
         if newest:
             versions = versions_in_view(index, name, AsOf(), moments[0], moments[-1])
             search = VersionSearch(GlobalSource(newest[0].element, AsOf(), versions))
-            yield _Look(search, np.array([to_micros(moment) for moment in moments]))
-
-
-def _captured_within(snapshot: ServiceSnapshot, first: datetime, last: datetime) -> bool:
-    begin, end = snapshot.captured_from, snapshot.captured_to
-    return begin is not None and end is not None and begin <= last and end >= first
+            yield _MomentsSearch(search, np.array([to_micros(moment) for moment in moments]))
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """The contexts that are asked about at each moment."""
+class _Contexts:
+    """The contexts that are searched at each moment."""
 
     storage: Storage
     experiment: str | None
@@ -155,27 +157,27 @@ class _Asked:
     sets: Mapping[datetime, ContextSet | None]
 
     def chunks(self) -> Iterator[pa.Table]:
-        """Give context variables, `time` and group, for several moments at once."""
+        """Yield context variables, `time` and group, of several moments at once."""
         waiting: list[pa.Table] = []
-        read: tuple[ContextSet, pa.Table] | None = None
-        for moment, chosen in self.sets.items():
-            if chosen is None:
+        last: tuple[ContextSet, pa.Table] | None = None
+        for moment, context_set in self.sets.items():
+            if context_set is None:
                 continue
-            if read is None or read[0] is not chosen:
-                read = (chosen, self._contexts(chosen))
-            now = pa.array(np.full(read[1].num_rows, to_micros(moment))).cast(TIME)
-            waiting.append(read[1].append_column(TIME_COLUMN, now))
+            if last is None or last[0] is not context_set:
+                last = (context_set, self._read(context_set))
+            now = pa.array(np.full(last[1].num_rows, to_micros(moment))).cast(TIME)
+            waiting.append(last[1].append_column(TIME_COLUMN, now))
             if sum(table.num_rows for table in waiting) >= self.contexts_at_once:
                 yield pa.concat_tables(waiting, promote_options="default")
                 waiting = []
         if waiting:
             yield pa.concat_tables(waiting, promote_options="default")
 
-    def _contexts(self, chosen: ContextSet) -> pa.Table:
+    def _read(self, context_set: ContextSet) -> pa.Table:
         if self.experiment is None and self.by != STRATUM:
-            rows = read_context_set(chosen, self.storage, [variable.name for variable in chosen.key])
+            rows = read_context_set(context_set, self.storage, [variable.name for variable in context_set.key])
         else:
-            rows = read_choices(chosen, self.storage, self.experiment)
+            rows = read_chosen_contexts(context_set, self.storage, self.experiment)
         return rows.append_column(_GROUP_COLUMN, self._groups(rows))
 
     def _groups(self, rows: pa.Table) -> pa.ChunkedArray:
@@ -183,44 +185,47 @@ class _Asked:
             return pa.chunked_array([pa.nulls(rows.num_rows, pa.string())])
         if self.by in rows.column_names:
             return pc.fill_null(rows[self.by].cast(pa.string()), "none")
-        if self.by != STRATUM:  # a context set of another key than the others
+        if self.by != STRATUM:  # a context set with another key than the others
             return pa.chunked_array([pa.array(["none"] * rows.num_rows)])
         if self.experiment is not None:
             return rows[STRATUM_COLUMN]
         return pc.binary_join_element_wise(rows[EXPERIMENT_COLUMN], rows[STRATUM_COLUMN], "/")
 
 
-def _cells(looks: Sequence[_Look], asked: _Asked, snapshots: Sequence[ServiceSnapshot]) -> list[Cell]:
-    tally = Tally()
+def _cells(
+    searches: Sequence[_MomentsSearch], contexts: _Contexts, snapshots: Sequence[ServiceSnapshot]
+) -> list[CoverageCell]:
+    counts = CoverageCounts()
 
-    def count(search: Search, rows: pa.Table) -> None:
+    def count(search: ElementSearch, rows: pa.Table) -> None:
         grouped = [_GROUP_COLUMN] if _GROUP_COLUMN in rows.column_names else []
-        for place, part in FrameRows(rows).in_buckets(snapshots).parts([*search.key, *grouped]):
+        for position, part in FrameRows(rows).in_buckets(snapshots).parts([*search.key, *grouped]):
             times = part[TIME_COLUMN].cast(pa.int64()).to_numpy()
-            trace = search.trace(part, place, asked.storage)
-            tally.add(search, times, trace, part[_GROUP_COLUMN] if grouped else None)
+            result = search.search(part, position, contexts.storage)
+            counts.add(search, times, result, part[_GROUP_COLUMN] if grouped else None)
 
-    for contexts in asked.chunks():
-        for look in looks:
-            if look.search.service is not None and set(look.search.key) <= set(contexts.column_names):
-                count(look.search, _distinct(contexts, look))
+    for chunk in contexts.chunks():
+        for each in searches:
+            if each.search.service is not None and set(each.search.key) <= set(chunk.column_names):
+                count(each.search, _distinct(chunk, each))
     cells = []
-    for look in looks:
-        if look.search.service is None:
-            count(look.search, pa.table({TIME_COLUMN: pa.array(look.moments).cast(TIME)}))
-        found = tally.cells(look.search)
-        there = {cell.day for cell in found}
-        days = [from_micros(int(moment)).date() for moment in look.moments]
-        cells += found + [empty_cell(look.search, day) for day in days if day not in there]
+    for each in searches:
+        if each.search.service is None:
+            count(each.search, pa.table({TIME_COLUMN: pa.array(each.moments).cast(TIME)}))
+        filled = counts.cells(each.search)
+        filled_days = {cell.day for cell in filled}
+        days = [from_micros(int(moment)).date() for moment in each.moments]
+        cells += filled + [empty_cell(each.search, day) for day in days if day not in filled_days]
     return sorted(cells, key=lambda cell: cast("date", cell.day))  # stable: elements and groups stay in order
 
 
-def _distinct(contexts: pa.Table, look: _Look) -> pa.Table:
-    """Give each key of a service once for each moment and group; a key with a null never matches and is left out."""
-    wanted = contexts.select([*look.search.key, TIME_COLUMN, _GROUP_COLUMN])
-    kept = np.isin(wanted[TIME_COLUMN].cast(pa.int64()).to_numpy(), look.moments)
-    kept &= np.logical_and.reduce([wanted[name].is_valid().to_numpy() for name in look.search.key])
-    return wanted.filter(pa.array(kept)).group_by(wanted.column_names).aggregate([])
+def _distinct(contexts: pa.Table, search: _MomentsSearch) -> pa.Table:
+    """Return each key of a service once for each moment and group, without keys with a null, which never match."""
+    key = search.search.key
+    rows = contexts.select([*key, TIME_COLUMN, _GROUP_COLUMN])
+    kept = np.isin(rows[TIME_COLUMN].cast(pa.int64()).to_numpy(), search.moments)
+    kept &= np.logical_and.reduce([rows[name].is_valid().to_numpy() for name in key])
+    return rows.filter(pa.array(kept)).group_by(rows.column_names).aggregate([])
 
 
 def _chosen_elements(
@@ -232,19 +237,19 @@ def _chosen_elements(
         raise NotInIndexError.because("nothing has been captured yet", "take a snapshot first: delorean snapshot")
     if services is None:
         return elements
-    wanted = set(services)
-    for name in sorted(wanted):
+    requested = set(services)
+    for name in sorted(requested):
         if name not in {*elements, *service_of.values()}:
             raise DataKeyError.unknown("service or element", name, {*elements, *service_of.values()})
-    return [element for element in elements if {element, service_of.get(element)} & wanted]
+    return [element for element in elements if {element, service_of.get(element)} & requested]
 
 
 def _context_sets(index: SnapshotIndex, experiment: str | None) -> list[ContextSet]:
-    """Give all context sets that may be asked about, by date."""
+    """Return all context sets, or those of an experiment, by date."""
     sets = list(reversed(index.context_sets(date.max, experiment)))
     if experiment is not None and not sets:
-        known = {name for chosen in index.context_sets(date.max) for name in chosen.experiments}
-        raise DataKeyError.unknown("experiment with a context set", experiment, known)
+        existing = {name for context_set in index.context_sets(date.max) for name in context_set.experiments}
+        raise DataKeyError.unknown("experiment with a context set", experiment, existing)
     return sets
 
 
@@ -258,19 +263,19 @@ def _days(
         days = [first + n * _ONE_DAY for n in range((last - first).days + 1)]
     else:
         captures = [t for every in captured.values() for s in every for t in (s.captured_from, s.captured_to) if t]
-        known = {chosen.date for chosen in sets} | {moment.astimezone(UTC).date() for moment in captures}
-        days = sorted(day for day in known if (first or date.min) <= day <= (last or date.max))
+        dates = {context_set.date for context_set in sets} | {moment.astimezone(UTC).date() for moment in captures}
+        days = sorted(day for day in dates if (first or date.min) <= day <= (last or date.max))
     if not days:
         raise NotInIndexError.because(
             f"there is no day from {first or 'the beginning'} to {last or 'the end'} with contexts or captures",
-            "see those there are: delorean index runs, delorean index contexts",
+            "list the existing ones: delorean index runs, delorean index contexts",
         )
     return days
 
 
 def _newest(sets: Sequence[ContextSet], day: date) -> ContextSet | None:
-    """Give the newest context set up to a day, of sets in order of their dates."""
-    return next((chosen for chosen in reversed(sets) if chosen.date <= day), None)
+    """Return the newest context set up to a day. sets: by date."""
+    return next((context_set for context_set in reversed(sets) if context_set.date <= day), None)
 
 
 def _moment(day: date, at: time | None) -> datetime:

@@ -1,4 +1,4 @@
-"""What an experiment's labels would find, before anything is generated."""
+"""How much state an experiment's labels would see, before anything is generated."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from delorean.coverage.bucketed_rows import BucketedRows, rows_of
+from delorean.coverage.counts import CoverageCounts
+from delorean.coverage.element_search import FOUND, ElementSearch, SearchResult, label_searches
 from delorean.coverage.result import LabelCoverage
-from delorean.coverage.rows import Rows, rows_of
-from delorean.coverage.search import FOUND, Search, Trace, label_searches
-from delorean.coverage.tally import Tally
-from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.labels import TIME_COLUMN, Labels
 from delorean.state.provenance import micros, spread_between
+from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError
 from snapshotter.index import SnapshotIndex
@@ -38,61 +38,66 @@ def label_coverage(
     spread: SpreadLimit | None = None,
     progress: Progress | None = None,
 ) -> LabelCoverage:
-    """See for how many label rows each element would be found, how old it would be, and why not for the others.
+    """Count for each element the label rows that would have it, its age, and the reasons for the other rows.
 
     labels: label data at rest, or a frame (pyarrow, Polars, pandas, DuckDB) with context variables and `time`
-    elements: data elements, or their names; None: every one that the context has the key of
-    rules, confidence: element's name → as-of rule, and what its runs must have, as `delorean.generate` takes them;
-        where a floor says "fail", the rows are counted that a run below it would serve
+    elements: data elements, or their names; None: every one whose key the context has
+    rules, confidence: element's name → as-of rule, and the floor of its runs' confidence, as `delorean.generate` takes
+        them; where a floor's policy is "fail", the rows are counted that a run below it would serve
     spread: how far apart the captures of one row may lie, to count the rows beyond
     progress: called with (buckets done, all); None: a bar in a notebook or at a prompt
 
-    Reads keys and times only, bucket by bucket, and agrees with what `delorean.generate` finds later.
-    Raises DataKeyError for elements that nobody captured, or whose service's key the context lacks, ConfigError for
-    rules and floors of unknown elements, LabelError for a frame without times.
+    Reads keys and times only, bucket by bucket, and agrees with what `delorean.generate` matches later.
+    Raises DataKeyError for elements that were never captured, or whose service's key the context lacks, ConfigError
+    for rules and floors of unknown elements, LabelError for a frame without times.
     """
     rows = rows_of(labels, storage, index)
     searches = label_searches(rows.labels, index, elements, rules, confidence)
     if not searches:
         raise DataKeyError.because(
-            "nothing was captured that these contexts have the key of", "name the elements, to see what they lack"
+            "no captured element has a key that these contexts have", "name the elements, to see what they lack"
         )
-    with counted("label rows, buckets", progress) as told:
-        return _count(rows, searches, storage, None if spread is None else spread.limit, told)
+    with counted("label rows, buckets", progress) as report:
+        return _count(rows, searches, storage, None if spread is None else spread.limit, report)
 
 
 def _count(
-    rows: Rows, searches: Sequence[Search], storage: Storage, limit: timedelta | None, progress: Progress | None
+    rows: BucketedRows,
+    searches: Sequence[ElementSearch],
+    storage: Storage,
+    limit: timedelta | None,
+    progress: Progress | None,
 ) -> LabelCoverage:
-    tally = Tally()
-    counted = complete = torn = 0
+    counts = CoverageCounts()
+    total = complete = torn = 0
     columns = sorted({name for search in searches for name in search.key})
-    for done, (place, part) in enumerate(rows.parts(columns), start=1):
+    for done, (position, part) in enumerate(rows.parts(columns), start=1):
         times = part[TIME_COLUMN].cast(pa.int64()).to_numpy()
-        traces = [search.trace(part, place, storage) for search in searches]
-        for search, trace in zip(searches, traces, strict=True):
-            tally.add(search, times, trace)
-        spreads = _spreads(searches, traces)
-        tally.add_spreads(spreads)
+        results = [search.search(part, position, storage) for search in searches]
+        for search, result in zip(searches, results, strict=True):
+            counts.add(search, times, result)
+        spreads = _spreads(searches, results)
+        counts.add_spreads(spreads)
         torn += 0 if limit is None else int((spreads > micros(limit)).sum())
-        counted += part.num_rows
-        complete += int(np.all([trace.outcome == FOUND for trace in traces], axis=0).sum())
+        total += part.num_rows
+        complete += int(np.all([result.outcome == FOUND for result in results], axis=0).sum())
         if progress is not None:
             progress(done, rows.part_count)
     return LabelCoverage(
-        rows=counted,
+        rows=total,
         complete=complete,
-        elements=tuple(tally.cell(search) for search in searches),
-        by_day=tuple(chain.from_iterable(tally.cells(search) for search in searches)),
-        spread=tally.spread(),
+        elements=tuple(counts.cell(search) for search in searches),
+        by_day=tuple(chain.from_iterable(counts.cells(search) for search in searches)),
+        spread=counts.spread(),
         torn=None if limit is None else torn,
     )
 
 
-def _spreads(searches: Sequence[Search], traces: Sequence[Trace]) -> NDArray[np.int64]:
-    """Give the microseconds between the newest and oldest service capture of each row that has any."""
-    found = [trace for search, trace in zip(searches, traces, strict=True) if search.service is not None]
-    if not found:
+def _spreads(searches: Sequence[ElementSearch], results: Sequence[SearchResult]) -> NDArray[np.int64]:
+    """Return the microseconds between the newest and oldest service capture of each row that has any."""
+    of_services = [result for search, result in zip(searches, results, strict=True) if search.service is not None]
+    if not of_services:
         return np.empty(0, dtype=np.int64)
-    spreads = spread_between([(trace.captured_at, trace.outcome != FOUND) for trace in found], len(found[0].outcome))
+    captures = [(result.captured_at, result.outcome != FOUND) for result in of_services]
+    spreads = spread_between(captures, len(of_services[0].outcome))
     return spreads[spreads >= 0]

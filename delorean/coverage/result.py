@@ -1,4 +1,4 @@
-"""What a look at coverage gives: cells of rows that want one element, and how many of them have it."""
+"""The results of coverage planning: cells of rows that need one element, and how many of them have it."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Spans:
-    """How long things are, in seconds. Medians and 95th percentiles are at most 0.8 % too long, the longest is exact.
+    """Quantiles of durations, in seconds; None without durations.
 
-    None: there was nothing to measure
+    Medians and 95th percentiles are at most 0.8 % too long, the longest is exact.
     """
 
     median: float | None
@@ -48,15 +48,15 @@ class Spans:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Rows that want one element, and how many of them have it.
+class CoverageCell:
+    """Rows that need one element, and how many of them have it.
 
     service: None for a global element
     day: of their times, in UTC; None: all days
     group: of their contexts; None: all
     rows: label rows, or distinct keys of the service among the contexts; for a global element of a day, 1
-    absent: why the others have none → how many, see `Absent`
-    lowest_confidence, mean_confidence: of the runs that serve them; the mean weighs each run by the rows it serves
+    absent: why the others have none → how many, see `AbsenceReason`
+    lowest_confidence, mean_confidence: of the runs that serve them; the mean is weighted by the rows that a run serves
     age: their times minus the captures that serve them
     runs: id of the snapshot run, or of the version → rows it serves
     """
@@ -80,7 +80,7 @@ class Cell:
 
     @property
     def chief_reason(self) -> str | None:
-        """Why most of those without it have none; None where every row has it."""
+        """The most frequent reason for absence; None where every row has the element."""
         return max(self.absent, key=lambda why: self.absent[why], default=None)
 
     def to_json(self) -> dict[str, Any]:
@@ -104,31 +104,31 @@ class Coverage(Readable):
 
     @property
     @abstractmethod
-    def cells(self) -> Sequence[Cell]:
+    def cells(self) -> Sequence[CoverageCell]:
         """All cells."""
 
     def to_arrow(self) -> pa.Table:
-        """Give the cells as a table, a row for each."""
+        """Return the cells as a table, a row for each."""
         return pa.Table.from_pylist([_flat(cell) for cell in self.cells], _SCHEMA)
 
 
 @dataclass(frozen=True, repr=False)
 class DayCoverage(Coverage):
-    """Which contexts one can travel to: a cell for each element, day and group of contexts.
+    """Which contexts have state: a cell for each element, day and group of contexts.
 
-    at: the time of day travelled to; None: the day's end
-    by: what contexts are grouped by; None: not at all
+    at: the time of day; None: the day's end
+    by: the variable that contexts are grouped by; None: no groups
     context_sets: day → the context set that its contexts are from
     """
 
-    by_day: tuple[Cell, ...]
+    by_day: tuple[CoverageCell, ...]
     at: time | None
     experiment: str | None
     by: str | None
     context_sets: Mapping[date, str]
 
     @property
-    def cells(self) -> Sequence[Cell]:
+    def cells(self) -> Sequence[CoverageCell]:
         """All cells, by day, element and group."""
         return self.by_day
 
@@ -143,23 +143,23 @@ class DayCoverage(Coverage):
 
 @dataclass(frozen=True, repr=False)
 class LabelCoverage(Coverage):
-    """What label data would find if features were generated for it now.
+    """How much state label data would see if features were generated for it now.
 
     rows: label rows; complete: those that have every element
     elements: a cell for each element, over all days; by_day: for each element and day of the labels' times
     spread: between the newest and oldest capture of the services' elements of a row
-    torn: rows whose spread is beyond the limit that was given, None without one
+    torn: rows whose spread is beyond the limit, None without a limit
     """
 
     rows: int
     complete: int
-    elements: tuple[Cell, ...]
-    by_day: tuple[Cell, ...]
+    elements: tuple[CoverageCell, ...]
+    by_day: tuple[CoverageCell, ...]
     spread: Spans
     torn: int | None = None
 
     @property
-    def cells(self) -> Sequence[Cell]:
+    def cells(self) -> Sequence[CoverageCell]:
         """The elements' cells, then those of each day."""
         return (*self.elements, *self.by_day)
 
@@ -168,7 +168,7 @@ class LabelCoverage(Coverage):
         return f"coverage of {self.rows:,} label rows: {self.complete:,} would find every element"
 
 
-def _flat(cell: Cell) -> dict[str, Any]:
+def _flat(cell: CoverageCell) -> dict[str, Any]:
     return {
         **cell.to_json(),
         "day": cell.day,

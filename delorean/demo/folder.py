@@ -11,7 +11,7 @@ from delorean.demo.world import World
 from delorean.experiment import ExperimentSpec, load_experiment
 from prana_proxy.clock import FileClock
 from schemas.file_uri import file_uri
-from snapshotter.selection.experiments import Experiment, load_experiments
+from snapshotter.selection.declarations import NamedSelection, load_selections
 
 _PROJECT: Final = """\
 # The demo's project. `delorean` commands work in this folder, for example:
@@ -78,9 +78,9 @@ class CompanyFolder:
             (self.root / name).write_bytes(files("delorean.demo").joinpath(name).read_bytes())
         self.clock.set(world.starts_at)
 
-    def selection(self) -> tuple[Experiment, ...]:
+    def selection(self) -> tuple[NamedSelection, ...]:
         """Read which contexts are selected each day."""
-        return load_experiments(self.root / "experiments.toml")
+        return load_selections(self.root / "experiments.toml")
 
     def experiment(self) -> ExperimentSpec:
         """Read the experiment."""

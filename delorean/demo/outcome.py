@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,9 +15,10 @@ from delorean.demo.company import CapturedDay
 from delorean.demo.parity import ParityReport
 from delorean.demo.world import World
 from delorean.experiment import ExperimentSpec
-from delorean.generation import FeatureSet
+from delorean.feature_sets.table import FeatureSet
 from delorean.packaging.package import ModelPackage
-from delorean.training import Metrics, RankingData, ranking_metrics, read_feature_set
+from delorean.training.metrics import Metrics, ranking_metrics
+from delorean.training.ranking_data import RankingData, read_feature_set
 
 MODEL: Final = "model"
 PLAYED: Final = "popularity in training"
@@ -86,6 +88,20 @@ class Outcome:
             },
             "paradoxes": paradoxes(self.features),
         }
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """The results of a demo run.
+
+    folder: all files; a project in which `delorean` commands work
+    report: the HTML report in it
+    summary: the JSON object that is printed last
+    """
+
+    folder: Path
+    report: Path
+    summary: dict[str, Any]
 
 
 def paradoxes(features: FeatureSet) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delorean.generation import FeatureSet
+from delorean.feature_sets.table import FeatureSet
 from prana_proxy.clock import FileClock
 from schemas.errors import ServiceError
 from snapshotter.records import from_micros

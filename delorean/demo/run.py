@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 
 from delorean.demo.company import Company, open_company, start_services
 from delorean.demo.folder import CompanyFolder, new_folder
 from delorean.demo.movielens import MAX_USERS, movielens_world
-from delorean.demo.outcome import Outcome
+from delorean.demo.outcome import DemoResult, Outcome
 from delorean.demo.parity import replay_requests
 from delorean.demo.processes import Processes
 from delorean.demo.simulation import SEED, generate_world
@@ -24,9 +24,10 @@ from delorean.demo.step_bars import StepBars
 from delorean.demo.summary import report_data
 from delorean.demo.world import World
 from delorean.display.report import write_report
+from delorean.experiment.label_data import labels_of
 from delorean.experiment.run import record_run
-from delorean.experiment.steps import features_of, labels_of, package_of
-from delorean.generation import FeatureSet
+from delorean.experiment.steps import features_of, package_of
+from delorean.feature_sets.table import FeatureSet
 from delorean.packaging.package import ModelPackage
 from schemas.errors import ConfigError, SetupError
 from schemas.strict_json import json_text
@@ -59,20 +60,6 @@ class Size:
     profiles: int = 600
     videos: int = 1500
     requests: int = 240
-
-
-@dataclass(frozen=True)
-class DemoResult:
-    """The results of a demo run.
-
-    folder: all files; a project in which `delorean` commands work
-    report: the HTML report in it
-    summary: the JSON object that is printed last
-    """
-
-    folder: Path
-    report: Path
-    summary: dict[str, Any]
 
 
 def run_demo(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from delorean.step_timer import StepTimer
 
 
 class StepBars:
@@ -33,7 +34,12 @@ class StepBars:
         self._tasks: dict[str, TaskID] = {
             name: self._bars.add_task(text, start=False, total=1, took="") for name, text in steps.items()
         }
-        self.seconds: dict[str, float] = dict.fromkeys(steps, 0.0)
+        self._timer = StepTimer()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """The seconds of each step so far."""
+        return {**dict.fromkeys(self._tasks, 0.0), **self._timer.rounded()}
 
     @contextmanager
     def step(self, name: str, of: int = 1) -> Iterator[None]:
@@ -42,11 +48,10 @@ class StepBars:
         if not self._bars.tasks[task].started:
             self._bars.start_task(task)
         self._bars.update(task, total=of)
-        start = time.perf_counter()
         try:
-            yield
+            with self._timer.step(name):
+                yield
         finally:
-            self.seconds[name] = round(self.seconds[name] + time.perf_counter() - start, 3)
             self._bars.update(task, took=f"{self.seconds[name]:.1f} s")
         done = self._bars.tasks[task].completed
         self._bars.update(task, completed=min(of, int(done) + 1))

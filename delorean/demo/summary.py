@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from delorean.demo.company import CapturedDay
-from delorean.demo.outcome import Outcome
+from delorean.demo.outcome import DemoResult, Outcome
 from delorean.demo.world import DAY, World, micros_of
 from delorean.display.report import Feature, Parity, ReportData
 from delorean.time_travel import TimeMachine
@@ -22,9 +22,6 @@ from schemas.strict_json import json_text
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import to_micros
 from snapshotter.storage import Storage
-
-if TYPE_CHECKING:
-    from delorean.demo.run import DemoResult
 
 _MEASURES = {"NDCG@10": "ndcg_at_10", "MRR": "mrr", "recall@10": "recall_at_10"}
 

@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from delorean.display.description import is_described
 from delorean.display.html import to_html
-from encoders.source import remember_entered
+from encoders.source.prompt_source import keep_prompt_sources
 from schemas.strict_json import json_text
 from schemas.tables import python_rows
 
 _MOST_ROWS = 1000
 
-remember_entered()
+keep_prompt_sources()
 
 
 def show(thing: Any, rows: int = _MOST_ROWS) -> None:

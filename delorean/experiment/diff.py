@@ -1,4 +1,4 @@
-"""Says what changed between two runs, from what was asked for down to the values of each feature."""
+"""Compares two runs, from their settings down to the values of each feature."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from schemas.errors import DeloreanError
 from schemas.plain_text import plain_text
 from snapshotter.storage import Storage
 
-Rows = tuple[Mapping[str, Any], ...]
+Changes = tuple[Mapping[str, Any], ...]  # a table's rows
 
 
 @dataclass(frozen=True, repr=False)
 class RunDiff:
-    """What changed between two runs; whatever is empty did not change.
+    """The differences between two runs; an empty field means no change.
 
     settings: fields of the spec: field, before, after
     encoders: encoder, change (changed, new, gone), fingerprints before and after
     snapshots, globals: element, run or version, and which of the two runs alone could see it
-    labels: what differs in the label data
+    labels: differences of the label data
     libraries: versions of Python and libraries
-    metrics: measures on the test part, where both were trained
-    features: the two feature sets compared value by value; None where one of them is gone: then `notes` says so
+    metrics: metrics on the test part, where both were trained
+    features: the two feature sets compared value by value; None where one of them is gone, which `notes` then reports
     """
 
     before: str
     after: str
-    settings: Rows
-    encoders: Rows
-    snapshots: Rows
-    globals: Rows
-    labels: Rows
-    libraries: Rows
-    metrics: Rows
+    settings: Changes
+    encoders: Changes
+    snapshots: Changes
+    globals: Changes
+    labels: Changes
+    libraries: Changes
+    metrics: Changes
     features: FeatureComparison | None
     notes: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
-        """Whether both runs were made of the same and gave the same features."""
+        """Whether both runs had the same inputs and gave the same features."""
         rows = (self.settings, self.encoders, self.snapshots, self.globals, self.labels, self.libraries)
         return not any(rows) and self.features is not None and self.features.equal
 
     @property
-    def changes(self) -> dict[str, Rows]:
-        """What the runs were made of, where it changed, as tables' rows."""
+    def changes(self) -> dict[str, Changes]:
+        """The inputs and metrics that changed, as rows of tables."""
         kinds = ("settings", "encoders", "snapshots", "globals", "labels", "libraries", "metrics")
         return {kind: getattr(self, kind) for kind in kinds if getattr(self, kind)}
 
@@ -61,21 +61,21 @@ class RunDiff:
         return plain_text(f"difference {self.before} → {self.after}: {outcome}")
 
 
-def diff_runs(before: RunRecord, after: RunRecord, storage: Storage) -> RunDiff:
-    """Compare two runs: what they were made of, and what came of it."""
+def diff(before: RunRecord, after: RunRecord, storage: Storage) -> RunDiff:
+    """Compare the inputs and the results of two runs."""
     notes: list[str] = []
     features = None
     try:
         features = compare_feature_sets(*(_feature_set(record, storage) for record in (before, after)))
-    except DeloreanError as error:  # what is recorded can still be compared
+    except DeloreanError as error:  # the records can still be compared
         notes.append(f"features could not be compared: {error}")
     return RunDiff(
         before=before.run_id,
         after=after.run_id,
         settings=tuple(changed_settings(before.spec, after.spec)),
         encoders=tuple(_encoders(before, after)),
-        snapshots=tuple(_seen("run", before.snapshots, after.snapshots)),
-        globals=tuple(_seen("version", before.globals, after.globals)),
+        snapshots=tuple(_visible("run", before.snapshots, after.snapshots)),
+        globals=tuple(_visible("version", before.globals, after.globals)),
         labels=tuple(changes("what", _labels(before), _labels(after))),
         libraries=tuple(changes("library", before.versions, after.versions)),
         metrics=tuple(
@@ -97,7 +97,7 @@ def _encoders(before: RunRecord, after: RunRecord) -> Iterator[dict[str, Any]]:
         yield {"encoder": row["encoder"], "change": change, "before": row["before"], "after": row["after"]}
 
 
-def _seen(
+def _visible(
     what: str, before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]
 ) -> Iterator[dict[str, Any]]:
     for element in dict.fromkeys([*before, *after]):
@@ -107,15 +107,15 @@ def _seen(
 
 
 def _labels(record: RunRecord) -> dict[str, Any]:
-    """What tells label data apart: not its id, for the same data may have been put into buckets twice."""
+    """Return what identifies label data. Its id does not: the same data may have been put into buckets twice."""
     tables = {f"table {name}": table.get("version") for name, table in record.labels.tables.items()}
-    told = {"contexts": record.labels.contexts, "items": record.labels.items}
-    return {**told, "contexts, times, items and labels": record.features.digest.keys, **tables}
+    counts = {"contexts": record.labels.contexts, "items": record.labels.items}
+    return {**counts, "contexts, times, items and labels": record.features.digest.keys, **tables}
 
 
 def _measures(record: RunRecord) -> dict[str, Any]:
     return {
-        f"{who}: {measure}": value
-        for who, parts in (record.metrics or {}).items()
+        f"{model}: {measure}": value
+        for model, parts in (record.metrics or {}).items()
         for measure, value in parts["test"].items()
     }

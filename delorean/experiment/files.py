@@ -1,4 +1,4 @@
-"""Reads experiments from TOML and checks in advance what can be: each error names the file, the line and the field."""
+"""Reads experiments from TOML and checks them in advance: each error names the file, the line and the field."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from prana_proxy.config.toml_file import TomlFile
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import ConfigError
 from snapshotter.index import SnapshotIndex
-from snapshotter.selection.experiments import Experiment, load_experiments
+from snapshotter.selection.declarations import NamedSelection, load_selections
 
 
 def load_experiment(path: str | Path, index: SnapshotIndex | None = None) -> ExperimentSpec:
     """Read an experiment's spec and check it.
 
-    index: checks too that somebody captured what the encoders read
+    index: also check that it has captures of what the encoders read
 
     Raises ConfigError with the file, the line, the field and the nearest valid name.
     """
@@ -29,23 +29,20 @@ def load_experiment(path: str | Path, index: SnapshotIndex | None = None) -> Exp
     elements = _check_encoders(file, spec)
     check_spec(spec, file)
     _check_policies(file, spec, elements)
-    if spec.contexts is not None:
-        with file.at("contexts"):
-            _ = spec.selection
     if index is not None:
         _check_captured(file, spec, index)
     return spec
 
 
-def load_selection(path: str | Path) -> tuple[Experiment, ...]:
-    """Read which contexts to select: of one experiment's `[contexts]`, or of a file with `[experiments.<id>]`."""
+def contexts_to_select(path: str | Path) -> tuple[NamedSelection, ...]:
+    """Read context selections: `[contexts]` of an experiment's spec, or a file with `[experiments.<id>]`."""
     if "labels" in TomlFile.read(path).content:
         return (load_experiment(path).selection,)
-    return load_experiments(path)
+    return load_selections(path)
 
 
 def _check_encoders(file: TomlFile, spec: ExperimentSpec) -> Mapping[str, DataKey]:
-    """Import every encoder and give the elements that they read."""
+    """Import every encoder and return the elements that they read."""
     loaded = []
     for i, encoder in enumerate(spec.encoder_specs):
         with file.at(("encoders", i)):
@@ -57,8 +54,8 @@ def _check_encoders(file: TomlFile, spec: ExperimentSpec) -> Mapping[str, DataKe
 
 
 def _check_policies(file: TomlFile, spec: ExperimentSpec, elements: Mapping[str, DataKey]) -> None:
-    for table, given in (("as_of", spec.as_of), ("confidence", spec.confidence)):
-        for name in given:
+    for table, policies in (("as_of", spec.as_of), ("confidence", spec.confidence)):
+        for name in policies:
             if name not in elements:
                 raise file.error((table, name), ConfigError.unknown("element that encoders read", name, elements))
     for name, rule in spec.as_of.items():
@@ -66,14 +63,14 @@ def _check_policies(file: TomlFile, spec: ExperimentSpec, elements: Mapping[str,
             raise file.error(("as_of", name), "as_published is for global elements", "remove it")
     for name in spec.confidence:
         if elements[name].kind is Kind.GLOBAL_ELEMENT:
-            raise file.error(("confidence", name), "is a global element, whose versions are whole", "remove it")
+            raise file.error(("confidence", name), "is a global element, whose versions are complete", "remove it")
 
 
 def _check_captured(file: TomlFile, spec: ExperimentSpec, index: SnapshotIndex) -> None:
     services = {service.element.name for service in index.elements()}
-    known = {Kind.SERVICE_ELEMENT: services, Kind.GLOBAL_ELEMENT: set(index.global_elements())}
+    captured = {Kind.SERVICE_ELEMENT: services, Kind.GLOBAL_ELEMENT: set(index.global_elements())}
     for i, encoder in enumerate(spec.encoder_specs):
         for key in encoder.load().data:
-            if key.name not in known[key.kind]:
+            if key.name not in captured[key.kind]:
                 what = "captured element" if key.kind is Kind.SERVICE_ELEMENT else "published global element"
-                raise file.error(("encoders", i), ConfigError.unknown(what, key.name, known[key.kind]))
+                raise file.error(("encoders", i), ConfigError.unknown(what, key.name, captured[key.kind]))

@@ -1,4 +1,4 @@
-"""Versions of what numbers depend on."""
+"""Versions of the libraries that results depend on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _DISTRIBUTIONS = ("delorean-features", "numpy", "numba", "pyarrow", "polars", "p
 
 
 def library_versions() -> dict[str, str]:
-    """Give the versions that numbers may depend on; of libraries that are not there, none."""
-    found = {"python": platform.python_version()}
+    """Return the version of Python, and of each of these libraries that is installed."""
+    versions = {"python": platform.python_version()}
     for name in _DISTRIBUTIONS:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,4 +1,4 @@
-"""What is kept of each run of an experiment: everything that was resolved when it ran, so that it can be repeated."""
+"""The record of a run of an experiment: everything that the run resolved, so that it can be replayed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _FORGOTTEN = ".forgotten"
 
 @dataclass(frozen=True)
 class LabelsRecord:
-    """Label data as a run found it.
+    """The label data of a run.
 
-    tables: name → where the spec says it lies, its format and, of a Delta table, the version that was read
+    tables: name → its path as in the spec, its format and, of a Delta table, the version that was read
     """
 
     id: str
@@ -38,12 +38,12 @@ class LabelsRecord:
 
 @dataclass(frozen=True)
 class FeaturesRecord:
-    """Features as a run made them.
+    """The features of a run.
 
-    feature_set, version: the Delta table's name in the storage, and which version of it
-    digest: of all values of each feature, and of whose they are
-    dropped: label rows left out because their captures lay too far apart
-    absent: element → rows without it
+    feature_set, version: the Delta table's name in the storage, and its version
+    digest: of all values of each feature, and of their contexts, times and items
+    dropped: number of label rows left out because their captures were too far apart
+    absent: element → number of rows without it
     spread: range of spreads → rows, see `SpreadReport`
     """
 
@@ -61,15 +61,15 @@ class FeaturesRecord:
 class RunRecord:
     """One run of an experiment.
 
-    run_id: the experiment's id and a number, `3f2a91c04b7e-2` is its second run, or an id that was given
-    experiment_id: the hash of what its spec says
-    spec: what it says; `ExperimentSpec.from_json` reads it
+    run_id: the experiment's id and a number (`3f2a91c04b7e-2` is its second run) or the id that the caller chose
+    experiment_id: the id of its spec
+    spec: its content; `ExperimentSpec.from_json` reads it
     feature_model: the encoders with parameters and fingerprints; `FeatureModel.from_json` reads it
-    snapshots: element → ids of the runs that could be seen, in order of publication; confidence: of each of them
-    globals: global element → ids of the versions that could be seen
-    leaks: what the detector of leaks found
-    metrics: who → part of the split → metrics; None where nothing was trained
-    versions: of Python and the libraries that numbers depend on
+    snapshots: element → ids of the visible snapshot runs, in order of publication; confidence: of each of them
+    globals: global element → ids of the visible versions
+    leaks: the report of the leak detector
+    metrics: model or baseline → part of the split → metrics; None where nothing was trained
+    versions: of Python and of the libraries that results depend on
     seconds: step → wall time
     """
 
@@ -93,12 +93,12 @@ class RunRecord:
 
     @property
     def experiment(self) -> ExperimentSpec:
-        """The spec that ran."""
+        """The spec of the run."""
         return ExperimentSpec.from_json(self.spec)
 
     @property
     def encoders(self) -> dict[str, dict[str, Any]]:
-        """The encoders, each under its name and the features it gives."""
+        """The encoders, by their names and features."""
         return {
             f"{encoder['encoder']} → {', '.join(encoder['features'])}": encoder
             for encoder in self.feature_model["encoders"]
@@ -125,41 +125,44 @@ class RunRecord:
 
 
 def save_run(record: RunRecord, storage: Storage, run_id: str | None = None) -> RunRecord:
-    """Keep a record, and give it as it is kept, with its id.
+    """Store a record, and return it as it is stored, with its id.
 
-    run_id: None: it is the first number of its experiment that is free. Runs that end at the same time get different
-        numbers, and never overwrite each other; of those with one id the first is kept
+    run_id: None: the first free number of its experiment. Runs that end at the same time get different numbers and
+        never overwrite each other; of runs with the same id the first is kept
     """
     if run_id is not None:
         path = _path(record.experiment_id, run_id)
         storage.create(path, msgspec.json.encode(replace(record, run_id=run_id)))
         return read_record(path, storage, RunRecord)
     listed = [PurePosixPath(file.path) for file in storage.list(f"{FOLDER}/{record.experiment_id}")]
-    given = {path.stem for path in listed if path.suffix in (".json", _FORGOTTEN)}
-    for number in itertools.count(len(given) + 1):
+    used = {path.stem for path in listed if path.suffix in (".json", _FORGOTTEN)}
+    for number in itertools.count(len(used) + 1):
         numbered = replace(record, run_id=f"{record.experiment_id}-{number}")
         if storage.create(_path(record.experiment_id, numbered.run_id), msgspec.json.encode(numbered)):
             return numbered
-    raise AssertionError("numbers never end")
+    raise AssertionError("unreachable: the numbers are unbounded")
 
 
 def named_run_id(experiment: ExperimentSpec, run_id: str) -> str:
-    """Give the id of a run's record that was given an id: another experiment's may be given the same."""
+    """Return the id of the record of a run whose id the caller chose: other experiments may use the same id."""
     require_plain_name("run id", run_id)
     return f"{experiment.id}-{run_id}"
 
 
 def named_run(experiment: ExperimentSpec, run_id: str, storage: Storage) -> RunRecord | None:
-    """Read the record of a run that was given an id; None: it has none. Raises ReplayError if it was forgotten."""
+    """Read the record of a run whose id the caller chose; None if there is none.
+
+    Raises ReplayError if it was forgotten.
+    """
     path = _path(experiment.id, named_run_id(experiment, run_id))
     listed = {file.path for file in storage.list(f"{FOLDER}/{experiment.id}")}
     if path.removesuffix(".json") + _FORGOTTEN in listed:
-        raise ReplayError.because(f"run '{run_id}' was forgotten", "give this one another run id")
+        raise ReplayError.because(f"run '{run_id}' was forgotten", "choose another run id")
     return read_record(path, storage, RunRecord) if path in listed else None
 
 
 def recorded_runs(storage: Storage, broken: list[BrokenRecord] | None = None) -> Iterator[RunRecord]:
-    """Read all records, the latest started first. One that cannot be read hides no other: it is logged.
+    """Read all records, the latest started first. A record that cannot be read is logged and skipped.
 
     broken: receives those that cannot be read
     """
@@ -168,21 +171,23 @@ def recorded_runs(storage: Storage, broken: list[BrokenRecord] | None = None) ->
 
 
 def forget_run(run_id: str, storage: Storage) -> None:
-    """Delete a run's record, so that a vacuum may take what only it refers to. Its id is never given again.
+    """Delete a run's record, so that a vacuum may delete what only it refers to. Its id is never used again.
 
-    run_id: as it is, whole. Raises ReplayError for one that is not there.
+    run_id: not shortened
+
+    Raises ReplayError for a run that does not exist.
     """
-    known = {PurePosixPath(path).stem: path for path in record_paths(storage)}
-    if run_id not in known:
-        raise ReplayError.unknown("experiment run", run_id, known)
-    storage.create(known[run_id].removesuffix(".json") + _FORGOTTEN, b"")
-    storage.delete([known[run_id]])
+    paths = {PurePosixPath(path).stem: path for path in record_paths(storage)}
+    if run_id not in paths:
+        raise ReplayError.unknown("experiment run", run_id, paths)
+    storage.create(paths[run_id].removesuffix(".json") + _FORGOTTEN, b"")
+    storage.delete([paths[run_id]])
 
 
 def find_run(name: str, storage: Storage) -> RunRecord:
-    """Find a run: by its id, or the latest of an experiment by its id or name. Ids may be shortened.
+    """Read a run's record: by the run's id, or the latest of an experiment by its id or name. Ids may be shortened.
 
-    Raises ReplayError for one that is not there, that could be several, or whose record cannot be read.
+    Raises ReplayError for a name that matches none or several experiments, or whose record cannot be read.
     """
     whole = [path for path in record_paths(storage) if PurePosixPath(path).stem == name]
     if whole:
@@ -192,17 +197,17 @@ def find_run(name: str, storage: Storage) -> RunRecord:
     matches = [run for run in runs if name in (run.experiment_id, run.name)]
     if matches:
         return matches[0]
-    begun = [run for run in runs if run.run_id.startswith(name)] if name else []
-    if len({run.experiment_id for run in begun}) == 1:
-        return begun[0]
-    if begun:
+    prefixed = [run for run in runs if run.run_id.startswith(name)] if name else []
+    if len({run.experiment_id for run in prefixed}) == 1:
+        return prefixed[0]
+    if prefixed:
         raise ReplayError.because(
-            f"'{name}' begins the ids of several experiments: {', '.join(sorted({run.run_id for run in begun}))}",
-            "write more of it",
+            f"'{name}' begins the ids of several experiments: {', '.join(sorted({run.run_id for run in prefixed}))}",
+            "write more of the id",
         )
-    if broken:  # it may be one of these
+    if broken:  # the run may be one of these
         others = f"; {len(broken) - 1} more cannot be read" if len(broken) > 1 else ""
-        raise ReplayError(f"no readable record is of '{name}', and {broken[0].problem}{others}")
+        raise ReplayError(f"no readable record matches '{name}', and {broken[0].problem}{others}")
     raise ReplayError.unknown("experiment run", name, [known for run in runs for known in (run.run_id, run.name)])
 
 

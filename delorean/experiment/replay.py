@@ -1,4 +1,4 @@
-"""Repeats a run: the same labels, snapshots, versions and encoders, whatever was published since; bit for bit."""
+"""Replays a run bit for bit: with its labels, snapshots, versions and encoders, whatever was published since."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from delorean.experiment.record import RunRecord
-from delorean.generation import FeatureSet, generate
+from delorean.feature_sets.table import FeatureSet
+from delorean.generation import generate
 from delorean.generation.runners import Progress
-from delorean.labels import find_labels, load_labels
+from delorean.labels import Labels, find_labels, load_labels
 from delorean.labels.rebucket import rebucket
-from delorean.state.sources import Pinned
+from delorean.state.sources import PinnedSources
 from encoders import FeatureModel
 from encoders.feature_model import LIBRARY
 from schemas.errors import DeloreanError, LabelError, MissingFileError, ReplayError
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Replay:
-    """What came of repeating a run.
+    """The result of replaying a run.
 
-    differing: features whose values are not those of the run, bit for bit; `rows` where contexts, times, items or
-        labels differ
+    differing: features whose values differ from the run's in any bit; `rows` where contexts, times, items or labels
+        differ
     """
 
     record: RunRecord
@@ -39,7 +40,7 @@ class Replay:
 
     @property
     def identical(self) -> bool:
-        """Whether every value is that of the run."""
+        """Whether every value equals the run's."""
         return not self.differing
 
     def __repr__(self) -> str:
@@ -61,24 +62,21 @@ def replay(
     modules: Sequence[str] = (LIBRARY,),
     progress: Progress | None = None,
 ) -> Replay:
-    """Repeat a run and compare every value with what it had.
+    """Repeat a run and compare every value with the recorded one.
 
     spark: None: in this process, without a JVM
-    buckets: another partitioning than the run's; the values are the same
+    buckets: another number of buckets than the run's; the values are the same
     into: the feature set to write, by default `<the run's>-replay`
-    modules: where encoders may be imported from
+    modules: that encoders may be imported from
 
-    Raises ReplayError that names every input which is gone or was changed.
+    Raises ReplayError that names every input which is missing or has changed.
     """
     name = into or f"{record.features.feature_set}-replay"
     require_plain_name("feature set", name)
-    _refuse_gone(record, index, storage, modules)
-    labels = load_labels(record.labels.id, storage)
-    if buckets is not None and buckets != labels.buckets:
-        labels = rebucket(labels, buckets, storage)
+    _require_inputs(record, index, storage, modules)
     experiment = record.experiment
     features = generate(
-        labels,
+        _labels_in(buckets, record, storage),
         FeatureModel.from_json(json.dumps(record.feature_model), modules),
         index,
         storage,
@@ -86,12 +84,17 @@ def replay(
         rules=experiment.as_of,
         confidence=experiment.confidence,
         spread=experiment.spread,
-        pinned=Pinned(record.snapshots, record.globals),
+        pinned=PinnedSources(record.snapshots, record.globals),
         experiment=record.experiment_id,
         spark=spark,
         progress=progress,
     )
     return Replay(record, features, tuple(_differing(record, features)))
+
+
+def _labels_in(buckets: int | None, record: RunRecord, storage: Storage) -> Labels:
+    labels = load_labels(record.labels.id, storage)
+    return labels if buckets in (None, labels.buckets) else rebucket(labels, buckets, storage)
 
 
 def _differing(record: RunRecord, features: FeatureSet) -> Iterator[str]:
@@ -101,22 +104,22 @@ def _differing(record: RunRecord, features: FeatureSet) -> Iterator[str]:
     yield from (name for name in before.features if before.features[name] != now.features.get(name))
 
 
-def _refuse_gone(record: RunRecord, index: SnapshotIndex, storage: Storage, modules: Sequence[str]) -> None:
-    """Look for everything the run read, so that one error names all that is missing."""
-    gone = [
-        *_gone_labels(record, storage),
-        *_gone_snapshots(record, index, storage),
-        *_gone_versions(record, index, storage),
-        *_changed_encoders(record, modules),
+def _require_inputs(record: RunRecord, index: SnapshotIndex, storage: Storage, modules: Sequence[str]) -> None:
+    """Check everything that the run read, so that one error names all that is missing."""
+    problems = [
+        *_label_problems(record, storage),
+        *_snapshot_problems(record, index, storage),
+        *_version_problems(record, index, storage),
+        *_encoder_problems(record, modules),
     ]
-    if gone:
+    if problems:
         raise ReplayError.because(
-            f"run '{record.run_id}' cannot be replayed: " + "; ".join(gone),
-            "restore what is missing from a copy; modules of encoders are named by `encoders` in delorean.toml",
+            f"run '{record.run_id}' cannot be replayed: " + "; ".join(problems),
+            "restore what is missing from a copy; `encoders` in delorean.toml names the modules of encoders",
         )
 
 
-def _gone_labels(record: RunRecord, storage: Storage) -> Iterator[str]:
+def _label_problems(record: RunRecord, storage: Storage) -> Iterator[str]:
     try:
         labels = find_labels(record.labels.id, storage)
     except LabelError as error:
@@ -126,42 +129,42 @@ def _gone_labels(record: RunRecord, storage: Storage) -> Iterator[str]:
         yield f"label data '{record.labels.id}' is gone"
         return
     if _checksums(labels.files) != _checksums(record.labels.files):
-        yield f"label data '{record.labels.id}' is not what it was"
-    yield from _gone_files(f"label data '{record.labels.id}'", record.labels.files, storage)
+        yield f"label data '{record.labels.id}' has changed"
+    yield from _missing_files(f"label data '{record.labels.id}'", record.labels.files, storage)
 
 
-def _gone_snapshots(record: RunRecord, index: SnapshotIndex, storage: Storage) -> Iterator[str]:
+def _snapshot_problems(record: RunRecord, index: SnapshotIndex, storage: Storage) -> Iterator[str]:
     runs = index.runs_by_id({run_id for ids in record.snapshots.values() for run_id in ids})
     published = {(run_id, s.service.element.name): s for run_id, run in runs.items() for s in run.services}
     for element, run_ids in record.snapshots.items():
         for run_id in run_ids:
-            found = published.get((run_id, element))
-            if found is None:
+            snapshot = published.get((run_id, element))
+            if snapshot is None:
                 name = PublishedName(RecordKind.RUN, run_id)
-                yield f"snapshot run '{run_id}' of '{element}' {_why_gone(name, index)}"
+                yield f"snapshot run '{run_id}' of '{element}' {_why_missing(name, index)}"
             else:
-                yield from _gone_files(f"snapshot run '{run_id}' of '{element}'", found.files, storage)
+                yield from _missing_files(f"snapshot run '{run_id}' of '{element}'", snapshot.files, storage)
 
 
-def _gone_versions(record: RunRecord, index: SnapshotIndex, storage: Storage) -> Iterator[str]:
+def _version_problems(record: RunRecord, index: SnapshotIndex, storage: Storage) -> Iterator[str]:
     for element, versions in record.globals.items():
         for version_id in versions:
             version = index.global_version(element, version_id)
             if version is None:
                 name = PublishedName(RecordKind.GLOBAL_VERSION, version_id, element)
-                yield f"version '{version_id}' of '{element}' {_why_gone(name, index)}"
+                yield f"version '{version_id}' of '{element}' {_why_missing(name, index)}"
             else:
-                yield from _gone_files(f"version '{version_id}' of '{element}'", version.files, storage)
+                yield from _missing_files(f"version '{version_id}' of '{element}'", version.files, storage)
 
 
-def _why_gone(name: PublishedName, index: SnapshotIndex) -> str:
+def _why_missing(name: PublishedName, index: SnapshotIndex) -> str:
     withdrawn = next((each for each in index.withdrawals() if each.name == name), None)
     if withdrawn is None:
         return "is not in the index"
     return f"was withdrawn by {withdrawn.by}: {withdrawn.reason}"
 
 
-def _gone_files(what: str, files: Sequence[DataFile], storage: Storage) -> Iterator[str]:
+def _missing_files(what: str, files: Sequence[DataFile], storage: Storage) -> Iterator[str]:
     missing = []
     for file in files:
         try:
@@ -172,7 +175,7 @@ def _gone_files(what: str, files: Sequence[DataFile], storage: Storage) -> Itera
         yield f"{what} lacks {len(missing)} of {len(files)} files, such as {missing[0]}"
 
 
-def _changed_encoders(record: RunRecord, modules: Sequence[str]) -> Iterator[str]:
+def _encoder_problems(record: RunRecord, modules: Sequence[str]) -> Iterator[str]:
     for encoder in record.feature_model["encoders"]:
         alone = {**record.feature_model, "encoders": [encoder]}
         try:

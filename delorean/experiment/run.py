@@ -1,17 +1,16 @@
-"""Runs an experiment whole and records everything that was resolved on the way."""
+"""Runs a whole experiment and records everything that the run resolved."""
 
 from __future__ import annotations
 
 import json
 import logging
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from delorean.experiment.label_data import labels_id_of, labels_of
 from delorean.experiment.libraries import library_versions
 from delorean.experiment.record import (
     FeaturesRecord,
@@ -22,12 +21,13 @@ from delorean.experiment.record import (
     save_run,
 )
 from delorean.experiment.spec import ExperimentSpec
-from delorean.experiment.steps import features_of, labels_id_of, labels_of, trained_of
-from delorean.generation import FeatureSet
+from delorean.experiment.steps import features_of, train_on
+from delorean.feature_sets.table import FeatureSet
 from delorean.generation.named_run import NamedRun
 from delorean.generation.runners import Progress
 from delorean.labels import Labels
-from delorean.training import TrainingReport
+from delorean.step_timer import StepTimer
+from delorean.training.report import TrainingReport
 from schemas.errors import ConfigError
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
@@ -51,55 +51,54 @@ def run_experiment(
 ) -> RunRecord:
     """Put labels into buckets, generate features, train and measure the model, and record the run.
 
-    spark: None: in this process, without a JVM; then the label data must be at rest already, under the spec's id
+    spark: None: in this process, without a JVM; the label data must then be at rest already, under the spec's id
     training: False stops after the features
-    run_id: run again under the same id, a run that died goes on with what it read when it began, and one that has
-        ended is given as it is. None: each is one of its own, with the next number
-    day: what was known when it began, see `labels_of`; None: all that there is
+    run_id: started again under the same id, a run that died continues with the inputs that it resolved when it began,
+        and the record of one that has ended is returned. None: each call is a new run, with the next number
+    day: only what was known when it began, see `labels_of`; None: everything
     progress: called with (buckets generated, all); None: bars in a notebook or at a prompt
 
-    Raises what the steps raise. A run that fails in training is recorded without metrics, since its features are there;
-    one with an id is not, so that it can be run again.
+    Raises what the steps raise. A run that fails in training is recorded without metrics, because its features exist; a
+    run with an id is not, so that it can be started again.
     """
     if run_id is not None and (ended := _ended(experiment, run_id, storage, training, day)) is not None:
         return ended
     if run_id is not None:
         NamedRun(storage, experiment.name, run_id, {}).check()  # before the labels are put into buckets
-    seconds: dict[str, float] = {}
-    started_at = datetime.now(UTC)
-    with _timed("labels", seconds):
+    timer, started_at = StepTimer(), datetime.now(UTC)
+    with timer.step("labels"):
         labels = labels_of(experiment, spark, storage, run_id, day)
-    with _timed("features", seconds):
+    with timer.step("features"):
         features = features_of(experiment, labels, index, storage, spark, progress, run_id)
-    report, failed = None, training
+    report = None
     try:
         if training:
-            with _timed("training", seconds):
-                report = trained_of(experiment, labels, features.uri, features.version).report
-            failed = False
+            with timer.step("training"):
+                report = train_on(experiment, labels, features.uri, features.version).report
     finally:
-        if run_id is None or not failed:
-            record = record_run(experiment, labels, features, report, started_at, seconds, storage, run_id)
+        if run_id is None or report is not None or not training:
+            record = record_run(experiment, labels, features, report, started_at, timer.rounded(), storage, run_id)
     return record
 
 
 def _ended(
     experiment: ExperimentSpec, run_id: str, storage: Storage, training: bool, day: date | None
 ) -> RunRecord | None:
-    """Give the record of the run with an id, if it has ended. Raises ConfigError if it was another run."""
-    found = named_run(experiment, run_id, storage)
-    if found is not None and found.labels.id != labels_id_of(experiment, run_id, day):
+    """Return the record of the run with an id, if it has ended. Raises ConfigError if the id is another run's."""
+    record = named_run(experiment, run_id, storage)
+    if record is None:
+        return None
+    if record.labels.id != labels_id_of(experiment, run_id, day):
         raise ConfigError.because(
-            f"run id '{run_id}' is taken: that run learnt from label data '{found.labels.id}', of another day",
-            "give this one another run id",
+            f"run id '{run_id}' is taken: that run learned from label data '{record.labels.id}', of another day",
+            "choose another run id",
         )
-    if found is not None and training and found.metrics is None:
+    if training and record.metrics is None:
         raise ConfigError.because(
-            f"run '{found.run_id}' has ended with its features, without training", "give this one another run id"
+            f"run '{record.run_id}' has ended with its features, without training", "choose another run id"
         )
-    if found is not None:
-        _log.warning("run '%s' has ended already: nothing is done", found.run_id)
-    return found
+    _log.warning("run '%s' has already ended: nothing to do", record.run_id)
+    return record
 
 
 def record_run(
@@ -112,13 +111,14 @@ def record_run(
     storage: Storage,
     run_id: str | None = None,
 ) -> RunRecord:
-    """Record what a run resolved and what came of it.
+    """Record what a run resolved and its results.
 
-    report: None where nothing was trained; run_id: None: the next number
+    report: None where nothing was trained
+    run_id: None: the next number
     """
     lineage = features.lineage
     record = RunRecord(
-        run_id="",  # given when it is saved
+        run_id="",  # set when it is saved
         experiment_id=experiment.id,
         name=experiment.name,
         started_at=started_at,
@@ -134,19 +134,19 @@ def record_run(
         seconds=dict(seconds),
         notes=features.notes,
         leaks=None if features.leaks is None else features.leaks.to_json(),
-        metrics=None if report is None else report.to_json()["metrics"],
+        metrics=None if report is None else msgspec.to_builtins(report.metrics),
     )
     return save_run(record, storage, None if run_id is None else named_run_id(experiment, run_id))
 
 
 def labels_record(labels: Labels) -> LabelsRecord:
-    """Say which label data it was."""
+    """Build the record of label data."""
     tables = msgspec.to_builtins(labels.source).get("tables", {})
     return LabelsRecord(labels.labels_id, labels.contexts, labels.item_count, labels.files, tables)
 
 
 def features_record(name: str, features: FeatureSet) -> FeaturesRecord:
-    """Say which features came of it."""
+    """Build the record of generated features."""
     return FeaturesRecord(
         feature_set=name,
         version=features.version,
@@ -157,10 +157,3 @@ def features_record(name: str, features: FeatureSet) -> FeaturesRecord:
         spread=tuple(features.spread.rows()),
         digest=features.digest,
     )
-
-
-@contextmanager
-def _timed(step: str, seconds: dict[str, float]) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[step] = round(time.perf_counter() - start, 3)

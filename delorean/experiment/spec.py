@@ -1,10 +1,9 @@
-"""An experiment as TOML or Python: which contexts and labels, which features of which state, which split and model."""
+"""An experiment as TOML or Python: its contexts, labels, features, split and model."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,142 +12,22 @@ from typing import Any, Literal
 
 import msgspec
 
-from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit
-from delorean.labels import LabelColumns
-from delorean.labels.column_types import TimeUnit
+from delorean.experiment.encoder_spec import EncoderSpec
+from delorean.experiment.label_spec import LabelSpec
+from delorean.experiment.model_spec import ModelSpec
 from delorean.leaks import LeakThresholds
-from delorean.training import Split
-from delorean.training.missing_values import with_imputer
+from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.training.split import Split
 from encoders import FeatureEncoder, FeatureModel
-from encoders.project_modules import refuse_hidden
 from schemas.errors import ConfigError
 from schemas.plain_text import plain_text
-from snapshotter.selection.experiments import Experiment
+from snapshotter.selection.declarations import ContextSelection, NamedSelection
 from snapshotter.storage.table_source import TableSource
 
 
 @dataclass(frozen=True)
-class ContextsSpec:
-    """Which contexts are captured for the experiment, see `snapshotter.selection.experiments.Experiment`."""
-
-    query: str
-    key: tuple[str, ...]
-    strata: tuple[str, ...] = ()
-    quota: int | Mapping[str, Any] | None = None
-    fraction: float | None = None
-    seed: int = 0
-
-    def experiment(self, name: str, tables: Mapping[str, TableSource]) -> Experiment:
-        """Give what `select_contexts` takes. Raises ConfigError for what cannot be selected."""
-        return Experiment(name, **vars(self), tables=tables)
-
-
-@dataclass(frozen=True)
-class LabelSpec:
-    """Where label data comes from and which columns mean what, see `LabelColumns`.
-
-    query: Spark SQL over `[tables]` and any table that Spark knows
-    table: the name of one such table, instead of a query
-    time_unit: what integers in the columns of times mean: "s", "ms", "us", "ns" or "day" since 1970, in UTC; by "day" a
-        date counts too, as the moment when it begins in UTC
-    id: a name for the label data once it is in buckets; the next run then finds it there and uses it as it is
-    bucket_variable, buckets: None: chosen by what the labels are
-    """
-
-    items: tuple[str, ...]
-    query: str | None = None
-    table: str | None = None
-    context: tuple[str, ...] | None = None
-    time: str = "time"
-    label: str = "label"
-    outcome_at: str = "outcome_at"
-    time_unit: TimeUnit | None = None
-    id: str | None = None
-    bucket_variable: str | None = None
-    buckets: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse label data from nowhere or from two places."""
-        if (self.query is None) == (self.table is None):
-            raise ConfigError.because("labels need either a query or a table", 'write query = "SELECT …"')
-
-    @property
-    def columns(self) -> LabelColumns:
-        """Which columns mean what."""
-        return LabelColumns(self.items, self.context, self.time, self.label, self.outcome_at, self.time_unit)
-
-    @property
-    def sql(self) -> str:
-        """The query, also where a table is named."""
-        return self.query if self.query is not None else f"TABLE {self.table}"
-
-
-@dataclass(frozen=True)
-class EncoderSpec:
-    """An encoder, `module:name`, configured: its parameters, and other names for its features."""
-
-    encoder: str
-    parameters: Mapping[str, int | float | bool | str] = field(default_factory=dict)
-    rename: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, encoder: FeatureEncoder) -> EncoderSpec:
-        """Name an encoder with the parameters that differ from what its source says."""
-        defaults = encoder.function.__kwdefaults__ or {}
-        changed = {name: value for name, value in encoder.parameters.items() if value != defaults.get(name)}
-        return cls(encoder.name, changed, dict(encoder.rename))
-
-    def load(self) -> FeatureEncoder:
-        """Import the encoder. Raises ConfigError if it is not there."""
-        found = _import(self.encoder, "encoder")
-        if not isinstance(found, FeatureEncoder):
-            raise ConfigError.because(f"{self.encoder} is a {type(found).__name__}", "put @feature_encoder on it")
-        return found.configured(rename=self.rename, **self.parameters)
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What is fitted: a scikit-learn estimator as `module:name` with its parameters; None: gradient boosted trees.
-
-    weight: a column of the feature set that weighs each context in training, such as `confidence`
-    max_items: of a feature set with more items, contexts are sampled by a seeded hash, so that memory stays bounded;
-        the report counts what was not read
-    impute: what stands for a missing feature, as learned in training, for estimators that take no missing values
-    """
-
-    estimator: str | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    weight: str | None = None
-    seed: int = 0
-    max_items: int = 20_000_000
-    impute: Literal["mean", "median", "most_frequent"] | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a sample of nothing."""
-        if self.max_items < 1:
-            raise ConfigError.because(f"model.max_items is {self.max_items}, expected 1 or more")
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        return "gradient boosted trees" if self.estimator is None else self.estimator.rpartition(":")[2]
-
-    def build(self) -> Any:
-        """Make the estimator, or give None. Raises ConfigError if it cannot be made."""
-        if self.estimator is None:
-            if self.impute is not None:
-                raise ConfigError.because("model.impute without model.estimator", "name one: boosted trees need none")
-            return None
-        try:
-            estimator = _import(self.estimator, "estimator")(**self.parameters)
-        except TypeError as error:
-            raise ConfigError.because(f"model.estimator {self.estimator}: {error}") from error
-        return estimator if self.impute is None else with_imputer(estimator, self.impute)
-
-
-@dataclass(frozen=True)
 class ScheduleSpec:
-    """When the experiment is trained by itself; its features are made each day.
+    """When the scheduler trains the experiment; its features are generated each day.
 
     training: each Monday, each day, or never
     """
@@ -158,19 +37,20 @@ class ScheduleSpec:
 
 @dataclass(frozen=True, repr=False)
 class ExperimentSpec:
-    """One experiment, whole: the same in Python as in TOML. What it says is its id.
+    """A whole experiment, the same in Python as in TOML. Its id is a hash of its content.
 
-    name: of the feature set; by default the file's
+    labels: the label data
     encoders: the feature model, encoder by encoder: "module:name", or a table with parameters and rename; in Python
         also the encoders themselves
-    contexts: which contexts `delorean select` captures for it; None: others select them
+    name: of the feature set; by default the file's name
+    contexts: the contexts that `delorean select` selects for it; None: other selections provide them
     tables: names for the queries
     as_of: element → how old its state may be, see `AsOf`; durations as in "PT90S" or "P7D"
-    confidence: element → how complete the runs that serve it must be
-    spread: how far apart the captures of one row may lie
-    leaks: from when on a feature predicts its label implausibly well, and whether that fails a run
-    schedule: when it is trained by itself, no part of what the spec says either
-    folder: where relative paths of tables start; by default the file's. It is no part of what the spec says
+    confidence: element → how complete the snapshots that serve it must be
+    spread: how far apart the captures of one row may be
+    leaks: the thresholds above which a feature predicts its label implausibly well, and whether that fails a run
+    schedule: when the scheduler trains it; not part of the id
+    folder: where relative paths of tables start; by default the file's folder; not part of the id
 
     >>> from encoders.library import listed
     >>> labels = LabelSpec(items=("video_id",), table="shown")
@@ -184,21 +64,21 @@ class ExperimentSpec:
     labels: LabelSpec
     encoders: tuple[str | EncoderSpec, ...]
     name: str = ""
-    contexts: ContextsSpec | None = None
+    contexts: ContextSelection | None = None
     tables: Mapping[str, TableSource] = field(default_factory=dict)
     as_of: Mapping[str, AsOf] = field(default_factory=dict)
     confidence: Mapping[str, ConfidenceFloor] = field(default_factory=dict)
     spread: SpreadLimit | None = None
     leaks: LeakThresholds = field(default_factory=LeakThresholds)
     split: Split = field(default_factory=Split)
-    model: ModelSpec = ModelSpec()
+    model: ModelSpec = field(default_factory=ModelSpec)
     schedule: ScheduleSpec = ScheduleSpec()
     folder: str = ""
 
     def __post_init__(self) -> None:
-        """Name encoders that are given themselves."""
-        named = [EncoderSpec.of(each) if isinstance(each, FeatureEncoder) else each for each in self.encoders]
-        object.__setattr__(self, "encoders", tuple(named))
+        """Replace encoders by their specs."""
+        specs = [EncoderSpec.of(each) if isinstance(each, FeatureEncoder) else each for each in self.encoders]
+        object.__setattr__(self, "encoders", tuple(specs))
 
     def __repr__(self) -> str:
         """One line for people."""
@@ -206,76 +86,59 @@ class ExperimentSpec:
 
     @property
     def encoder_specs(self) -> tuple[EncoderSpec, ...]:
-        """The encoders, each as a table."""
+        """The specs of the encoders."""
         return tuple(EncoderSpec(each) if isinstance(each, str) else each for each in self.encoders)
 
     @property
     def feature_model(self) -> FeatureModel:
-        """Import the encoders."""
+        """The feature model; importing the encoders raises ConfigError where one does not exist."""
         return FeatureModel([spec.load() for spec in self.encoder_specs])
 
     @property
     def id(self) -> str:
-        """What the spec says, as a hash: however it is written down, and whatever it leaves to defaults."""
+        """A hash of the spec's content: the same for every spelling of it, with or without its defaults."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:12]
 
     def to_json(self) -> dict[str, Any]:
-        """Write what is not by default, as plain fields."""
-        said: dict[str, Any] = _said(replace(self, encoders=self.encoder_specs, schedule=ScheduleSpec(), folder=""))
-        return said
+        """Return the fields that differ from their defaults, as plain values."""
+        fields: dict[str, Any] = _without_defaults(
+            replace(self, encoders=self.encoder_specs, schedule=ScheduleSpec(), folder="")
+        )
+        return fields
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> ExperimentSpec:
-        """Read what `to_json` wrote. Raises ConfigError."""
+        """Read what `to_json` returned. Raises ConfigError."""
         try:
             return msgspec.convert(fields, cls)
         except msgspec.ValidationError as error:
-            raise ConfigError.because(f"this is no experiment: {error}") from error
+            raise ConfigError.because(f"not a valid experiment: {error}") from error
 
     @property
     def located_tables(self) -> dict[str, TableSource]:
-        """Give the tables with relative paths made absolute."""
+        """The tables, with relative paths made absolute."""
         return {name: source.beside(Path(self.folder) / "spec.toml") for name, source in self.tables.items()}
 
     @property
-    def selection(self) -> Experiment:
-        """What `select_contexts` takes. Raises ConfigError if the spec selects no contexts."""
+    def selection(self) -> NamedSelection:
+        """The selection for `select_contexts`. Raises ConfigError if the spec selects no contexts."""
         if self.contexts is None:
             raise ConfigError.because(f"experiment '{self.name}' selects no contexts", "write a table [contexts]")
-        return self.contexts.experiment(self.name, self.located_tables)
+        return NamedSelection(**vars(self.contexts), id=self.name, tables=self.located_tables)
 
 
-def _said(value: Any) -> Any:
-    """Give plain fields, leaving out those of dataclasses that are as by default."""
+def _without_defaults(value: Any) -> Any:
+    """Return plain values, without the fields of dataclasses that have their default value."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        said = {}
+        changed = {}
         for each in dataclasses.fields(value):
-            given = getattr(value, each.name)
+            current = getattr(value, each.name)
             default = each.default_factory() if callable(each.default_factory) else each.default
-            if given != default:
-                said[each.name] = _said(given)
-        return said
+            if current != default:
+                changed[each.name] = _without_defaults(current)
+        return changed
     if isinstance(value, Mapping):
-        return {name: _said(inner) for name, inner in value.items()}
+        return {name: _without_defaults(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_said(inner) for inner in value]
+        return [_without_defaults(inner) for inner in value]
     return msgspec.to_builtins(value)
-
-
-def _import(place: str, what: str) -> Any:
-    module, _, name = place.partition(":")
-    if not name:
-        raise ConfigError.because(f"{what} '{place}' names no place", 'write "module:name"')
-    refuse_hidden(module)
-    try:
-        loaded = importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError.because(
-            f"{what} '{place}': {error}", "put its module beside delorean.toml, or install it"
-        ) from error
-    if not hasattr(loaded, name):
-        known = [
-            n for n, value in vars(loaded).items() if isinstance(value, FeatureEncoder if what == "encoder" else type)
-        ]
-        raise ConfigError.unknown(f"{what} in {module}", name, known)
-    return getattr(loaded, name)

@@ -1,4 +1,4 @@
-"""The tables that label data comes from: which version of each was read, and whether it is still there."""
+"""The tables that label data comes from: which version of each is read, and whether its files still exist."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def pinned_tables(tables: Mapping[str, TableSource]) -> dict[str, TableSource]:
-    """Fix the version of each Delta table: the one that is named, or the newest of this moment.
+    """Fix the version of each Delta table: the one that the spec names, or the newest at this moment.
 
-    Raises LabelError for a version that is not there, or not any more.
+    Raises LabelError for a version that does not exist, or was vacuumed.
     """
     return {
         name: replace(source, version=_version(name, source)) if source.format == "delta" else source
@@ -33,20 +33,20 @@ def pinned_tables(tables: Mapping[str, TableSource]) -> dict[str, TableSource]:
 
 
 def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource], day: date | None = None) -> DataFrame:
-    """Run a query; its tables are views only until Spark has resolved their names. Raises LabelError.
+    """Run a query over tables, which are temporary views until Spark has resolved their names. Raises LabelError.
 
-    day: what `:date` in it means
+    day: the value of `:date` in the query
     """
-    made = []
+    views = []
     with described(spark, "look at the labels' tables"), spark_errors_as(LabelError, "the labels' query"):
         try:
             for name, source in tables.items():
                 table = load_table(spark, name, source, LabelError)
                 table.createTempView(name)  # fails rather than hide one
-                made.append(name)
+                views.append(name)
             return spark.sql(text) if day is None else spark.sql(text, args={"date": day})
         finally:
-            for name in made:
+            for name in views:
                 spark.catalog.dropTempView(name)
 
 
@@ -58,33 +58,33 @@ def _version(name: str, source: TableSource) -> int:
     except StorageError as error:
         raise type(error)(f"table '{name}': {error}") from error
     version, files = int(table.version()), files_of(table)
-    gone = [file for file in files if not _is_there(table.table_uri, file)]
-    if gone:
+    missing = [file for file in files if not _exists(table.table_uri, file)]
+    if missing:
         raise LabelError.because(
-            f"table '{name}': {len(gone)} of {len(files)} files of version {version} of {source.path} are gone, "
-            f"such as {gone[0].rsplit('/', 1)[-1]}: it was vacuumed",
+            f"table '{name}': {len(missing)} of {len(files)} files of version {version} of {source.path} are gone, "
+            f"such as {missing[0].rsplit('/', 1)[-1]}: it was vacuumed",
             "name a later version, or none for the newest",
         )
     return version
 
 
-def _is_there(table_uri: str, file: str) -> bool:
-    """Whether a table's file exists. Only local ones are looked for: of others the reader says what is missing."""
+def _exists(table_uri: str, file: str) -> bool:
+    """Return whether a table's file exists. Only local files are checked: the reader reports missing others."""
     if _scheme(table_uri) not in ("", "file") or _scheme(file) not in ("", "file"):
         return True
     roots, path = _local(table_uri), _local(file)[0]
-    # A path in a log is encoded once more than on disk, by some writers twice, and may be absolute, as in a shallow
-    # clone; what deltalake gives no longer tells these apart.
-    ways = [Path(root, way.lstrip("/")) for root in (*roots, "/") for way in (path, unquote(path))]
-    return any(way.exists() for way in ways)
+    # A path in a log is percent-encoded once more than on disk, by some writers twice, and may be absolute, as in a
+    # shallow clone; deltalake's paths no longer distinguish these cases.
+    candidates = [Path(root, tail.lstrip("/")) for root in (*roots, "/") for tail in (path, unquote(path))]
+    return any(candidate.exists() for candidate in candidates)
 
 
 def _scheme(uri: str) -> str:
-    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", uri)
-    return found[1] if found else ""
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", uri)
+    return match[1] if match else ""
 
 
 def _local(uri: str) -> tuple[str, ...]:
-    """Give the path that a URI of a file names, as it is and decoded; file:/a, file:///a and /a are the same."""
+    """Return the path in a file's URI, as it is and decoded; file:/a, file:///a and /a are the same."""
     path = re.sub("^file:/+", "/", uri)
     return (path, unquote(path))

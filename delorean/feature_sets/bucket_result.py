@@ -1,10 +1,9 @@
-"""What a bucket task reports: the file that it wrote, and what the file holds."""
+"""What a bucket task reports: the file that it wrote, and a summary of the file's rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
 
 from delorean.feature_sets.digest import FeatureDigest
 from delorean.state.provenance import SpreadReport
@@ -13,12 +12,12 @@ from snapshotter.records import DataFile
 
 @dataclass(frozen=True)
 class BucketResult:
-    """What a bucket task wrote and saw.
+    """The result of a bucket task.
 
-    items: items of the rows written
+    items: of the rows written
     earliest, latest: the first and last time coordinate, microseconds; None when no row is left
     absent: element → rows without it
-    spread: of all rows, also of those dropped for it
+    spread: of all rows, including those dropped for it
     digest: of the rows written
     seconds: step → wall time
     """
@@ -31,14 +30,3 @@ class BucketResult:
     spread: SpreadReport
     digest: FeatureDigest
     seconds: Mapping[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Write the result as plain fields."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
-        spread = SpreadReport(tuple(fields["spread"]["counts"]), fields["spread"]["beyond"])
-        digest = FeatureDigest.from_json(fields["digest"])
-        return cls(**{**fields, "file": DataFile.from_json(fields["file"]), "spread": spread, "digest": digest})

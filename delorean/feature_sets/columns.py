@@ -1,4 +1,4 @@
-"""The columns of a feature set that say where the state of each row comes from."""
+"""The columns of a feature set that record where the state of each row comes from."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ CONFIDENCE_COLUMN = "confidence"
 
 
 def captured_column(element: str) -> str:
-    """Name the column that says when the element of a row was captured."""
+    """Return the name of the column with the time at which a row's element was captured."""
     return f"{element}_captured_at"
 
 
 def run_column(element: str) -> str:
-    """Name the column that says which snapshot run served a row."""
+    """Return the name of the column with the snapshot run that served a row."""
     return f"{element}_run_id"
 
 
 def version_column(element: str) -> str:
-    """Name the column that says which version of a global element served a row."""
+    """Return the name of the column with the version of a global element that served a row."""
     return f"{element}_version_id"

@@ -1,35 +1,35 @@
-"""Digests of feature rows: equal digests say that two feature sets hold the same bits, without either being at hand.
+"""Digests of feature rows: equal digests mean that two feature sets hold the same bits, without reading either.
 
-A row is hashed from its key on, value by value in order; the hashes of all rows are added up. So a digest depends on
-every bit of every value and on the row it belongs to, but neither on the order of rows nor on their spread over files.
+A row is hashed value by value, its key first; the hashes of all rows are added up. So a digest depends on every bit of
+every value and on its row, but neither on the order of rows nor on how they are distributed over files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN
-from delorean.labels.row_hashes import absorb_column, absorb_lists, initial_states, total
+from delorean.labels.row_hashes import absorb_column, absorb_lists, initial_states, sum_states
 from schemas.errors import DataKeyError
 
 _LANE = 16  # hexadecimal digits of one of the two sums
-_NOTHING = "0" * 2 * _LANE
+_NO_ROWS = "0" * 2 * _LANE
 
 
 @dataclass(frozen=True)
 class FeatureDigest:
-    """What a set of feature rows holds, in 128 bits for each feature.
+    """A digest of a set of feature rows, in 128 bits for each feature.
 
-    A change of one value always changes its digest; that two other sets of rows share one by accident has odds of about
-    2^-128. It is no cryptographic hash: whoever wants two sets to have one digest can make them.
+    A change of one value always changes its digest; two other sets of rows share one by accident with a probability of
+    about 2^-128. It is not a cryptographic hash: collisions can be constructed.
 
-    rows, items: how many
+    rows, items: their numbers
     keys: of each row's context, time, items, labels and outcome, 32 hexadecimal digits
     features: feature → digest of its values, each with its row's context and time
     """
@@ -41,11 +41,11 @@ class FeatureDigest:
 
     @classmethod
     def empty(cls, features: Iterable[str]) -> Self:
-        """Give the digest of no rows, to which others are added."""
-        return cls(0, 0, _NOTHING, dict.fromkeys(features, _NOTHING))
+        """Return the digest of no rows, to which others are added."""
+        return cls(0, 0, _NO_ROWS, dict.fromkeys(features, _NO_ROWS))
 
     def __add__(self, other: FeatureDigest) -> FeatureDigest:
-        """Give the digest of both sets of rows together. Raises DataKeyError if they have other features."""
+        """Return the digest of both sets of rows together. Raises DataKeyError if their features differ."""
         if set(self.features) != set(other.features):
             apart = sorted(set(self.features) ^ set(other.features))
             raise DataKeyError.because(f"only one of two digests has {', '.join(apart)}", "digest the same features")
@@ -57,25 +57,16 @@ class FeatureDigest:
         )
 
     def moved(self, other: FeatureDigest) -> list[str]:
-        """Name the features that both have, with other values."""
+        """Return the features that both have, with different values."""
         return [name for name, digest in self.features.items() if other.features.get(name, digest) != digest]
-
-    def to_json(self) -> dict[str, Any]:
-        """Write the digest as plain fields."""
-        return {**vars(self), "features": dict(self.features)}
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
-        return cls(**fields)
 
 
 def digest_rows(rows: pa.Table, context: Sequence[str], items: Sequence[str], features: Sequence[str]) -> FeatureDigest:
-    """Digest feature rows as bucket tasks write them.
+    """Return the digest of feature rows as bucket tasks write them.
 
     rows: the context's columns, `time`, `outcome_at`, `label`, and a list for each of the items' and features' columns
-    context: columns of integers, texts, booleans, dates, decimals or times, floats too; of another type (int32 for
-        int64) the same numbers have another digest. Items likewise, in lists
+    context: columns of integers, floats, texts, booleans, dates, decimals or times; the same numbers in another type
+        (int32 for int64) have another digest. Items likewise, in lists
 
     Raises DataKeyError for columns that are missing or nested deeper.
 
@@ -96,12 +87,12 @@ def digest_rows(rows: pa.Table, context: Sequence[str], items: Sequence[str], fe
     absorb_column(keys, OUTCOME_COLUMN, rows)
     for name in (*items, LABEL_COLUMN):
         count = absorb_lists(keys, name, rows)
-    found = {}
+    digests = {}
     for name in features:
         states = starts.copy()
         absorb_lists(states, name, rows)
-        found[name] = _hex(total(states))
-    return FeatureDigest(rows.num_rows, count, _hex(total(keys)), found)
+        digests[name] = _hex(sum_states(states))
+    return FeatureDigest(rows.num_rows, count, _hex(sum_states(keys)), digests)
 
 
 def _hex(lanes: NDArray[np.uint64]) -> str:

@@ -1,4 +1,4 @@
-"""Feature sets: Delta tables whose files the workers wrote and the driver commits at once."""
+"""Feature sets: Delta tables whose files the workers write and the driver commits in one transaction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from delorean.feature_sets.bucket_result import BucketResult
 from delorean.feature_sets.digest import FeatureDigest
 from delorean.frames import Readable
 from delorean.labels import TIME_COLUMN
-from delorean.leaks import LeakReport
+from delorean.leaks.report import LeakReport
 from delorean.state.provenance import SpreadReport
 from schemas.errors import ConfigError, CorruptFileError, MissingFileError
 from schemas.plain_text import plain_text
@@ -31,7 +31,7 @@ from snapshotter.storage.delta_version import DeltaVersion
 
 FOLDER = "feature_sets"
 LINEAGE = "delorean"
-_MADE = "delorean.made"
+_RECORD = "delorean.made"
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,12 +39,12 @@ class FeatureSet(Readable):
     """Generated features with labels: one version of a Delta table.
 
     uri: of the table, as deltalake, Spark, Polars and DuckDB open it
-    lineage: what it was made from: label data, feature model, snapshot runs, versions of global elements
-    absent: element → rows that have none
-    spread: how far apart the captures lie that rows are made from
-    dropped: label rows left out because they lie too far apart
-    leaks: which features may be the label in disguise; None where nobody looked
-    digest: of every value, however the rows are spread over files
+    lineage: its sources: label data, feature model, snapshot runs, versions of global elements
+    absent: element → rows without it
+    spread: how far apart the captures behind a row lie
+    dropped: label rows left out because their captures lie too far apart
+    leaks: features that may be the label in disguise; None if no search was requested
+    digest: of every value, independent of how rows are distributed over files
     seconds: step → seconds of work, summed over tasks
     """
 
@@ -72,21 +72,20 @@ class FeatureSet(Readable):
         )
 
     def to_arrow(self) -> pa.Table:
-        """Read it whole. Raises MissingFileError and CorruptFileError, naming the file."""
+        """Read all rows. Raises MissingFileError and CorruptFileError, naming the file."""
         return DeltaVersion.of(open_table(self.uri, self.version), self.uri).to_arrow()
 
 
 def table_uri(storage: Storage, name: str) -> str:
-    """Name the Delta table of a feature set."""
+    """Return the URI of a feature set's Delta table."""
     return storage.uri_of(f"{FOLDER}/{name}")
 
 
-@dataclass(frozen=True)
-class Made:
-    """What a generation has made, and what was wanted of it: see `NamedRun`."""
+class GenerationRecord(msgspec.Struct, frozen=True):
+    """A generation's result and its request, see `NamedRun`. The names at rest are those of earlier releases."""
 
     feature_set: FeatureSet
-    wanted: Mapping[str, Any]
+    request: Mapping[str, Any] = msgspec.field(name="wanted")
 
 
 def commit(
@@ -94,78 +93,80 @@ def commit(
     name: str,
     schema: pa.Schema,
     results: Sequence[BucketResult],
-    made: Made,
+    record: GenerationRecord,
     run_id: str | None = None,
 ) -> FeatureSet:
-    """Make the files of all bucket tasks a new version of a feature set, in one Delta transaction.
+    """Commit the files of all bucket tasks as a new version of a feature set, in one Delta transaction.
 
-    made: its feature set has no version yet
+    record: its feature set has no version yet
     run_id: of runs with the same id only the first commits
 
-    Gives the feature set as it was committed. Raises StorageError if the storage refuses.
+    Returns the feature set as it was committed. Raises StorageError if the storage fails.
     """
-    told = made.feature_set
+    feature_set = record.feature_set
+    shortened = replace(feature_set, uri="", lineage={})
     version = commit_files(
         storage,
         f"{FOLDER}/{name}",
         schema,
         [result.file for result in results],
         {
-            LINEAGE: json_text(told.lineage),
-            SHOWN: told.lineage.get("experiment") or "",
-            _MADE: msgspec.json.encode(replace(made, feature_set=replace(told, uri="", lineage={}))).decode(),
+            LINEAGE: json_text(feature_set.lineage),
+            SHOWN: feature_set.lineage.get("experiment") or "",
+            _RECORD: msgspec.json.encode(GenerationRecord(shortened, record.request)).decode(),
         },
         {result.file.path: _statistics(result) for result in results},
         once=run_id,
     )
-    found = None if run_id is None else made_by(storage, name, run_id)
-    return replace(told, version=version) if found is None else found.feature_set
+    committed = None if run_id is None else find_committed(storage, name, run_id)
+    return replace(feature_set, version=version) if committed is None else committed.feature_set
 
 
-def made_by(storage: Storage, name: str, run_id: str) -> Made | None:
-    """Give what the run of an id has made of a feature set; None where no such run has committed."""
+def find_committed(storage: Storage, name: str, run_id: str) -> GenerationRecord | None:
+    """Return what the run with an id committed to a feature set; None where no such run has committed."""
     uri = table_uri(storage, name)
     version = committed_once(uri, run_id)
     if version is None:
         return None
-    found = _made(uri, version)
-    if found is None:
+    record = _read_record(uri, version)
+    if record is None:
         raise CorruptFileError.because(
-            f"the log of the Delta table at {uri} does not tell of version {version}, which run '{run_id}' has made",
-            "restore its folder _delta_log from a copy, or take another run id",
+            f"the log of the Delta table at {uri} has no record of version {version}, which run '{run_id}' committed",
+            "restore its folder _delta_log from a copy, or use another run id",
         )
-    return found
+    return record
 
 
 def load_feature_set(storage: Storage, name: str, version: int | None = None) -> FeatureSet:
-    """Give a feature set as it was committed. version: None: the newest.
+    """Return a feature set as it was committed. version: None: the newest.
 
-    Raises ConfigError for one that is not there, or that DeLorean did not generate.
+    Raises ConfigError for one that does not exist, or that DeLorean did not generate.
     """
     uri = table_uri(storage, name)
-    wanted = int(open_table(uri, version).version())
-    found = _made(uri, wanted)
-    if found is None:
+    number = int(open_table(uri, version).version())
+    record = _read_record(uri, number)
+    if record is None:
         raise ConfigError.because(
-            f"version {wanted} of the table at {uri} was not generated by DeLorean", "generate it"
+            f"version {number} of the table at {uri} was not generated by DeLorean", "generate it"
         )
-    return found.feature_set
+    return record.feature_set
 
 
-def _made(uri: str, version: int) -> Made | None:
-    """Read what was made with a version; None where the log does not tell."""
+def _read_record(uri: str, version: int) -> GenerationRecord | None:
+    """Read the record of a version; None where the log has none."""
     entry = commit_info(uri, version)
-    if entry is None or _MADE not in entry:
+    if entry is None or _RECORD not in entry:
         return None
-    found = msgspec.json.decode(entry[_MADE], type=Made)
+    record = msgspec.json.decode(entry[_RECORD], type=GenerationRecord)
     lineage = json.loads(entry[LINEAGE])
-    return replace(found, feature_set=replace(found.feature_set, uri=uri, version=version, lineage=lineage))
+    feature_set = replace(record.feature_set, uri=uri, version=version, lineage=lineage)
+    return GenerationRecord(feature_set, record.request)
 
 
 def open_table(uri: str, version: int | None = None) -> DeltaTable:
     """Open a version of a feature set's table, None: the newest.
 
-    Raises ConfigError that names those beside it, CorruptFileError for one whose log cannot be read.
+    Raises ConfigError, naming the tables beside it, CorruptFileError for a table whose log cannot be read.
     """
     try:
         return delta_table(uri, version)
@@ -173,30 +174,31 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable:
         newest = str(error).partition(" → ")[2]
         if newest:
             raise ConfigError.because(f"there is no version {version} of the feature set at {uri}", newest) from error
-        known = str(ConfigError.unknown("feature set", Path(urlsplit(uri).path).name, _beside(uri))).partition(" → ")[2]
-        raise ConfigError.because(f"there is no feature set at {uri}", known) from error
+        unknown = ConfigError.unknown("feature set", Path(urlsplit(uri).path).name, _beside(uri))
+        hint = str(unknown).partition(" → ")[2]
+        raise ConfigError.because(f"there is no feature set at {uri}", hint) from error
 
 
 def lineage_of(uri: str, version: int | None = None) -> dict[str, Any]:
-    """Give what a version of a feature set was made from. Raises ConfigError for a table that is not one of ours."""
+    """Return the lineage of a version of a feature set. Raises ConfigError for a table without one."""
     table = open_table(uri)
     entry = commit_info(uri, int(table.version()) if version is None else version)
     if entry is not None and LINEAGE in entry:
-        found: dict[str, Any] = json.loads(entry[LINEAGE])
-        return found
+        lineage: dict[str, Any] = json.loads(entry[LINEAGE])
+        return lineage
     which = "" if version is None else f"version {version} of "
     raise ConfigError.because(
-        f"{which}the table at {uri} has no lineage: it was not generated by DeLorean, or is not there any more",
-        f"its versions end with {table.version()}; generate it again",
+        f"{which}the table at {uri} has no lineage: it was not generated by DeLorean, or does not exist any more",
+        f"its newest version is {table.version()}; generate it again",
     )
 
 
 @dataclass(frozen=True)
 class FeatureSetVersion:
-    """A version as its table's log tells of it.
+    """A version as recorded in its table's log.
 
-    experiment: the id of the experiment that it was generated for; None: for none, or by somebody else
-    lineage: what it was made from; empty where another program wrote it
+    experiment: the id of the experiment that it was generated for; None: without one, or by another program
+    lineage: its sources; empty where another program wrote it
     """
 
     version: int
@@ -206,13 +208,13 @@ class FeatureSetVersion:
 
 
 def feature_sets(storage: Storage) -> list[str]:
-    """Name the feature sets in a storage, sorted."""
+    """Return the names of the feature sets in a storage, sorted."""
     paths = [file.path.split("/") for file in storage.list(FOLDER)]
     return sorted({path[1] for path in paths if path[2:3] == ["_delta_log"]})
 
 
 def versions_of(uri: str) -> list[FeatureSetVersion]:
-    """Give all versions of a feature set, the newest first. Raises ConfigError for one that is not there."""
+    """Return all versions of a feature set, the newest first. Raises ConfigError for one that does not exist."""
     return [
         FeatureSetVersion(
             int(entry["version"]),
@@ -225,7 +227,7 @@ def versions_of(uri: str) -> list[FeatureSetVersion]:
 
 
 def _beside(uri: str) -> list[str]:
-    """Name the tables in the folder where a table should be, as far as it is one of this machine's."""
+    """Return the names of the tables in the folder where a table should be, if it is a local folder."""
     parts = urlsplit(uri)
     if parts.scheme not in ("", "file"):
         return []
@@ -233,11 +235,11 @@ def _beside(uri: str) -> list[str]:
 
 
 def _statistics(result: BucketResult) -> dict[str, Any]:
-    known: dict[str, Any] = {"nullCount": {TIME_COLUMN: 0}}
+    statistics: dict[str, Any] = {"nullCount": {TIME_COLUMN: 0}}
     if result.earliest is not None and result.latest is not None:
-        known["minValues"] = {TIME_COLUMN: _text(result.earliest)}
-        known["maxValues"] = {TIME_COLUMN: _text(result.latest)}
-    return known
+        statistics["minValues"] = {TIME_COLUMN: _text(result.earliest)}
+        statistics["maxValues"] = {TIME_COLUMN: _text(result.latest)}
+    return statistics
 
 
 def _text(micros: int) -> str:

@@ -1,4 +1,4 @@
-"""Label data and snapshots in, feature sets out.
+"""Generates feature sets from label data and snapshots.
 
 A feature set is a Delta table with one row for each context and time: the context's variables, `time`, `outcome_at`,
 each item variable as a list, `label` and each feature as list<float32> aligned with the items; for each service's
@@ -9,28 +9,18 @@ newest capture by a service, and `confidence`, the lowest of the runs that serve
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from schemas.lazy import lazily
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from delorean.feature_sets.table import FeatureSet, lineage_of
     from delorean.generation.job import generate
-    from delorean.state.requirements import AsOf, ConfidenceFloor, SpreadLimit
-    from delorean.state.sources import Pinned
 
-__all__ = ["AsOf", "ConfidenceFloor", "FeatureSet", "Pinned", "SpreadLimit", "generate", "lineage_of"]
+__all__ = ["generate"]
 
-# Imported when first used: executors need none of what only the driver does, such as Delta's commits.
-__getattr__ = lazily(
-    __name__,
-    {
-        "AsOf": "delorean.state.requirements",
-        "ConfidenceFloor": "delorean.state.requirements",
-        "FeatureSet": "delorean.feature_sets.table",
-        "Pinned": "delorean.state.sources",
-        "SpreadLimit": "delorean.state.requirements",
-        "generate": "delorean.generation.job",
-        "lineage_of": "delorean.feature_sets.table",
-    },
-)
+
+def __getattr__(name: str) -> Any:
+    """Import `generate` when it is first used: executors need nothing that only the driver does, such as Delta."""
+    if name != "generate":
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from delorean.generation.job import generate
+
+    return generate

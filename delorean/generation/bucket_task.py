@@ -1,11 +1,9 @@
-"""A bucket task: bucket i of the labels and of every service's runs in, one Parquet file of features out."""
+"""A bucket task: reads bucket i of the labels and of every service's runs, writes one Parquet file of features."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +20,11 @@ from delorean.feature_sets.columns import (
     version_column,
 )
 from delorean.feature_sets.digest import digest_rows
-from delorean.generation.plan import GenerationPlan
+from delorean.generation.generation_plan import GenerationPlan
 from delorean.labels import LABEL_COLUMN, TIME_COLUMN
-from delorean.state.captures import match_files
+from delorean.state.captures import match_captures
 from delorean.state.provenance import (
-    Served,
+    ResolvedElement,
     SpreadReport,
     confidence_of,
     latest_input,
@@ -35,7 +33,8 @@ from delorean.state.provenance import (
     spread_seconds,
 )
 from delorean.state.sources import ServiceSource
-from delorean.state.version_tables import match_versions
+from delorean.state.version_values import match_versions
+from delorean.step_timer import StepTimer
 from encoders.columns import one_array
 from encoders.data_map import DataMaps
 from schemas.errors import QualityError
@@ -44,26 +43,12 @@ from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
 
 
-@dataclass
-class Stopwatch:
-    """Adds up the wall time of steps."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time a step."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
 @dataclass(frozen=True)
 class BucketFeatures:
     """Features of one bucket's label rows.
 
     table: of the feature set's schema
-    absent: element → rows without it; spread: of all rows, also of those dropped for it
+    absent: element → rows without it; spread: of all rows, including those dropped for it
     """
 
     table: pa.Table
@@ -74,90 +59,96 @@ class BucketFeatures:
 def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt: str) -> BucketResult:
     """Generate the features of one bucket of labels and write them.
 
-    labels_file: one of the plan's label files; nothing else distinguishes one task from another
-    folder, attempt: where the file goes; an attempt that died leaves only an orphan
+    labels_file: one of the plan's label files; tasks differ in nothing else
+    folder, attempt: of the file; an attempt that dies leaves an orphan that no version names
 
-    Raises ParadoxError if any input of a row is later than its time, QualityError where the plan's spread says fail.
+    Raises ParadoxError if any input of a row is later than its time, QualityError where the spread's policy is fail.
     """
     storage = open_storage(plan.storage_uri)
-    watch = Stopwatch()
+    watch = StepTimer()
     with watch.step("read labels"):
         rows = read_parquet(storage, labels_file).combine_chunks()
-    made = bucket_features(plan, rows, labels_file.bucket, storage, watch)
+    features = bucket_features(plan, rows, labels_file.bucket, storage, watch)
     with watch.step("write"):
         path = f"{folder}/{labels_file.bucket:05d}-{attempt}.parquet"
-        file = write_parquet(storage, path, made.table, plan.schema, labels_file.bucket)
+        file = write_parquet(storage, path, features.table, plan.schema, labels_file.bucket)
     with watch.step("digest"):
         context, items = ([key.name for key in keys] for keys in (plan.labels.context, plan.labels.items))
-        digest = digest_rows(made.table, context, items, plan.features)
-    times = pc.min_max(made.table[TIME_COLUMN].cast(pa.int64())).as_py()
-    return BucketResult(file, digest.items, times["min"], times["max"], made.absent, made.spread, digest, watch.seconds)
+        digest = digest_rows(features.table, context, items, plan.features)
+    times = pc.min_max(features.table[TIME_COLUMN].cast(pa.int64())).as_py()
+    return BucketResult(
+        file, digest.items, times["min"], times["max"], features.absent, features.spread, digest, watch.seconds
+    )
 
 
 def bucket_features(
-    plan: GenerationPlan, rows: pa.Table, bucket: int, storage: Storage, watch: Stopwatch
+    plan: GenerationPlan, rows: pa.Table, bucket: int, storage: Storage, watch: StepTimer
 ) -> BucketFeatures:
-    """Match, encode and put together the features of label rows, all of one bucket."""
+    """Match and encode the label rows of one bucket, and assemble their feature rows."""
     with watch.step("match state"):
-        served = _match(plan, rows, bucket, storage)
-    spread = spread_of(_of_services(plan, served), rows.num_rows)
+        elements = _match(plan, rows, bucket, storage)
+    spread = spread_of(_of_services(plan, elements), rows.num_rows)
     report = SpreadReport.of(spread, None if plan.spread is None else plan.spread.limit)
-    torn = _torn(plan, spread)
+    torn = _beyond_limit(plan, spread)
     if torn is not None and plan.spread is not None and plan.spread.beyond == "drop":
         kept = ~torn
         rows, torn = rows.filter(pa.array(kept)).combine_chunks(), None
-        served = {name: each.where(kept) for name, each in served.items()}
+        elements = {name: element.where(kept) for name, element in elements.items()}
     with watch.step("encode"):
-        features = plan.model.encode(data_maps(plan, rows, served))
-    table = _feature_rows(plan, rows, served, features, torn)
-    absent = {name: int(each.matched.absent.sum()) for name, each in served.items()}
+        features = plan.model.encode(data_maps(plan, rows, elements))
+    table = _feature_rows(plan, rows, elements, features, torn)
+    absent = {name: int(element.match.absent.sum()) for name, element in elements.items()}
     return BucketFeatures(table, absent, report)
 
 
 def first_data_maps(plan: GenerationPlan, contexts: int) -> DataMaps:
-    """Build the data maps of a plan's first label rows, for golden rows or a look at what encoders see."""
+    """Return the data maps of a plan's first label rows, for golden rows or to inspect the encoders' input."""
     storage = open_storage(plan.storage_uri)
     file = plan.labels.files[0]
     rows = read_parquet(storage, file).slice(0, contexts).combine_chunks()
     return data_maps(plan, rows, _match(plan, rows, file.bucket, storage))
 
 
-def data_maps(plan: GenerationPlan, rows: pa.Table, served: Mapping[str, Served]) -> DataMaps:
-    """Build the data maps of label rows: labels and outcomes stay behind."""
+def data_maps(plan: GenerationPlan, rows: pa.Table, elements: Mapping[str, ResolvedElement]) -> DataMaps:
+    """Return the data maps of label rows, without labels and outcomes."""
     offsets = _list_array(rows, LABEL_COLUMN).offsets.to_numpy().astype(np.int64)
     return DataMaps(
         contexts=rows.select([*(key.name for key in plan.labels.context), TIME_COLUMN]),
-        items=pa.table({key.name: _flat(rows, key.name) for key in plan.labels.items}),
+        items=pa.table({key.name: _list_array(rows, key.name).flatten() for key in plan.labels.items}),
         item_offsets=offsets - offsets[0],
-        elements={name: each.matched.element for name, each in served.items()},
+        elements={name: element.match.element for name, element in elements.items()},
     )
 
 
-def _match(plan: GenerationPlan, rows: pa.Table, bucket: int, storage: Storage) -> dict[str, Served]:
-    served = {source.element.name: _match_service(plan, source, rows, bucket, storage) for source in plan.services}
+def _match(plan: GenerationPlan, rows: pa.Table, bucket: int, storage: Storage) -> dict[str, ResolvedElement]:
+    elements = {source.element.name: _match_service(plan, source, rows, bucket, storage) for source in plan.services}
     for source in plan.globals:
-        matched = match_versions(rows[TIME_COLUMN], source, plan.storage_uri)
-        served[source.element.name] = Served(matched, source.read)
-    return served
+        match = match_versions(rows[TIME_COLUMN], source, plan.storage_uri)
+        elements[source.element.name] = ResolvedElement(match, source.ids)
+    return elements
 
 
 def _match_service(
     plan: GenerationPlan, source: ServiceSource, rows: pa.Table, bucket: int, storage: Storage
-) -> Served:
-    found = list(source.files(bucket, plan.labels.buckets, plan.labels.bucket_variable))
-    matched = match_files(rows, rows[TIME_COLUMN], source.service.key, source.element, source.rule, found, storage)
+) -> ResolvedElement:
+    files = list(source.files(bucket, plan.labels.buckets, plan.labels.bucket_variable))
+    match = match_captures(rows, rows[TIME_COLUMN], source.service.key, source.element, source.rule, files, storage)
     if source.skipped:
-        unfit = np.array([snapshot.run_id in source.skipped for snapshot, _ in found], dtype=bool)
-        matched = matched.without((matched.file >= 0) & unfit[matched.file] if len(unfit) else matched.absent)
-    return Served(matched, [snapshot.run_id for snapshot, _ in found], [snapshot.confidence for snapshot, _ in found])
+        skipped = np.array([snapshot.run_id in source.skipped for snapshot, _ in files], dtype=bool)
+        match = match.without((match.file >= 0) & skipped[match.file] if len(skipped) else match.absent)
+    runs = [snapshot.run_id for snapshot, _ in files]
+    return ResolvedElement(match, runs, [snapshot.confidence for snapshot, _ in files])
 
 
-def _of_services(plan: GenerationPlan, served: Mapping[str, Served]) -> list[Served]:
-    return [served[source.element.name] for source in plan.services]
+def _of_services(plan: GenerationPlan, elements: Mapping[str, ResolvedElement]) -> list[ResolvedElement]:
+    return [elements[source.element.name] for source in plan.services]
 
 
-def _torn(plan: GenerationPlan, spread: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-    """Tell which rows are made from captures too far apart; None where there are none, or nobody minds."""
+def _beyond_limit(plan: GenerationPlan, spread: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+    """Return a mask of the rows beyond the spread's limit; None without such rows or without a limit.
+
+    Raises QualityError where the policy is fail.
+    """
     if plan.spread is None or not len(spread):
         return None
     torn = spread > micros(plan.spread.limit)
@@ -167,7 +158,7 @@ def _torn(plan: GenerationPlan, spread: NDArray[np.int64]) -> NDArray[np.bool_] 
         raise QualityError.because(
             f"{int(torn.sum())} of {len(torn)} rows of a bucket are made from captures up to "
             f"{spread.max() / 1e6:,.1f} s apart, expected at most {plan.spread.limit.total_seconds():,.1f} s",
-            'capture the services closer together, widen the limit, or say beyond = "drop" or "null"',
+            'capture the services closer together, widen the limit, or set beyond = "drop" or "null"',
         )
     return torn
 
@@ -175,32 +166,29 @@ def _torn(plan: GenerationPlan, spread: NDArray[np.int64]) -> NDArray[np.bool_] 
 def _feature_rows(
     plan: GenerationPlan,
     rows: pa.Table,
-    served: Mapping[str, Served],
+    elements: Mapping[str, ResolvedElement],
     features: Mapping[str, NDArray[np.float32]],
     torn: NDArray[np.bool_] | None,
 ) -> pa.Table:
-    """Put label rows, features and where they come from side by side, features in lists as long as the items."""
+    """Assemble label rows, features and provenance; features become lists aligned with the items."""
     labels = _list_array(rows, LABEL_COLUMN)
     offsets = pc.subtract(labels.offsets, labels.offsets[0])
     columns = {name: rows[name] for name in rows.column_names}
-    unknown = None if torn is None else np.repeat(torn, np.diff(offsets.to_numpy()))
+    torn_items = None if torn is None else np.repeat(torn, np.diff(offsets.to_numpy()))
     for name in plan.features:
-        hidden = unknown if name in plan.from_services else None
-        columns[name] = pa.ListArray.from_arrays(offsets, pa.array(features[name], pa.float32(), mask=hidden))
+        nulls = torn_items if name in plan.from_services else None
+        columns[name] = pa.ListArray.from_arrays(offsets, pa.array(features[name], pa.float32(), mask=nulls))
     for source in plan.services:
-        columns[run_column(source.element.name)] = served[source.element.name].names()
+        columns[run_column(source.element.name)] = elements[source.element.name].served_by()
     for each in plan.globals:
-        columns[version_column(each.element.name)] = served[each.element.name].names()
-    for name, found in served.items():
-        columns[captured_column(name)] = found.matched.captured_times()
-    columns[LATEST_INPUT_COLUMN] = latest_input(rows[TIME_COLUMN], served)
-    columns[SPREAD_COLUMN] = spread_seconds(spread_of(_of_services(plan, served), rows.num_rows))
-    columns[CONFIDENCE_COLUMN] = confidence_of(_of_services(plan, served), rows.num_rows)
+        columns[version_column(each.element.name)] = elements[each.element.name].served_by()
+    for name, element in elements.items():
+        columns[captured_column(name)] = element.match.captured_times()
+    services = _of_services(plan, elements)
+    columns[LATEST_INPUT_COLUMN] = latest_input(rows[TIME_COLUMN], elements)
+    columns[SPREAD_COLUMN] = spread_seconds(spread_of(services, rows.num_rows))
+    columns[CONFIDENCE_COLUMN] = confidence_of(services, rows.num_rows)
     return pa.table([columns[name] for name in plan.schema.names], schema=plan.schema)
-
-
-def _flat(rows: pa.Table, name: str) -> pa.Array:
-    return _list_array(rows, name).flatten()
 
 
 def _list_array(rows: pa.Table, name: str) -> pa.ListArray:

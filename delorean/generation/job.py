@@ -1,4 +1,4 @@
-"""Generates the features of label data: plans, has the bucket tasks run, and commits what they wrote."""
+"""Generates the features of label data: plans, runs the bucket tasks, and commits their files."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from delorean.feature_sets.bucket_result import BucketResult
 from delorean.feature_sets.digest import FeatureDigest
-from delorean.feature_sets.table import FOLDER, FeatureSet, Made, commit, table_uri
+from delorean.feature_sets.table import FOLDER, FeatureSet, GenerationRecord, commit, table_uri
+from delorean.generation.early_rows import note_early_rows
+from delorean.generation.generation_plan import GenerationPlan, plan_generation
 from delorean.generation.named_run import NamedRun
-from delorean.generation.plan import GenerationPlan, plan_generation
-from delorean.generation.runners import Progress, in_process, over_spark
-from delorean.generation.unseen import rows_before_state
+from delorean.generation.runners import Progress, run_here, run_on_spark
 from delorean.labels import Labels
-from delorean.leaks import LabelReport, LeakReport, LeakThresholds, check_labels, detect_leaks, sample_of
+from delorean.leaks import LeakThresholds, detect_leaks
+from delorean.leaks.report import LeakReport
+from delorean.leaks.sample import sample_of
+from delorean.leaks.variables import check_labels
 from delorean.state.provenance import SpreadReport
-from delorean.state.requirements import AsOf, ConfidenceFloor, SpreadLimit
-from delorean.state.sources import Pinned, ServiceSource
-from delorean.state.versions import GlobalSource
+from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.state.sources import GlobalSource, PinnedSources, ServiceSource
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import ConfigError, LabelError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex
@@ -43,7 +46,7 @@ def generate(
     rules: Mapping[str, AsOf] | None = None,
     confidence: Mapping[str, ConfidenceFloor] | None = None,
     spread: SpreadLimit | None = None,
-    pinned: Pinned | None = None,
+    pinned: PinnedSources | None = None,
     leaks: LeakThresholds | None = None,
     experiment: str | None = None,
     spec: Mapping[str, Any] | None = None,
@@ -59,60 +62,54 @@ def generate(
     confidence: element's name → what the runs that serve it must have
     spread: how far apart the captures of one row may lie
     pinned: read these runs and versions and no others, as an earlier generation did
-    leaks: look for features that are the label in disguise, in a sample; None: do not
-    experiment, spec: its id and all that it says, for the lineage
-    run_id: run again under the same id, a generation that died reads what it read when it began, whatever was
-        published since, and one that has ended is given as it is. None: each is one of its own
-    spark: spreads the bucket tasks; None: this process runs them, without a JVM. Both give equal bytes
+    leaks: search a sample for features that are the label in disguise; None: do not
+    experiment, spec: the experiment's id and content, for the lineage
+    run_id: a generation that is run again under the same id reads the same sources as the first attempt, whatever was
+        published since; one that has finished is returned as it is. None: a new generation each time
+    spark: distributes the bucket tasks; None: this process runs them, without a JVM. Both produce equal bytes
     progress: called with (bucket tasks done, all); None: a bar in a notebook or at a prompt
 
-    Rows that lack an element are kept: the encoders are told, and `FeatureSet.absent` counts them. Nothing is published
-    when an error is raised: ParadoxError, also where `leaks` says fail, QualityError where another policy does, or what
-    `plan_generation` refuses.
+    Rows that lack an element are kept: the encoders see it as absent, and `FeatureSet.absent` counts them. Nothing is
+    published when an error is raised: ParadoxError, also where the policy of `leaks` is fail, QualityError where
+    another policy is, or what `plan_generation` raises.
     """
+    _check_arguments(labels, name, spark)
+    model = FeatureModel(model)
+    policies = {"rules": [rules, confidence, spread], "leaks": leaks}
+    request = msgspec.to_builtins({"labels": labels.labels_id, "encoders": model.fingerprint, **policies})
+    plan_with = partial(plan_generation, labels, model, index, storage.uri, rules, confidence=confidence, spread=spread)
+    if run_id is not None:
+        run = NamedRun(storage, name, run_id, request)
+        if (committed := run.committed()) is not None:
+            return committed
+        pinned = run.sources(lambda: plan_with(pinned=pinned).pinned)
+    plan = note_early_rows(plan_with(pinned=pinned), storage)
+    label_report = None if leaks is None else check_labels(labels, storage, leaks)
+    plan.model.warm_up()  # once here, so that workers load compiled code from the cache instead of all compiling it
+    with counted(f"features of {name}, buckets", progress) as report:
+        results = _run(plan, f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", spark, report)
+    leak_report = None
+    if leaks is not None and label_report is not None:
+        leak_report = replace(_detect_leaks(plan, results, storage, leaks), label_data=label_report)
+        _enforce(leaks, leak_report)
+    lineage = {"experiment": experiment, "spec": spec, **_lineage(plan, model)}
+    feature_set = _feature_set(plan, results, table_uri(storage, name), lineage, leak_report)
+    return commit(storage, name, plan.schema, results, GenerationRecord(feature_set, request), run_id)
+
+
+def _check_arguments(labels: Labels, name: str, spark: SparkSession | None) -> None:
     require_plain_name("feature set", name)
     if not isinstance(labels, Labels):
         raise LabelError.mistaken("labels", labels, "label data", "load_labels(…, storage) or materialise_labels(…)")
     if spark is not None and not hasattr(spark, "sparkContext"):
         raise ConfigError.mistaken("spark", spark, "a Spark session", "project.spark_session()")
-    model = FeatureModel(model)
-    wanted = msgspec.to_builtins(
-        {
-            "labels": labels.labels_id,
-            "encoders": model.fingerprint,
-            "rules": [rules, confidence, spread],
-            "leaks": leaks,
-        }
-    )
-    run = None if run_id is None else NamedRun(storage, name, run_id, wanted)
-    if run is not None and (earlier := run.committed()) is not None:
-        return earlier
-
-    def planned(pinned: Pinned | None) -> GenerationPlan:
-        return plan_generation(
-            labels, model, index, storage.uri, rules, confidence=confidence, spread=spread, pinned=pinned
-        )
-
-    plan = planned(pinned if run is None else run.pinned(lambda: planned(pinned).pinned))
-    if (note := rows_before_state(plan, storage)) is not None:
-        plan = replace(plan, notes=(*plan.notes, note))
-    label_report = None if leaks is None else check_labels(labels, storage, leaks)
-    plan.model.warm_up()  # once here, so that workers find compiled code in the cache instead of all compiling at once
-    with counted(f"features of {name}, buckets", progress) as told:
-        results = _run(plan, f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", spark, told)
-    found = None
-    if leaks is not None and label_report is not None:
-        found = _look_for_leaks(plan, results, storage, leaks, label_report)
-    lineage = {"experiment": experiment, "spec": spec, **_lineage(plan, model)}
-    made = Made(_feature_set(plan, results, table_uri(storage, name), lineage, found), wanted)
-    return commit(storage, name, plan.schema, results, made, run_id)
 
 
 def _run(
     plan: GenerationPlan, folder: str, spark: SparkSession | None, progress: Progress | None
 ) -> list[BucketResult]:
-    """Run all bucket tasks and give what they wrote, bucket by bucket. Raises QualityError if no row is left."""
-    results = in_process(plan, folder, progress) if spark is None else over_spark(spark, plan, folder, progress)
+    """Run all bucket tasks and return their results by bucket. Raises QualityError if no row is left."""
+    results = run_here(plan, folder, progress) if spark is None else run_on_spark(spark, plan, folder, progress)
     if not any(result.file.rows for result in results):
         raise QualityError.because(
             "no row is left: the captures of every row lie further apart than the spread's limit", "widen the limit"
@@ -127,7 +124,7 @@ def _feature_set(
     lineage: Mapping[str, Any],
     leaks: LeakReport | None,
 ) -> FeatureSet:
-    """Add up what the bucket tasks saw; it has no version yet."""
+    """Add up the results of the bucket tasks; the feature set has no version yet."""
     rows = sum(result.file.rows for result in results)
     return FeatureSet(
         uri=uri,
@@ -148,29 +145,27 @@ def _feature_set(
     )
 
 
-def _look_for_leaks(
-    plan: GenerationPlan,
-    results: Sequence[BucketResult],
-    storage: Storage,
-    thresholds: LeakThresholds,
-    label_report: LabelReport,
+def _detect_leaks(
+    plan: GenerationPlan, results: Sequence[BucketResult], storage: Storage, thresholds: LeakThresholds
 ) -> LeakReport:
-    """Measure a sample of what was written, before anybody can see it."""
+    """Measure a sample of the files before they are published."""
     context = [key.name for key in plan.labels.context]
     items = sum(result.items for result in results)
     sample = sample_of(storage, [result.file for result in results], plan.features, context, items, thresholds)
-    report = replace(detect_leaks(sample, thresholds), label_data=label_report)
+    return detect_leaks(sample, thresholds)
+
+
+def _enforce(thresholds: LeakThresholds, report: LeakReport) -> None:
     if report.suspicious and thresholds.policy == "fail":
-        why = "; ".join(f"{found.feature} {found.why}" for found in report.findings if found.suspicious)
+        reasons = "; ".join(f"{finding.feature} {finding.why}" for finding in report.findings if finding.suspicious)
         raise ParadoxError.because(
-            f"{report.verdict}: {why}",
-            'find out how the feature knows; if it may, raise the thresholds or say policy = "warn"',
+            f"{report.verdict}: {reasons}",
+            'find out where the feature gets this from; if it may, raise the thresholds or set policy = "warn"',
         )
-    return report
 
 
 def _lineage(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]:
-    """Say what the features are made from, as far as it is known before they are."""
+    """Return the sources and settings that the features are computed from."""
     sources: list[ServiceSource | GlobalSource] = [*plan.services, *plan.globals]
     return {
         "labels": plan.labels.labels_id,
@@ -186,8 +181,8 @@ def _lineage(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]:
             }
             for fields, encoder in zip(json.loads(model.to_json())["encoders"], model.encoders, strict=True)
         ],
-        "snapshots": {source.element.name: list(source.read) for source in plan.services},
-        "globals": {source.element.name: list(source.read) for source in plan.globals},
+        "snapshots": {source.element.name: list(source.ids) for source in plan.services},
+        "globals": {source.element.name: list(source.ids) for source in plan.globals},
         "rules": {source.element.name: source.rule.to_json() for source in sources},
         "confidence": {
             source.element.name: {snapshot.run_id: snapshot.confidence for snapshot in source.snapshots}

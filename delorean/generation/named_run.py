@@ -1,4 +1,4 @@
-"""Generations that have an id: run again after whatever happened, one gives what it would have given, once."""
+"""Generations with an id: run again after any failure, such a generation has the same result, committed once."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from delorean.feature_sets.table import FOLDER, FeatureSet, made_by
-from delorean.state.sources import Pinned
+from delorean.feature_sets.table import FOLDER, FeatureSet, find_committed
+from delorean.state.sources import PinnedSources
 from schemas.errors import ConfigError, CorruptFileError, MissingFileError
 from snapshotter.storage import Storage, require_plain_name
 
@@ -18,11 +18,11 @@ PLANS = f"{FOLDER}/_plans"  # no feature set's name starts with _
 _log = logging.getLogger(__name__)
 
 
-class _Begun(msgspec.Struct, frozen=True):
-    """What lies in the storage of a run that has begun: what was wanted, and what it reads."""
+class _Plan(msgspec.Struct, frozen=True):
+    """A run's plan in the storage, created when it first began. The names at rest are those of earlier releases."""
 
-    wanted: Mapping[str, Any]
-    pinned: Pinned
+    request: Mapping[str, Any] = msgspec.field(name="wanted")
+    sources: PinnedSources = msgspec.field(name="pinned")
 
 
 @dataclass(frozen=True)
@@ -30,70 +30,70 @@ class NamedRun:
     """A generation with an id.
 
     name: of the feature set
-    wanted: label data, encoders, rules and thresholds for leaks, as plain fields: another run of the id must want
-        the same
+    request: label data, encoders, rules and thresholds for leaks, as plain fields: every run of the id must have equal
+        ones
     """
 
     storage: Storage
     name: str
     run_id: str
-    wanted: Mapping[str, Any]
+    request: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        """Refuse an id that cannot name a file."""
+        """Reject an id that cannot name a file."""
         require_plain_name("run id", self.run_id)
 
     def check(self) -> None:
         """Raise CorruptFileError if the run has begun and its plan cannot be read."""
-        self._begun()
+        self._plan()
 
     def committed(self) -> FeatureSet | None:
-        """Give what a run of this id has made already, if one has ended. Raises ConfigError if it wanted otherwise."""
-        found = made_by(self.storage, self.name, self.run_id)
-        if found is None:
+        """Return the feature set that this run committed, if it has. Raises ConfigError if its request differed."""
+        record = find_committed(self.storage, self.name, self.run_id)
+        if record is None:
             return None
-        self._refuse_another(found.wanted)
-        version = found.feature_set.version
+        self._check_request(record.request)
+        version = record.feature_set.version
         _log.warning(
-            "run '%s' has made version %d of '%s' already: nothing is generated", self.run_id, version, self.name
+            "run '%s' already committed version %d of '%s': nothing is generated", self.run_id, version, self.name
         )
-        return found.feature_set
+        return record.feature_set
 
-    def pinned(self, resolve: Callable[[], Pinned]) -> Pinned:
-        """Give what the run reads: as it was resolved when it began, whoever began it.
+    def sources(self, resolve: Callable[[], PinnedSources]) -> PinnedSources:
+        """Return the sources that were resolved when the run first began, in this or another process.
 
-        Raises ConfigError if it began with other things wanted, CorruptFileError if nobody can tell.
+        Raises ConfigError if its request differed, CorruptFileError if the plan cannot be read.
         """
-        begun = self._begun()
-        if begun is None:
-            begun = _Begun(self.wanted, resolve())
-            if not self.storage.create(self._path, msgspec.json.encode(begun)):
-                begun = self._begun() or begun  # another was faster
+        plan = self._plan()
+        if plan is None:
+            plan = _Plan(self.request, resolve())
+            if not self.storage.create(self._path, msgspec.json.encode(plan)):
+                plan = self._plan() or plan  # another process was faster
         else:
-            _log.warning("run '%s' began before, and reads what it did then", self.run_id)
-        self._refuse_another(begun.wanted)
-        return begun.pinned
+            _log.warning("run '%s' began before, and reads the same sources again", self.run_id)
+        self._check_request(plan.request)
+        return plan.sources
 
     @property
     def _path(self) -> str:
         return f"{PLANS}/{self.name}/{self.run_id}.json"
 
-    def _begun(self) -> _Begun | None:
+    def _plan(self) -> _Plan | None:
         try:
             with self.storage.open_input(self._path) as file:
-                return msgspec.json.decode(file.read(), type=_Begun)
+                return msgspec.json.decode(file.read(), type=_Plan)
         except MissingFileError:
             return None
         except msgspec.DecodeError as error:
             raise CorruptFileError.because(
-                f"'{self._path}' is no plan of a generation: {error}", "delete it, or take another run id"
+                f"'{self._path}' is not a plan of a generation: {error}", "delete it, or use another run id"
             ) from error
 
-    def _refuse_another(self, wanted: Mapping[str, Any]) -> None:
-        # An earlier release recorded less: what it did not record cannot be compared.
-        differing = sorted(name for name in self.wanted if wanted.get(name, self.wanted[name]) != self.wanted[name])
+    def _check_request(self, earlier: Mapping[str, Any]) -> None:
+        # Earlier releases recorded fewer fields; the others cannot be compared.
+        differing = sorted(name for name in self.request if earlier.get(name, self.request[name]) != self.request[name])
         if differing:
             raise ConfigError.because(
                 f"run '{self.run_id}' of feature set '{self.name}' began with other {' and '.join(differing)}",
-                "give this one another run id",
+                "use another run id for this one",
             )

@@ -1,4 +1,4 @@
-"""Features of some contexts at some times, at once and in this process: for trying encoders, leaving nothing behind."""
+"""Features of some contexts at some times, computed in this process without writing anything: for trying encoders."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from delorean.generation.bucket_task import Stopwatch, bucket_features
-from delorean.generation.plan import plan_generation
+from delorean.generation.bucket_task import bucket_features
+from delorean.generation.generation_plan import plan_generation
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, LabelColumns
 from delorean.labels.column_types import is_list
 from delorean.labels.materialise import group_labels
-from delorean.state.requirements import AsOf
+from delorean.state.rules import AsOf
+from delorean.step_timer import StepTimer
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import LabelError
 from schemas.tables import TIME
@@ -34,22 +35,23 @@ def preview_features(
 ) -> pa.Table:
     """Encode rows from the state as of their own times: the columns of a feature set, as a table.
 
-    rows: anything Arrow reads: contexts, times and items, long or grouped. Labels and outcomes may be missing
-    columns: which of them mean what
+    rows: anything Arrow reads: contexts, times and items, one row for each item or grouped. Labels and outcomes may be
+        missing
+    columns: their roles
     rules: element's name → as-of rule
     """
     table, added = _with_outcomes(rows, columns)
     labels, grouped = group_labels(table, columns)
     plan = plan_generation(labels, FeatureModel(encoders), index, storage.uri, rules)
-    found = bucket_features(plan, grouped, 0, storage, Stopwatch()).table
-    return found.drop_columns(added)
+    features = bucket_features(plan, grouped, 0, storage, StepTimer()).table
+    return features.drop_columns(added)
 
 
 def _with_outcomes(rows: Any, columns: LabelColumns) -> tuple[pa.Table, list[str]]:
-    """Add the columns of labels and outcomes that are missing; nobody sees them, and they are left out again."""
+    """Add the missing columns of labels and outcomes, which are dropped again from the result."""
     try:
         table = pa.table(rows)
-    except Exception as error:  # whatever library the frame is of raises errors of its own
+    except Exception as error:  # each frame library raises errors of its own
         raise LabelError.because(f"rows are a {type(rows).__name__}, expected what Arrow reads: {error}") from error
     missing = [name for name in (*columns.items, columns.time) if name not in table.column_names]
     if missing:

@@ -1,18 +1,18 @@
-"""Where the bucket tasks of a generation run: in this process, or on executors, which import no more than this."""
+"""Runs the bucket tasks of a generation in this process or on Spark's executors, which import only this module."""
 
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
+import msgspec
 import pyarrow as pa
 
 from delorean.feature_sets.bucket_result import BucketResult
 from delorean.generation.bucket_task import run_bucket
-from delorean.generation.plan import GenerationPlan
+from delorean.generation.generation_plan import GenerationPlan
 from delorean.state.shared_array import folder_of_executor, share_in
 from schemas.errors import EncoderError
 from snapshotter.spark.errors import spark_errors_as
@@ -26,8 +26,8 @@ Progress = Callable[[int, int], None]
 _TASKS_PER_CORE = 4
 
 
-def in_process(plan: GenerationPlan, folder: str, progress: Progress | None) -> list[BucketResult]:
-    """Run one bucket task after the other here, without a JVM."""
+def run_here(plan: GenerationPlan, folder: str, progress: Progress | None) -> list[BucketResult]:
+    """Run the bucket tasks one after the other in this process, without a JVM."""
     results = []
     for file in plan.labels.files:
         results.append(run_bucket(plan, file, folder, "0"))
@@ -36,10 +36,12 @@ def in_process(plan: GenerationPlan, folder: str, progress: Progress | None) -> 
     return results
 
 
-def over_spark(spark: SparkSession, plan: GenerationPlan, folder: str, progress: Progress | None) -> list[BucketResult]:
-    """Spread the bucket tasks over Spark: a few to a task.
+def run_on_spark(
+    spark: SparkSession, plan: GenerationPlan, folder: str, progress: Progress | None
+) -> list[BucketResult]:
+    """Run the bucket tasks on Spark, several in each Spark task.
 
-    There are enough tasks for every core to be busy to the end, and few enough to cost nothing.
+    There are enough Spark tasks to keep every core busy to the end, and few enough for their cost not to matter.
     """
     buckets = len(plan.labels.files)
     tasks = min(buckets, _TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
@@ -64,20 +66,19 @@ def over_spark(spark: SparkSession, plan: GenerationPlan, folder: str, progress:
             for done, position in enumerate(positions, 1):
                 result = run_bucket(plan, plan.labels.files[position], folder, attempt)
                 teller.tell(done, len(positions))
-                yield pa.RecordBatch.from_pydict({"result": [json.dumps(result.to_json())]})
+                yield pa.RecordBatch.from_pydict({"result": [msgspec.json.encode(result).decode()]})
             teller.close()
 
         rows = spark.range(0, buckets, 1, tasks).mapInArrow(run_task, "result string").collect()
     if progress is not None:
         progress(buckets, buckets)
-    return [BucketResult.from_json(json.loads(row.result)) for row in rows]
+    return [msgspec.json.decode(row.result, type=BucketResult) for row in rows]
 
 
 @cache
 def _keep_imports() -> None:
-    """Exempt what is imported from the search for garbage, once for each process.
+    """Exempt imported objects from garbage collection, once for each process.
 
-    Spark's workers search after every task, which takes longer than a small task itself
-    while every imported object is looked at.
+    Spark's workers collect after every task, and visiting every imported object takes longer than a small task.
     """
     gc.freeze()

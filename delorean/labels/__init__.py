@@ -18,26 +18,26 @@ from schemas.errors import ConfigError, DataKeyError, LabelError, MissingFileErr
 from schemas.plain_text import plain_text
 from schemas.tables import TIME
 from snapshotter.records import DataFile, from_micros, to_micros
-from snapshotter.storage import Storage
+from snapshotter.storage import Storage, require_plain_name
 
 FOLDER = "labels"
 TIME_COLUMN = "time"
 LABEL_COLUMN = "label"
 OUTCOME_COLUMN = "outcome_at"
-_RESERVED = (TIME_COLUMN, LABEL_COLUMN, OUTCOME_COLUMN)  # what label data at rest calls these, whatever they were
+_RESERVED = (TIME_COLUMN, LABEL_COLUMN, OUTCOME_COLUMN)  # the names at rest, whatever the source's names
 _MANIFEST = "manifest.json"
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
 @dataclass(frozen=True)
 class LabelColumns:
-    """Which columns of somebody's label data mean what.
+    """The roles of label data's columns.
 
-    items: the variables that make an item; in grouped data they and the label are lists
-    context: the variables that make a context; None: all columns not named otherwise
+    items: the variables that identify an item; in grouped data they and the label are lists
+    context: the variables that identify a context; None: all columns without another role
     outcome_at: when the outcome was observed; it must be later than the time
-    time_unit: what integers mean in these two columns: "s", "ms", "us", "ns" or "day" since 1970, in UTC; by "day" a
-        date counts too, as the moment when it begins in UTC. None: integers and dates are refused
+    time_unit: of integers in these two columns: "s", "ms", "us", "ns" or "day" since 1970, in UTC; with "day" dates
+        are accepted too, as their beginning in UTC. None: integers and dates are refused
     """
 
     items: tuple[str, ...]
@@ -51,31 +51,35 @@ class LabelColumns:
         """Reject a bare string, which would be read as one name per letter, and an unknown unit."""
         if self.time_unit is not None and self.time_unit not in get_args(TimeUnit):
             raise LabelError.unknown("time_unit", str(self.time_unit), get_args(TimeUnit))
-        for what, given in (("items", self.items), ("context", self.context)):
-            if isinstance(given, str):
-                raise LabelError.mistaken(what, given, "names of columns", f'write {what}=("{given}",)')
+        for what, names in (("items", self.items), ("context", self.context)):
+            if isinstance(names, str):
+                raise LabelError.mistaken(what, names, "names of columns", f'write {what}=("{names}",)')
 
     def check(self) -> None:
-        """Refuse what is wrong whatever the label data holds. Raises LabelError, ParadoxError."""
+        """Raise LabelError or ParadoxError for roles that are wrong for any label data."""
         if not self.items:
-            raise LabelError.because("label data names no items", 'say which columns make one: items=("video_id",)')
+            raise LabelError.because(
+                "label data names no items", 'name the columns that identify one: items=("video_id",)'
+            )
         if self.context == ():
             raise _no_context()
         used = [*(self.context or ()), *self.items, self.time, self.label, self.outcome_at]
-        twice = sorted({name for name in used if used.count(name) > 1})
-        leaks = [name for name in twice if name in (self.label, self.outcome_at)]
+        repeated = sorted({name for name in used if used.count(name) > 1})
+        leaks = [name for name in repeated if name in (self.label, self.outcome_at)]
         if leaks:
             raise ParadoxError.because(
-                f"label column '{leaks[0]}' is offered as a context or item variable too",
+                f"label column '{leaks[0]}' is also a context or item variable",
                 "no feature may know its label: leave it out of items and context",
             )
-        if twice:
-            raise LabelError.because(f"label data uses {', '.join(twice)} for two things", "give each a column")
+        if repeated:
+            raise LabelError.because(
+                f"label data uses {', '.join(repeated)} in two roles", "use a column for each role"
+            )
 
     def resolve(self, names: Sequence[str]) -> LabelColumns:
-        """Name the context, checking that every column is there, once. Raises LabelError.
+        """Return the roles with the context named, if every column exists exactly once. Raises LabelError.
 
-        Index columns that pandas adds to a file, `__index_level_0__`, are no context variables unless they are named.
+        Index columns that pandas adds to a file, `__index_level_0__`, become context variables only if they are named.
         """
         self.check()
         plain = (self.time, self.label, self.outcome_at)
@@ -92,7 +96,7 @@ class LabelColumns:
         for name in (*context, *self.items):
             if name.casefold() in _RESERVED:
                 raise LabelError.because(
-                    f"column '{name}' of the label data would be a variable beside the rows' own {name.casefold()}",
+                    f"column '{name}' of the label data would clash with the rows' own {name.casefold()}",
                     f"leave it out of the query, SELECT * EXCEPT ({name}), or give it another name",
                 )
         return replace(self, context=context)
@@ -103,7 +107,7 @@ def _no_context() -> LabelError:
 
 
 def _refuse_alike(names: Sequence[str], used: Sequence[str]) -> None:
-    """Refuse columns that are used if others have their names, or names that Spark and Delta take for the same."""
+    """Raise LabelError for columns whose names others share, by spelling or apart from upper and lower case."""
     spelled: dict[str, list[str]] = {}
     for name in names:
         spelled.setdefault(name.casefold(), []).append(name)
@@ -124,10 +128,10 @@ class Labels:
     contexts: label rows, one for each (context, time)
     item_count: items of all of them
     earliest, latest: the first and last time coordinate
-    outcome_columns: what label and outcome were called where they came from, and are here: never data for a feature
-    source: the query and the tables it was made from, empty where nobody said
-    named: whether a person chose the id; a vacuum never takes such label data. Manifests that were written before this
-        was recorded do not say, so theirs counts as named
+    outcome_columns: the names of label and outcome at rest and in the source: never data for a feature
+    source: the query and the tables that the rows come from, empty if not recorded
+    named: whether a person chose the id; a vacuum never deletes such label data. Older manifests do not record this, so
+        theirs count as named
     """
 
     labels_id: str
@@ -150,7 +154,7 @@ class Labels:
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the files."""
+        """Schema of the files."""
         return labels_schema(self.context, self.items)
 
     def __repr__(self) -> str:
@@ -158,7 +162,7 @@ class Labels:
         return plain_text(f"label data {self.labels_id}: {self.contexts:,} rows, {self.item_count:,} items")
 
     def to_json(self) -> dict[str, Any]:
-        """Write the record as plain fields."""
+        """Return the record as plain fields."""
         return {
             **vars(self),
             "context": [key.to_json() for key in self.context],
@@ -171,7 +175,7 @@ class Labels:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
+        """Read what `to_json` returned."""
         return cls(
             **{
                 **fields,
@@ -186,7 +190,7 @@ class Labels:
 
 
 def labels_schema(context: tuple[DataKey, ...], items: tuple[DataKey, ...]) -> pa.Schema:
-    """Label data at rest: one row for each context and time, items and labels as lists of one length.
+    """Return the schema at rest: one row for each context and time, items and labels as aligned lists.
 
     `outcome_at` is when the last of the row's outcomes was observed: from then on its labels are known.
     """
@@ -202,21 +206,27 @@ def labels_schema(context: tuple[DataKey, ...], items: tuple[DataKey, ...]) -> p
 
 
 def save_labels(labels: Labels, storage: Storage) -> Labels:
-    """Publish label data under its id in one conditional write, and give what is published under that id.
+    """Publish label data under its id in one conditional write, and return what is published under that id.
 
-    Where another writer was faster, that is its label data, if it holds the same rows or was made from the same source;
-    under an id that no person chose it always is, since the id says what it is made from. Raises ConfigError otherwise.
+    Where another writer was faster, that is its label data, if it has the same rows or the same source; under an id
+    that no person chose it always is, since such an id is derived from the source. Raises ConfigError otherwise.
     """
     if storage.create(manifest_path(labels.labels_id), json.dumps(labels.to_json(), indent=1).encode()):
         return labels
     published = load_labels(labels.labels_id, storage)
     if labels.named and not _same(published, labels):
-        raise id_is_taken(labels.labels_id)
+        raise _id_is_taken(labels.labels_id)
     return published
 
 
-def id_is_taken(labels_id: str) -> ConfigError:
-    """Build the error for an id under which other label data is published."""
+def check_new_id(labels_id: str, storage: Storage) -> None:
+    """Raise ConfigError for an id that cannot name a folder, or under which label data is published."""
+    require_plain_name("label data", labels_id)
+    if find_labels(labels_id, storage) is not None:
+        raise _id_is_taken(labels_id)
+
+
+def _id_is_taken(labels_id: str) -> ConfigError:
     return ConfigError.because(f"label data '{labels_id}' exists already", "load it, or choose another id")
 
 
@@ -231,7 +241,7 @@ def _same(one: Labels, other: Labels) -> bool:
 
 
 def find_labels(labels_id: str, storage: Storage) -> Labels | None:
-    """Load label data that was materialised earlier; None where there is none of that id.
+    """Load materialised label data; None if there is none with that id.
 
     Raises LabelError for a manifest that cannot be read.
     """
@@ -243,32 +253,32 @@ def find_labels(labels_id: str, storage: Storage) -> Labels | None:
         return None
     except (AttributeError, DataKeyError, KeyError, TypeError, ValueError) as error:
         raise LabelError.because(
-            f"'{path}' is no manifest of label data: {error!r}", "restore it from a copy, or take another id"
+            f"'{path}' is not a manifest of label data: {error!r}", "restore it from a copy, or use another id"
         ) from error
 
 
 def load_labels(labels_id: str, storage: Storage) -> Labels:
-    """Load label data that was materialised earlier. Raises LabelError for an id that is not there or not readable."""
+    """Load materialised label data. Raises LabelError for an id that does not exist or cannot be read."""
     labels = find_labels(labels_id, storage)
     if labels is None:
         raise LabelError.because(f"there is no label data '{labels_id}' in {storage.uri}", "materialise it")
     return labels
 
 
-def names_of_labels(storage: Storage) -> list[str]:
-    """Name the label data in a storage, sorted."""
+def label_data_names(storage: Storage) -> list[str]:
+    """Return the ids of the label data in a storage, sorted."""
     return sorted(
         labels_id for file in storage.list(FOLDER) if (labels_id := labels_id_of_manifest(file.path)) is not None
     )
 
 
 def manifest_path(labels_id: str) -> str:
-    """Path of the manifest of label data, relative to the storage's root."""
+    """Return the path of label data's manifest, relative to the storage's root."""
     return f"{FOLDER}/{labels_id}/{_MANIFEST}"
 
 
 def labels_id_of_manifest(path: str) -> str | None:
-    """The id of the label data whose manifest lies at a path; None for other files. Earlier ids may have slashes.
+    """Return the id of the label data with this manifest path; None for other files. Old ids may contain slashes.
 
     >>> labels_id_of_manifest("labels/team/homepage/manifest.json")
     'team/homepage'
@@ -279,10 +289,10 @@ def labels_id_of_manifest(path: str) -> str | None:
 
 
 def new_folder(labels_id: str) -> str:
-    """Name a folder for the files of label data, another for each try: one that died is never in the next one's way."""
+    """Return a folder for the files of label data, a new one for each attempt, so that attempts never collide."""
     return f"{FOLDER}/{labels_id}/{uuid.uuid4().hex[:8]}"
 
 
 def new_labels_id() -> str:
-    """Make an id for label data that nobody gave a name."""
+    """Return an id for label data without a name."""
     return uuid.uuid4().hex[:12]

@@ -1,4 +1,4 @@
-"""Casts the columns of label rows to their types at rest, and names the column and a row where a value does not fit."""
+"""Casts the columns of label rows to their types at rest; errors name the column and a row whose value does not fit."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from schemas.errors import LabelError
 from schemas.tables import TIME
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-_FIRST, _END = -62_135_596_800, 253_402_300_800  # seconds of the years 1 to 9999: Python has no other dates
+_FIRST, _END = -62_135_596_800, 253_402_300_800  # seconds of the years 1 to 9999, the range of Python's dates
 _DAY = 86_400
-_SHOWN = 4  # other columns that say which row it is
+_SHOWN = 4  # other columns that an error shows to identify the row
 
 
 @dataclass(frozen=True)
 class Caster:
     """Casts columns of label rows.
 
-    rows: as they came; columns that are lists hold a row's items
-    names: what columns were called where they came from, if otherwise
-    time_unit: what integers and dates mean in columns of times
+    rows: of the source; list columns hold a row's items
+    names: of the columns in the source, where they differ
+    time_unit: the meaning of integers and dates in columns of times
     """
 
     rows: pa.Table
@@ -50,7 +50,7 @@ class Caster:
         return self._instants(name, plain(self.rows[name]), None)
 
     def _plain_lists(self, name: str) -> pa.ListArray:
-        """Give a column as one array of plain lists, whatever form of lists it has."""
+        """Return a column of any list type as one array of plain lists."""
         column = self.rows[name]
         if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
             column = column.cast(pa.large_list(column.type.value_type))
@@ -69,14 +69,14 @@ class Caster:
         if type == TIME:
             return self._instants(name, values, lists)
         if pa.types.is_floating(type) and pa.types.is_floating(values.type):
-            return values.cast(type, safe=False)  # labels as doubles: what they lose is rounding
+            return values.cast(type, safe=False)  # labels may be doubles, which only lose rounding
         try:
             return values.cast(type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
             raise self._misfit(name, self._first_misfit(values, type), lists, f"does not fit {type}") from error
 
     def _first_misfit(self, values: pa.ChunkedArray, type: pa.DataType) -> int:  # noqa: A002
-        """Find the first value that cannot be cast, by halves."""
+        """Find the first value that cannot be cast, by bisection."""
         start, end = 0, len(values)
         while end - start > 1:
             middle = (start + end) // 2
@@ -88,20 +88,20 @@ class Caster:
         return start
 
     def _instants(self, name: str, values: pa.ChunkedArray, lists: pa.ListArray | None) -> pa.ChunkedArray:
-        """Turn times of any unit into UTC microseconds, and refuse those that would not be the same afterwards."""
+        """Cast times of any unit to UTC microseconds. Raises LabelError for times that this would change."""
         if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
             return self._parsed(name, values, lists)
         per_second = self._per_second(values.type)
         if pa.types.is_date(values.type):
             values = values.cast(pa.date32()).cast(pa.int32())
-        counts, beyond = self._within_calendar(values, per_second)
+        counts, beyond = self._calendar_check(values, per_second)
         if beyond.any():
             raise self._misfit(
                 name,
                 int(np.flatnonzero(beyond)[0]),
                 lists,
-                "lies beyond the years 1 to 9999",
-                "milliseconds that were read as seconds? divide them, or use TIMESTAMP_MILLIS(…)",
+                "is outside the years 1 to 9999",
+                "were milliseconds read as seconds? divide them, or use TIMESTAMP_MILLIS(…)",
                 int(beyond.sum()),
             )
         if per_second <= 10**6:
@@ -119,8 +119,8 @@ class Caster:
             )
         return whole.cast(TIME)
 
-    def _within_calendar(self, values: pa.ChunkedArray, per_second: float) -> tuple[pa.ChunkedArray, NDArray[np.bool_]]:
-        """Give times as signed numbers, and which of them lie beyond the years that Python has."""
+    def _calendar_check(self, values: pa.ChunkedArray, per_second: float) -> tuple[pa.ChunkedArray, NDArray[np.bool_]]:
+        """Return times as signed integers, and a mask of those outside the years that Python has."""
         above = (
             self._where(pc.greater(values, pa.scalar(2**63 - 1, pa.uint64()))) if values.type == pa.uint64() else False
         )
@@ -142,7 +142,7 @@ class Caster:
                 name,
                 self._first_misfit(values, TIME),
                 lists,
-                "is no time with a zone",
+                "is not a time with a zone",
                 "write times such as 2026-01-31T12:00:00Z, or cast them in the query",
             ) from error
 
@@ -153,26 +153,26 @@ class Caster:
         row, values = position, self.rows[name]
         if lists is not None:
             row = int(pc.list_parent_indices(lists)[position].as_py())
-        shown = _text(values.slice(row, 1))
+        value = _text(values.slice(row, 1))
         others = [other for other in self.rows.column_names if other != name and not is_list(self.rows[other].type)]
         where = ", ".join(f"{self.names.get(o, o)}={_text(self.rows[o].slice(row, 1))}" for o in others[:_SHOWN])
         more = f", and {count - 1} more" if count > 1 else ""
         return LabelError.because(
-            f"column '{self.names.get(name, name)}' of the label data: {shown} {why}{more}"
+            f"column '{self.names.get(name, name)}' of the label data: {value} {why}{more}"
             + (f"; in the row with {where}" if where else ""),
             hint or "leave the row out, or cast the column in the query",
         )
 
     @staticmethod
     def _where(mask: pa.ChunkedArray) -> NDArray[np.bool_]:
-        found: NDArray[np.bool_] = pc.fill_null(mask, False).to_numpy()
-        return found
+        filled: NDArray[np.bool_] = pc.fill_null(mask, False).to_numpy()
+        return filled
 
 
 def _text(one: pa.ChunkedArray) -> str:
-    """Write one value, of any type and however wrong, in short."""
+    """Format one value of any type briefly, even one that Python cannot represent."""
     try:
         text = str(one[0].as_py())
-    except (OverflowError, ValueError):  # a time that Python cannot hold
+    except (OverflowError, ValueError):  # a time outside Python's range
         text = f"{one.cast(pa.int64())[0].as_py()} {getattr(one.type, 'unit', '')}".rstrip()
     return text if len(text) <= 60 else f"{text[:57]}…"

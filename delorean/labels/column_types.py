@@ -1,8 +1,8 @@
-"""The types of label data's columns at rest, for whatever types pandas, Polars, Spark, DuckDB and files have.
+"""The types of label data's columns at rest, for the types of pandas, Polars, Spark, DuckDB and files.
 
-Encodings (dictionaries, views, large and fixed-size forms) are undone; unsigned integers, which Delta tables do not
-have, take the next wider signed type that holds them; times become UTC microseconds. What fits no type is refused by
-the name of its column, before any work where the type alone shows it.
+Encodings (dictionaries, views, large and fixed-size forms) are decoded; unsigned integers, which Delta tables do not
+have, become the next wider signed type; times become UTC microseconds. Anything else raises an error that names the
+column, before any work where the type alone shows it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from schemas.tables import TIME
 
 TimeUnit = Literal["s", "ms", "us", "ns", "day"]
 _SIGNED = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64(), pa.uint64(): pa.int64()}
-_UINT64_IN_SPARK = pa.decimal128(20, 0)  # as which Spark reads a Parquet file's unsigned 64-bit integers
+_UINT64_IN_SPARK = pa.decimal128(20, 0)  # Spark's type for a Parquet file's unsigned 64-bit integers
 _MOST_DIGITS = 38  # of a decimal128
 
 
 def unencoded(type: pa.DataType) -> pa.DataType:  # noqa: A002  # the field's own name
-    """Undo what a type says of the values' encoding, not of the values."""
+    """Return the type of the decoded values."""
     if pa.types.is_dictionary(type) or pa.types.is_run_end_encoded(type):
         return unencoded(type.value_type)
     if pa.types.is_large_string(type) or pa.types.is_string_view(type):
@@ -34,7 +34,7 @@ def unencoded(type: pa.DataType) -> pa.DataType:  # noqa: A002  # the field's ow
 
 
 def is_list(type: pa.DataType) -> bool:  # noqa: A002
-    """Whether a type holds lists, in any of Arrow's forms."""
+    """Return whether a type is any of Arrow's list types."""
     return bool(
         pa.types.is_list(type)
         or pa.types.is_large_list(type)
@@ -45,14 +45,14 @@ def is_list(type: pa.DataType) -> bool:  # noqa: A002
 
 
 def variable_type(name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
-    """Choose the type at rest of a context or item variable.
+    """Return the type at rest of a context or item variable.
 
-    Raises NaiveTimeError for times without a zone, LabelError for what cannot be a variable.
+    Raises NaiveTimeError for times without a zone, LabelError for names and types that a variable cannot have.
     """
     if not name.isidentifier() or name.startswith("_"):
         raise LabelError.because(
-            f"column '{name}' of the label data has a name that no encoder can read",
-            f"give it one of letters, digits and _ in the query, `{name}` AS …, or leave it out",
+            f"column '{name}' of the label data has a name that encoders cannot use",
+            f"rename it to letters, digits and _ in the query, `{name}` AS …, or leave it out",
         )
     type = unencoded(type)  # noqa: A001
     if pa.types.is_timestamp(type):
@@ -77,22 +77,22 @@ def variable_type(name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
 
 
 def check_time(name: str, type: pa.DataType, unit: TimeUnit | None) -> None:  # noqa: A002
-    """Raise LabelError, or NaiveTimeError, for a column whose type is no time of a known unit."""
+    """Raise LabelError, or NaiveTimeError, for a column whose type is not a time in a known unit."""
     type = unencoded(type)  # noqa: A001
     if pa.types.is_timestamp(type):
         _refuse_naive(name, type)
     elif pa.types.is_integer(type):
         if unit is None:
             raise LabelError.because(
-                f"column '{name}' of the label data is {type}, and integers are no times unless their unit is known",
-                'say which: time_unit = "s", "ms", "us", "ns" or "day" since 1970, in UTC, or cast it in the query',
+                f"column '{name}' of the label data is {type}: integers are times only if their unit is set",
+                'set it: time_unit = "s", "ms", "us", "ns" or "day" since 1970, in UTC, or cast it in the query',
             )
     elif pa.types.is_date(type):
         if unit != "day":
             raise LabelError.because(
-                f"column '{name}' of the label data is a date, which is no moment: features would know what was "
-                "captured before midnight only",
-                'name a column with times, or say time_unit = "day": then a date is the moment it begins in UTC',
+                f"column '{name}' of the label data is a date, not a time: features could use captures from before "
+                "midnight only",
+                'name a column with times, or set time_unit = "day": a date is then its beginning in UTC',
             )
     elif not pa.types.is_string(type):
         raise LabelError.because(
@@ -103,8 +103,8 @@ def check_time(name: str, type: pa.DataType, unit: TimeUnit | None) -> None:  # 
 def _refuse_naive(name: str, type: pa.DataType) -> None:  # noqa: A002
     if type.tz is None:
         raise NaiveTimeError.because(
-            f"column '{name}' of the label data is {type}: a time without a zone names no instant",
-            f'say which it is: df["{name}"].dt.tz_localize("UTC") in pandas, CAST({name} AS TIMESTAMP) in a query',
+            f"column '{name}' of the label data is {type}: a time without a zone is ambiguous",
+            f'set its zone: df["{name}"].dt.tz_localize("UTC") in pandas, CAST({name} AS TIMESTAMP) in a query',
         )
 
 

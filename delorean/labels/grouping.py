@@ -1,4 +1,4 @@
-"""One bucket's label rows, long or grouped, into one row for each context and time: in Arrow."""
+"""Groups one bucket's label rows into one row for each context and time, in Arrow."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from schemas.errors import LabelError, ParadoxError
 
 
 class LabelGrouper:
-    """Turns label rows, long or grouped already, into label data at rest, and refuses what is wrong in them.
+    """Groups label rows, one for each item or already grouped, into label data at rest, and raises for wrong rows.
 
-    context, items: the keys of what comes out; the rows' columns have their names, and `time`, `outcome_at`, `label`
-    grouped: whether the rows hold lists of items already
-    names: what the columns were called where the rows come from, if otherwise
+    context, items: the keys of the result; the rows' columns have their names, and `time`, `outcome_at`, `label`
+    grouped: whether the rows already hold lists of items
+    names: of the columns in the source, where they differ
     time_unit: see `LabelColumns`
     """
 
@@ -41,12 +41,12 @@ class LabelGrouper:
         self.schema = labels_schema(context, items)
         self.row_schema = self.schema if grouped else _long_schema(self.schema, [*self.items, LABEL_COLUMN])
 
-    def label_rows(self, rows: pa.Table) -> pa.Table:
-        """Group one bucket's rows, in any order, into its label rows at rest, sorted by context and time."""
-        return self.group(self.typed(rows))
+    def cast_and_group(self, rows: pa.Table) -> pa.Table:
+        """Return one bucket's label rows at rest, sorted by context and time. rows: in any order."""
+        return self.group(self.cast(rows))
 
     def group(self, rows: pa.Table) -> pa.Table:
-        """Group one bucket's rows that `typed` gave."""
+        """Group one bucket's rows that `cast` returned."""
         order = [*self.context, TIME_COLUMN, *([] if self.grouped else self.items)]
         rows = rows.sort_by([(name, "ascending") for name in order]).combine_chunks()
         starts = self._group_starts(rows)
@@ -56,12 +56,14 @@ class LabelGrouper:
             rows = self._group(rows, starts)
         return rows.cast(self.schema).combine_chunks()
 
-    def typed(self, rows: pa.Table) -> pa.Table:
-        """Cast rows to the types at rest and refuse what is wrong in a single row, so that nothing below meets it."""
+    def cast(self, rows: pa.Table) -> pa.Table:
+        """Cast rows to the types at rest. Raises LabelError and ParadoxError for rows that are wrong by themselves."""
         rows = rows.select(self.row_schema.names)
         caster = Caster(rows, self.names, self.time_unit)
         columns = [
-            caster.time(field.name) if field.name in (TIME_COLUMN, OUTCOME_COLUMN) else caster.value(*_of(field))
+            caster.time(field.name)
+            if field.name in (TIME_COLUMN, OUTCOME_COLUMN)
+            else caster.value(field.name, field.type)
             for field in self.row_schema
         ]
         rows = pa.table(columns, schema=self.row_schema).combine_chunks()
@@ -76,17 +78,17 @@ class LabelGrouper:
         values = [column, pc.list_flatten(column)] if pa.types.is_list(column.type) else [column]
         nulls = sum(array.null_count for array in values)
         if name != LABEL_COLUMN and pa.types.is_floating(values[-1].type):
-            nulls += pc.sum(pc.is_nan(values[-1])).as_py() or 0  # NaN equals nothing, so it names no context or item
+            nulls += pc.sum(pc.is_nan(values[-1])).as_py() or 0  # NaN equals nothing, so it cannot be a key
         if nulls:
             raise LabelError.because(
                 f"label data has {nulls} nulls in column '{self.names.get(name, name)}'", "leave those rows out"
             )
 
     def _paradox(self, rows: pa.Table) -> ParadoxError:
-        shown = rows.select([*self.context, TIME_COLUMN, OUTCOME_COLUMN]).slice(0, 1).to_pylist()[0]
+        example = rows.select([*self.context, TIME_COLUMN, OUTCOME_COLUMN]).slice(0, 1).to_pylist()[0]
         return ParadoxError.because(
             f"{rows.num_rows} label rows have an outcome not later than their time, such as "
-            + ", ".join(f"{name}={value}" for name, value in shown.items()),
+            + ", ".join(f"{name}={value}" for name, value in example.items()),
             "a label is known only after its time: check which column is outcome_at",
         )
 
@@ -109,7 +111,7 @@ class LabelGrouper:
         return pa.table({name: columns[name] for name in self.schema.names})
 
     def _refuse_duplicates(self, rows: pa.Table, starts: NDArray[np.int64]) -> None:
-        """Rows are sorted by item within a context, so an item that is there twice has itself for a neighbour."""
+        """Raise LabelError for items repeated in a context: rows are sorted by item, so these are neighbours."""
         same = np.ones(rows.num_rows, dtype=bool)
         same[starts] = False
         for name in self.items:
@@ -119,7 +121,7 @@ class LabelGrouper:
             raise LabelError.because(
                 f"{int(same.sum())} label rows repeat an item of the same context and time, such as "
                 + ", ".join(f"{name}={value}" for name, value in row.to_pylist()[0].items()),
-                "a join that multiplies rows does this: keep one row, or add what tells them apart to the items",
+                "a join that multiplies rows does this: keep one row, or add what distinguishes them to the items",
             )
 
     def _check_grouped(self, rows: pa.Table, starts: NDArray[np.int64]) -> None:
@@ -141,15 +143,11 @@ class LabelGrouper:
             )
 
 
-def _of(field: pa.Field) -> tuple[str, pa.DataType]:
-    return field.name, field.type
-
-
 def _differs(column: pa.ChunkedArray) -> NDArray[np.bool_]:
-    """Tell for each row but the first whether it differs from the one before."""
+    """Return for each row but the first whether it differs from the one before."""
     array = column.combine_chunks()
-    found: NDArray[np.bool_] = pc.not_equal(array[1:], array[:-1]).to_numpy(zero_copy_only=False)
-    return found
+    differs: NDArray[np.bool_] = pc.not_equal(array[1:], array[:-1]).to_numpy(zero_copy_only=False)
+    return differs
 
 
 def _long_schema(schema: pa.Schema, lists: list[str]) -> pa.Schema:

@@ -1,4 +1,4 @@
-"""Puts somebody's label data into buckets, once, so that generation never has to move it again."""
+"""Writes label data in buckets, once, so that generation never has to move it again."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from delorean.labels import (
     TIME_COLUMN,
     LabelColumns,
     Labels,
-    find_labels,
-    id_is_taken,
+    check_new_id,
     new_folder,
     new_labels_id,
     save_labels,
 )
 from delorean.labels.column_types import check_label, check_time, is_list, unencoded, variable_type
 from delorean.labels.grouping import LabelGrouper
-from delorean.labels.rows import ArrowRows, Progress, SparkRows, rows_of
+from delorean.labels.row_sources import ArrowLabelRows, BucketWriter, LabelRows, Progress, label_rows_of
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import EmptyLabelsError, LabelError
 from schemas.hashing import check_bucket_count
 from snapshotter.records import DataFile, from_micros
 from snapshotter.spark.progress_bars import counted
-from snapshotter.storage import Storage, require_plain_name
+from snapshotter.storage import Storage
 
 _ITEMS_IN_BUCKET = 400_000  # a bucket's labels, state and features then stay far below a worker's gigabyte
 _MOST_BUCKETS = 4096
@@ -50,13 +49,13 @@ def materialise_labels(
     """Group label data by context and time and write it in buckets, sorted.
 
     rows: a Spark DataFrame, or anything Arrow reads (pyarrow, Polars, pandas, DuckDB); one row for each item, or
-        grouped already: one row for each context and time with lists of items and labels. Items of long data are
-        sorted, so that the result does not depend on how the rows were spread
-    labels_id: None: a new one, for label data that a vacuum takes once no recorded run and no feature set refers to it
-    named: False: no person chose the id, so a vacuum treats the label data like label data without one
-    bucket_variable: what snapshots are bucketed by too; None: the first context variable that can be
+        already grouped: one row for each context and time with lists of items and labels. The items of ungrouped rows
+        are sorted, so that the result does not depend on how the rows were distributed
+    labels_id: None: a new id, of label data that a vacuum deletes once no recorded run and no feature set refers to it
+    named: False: a vacuum treats the label data as if it had no id of its own, because no person chose it
+    bucket_variable: the variable that snapshots are bucketed by too; None: the first suitable context variable
     buckets: a power of two; None: by size
-    source: what the rows come from, kept with the label data
+    source: where the rows come from, recorded with the label data
     progress: called with (buckets done, all); None: a bar in a notebook or at a prompt
 
     Where another process publishes the same under the same id meanwhile, the result is what it published.
@@ -66,85 +65,75 @@ def materialise_labels(
     NaiveTimeError for times without a zone.
     """
     if labels_id is not None:
-        require_plain_name("label data", labels_id)
-        if find_labels(labels_id, storage) is not None:
-            raise id_is_taken(labels_id)
+        check_new_id(labels_id, storage)
     if buckets is not None:
         check_bucket_count(buckets)
-    job = _Job(rows_of(rows), columns)
-    variable = bucket_variable or job.default_bucket_variable()
-    types = {key.name: key.type for key in job.context}
-    if variable not in types:
-        raise LabelError.unknown("bucket variable among the context variables", variable, types)
+    layout = _Layout(label_rows_of(rows), columns)
+    variable = layout.bucket_variable(bucket_variable)
     named = named and labels_id is not None
     labels_id = labels_id or new_labels_id()
-    count = buckets or job.buckets()
-    with counted(f"labels {labels_id}, buckets", progress) as told:
-        written = job.rows.write(job.grouper, job.renamed, variable, count, storage, new_folder(labels_id), told)
-    results = [json.loads(text) for text in written]
+    count = buckets or layout.bucket_count()
+    writer = BucketWriter(layout.grouper, layout.names, variable, count, new_folder(labels_id))
+    with counted(f"labels {labels_id}, buckets", progress) as report:
+        results = [json.loads(result) for result in layout.rows.write(writer, storage, report)]
     if not results:
         raise EmptyLabelsError.because("label data has no rows", "widen its query, or wait for them")
-    return save_labels(
-        Labels(
-            labels_id=labels_id,
-            context=job.context,
-            items=job.items,
-            bucket_variable=variable,
-            buckets=count,
-            files=tuple(sorted((DataFile.from_json(r["file"]) for r in results), key=lambda file: file.bucket)),
-            item_count=sum(r["items"] for r in results),
-            earliest=from_micros(min(r["earliest"] for r in results)),
-            latest=from_micros(max(r["latest"] for r in results)),
-            outcome_columns=tuple(
-                sorted({LABEL_COLUMN, OUTCOME_COLUMN, job.renamed[LABEL_COLUMN], job.renamed[OUTCOME_COLUMN]})
-            ),
-            source=dict(source or {}),
-            named=named,
-        ),
-        storage,
+    files = (DataFile.from_json(result["file"]) for result in results)
+    labels = layout.labels(
+        labels_id=labels_id,
+        bucket_variable=variable,
+        buckets=count,
+        files=tuple(sorted(files, key=lambda file: file.bucket)),
+        item_count=sum(result["items"] for result in results),
+        earliest=from_micros(min(result["earliest"] for result in results)),
+        latest=from_micros(max(result["latest"] for result in results)),
+        source=dict(source or {}),
+        named=named,
     )
+    return save_labels(labels, storage)
 
 
 def group_labels(rows: Any, columns: LabelColumns) -> tuple[Labels, pa.Table]:
-    """Group label data in memory as one bucket, writing nothing: for a look at features, not for training sets.
+    """Group label data in memory as one bucket, writing nothing: to preview features, not for training sets.
 
-    rows: as `materialise_labels` takes them, except that Spark's must be turned into Arrow first
+    rows: as `materialise_labels` takes them, except that Spark's must be converted to Arrow first
 
     Raises what `materialise_labels` does.
     """
-    given = ArrowRows(rows)
-    job = _Job(given, columns)
-    if not given.table.num_rows:
-        raise EmptyLabelsError.because("label data has no rows", "give at least one")
-    found = job.grouper.label_rows(given.table.select(list(job.renamed.values())).rename_columns(list(job.renamed)))
-    times = pc.min_max(found[TIME_COLUMN].cast(pa.int64())).as_py()
-    labels = Labels(
+    source = ArrowLabelRows(rows)
+    layout = _Layout(source, columns)
+    if not source.table.num_rows:
+        raise EmptyLabelsError.because("label data has no rows", "pass at least one")
+    grouped = layout.grouper.cast_and_group(source.renamed(layout.names))
+    times = pc.min_max(grouped[TIME_COLUMN].cast(pa.int64())).as_py()
+    labels = layout.labels(
         labels_id="in memory",
-        context=job.context,
-        items=job.items,
-        bucket_variable=job.default_bucket_variable(),
+        bucket_variable=layout.bucket_variable(None),
         buckets=1,
         files=(),
-        item_count=len(found[LABEL_COLUMN].combine_chunks().flatten()),
+        item_count=len(grouped[LABEL_COLUMN].combine_chunks().flatten()),
         earliest=from_micros(times["min"]),
         latest=from_micros(times["max"]),
     )
-    return labels, found
+    return labels, grouped
 
 
-class _Job:
-    """What the label data's own schema says of the work. Refuses what it shows to be wrong."""
+class _Layout:
+    """The columns and types of label data at rest, from the rows' schema. Raises for schemas that cannot be right.
 
-    def __init__(self, rows: ArrowRows | SparkRows, columns: LabelColumns) -> None:
+    names: name at rest → name in the source
+    """
+
+    def __init__(self, rows: LabelRows, columns: LabelColumns) -> None:
         resolved = columns.resolve(rows.names)
         self.rows = rows
-        self.renamed = {
+        self.names = {
             **{name: name for name in (*(resolved.context or ()), *resolved.items)},
             TIME_COLUMN: resolved.time,
             OUTCOME_COLUMN: resolved.outcome_at,
             LABEL_COLUMN: resolved.label,
         }
-        types = rows.types(list(self.renamed.values()))
+        types = rows.types(list(self.names.values()))
         check_label(resolved.label, types[resolved.label])
         self.grouped = is_list(types[resolved.label])
         for name in (resolved.time, resolved.outcome_at):
@@ -156,7 +145,7 @@ class _Job:
             DataKey(name, Kind.ITEM, variable_type(name, self._item_type(name, types[name]))) for name in resolved.items
         )
         self.grouper = LabelGrouper(
-            self.context, self.items, grouped=self.grouped, names=self.renamed, time_unit=resolved.time_unit
+            self.context, self.items, grouped=self.grouped, names=self.names, time_unit=resolved.time_unit
         )
 
     def _item_type(self, name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
@@ -168,15 +157,29 @@ class _Job:
             )
         return unencoded(type).value_type
 
-    def default_bucket_variable(self) -> str:
-        for key in self.context:
-            if pa.types.is_integer(key.type) or pa.types.is_string(key.type):
-                return key.name
-        raise LabelError.because("no context variable is an integer or a text, so none can be bucketed by")
+    def bucket_variable(self, requested: str | None) -> str:
+        types = {key.name: key.type for key in self.context}
+        if requested is not None:
+            if requested not in types:
+                raise LabelError.unknown("bucket variable among the context variables", requested, types)
+            return requested
+        for name, type in types.items():  # noqa: A001  # the field's own name
+            if pa.types.is_integer(type) or pa.types.is_string(type):
+                return name
+        raise LabelError.because(
+            "no context variable is an integer or a text, so none can be bucketed by", "cast one in the query"
+        )
 
-    def buckets(self) -> int:
-        count = self.rows.count_items(self.renamed[LABEL_COLUMN] if self.grouped else None)
+    def bucket_count(self) -> int:
+        items = self.rows.count_items(self.names[LABEL_COLUMN] if self.grouped else None)
         buckets = 1
-        while buckets < _MOST_BUCKETS and count > buckets * _ITEMS_IN_BUCKET:
+        while buckets < _MOST_BUCKETS and items > buckets * _ITEMS_IN_BUCKET:
             buckets *= 2
         return buckets
+
+    def labels(self, **measured: Any) -> Labels:
+        """Return the record of label data. measured: the fields that the schema does not determine."""
+        outcome_columns = {LABEL_COLUMN, OUTCOME_COLUMN, self.names[LABEL_COLUMN], self.names[OUTCOME_COLUMN]}
+        return Labels(
+            context=self.context, items=self.items, outcome_columns=tuple(sorted(outcome_columns)), **measured
+        )

@@ -1,4 +1,7 @@
-"""Hashes of rows: the same on any machine, in any file and for any encoding of equal values."""
+"""Hashes of rows: the same on any machine, in any file and for any encoding of equal values.
+
+Digests at rest are computed from them, so they must never change.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,20 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
+from delorean.as_of.kernel import mix64
 from encoders.columns import one_array
 from schemas.errors import DataKeyError
 from schemas.tables import TIME
 
-# Of xxHash64, and the two multipliers of SplitMix64's finaliser (Steele, Lea and Flood 2014).
+# The primes of xxHash64.
 _P1, _P2, _P3, _P4 = (
     np.uint64(p) for p in (11400714785074694791, 14029467366897019727, 1609587929392839161, 9650029242287828579)
 )
-_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_ALL = np.zeros(0, dtype=np.bool_)
+_NO_NULLS = np.zeros(0, dtype=np.bool_)
 
 
 def initial_states(rows: int) -> NDArray[np.uint64]:
-    """Give the two states of each row, before any column is absorbed."""
+    """Return the two states of each row before any column is absorbed."""
     return np.tile(np.array([_P3, _P4], dtype=np.uint64), (rows, 1))
 
 
@@ -33,18 +36,15 @@ def row_hashes(rows: pa.Table, columns: Sequence[str], seed: int = 0) -> NDArray
 
     Raises DataKeyError for columns that are missing or nested.
 
-    >>> found = row_hashes(pa.table({"profile_id": [7, 8, 7]}), ["profile_id"])
-    >>> bool(found[0] == found[2]), bool(found[0] == found[1])
+    >>> hashes = row_hashes(pa.table({"profile_id": [7, 8, 7]}), ["profile_id"])
+    >>> bool(hashes[0] == hashes[2]), bool(hashes[0] == hashes[1])
     (True, False)
     """
     states = np.tile(np.array([_P3, np.uint64(seed)], dtype=np.uint64), (rows.num_rows, 1))
     for name in columns:
         absorb_column(states, name, rows)
-    mixed = states[:, 0] ^ states[:, 1]
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * _M1
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * _M2
-    found: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
-    return found
+    hashes: NDArray[np.uint64] = _combine_states(states)
+    return hashes
 
 
 def absorb_column(states: NDArray[np.uint64], name: str, rows: pa.Table) -> None:
@@ -75,15 +75,15 @@ def _mix(states: NDArray[np.uint64], offsets: NDArray[np.int64], name: str, valu
     values = _plain(name, values)
     large = pa.types.is_large_string(values.type) or pa.types.is_large_binary(values.type)
     words = _text_words(values) if large else _number_words(values)
-    present = _ALL
-    if values.null_count:  # what lies below a null means nothing
+    present = _NO_NULLS
+    if values.null_count:  # the buffer's content under a null is arbitrary
         present = values.is_valid().to_numpy(zero_copy_only=False)
         words = np.where(present[:, None], words, np.uint32(0))
-    _absorb(states, offsets, words.reshape(-1), words.shape[1], present)
+    _absorb_words(states, offsets, words.reshape(-1), words.shape[1], present)
 
 
 def _plain(name: str, values: pa.Array) -> pa.Array:
-    """Give the same values in a type that is whole words, or large text; equal values of equal meaning equally."""
+    """Cast to a type of whole 32-bit words, or to large text, so that equal values of similar types are equal."""
     type = values.type  # noqa: A001  # the field's own name
     if pa.types.is_dictionary(type):
         return _plain(name, values.cast(type.value_type))
@@ -101,7 +101,7 @@ def _plain(name: str, values: pa.Array) -> pa.Array:
 
 
 def _number_words(values: pa.Array) -> NDArray[np.uint32]:
-    """See each number as one, two or four words of 32 bits, without copying."""
+    """View each number as one, two or four words of 32 bits, without copying."""
     width = values.type.bit_width // 32
     data = values.buffers()[1]
     if not len(values) or data is None:
@@ -112,7 +112,7 @@ def _number_words(values: pa.Array) -> NDArray[np.uint32]:
 
 
 @njit(cache=True, inline="always")
-def _mixed(a, b, word):  # type: ignore[no-untyped-def]  # compiled
+def _mix_word(a, b, word):  # type: ignore[no-untyped-def]  # compiled
     """Mix a word of 64 bits into both states."""
     word *= _P2
     word = ((word << np.uint64(31)) | (word >> np.uint64(33))) * _P1
@@ -124,53 +124,59 @@ def _mixed(a, b, word):  # type: ignore[no-untyped-def]  # compiled
 
 
 def _text_words(values: pa.Array) -> NDArray[np.uint32]:
-    """Hash each text to four words: bytes, with their number before them."""
+    """Hash each text's length and bytes to four words."""
     _, ends, data = values.buffers()
     if not len(values):
         return np.zeros((0, 4), dtype=np.uint32)
     offsets = np.frombuffer(ends, np.int64)[values.offset : values.offset + len(values) + 1]
     letters = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, dtype=np.uint8)
     states = np.tile(np.array([_P4, _P3], dtype=np.uint64), (len(values), 1))
-    _absorb(states, offsets, letters.astype(np.uint32), 1, _ALL)
+    _absorb_words(states, offsets, letters.astype(np.uint32), 1, _NO_NULLS)
     return states.view(np.uint32)
 
 
-# Typed in advance, so that a process compiles it once or loads it, whatever the tables.
+# Typed in advance, so that a process compiles or loads it once, whatever the tables.
 @njit("(uint64[:, ::1], int64[:], Array(uint32, 1, 'C', readonly=True), int64, boolean[:])", cache=True)
-def _absorb(states, offsets, words, width, present):  # type: ignore[no-untyped-def]  # compiled
-    """Mix the values of each row's list, after their number, into the row's two states.
+def _absorb_words(states, offsets, words, width, present):  # type: ignore[no-untyped-def]  # compiled
+    """Mix the length and the values of each row's list into the row's two states.
 
     words: the values of all lists end to end, `width` words each, 0 where a value is null
     present: which values are not null; empty where none is
 
-    Two words at a time, by the round of xxHash64 in one lane and a variation of it in the other. A round can be undone
-    if one knows its word, so rows that differ in one value end in different states.
+    Two words at a time, by the round of xxHash64 in one lane and a variation of it in the other. For a fixed word a
+    round is a bijection of the state, so rows that differ in one value end in different states.
     """
     for row in range(len(states)):
         first, end = offsets[row], offsets[row + 1]
-        a, b = _mixed(states[row, 0], states[row, 1], np.uint64(end - first))
+        a, b = _mix_word(states[row, 0], states[row, 1], np.uint64(end - first))
         at, stop = first * width, end * width
         while at < stop:
             word = np.uint64(words[at])
             if at + 1 < stop:
                 word |= np.uint64(words[at + 1]) << np.uint64(32)
-            a, b = _mixed(a, b, word)
+            a, b = _mix_word(a, b, word)
             at += 2
         if len(present):
             for i in range(first, end):
                 if not present[i]:
-                    a, b = _mixed(a, b, np.uint64(i - first))
+                    a, b = _mix_word(a, b, np.uint64(i - first))
         states[row, 0], states[row, 1] = a, b
 
 
 @njit("uint64[:](uint64[:, ::1])", cache=True)
-def total(states):  # type: ignore[no-untyped-def]  # compiled
-    """Add up the rows' states, each scattered once more: sums of neighbouring states would tell too little."""
-    total = np.zeros(2, dtype=np.uint64)
+def sum_states(states):  # type: ignore[no-untyped-def]  # compiled
+    """Return both lanes' sums over all rows; each state is scattered first, since sums of similar states collide."""
+    sums = np.zeros(2, dtype=np.uint64)
     for row in range(len(states)):
         for lane in range(2):
-            mixed = states[row, lane]
-            mixed = (mixed ^ (mixed >> np.uint64(30))) * _M1
-            mixed = (mixed ^ (mixed >> np.uint64(27))) * _M2
-            total[lane] += mixed ^ (mixed >> np.uint64(31))
-    return total
+            sums[lane] += mix64(states[row, lane])
+    return sums
+
+
+@njit("uint64[:](uint64[:, ::1])", cache=True)
+def _combine_states(states):  # type: ignore[no-untyped-def]  # compiled
+    """Return one hash of both lanes for each row."""
+    hashes = np.empty(len(states), dtype=np.uint64)
+    for row in range(len(states)):
+        hashes[row] = mix64(states[row, 0] ^ states[row, 1])
+    return hashes

@@ -1,4 +1,4 @@
-"""How strongly features predict the label in items that are compared with one another."""
+"""How strongly features predict the label, among items that are compared with one another."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from delorean.leaks import kernels
 from delorean.leaks.thresholds import LeakThresholds
 
-ROUNDING = 1e-6  # scores are summed as float32: an AUC of 1 may come out below by this much
-_BIAS = 0.1  # share of the label's entropy that bins may seem to explain by chance
+ROUNDING = 1e-6  # scores are summed as float32: an AUC of 1 may be computed lower by this much
+_BIAS = 0.1  # the largest share of the label's entropy that bins may explain by chance
 _FOLDS = 20
-_ONE_IN_TWENTY = 1.645  # standard errors below which one estimate of twenty comes to lie
+_ONE_IN_TWENTY = 1.645  # standard errors: one estimate in twenty is further below the true value
 
 
 @dataclass(frozen=True)
@@ -35,33 +35,33 @@ class Scope:
 
     @property
     def entropy(self) -> float:
-        """Of the label over all items, in nats."""
+        """Entropy of the label over all items, in nats."""
         share = self.positive.mean()
         return float(-share * math.log(share) - (1 - share) * math.log(1 - share))
 
     @property
     def arrangements(self) -> float:
-        """The logarithm of how many ways there are to shuffle the labels."""
+        """Logarithm of the number of ways to shuffle the labels."""
         sizes = np.diff(self.offsets)
         positives = np.add.reduceat(self.positive, self.offsets[:-1], dtype=np.int64)
         return float(sum(map(_log_choose, sizes.tolist(), positives.tolist())))
 
     @property
     def bins(self) -> int:
-        """How many bins tell values apart.
+        """Number of bins for values.
 
-        The more items and the more even the label, the more: chance lets bins explain about (bins − 1) / (2 · items)
-        nats (Miller 1955), which is kept to a tenth of the label's entropy.
+        It grows with the items and with the balance of the label: by chance bins explain about
+        (bins − 1) / (2 · items) nats (Miller 1955), which is limited to a tenth of the label's entropy.
         """
         return int(np.clip(1 + 2 * _BIAS * len(self.items) * self.entropy, 2, kernels.MOST_BINS))
 
     def contrasting(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Of the items kept, give those in groups that still have both classes."""
+        """Return a mask of the kept items in groups that still have both classes."""
         sizes = np.add.reduceat(kept, self.offsets[:-1], dtype=np.int64)
         positives = np.add.reduceat(kept & self.positive, self.offsets[:-1], dtype=np.int64)
         contrast = (positives > 0) & (positives < sizes)
-        found: NDArray[np.bool_] = kept & np.repeat(contrast, np.diff(self.offsets))
-        return found
+        mask: NDArray[np.bool_] = kept & np.repeat(contrast, np.diff(self.offsets))
+        return mask
 
     def take(self, kept: NDArray[np.bool_]) -> Scope:
         """Keep some items, and the groups that have any."""
@@ -71,11 +71,11 @@ class Scope:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """How strongly each feature predicts the label in a scope, and how strongly it does when labels are shuffled.
+class ScopeMeasures:
+    """How strongly each feature predicts the label in a scope, and how strongly it predicts shuffled labels.
 
     auc, information: (features,)
-    strength: (features,) the greater of both, 1 is the threshold
+    strength: (features,) the greater of both, scaled so that 1 is the threshold
     null_auc, null_strength: (permutations, features); null_auc to either side of 1/2
     chance: (2 · features) information that bins of values and of ranks have about shuffled labels, in nats
     """
@@ -90,8 +90,8 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """Ranks and bins of features in a scope, and the sums that make AUC and information of them.
+class ScopeStatistics:
+    """Ranks and bins of features in a scope, from which AUC and information are computed.
 
     scores: (items, features) relative ranks within the group
     codes: (items, 2 · features) bins of values and of ranks
@@ -116,7 +116,7 @@ class Counted:
 
     @property
     def flipped(self) -> bool:
-        """Whichever class has fewer items is counted: AUC turns by that, nothing else."""
+        """Whether the negative items are counted: the rarer class is, and AUC must then be inverted."""
         return bool(self.scope.positive.mean() > 0.5)
 
     @property
@@ -125,30 +125,30 @@ class Counted:
         return ~self.scope.positive if self.flipped else self.scope.positive
 
     def auc(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Turn sums of relative ranks into AUC by context, in van Elteren's weights."""
+        """Convert sums of relative ranks to AUC by context, with van Elteren's weights."""
         sizes = np.diff(self.scope.offsets)
         counts = np.add.reduceat(self.chosen, self.scope.offsets[:-1], dtype=np.int64)
         least = (counts * (counts + 1) / 2 / (sizes + 1)).sum()
         auc = np.clip((sums - least) / (counts * (sizes - counts) / (sizes + 1)).sum(), 0, 1)
-        found: NDArray[np.float64] = 1 - auc if self.flipped else auc
-        return found
+        of_positives: NDArray[np.float64] = 1 - auc if self.flipped else auc
+        return of_positives
 
     def observe(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give (features,) AUC and (2 · features,) information of the labels as they are."""
+        """Return (features,) AUC and (2 · features,) information of the actual labels."""
         sums, information = kernels.measure(self.chosen, self.scores, self.codes, kernels.count_codes(self.codes))
         return self.auc(sums), information
 
     def shuffle(self, times: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give the same of shuffled labels: (times, features) and (times, 2 · features)."""
+        """Return the same of shuffled labels: (times, features) and (times, 2 · features)."""
         sums, information = kernels.measure_shuffled(
             self.chosen, self.scope.offsets, self.scores, self.codes, kernels.count_codes(self.codes), rng, times
         )
         return self.auc(sums), information
 
     def without(self, fold: int) -> Self | None:
-        """Leave out a part: every twentieth group, or item where there are few groups; None if too little is left.
+        """Leave out every twentieth group, or item where there are few groups; None if too little is left.
 
-        The ranks of a group that stays whole stay what they are.
+        Ranks are computed again only where groups lose items.
         """
         groups = np.repeat(np.arange(len(self.scope.offsets) - 1), np.diff(self.scope.offsets))
         by_groups = len(self.scope.offsets) > _FOLDS
@@ -164,15 +164,15 @@ class Counted:
 
 def measure(
     scope: Scope, features: Sequence[NDArray[np.float32]], thresholds: LeakThresholds, rng: np.random.Generator
-) -> Measured:
-    """Measure all features in one scope, with the labels as they are and as often shuffled."""
-    counted = Counted.of(scope, features)
+) -> ScopeMeasures:
+    """Measure all features in one scope, with the actual labels and with shuffled ones."""
+    counted = ScopeStatistics.of(scope, features)
     auc, nats = counted.observe()
     null_auc, null_nats = counted.shuffle(thresholds.permutations, rng)
     chance = null_nats.mean(axis=0)
     information = _adjusted(nats[np.newaxis], chance, scope.entropy)[0]
     null_information = _adjusted(null_nats, chance, scope.entropy)
-    return Measured(
+    return ScopeMeasures(
         scope,
         auc,
         information,
@@ -183,13 +183,15 @@ def measure(
     )
 
 
-def sure_strength(found: Measured, feature: int, values: NDArray[np.float32], thresholds: LeakThresholds) -> float:
-    """Give the strength that a feature has at least, with 95 % confidence: few items may look stronger than they are.
+def strength_lower_bound(
+    measured: ScopeMeasures, feature: int, values: NDArray[np.float32], thresholds: LeakThresholds
+) -> float:
+    """Return the least strength of a feature with 95 % confidence: in few items, features may look too strong.
 
     Standard errors by the jackknife, leaving out a twentieth of the contexts at a time (Efron and Stein 1981).
     """
-    counted = Counted.of(found.scope, [values])
-    chance = found.chance[2 * feature : 2 * feature + 2]
+    counted = ScopeStatistics.of(measured.scope, [values])
+    chance = measured.chance[2 * feature : 2 * feature + 2]
     measures = []
     for fold in range(_FOLDS):
         part = counted.without(fold)
@@ -199,23 +201,23 @@ def sure_strength(found: Measured, feature: int, values: NDArray[np.float32], th
         measures.append((auc[0], _adjusted(nats[np.newaxis], chance, part.scope.entropy)[0, 0]))
     spread = np.array(measures)
     errors = np.sqrt((_FOLDS - 1) * spread.var(axis=0)) * _ONE_IN_TWENTY
-    auc_side = 0.5 + max(0.0, abs(found.auc[feature] - 0.5) - errors[0])
-    information = max(0.0, found.information[feature] - errors[1])
+    auc_side = 0.5 + max(0.0, abs(measured.auc[feature] - 0.5) - errors[0])
+    information = max(0.0, measured.information[feature] - errors[1])
     return float(_strength(np.array([auc_side]), np.array([information]), thresholds)[0])
 
 
 def _adjusted(information: NDArray[np.float64], chance: NDArray[np.float64], entropy: float) -> NDArray[np.float64]:
-    """Give (…, features) the better of values' and ranks' bins, 0 where it is chance and 1 where it is everything."""
+    """Return (…, features) the better of values' and ranks' bins, 0 for chance and 1 for a determined label."""
     room = np.maximum(entropy - chance, 0)
-    told = np.where(room > ROUNDING, (information - chance) / np.maximum(room, ROUNDING), 0)
-    found: NDArray[np.float64] = np.clip(told, 0, 1).reshape(len(told), -1, 2).max(axis=2)
-    return found
+    share = np.where(room > ROUNDING, (information - chance) / np.maximum(room, ROUNDING), 0)
+    adjusted: NDArray[np.float64] = np.clip(share, 0, 1).reshape(len(share), -1, 2).max(axis=2)
+    return adjusted
 
 
 def _strength(
     auc: NDArray[np.float64], information: NDArray[np.float64], thresholds: LeakThresholds
 ) -> NDArray[np.float64]:
-    """Put both measures on one scale, on which 1 is the threshold."""
+    """Return the greater of both measures, scaled so that 1 is the threshold."""
     by_auc = np.abs(2 * auc - 1) / (2 * thresholds.auc - 1)
     return np.maximum(by_auc, information / thresholds.information)
 

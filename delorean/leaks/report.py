@@ -1,4 +1,4 @@
-"""What the detector found, feature by feature, in figures and in words."""
+"""The detector's findings, feature by feature, in figures and in words."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ACROSS = "across contexts"
 class FeatureLeak:
     """How well one feature predicts the label.
 
-    where: "within contexts", or "across contexts" (one item of each) where only that tells, or tells more
-    auc: area under the ROC curve, by context; None where no labels can be told apart
-    auc_null: what shuffled labels reach only with the thresholds' p_value: an AUC within 1 − auc_null … auc_null is
-        no news
-    information: share of what is unknown about the label that the feature tells, beyond chance
+    where: "within contexts", or "across contexts" (one item of each) where only that scope is measurable or suspicious
+    auc: area under the ROC curve, by context; None where no labels can be compared
+    auc_null: the AUC that shuffled labels reach with the thresholds' p_value: an AUC within 1 − auc_null … auc_null may
+        be chance
+    information: share of the uncertainty about the label that the feature removes, beyond chance
     p: probability that shuffled labels would make any feature of the sample as strong
-    contexts: how many were compared
-    why: in words
+    contexts: the number compared
+    why: the reason for suspicion, in words
     """
 
     feature: str
@@ -39,10 +39,10 @@ class FeatureLeak:
 
 @dataclass(frozen=True)
 class LabelReport:
-    """What label data says of its own labels, before there are features.
+    """Checks of label data before features exist.
 
     suspicious: variables that may be the label in disguise
-    warnings: what makes measures of a ranking worth nothing
+    warnings: reasons why ranking metrics are meaningless
     """
 
     suspicious: tuple[FeatureLeak, ...] = ()
@@ -51,13 +51,13 @@ class LabelReport:
 
 @dataclass(frozen=True, repr=False)
 class LeakReport:
-    """What the detector found in a sample.
+    """The detector's findings in a sample.
 
     items, contexts: of the sample
-    of_items: of all that it was taken from
-    positives: how many items count as positive
-    notes: what is to be known of the labels and the sample
-    label_data: what it says of its own labels
+    of_items: the items that the sample was taken from
+    positives: the number of items that count as positive
+    notes: remarks on the labels and the sample
+    label_data: checks of the label data itself
     """
 
     features: tuple[FeatureLeak, ...]
@@ -76,31 +76,31 @@ class LeakReport:
 
     @property
     def suspicious(self) -> tuple[str, ...]:
-        """Name the features and variables that may be the label in disguise."""
-        return tuple(found.feature for found in self.findings if found.suspicious)
+        """The features and variables that may be the label in disguise."""
+        return tuple(finding.feature for finding in self.findings if finding.suspicious)
 
     @property
     def is_loud(self) -> bool:
-        """Whether there is something that a person must look at."""
+        """Whether a person must look at the report."""
         return bool(self.suspicious or self.label_data.warnings)
 
     @property
     def verdict(self) -> str:
-        """Say in one line what came out."""
+        """The result in one line."""
         return "; ".join((*self.label_data.warnings, self._of_features))
 
     @property
     def _of_features(self) -> str:
         if self.suspicious:
             return f"suspicious: {', '.join(self.suspicious)} may be the label in disguise"
-        if all(found.auc is None for found in self.features):
-            return "nothing can be told of leaks: " + ("; ".join(self.notes) or "there are no features")
+        if all(finding.auc is None for finding in self.features):
+            return "leaks cannot be measured: " + ("; ".join(self.notes) or "the feature set has no features")
         return f"none of {len(self.features)} features predicts the label implausibly well"
 
     def rows(self) -> list[dict[str, Any]]:
-        """Give a table's rows, the suspicious and the strongest first."""
-        ordered = sorted(self.findings, key=lambda found: (not found.suspicious, -_strength(found)))
-        return [asdict(found) for found in ordered]
+        """Return a table's rows, the suspicious and the strongest first."""
+        ordered = sorted(self.findings, key=lambda finding: (not finding.suspicious, -_strength(finding)))
+        return [asdict(finding) for finding in ordered]
 
     def to_json(self) -> dict[str, Any]:
         """Write the report as plain fields."""
@@ -122,14 +122,14 @@ class LeakReport:
         return plain_text(f"search for leaks in {self.items:,} of {self.of_items:,} items: {self.verdict}")
 
 
-def _strength(found: FeatureLeak) -> float:
-    if found.auc is None or found.information is None:
+def _strength(finding: FeatureLeak) -> float:
+    if finding.auc is None or finding.information is None:
         return -1.0
-    return max(abs(2 * found.auc - 1), found.information)
+    return max(abs(2 * finding.auc - 1), finding.information)
 
 
-def words(auc: float, auc_null: float, information: float, where: str, thresholds: LeakThresholds) -> str:
-    """Say why a feature is suspicious, for somebody who has not read about either measure."""
+def explain(auc: float, auc_null: float, information: float, where: str, thresholds: LeakThresholds) -> str:
+    """Return why a feature is suspicious, in words that need no knowledge of either measure."""
     reasons = []
     same = "of the same context" if where == WITHIN else "of other contexts"
     if max(auc, 1 - auc) >= thresholds.auc:

@@ -1,4 +1,4 @@
-"""A bounded sample of labels and features: whole contexts, chosen by a hash of what they are."""
+"""A bounded sample of labels and features: whole contexts, chosen by a hash of their variables and time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from snapshotter.storage import Storage
 from snapshotter.storage.parquet import ParquetReader
 
 _HASH = "#hash"  # no column of a feature set can have that name
-_READ_FOR_ONE = 8  # items read for each that is sampled: what more there is, is skipped in whole row groups
+_READ_FOR_ONE = 8  # items read for each sampled one: further items are skipped in whole row groups
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class LeakSample:
 
     labels: (items,) float32; NaN: unknown
     offsets: (contexts + 1,) int64, where each context's items start and end
-    features: name → (items,) float32, NaN where the encoder knows nothing
-    of_items: items of all contexts that the sample was taken from
+    features: name → (items,) float32, NaN where unknown
+    of_items: the items that the sample was taken from
     """
 
     labels: NDArray[np.float32]
@@ -38,7 +38,7 @@ class LeakSample:
     of_items: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse arrays that do not belong together. Raises LabelError."""
+        """Raise LabelError for arrays whose lengths do not match."""
         if len(self.offsets) == 0 or self.offsets[0] != 0 or self.offsets[-1] != len(self.labels):
             raise LabelError.because(f"offsets do not go from 0 to the {len(self.labels)} labels")
         for name, values in self.features.items():
@@ -46,7 +46,7 @@ class LeakSample:
                 raise LabelError.because(f"feature '{name}' has {len(values)} values for {len(self.labels)} labels")
 
     def limited(self, max_items: int, seed: int) -> LeakSample:
-        """Keep as many contexts, chosen evenly, as have together no more items; at least one."""
+        """Keep randomly chosen contexts with together at most `max_items` items; at least one context."""
         if len(self.labels) <= max_items:
             return self
         sizes = np.diff(self.offsets)
@@ -65,14 +65,14 @@ class LeakSample:
 
 
 class LeakSampler:
-    """Gathers a sample from rows of a feature set as they come, in bounded memory.
+    """Samples the rows of a feature set as they are added, in bounded memory.
 
-    It keeps the contexts of the smallest hashes (Cohen and Kaplan 2007, bottom-k sketches), so the same rows give the
-    same sample, in any order and any number of files.
+    It keeps the contexts with the smallest hashes (Cohen and Kaplan 2007, bottom-k sketches), so the sample depends
+    only on the rows, not on their order or files.
 
     features: the columns, each list<float32> as long as the label's list
-    context: the context variables' columns; together with the time they decide what is sampled
-    more: other columns of the rows, for `rows`
+    context: the context variables' columns; with the time they determine what is sampled
+    more: further columns for `rows`
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class LeakSampler:
         self._of_items = 0
 
     def add(self, rows: pa.Table) -> None:
-        """Offer rows with the columns `columns`. Raises LabelError where lists are not of one length."""
+        """Add rows with the columns `columns`. Raises LabelError where lists differ in length."""
         lengths = pc.list_value_length(rows[LABEL_COLUMN])
         for name in self.features:
             if not pc.list_value_length(rows[name]).equals(lengths):
@@ -106,7 +106,7 @@ class LeakSampler:
             self._kept = [self._smallest()]
 
     def sample(self) -> LeakSample:
-        """Give what was gathered."""
+        """Return the sample."""
         if not self._kept:
             none = np.zeros(0, dtype=np.float32)
             return LeakSample(none, np.zeros(1, dtype=np.int64), dict.fromkeys(self.features, none))
@@ -114,7 +114,7 @@ class LeakSampler:
         return replace(self._labels(rows), features={name: _floats(rows[name]) for name in self.features})
 
     def rows(self) -> tuple[LeakSample, pa.Table]:
-        """Give the labels of what was gathered, without features, and the rows themselves."""
+        """Return the sample without features, and its rows."""
         if not self._kept:
             return replace(self.sample(), features={}), pa.table({})
         rows = self._smallest()
@@ -126,7 +126,7 @@ class LeakSampler:
         return LeakSample(_floats(rows[LABEL_COLUMN]), offsets, {}, self._of_items)
 
     def _smallest(self) -> pa.Table:
-        """Give the kept rows of the smallest hashes that fit, in that order; what is above will not be kept again."""
+        """Return the kept rows with the smallest hashes that fit, by hash, and drop all others from now on."""
         rows = pa.concat_tables(self._kept)
         rows = rows.take(pc.sort_indices(rows[_HASH]))
         sizes = pc.fill_null(pc.list_value_length(rows[LABEL_COLUMN]), 0).to_numpy()
@@ -145,16 +145,16 @@ def sample_of(
     items: int,
     thresholds: LeakThresholds | None = None,
 ) -> LeakSample:
-    """Take a sample from a feature set's files, such as bucket tasks wrote, committed or not.
+    """Sample a feature set's files, committed or not.
 
-    features, context: names of the columns; nothing else is read, besides the time and the labels
-    items: of all files; where there are many more than are wanted, whole row groups are skipped, evenly
+    features, context: names of the columns; only these, the time and the labels are read
+    items: of all files; where there are many more than needed, whole row groups are skipped, evenly
 
-    Raises MissingFileError, CorruptFileError, or DataKeyError for a column that is not there.
+    Raises MissingFileError, CorruptFileError, or DataKeyError for a missing column.
     """
     thresholds = thresholds or LeakThresholds()
     sampler = LeakSampler(features, context, thresholds.max_items, thresholds.seed)
-    _gather(sampler, storage, files, items, thresholds)
+    _read_into(sampler, storage, files, items, thresholds)
     return replace(sampler.sample(), of_items=items)
 
 
@@ -167,31 +167,31 @@ def sample_rows(
     items: int,
     thresholds: LeakThresholds,
 ) -> tuple[LeakSample, pa.Table]:
-    """Take a sample of rows as `sample_of` does: their labels, and the columns `lists`, `more` and `time`."""
+    """Sample rows as `sample_of` does. Returns their labels, and the columns `lists`, `more` and `time`."""
     sampler = LeakSampler(lists, context, thresholds.max_items, thresholds.seed, more)
-    _gather(sampler, storage, files, items, thresholds)
+    _read_into(sampler, storage, files, items, thresholds)
     return sampler.rows()
 
 
-def _gather(
+def _read_into(
     sampler: LeakSampler, storage: Storage, files: Sequence[DataFile], items: int, thresholds: LeakThresholds
 ) -> None:
     step = max(1, items // (_READ_FOR_ONE * thresholds.max_items))
     group = 0
     for file in files:
         with ParquetReader(storage, file) as reader:
-            for place in range(reader.metadata.num_row_groups):
+            for position in range(reader.metadata.num_row_groups):
                 if group % step == 0:
-                    sampler.add(reader.read(sampler.columns, [place]))
+                    sampler.add(reader.read(sampler.columns, [position]))
                 group += 1
 
 
 def _floats(column: pa.ChunkedArray) -> NDArray[np.float32]:
     values = pc.fill_null(pc.list_flatten(column).cast(pa.float32()), float("nan"))
-    found: NDArray[np.float32] = np.ascontiguousarray(values.to_numpy())
-    return found
+    floats: NDArray[np.float32] = np.ascontiguousarray(values.to_numpy())
+    return floats
 
 
 def _fitting(sizes: NDArray[np.int64], most: int) -> int:
-    """Count how many of the first have together no more items; at least one, if there are any."""
+    """Return how many of the first sizes add up to at most `most`; at least one, if there are any."""
     return max(min(1, len(sizes)), int(np.searchsorted(np.cumsum(sizes), most, side="right")))

@@ -1,4 +1,4 @@
-"""From when on a feature predicts its label too well: the `[leaks]` table of a spec."""
+"""The limits above which a feature predicts its label implausibly well: the `[leaks]` table of a spec."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ SCOPES = 2  # each feature is tested within contexts and across them, so that it
 
 @dataclass(frozen=True)
 class LeakThresholds:
-    """What makes a feature suspicious: strength of either kind, and that chance does not explain it.
+    """When a feature is suspicious: it exceeds a limit, and chance does not explain it.
 
-    auc: area under the ROC curve, by context; as suspicious is 1 − auc, since a negated label is one too
-    information: share of what is unknown about the label that the feature tells, in (0, 1]
+    auc: area under the ROC curve, by context; 1 − auc is as suspicious, since a negated label leaks it too
+    information: share of the uncertainty about the label that the feature removes, in (0, 1]
     p_value: the greatest probability that shuffled labels would make any feature as strong
     permutations: how often labels are shuffled; the smallest p is 2 / (permutations + 1)
-    seed: another one shuffles and samples differently
-    policy: "warn": say so; "fail": publish nothing
-    max_items: items of the sample that is looked at
+    seed: of shuffling and sampling
+    policy: "warn": report only; "fail": publish nothing
+    max_items: the most items in the sample
 
     >>> LeakThresholds(auc=0.4)
     Traceback (most recent call last):
@@ -39,7 +39,7 @@ class LeakThresholds:
     max_items: int = 200_000
 
     def __post_init__(self) -> None:
-        """Refuse what nothing or everything would reach."""
+        """Reject limits that every feature or no feature could reach."""
         _require("auc", self.auc, 0.5 < self.auc <= 1, "more than 0.5 and at most 1")
         _require("information", self.information, 0 < self.information <= 1, "more than 0 and at most 1")
         _require("p_value", self.p_value, 0 < self.p_value < 1, "between 0 and 1")

@@ -1,8 +1,8 @@
-"""Whether label data gives its own labels away: by its variables, or since each context has one label only.
+"""Whether label data reveals its own labels: by its variables, or because each context has one label only.
 
-A query that says `SELECT *, bought AS label` leaves `bought` among the context variables. Then each context holds items
-of one label, any order of them is right, and a model of random labels is measured as perfect. What proves that is an
-error; what may be right is part of the leak report.
+A query such as `SELECT *, bought AS label` leaves `bought` among the context variables. Then each context has items of
+one label, any order of them is right, and even a model of random labels is measured as perfect. Proven cases raise an
+error; possible ones are part of the leak report.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from delorean.leaks.thresholds import LeakThresholds
 from schemas.errors import ParadoxError
 from snapshotter.storage import Storage
 
-_ALL_INFORMATION, _ALL_PAIRS = 0.98, 0.9995  # a variable that tells so much of the label is the label
-_CHANCE = 1e-6  # that contexts come to have one label each, of labels that are spread over them at random
-_FEWEST = 10  # rows in which a variable is the time of the outcome
-_EPOCHS = (1, 10**3, 10**6)  # microseconds in what integers count
-_NO_MEASURE = "no order of items is wrong, so measures of a ranking say nothing"
+_ALL_INFORMATION, _ALL_PAIRS = 0.98, 0.9995  # a variable that reaches one of these is the label
+_CHANCE = 1e-6  # probability that randomly distributed labels leave one label in each context
+_FEWEST = 10  # rows needed to conclude that a variable is the time of the outcome
+_EPOCHS = (1, 10**3, 10**6)  # microseconds in the units that integer times may have
+_NO_MEASURE = "no order of items is wrong, so ranking metrics are meaningless"
 _HINT = "leave it out of the query, or name the variables: context = […]"
 
 
 def check_labels(labels: Labels, storage: Storage, thresholds: LeakThresholds | None = None) -> LabelReport:
-    """Measure label data's own variables as if they were features, and look for contexts of one label.
+    """Measure label data's own variables as if they were features, and search for contexts of one label.
 
     Raises ParadoxError for a variable that is the label, or the time of its outcome, for a suspicious one where the
-    thresholds say fail, and where all contexts have one label each although labels differ, beyond chance.
+    policy is fail, and where each context has only one label, although labels differ, beyond chance.
     """
     thresholds = thresholds or LeakThresholds()
     context, items = [key.name for key in labels.context], [key.name for key in labels.items]
@@ -47,34 +47,34 @@ def check_labels(labels: Labels, storage: Storage, thresholds: LeakThresholds | 
         return LabelReport()
     _refuse_outcomes(rows, context, items)
     features = {**_of_contexts(rows, context, sample.offsets), **_of_items(rows, items)}
-    found = detect_leaks(replace(sample, features=features), thresholds).features
-    suspicious = tuple(_as_variable(each, context) for each in found if each.suspicious)
+    findings = detect_leaks(replace(sample, features=features), thresholds).features
+    suspicious = tuple(_as_variable(finding, context) for finding in findings if finding.suspicious)
     _refuse(suspicious, items, thresholds)
     return LabelReport(suspicious, tuple(_warnings(sample)))
 
 
-def _as_variable(found: FeatureLeak, context: list[str]) -> FeatureLeak:
-    kind = "a context variable" if found.feature in context else "an item variable"
-    return replace(found, feature=f"{found.feature} ({kind})")
+def _as_variable(finding: FeatureLeak, context: list[str]) -> FeatureLeak:
+    kind = "a context variable" if finding.feature in context else "an item variable"
+    return replace(finding, feature=f"{finding.feature} ({kind})")
 
 
 def _refuse(suspicious: tuple[FeatureLeak, ...], items: list[str], thresholds: LeakThresholds) -> None:
-    """Refuse variables that are the label, or all that are suspicious where the thresholds say so."""
+    """Raise ParadoxError for variables that are the label, or for any suspicious one where the policy is fail."""
     fatal = [each for each in suspicious if _is_the_label(each) or thresholds.policy == "fail"]
     if fatal:
         name = fatal[0].feature.partition(" (")[0]
         raise ParadoxError.because(
-            f"label data gives its labels away: {fatal[0].feature} {fatal[0].why}",
-            f"no feature may know its label: take {name} out of items" if name in items else _HINT,
+            f"label data reveals its labels: {fatal[0].feature} {fatal[0].why}",
+            f"no feature may know its label: remove {name} from items" if name in items else _HINT,
         )
 
 
-def _is_the_label(found: FeatureLeak) -> bool:
-    return (found.information or 0) >= _ALL_INFORMATION or abs((found.auc or 0.5) - 0.5) >= _ALL_PAIRS - 0.5
+def _is_the_label(finding: FeatureLeak) -> bool:
+    return (finding.information or 0) >= _ALL_INFORMATION or abs((finding.auc or 0.5) - 0.5) >= _ALL_PAIRS - 0.5
 
 
 def _warnings(sample: LeakSample) -> Iterator[str]:
-    """Say what of the contexts makes measures of a ranking worth nothing; raise where it cannot be right."""
+    """Yield why the contexts make ranking metrics meaningless. Raises ParadoxError where they cannot be right."""
     sizes = np.diff(sample.offsets)
     filled = sizes > 0
     starts = sample.offsets[:-1][filled]
@@ -89,24 +89,24 @@ def _warnings(sample: LeakSample) -> Iterator[str]:
         yield f"each of {contexts} contexts has one item only: {_NO_MEASURE}"
     elif _log_chance(sizes[filled][several], counts / counts.sum()) < math.log(_CHANCE):
         raise ParadoxError.because(
-            f"each of {contexts} contexts has one label for all of its items, so the context gives the label away and "
+            f"each of {contexts} contexts has one label for all of its items, so the context reveals the label and "
             "any order of the items is right",
-            "leave out of the context what tells labels apart, name the variables: context = […], and give what was "
-            "shown together one time",
+            "remove the variables that determine the label from the context, name the others: context = […], and give "
+            "items that were shown together the same time",
         )
     else:
         yield f"each of {contexts} contexts has one label for all of its items: {_NO_MEASURE}"
 
 
 def _log_chance(sizes: NDArray[np.int64], shares: NDArray[np.float64]) -> float:
-    """The logarithm of how likely contexts of these sizes have one label each, if labels were spread at random."""
+    """Return the logarithm of the probability that randomly distributed labels leave one label in each context."""
     distinct, counts = np.unique(sizes, return_counts=True)
     alike = (shares[np.newaxis] ** distinct[:, np.newaxis]).sum(axis=1)
     return float((counts * np.log(alike)).sum())
 
 
 def _refuse_outcomes(rows: pa.Table, context: list[str], items: list[str]) -> None:
-    """Refuse a variable that is the time of the outcome in every row, as a time or as a number since 1970."""
+    """Raise ParadoxError for a variable that equals the time of the outcome in every row, as a time or an integer."""
     outcomes = rows[OUTCOME_COLUMN].cast(pa.int64()).to_numpy()
     if len(outcomes) < _FEWEST or len(np.unique(outcomes - rows[TIME_COLUMN].cast(pa.int64()).to_numpy())) < 2:
         return
@@ -120,7 +120,7 @@ def _refuse_outcomes(rows: pa.Table, context: list[str], items: list[str]) -> No
         epochs = _EPOCHS if pa.types.is_int64(values.type) else (1,)
         if any(np.array_equal(numbers, outcomes // epoch) for epoch in epochs):
             raise ParadoxError.because(
-                f"'{name}' is the time of the outcome in every row, which nobody knows at the row's time", _HINT
+                f"'{name}' is the time of the outcome in every row, which is unknown at the row's time", _HINT
             )
 
 
@@ -137,15 +137,15 @@ def _of_contexts(rows: pa.Table, names: list[str], offsets: NDArray[np.int64]) -
 
 def _of_items(rows: pa.Table, names: list[str]) -> dict[str, NDArray[np.float32]]:
     times = rows[TIME_COLUMN].cast(pa.int64()).to_numpy()
-    found = {}
+    numbers = {}
     for name in names:
         parents = pc.list_parent_indices(rows[name]).to_numpy()
-        found[name] = _numbers(pc.list_flatten(rows[name]), times[parents])
-    return found
+        numbers[name] = _numbers(pc.list_flatten(rows[name]), times[parents])
+    return numbers
 
 
 def _numbers(values: pa.ChunkedArray, times: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Give values as numbers that tell them apart as far as a measure of leaks needs; times count from the row's."""
+    """Convert values to numbers that distinguish them well enough to measure leaks; times count from the row's time."""
     if pa.types.is_timestamp(values.type):
         seconds: NDArray[np.float32] = ((values.cast(pa.int64()).to_numpy() - times) / 1e6).astype(np.float32)
         return seconds
@@ -159,7 +159,9 @@ def _numbers(values: pa.ChunkedArray, times: NDArray[np.int64]) -> NDArray[np.fl
     encoded = values.combine_chunks().dictionary_encode()
     encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
     codes = encoded.indices.to_numpy()
-    ranks = np.empty(len(encoded.dictionary), dtype=np.float32)  # the most frequent first: these get bins of their own
+    ranks = np.empty(
+        len(encoded.dictionary), dtype=np.float32
+    )  # the most frequent first, so that they get their own bins
     ranks[np.argsort(-np.bincount(codes, minlength=len(ranks)), kind="stable")] = np.arange(len(ranks))
     coded: NDArray[np.float32] = ranks[codes]
     return coded

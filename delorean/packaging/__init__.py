@@ -1,1 +1,1 @@
-"""Model packages: written whole, verified when they are loaded."""
+"""Model packages: written atomically, verified when they are loaded."""

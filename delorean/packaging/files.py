@@ -1,4 +1,4 @@
-"""The files of a model package: written whole or not at all, read only as they were written."""
+"""The files of a model package: written atomically, and verified when they are read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MANIFEST = "MANIFEST.json"
 _FORMAT = {"format": "delorean-model-package", "version": 1}
 _MEBIBYTE = 1 << 20
 
-# Every file of a package, and the most bytes it may have. No other file may be there, so nothing can be smuggled in.
+# Every file of a package, and its maximum size in bytes. No other file is allowed.
 FILES: Mapping[str, int] = {
     "model.onnx": 512 * _MEBIBYTE,
     "feature_model.json": 16 * _MEBIBYTE,
@@ -34,9 +34,9 @@ FILES: Mapping[str, int] = {
 
 @contextmanager
 def new_folder(path: Path, files: Mapping[str, bytes]) -> Iterator[Path]:
-    """Write a package beside `path`, yield it there for inspection, and give it its name when the block succeeds.
+    """Write a package to a temporary folder beside `path`, yield it, and rename it when the block succeeds.
 
-    Raises PackageError if something has that name already: packages are never overwritten.
+    Raises PackageError if `path` exists: packages are never overwritten.
     """
     _refuse_existing(path)
     try:
@@ -60,24 +60,24 @@ def new_folder(path: Path, files: Mapping[str, bytes]) -> Iterator[Path]:
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """Read a package's files, each checked against the manifest before anything in it is looked at.
+    """Read a package's files, each checked against the manifest before its content is used.
 
-    Raises PackageError that names the file: unknown format, missing, not in the manifest, not of a package, no plain
-    file, too large, or changed.
+    Raises PackageError that names the file: unknown format, missing, not in the manifest, not of a package, not a
+    regular file, too large, or changed.
     """
     if not folder.is_dir():
-        raise PackageError.because(f"no model package at {folder}", "name the folder that holds its MANIFEST.json")
-    _refuse_strangers(folder)
+        raise PackageError.because(f"no model package at {folder}", "name the folder that contains its MANIFEST.json")
+    _refuse_other_files(folder)
     manifest = read_json(MANIFEST, _read(folder, MANIFEST, _MEBIBYTE))
-    found = {key: manifest.get(key) for key in _FORMAT} if isinstance(manifest, dict) else manifest
-    if found != _FORMAT:
-        raise PackageError.because(f"{MANIFEST} says {found}, expected {_FORMAT}", "package the model again")
+    actual = {key: manifest.get(key) for key in _FORMAT} if isinstance(manifest, dict) else manifest
+    if actual != _FORMAT:
+        raise PackageError.because(f"{MANIFEST} has the format {actual}, expected {_FORMAT}", "package the model again")
     listed = manifest.get("files")
     if not isinstance(listed, dict):
         raise PackageError.because(f"{MANIFEST} lists no files")
     for name in listed:
         if name not in FILES:
-            raise PackageError.because(f"{MANIFEST} lists '{name}', which is no file of a model package")
+            raise PackageError.because(f"{MANIFEST} lists '{name}', which is not a file of a model package")
     files = {}
     for name, most in FILES.items():
         if name not in listed:
@@ -85,18 +85,19 @@ def read_files(folder: Path) -> dict[str, bytes]:
         files[name] = _read(folder, name, most)
         if _entry(files[name]) != listed[name]:
             raise PackageError.because(
-                f"'{name}' of {folder} is not what was packaged: its checksum differs", "copy the package again"
+                f"'{name}' of {folder} has changed since it was packaged: its checksum differs",
+                "copy the package again",
             )
     return files
 
 
 def write_json(content: Any) -> bytes:
-    """Write JSON as people can read it; the same content gives the same bytes."""
+    """Return readable JSON; the same content gives the same bytes."""
     return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def read_json(name: str, data: bytes) -> Any:
-    """Read a file's JSON, strictly: UTF-8, each name once, numbers only. Raises PackageError that names it."""
+    """Parse a file's JSON strictly: UTF-8, unique names, finite numbers. Raises PackageError that names the file."""
     try:
         return json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -107,12 +108,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"it has the name '{next(n for n in names if names.count(n) > 1)}' twice in one place")
+        raise ValueError(f"an object has the name '{next(n for n in names if names.count(n) > 1)}' twice")
     return fields
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a finite number")
 
 
 def _entry(data: bytes) -> dict[str, Any]:
@@ -121,32 +122,32 @@ def _entry(data: bytes) -> dict[str, Any]:
 
 def _refuse_existing(path: Path) -> None:
     if path.exists() or path.is_symlink():
-        raise PackageError.because(f"{path} exists already", "packages are never overwritten: give another name")
+        raise PackageError.because(f"{path} already exists", "packages are never overwritten: choose another name")
 
 
-def _refuse_strangers(folder: Path) -> None:
-    known = {MANIFEST, *FILES}
+def _refuse_other_files(folder: Path) -> None:
+    allowed = {MANIFEST, *FILES}
     folders = {str(Path(name).parent) for name in FILES} - {"."}
-    waiting = [folder]
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
+    remaining = [folder]
+    while remaining:
+        with os.scandir(remaining.pop()) as entries:
             for entry in entries:
                 name = str(Path(entry.path).relative_to(folder))
                 if entry.is_symlink():
-                    raise PackageError.because(f"'{name}' of {folder} is a link, expected a plain file")
+                    raise PackageError.because(f"'{name}' of {folder} is a link, expected a regular file")
                 if entry.is_dir(follow_symlinks=False) and name in folders:
-                    waiting.append(Path(entry.path))
-                elif name not in known:
-                    raise PackageError.because(f"'{name}' of {folder} is no file of a model package", "remove it")
+                    remaining.append(Path(entry.path))
+                elif name not in allowed:
+                    raise PackageError.because(f"'{name}' of {folder} is not a file of a model package", "remove it")
 
 
 def _read(folder: Path, name: str, most: int) -> bytes:
     try:
-        # Not followed and not waited for: a link or a pipe put there since it was listed must not be read.
+        # Neither follow nor block: a link or a pipe that was created since the listing must not be read.
         handle = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise PackageError.because(f"'{name}' of {folder} is no plain file")
+                raise PackageError.because(f"'{name}' of {folder} is not a regular file")
             data = file.read(most + 1)
     except FileNotFoundError as error:
         raise PackageError.because(f"'{name}' of {folder} is missing", "copy the package again") from error

@@ -19,7 +19,7 @@ MOST_ROWS = 1 << 20  # contexts, and items
 
 @dataclass(frozen=True)
 class GoldenRows:
-    """Data maps as they are, and what came of them.
+    """Data maps with the features and scores expected of them.
 
     features: (items, features) float32, in the feature model's order
     scores: (items,) float32
@@ -29,37 +29,37 @@ class GoldenRows:
     features: NDArray[np.float32]
     scores: NDArray[np.float32]
 
-    def check_features(self, names: tuple[str, ...], found: NDArray[np.float32]) -> None:
+    def check_features(self, names: tuple[str, ...], actual: NDArray[np.float32]) -> None:
         """Raise GoldenRowsError unless every feature has the same bits; any NaN equals any other."""
-        differs = (found.view(np.uint32) != self.features.view(np.uint32)) & ~(
-            np.isnan(found) & np.isnan(self.features)
+        differs = (actual.view(np.uint32) != self.features.view(np.uint32)) & ~(
+            np.isnan(actual) & np.isnan(self.features)
         )
         if differs.any():
             row, column = (int(i) for i in np.argwhere(differs)[0])
-            raise self._differs(f"feature '{names[column]}'", row, found[row, column], self.features[row, column])
+            raise self._differs(f"feature '{names[column]}'", row, actual[row, column], self.features[row, column])
 
-    def check_scores(self, found: NDArray[np.float32], tolerance: float) -> None:
-        """Raise GoldenRowsError unless every score is within the tolerance; of 0, unless it has the same bits."""
-        differs = found.view(np.uint32) != self.scores.view(np.uint32)
+    def check_scores(self, actual: NDArray[np.float32], tolerance: float) -> None:
+        """Raise GoldenRowsError unless every score is within the relative tolerance; 0: unless it has the same bits."""
+        differs = actual.view(np.uint32) != self.scores.view(np.uint32)
         if tolerance:
-            differs &= ~(np.abs(found.astype(np.float64) - self.scores) <= tolerance * (1 + np.abs(self.scores)))
+            differs &= ~(np.abs(actual.astype(np.float64) - self.scores) <= tolerance * (1 + np.abs(self.scores)))
         if differs.any():
             row = int(np.argmax(differs))
-            raise self._differs("the score", row, found[row], self.scores[row])
+            raise self._differs("the score", row, actual[row], self.scores[row])
 
-    def _differs(self, what: str, row: int, found: np.float32, expected: np.float32) -> GoldenRowsError:
+    def _differs(self, what: str, row: int, actual: np.float32, expected: np.float32) -> GoldenRowsError:
         context = int(np.searchsorted(self.maps.item_offsets, row, side="right")) - 1
         at = (self.maps.contexts.slice(context, 1), self.maps.items.slice(row, 1))
-        shown = {name: value for table in at for name, value in python_rows(table)[0].items()}
-        place = ", ".join(f"{name} {value}" for name, value in shown.items())
+        variables = {name: value for table in at for name, value in python_rows(table)[0].items()}
+        place = ", ".join(f"{name} {value}" for name, value in variables.items())
         return GoldenRowsError.because(
-            f"golden row {row} ({place}): {what} is {found!s}, expected {expected!s}",
-            "the encoders, or a library they use, are not those that the model was trained with",
+            f"golden row {row} ({place}): {what} is {actual!s}, expected {expected!s}",
+            "install the encoders, and the versions of libraries, that the model was trained with",
         )
 
 
 def select_contexts(maps: DataMaps, rows: NDArray[np.int64]) -> DataMaps:
-    """Give the data maps of some contexts, with no more of each element than they need."""
+    """Return the data maps of some contexts, with only the values of each element that they need."""
     first, lengths = maps.item_offsets[:-1][rows], np.diff(maps.item_offsets)[rows]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     positions = np.concatenate([np.arange(f, f + n) for f, n in zip(first, lengths, strict=True)] or [rows])
@@ -72,7 +72,7 @@ def select_contexts(maps: DataMaps, rows: NDArray[np.int64]) -> DataMaps:
 
 
 def without_elements(maps: DataMaps) -> Iterator[DataMaps]:
-    """Give data maps as they are when services give no answer: without each element, and without any."""
+    """Yield data maps as they are when services do not answer: without each element, and without all of them."""
     for absent in (*({name} for name in maps.elements), set(maps.elements)):
         elements = {
             name: Element(element.values, np.full_like(element.rows, ABSENT)) if name in absent else element
@@ -82,7 +82,7 @@ def without_elements(maps: DataMaps) -> Iterator[DataMaps]:
 
 
 def write_data_maps(maps: DataMaps) -> bytes:
-    """Write data maps as an Arrow IPC file of one row, a list for each of their parts, nested types as they are."""
+    """Write data maps as an Arrow IPC file with one row: a list for each of their parts, with its nested type."""
     parts = {
         "contexts": _rows_of(maps.contexts),
         "items": _rows_of(maps.items),
@@ -104,7 +104,9 @@ def read_data_maps(name: str, data: bytes) -> DataMaps:
         raise PackageError.because(f"'{name}' does not hold data maps")
     for field in table.schema:
         if not _is_plain(field.type):
-            raise PackageError.because(f"'{name}' has '{field.name}' as {field.type}, expected values written in full")
+            raise PackageError.because(
+                f"'{name}' has '{field.name}' as {field.type}, expected values without dictionaries or runs"
+            )
     parts = {column: table[column].combine_chunks().flatten() for column in table.schema.names}
     contexts, items = len(parts["contexts"]), len(parts["items"])
     if max(contexts, items) > MOST_ROWS or any(len(parts[part]) > contexts + 1 for part in {*parts} - {"items"}):
@@ -121,14 +123,14 @@ def read_data_maps(name: str, data: bytes) -> DataMaps:
             parts["item_offsets"].to_numpy(),
             elements,
         )
-        _check_places(maps)
+        _check_rows(maps)
         return maps
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise PackageError.because(f"'{name}' does not hold data maps: {error}") from error
 
 
-def _check_places(maps: DataMaps) -> None:
-    """Raise ValueError unless each context has its own items, and each element a value or none for each context."""
+def _check_rows(maps: DataMaps) -> None:
+    """Raise ValueError unless each context has a list of items, and each element at most one value per context."""
     offsets = maps.item_offsets
     if (
         len(offsets) != len(maps) + 1
@@ -136,15 +138,15 @@ def _check_places(maps: DataMaps) -> None:
         or offsets[-1] != len(maps.items)
         or (np.diff(offsets) < 0).any()
     ):
-        raise ValueError("its items are not one list for each context")
+        raise ValueError("its items are not one list per context")
     for name, element in maps.elements.items():
         rows = element.rows
         if len(rows) != len(maps) or not ((rows >= 0) & (rows < len(element.values)) | (rows == ABSENT)).all():
-            raise ValueError(f"'{name}' has not one value, or none, for each context")
+            raise ValueError(f"'{name}' does not have one value, or none, per context")
 
 
 def write_expected(features: NDArray[np.float32], scores: NDArray[np.float32]) -> bytes:
-    """Write expected features and scores as an Arrow IPC file, one row for each item."""
+    """Write expected features and scores as an Arrow IPC file, one row per item."""
     flat = pa.array(features.reshape(-1), pa.float32(), from_pandas=False)
     rows = pa.FixedSizeListArray.from_arrays(flat, features.shape[1])
     return write_arrow(pa.table({"features": rows, "score": pa.array(scores, pa.float32(), from_pandas=False)}))
@@ -155,7 +157,7 @@ def read_expected(name: str, data: bytes, width: int) -> tuple[NDArray[np.float3
     table = read_arrow(name, data)
     expected = pa.schema([("features", pa.list_(pa.float32(), width)), ("score", pa.float32())])
     if table.schema != expected:
-        raise PackageError.because(f"'{name}' does not hold {width} features and a score for each row")
+        raise PackageError.because(f"'{name}' does not hold {width} features and a score per row")
     flat = table["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(-1, width), table["score"].to_numpy()
 
@@ -170,21 +172,21 @@ def write_arrow(table: pa.Table) -> bytes:
 
 
 def open_arrow(name: str, data: bytes) -> pa.RecordBatchFileReader:
-    """Open an Arrow IPC file, of which nothing is unpacked. Raises PackageError that names it."""
+    """Open an Arrow IPC file without decompressing anything. Raises PackageError that names it."""
     try:
         return pa.ipc.open_file(pa.BufferReader(data))
     except (pa.ArrowException, OSError) as error:
-        raise PackageError.because(f"'{name}' is no Arrow file: {error}") from error
+        raise PackageError.because(f"'{name}' is not an Arrow file: {error}") from error
 
 
 def read_arrow(name: str, data: bytes) -> pa.Table:
-    """Read an Arrow IPC file, checked in full. Raises PackageError that names it."""
+    """Read an Arrow IPC file and validate it fully. Raises PackageError that names it."""
     opened = open_arrow(name, data)
     try:
         table = opened.read_all()
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
-        raise PackageError.because(f"'{name}' is no Arrow file: {error}") from error
+        raise PackageError.because(f"'{name}' is not an Arrow file: {error}") from error
     return table
 
 
@@ -194,7 +196,7 @@ def _rows_of(table: pa.Table) -> pa.Array:
 
 
 def _decoded(array: pa.Array) -> pa.Array:
-    """Write values in full where a dictionary, or runs, stand for them."""
+    """Expand dictionaries and runs to plain values."""
     plain = _plain(array.type)
     return array if plain == array.type else array.cast(plain)
 
@@ -212,7 +214,7 @@ def _plain(type_: pa.DataType) -> pa.DataType:
 
 
 def _is_plain(type_: pa.DataType) -> bool:
-    """Tell whether each value takes memory of its own, so that no small file holds uncountably many."""
+    """Return whether each value takes memory of its own, so that a small file cannot hold an enormous number."""
     if pa.types.is_list(type_) or pa.types.is_large_list(type_):
         return _is_plain(type_.value_type)
     if pa.types.is_struct(type_):

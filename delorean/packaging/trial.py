@@ -1,7 +1,7 @@
-"""Tries a package of unknown origin in a process of its own, with bounded memory and time, before this one loads it.
+"""Loads an untrusted package in a separate process with bounded memory and time, before this process loads it.
 
-A small file can unpack to any size, and a small model can make much of little: what neither does in the trial it does
-not do later either, for the sizes of what a model computes depend on nothing but its input's shape.
+A small file can decompress to any size, and a small model can compute large tensors. A package that passes the trial
+stays within its bounds later too, because the sizes of a model's tensors depend only on the shape of its input.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 MODEL = "model.onnx"
-ROWS = 64  # that are scored at a time
+ROWS = 64  # scored at a time
 _MEBIBYTE = 1 << 20
-_MEMORY = 1024 * _MEBIBYTE  # beyond what the libraries take, and in proportion to the package
+_MEMORY = 1024 * _MEBIBYTE  # besides what the libraries take, and a multiple of the package's size
 _PROCESSOR_SECONDS = 10
-_PATIENCE_SECONDS = 120.0  # of the clock: a busy machine gives a process little of its processors
+_PATIENCE_SECONDS = 120.0  # wall time: a busy machine gives a process little processor time
 _passed: set[str] = set()
 
 
 def try_package(files: Mapping[str, bytes], width: int) -> str | None:
-    """Load a model and Arrow files in a process of its own, score some rows, and say what went wrong.
+    """Load a model and Arrow files in a separate process and score some rows. Return what went wrong, or None.
 
     files: name → content; the model is `model.onnx`, all others are Arrow files
     width: features that the model must take
@@ -37,13 +37,13 @@ def try_package(files: Mapping[str, bytes], width: int) -> str | None:
         return None
     total = sum(map(len, files.values()))
     seconds = _PROCESSOR_SECONDS + total // (8 * _MEBIBYTE)
-    told = {
+    limits = {
         "files": {name: len(data) for name, data in files.items()},
         "width": width,
         "memory": _MEMORY + 8 * total,
         "seconds": seconds,
     }
-    problem = _run(json.dumps(told).encode() + b"\n" + b"".join(files.values()), seconds)
+    problem = _run(json.dumps(limits).encode() + b"\n" + b"".join(files.values()), seconds)
     if problem is None:
         _passed.add(digest.hexdigest())
     return problem
@@ -62,7 +62,7 @@ def _run(content: bytes, seconds: int) -> str | None:
             timeout=_PATIENCE_SECONDS + seconds,
         )
     except subprocess.TimeoutExpired:
-        return f"it is not loaded after {_PATIENCE_SECONDS + seconds:.0f} s"
+        return f"it was not loaded within {_PATIENCE_SECONDS + seconds:.0f} s"
     except OSError as error:
         return f"no process can be started to try it: {error.strerror}"
     if done.returncode == 0:
@@ -70,11 +70,11 @@ def _run(content: bytes, seconds: int) -> str | None:
     if done.returncode == 1 and done.stdout:
         return done.stdout.decode(errors="replace").strip()
     if done.returncode == -signal.SIGXCPU:
-        return f"it needs more than {seconds} s of a processor to be loaded and to score {ROWS} rows"
-    return f"loading it ended a process with {done.returncode}, for want of memory perhaps"
+        return f"loading it and scoring {ROWS} rows needs more than {seconds} s of processor time"
+    return f"the process that loaded it ended with {done.returncode}, perhaps out of memory"
 
 
-# What follows runs in the process of the trial, which imports nothing of ours.
+# The rest runs in the trial's process, which imports nothing of this project.
 
 
 def _main() -> None:
@@ -83,11 +83,11 @@ def _main() -> None:
     import pyarrow as pa
 
     onnxruntime.disable_telemetry_events()
-    told = json.loads(sys.stdin.buffer.readline())
-    files = {name: sys.stdin.buffer.read(size) for name, size in told["files"].items()}
+    limits = json.loads(sys.stdin.buffer.readline())
+    files = {name: sys.stdin.buffer.read(size) for name, size in limits["files"].items()}
     name = ""
     try:
-        _limit(told["memory"], told["seconds"])
+        _limit(limits["memory"], limits["seconds"])
         for name in files:
             if name == MODEL:
                 continue
@@ -102,9 +102,9 @@ def _main() -> None:
         session = onnxruntime.InferenceSession(files[MODEL], options, providers=["CPUExecutionProvider"])
         inputs = session.get_inputs()
         if len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 2:
-            rows = np.zeros((ROWS, told["width"]), dtype=np.float32)
+            rows = np.zeros((ROWS, limits["width"]), dtype=np.float32)
             session.run([session.get_outputs()[-1].name], {inputs[0].name: rows})
-    except BaseException as error:  # noqa: BLE001  # whatever it is, it is the answer
+    except BaseException as error:  # noqa: BLE001  # any error is the trial's result
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         sys.stdout.write(f"{name}: {line}")
         sys.stdout.flush()
@@ -113,7 +113,7 @@ def _main() -> None:
 
 
 def _limit(memory: int, seconds: int) -> None:
-    """Bound what this process may take from now on."""
+    """Bound the memory and processor time that this process may use from now on."""
     import resource
 
     taken = 0

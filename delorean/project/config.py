@@ -1,4 +1,4 @@
-"""The project file, `delorean.toml`: where a project's things lie."""
+"""The project file, `delorean.toml`: the locations of a project's index, storage, services and specs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from prana_proxy.client.access import Access
+from prana_proxy.config.credentials import ProxyCredentials
 from prana_proxy.config.toml_file import read_toml
 from schemas.errors import ConfigError
 from schemas.file_uri import file_uri
@@ -23,11 +23,11 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 @dataclass(frozen=True)
 class ProxyAccess:
-    """What proxies demand to see: `[proxy]` of a project file. Paths are relative to the file.
+    """How to authenticate with the proxies: `[proxy]` of a project file. Paths are relative to the file.
 
-    authority: who signs the proxies' certificates; None: connections are plain
+    authority: certificate of the authority that signs the proxies' certificates; None: connections are plain
     certificate, key: the project's own
-    token_file: holds a token that the proxies know
+    token_file: contains a token that the proxies accept
     """
 
     authority: str | None = None
@@ -36,19 +36,21 @@ class ProxyAccess:
     token_file: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is only half."""
+        """Reject incomplete settings."""
         if (self.certificate is None) != (self.key is None):
             raise ConfigError.because("has one of certificate and key, expected both or none")
         if self.certificate is not None and self.authority is None:
-            raise ConfigError.because("has a certificate but no authority", "name who signs the proxies' too")
+            raise ConfigError.because(
+                "has a certificate but no authority", "name the authority of the proxies' certificates too"
+            )
 
 
 @dataclass(frozen=True)
 class Submit:
     """How `delorean submit` reaches a cluster: `[submit]` of a project file.
 
-    master: as spark-submit names it, such as spark://host:7077; None: what its own configuration says
-    environment: an archive that `make package` made, relative to the file; None: executors have the packages
+    master: in spark-submit's notation, such as spark://host:7077; None: from spark-submit's own configuration
+    environment: an archive that `make package` built, relative to the file; None: executors have the packages
     """
 
     master: str | None = None
@@ -59,11 +61,11 @@ class Submit:
 class SnapshotSet:
     """Services that are captured together: `[schedule.snapshots.<name>]` of a project file.
 
-    services: names; none: all that the proxies have
-    every_hours: 24: once a day, when the day's contexts are chosen; fewer: at the hours that it divides
-    floor: the confidence that each service must have, in (0, 1]; below: whether less fails the run, which publishes
-        nothing then and may be run again, or is only told
-    late: how long after its day a snapshot may still be taken, of the state that there is then
+    services: names; none: all services of the proxies
+    every_hours: 24: once a day, when the day's contexts are selected; less: at the hours that it divides
+    floor: the confidence that each service must reach, in (0, 1]
+    below: whether a lower confidence fails the run, which then publishes nothing and can be run again, or only warns
+    late: how long after its day a snapshot may still be taken, of the state at that time
     """
 
     services: tuple[str, ...] = ()
@@ -73,20 +75,20 @@ class SnapshotSet:
     late: timedelta = timedelta(0)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be done."""
+        """Reject values that cannot be scheduled."""
         if not 1 <= self.every_hours <= 24 or 24 % self.every_hours:
             raise ConfigError.because(f"every_hours is {self.every_hours}, expected a divisor of 24", "write 24 or 6")
         if self.floor is not None and not 0 < self.floor <= 1:
             raise ConfigError.because(f"floor is {self.floor}, expected a confidence in (0, 1]", "write 0.95")
         if self.late < timedelta(0):
-            raise ConfigError.because(f"late is {self.late}, expected no less than nothing", 'write late = "PT6H"')
+            raise ConfigError.because(f"late is {self.late}, expected 0 or more", 'write late = "PT6H"')
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What is done by itself: `[schedule]` of a project file.
+    """What the scheduler runs: `[schedule]` of a project file.
 
-    specs: the folder of experiments' specs, relative to the file; all that are in it are on schedule
+    specs: the folder of experiments' specs, relative to the file; all specs in it are scheduled
     snapshots: name → services that are captured together
     globals: global element → the Parquet file that it is published from, relative to the file
     """
@@ -96,7 +98,7 @@ class Schedule:
     globals: Mapping[str, str] = field(default_factory=dict)
 
     def snapshot_set(self, name: str) -> SnapshotSet:
-        """Give a set of services by its name. Raises ConfigError for one that is not there."""
+        """Return the set of services with a name. Raises ConfigError for an unknown name."""
         if name not in self.snapshots:
             raise ConfigError.unknown("set of services", name, self.snapshots)
         return self.snapshots[name]
@@ -104,18 +106,18 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Project:
-    """Where a project's things lie: `delorean.toml`.
+    """The content of `delorean.toml`.
 
-    index, storage: URIs; a plain path is SQLite's or a folder, relative to the file
-    proxies: "host:port" of Prana proxies that snapshots ask
-    proxy: what these demand to see; read it with `access_to_proxies`
-    services: the file that tells proxies and the scorer about the online services, relative to this file
-    encoders: modules, with those below them, that encoders of packages may be imported from
-    encoder_cache: the folder for compiled encoders, relative to this file; by default ~/.cache/delorean/encoders of
-        whoever runs, and none where that cannot be written to
+    index, storage: URIs; a plain path is a SQLite file or a folder, relative to this file
+    proxies: "host:port" of the Prana proxies that snapshots are captured through
+    proxy: how to authenticate with them; read it with `access_to_proxies`
+    services: the configuration of the online services for proxies and the scorer, relative to this file
+    encoders: modules that encoders of packages may be imported from, including their submodules
+    encoder_cache: the folder for compiled encoders, relative to this file; by default the user's
+        ~/.cache/delorean/encoders, and none where that is not writable
     spark: settings of the Spark session, by Spark's own names
-    submit: how a cluster is reached
-    schedule: what is done by itself
+    submit: how to reach a cluster
+    schedule: what the scheduler runs
     """
 
     index: str = field(default="data/index.db", repr=False)  # a URI may hold a password
@@ -130,21 +132,21 @@ class Project:
     schedule: Schedule = field(default_factory=Schedule)
 
     def spark_session(self, app_name: str = "notebook", *, delta: bool = False, s3: bool = False) -> SparkSession:
-        """Give the active session as it is, or start one where `[submit]` says, else in this process's machine.
+        """Return the active session, or start one at the master of `[submit]`, else on this machine.
 
-        delta, s3: whether Spark itself is to read Delta tables, or tables in S3
+        delta, s3: whether Spark itself reads Delta tables, or tables in S3
 
-        For notebooks; raises what `snapshotter.spark.session.spark_session` does.
+        For notebooks. Raises what `snapshotter.spark.session.spark_session` does.
         """
-        from snapshotter.spark.session import spark_session  # a second that others need not wait for
+        from snapshotter.spark.session import spark_session  # imports Spark, which takes a second
 
         settings = {name.replace(".", "__"): value for name, value in self.spark.items()}
-        where = self.submit
-        return spark_session(app_name, where.master, environment=where.environment, delta=delta, s3=s3, **settings)
+        submit = self.submit
+        return spark_session(app_name, submit.master, environment=submit.environment, delta=delta, s3=s3, **settings)
 
 
 def load_project(path: str | Path) -> Project:
-    """Read a project file, making its paths absolute. Raises ConfigError with the file, the line and the field."""
+    """Read a project file and make its paths absolute. Raises ConfigError with the file, the line and the field."""
     path = Path(path)
     try:
         path.stat()
@@ -173,8 +175,8 @@ def load_project(path: str | Path) -> Project:
     )
 
 
-def access_to_proxies(project: Project) -> Access:
-    """Read what a project's proxies demand to see. Raises ConfigError for a token that cannot be read."""
+def access_to_proxies(project: Project) -> ProxyCredentials:
+    """Read the credentials for a project's proxies. Raises ConfigError for a token that cannot be read."""
     proxy, token = project.proxy, None
     if proxy.token_file is not None:
         try:
@@ -187,8 +189,8 @@ def access_to_proxies(project: Project) -> Access:
             raise ConfigError.because(
                 f"token_file {proxy.token_file} holds {len(token.splitlines())} lines, expected a token"
             )
-    return Access(proxy.authority, proxy.certificate, proxy.key, token)
+    return ProxyCredentials(proxy.authority, proxy.certificate, proxy.key, token)
 
 
-def _as_uri(given: str, scheme: str, root: Path) -> str:
-    return given if _SCHEME.match(given) else file_uri((root / given).resolve(), scheme)
+def _as_uri(location: str, scheme: str, root: Path) -> str:
+    return location if _SCHEME.match(location) else file_uri((root / location).resolve(), scheme)

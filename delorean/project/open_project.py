@@ -1,20 +1,21 @@
-"""A project at hand, for notebooks and prompts: one line opens it, and completion names what is in it."""
+"""Opens a project for notebooks and prompts: one line opens it, and completion lists what is in it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from delorean.experiment import load_experiment
 from delorean.experiment.record import find_run, recorded_runs
 from delorean.feature_sets.table import feature_sets, load_feature_set
-from delorean.labels import load_labels, names_of_labels
+from delorean.labels import label_data_names, load_labels
+from delorean.project.actions import ProjectActions
 from delorean.project.config import PROJECT_FILE, Project, load_project
 from delorean.time_travel import TimeMachine
-from encoders.code_cache import use_cache_folder
+from encoders.compilation.code_cache import use_cache_folder
 from encoders.project_modules import import_from_project
 from prana_proxy.config.toml_file import TomlFile, toml_files_in
 from schemas.errors import ConfigError, DeloreanError
@@ -29,12 +30,12 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, repr=False)
-class Shelf(Generic[_T]):
-    """Things of one kind by name, read when they are asked for. Notebooks complete the names.
+class Shelf(Mapping[str, _T]):
+    """The objects of one kind by name, each read when it is accessed. Notebooks complete the names.
 
-    kind: what they are, in the singular
-    names: gives all names
-    read: gives the thing of a name
+    kind: the noun for one of them
+    names: returns all names
+    read: reads the object with a name
     """
 
     kind: str
@@ -42,30 +43,30 @@ class Shelf(Generic[_T]):
     read: Callable[[str], _T]
 
     def __getitem__(self, name: str) -> _T:
-        """Read one. Raises ConfigError that names those that are there, what reading raises of one that is."""
+        """Read one object. Raises ConfigError for an unknown name, and what reading an existing one raises."""
         try:
             return self.read(name)
         except DeloreanError as error:
-            known = self.names()
-            if name in known:
+            existing = self.names()
+            if name in existing:
                 raise
-            raise ConfigError.unknown(self.kind, name, known) from error
+            raise ConfigError.unknown(self.kind, name, existing) from error
 
     def __iter__(self) -> Iterator[str]:
-        """Name them."""
+        """Iterate over the names."""
         return iter(self.names())
 
     def __len__(self) -> int:
-        """Count them."""
+        """Return the number of objects."""
         return len(self.names())
 
     def __contains__(self, name: object) -> bool:
-        """Tell whether one is there."""
+        """Return whether there is an object with a name."""
         return name in self.names()
 
     @property
     def first(self) -> _T:
-        """Read the first of them; of what comes newest first, the newest. Raises ConfigError where there is none."""
+        """Read the first object, the newest where they are sorted by time. Raises ConfigError where there is none."""
         for name in self:
             return self.read(name)
         raise ConfigError.because(f"there is no {self.kind} yet")
@@ -82,11 +83,11 @@ class Shelf(Generic[_T]):
         return plain_text(f"{self.kind}s: {count}")
 
 
-class OpenProject:
+class OpenProject(ProjectActions):
     """A project whose index and storage are open. Use it as a context manager, or close it.
 
-    folder: where its file lies, and the specs of its experiments
-    config: what the file says
+    folder: that contains its file and the specs of its experiments
+    config: the content of its file
     machine: travels to any past moment
     experiments: specs beside the project's file, by the names of their files
     labels: label data at rest, by id
@@ -97,11 +98,13 @@ class OpenProject:
     """
 
     def __init__(self, folder: Path, config: Project, index: SnapshotIndex, storage: Storage) -> None:
-        # Plain attributes, none of them a property: so completion, which calls nothing, sees what they hold.
+        # Attributes, not properties: completion, which calls nothing, then sees their content.
         self.folder, self.config, self.index, self.storage = folder, config, index, storage
         self.machine = TimeMachine(index, storage)
         self.experiments = Shelf("experiment", self._specs, lambda name: load_experiment(folder / f"{name}.toml"))
-        self.labels = Shelf("label data set", lambda: names_of_labels(storage), lambda name: load_labels(name, storage))
+        self.labels = Shelf(
+            "label data set", lambda: label_data_names(storage), lambda name: load_labels(name, storage)
+        )
         self.feature_sets = Shelf(
             "feature set", lambda: feature_sets(storage), lambda name: load_feature_set(storage, name)
         )
@@ -116,11 +119,11 @@ class OpenProject:
         )
 
     def spark_session(self, app_name: str = "notebook", *, delta: bool = False, s3: bool = False) -> SparkSession:
-        """Give the active Spark session as it is, or start one where the project's file says; see `Project`."""
+        """Return the active Spark session, or start one as the project's file configures it; see `Project`."""
         return self.config.spark_session(app_name, delta=delta, s3=s3)
 
     def close(self) -> None:
-        """Let go of the index."""
+        """Close the index."""
         self.index.close()
 
     def __enter__(self) -> Self:
@@ -132,14 +135,14 @@ class OpenProject:
         self.close()
 
     def _specs(self) -> list[str]:
-        found = []
+        names = []
         for path in toml_files_in(self.folder):
             try:
                 if {"labels", "encoders"} <= set(TomlFile.read(path).content):
-                    found.append(path.stem)
+                    names.append(path.stem)
             except ConfigError:
-                continue  # of no file that is broken is it known what it would be
-        return found
+                continue  # a file that cannot be parsed cannot be classified
+        return names
 
     def __repr__(self) -> str:
         """One line for people."""
@@ -150,18 +153,20 @@ def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError as error:
-        raise ConfigError.because(f"'{text}' is no day, expected such as 2026-01-31") from error
+        raise ConfigError.because(f"'{text}' is not a date", "write one such as 2026-01-31") from error
 
 
-def open_project(place: str | Path = ".") -> OpenProject:
-    """Open a project: its file `delorean.toml`, or the folder where that lies.
+def open_project(path: str | Path = ".") -> OpenProject:
+    """Open a project: its file `delorean.toml`, or the folder that contains it.
 
-    `project.machine`, `project.experiments["…"]`, `.labels`, `.feature_sets`, `.runs`, `.snapshots` and
-    `.context_sets` give what is in it, and show what there is. Modules beside the file can be imported from then on.
+    `project.experiments["…"]`, `.labels`, `.feature_sets`, `.runs`, `.snapshots` and `.context_sets` read what is in
+    it, and list it when displayed. Modules beside the file can be imported from then on.
 
-    Raises ConfigError for a file that is not there or is wrong, what `open_index` and `open_storage` raise.
+    Raises ConfigError for a file that does not exist or is invalid, and what `open_index` and `open_storage` raise.
+
+    Example: `with open_project("shop") as project: features = project.generate("checkout")`
     """
-    path = Path(place)
+    path = Path(path)
     path = path / PROJECT_FILE if path.is_dir() else path
     config, folder = load_project(path), path.resolve().parent
     import_from_project(folder, config.encoders)

@@ -1,4 +1,4 @@
-"""What is on schedule: the specs in a project's folder, whoever put them there."""
+"""The schedule: the experiments whose specs are in a project's folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from delorean.experiment import load_experiment, load_selection
+from delorean.experiment import contexts_to_select, load_experiment
 from delorean.project.config import Schedule
 from prana_proxy.config.toml_file import TomlFile, toml_files_in
 from schemas.errors import DeloreanError
@@ -16,10 +16,11 @@ from schemas.errors import DeloreanError
 
 @dataclass(frozen=True)
 class ScheduledExperiment:
-    """An experiment whose features are made each day.
+    """An experiment whose features are generated each day.
 
-    id: changes with what the spec says and with its encoders, so that another's features are never taken for its own
-    error: why its spec cannot be used; then it has no id and is never trained
+    id: changes with the spec's content and with its encoders, so features of other contents are never mistaken for its
+        own
+    error: why its spec cannot be used; it then has no id and is never trained
     """
 
     name: str
@@ -31,10 +32,10 @@ class ScheduledExperiment:
 
 @dataclass(frozen=True)
 class Scheduled:
-    """All that is on schedule.
+    """Everything that is scheduled.
 
-    selected: specs that choose contexts
-    experiments: one for each spec with labels, and for each file that cannot be read, so that somebody sees it
+    selected: specs that select contexts
+    experiments: one for each spec with labels, and one for each file that cannot be read, so that it is noticed
     """
 
     selected: Sequence[Path]
@@ -42,7 +43,7 @@ class Scheduled:
 
 
 def scheduled(schedule: Schedule) -> Scheduled:
-    """Look at each spec in the folder. One that is wrong stands in no other's way."""
+    """Read each spec in the folder. One that is invalid does not prevent the others."""
     selected, experiments = [], []
     for path in toml_files_in(schedule.specs):
         try:
@@ -50,7 +51,7 @@ def scheduled(schedule: Schedule) -> Scheduled:
             if "labels" in content:
                 experiments.append(_experiment(path))
             if "experiments" in content or {"labels", "contexts"} <= content.keys():
-                load_selection(path)
+                contexts_to_select(path)
                 selected.append(path)
         except DeloreanError as error:
             experiments.append(ScheduledExperiment(path.stem, path, error=str(error)))
@@ -59,5 +60,5 @@ def scheduled(schedule: Schedule) -> Scheduled:
 
 def _experiment(path: Path) -> ScheduledExperiment:
     spec = load_experiment(path)
-    of = sha256(f"{spec.id}/{spec.feature_model.fingerprint}".encode()).hexdigest()[:8]
-    return ScheduledExperiment(spec.name, path, of, spec.schedule.training)
+    content = sha256(f"{spec.id}/{spec.feature_model.fingerprint}".encode()).hexdigest()[:8]
+    return ScheduledExperiment(spec.name, path, content, spec.schedule.training)

@@ -1,4 +1,4 @@
-"""Builds the command by which spark-submit runs one of the project's own commands on a cluster."""
+"""Builds the command with which spark-submit runs a command of this project on a cluster."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from snapshotter.spark.cluster import ENVIRONMENT, PACKED_PYTHON, check_environm
 from snapshotter.spark.launch import spark_options, spark_submit
 from snapshotter.spark.session import QUIET
 
+_MAIN = Path(__file__).parents[1] / "__main__.py"
+
 
 @dataclass(frozen=True)
 class Submission:
-    """A command of ours, to be run by spark-submit.
+    """A command of this project that spark-submit runs.
 
-    arguments: of the command, such as ("generate", "home.toml", "--config", "delorean.toml")
-    py_files: modules that executors import, beside those of the archive
+    arguments: such as ("generate", "home.toml", "--config", "delorean.toml")
+    py_files: modules for executors, in addition to those of the archive
     """
 
     project: Project
@@ -35,13 +37,13 @@ class Submission:
 
     @contextmanager
     def command(self) -> Iterator[list[str]]:
-        """Give what is run, within the block; secret settings are in a file that is removed in the end."""
+        """Yield the command; secret settings are in a file that is deleted when the block ends."""
         with spark_options(self._settings) as options:
             yield self._command(options)
 
     @property
     def shown(self) -> list[str]:
-        """The command as people may see it: secret settings are named without their values."""
+        """The command for display: secret settings are shown without their values."""
         return self._command(
             [part for name, value in shown_settings(self._settings).items() for part in ("--conf", f"{name}={value}")]
         )
@@ -60,10 +62,10 @@ class Submission:
             command += ["--archives", f"{file_uri(submit.environment)}#{ENVIRONMENT}"]
         if self.py_files is not None:
             command += ["--py-files", str(self.py_files)]
-        return [*command, str(Path(__file__).with_name("__main__.py")), *self.arguments]
+        return [*command, str(_MAIN), *self.arguments]
 
     def check(self) -> None:
-        """Raise what would end the job later, and less clearly: SetupError for a master that nobody answers at."""
+        """Raise in advance what would end the job later: SetupError for an unreachable master or a bad archive."""
         submit = self.project.submit
         if submit.environment is not None:
             check_environment(Path(submit.environment))
@@ -80,12 +82,12 @@ class Submission:
 
 
 def module_files(modules: Sequence[str], folder: Path) -> Iterator[tuple[Path, str]]:
-    """Give the files of modules that lie in a project's folder, and what they are called below it."""
+    """Yield the files of the modules in a project's folder, with their paths relative to it."""
     for module in modules:
         top = module.partition(".")[0]
         spec = find_spec(top)
-        for place in [] if spec is None else [*(spec.submodule_search_locations or [spec.origin or ""])]:
-            path = Path(place)
+        for location in [] if spec is None else [*(spec.submodule_search_locations or [spec.origin or ""])]:
+            path = Path(location)
             if folder not in path.resolve().parents:
                 continue
             for file in _python_files(path):
@@ -93,7 +95,7 @@ def module_files(modules: Sequence[str], folder: Path) -> Iterator[tuple[Path, s
 
 
 def _python_files(path: Path) -> list[Path]:
-    """Give a module's file, or all of a package's. Raises ConfigError if some cannot be listed: executors need all."""
+    """Return a module's file, or all of a package's. Raises ConfigError if one cannot be listed: executors need all."""
     try:
         if not stat.S_ISDIR(path.stat().st_mode):
             return [path]
@@ -114,7 +116,7 @@ def _raise(error: OSError) -> None:
 def pack_modules(modules: Sequence[str], folder: Path, target: Path) -> Path | None:
     """Zip a project's own modules for executors; None where it has none.
 
-    modules: names; folder: the project's, whose modules can be imported
+    modules: names; folder: of the project
     """
     files = list(module_files(modules, folder.resolve()))
     if not files:

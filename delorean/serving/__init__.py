@@ -1,9 +1,10 @@
-"""The packaged model behind HTTP, over live services."""
+"""Serves a model package: over HTTP or in process, with features from live services."""
 
 from delorean.serving.app import create_app
 from delorean.serving.assemble import assemble
 from delorean.serving.global_versions import GlobalVersions
+from delorean.serving.open_ranker import open_ranker
 from delorean.serving.ranker import Ranker
 from delorean.serving.serve import serve
 
-__all__ = ["GlobalVersions", "Ranker", "assemble", "create_app", "serve"]
+__all__ = ["GlobalVersions", "Ranker", "assemble", "create_app", "open_ranker", "serve"]

@@ -1,4 +1,4 @@
-"""The HTTP face of the live scorer."""
+"""The HTTP interface of the live scorer."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from delorean.serving.bodies import Bodies, BodyError
+from delorean.serving.bodies import BodyError, BodyReader
 from delorean.serving.limits import ServingLimits
-from delorean.serving.ranker import Ranker, Stopwatch
+from delorean.serving.ranker import Ranker
 from delorean.serving.request_queue import CallerLeftError, QueueError, RequestQueue
+from delorean.step_timer import StepTimer
 from prana_proxy import supervised
 from schemas.errors import DataKeyError, DeloreanError
 
 _log = logging.getLogger(__name__)
-_CLIENT_CLOSED_REQUEST = 499  # nobody reads it: the caller has left
+_CLIENT_CLOSED_REQUEST = 499  # not read by anyone: the caller has disconnected
 _READ, _WRITE = ("GET", "HEAD"), ("POST",)
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
-_Handler = Callable[[Request], Awaitable[Response]]
+_Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(ranker: Ranker, limits: ServingLimits | None = None) -> FastAPI:
     """Build the app: POST /rank, GET /health, /ready, /package. It is ready once the golden rows are reproduced.
 
-    A body is read before its request takes a place in the queue. Waiting for services happens on threads, never on the
-    event loop, and time spent waiting for a thread counts against the budget. `app.state.ending` makes `/ready` say 503
-    while all else is still answered.
+    A body is read before its request takes a place in the queue. Threads, never the event loop, wait for services, and
+    time spent waiting for a thread counts against the budget. `app.state.ending` makes `/ready` return 503 while
+    everything else is still answered.
     """
     limits = limits or ServingLimits()
-    bodies, queue = Bodies(limits), RequestQueue(limits)
+    bodies, queue = BodyReader(limits), RequestQueue(limits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -43,7 +44,7 @@ def create_app(ranker: Ranker, limits: ServingLimits | None = None) -> FastAPI:
         yield
         queue.close()
 
-    # Its pages of documentation load scripts from elsewhere.
+    # No documentation pages: they load scripts from other hosts.
     app = FastAPI(title="DeLorean", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.ending = False
 
@@ -59,66 +60,67 @@ def create_app(ranker: Ranker, limits: ServingLimits | None = None) -> FastAPI:
     async def rank(request: Request) -> Response:
         return await _rank(request, ranker, bodies, queue)
 
-    for path, methods, handler in (
+    for path, methods, endpoint in (
         ("/health", _READ, health),
         ("/ready", _READ, ready),
         ("/package", _READ, package),
         ("/rank", _WRITE, rank),
     ):
-        _add(app, path, methods, handler)
+        _add(app, path, methods, endpoint)
     app.add_exception_handler(HTTPException, _refuse)
     return app
 
 
-def _add(app: FastAPI, path: str, methods: tuple[str, ...], handler: _Handler) -> None:
-    """Serve a path, with a slash at its end too, and say for OPTIONS which methods it has."""
+def _add(app: FastAPI, path: str, methods: tuple[str, ...], endpoint: _Endpoint) -> None:
+    """Serve a path, with and without a trailing slash, and list its methods for OPTIONS."""
     allowed = {"Allow": ", ".join((*methods, "OPTIONS"))}
 
     async def serve(request: Request) -> Response:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=allowed)
         if request.method not in methods:
-            return _json({"error": f"{path} takes {' and '.join(methods)}, not {request.method}"}, 405, allowed)
-        return await handler(request)
+            return _json({"error": f"{path} accepts {' and '.join(methods)}, not {request.method}"}, 405, allowed)
+        return await endpoint(request)
 
     for each in (path, f"{path}/"):
         app.router.add_route(each, serve, methods=_METHODS)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    """Answer for what no route serves."""
-    assert isinstance(error, HTTPException)  # it is registered for no other
+    """Respond to requests that no route serves."""
+    assert isinstance(error, HTTPException)  # it is registered for this class only
     if error.status_code == 404:
-        return _json({"error": f"there is no {request.url.path} → POST /rank, GET /health, /ready or /package"}, 404)
+        return _json({"error": f"unknown path {request.url.path} → POST /rank, GET /health, /ready or /package"}, 404)
     return _json({"error": error.detail}, error.status_code, dict(error.headers or {}))
 
 
-async def _rank(request: Request, ranker: Ranker, bodies: Bodies, queue: RequestQueue) -> Response:
+async def _rank(request: Request, ranker: Ranker, bodies: BodyReader, queue: RequestQueue) -> Response:
     try:
         async with bodies.read(request) as body:
             budget = ranker.budget.total_seconds()
             return await queue.run(lambda ends: _answer(ranker, body, ends), budget, request.is_disconnected)
     except BodyError as error:
-        # What is left of the body is not waited for.
+        # Do not wait for the rest of the body.
         return _json({"error": str(error)}, error.status, {"Connection": "close"})
     except QueueError as error:
-        return _json({"error": f"{error} → ask again later"}, 503, {"Retry-After": "1"})
+        return _json({"error": f"{error} → retry later"}, 503, {"Retry-After": "1"})
     except (ClientDisconnect, CallerLeftError):
         return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
 
 def _answer(ranker: Ranker, body: bytes, ends: float) -> Response:
-    watch = Stopwatch()
+    timer = StepTimer()
     try:
-        response = _json(ranker.rank(body, watch, ends))
+        response = _json(ranker.rank(body, timer, ends))
     except DataKeyError as error:
         return _json({"error": str(error)}, 422)
     except DeloreanError as error:
         return _json({"error": f"{type(error).__name__}: {error}"}, 500)
-    except Exception as error:  # noqa: BLE001  # a defect of ours ends one request, not the connection's others
+    except Exception as error:  # noqa: BLE001  # a defect ends one request, not the others of the connection
         _log.exception("a request failed")
         return _json({"error": f"internal error: {type(error).__name__}"}, 500)
-    response.headers["Server-Timing"] = ", ".join(f"{name};dur={ms:.3f}" for name, ms in watch.steps.items())
+    steps = timer.seconds.items()
+    response.headers["Server-Timing"] = ", ".join(f"{name};dur={seconds * 1_000:.3f}" for name, seconds in steps)
     return response
 
 
@@ -133,7 +135,7 @@ def _readiness(ranker: Ranker, ending: bool) -> Response:
         return _json({"status": "warming up"}, 503)
     problems = [*([ranker.problem] if ranker.problem else []), *supervised.problems()]
     if problems:
-        # It goes on with what it has: were it unready, a fault of the index would end all scorers at once.
+        # Stay in service: if this made scorers unready, a fault of the index would take all of them out at once.
         return _json({"status": "degraded", "problem": "; ".join(problems)})
     return _json({"status": "ready"})
 
@@ -146,6 +148,6 @@ def _about(ranker: Ranker) -> dict[str, Any]:
         "context": [key.to_json() for key in package.context],
         "items": [key.to_json() for key in package.items],
         "services": [service.to_json() for service in package.services],
-        "report": package.report.to_json(),
+        "report": msgspec.to_builtins(package.report),
         "lineage": package.lineage,
     }

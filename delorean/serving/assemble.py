@@ -1,4 +1,4 @@
-"""From live answers to data maps: the one place where serving builds what encoders read."""
+"""Builds the data maps that encoders read from live answers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def assemble(
     *,
     without_fallback: Collection[str] = (),
 ) -> DataMaps:
-    """Build the data maps of contexts that were asked for just now.
+    """Build the data maps of contexts from the answers of services and versions of global elements.
 
     contexts: their variables and `time`
-    items, item_offsets: their items end to end, and where each context's start and end
-    answers: service element → answers as the gateway gives them, a row for each context; an answer without a value is
+    items, item_offsets: their items, concatenated, and where each context's start and end
+    answers: service element → answers as the gateway returns them, one row per context; an answer without a value is
         an absent element, a fallback's value is used
-    without_fallback: service elements that are absent where there is but a fallback's value
-    versions: global element → the one version for all of them, or nothing where there is none, as one list
+    versions: global element → its version for all contexts, as one list; empty where there is none
+    without_fallback: service elements that are absent where only a fallback's value exists
     """
     elements = {}
     for name, batch in answers.items():

@@ -1,4 +1,4 @@
-"""Bodies of requests, read against a deadline and in bounded memory."""
+"""Reads the bodies of requests with a deadline and in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from fastapi import Request
 
 from delorean.serving.limits import ServingLimits
 
-_DROPPED = 16 << 20  # most bytes that are read of a body that is refused
+_DROPPED = 16 << 20  # maximum of bytes that are read and dropped of a rejected body
 
 
 class BodyError(Exception):
-    """A body that is not read to its end. status: of the HTTP answer; the connection is closed after it."""
+    """A body that was not read completely. status: of the HTTP response, after which the connection is closed."""
 
     def __init__(self, status: int, problem: str) -> None:
         super().__init__(problem)
         self.status = status
 
 
-class Bodies:
-    """Reads bodies; all that are in use at a time share one bound of memory. For one event loop."""
+class BodyReader:
+    """Reads bodies; all bodies in use share one memory limit. For one event loop."""
 
     def __init__(self, limits: ServingLimits) -> None:
         self._limits, self._bytes = limits, 0
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[bytes]:
-        """Read a request's body; its memory counts until the block ends.
+        """Read a request's body; it counts towards the memory limit until the block ends.
 
-        Raises BodyError for one that is too large, too slow, or too much beside the others, ClientDisconnect for a
-        caller that leaves.
+        Raises BodyError for a body that is too large, too slow, or exceeds the shared limit, ClientDisconnect for a
+        caller that disconnects.
         """
         body = bytearray()
         try:
@@ -40,7 +40,7 @@ class Bodies:
                 async with asyncio.timeout(self._limits.body_seconds):
                     await self._fill(body, request)
             except TimeoutError:
-                problem = f"the body has not arrived within {self._limits.body_seconds:g} s, {len(body)} bytes have"
+                problem = f"the body did not arrive within {self._limits.body_seconds:g} s, only {len(body)} bytes did"
                 raise BodyError(408, problem) from None
             yield bytes(body)
         finally:
@@ -59,7 +59,7 @@ class Bodies:
             error = self._problem(len(body))
         self._bytes -= len(body)
         body.clear()
-        # A moderate rest is read and dropped first: most callers read no answer while they send.
+        # First read and drop a moderate remainder: most callers do not read a response while they send.
         rest = 0 if announced > _DROPPED or "expect" in request.headers else _DROPPED
         while rest > 0 and (chunk := await anext(chunks, None)) is not None:
             rest -= len(chunk)
@@ -69,7 +69,7 @@ class Bodies:
         if size > self._limits.body:
             return self._too_large()
         if self._bytes > self._limits.bodies:
-            problem = f"requests under way hold more than {self._limits.bodies} bytes → send this one again later"
+            problem = f"requests in progress hold more than {self._limits.bodies} bytes → retry later"
             return BodyError(503, problem)
         return None
 

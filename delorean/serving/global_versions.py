@@ -1,14 +1,15 @@
-"""Global elements for serving: the version that the model's as-of rule picks, the ones in use kept in memory.
+"""Global elements for serving: the version that the model's as-of rule selects; those in use are kept in memory.
 
-The rule and the look-up are those of generation. A version that a moment sees and that is of another type than the
-model's is never read: its element is absent, as a service's is whose answer does not fit, and `problem` says so. One
-that cannot be read for now, or an index that cannot be reached, leaves what was served last in use, within max_age.
+The rule and the look-up are those of generation. A valid version whose type differs from the model's is never read: its
+element is absent, like a service's whose answer does not fit, and `problem` reports it. If a version cannot be read, or
+the index cannot be reached, the version served last stays in use, within max_age.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,11 +19,11 @@ from typing import Self
 
 import pyarrow as pa
 
-from delorean.serving.background import RepeatedTask
 from delorean.state.rules import AsOf
-from delorean.state.timeline import Timeline
-from delorean.state.versions import index_version_at, version_at, versions_in_view
+from delorean.state.version_timeline import VersionTimeline
+from delorean.state.versions import published_version_at, version_at, versions_in_view
 from encoders.columns import one_array
+from prana_proxy.supervised import SupervisedThread
 from schemas.data_keys import DataKey
 from schemas.errors import ConfigError, DeloreanError, StorageError
 from snapshotter.capture.global_elements import read_global_version
@@ -31,22 +32,25 @@ from snapshotter.records import END_OF_TIME, GlobalVersion, from_micros
 from snapshotter.storage import Storage
 
 _log = logging.getLogger(__name__)
+_STUCK_SECONDS = 60.0  # a refresh may take at least this long before it counts as stuck
+_CLOSING_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """A version and its whole table: one value, a list of rows."""
+    """A version and its whole table, as one value: a list of rows."""
 
     version: GlobalVersion
     values: pa.Array
 
 
 class GlobalVersions:
-    """The versions of some global elements. Use it as a context manager; threads may share it.
+    """The versions of some global elements. Use it as a context manager; it is thread-safe.
 
-    rules: element's name → as-of rule that the model was trained with; those not named take `AsOf()`
-    refresh: how often published versions are looked for, so how late a new one may be used for live requests
-    kept: versions in memory for each element, the longest unused leave first
+    rules: element's name → as-of rule that the model was trained with; by default `AsOf()`
+    refresh: the interval of looking for published versions, and so the delay before live requests use a new one
+    kept: number of versions in memory per element; the least recently used are dropped first
+    refreshes: number of successful refreshes in the background
 
     Raises ConfigError where the version that is valid now is of another type than the model's.
     """
@@ -67,40 +71,42 @@ class GlobalVersions:
         self.refresh()
         for element in self._elements.values():
             element.refuse_other_type()
-        self._background = RepeatedTask("looking for new versions of global elements", self.refresh, refresh)
+        self.refreshes = 0
+        self._refresh_began: float | None = None  # by the monotonic clock, while one is in progress
+        self._background = SupervisedThread.every(
+            refresh.total_seconds(), "looking for new versions of global elements", self._refresh_in_background
+        ).start()
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the versions in use, for people; None while all is well."""
-        problems = [self._background.problem, *(element.problem for element in self._elements.values())]
+        """What is wrong with the versions in use, for people; None if nothing is.
+
+        Failed refreshes are among the problems of the process's background work, see `prana_proxy.supervised`.
+        """
+        problems = [self._stuck_refresh(), *(element.problem for element in self._elements.values())]
         return "; ".join(problem for problem in problems if problem) or None
 
     @property
-    def refreshes(self) -> int:
-        """How often the background has looked for versions and succeeded."""
-        return self._background.runs
-
-    @property
     def failures(self) -> int:
-        """How often looking for versions in the background failed."""
+        """The number of failed refreshes in the background."""
         return self._background.failures
 
     @property
     def _published(self) -> dict[str, list[GlobalVersion]]:
-        """The versions that the last refresh saw as valid then or later, the newest first."""
+        """The versions that were valid at the last refresh or will be later, the newest first."""
         return {name: element.published[::-1] for name, element in self._elements.items()}
 
     @property
     def unusable(self) -> int:
-        """How many look-ups met a valid version that is of another type or cannot be read."""
+        """The number of look-ups whose valid version has another type or cannot be read."""
         return sum(element.unusable for element in self._elements.values())
 
     def newest(self, now: datetime) -> dict[str, LoadedVersion | None]:
-        """Give each element's version that is valid now, among those that the last refresh found."""
+        """Return each element's version that is valid now, among those of the last refresh."""
         return {name: element.newest(now, self._index) for name, element in self._elements.items()}
 
     def at(self, moment: datetime) -> dict[str, LoadedVersion | None]:
-        """Give each element's version that was valid at a moment, as the index knows it now."""
+        """Return each element's version that was valid at a moment, according to the index now."""
         return {name: element.at(moment, self._index) for name, element in self._elements.items()}
 
     def refresh(self) -> None:
@@ -110,14 +116,29 @@ class GlobalVersions:
         for element in self._elements.values():
             try:
                 element.refresh(now, self._index, 2 * self._refresh)
-            except DeloreanError as error:  # the others are looked for all the same
+            except DeloreanError as error:  # do not skip the other elements
                 errors.append(error)
         if errors:
             raise errors[0]
 
     def close(self) -> None:
-        """End the background thread."""
-        self._background.close()
+        """End the background thread; do not wait for a refresh that is stuck."""
+        self._background.close(_CLOSING_SECONDS)
+
+    def _refresh_in_background(self) -> None:
+        self._refresh_began = time.monotonic()
+        try:
+            self.refresh()
+            self.refreshes += 1
+        finally:
+            self._refresh_began = None
+
+    def _stuck_refresh(self) -> str | None:
+        began = self._refresh_began
+        running = 0.0 if began is None else time.monotonic() - began
+        if running <= max(_STUCK_SECONDS, 3 * self._refresh.total_seconds()):
+            return None
+        return f"{self._background.name} has not ended for {running:,.0f} s"
 
     def __enter__(self) -> Self:
         """Use as a context manager."""
@@ -136,16 +157,16 @@ class _Element:
         self.loaded: OrderedDict[str, LoadedVersion] = OrderedDict()
         self.published: list[GlobalVersion] = []
         self._lock, self._loading = threading.Lock(), threading.Lock()
-        self._timeline: Timeline | None = None
-        self._last: LoadedVersion | None = None  # served to live requests
-        self._unreadable: dict[str, DeloreanError] = {}  # version → why, until the next refresh
+        self._timeline: VersionTimeline | None = None
+        self._last: LoadedVersion | None = None  # that live requests were served with
+        self._unreadable: dict[str, DeloreanError] = {}  # version → error, until the next refresh
         self.problem: str | None = None
         self.unusable = 0
 
     def refresh(self, now: datetime, index: SnapshotIndex, ahead: timedelta) -> None:
-        """Look for versions, and load those that moments from now on see for some time ahead."""
+        """Look for versions, and load those that are valid now or within some time ahead."""
         versions = versions_in_view(index, self._element.name, self._rule, now, END_OF_TIME)
-        timeline = Timeline(versions, self._rule, now)
+        timeline = VersionTimeline(versions, self._rule, now)
         self._unreadable = {}
         soon = now + ahead if END_OF_TIME - now > ahead else END_OF_TIME
         valid = timeline.at(now)
@@ -153,31 +174,31 @@ class _Element:
             self._load(valid)
         for version in timeline.until(soon)[: self._kept]:
             if self._fits(version):
-                with suppress(DeloreanError):  # it is not in use yet, and is tried again
+                with suppress(DeloreanError):  # it is not in use yet, and loading is retried
                     self._load(version)
         self._timeline, self.published = timeline, list(versions)
         self._served(valid, now)
 
     def newest(self, now: datetime, index: SnapshotIndex) -> LoadedVersion | None:
-        """Give the version that is valid now, among those that the last refresh found."""
+        """Return the version that is valid now, among those of the last refresh."""
         timeline = self._timeline
-        if timeline is None or now < timeline.since:  # a clock was set back
+        if timeline is None or now < timeline.since:  # the clock was set back
             return self.at(now, index)
         return self._served(timeline.at(now), now)
 
     def at(self, moment: datetime, index: SnapshotIndex) -> LoadedVersion | None:
-        """Give the version that a moment sees, as the index knows it now."""
-        version = index_version_at(index, self._element.name, self._rule, moment)
+        """Return the version that is valid at a moment, according to the index now."""
+        version = published_version_at(index, self._element.name, self._rule, moment)
         return self._load(version) if version is not None and self._fits(version) else None
 
     def refuse_other_type(self) -> None:
-        """Raise ConfigError where the version that is valid now is of another type."""
+        """Raise ConfigError where the version that is valid now has another type."""
         now = None if self._timeline is None else self._timeline.at(self._timeline.since)
         if now is not None and not self._fits(now):
             raise ConfigError.because(self._misfit(now), "publish it with that type, or train again")
 
     def _served(self, version: GlobalVersion | None, now: datetime) -> LoadedVersion | None:
-        """Give a version that live requests see, or what takes its place, and note what is wrong with it."""
+        """Return the version for live requests, or its replacement, and note what is wrong with it."""
         if version is None or not self._fits(version):
             self._note(None if version is None else f"{self._misfit(version)}: the element is absent")
             return None
@@ -193,7 +214,7 @@ class _Element:
         return self._last
 
     def _note(self, problem: str | None) -> None:
-        """Note what is wrong with the version that is valid now; a problem is logged when it begins."""
+        """Note what is wrong with the valid version; log a problem when it begins."""
         if problem is not None:
             self.unusable += 1
             if problem != self.problem:
@@ -210,18 +231,18 @@ class _Element:
         )
 
     def _load(self, version: GlobalVersion) -> LoadedVersion:
-        found = self._in_memory(version)
-        if found is not None:
-            return found
-        with self._loading:  # a table is read once, however many requests want it
-            found = self._in_memory(version)
-            if found is not None:
-                return found
+        loaded = self._in_memory(version)
+        if loaded is not None:
+            return loaded
+        with self._loading:  # a table is read once, however many requests need it
+            loaded = self._in_memory(version)
+            if loaded is not None:
+                return loaded
             if version.version_id in self._unreadable:
                 raise self._unreadable[version.version_id]
             try:
                 read = LoadedVersion(version, self._read(version))
-            except Exception as error:  # a driver's own must not fail a request that an older version can serve
+            except Exception as error:  # an untranslated error of a driver must not fail requests either
                 ours = error if isinstance(error, DeloreanError) else StorageError(f"{type(error).__name__}: {error}")
                 self._unreadable[version.version_id] = ours
                 raise ours from error

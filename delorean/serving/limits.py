@@ -1,4 +1,4 @@
-"""How much callers may ask of the live scorer before it protects itself."""
+"""Limits that protect the live scorer from its callers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ServingLimits:
-    """Bounds that hold over all callers together.
+    """Limits for all callers together.
 
-    body: most bytes of one request's body
-    bodies: most bytes of all bodies in memory at a time, those that are still arriving included
-    places: requests that may be ranked or wait for it at a time
-    threads: requests that are ranked at a time; they mostly wait for services
-    header_seconds: for a request's head to arrive, from its first byte or the connection's beginning
-    body_seconds: for its body to arrive after that
-    connections: open at a time; beyond it, the one that has kept us waiting longest for a request is closed
-    announce_seconds: how long `/ready` says 503 before new connections are refused, when the scorer is to end
-    grace_seconds: for requests under way after that
+    body: maximum of bytes of one request's body
+    bodies: maximum of bytes of all bodies in memory, including those that are still arriving
+    places: maximum of requests that are ranked or wait to be
+    threads: maximum of requests that are ranked at a time; they mostly wait for services
+    header_seconds: deadline of a request's head, from its first byte or the beginning of the connection
+    body_seconds: deadline of its body after that
+    connections: maximum of open connections; beyond it, the one that has waited longest for a request is closed
+    announce_seconds: when the scorer ends, how long `/ready` returns 503 before new connections are refused
+    grace_seconds: for requests in progress after that
     """
 
     body: int = 1 << 20
@@ -33,8 +33,8 @@ class ServingLimits:
 
 
 def limits_here() -> ServingLimits:
-    """Give the defaults, with no more connections than this process may have files, of which the services need some."""
+    """Return the defaults, with at most half as many connections as the process may open files: services need some."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    usual = ServingLimits()
-    most = usual.connections if files == resource.RLIM_INFINITY else min(usual.connections, files // 2)
-    return ServingLimits(connections=max(most, 1))
+    default = ServingLimits().connections
+    connections = default if files == resource.RLIM_INFINITY else min(default, files // 2)
+    return ServingLimits(connections=max(connections, 1))

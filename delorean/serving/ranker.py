@@ -1,12 +1,10 @@
-"""The live scorer: asks the services, builds the data map, runs the model's own encoders, scores and ranks."""
+"""The live scorer: fetches from services, builds the data map, runs the model's encoders, scores and ranks."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -18,42 +16,29 @@ from delorean.packaging.package import ModelPackage
 from delorean.serving.assemble import assemble
 from delorean.serving.global_versions import GlobalVersions, LoadedVersion
 from delorean.serving.request import RankRequest, RequestReader
-from encoders.data_map import ABSENT
+from delorean.step_timer import StepTimer
+from encoders.data_map import ABSENT, DataMaps
 from prana_proxy.clock import system_clock
-from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway import Gateway
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import ConfigError, DataKeyError
 from schemas.services import OnFallback, Service
 from schemas.tables import TIME, python_rows
 from snapshotter.records import from_micros
 
-_REPLAY = "global elements are those of the time that was requested, services answered as they are now"
+_REPLAY = "global elements are those of the requested time, services answered with their current state"
 DEFAULT_BUDGET = timedelta(milliseconds=500)
-
-
-@dataclass
-class Stopwatch:
-    """Milliseconds that each step took."""
-
-    steps: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def step(self, name: str) -> Any:
-        """Time a block."""
-        start = time.perf_counter()
-        yield
-        self.steps[name] = (time.perf_counter() - start) * 1_000
 
 
 class Ranker:
     """Ranks candidates with a packaged model over live services.
 
     versions: of the global elements that the model reads
-    clock: gives the moment of a request that names none, microseconds since the epoch. A request may name one only
-        where it is a clock that can be set, as in a demo or a replay: services always answer as they are now
-    budget: for all services together; what has not answered by then is absent
+    clock: returns the time of a request that names none, microseconds since the epoch. A request may name a time only
+        if this is a clock that can be set, as in a demo or a replay: services always answer with their current state
+    budget: for all services together; elements of services that do not answer in time are absent
 
-    Raises ConfigError when the gateway lacks a service of the model's, or has it with another type or key.
+    Raises ConfigError if the gateway lacks a service of the model, or has it with another type or key.
     """
 
     def __init__(
@@ -71,23 +56,26 @@ class Ranker:
         self._without_fallback = {
             service.element.name for service in package.services if service.on_fallback is OnFallback.ABSENT
         }
-        refuse_other_services(package, gateway.services)
+        check_services(package, gateway.services)
 
     def warm_up(self) -> None:
-        """Compile all encoders and prove them right. Raises GoldenRowsError when the golden rows differ."""
+        """Compile all encoders and verify them. Raises GoldenRowsError if the golden rows differ."""
         if not self.warm:
             self.package.bound.warm_up()
             self.package.check_golden_rows()
             self.warm = True
 
-    def rank(self, body: bytes, watch: Stopwatch, ends: float | None = None) -> dict[str, Any]:
-        """Answer a request.
+    def rank(self, body: bytes, timer: StepTimer | None = None, ends: float | None = None) -> dict[str, Any]:
+        """Rank the candidates of a request.
 
-        ends: `time.monotonic()` at which the budget of its services ends; None: a whole one from now
+        body: the request as JSON, see `RequestReader`
+        timer: measures the steps
+        ends: the `time.monotonic()` at which the budget of the services ends; None: the whole budget from now
 
-        Raises DataKeyError for one that does not fit the model's variables.
+        Raises DataKeyError for a request that does not fit the model's variables.
         """
-        with watch.step("read"):
+        timer = timer or StepTimer()
+        with timer.step("read"):
             request = self._reader.read(body)
             if request.time is not None:
                 self._refuse_past_times()
@@ -96,36 +84,45 @@ class Ranker:
         moment = self._clock() if request.time is None else request.time
         when = from_micros(moment)
         contexts = request.context.append_column("time", pa.array([moment], pa.int64()).cast(TIME))
-        with watch.step("fetch"):
+        with timer.step("fetch"):
             answers = self._gateway.fetch_all({s.name: contexts for s in self.package.services}, self._left(ends))
-        with watch.step("versions"):
+        with timer.step("versions"):
             versions = self._versions.newest(when) if request.time is None else self._versions.at(when)
-        with watch.step("encode"):
-            maps = assemble(
-                contexts,
-                request.items,
-                np.array([0, len(request.items)]),
-                {service.element.name: answers[service.name] for service in self.package.services},
-                {name: self._values(name, loaded) for name, loaded in versions.items()},
-                without_fallback=self._without_fallback,
-            )
+        with timer.step("encode"):
+            maps = self._data_maps(contexts, request.items, answers, versions)
             features = self.package.bound.encode(maps)
-        with watch.step("score"):
+        with timer.step("score"):
             scores = self.package.score(features)
-        with watch.step("write"):
+        with timer.step("write"):
             return {
                 "time": when,
                 **({} if request.time is None else {"replay": _REPLAY}),
                 "ranked": _ranked(request, scores, features),
-                "services": {name: _said(batch) for name, batch in answers.items()},
+                "services": {name: _status(batch) for name, batch in answers.items()},
                 "globals": {name: loaded and _version(loaded) for name, loaded in versions.items()},
                 "missing": sorted(name for name, element in maps.elements.items() if element.rows[0] == ABSENT),
             }
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with what requests are answered from, for people; None while all is well."""
+        """What is wrong with the versions that requests are answered from, for people; None if nothing is."""
         return self._versions.problem
+
+    def _data_maps(
+        self,
+        contexts: pa.Table,
+        items: pa.Table,
+        answers: Mapping[str, pa.RecordBatch],
+        versions: Mapping[str, LoadedVersion | None],
+    ) -> DataMaps:
+        return assemble(
+            contexts,
+            items,
+            np.array([0, len(items)]),
+            {service.element.name: answers[service.name] for service in self.package.services},
+            {name: self._values(name, loaded) for name, loaded in versions.items()},
+            without_fallback=self._without_fallback,
+        )
 
     def _left(self, ends: float | None) -> timedelta:
         if ends is None:
@@ -135,7 +132,7 @@ class Ranker:
     def _refuse_past_times(self) -> None:
         if self._clock is system_clock:
             raise DataKeyError.because(
-                "the request names a time, but services answer as they are now: state of two times would be mixed",
+                "the request names a time, but services answer with their current state: two times would be mixed",
                 "leave time out; for a replay serve with a clock that can be set (`clock` in services.toml)",
             )
 
@@ -144,34 +141,34 @@ class Ranker:
 
 
 def global_elements(package: ModelPackage) -> dict[str, DataKey]:
-    """Give the global elements that a model reads, by name."""
+    """Return the global elements that a model reads, by name."""
     elements = package.feature_model.elements
     return {name: key for name, key in elements.items() if key.kind is Kind.GLOBAL_ELEMENT}
 
 
-def refuse_other_services(package: ModelPackage, services: Mapping[str, Service]) -> None:
-    """Raise ConfigError unless services, by name, are those that a model was trained with."""
-    for wanted in package.services:
-        found = services.get(wanted.name)
-        if found is None:
-            raise ConfigError.unknown("service in the gateway", wanted.name, services)
-        if found != wanted or found.on_fallback != wanted.on_fallback:
+def check_services(package: ModelPackage, services: Mapping[str, Service]) -> None:
+    """Raise ConfigError unless the services, by name, are those that a model was trained with."""
+    for trained in package.services:
+        configured = services.get(trained.name)
+        if configured is None:
+            raise ConfigError.unknown("service in the gateway", trained.name, services)
+        if configured != trained or configured.on_fallback != trained.on_fallback:
             raise ConfigError.because(
-                f"service '{wanted.name}' is configured as {found.to_json()}, the model was trained with "
-                f"{wanted.to_json()}",
+                f"service '{trained.name}' is configured as {configured.to_json()}, the model was trained with "
+                f"{trained.to_json()}",
                 "configure it as it was, or train again",
             )
-        for variable in wanted.key:
+        for variable in trained.key:
             if variable not in package.context:
                 raise ConfigError.because(
-                    f"service '{wanted.name}' is asked by {variable.name} ({variable.type}), which is no variable of "
+                    f"service '{trained.name}' needs {variable.name} ({variable.type}), which is not a variable of "
                     "the model's contexts",
-                    "train with label data that has it",
+                    "train with label data that contains it",
                 )
 
 
 def _refuse_far_times(table: pa.Table) -> None:
-    """Raise DataKeyError for a time that cannot be written into an answer, or asked a service by."""
+    """Raise DataKeyError for a time that cannot be written into a response or sent to a service."""
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_timestamp(column.type):
             try:
@@ -183,7 +180,7 @@ def _refuse_far_times(table: pa.Table) -> None:
 def _ranked(
     request: RankRequest, scores: NDArray[np.float32], features: Mapping[str, NDArray[np.float32]]
 ) -> list[dict[str, Any]]:
-    """Give the best candidates first; of equal scores the one that came first."""
+    """Return the candidates with the best scores first; equal scores in the order of the request."""
     order = np.argsort(-scores, kind="stable")[: request.k]
     items = python_rows(request.items.take(order))
     ranked = [
@@ -197,13 +194,13 @@ def _ranked(
 
 
 def _number(value: np.float32) -> float | str | None:
-    """Write a float32 so that reading it gives the same bits: JSON knows neither NaN (null) nor infinity (text)."""
+    """Convert a float32 to JSON without loss: NaN becomes null and infinities become text, which JSON lacks."""
     if math.isnan(value):
         return None
     return float(value) if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _said(batch: pa.RecordBatch) -> dict[str, Any]:
+def _status(batch: pa.RecordBatch) -> dict[str, Any]:
     row: dict[str, Any] = batch.select(["status", "captured_at", "reason"]).to_pylist()[0]
     return row
 

@@ -1,4 +1,4 @@
-"""Requests for a ranking, read strictly: what does not fit its data key's type is refused by name."""
+"""Reads ranking requests strictly: values that do not fit their data key's type are rejected by name."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from prana_proxy.gateway.answers import python_type, to_arrow
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError
+from schemas.nulls import may_be_null
 from schemas.tables import TIME
 
 MOST_CANDIDATES = 1_000
@@ -22,10 +23,11 @@ MOST_CANDIDATES = 1_000
 class RankRequest:
     """A request for a ranking.
 
-    context: one row, a column for each variable
-    items: the candidates in their order; one that comes twice is scored twice
+    context: one row, a column per variable
+    items: the candidates in their order; duplicates are scored each
     time: the moment to rank for, as in a replay, microseconds since the epoch; None: now
-    k: how many to give, None: all
+    k: number of candidates to return; None: all
+    explain: whether to return features too
     """
 
     context: pa.Table
@@ -41,8 +43,8 @@ class RequestReader:
     ```
     {"context": {"profile_id": 7, "country": "US"}, "candidates": [12, 9], "time": "2026-03-01T12:00:00Z", "k": 10}
     ```
-    A candidate is an object of the item's variables, or just the value where there is but one variable. Integers,
-    text and times are as the online services write them; floats and texts may be null, nothing else.
+    A candidate is an object of the item's variables, or just the value where there is only one variable. Integers,
+    texts and times are written as online services write them. Only floats and texts may be null.
     """
 
     def __init__(self, context: Sequence[DataKey], items: Sequence[DataKey]) -> None:
@@ -63,7 +65,7 @@ class RequestReader:
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(body)
 
     def read(self, body: bytes) -> RankRequest:
-        """Read a request. Raises DataKeyError that says where it is wrong and what was expected there."""
+        """Read a request. Raises DataKeyError that names the place of an error and what was expected there."""
         try:
             read = self._decoder.decode(body)
             items = [c if isinstance(c, self._item) else self._item(c) for c in read.candidates]
@@ -72,7 +74,7 @@ class RequestReader:
                 _table(self._context, [read.context]), _table(self._items, items), time, read.k, read.explain
             )
         except msgspec.ValidationError as error:
-            raise DataKeyError.because(f"the request does not fit: {error}") from error
+            raise DataKeyError.because(f"the request does not fit the model's variables: {error}") from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DataKeyError.because(f"the request is not JSON: {error}") from error
         except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
@@ -80,7 +82,7 @@ class RequestReader:
 
 
 def _struct(name: str, keys: Sequence[DataKey]) -> Any:
-    """Build the type of a group of variables; fields are numbered, for a name may be a word of Python's."""
+    """Build the type of a group of variables; fields are numbered because a name may be a Python keyword."""
     fields = [(f"f{i}", _nullable(key)) for i, key in enumerate(keys)]
     names = {f"f{i}": key.name for i, key in enumerate(keys)}
     return msgspec.defstruct(name, fields, rename=names, forbid_unknown_fields=True)
@@ -88,7 +90,7 @@ def _struct(name: str, keys: Sequence[DataKey]) -> Any:
 
 def _nullable(key: DataKey) -> Any:
     expected = python_type(key.type)
-    return expected | None if pa.types.is_floating(key.type) or pa.types.is_string(key.type) else expected
+    return expected | None if may_be_null(key.type) else expected
 
 
 def _table(keys: Sequence[DataKey], rows: Sequence[Any]) -> pa.Table:

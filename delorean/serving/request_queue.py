@@ -1,4 +1,4 @@
-"""Requests waiting for a thread: a bounded number, in order, each within its budget."""
+"""A bounded queue of requests that wait for a thread, each within its budget."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _T = TypeVar("_T")
 
 
 class QueueError(Exception):
-    """A request that is not worked for: the queue is full, or its time is up."""
+    """A request that is not processed: the queue is full, or its budget has passed."""
 
 
 class CallerLeftError(Exception):
-    """A request whose caller is gone when its turn comes."""
+    """A request whose caller has disconnected before its turn."""
 
 
 class RequestQueue:
-    """Runs work on threads. For one event loop."""
+    """Runs requests on threads. For one event loop."""
 
     def __init__(self, limits: ServingLimits) -> None:
         self._most, self._taken = limits.places, 0
@@ -31,17 +31,17 @@ class RequestQueue:
         self._free = asyncio.Semaphore(limits.threads)
 
     async def run(self, work: Callable[[float], _T], budget: float, left: Callable[[], Awaitable[bool]]) -> _T:
-        """Run work when a thread is free.
+        """Run a function when a thread is free, and return its result.
 
         work: receives the `time.monotonic()` at which its budget ends
-        budget: seconds from now, waiting included
-        left: whether the caller is gone
+        budget: seconds from now, including the wait
+        left: returns whether the caller has disconnected
 
-        Raises QueueError and CallerLeftError; the work has not begun then.
+        Raises QueueError and CallerLeftError before `work` is called.
         """
         deadline = time.monotonic() + budget
         if self._taken >= self._most:
-            raise QueueError(f"{self._most} requests are waiting already")
+            raise QueueError(f"{self._most} requests are already waiting")
         self._taken += 1
         try:
             await self._turn(deadline)
@@ -55,7 +55,7 @@ class RequestQueue:
             self._taken -= 1
 
     def close(self) -> None:
-        """Wait for the work that has begun, and end the threads."""
+        """Wait for requests in progress, and end the threads."""
         self._threads.shutdown()
 
     async def _turn(self, deadline: float) -> None:
@@ -65,4 +65,4 @@ class RequestQueue:
             if time.monotonic() < deadline:
                 return
             self._free.release()
-        raise QueueError("the request's budget passed while it waited for its turn")
+        raise QueueError("the request's budget passed while it waited")

@@ -1,4 +1,4 @@
-"""The server of the live scorer: it ends without losing a request that it has, or that waits in the kernel for it."""
+"""The server of the live scorer: it ends without losing requests that it has, or that wait in the kernel for it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 
 import uvicorn
 
-from delorean.serving.connections import connection_protocol
+from delorean.serving.limited_connections import connection_protocol
 from delorean.serving.limits import ServingLimits
 
 _TICK_SECONDS = 0.05
-_QUIET_SECONDS = 0.3  # without a connection from the kernel's backlog: longer than a handshake takes
+_QUIET_SECONDS = 0.3  # without a new connection from the kernel's backlog; longer than a handshake takes
 _ATTACH_FILTER = 26
-# Classic BPF over TCP headers: drop what asks for a new connection (SYN without ACK), keep all else.
+# Classic BPF over TCP headers: drop requests for a new connection (SYN without ACK), keep everything else.
 _LOAD_BYTE, _AND, _EQUAL, _RETURN = 0x30, 0x54, 0x15, 0x06
 _SYN, _SYN_OR_ACK, _FLAGS = 0x02, 0x12, 13
 _NO_NEW_CONNECTIONS = [
@@ -32,9 +32,9 @@ _NO_NEW_CONNECTIONS = [
 
 
 class ScorerServer(uvicorn.Server):
-    """Ends in this order: `/ready` says 503; new connections are refused; what has come is answered; listeners close.
+    """Ends in order: `/ready` returns 503, new connections are refused, requests are answered, listeners close.
 
-    A connection that is refused has sent nothing, so its caller can safely ask another scorer.
+    A refused connection has sent nothing, so its caller can safely try another scorer.
     """
 
     def __init__(self, app: Any, limits: ServingLimits) -> None:
@@ -45,19 +45,19 @@ class ScorerServer(uvicorn.Server):
                 ws="none",
                 proxy_headers=False,
                 server_header=False,
-                log_level="error",  # a stranger's bad requests are no news
+                log_level="error",  # bad requests are not worth a warning
                 access_log=False,
             )
         )
         self._app, self._limits, self._signals = app, limits, 0
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """End at the first signal, without further waiting at the second."""
+        """End at the first signal; at the second, stop waiting."""
         self._signals += 1
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain, then do as uvicorn does."""
+        """Drain, then shut down as uvicorn does."""
         await self._announce()
         for listener in sockets or []:
             refuse_new_connections(listener)
@@ -68,7 +68,7 @@ class ScorerServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _announce(self) -> None:
-        """Be unready for a while, for whoever distributes requests to see it; nobody sees it without connections."""
+        """Be unready for a while so that load balancers notice; not needed without connections."""
         self._app.state.ending = True
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
         loop = asyncio.get_running_loop()
@@ -77,7 +77,7 @@ class ScorerServer(uvicorn.Server):
             await asyncio.sleep(_TICK_SECONDS)
 
     async def _answer_backlog(self, until: float) -> None:
-        """Accept and answer until nothing has come for a while and nothing is under way."""
+        """Accept and answer until nothing has arrived for a while and nothing is in progress."""
         loop = asyncio.get_running_loop()
         known, quiet_since = set(self.server_state.connections), loop.time()
         while loop.time() < until and self._signals < 2:
@@ -90,10 +90,10 @@ class ScorerServer(uvicorn.Server):
 
 
 def refuse_new_connections(listener: socket.socket) -> None:
-    """Let the kernel begin no further connection; those that it has begun can still be accepted.
+    """Make the kernel refuse new connections; those that it has already established can still be accepted.
 
-    Closing a listener would reset them, with the requests that they carry. Where there are no such filters, new
-    connections go on until the listener closes.
+    Closing the listener would reset these and lose their requests. On systems without such filters, new connections are
+    possible until the listener closes.
     """
     if sys.platform != "linux":
         return

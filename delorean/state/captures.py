@@ -1,7 +1,7 @@
 """Which capture of a service serves each row: files are matched from the newest on, until every row is served.
 
-No more than `MOST_OPEN` files are open at a time, each is opened once, and one that no row can see is not opened. What
-is read follows what rows use: a row whose key was never captured looks into every file that its window allows.
+At most `MOST_OPEN` files are open at a time, each is opened once, and a file that no row can see is not opened. How
+much is read depends on the rows: a row whose key was never captured searches every file that its window allows.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from delorean.as_of.join import as_of_rows
-from delorean.state.matched import CaptureFile, FoundCaptures, Matched
+from delorean.state.capture_values import CaptureValues
+from delorean.state.matches import CaptureFile, CaptureMatch, ElementMatch
 from delorean.state.rules import AsOf
-from delorean.state.values import Values
 from schemas.data_keys import DataKey
 from snapshotter.records import DataFile, to_micros
 from snapshotter.storage import Storage
@@ -26,15 +26,15 @@ from snapshotter.storage.parquet import ParquetReader
 
 CAPTURED_COLUMN = "captured_at"
 MOST_OPEN = 16
-_FOREVER = 2**62  # microseconds: longer than any two times of ours are apart, and no sum with one overflows
+_FOREVER = 2**62  # microseconds: longer than any two of our times are apart, and no sum with it overflows
 _NEVER = np.iinfo(np.int64).min
 
 
 @dataclass
 class CaptureSearch:
-    """Looks for the captures that serve rows, see `find_captures` and `match_files`.
+    """Searches files for the captures that serve rows, see `find_captures` and `match_captures`.
 
-    key: the variables that captures and rows are compared by; files under another key are passed over
+    key: the variables that captures and rows are compared by; files under another key are ignored
     files: in the order in which they were published: of equal captures the row of the later file wins
     """
 
@@ -43,27 +43,26 @@ class CaptureSearch:
     files: Sequence[CaptureFile]
     storage: Storage
 
-    def run(self, rows: pa.Table, times: pa.ChunkedArray, values: Values | None = None) -> FoundCaptures:
-        """Find the capture that serves each row. values: takes the values of what is found, on the way."""
+    def run(self, rows: pa.Table, times: pa.ChunkedArray, values: CaptureValues | None = None) -> CaptureMatch:
+        """Find the capture that serves each row. values: collects the captures' values while files are open."""
         self._rows = rows.select([variable.name for variable in self.key]).combine_chunks()
         self._times = times
         self._micros = times.cast(pa.int64()).to_numpy()
         self._best = np.full(rows.num_rows, _NEVER)
         self._file = np.full(rows.num_rows, -1, dtype=np.int64)
-        self._pending = np.arange(rows.num_rows)  # rows that a file not yet looked at may still serve better
-        left = self._newest_first()
+        self._pending = np.arange(rows.num_rows)  # rows that a remaining file may still serve better
+        remaining = self._newest_last()
         most = 1
-        while left and len(self._pending):
-            batch = self._next_batch(left, most)
+        while remaining and len(self._pending):
+            batch = self._next_batch(remaining, most)
             if batch:
                 self._match(batch, values)
-            self._settle(left)
+            self._drop_settled_rows(remaining)
             most = min(2 * most, MOST_OPEN)
-        found = self._file >= 0
-        return FoundCaptures(np.where(found, self._best, 0), self._file)
+        return CaptureMatch(np.where(self._file >= 0, self._best, 0), self._file)
 
-    def _newest_first(self) -> list[int]:
-        """Order the files so that the last of the list is to be looked at first."""
+    def _newest_last(self) -> list[int]:
+        """Order the files so that the last of the list is the first to be searched."""
         key = tuple(self.key)
         self._bounds = {
             i: (to_micros(snapshot.captured_from), to_micros(snapshot.captured_to))
@@ -72,22 +71,22 @@ class CaptureSearch:
         }
         return sorted(self._bounds, key=lambda i: (self._bounds[i][1], i))
 
-    def _next_batch(self, left: list[int], most: int) -> list[int]:
-        """Take files off the list, at most `MOST_OPEN`.
+    def _next_batch(self, remaining: list[int], most: int) -> list[int]:
+        """Remove at most `MOST_OPEN` files from the list and return them.
 
-        These are the newest that some row can see, which will be looked into whatever the others hold; and more of the
-        newest, up to `most`, so that a key which few runs captured does not take a round for each.
+        These are the newest that some row can see, which must be searched whatever the others hold; and more of the
+        newest, up to `most`, so that a key which few runs captured does not take a round for each run.
         """
         times = self._micros[self._pending]
         newest = int(times.max()) - _micros(self.rule.lag)
-        while left and self._bounds[left[-1]][0] > newest:  # no pending row can see it, so no row will
-            left.pop()
-        window = left[-MOST_OPEN:]
+        while remaining and self._bounds[remaining[-1]][0] > newest:  # no pending row can see it, so no row will
+            remaining.pop()
+        window = remaining[-MOST_OPEN:]
         if self.rule.max_age is not None:
             oldest = int(times.min()) - _micros(self.rule.max_age)
             window = [i for i in window if self._bounds[i][1] >= oldest]
-            if not window:  # and all that follow are older
-                left.clear()
+            if not window:  # and all remaining files are older
+                remaining.clear()
         if len(window) <= most:
             batch = window
         else:
@@ -97,30 +96,30 @@ class CaptureSearch:
             needed = {first for first, more, fewer in zip(firsts, rows, rows[1:], strict=False) if more > fewer}
             batch = [i for n, i in enumerate(window) if self._bounds[i][0] in needed or n >= len(window) - most]
         batch = [i for i in batch if self._bounds[i][0] <= newest]
-        taken = set(batch)
-        left[-MOST_OPEN:] = [i for i in left[-MOST_OPEN:] if i not in taken]
+        removed = set(batch)
+        remaining[-MOST_OPEN:] = [i for i in remaining[-MOST_OPEN:] if i not in removed]
         return batch
 
-    def _match(self, batch: list[int], values: Values | None) -> None:
+    def _match(self, batch: list[int], values: CaptureValues | None) -> None:
         batch = sorted(batch)  # as published, so that of equal captures the later wins
         rows = self._rows_in_view(batch)
         if not len(rows):
             return
         with opened_files([self.files[i].file for i in batch], self.storage) as readers:
             captures, ends = self._captures(readers)
-            found = self._as_of(rows, captures)
+            positions = self._as_of(rows, captures)
             times = captures[CAPTURED_COLUMN].cast(pa.int64()).to_numpy()
-            captured = np.where(found >= 0, times[found] if len(times) else 0, _NEVER)
-            of_batch = np.searchsorted(ends, found, side="right")
-            file = np.where(found >= 0, np.array(batch)[np.minimum(of_batch, len(batch) - 1)], -1)
+            captured = np.where(positions >= 0, times[positions] if len(times) else 0, _NEVER)
+            of_batch = np.searchsorted(ends, positions, side="right")
+            file = np.where(positions >= 0, np.array(batch)[np.minimum(of_batch, len(batch) - 1)], -1)
             better = (captured > self._best[rows]) | ((captured == self._best[rows]) & (file > self._file[rows]))
-            rows, found = rows[better], found[better]
+            rows, positions = rows[better], positions[better]
             self._best[rows], self._file[rows] = captured[better], file[better]
             if values is not None:
-                values.take(rows, found, ends, [(self.files[i], r) for i, r in zip(batch, readers, strict=True)])
+                values.take(rows, positions, ends, [(self.files[i], r) for i, r in zip(batch, readers, strict=True)])
 
     def _rows_in_view(self, batch: list[int]) -> NDArray[np.int64]:
-        """Give the pending rows that can see any of the files by their times."""
+        """Return the pending rows that can see any of the files by their times."""
         times = self._micros[self._pending]
         first = min(self._bounds[i][0] for i in batch)
         seen = times >= first + _micros(self.rule.lag)
@@ -130,7 +129,7 @@ class CaptureSearch:
         return self._pending if seen.all() else self._pending[seen]
 
     def _captures(self, readers: Sequence[ParquetReader]) -> tuple[pa.Table, NDArray[np.int64]]:
-        """Read keys and times of files, end to end, and where those of each end."""
+        """Read keys and times of files, end to end, and where those of each file end."""
         names = [variable.name for variable in self.key]
         parts = [reader.read([*names, CAPTURED_COLUMN]) for reader in readers]
         return pa.concat_tables(parts), np.cumsum([part.num_rows for part in parts], dtype=np.int64)
@@ -149,14 +148,14 @@ class CaptureSearch:
             allow_exact=self.rule.allow_exact,
         )
 
-    def _settle(self, left: list[int]) -> None:
-        """Leave out the rows that no file left can serve better."""
-        if left:
-            last = self._bounds[left[-1]][1]
+    def _drop_settled_rows(self, remaining: list[int]) -> None:
+        """Drop the pending rows that no remaining file can serve better."""
+        if remaining:
+            last = self._bounds[remaining[-1]][1]
             best = self._best[self._pending]
-            # Of the files left that end as late, the first to be looked at is the latest published.
-            open_still = (best < last) | ((best == last) & (self._file[self._pending] < left[-1]))
-            self._pending = self._pending[open_still]
+            # Of the remaining files that end as late, the first to be searched is the latest published.
+            improvable = (best < last) | ((best == last) & (self._file[self._pending] < remaining[-1]))
+            self._pending = self._pending[improvable]
 
 
 def find_captures(
@@ -166,15 +165,15 @@ def find_captures(
     rule: AsOf,
     files: Sequence[CaptureFile],
     storage: Storage,
-) -> FoundCaptures:
+) -> CaptureMatch:
     """Find by the as-of rule which capture serves each row, reading keys and times only; see `CaptureSearch`.
 
-    rows: the key's columns, in any order; times: of the rows
+    rows: with the key's columns, in any order; times: of the rows
     """
     return CaptureSearch(key, rule, files, storage).run(rows, times)
 
 
-def match_files(
+def match_captures(
     rows: pa.Table,
     times: pa.ChunkedArray,
     key: Sequence[DataKey],
@@ -182,14 +181,14 @@ def match_files(
     rule: AsOf,
     files: Sequence[CaptureFile],
     storage: Storage,
-) -> Matched:
+) -> ElementMatch:
     """Match rows with captures by the as-of rule and read the values that serve them; see `find_captures`.
 
     Raises DataKeyError where a row is served by a run whose values are of another type than the element's.
     """
-    values = Values(element, rows.num_rows)
-    found = CaptureSearch(key, rule, files, storage).run(rows, times, values)
-    return Matched(values.element(found, files), found.captured_at, found.file)
+    values = CaptureValues(element, rows.num_rows)
+    match = CaptureSearch(key, rule, files, storage).run(rows, times, values)
+    return ElementMatch(match.captured_at, match.file, values.element(match, files))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""Arrays that the Python workers of an executor share: one of them makes it, and all map it into their memory.
+"""Arrays that the Python workers of an executor share: one worker builds the array, and all map it into their memory.
 
-Spark gives workers a folder that vanishes with their executor. Elsewhere, as in a notebook's own process, arrays are
-plain ones: there is nobody to share with.
+Spark gives workers a folder that is deleted with their executor. Elsewhere, as in a notebook's own process, arrays are
+ordinary ones.
 """
 
 from __future__ import annotations
@@ -15,47 +15,47 @@ from pathlib import Path
 
 import pyarrow as pa
 
-_PATIENCE_SECONDS = 60.0  # for another worker that makes the array: one that hangs must not stop its neighbours
-_LOOK_SECONDS = 0.01
+_PATIENCE_SECONDS = 60.0  # how long to wait for another worker's array: a hung worker must not stop the others
+_POLL_SECONDS = 0.01
 _folder: Path | None = None
 
 
 def share_in(folder: Path | None) -> None:
-    """Share arrays with the processes that were given the same folder."""
-    global _folder  # of a process there is one executor
+    """Share arrays with the processes that use the same folder."""
+    global _folder  # a process belongs to one executor
     _folder = folder
 
 
 def folder_of_executor() -> Path | None:
-    """Name the folder that Spark gives the workers of an executor."""
+    """Return the folder that Spark gives the workers of an executor."""
     first = os.environ.get("SPARK_LOCAL_DIRS", "").partition(",")[0]
     return Path(first) if first else None
 
 
-def shared_array(name: str, make: Callable[[], pa.Array]) -> pa.Array:
-    """Give an array that is made once in an executor; a plain one where it cannot be shared, as on a full disk.
+def shared_array(name: str, build: Callable[[], pa.Array]) -> pa.Array:
+    """Return an array that is built once in an executor; an unshared one where sharing fails, as on a full disk.
 
-    name: the same for the same content alone, in letters that a file's name may have
+    name: identifies the content, in characters that a file name may have
     """
     if _folder is None:
-        return make()
+        return build()
     path = _folder / f"delorean-{name}.arrow"
-    made: list[pa.Array] = []
-    with suppress(OSError):  # a TimeoutError is one
+    built: list[pa.Array] = []
+    with suppress(OSError):  # TimeoutError included
         if not path.exists():
-            with _turn(path):
+            with _locked(path):
                 if not path.exists():
-                    made.append(make())
-                    _write(made[0], path)
-        return _mapped(path)
-    return made[0] if made else make()
+                    built.append(build())
+                    _write(built[0], path)
+        return _map(path)
+    return built[0] if built else build()
 
 
 @contextmanager
-def _turn(path: Path) -> Iterator[None]:
-    """Hold the right to make a file, or wait until it is there; it is let go of by a process that dies.
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock for building a file; a process that dies releases it.
 
-    Raises TimeoutError when another takes too long.
+    Raises TimeoutError when another process holds it too long.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
     with path.with_suffix(".lock").open("w") as lock:
@@ -65,12 +65,12 @@ def _turn(path: Path) -> Iterator[None]:
                 break
             if time.monotonic() > deadline:
                 raise TimeoutError
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
         yield
 
 
 def _write(array: pa.Array, path: Path) -> None:
-    """Write a file that is whole whenever it is there."""
+    """Write a file that appears only when it is complete."""
     unfinished = path.with_suffix(f".{os.getpid()}")
     batch = pa.record_batch({"array": array})
     try:
@@ -81,5 +81,5 @@ def _write(array: pa.Array, path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _mapped(path: Path) -> pa.Array:
+def _map(path: Path) -> pa.Array:
     return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column(0)

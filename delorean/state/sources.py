@@ -1,4 +1,4 @@
-"""Where the data elements of a generation come from: which snapshots and which versions its labels' times can see."""
+"""Where the data elements of a generation come from: the snapshots and versions that its labels' times can see."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
 from delorean.labels import Labels
-from delorean.state.matched import CaptureFile
-from delorean.state.requirements import AsOf, ConfidenceFloor
-from delorean.state.versions import GlobalSource, in_order, versions_in_view
+from delorean.state.matches import CaptureFile
+from delorean.state.rules import FIRST_MOMENT, AsOf, ConfidenceFloor
+from delorean.state.versions import find_versions, in_order, version_at, versions_in_view
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import ConfigError, DataKeyError, QualityError, ReplayError
 from schemas.services import Service
@@ -20,10 +24,10 @@ from snapshotter.records import END_OF_TIME, GlobalVersion, ServiceSnapshot
 
 @dataclass(frozen=True)
 class ServiceSource:
-    """Where a service element comes from.
+    """The snapshots that a service element comes from.
 
-    snapshots: the earliest published first, so that of ties the later wins
-    skipped: of these, runs whose confidence is too low to be used: a row that they would serve goes without
+    snapshots: the earliest published first, so that of equal captures the later published wins
+    skipped: runs among them whose confidence is too low: a row that they would serve goes without the element
     """
 
     element: DataKey
@@ -33,26 +37,58 @@ class ServiceSource:
     skipped: frozenset[str] = frozenset()
 
     @property
-    def read(self) -> tuple[str, ...]:
-        """The ids of the snapshots' runs, in their order."""
+    def ids(self) -> tuple[str, ...]:
+        """The run ids of the snapshots, in their order."""
         return tuple(snapshot.run_id for snapshot in self.snapshots)
 
     def files(self, bucket: int, buckets: int, bucket_variable: str) -> Iterator[CaptureFile]:
-        """Give the files that hold the keys of one bucket of labels, in the snapshots' order.
+        """Yield the files that hold the keys of one bucket of labels, in the snapshots' order.
 
-        Bucket i of n lines up with those of another count m by index modulo min(n, m); a snapshot bucketed by another
+        Bucket i of n corresponds to those of another count m by index modulo min(n, m); a snapshot bucketed by another
         variable, or not at all, is read whole.
         """
         for snapshot in self.snapshots:
-            lined_up = min(buckets, snapshot.buckets) if snapshot.bucket_variable == bucket_variable else 1
+            common = min(buckets, snapshot.buckets) if snapshot.bucket_variable == bucket_variable else 1
             for file in snapshot.files:
-                if file.bucket % lined_up == bucket % lined_up:
+                if file.bucket % common == bucket % common:
                     yield CaptureFile(snapshot, file)
 
 
 @dataclass(frozen=True)
-class Pinned:
-    """What an earlier generation read, to be read again whatever was published since.
+class GlobalSource:
+    """The versions that a global element comes from: by valid_from, of equal ones the later published last."""
+
+    element: DataKey
+    rule: AsOf
+    versions: tuple[GlobalVersion, ...]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the versions, in their order."""
+        return tuple(version.version_id for version in self.versions)
+
+    def match(self, times: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Find the version that each time sees, see `find_versions`."""
+        return find_versions(times, self.versions, self.rule)
+
+    def at(self, moment: datetime) -> GlobalVersion | None:
+        """Return the version that a moment sees."""
+        return version_at(self.versions, self.rule, moment)
+
+    def check_types(self, versions: Sequence[GlobalVersion]) -> None:
+        """Raise DataKeyError for a version whose rows are not of the element's type."""
+        for version in versions:
+            if version.element.type != self.element.type:
+                raise DataKeyError.because(
+                    f"global element '{self.element.name}': version '{version.version_id}' has {version.element.type}, "
+                    f"encoders declare {self.element.type}",
+                    "declare the type that the version has, or use rows that see versions of one type",
+                )
+
+
+@dataclass(frozen=True)
+class PinnedSources:
+    """The sources of an earlier generation, to be read again whatever was published since.
 
     snapshots: element → run ids in the order in which they were published; globals: element → version ids
     """
@@ -62,24 +98,24 @@ class Pinned:
 
 
 @dataclass
-class SourceFinder:
-    """Finds the sources of elements for label data.
+class SourceResolver:
+    """Resolves the sources of elements for label data.
 
     rules, floors: by element
-    of_any_type: elements whose types are not checked, since their values are not read
-    notes: what a person should know about the choice, added to as sources are found
+    of_any_type: elements whose types are not checked, because their values are not read
+    notes: remarks for the user about the choice of sources, added to while resolving
     """
 
     labels: Labels
     index: SnapshotIndex
     rules: Mapping[str, AsOf]
     floors: Mapping[str, ConfidenceFloor]
-    pinned: Pinned | None = None
+    pinned: PinnedSources | None = None
     of_any_type: Collection[str] = ()
     notes: list[str] = field(default_factory=list)
 
-    def find(self, elements: Sequence[DataKey]) -> tuple[list[ServiceSource], list[GlobalSource]]:
-        """Find the sources of all elements. Raises DataKeyError, ConfigError, QualityError, ReplayError."""
+    def resolve(self, elements: Sequence[DataKey]) -> tuple[list[ServiceSource], list[GlobalSource]]:
+        """Resolve the sources of all elements. Raises DataKeyError, ConfigError, QualityError, ReplayError."""
         check_rules(elements, self.rules, self.floors)
         services, global_sources = [], []
         for element in elements:
@@ -92,11 +128,7 @@ class SourceFinder:
 
     @cached_property
     def _declared(self) -> Mapping[str, Sequence[Service]]:
-        """Element → the services that have captured it, as declared, the latest published first."""
-        declared: dict[str, list[Service]] = {}
-        for service in self.index.elements():
-            declared.setdefault(service.element.name, []).append(service)
-        return declared
+        return declared_services(self.index)
 
     def _service_source(self, element: DataKey, rule: AsOf, floor: ConfidenceFloor | None) -> ServiceSource:
         if element.name not in self._declared:
@@ -106,41 +138,35 @@ class SourceFinder:
         else:
             snapshots = self._pinned_snapshots(element.name, self.pinned.snapshots.get(element.name, ()))
         service = self._service(element, snapshots)
-        self._refuse_other_keys(service, snapshots, rule)
-        kept, skipped = self._confident(element.name, snapshots, floor)
+        self._check_keys(service, snapshots, rule)
+        kept, skipped = self._apply_floor(element.name, snapshots, floor)
         return ServiceSource(element, service, rule, kept, skipped)
 
     def _snapshots(self, element: str, rule: AsOf) -> tuple[ServiceSnapshot, ...]:
-        """Give the snapshots that the labels' times may see, the earliest published first."""
+        """Return the snapshots that the labels' times may see, the earliest published first."""
         window = rule.window(self.labels.earliest, self.labels.latest)
-        names = dict.fromkeys(service.name for service in self._declared[element])
-        seen = {
-            name: [s for s in self.index.snapshots(name, *window) if s.service.element.name == element]
-            for name in names
+        of_service = {
+            name: snapshots
+            for name, service in {service.name: service for service in self._declared[element]}.items()
+            if (snapshots := snapshots_of(self.index, service, window))
         }
-        filled = [name for name, snapshots in seen.items() if snapshots]
-        if len(filled) > 1:
+        if len(of_service) > 1:
             raise DataKeyError.because(
-                f"element '{element}' comes from several services: {', '.join(sorted(filled))}",
+                f"element '{element}' comes from several services: {', '.join(sorted(of_service))}",
                 "give the element of one of them another name, or max_age, so that rows see one of them",
             )
-        return tuple(reversed(seen[filled[0]])) if filled else ()
+        return tuple(next(iter(of_service.values()), ()))
 
     def _pinned_snapshots(self, element: str, run_ids: Sequence[str]) -> tuple[ServiceSnapshot, ...]:
         runs = self.index.runs_by_id(run_ids)
-        of = {run_id: s for run_id, run in runs.items() for s in run.services if s.service.element.name == element}
-        gone = [run_id for run_id in run_ids if run_id not in of]
-        if gone:
-            raise ReplayError.because(
-                f"snapshot runs of '{element}' are not in the index any more: {', '.join(gone)}",
-                "restore the index from a copy",
-            )
-        return tuple(of[run_id] for run_id in run_ids)
+        of_run = {run_id: s for run_id, run in runs.items() for s in run.services if s.service.element.name == element}
+        _require_all(f"snapshot runs of '{element}'", [run_id for run_id in run_ids if run_id not in of_run])
+        return tuple(of_run[run_id] for run_id in run_ids)
 
     def _service(self, element: DataKey, snapshots: Sequence[ServiceSnapshot]) -> Service:
-        """Choose the declaration to go by: the latest published of the element's type.
+        """Choose the service's declaration to use: the latest published with the element's type.
 
-        Raises DataKeyError where no snapshot has that type. One of another type is refused when it serves a row.
+        Raises DataKeyError where no snapshot has that type. A snapshot of another type is refused when it serves a row.
         """
         declared = [s.service for s in reversed(snapshots)] or list(self._declared[element.name])
         if element.name in self.of_any_type:
@@ -149,11 +175,12 @@ class SourceFinder:
         if not fitting:
             raise DataKeyError.because(
                 f"element '{element.name}': snapshots have {declared[0].element.type}, encoders declare {element.type}",
-                "declare the type that the service answers with",
+                "declare the type of the service's response",
             )
         return fitting[0]
 
-    def _refuse_other_keys(self, service: Service, snapshots: Sequence[ServiceSnapshot], rule: AsOf) -> None:
+    def _check_keys(self, service: Service, snapshots: Sequence[ServiceSnapshot], rule: AsOf) -> None:
+        """Require the service's key in the context, and snapshots under that key where rows see any snapshot."""
         variables = {key.name: key.type for key in self.labels.context}
         for key in service.key:
             if key.name not in variables:
@@ -162,8 +189,7 @@ class SourceFinder:
                 )
         others = [snapshot for snapshot in snapshots if snapshot.service.key != service.key]
         for time in (self.labels.earliest, self.labels.latest) if others else ():
-            first, last = rule.window(time, time)
-            keys = {s.service.key for s in snapshots if _captured_within(s, first, last)}
+            keys = {s.service.key for s in snapshots if captured_within(s, *rule.window(time, time))}
             if keys and service.key not in keys:
                 raise DataKeyError.because(
                     f"service '{service.name}' has snapshots under different keys: label rows at {time.isoformat()} "
@@ -172,32 +198,31 @@ class SourceFinder:
                 )
         if others:
             self.notes.append(
-                f"{service.name}: {len(others)} snapshots under another key are passed over, up to run "
-                f"{others[-1].run_id}"
+                f"{service.name}: {len(others)} snapshots under another key are ignored, up to run {others[-1].run_id}"
             )
 
-    def _confident(
+    def _apply_floor(
         self, element: str, snapshots: tuple[ServiceSnapshot, ...], floor: ConfidenceFloor | None
     ) -> tuple[tuple[ServiceSnapshot, ...], frozenset[str]]:
-        """Give the snapshots to match with, and which of them may not serve."""
+        """Return the snapshots to match with, and which of them must not serve."""
         low = [] if floor is None else [s for s in snapshots if s.confidence < floor.floor]
         if floor is None or not low:
             return snapshots, frozenset()
-        shown = ", ".join(f"{snapshot.run_id} ({snapshot.confidence:.3f})" for snapshot in low)
+        listed = ", ".join(f"{snapshot.run_id} ({snapshot.confidence:.3f})" for snapshot in low)
         if floor.below == "fail":
             raise QualityError.because(
                 f"{len(low)} of {len(snapshots)} snapshot runs of '{element}' have a confidence below {floor.floor}: "
-                f"{shown}",
-                'capture again, lower the floor, or say below = "previous" or "skip"',
+                f"{listed}",
+                'capture again, lower the floor, or set below = "previous" or "skip"',
             )
         runs = frozenset(snapshot.run_id for snapshot in low)
-        self.notes.append(f"{element}: {len(low)} runs below confidence {floor.floor} are not used: {shown}")
+        self.notes.append(f"{element}: {len(low)} runs below confidence {floor.floor} are not used: {listed}")
         if floor.below == "previous":
             return tuple(snapshot for snapshot in snapshots if snapshot.run_id not in runs), frozenset()
         return snapshots, runs
 
     def _versions(self, element: DataKey, rule: AsOf) -> tuple[GlobalVersion, ...]:
-        """Give the versions that the labels' times may see. Their types are compared when they are read."""
+        """Return the versions that the labels' times may see. Their types are compared when they are read."""
         if self.pinned is None:
             versions = versions_in_view(self.index, element.name, rule, self.labels.earliest, self.labels.latest)
             if not versions and not self.index.global_versions(element.name, END_OF_TIME, 1):
@@ -205,22 +230,50 @@ class SourceFinder:
                     f"global element '{element.name}' has no version", "publish one: publish_global(…)"
                 )
             return versions
-        wanted = self.pinned.globals.get(element.name, ())
-        published = {version_id: self.index.global_version(element.name, version_id) for version_id in wanted}
-        gone = sorted(version_id for version_id, version in published.items() if version is None)
-        if gone:
-            raise ReplayError.because(
-                f"versions of global element '{element.name}' are not in the index any more: {', '.join(gone)}",
-                "restore the index from a copy",
-            )
-        return in_order(version for version in published.values() if version is not None)
+        pinned = {
+            id_: self.index.global_version(element.name, id_) for id_ in self.pinned.globals.get(element.name, ())
+        }
+        _require_all(
+            f"versions of global element '{element.name}'",
+            sorted(version_id for version_id, version in pinned.items() if version is None),
+        )
+        return in_order(version for version in pinned.values() if version is not None)
+
+
+def _require_all(what: str, missing: Sequence[str]) -> None:
+    if missing:
+        raise ReplayError.because(
+            f"{what} are not in the index any more: {', '.join(missing)}", "restore the index from a copy"
+        )
+
+
+def declared_services(index: SnapshotIndex) -> dict[str, list[Service]]:
+    """Return for each service element the services that captured it, as declared, the latest published first."""
+    declared: dict[str, list[Service]] = {}
+    for service in index.elements():
+        declared.setdefault(service.element.name, []).append(service)
+    return declared
+
+
+def snapshots_of(
+    index: SnapshotIndex, service: Service, window: tuple[datetime, datetime] = (FIRST_MOMENT, END_OF_TIME)
+) -> list[ServiceSnapshot]:
+    """Return a service's snapshots of its element that captured within a window, the earliest published first."""
+    seen = index.snapshots(service.name, *window)
+    return [snapshot for snapshot in reversed(seen) if snapshot.service.element.name == service.element.name]
+
+
+def captured_within(snapshot: ServiceSnapshot, first: datetime, last: datetime) -> bool:
+    """Return whether a snapshot has captures that may lie between two times."""
+    begin, end = snapshot.captured_from, snapshot.captured_to
+    return begin is not None and end is not None and begin <= last and end >= first
 
 
 def check_rules(elements: Sequence[DataKey], rules: Mapping[str, AsOf], floors: Mapping[str, ConfidenceFloor]) -> None:
-    """Raise ConfigError for rules and floors of other elements, or that their elements cannot have."""
+    """Raise ConfigError for rules and floors of other elements, or that do not apply to their elements."""
     kinds = {element.name: element.kind for element in elements}
-    for what, of in (("as-of rule", rules), ("confidence floor", floors)):
-        for name in of:
+    for what, names in (("as-of rule", rules), ("confidence floor", floors)):
+        for name in names:
             if name not in kinds:
                 raise ConfigError.unknown(f"element with {what}", name, kinds)
     for name, rule in rules.items():
@@ -228,16 +281,11 @@ def check_rules(elements: Sequence[DataKey], rules: Mapping[str, AsOf], floors: 
             raise ConfigError.mistaken(f"the as-of rule of '{name}'", rule, "AsOf(max_age=…)")
         if rule.as_published and kinds[name] is not Kind.GLOBAL_ELEMENT:
             raise ConfigError.because(
-                f"as-of rule of '{name}' says as_published, which is for global elements",
-                "remove it: what a service answered is never filled in afterwards",
+                f"the as-of rule of '{name}' sets as_published, which applies to global elements only",
+                "remove it: a service's responses are never backfilled",
             )
     for name in floors:
         if kinds[name] is Kind.GLOBAL_ELEMENT:
             raise ConfigError.because(
-                f"global element '{name}' has a confidence floor", "a version is whole: remove it"
+                f"global element '{name}' has a confidence floor", "remove it: a version is always complete"
             )
-
-
-def _captured_within(snapshot: ServiceSnapshot, first: datetime, last: datetime) -> bool:
-    begin, end = snapshot.captured_from, snapshot.captured_to
-    return begin is not None and end is not None and begin <= last and end >= first

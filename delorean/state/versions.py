@@ -7,7 +7,6 @@ valid_from, of equal ones the later published; unless it has counted for longer 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -16,8 +15,6 @@ from numpy.typing import NDArray
 
 from delorean.as_of.join import as_of_rows
 from delorean.state.rules import AsOf
-from schemas.data_keys import DataKey
-from schemas.errors import DataKeyError
 from schemas.tables import TIME
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import GlobalVersion, to_micros
@@ -25,40 +22,8 @@ from snapshotter.records import GlobalVersion, to_micros
 _FIRST_PAGE = 8
 
 
-@dataclass(frozen=True)
-class GlobalSource:
-    """Where a global element comes from. versions: by valid_from, of equal ones the later published last."""
-
-    element: DataKey
-    rule: AsOf
-    versions: tuple[GlobalVersion, ...]
-
-    @property
-    def read(self) -> tuple[str, ...]:
-        """The ids of the versions, in their order."""
-        return tuple(version.version_id for version in self.versions)
-
-    def find(self, times: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Find the version that each time sees, see `find_versions`."""
-        return find_versions(times, self.versions, self.rule)
-
-    def at(self, moment: datetime) -> GlobalVersion | None:
-        """Give the version that a moment sees."""
-        return version_at(self.versions, self.rule, moment)
-
-    def refuse_other_types(self, versions: Sequence[GlobalVersion]) -> None:
-        """Raise DataKeyError for a version, to be read, whose rows are not of the element's type."""
-        for version in versions:
-            if version.element.type != self.element.type:
-                raise DataKeyError.because(
-                    f"global element '{self.element.name}': version '{version.version_id}' has {version.element.type}, "
-                    f"encoders declare {self.element.type}",
-                    "declare the type that the version has, or take rows that see versions of one type",
-                )
-
-
 def counts_from(version: GlobalVersion, rule: AsOf) -> datetime:
-    """Give the moment from which on a version counts."""
+    """Return the moment from which on a version counts."""
     if not rule.as_published or version.published_at is None:
         return version.valid_from
     return max(version.valid_from, version.published_at)
@@ -69,13 +34,13 @@ def find_versions(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Find the version that each time sees.
 
-    versions: by valid_from, of equal ones the later published last; more than the times can see change nothing
+    versions: by valid_from, of equal ones the later published last; extra versions that no time can see do not matter
 
-    Gives for each time the version's position, −1 for none, and when it counts from, microseconds, 0 for none.
+    Returns for each time the version's position, −1 for none, and when it counts from, in microseconds, 0 for none.
     """
     effective = np.array(_effective(versions, rule), dtype=np.int64)
     starts = pa.array([to_micros(counts_from(versions[i], rule)) for i in effective], pa.int64())
-    found = as_of_rows(
+    rows = as_of_rows(
         [_one_key(len(times))],
         times,
         [_one_key(len(starts))],
@@ -85,13 +50,13 @@ def find_versions(
         allow_exact=rule.allow_exact,
     )
     if not len(effective):
-        return found, np.zeros(len(found), dtype=np.int64)
-    some = found >= 0
-    return np.where(some, effective[found], -1), np.where(some, starts.to_numpy()[found], 0)
+        return rows, np.zeros(len(rows), dtype=np.int64)
+    matched = rows >= 0
+    return np.where(matched, effective[rows], -1), np.where(matched, starts.to_numpy()[rows], 0)
 
 
 def version_at(versions: Sequence[GlobalVersion], rule: AsOf, moment: datetime) -> GlobalVersion | None:
-    """Give the version that one moment sees; versions as for `find_versions`."""
+    """Return the version that one moment sees; versions as for `find_versions`."""
     times = pa.chunked_array([pa.array([to_micros(moment)], pa.int64()).cast(TIME)])
     (position,) = find_versions(times, versions, rule)[0]
     return versions[position] if position >= 0 else None
@@ -100,10 +65,10 @@ def version_at(versions: Sequence[GlobalVersion], rule: AsOf, moment: datetime) 
 def versions_in_view(
     index: SnapshotIndex, element: str, rule: AsOf, earliest: datetime, latest: datetime
 ) -> tuple[GlobalVersion, ...]:
-    """Give the versions that times from earliest to latest may see, in the order that `find_versions` takes.
+    """Return the versions that times from earliest to latest may see, in the order that `find_versions` expects.
 
-    The index is read from the newest version on, and no further than the one that `earliest` sees. That one is given
-    even if it is older than max_age allows, so that somebody can say so.
+    The index is read from the newest version down to the one that `earliest` sees. That one is returned even if it is
+    older than max_age allows, so that a report can say so.
     """
     newest, oldest = rule.newest_visible(latest), rule.newest_visible(earliest)
     seen = []
@@ -111,25 +76,25 @@ def versions_in_view(
         start = counts_from(version, rule)
         if start <= newest:
             seen.append(version)
-        if start <= oldest:  # it wins over all that are valid from earlier, whatever the time
+        if start <= oldest:  # it wins over all versions that are valid from earlier, whatever the time
             break
     return tuple(reversed(seen))
 
 
-def index_version_at(index: SnapshotIndex, element: str, rule: AsOf, moment: datetime) -> GlobalVersion | None:
-    """Give the version that one moment sees, as the index knows it now."""
+def published_version_at(index: SnapshotIndex, element: str, rule: AsOf, moment: datetime) -> GlobalVersion | None:
+    """Return the version that one moment sees, of those that the index has now."""
     return version_at(versions_in_view(index, element, rule, moment, moment), rule, moment)
 
 
 def newest_versions(index: SnapshotIndex, element: str, latest: datetime) -> Iterator[GlobalVersion]:
-    """Give an element's versions with valid_from up to a time, the newest first, read as far as they are taken."""
+    """Yield an element's versions with valid_from up to a time, the newest first, reading the index page by page."""
     limit = _FIRST_PAGE
-    given: set[str] = set()
+    yielded: set[str] = set()
     while True:
         page = index.global_versions(element, latest, limit)
         for version in page:
-            if version.version_id not in given:  # published, or withdrawn, between two pages
-                given.add(version.version_id)
+            if version.version_id not in yielded:  # versions may be published or withdrawn between two pages
+                yielded.add(version.version_id)
                 yield version
         if len(page) < limit:
             return
@@ -142,7 +107,7 @@ def in_order(versions: Iterable[GlobalVersion]) -> tuple[GlobalVersion, ...]:
 
 
 def _effective(versions: Sequence[GlobalVersion], rule: AsOf) -> list[int]:
-    """Leave out versions that came to count only after one that is valid from later: no time ever sees those."""
+    """Leave out versions that began to count only after one that is valid from later: no time ever sees those."""
     kept: list[int] = []
     for position in reversed(range(len(versions))):
         start = counts_from(versions[position], rule)

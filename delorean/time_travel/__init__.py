@@ -1,6 +1,6 @@
-"""Travel in time: the data as of any past moment, as the online services stood then."""
+"""Time travel: the data as of any past moment, as online services returned it then."""
 
-from delorean.time_travel.contexts import EXPERIMENT_COLUMN, STRATUM_COLUMN, distinct_keys, read_choices
+from delorean.time_travel.contexts import EXPERIMENT_COLUMN, STRATUM_COLUMN, distinct_keys, read_chosen_contexts
 from delorean.time_travel.machine import TimeMachine
 from delorean.time_travel.moment import RUN_COLUMN, GlobalView, Moment, ServiceView, View
 
@@ -14,5 +14,5 @@ __all__ = [
     "TimeMachine",
     "View",
     "distinct_keys",
-    "read_choices",
+    "read_chosen_contexts",
 ]

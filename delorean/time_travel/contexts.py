@@ -1,4 +1,4 @@
-"""The contexts that one travels for: who chose them, and their distinct keys."""
+"""The contexts of time travel: the experiments that chose them, and their distinct keys."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ EXPERIMENT_COLUMN = "__experiment"  # no context variable is named so
 STRATUM_COLUMN = "__stratum"
 
 
-def read_choices(context_set: ContextSet, storage: Storage, experiment: str | None = None) -> pa.Table:
-    """Read who chose which context: for each context and experiment a row with its key and the stratum.
+def read_chosen_contexts(context_set: ContextSet, storage: Storage, experiment: str | None = None) -> pa.Table:
+    """Return a row for each context and experiment that chose it, with the context's key and the stratum.
 
-    experiment: only what this one chose
+    experiment: only those that this one chose
     """
     contexts = read_context_set(context_set, storage)
     chosen_by = contexts["experiments"].combine_chunks()
@@ -29,6 +29,6 @@ def read_choices(context_set: ContextSet, storage: Storage, experiment: str | No
 
 
 def distinct_keys(keys: pa.Table) -> pa.Table:
-    """Give each key once, sorted; keys with a null never match anything and are left out."""
+    """Return each key once, sorted; keys with a null never match anything and are left out."""
     keys = keys.drop_null()
     return keys.group_by(keys.column_names).aggregate([]).sort_by([(name, "ascending") for name in keys.column_names])

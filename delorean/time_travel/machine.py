@@ -1,4 +1,4 @@
-"""The time machine: from here one goes to moments, and sees how much there is to travel to."""
+"""The time machine: gives access to past moments, and shows which exist."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from delorean.labels import TIME_COLUMN, LabelColumns
-from delorean.state.requirements import AsOf
+from delorean.state.rules import AsOf
 from delorean.time_travel.moment import Moment
 from encoders.encoder import FeatureEncoder
 from schemas.errors import ConfigError, NaiveTimeError
@@ -30,24 +30,24 @@ class TimeMachine:
     storage: Storage
 
     def __post_init__(self) -> None:
-        """Refuse what is not open."""
+        """Raise ConfigError for an index or storage that is not an open one."""
         if not isinstance(self.index, SnapshotIndex):
             raise ConfigError.mistaken("index", self.index, "an open index", "open_index(project.index)")
         if not isinstance(self.storage, Storage):
             raise ConfigError.mistaken("storage", self.storage, "an open storage", "open_storage(project.storage)")
 
     def at(self, moment: datetime | str, max_age: timedelta | None = None) -> Moment:
-        """Go to a moment; nothing captured after it can be seen from there.
+        """Return a moment; nothing captured after it is visible there.
 
         moment: also as text, `2026-01-31T12:00:00Z`
         max_age: how old services' state may be; None: any age. A version of a global element is valid until the next
 
-        Raises ConfigError for what is no time, NaiveTimeError for a time without a zone.
+        Raises ConfigError for what is not a time, NaiveTimeError for a time without a zone.
         """
         try:
             moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
         except ValueError as error:
-            raise ConfigError.because(f"'{moment}' is no time", "write one such as 2026-01-31T12:00:00Z") from error
+            raise ConfigError.because(f"'{moment}' is not a time", "write one such as 2026-01-31T12:00:00Z") from error
         if not isinstance(moment, datetime):
             raise ConfigError.mistaken("moment", moment, "a datetime", "write one such as 2026-01-31T12:00:00Z")
         if moment.tzinfo is None:
@@ -68,16 +68,16 @@ class TimeMachine:
         time: str = TIME_COLUMN,
         rules: Mapping[str, AsOf] | None = None,
     ) -> pa.Table:
-        """Encode rows from the state as of their own times, however long ago: one call, in this process, no trace.
+        """Encode rows from the state as of their own times, in this process and without writing anything.
 
-        rows: a frame of contexts, times and items, one row for each item or lists of them; labels need not be there
-        encoders: also those defined in the cell above
+        rows: a frame of contexts, times and items, one row for each item or lists of them; labels may be missing
+        encoders: may be defined in a notebook's cell
         items, context: columns of the items' and the context's variables; None: all the others are the context
         rules: element's name → as-of rule
 
-        Gives one row for each context and time: items and features as lists, and what served each element when.
+        Returns one row for each context and time: items and features as lists, and what served each element when.
         """
-        from delorean.generation.preview import preview_features  # encoding needs more than looking does
+        from delorean.generation.preview import preview_features  # encoding needs more imports than reading state
 
         items = [items] if isinstance(items, str) else items
         columns = LabelColumns(tuple(items), None if context is None else tuple(context), time)

@@ -1,4 +1,4 @@
-"""A moment one has travelled to, and views of the data as of then."""
+"""A moment in the past, and views of the data as of then."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from delorean.frames import Readable
-from delorean.state.captures import CAPTURED_COLUMN, match_files
-from delorean.state.matched import CaptureFile, Matched
-from delorean.state.requirements import AsOf
-from delorean.state.rules import FIRST_MOMENT
-from delorean.state.versions import index_version_at
-from delorean.time_travel.contexts import distinct_keys, read_choices
+from delorean.state.captures import CAPTURED_COLUMN, match_captures
+from delorean.state.matches import CaptureFile, ElementMatch
+from delorean.state.rules import FIRST_MOMENT, AsOf
+from delorean.state.versions import published_version_at
+from delorean.time_travel.contexts import distinct_keys, read_chosen_contexts
 from schemas.errors import DataKeyError, NotInIndexError, UnreadableRecordError
 from schemas.plain_text import plain_text
 from schemas.services import Service
@@ -29,12 +28,12 @@ from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet
 
 RUN_COLUMN = "run_id"
-_KEYS_AT_ONCE = 16  # files whose keys are gathered before each is kept once, which bounds memory
+_FILES_AT_ONCE = 16  # files whose keys are read before they are made distinct, which bounds memory
 
 
 @dataclass(frozen=True, repr=False)
 class Moment:
-    """A moment one has travelled to: `moment["viewing_history"]` is a view of that element."""
+    """A moment in the past: `moment["viewing_history"]` is a view of that element."""
 
     index: SnapshotIndex
     storage: Storage
@@ -43,62 +42,61 @@ class Moment:
     experiment: str | None = None
 
     def for_experiment(self, experiment: str) -> Moment:
-        """See only the contexts that an experiment chose, in the newest context set of this moment.
+        """Restrict views to the contexts that an experiment chose, in the newest context set of this moment.
 
         Raises NotInIndexError if it had not chosen any by then.
         """
         moment = replace(self, experiment=experiment)
         if moment.context_set is None:
-            known = sorted(
-                {name for chosen in self.index.context_sets(self.time.date()) for name in chosen.experiments}
-            )
+            sets = self.index.context_sets(self.time.date())
+            existing = sorted({name for context_set in sets for name in context_set.experiments})
             raise NotInIndexError.because(
                 f"experiment '{experiment}' has no context set up to {self.time.date()}",
-                f"select contexts first; those that have: {', '.join(known) or 'none'}",
+                f"select contexts first; those that have: {', '.join(existing) or 'none'}",
             )
         return moment
 
     @cached_property
     def context_set(self) -> ContextSet | None:
         """The newest context set of this moment, of the experiment if there is one."""
-        found = self.index.context_sets(self.time.date(), self.experiment)
-        return found[0] if found else None
+        sets = self.index.context_sets(self.time.date(), self.experiment)
+        return sets[0] if sets else None
 
     def keys(self) -> list[str]:
-        """Name the data elements that can be seen from here."""
+        """Return the names of the data elements that are visible at this moment."""
         return sorted({*self._services(), *self._globals()})
 
     def __getitem__(self, key: str) -> View:
-        """View a data element. Raises DataKeyError for one that nobody captured up to here."""
-        version = index_version_at(self.index, key, AsOf(), self.time)
+        """Return a view of a data element. Raises DataKeyError for one that was not captured by then."""
+        version = published_version_at(self.index, key, AsOf(), self.time)
         if version is not None:
             return GlobalView(self, version)
         services = self._services(key)
         if key in services:
             return ServiceView(self, services[key])
-        known = [*self._services(), *self._globals()]
-        if not known and not self.index.runs(1) and not self.index.global_elements():
+        visible = [*self._services(), *self._globals()]
+        if not visible and not self.index.runs(1) and not self.index.global_elements():
             raise NotInIndexError.because(f"nothing is published in {self.index.uri} yet", "take a snapshot first")
-        raise DataKeyError.unknown(f"data key at {self.time.isoformat()}", key, known)
+        raise DataKeyError.unknown(f"data key at {self.time.isoformat()}", key, visible)
 
     def _services(self, element: str | None = None) -> dict[str, Service]:
-        """Give the services whose elements can be seen from here, as the last run of each declares it.
+        """Return the services whose elements are visible, by element, as the last run of each declares it.
 
-        element: look for this one alone
+        element: search for this one only
         """
-        found: dict[str, Service] = {}
+        services: dict[str, Service] = {}
         declared = [service for service in self.index.elements() if element in (None, service.element.name)]
         for name, service in dict.fromkeys((each.element.name, each.name) for each in declared):
             seen = self.index.iterate_snapshots(service, FIRST_MOMENT, self.time)
             try:
-                if sum(each.name == service for each in declared) > 1:  # the one published last by then counts
+                if sum(each.name == service for each in declared) > 1:  # the latest published by then counts
                     seen = iter(self.index.snapshots(service, FIRST_MOMENT, self.time))
                 last = next((s.service for s in seen if s.service.element.name == name), None)
-            except UnreadableRecordError:  # only whoever looks at this element needs to know
+            except UnreadableRecordError:  # raised when this element is viewed
                 last = next(each for each in declared if (each.element.name, each.name) == (name, service))
             if last is not None:
-                found.setdefault(name, last)
-        return found
+                services.setdefault(name, last)
+        return services
 
     def _globals(self) -> list[str]:
         return [name for name in self.index.global_elements() if self._has_version(name)]
@@ -106,7 +104,7 @@ class Moment:
     def _has_version(self, element: str) -> bool:
         try:
             return self.index.global_version_at(element, self.time) is not None
-        except UnreadableRecordError:  # it is there: only whoever looks at it needs to know
+        except UnreadableRecordError:  # it exists, and the error is raised when it is viewed
             return True
 
     def _ipython_key_completions_(self) -> list[str]:
@@ -120,12 +118,12 @@ class Moment:
 
 
 class View(Readable):
-    """What any view can be turned into. Nothing is read before that."""
+    """A view of an element, which is read only when it is converted to a frame."""
 
     @property
     @abstractmethod
     def confidence(self) -> float:
-        """Real successes / contexts asked, where the data comes from."""
+        """Successful responses / contexts requested, in the data's source."""
 
     @property
     @abstractmethod
@@ -135,24 +133,24 @@ class View(Readable):
 
 @dataclass(frozen=True, repr=False)
 class ServiceView(View):
-    """A service's element as of a moment: for each key the row that the as-of rule picks."""
+    """A service's element as of a moment: for each key the row that the as-of rule selects."""
 
     moment: Moment
     service: Service
 
     def to_arrow(self) -> pa.Table:
         """Read the service's key, captured_at, the run that captured it and the element, for keys that have one."""
-        matched, keys = self._match(self._wanted())
-        found = pa.array(~matched.absent)
+        keys = self._keys()
+        match = self._match(keys)
         runs = pa.array([snapshot.run_id for snapshot, _ in self._files], pa.string())
-        table = keys.append_column(CAPTURED_COLUMN, matched.captured_times())
-        table = table.append_column(RUN_COLUMN, runs.take(pa.array(matched.file, mask=matched.absent)))
-        values = matched.element.values.take(pa.array(matched.element.rows, mask=matched.absent))
-        return table.append_column(self.service.element.name, values).filter(found)
+        table = keys.append_column(CAPTURED_COLUMN, match.captured_times())
+        table = table.append_column(RUN_COLUMN, runs.take(pa.array(match.file, mask=match.absent)))
+        values = match.element.values.take(pa.array(match.element.rows, mask=match.absent))
+        return table.append_column(self.service.element.name, values).filter(pa.array(~match.absent))
 
     @property
     def confidence(self) -> float:
-        """Real successes / asked, of the newest snapshot of this moment; 0 without any."""
+        """Successful responses / contexts requested, of the newest snapshot of this moment; 0 without any."""
         return self.snapshots[-1].confidence if self.snapshots else 0.0
 
     @property
@@ -161,8 +159,7 @@ class ServiceView(View):
         contexts = self._context_keys()
         if contexts is None or contexts.num_rows == 0:
             return 0.0
-        matched, _ = self._match(contexts)
-        return 1.0 - float(matched.absent.mean())
+        return 1.0 - float(self._match(contexts).absent.mean())
 
     def __repr__(self) -> str:
         """One line for people."""
@@ -175,14 +172,14 @@ class ServiceView(View):
 
     @cached_property
     def _published(self) -> list[ServiceSnapshot]:
-        """What may be seen, the earliest published first."""
+        """The visible snapshots, the earliest published first."""
         first, last = self.moment.rule.window(self.moment.time, self.moment.time)
         visible = self.moment.index.snapshots(self.service.name, first, last)
         return [snapshot for snapshot in reversed(visible) if snapshot.service == self.service]
 
     @property
     def snapshots(self) -> list[ServiceSnapshot]:
-        """The snapshots seen from the moment, by the time of capture and then of publishing."""
+        """The visible snapshots, by the time of capture and then of publishing."""
         return sorted(self._published, key=lambda snapshot: snapshot.captured_to or self.moment.time)
 
     @cached_property
@@ -190,36 +187,37 @@ class ServiceView(View):
         """Files of all snapshots, the earliest published first, so that of equal captures the later wins."""
         return [CaptureFile(snapshot, file) for snapshot in self._published for file in snapshot.files]
 
-    def _wanted(self) -> pa.Table:
-        """Keys to look up: the experiment's, or all that were ever captured."""
+    def _keys(self) -> pa.Table:
+        """Return the experiment's keys, or all that were ever captured."""
         if self.moment.experiment is not None:
             contexts = self._context_keys()
-            assert contexts is not None  # for_experiment made sure
+            assert contexts is not None  # for_experiment has checked it
             return contexts
         names = [variable.name for variable in self.service.key]
         keys = pa.schema([(variable.name, variable.type) for variable in self.service.key]).empty_table()
-        for start in range(0, len(self._files), _KEYS_AT_ONCE):
-            files = self._files[start : start + _KEYS_AT_ONCE]
+        for start in range(0, len(self._files), _FILES_AT_ONCE):
+            files = self._files[start : start + _FILES_AT_ONCE]
             parts = [read_parquet(self.moment.storage, file, names) for _, file in files]
             keys = distinct_keys(pa.concat_tables([keys, *parts]))
         return keys
 
     def _context_keys(self) -> pa.Table | None:
-        """Distinct keys of this service in the context set, of the experiment's contexts if there is one."""
+        """Return the distinct keys of this service in the context set, of the experiment's contexts if there is one."""
         context_set = self.moment.context_set
         if context_set is None:
             return None
         names = [variable.name for variable in self.service.key]
         if self.moment.experiment is None:
             return distinct_keys(read_context_set(context_set, self.moment.storage, names))
-        return distinct_keys(read_choices(context_set, self.moment.storage, self.moment.experiment).select(names))
+        return distinct_keys(
+            read_chosen_contexts(context_set, self.moment.storage, self.moment.experiment).select(names)
+        )
 
-    def _match(self, keys: pa.Table) -> tuple[Matched, pa.Table]:
+    def _match(self, keys: pa.Table) -> ElementMatch:
         now = pa.array(np.full(keys.num_rows, to_micros(self.moment.time))).cast(TIME)
         service, moment = self.service, self.moment
         times = pa.chunked_array([now])
-        matched = match_files(keys, times, service.key, service.element, moment.rule, self._files, moment.storage)
-        return matched, keys
+        return match_captures(keys, times, service.key, service.element, moment.rule, self._files, moment.storage)
 
 
 @dataclass(frozen=True, repr=False)
@@ -235,12 +233,12 @@ class GlobalView(View):
 
     @property
     def confidence(self) -> float:
-        """A version is whole or not there."""
+        """Always 1: a version is complete."""
         return 1.0
 
     @property
     def coverage(self) -> float:
-        """A global element belongs to every context."""
+        """Always 1: a global element belongs to every context."""
         return 1.0
 
     def __repr__(self) -> str:

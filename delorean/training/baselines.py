@@ -1,4 +1,4 @@
-"""What a model has to beat: popularity; and what must know nothing: labels shuffled within their contexts."""
+"""Baselines: popularity, which a model must beat, and shuffled labels, from which nothing can be learned."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from delorean.training.ranking_data import RankingData
 
 
 def popularity_scores(train: RankingData, data: RankingData) -> NDArray[np.float32]:
-    """Score each item with its count of positives in the training part; an item never seen there scores 0.
+    """Score each item with its count of positives in the training part; an item that is not in it scores 0.
 
     Items are the same when all their variables are equal.
     """
     codes = _item_codes(pa.concat_tables([train.items, data.items]))
-    seen, asked = codes[: len(train.labels)], codes[len(train.labels) :]
+    seen, scored = codes[: len(train.labels)], codes[len(train.labels) :]
     counts = np.bincount(seen, weights=train.positive, minlength=int(codes.max(initial=0)) + 1)
-    return counts[asked].astype(np.float32)
+    return counts[scored].astype(np.float32)
 
 
 def with_shuffled_labels(data: RankingData, seed: int) -> RankingData:
-    """Permute the labels within each context: what is left to learn is how many positives a context has.
+    """Permute the labels within each context: all that can be learned then is how many positives a context has.
 
-    A model fitted on these must rank true labels no better than chance; if it does, features know their labels.
+    A model fitted on these must rank the true labels no better than chance; otherwise features contain the labels.
     """
     context = np.repeat(np.arange(len(data)), np.diff(data.offsets))
     order = np.lexsort((np.random.default_rng(seed).random(len(context)), context))
@@ -33,7 +33,7 @@ def with_shuffled_labels(data: RankingData, seed: int) -> RankingData:
 
 
 def _item_codes(items: pa.Table) -> NDArray[np.int64]:
-    """Number the distinct items."""
+    """Return for each item a number, the same for equal items."""
     codes = np.zeros(len(items), dtype=np.int64)
     for column in items.columns:
         encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")

@@ -1,11 +1,12 @@
-"""Ranking metrics by context, with ties valued at their expectation, so that a constant score gets no luck."""
+"""Ranking metrics by context, where ties count as their expected value, so a constant score gains nothing by luck.
+
+scikit-learn's `ndcg_score` and `roc_auc_score` are only the oracle of the tests: for 100,000 contexts of 12 items they
+take 10.6 s and 0.41 s, the functions here 0.2 s and 0.03 s, and scikit-learn is not installed where models are served.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
-
+import msgspec
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -16,9 +17,10 @@ K = 10
 _NDCG, _RECIPROCAL_RANK, _RECALL = range(3)
 
 
-@dataclass(frozen=True)
-class Metrics:
+class Metrics(msgspec.Struct, frozen=True, rename={"ndcg_at_10": "ndcg@10", "recall_at_10": "recall@10"}):
     """How well scores rank. Items of equal score count as if in random order: each metric is its expected value.
+
+    As plain fields (`msgspec.to_builtins`) the metrics have their usual names, "ndcg@10" and "recall@10".
 
     ndcg_at_10: mean over contexts of DCG / ideal DCG of the first 10 places, gain = label, discount = 1 / log2(place +
         1) (Järvelin and Kekäläinen 2002); within ties the mean gain (McSherry and Najork 2008)
@@ -27,7 +29,7 @@ class Metrics:
     auc: probability that a positive scores higher than a negative, over all items of all contexts together, ties
         counting half (Mann and Whitney 1947; Hanley and McNeil 1982); None without both
     contexts: contexts averaged over: those with a positive
-    without_positives: contexts left out, for they have none
+    without_positives: contexts left out because they have none
     """
 
     ndcg_at_10: float
@@ -37,27 +39,11 @@ class Metrics:
     contexts: int
     without_positives: int
 
-    def to_json(self) -> dict[str, Any]:
-        """Write the metrics as plain fields, under the names people know."""
-        return {
-            "ndcg@10": self.ndcg_at_10,
-            "mrr": self.mrr,
-            "recall@10": self.recall_at_10,
-            "auc": self.auc,
-            "contexts": self.contexts,
-            "without_positives": self.without_positives,
-        }
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
-        return cls(*(fields[name] for name in ("ndcg@10", "mrr", "recall@10", "auc", "contexts", "without_positives")))
-
 
 def ranking_metrics(
     scores: NDArray[np.float32], labels: NDArray[np.float32], offsets: NDArray[np.int64], k: int = K
 ) -> Metrics:
-    """Measure how scores rank each context's items.
+    """Measure how well scores rank each context's items.
 
     scores, labels: (items,), contexts end to end; a label above 0 is a positive
     offsets: (contexts + 1,) where each context's items start and end
@@ -65,7 +51,7 @@ def ranking_metrics(
     >>> ranking_metrics(np.float32([0.9, 0.1, 0.5]), np.float32([0, 1, 0]), np.array([0, 3])).mrr
     0.3333333333333333
 
-    Raises TrainingError for scores that are not numbers, or when no context has a positive.
+    Raises TrainingError for scores that are NaN, or when no context has a positive.
     """
     if np.isnan(scores).any():
         raise TrainingError.because(f"{int(np.isnan(scores).sum())} of {len(scores)} scores are NaN")
@@ -89,7 +75,7 @@ def ranking_metrics(
 
 
 def area_under_curve(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> float | None:
-    """Give the area under the ROC curve, ties counting half; None without positives or without negatives."""
+    """Return the area under the ROC curve, ties counting half; None without positives or without negatives."""
     above, below = np.sort(scores[positive]), np.sort(scores[~positive])
     if len(above) == 0 or len(below) == 0:
         return None
@@ -101,8 +87,8 @@ def area_under_curve(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -
 def _by_context(
     scores: NDArray[np.float32], labels: NDArray[np.float32], offsets: NDArray[np.int64], k: int
 ) -> NDArray[np.float64]:
-    """Give NDCG@k, reciprocal rank and recall@k of each context, NaN where it has no positive."""
-    found = np.full((len(offsets) - 1, 3), np.nan)
+    """Return NDCG@k, reciprocal rank and recall@k of each context, NaN where it has no positive."""
+    by_context = np.full((len(offsets) - 1, 3), np.nan)
     discounts = np.zeros(k + 1)  # cumulative: of the first 0, 1, … k places
     for place in range(k):
         discounts[place + 1] = discounts[place] + 1 / np.log2(place + 2)
@@ -110,8 +96,10 @@ def _by_context(
         label = labels[offsets[context] : offsets[context + 1]]
         if (label > 0).any():
             order = np.argsort(-scores[offsets[context] : offsets[context + 1]])
-            _measure(scores[offsets[context] : offsets[context + 1]][order], label[order], discounts, found[context])
-    return found
+            _measure(
+                scores[offsets[context] : offsets[context + 1]][order], label[order], discounts, by_context[context]
+            )
+    return by_context
 
 
 @njit(cache=True)
@@ -121,7 +109,7 @@ def _measure(
     discounts: NDArray[np.float64],
     into: NDArray[np.float64],
 ) -> None:
-    """Measure one context whose items are sorted by score, walking from tie to tie."""
+    """Measure one context whose items are sorted by score, one group of tied items at a time."""
     k, n = len(discounts) - 1, len(scores)
     gain = top = reciprocal = 0.0
     first = positives = 0
@@ -147,10 +135,10 @@ def _measure(
 
 @njit(cache=True)
 def _expected_reciprocal(before: int, size: int, positives: int) -> float:
-    """Give the expected 1 / place of the first of some positives in a tie in random order, after `before` places."""
+    """Return the expected 1 / place of the first positive of a tie that begins after `before` places."""
     expected, none_yet = 0.0, 1.0
     for j in range(size - positives + 1):
-        here = positives / (size - j)  # chance that place j holds the first positive, none having come before
+        here = positives / (size - j)  # probability that place j holds a positive, if no earlier place does
         expected += none_yet * here / (before + j + 1)
         none_yet *= 1 - here
     return expected

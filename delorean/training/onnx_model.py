@@ -1,4 +1,4 @@
-"""Fitted scikit-learn models as ONNX, with the scores they had."""
+"""Converts fitted scikit-learn models to ONNX so that they score as before."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC, NuSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
-from delorean.training.missing_values import IMPUTE, MissingValues, takes_missing_values, with_missing_values
+from delorean.training.missing_values import IMPUTE, MissingValueHandling, takes_missing_values, with_missing_values
 from delorean.training.onnx_scorer import OnnxScorer, first_line
 from schemas.errors import PackageError, TrainingError
 
@@ -45,16 +45,16 @@ _TREES = (
 )
 
 
-def to_onnx(model: Any, features: int) -> bytes:  # scikit-learn's models share no typed interface
+def to_onnx(model: Any, features: int) -> bytes:  # scikit-learn's models have no common typed interface
     """Convert a fitted scikit-learn model, or a pipeline of them.
 
-    Raises TrainingError for a model that ONNX cannot express.
+    Raises TrainingError for a model that cannot be written as ONNX.
     """
     try:
         try:
             # Scores as a matrix, not as a list of dictionaries.
             converted = _convert(model, features, {id(model): {"zipmap": False}} if is_classifier(model) else None)
-        except NameError:  # its converter has no such option, and needs none
+        except NameError:  # its converter has no such option and needs none
             converted = _convert(model, features, None)
     except Exception as error:  # skl2onnx raises whatever its converters meet
         raise _not_expressible(model, first_line(error)) from error
@@ -65,19 +65,19 @@ def to_onnx(model: Any, features: int) -> bytes:  # scikit-learn's models share 
 
 
 def refuse_unsupported(model: Any) -> None:
-    """Raise TrainingError for a model that skl2onnx does not know or that gives no score; it need not be fitted."""
-    waiting = [model]
-    while waiting:
-        step = waiting.pop()
+    """Raise TrainingError for a model that skl2onnx does not support or that has no score; it need not be fitted."""
+    remaining = [model]
+    while remaining:
+        step = remaining.pop()
         if isinstance(step, Pipeline):
-            waiting += [inner for _, inner in step.steps]
+            remaining += [inner for _, inner in step.steps]
             continue
         try:
             get_model_alias(type(step))
         except RuntimeError as error:
-            raise _not_expressible(step, "skl2onnx does not know it") from error
+            raise _not_expressible(step, "skl2onnx does not support it") from error
     if not (is_classifier(model) or is_regressor(model) or hasattr(model, "predict")):
-        raise _not_expressible(model, "it gives no score")
+        raise _not_expressible(model, "it has none of predict_proba, decision_function and predict")
 
 
 def sklearn_scores(model: Any, features: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -92,7 +92,7 @@ def sklearn_scores(model: Any, features: NDArray[np.float32]) -> NDArray[np.floa
 
 
 def refuse_disagreement(scorer: OnnxScorer, model: Any, features: NDArray[np.float32]) -> None:
-    """Raise PackageError unless ONNX and scikit-learn give every row the same score, within float32's accuracy."""
+    """Raise PackageError unless ONNX and scikit-learn score every row alike, within the accuracy of float32."""
     ours, theirs = scorer.score(features).astype(np.float64), sklearn_scores(model, features)
     wrong = ~(np.abs(ours - theirs) <= _TOLERANCE * (1 + np.abs(theirs)))
     if wrong.any():
@@ -100,15 +100,16 @@ def refuse_disagreement(scorer: OnnxScorer, model: Any, features: NDArray[np.flo
         incomplete = wrong & np.isnan(features).any(axis=1)
         raise PackageError.because(
             f"the ONNX model disagrees with {type(model).__name__} in {int(wrong.sum())} of {len(wrong)} rows, "
-            f"{int(incomplete.sum())} of them incomplete: {ours[row]:.7g} against {theirs[row]:.7g} in row {row}",
+            f"{int(incomplete.sum())} of them with missing values: "
+            f"{ours[row]:.7g} against {theirs[row]:.7g} in row {row}",
             IMPUTE if incomplete.sum() == wrong.sum() else "package a model that ONNX expresses exactly",
         )
 
 
-def check_missing_values(scorer: OnnxScorer, model: Any, features: NDArray[np.float32]) -> MissingValues:
-    """Say what a model does with missing values, which its ONNX form must do too.
+def check_missing_values(scorer: OnnxScorer, model: Any, features: NDArray[np.float32]) -> MissingValueHandling:
+    """Return how a model handles missing values; its ONNX form must do the same.
 
-    features: some rows, whose values are left out one by one and all together
+    features: some rows; their values are left out one by one and all together
 
     Raises PackageError if the two disagree.
     """
@@ -126,7 +127,7 @@ def _not_expressible(model: Any, reason: str) -> TrainingError:
 
 def _convert(model: Any, features: int, options: Mapping[int, Any] | None) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of attributes that skl2onnx reads, not the caller
+        warnings.simplefilter("ignore", FutureWarning)  # about attributes that skl2onnx reads, not the caller
         return convert_sklearn(
             model,
             name="model",
@@ -148,7 +149,7 @@ def _last_step(model: Any) -> Any:
 
 
 def _negate_scores(graph: Any) -> None:
-    """Make the second class's column that of the decision: of support vector machines, the first is."""
+    """Negate the scores: for support vector machines skl2onnx writes the decision for the first class."""
     scores = graph.output[-1]
     graph.node.append(helper.make_node("Neg", [scores.name], ["decision"]))
     scores.name = "decision"
@@ -157,8 +158,8 @@ def _negate_scores(graph: Any) -> None:
 def _convert_boosted_trees(scope: Any, operator: Any, container: Any) -> None:
     """Convert histogram gradient boosting so that every float32 takes the same branch as in scikit-learn.
 
-    A threshold is a double between two features' values; rounded to the nearest float32, as skl2onnx does, it can
-    become the upper of them and send it the other way. Rounded down, it sends every float32 as before.
+    A threshold is a double between two feature values. Rounded to the nearest float32, as skl2onnx does, it can become
+    the upper value, which then takes the other branch. Rounded down, it changes no float32's branch.
     """
     fitted = operator.raw_operator
     exact = copy.copy(fitted)
@@ -174,15 +175,15 @@ def _convert_boosted_trees(scope: Any, operator: Any, container: Any) -> None:
 
 
 def _convert_trees(scope: Any, operator: Any, container: Any) -> None:
-    """Convert trees and forests so that missing values go where they go in scikit-learn, which skl2onnx leaves out."""
+    """Convert trees and forests with the branch that missing values take in scikit-learn, which skl2onnx omits."""
     fitted = operator.raw_operator
     trees = [tree.tree_.__getstate__()["nodes"] for tree in getattr(fitted, "estimators_", [fitted])]
     left = [nodes["missing_go_to_left"] for nodes in trees]
-    get_converter("Sklearn" + type(fitted).__name__)(scope, operator, _MissingValues(container, left))
+    get_converter("Sklearn" + type(fitted).__name__)(scope, operator, _MissingValueBranches(container, left))
 
 
-class _MissingValues:
-    """Writes into each branch whether a missing value goes left. left: tree → node → whether."""
+class _MissingValueBranches:
+    """Adds to each branch whether a missing value goes left. left: tree → node → whether."""
 
     def __init__(self, container: Any, left: Sequence[NDArray[np.uint8]]) -> None:
         self._container, self._left = container, left
@@ -192,17 +193,17 @@ class _MissingValues:
 
     def add_node(self, *args: Any, **attributes: Any) -> Any:
         if "nodes_treeids" in attributes:
-            places = zip(
+            nodes = zip(
                 attributes["nodes_treeids"], attributes["nodes_nodeids"], attributes["nodes_modes"], strict=True
             )
             attributes["nodes_missing_value_tracks_true"] = [
-                int(mode != "LEAF" and self._left[tree][node]) for tree, node, mode in places
+                int(mode != "LEAF" and self._left[tree][node]) for tree, node, mode in nodes
             ]
         return self._container.add_node(*args, **attributes)
 
 
 class _IntegerAttributes:
-    """Writes truth values as integers: skl2onnx 1.20 gives onnx 1.23 booleans where the standard wants integers."""
+    """Writes booleans as integers: skl2onnx 1.20 passes onnx 1.23 booleans where the standard requires integers."""
 
     def __init__(self, container: Any) -> None:
         self._container = container

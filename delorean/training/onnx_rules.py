@@ -1,4 +1,4 @@
-"""What an ONNX file may hold before anything loads it: operators of scikit-learn's models, and all of its own data."""
+"""Checks what an ONNX file contains before it is loaded: only operators of scikit-learn's models, and its own data."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from schemas.errors import PackageError
 _ML = "ai.onnx.ml"
 _DOMAINS = {"", "ai.onnx", _ML}
 _MOST_NODES = 100_000
-# What skl2onnx writes for scikit-learn's models and what is put before them, and their likes that make nothing larger.
-# Not among them: Loop and If, and whatever repeats or makes data (Expand, Tile, Resize, Range, Pad, the random ones).
+# Operators that skl2onnx writes for scikit-learn's models and preprocessing, and similar ones that enlarge nothing.
+# Excluded are Loop and If, and operators that repeat or generate data (Expand, Tile, Resize, Range, Pad, random ones).
 _OPERATORS = (
     "Abs Add And ArgMax ArgMin Cast CastLike Ceil Clip Concat Constant ConstantOfShape CumSum Div Einsum Elu "
     "Equal Erf Exp Flatten Floor Gather GatherElements Gemm Greater GreaterOrEqual HardSigmoid Identity IsInf IsNaN "
@@ -28,7 +28,7 @@ _ML_OPERATORS = (
     "TreeEnsembleRegressor ZipMap"
 )
 _BY_DOMAIN = {domain: frozenset((_ML_OPERATORS if domain == _ML else _OPERATORS).split()) for domain in _DOMAINS}
-# Operator → which of its inputs say how large its output is.
+# Operator → which of its inputs determine the size of its output.
 _SIZES = {
     "ConstantOfShape": (0,),
     "Reshape": (1,),
@@ -41,33 +41,33 @@ _SIZES = {
 
 
 def check_model(data: bytes) -> None:
-    """Raise PackageError unless a file is an ONNX model that reads no other file and runs none but known operators.
+    """Raise PackageError unless a file is an ONNX model that reads no other file and uses only permitted operators.
 
-    Neither time nor memory of what it does is known then, but that they depend on the shape of its input alone.
+    This does not bound the time and memory that it takes, but they then depend only on the shape of its input.
     """
     try:
         model = onnx.load_model_from_string(data)
-    except Exception as error:  # protobuf's errors differ by its implementation
+    except Exception as error:  # which errors protobuf raises depends on its implementation
         raise PackageError.because(f"the model is not ONNX: {str(error)[:200] or type(error).__name__}") from error
     for message in _messages(model):
         if isinstance(message, onnx.TensorProto):
             _refuse_external(message)
     if model.functions:
-        raise PackageError.because("the ONNX model defines functions of its own, expected plain operators")
+        raise PackageError.because("the ONNX model defines its own functions, expected plain operators")
     _check_operators(model)
     for graph in _graphs(model):
         _refuse_sizes_from_values(graph)
 
 
 def _messages(root: Any) -> Iterator[Any]:
-    """Walk all that a message of protobuf holds, however deep and wherever the standard allows it."""
-    waiting = [root]
-    while waiting:
-        message = waiting.pop()
+    """Yield a protobuf message and all messages in it, at any depth."""
+    remaining = [root]
+    while remaining:
+        message = remaining.pop()
         yield message
         for field, value in message.ListFields():
             if field.message_type is not None:
-                waiting += [value] if hasattr(value, "ListFields") else list(value)
+                remaining += [value] if hasattr(value, "ListFields") else list(value)
 
 
 def _graphs(model: Any) -> Iterator[Any]:
@@ -76,7 +76,7 @@ def _graphs(model: Any) -> Iterator[Any]:
 
 def _refuse_external(tensor: Any) -> None:
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-        raise PackageError.because(f"the ONNX model reads '{tensor.name}' from another file, expected it inside")
+        raise PackageError.because(f"the ONNX model reads '{tensor.name}' from another file, expected all data inside")
 
 
 def _check_operators(model: Any) -> None:
@@ -87,21 +87,19 @@ def _check_operators(model: Any) -> None:
             raise PackageError.because(f"the ONNX model uses operators of '{node.domain}', expected ONNX's own")
         if node.op_type not in _BY_DOMAIN[node.domain]:
             raise PackageError.because(
-                f"the ONNX model uses the operator '{node.op_type}', which no model of scikit-learn's needs",
-                "package a model that delorean train made",
+                f"the ONNX model uses the operator '{node.op_type}', which no scikit-learn model needs",
+                "package a model that delorean train produced",
             )
     if nodes > _MOST_NODES:
         raise PackageError.because(f"the ONNX model has {nodes} operators, expected at most {_MOST_NODES}")
 
 
 def _refuse_sizes_from_values(graph: Any) -> None:
-    """Refuse to make a tensor as large as a feature's value says: then a trial would tell nothing of other values."""
-    fixed = {each.name for each in graph.initializer} | {""}  # an input that is left out has no name
+    """Reject tensors whose size depends on a feature's value: a trial would not bound their memory."""
+    fixed = {each.name for each in graph.initializer} | {""}  # an omitted input has no name
     for node in graph.node:
         sizes = [node.input[i] for i in _SIZES.get(node.op_type, ()) if i < len(node.input)]
         if not fixed.issuperset(sizes):
-            raise PackageError.because(
-                f"the ONNX model computes the size that '{node.op_type}' gives its output from features"
-            )
+            raise PackageError.because(f"the ONNX model computes the output size of '{node.op_type}' from features")
         if node.op_type == "Shape" or (node.op_type != "Scan" and fixed.issuperset(node.input)):
             fixed.update(node.output)

@@ -1,4 +1,4 @@
-"""Ranking data: contexts, their items, labels and features, flattened for learning; read from feature sets."""
+"""Ranking data: contexts with their items, labels and features as flat arrays, read from feature sets."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Batches = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
 
 @dataclass(frozen=True)
 class RankingData:
-    """Labelled items of many contexts, end to end.
+    """Labelled items of many contexts, concatenated.
 
     contexts: one row for each context: its variables, `time` (timestamp[us, UTC]) and, where the feature set has it,
-        `outcome_at`, from when on its labels are known
-    items: the items of all contexts end to end, one column for each item variable
+        `outcome_at`, the time at which its labels became known
+    items: the items of all contexts, concatenated, one column for each item variable
     offsets: (contexts + 1,) where each context's items start and end
     labels: (items,) float32; above 0 is positive
-    features: (items, features) float32, NaN where unknown
-    names: the features' names, in the order of their columns
+    features: (items, features) float32, NaN where missing
+    names: of the features, in the order of their columns
     weights: (contexts,) float64 weight of each context in training, None: all equal
-    unread: contexts and items of the feature set that a sample left out
+    unread: number of contexts and of items of the feature set that a sample left out
     """
 
     contexts: pa.Table
@@ -45,7 +45,7 @@ class RankingData:
     unread: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
-        """Number of contexts."""
+        """Return the number of contexts."""
         return len(self.offsets) - 1
 
     @property
@@ -59,7 +59,7 @@ class RankingData:
         return None if self.weights is None else np.repeat(self.weights, np.diff(self.offsets))
 
     def take(self, rows: NDArray[np.int64]) -> RankingData:
-        """Give some contexts with their items, in the order of `rows`."""
+        """Return some contexts with their items, in the order of `rows`."""
         lengths = np.diff(self.offsets)[rows]
         positions = ranges(self.offsets[:-1][rows], lengths)
         return replace(
@@ -84,22 +84,22 @@ def read_feature_set(
     max_items: int | None = None,
     seed: int = 0,
 ) -> RankingData:
-    """Read a feature set for training, sorted by time and context, so that no file's order changes a model.
+    """Read a feature set for training, sorted by time and context, so that the order of files cannot change a model.
 
     source: the path of a Delta table, or an Arrow table of the same columns
-    features: columns list<float32>, which become the features in this order
+    features: columns of type list<float32>; they become the features in this order
     items, context: the columns of the item variables (lists) and of the context variables
-    version: of the Delta table, None: the newest
-    weight: a column with each context's weight, such as `confidence`; where it is null the context counts 1
-    max_items: when there are more, contexts are sampled by a seeded hash of their variables and time
+    version: of the Delta table; None: the newest
+    weight: a column with each context's weight, such as `confidence`; where it is null the weight is 1
+    max_items: if there are more, contexts are sampled by a seeded hash of their variables and time
 
-    Memory: the result, and a few thousand rows at a time besides; of a sample, while it is drawn, the variables of four
-    times as many contexts. Raises TrainingError.
+    Memory: the result and a few thousand rows; while a sample is drawn, the variables of four times as many contexts.
+    Raises TrainingError for a missing table, column or value, or a column of another type.
     """
     names, batches = _batches(source, version)
     outcome = ["outcome_at"] if "outcome_at" in names else []
-    wanted = [*context, "time", *outcome, *([weight] if weight else [])]
-    chosen = _choose_contexts(batches, wanted, [*context, "time"], max_items, seed)
+    columns = [*context, "time", *outcome, *([weight] if weight else [])]
+    chosen = _choose_contexts(batches, columns, [*context, "time"], max_items, seed)
     order = _sorted_rows(chosen.contexts, context)
     offsets = _offsets(chosen.lengths[order])
     starts = np.empty(len(order), dtype=np.int64)
@@ -115,7 +115,7 @@ def read_feature_set(
 
 
 def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give the positions start, start + 1, … of each range, end to end.
+    """Return the positions start, start + 1, … of each range, concatenated.
 
     >>> ranges(np.array([5, 0]), np.array([2, 3]))
     array([5, 6, 0, 1, 2])
@@ -125,7 +125,7 @@ def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.
 
 
 def _batches(source: str | pa.Table, version: int | None) -> tuple[Sequence[str], Batches]:
-    """Give the names of a source's columns and a way to read some of them."""
+    """Return the names of a source's columns and a function that reads some of them."""
     if isinstance(source, pa.Table):
         table = source
         _require(table.schema.names, ["time", "label"])
@@ -147,18 +147,18 @@ def _from_table(table: pa.Table, columns: Sequence[str]) -> Iterator[pa.RecordBa
     yield from table.select(list(columns)).to_batches(max_chunksize=_BATCH_ROWS)
 
 
-def _require(found: Sequence[str], wanted: Sequence[str], where: str = "the feature set") -> None:
-    for name in wanted:
-        if name not in found:
-            raise TrainingError.unknown(f"column of {where}", name, found)
+def _require(existing: Sequence[str], required: Sequence[str], where: str = "the feature set") -> None:
+    for name in required:
+        if name not in existing:
+            raise TrainingError.unknown(f"column of {where}", name, existing)
 
 
 @dataclass(frozen=True)
-class _Chosen:
+class _ChosenContexts:
     """The contexts that are read.
 
-    rows: their row numbers in the feature set, rising; lengths: how many items each has
-    unread: contexts and items that are left out
+    rows: their row numbers in the feature set, ascending; lengths: number of items of each
+    unread: number of contexts and of items that are left out
     """
 
     contexts: pa.Table
@@ -169,17 +169,17 @@ class _Chosen:
 
 def _choose_contexts(
     batches: Batches, columns: Sequence[str], key: Sequence[str], most: int | None, seed: int
-) -> _Chosen:
+) -> _ChosenContexts:
     """Read the contexts, and keep a sample by hash if they have more items than `most`.
 
-    How many items there are is known only at the end: until then contexts below a bound are kept, which is halved
-    whenever they have four times as many items, and so stays above what the end will ask for.
+    The number of items is known only at the end. Until then, contexts whose hash is below a bound are kept; the bound
+    is halved whenever they have more than four times `most` items, so it stays above the final bound.
     """
     kept: list[tuple[pa.RecordBatch, NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
     rows = items = kept_items = 0
     bound = 1.0
     for batch in batches([*columns, "label"]):
-        _refuse_times(batch)
+        _check_times(batch)
         lengths = _lengths(batch, "label")
         hashes = np.zeros(len(batch)) if most is None else unit_hash([batch[name] for name in key], seed)
         numbers = np.arange(rows, rows + len(batch))
@@ -195,7 +195,7 @@ def _choose_contexts(
         kept = [_below(most / items, *part) for part in kept]
     contexts = pa.Table.from_batches([part[0] for part in kept]).combine_chunks()
     numbers, lengths = (np.concatenate([part[i] for part in kept]) for i in (1, 2))
-    return _Chosen(contexts, numbers, lengths, (rows - len(numbers), items - int(lengths.sum())))
+    return _ChosenContexts(contexts, numbers, lengths, (rows - len(numbers), items - int(lengths.sum())))
 
 
 def _below(
@@ -212,7 +212,7 @@ def _below(
     return contexts.filter(pa.array(keep)), numbers[keep], lengths[keep], hashes[keep]
 
 
-def _refuse_times(contexts: pa.RecordBatch) -> None:
+def _check_times(contexts: pa.RecordBatch) -> None:
     if contexts.schema.field("time").type != TIME:
         raise TrainingError.because(f"column 'time' is {contexts.schema.field('time').type}, expected {TIME}")
     if contexts["time"].null_count:
@@ -225,8 +225,8 @@ def _lengths(batch: pa.RecordBatch, column: str) -> NDArray[np.int64]:
         raise TrainingError.because(f"column '{column}' is {values.type}, expected a list with a value for each item")
     if values.null_count:
         raise TrainingError.because(f"column '{column}' is null in {values.null_count} rows, expected a list in each")
-    found: NDArray[np.int64] = pc.list_value_length(values).to_numpy(zero_copy_only=False).astype(np.int64)
-    return found
+    lengths: NDArray[np.int64] = pc.list_value_length(values).to_numpy(zero_copy_only=False).astype(np.int64)
+    return lengths
 
 
 def _sorted_rows(contexts: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
@@ -237,41 +237,41 @@ def _sorted_rows(contexts: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
 
 def _read_items(
     batches: Batches,
-    chosen: _Chosen,
+    chosen: _ChosenContexts,
     starts: NDArray[np.int64],
     into: tuple[NDArray[np.float32], NDArray[np.float32]],
     columns: tuple[Sequence[str], Sequence[str]],
 ) -> pa.Table:
-    """Put the lists of each chosen row where its context starts, and give the items in that order."""
+    """Write the lists of each chosen row where its context starts, and return the items in that order."""
     matrix, labels = into
     features, items = columns
-    parts: list[pa.RecordBatch] = []
-    places: list[NDArray[np.int64]] = []
+    item_batches: list[pa.RecordBatch] = []
+    positions: list[NDArray[np.int64]] = []
     row = 0
     for batch in batches([*items, *features, "label"]):
         first, end = np.searchsorted(chosen.rows, [row, row + len(batch)])
         numbers, lengths = chosen.rows[first:end], chosen.lengths[first:end]
         read = batch if len(numbers) == len(batch) else batch.take(pa.array(numbers - row))
         row += len(batch)
-        place = ranges(starts[first:end], lengths)
+        target = ranges(starts[first:end], lengths)
         for column, name in enumerate(features):
-            matrix[place, column] = _floats(read, name, lengths, numbers)
-        labels[place] = _floats(read, "label", lengths, numbers)
-        parts.append(pa.record_batch([_flat(read, name, lengths, numbers) for name in items], names=items))
-        places.append(place)
+            matrix[target, column] = _floats(read, name, lengths, numbers)
+        labels[target] = _floats(read, "label", lengths, numbers)
+        item_batches.append(pa.record_batch([_flat(read, name, lengths, numbers) for name in items], names=items))
+        positions.append(target)
     if np.isnan(labels).any() or (labels < 0).any():
         raise TrainingError.because("column 'label' has nulls or values below 0, expected gains of 0 and more")
-    where = np.empty(len(labels), dtype=np.int64)
-    where[np.concatenate(places)] = np.arange(len(labels))
-    return pa.Table.from_batches(parts).take(where).combine_chunks()
+    order = np.empty(len(labels), dtype=np.int64)
+    order[np.concatenate(positions)] = np.arange(len(labels))
+    return pa.Table.from_batches(item_batches).take(order).combine_chunks()
 
 
 def _flat(batch: pa.RecordBatch, column: str, lengths: NDArray[np.int64], rows: NDArray[np.int64]) -> pa.Array:
-    found = _lengths(batch, column)
-    if (found != lengths).any():
-        at = int(np.argmax(found != lengths))
+    own_lengths = _lengths(batch, column)
+    if (own_lengths != lengths).any():
+        at = int(np.argmax(own_lengths != lengths))
         raise TrainingError.because(
-            f"column '{column}' has {found[at]} values in row {rows[at]}, expected {lengths[at]}: one for each label"
+            f"column '{column}' has {own_lengths[at]} values in row {rows[at]}, expected {lengths[at]}: one per label"
         )
     return batch.column(column).flatten()
 
@@ -282,14 +282,14 @@ def _floats(
     values = _flat(batch, column, lengths, rows)
     if values.type != pa.float32():
         raise TrainingError.because(f"column '{column}' is {batch.column(column).type}, expected list<float>")
-    found: NDArray[np.float32] = values.to_numpy(zero_copy_only=False)
-    return found
+    floats: NDArray[np.float32] = values.to_numpy(zero_copy_only=False)
+    return floats
 
 
 def _weights(contexts: pa.Table, name: str) -> NDArray[np.float64]:
     weights: NDArray[np.float64] = pc.fill_null(contexts[name].cast(pa.float64()), 1.0).to_numpy()
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
-        raise TrainingError.because(f"weight column '{name}' has values that are not finite and 0 or more")
+        raise TrainingError.because(f"weight column '{name}' has values that are negative or not finite")
     return weights
 
 

@@ -1,18 +1,18 @@
-"""What came of a training, for people and for the package."""
+"""The report of a training, for people and for the model package."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
+
+import msgspec
 
 from delorean.training.metrics import Metrics
-from delorean.training.missing_values import MissingValues
+from delorean.training.missing_values import MissingValueHandling
 
 
-@dataclass(frozen=True)
-class TrainingReport:
-    """What came of a training.
+class TrainingReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The results of a training. `msgspec.to_builtins` and `msgspec.convert` write and read it as plain fields.
 
     metrics: "model", "popularity" and "shuffled" → "validation" and "test" → metrics. The model's are of its ONNX form.
     sizes: contexts, items and positives of each part of the split
@@ -28,17 +28,4 @@ class TrainingReport:
     metrics: Mapping[str, Mapping[str, Metrics]]
     importances: Mapping[str, float]
     seconds: Mapping[str, float]
-    missing_values: MissingValues = "used"
-
-    def to_json(self) -> dict[str, Any]:
-        """Write the report as plain fields."""
-        metrics = {who: {part: m.to_json() for part, m in parts.items()} for who, parts in self.metrics.items()}
-        return {**vars(self), "metrics": metrics}
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
-        metrics = {
-            who: {part: Metrics.from_json(m) for part, m in parts.items()} for who, parts in fields["metrics"].items()
-        }
-        return cls(**{**fields, "metrics": metrics})
+    missing_values: MissingValueHandling = "used"

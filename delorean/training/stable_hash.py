@@ -1,4 +1,4 @@
-"""A seeded hash of contexts that no machine, file order or Python version changes."""
+"""A seeded hash of contexts that is the same on every machine, in any file order and Python version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promotion: an encoder of a notebook's cell becomes a module of the project, and a test of it."""
+"""Promotion: an encoder of a notebook's cell becomes a module of the project, with a test."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 from encoders.encoder import FeatureEncoder
-from encoders.promotion.module_text import module_text
-from encoders.promotion.skeleton import skeleton
+from encoders.promotion.encoder_module import encoder_module
+from encoders.promotion.example_test import example_test
 from schemas.errors import ConfigError, EncoderError
 
 _PROJECT_FILE = "delorean.toml"
@@ -21,10 +21,7 @@ _PROJECT_FILE = "delorean.toml"
 
 @dataclass(frozen=True)
 class Promoted:
-    """What was written.
-
-    encoder: where it is now, as specs name it
-    """
+    """The files of a promoted encoder. encoder: its reference in specs."""
 
     encoder: str
     module: Path
@@ -32,45 +29,45 @@ class Promoted:
 
 
 def promote(encoder: FeatureEncoder, path: str | Path, *, test: str | Path | None = None) -> Promoted:
-    """Write an encoder to a module of the project, with all that it uses, and a test of what it gives today.
+    """Write an encoder to a module of the project, with everything that it uses, and a test of its features today.
 
-    path: the module's file, such as "my_encoders/evening.py". It is named from the folder of delorean.toml on, if one
-        is above it, else from the first folder that is no package; which from now on can be imported from here
-    test: the test's file; None: `tests/…/test_<module>.py` from the same folder on
+    path: the module's file, such as "my_encoders/evening.py". Its name starts at the folder of delorean.toml, if one is
+        above it, else at the first folder that is not a package. The module can be imported from then on
+    test: the test's file; None: `tests/…/test_<module>.py` in the same folder
 
-    The module's encoder has the same fingerprint. Both files are formatted where ruff is installed. Name the encoder in
-    a spec, and its module under `encoders` in delorean.toml.
+    The module's encoder has the same fingerprint. Both files are formatted if ruff is installed. Name the encoder in a
+    spec, and its module under `encoders` in delorean.toml.
 
-    Raises ConfigError for a file that is there already, or a path that names no module; EncoderError for an encoder
-    that cannot be written as text.
+    Raises ConfigError if a file already exists, or the path is not a module's; EncoderError if the encoder cannot be
+    written as text.
     """
     file = Path(path).resolve()
     root = _root(file)
     names = file.relative_to(root).with_suffix("").parts
     if file.suffix != ".py" or not all(name.isidentifier() for name in names):
         raise ConfigError.because(f"{path} names no module", 'write a path such as "my_encoders/evening.py"')
-    beside = root.joinpath("tests", *names[:-1], f"test_{names[-1]}.py") if test is None else Path(test).resolve()
-    for there in (file, beside):
-        if there.exists():
-            raise ConfigError.because(f"{there} is there already", "delete it, or take another name")
+    test_file = root.joinpath("tests", *names[:-1], f"test_{names[-1]}.py") if test is None else Path(test).resolve()
+    for existing in (file, test_file):
+        if existing.exists():
+            raise ConfigError.because(f"{existing} already exists", "delete it, or use another name")
     module, name = ".".join(names), encoder.function.__name__
-    written = module_text(encoder)
-    _check(written, name, encoder)
-    for there, text in ((file, written), (beside, skeleton(encoder, module, name))):
-        there.parent.mkdir(parents=True, exist_ok=True)
-        with there.open("x", encoding="utf-8") as opened:
-            opened.write(text)
+    text = encoder_module(encoder)
+    _check(text, name, encoder)
+    for new, content in ((file, text), (test_file, example_test(encoder, module, name))):
+        new.parent.mkdir(parents=True, exist_ok=True)
+        with new.open("x", encoding="utf-8") as opened:
+            opened.write(content)
     if find_spec("ruff") is not None:
-        command = [sys.executable, "-m", "ruff", "format", "-q", str(file), str(beside)]
-        subprocess.run(command, check=False)  # noqa: S603  # two files of ours
+        command = [sys.executable, "-m", "ruff", "format", "-q", str(file), str(test_file)]
+        subprocess.run(command, check=False)  # noqa: S603  # the two files above
     if str(root) not in sys.path:
         sys.path.append(str(root))
     importlib.invalidate_caches()
-    return Promoted(f"{module}:{name}", file, beside)
+    return Promoted(f"{module}:{name}", file, test_file)
 
 
 def _root(file: Path) -> Path:
-    """Find the folder from which a module's file is named."""
+    """Give the folder at which a module's name starts."""
     for folder in file.parents:
         if (folder / _PROJECT_FILE).is_file():
             return folder
@@ -82,17 +79,17 @@ def _root(file: Path) -> Path:
 
 
 def _check(text: str, name: str, encoder: FeatureEncoder) -> None:
-    """Make sure that the module means what the cell does, before it is written anywhere."""
+    """Check before writing that the module's encoder has the same fingerprint."""
     file = f"<promoted {name}>"
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
     module = ModuleType(f"promoted_{name}")
     try:
-        exec(compile(text, file, "exec", dont_inherit=True), vars(module))  # noqa: S102  # made of the caller's own function
-        found = getattr(module, name).fingerprint
+        exec(compile(text, file, "exec", dont_inherit=True), vars(module))  # noqa: S102  # the caller's own function
+        fingerprint = getattr(module, name).fingerprint
     finally:
         del linecache.cache[file]
-    if found != encoder.fingerprint:
+    if fingerprint != encoder.fingerprint:
         raise EncoderError.because(
             f"encoder '{encoder.title}' would not be the same in a module",
-            "define what it uses plainly, in cells",
+            "define everything that it uses plainly, in cells",
         )

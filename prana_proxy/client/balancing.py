@@ -1,4 +1,4 @@
-"""Several proxies before the same services: taken in turns, left alone while they fail or ask for it."""
+"""Balances calls over several proxies: in turn, avoiding those that fail or request a pause."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from thrift.protocol.TProtocol import TProtocolException
 from thrift.Thrift import TException
 from thrift.transport.TTransport import TTransportException
 
-from prana_proxy.client.access import Access
-from prana_proxy.client.channel import Channel, client_context
+from prana_proxy.client.connection import ProxyConnection, client_context
+from prana_proxy.config.credentials import ProxyCredentials
 from schemas.errors import ProxyUnavailableError
 from schemas.generated.ttypes import Overloaded
 
@@ -22,48 +22,48 @@ _LONGEST_REST_SECONDS = 30.0
 _FAILURES = (TTransportException, TProtocolException, OSError, EOFError)
 
 
-class Proxies:
-    """All proxies of a client, with one connection to each as it is needed.
+class ProxyBalancer:
+    """All proxies of a client, with one connection to each, opened when needed.
 
-    addresses: host and port of each; access: what is shown to all of them
+    addresses: host and port of each; access: credentials for all of them
     now: the system's monotonic clock
     """
 
     def __init__(
-        self, addresses: Sequence[tuple[str, int]], access: Access, now: Callable[[], float] = time.monotonic
+        self, addresses: Sequence[tuple[str, int]], access: ProxyCredentials, now: Callable[[], float] = time.monotonic
     ) -> None:
         context = client_context(access)
-        self._proxies = [_Proxy(address, context, access.token) for address in addresses]
+        self._proxies = [_ProxyEndpoint(address, context, access.token) for address in addresses]
         self._turn = random.randrange(len(self._proxies))  # noqa: S311  # spreads clients over proxies, no secret
         self._current = self._proxies[self._turn]
         self._now = now
 
     @property
     def name(self) -> str:
-        """The proxy that was asked last."""
+        """The proxy that was called last."""
         return self._current.name
 
     @property
     def pause_seconds(self) -> float:
-        """How long all that do not fail want to be left alone."""
+        """How long all proxies that do not fail request a pause."""
         until = [proxy.free_at for proxy in self._proxies if not proxy.failures]
         return max(0.0, min(until, default=0.0) - self._now())
 
     def pause(self, seconds: float) -> None:
-        """Leave the proxy that was asked last alone for a while, as it wants."""
+        """Avoid the proxy that was called last for a while, as it requested."""
         self._current.free_at = self._now() + seconds
 
     def call(self, call: Callable[[Any], _T], deadline: float) -> _T:
         """Make a call to one proxy; when it cannot be reached, hangs up or is full, to the next.
 
-        A fetch only reads, so that asking again is safe. Raises ProxyUnavailableError when none can be reached, and
+        A fetch only reads, so repeating it is safe. Raises ProxyUnavailableError when none can be reached, and
         Overloaded when those that can are full.
         """
         failures: dict[str, Exception] = {}
         full: list[Overloaded] = []
         for proxy in self._in_turn():
             if full and proxy.failures:
-                break  # rather wait for one that answers
+                break  # waiting for one that answers is better
             self._current = proxy
             try:
                 result = proxy.call(call, deadline)
@@ -87,20 +87,20 @@ class Proxies:
         for proxy in self._proxies:
             proxy.close()
 
-    def _in_turn(self) -> Iterator[_Proxy]:
-        """Give those that are free, in turns, and then the others, by when they are."""
+    def _in_turn(self) -> Iterator[_ProxyEndpoint]:
+        """Return those that are free, in turn, and then the others, by when they will be."""
         self._turn = (self._turn + 1) % len(self._proxies)
         turn = self._proxies[self._turn :] + self._proxies[: self._turn]
         now = self._now()
         return iter(sorted(turn, key=lambda proxy: max(now, proxy.free_at)))
 
 
-class _Proxy:
-    """One proxy. failures: in a row; free_at: before which it is left alone if others are free."""
+class _ProxyEndpoint:
+    """One proxy. failures: in a row; free_at: until when it is avoided if others are free."""
 
     def __init__(self, address: tuple[str, int], context: ssl.SSLContext | None, token: str | None) -> None:
         self._address, self._context, self._token = address, context, token
-        self._channel: Channel | None = None
+        self._connection: ProxyConnection | None = None
         self.failures, self.free_at = 0, 0.0
 
     @property
@@ -109,15 +109,15 @@ class _Proxy:
 
     def call(self, call: Callable[[Any], _T], deadline: float) -> _T:
         """Make a call; a second time if the connection was an older one, since the proxy may have been restarted."""
-        if self._channel is not None:
+        if self._connection is not None:
             try:
-                return self._call(self._channel, call, deadline)
+                return self._call(self._connection, call, deadline)
             except TimeoutError:
                 raise
             except _FAILURES:
                 pass
-        self._channel = Channel(self._address, self._context, self._token, deadline)
-        return self._call(self._channel, call, deadline)
+        self._connection = ProxyConnection(self._address, self._context, self._token, deadline)
+        return self._call(self._connection, call, deadline)
 
     def answered(self, free_at: float) -> None:
         self.failures, self.free_at = 0, free_at
@@ -127,29 +127,30 @@ class _Proxy:
         self.failures += 1
 
     def close(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-        self._channel = None
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
-    def _call(self, channel: Channel, call: Callable[[Any], _T], deadline: float) -> _T:
+    def _call(self, connection: ProxyConnection, call: Callable[[Any], _T], deadline: float) -> _T:
         try:
-            return call(channel.until(deadline))
-        except BaseException as error:  # an interrupt too leaves half an answer behind
-            # What is no whole answer may come later, and would be taken for that of another call.
+            return call(connection.until(deadline))
+        except BaseException as error:  # an interrupt leaves half an answer behind too
+            # The rest of an incomplete answer may arrive later, and would be taken for another call's.
             if not isinstance(error, TException) or isinstance(error, _FAILURES):
                 self.close()
-            if not channel.answered and isinstance(error, ConnectionError | TTransportException):
-                raise ConnectionResetError("it hung up at once; it may demand TLS or a certificate it knows") from error
+            if not connection.answered and isinstance(error, ConnectionError | TTransportException):
+                problem = "it closed the connection at once; it may require TLS or a client certificate"
+                raise ConnectionResetError(problem) from error
             raise
 
 
 def _unavailable(failures: dict[str, Exception]) -> ProxyUnavailableError:
-    told = "; ".join(f"{name}: {_reason(error)}" for name, error in failures.items())
+    reasons = "; ".join(f"{name}: {_reason(error)}" for name, error in failures.items())
     if failures and all(isinstance(error, ssl.SSLError) for error in failures.values()):
-        hint = "check authority, certificate and key; in delorean.toml they stand in [proxy]"
+        hint = "check authority, certificate and key, in [proxy] of delorean.toml"
     else:
         hint = "start one with `delorean prana serve`, or name others"
-    return ProxyUnavailableError.because(f"no proxy answers ({told})", hint)
+    return ProxyUnavailableError.because(f"no proxy answers ({reasons})", hint)
 
 
 def _reason(error: Exception) -> str:

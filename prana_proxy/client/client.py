@@ -12,10 +12,10 @@ from typing import Any, Self, TypeVar
 import pyarrow as pa
 from thrift.Thrift import TApplicationException
 
-from prana_proxy.client.access import Access
-from prana_proxy.client.balancing import Proxies
+from prana_proxy.client.balancing import ProxyBalancer
+from prana_proxy.config.credentials import ProxyCredentials
 from prana_proxy.protocol.ipc import from_ipc, to_ipc
-from prana_proxy.protocol.wire import LARGEST_FRAME, LARGEST_PAYLOAD, service_from
+from prana_proxy.protocol.thrift_protocol import LARGEST_FRAME, LARGEST_PAYLOAD, service_from
 from schemas.errors import ConfigError, DataKeyError, ServiceError
 from schemas.generated.ttypes import BadRequest, Denied, FetchRequest, FetchResponse, Overloaded
 from schemas.services import Service, Status
@@ -23,53 +23,53 @@ from schemas.tables import answers_schema, require_columns
 
 _T = TypeVar("_T")
 _FIRST_PAGE, _LARGEST_PAGE = 500, 5_000  # contexts
-_PAGE_BYTES = LARGEST_FRAME // 4  # of answers aimed at: answers differ in size
+_PAGE_BYTES = LARGEST_FRAME // 4  # target size of a page's answers, whose sizes differ
 _LIST_SECONDS = 10.0
 _MOST_BUDGET_MS = 2**31 - 1
-_MOST_JITTER = 0.5  # of a wait, so that those who were refused together do not come together
+_MOST_JITTER = 0.5  # of a wait, so that clients rejected together do not return together
 
 
 class PranaClient:
-    """Asks online services through proxies. Use one for each thread, as a context manager.
+    """Fetches from online services through proxies. Use one per thread, as a context manager.
 
-    It asks the proxies in turns, page by page, leaves alone for a while those that fail or are busy, and slows down
-    when all of them ask for it.
+    It calls the proxies in turn, page by page, avoids those that fail or are busy for a while, and slows down when all
+    of them request it.
 
     addresses: "host:port" of each proxy
-    access: what proxies demand to see; None: nothing
+    access: certificates and a token for the proxies; None: they require none
 
-    Raises ConfigError for what is no address, and for certificates that cannot be read.
+    Raises ConfigError for an invalid address, and for certificates that cannot be read.
     """
 
-    def __init__(self, addresses: Sequence[str], access: Access | None = None) -> None:
+    def __init__(self, addresses: Sequence[str], access: ProxyCredentials | None = None) -> None:
         if not addresses or isinstance(addresses, str):
             raise ConfigError.because("no proxy addresses", 'write ["host:port", …]')
-        self._proxies = Proxies([_parse(address) for address in addresses], access or Access())
+        self._proxies = ProxyBalancer([_parse(address) for address in addresses], access or ProxyCredentials())
 
     def services(self) -> dict[str, Service]:
-        """Give the services behind the proxies, by name. Raises ProxyUnavailableError, or ServiceError when denied."""
+        """Return the proxies' services, by name. Raises ProxyUnavailableError, or ServiceError when denied."""
         infos = self._call(lambda client: client.services(), time.monotonic() + _LIST_SECONDS)
         return {info.name: service_from(info) for info in infos}
 
     def fetch(self, service: Service, contexts: pa.Table | pa.RecordBatch, budget: timedelta) -> pa.RecordBatch:
-        """Ask one service for the state of many contexts.
+        """Fetch the state of many contexts from one service.
 
         contexts: a column for each variable of the service's key; more columns are ignored
         budget: time for all of it; contexts that have no answer by then have the status timeout, or rejected if the
-            service was never asked for them
+            service never received a call for them
 
-        Gives `schemas.tables.answers_schema(service)`, one row for each context, in their order. Raises DataKeyError
+        Returns `schemas.tables.answers_schema(service)`, one row for each context, in their order. Raises DataKeyError
         for contexts that lack the key, ProxyUnavailableError when no proxy answers, and ServiceError when the proxy
-        refuses the call.
+        rejects the call.
         """
         require_columns(f"contexts for service '{service.name}'", contexts, service.key)
-        asked = contexts.select([variable.name for variable in service.key])
-        asked = asked.combine_chunks() if isinstance(asked, pa.Table) else asked
+        keys = contexts.select([variable.name for variable in service.key])
+        keys = keys.combine_chunks() if isinstance(keys, pa.Table) else keys
         deadline = time.monotonic() + budget.total_seconds()
         pages: list[pa.RecordBatch] = []
         done, page = 0, _FIRST_PAGE
-        while done < asked.num_rows:
-            answers, size = self._fetch_page(service, asked.slice(done, page), deadline)
+        while done < keys.num_rows:
+            answers, size = self._fetch_page(service, keys.slice(done, page), deadline)
             done += answers.num_rows
             pages.append(answers)
             page = max(1, min(_LARGEST_PAGE, _PAGE_BYTES * answers.num_rows // max(size, 1)))
@@ -92,27 +92,27 @@ class PranaClient:
     def _fetch_page(
         self, service: Service, page: pa.Table | pa.RecordBatch, deadline: float
     ) -> tuple[pa.RecordBatch, int]:
-        """Give the answers for the first contexts of a page, as many as came, and their size in bytes."""
+        """Return the answers for the first contexts of a page, as many as fit a response, and their size in bytes."""
         request, rows = _request(page)
         while True:
             self._pause(deadline)
             left_ms = min(int((deadline - time.monotonic()) * 1000), _MOST_BUDGET_MS)
             if left_ms <= 0:
-                return _failed(service, rows, Status.REJECTED, "not asked: the budget was spent"), 0
+                return _failed(service, rows, Status.REJECTED, "not sent: the budget was spent"), 0
             fetch = FetchRequest(service.name, request, left_ms)  # type: ignore[no-untyped-call]  # generated
             try:
                 response = self._call(partial(_fetch, fetch), deadline)
             except Overloaded as error:
                 wait = error.retry_after_ms / 1000 * random.uniform(1.0, 1.0 + _MOST_JITTER)  # noqa: S311  # no secret
                 if time.monotonic() + wait >= deadline:
-                    return _failed(service, rows, Status.REJECTED, "the proxy had no room within the budget"), 0
+                    return _failed(service, rows, Status.REJECTED, "the proxy was overloaded for the whole budget"), 0
                 time.sleep(wait)
                 continue
             self._proxies.pause((response.pause_ms or 0) / 1000)
             return _read_answers(service, response.answers, rows), len(response.answers)
 
     def _pause(self, deadline: float) -> None:
-        """Wait as the proxies want, but never longer than for half of the time that is left."""
+        """Pause as the proxies request, but never longer than half of the remaining time."""
         if (wait := self._proxies.pause_seconds) > 0:
             time.sleep(max(0.0, min(wait, (deadline - time.monotonic()) / 2)))
 
@@ -120,11 +120,11 @@ class PranaClient:
         try:
             return self._proxies.call(call, deadline)
         except BadRequest as error:
-            raise ServiceError.because(f"{self._proxies.name} refused the call: {error.message}") from error
+            raise ServiceError.because(f"{self._proxies.name} rejected the call: {error.message}") from error
         except Denied as error:
-            problem = f"{self._proxies.name} lets nobody in without a token that it knows: {error.message}"
+            problem = f"{self._proxies.name} requires a valid token: {error.message}"
             raise ServiceError.because(
-                problem, "in delorean.toml, name a file that holds one: [proxy] token_file"
+                problem, "in delorean.toml, set [proxy] token_file to a file that contains one"
             ) from error
         except TApplicationException as error:
             raise ServiceError.because(f"{self._proxies.name} failed: {error.message}", "see its log") from error
@@ -138,14 +138,14 @@ def _fetch(request: FetchRequest, client: Any) -> FetchResponse:
 def _parse(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
-        user, at, rest = address.rpartition("@")  # a password may be in front
+        user, at, rest = address.rpartition("@")  # it may begin with a password
         shown = f"…@{rest}" if at else user or rest
-        raise ConfigError.because(f"proxy address '{shown}' is no address", "write host:port")
+        raise ConfigError.because(f"proxy address '{shown}' is not host:port", "write host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _request(page: pa.Table | pa.RecordBatch) -> tuple[bytes, int]:
-    """Give the first contexts of a page, as many as fit a frame, as IPC and their number."""
+    """Return the first contexts of a page, as many as fit a frame, as IPC, and their number."""
     rows = page.num_rows
     while True:
         part = page.slice(0, rows)
@@ -161,16 +161,16 @@ def _request(page: pa.Table | pa.RecordBatch) -> tuple[bytes, int]:
 
 
 def _read_answers(service: Service, data: bytes, most: int) -> pa.RecordBatch:
-    """Check what the proxy sent before anyone relies on it."""
+    """Read a proxy's answers and check their schema and number."""
     try:
         table = from_ipc(data)
     except (pa.ArrowException, OSError) as error:
-        raise ServiceError.because(f"the proxy's answers for '{service.name}' are no Arrow IPC stream") from error
+        raise ServiceError.because(f"the proxy's answers for '{service.name}' are not an Arrow IPC stream") from error
     if table.schema != answers_schema(service):
         found = ", ".join(f"{field.name}: {field.type}" for field in table.schema)
         raise ServiceError.because(
             f"the proxy's answers for '{service.name}' are <{found}>, expected a value of {service.element.type}",
-            "let the proxy and its client read the same services.toml",
+            "use the same services.toml for the proxy and its client",
         )
     if not 0 < table.num_rows <= most:
         raise ServiceError.because(f"the proxy sent {table.num_rows} answers of '{service.name}' for {most} contexts")

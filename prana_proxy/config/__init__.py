@@ -1,1 +1,1 @@
-"""The configuration of a proxy: `services.toml`, and how its changes are applied."""
+"""Configuration files and settings: TOML, services.toml, credentials."""

@@ -1,4 +1,4 @@
-"""Keeps to services.toml as it changes: a change that is right applies at once, one that is wrong changes nothing."""
+"""Applies changes of services.toml: valid ones at once; an invalid one is rejected, and the old one stays."""
 
 from __future__ import annotations
 
@@ -9,43 +9,52 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from watchfiles import watch
 
 from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.config.services_file import ProxyConfig, load_gateway_config, load_proxy_config
 from prana_proxy.config.toml_file import content_of
-from prana_proxy.events import tell
+from prana_proxy.events import log_event
 from prana_proxy.gateway.config import GatewayConfig
-from prana_proxy.gateway.gateway import Gateway
 from prana_proxy.supervised import Supervised, SupervisedThread
 from schemas.errors import ConfigError, DeloreanError, SetupError
 
 _log = logging.getLogger(__name__)
-_LOOK_MS = 1_000  # how often the file is looked at where the system tells nothing, as on some network disks
-_SETTLE_SECONDS = 0.1  # in which a file must not change: some editors write it in parts
-_POLL_SECONDS = 1.0  # between looks at the file while the system cannot watch it
+_POLL_MS = 1_000  # poll interval where the system reports no changes, as on some network disks
+_SETTLE_SECONDS = 0.1  # in which the file must not change: some editors write it in parts
+_POLL_SECONDS = 1.0  # poll interval while the system cannot watch the file
+
+
+class Reconfigurable(Protocol):
+    """A gateway, or a proxy."""
+
+    def reconfigure(self, config: GatewayConfig) -> None:
+        """Serve by another configuration from now on. Raises DeloreanError to reject it."""
+
 
 Apply = Callable[[bytes], None]
-"""Takes what the file holds now; raises a DeloreanError to refuse it."""
-Applied = Callable[[str | None], object]
-"""Told why what the file holds was refused, or None when it was not."""
+"""Receives the file's content; raises a DeloreanError to reject it."""
+OnResult = Callable[[str | None], object]
+"""Called with the reason why the file's content was rejected, or None when it was applied."""
 
 
 @contextmanager
 def follow(
     path: str | Path,
-    gateway: Gateway,
+    gateway: Reconfigurable,
     *,
     started: ProxyConfig | None = None,
     allowed: Callable[[GatewayConfig], None] | None = None,
-    told: Callable[[bool], None] | None = None,
+    on_change: Callable[[bool], None] | None = None,
 ) -> Iterator[None]:
-    """Let a gateway follow its file, in a thread, until the context ends.
+    """Apply each change of a services.toml to a gateway, in a thread, until the context ends.
 
-    started: what a proxy was started with; None: the gateway is no proxy's, and `[server]` is none of its business
-    allowed: raises a DeloreanError for a configuration that must not be
-    told: of each change, whether it was applied; the log has the reasons
+    started: the configuration that a proxy was started with; None: the gateway is not a proxy's, so `[server]` is
+        ignored
+    allowed: raises a DeloreanError for a configuration that must not be applied
+    on_change: called after each change with whether it was applied; the log has the reasons
     """
     current = started
 
@@ -57,23 +66,23 @@ def follow(
         gateway.reconfigure(new.gateway)
         current = new
         if before is not None and new != before:
-            tell(_log, logging.INFO, "config_applied", services=len(new.gateway.services))
-            _tell_what_waits(before, new)
+            log_event(_log, logging.INFO, "config_applied", services=len(new.gateway.services))
+            _log_needed_restart(before, new)
 
-    def applied(problem: str | None) -> None:
+    def on_result(problem: str | None) -> None:
         if problem is not None:
-            tell(_log, logging.ERROR, "config_refused", reason=problem)
-        if told is not None:
-            told(problem is None)
+            log_event(_log, logging.ERROR, "config_refused", reason=problem)
+        if on_change is not None:
+            on_change(problem is None)
 
-    with following(path, apply, applied):
+    with following(path, apply, on_result):
         yield
 
 
 @contextmanager
-def following(path: str | Path, apply: Apply, applied: Applied) -> Iterator[None]:
-    """Give what a file holds, now and whenever it changes, to a function, in a thread, until the context ends."""
-    with SupervisedThread("prana-config", _Follower(Path(path), apply, applied).run):
+def following(path: str | Path, apply: Apply, on_result: OnResult) -> Iterator[None]:
+    """Pass a file's content to a function, now and after each change, in a thread, until the context ends."""
+    with SupervisedThread("prana-config", _Follower(Path(path), apply, on_result).run):
         yield
 
 
@@ -83,14 +92,14 @@ def _load(path: str | Path, content: bytes, with_server: bool) -> ProxyConfig:
     return ProxyConfig(load_gateway_config(path, content), ServerConfig())
 
 
-def _tell_what_waits(before: ProxyConfig, new: ProxyConfig) -> None:
+def _log_needed_restart(before: ProxyConfig, new: ProxyConfig) -> None:
     changed = {"[server]": new.server != before.server, "clock": new.gateway.clock != before.gateway.clock}
     for part in (part for part, has_changed in changed.items() if has_changed):
-        tell(_log, logging.WARNING, "config_needs_restart", part=part)
+        log_event(_log, logging.WARNING, "config_needs_restart", part=part)
 
 
 def _cannot_watch(folders: list[Path], error: BaseException) -> SetupError:
-    """Build the error for folders that the system does not watch, or that are gone."""
+    """Build the error for folders that the system cannot watch, or that were deleted."""
     reason = str(error) or type(error).__name__
     problem = SetupError.because(
         f"{' and '.join(map(str, folders))} cannot be watched, so services.toml is read every second: {reason}",
@@ -101,24 +110,24 @@ def _cannot_watch(folders: list[Path], error: BaseException) -> SetupError:
 
 
 class _Follower:
-    def __init__(self, path: Path, apply: Apply, applied: Applied) -> None:
-        self._path, self._apply, self._applied = path, apply, applied
-        self._seen: bytes | str | None = None  # what the file held when it was looked at last, or why it could not be
+    def __init__(self, path: Path, apply: Apply, on_result: OnResult) -> None:
+        self._path, self._apply, self._on_result = path, apply, on_result
+        self._seen: bytes | str | None = None  # the content read last, or why it could not be read
 
     def run(self, thread: SupervisedThread) -> None:
-        """Look at the file now and at every change, until the thread is to end."""
-        self._look()
+        """Read the file now and at every change, until the thread is stopped."""
+        self._read_and_apply()
         thread.works()
         watching = Supervised("prana-config-watch")
         watching.begin()
         try:
             for _ in self._changes(watching, thread.stopping):
-                self._look()
+                self._read_and_apply()
         finally:
             watching.end()
 
     def _changes(self, watching: Supervised, stopping: threading.Event) -> Iterator[None]:
-        """Yield when the file may have changed, and every second where the system cannot watch it."""
+        """Yield when the file may have changed, and every second while the system cannot watch it."""
         while not stopping.is_set():
             folders = self._folders()
             try:
@@ -126,7 +135,7 @@ class _Follower:
                     *folders,
                     stop_event=stopping,
                     debounce=200,
-                    rust_timeout=_LOOK_MS,
+                    rust_timeout=_POLL_MS,
                     yield_on_timeout=True,
                     recursive=False,
                     raise_interrupt=False,
@@ -137,7 +146,7 @@ class _Follower:
                         break
             except GeneratorExit:
                 raise
-            except BaseException as error:  # noqa: BLE001  # no inotify instances left, a folder that is gone, a panic
+            except BaseException as error:  # noqa: BLE001  # no inotify instances left, a deleted folder, a panic
                 pause = watching.failed(_cannot_watch(folders, error))
                 for _ in range(math.ceil(pause / _POLL_SECONDS)):
                     if stopping.wait(_POLL_SECONDS):
@@ -145,20 +154,20 @@ class _Follower:
                     yield
 
     def _folders(self) -> list[Path]:
-        """Name the folders that tell of a change: where the file is, and where links to it lead."""
+        """Return the folders in which a change shows: the file's, and that of the target of links."""
         return sorted({self._path.absolute().parent, self._path.resolve().parent})
 
-    def _look(self) -> None:
-        if (found := self._read()) == self._seen:
+    def _read_and_apply(self) -> None:
+        if (content := self._read()) == self._seen:
             return
         time.sleep(_SETTLE_SECONDS)
-        if found != self._read():
-            return  # another look comes
-        self._applied(found if isinstance(found, str) else self._try(found))
-        self._seen = found  # not before: what a defect has kept from applying is tried again
+        if content != self._read():
+            return  # it is read again soon
+        self._on_result(content if isinstance(content, str) else self._try(content))
+        self._seen = content  # only now: content that a defect has kept from applying is tried again
 
     def _try(self, content: bytes) -> str | None:
-        """Apply what the file holds, or say why not."""
+        """Apply the content, or return why not."""
         try:
             self._apply(content)
         except DeloreanError as error:

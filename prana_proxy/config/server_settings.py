@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from prana_proxy.config.toml_file import Fields
-from prana_proxy.gateway.ledger import MOST_PROCESSES
+from prana_proxy.config.toml_file import TomlContent
+from prana_proxy.gateway.shared_counters import MOST_PROCESSES
 from schemas.errors import ConfigError
 
 _Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -21,7 +21,7 @@ class TlsConfig:
     """`[server.tls]`. Paths are relative to the file.
 
     certificate, key: the proxy's own, PEM
-    client_authority: who signs the certificates that clients must show; None: they need none
+    client_authority: signs the certificates that clients must present; None: they need none
     """
 
     certificate: str
@@ -34,13 +34,13 @@ class ServerConfig:
     """How a proxy serves.
 
     host, port: where it listens; port 0: a free one
-    processes: how many serve; ports: all behind one port, or "each" behind its own, counted up from `port`
-    workers: calls answered at a time by each process; queue: calls that may wait there, refused beyond that
-    max_connections: of each process; idle_seconds: after which a silent one is closed
-    stop_seconds: for calls under way when the proxy is told to stop
-    http_port: for health, readiness and metrics; None: nowhere
+    processes: how many serve; ports: "one" for all, or "each" its own, counted up from `port`
+    workers: calls in progress at a time, per process; queue: calls that may wait there, rejected beyond that
+    max_connections: per process; idle_seconds: after which an idle one is closed
+    stop_seconds: for calls in progress when the proxy is stopped
+    http_port: for health, readiness and metrics; None: none
     tls: None: connections are plain
-    tokens_file: one token a line, of which each connection must know one; None: none are wanted
+    tokens_file: one token per line, of which each connection must present one; None: none is required
     """
 
     host: str = "127.0.0.1"
@@ -57,7 +57,7 @@ class ServerConfig:
     tokens_file: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse ports that there are not, or that are wanted twice."""
+        """Reject ports beyond 65535, and ports used twice."""
         if self.port and self.port_count > 1 and self.port + self.port_count - 1 > 65_535:
             raise ConfigError.because(f"port is {self.port}, but {self.processes} processes need as many from there on")
         if self.http_port and self.port <= self.http_port < self.port + self.port_count:
@@ -67,14 +67,14 @@ class ServerConfig:
 
     @property
     def port_count(self) -> int:
-        """On how many ports the proxy listens."""
+        """How many ports the proxy listens on."""
         return self.processes if self.ports == "each" else 1
 
 
-def with_files(config: ServerConfig, fields: Fields, folder: Path) -> ServerConfig:
-    """Find the files that a configuration names. Raises ConfigError for one that cannot be read."""
+def with_files(config: ServerConfig, fields: TomlContent, folder: Path) -> ServerConfig:
+    """Resolve the files that a configuration names. Raises ConfigError for one that cannot be read."""
 
-    def found(name: str | None, *place: str) -> str | None:
+    def resolve(name: str | None, *place: str) -> str | None:
         if name is None:
             return None
         path = folder / name
@@ -88,6 +88,6 @@ def with_files(config: ServerConfig, fields: Fields, folder: Path) -> ServerConf
         return str(path)
 
     if config.tls is not None:
-        tls = {name: found(path, "tls", name) for name, path in vars(config.tls).items()}
+        tls = {name: resolve(path, "tls", name) for name, path in vars(config.tls).items()}
         config = replace(config, tls=TlsConfig(**tls))  # type: ignore[arg-type]  # only client_authority may be None
-    return replace(config, tokens_file=found(config.tokens_file, "tokens_file"))
+    return replace(config, tokens_file=resolve(config.tokens_file, "tokens_file"))

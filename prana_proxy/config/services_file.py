@@ -1,4 +1,4 @@
-"""Reads services.toml: which online services there are and how each is asked."""
+"""Reads services.toml: the online services and how each is called."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pyarrow as pa
 from msgspec import Meta
 
 from prana_proxy.config.server_settings import ServerConfig, with_files
-from prana_proxy.config.toml_file import Fields, TomlFile
+from prana_proxy.config.toml_file import TomlContent, TomlFile
 from prana_proxy.gateway.answers import python_type, to_arrow
 from prana_proxy.gateway.breaker import BreakerRules
-from prana_proxy.gateway.config import GatewayConfig
+from prana_proxy.gateway.config import MEBIBYTE, Fallback, GatewayConfig, ServiceConfig
 from prana_proxy.gateway.discovery import check_discovery
-from prana_proxy.gateway.ledger import MOST_CALLS_PER_SECOND
+from prana_proxy.gateway.error_fields import error_paths
 from prana_proxy.gateway.limits import Limits
-from prana_proxy.gateway.service_errors import error_paths
-from prana_proxy.gateway.services import MEBIBYTE, Fallback, ServiceConfig, protocol_of
+from prana_proxy.gateway.services import protocol_of
+from prana_proxy.gateway.shared_counters import MOST_CALLS_PER_SECOND
 from schemas.arrow_types import parse_type
 from schemas.data_keys import DataKey, context_variable, refuse_naive_times, service_element
 from schemas.errors import ConfigError
@@ -35,7 +35,7 @@ _Share = Annotated[float, Meta(ge=0, le=1)]
 
 @dataclass(frozen=True)
 class _BreakerTable:
-    """`[services.name.breaker]`. What is left out is as `BreakerRules` has it."""
+    """`[services.name.breaker]`, with the defaults of `BreakerRules`."""
 
     window_seconds: _Seconds = 10.0
     min_calls: _Number = 20
@@ -54,14 +54,14 @@ class _FallbackTable:
     encoders: Literal["absent", "value"] = "absent"
 
     def __post_init__(self) -> None:
-        """Refuse one that gives nothing."""
+        """Reject a table without any fallback."""
         if self.cached_seconds is None and self.service is None and self.value is None:
             raise ConfigError.because("has none of cached_seconds, service and value", "write one, or remove the table")
 
 
 @dataclass(frozen=True)
 class _ServiceTable:
-    """`[services.name]` as it is written. What is left out is as `ServiceConfig` has it."""
+    """`[services.name]` as written, with the defaults of `ServiceConfig`."""
 
     type: str
     key: Mapping[str, str]
@@ -88,11 +88,11 @@ class _ServiceTable:
     fallback: _FallbackTable | None = None
 
     def __post_init__(self) -> None:
-        """Refuse fields that do not go together."""
+        """Reject fields that exclude each other."""
         if (self.url is None) == (self.batch_url is None):
             raise ConfigError.because(
                 f"has {'neither' if self.url is None else 'both'} of url and batch_url, expected one",
-                "write url for one context a call, batch_url for many",
+                "write url for one context per call, batch_url for many",
             )
         for name in ("batch_size", "batch_wait_seconds", "max_batch_bytes"):
             if getattr(self, name) is not None and self.batch_url is None:
@@ -106,7 +106,7 @@ class _ServiceTable:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those fields that a `ServiceConfig` takes as they are, if given."""
+        """The fields that `ServiceConfig` has unchanged, if written."""
         return {name: value for name in _SETTINGS if (value := getattr(self, name)) is not None}
 
 
@@ -125,23 +125,23 @@ class _ServicesFile:
 
 @dataclass(frozen=True)
 class ProxyConfig:
-    """All that a services.toml says: of the services, and of the proxy that serves them."""
+    """A services.toml: the services, and the proxy that serves them."""
 
     gateway: GatewayConfig
     server: ServerConfig
 
 
 def load_proxy_config(path: str | Path, content: bytes | None = None) -> ProxyConfig:
-    """Read a services.toml, or its content if that has been read. Raises ConfigError as `load_gateway_config` does."""
+    """Read a services.toml, or its content if that was read before. Raises as `load_gateway_config` does."""
     file = _read(path, content)
     folder = Path(path).parent
     return ProxyConfig(_gateway(file, folder), with_files(file.build(_ServicesFile).server, file, folder))
 
 
 def load_gateway_config(path: str | Path, content: bytes | None = None) -> GatewayConfig:
-    """Read a services.toml, or its content if that has been read.
+    """Read a services.toml, or its content if that was read already.
 
-    Raises ConfigError that names the file, the line, the service and the field.
+    Raises ConfigError, which names the file, the line, the service and the field.
     """
     return _gateway(_read(path, content), Path(path).parent)
 
@@ -151,21 +151,21 @@ def _read(path: str | Path, content: bytes | None) -> TomlFile:
 
 
 def gateway_config(fields: Mapping[str, Any]) -> GatewayConfig:
-    """Build the configuration from what a services.toml holds. Raises ConfigError."""
-    return _gateway(Fields(fields), Path())
+    """Build the configuration from the content of a services.toml. Raises ConfigError."""
+    return _gateway(TomlContent(fields), Path())
 
 
-def _gateway(fields: Fields, folder: Path) -> GatewayConfig:
+def _gateway(fields: TomlContent, folder: Path) -> GatewayConfig:
     content = fields.build(_ServicesFile)
     if not content.services:
         raise fields.error((), "no services", "add a table [services.name]")
     services = tuple(_service(fields, folder, name, table) for name, table in content.services.items())
     for service in services:
-        _check_stand_in(fields, service, {other.service.name: other.service for other in services})
+        _check_fallback_service(fields, service, {other.service.name: other.service for other in services})
     return GatewayConfig(services, content.clock)
 
 
-def _service(fields: Fields, folder: Path, name: str, table: _ServiceTable) -> ServiceConfig:
+def _service(fields: TomlContent, folder: Path, name: str, table: _ServiceTable) -> ServiceConfig:
     place = ("services", name)
     key = []
     for variable, type_name in table.key.items():
@@ -197,8 +197,8 @@ def _service(fields: Fields, folder: Path, name: str, table: _ServiceTable) -> S
     return config
 
 
-def _check(fields: Fields, place: tuple[str, ...], config: ServiceConfig) -> None:
-    """Refuse what the service's protocol, and where its instances are found, cannot do."""
+def _check(fields: TomlContent, place: tuple[str, ...], config: ServiceConfig) -> None:
+    """Reject what the service's protocol or discovery does not support."""
     with fields.at((*place, "error")):
         error_paths(config.service.element.type, config.answer, config.error)
     url_place = (*place, "batch_url" if config.batched else "url")
@@ -217,7 +217,7 @@ def _check(fields: Fields, place: tuple[str, ...], config: ServiceConfig) -> Non
             check_discovery(config.discovery)
 
 
-def _fallback(fields: Fields, name: str, type: pa.DataType, table: _FallbackTable) -> Fallback:  # noqa: A002
+def _fallback(fields: TomlContent, name: str, type: pa.DataType, table: _FallbackTable) -> Fallback:  # noqa: A002
     value = None
     if table.value is not None:
         with fields.at(("services", name, "fallback", "value")):
@@ -229,8 +229,8 @@ def _fallback(fields: Fields, name: str, type: pa.DataType, table: _FallbackTabl
     return Fallback(table.cached_seconds, table.service, value, OnFallback(table.encoders))
 
 
-def _check_stand_in(fields: Fields, config: ServiceConfig, services: Mapping[str, Service]) -> None:
-    """Refuse a fallback to a service that cannot answer in this one's place."""
+def _check_fallback_service(fields: TomlContent, config: ServiceConfig, services: Mapping[str, Service]) -> None:
+    """Reject a fallback to a service that cannot replace this one."""
     name = config.fallback.service if config.fallback else None
     if name is None:
         return
@@ -245,7 +245,7 @@ def _check_stand_in(fields: Fields, config: ServiceConfig, services: Mapping[str
         for variable in other.key:
             if variable not in config.service.key:
                 raise ConfigError.because(
-                    f"'{name}' is asked by {variable.name}: {variable.type}, which is no variable of this one's key"
+                    f"'{name}' needs {variable.name}: {variable.type}, which is not a variable of this one's key"
                 )
 
 

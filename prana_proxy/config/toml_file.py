@@ -1,4 +1,4 @@
-"""The files that a person writes: TOML, read into frozen dataclasses; what is wrong is named by file, line and field.
+"""Reads TOML files into frozen dataclasses; errors name the file, the line and the field.
 
 Every error reads `homepage.toml, line 14: as_of.viewing_history.max_age: Expected …`.
 """
@@ -20,12 +20,12 @@ from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_orig
 
 import msgspec
 
-from prana_proxy.config.toml_lines import Steps, lines_of, unfinished_string
+from prana_proxy.config.toml_lines import TomlPath, lines_of, unfinished_string
 from schemas.errors import ConfigError, DeloreanError
 
-MAX_BYTES = 1 << 20  # a person wrote it
-Place: TypeAlias = "str | Steps"
-"""Where in a file: `as_of.my_list.max_age`, `encoders[1].rename`; or step by step, for names that may hold anything."""
+MAX_BYTES = 1 << 20  # files are written by hand
+TomlPlace: TypeAlias = "str | TomlPath"
+"""A place in a file: `as_of.my_list.max_age`, `encoders[1].rename`; or a tuple of names, which may contain anything."""
 
 _T = TypeVar("_T")
 _STEP = re.compile(r'\.?("(?:\\.|[^"\\])*"|[^.\[\]"]+)|\[(\d+)\]')
@@ -40,10 +40,10 @@ def read_toml(path: str | Path, kind: type[_T]) -> _T:
 
 
 @dataclass(frozen=True)
-class Fields:
-    """What a TOML file holds, without the file: errors name the field.
+class TomlContent:
+    """The content of a TOML file, without the file: errors name the field.
 
-    >>> Fields({"spread": {"limit": "PT5M", "beyond": "dorp"}}).error("spread.beyond", "is 'dorp'", "write 'drop'")
+    >>> TomlContent({"spread": {"limit": "PT5M", "beyond": "dorp"}}).error("spread.beyond", "is 'dorp'", "write 'drop'")
     ConfigError("spread.beyond: is 'dorp' → write 'drop'")
     """
 
@@ -52,8 +52,8 @@ class Fields:
     def build(self, kind: type[_T]) -> _T:
         """Convert all of it to a dataclass.
 
-        Raises ConfigError: a field is unknown, missing or of a wrong type, or a dataclass's own check refuses it. The
-        place of such a check's error is its table, or a field if that is the first word of the message:
+        Raises ConfigError: a field is unknown, missing or of a wrong type, or a dataclass's own check rejects it. The
+        place of such a check's error is its table, or a field if the message begins with its name:
         `fraction is 1.5, expected …`.
         """
         self._refuse_unknown(self.content, kind, ())
@@ -61,53 +61,53 @@ class Fields:
             return msgspec.convert(self.content, kind)
         except (msgspec.ValidationError, DeloreanError) as error:
             steps, cause = _innermost(self.content, kind, ()) or ((), error)
-            raise self._refusal(steps, cause) from error
+            raise self._error_at(steps, cause) from error
 
-    def error(self, place: Place, problem: object, hint: str | None = None) -> ConfigError:
-        """Build an error about a field; the place of one that is missing is where it should be, () is the file."""
+    def error(self, place: TomlPlace, problem: object, hint: str | None = None) -> ConfigError:
+        """Build an error about a field, which may be missing; () is the file."""
         return ConfigError.because(f"{self._whereabouts(place)}{problem}", hint)
 
     @contextmanager
-    def at(self, place: Place) -> Iterator[None]:
-        """Give the errors of a later check their place: a field, or a table, see `build`; not one within another."""
+    def at(self, place: TomlPlace) -> Iterator[None]:
+        """Add a place to the errors of a later check: a field, or a table as in `build`. Do not nest it."""
         try:
             yield
         except DeloreanError as error:
-            raise self._refusal(_steps_of(place) if isinstance(place, str) else place, error) from error
+            raise self._error_at(_steps_of(place) if isinstance(place, str) else place, error) from error
 
-    def _whereabouts(self, place: Place) -> str:
+    def _whereabouts(self, place: TomlPlace) -> str:
         text = place if isinstance(place, str) else place_of(place)
         return f"{text}: " if text else ""
 
-    def _refuse_unknown(self, value: Any, annotation: Any, steps: Steps) -> None:
+    def _refuse_unknown(self, value: Any, annotation: Any, steps: TomlPath) -> None:
         for kind in _alternatives(annotation):
             if isinstance(value, Mapping) and is_dataclass(kind):
-                known = [field.name for field in fields(kind)]
+                names = [field.name for field in fields(kind)]
                 for name in value:
-                    if name not in known:
-                        raise self.error((*steps, name), ConfigError.unknown("field", name, known))
+                    if name not in names:
+                        raise self.error((*steps, name), ConfigError.unknown("field", name, names))
         for step, inner, kind in _inner(value, annotation):
             self._refuse_unknown(inner, kind, (*steps, step))
 
-    def _refusal(self, steps: Steps, error: Exception) -> ConfigError:
+    def _error_at(self, steps: TomlPath, error: Exception) -> ConfigError:
         if not isinstance(error, msgspec.ValidationError):
             return self.error((*steps, *_subject(error, self.content, steps)), error)
         problem = str(error).partition(" - at ")[0]
         if missing := _MISSING.fullmatch(problem):
             return self.error((*steps, missing[1]), "is missing", "add it")
-        return self.error(steps, re.sub(r"`[^`]+`", _spoken, problem))
+        return self.error(steps, re.sub(r"`[^`]+`", _toml_types, problem))
 
 
 @dataclass(frozen=True)
-class TomlFile(Fields):
-    """A TOML file that has been read, kept so that later checks can name its lines too.
+class TomlFile(TomlContent):
+    """A TOML file that was read, kept so that later checks can name its lines too.
 
-    path: as the person gave it
+    path: as the user wrote it
     lines: of each place in it
     """
 
     path: str | Path
-    lines: Mapping[Steps, int]
+    lines: Mapping[TomlPath, int]
 
     @classmethod
     def read(cls, path: str | Path) -> TomlFile:
@@ -116,7 +116,7 @@ class TomlFile(Fields):
 
     @classmethod
     def of(cls, data: bytes, path: str | Path) -> TomlFile:
-        """Take what was read of a file. Raises ConfigError as `read` does."""
+        """Parse a file's content. Raises ConfigError as `read` does."""
         if len(data) > MAX_BYTES:
             raise ConfigError.because(f"{path}: is larger than {MAX_BYTES} bytes", "name a TOML file")
         try:
@@ -129,8 +129,8 @@ class TomlFile(Fields):
         except (ValueError, RecursionError) as error:
             raise ConfigError.because(f"{path}, line {_line_of(error, text)}: is not TOML: {error}") from error
 
-    def line(self, place: Place) -> int:
-        """Find the line, from 1, of a field; of a missing one the line of its table.
+    def line(self, place: TomlPlace) -> int:
+        """Return the line, from 1, of a field; of a missing one the line of its table.
 
         place: `as_of."a name".max_age`, `encoders[1]`; names of letters, digits, _ and - need no quotes
         """
@@ -139,12 +139,12 @@ class TomlFile(Fields):
             steps = steps[:-1]
         return self.lines[steps]
 
-    def _whereabouts(self, place: Place) -> str:
+    def _whereabouts(self, place: TomlPlace) -> str:
         return f"{self.path}, line {self.line(place)}: {super()._whereabouts(place)}"
 
 
 def content_of(path: str | Path) -> bytes:
-    """Read what a TOML file holds, if it is as small as that. Raises ConfigError if it cannot be read."""
+    """Read a TOML file, up to a byte more than its largest size. Raises ConfigError if it cannot be read."""
     try:
         with Path(path).open("rb") as file:
             return file.read(MAX_BYTES + 1)
@@ -159,12 +159,12 @@ def toml_files_in(folder: str | Path) -> list[Path]:
         return sorted(Path(folder, name) for name in os.listdir(folder) if name.endswith(".toml"))
     except OSError as error:
         raise ConfigError.because(
-            f"folder {folder} cannot be listed: {error.strerror}", "name a folder that exists and that you may read"
+            f"folder {folder} cannot be listed: {error.strerror}", "name a folder that exists and is readable"
         ) from error
 
 
-def place_of(steps: Steps) -> str:
-    """Write the way to a field as a person reads it.
+def place_of(steps: TomlPath) -> str:
+    """Format a path as users write it.
 
     >>> place_of(("encoders", 1, "rename", "minutes watched"))
     'encoders[1].rename."minutes watched"'
@@ -179,7 +179,7 @@ def place_of(steps: Steps) -> str:
     return text
 
 
-def _steps_of(place: str) -> Steps:
+def _steps_of(place: str) -> TomlPath:
     return tuple(
         int(index) if index else json.loads(name) if name.startswith('"') else name
         for name, index in _STEP.findall(place)
@@ -193,24 +193,24 @@ def _alternatives(annotation: Any) -> Sequence[Any]:
 
 
 def _inner(value: Any, annotation: Any) -> Iterator[tuple[str | int, Any, Any]]:
-    """Give each step into a value, what is there, and what its annotation wants there."""
+    """Yield each step into a value, the inner value, and its annotation."""
     for kind in _alternatives(annotation):
-        wanted, origin = get_args(kind), get_origin(kind)
+        arguments, origin = get_args(kind), get_origin(kind)
         if isinstance(value, Mapping) and is_dataclass(kind):
-            known = get_type_hints(kind, include_extras=True)
-            yield from ((name, inner, known[name]) for name, inner in value.items() if name in known)
+            hints = get_type_hints(kind, include_extras=True)
+            yield from ((name, inner, hints[name]) for name, inner in value.items() if name in hints)
         elif isinstance(value, Mapping) and isinstance(origin, type) and issubclass(origin, Mapping):
-            yield from ((name, inner, wanted[1]) for name, inner in value.items())
+            yield from ((name, inner, arguments[1]) for name, inner in value.items())
         elif isinstance(value, list) and isinstance(origin, type) and issubclass(origin, Sequence):
-            each = wanted if origin is tuple and wanted[1:] != (...,) else repeat(wanted[0])
+            each = arguments if origin is tuple and arguments[1:] != (...,) else repeat(arguments[0])
             yield from ((i, inner, kind) for i, (inner, kind) in enumerate(zip(value, each, strict=False)))
 
 
-def _innermost(value: Any, annotation: Any, steps: Steps) -> tuple[Steps, Exception] | None:
-    """Find the innermost value that cannot be converted; msgspec gives no place to a dataclass's own check."""
+def _innermost(value: Any, annotation: Any, steps: TomlPath) -> tuple[TomlPath, Exception] | None:
+    """Find the innermost value that cannot be converted; msgspec reports no place for a dataclass's own check."""
     for step, inner, kind in _inner(value, annotation):
-        if found := _innermost(inner, kind, (*steps, step)):
-            return found
+        if innermost := _innermost(inner, kind, (*steps, step)):
+            return innermost
     try:
         msgspec.convert(value, annotation)
     except (msgspec.ValidationError, DeloreanError) as error:
@@ -218,15 +218,15 @@ def _innermost(value: Any, annotation: Any, steps: Steps) -> tuple[Steps, Except
     return None
 
 
-def _spoken(types: re.Match[str]) -> str:
-    """Call types as TOML does, which has no null."""
+def _toml_types(types: re.Match[str]) -> str:
+    """Replace types' names by TOML's, which has no null."""
     names = types[0].strip("`").split(" | ")
     return f"`{' | '.join(_TOML_TYPES.get(name, name) for name in names if name != 'null')}`"
 
 
-def _subject(error: Exception, content: Any, steps: Steps) -> Steps:
-    """Find the field of a table that an error's message begins with, be it after `experiment 'homepage': `."""
-    with suppress(LookupError, TypeError):  # there may be no such table
+def _subject(error: Exception, content: Any, steps: TomlPath) -> TomlPath:
+    """Find the field of a table that an error's message begins with, possibly after `experiment 'homepage': `."""
+    with suppress(LookupError, TypeError):  # the table may be missing
         for step in steps:
             content = content[step]
         for name in content if isinstance(content, Mapping) else ():
@@ -236,22 +236,22 @@ def _subject(error: Exception, content: Any, steps: Steps) -> Steps:
 
 
 def _line_of(error: Exception, text: str) -> int:
-    """Find the line that `tomllib` refuses: what it tells, or else the first with which it goes wrong in that way."""
+    """Find the line that `tomllib` rejects: the one in its message, or else the first after which parsing fails."""
     if place := re.search(r"\(at line (\d+), column \d+\)$", str(error)):
         return int(place[1])
     lines = text.removesuffix("\n").split("\n")
     if isinstance(error, tomllib.TOMLDecodeError):  # at the end of the document
         return unfinished_string(text) or len(lines)
 
-    def goes_wrong(count: int) -> bool:
+    def fails(count: int) -> bool:
         start = "\n".join(lines[:count])
         try:
             tomllib.loads(start)
             lines_of(start)
-        except tomllib.TOMLDecodeError:  # a value goes on
+        except tomllib.TOMLDecodeError:  # a value continues
             return False
         except (ValueError, RecursionError):
             return True
         return False
 
-    return bisect_left(range(len(lines) + 1), True, key=goes_wrong)
+    return bisect_left(range(len(lines) + 1), True, key=fails)

@@ -1,4 +1,4 @@
-"""Says on which line of a TOML file each field stands, which `tomllib` does not tell."""
+"""Finds the line of each field in a TOML file, which `tomllib` does not report."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import tomllib
 from collections.abc import Iterator
 from typing import TypeAlias
 
-Steps: TypeAlias = tuple[str | int, ...]
-"""The way to a field from the top: names of tables and fields, indices of arrays."""
+TomlPath: TypeAlias = tuple[str | int, ...]
+"""The path of a field from the top: names of tables and fields, indices of arrays."""
 
 # Comments and blanks match no group. A multi-line string may end in one or two quotes of its own.
 _TOKEN = re.compile(
@@ -25,13 +25,13 @@ _TOKEN = re.compile(
 _END = ""
 
 
-def lines_of(text: str) -> dict[Steps, int]:
+def lines_of(text: str) -> dict[TomlPath, int]:
     """Map each table, field and array entry of a TOML text to its line, from 1.
 
-    A table's line is its header's; a table that only headers or dotted names below it imply begins at the first of
-    those. A field's line is its name's, whatever lines its value goes on for.
+    A table's line is its header's; a table without a header begins at the first header or dotted name below it. A
+    field's line is its name's, however many lines its value has.
 
-    text: what `tomllib` has read without an error; of anything else the result means nothing
+    text: valid TOML; for any other text the result is undefined
 
     >>> lines_of('[split]\\nshares = [\\n  0.8,\\n  0.2,\\n]\\n')
     {(): 1, ('split',): 1, ('split', 'shares'): 2, ('split', 'shares', 0): 3, ('split', 'shares', 1): 4}
@@ -42,21 +42,21 @@ def lines_of(text: str) -> dict[Steps, int]:
 
 
 def unfinished_string(text: str) -> int | None:
-    """Find the line of a multi-line string that goes on to the end of a text which is good TOML before it."""
+    """Find the line where a multi-line string begins that is never closed, in a text that is valid before it."""
     return next((line for token, line in _tokens(text) if token in ('"""', "'''")), None)
 
 
 class _Walk:
-    """One pass over a text's tokens. It follows the grammar as far as fields go, and checks nothing."""
+    """One pass over a text's tokens. It follows the grammar of fields and checks nothing."""
 
     def __init__(self, text: str) -> None:
-        self.lines: dict[Steps, int] = {(): 1}
-        self._tables: dict[Steps, int] = {}  # array of tables → how many it has so far
+        self.lines: dict[TomlPath, int] = {(): 1}
+        self._tables: dict[TomlPath, int] = {}  # array of tables → how many it has so far
         self._tokens = _tokens(text)
         self._advance()
 
     def document(self) -> None:
-        table: Steps = ()
+        table: TomlPath = ()
         while self._symbol != _END:
             if self._symbol == "\n":
                 self._advance()
@@ -65,13 +65,13 @@ class _Walk:
             else:
                 self._pair(table)
 
-    def _header(self) -> Steps:
+    def _header(self) -> TomlPath:
         line = self._line
         self._advance()
         is_entry = self._symbol == "["
         if is_entry:
             self._advance()
-        table: Steps = ()
+        table: TomlPath = ()
         *parents, name = self._names()
         for parent in parents:
             table = self._within((*table, parent), line)
@@ -84,8 +84,8 @@ class _Walk:
             self._advance()
         return table
 
-    def _within(self, table: Steps, line: int) -> Steps:
-        """Note a table; of an array of tables it is the last so far that names below it mean."""
+    def _within(self, table: TomlPath, line: int) -> TomlPath:
+        """Record a table; names below an array of tables belong to its last table so far."""
         self.lines.setdefault(table, line)
         return (*table, self._tables[table] - 1) if table in self._tables else table
 
@@ -99,7 +99,7 @@ class _Walk:
             self._advance()
         return names
 
-    def _pair(self, table: Steps) -> None:
+    def _pair(self, table: TomlPath) -> None:
         line = self._line
         for name in self._names():
             table = (*table, name)
@@ -107,7 +107,7 @@ class _Walk:
         self._advance()
         self._value(table)
 
-    def _value(self, place: Steps) -> None:
+    def _value(self, place: TomlPath) -> None:
         if self._symbol == "[":
             self._array(place)
         elif self._symbol == "{":
@@ -122,7 +122,7 @@ class _Walk:
             while self._symbol not in ("\n", ",", "]", "}", _END):
                 self._advance()
 
-    def _array(self, place: Steps) -> None:
+    def _array(self, place: TomlPath) -> None:
         self._advance()
         entry = 0
         while self._symbol != "]":

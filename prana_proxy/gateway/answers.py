@@ -1,8 +1,8 @@
-"""Strict answers: what a service said becomes Arrow of exactly its data key's type, or a reason why not.
+"""Strict decoding: a service's answer becomes Arrow of exactly its data key's type, or a reason why not.
 
-The rule for nulls is that of `schemas.tables.refuse_hidden_nulls`: inside a value, floats and strings may be null and
-nothing else may; a field may never be missing. A value that is null as a whole is no answer, hence invalid: a service
-that knows nothing of a context answers with an empty list, or with an error.
+The rule for nulls is that of `schemas.nulls`: inside a value, floats and strings may be null and
+nothing else may; a field may never be missing. A value that is null as a whole is not an answer, hence invalid: a
+service without data for a context answers with an empty list, or with an error.
 
 Integers must be written as integers and fit the type's width; those of uint64 must fit int64 too, which encoders have.
 Floats must fit the type's range when they are rounded to it, and be numbers: neither NaN nor infinite. Times are RFC
@@ -27,11 +27,12 @@ import msgspec
 import pyarrow as pa
 
 from schemas.errors import DataKeyError
+from schemas.nulls import may_be_null
 from schemas.services import Service, Status
 from schemas.tables import answers_schema
 
 LONGEST_REASON = 300
-_FLUSH_AT = 256  # decoded values waiting to become Arrow: bounds memory and how long the event loop is held
+_FLUSH_AT = 256  # decoded values converted at a time: bounds memory and how long the event loop is held
 _YEAR_1, _YEAR_9999 = -62_135_596_800_000_000, 253_402_300_799_999_999
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _class_of = builtins.type
@@ -41,22 +42,22 @@ _OUTSIDE = "a time is outside the years 1 to 9999 in UTC"
 
 
 class Cause(Enum):
-    """Whose doing a failure is: what policies decide by."""
+    """What caused a failure; retries and the breaker depend on it."""
 
-    SERVICE = "service"  # it answered with an error, wrongly or too late
+    SERVICE = "service"  # it answered with an error, not as its type requires, or too late
     CONNECTION = "connection"  # it could not be reached: its instance may be down
-    KEPT_CONNECTION = "kept connection"  # one kept from an earlier call was closed: says nothing of the service
-    REQUEST = "request"  # it refused what was asked: says nothing of its health
-    DEADLINE = "deadline"  # the caller's time was over before the service's was
+    KEPT_CONNECTION = "kept connection"  # one kept from an earlier call was closed: says nothing about the service
+    REQUEST = "request"  # it rejected the request: says nothing about its health
+    DEADLINE = "deadline"  # the caller's deadline passed before the service's timeout
 
 
-class Reply(msgspec.Struct, frozen=True, gc=False):  # made in a seventh of a dataclass's time, once for each context
-    """What came of asking for one context.
+class Reply(msgspec.Struct, frozen=True, gc=False):  # created per context, seven times as fast as a dataclass
+    """The outcome of a request for one context.
 
     value: as `python_type` decodes it, None unless the status is ok or fallback
     captured_at: when the answer was received, microseconds since the epoch, UTC; None without a value, and for a
-        fallback that nobody answered with
-    reason: why there is no value, or only a fallback: short, for people, without what the service's state is
+        fixed fallback without a time
+    reason: why there is no value, or only a fallback; a short text without any of the answer
     cause: of a failure
     """
 
@@ -80,7 +81,7 @@ def python_type(
 ) -> Any:
     """Build the type that msgspec decodes strictly, into values that `to_arrow` turns into Arrow.
 
-    beside: of a struct, attributes for what may stand beside its fields, each with its name; whatever it is
+    beside: of a struct, further attributes of any type, each with its name in the answer
 
     Raises DataKeyError for an Arrow type that JSON cannot carry.
     """
@@ -107,12 +108,12 @@ def python_type(
 
 def _element_type(type: pa.DataType) -> Any:  # noqa: A002
     inner = python_type(type)
-    return inner | None if pa.types.is_floating(type) or pa.types.is_string(type) else inner
+    return inner | None if may_be_null(type) else inner
 
 
 def _refuse_names_that_json_escapes(type: pa.DataType) -> None:  # noqa: A002
     for field in type:
-        if any(letter in '"\\' or letter < " " for letter in field.name):  # msgspec looks names up as they are written
+        if any(letter in '"\\' or letter < " " for letter in field.name):  # msgspec compares names as they are escaped
             raise DataKeyError.because(f"no service can answer with a field named {field.name!r}", "rename it")
 
 
@@ -124,12 +125,12 @@ def _integer_type(type: pa.DataType) -> Any:  # noqa: A002
 
 
 def float_max(type: pa.DataType) -> float:  # noqa: A002
-    """Give the largest number that a float type takes, before it is rounded to it."""
+    """Return the largest double that is rounded to a finite value of a float type."""
     return _FLOAT32_MAX if pa.types.is_float32(type) else _FLOAT64_MAX
 
 
 def has_times(type: pa.DataType) -> bool:  # noqa: A002
-    """Whether a type has times in it, which `python_type` cannot bound."""
+    """Whether a type contains times, which `python_type` cannot bound."""
     if pa.types.is_list(type):
         return has_times(type.value_type)
     if pa.types.is_struct(type):
@@ -138,13 +139,13 @@ def has_times(type: pa.DataType) -> bool:  # noqa: A002
 
 
 def refuse_times_outside(reply: Reply, type: pa.DataType) -> Reply:  # noqa: A002
-    """Give the reply, or if its value has a time that is no microsecond of the years 1 to 9999, one that says so."""
+    """Return the reply, or an invalid one if its value has a time outside the years 1 to 9999 in UTC."""
     unfit = _try_arrow([reply.value], type) if reply.status is Status.OK else None
     return Reply.failed(Status.INVALID, unfit) if isinstance(unfit, str) else reply
 
 
 def to_arrow(values: Sequence[Any], type: pa.DataType) -> pa.Array:  # noqa: A002
-    """Turn decoded values into Arrow, column by column: no Python object is made for a field.
+    """Turn decoded values into Arrow, column by column, without a Python object per field.
 
     >>> import msgspec
     >>> rows = msgspec.json.decode('[[1, 2], []]', type=list[python_type(pa.list_(pa.int8()))])
@@ -175,20 +176,20 @@ def _times(values: Sequence[Any], type: pa.DataType) -> pa.Array:  # noqa: A002
 
 
 class Answers:
-    """The replies for a number of keys, gathered in any order, turned into Arrow as they come."""
+    """The replies for a number of keys, added in any order, turned into Arrow as they arrive."""
 
     def __init__(self, service: Service, count: int) -> None:
         self.service = service
         self._status = [Status.TIMEOUT.value] * count
         self._captured_at: list[int | None] = [None] * count
         self._reason: list[str | None] = [None] * count
-        self._place: list[int | None] = [None] * count  # where in the values each key's value stands
+        self._place: list[int | None] = [None] * count  # index of each key's value
         self._arrays: list[pa.Array] = []
         self._built = 0
         self._waiting: list[tuple[int, Any]] = []
 
     def add(self, keys: Sequence[int], replies: Sequence[Reply]) -> None:
-        """Take the replies for some keys, named by number."""
+        """Add the replies for some keys, given by number."""
         for key, reply in zip(keys, replies, strict=True):
             self._status[key] = reply.status._value_  # `value` is the same by way of a slow property
             self._captured_at[key] = reply.captured_at
@@ -199,12 +200,12 @@ class Answers:
             self._flush()
 
     def counts(self) -> Counter[str]:
-        """Count the keys by status; that of a value which does not fit is known once it has become Arrow."""
+        """Count the keys by status, after converting all values, which may turn out invalid."""
         self._flush()
         return Counter(self._status)
 
     def batch(self, rows: Sequence[int]) -> pa.RecordBatch:
-        """Give the answers as `schemas.tables.answers_schema` has them: row i is the reply for key rows[i]."""
+        """Return the answers in `schemas.tables.answers_schema`: row i is the reply for key rows[i]."""
         self._flush()
         type = self.service.element.type  # noqa: A001
         values = pa.concat_arrays(self._arrays) if self._arrays else pa.nulls(0, type)
@@ -224,7 +225,7 @@ class Answers:
         if not waiting:
             return
         array = _try_arrow([value for _, value in waiting], self.service.element.type)
-        if isinstance(array, str):  # one that msgspec cannot judge, such as a text with half a surrogate
+        if isinstance(array, str):  # a value that msgspec accepts and Arrow does not, such as half a surrogate
             waiting, array = self._without_unfit(waiting)
         for key, _ in waiting:
             self._place[key] = self._built
@@ -245,7 +246,7 @@ class Answers:
 
 
 def _try_arrow(values: list[Any], type: pa.DataType) -> pa.Array | str:  # noqa: A002
-    """Give the array, or why there is none."""
+    """Return the array, or why there is none."""
     try:
         return to_arrow(values, type)
     except (pa.ArrowInvalid, OverflowError, UnicodeEncodeError) as error:

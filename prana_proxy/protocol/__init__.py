@@ -1,1 +1,1 @@
-"""What the Thrift server and its client share: frames, words and Arrow IPC."""
+"""What the Thrift server and its client share: frame limits, Thrift structs and Arrow IPC."""

@@ -1,7 +1,7 @@
-"""Contexts and answers as Arrow IPC streams; what comes from elsewhere is distrusted.
+"""Contexts and answers as Arrow IPC streams, read without trusting the sender.
 
 Arrow checks that a stream lies within its bytes, but not how large it becomes: a compressed buffer, a dictionary, a
-view or a column of nothing can stand for terabytes. So streams are read message by message and none of these gets in.
+view or a null column can expand to terabytes. So streams are read message by message and these are rejected.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ def from_ipc(data: bytes) -> pa.Table:
 
 
 def read_contexts(data: bytes) -> pa.Table:
-    """Read contexts: columns of flat types, and no more rows than a call may have. Raises DataKeyError."""
+    """Read contexts: columns of flat types, at most `MOST_CONTEXTS` rows. Raises DataKeyError."""
     try:
         schema, batches = _open(data)
         for field in schema:
-            name, kind = str(field.name), str(field.type)  # which need not be text at all
+            name, kind = str(field.name), str(field.type)  # which may not be valid text
             if not any(is_type(field.type) for is_type in _FLAT):
                 raise DataKeyError.because(f"contexts: column '{name[:80]}' is {kind[:80]}", "send the key alone")
         read, rows = [], 0
         for batch in batches:
             rows += batch.num_rows
             if rows > MOST_CONTEXTS:
-                raise DataKeyError.because(f"more than {MOST_CONTEXTS} contexts in a call", "ask in several calls")
+                raise DataKeyError.because(f"more than {MOST_CONTEXTS} contexts in a call", "send several calls")
             read.append(batch)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataKeyError.because("contexts are no Arrow IPC stream") from error
+        raise DataKeyError.because("contexts are not an Arrow IPC stream") from error
     return pa.Table.from_batches(read, schema)
 
 
@@ -60,7 +60,7 @@ def _open(data: bytes) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     messages = _messages(data)
     first = next(messages, None)
     if first is None or first.type != "schema":
-        raise pa.ArrowInvalid("no schema comes first")
+        raise pa.ArrowInvalid("the first message is not a schema")
     schema = pa.ipc.read_schema(first)
     return schema, _batches(messages, schema)
 
@@ -82,18 +82,18 @@ def _messages(data: bytes) -> Iterator[pa.Message]:
 
 
 def _compressed(metadata: bytes) -> bool:
-    """Say whether a record batch has compressed buffers; pyarrow has no way to ask, and none to refuse them."""
+    """Whether a record batch has compressed buffers, which pyarrow can neither report nor reject."""
     try:
         (message,) = struct.unpack_from("<I", metadata)
         header = message + _slot(metadata, message, 2)
         batch = header + struct.unpack_from("<I", metadata, header)[0]
         return _slot(metadata, batch, _COMPRESSION) != 0
     except struct.error as error:
-        raise pa.ArrowInvalid("metadata that points outside itself") from error
+        raise pa.ArrowInvalid("metadata points outside itself") from error
 
 
 def _slot(data: bytes, table: int, number: int) -> int:
-    """Find a field of a flatbuffer's table, counted from the table; 0: it is not there."""
+    """Return the offset of a field in a flatbuffer's table; 0 if it is missing."""
     slots = table - struct.unpack_from("<i", data, table)[0]
     (size,) = struct.unpack_from("<H", data, slots)
     at = 4 + 2 * number

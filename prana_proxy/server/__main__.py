@@ -1,4 +1,4 @@
-"""`python -m prana_proxy.server` is one of the processes of a proxy, started by its supervisor."""
+"""`python -m prana_proxy.server` is one process of a proxy, started by its supervisor."""
 
 from prana_proxy.server.worker import main
 

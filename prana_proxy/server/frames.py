@@ -1,4 +1,4 @@
-"""One client's connection as its frames: what comes is cut into them, and nobody can make us hold much."""
+"""One client's connection as Thrift frames, with bounded buffering."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
-from prana_proxy.protocol.wire import LARGEST_FRAME
+from prana_proxy.protocol.thrift_protocol import LARGEST_FRAME
 
-_FRAME_SECONDS = 30.0  # for a frame that has begun to arrive, and for a client to take an answer
-_MOST_AHEAD = 1 << 20  # bytes that may wait behind the call that is being answered
+_FRAME_SECONDS = 30.0  # for a frame that has begun to arrive, and for a client to read an answer
+_MOST_AHEAD = 1 << 20  # bytes buffered behind the call in progress
 _LARGE = 1 << 20
-_LARGE_AT_ONCE = 16  # frames larger than that which are read or answered at a time
+_LARGE_AT_ONCE = 16  # frames larger than that, read or answered at a time
 _LENGTH = struct.Struct("!i")
 
 
 class MalformedError(Exception):
-    """What a client sent is no call of ours; its connection ends."""
+    """A client sent something that is not a Thrift call; its connection ends."""
 
 
-class Room:
-    """The large frames that one process holds at a time: they bound its memory. Belongs to an event loop."""
+class FrameMemory:
+    """Bounds the large frames that one process holds at a time, and so its memory. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     @asynccontextmanager
-    async def hold(self, frames: Frames, size: int) -> AsyncIterator[None]:
-        """Hold room for a frame. Raises TimeoutError when there is none for long."""
+    async def hold(self, frames: FrameConnection, size: int) -> AsyncIterator[None]:
+        """Reserve memory for a frame. Raises TimeoutError when none becomes free for long."""
         if size <= _LARGE:
             yield
             return
@@ -43,8 +43,8 @@ class Room:
             self._large.release()
 
 
-class Frames(asyncio.Protocol):
-    """A connection. lost: is done once the client has hung up, whatever is being done for it."""
+class FrameConnection(asyncio.Protocol):
+    """A connection. lost: done once the client has hung up, also while a call of it is in progress."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -53,27 +53,27 @@ class Frames(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        self._wanted = 0  # bytes that somebody waits for
-        self._came: asyncio.Future[None] | None = None
+        self._needed = 0  # bytes that `_until` waits for
+        self._arrived: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
 
-    async def next_size(self, patience: float) -> int:
-        """Wait for the next frame to begin, and say how large it is.
+    async def next_size(self, idle_seconds: float) -> int:
+        """Wait for the next frame to begin, and return its size.
 
-        Raises TimeoutError, ConnectionResetError when there is none, and MalformedError when it is none of ours.
+        Raises TimeoutError or ConnectionResetError when none comes, and MalformedError when its size is not valid.
         """
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(idle_seconds):
             await self._until(1)
         async with asyncio.timeout(_FRAME_SECONDS):
             await self._until(_LENGTH.size)
         (size,) = _LENGTH.unpack_from(self._buffer)
         if not 0 < size <= LARGEST_FRAME:
-            raise MalformedError("no frame, or one that is too large")
+            raise MalformedError("not a frame, or one that is too large")
         del self._buffer[: _LENGTH.size]
         return int(size)
 
     async def read(self, size: int) -> bytes:
-        """Read a frame of the size that was told."""
+        """Read a frame of the size that `next_size` returned."""
         async with asyncio.timeout(_FRAME_SECONDS):
             await self._until(size)
         frame = bytes(memoryview(self._buffer)[:size])
@@ -81,7 +81,7 @@ class Frames(asyncio.Protocol):
         return frame
 
     async def send(self, frame: bytes) -> None:
-        """Send a frame, and wait until the client has taken most of it."""
+        """Send a frame, and wait until the client has read most of it."""
         assert self._transport is not None
         self._transport.writelines((_LENGTH.pack(len(frame)), frame))
         if self._drained is not None:
@@ -91,12 +91,12 @@ class Frames(asyncio.Protocol):
             raise ConnectionResetError
 
     def hold_back(self, back: bool) -> None:
-        """Let the client wait with what it sends, or not."""
+        """Stop reading what the client sends, or go on."""
         if self._transport is not None and not self._transport.is_closing():
             (self._transport.pause_reading if back else self._transport.resume_reading)()
 
     async def close(self) -> None:
-        """Close the connection once what was sent has gone, or does not go."""
+        """Close the connection once everything is sent, or cannot be sent."""
         if self._transport is None:
             return
         self._transport.close()
@@ -106,37 +106,37 @@ class Frames(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come."""
+        """Buffer received bytes."""
         self._buffer += data
-        if self._came is not None:
-            if len(self._buffer) >= self._wanted and not self._came.done():
-                self._came.set_result(None)
+        if self._arrived is not None:
+            if len(self._buffer) >= self._needed and not self._arrived.done():
+                self._arrived.set_result(None)
         elif self._transport is not None and len(self._buffer) > _MOST_AHEAD:
-            # Calls are answered one by one, and to stop reading would hide that the client hangs up.
+            # Calls are answered one by one, and pausing reads would hide that the client hangs up.
             self._transport.abort()
 
     def eof_received(self) -> bool:
-        """Take the client's end for a hang-up: no Thrift client closes one direction only."""
+        """Treat the end of the client's data as a hang-up: no Thrift client closes only one direction."""
         self._end()
         return False
 
     def connection_lost(self, _: Exception | None) -> None:
-        """End."""
+        """Wake everything that waits for the connection."""
         self._end()
         if not self._closed.done():
             self._closed.set_result(None)
         self.resume_writing()
 
     def pause_writing(self) -> None:
-        """Note that the client takes its answer slowly."""
+        """Record that the client reads its answer slowly."""
         self._drained = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        """Note that it has taken most of it."""
+        """Record that it has read most of it."""
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         self._drained = None
@@ -144,15 +144,15 @@ class Frames(asyncio.Protocol):
     def _end(self) -> None:
         if not self.lost.done():
             self.lost.set_result(None)
-        if self._came is not None and not self._came.done():
-            self._came.set_result(None)
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
 
     async def _until(self, size: int) -> None:
         while len(self._buffer) < size:
             if self.lost.done():
                 raise ConnectionResetError
-            self._wanted, self._came = size, self._loop.create_future()
+            self._needed, self._arrived = size, self._loop.create_future()
             try:
-                await self._came
+                await self._arrived
             finally:
-                self._came = None
+                self._arrived = None

@@ -1,86 +1,147 @@
-"""A proxy in threads of one process: its gateway, and an event loop for its connections."""
+"""A proxy in one process: its connections and its gateway on one event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-import threading
-from collections.abc import Coroutine
-from contextlib import ExitStack
-from typing import Any, Self, TypeVar
-
-import uvloop
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Self
 
 from prana_proxy import supervised
+from prana_proxy.config.reload import follow
 from prana_proxy.config.server_settings import ServerConfig
+from prana_proxy.config.services_file import ProxyConfig
+from prana_proxy.gateway.async_gateway import AsyncGateway
 from prana_proxy.gateway.config import GatewayConfig
-from prana_proxy.gateway.gateway import Gateway
-from prana_proxy.gateway.ledger import Ledger
-from prana_proxy.server.backlog import Backlog
-from prana_proxy.server.board import Board, Told
-from prana_proxy.server.connections import Connections
-from prana_proxy.server.handler import Handler
-from prana_proxy.server.line import Line
-from prana_proxy.server.tls import Tokens, server_context
+from prana_proxy.gateway.shared_counters import SharedCounters
+from prana_proxy.loop_thread import LoopThread
+from prana_proxy.server.authentication import AuthTokens, server_context
+from prana_proxy.server.backpressure import Backpressure
+from prana_proxy.server.call_queue import CallQueue
+from prana_proxy.server.fetch_handler import FetchHandler
+from prana_proxy.server.thrift_server import ThriftServer
+from prana_proxy.server.worker_status import WorkerField, WorkerStatus
 from prana_proxy.supervised import Supervised, supervise
 from schemas.errors import SetupError
 
-_T = TypeVar("_T")
-_LOOK_SECONDS = 1.0
-_MOST_KNOCKING = 512  # connections that wait to be accepted
+_MEASURE_SECONDS = 1.0
+_BACKLOG = 512  # connections that wait to be accepted
 
 
 class Proxy:
-    """A running proxy. Use it as a context manager, or `stop` it.
+    """A running proxy on the current event loop; `stop` it.
 
-    listener: where clients come; it is closed with the proxy
-    ledger, board: shared with the other processes of one proxy; None: its own
-
-    Raises ConfigError for a clock, certificates or tokens that cannot be read.
+    address: where it listens; gateway, worker_status: what it serves with
     """
 
     def __init__(
-        self,
+        self, address: str, gateway: AsyncGateway, worker_status: WorkerStatus, opened: AsyncExitStack
+    ) -> None:
+        self.address, self.gateway, self.worker_status, self._opened = address, gateway, worker_status, opened
+        self._loop = asyncio.get_running_loop()
+
+    @classmethod
+    async def start(
+        cls,
         config: GatewayConfig,
         server: ServerConfig,
         listener: socket.socket,
-        ledger: Ledger | None = None,
-        board: Board | None = None,
-    ) -> None:
-        self.address = address_of(listener, server.host)
-        with ExitStack() as opened:  # whatever fails, nothing stays open
+        counters: SharedCounters | None = None,
+        worker_status: WorkerStatus | None = None,
+    ) -> Self:
+        """Start a proxy.
+
+        listener: where clients connect; it is closed with the proxy
+        counters, worker_status: shared with the other processes of one proxy; None: its own
+
+        Raises ConfigError for a clock, certificates or tokens that cannot be read.
+        """
+        async with AsyncExitStack() as opened:  # whatever fails, nothing stays open
             opened.callback(listener.close)
             context = None if server.tls is None else server_context(server.tls)
-            tokens = None if server.tokens_file is None else Tokens(server.tokens_file)
-            self.board = Board() if board is None else board
-            if board is None:
-                opened.callback(self.board.close)
-            self.gateway = opened.enter_context(Gateway(config, ledger))
-            self._loop = opened.enter_context(_LoopThread())
-            own, backlog = self.board.own, Backlog(self.gateway, reports=self.board.process == 0)
+            tokens = None if server.tokens_file is None else AuthTokens(server.tokens_file)
+            if worker_status is None:
+                worker_status = WorkerStatus()
+                opened.callback(worker_status.close)
+            gateway = await AsyncGateway.open(config, counters)
+            opened.push_async_callback(gateway.close)
+            own, backpressure = worker_status.own, Backpressure(gateway, logs_breakers=worker_status.process == 0)
 
-            def counted(answering: int, waiting: int) -> None:
-                own[Told.ANSWERING], own[Told.WAITING] = answering, waiting
+            def report(answering: int, waiting: int) -> None:
+                own[WorkerField.ANSWERING], own[WorkerField.WAITING] = answering, waiting
 
-            line = Line(server.workers, server.queue, counted)
-            opened.callback(line.close)
-            handler = Handler(self.gateway, lambda service: max(line.pause_ms(), backlog.pause_ms(service)))
+            queue = CallQueue(server.workers, server.queue, report)
+            handler = FetchHandler(gateway, lambda service: max(queue.pause_ms(), backpressure.pause_ms(service)))
+            opened.push_async_callback(_cancel, asyncio.ensure_future(_measure_regularly(backpressure, worker_status)))
+            own[WorkerField.CONFIG_OK] = 1.0
+            own[WorkerField.STARTS] += 1.0
+            connections = ThriftServer(listener, server, handler, queue, worker_status, context, tokens)
+            opened.push_async_callback(connections.stop, server.stop_seconds)
+            return cls(address_of(listener, server.host), gateway, worker_status, opened.pop_all())
 
-            async def start() -> Connections:
-                looking = Supervised("prana-backlog")
-                self._looking = asyncio.ensure_future(supervise(looking, lambda: _look(looking, backlog, self.board)))
-                return Connections(listener, server, handler, line, self.board, context, tokens)
+    async def stop(self) -> None:
+        """Accept no more calls, let those in progress end within the configured time, close everything."""
+        await self._opened.aclose()
 
-            own[Told.CONFIG_OK] = 1.0
-            own[Told.STARTS] += 1.0
-            connections = self._loop.run(start())
-            opened.callback(lambda: self._loop.run(connections.stop(server.stop_seconds)))
-            self._opened = opened.pop_all()
+    def reconfigure(self, config: GatewayConfig) -> None:
+        """Serve by another configuration from now on; to be called from another thread than the event loop's."""
+        asyncio.run_coroutine_threadsafe(self.gateway.reconfigure(config), self._loop).result()
+
+
+@asynccontextmanager
+async def serving(
+    path: Path,
+    config: ProxyConfig,
+    server: ServerConfig,
+    listener: socket.socket,
+    counters: SharedCounters,
+    worker_status: WorkerStatus,
+) -> AsyncIterator[Proxy]:
+    """Run a proxy that follows the services.toml at a path. Raises as `Proxy.start` does.
+
+    config: what the file contains; server: its `[server]` with what overrides it; the rest as for `Proxy.start`
+    """
+    proxy = await Proxy.start(config.gateway, server, listener, counters, worker_status)
+    following = ExitStack()
+    try:
+        following.enter_context(follow(path, proxy, started=config, on_change=worker_status.report_config))
+        yield proxy
+    finally:
+        # In a thread: the following one may be waiting for this event loop.
+        await asyncio.to_thread(following.close)
+        await proxy.stop()
+
+
+class ProxyThread:
+    """A running proxy on an event loop in a thread. Use it as a context manager, or `stop` it.
+
+    config, server: what it serves, and how, whatever `server.processes` is
+
+    Raises SetupError when the port is taken, and ConfigError as `Proxy.start` does.
+    """
+
+    def __init__(self, config: GatewayConfig, server: ServerConfig) -> None:
+        self._server = server
+        self._thread = LoopThread("prana-proxy")
+        try:
+            self._proxy = self._thread.run(Proxy.start(config, server, listen(server.host, server.port)))
+        except BaseException:  # also an interrupt: the thread must not stay behind
+            self._thread.close()
+            raise
+        self.address, self.gateway, self.worker_status = (
+            self._proxy.address,
+            self._proxy.gateway,
+            self._proxy.worker_status,
+        )
 
     def stop(self) -> None:
-        """Take no more calls, let those under way end within the configured time, close everything."""
-        self._opened.close()
+        """Stop it as `Proxy.stop` does."""
+        if not self._thread.closed:
+            self._thread.run(self._proxy.stop())
+            self._thread.close()
 
     def __enter__(self) -> Self:
         """Use as a context manager."""
@@ -91,67 +152,46 @@ class Proxy:
         self.stop()
 
 
-def start_proxy(config: GatewayConfig, server: ServerConfig = ServerConfig(port=0)) -> Proxy:  # noqa: B008  # frozen
-    """Start a proxy in threads of this process, whatever `server.processes` says; it listens when this returns.
-
-    Raises SetupError when the port is taken.
-    """
-    return Proxy(config, server, listen(server.host, server.port))
+def start_proxy(config: GatewayConfig, server: ServerConfig = ServerConfig(port=0)) -> ProxyThread:  # noqa: B008  # frozen
+    """Start a proxy in a thread of this process; it listens when this returns. Raises as `ProxyThread` does."""
+    return ProxyThread(config, server)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a socket where clients may come. Raises SetupError when they cannot."""
+    """Listen on a port. Raises SetupError when that is not possible."""
     try:
         if not 0 <= port <= 65_535:
             raise OverflowError("a port is a number from 0 to 65535")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
-        return socket.create_server(address[:2], family=family, backlog=_MOST_KNOCKING)
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
         number = error.errno if isinstance(error, OSError) else None
         reason = os.strerror(number) if number and number > 0 else str(error)  # Python adds the address a second time
         raise SetupError.because(
-            f"the Prana proxy cannot listen on {host}:{port}: {reason}", "choose another --port, or stop what uses it"
+            f"the Prana proxy cannot listen on {host}:{port}: {reason}",
+            "choose another --port, or stop the program that uses it",
         ) from error
 
 
 def address_of(listener: socket.socket, host: str) -> str:
-    """Write where a socket listens, the real port also when a free one was asked for."""
+    """Return where a socket listens, with the actual port if a free one was requested."""
     return f"{host}:{listener.getsockname()[1]}"
 
 
-async def _look(looking: Supervised, backlog: Backlog, board: Board) -> None:
-    while True:
-        await asyncio.sleep(_LOOK_SECONDS)
-        board.background_reported(supervised.failures(), len(supervised.failing()))
-        backlog.look(_LOOK_SECONDS)
-        looking.works()
+async def _measure_regularly(backpressure: Backpressure, worker_status: WorkerStatus) -> None:
+    work = Supervised("prana-backpressure")
+
+    async def measure() -> None:
+        while True:
+            await asyncio.sleep(_MEASURE_SECONDS)
+            worker_status.report_background(supervised.failures(), len(supervised.failing()))
+            backpressure.measure(_MEASURE_SECONDS)
+            work.works()
+
+    await supervise(work, measure)
 
 
-class _LoopThread:
-    """An event loop that runs in a thread of its own."""
-
-    def __init__(self) -> None:
-        self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="prana-server", daemon=True)
-
-    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Do work on the loop and wait for it."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.run(_cancel_all())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-async def _cancel_all() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+async def _cancel(task: asyncio.Future[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Keeps the processes of a proxy running: one that dies is started again, while the others serve on."""
+"""Keeps a proxy's processes running: one that dies is restarted, while the others serve on."""
 
 from __future__ import annotations
 
@@ -18,43 +18,49 @@ import msgspec
 from prana_proxy.config.reload import following
 from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.config.services_file import load_proxy_config
-from prana_proxy.events import Event, LogFormat, tell
-from prana_proxy.gateway.ledger import Ledger
-from prana_proxy.server.board import Board, Told
+from prana_proxy.events import Event, LogFormat, log_event
+from prana_proxy.gateway.shared_counters import SharedCounters
 from prana_proxy.server.proxy import address_of, listen
-from prana_proxy.server.worker import Start
+from prana_proxy.server.worker import WorkerStart
+from prana_proxy.server.worker_status import WorkerField, WorkerStatus
 from schemas.errors import SetupError
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.02  # for processes to be ready
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # before a process that has died is started again
-_STEADY_SECONDS = 30.0  # a process that lived for so long has not died of how it was started
+_STEADY_SECONDS = 30.0  # a process that ran for so long did not fail at its start
 _EXTRA_SECONDS = 2.0  # beyond the configured time, for a process to end before it is killed
 
 
 class Supervisor:
     """The processes of a proxy, as an asynchronous context manager: they are ready when it is entered.
 
-    content: of the services.toml at a path, which the processes follow by themselves
-    ledger, board: made here, shared with the processes
+    content: of the services.toml at the path, which the processes follow by themselves
+    counters, worker_status: shared with the processes
 
     Raises SetupError when a port is taken, or when a process ends before it is ready.
     """
 
     def __init__(
-        self, path: Path, content: bytes, server: ServerConfig, ledger: Ledger, board: Board, log: LogFormat
+        self,
+        path: Path,
+        content: bytes,
+        server: ServerConfig,
+        counters: SharedCounters,
+        worker_status: WorkerStatus,
+        log: LogFormat,
     ) -> None:
         self._path, self._content, self._server, self._log = path, content, server, log
-        self._ledger, self._board = ledger, board
+        self._counters, self._worker_status = counters, worker_status
         self._running: dict[int, Process] = {}
-        self._keepers: list[asyncio.Task[None]] = []
+        self._keeping: list[asyncio.Task[None]] = []
         self._stopping = False
-        self._following = following(path, self._remember, lambda _: None)  # its processes tell
+        self._following = following(path, self._keep_content, lambda _: None)  # its processes log it
         self._listeners = [listen(self._server.host, port) for port in self._ports()]
         self.addresses = [address_of(listener, self._server.host) for listener in self._listeners]
 
     def kill(self) -> None:
-        """End all processes at once."""
+        """Kill all processes."""
         for process in self._running.values():
             with suppress(ProcessLookupError):
                 process.kill()
@@ -62,19 +68,19 @@ class Supervisor:
     async def __aenter__(self) -> Self:
         """Start the processes and wait until they accept connections."""
         self._following.__enter__()
-        self._keepers = [asyncio.ensure_future(self._keep(number)) for number in range(self._server.processes)]
+        self._keeping = [asyncio.ensure_future(self._keep(number)) for number in range(self._server.processes)]
         try:
-            while not all(part[Told.READY] for part in self._board.parts):
-                done, _ = await asyncio.wait(self._keepers, timeout=_LOOK_SECONDS)
+            while not all(part[WorkerField.READY] for part in self._worker_status.processes):
+                done, _ = await asyncio.wait(self._keeping, timeout=_LOOK_SECONDS)
                 for keeper in done:
                     keeper.result()
-        except BaseException:  # whatever it is, no process may stay behind
+        except BaseException:  # also an interrupt: no process may stay behind
             await self.__aexit__()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Let calls under way end, and then the processes."""
+        """Let calls in progress end, and then the processes."""
         self._stopping = True
         self._following.__exit__(None, None, None)
         for listener in self._listeners:
@@ -82,12 +88,12 @@ class Supervisor:
         for process in self._running.values():
             with suppress(ProcessLookupError):
                 process.terminate()
-        for number, keeper in enumerate(self._keepers):
+        for number, keeper in enumerate(self._keeping):
             if number not in self._running:
                 keeper.cancel()
-        await asyncio.wait(self._keepers, timeout=self._server.stop_seconds + _EXTRA_SECONDS)
+        await asyncio.wait(self._keeping, timeout=self._server.stop_seconds + _EXTRA_SECONDS)
         self.kill()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await asyncio.gather(*self._keeping, return_exceptions=True)
 
     async def _keep(self, number: int) -> None:
         """Run one process, again and again."""
@@ -95,22 +101,22 @@ class Supervisor:
         while True:
             began = time.monotonic()
             ended = await self._run(number)
-            once_ready = once_ready or self._board.parts[number][Told.READY] > 0
-            self._ledger.forget(number)
-            self._board.forget(number)
+            once_ready = once_ready or self._worker_status.processes[number][WorkerField.READY] > 0
+            self._counters.forget(number)
+            self._worker_status.forget(number)
             if self._stopping:
                 return
             if not once_ready:
-                raise SetupError.because(f"process {number} of the proxy ended with {ended}", "see what it wrote above")
+                raise SetupError.because(f"process {number} of the proxy ended with {ended}", "see its output above")
             pause = _FIRST_PAUSE if time.monotonic() - began > _STEADY_SECONDS else min(2 * pause, _LONGEST_PAUSE)
-            tell(_log, logging.ERROR, "process_died", process=number, ended=ended, again_in_seconds=pause)
+            log_event(_log, logging.ERROR, "process_died", process=number, ended=ended, again_in_seconds=pause)
             await asyncio.sleep(pause)
 
     async def _run(self, number: int) -> str:
-        """Run one process until it ends, and say how it did."""
+        """Run one process until it ends, and return how it ended."""
         try:
             process = await self._start(number)
-        except (OSError, SetupError) as error:  # such as its port, which somebody else has taken meanwhile
+        except (OSError, SetupError) as error:  # such as its port, taken by another program meanwhile
             return str(error)
         except Exception as error:  # noqa: BLE001  # whatever it is, the process is started again
             _log.error(Event("process_not_started", {"process": number}), exc_info=error)
@@ -126,10 +132,12 @@ class Supervisor:
         if self._listeners[at].fileno() < 0:
             self._listeners[at] = listen(self._server.host, int(self.addresses[at].rpartition(":")[2]))
         listener = self._listeners[at]
-        assert self._ledger.handle is not None
-        assert self._board.handle is not None
-        handles = (listener.fileno(), self._ledger.handle, self._board.handle)
-        start = Start(number, os.getpid(), *handles, str(self._path), self._content.decode(), self._server, self._log)
+        assert self._counters.handle is not None
+        assert self._worker_status.handle is not None
+        handles = (listener.fileno(), self._counters.handle, self._worker_status.handle)
+        start = WorkerStart(
+            number, os.getpid(), *handles, str(self._path), self._content.decode(), self._server, self._log
+        )
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "prana_proxy.server"),
             stdin=PIPE,
@@ -140,21 +148,21 @@ class Supervisor:
         process.stdin.write(msgspec.json.encode(start))
         process.stdin.close()
         if not shared:
-            listener.close()  # so that nobody knocks at the port of a process that has died
+            listener.close()  # so that nothing accepts for a process that has died
         return process
 
     def _ports(self) -> list[int]:
         port = self._server.port
         return [port + i if port else 0 for i in range(self._server.port_count)]
 
-    def _remember(self, content: bytes) -> None:
-        """Remember what the file holds, if it is right, for processes that start later."""
+    def _keep_content(self, content: bytes) -> None:
+        """Keep the file's content, if it is valid, for processes that start later."""
         load_proxy_config(self._path, content)
         self._content = content
 
 
 def _signal_name(number: int) -> str:
-    """Give a signal's name; most of the real-time signals have none in Python."""
+    """Return a signal's name; most real-time signals have none in Python."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -1,8 +1,7 @@
-"""One of the processes of a proxy: its supervisor tells it how to start."""
+"""One process of a proxy, started by its supervisor."""
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import os
 import signal
@@ -13,34 +12,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import uvloop
 
-from prana_proxy.config.reload import follow
 from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.config.services_file import load_proxy_config
 from prana_proxy.events import LogFormat, log_to_stderr
-from prana_proxy.gateway.ledger import Ledger
-from prana_proxy.server.board import Board
-from prana_proxy.server.proxy import Proxy
+from prana_proxy.gateway.shared_counters import SharedCounters
+from prana_proxy.server.proxy import serving
 from prana_proxy.server.signals import stop_on_signals
+from prana_proxy.server.worker_status import WorkerStatus
 from schemas.errors import DeloreanError
 
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
-class Start:
-    """How a process starts.
+class WorkerStart:
+    """What a supervisor sends to a process that it starts.
 
-    number: which of the processes it is; parent: the supervisor's id
-    listener, ledger, board: file descriptors that it inherits
-    path, content: of the services.toml; server: what holds of it, and of the command line
+    number: index of the process; parent: the supervisor's process id
+    listener, counters, worker_status: inherited file descriptors
+    path, content: of the services.toml; server: its `[server]`, overridden by the command line
     """
 
     number: int
     parent: int
     listener: int
-    ledger: int
-    board: int
+    counters: int
+    worker_status: int
     path: str
     content: str
     server: ServerConfig
@@ -48,33 +47,32 @@ class Start:
 
 
 def main() -> None:
-    """Serve until told to stop, or until the supervisor is gone."""
-    start = msgspec.json.decode(sys.stdin.buffer.read(), type=Start)
+    """Serve until SIGTERM, or until the supervisor has ended."""
+    start = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerStart)
     _end_with(start.parent)
     log_to_stderr(start.log, process=start.number)
     try:
-        asyncio.run(_serve(start))
+        uvloop.run(_serve(start))
     except DeloreanError as error:
         sys.exit(str(error))
 
 
-async def _serve(start: Start) -> None:
+async def _serve(start: WorkerStart) -> None:
     path, server = Path(start.path), start.server
     config = load_proxy_config(path, start.content.encode())
     stopping = stop_on_signals()
     async with AsyncExitStack() as opened:
-        ledger = Ledger(server.processes, start.number, start.ledger)
-        board = Board(server.processes, start.number, start.board)
-        opened.callback(ledger.close)
-        opened.callback(board.close)
-        proxy = Proxy(config.gateway, server, socket.socket(fileno=start.listener), ledger, board)
-        opened.push_async_callback(asyncio.to_thread, proxy.stop)
-        opened.enter_context(follow(path, proxy.gateway, started=config, told=board.config_told))
+        counters = SharedCounters(server.processes, start.number, start.counters)
+        worker_status = WorkerStatus(server.processes, start.number, start.worker_status)
+        opened.callback(counters.close)
+        opened.callback(worker_status.close)
+        listener = socket.socket(fileno=start.listener)
+        await opened.enter_async_context(serving(path, config, server, listener, counters, worker_status))
         await stopping.wait()
 
 
 def _end_with(parent: int) -> None:
-    """Ask Linux to end this process with its parent, even one that is killed; one that is gone is seen by its id."""
+    """End this process with its parent, even if that is killed; exit now if the parent has ended already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:

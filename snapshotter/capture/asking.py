@@ -49,6 +49,42 @@ class Asking:
     keep_seconds: float
     second_pass: bool
 
+    def groups(self, services: Sequence[Service]) -> list[list[int]]:
+        """Give the numbers of the services that share a pass over the contexts: all in buckets, and each other one."""
+        bucketed = [number for number, service in enumerate(services) if self.plan.buckets_by(service)]
+        others = [[number] for number in range(len(services)) if number not in bucketed]
+        return [bucketed, *others] if bucketed else others
+
+    def task(self, service: Service) -> Capture:
+        """Give what a worker needs to capture a service."""
+        return Capture(
+            *(service, self.proxies, self.storage_uri, f"snapshots/{service.name}/{self.plan.run_id}"),
+            *(self.page, self.budget, self.keep_seconds, self.second_pass),
+        )
+
+    def snapshot(self, service: Service, captured: Captured) -> ServiceSnapshot:
+        """Give the record of what all workers together captured of a service, and log their notes."""
+        for note in captured.notes:
+            _log.warning("run '%s', service '%s': %s", self.plan.run_id, service.name, note)
+        bucketed = self.plan.buckets_by(service)
+        taken = ServiceSnapshot(
+            self.plan.run_id,
+            service,
+            self.plan.bucket_variable if bucketed else None,
+            self.plan.buckets if bucketed else 1,
+            captured.counts,
+            captured.first,
+            captured.last,
+            tuple(sorted(captured.files, key=lambda file: file.path)),
+            captured.reasons,
+        )
+        rows = float(captured.counts[Status.OK])
+        return replace(taken, profile={"rows": rows, "confidence": taken.confidence, **captured.sums.profile()})
+
+    def warn_of_late(self, names: Sequence[str]) -> None:
+        """Log which services gave nothing and are asked again at the end."""
+        _log.warning("run '%s': nothing comes from %s: asked again at the end", self.plan.run_id, ", ".join(names))
+
 
 def ask_all(
     spark: SparkSession, asking: Asking, services: Sequence[Service], progress: Progress | None
@@ -77,25 +113,22 @@ class _Run:
     ) -> None:
         self.spark, self.asking, self.services, self.counters = spark, asking, services, counters
         self.tag = f"snapshot-{asking.plan.run_id}"
-        bucketed = [number for number, service in enumerate(services) if asking.plan.buckets_by(service)]
-        others = [[number] for number in range(len(services)) if number not in bucketed]
-        self.groups = [bucketed, *others] if bucketed else others
+        self.groups = asking.groups(services)
 
     def ask(self, numbers: Sequence[int], ear: Ear | None) -> dict[int, ServiceSnapshot]:
         """Ask some services together; those that were put off are asked again, by themselves and with patience."""
         self.spark.addTag(self.tag)
         captured, late = self._round(numbers, ear, patient=False)
         if late:
-            names = ", ".join(self.services[number].name for number in late)
-            _log.warning("run '%s': nothing comes from %s: asked again at the end", self.asking.plan.run_id, names)
+            self.asking.warn_of_late([self.services[number].name for number in late])
             captured |= self._round(late, ear, patient=True)[0]
-        return {number: self._snapshot(number, captured[number]) for number in numbers}
+        return {number: self.asking.snapshot(self.services[number], captured[number]) for number in numbers}
 
     def _round(
         self, numbers: Sequence[int], ear: Ear | None, *, patient: bool
     ) -> tuple[dict[int, Captured], list[int]]:
         """Ask in one job; give what was captured, and the services of which a bucket was put off."""
-        tasks = {number: self._task(self.services[number]) for number in numbers}
+        tasks = {number: self.asking.task(self.services[number]) for number in numbers}
         counters = {number: self.counters[number] for number in numbers}
 
         def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -126,32 +159,6 @@ class _Run:
         return (
             in_buckets(*where, services) if self.asking.plan.buckets_by(services[0]) else in_parts(*where, services[0])
         )
-
-    def _task(self, service: Service) -> Capture:
-        asking = self.asking
-        return Capture(
-            *(service, asking.proxies, asking.storage_uri, f"snapshots/{service.name}/{asking.plan.run_id}"),
-            *(asking.page, asking.budget, asking.keep_seconds, asking.second_pass),
-        )
-
-    def _snapshot(self, number: int, captured: Captured) -> ServiceSnapshot:
-        plan, service = self.asking.plan, self.services[number]
-        for note in captured.notes:
-            _log.warning("run '%s', service '%s': %s", plan.run_id, service.name, note)
-        bucketed = plan.buckets_by(service)
-        taken = ServiceSnapshot(
-            plan.run_id,
-            service,
-            plan.bucket_variable if bucketed else None,
-            plan.buckets if bucketed else 1,
-            captured.counts,
-            captured.first,
-            captured.last,
-            tuple(sorted(captured.files, key=lambda file: file.path)),
-            captured.reasons,
-        )
-        rows = float(captured.counts[Status.OK])
-        return replace(taken, profile={"rows": rows, "confidence": taken.confidence, **captured.sums.profile()})
 
 
 def _watch(

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from prana_proxy.client.access import Access
-from prana_proxy.client.client import PranaClient
+from prana_proxy.client import PranaClient
+from prana_proxy.config.credentials import ProxyCredentials
 from schemas.errors import ServiceError
 from schemas.services import OnFallback, Service, Status
 from schemas.tables import snapshot_schema
@@ -38,7 +38,7 @@ class Proxies:
     """How to reach the proxies: plain data. addresses: "host:port" of each; access: what they demand to see."""
 
     addresses: tuple[str, ...]
-    access: Access | None = None
+    access: ProxyCredentials | None = None
 
     def client(self) -> PranaClient:
         """Open a client: the one place where it is done."""
@@ -140,7 +140,8 @@ class Capturing:
         self._parts = Parts(storage, task.folder, task.service, bucket, keys, task.keep_seconds)
         self._pace = Pace(task.page, task.budget)
         self._missing = 0  # how many contexts have no final status yet: what was captured before has one
-        self._status = np.full(keys.num_rows, Status.OK, dtype=object)
+        self._status = np.empty(keys.num_rows, dtype=object)
+        self._status.fill(Status.OK)  # np.full would turn it into a plain string
         self._reasons: dict[Status, str] = {}
         self._fallbacks: list[tuple[NDArray[np.int64], pa.RecordBatch]] = []  # kept at the end, if no answer has come
         self._lock = threading.Lock()  # what is noted and what is put off must not cross

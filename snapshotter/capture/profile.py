@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.nulls import may_be_null
+
 _BYTES = "mean_bytes"
 
 
@@ -69,7 +71,7 @@ def _measures(path: str, values: pa.Array) -> Iterator[Sums]:
             yield from _measures(f"{path}.{child.name}", of)
     else:
         yield Sums({_BYTES: (_bytes_of(values), 0)})
-        if _may_be_null(values.type):
+        if may_be_null(values.type):
             yield Sums({f"null_share({path})": (values.null_count, len(values))})
 
 
@@ -77,8 +79,3 @@ def _bytes_of(leaf: pa.Array) -> int:
     if pa.types.is_string(leaf.type) or pa.types.is_large_string(leaf.type) or pa.types.is_binary(leaf.type):
         return int(pc.sum(pc.binary_length(leaf)).as_py() or 0)
     return int((len(leaf) - leaf.null_count) * max(1, leaf.type.bit_width // 8))
-
-
-def _may_be_null(type: pa.DataType) -> bool:  # noqa: A002
-    """Tell whether a leaf of this type may be null: `schemas.tables.refuse_hidden_nulls` has the rule."""
-    return bool(pa.types.is_floating(type) or pa.types.is_string(type) or pa.types.is_large_string(type))

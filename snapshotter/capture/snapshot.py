@@ -11,13 +11,14 @@ from typing import Literal, get_args
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from prana_proxy.client.access import Access
+from prana_proxy.config.credentials import ProxyCredentials
 from schemas.data_keys import DataKey
 from schemas.errors import ConfigError, DataKeyError, NotInIndexError, QualityError, ServiceError
 from schemas.services import Service, Status
 from snapshotter.capture.asking import Asking, Progress, ask_all
 from snapshotter.capture.capture import Proxies
 from snapshotter.capture.drift import judge, last_profiles
+from snapshotter.capture.in_process import ask_in_process
 from snapshotter.capture.plan import begin, make_plan
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
@@ -37,7 +38,7 @@ class Floor:
 
 
 def take_snapshot(
-    spark: SparkSession,
+    spark: SparkSession | None,
     context_set: ContextSet,
     services: Sequence[str] | None,
     proxies: Sequence[str],
@@ -54,7 +55,7 @@ def take_snapshot(
     drift: Drift = "warn",
     floor: Floor | None = None,
     late: timedelta | None = None,
-    access: Access | None = None,
+    access: ProxyCredentials | None = None,
     progress: Progress | None = None,
 ) -> SnapshotRun:
     """Ask services for the state of each context of a set, once for each distinct key, and publish the answers.
@@ -65,6 +66,7 @@ def take_snapshot(
     that fails, for some contexts or for all, shows in its confidence; when no service gave a single success there is
     nothing to publish: that is an error, and the same run id may be tried again.
 
+    spark: spreads the buckets over its executors; None: this process asks for one bucket after the other, without a JVM
     services: names; None: all that the proxy has
     proxies: "host:port" of each proxy
     buckets: a power of two; None: chosen by the number of contexts
@@ -94,11 +96,11 @@ def take_snapshot(
         _refuse_another_day(context_set.date, late, datetime.now(UTC))
     reached = Proxies(tuple(proxies), access)
     asked = _services(context_set, services, reached)
-    cores = spark.sparkContext.defaultParallelism
+    cores = 1 if spark is None else spark.sparkContext.defaultParallelism
     plan = begin(open_storage(storage_uri), make_plan(run_id, context_set, asked, cores, buckets, bucket_variable))
     asking = Asking(plan, context_set, reached, storage_uri, page, budget, keep_every.total_seconds(), second_pass)
     with watched(progress) as told:
-        snapshots = ask_all(spark, asking, asked, told)
+        snapshots = ask_in_process(asking, asked, told) if spark is None else ask_all(spark, asking, asked, told)
     _refuse_nothing(run_id, snapshots)
     if floor is not None:
         _look_for_failures(run_id, snapshots, floor)

@@ -21,7 +21,7 @@ from schemas.strict_json import json_text
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, DataFile
 from snapshotter.selection.context_sets import context_set_schema, read_context_set
-from snapshotter.selection.experiments import Experiment, load_experiments
+from snapshotter.selection.declarations import NamedSelection, load_selections
 from snapshotter.selection.sampling import Sample, key_columns, samples
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described
@@ -29,7 +29,7 @@ from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.delta import SHOWN, commit_files
 from snapshotter.storage.parquet import write_parquet_if_any
 
-__all__ = ["Experiment", "load_experiments", "read_context_set", "select_contexts"]
+__all__ = ["NamedSelection", "load_selections", "read_context_set", "select_contexts"]
 
 FOLDER = "context_sets"
 _TOLD = "delorean"
@@ -39,7 +39,7 @@ _CONTEXTS_IN_A_FILE = 500_000
 
 def select_contexts(
     spark: SparkSession,
-    experiments: Sequence[Experiment],
+    experiments: Sequence[NamedSelection],
     date: date,
     storage: Storage,
     index: SnapshotIndex,
@@ -85,7 +85,7 @@ def select_contexts(
     return _checked(index.context_set(date), experiments, whoever_chose=whoever_chose)
 
 
-def _checked(published: ContextSet, experiments: Sequence[Experiment], *, whoever_chose: bool) -> ContextSet:
+def _checked(published: ContextSet, experiments: Sequence[NamedSelection], *, whoever_chose: bool) -> ContextSet:
     """Give the context set that a date has, if it may be used."""
     if not whoever_chose and published.context_set_id != _context_set_id(experiments, published.date):
         raise ConfigError.because(
@@ -96,7 +96,7 @@ def _checked(published: ContextSet, experiments: Sequence[Experiment], *, whoeve
     return published
 
 
-def _refuse_unusable(experiments: Sequence[Experiment]) -> None:
+def _refuse_unusable(experiments: Sequence[NamedSelection]) -> None:
     if not experiments:
         raise SelectionError.because("no experiment to select contexts for", "declare one in [experiments.<id>]")
     ids = [experiment.id for experiment in experiments]
@@ -111,7 +111,7 @@ def _refuse_unusable(experiments: Sequence[Experiment]) -> None:
             )
 
 
-def _refuse_nothing(drawn: Sequence[Sample], experiments: Sequence[Experiment]) -> None:
+def _refuse_nothing(drawn: Sequence[Sample], experiments: Sequence[NamedSelection]) -> None:
     empty = [
         experiment.id
         for experiment, sample in zip(experiments, drawn, strict=True)
@@ -157,7 +157,7 @@ def _save(drawn: Sequence[Sample], folder: str, storage: Storage) -> tuple[DataF
     return tuple(sorted(files, key=lambda file: file.path))
 
 
-def _context_set_id(experiments: Sequence[Experiment], date: date) -> str:
+def _context_set_id(experiments: Sequence[NamedSelection], date: date) -> str:
     """Name the context set by what it was selected by."""
     text = json.dumps([experiment.to_json() for experiment in experiments], sort_keys=True)
     return f"{date.isoformat()}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -16,7 +16,7 @@ from pyspark.sql.pandas.types import to_arrow_type
 from schemas.data_keys import DataKey, context_variable, refuse_naive_times
 from schemas.errors import NaiveTimeError, SelectionError
 from snapshotter.records import StratumReport
-from snapshotter.selection.experiments import Experiment
+from snapshotter.selection.declarations import NamedSelection
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described
 from snapshotter.spark.tables import load_table
@@ -39,7 +39,7 @@ class Sample:
 
 
 @contextmanager
-def samples(spark: SparkSession, experiments: Sequence[Experiment], date: date) -> Iterator[list[Sample]]:
+def samples(spark: SparkSession, experiments: Sequence[NamedSelection], date: date) -> Iterator[list[Sample]]:
     """Sample for each experiment; what the samples rest on is kept until the caller is done with them."""
     kept: list[DataFrame] = []
     try:
@@ -58,7 +58,7 @@ def samples(spark: SparkSession, experiments: Sequence[Experiment], date: date) 
 
 
 def _distinct_contexts(
-    spark: SparkSession, experiment: Experiment, date: date
+    spark: SparkSession, experiment: NamedSelection, date: date
 ) -> tuple[DataFrame, tuple[DataKey, ...]]:
     found = _query(spark, experiment, date)
     for column in (*experiment.key, *experiment.strata):
@@ -70,7 +70,7 @@ def _distinct_contexts(
     return found.select(*map(_column, names)).distinct(), key
 
 
-def _query(spark: SparkSession, experiment: Experiment, date: date) -> DataFrame:
+def _query(spark: SparkSession, experiment: NamedSelection, date: date) -> DataFrame:
     """Run the query; its tables are views only until Spark has resolved their names."""
     made = []
     try:
@@ -84,7 +84,7 @@ def _query(spark: SparkSession, experiment: Experiment, date: date) -> DataFrame
             spark.catalog.dropTempView(name)
 
 
-def _variable(experiment: Experiment, found: DataFrame, name: str) -> DataKey:
+def _variable(experiment: NamedSelection, found: DataFrame, name: str) -> DataKey:
     spark_type = found.schema[name].dataType
     try:
         arrow_type = to_arrow_type(spark_type, timezone="UTC")
@@ -101,7 +101,7 @@ def _variable(experiment: Experiment, found: DataFrame, name: str) -> DataKey:
     return context_variable(name, arrow_type)
 
 
-def _sample(spark: SparkSession, experiment: Experiment, contexts: DataFrame, key: tuple[DataKey, ...]) -> Sample:
+def _sample(spark: SparkSession, experiment: NamedSelection, contexts: DataFrame, key: tuple[DataKey, ...]) -> Sample:
     names = [f"_stratum_{i}" for i in range(len(experiment.strata))]
     strata = [_column(column).cast("string").alias(name) for column, name in zip(experiment.strata, names, strict=True)]
     report = _report(experiment, _populations(experiment, contexts, strata))
@@ -123,7 +123,7 @@ def _sample(spark: SparkSession, experiment: Experiment, contexts: DataFrame, ke
     return Sample(taken, key, tuple(report.values()))
 
 
-def _populations(experiment: Experiment, contexts: DataFrame, strata: list[Column]) -> dict[tuple[str, ...], int]:
+def _populations(experiment: NamedSelection, contexts: DataFrame, strata: list[Column]) -> dict[tuple[str, ...], int]:
     """Count the contexts of each stratum, and in the same pass the nulls that must not be there."""
     nulls = [F.count_if(_column(name).isNull()) for name in contexts.columns]
     rows = contexts.groupBy(*strata).agg(F.count("*"), *nulls).limit(_MOST_STRATA + 1).collect()
@@ -154,7 +154,7 @@ def _quotas(spark: SparkSession, report: dict[tuple[str, ...], StratumReport], n
     return F.broadcast(spark.createDataFrame(pa.table(columns)))
 
 
-def _refuse_two_strata(experiment: Experiment, contexts: DataFrame) -> None:
+def _refuse_two_strata(experiment: NamedSelection, contexts: DataFrame) -> None:
     if set(experiment.strata) <= set(experiment.key):
         return
     twice = contexts.groupBy(*map(_column, experiment.key)).count().where("count > 1").limit(1).collect()
@@ -167,12 +167,14 @@ def _refuse_two_strata(experiment: Experiment, contexts: DataFrame) -> None:
         )
 
 
-def _report(experiment: Experiment, populations: dict[tuple[str, ...], int]) -> dict[tuple[str, ...], StratumReport]:
+def _report(
+    experiment: NamedSelection, populations: dict[tuple[str, ...], int]
+) -> dict[tuple[str, ...], StratumReport]:
     """Say for each stratum, found or only named by the quota, what is asked and what can be taken; warn of the rest."""
     report = {}
     for stratum in sorted({*populations, *experiment.named_strata()}):
         population = populations.get(stratum, 0)
-        asked = experiment.asked(stratum, population)
+        asked = experiment.sample_size(stratum, population)
         row = StratumReport(experiment.id, _stratum_name(stratum), population, asked, min(asked, population))
         if not row.filled:
             _log.warning(

@@ -1,5 +1,6 @@
-"""Past days, made again by all of Airflow: scheduler, workers, `airflow backfill`, and who is told of delays."""
+"""Past days, run again by all of Airflow: scheduler, workers, `airflow backfill`, and the alert about a delay."""
 
+import json
 import os
 import re
 import sqlite3
@@ -8,7 +9,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from airflow_settings import ROOT, airflow_settings
+from airflow_settings import AIRFLOW, airflow_settings
 from project_at_rest import START
 from proxy_process import until
 from scheduled_project import PROFILES, VIDEOS, watched_videos
@@ -16,10 +17,10 @@ from scheduled_project import PROFILES, VIDEOS, watched_videos
 from delorean.demo.airflow import airflow_settings as settings_of_all
 from delorean.demo.airflow import started_airflow
 from delorean.demo.processes import Processes
-from delorean.feature_sets.table import made_by
+from delorean.feature_sets.table import find_committed
 from delorean.project.config import load_project
 from snapshotter.index import open_index
-from snapshotter.selection.context_selection import load_experiments, select_contexts
+from snapshotter.selection.context_selection import load_selections, select_contexts
 from snapshotter.selection.context_sets import read_context_set
 from snapshotter.storage import open_storage
 
@@ -31,27 +32,40 @@ SETTINGS = {
 }
 
 
-class AllOfAirflow:
-    """Airflow with its scheduler. home: its own folder."""
+# Airflow's command line, for one command after the other: its imports take seconds.
+COMMANDS = """
+import json, os, sys
+from airflow.cli.cli_parser import get_parser
+answers = os.fdopen(os.dup(1), "w", buffering=1)
+os.dup2(2, 1)
+for line in sys.stdin:
+    arguments = get_parser().parse_args(json.loads(line))
+    arguments.func(arguments)
+    print("done", file=answers)
+"""
 
-    def __init__(self, home, settings):
-        self.home, self.settings = home, settings
+
+class AllOfAirflow:
+    """Airflow with its scheduler. home: its own folder; commands: its command line, by COMMANDS."""
+
+    def __init__(self, home, commands):
+        self.home, self.commands = home, commands
 
     def backfill(self, dag, first, last):
-        """Have a DAG's runs made from one midnight to another, and wait until they have ended: state by task."""
+        """Create a DAG's runs from one midnight to another, and wait until they have ended; give each task's state."""
         words = ["backfill", "create", "--dag-id", dag, "--from-date", first, "--to-date", last]
-        program = ROOT / ".venv-airflow/bin/airflow"
-        done = subprocess.run([program, *words], env=self.settings, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        self.commands.stdin.write(json.dumps(words) + "\n")
+        self.commands.stdin.flush()
+        assert self.commands.stdout.readline() == "done\n", (self.home / "commands.log").read_text()
         states = f"SELECT DISTINCT state FROM dag_run WHERE dag_id = '{dag}' AND run_type = 'backfill'"
-        until(lambda: {state for (state,) in self.ask(states)} <= {"success", "failed"}, PATIENCE_SECONDS)
-        assert self.ask(states) == [("success",)], self.log(dag)
-        return self.ask(
+        until(lambda: {state for (state,) in self.query(states)} <= {"success", "failed"}, PATIENCE_SECONDS)
+        assert self.query(states) == [("success",)], self.log(dag)
+        return self.query(
             "SELECT date(logical_date), task_id, t.state, try_number FROM task_instance t JOIN dag_run USING (run_id)"
             f" WHERE t.dag_id = '{dag}' AND run_type = 'backfill' ORDER BY 1, 2, map_index"
         )
 
-    def ask(self, query):
+    def query(self, query):
         with closing(sqlite3.connect(f"file:{self.home}/airflow.db?mode=ro", uri=True, timeout=60)) as database:
             return database.execute(query).fetchall()
 
@@ -67,7 +81,14 @@ def airflow(past, tmp_path):
     settings = {**ours, **SETTINGS}
     with Processes(tmp_path / "logs") as processes, started_airflow(home, project, processes, **settings) as started:
         port = int(started.url.rpartition(":")[2])
-        yield AllOfAirflow(home, {**os.environ, **settings_of_all(home, project, port), **settings})
+        environment = {**os.environ, **settings_of_all(home, project, port), **settings}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with (
+            (home / "commands.log").open("w") as log,
+            subprocess.Popen([AIRFLOW, "-c", COMMANDS], env=environment, stderr=log, **pipes) as commands,
+        ):
+            yield AllOfAirflow(home, commands)
+            commands.stdin.close()
 
 
 @pytest.mark.timeout(1200)  # all of Airflow, and four jobs with a JVM of their own
@@ -87,7 +108,7 @@ def test_a_backfill_gives_what_each_day_would_have_given_and_tells_of_delays(pas
     id_ = package.name.removeprefix("home-2026-05-03-")
     known = {"2026-05-02": (6, 22.5), "2026-05-03": (6, 22.5, 23.5, 46)}  # hours of labels with an outcome by then
     for day, hours in known.items():
-        features = made_by(storage, "home", f"{day}-{id_}").feature_set.to_arrow()
+        features = find_committed(storage, "home", f"{day}-{id_}").feature_set.to_arrow()
         rows = {(row["profile_id"], row["time"]): row["watched"] for row in features.to_pylist()}
         assert len(rows) == len(hours) * PROFILES
         for (profile, time), values in rows.items():
@@ -95,7 +116,7 @@ def test_a_backfill_gives_what_each_day_would_have_given_and_tells_of_delays(pas
             assert values == [np.float32(seen + video / 100) for video in range(VIDEOS)]
 
     with open_index(project.index) as index, open_index(f"sqlite:///{tmp_path}/other.db") as other:
-        experiments = load_experiments(past.folder / "specs/everyone.toml")
+        experiments = load_selections(past.folder / "specs/everyone.toml")
         at_the_time = select_contexts(spark, experiments, START.date().replace(day=2), storage, other)
         backfilled = index.context_set(START.date().replace(day=2))
         sets = [read_context_set(one, storage).sort_by("profile_id") for one in (backfilled, at_the_time)]
@@ -104,4 +125,4 @@ def test_a_backfill_gives_what_each_day_would_have_given_and_tells_of_delays(pas
 
     late = r"training, backfill__2026-05-03\S+ missed its deadline, .+: it is \w+"
     until(lambda: re.search(late, airflow.log("executor_callbacks")), PATIENCE_SECONDS)
-    assert airflow.ask("SELECT DISTINCT run_type FROM dag_run") == [("backfill",)]  # nobody was told of past days
+    assert airflow.query("SELECT DISTINCT run_type FROM dag_run") == [("backfill",)]  # a backfill triggers no other DAG

@@ -1,60 +1,29 @@
-"""What a task takes for its job's result, and what it says of one that failed: by jobs that really run."""
+"""The result of a task's job, and the message of one that failed, by jobs that really run."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from airflow_settings import AIRFLOW, ROOT, airflow_settings
-
-# Runs scripts as jobs, one for each line of JSON; Airflow's imports take seconds.
-RUN = """
-import json, logging, sys
-logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO)
-sys.path.insert(0, sys.argv[1])
-import delorean_job
-for line in sys.stdin:
-    script = json.loads(line)
-    delorean_job._command_line = lambda words: [sys.executable, "-c", *words]
-    try:
-        with delorean_job._started([script]) as job:
-            said = delorean_job._result(job)
-    except Exception as error:
-        said = [type(error).__name__, str(error)]
-    print("said " + json.dumps(said), flush=True)
-"""
+from airflow_settings import ROOT
 
 
-@pytest.fixture(scope="module")
-def task(tmp_path_factory):
-    home = tmp_path_factory.mktemp("airflow")
-    command = [AIRFLOW, "-c", RUN, str(ROOT / "dags")]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    environment = airflow_settings(home, Path("delorean.toml"))
-    with (home / "log").open("w") as log, subprocess.Popen(command, env=environment, stderr=log, **pipes) as process:
-
-        def run(script):
-            process.stdin.write(json.dumps(f"import os, signal, sys, time\n{script}") + "\n")
-            process.stdin.flush()
-            for line in process.stdout:  # Airflow prints there too
-                if line.startswith("said "):
-                    return json.loads(line.removeprefix("said "))
-            raise AssertionError((home / "log").read_text())
-
-        yield run
+@pytest.fixture
+def task(airflow):
+    """Runs a script as a task's job, and gives the task's result, or the name and the message of its error."""
+    return lambda script: airflow.call("result", f"import os, signal, sys, time\n{script}")
 
 
 @pytest.mark.parametrize("code", [1, 3, 126, 127, 193, 200, 254, 255])
-def test_a_code_that_is_no_signal_s_shows_the_reason(task, code):
+def test_an_exit_code_that_no_signal_has_shows_the_reason(task, code):
     script = f"sys.stderr.write('error: the index is gone\\n'); sys.stderr.flush(); os._exit({code})"
     assert task(script) == ["AirflowException", "error: the index is gone"]
     assert task(f"os._exit({code})") == ["AirflowException", f"the job ended with {code}"]
 
 
-def test_what_would_only_fail_again_is_not_tried_again(task):
+def test_a_job_that_would_only_fail_again_is_not_retried(task):
     assert task("sys.stderr.write('error: no such spec\\n'); sys.exit(2)") == [
         "AirflowFailException",
         "error: no such spec",
@@ -95,7 +64,7 @@ def test_a_marked_result_wins_over_all_that_others_print(task):
     assert task(f"sys.stdout = sys.stderr\n{script}") == {"run": "x"}  # wherever spark-submit leads it
 
 
-def test_much_on_both_streams_blocks_nobody_and_half_letters_are_no_error(task):
+def test_much_output_on_both_streams_does_not_block_and_invalid_utf_8_is_no_error(task):
     script = (
         "for _ in range(300):\n"
         "    sys.stderr.write('e' * 5_000 + '\\n'); sys.stdout.write('o' * 5_000 + '\\n')\n"
@@ -109,7 +78,7 @@ def test_a_program_that_cannot_be_started_is_named(task, tmp_path):
     assert task(script) == ["AirflowException", "the job ended with 127"]
 
 
-def test_commands_mark_their_result_where_a_scheduler_asks_for_it(tmp_path):
+def test_commands_mark_their_result_where_a_scheduler_sets_a_mark(tmp_path):
     (tmp_path / "delorean.toml").write_text("")
     command = [sys.executable, "-m", "delorean", "schedule", "--json", "--config", str(tmp_path / "delorean.toml")]
     for environment, start in (({}, "{"), ({"DELOREAN_RESULT_MARK": "m-1"}, "m-1 {")):

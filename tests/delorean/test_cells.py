@@ -8,7 +8,7 @@ from cells import run_cells
 PRELUDE = """
     import sys
 
-    sys.path[:0] = ["{root}", "{root}/tests/support"]  # in this order: folders of tests are named as packages of ours
+    sys.path[:0] = ["{root}", "{root}/tests/support"]  # in this order: tests has folders of these names
     from project_at_rest import HISTORY, Project, long_labels
 
     from delorean import TimeMachine, generate, materialise_labels
@@ -124,7 +124,7 @@ MISTAKES = {
     "out of bounds": rf"EncoderError: encoder 'minutes' failed {HERE} 5 .*profile_id=\d.*index 5 is out of bounds",
     "by helper": r"EncoderError: .* failed at cell In\[{helper}\], line 3 \(`return x // 0`\).*ZeroDivisionError",
     "plain": rf"EncoderError: encoder 'minutes' failed {HERE} 3 .*KeyError: 'no such'",
-    "moment": "ConfigError: 'nonsense' is no time → write one such as 2026-01-31T12:00:00Z",
+    "moment": "ConfigError: 'nonsense' is not a time → write one such as 2026-01-31T12:00:00Z",
     "experiment": "NotInIndexError: experiment 'nope' has no context set up to 2026-05-02 → select contexts first",
     "spec": "ConfigError: broken.toml, line 1: is not TOML",
     "run": "ReplayError: unknown experiment run 'nope'",

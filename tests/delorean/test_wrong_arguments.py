@@ -30,7 +30,7 @@ def of_nothing(context, items, data, out):
 
 
 WRONG = [
-    (lambda m, _: m.at("nonsense"), ConfigError, "'nonsense' is no time → write one such as 2026-01-31T12:00:00Z"),
+    (lambda m, _: m.at("nonsense"), ConfigError, "'nonsense' is not a time → write one such as 2026-01-31T12:00:00Z"),
     (lambda m, _: m.at(None), ConfigError, "moment is None, expected a datetime"),
     (lambda m, _: m.at(date(2026, 5, 2)), ConfigError, "moment is a date, expected a datetime"),
     (lambda m, _: m.at(NOON, 3), ConfigError, r"max_age is 3, expected a timedelta → write timedelta\(hours=1\)"),
@@ -50,7 +50,7 @@ WRONG = [
     (
         lambda m, _: m.features(ROWS, len, items="video_id"),
         EncoderError,
-        "is no feature encoder → put @feature_encoder",
+        "is not a feature encoder → put @feature_encoder",
     ),
     (
         lambda m, _: m.features(ROWS, of_nothing, items="video_id"),
@@ -80,7 +80,7 @@ WRONG = [
     (lambda *_: AsOf(max_age="1h"), ConfigError, "max_age is '1h', expected a timedelta"),
     (lambda *_: LabelColumns("video_id"), LabelError, r"items is 'video_id'.* → write items=\(\"video_id\",\)"),
     (lambda *_: as_of_join_spark(ROWS, ROWS, by="profile_id"), DataKeyError, "left is a Table, expected a Spark DataF"),
-    (lambda m, k: compare_encoders(length, 3, k, m.index, m.storage), EncoderError, "3 is no feature encoder"),
+    (lambda m, k: compare_encoders(length, 3, k, m.index, m.storage), EncoderError, "3 is not a feature encoder"),
     (
         lambda *_: feature_encoder(data=HISTORY, features=["f"]),
         EncoderError,
@@ -89,7 +89,7 @@ WRONG = [
     (
         lambda *_: feature_encoder(data=["history"], features=["f"]),
         EncoderError,
-        "data holds 'history', expected data keys",
+        "data contains 'history', expected data keys",
     ),
     (lambda *_: feature_encoder(features="fg"), EncoderError, r"features is 'fg', expected a list → write features="),
 ]

@@ -50,7 +50,7 @@ def of_instruction(name: str, rest: str) -> list[str]:
         if "apt-get install" in rest and not (
             "--no-install-recommends" in rest and "rm -rf /var/lib/apt/lists" in rest
         ):
-            found.append("leaves lists of packages, or brings what nobody asked for")
+            found.append("leaves lists of packages, or installs recommended packages")
         for command in re.split(r"&&|;", rest):
             if re.search(r"\bpip\b.* (install|wheel)\b", command):
                 if not {"--require-hashes", "--no-index"} & set(command.split()):

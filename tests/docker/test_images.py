@@ -1,4 +1,4 @@
-"""What is in the images: of the lock just what their programs import, each pin with its hashes."""
+"""The images hold exactly the packages of the lock that their programs import, each pin with its hashes."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def test_an_image_has_blocks_of_the_lock_unchanged(image: str):
 def test_jobs_have_all_that_the_project_asks_for_and_nothing_that_only_tests_do():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    asked = [line for line in setup["options"]["install_requires"].splitlines() if line and not line.startswith("#")]
+    declared = [line for line in setup["options"]["install_requires"].splitlines() if line and not line.startswith("#")]
     there = names(part("jobs"))
-    assert {canonicalize_name(Requirement(line).name) for line in asked} <= there
+    assert {canonicalize_name(Requirement(line).name) for line in declared} <= there
     assert not there & {"pytest", "mypy", "ruff", "moto", "jupyterlab", "hypothesis", "uv"}
 
 

@@ -1,4 +1,4 @@
-"""That the stack's parts fit: commands that exist, addresses where somebody listens, files that are read."""
+"""The stack's parts fit together: commands exist, something listens at each address, files are valid."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def words(service: dict[str, Any], key: str = "command") -> list[str]:
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """What is run of ours: by the stack, by images on their own, and as the README says."""
+    """Our commands in the stack, in images on their own, and in the README."""
     for name, service in SERVICES.items():
         if service["image"].startswith("delorean-") and name != "s3":
             yield name, [*words(service, "entrypoint"), *words(service)]
@@ -85,13 +85,13 @@ def test_a_command_exists_and_takes_its_arguments(command: list[str], monkeypatc
         ["bash", "-ec", "airflow db migrate; exec airflow stand-alone"],
     ],
 )
-def test_a_command_that_does_not_is_found_out(command: list[str], monkeypatch: pytest.MonkeyPatch):
+def test_an_unknown_command_or_argument_is_detected(command: list[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(DOCKER)
     assert not takes(command)
 
 
 def takes(command: list[str]) -> bool:
-    """Tell whether a program of the images takes these arguments, short of running it."""
+    """Whether a program of the images accepts these arguments, without running it."""
     program, *arguments = [word.replace(ETC, str(DOCKER)) for word in command]
     if program == "python":
         module, arguments = arguments[1], arguments[2:]
@@ -131,7 +131,7 @@ def in_click(arguments: list[str]) -> bool:
 
 
 def in_spark(name: str, options: list[str]) -> bool:
-    """Tell whether a class is in Spark's jar, and whether what reads its arguments knows these options."""
+    """Whether Spark's jar has a class, and the class that parses its arguments knows these options."""
     [jar] = Path(pyspark.__file__).parent.glob("jars/spark-core_*.jar")
     with zipfile.ZipFile(jar) as classes:
         path = f"{name.replace('.', '/')}.class"
@@ -179,32 +179,34 @@ def test_jobs_run_on_the_stacks_spark(project: Project):
         assert set(SERVICES[worker]["secrets"]) <= set(SERVICES["jobs"]["secrets"])
 
 
-def test_airflow_is_told_where_its_dags_and_their_jobs_are():
+def test_airflows_settings_name_the_dags_and_the_program_of_their_jobs():
     stages = parse(DOCKERFILE).stages
-    told = dict(word.split("=", 1) for rest in stages["airflow"].all("ENV") for word in rest.split())
-    ours = {name.removeprefix("AIRFLOW__DELOREAN__").lower() for name in told if "__DELOREAN__" in name}
+    settings = dict(word.split("=", 1) for rest in stages["airflow"].all("ENV") for word in rest.split())
+    ours = {name.removeprefix("AIRFLOW__DELOREAN__").lower() for name in settings if "__DELOREAN__" in name}
     read = set(re.findall(r'"delorean", "(\w+)"', (ROOT / "dags/delorean_job.py").read_text()))
     assert ours == {"command", "project", "packages"}
     assert ours <= read
-    assert f"dags {told['AIRFLOW__CORE__DAGS_FOLDER']}" in stages["airflow"].all("COPY")
-    assert told["AIRFLOW__DELOREAN__PROJECT"] == f"{ETC}/delorean.toml"
+    assert f"dags {settings['AIRFLOW__CORE__DAGS_FOLDER']}" in stages["airflow"].all("COPY")
+    assert settings["AIRFLOW__DELOREAN__PROJECT"] == f"{ETC}/delorean.toml"
     places = [volume.split(":")[1] for volume in SERVICES["airflow"]["volumes"]]
-    assert {told["AIRFLOW_HOME"], told["AIRFLOW__DELOREAN__PACKAGES"]} <= set(places)
-    assert f"{told['AIRFLOW__CORE__DAGS_FOLDER']}/pools.json" in " ".join(words(SERVICES["airflow"]))
+    assert {settings["AIRFLOW_HOME"], settings["AIRFLOW__DELOREAN__PACKAGES"]} <= set(places)
+    assert f"{settings['AIRFLOW__CORE__DAGS_FOLDER']}/pools.json" in " ".join(words(SERVICES["airflow"]))
     assert (ROOT / "dags/pools.json").exists()
 
 
-def test_the_companys_services_are_asked_as_the_demo_asks_them_where_they_listen(proxy: ProxyConfig, tmp_path: Path):
+def test_the_companys_services_are_declared_as_in_the_demo_and_listen_where_the_proxy_calls_them(
+    proxy: ProxyConfig, tmp_path: Path
+):
     template = (ROOT / "delorean" / "demo" / "services.toml").read_text()
     demo = tmp_path / "demo.toml"
     demo.write_text(re.sub(r"\$\w+", "1", template).replace('"1"', '"file:///clock"'))
     ours, theirs = proxy.gateway.services, load_gateway_config(demo).services
-    assert [replace(asked, url="") for asked in ours] == [replace(asked, url="") for asked in theirs]
-    assert [urlsplit(asked.url).path for asked in ours] == [urlsplit(asked.url).path for asked in theirs]
-    for asked in ours:
-        uri = urlsplit(asked.url)
+    assert [replace(one, url="") for one in ours] == [replace(one, url="") for one in theirs]
+    assert [urlsplit(one.url).path for one in ours] == [urlsplit(one.url).path for one in theirs]
+    for declared in ours:
+        uri = urlsplit(declared.url)
         command = words(SERVICES[str(uri.hostname)])
-        assert command[3] == asked.service.name
+        assert command[3] == declared.service.name
         assert command[command.index("--host") + 1] == "0.0.0.0"
         assert command[command.index("--port") + 1] == str(uri.port)
         assert str(uri.hostname) in SERVICES["proxy"]["depends_on"]
@@ -218,8 +220,8 @@ def test_a_health_check_asks_where_the_service_listens(proxy: ProxyConfig):
         if (check := service.get("healthcheck", {}).get("test", [])[1:])[:1] == ["healthy"]
     }
     for name, (port, _, _) in {name: address.partition("/") for name, address in checked.items()}.items():
-        told = SERVICES[name].get("environment", {}).values()
-        listens = [*words(SERVICES[name]), *told, *([str(proxy.server.http_port)] if name == "proxy" else [])]
+        environment = SERVICES[name].get("environment", {}).values()
+        listens = [*words(SERVICES[name]), *environment, *([str(proxy.server.http_port)] if name == "proxy" else [])]
         assert port in listens, name
         for published in SERVICES[name].get("ports", []):
             assert published.endswith(f":{port}"), name

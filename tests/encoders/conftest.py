@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import linecache
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ _cells = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of compiled encoders that all tests share, so that each is compiled once."""
-    return tmp_path_factory.mktemp("compiled") / "encoders"
+def cache() -> Path:
+    """A cache of compiled encoders in the environment, which all workers and runs share: a code's name decides it."""
+    return Path(sys.prefix) / "compiled-encoders"
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Stacks for whoever lets them fail, and the cells of the tables that say what became of jobs."""
+"""Stacks for tests of faults, and the cells of the table of their outcomes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 from cassandra_server import CassandraNode
-from driver_process import MASTER, SETTINGS
+from driver_process import MASTER, SETTINGS, stop_forking
 from fault_stack import PROFILES, VIDEOS, Failure, SmallDisk, Stack, Stage, company
 from faulty_proxy import faulty_proxy
 from s3_server import S3Server
@@ -25,6 +25,7 @@ def in_production(s3_started: S3Server, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("stack")
     node = CassandraNode(folder / "node", settings={"commitlog_sync": "batch", "commitlog_sync_period": None})
     with ExitStack() as stack:
+        stack.callback(stop_forking)
         stack.callback(node.kill)
         node.start()
         node.wait()
@@ -34,7 +35,7 @@ def in_production(s3_started: S3Server, tmp_path_factory: pytest.TempPathFactory
         storage = s3_started.new_uri(s3.url, attempts="2", timeout="60")
         services = stack.enter_context(company())
         made = Stack(folder, node, s3, index, storage, s3_started.environment, services, stack)
-        made.driver.ask("lay out", profiles=PROFILES, videos=VIDEOS, **made.place)
+        made.driver.run("lay out", profiles=PROFILES, videos=VIDEOS, **made.place)
         made.published, _ = made.look("none")
         yield made
 
@@ -49,7 +50,7 @@ def on_a_small_disk(in_production: Stack, tmp_path_factory: pytest.TempPathFacto
         services = stack.enter_context(company())
         services.items = 3000  # so that a file is larger than the pages of a disk
         made = SmallDisk(folder, in_production.node, in_production.s3, *uris, {}, services, stack)
-        made.driver.ask("lay out", profiles=PROFILES, videos=VIDEOS, **made.place)
+        made.driver.run("lay out", profiles=PROFILES, videos=VIDEOS, **made.place)
         made.published, _ = made.look("none")
         yield made
 
@@ -58,7 +59,7 @@ def on_a_small_disk(in_production: Stack, tmp_path_factory: pytest.TempPathFacto
 def on_a_cluster(
     in_production: Stack, s3_started: S3Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
-    """S3, and a cluster of two executors, of which one tries what the other does not get done."""
+    """S3, and a cluster of two executors that speculate on each other's slow tasks."""
     folder = tmp_path_factory.mktemp("cluster")
     settings = {
         **OF_CLUSTER,
@@ -80,7 +81,7 @@ def on_a_cluster(
         made = Stack(
             folder, in_production.node, in_production.s3, index, storage, environment, services, stack, cluster=cluster
         )
-        made.driver.ask("lay out", profiles=PROFILES, videos=VIDEOS, **made.place)
+        made.driver.run("lay out", profiles=PROFILES, videos=VIDEOS, **made.place)
         made.published, _ = made.look("none")
         yield made
 
@@ -90,14 +91,14 @@ STACKS = {Failure.DISK: "on_a_small_disk", Failure.EXECUTOR: "on_a_cluster", Fai
 
 @pytest.fixture
 def stack(failure: Failure, request: pytest.FixtureRequest) -> Stack:
-    request.getfixturevalue("s3")  # so that this process too may read what drivers write
-    found: Stack = request.getfixturevalue(STACKS.get(failure, "in_production"))
-    return found
+    request.getfixturevalue("s3")  # its credentials let this process read what drivers write
+    stack: Stack = request.getfixturevalue(STACKS.get(failure, "in_production"))
+    return stack
 
 
 @pytest.fixture
 def cell(request: pytest.FixtureRequest, failure: Failure, stage: Stage) -> list[str]:
     """A cell of the table that is printed at the end."""
-    told = [request.function.__doc__.partition(":")[0], str(failure), str(stage), ""]
-    request.node.user_properties.append(("cell", told))
-    return told
+    cell = [request.function.__doc__.partition(":")[0], str(failure), str(stage), ""]
+    request.node.user_properties.append(("cell", cell))
+    return cell

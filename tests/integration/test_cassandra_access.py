@@ -1,4 +1,4 @@
-"""An index on a server that speaks TLS only, asks for certificates, and lets nobody in without a password."""
+"""An index on a server that requires TLS, client certificates and a password."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PEM_FILES = {"class_name": "org.apache.cassandra.security.PEMBasedSslContextFact
 
 @dataclass(frozen=True)
 class Guarded:
-    """The server, and the files with which one gets in."""
+    """The server, and the folder of certificates and credentials."""
 
     node: CassandraNode
     folder: Path
@@ -45,7 +45,7 @@ class Guarded:
         query = "&".join(f"{name}={value}" for name, value in options.items())
         return f"cassandra://{self.node.host}:{self.node.port}/guarded?patience_seconds=60&{query}"
 
-    def let_in(self, user: str, password: str) -> None:
+    def write_credentials(self, user: str, password: str) -> None:
         (self.folder / f"{user}.toml").write_text(f'user = "{user}"\npassword = "{password}"\n')
 
 
@@ -76,7 +76,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         node.start()
         node.wait()
         guarded = Guarded(node, folder)
-        guarded.let_in("cassandra", "cassandra")
+        guarded.write_credentials("cassandra", "cassandra")
         yield guarded
     finally:
         node.kill()
@@ -93,7 +93,7 @@ def execute(index: CassandraIndex, text: str) -> None:
     index._connection._session.execute(text)
 
 
-def test_who_has_certificate_and_password_gets_in_and_nobody_else_and_no_password_is_seen(
+def test_a_certificate_and_a_password_are_required_and_no_password_is_shown(
     guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -107,8 +107,8 @@ def test_who_has_certificate_and_password_gets_in_and_nobody_else_and_no_passwor
             execute(index, f"GRANT {right} ON KEYSPACE guarded TO delorean")
         execute(index, f"CREATE ROLE reader WITH PASSWORD = '{PASSWORD}' AND LOGIN = true")
         execute(index, "GRANT SELECT ON KEYSPACE guarded TO reader")
-    guarded.let_in("delorean", PASSWORD)
-    guarded.let_in("reader", PASSWORD)
+    guarded.write_credentials("delorean", PASSWORD)
+    guarded.write_credentials("reader", PASSWORD)
     with open_index(guarded.uri("delorean")) as index:
         assert index.publish_run(run) is True
         assert index.run("r1").context_set_id == "contexts"
@@ -121,7 +121,7 @@ def test_who_has_certificate_and_password_gets_in_and_nobody_else_and_no_passwor
         ) as error:
             index.publish_run(SnapshotRun("r2", "contexts", NOON, ()))
 
-    guarded.let_in("delorean", PASSWORD + "-of-old")  # as one that has expired
+    guarded.write_credentials("delorean", PASSWORD + "-expired")
     with pytest.raises(SnapshotIndexError, match="refuses user 'delorean' → correct the credentials") as refused:
         open_index(guarded.uri("delorean"))
     with pytest.raises(SnapshotIndexError, match="refuses who gives no credentials"):
@@ -131,7 +131,7 @@ def test_who_has_certificate_and_password_gets_in_and_nobody_else_and_no_passwor
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ({"authority": "stranger.pem"}, "cannot be reached by TLS: .*certificate verify failed.* → see who signed"),
         # A server's refusal may be lost with the connection.
@@ -140,13 +140,13 @@ def test_who_has_certificate_and_password_gets_in_and_nobody_else_and_no_passwor
         ({"certificate": "", "key": ""}, "by TLS: .*alert|TLS in the URI"),
     ],
 )
-def test_certificates_that_do_not_hold_are_told(guarded: Guarded, files: dict[str, str], said: str) -> None:
-    with pytest.raises(SnapshotIndexError, match=said) as refused:
+def test_the_error_of_an_invalid_certificate_names_tls(guarded: Guarded, files: dict[str, str], message: str) -> None:
+    with pytest.raises(SnapshotIndexError, match=message) as refused:
         open_index(guarded.uri(**files))
     assert "Errno" not in str(refused.value)
 
 
-def test_who_speaks_plainly_is_told_to_see_to_tls(guarded: Guarded) -> None:
+def test_the_error_of_a_connection_without_tls_names_tls(guarded: Guarded) -> None:
     with pytest.raises(SnapshotIndexError, match="has no host that answers .* → start Cassandra, or correct .* TLS in"):
         open_index(guarded.uri(tls=False))
 

@@ -1,4 +1,4 @@
-"""An index on a cluster of three that keeps three copies, and loses one node, and a second, and gets them back."""
+"""An index on a cluster of three nodes with three copies, which loses one node, then a second, and gets them back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from schemas.services import Service, Status
 from snapshotter.index import SnapshotIndex, init_index, open_index
 from snapshotter.records import DataFile, ServiceSnapshot, SnapshotRun
 
-# What a node has acknowledged is on its disk: by default a kill may take its last moments with it.
+# A node syncs before it acknowledges: by default a kill may lose the last seconds.
 DURABLE = {"commitlog_sync": "batch", "commitlog_sync_period": None}
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -58,7 +58,7 @@ def run(number: int) -> SnapshotRun:
 
 
 class Work:
-    """Publishes one run after the other, and looks each up, until told to stop. What fails is raised at the end."""
+    """Publishes one run after the other and reads each back, until it is stopped; then raises what failed."""
 
     def __init__(self, index: SnapshotIndex, first: int) -> None:
         self._index = index
@@ -69,7 +69,7 @@ class Work:
 
     @contextmanager
     def going_on(self) -> Iterator[Callable[[int], None]]:
-        """Work in threads meanwhile; gives a function that waits for so many more runs, or for a failure."""
+        """Work in threads within the block; give a function that waits for so many more runs, or for a failure."""
         with ThreadPoolExecutor(2) as threads:
             working = [threads.submit(self._publish), threads.submit(self._look)]
 
@@ -148,12 +148,14 @@ def test_a_cluster_goes_on_without_one_node_refuses_without_two_and_loses_nothin
             node.start()
         for node in nodes[1:]:
             node.wait()
-        told = [*work.published, *more_work.published]
-        failed = told[-1] + 1
+        acknowledged = [*work.published, *more_work.published]
+        failed = acknowledged[-1] + 1
         seen = {found.run_id: found.services for found in index.runs()}
         assert seen == {run_id: run(int(run_id[1:])).services for run_id in seen}
         assert (
-            {run(number).run_id for number in told} <= seen.keys() <= {run(number).run_id for number in [*told, failed]}
+            {run(number).run_id for number in acknowledged}
+            <= seen.keys()
+            <= {run(number).run_id for number in [*acknowledged, failed]}
         )
         assert index.publish_run(run(failed)) is (run(failed).run_id not in seen)
         assert index.run(run(failed).run_id).services == run(failed).services

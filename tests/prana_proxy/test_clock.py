@@ -59,7 +59,7 @@ def test_readers_never_see_half_an_instant(tmp_path: Path) -> None:
 def test_a_file_without_an_instant_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "clock"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=r"clock .*/clock holds no instant → write an RFC 3339 time with a zone"):
+    with pytest.raises(ConfigError, match=r"clock .*/clock contains no timestamp → write an RFC 3339 time with a zone"):
         open_clock(path.as_uri())
 
 
@@ -70,5 +70,5 @@ def test_only_a_file_s_uri_will_do(uri: str) -> None:
 
 
 def test_a_time_without_a_zone_cannot_be_set(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has no zone"):
+    with pytest.raises(ConfigError, match="has no time zone"):
         FileClock(tmp_path / "clock").set(datetime(2026, 1, 1))

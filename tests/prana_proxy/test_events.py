@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prana_proxy.events import Event, JsonLines, Seldom, TextLines, log_to_stderr, tell
+from prana_proxy.events import Event, JsonLines, TextLines, ThrottledLog, log_event, log_to_stderr
 
 
 def record(message: Any, error: Exception | None = None) -> logging.LogRecord:
@@ -53,13 +53,13 @@ def test_other_libraries_messages_are_events_too() -> None:
 
 def test_what_comes_often_is_told_seldom_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
-    seldom = Seldom(logging.getLogger("prana_proxy.x"), 10.0, lambda: now[0])
+    throttled = ThrottledLog(logging.getLogger("prana_proxy.x"), 10.0, lambda: now[0])
     for moment in (0, 1, 9.9, 10, 11, 25):
         now[0] = moment
-        seldom.tell(logging.WARNING, "denied", peer=str(moment))
-    seldom.tell(logging.WARNING, "other")
+        throttled.log_event(logging.WARNING, "denied", peer=str(moment))
+    throttled.log_event(logging.WARNING, "other")
     told = [entry.getMessage() for entry in caplog.records]
-    assert told == ["denied peer=0", "denied peer=10 more_before=2", "denied peer=25 more_before=1", "other"]
+    assert told == ["denied peer=0", "denied peer=10 suppressed=2", "denied peer=25 suppressed=1", "other"]
 
 
 def test_logs_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,7 +67,7 @@ def test_logs_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     level, ours = root.level, logging.getLogger("prana_proxy").level
     try:
         log_to_stderr("json", process=3)
-        tell(logging.getLogger("prana_proxy.x"), logging.INFO, "ready", services=1)
+        log_event(logging.getLogger("prana_proxy.x"), logging.INFO, "ready", services=1)
         logging.getLogger("watchfiles").info("1 change detected")  # which would be told again and again
         out, errors = capsys.readouterr()
     finally:

@@ -49,7 +49,7 @@ def test_a_name_that_encoders_cannot_read_is_refused(name: str) -> None:
     ],
 )
 def test_a_time_without_a_zone_is_refused_wherever_it_hides(type: str, place: str) -> None:  # noqa: A002
-    with pytest.raises(NaiveTimeError, match="names no instant → use timestamp") as raised:
+    with pytest.raises(NaiveTimeError, match="does not identify an instant → use timestamp") as raised:
         service_element("seen", type)
     assert place in str(raised.value)
 

@@ -26,8 +26,8 @@ def test_a_path_with_any_name_in_it_goes_through_a_uri_and_back(names: list[str]
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("file:///tmp/C# shop", "has a '#', which ends its path → write %23"),
-        ("file:///tmp/what?x=1", "has a '[?]', which ends its path → write %3F"),
+        ("file:///tmp/C# shop", "contains '#', which ends its path → write %23"),
+        ("file:///tmp/what?x=1", "contains '[?]', which ends its path → write %3F"),
         ("file:///tmp/a\nb", "control character"),
         ("file:///tmp/a%00b", "control character"),
         ("file://host/tmp", "expected file:///path"),

@@ -117,7 +117,7 @@ def test_encoded_values_and_identifiers_are_read() -> None:
         (pa.array([1767225600000], pa.timestamp("s", "UTC")), "'films.x' holds a time outside the years 1 to 9999"),
         (pa.array([None, None]), "'films.x' is null, which is not supported → write the column with the type"),
         (pa.array([1], pa.decimal256(60, 2)), "which is not supported → write it as a decimal of at most 38 digits"),
-        (pa.array([{}], pa.struct([])), "is a struct without fields, which Parquet cannot hold → leave it out"),
+        (pa.array([{}], pa.struct([])), "is a struct without fields, which Parquet cannot store → leave it out"),
         (pa.array([[None]], pa.list_(pa.month_day_nano_interval())), r"'films.x\[\]' is month_day_nano_interval, "),
     ],
 )
@@ -128,7 +128,7 @@ def test_what_cannot_be_plain_is_refused_by_its_name_with_a_way_out(array: pa.Ar
 
 @pytest.mark.parametrize("type", [pa.timestamp("ns"), pa.list_(pa.struct({"at": pa.timestamp("ms")}))])
 def test_times_without_a_zone_never_get_in(type: pa.DataType) -> None:  # noqa: A002
-    with pytest.raises(NaiveTimeError, match=r"films.x.*without a zone names no instant → give it one.*tz_localize"):
+    with pytest.raises(NaiveTimeError, match=r"films.x.* does not identify an instant → give it one.*tz_localize"):
         plain(pa.array([None], type))
 
 

@@ -65,6 +65,7 @@ def test_a_time_without_a_zone_is_told_as_such() -> None:
         ("list<int64>", [None, [], [1]]),
         ("list<float>", [[None, 1.0]]),
         ("list<string>", [[None, "x"]]),
+        ("list<large_string>", [[None, "x"]]),
         ("struct<a: int64, b: float, c: string>", [None, {"a": 1, "b": None, "c": None}]),
         ("list<struct<a: int64, t: timestamp[us, UTC]>>", [None, [], [{"a": 1, "t": 0}]]),
     ],
@@ -89,6 +90,11 @@ def test_any_other_null_within_a_value_is_found(type: str, values: list[Any], pl
     with pytest.raises(DataKeyError) as raised:
         refuse_hidden_nulls("state", array)
     assert str(raised.value).startswith(place)
+
+
+def test_nulls_in_large_lists_are_refused_too() -> None:
+    with pytest.raises(DataKeyError, match=r"'state\[\]' is null at position 1"):
+        refuse_hidden_nulls("state", pa.array([[1, None]], pa.large_list(pa.int64())))
 
 
 def test_what_a_slice_leaves_out_is_not_judged() -> None:

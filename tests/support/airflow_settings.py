@@ -1,4 +1,4 @@
-"""Where Airflow is, in an environment of its own, and what it is told by its own."""
+"""The Python of the virtual environment that Airflow has to itself, and the settings that tests give it."""
 
 import json
 import os
@@ -10,7 +10,7 @@ AIRFLOW = ROOT / ".venv-airflow" / "bin" / "python"
 
 
 def airflow_settings(home: Path, project: Path) -> dict[str, str]:
-    """What Airflow is told by its environment."""
+    """Give Airflow's settings as environment variables."""
     given = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
     return {
         **given,

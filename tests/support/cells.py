@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
@@ -25,12 +26,17 @@ class Shown:
     number: int
 
 
+def run_notebook(notebook: nbformat.NotebookNode, folder: Path, **options: Any) -> nbformat.NotebookNode:
+    """Run a notebook in a folder, in a kernel of its own; options are those of nbclient's NotebookClient."""
+    return NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}, **options).execute()
+
+
 def run_cells(cells: Mapping[str, str], folder: Path) -> dict[str, Shown]:
     """Run cells one after the other, whatever becomes of them. cells: a name for each → its code."""
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(textwrap.dedent(code).strip()) for code in cells.values()]
     )
-    NotebookClient(notebook, timeout=300, allow_errors=True, resources={"metadata": {"path": str(folder)}}).execute()
+    run_notebook(notebook, folder, allow_errors=True)
     return {name: _shown(cell) for name, cell in zip(cells, notebook.cells, strict=True)}
 
 

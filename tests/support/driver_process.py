@@ -1,23 +1,24 @@
-"""A driver in a process of its own, for those who kill it, its workers, or what it writes to.
+"""A driver in a process of its own, for tests that kill it, its workers, or what it writes to.
 
-It takes jobs as lines of JSON and tells what happens as lines of JSON. A job says in "hold" whether it waits, before
-it publishes what it has written, until it is told to go on.
+It takes one job after the other and reports events. A job with "hold" pauses before it publishes what it has written,
+until it is resumed. Drivers are forked from a process that has imported what jobs need: they start at once.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
+import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
-import queue
-import shutil
-import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,19 @@ from project_at_rest import HISTORY
 
 from encoders import feature_encoder
 
-PATIENCE = 300.0  # seconds, of whoever waits for a driver on a busy machine
+PATIENCE = 300.0  # seconds to wait for a driver on a busy machine
 WRITTEN = "files written"
 MASTER, SETTINGS = "DRIVER_MASTER", "DRIVER_SETTINGS"  # of a driver's environment: where its Spark is, and how
 _ROOT = Path(__file__).resolve().parents[2]
+_FORKING = multiprocessing.get_context("forkserver")
+_FORKING.set_forkserver_preload(
+    [
+        *("pytest", "numba", "deltalake", "boto3", "cassandra.cluster", "pyspark.sql"),
+        *("delorean.generation.job", "delorean.labels.materialise", "snapshotter.capture.snapshot"),
+        *("snapshotter.index.cassandra", "snapshotter.index.sqlite", "snapshotter.storage.s3"),
+    ]
+)
+_NEW_MOUNTS, _NEW_USER = 0x20000, 0x10000000  # of Linux's unshare()
 
 
 @feature_encoder(data=[HISTORY], features=["minutes_watched"])
@@ -43,95 +53,87 @@ def minutes_watched(context: Any, items: Any, data: Any, out: Any) -> None:
 
 
 class Driver:
-    """A running driver. disk: a folder that is a small disk of its own, as far as the kernel lets us mount one."""
+    """A running driver.
+
+    disk: a folder that becomes a disk of `size` bytes, which this driver alone sees, where the kernel allows the mount
+    """
 
     def __init__(self, environment: Mapping[str, str] | None = None, disk: Path | None = None, size: int = 0) -> None:
-        command = [sys.executable, "-c", "from driver_process import main; main()"]
-        self.disk, self.mounted = disk, disk is not None and _may_mount(disk)
-        if self.mounted:
-            mount = f'mount -t tmpfs -o size={size} none "$0" && exec "$@"'
-            command = ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, str(disk), *command]
-        paths = os.pathsep.join((str(_ROOT), str(_ROOT / "tests" / "support")))
-        self._process = subprocess.Popen(
-            command,
-            env={**os.environ, **(environment or {}), "PYTHONPATH": paths},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-        self._told: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._connection, theirs = _FORKING.Pipe()
+        self._process = _FORKING.Process(target=_drive, args=(theirs, dict(environment or {}), disk, size), daemon=True)
+        self._process.start()
+        theirs.close()  # the driver's death is the end of the connection
+        self.disk = disk
+        self.mounted: bool = self.next_event()["mounted"]
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        return self._process.is_alive()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
 
     @property
     def root(self) -> Path:
-        """Where its disk is found from outside."""
-        return Path(f"/proc/{self._process.pid}/root") if self.mounted else Path("/")
+        """The root folder as the driver sees it, with its disk."""
+        return Path(f"/proc/{self.pid}/root") if self.mounted else Path("/")
 
     def start(self, job: str, **arguments: Any) -> None:
-        self._say({"job": job, **arguments})
+        self._connection.send((job, arguments))
 
-    def go_on(self) -> None:
-        self._say({})
+    def resume(self) -> None:
+        """Resume a job that waits before it publishes."""
+        self._connection.send(None)
 
     def next_event(self) -> dict[str, Any]:
-        """Wait for what it tells next; {"event": "dead"} when it tells nothing any more."""
-        event = self._told.get(timeout=PATIENCE)
-        return event or {"event": "dead"}
+        """Wait for the next event; {"event": "dead"} when no more can come."""
+        assert self._connection.poll(PATIENCE), f"no event within {PATIENCE} s"
+        try:
+            event: dict[str, Any] = self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            return {"event": "dead"}
+        return event
 
-    def ask(self, job: str, **arguments: Any) -> Any:
-        """Have something done that must succeed, and give its result."""
+    def run(self, job: str, **arguments: Any) -> Any:
+        """Run a job that must succeed, and give its result."""
         self.start(job, **arguments)
-        told = self.next_event()
-        assert told["event"] == "done", told
-        return told["result"]
+        event = self.next_event()
+        assert event["event"] == "done", event
+        return event["result"]
 
     def workers(self) -> list[psutil.Process]:
         """Spark's Python workers."""
-        return python_workers(self._process.pid)
+        return python_workers(self.pid)
 
     def pythons(self) -> list[psutil.Process]:
-        """All its processes that write what the project writes: itself, Spark's workers and who forks them."""
-        return [psutil.Process(self._process.pid), *_daemons(self._process.pid), *self.workers()]
+        """All its processes that write what the project writes: itself, Spark's workers and their parents."""
+        return [psutil.Process(self.pid), *_daemons(self.pid), *self.workers()]
 
     def kill_workers(self) -> None:
         """End Spark's Python workers at once."""
-        workers = self.workers()
-        for worker in workers:
-            with suppress(psutil.NoSuchProcess):
-                worker.kill()
-        psutil.wait_procs(workers, PATIENCE)
+        _kill(self.workers())
 
     def kill(self) -> None:
         """End it at once, with its JVM and its workers, as a machine that loses power does."""
-        children = psutil.Process(self._process.pid).children(recursive=True) if self.alive else []
         if self.alive:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        for child in children:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-        self._process.wait()
-        psutil.wait_procs(children, PATIENCE)
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+            driver = psutil.Process(self.pid)
+            _kill([driver, *driver.children(recursive=True)])
+        self._process.join()
 
-    def _say(self, line: Mapping[str, Any]) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(line) + "\n")
-        self._process.stdin.flush()
 
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith('{"event"'):  # a JVM may print what it likes
-                self._told.put(json.loads(line))
-        self._told.put(None)
-        self._process.stdout.close()
+def stop_forking() -> None:
+    """End the processes from which drivers are forked: else they live as long as this one."""
+    multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]  # nothing public ends them
+    multiprocessing.resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, PATIENCE)
 
 
 def python_workers(driver: int) -> list[psutil.Process]:
@@ -156,37 +158,54 @@ def _living(children: Callable[[], list[psutil.Process]]) -> list[psutil.Process
     return []
 
 
-def _may_mount(disk: Path) -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    command = ["unshare", "--mount", "--map-root-user", "mount", "-t", "tmpfs", "none", str(disk)]
-    return subprocess.run(command, capture_output=True).returncode == 0
-
-
 # What follows runs in the driver's own process.
 
 
-def main() -> None:
-    """Do job after job."""
-    jobs: dict[str, Callable[..., Any]] = {"lay out": lay_out, "snapshot": snapshot, "look": look}
-    jobs |= {"generate": generate_features, "look at features": look_at_features}
-    told = sys.stdout
-    sys.stdout = sys.stderr  # what a library prints is no event
-    for line in sys.stdin:
-        job = json.loads(line)
-        try:
-            result = jobs[job.pop("job")](**job)
-        except Exception as error:  # noqa: BLE001  # it is told, whatever it is
-            print(json.dumps({"event": "failed", "error": f"{type(error).__name__}: {error}"}), file=told, flush=True)
-        else:
-            print(json.dumps({"event": "done", "result": result}), file=told, flush=True)
+def _drive(connection: Connection, environment: Mapping[str, str], disk: Path | None, size: int) -> None:
+    """Run job after job, until the test closes the connection."""
+    os.environ.update({**environment, "PYTHONPATH": os.pathsep.join((str(_ROOT), str(_ROOT / "tests/support")))})
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives
+    connection.send({"event": "ready", "mounted": disk is not None and _mount(disk, size)})
+    jobs = {
+        "lay out": lay_out,
+        "snapshot": snapshot,
+        "look": look,
+        "generate": generate_features,
+        "look at features": look_at_features,
+    }
+
+    def hold() -> None:
+        connection.send({"event": WRITTEN})
+        connection.recv()
+
+    with suppress(EOFError):
+        while True:
+            job, arguments = connection.recv()
+            if "hold" in arguments:
+                arguments["pause"] = hold
+            try:
+                result = jobs[job](**arguments)
+            except Exception as error:  # noqa: BLE001  # the test sees it, whatever it is
+                connection.send({"event": "failed", "error": f"{type(error).__name__}: {error}"})
+            else:
+                connection.send({"event": "done", "result": result})
 
 
-def reach(hold: bool) -> None:
-    """Tell that the files are written, and wait if one is to."""
-    if hold:
-        print(json.dumps({"event": WRITTEN}), file=sys.__stdout__, flush=True)
-        sys.stdin.readline()
+def _mount(disk: Path, size: int) -> bool:
+    """Mount a disk of so many bytes that only this process and its children see; False where the kernel refuses."""
+    if sys.platform != "linux":
+        return False
+    user, group = os.getuid(), os.getgid()
+    libc = ctypes.CDLL(None)
+    if libc.unshare(_NEW_MOUNTS | _NEW_USER) != 0:
+        return False
+    for name, value in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+        Path("/proc/self", name).write_text(value)
+    mounted: int = libc.mount(b"none", os.fsencode(disk), b"tmpfs", ctypes.c_ulong(0), f"size={size}".encode())
+    return mounted == 0
 
 
 @cache
@@ -236,34 +255,54 @@ def lay_out(index: str, storage: str, profiles: int, videos: int) -> None:
         materialise_labels(rows, LabelColumns(("video_id",)), project.storage, labels_id="labels", buckets=2)
 
 
-def snapshot(index: str, storage: str, proxies: list[str], run_id: str, hold: bool = False) -> str:
-    """Take a snapshot; every page of answers is on disk at once."""
+def snapshot(
+    index: str,
+    storage: str,
+    proxies: list[str],
+    run_id: str,
+    spark: bool = False,
+    hold: bool = False,
+    pause: Callable[[], None] | None = None,
+) -> str:
+    """Take a snapshot; every page of answers is on disk at once. hold: pause when the files are written."""
     from snapshotter.capture.snapshot import take_snapshot
     from snapshotter.index import open_index
 
     with open_index(index) as opened:
         publish = opened.publish_run
 
-        def held(run: Any) -> bool:
-            reach(hold)
+        def publish_later(run: Any) -> bool:
+            if hold and pause is not None:
+                pause()
             return publish(run)
 
-        opened.publish_run = held  # type: ignore[method-assign]  # the moment before it
+        opened.publish_run = publish_later  # type: ignore[method-assign]  # the moment before it
         contexts = opened.context_set(date(2026, 1, 5))
+        session = spark_of_driver() if spark else None
         options: dict[str, Any] = {"buckets": 2, "page": 4, "keep_every": timedelta()}
-        taken = take_snapshot(spark_of_driver(), contexts, ["history"], proxies, storage, opened, run_id, **options)
+        taken = take_snapshot(session, contexts, ["history"], proxies, storage, opened, run_id, **options)
         return taken.run_id
 
 
 def generate_features(
-    index: str, storage: str, name: str, run_id: str, hold: int = 0, spark: bool = False
+    index: str,
+    storage: str,
+    name: str,
+    run_id: str,
+    spark: bool = False,
+    hold: int = 0,
+    pause: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
-    """Generate features of the labels at rest. hold: with so many of the two buckets written."""
+    """Generate features of the labels at rest. hold: pause with so many of the two buckets written."""
     from delorean.generation import generate
     from delorean.labels import load_labels
     from encoders import FeatureModel
     from snapshotter.index import open_index
     from snapshotter.storage import open_storage
+
+    def progress(done: int, _: int) -> None:
+        if done == hold and pause is not None:
+            pause()
 
     place = open_storage(storage)
     with open_index(index) as opened:
@@ -271,9 +310,9 @@ def generate_features(
             *(load_labels("labels", place), FeatureModel([minutes_watched]), opened, place, name),
             run_id=run_id,
             spark=spark_of_driver() if spark else None,
-            progress=lambda done, of: reach(done == hold),
+            progress=progress,
         )
-    return {"version": made.version, "digest": made.digest.to_json()}
+    return {"version": made.version, "digest": asdict(made.digest)}
 
 
 def look(index: str, storage: str, run_id: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from maven import BECOME, ask_ivy, cache, free_port, java
+from maven import BECOME, cache, free_port, java, run_ivy
 from py_eureka_client import eureka_basic
 
 from delorean.demo.processes import Processes
@@ -149,7 +149,7 @@ def _fetched(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as work:
             Path(work, "ivy.xml").write_text(IVY)
-            said = ask_ivy(["-ivy", "ivy.xml", "-retrieve", f"{work}/[artifact]-[revision].[ext]"], Path(work))
+            said = run_ivy(["-ivy", "ivy.xml", "-retrieve", f"{work}/[artifact]-[revision].[ext]"], Path(work))
             for name in SHA256:
                 if _is_as_pinned(Path(work, name)):
                     os.replace(Path(work, name), folder / name)

@@ -1,4 +1,4 @@
-"""All that a job depends on, to be struck by faults while it is held at some moment of its work."""
+"""Everything that a job depends on, to be struck by faults while the job is held at some moment of its work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from proxy_process import ProxyProcess, proxy_process, services_toml, until
 from small_company import Company
 from spark_cluster import SparkCluster
 
-# What becomes of the job that is at work: it goes on, or dies, or says in its error what is wrong.
+# How the job ends that is at work: it goes on, or dies, or fails with an error that names the cause.
 GOES_ON, DIES = "done", "dead"
 NOT_WRITTEN = "StorageError: could not write"
 FULL = "SnapshotIndexError: index sqlite://.* → see whether its disk is full"
@@ -40,12 +40,12 @@ class Stage(StrEnum):
     MIDWAY = "in mid-file"
     HELD = "after the files"
     PUBLISHING = "during publishing"
-    UNHEARD = "before its answer"
+    UNANSWERED = "before its answer"
     DONE = "after publishing"
 
 
 class Failure(StrEnum):
-    """What fails meanwhile."""
+    """The fault that strikes meanwhile."""
 
     DRIVER = "driver killed"
     WORKER = "Python workers killed"
@@ -53,18 +53,19 @@ class Failure(StrEnum):
     HANGING = "executor of a cluster hangs"
     PROXY = "Prana proxy killed"
     NODE = "Cassandra node killed"
+    HUNG_NODE = "Cassandra node hangs"
     STORAGE = "storage refuses writes"
     DISK = "disk is full"
 
 
 @dataclass
 class Stack:
-    """A project in Cassandra and S3 that goes from cell to cell, and what it runs with.
+    """A project in Cassandra and S3, which all cells share, and the processes it needs.
 
-    s3: stands before the S3 server
+    s3: a proxy in front of the S3 server
     environment: of drivers
-    published: the runs that are
-    cluster: whose executors work for drivers; None: they have their own
+    published: the runs that are published
+    cluster: of Spark, on which drivers run; None: each has executors of its own
     """
 
     folder: Path
@@ -86,7 +87,7 @@ class Stack:
 
     @property
     def driver(self) -> Driver:
-        """One that is ready for a job."""
+        """A driver that is ready for a job."""
         if self._driver is None or not self._driver.alive:
             self._driver = Driver(self.environment)
             self.stack.callback(self._driver.kill)
@@ -94,16 +95,16 @@ class Stack:
 
     @property
     def place(self) -> dict[str, str]:
-        """Where jobs publish and write."""
+        """The index and the storage of jobs."""
         return {"index": self.index, "storage": self.storage}
 
     def look(self, run_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """See all published runs, and what one run has left, published or not."""
-        found = self.driver.ask("look", run_id=run_id, **self.place)
+        """Give all published runs, and the rows that one run has written, published or not."""
+        found = self.driver.run("look", run_id=run_id, **self.place)
         return found["runs"], found["left"]
 
     def kept(self, run_id: str) -> dict[str, Any]:
-        """Give the answers that a run has written by now, by profile."""
+        """Give the answers that a run has written so far, by profile."""
         return left(self.storage, run_id)
 
     @property
@@ -116,9 +117,9 @@ class Stack:
             self._prana = self.stack.enter_context(proxy_process(services_toml(folder / "services.toml", table)))
         return self._prana.addresses[0]
 
-    def begin_snapshot(self, run_id: str, stage: Stage, patience: int) -> None:
-        """Take a snapshot, and let it be at some stage. patience: with the index, in seconds."""
-        job = {"proxies": [self.prana], "run_id": run_id, **self.place}
+    def begin_snapshot(self, run_id: str, stage: Stage, patience: int, *, spark: bool = False) -> None:
+        """Take a snapshot, and hold it at a stage. patience: with the index, in seconds."""
+        job = {"proxies": [self.prana], "run_id": run_id, "spark": spark, **self.place}
         if self.index.startswith("cassandra:"):
             job["index"] += f"?patience_seconds={patience}"
         if stage == Stage.BEFORE:
@@ -134,16 +135,17 @@ class Stack:
             self._reach(stage)
             if stage == Stage.PUBLISHING:
                 self.node.pause()
+                self._release.append(self.node.resume)
                 self._publish()
-                time.sleep(0.5)  # it has asked to publish by then, and waits
+                time.sleep(0.5)  # its request to publish is under way by then
 
     def begin_generation(self, name: str, stage: Stage, *, spark: bool = False) -> None:
-        """Generate a feature set, and let it be at some stage."""
+        """Generate a feature set, and hold it at a stage."""
         if stage == Stage.BEFORE:
             reading = self._hang("hang", lambda request: request.method == "GET" and "/snapshots/" in request.path)
         if stage == Stage.MIDWAY:
             writing = self._hang("hang", lambda request: _writes(request, f"/{name}/"))
-        hold = BUCKETS if stage in (Stage.HELD, Stage.PUBLISHING, Stage.UNHEARD) else 0
+        hold = BUCKETS if stage in (Stage.HELD, Stage.PUBLISHING, Stage.UNANSWERED) else 0
         self.driver.start("generate", name=name, run_id=name, hold=hold, spark=spark, **self.place)
         if stage == Stage.BEFORE:
             assert reading.hanging.wait(PATIENCE)
@@ -151,7 +153,7 @@ class Stack:
             assert writing.hanging.wait(PATIENCE)
         else:
             self._reach(stage)
-            if stage in (Stage.PUBLISHING, Stage.UNHEARD):
+            if stage in (Stage.PUBLISHING, Stage.UNANSWERED):
                 how = "hang" if stage == Stage.PUBLISHING else "hang before answer"
                 committing = self._hang(how, lambda request: _writes(request, f"/{name}/_delta_log/", ".json"))
                 self._publish()
@@ -167,7 +169,7 @@ class Stack:
             assert self.cluster is not None
             self.cluster.executors()[0].kill()
         elif failure == Failure.HANGING:
-            self._ended = self.driver.next_event()  # by another attempt: what hangs is not released before
+            self._ended = self.driver.next_event()  # another attempt ends the job: the hanging one is released later
         elif failure == Failure.PROXY:
             assert self._prana is not None
             for process in (self._prana.process, *self._prana.workers):
@@ -175,13 +177,14 @@ class Stack:
             self._prana = None
         elif failure == Failure.NODE:
             self.node.kill()
+        elif failure == Failure.HUNG_NODE:
+            self.node.pause()  # until all is well again
         elif failure == Failure.STORAGE:
             self.s3.refuse(403, "AccessDenied", meant=lambda request: request.method == "PUT")
 
     def release(self, stage: Stage) -> str:
-        """Let the job go on, if it lives; tells what becomes of it: "done", "dead", or why it failed."""
+        """Let the job go on, if it lives; give how it ends: "done", "dead", or its error."""
         self.company.open.set()
-        self.node.go_on()
         for release in self._release:
             release()
         self._release.clear()
@@ -189,30 +192,31 @@ class Stack:
         if stage == Stage.DONE and self._driver.alive:
             return "done"
         if self._held and self._driver.alive:
-            self._driver.go_on()
+            self._driver.resume()
         self._held = False
-        told, self._ended = self._ended or self._driver.next_event(), None
-        if told["event"] == "failed":
-            self._driver.kill_workers()  # Spark lets those of a job that failed linger, and they ask on
-        return str(told.get("error") or told["event"])
+        end, self._ended = self._ended or self._driver.next_event(), None
+        if end["event"] == "failed":
+            self._driver.kill_workers()  # Spark lets those of a job that failed linger, and they send more requests
+        return str(end.get("error") or end["event"])
 
     def heal(self) -> None:
-        """Let all be well again; what was killed is started when it is next needed."""
-        self.s3.be_well()
+        """Undo all faults; killed processes but the node are started when they are next needed."""
+        self.s3.heal()
+        self.node.resume()
         if not self.node.running:
             self.node.start()
             self.node.wait()
         asked = -1
-        while asked != (asked := len(self.company.asked)):  # on behalf of those who died
+        while asked != (asked := len(self.company.asked)):  # requests of processes that died
             time.sleep(0.5)
 
     def _reach(self, stage: Stage) -> None:
-        told = self.driver.next_event()
-        assert told["event"] == ("done" if stage == Stage.DONE else WRITTEN), told
+        event = self.driver.next_event()
+        assert event["event"] == ("done" if stage == Stage.DONE else WRITTEN), event
         self._held = stage != Stage.DONE
 
     def _publish(self) -> None:
-        self.driver.go_on()
+        self.driver.resume()
         self._held = False
 
     def _hang(self, kind: str, meant: Callable[[Request], bool]) -> Fault:
@@ -222,11 +226,11 @@ class Stack:
 
 
 class SmallDisk(Stack):
-    """The same with files and SQLite, on a disk of its own that can be filled."""
+    """The same with local files and SQLite, on a small disk that can be filled."""
 
     @property
     def driver(self) -> Driver:
-        """One that is ready for a job."""
+        """A driver that is ready for a job."""
         if self._driver is None:
             disk = self.folder / "disk"
             disk.mkdir()
@@ -235,7 +239,7 @@ class SmallDisk(Stack):
         return self._driver
 
     def leave(self, free: int) -> None:
-        """Fill the disk, but for so many bytes. Where none could be mounted, no file may be larger than that."""
+        """Fill the disk up to so many bytes; where none could be mounted, limit the size of files to them."""
         if self.driver.mounted:
             (self._disk / "ballast").unlink(missing_ok=True)
             status = os.statvfs(self._disk)
@@ -243,8 +247,8 @@ class SmallDisk(Stack):
         else:
             self._limit(free)
 
-    def begin_snapshot(self, run_id: str, stage: Stage, _: int) -> None:
-        """Take a snapshot, and let it be at some stage."""
+    def begin_snapshot(self, run_id: str, stage: Stage, _: int, **__: Any) -> None:
+        """Take a snapshot, and hold it at a stage."""
         if stage in (Stage.BEFORE, Stage.MIDWAY):
             self.company.open.clear()
         self.driver.start(
@@ -257,12 +261,12 @@ class SmallDisk(Stack):
         if stage == Stage.PUBLISHING:
             connection = sqlite3.connect(self._disk / "index.db", isolation_level=None)
             connection.execute("BEGIN IMMEDIATE")
-            self._release.append(connection.close)  # which lets go of the lock
+            self._release.append(connection.close)  # releases the lock
             self._publish()
             time.sleep(0.5)  # it waits to write by then
 
     def begin_generation(self, name: str, stage: Stage, **_: Any) -> None:
-        """Generate a feature set, and let it be at some stage."""
+        """Generate a feature set, and hold it at a stage."""
         if stage == Stage.BEFORE:
             self.strike(Failure.DISK, stage)
         hold = {Stage.MIDWAY: 1, Stage.HELD: BUCKETS}.get(stage, 0)
@@ -271,12 +275,12 @@ class SmallDisk(Stack):
             self._reach(stage)
 
     def strike(self, failure: Failure, stage: Stage) -> None:
-        """Let the disk be full, or soon."""
+        """Fill the disk, or all but half a file of it."""
         assert failure == Failure.DISK
         self.leave(_HALF_A_FILE if stage == Stage.MIDWAY else 0)
 
     def heal(self) -> None:
-        """Let there be space again."""
+        """Free the disk."""
         if self.driver.mounted:
             (self._disk / "ballast").unlink(missing_ok=True)
         else:
@@ -313,7 +317,7 @@ def company() -> Iterator[Company]:
 
 
 def cells(stages: Sequence[Stage], expected: Mapping[Failure, Sequence[str | None]]) -> list[Any]:
-    """Give the cells of a table: what becomes of a job by failure, at each stage. None: there is no such cell."""
+    """Give the cells of a table: the outcome of a job by failure and stage. None: no such cell."""
     return [
         pytest.param(failure, stage, outcome, id=f"{failure}, {stage}")
         for failure, outcomes in expected.items()
@@ -322,6 +326,6 @@ def cells(stages: Sequence[Stage], expected: Mapping[Failure, Sequence[str | Non
     ]
 
 
-def in_words(became: str) -> str:
-    """Say what became of a job."""
-    return {GOES_ON: "goes on", DIES: "dies"}.get(became, "fails")
+def in_words(outcome: str) -> str:
+    """Describe how a job ended."""
+    return {GOES_ON: "goes on", DIES: "dies"}.get(outcome, "fails")

@@ -1,4 +1,4 @@
-"""An HTTP proxy before a server that does wrong what it is told to, for so many requests."""
+"""An HTTP proxy in front of a server, which injects faults into a number of requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Request:
 
 @dataclass
 class Fault:
-    """What is done to requests that it is meant for, as often as is left."""
+    """A fault of the requests that `meant` selects, as often as is left."""
 
     kind: str
     meant: Callable[[Request], bool]
@@ -40,7 +40,7 @@ class Fault:
 
 @dataclass
 class FaultyProxy:
-    """Where it is, what it was asked and what it is to do wrong."""
+    """The proxy: its address, the requests that it received, and the faults that it is to inject."""
 
     url: str
     seen: list[Request] = field(default_factory=list)
@@ -50,11 +50,11 @@ class FaultyProxy:
     def refuse(
         self, status: int, code: str, times: int = ALWAYS, meant: Callable[[Request], bool] | None = None
     ) -> None:
-        """Answer with an error of S3's instead of asking the server."""
+        """Answer with an error of S3's instead of forwarding."""
         self.faults.append(Fault("refuse", meant or (lambda _: True), times, status, code))
 
     def misbehave(self, kind: str, times: int = ALWAYS, meant: Callable[[Request], bool] | None = None) -> Fault:
-        """Do something wrong.
+        """Inject a fault.
 
         kind: "cut request" and "cut answer" close the connection in the middle of one, "lose answer" closes it when the
             server has done its part. "hang" in the middle of a request, or "hang before answer" when the server has
@@ -64,8 +64,8 @@ class FaultyProxy:
         self.faults.append(fault)
         return fault
 
-    def be_well(self) -> None:
-        """Do nothing wrong any more."""
+    def heal(self) -> None:
+        """Inject no more faults, and end those that hang."""
         with self.lock:
             faults, self.faults = self.faults, []
         for fault in faults:
@@ -83,7 +83,7 @@ class FaultyProxy:
 
 @contextmanager
 def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
-    """Start a proxy before a server, and end it."""
+    """Run a proxy in front of a server."""
     with _Server(("127.0.0.1", 0), _Handler) as server:
         server.upstream = urlsplit(upstream).netloc
         server.proxy = FaultyProxy(f"http://127.0.0.1:{server.server_port}")
@@ -92,7 +92,7 @@ def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
         try:
             yield server.proxy
         finally:
-            server.proxy.be_well()
+            server.proxy.heal()
             server.shutdown()
             thread.join()
 
@@ -103,7 +103,7 @@ class _Server(ThreadingHTTPServer):
     proxy: FaultyProxy
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing of those who hang up."""
+        """Log nothing of clients that hang up."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -127,10 +127,10 @@ class _Handler(BaseHTTPRequestHandler):
         if kind in ("hang", "cut request"):
             return
         if fault is not None and kind == "refuse":
-            text = f"<Error><Code>{fault.code}</Code><Message>as told</Message></Error>".encode()
+            text = f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>".encode()
             self.answer(fault.status, {"Content-Type": "application/xml"}, text, len(text))
             return
-        status, headers, text = ask(self.server.upstream, request, body)
+        status, headers, text = forward(self.server.upstream, request, body)
         if fault is not None and kind == "hang before answer":
             fault.hang()
         elif kind != "lose answer":
@@ -147,8 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-def ask(host: str, request: Request, body: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Ask the server as one was asked, its name included: that is part of the signature."""
+def forward(host: str, request: Request, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send the server the same request, with the same Host: that is part of the signature."""
     connection = http.client.HTTPConnection(host)
     connection.putrequest(request.method, request.path, skip_host=True, skip_accept_encoding=True)
     for name, value in request.headers.items():
@@ -163,7 +163,7 @@ def ask(host: str, request: Request, body: bytes) -> tuple[int, dict[str, str], 
 
 
 def closed_port() -> int:
-    """Give a port at which nobody answers."""
+    """Give a port on which nothing listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port: int = taken.getsockname()[1]

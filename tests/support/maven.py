@@ -17,8 +17,8 @@ FETCH_SECONDS = 270
 BECOME = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"  # Processes starts Python, which then becomes Java
 
 
-def ask_ivy(arguments: Sequence[str], work: Path) -> str:
-    """Let Ivy fetch something, with a cache of its own in a folder; give what it said."""
+def run_ivy(arguments: Sequence[str], work: Path) -> str:
+    """Let Ivy fetch something, with a cache of its own in a folder; give its output."""
     jars = Path(pyspark.__file__).parent / "jars"
     ivy = [str(jar) for pattern in ("ivy-*.jar", "commons-cli-*.jar") for jar in jars.glob(pattern)]
     command = [java(), "-cp", os.pathsep.join(ivy), "org.apache.ivy.Main", "-confs", "default", "-cache", "cache"]
@@ -42,13 +42,13 @@ def cache() -> Path:
 
 def java() -> str:
     home = os.environ.get("JAVA_HOME")
-    found = str(Path(home, "bin", "java")) if home else shutil.which("java")
-    assert found, "Java is missing"
-    return found
+    program = str(Path(home, "bin", "java")) if home else shutil.which("java")
+    assert program, "Java is missing"
+    return program
 
 
 def free_port(*hosts: str) -> int:
-    """Find a port that no outgoing connection is given while the server is away: below the ephemeral ones."""
+    """Find a port below the ephemeral ones, so that no outgoing connection takes it while the server is down."""
     while True:
         port = random.randrange(20_000, 32_000)
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:

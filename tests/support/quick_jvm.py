@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 ARCHIVE = Path(sys.prefix) / "spark.jsa"
-_FOR_SHORT_JOBS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xlog:disable"  # compiling well does not pay
+# Compiling well does not pay for short jobs; performance data would be one more file in the temporary folder.
+_FOR_SHORT_JOBS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData -Xlog:disable"
 _SHARED = "" if " " in str(ARCHIVE) else f" -XX:SharedArchiveFile={ARCHIVE}"  # Spark takes spaces for ends of options
 OPTIONS = _FOR_SHORT_JOBS + _SHARED
 OF_DRIVERS = {"SPARK_SUBMIT_OPTS": OPTIONS}  # whoever starts a session reads it, and spark-submit
+
+
+def temporary_files_in(folder: Path) -> str:
+    """Give the option that makes a JVM put its temporary files into a folder."""
+    return "" if " " in str(folder) else f" -Djava.io.tmpdir={folder}"
 
 
 def make_archive() -> None:
@@ -31,12 +37,17 @@ def make_archive() -> None:
     spark = spark_session("archive", "local[2]", spark__driver__host="127.0.0.1", spark__driver__memory="1g")
     with tempfile.TemporaryDirectory() as folder:
         _work(spark, folder)
-    jvm = spark.sparkContext._gateway
-    assert jvm is not None
-    spark.stop()
-    jvm.proc.stdin.close()  # the JVM ends with it
-    jvm.proc.wait()
+    end(spark)
     made.replace(ARCHIVE)
+
+
+def end(spark: SparkSession) -> None:
+    """Stop a session and end its JVM, which would otherwise live as long as this process."""
+    gateway = spark.sparkContext._gateway
+    assert gateway is not None
+    spark.stop()
+    gateway.proc.stdin.close()  # the JVM ends with it
+    gateway.proc.wait()
 
 
 def _work(spark: SparkSession, folder: str) -> None:

@@ -1,4 +1,4 @@
-"""A standalone cluster of Spark on loopback: a master, and workers as one adds them."""
+"""A standalone Spark cluster on loopback: a master and some workers."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ SETTINGS = {
 
 @dataclass
 class SparkCluster:
-    """Each worker has an address of its own, as if it were a machine: Spark speculates on another one only.
+    """Each worker has its own address, as a machine has: Spark speculates only on another one.
 
-    Executors have nothing of this environment, neither its Python nor its packages, unless a job brings them.
+    Executors have nothing of this environment, neither its Python nor its packages, unless a job ships them.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class SparkCluster:
         return f"spark://127.0.0.1:{self.port}"
 
     def start(self, workers: int) -> None:
-        """Start the master, and wait until all workers are with it."""
+        """Start the master and the workers, and wait until all have registered."""
         self._become("master", "127.0.0.1", "master.Master", "--port", str(self.port), "--webui-port", "0")
         for number in range(workers):
             folder = self.folder / f"worker-{number}"
@@ -57,7 +57,7 @@ class SparkCluster:
             worker.wait_for(r"(Successfully registered with master)")
 
     def executors(self) -> list[psutil.Process]:
-        """The JVMs that do the work of applications."""
+        """The JVMs of applications' executors."""
         found = []
         for worker in self.workers:
             for child in psutil.Process(worker.process.pid).children(recursive=True):
@@ -74,7 +74,7 @@ class SparkCluster:
         if "JAVA_HOME" in os.environ:
             bare["JAVA_HOME"] = os.environ["JAVA_HOME"]
         else:
-            bare["PATH"] = os.environ["PATH"]  # that is where Java is found
+            bare["PATH"] = os.environ["PATH"]  # it leads to Java
         words = [*(f"{key}={value}" for key, value in bare.items()), str(SPARK_CLASS)]
         command = ["/usr/bin/env", "-i", *words, f"org.apache.spark.deploy.{main}", "--host", host, *options]
         return self.processes.start(name, ["-c", BECOME, *command])
@@ -82,7 +82,7 @@ class SparkCluster:
 
 @contextmanager
 def spark_cluster(folder: Path, workers: int = 2) -> Iterator[SparkCluster]:
-    """Start a cluster, and end it."""
+    """Run a cluster."""
     with Processes(folder / "logs") as processes:
         cluster = SparkCluster(folder, processes)
         cluster.start(workers)
@@ -90,14 +90,14 @@ def spark_cluster(folder: Path, workers: int = 2) -> Iterator[SparkCluster]:
 
 
 def environment_archive() -> Path:
-    """Make what `make package` makes."""
+    """Run `make package`, and give its archive."""
     made = subprocess.run([sys.executable, ".ci/package.py"], cwd=ROOT, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     return ROOT / made.stdout.partition(":")[0]
 
 
 def python_of_executors() -> str:
-    """The Python that executors find, which has none of our packages: the one that our environment was made with."""
+    """The base Python of our environment, without our packages, for executors."""
     version = re.match(r"\d+\.\d+", sys.version)
     assert version is not None
     return str(Path(sys.base_prefix) / "bin" / f"python{version[0]}")

@@ -1,4 +1,4 @@
-"""Which rows and which items of two sets of feature rows are the same ones."""
+"""Matches the rows and items of two sets of feature rows."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _NOW = timedelta(0)
 
 @dataclass(frozen=True)
 class Alignment:
-    """What belongs together.
+    """The matched rows and items of both sides.
 
     rows: (matched rows,) row numbers of both sides
     items: (matched items,) positions of both sides in the lists of all rows end to end
-    row_of: (matched items,) which of the matched rows each is in
-    rows_only, items_only: how many one side alone has, before and after; items of matched rows
+    row_of: (matched items,) the position of each item's row among the matched rows
+    rows_only, items_only: the numbers that only one side has, before and after; items of matched rows
     reordered: matched rows with the same items in another order
     """
 
@@ -44,27 +44,29 @@ class Alignment:
 def align(before: pa.Table, after: pa.Table, context: Sequence[str], items: Sequence[str]) -> Alignment:
     """Match rows by context and time, and the items of matched rows by all item variables.
 
-    An item that is there several times in a row is matched one by one, in order. A null matches nothing.
+    Repeated items in a row are matched one by one, in order. A null matches nothing.
     Raises LabelError for a side with several rows of one context and time.
     """
     rows = _match_rows(before, after, context)
-    starts, lengths = zip(*(_lists(table, of) for table, of in zip((before, after), rows, strict=True)), strict=True)
-    flat = tuple([_flat(table, name) for name in items] for table in (before, after))
+    starts, lengths = zip(
+        *(_lists(table, numbers) for table, numbers in zip((before, after), rows, strict=True)), strict=True
+    )
+    flat = tuple([one_array(table[name]).flatten() for name in items] for table in (before, after))
     same = _same_items(flat, starts, lengths)
     row = np.flatnonzero(same)
-    found = (ranges(starts[0][row], lengths[0][row]), ranges(starts[1][row], lengths[0][row]))
+    matched = (ranges(starts[0][row], lengths[0][row]), ranges(starts[1][row], lengths[0][row]))
     row_of = np.repeat(row, lengths[0][row])
     rest = np.flatnonzero(~same)
     reordered = 0
     if len(rest):
-        pairs, of = _match_items(flat, starts, lengths, rest)
-        found = (np.concatenate([found[0], pairs[0]]), np.concatenate([found[1], pairs[1]]))
-        row_of = np.concatenate([row_of, of])
-        matched = np.bincount(of, minlength=len(same))[rest]
-        reordered = int(((matched == lengths[0][rest]) & (matched == lengths[1][rest])).sum())
+        pairs, rows_of_pairs = _match_items(flat, starts, lengths, rest)
+        matched = (np.concatenate([matched[0], pairs[0]]), np.concatenate([matched[1], pairs[1]]))
+        row_of = np.concatenate([row_of, rows_of_pairs])
+        counts = np.bincount(rows_of_pairs, minlength=len(same))[rest]
+        reordered = int(((counts == lengths[0][rest]) & (counts == lengths[1][rest])).sum())
     return Alignment(
         rows=rows,
-        items=found,
+        items=matched,
         row_of=row_of,
         rows_only=(before.num_rows - len(rows[0]), after.num_rows - len(rows[1])),
         items_only=(int(lengths[0].sum()) - len(row_of), int(lengths[1].sum()) - len(row_of)),
@@ -74,45 +76,41 @@ def align(before: pa.Table, after: pa.Table, context: Sequence[str], items: Sequ
 
 def _match_rows(before: pa.Table, after: pa.Table, context: Sequence[str]) -> Pair:
     for side, table in (("before", before), ("after", after)):
-        found = _equal_rows(table, table, context)
-        repeated = int(((found >= 0) & (found != np.arange(table.num_rows))).sum())
+        last = _equal_rows(table, table, context)
+        repeated = int(((last >= 0) & (last != np.arange(table.num_rows))).sum())
         if repeated:
             raise LabelError.because(
-                f"{repeated} rows {side} repeat a context and time, so it is open which to compare",
+                f"{repeated} rows {side} repeat a context and time, so it is ambiguous which to compare",
                 "keep one row for each context and time",
             )
-    found = _equal_rows(before, after, context)
-    matched = np.flatnonzero(found >= 0)
-    return matched, found[matched]
+    rows = _equal_rows(before, after, context)
+    matched = np.flatnonzero(rows >= 0)
+    return matched, rows[matched]
 
 
 def _equal_rows(left: pa.Table, right: pa.Table, context: Sequence[str]) -> NDArray[np.int64]:
-    """Give for each row the last on the right of its context and time, −1 for none: as-of where no age is allowed."""
+    """Return for each row the last on the right with its context and time, −1 for none: an as-of join of age 0."""
     keys = ([table[name] for name in context] for table in (left, right))
     return as_of_rows(next(keys), left[TIME_COLUMN], next(keys), right[TIME_COLUMN], max_age=_NOW)
 
 
 def _equal_items(left: Sequence[pa.Array], right: Sequence[pa.Array]) -> NDArray[np.int64]:
-    """Give for each left position the last on the right with equal values in all columns, −1 for none."""
+    """Return for each left position the last on the right with equal values in all columns, −1 for none."""
     sides = [[pa.chunked_array([column]) for column in side] for side in (left, right)]
     times = [pa.chunked_array([pa.array(np.zeros(len(side[0]), dtype=np.int64)).cast(TIME)]) for side in (left, right)]
     return as_of_rows(sides[0], times[0], sides[1], times[1], max_age=_NOW)
 
 
 def _lists(table: pa.Table, rows: NDArray[np.int64]) -> Pair:
-    """Give where each row's items start in the lists of all rows end to end, and how many there are."""
+    """Return where each row's items start in the lists of all rows end to end, and their number."""
     offsets = one_array(table[LABEL_COLUMN]).offsets.to_numpy().astype(np.int64)
     return (offsets[:-1] - offsets[0])[rows], np.diff(offsets)[rows]
-
-
-def _flat(table: pa.Table, name: str) -> pa.Array:
-    return one_array(table[name]).flatten()
 
 
 def _same_items(
     flat: tuple[list[pa.Array], ...], starts: Sequence[NDArray[np.int64]], lengths: Sequence[NDArray[np.int64]]
 ) -> NDArray[np.bool_]:
-    """Tell which matched rows have equal items in the same order, as nearly all have."""
+    """Return a mask of the matched rows with equal items in the same order, as nearly all have."""
     same: NDArray[np.bool_] = lengths[0] == lengths[1]
     if [column.type for column in flat[0]] != [column.type for column in flat[1]]:
         return np.zeros(len(same), dtype=bool)
@@ -131,20 +129,20 @@ def _match_items(
     lengths: Sequence[NDArray[np.int64]],
     rows: NDArray[np.int64],
 ) -> tuple[Pair, NDArray[np.int64]]:
-    """Match the items of some rows by value; give the positions and the rows they are in."""
-    keys, places = [], []
+    """Match the items of some rows by value. Returns their positions and their rows."""
+    keys, positions = [], []
     for columns, start, length in zip(flat, starts, lengths, strict=True):
-        place = ranges(start[rows], length[rows])
-        key = [pa.array(np.repeat(rows, length[rows])), *(column.take(pa.array(place)) for column in columns)]
+        position = ranges(start[rows], length[rows])
+        key = [pa.array(np.repeat(rows, length[rows])), *(column.take(pa.array(position)) for column in columns)]
         keys.append([*key, pa.array(_occurrences(_equal_items(key, key)))])
-        places.append(place)
-    found = _equal_items(keys[0], keys[1])
-    matched = np.flatnonzero(found >= 0)
-    return (places[0][matched], places[1][found[matched]]), keys[0][0].to_numpy()[matched]
+        positions.append(position)
+    equal = _equal_items(keys[0], keys[1])
+    matched = np.flatnonzero(equal >= 0)
+    return (positions[0][matched], positions[1][equal[matched]]), keys[0][0].to_numpy()[matched]
 
 
 def _occurrences(same: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number those that are the same from 0 on, in their order."""
+    """Number equal items from 0, in their order."""
     order = np.argsort(same, kind="stable")
     grouped = same[order]
     numbers = np.empty(len(same), dtype=np.int64)

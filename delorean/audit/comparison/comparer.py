@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from delorean.audit.comparison.alignment import Alignment, align
 from delorean.audit.comparison.result import FeatureComparison, by_feature
-from delorean.audit.comparison.tally import Tally, bits_differ
+from delorean.audit.comparison.value_differences import ValueDifferences, bits_differ
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN
 from encoders.columns import one_array
 from schemas.errors import ConfigError, DataKeyError
@@ -30,9 +30,9 @@ _COUNTS = (
 
 
 class Comparer:
-    """Takes in parts of two sets of feature rows.
+    """Compares two sets of feature rows, added part by part.
 
-    context, items: the names of the variables that tell rows and items apart
+    context, items: the names of the variables that identify rows and items
     before, after: the features of each side
     """
 
@@ -45,62 +45,62 @@ class Comparer:
             )
         self.context, self.items = list(context), list(items)
         self.before, self.after = tuple(before), tuple(after)
-        self.tallies = {name: Tally() for name in after if name in before}
+        self.differences = {name: ValueDifferences() for name in after if name in before}
         self.counts = dict.fromkeys(_COUNTS, 0)
 
     @property
     def columns(self) -> list[str]:
         """The columns that a part must have on both sides."""
-        return [*self.context, TIME_COLUMN, OUTCOME_COLUMN, *self.items, LABEL_COLUMN, *self.tallies]
+        return [*self.context, TIME_COLUMN, OUTCOME_COLUMN, *self.items, LABEL_COLUMN, *self.differences]
 
     def add(self, before: pa.Table, after: pa.Table) -> None:
         """Compare a part. Raises DataKeyError for columns that do not fit, LabelError for repeated rows."""
         for side, table in (("before", before), ("after", after)):
             self._check(side, table)
-        found = align(before, after, self.context, self.items)
-        self._count(found)
-        outcomes = [
-            table[OUTCOME_COLUMN].take(pa.array(rows)) for table, rows in zip((before, after), found.rows, strict=True)
-        ]
+        aligned = align(before, after, self.context, self.items)
+        self._count(aligned)
+        sides = zip((before, after), aligned.rows, strict=True)
+        outcomes = [table[OUTCOME_COLUMN].take(pa.array(rows)) for table, rows in sides]
         same = pc.fill_null(pc.equal(*outcomes), False)
         self.counts["changed_outcomes"] += len(same) - (pc.sum(same).as_py() or 0)
-        labels = _values(before, after, LABEL_COLUMN, found.items)
+        labels = _values(before, after, LABEL_COLUMN, aligned.items)
         self.counts["changed_labels"] += bits_differ(*labels)
-        for name, tally in self.tallies.items():
-            tally.add(*_values(before, after, name, found.items), found.row_of)
+        for name, differences in self.differences.items():
+            differences.add(*_values(before, after, name, aligned.items), aligned.row_of)
 
     def result(self, before: str, after: str) -> FeatureComparison:
-        """Give what all parts came to. before, after: what the sides are called."""
-        changes = {name: tally.change(name) for name, tally in self.tallies.items()}
+        """Return the comparison of all parts. before, after: names of the sides."""
+        changes = {name: differences.change(name) for name, differences in self.differences.items()}
         return FeatureComparison(before, after, tuple(by_feature(changes, self.before, self.after)), **self.counts)
 
-    def _count(self, found: Alignment) -> None:
-        counts = (len(found.rows[0]), len(found.row_of), *found.rows_only, *found.items_only, found.reordered)
-        for name, count in zip(_COUNTS, counts, strict=False):  # labels and outcomes are counted apart
+    def _count(self, aligned: Alignment) -> None:
+        only = (*aligned.rows_only, *aligned.items_only)
+        counts = (len(aligned.rows[0]), len(aligned.row_of), *only, aligned.reordered)
+        for name, count in zip(_COUNTS, counts, strict=False):  # `add` counts labels and outcomes
             self.counts[name] += count
 
     def _check(self, side: str, table: pa.Table) -> None:
-        """Make sure that every item has one value in each list, float32 where floats are compared."""
+        """Raise DataKeyError unless each list has one value for every item, float32 where floats are compared."""
         for name in self.columns:
             if name not in table.column_names:
                 raise DataKeyError.unknown(f"column of the features {side}", name, table.column_names)
         lengths: NDArray[np.int64] | None = None
-        for name in [LABEL_COLUMN, *self.items, *self.tallies]:
+        for name in [LABEL_COLUMN, *self.items, *self.differences]:
             type = table.schema.field(name).type  # noqa: A001  # the field's own name
             if not (pa.types.is_list(type) or pa.types.is_large_list(type)) or table[name].null_count:
                 raise DataKeyError.because(f"column '{name}' {side} is {type}, expected a list in every row")
             if name not in self.items and type.value_type != pa.float32():
                 raise DataKeyError.because(f"column '{name}' {side} is {type}, expected list<float>")
-            found = np.diff(one_array(table[name]).offsets.to_numpy())
-            if lengths is not None and not np.array_equal(lengths, found):
-                raise DataKeyError.because(f"column '{name}' {side} has not one value for each label")
-            lengths = found
+            own_lengths = np.diff(one_array(table[name]).offsets.to_numpy())
+            if lengths is not None and not np.array_equal(lengths, own_lengths):
+                raise DataKeyError.because(f"column '{name}' {side} does not have one value for each label")
+            lengths = own_lengths
 
 
 def _values(
     before: pa.Table, after: pa.Table, name: str, items: tuple[NDArray[np.int64], NDArray[np.int64]]
 ) -> tuple[pa.Array, pa.Array]:
-    """Give a column's values of the matched items, side by side."""
+    """Return a column's values of the matched items on both sides."""
     sides = zip((before, after), items, strict=True)
     old, new = (one_array(table[name]).flatten().take(pa.array(at)) for table, at in sides)
     return old, new

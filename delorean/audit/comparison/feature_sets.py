@@ -1,19 +1,19 @@
-"""Compares feature sets at rest, or feature rows in memory, in parts small enough for any size of them."""
+"""Compares feature sets at rest, or feature rows in memory, in parts, so that memory is bounded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from delorean.audit.comparison.comparer import Comparer
-from delorean.audit.comparison.parts import parts_of
+from delorean.audit.comparison.feature_source import ComparedSide, FeatureSource
+from delorean.audit.comparison.partitions import parts_of
 from delorean.audit.comparison.result import FeatureComparison
-from delorean.audit.comparison.side import Side, Source
 from schemas.errors import ConfigError
 
 
 def compare_feature_sets(
-    before: Source,
-    after: Source,
+    before: FeatureSource,
+    after: FeatureSource,
     *,
     context: Sequence[str] | None = None,
     items: Sequence[str] | None = None,
@@ -23,28 +23,33 @@ def compare_feature_sets(
 
     before, after: feature sets, (uri of a Delta table, version), the uri alone for its newest version, or Arrow tables
         of the same columns
-    context, items: the variables that tell rows and items apart; None: as the lineage of a feature set names them.
-        Without lineage every list of floats is a feature
-    values_at_once: bounds memory, by how many values of both sides are compared at a time
+    context, items: the variables that identify rows and items; None: those in the lineage of a feature set. Without
+        lineage every list of floats is a feature
+    values_at_once: bounds memory: the number of values of both sides that are compared at a time
 
-    Rows are compared in parts: buckets of the context variable that spreads them most evenly, as many as bound the
-    memory of one. Keys are read once before, to see how many that takes. Where each file has rows of one part only, as
-    those in buckets have, it is read once; else all columns compared are first written into a temporary file, dealt.
+    Rows are compared in parts: buckets of the context variable that distributes them most evenly, as many as needed to
+    bound the memory of one. Keys are read once before, to determine that number. Where each file has rows of one part
+    only, as bucketed files have, it is read once; otherwise all compared columns are sorted into a temporary file.
 
-    Raises ConfigError for what is no feature set, or for sets of other variables; MissingFileError where a version's
-    files are gone; DataKeyError for columns of other types, LabelError for rows that repeat a context and time.
+    Raises ConfigError for what is not a feature set, or for sets of other variables; MissingFileError where a version's
+    files are missing; DataKeyError for columns of other types, LabelError for rows that repeat a context and time.
     """
-    told = context is not None and items is not None
-    sides = [Side.of(source, lineage=not told) for source in (before, after)]
-    variables = []
-    for what, given in (("context", context), ("items", items)):
-        known = {tuple(side.keys[what]) for side in sides if what in side.keys} if given is None else {tuple(given)}
-        if len(known) != 1:
-            problem = " and ".join(" + ".join(names) for names in sorted(known)) or "not told, and no lineage tells"
-            raise ConfigError.because(f"{what} of the two sides: {problem}", f'name them: {what}=("…",)')
-        variables.append(known.pop())
+    named = context is not None and items is not None
+    sides = [ComparedSide.of(source, lineage=not named) for source in (before, after)]
+    variables = [_variables(sides, "context", context), _variables(sides, "items", items)]
     features = [side.features(variables[1]) for side in sides]
     comparer = Comparer(*variables, *features)
     for part in parts_of(sides, comparer.context, comparer.columns, values_at_once):
         comparer.add(*part)
     return comparer.result(sides[0].name, sides[1].name)
+
+
+def _variables(sides: Sequence[ComparedSide], what: str, named: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the variables that identify rows or items, as named or as in the lineages of both sides."""
+    if named is not None:
+        return tuple(named)
+    recorded = {tuple(side.keys[what]) for side in sides if what in side.keys}
+    if len(recorded) != 1:
+        problem = " and ".join(" + ".join(names) for names in sorted(recorded)) or "not named, and in no lineage"
+        raise ConfigError.because(f"{what} of the two sides: {problem}", f'name them: {what}=("…",)')
+    return recorded.pop()

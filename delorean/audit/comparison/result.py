@@ -1,4 +1,4 @@
-"""What a comparison of features found, for people and for programs."""
+"""The result of a comparison of features."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ import pyarrow as pa
 from delorean.frames import Readable
 from schemas.plain_text import plain_text
 
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
-
-class Status(StrEnum):
-    """What became of a feature. equal: in every bit of every item that both sides have."""
+class ChangeStatus(StrEnum):
+    """How a feature changed. equal: every bit of every item that both sides have."""
 
     EQUAL = "equal"
     CHANGED = "changed"
@@ -28,16 +26,16 @@ class Status(StrEnum):
 class FeatureChange:
     """How a feature differs over the items that both sides have.
 
-    rows, items: how many have another value, rows in at least one item
+    rows, items: the numbers with another value, of rows in at least one item
     became_known, became_unknown: of these items, those unknown (NaN or null) on one side only
-    unknown_otherwise: of these items, those unknown on both sides in other bits: null for NaN, or another NaN
-    mean_difference, max_difference, p50, p90, p99: of |after − before| over changed items that both sides know, None
-        without any; the quantiles are within 1 %
+    unknown_otherwise: of these items, those unknown on both sides with other bits: null for NaN, or another NaN
+    mean_difference, max_difference, p50, p90, p99: of |after − before| over changed items known on both sides, None
+        without any; the quantiles are at most 0.8 % too large
     correlation: Pearson's, over items finite on both sides, changed or not; None where a side does not vary
     """
 
     feature: str
-    status: Status
+    status: ChangeStatus
     rows: int = 0
     items: int = 0
     became_known: int = 0
@@ -68,8 +66,8 @@ _SCHEMA = pa.schema(
 class FeatureComparison(Readable):
     """Two sets of features, compared feature by feature.
 
-    before, after: what was compared
-    features: of after in their order, then those gone
+    before, after: names of the two sides
+    features: those of after in their order, then those that it lacks
     compared_rows, compared_items: that both sides have
     rows_only_before, rows_only_after: whose context and time the other side lacks
     items_only_before, items_only_after: that the other side's row lacks, of rows that both have
@@ -101,7 +99,7 @@ class FeatureComparison(Readable):
             self.changed_labels,
             self.changed_outcomes,
         )
-        return not any(apart) and all(change.status is Status.EQUAL for change in self.features)
+        return not any(apart) and all(change.status is ChangeStatus.EQUAL for change in self.features)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -114,11 +112,11 @@ class FeatureComparison(Readable):
         return [asdict(change) for change in self.features]
 
     def __getitem__(self, feature: str) -> FeatureChange:
-        """Give what became of a feature. Raises KeyError for one that neither side has."""
+        """Return the change of a feature. Raises KeyError for one that neither side has."""
         return {change.feature: change for change in self.features}[feature]
 
     def to_arrow(self) -> pa.Table:
-        """Give one row for each feature."""
+        """Return one row for each feature."""
         return pa.Table.from_pylist(self.rows, schema=_SCHEMA)
 
     def __repr__(self) -> str:
@@ -128,7 +126,7 @@ class FeatureComparison(Readable):
     @property
     def verdict(self) -> str:
         """The outcome in one line."""
-        counts = {status: sum(change.status is status for change in self.features) for status in Status}
+        counts = {status: sum(change.status is status for change in self.features) for status in ChangeStatus}
         apart = {
             "rows only before": self.rows_only_before,
             "rows only after": self.rows_only_after,
@@ -148,8 +146,8 @@ class FeatureComparison(Readable):
 def by_feature(
     rows: Mapping[str, FeatureChange], before: tuple[str, ...], after: tuple[str, ...]
 ) -> list[FeatureChange]:
-    """Put changes of the features both sides have, and those that one side has, into the order of a table."""
+    """Order the changes for a table: features of after, then those that it lacks."""
     return [
-        *(rows.get(name) or FeatureChange(name, Status.NEW) for name in after),
-        *(FeatureChange(name, Status.GONE) for name in before if name not in after),
+        *(rows.get(name) or FeatureChange(name, ChangeStatus.NEW) for name in after),
+        *(FeatureChange(name, ChangeStatus.GONE) for name in before if name not in after),
     ]

@@ -1,7 +1,7 @@
-"""The check of stored feature sets: that no row knows what could not be known at its time.
+"""Checks stored feature sets: no row may contain what could not be known at its time.
 
-`check_feature_set(uri)` reads a feature set of any version again and holds every row against the lineage, the index
-and itself, by code that shares nothing with the code that made it.
+`check_feature_set(uri)` reads any version of a feature set and compares every row with the lineage, the index and its
+own columns, with code that is independent of generation.
 """
 
 from delorean.audit.paradox.check import check_feature_set

@@ -1,26 +1,30 @@
-"""Checks a stored feature set again: reads all of it, and believes nothing that it can hold against something else."""
+"""Checks all rows of a stored feature set against its lineage, the index and their own columns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from delorean.audit.paradox import row_checks as of_rows
+from delorean.audit.paradox import row_checks
 from delorean.audit.paradox.repeats import ONE_ROW, RepeatSearch
-from delorean.audit.paradox.report import Ledger, ParadoxReport
-from delorean.audit.paradox.rows import Rows
+from delorean.audit.paradox.report import FindingCounts, ParadoxReport
+from delorean.audit.paradox.row_batch import RowBatch
 from delorean.audit.paradox.source_checks import INDEXED, SOURCES, IndexCheck, check_sources
-from delorean.audit.paradox.stored import StoredFeatureSet, open_stored
+from delorean.audit.paradox.stored_feature_set import StoredFeatureSet, open_feature_set
 from delorean.feature_sets.columns import CONFIDENCE_COLUMN, SPREAD_COLUMN, run_column, version_column
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN
-from delorean.leaks import LeakSampler, LeakThresholds, detect_leaks
+from delorean.leaks import LeakThresholds
+from delorean.leaks.detect import detect_leaks
+from delorean.leaks.sample import LeakSampler
 from snapshotter.index import SnapshotIndex
 
 LABELS = "features are made from data that is traced, and never from labels"
 Progress = Callable[[int, int], None]
-_Check = Callable[[Rows, Ledger], object]
+_RowCheck = Callable[[RowBatch, FindingCounts], object]
 
 
 def check_feature_set(
@@ -34,84 +38,104 @@ def check_feature_set(
 
     uri: of the Delta table
     version: of the feature set, None: the newest
-    index: where its runs and versions were published; None: rows are held against the lineage only
-    thresholds: from when on a feature predicts its label too well
+    index: where its runs and versions were published; None: rows are compared with the lineage only
+    thresholds: above which a feature predicts its label implausibly well
     progress: called with (rows done, all)
 
     Memory: a few thousand rows, the sample for leaks, and hashes of the keys of at most 16 million rows. Raises
-    ConfigError for what is no feature set of ours, MissingFileError when a file of it is gone.
+    ConfigError for what is not a feature set of DeLorean, MissingFileError if a file is missing.
     """
-    thresholds = thresholds or LeakThresholds()
-    stored = open_stored(uri, version)
-    checks, missing = _row_checks(stored)
-    ledger, noted = Ledger(), Ledger()
-    against_index = None if index is None else IndexCheck(stored, index)
-    sampler = LeakSampler(stored.features, stored.context, thresholds.max_items, thresholds.seed)
-    _check_traces(stored, ledger)
-    items = done = 0
-    with RepeatSearch(stored) as repeats:
+    stored = open_feature_set(uri, version)
+    with _Check(stored, index, thresholds or LeakThresholds()) as check:
         for table in stored.batches():
-            rows = Rows(stored, table)
-            for check in checks.values():
-                check(rows, ledger)
-            whole = of_rows.check_lists(rows, ledger)
-            if against_index is not None:
-                against_index.check(rows, ledger, noted)
-            sampler.add(rows.table.filter(pa.array(whole)).select(sampler.columns))
-            repeats.add(table)
-            items += pc.sum(pc.list_value_length(rows.table[LABEL_COLUMN])).as_py() or 0
-            done += len(rows)
+            check.add(table)
             if progress is not None:
-                progress(done, stored.rows)
-        repeats.report(ledger)
-    names = [*checks, of_rows.LISTS, of_rows.ONE_ITEM, ONE_ROW, LABELS]
-    if index is None:
-        missing.append("no index was at hand: sources were held against the lineage only")
-    elif SOURCES in checks:
-        names.append(INDEXED)
-    return ParadoxReport(
-        uri=uri,
-        version=stored.version,
-        rows=done,
-        items=items,
-        checks=tuple(names),
-        findings=tuple(ledger.findings.values()),
-        notes=(
-            *missing,
-            *(f"{found.rows:,} rows: {found.what} ({found.example})" for found in noted.findings.values()),
-        ),
-        leaks=detect_leaks(sampler.sample(), thresholds),
-    )
+                progress(check.rows, stored.rows)
+        return check.report()
 
 
-def _row_checks(stored: StoredFeatureSet) -> tuple[dict[str, _Check], list[str]]:
-    """Give the checks that the columns allow, and say which they do not."""
-    checks: dict[str, _Check] = {
-        of_rows.WINDOW: of_rows.check_window,
-        of_rows.LATEST: of_rows.check_latest_input,
-        of_rows.OUTCOME: of_rows.check_outcome,
+class _Check:
+    """All checks of one feature set, over its batches of rows."""
+
+    def __init__(self, stored: StoredFeatureSet, index: SnapshotIndex | None, thresholds: LeakThresholds) -> None:
+        self.rows = self._items = 0
+        self._stored, self._thresholds = stored, thresholds
+        self._checks, self._unchecked = _row_checks(stored)
+        self._findings, self._remarks = FindingCounts(), FindingCounts()
+        self._index_check = None if index is None else IndexCheck(stored, index)
+        self._sampler = LeakSampler(stored.features, stored.context, thresholds.max_items, thresholds.seed)
+        self._opened = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._repeats = self._opened.enter_context(RepeatSearch(self._stored))
+        _check_traces(self._stored, self._findings)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def add(self, table: pa.Table) -> None:
+        """Check a batch of rows."""
+        rows = RowBatch(self._stored, table)
+        for check in self._checks.values():
+            check(rows, self._findings)
+        aligned = row_checks.check_lists(rows, self._findings)
+        if self._index_check is not None:
+            self._index_check.check(rows, self._findings, self._remarks)
+        self._sampler.add(rows.table.filter(pa.array(aligned)).select(self._sampler.columns))
+        self._repeats.add(table)
+        self._items += pc.sum(pc.list_value_length(rows.table[LABEL_COLUMN])).as_py() or 0
+        self.rows += len(rows)
+
+    def report(self) -> ParadoxReport:
+        """Return the report, once all batches are added."""
+        self._repeats.report(self._findings)
+        names = [*self._checks, row_checks.LISTS, row_checks.ONE_ITEM, ONE_ROW, LABELS]
+        notes = list(self._unchecked)
+        if self._index_check is None:
+            notes.append("without an index, sources were compared with the lineage only")
+        elif SOURCES in self._checks:
+            names.append(INDEXED)
+        notes += (f"{each.rows:,} rows: {each.what} ({each.example})" for each in self._remarks.findings.values())
+        return ParadoxReport(
+            uri=self._stored.data.uri,
+            version=self._stored.data.version,
+            rows=self.rows,
+            items=self._items,
+            checks=tuple(names),
+            findings=tuple(self._findings.findings.values()),
+            notes=tuple(notes),
+            leaks=detect_leaks(self._sampler.sample(), self._thresholds),
+        )
+
+
+def _row_checks(stored: StoredFeatureSet) -> tuple[dict[str, _RowCheck], list[str]]:
+    """Return the checks that the columns allow, and notes about the others."""
+    checks: dict[str, _RowCheck] = {
+        row_checks.WINDOW: row_checks.check_window,
+        row_checks.LATEST: row_checks.check_latest_input,
+        row_checks.OUTCOME: row_checks.check_outcome,
         SOURCES: check_sources,
     }
     runs = [run_column(element) for element in stored.services]
-    absent = [
-        name for name in (*runs, *(version_column(element) for element in stored.globals)) if not stored.has(name)
-    ]
+    columns = (*runs, *(version_column(element) for element in stored.globals))
+    absent = [name for name in columns if not stored.has(name)]
     notes = [f"it has no column {name}: where that data comes from was not checked" for name in absent]
     if len(absent) == len(stored.services) + len(stored.globals):
         del checks[SOURCES]
     if stored.has(SPREAD_COLUMN):
-        checks[of_rows.SPREAD] = of_rows.check_spread
+        checks[row_checks.SPREAD] = row_checks.check_spread
     else:
         notes.append(f"it has no column {SPREAD_COLUMN}: how far its captures lie apart was not checked")
     if stored.has(CONFIDENCE_COLUMN, *runs) and CONFIDENCE_COLUMN in stored.lineage:
-        checks[of_rows.CONFIDENCE] = of_rows.check_confidence
+        checks[row_checks.CONFIDENCE] = row_checks.check_confidence
     else:
-        notes.append("it does not say the confidence of its rows and runs: that was not checked")
+        notes.append("it does not record the confidence of its rows and runs: that was not checked")
     return checks, notes
 
 
-def _check_traces(stored: StoredFeatureSet, ledger: Ledger) -> None:
-    """Hold what encoders read against what the lineage traces, and against the labels' own columns."""
+def _check_traces(stored: StoredFeatureSet, findings: FindingCounts) -> None:
+    """Compare the encoders' elements with those that the lineage traces, and with the labels' own columns."""
     traced = (*stored.services, *stored.globals)
     reads: dict[str, str] = dict.fromkeys(traced, "a feature")
     for encoder in stored.lineage.get("encoders", []):
@@ -121,7 +145,7 @@ def _check_traces(stored: StoredFeatureSet, ledger: Ledger) -> None:
         if element in outcome:
             what = f"{reader} is made from the data element '{element}', which is the labels' own column"
         elif element not in traced:
-            what = f"{reader} reads '{element}', and the lineage does not say where that was captured"
+            what = f"{reader} reads '{element}', and the lineage does not record where that was captured"
         else:
             continue
-        ledger.count(LABELS, what, stored.rows, "it concerns every row")
+        findings.count(LABELS, what, stored.rows, "it concerns every row")

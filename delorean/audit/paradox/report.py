@@ -1,4 +1,4 @@
-"""What the check of a feature set found, in figures and in words."""
+"""The result of checking a feature set."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from delorean.leaks import LeakReport
+from delorean.leaks.report import LeakReport
 from schemas.plain_text import plain_text
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Rows that cannot be as they are.
+    """Rows that break a rule.
 
-    check: the rule they break
-    what: how
-    rows: how many
-    example: one of them, in words
+    check: the rule that they break
+    what: how they break it
+    rows: their number
+    example: a description of one of them
     """
 
     check: str
@@ -30,11 +30,11 @@ class Finding:
 
 @dataclass(frozen=True, repr=False)
 class ParadoxReport:
-    """What the check of a feature set found.
+    """The result of checking a feature set.
 
     checks: the rules that were checked
-    findings: rows that break them; none: the feature set holds no paradox
-    notes: what could not be checked, and what is worth knowing though no rule is broken
+    findings: rows that break them; empty: the feature set has no paradox
+    notes: what could not be checked, and remarks about rows that break no rule
     leaks: features that may be the label in disguise
     """
 
@@ -54,15 +54,15 @@ class ParadoxReport:
 
     @property
     def verdict(self) -> str:
-        """Say in one line what came out."""
+        """The result in one line."""
         if self.rows == 0:
-            said = "EMPTY: no rows to check"
+            outcome = "EMPTY: no rows to check"
         elif self.clean:
-            said = f"CLEAN: {len(self.checks)} rules hold in all {self.rows:,} rows"
+            outcome = f"CLEAN: {len(self.checks)} rules hold in all {self.rows:,} rows"
         else:
             broken = len({finding.check for finding in self.findings})
-            said = f"PARADOX: {broken} of {len(self.checks)} rules are broken"
-        return f"{said}; {self.leaks.verdict}"
+            outcome = f"PARADOX: {broken} of {len(self.checks)} rules are broken"
+        return f"{outcome}; {self.leaks.verdict}"
 
     def __repr__(self) -> str:
         """One line for people."""
@@ -70,7 +70,7 @@ class ParadoxReport:
 
 
 @dataclass
-class Ledger:
+class FindingCounts:
     """Adds up findings batch by batch, keeping the first example of each."""
 
     findings: dict[tuple[str, str], Finding] = field(default_factory=dict)
@@ -79,10 +79,10 @@ class Ledger:
         """Count the rows that break a rule. example: describes the row of a position."""
         rows = int(np.count_nonzero(broken))
         if rows:
-            known = self.findings.get((check, what))
-            self.count(check, what, rows, example(int(np.argmax(broken))) if known is None else known.example)
+            earlier = self.findings.get((check, what))
+            self.count(check, what, rows, example(int(np.argmax(broken))) if earlier is None else earlier.example)
 
     def count(self, check: str, what: str, rows: int, example: str) -> None:
-        """Count rows known by their number."""
-        known = self.findings.get((check, what), Finding(check, what, 0, example))
-        self.findings[check, what] = replace(known, rows=known.rows + rows)
+        """Add a number of rows that break a rule."""
+        earlier = self.findings.get((check, what), Finding(check, what, 0, example))
+        self.findings[check, what] = replace(earlier, rows=earlier.rows + rows)

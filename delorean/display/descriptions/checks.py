@@ -9,7 +9,7 @@ from typing import Any
 from delorean.audit.paradox.report import ParadoxReport
 from delorean.display.description import describes
 from delorean.display.parts import Facts, Headline, Note, Part, Table
-from delorean.leaks import LeakReport
+from delorean.leaks.report import LeakReport
 
 _LEAK_COLUMNS = ("feature", "auc", "auc_null", "information", "p", "where", "contexts", "suspicious")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from delorean.audit.comparison.result import FeatureChange, FeatureComparison, Status
+from delorean.audit.comparison.result import ChangeStatus, FeatureChange, FeatureComparison
 from delorean.display.description import describes
 from delorean.display.parts import Part, ShareBar, Table
 
@@ -28,13 +28,13 @@ def _json_number(value: Any) -> Any:
 def parts(comparison: FeatureComparison) -> Iterator[Part]:
     """A table of the features, those with the most changed items first."""
     compared = max(1, comparison.compared_items)
-    moved = sorted(comparison.features, key=lambda change: (change.status is Status.EQUAL, -change.items))
+    moved = sorted(comparison.features, key=lambda change: (change.status is ChangeStatus.EQUAL, -change.items))
     yield Table([_row(change, compared) for change in moved])
 
 
 def _row(change: FeatureChange, compared: int) -> dict[str, Any]:
     """A table's row; measures that are 0 are left out, so that a column appears only where a feature needs it."""
-    one_sided = change.status in (Status.NEW, Status.GONE)
+    one_sided = change.status in (ChangeStatus.NEW, ChangeStatus.GONE)
     measures = {name: value or None for name, value in asdict(change).items() if name not in _ALWAYS_SHOWN}
     return {
         "feature": change.feature,

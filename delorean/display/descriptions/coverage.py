@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from delorean.coverage.result import Cell, DayCoverage, LabelCoverage
-from delorean.coverage.search import REASONS
+from delorean.coverage.element_search import REASONS
+from delorean.coverage.result import CoverageCell, DayCoverage, LabelCoverage
 from delorean.display.description import describes
 from delorean.display.descriptions.snapshots import CONFIDENT
 from delorean.display.formats import duration_text
@@ -72,9 +72,9 @@ def _labels(coverage: LabelCoverage) -> Iterator[Part]:
     yield _heat_map(coverage.by_day, "label rows")
 
 
-def _heat_map(cells: Sequence[Cell], rows: str) -> HeatMap:
+def _heat_map(cells: Sequence[CoverageCell], rows: str) -> HeatMap:
     """A heat map with a row for each element and group, a column for each day."""
-    by_row: dict[tuple[str, str | None], dict[str, Cell]] = {}
+    by_row: dict[tuple[str, str | None], dict[str, CoverageCell]] = {}
     for cell in cells:
         if cell.day is not None:
             by_row.setdefault((cell.element, cell.group), {})[cell.day.isoformat()] = cell
@@ -89,7 +89,7 @@ def _heat_map(cells: Sequence[Cell], rows: str) -> HeatMap:
     )
 
 
-def _heat_cell(cell: Cell) -> HeatCell:
+def _heat_cell(cell: CoverageCell) -> HeatCell:
     why = "".join(f", {rows} {reason}" for reason, rows in cell.absent.items())
     tooltip = f"{cell.found} of {cell.rows}{why}; served by {', '.join(cell.runs) or 'nothing'}"
     if not cell.found:
@@ -99,7 +99,7 @@ def _heat_cell(cell: Cell) -> HeatCell:
     return HeatCell(cell.share, f"{confidence}{age}", tooltip)
 
 
-def _poorly_covered(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def _poorly_covered(cells: Sequence[CoverageCell]) -> list[dict[str, Any]]:
     """Rows of the groups with the lowest share of contexts over all days; of no groups none."""
     sums: dict[tuple[str, str], tuple[int, int]] = {}
     for cell in cells:

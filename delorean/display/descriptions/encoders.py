@@ -9,8 +9,8 @@ from typing import Any
 from delorean.display.description import describes
 from delorean.display.parts import Code, Facts, Graph, GraphNode, Note, Part, Table
 from encoders import FeatureEncoder, FeatureModel
-from encoders.compile import is_compiled
-from encoders.source_check import ARGUMENTS
+from encoders.compilation.compile import is_compiled
+from encoders.source.declared_reads import ARGUMENTS
 
 _MOST_IN_GRAPH = 24
 _FINGERPRINT = 12  # characters of it that are enough to compare by eye

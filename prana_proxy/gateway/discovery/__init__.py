@@ -1,4 +1,4 @@
-"""Where a service's instances are: the interface, and the loader that finds a driver by its URI's scheme.
+"""Discovery of a service's instances: the interface, and the loader that selects a driver by the URI's scheme.
 
 A scheme is a file of this package: `dns.py` holds `DnsDiscovery`. A new one needs no change elsewhere.
 """
@@ -24,15 +24,15 @@ _URI = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#\s]*)(/[^?#\s]*)?(?:\?([^#\s]*))
 
 @dataclass(frozen=True, order=True, slots=True)
 class Instance:
-    """One of the servers that answer for a service. host: a name, or an IP address without brackets."""
+    """One of a service's servers. host: a name, or an IP address without brackets."""
 
     host: str
     port: int
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for what nothing can connect to."""
+        """Raise ConfigError for an invalid host or port."""
         if not (_is_ipv6(self.host) or _HOST.fullmatch(self.host)) or not 0 < self.port < 1 << 16:
-            raise _no_address(self.address)
+            raise _invalid_address(self.address)
 
     @property
     def address(self) -> str:
@@ -50,17 +50,17 @@ class Instance:
         bracketed = host[:1] == "[" and host[-1:] == "]"
         inner = host[1:-1] if bracketed else host
         if bracketed != (":" in inner) or not re.fullmatch("[0-9]{1,5}", port):
-            raise _no_address(address)
+            raise _invalid_address(address)
         return cls(str(IPv6Address(inner)) if _is_ipv6(inner) else inner, int(port))
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a look-up found.
+class DiscoveryResult:
+    """The result of one look-up.
 
-    fresh_seconds: how long to wait before the next look-up; infinity when there is nothing to look up again
-    why_none: what people are told when there are no instances
-    withdrawn: those of which the source says that they must not be called
+    fresh_seconds: until the next look-up; infinity when the instances never change
+    why_none: the reason when there are no instances
+    withdrawn: instances that the source lists as not to be called
     """
 
     instances: tuple[Instance, ...]
@@ -81,10 +81,10 @@ class DiscoveryUri:
     @classmethod
     def parse(cls, uri: str) -> Self:
         """Take a URI apart. Raises ConfigError."""
-        found = _URI.fullmatch(uri)
-        if not found:
-            raise ConfigError.because("that is no URI", "write static://host:port,host:port")
-        scheme, authority, path, query = found.groups(default="")
+        match = _URI.fullmatch(uri)
+        if not match:
+            raise ConfigError.because("not a valid URI", "write static://host:port,host:port")
+        scheme, authority, path, query = match.groups(default="")
         return cls(scheme, authority, path, dict(parse_qsl(query, keep_blank_values=True)))
 
     def refuse_parameters(self, *but: str) -> None:
@@ -95,9 +95,9 @@ class DiscoveryUri:
 
 
 class Discovery(ABC):
-    """A source that tells where one service's instances are.
+    """A source of one service's instances.
 
-    Making one checks its URI, raising ConfigError, and neither asks nor opens anything.
+    Its constructor only checks the URI, raising ConfigError; it connects to nothing.
 
     schemes: of the URIs that a driver takes; each begins with the name of the driver's file
     """
@@ -108,24 +108,24 @@ class Discovery(ABC):
     def __init__(self, uri: DiscoveryUri) -> None: ...
 
     @abstractmethod
-    async def find(self) -> Found:
-        """Look the instances up. Raises ServiceError when the source cannot be asked.
+    async def find(self) -> DiscoveryResult:
+        """Look up the instances. Raises ServiceError when the source cannot be reached.
 
-        A source that answers that it knows no such service, or no instance of it that is well, has been asked: it
-        finds none.
+        A source that answers that the service, or a healthy instance of it, does not exist gives a result without
+        instances.
         """
 
     async def close(self) -> None:  # noqa: B027  # most keep nothing open between two look-ups
-        """Let go of connections."""
+        """Close connections."""
 
 
 def check_discovery(uri: str) -> None:
-    """Raise ConfigError for a URI that `open_discovery` would refuse; asks nobody."""
+    """Raise ConfigError for a URI that `open_discovery` would reject; connects to nothing."""
     open_discovery(uri)
 
 
 def open_discovery(uri: str) -> Discovery:
-    """Make the discovery of a URI, such as `dns:///history.internal:8001`; it asks nobody before `find`.
+    """Open the discovery of a URI, such as `dns:///history.internal:8001`; it connects to nothing before `find`.
 
     Raises ConfigError.
     """
@@ -140,9 +140,9 @@ def open_discovery(uri: str) -> Discovery:
 
 def _driver(scheme: str) -> type[Discovery]:
     name = scheme.split("+")[0]
-    known = [module.name for module in iter_modules(__path__)]
-    if name not in known:
-        raise ConfigError.unknown("scheme", scheme, known)
+    names = [module.name for module in iter_modules(__path__)]
+    if name not in names:
+        raise ConfigError.unknown("scheme", scheme, names)
     driver: type[Discovery] = getattr(import_module(f"{__name__}.{name}"), f"{name.capitalize()}Discovery")
     if scheme not in driver.schemes:
         raise ConfigError.unknown("scheme", scheme, driver.schemes)
@@ -157,5 +157,5 @@ def _is_ipv6(host: str) -> bool:
     return True
 
 
-def _no_address(text: str) -> ConfigError:
-    return ConfigError.because(f"'{text}' is no address, expected host:port", "write 10.0.0.1:8001 or [::1]:8001")
+def _invalid_address(text: str) -> ConfigError:
+    return ConfigError.because(f"'{text}' is not an address, expected host:port", "write 10.0.0.1:8001 or [::1]:8001")

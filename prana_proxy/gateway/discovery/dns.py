@@ -1,10 +1,10 @@
-"""Instances that DNS knows by a name: every address it has, A and AAAA, at one port.
+"""Instances by a name in DNS: every address of it, A and AAAA, at one port.
 
-`dns:///history.internal:8001` asks as the system's resolv.conf says, search domains included, and
-`dns://127.0.0.1:5353/history.internal:8001` a name server of one's own.
+`dns:///history.internal:8001` uses the system's resolv.conf, search domains included, and
+`dns://127.0.0.1:5353/history.internal:8001` the given name server.
 
-A and AAAA are asked for side by side. Where one kind has come, the other is waited for only a moment; one that cannot
-be had is taken to be what it was. Addresses of IPv6 that have no route from here are left out if there are others.
+A and AAAA are requested concurrently. Once one kind has an answer, the other is waited for only a moment; where it
+fails, its last answer is used. IPv6 addresses without a route from here are dropped if there are others.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from dns.asyncresolver import Resolver
 from dns.rdatatype import AAAA, A, RdataType
 from dns.resolver import NXDOMAIN
 
-from prana_proxy.gateway.discovery import Discovery, DiscoveryUri, Found, Instance
+from prana_proxy.gateway.discovery import Discovery, DiscoveryResult, DiscoveryUri, Instance
 from schemas.errors import ConfigError, ServiceError
 
 _SHORTEST, _LONGEST = 1.0, 30.0  # seconds between look-ups, whatever an answer's time to live
 _PATIENCE_SECONDS = 4.0  # for all name servers together
-_OTHER_KIND_SECONDS = 0.25  # for the other kind of address, when one is there
+_OTHER_KIND_SECONDS = 0.25  # for the other kind of address, once one has an answer
 
 _Answer = tuple[list[str], float]
-"""Addresses of one kind and for how many seconds they hold."""
+"""Addresses of one kind and their time to live in seconds."""
 
 
 class DnsDiscovery(Discovery):
-    """The addresses of a name, as fresh as their time to live says."""
+    """The addresses of a name, looked up again after their time to live."""
 
     schemes = ("dns",)
 
@@ -41,7 +41,7 @@ class DnsDiscovery(Discovery):
         self._server = Instance.parse(uri.authority) if uri.authority else None
         if self._server and not dns.inet.is_address(self._server.host):
             raise ConfigError.because(
-                f"name server '{self._server.host}' is a name",
+                f"name server '{self._server.host}' is a host name",
                 "write its IP address, or dns:///name:port with three slashes to ask the system's name servers",
             )
         named = Instance.parse(uri.path[1:])
@@ -51,11 +51,11 @@ class DnsDiscovery(Discovery):
         try:
             dns.name.from_text(self._name)
         except dns.exception.DNSException as error:
-            raise ConfigError.because(f"'{self._name}' is no name in DNS: {error}") from error
+            raise ConfigError.because(f"'{self._name}' is not a DNS name: {error}") from error
         self._last: dict[RdataType, _Answer] = {}
 
-    async def find(self) -> Found:
-        """Ask for the addresses of both kinds; one kind will do when the other cannot be had."""
+    async def find(self) -> DiscoveryResult:
+        """Request the addresses of both kinds; one kind suffices when the other fails."""
         resolver = self._resolver()
         tasks = {kind: asyncio.ensure_future(self._addresses(resolver, kind)) for kind in (A, AAAA)}
         try:
@@ -68,10 +68,12 @@ class DnsDiscovery(Discovery):
         if errors and (len(errors) == len(tasks) or not instances):
             raise errors[0]
         fresh = min((seconds for addresses, seconds in self._last.values() if addresses), default=_LONGEST)
-        return Found(tuple(instances), min(max(fresh, _SHORTEST), _LONGEST), f"{self._name} has no address in DNS")
+        return DiscoveryResult(
+            tuple(instances), min(max(fresh, _SHORTEST), _LONGEST), f"{self._name} has no address in DNS"
+        )
 
     async def _gather(self, tasks: Mapping[RdataType, asyncio.Future[_Answer]]) -> list[BaseException]:
-        """Keep each kind's answer as it comes; give the errors of those that cannot be had."""
+        """Keep each kind's answer as it arrives; return the errors of those that fail."""
         done, waiting = await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         if waiting:
             enough = any(task.exception() is None and task.result()[0] for task in done)
@@ -82,7 +84,7 @@ class DnsDiscovery(Discovery):
         return [error for task in done if (error := task.exception()) is not None]
 
     def _resolver(self) -> Resolver:
-        """Make a resolver; resolv.conf is read each time, for it may change while the proxy runs."""
+        """Create a resolver; resolv.conf is read each time, because it may change while the proxy runs."""
         try:
             resolver = Resolver(configure=self._server is None)
         except dns.exception.DNSException as error:
@@ -98,12 +100,12 @@ class DnsDiscovery(Discovery):
         except NXDOMAIN:
             return [], _LONGEST
         except dns.exception.DNSException as error:
-            raise ServiceError.because(f"DNS cannot be asked for {self._name}: {error}") from error
+            raise ServiceError.because(f"DNS look-up of {self._name} failed: {error}") from error
         return [record.to_text() for record in answer.rrset or ()], answer.chaining_result.minimum_ttl
 
 
 def _routable(answers: Mapping[RdataType, _Answer]) -> list[str]:
-    """Give all addresses, but none of IPv6 that this machine has no route to, unless there is nothing else."""
+    """Return all addresses, without IPv6 addresses that this machine has no route to, unless there are no others."""
     plain = answers.get(A, ([], 0.0))[0]
     others = answers.get(AAAA, ([], 0.0))[0]
     return [*plain, *(others if not plain else filter(_has_route, others))]

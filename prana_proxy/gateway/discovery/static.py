@@ -1,10 +1,10 @@
-"""Instances that somebody wrote down: `static://10.0.0.1:8001,10.0.0.2:8001`."""
+"""A fixed list of instances: `static://10.0.0.1:8001,10.0.0.2:8001`."""
 
 from __future__ import annotations
 
 import math
 
-from prana_proxy.gateway.discovery import Discovery, DiscoveryUri, Found, Instance
+from prana_proxy.gateway.discovery import Discovery, DiscoveryResult, DiscoveryUri, Instance
 from schemas.errors import ConfigError
 
 
@@ -22,6 +22,6 @@ class StaticDiscovery(Discovery):
             if self._instances.count(instance) > 1:
                 raise ConfigError.because(f"{instance.address} is written twice", "remove one")
 
-    async def find(self) -> Found:
-        """Give what was written."""
-        return Found(self._instances, math.inf)
+    async def find(self) -> DiscoveryResult:
+        """Return the list."""
+        return DiscoveryResult(self._instances, math.inf)

@@ -1,8 +1,7 @@
-"""Online services behind their protocols: the interface, and the loader that finds a protocol by its URL's scheme.
+"""Protocols of online services: the interface, and the loader that selects a protocol by a URL's scheme.
 
-Each module of this folder is a protocol, named by its scheme; `https` is spoken by `http.py`, as is any scheme with an
-`s` for TLS by the one without. A new one needs no change elsewhere: it names its implementation of the interface below
-`PROTOCOL`.
+Each module of this folder is a protocol, named by its scheme. A scheme with an `s` for TLS, such as `https`, uses the
+module without it. A new protocol needs no change elsewhere: its module assigns its implementation to `PROTOCOL`.
 """
 
 from __future__ import annotations
@@ -14,143 +13,76 @@ import socket
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from typing import Protocol as TypingProtocol
 
 from prana_proxy.clock import Clock
 from prana_proxy.gateway.answers import Cause, Reply
-from prana_proxy.gateway.breaker import BreakerRules
+from prana_proxy.gateway.config import ServiceConfig
 from prana_proxy.gateway.discovery import Instance
-from prana_proxy.gateway.limits import Limits
 from schemas.errors import ConfigError
 from schemas.redaction import without_password
-from schemas.services import OnFallback, Service, Status
+from schemas.services import Status
 
 Key = Mapping[str, Any]
 """One context's values of the service's key variables, none of them null."""
 
 
 class Ask(TypingProtocol):
-    """Asks an instance for some contexts in one call."""
+    """Sends one call for some contexts to an instance."""
 
     def __call__(
         self, instance: Instance, keys: Sequence[Key], deadline: float, /, *, new_connection: bool = False
     ) -> Awaitable[Sequence[Reply]]:
-        """Give a reply for each key, in their order.
+        """Return a reply for each key, in their order.
 
-        deadline: on the event loop's clock; new_connection: none that was kept from an earlier call is used
+        deadline: on the event loop's clock; new_connection: use no connection kept from an earlier call
         """
 
 
-MEBIBYTE = 1 << 20
-
-
-@dataclass(frozen=True)
-class Fallback:
-    """What is given in place of an answer, tried in this order, marked as a fallback, and never a success.
-
-    cached_seconds: an earlier answer for the same key, no older than that
-    service: another service of the gateway, whose type is the same and whose key's variables this one's key has
-    value: as it is decoded from JSON; None: there is none
-    encoders: what they get of it; the service's own record says so too
-    """
-
-    cached_seconds: float | None = None
-    service: str | None = None
-    value: Any = None
-    encoders: OnFallback = OnFallback.ABSENT
-
-
-@dataclass(frozen=True)
-class ServiceConfig:
-    """How one service is asked.
-
-    url: of the service, `http://host/lists/{profile_id}` and the like; each protocol says what it may hold
-    batched: whether one call asks for many contexts
-    idl: the interface file of a Thrift service
-    discovery: URI of where its instances are found; None: at the URL's own address
-    batch_size, batch_wait_seconds: contexts in one call of a batched service, and how long a call that is not full
-        waits for more callers' contexts
-    answer: JSON pointer, through objects, to the value within an answer; "" is all of it
-    error: JSON pointer to an error within an answer; "": there is none, None: the usual places, see `service_errors`
-    timeout_seconds: for one call, whether or not its caller waits so long
-    retries: further calls after one that failed, each to another instance, of idempotent services only
-    retry_share: of all calls, at most this share is made again
-    resend: whether a call is sent again, over a new connection, when the kept one turns out closed before any of the
-        answer came; else each call has a new connection
-    max_answer_bytes, max_batch_bytes: the largest answer, and the largest answer to a batch, that are read
-    """
-
-    service: Service
-    url: str
-    batched: bool = False
-    idl: str | None = None
-    discovery: str | None = None
-    batch_size: int = 100
-    batch_wait_seconds: float = 0.002
-    answer: str = ""
-    error: str | None = None
-    timeout_seconds: float = 1.0
-    retries: int = 1
-    retry_share: float = 0.1
-    idempotent: bool = True
-    resend: bool = True
-    limits: Limits = field(default_factory=Limits)
-    breaker: BreakerRules = field(default_factory=BreakerRules)
-    fallback: Fallback | None = None
-    max_answer_bytes: int = 4 * MEBIBYTE
-    max_batch_bytes: int = 64 * MEBIBYTE
-
-    @property
-    def call_size(self) -> int:
-        """How many contexts one call asks for."""
-        return self.batch_size if self.batched else 1
-
-
 class Protocol(ABC):
-    """One way to ask services. A gateway opens it once, on its event loop, for all services that speak it.
+    """A protocol. A gateway opens it once, on its event loop, for all of its services.
 
-    has_idl: whether an interface file describes its services
+    has_idl: whether an interface file describes the services
     """
 
     has_idl: ClassVar[bool] = False
 
     def __init__(self, clock: Clock) -> None:
-        """Take the clock that stamps answers; called on the event loop."""
+        """Keep the clock that stamps answers; called on the event loop."""
         self._clock = self.clock = clock
 
     @staticmethod
     @abstractmethod
     def check(config: ServiceConfig) -> None:
-        """Raise ConfigError, its text about the URL, unless the service can be asked in this way; asks nobody."""
+        """Raise ConfigError about the URL unless the protocol can call the service; connects to nothing."""
 
     @staticmethod
     @abstractmethod
     def own_instance(config: ServiceConfig) -> Instance:
-        """Give the instance at the URL's own address."""
+        """Return the instance at the URL's own address."""
 
     @abstractmethod
     def asking(self, config: ServiceConfig) -> Ask:
-        """Give the function that asks this service: every failure is a reply, nothing is raised but cancellation.
+        """Return the function that calls this service: every failure is a reply, and only cancellation is raised.
 
-        A failure to connect has the cause CONNECTION, a question that the service calls wrong the cause REQUEST. Where
-        a kept connection was closed before any of the answer came, each reply has the cause KEPT_CONNECTION.
-        Cancelling it lets go of the connection at once, so that the service can stop too.
+        A failure to connect has the cause CONNECTION, a request that the service rejects as wrong the cause REQUEST.
+        Where a kept connection was closed before any of the answer arrived, each reply has the cause KEPT_CONNECTION.
+        Cancelling it closes the connection at once, so that the service can stop too.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
 
 
 def unreachable(instance: Instance, error: OSError | None = None) -> Reply:
-    """Build the reply for an instance to which no connection could be made; or, without an error, that closed it."""
+    """Build the reply for an instance that could not be connected to; or, without an error, that hung up."""
     return Reply.failed(Status.ERROR, f"unreachable: {instance.address}: {_why(error)}", Cause.CONNECTION)
 
 
 def kept_connection_closed(instance: Instance) -> Reply:
-    """Build the reply for a call whose connection, kept from an earlier one, was closed before it was answered."""
+    """Build the reply for a call over a kept connection that was closed before it was answered."""
     return Reply.failed(Status.ERROR, unreachable(instance).reason or "", Cause.KEPT_CONNECTION)
 
 
@@ -167,13 +99,13 @@ def _why(error: OSError | None) -> str:
 
 
 def protocol_of(url: str) -> type[Protocol]:
-    """Give the protocol of a URL. Raises ConfigError for a scheme that none has."""
+    """Return the protocol of a URL. Raises ConfigError for an unknown scheme."""
     scheme = url.partition(":")[0] if ":" in url else ""
     if not scheme:
         raise ConfigError.because(f"is '{without_password(url)}', expected a URL", "write http://host:port/path")
-    known = {module.name for module in pkgutil.iter_modules(__path__)}
-    found = next((name for name in (scheme, scheme.removesuffix("s")) if name in known), None)
-    if found is None:
-        raise ConfigError.unknown("scheme of a service's URL", scheme, known)
-    protocol: type[Protocol] = importlib.import_module(f"{__name__}.{found}").PROTOCOL
+    schemes = {module.name for module in pkgutil.iter_modules(__path__)}
+    module = next((name for name in (scheme, scheme.removesuffix("s")) if name in schemes), None)
+    if module is None:
+        raise ConfigError.unknown("scheme of a service's URL", scheme, schemes)
+    protocol: type[Protocol] = importlib.import_module(f"{__name__}.{module}").PROTOCOL
     return protocol

@@ -1,16 +1,15 @@
 """Python functions as services, for tests and notebooks: `python:package.module:function`, `python:__main__:function`.
 
 `url`: `function(key)` is called with a dict of the key's variables and returns the value. `batch_url`: `function(keys)`
-is called with a list of such dicts and returns a list, with a value for each in their order, or an Exception in its
-place. What is raised is an error of all contexts asked for.
+is called with a list of such dicts and returns a list with a value, or an Exception, for each in their order. A raised
+exception is an error of all contexts of the call.
 
-Values are what JSON would hold, or the like: dicts or objects with attributes for structs, lists, tuples or arrays of
-numpy for lists, datetimes with a zone or integer microseconds for times; they must fit the type as strictly. An `error`
-in a dict is one, as in JSON.
+Values are as in JSON: dicts or objects with attributes for structs; lists, tuples or NumPy arrays for lists; datetimes
+with a zone or integer microseconds for times. They must fit the type as strictly. An `error` in a dict is an error, as
+in JSON.
 
-A function may be `async`. A plain one runs in a thread. A thread cannot be stopped: one whose call is out of time, or
-wanted by nobody, keeps the call's place among the service's `max_concurrent` until it ends, and closing the gateway
-waits for it.
+A function may be `async`. A plain one runs in a thread. A thread cannot be stopped: one whose call has timed out or
+was cancelled counts towards the service's `max_concurrent` until it ends, and closing the gateway waits for it.
 """
 
 from __future__ import annotations
@@ -30,13 +29,14 @@ import numpy as np
 from encoders.project_modules import refuse_hidden
 from prana_proxy.clock import Clock
 from prana_proxy.gateway.answers import Reply, has_times, python_type, refuse_times_outside
+from prana_proxy.gateway.config import ServiceConfig
 from prana_proxy.gateway.discovery import Instance
-from prana_proxy.gateway.service_errors import Path, error_at, error_paths
-from prana_proxy.gateway.services import Ask, Key, Protocol, ServiceConfig
+from prana_proxy.gateway.error_fields import JsonPath, error_at, error_paths
+from prana_proxy.gateway.services import Ask, Key, Protocol
 from schemas.errors import ConfigError
 from schemas.services import Status
 
-_MOST_THREADS = 10_000  # as many as a bulkhead may have: bulkheads limit instead
+_MOST_THREADS = 10_000  # the largest max_concurrent, which limits them instead
 
 
 class PythonProtocol(Protocol):
@@ -48,7 +48,7 @@ class PythonProtocol(Protocol):
 
     @staticmethod
     def check(config: ServiceConfig) -> None:
-        """Refuse what does not name a function."""
+        """Reject a URL that does not name a function."""
         _function(config.url)
         for name in ("answer", "discovery"):
             if getattr(config, name):
@@ -56,11 +56,11 @@ class PythonProtocol(Protocol):
 
     @staticmethod
     def own_instance(config: ServiceConfig) -> Instance:  # noqa: ARG004  # the same for all
-        """Give a name for this process."""
+        """Return a name for this process."""
         return Instance("in-process", 1)
 
     def asking(self, config: ServiceConfig) -> Ask:
-        """Give the function that asks this service."""
+        """Return the function that calls this service."""
         type = config.service.element.type  # noqa: A001  # the field's own name
         function, kind = _function(config.url), python_type(type)
         paths = error_paths(type, config.answer, config.error)
@@ -69,7 +69,7 @@ class PythonProtocol(Protocol):
             _: Instance, keys: Sequence[Key], __: float, /, *, new_connection: bool = False
         ) -> Sequence[Reply]:
             del new_connection  # there are no connections
-            own = [dict(key) for key in keys]  # which the function may change
+            own = [dict(key) for key in keys]  # copies, which the function may change
             result = await self._call(function, own if config.batched else own[0])
             if isinstance(result, _Raised):
                 return [_failed(result.error)] * len(keys)
@@ -87,19 +87,19 @@ class PythonProtocol(Protocol):
         self._threads.shutdown(wait=False)
 
     async def _call(self, function: Callable[[Any], Any], argument: Any) -> Any:
-        """Give what a function returns, or has raised."""
+        """Return a function's result, or what it raised."""
         if inspect.iscoroutinefunction(function):
             result = function(argument)
         else:
             result = await self._in_a_thread(function, argument)
-        return await _awaited(result) if inspect.isawaitable(result) else result
+        return await _await(result) if inspect.isawaitable(result) else result
 
     async def _in_a_thread(self, function: Callable[[Any], Any], argument: Any) -> Any:
-        running = asyncio.get_running_loop().run_in_executor(self._threads, _called, function, argument)
+        running = asyncio.get_running_loop().run_in_executor(self._threads, _result_of, function, argument)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            while not running.done():  # its place is not free before, however often somebody gives up
+            while not running.done():  # it is in flight until then, however often it is cancelled
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([running])
             raise
@@ -110,14 +110,14 @@ class _Raised:
     error: BaseException
 
 
-def _called(function: Callable[[Any], Any], argument: Any) -> Any:
+def _result_of(function: Callable[[Any], Any], argument: Any) -> Any:
     try:
         return function(argument)
-    except BaseException as error:  # noqa: BLE001  # whatever it is, it must not end the gateway's event loop
+    except BaseException as error:  # noqa: BLE001  # also SystemExit: it must not end the gateway's event loop
         return _Raised(error)
 
 
-async def _awaited(result: Any) -> Any:
+async def _await(result: Any) -> Any:
     try:
         return await result
     except asyncio.CancelledError as error:
@@ -146,8 +146,8 @@ def _reply(value: Any, kind: Any, received_at: int) -> Reply:
         return Reply.failed(Status.INVALID, str(error))
 
 
-def _error_in(value: Any, paths: Sequence[Path]) -> Reply | None:
-    """Give the error that a dict, or an object with attributes, holds as an answer of any other protocol would."""
+def _error_in(value: Any, paths: Sequence[JsonPath]) -> Reply | None:
+    """Return the error in a dict, or in an object with attributes, as in an answer of any other protocol."""
     for path in paths:
         error = value
         for name in path:
@@ -180,25 +180,25 @@ def _failed(error: BaseException) -> Reply:
 
 
 def _function(url: str) -> Callable[[Any], Any]:
-    """Find the function that a URL names. Raises ConfigError."""
+    """Import the function that a URL names. Raises ConfigError."""
     module_name, _, name = url.partition(":")[2].partition(":")
     if not name.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
         raise ConfigError.because(f"is '{url}', expected a function", "write python:package.module:function")
     refuse_hidden(module_name)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # it runs somebody's module
+    except Exception as error:  # it runs the user's module
         raise ConfigError.because(
             f"module '{module_name}' cannot be imported: {type(error).__name__}: {error}", "name another, or install it"
         ) from error
     function = getattr(module, name, None)
     if function is None:
-        functions = [found for found, value in vars(module).items() if callable(value) and not found.startswith("_")]
+        functions = [other for other, value in vars(module).items() if callable(value) and not other.startswith("_")]
         raise ConfigError.unknown(f"function of {module_name}", name, functions)
     if not callable(function):
         raise ConfigError.because(f"{module_name}:{name} is a {type(function).__name__}, expected a function")
-    found: Callable[[Any], Any] = function
-    return found
+    result: Callable[[Any], Any] = function
+    return result
 
 
 PROTOCOL = PythonProtocol

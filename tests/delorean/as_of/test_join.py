@@ -317,5 +317,5 @@ def test_what_is_no_table_is_refused():
 def test_columns_named_twice_are_refused():
     twice = pa.Table.from_arrays([pa.array([1]), pa.array([1]), pa.array([START], TIME)], ["k", "k", "time"])
     right = pa.table({"k": [1], "captured_at": pa.array([START], TIME)})
-    with pytest.raises(DataKeyError, match="named twice: k"):
+    with pytest.raises(DataKeyError, match="repeats the columns k"):
         as_of_join(twice, right, by="k")

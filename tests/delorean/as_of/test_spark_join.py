@@ -169,7 +169,7 @@ def test_wrong_input_is_refused_before_anything_runs(spark):
 
     refused(DataKeyError, "did you mean 'k'", by="kk")
     refused(DataKeyError, "both tables have the columns time", right="1 AS k, now() AS captured_at, 1 AS time")
-    refused(DataKeyError, "in other letters", right="1 AS k, now() AS captured_at, 1 AS Time")
+    refused(DataKeyError, "spelled differently", right="1 AS k, now() AS captured_at, 1 AS Time")
     refused(DataKeyError, "'k' is double", left="1D AS k, now() AS time", right="1D AS k, now() AS captured_at")
     refused(DataKeyError, "they never match", left="'1' AS k, now() AS time")
     refused(NaiveTimeError, "no zone", left="1 AS k, localtimestamp() AS time")

@@ -46,7 +46,7 @@ def test_a_clean_feature_set_ends_with_0_and_says_so_first(stored):
     result = run(stored())
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("CLEAN: 10 rules hold in all 40 rows")
-    assert "no index was at hand" in result.stdout
+    assert "without an index" in result.stdout
     assert rows_of("outcomes come later than the row's time", result) == [
         ["outcomes come later than the row's time", "holds"]
     ]

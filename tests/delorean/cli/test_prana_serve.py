@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from proxy_process import services_toml
 
 from delorean.cli.commands import cli
-from prana_proxy.client.client import PranaClient
+from prana_proxy.client import PranaClient
 
 ONE = {"one": {"url": "http://127.0.0.1:9/{profile_id}"}}
 

@@ -1,4 +1,4 @@
-"""Steps of the work on a real cluster, whose executors have nothing but an archive and a bare Python."""
+"""Steps of the work on a real cluster, whose executors have only an archive and a bare Python."""
 
 import io
 import json
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 from importlib.metadata import version
+from itertools import islice
 
 import pytest
 from cells import run_cells
@@ -33,10 +34,7 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def project(folder, environment, cluster, tmp_path_factory, spark):
-    """A copy of the project that nothing has been done in yet, with a cluster to submit to.
-
-    What is done without it uses the session that all tests share.
-    """
+    """A fresh copy of the project, with a cluster to submit to; commands run in process share the tests' session."""
     project = tmp_path_factory.mktemp("submitted") / "project"
     shutil.copytree(folder, project, ignore=shutil.ignore_patterns("data", "packages", "logs"))
     (project.parent / "events").mkdir()
@@ -52,6 +50,8 @@ def project(folder, environment, cluster, tmp_path_factory, spark):
         file.write(f'\n[submit]\nmaster = "{cluster.master}"\nenvironment = "{environment}"\n\n[spark]\n')
         file.writelines(f'"{name}" = "{value}"\n' for name, value in settings.items())
     text = (project / "delorean.toml").read_text()
+    alone = re.sub("master = .*", 'master = "local[1]"', re.sub("environment = .*", "", text))
+    (project / "alone.toml").write_text(alone)
     (project / "one.toml").write_text(text + '"spark.cores.max" = "1"\n')
     spec = (project / "home.toml").read_text()
     (project / "home.toml").write_text(spec.replace("[labels]", "[labels]\nbuckets = 4"))
@@ -65,11 +65,11 @@ def submit(project, *arguments, config="delorean.toml", code=0):
     return json.loads(done.stdout.splitlines()[-1]) if code == 0 else done.stderr
 
 
-def submit_text(project, *arguments, code=0):
-    command = [sys.executable, "-m", "delorean", "submit", *arguments]
-    done = subprocess.run([*map(str, command)], cwd=project, capture_output=True, text=True)
-    assert done.returncode == code, (done.stdout, done.stderr)
-    return done.stdout + done.stderr
+def submit_nothing(*arguments, code=0):
+    """Run a submission that starts no job, and give what it prints."""
+    done = CliRunner().invoke(cli, ["submit", *map(str, arguments)])
+    assert done.exit_code == code, done.output
+    return done.output
 
 
 def in_process(project, *arguments):
@@ -85,7 +85,7 @@ def feature_files(project):
 
 
 def seen_by_spark(project):
-    """What Spark's user interface has shown of each application, by its name and in order: executors, jobs."""
+    """Name, number of executors and descriptions of jobs of each application, in order, from Spark's event log."""
     seen = []
     for log in sorted((project.parent / "events").iterdir(), key=lambda path: path.name):
         events = [json.loads(line) for file in log.glob("events_*") for line in file.read_text().splitlines()]
@@ -108,7 +108,7 @@ def test_the_whole_chain_runs_on_a_cluster_and_gives_what_one_process_gives(proj
     assert in_process(project, "generate", project / "home.toml", "--run-id", DAY) == made
 
     by_two = feature_files(project)
-    submit(project, "generate", project / "home.toml", "--run-id", "by-one", config="one.toml")
+    submit(project, "generate", project / "home.toml", "--run-id", "by-one", config="alone.toml")
     by_one = {file: found for file, found in feature_files(project).items() if file not in by_two}
     assert len(by_one) == 4
     assert sorted(by_one.values()) == sorted(by_two.values())
@@ -124,14 +124,15 @@ def test_the_whole_chain_runs_on_a_cluster_and_gives_what_one_process_gives(proj
     ]
 
 
-def test_a_dry_run_shows_the_command_without_secrets(project, cluster):
-    shown = submit_text(project, "--dry-run", "generate", "home.toml", "--run-id", DAY)
+def test_a_dry_run_shows_the_command_without_secrets(project, cluster, monkeypatch):
+    monkeypatch.chdir(project)
+    shown = submit_nothing("--dry-run", "generate", "home.toml", "--run-id", DAY)
     for part in (f"--master {cluster.master}", "#environment", "--py-files", f"generate home.toml --run-id {DAY}"):
         assert part in shown
     assert "spark.hadoop.fs.s3a.secret.key=…" in shown
     assert "hush" not in shown
-    told = json.loads(submit_text(project, "--json", "--dry-run", "vacuum"))
-    assert told["command"][-3:] == ["vacuum", "--config", str(project / "delorean.toml")]
+    described = json.loads(submit_nothing("--json", "--dry-run", "vacuum"))
+    assert described["command"][-3:] == ["vacuum", "--config", str(project / "delorean.toml")]
 
 
 CELLS = {
@@ -139,7 +140,7 @@ CELLS = {
         import sys
         from dataclasses import replace
 
-        sys.path[:0] = ["{root}", "{root}/tests/support"]  # in this order: tests have folders named like ours
+        sys.path[:0] = ["{root}", "{root}/tests/support"]  # in this order: tests has folders of these names
         from project_at_rest import long_labels
 
         from delorean import generate, materialise_labels
@@ -149,7 +150,7 @@ CELLS = {
         from snapshotter.index import open_index
         from snapshotter.storage import open_storage
 
-        project = load_project("delorean.toml")
+        project = load_project("one.toml")
         index, storage = open_index(project.index), open_storage(project.storage)
         rows = long_labels([(k, 10, video, 0.0) for k in range(8) for video in range(3)])
         labels = materialise_labels(rows, LabelColumns(("video_id",)), storage, buckets=4)
@@ -220,21 +221,26 @@ def test_a_session_of_a_notebook_reaches_the_cluster_with_the_archive_and_runs_e
         ),
     ],
 )
-def test_a_cluster_or_an_archive_that_is_not_there_is_one_clear_line(project, change, message, code):
+def test_a_missing_cluster_or_archive_is_reported_in_one_line(project, change, message, code):
     other = project / "other.toml"
     text = (project / "delorean.toml").read_text()
     other.write_text(re.sub(*change, text))
-    told = submit_text(project, "--config", other, "vacuum", code=code)
-    assert re.search(message, told)
-    assert told.count("\n") == 1
+    printed = submit_nothing("--config", other, "vacuum", code=code)
+    assert re.search(message, printed)
+    assert printed.count("\n") == 1
 
 
-def test_a_cluster_without_the_python_that_packed_the_archive_is_one_clear_line(project):
-    other = project / "bare.toml"
-    text = (project / "delorean.toml").read_text()
-    other.write_text(text.replace(python_of_executors(), "/nowhere/python"))
-    told = submit_text(project, "--config", other, "select", "experiments.toml", "--date", "2026-01-09", code=1)
-    [line] = [line for line in told.splitlines() if line.startswith("error: ")]
+def test_a_cluster_without_the_archives_python_is_reported_in_one_line(project, environment, tmp_path):
+    launcher = tmp_path / "launcher.tar.gz"  # without the packages, which are not reached
+    with tarfile.open(environment, "r|gz") as whole, tarfile.open(launcher, "w:gz") as part:
+        first = {member.name: part.addfile(member, whole.extractfile(member)) for member in islice(whole, 2)}
+    assert first.keys() == {"environment.json", "bin/python"}
+    text = (project / "one.toml").read_text().replace(python_of_executors(), "/nowhere/python")
+    (project / "bare.toml").write_text(re.sub("environment = .*", f'environment = "{launcher}"', text))
+    printed = submit(
+        project, "select", project / "experiments.toml", "--date", "2026-01-09", config="bare.toml", code=1
+    )
+    [line] = [line for line in printed.splitlines() if line.startswith("error: ")]
     assert f"Python {HERE} is not on" in line
     assert "name it in spark.executorEnv.DELOREAN_PYTHON" in line
 

@@ -108,7 +108,7 @@ def test_what_cannot_be_read_is_named_and_hides_nothing_until_it_is_withdrawn(ru
     assert shown(run("travel", "p", "--at", "2026-01-02T12:00:00Z", "--json"))["rows"] == [{"id": 1, "n": 1}]
     assert shown(run("publish", "p", "p.parquet", "--version-id", "v3", "--if-changed", "--json"))["new"] is True
     assert run("index", "quality").exit_code == 0
-    assert "were left alone" in run("vacuum", "--dry-run").output
+    assert "were kept" in run("vacuum", "--dry-run").output
     blocked = run("travel", "p", "--at", "2026-01-03T12:00:00Z")
     assert blocked.exit_code == 1
     assert "delorean index withdraw global p v2" in blocked.output
@@ -122,7 +122,7 @@ def test_what_cannot_be_read_is_named_and_hides_nothing_until_it_is_withdrawn(ru
     for words in (("run", "r1"), ("global", "p", "v2")):
         assert run("index", "withdraw", *words, "--reason", "cannot be read").exit_code == 0
     assert shown(run("travel", "p", "--at", "2026-01-03T12:00:00Z", "--json"))["rows"] == [{"id": 1, "n": 1}]
-    assert "were left alone" not in run("vacuum", "--dry-run").output
+    assert "were kept" not in run("vacuum", "--dry-run").output
 
 
 def test_a_broken_record_of_an_experiment_is_named_and_hides_no_other(run: Run, tmp_path: Path) -> None:

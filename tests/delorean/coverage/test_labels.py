@@ -16,9 +16,10 @@ from project_at_rest import COUNTRY, HISTORY, MOOD, PROFILE, Project, long_label
 
 from delorean.coverage import label_coverage
 from delorean.display.html import to_html, to_page
-from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit, generate
+from delorean.generation import generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
+from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
 from encoders import FeatureModel, feature_encoder
 from schemas.data_keys import global_element, service_element
 from schemas.errors import ConfigError, DataKeyError, LabelError, NaiveTimeError

@@ -20,7 +20,7 @@ from deltalake import write_deltalake
 
 from delorean.demo.parity import replay_requests
 from delorean.feature_sets.digest import FeatureDigest
-from delorean.generation import FeatureSet
+from delorean.feature_sets.table import FeatureSet
 from delorean.state.provenance import SpreadReport
 from prana_proxy.clock import FileClock
 from schemas.errors import ServiceError

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
 
-from delorean.demo.run import DemoResult, Size, run_demo
+from delorean.demo.outcome import DemoResult
+from delorean.demo.run import Size, run_demo
 from delorean.demo.simulation import STARTS_AT
 from delorean.demo.summary import show
 from delorean.project.config import load_project

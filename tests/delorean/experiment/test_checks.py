@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from delorean.experiment import ExperimentSpec, load_experiment
+from delorean.experiment import EncoderSpec, ExperimentSpec, LabelSpec, load_experiment
+from delorean.experiment.label_data import labels_of
 from delorean.experiment.run import run_experiment
-from delorean.experiment.spec import EncoderSpec, LabelSpec
-from delorean.experiment.steps import labels_of
-from delorean.training import Split
+from delorean.training.split import Split
 from schemas.errors import CorruptFileError, DeloreanError, LabelError
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage
@@ -23,8 +22,8 @@ WRONG = {
     "the id of label data": ({}, {"id": "team/homepage"}, "label data 'team/homepage' cannot name a folder"),
     "a count of buckets": ({}, {"buckets": 3}, "bucket count is 3, expected a power of two"),
     "no items": ({}, {"items": ()}, "label data names no items"),
-    "a label as an item": ({}, {"items": ("label",)}, "label column 'label' is offered as a context or item variable"),
-    "a variable twice": ({}, {"context": ("profile_id", "video_id")}, "uses video_id for two things"),
+    "a label as an item": ({}, {"items": ("label",)}, "label column 'label' is also a context or item variable"),
+    "a variable twice": ({}, {"context": ("profile_id", "video_id")}, "uses video_id in two roles"),
     "an unknown bucket variable": (
         {},
         {"context": ("profile_id",), "bucket_variable": "profile"},
@@ -87,7 +86,7 @@ def test_a_manifest_that_cannot_be_read_is_an_error_before_any_work(tmp_path: Pa
     with pytest.raises(LabelError, match="its query needs Spark"):
         labels_of(spec, None, storage)
     storage.create("labels/may/manifest.json", b"{")
-    with pytest.raises(LabelError, match="'labels/may/manifest.json' is no manifest of label data") as raised:
+    with pytest.raises(LabelError, match="'labels/may/manifest.json' is not a manifest of label data") as raised:
         labels_of(spec, None, storage)
     assert raised.value.final
 

@@ -10,14 +10,14 @@ import pytest
 from deltalake import DeltaTable
 from project_at_rest import minutes
 
-from delorean.feature_sets.table import table_uri, versions_of
-from delorean.generation import generate, lineage_of
+from delorean.feature_sets.table import lineage_of, table_uri, versions_of
+from delorean.generation import generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
-from delorean.training import read_feature_set
+from delorean.training.ranking_data import read_feature_set
 from schemas.errors import TrainingError
 from schemas.tables import TIME
-from snapshotter.selection.context_selection import Experiment, read_context_set, select_contexts
+from snapshotter.selection.context_selection import NamedSelection, read_context_set, select_contexts
 from snapshotter.storage.delta import delta_table
 from snapshotter.storage.delta_version import DeltaVersion
 from snapshotter.storage.table_source import TableSource
@@ -137,8 +137,8 @@ def test_every_reader_sees_the_same_context_set(project, spark, tmp_path):
     query = "SELECT profile_id, coalesce(country, 'ü') AS country, seen FROM profiles WHERE seen = :date"
     key = ("profile_id", "country", "seen")
     experiments = [
-        Experiment("home", query, key, ("country",), quota=20, tables=tables),
-        Experiment("search", query, key, fraction=0.5, tables=tables),
+        NamedSelection(query, key, ("country",), quota=20, id="home", tables=tables),
+        NamedSelection(query, key, fraction=0.5, id="search", tables=tables),
     ]
     chosen = select_contexts(spark, experiments, date(2026, 1, 5), project.storage, project.index)
     uri = project.storage.uri_of(chosen.table)

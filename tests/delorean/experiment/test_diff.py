@@ -6,7 +6,7 @@ import pytest
 
 from delorean.display.description import describe
 from delorean.display.html import to_html
-from delorean.experiment.diff import diff_runs
+from delorean.experiment.diff import diff as diff_runs
 
 
 @pytest.fixture

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from delorean.experiment import ModelSpec
 from delorean.experiment.run import run_experiment
-from delorean.experiment.spec import ModelSpec
 from delorean.experiment.steps import package_of
-from delorean.generation import SpreadLimit, generate
+from delorean.generation import generate
 from delorean.labels import load_labels
 from delorean.labels.materialise import materialise_labels
-from delorean.training import Split
+from delorean.state.rules import SpreadLimit
+from delorean.training.split import Split
 from schemas.errors import ConfigError, PackageError
 from snapshotter.storage.table_source import TableSource
 

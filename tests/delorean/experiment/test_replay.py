@@ -1,6 +1,7 @@
 """A replay gives the same bits, whatever was published since and however the work is spread; or says what is gone."""
 
 import sqlite3
+from dataclasses import asdict
 
 import pyarrow as pa
 import pytest
@@ -105,7 +106,7 @@ def test_what_differs_is_named(lab, spark, repeat):
     other = msgspec.convert(
         {
             **record.to_json(),
-            "features": {**record.to_json()["features"], "digest": {**digest.to_json(), "features": forged}},
+            "features": {**record.to_json()["features"], "digest": {**asdict(digest), "features": forged}},
         },
         type(record),
     )
@@ -169,7 +170,7 @@ def test_encoders_that_changed_are_named(lab, spark, repeat):
 
 def test_encoders_from_modules_that_are_not_allowed_are_not_imported(lab, spark):
     record = lab.run(spark)
-    with pytest.raises(ReplayError, match="lies outside the modules it may come from"):
+    with pytest.raises(ReplayError, match="lies outside the modules it may be imported from"):
         replay(record, lab.index, lab.storage)
 
 

@@ -17,7 +17,8 @@ from delorean.experiment.record import find_run, forget_run, recorded_runs, save
 from delorean.experiment.steps import package_of
 from delorean.experiment.tables import pinned_tables
 from delorean.feature_sets.table import lineage_of, table_uri
-from delorean.training import Split, read_feature_set
+from delorean.training.ranking_data import read_feature_set
+from delorean.training.split import Split
 from schemas.errors import ConfigError, LabelError, PackageError, ReplayError, TrainingError
 from snapshotter.storage.table_source import TableSource
 
@@ -116,7 +117,7 @@ def test_confidence_can_weigh_rows_in_training(lab, spark):
 
 
 def test_a_run_without_spark_gives_the_same_over_label_data_that_is_at_rest(lab, spark):
-    with pytest.raises(LabelError, match="not at rest, and its query needs Spark → give a session"):
+    with pytest.raises(LabelError, match="not at rest, and its query needs Spark → pass a session"):
         lab.run(None)
     lab.write_spec(('items = ["video_id"]', 'items = ["video_id"]\nid = "kept"'))
     with_spark = lab.run(spark)
@@ -185,7 +186,7 @@ def test_a_run_with_an_id_ends_once_and_finds_its_labels_again(lab, spark, caplo
     assert first.run_id == f"{lab.spec.id}-d1"
     assert first.snapshots["history"] == ("history-0", "history-1", "history-2")
     assert lab.run(spark, run_id="d1") == first
-    assert f"run '{first.run_id}' has ended already: nothing is done" in caplog.text
+    assert f"run '{first.run_id}' has already ended: nothing to do" in caplog.text
     assert len(DeltaTable(table_uri(lab.storage, "lab")).history()) == 1
     assert len({file.path.split("/")[1] for file in lab.storage.list("labels")}) == 1
     other = lab.run(spark, run_id="d2")
@@ -244,7 +245,7 @@ def test_training_for_a_run_takes_its_features_and_leaves_a_package_that_is_ther
     at = (folder / "model.onnx").stat().st_mtime_ns
     assert packaged("first").lineage == made.lineage
     assert (folder / "model.onnx").stat().st_mtime_ns == at
-    with pytest.raises(PackageError, match="is there, and is not of version 1"):
+    with pytest.raises(PackageError, match="exists, and is not a package of version 1"):
         packaged("second")
-    with pytest.raises(ConfigError, match="no run 'third' has made features of 'lab'"):
+    with pytest.raises(ConfigError, match="no run 'third' has generated features of 'lab'"):
         packaged("third")

@@ -1,22 +1,25 @@
 """One spec behind TOML and Python, whose content is its id, and what is said of wrong ones."""
 
+from datetime import date
+
 import pytest
 
 from delorean.experiment import (
-    ContextsSpec,
     EncoderSpec,
     ExperimentSpec,
     LabelSpec,
     ModelSpec,
+    contexts_to_select,
     load_experiment,
-    load_selection,
 )
-from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.leaks import LeakThresholds
-from delorean.training import Split
+from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.training.split import Split
 from encoders.library import listed, minutes_watched
 from schemas.errors import ConfigError
 from snapshotter.index import open_index
+from snapshotter.selection.context_selection import _context_set_id
+from snapshotter.selection.declarations import ContextSelection, NamedSelection
 from snapshotter.storage.table_source import TableSource
 
 SPEC = """
@@ -93,7 +96,7 @@ def test_toml_and_python_say_the_same(load):
             listed,
             minutes_watched.configured(rename={"minutes_watched": "minutes_watched_7d"}, window_days=7),
         ),
-        contexts=ContextsSpec("SELECT profile_id FROM plays", ("profile_id",), quota=10),
+        contexts=ContextSelection("SELECT profile_id FROM plays", ("profile_id",), quota=10),
         tables={"plays": TableSource("plays")},
         labels=LabelSpec(("video_id",), query="SELECT 1 AS x  -- no field: max_age = 3\n"),
         as_of={"my_list": AsOf(timedelta(days=7), timedelta(minutes=1))},
@@ -128,6 +131,12 @@ def test_the_id_is_of_what_the_spec_says_and_of_nothing_else(load, tmp_path):
     assert load_experiment(elsewhere).located_tables["plays"].path == str(tmp_path / "elsewhere/plays")
 
 
+def test_ids_stay_what_earlier_releases_computed(load):
+    assert load(SPEC).id == "d06a0e405850"
+    selection = NamedSelection("SELECT 1", ("profile_id",), ("country",), {"US": 3, "default": 1}, seed=2, id="home")
+    assert _context_set_id([selection], date(2026, 1, 1)) == "2026-01-01-328e7ca6eb91"
+
+
 def test_a_spec_is_named_by_its_file_and_configures_its_encoders(load):
     spec = load(SPEC)
     assert spec.name == "homepage"
@@ -137,12 +146,12 @@ def test_a_spec_is_named_by_its_file_and_configures_its_encoders(load):
 
 def test_a_specs_contexts_can_be_selected_alone(load, tmp_path):
     load(SPEC)
-    (selection,) = load_selection(tmp_path / "homepage.toml")
+    (selection,) = contexts_to_select(tmp_path / "homepage.toml")
     assert (selection.id, selection.key, selection.quota) == ("homepage", ("profile_id",), 10)
     assert selection.tables["plays"].path == str(tmp_path / "plays")
     path = tmp_path / "several.toml"
     path.write_text('[experiments.a]\nquery = "SELECT 1 AS x"\nkey = ["x"]\nquota = 1\n')
-    assert [experiment.id for experiment in load_selection(path)] == ["a"]
+    assert [experiment.id for experiment in contexts_to_select(path)] == ["a"]
     load(SPEC.replace("[contexts]", "[tables.x]\npath = 'x'\n[contexts]"))
     with pytest.raises(ConfigError, match=r"selects no contexts"):
         _ = ExperimentSpec(LabelSpec(("v",), query="SELECT 1"), ()).selection

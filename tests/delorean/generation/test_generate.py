@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from project_at_rest import COUNTRY, HISTORY, PROFILE, Project, long_labels, minutes
 
 from delorean.display.text import to_text
-from delorean.feature_sets.table import load_feature_set
-from delorean.generation import AsOf, generate, lineage_of
+from delorean.feature_sets.table import lineage_of, load_feature_set
+from delorean.generation import generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
 from delorean.leaks import LeakThresholds
+from delorean.state.rules import AsOf
 from encoders import FeatureModel, feature_encoder, lookup
 from schemas.data_keys import context_variable, global_element, service_element
 from schemas.errors import ConfigError, CorruptFileError, DataKeyError, EncoderError, MissingFileError, ParadoxError
@@ -221,7 +222,7 @@ def test_a_table_or_a_version_without_provenance_is_a_clear_error(project):
     project.history([((1,), 10, [])], "r")
     generate(labels_of(project), FeatureModel([minutes_watched]), project.index, project.storage, "f")
     uri = f"{project.storage.uri}/feature_sets/f"
-    with pytest.raises(ConfigError, match="version 7 of .* has no lineage.*its versions end with 0"):
+    with pytest.raises(ConfigError, match="version 7 of .* has no lineage.*its newest version is 0"):
         lineage_of(uri, 7)
     with pytest.raises(ConfigError, match="there is no feature set at .*/ff → did you mean 'f'?"):
         lineage_of(f"{project.storage.uri}/feature_sets/ff")
@@ -375,7 +376,7 @@ def test_labels_that_a_left_over_variable_gives_away_are_refused_before_anything
     with pytest.raises(ParadoxError, match="decided_at. is the time of the outcome"):
         generated(labels)
     shown = shown.with_columns(label="bought", outcome_at="decided_at").drop("decided_at")
-    with pytest.raises(ParadoxError, match=r"label data gives its labels away: bought \(a context variable\)"):
+    with pytest.raises(ParadoxError, match=r"label data reveals its labels: bought \(a context variable\)"):
         generated(materialise_labels(shown, COLUMNS, project.storage))
     assert not list(project.storage.list("feature_sets"))
     named = LabelColumns(items=("video_id",), context=("profile_id",))
@@ -404,7 +405,7 @@ def test_label_times_before_all_state_are_told_with_their_share(project, caplog)
     assert notes_of([11]) == ()
     [note] = notes_of([-40_000, 9, 10, 20])
     assert note.startswith("2 of 4 label rows (50.0%) have a time before the first state that features are made from")
-    assert "times are 2026-04-03 05:20 to 2026-05-01 00:20 UTC → check that the labels' time" in note
+    assert "times are 2026-04-03 05:20 to 2026-05-01 00:20 UTC → check the labels' times" in note
     assert note in caplog.text
     [note] = notes_of([1, 2])
     assert note.startswith("2 of 2 label rows (100.0%) can see no state at all at their times, 2026-05-01 00:01 to")

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from project_at_rest import HISTORY, Project, long_labels
 
-from delorean.feature_sets.table import versions_of
-from delorean.generation import AsOf, FeatureSet, SpreadLimit, generate
+from delorean.feature_sets.table import FeatureSet, versions_of
+from delorean.generation import generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
 from delorean.leaks import LeakThresholds
+from delorean.state.rules import AsOf, SpreadLimit
 from encoders import FeatureModel, feature_encoder
 from schemas.errors import ConfigError, CorruptFileError
 from snapshotter.index import open_index
@@ -78,7 +79,7 @@ def test_a_run_that_has_ended_is_given_as_it_is(work: Work, caplog: pytest.LogCa
     work.capture("later", 15)
     caplog.clear()
     assert work.generate(leaks=leaks) == first
-    assert "run 'g1' has made version 0 of 'f' already: nothing is generated" in caplog.text
+    assert "run 'g1' already committed version 0 of 'f': nothing is generated" in caplog.text
     assert work.generate(run_id="g2").version == 2
     assert work.generate(name="other").version == 0  # an id is of one feature set's runs
     assert first.to_arrow().num_rows == 40
@@ -131,5 +132,7 @@ def test_a_run_that_wants_other_things_than_the_id_began_with_is_refused(work: W
 
 def test_a_plan_that_was_tampered_with_is_named(work: Work) -> None:
     work.project.storage.create("feature_sets/_plans/f/g1.json", b'{"wanted": {}}')
-    with pytest.raises(CorruptFileError, match="'feature_sets/_plans/f/g1.json' is no plan of a generation.* → delete"):
+    with pytest.raises(
+        CorruptFileError, match="'feature_sets/_plans/f/g1.json' is not a plan of a generation.* → delete"
+    ):
         work.generate()

@@ -9,11 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project_at_rest import HISTORY, MOOD, PROFILE, Project, long_labels, minutes
 
-from delorean.generation import AsOf, ConfidenceFloor, SpreadLimit, generate, lineage_of
+from delorean.feature_sets.table import lineage_of
+from delorean.generation import generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
 from delorean.leaks import LeakThresholds
-from delorean.training import read_feature_set
+from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.training.ranking_data import read_feature_set
 from encoders import FeatureModel, feature_encoder, lookup
 from schemas.data_keys import global_element, service_element
 from schemas.errors import ConfigError, ParadoxError, QualityError
@@ -291,7 +293,7 @@ def test_a_label_column_offered_as_data_is_refused(project):
             made(project, labels, FeatureModel([leaking]))
     for offered in ({"items": ("video_id", "bought")}, {"context": ("profile_id", "seen_at")}):
         given = {"items": ("video_id",), "label": "bought", "outcome_at": "seen_at", **offered}
-        with pytest.raises(ParadoxError, match="offered as a context or item variable"):
+        with pytest.raises(ParadoxError, match="is also a context or item variable"):
             materialise_labels(rows, LabelColumns(**given), project.storage)
 
 
@@ -342,7 +344,7 @@ def test_policies_for_what_they_are_not_meant_for_are_refused(project):
     labels, model = labels_of(project), FeatureModel([entries, year])
     for options, message in (
         ({"confidence": {"histroy": ConfidenceFloor(0.5)}}, "did you mean 'history'"),
-        ({"confidence": {"videos": ConfidenceFloor(0.5)}}, "a version is whole"),
+        ({"confidence": {"videos": ConfidenceFloor(0.5)}}, "a version is always complete"),
         ({"rules": {"history": AsOf(as_published=True)}}, "for global elements"),
     ):
         with pytest.raises(ConfigError, match=message):

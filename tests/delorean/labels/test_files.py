@@ -80,7 +80,7 @@ def test_json_lines_of_pandas_are_read_where_the_unit_is_known(labels_of: Callab
     def write(path: str) -> None:
         frame().to_json(path, orient="records", lines=True, date_unit="ms")
 
-    with pytest.raises(LabelError, match='column .time. of the label data is int64, and integers are no times.*"ms"'):
+    with pytest.raises(LabelError, match='column .time. of the label data is int64: integers are times only if.*"ms"'):
         labels_of(write, format="json")
     assert labels_of(write, format="json", time_unit="ms")["time"].to_pylist() == [START, START]
 
@@ -101,7 +101,7 @@ REFUSED: dict[str, tuple[Write, str, str]] = {
     "a year that is none": (
         frame().to_parquet,
         f"{WITHOUT_TIME}, CAST(unix_millis(time) AS TIMESTAMP) AS time FROM shown",
-        "'time' of the label data: 1777593600000000000 us lies beyond the years 1 to 9999",
+        "'time' of the label data: 1777593600000000000 us is outside the years 1 to 9999",
     ),
     "a column twice": (frame().to_parquet, "SELECT *, video_id FROM shown", "several columns named 'video_id' and"),
     "cases": (frame().to_parquet, "SELECT *, label AS Profile_ID FROM shown", "named 'profile_id' and 'Profile_ID'"),
@@ -146,7 +146,7 @@ def test_what_cannot_be_read_is_refused_by_its_column_and_for_good(
 
 def test_a_wall_clock_of_nanoseconds_stays_one(labels_of: Callable[..., pa.Table]) -> None:
     write = frame(time=NANOS.tz_localize(None)).to_parquet
-    with pytest.raises(NaiveTimeError, match="column 'time' .* names no instant"):
+    with pytest.raises(NaiveTimeError, match="column 'time' .* is ambiguous"):
         labels_of(write)
     rows = labels_of(write, f"{WITHOUT_TIME}, CAST(time AS TIMESTAMP) AS time FROM shown")
     assert rows["time"].to_pylist() == [START, START]

@@ -103,13 +103,13 @@ def test_what_frames_have_is_read_as_what_it_means(storage: Storage, case: str) 
 
 
 REFUSED = {
-    "epoch seconds": ({"time": [1777593600, 1777593601]}, 'integers are no times unless .* time_unit = "s"'),
+    "epoch seconds": ({"time": [1777593600, 1777593601]}, 'integers are times only if .* time_unit = "s"'),
     "floats as times": ({"time": [1777593600.0, 1777593601.0]}, "'time' of the label data is double, expected times"),
-    "dates as times": ({"time": [date(2026, 5, 1)] * 2}, "is a date, which is no moment.* time_unit = .day."),
+    "dates as times": ({"time": [date(2026, 5, 1)] * 2}, "is a date, not a time.* time_unit = .day."),
     "dates as outcomes": ({"outcome_at": [date(2026, 5, 2)] * 2}, "'outcome_at' of the label data is a date"),
     "text without a zone": (
         {"time": ["2026-05-01T00:00:00Z", "2026-05-01T00:00:00"]},
-        "2026-05-01T00:00:00 is no time with a zone; in the row with profile_id=2",
+        "2026-05-01T00:00:00 is not a time with a zone; in the row with profile_id=2",
     ),
     "finer than microseconds": (
         {"time": [NANOS[0], NANOS[0] + pd.Timedelta("1ns")]},
@@ -126,7 +126,7 @@ REFUSED = {
     "large labels": ({"label": [0, 2**40 + 1]}, "1099511627777 does not fit float; in the row with profile_id=2"),
     "a name of several words": (
         {"my column": [1, 2]},
-        "'my column' of .* no encoder can read → .*`my column` AS …",
+        "'my column' of .* that encoders cannot use → .*`my column` AS …",
     ),
     "names that differ by case": ({"Profile_ID": [1, 2]}, "named 'profile_id' and 'Profile_ID'"),
     "a name of label data's own": ({"Outcome_At": [1, 2]}, "named 'outcome_at' and 'Outcome_At'"),
@@ -157,7 +157,7 @@ def test_what_only_other_frames_have_is_refused_as_well(storage: Storage) -> Non
         "18446744073709551615 does not fit int64; in the row with profile_id=2": polars_rows(
             c=pl.Series([1, 2**64 - 1], dtype=pl.UInt64)
         ),
-        "column 'time' of the label data: 1777593600000000000 ms lies beyond the years 1 to 9999": polars_rows(
+        "column 'time' of the label data: 1777593600000000000 ms is outside the years 1 to 9999": polars_rows(
             time=(pl.col("time").dt.epoch("ms") * 1_000_000).cast(pl.Datetime("ms", "UTC"))
         ),
         "unknown column of the label data 'label' → did you mean 'labels'": rows.rename_columns(
@@ -171,7 +171,7 @@ def test_what_only_other_frames_have_is_refused_as_well(storage: Storage) -> Non
 
 
 def test_a_time_without_a_zone_says_how_to_give_it_one(storage: Storage) -> None:
-    with pytest.raises(NaiveTimeError, match=r"column 'time' .* names no instant → .*tz_localize\(\"UTC\"\)"):
+    with pytest.raises(NaiveTimeError, match=r"column 'time' .* is ambiguous → .*tz_localize\(\"UTC\"\)"):
         materialise_labels(pandas_rows(time=NANOS.tz_localize(None)), COLUMNS, storage)
 
 
@@ -191,7 +191,7 @@ def test_days_are_times_where_the_spec_says_so(storage: Storage) -> None:
 
 
 def test_milliseconds_taken_for_seconds_are_refused_and_an_unknown_unit_too(storage: Storage) -> None:
-    with pytest.raises(LabelError, match="1777593600000 lies beyond the years 1 to 9999, and 1 more; in the row"):
+    with pytest.raises(LabelError, match="1777593600000 is outside the years 1 to 9999, and 1 more; in the row"):
         materialised(pandas_rows(time=[1777593600000] * 2), storage, LabelColumns(("video_id",), time_unit="s"))
     with pytest.raises(LabelError, match="unknown time_unit 'm' → did you mean 'ms'. known: day, ms, ns, s, us"):
         LabelColumns(("video_id",), time_unit="m")  # type: ignore[arg-type]  # as a person may

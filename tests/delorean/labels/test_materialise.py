@@ -184,7 +184,7 @@ def test_wrong_columns_are_named(storage):
     rows = long_rows([(1, "US", 0, 7, 1, 5)])
     with pytest.raises(LabelError, match="did you mean 'played'"):
         materialise_labels(rows, LabelColumns(items=("video_id",), label="playd", outcome_at="seen_at"), storage)
-    with pytest.raises(LabelError, match="offered as a context or item variable"):
+    with pytest.raises(LabelError, match="is also a context or item variable"):
         materialise_labels(rows, LabelColumns(items=("played",), label="played", outcome_at="seen_at"), storage)
     with pytest.raises(LabelError, match="names no items"):
         materialise_labels(rows, LabelColumns(items=(), outcome_at="seen_at", label="played"), storage)
@@ -253,7 +253,9 @@ def test_what_two_writers_call_the_same_without_a_name_is_the_faster_ones(storag
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", "null", '{"labels_id": 1}', "\xff"])
 def test_a_manifest_that_cannot_be_read_is_an_error_before_any_work(storage, text):
     storage.create("labels/may/manifest.json", text.encode("latin-1"))
-    with pytest.raises(LabelError, match="'labels/may/manifest.json' is no manifest of label data.*restore") as raised:
+    with pytest.raises(
+        LabelError, match="'labels/may/manifest.json' is not a manifest of label data.*restore"
+    ) as raised:
         materialise_labels(long_rows([(1, "US", 0, 7, 1, 5)]), COLUMNS, storage, labels_id="may")
     assert raised.value.final
     assert [file.path for file in storage.list("labels")] == ["labels/may/manifest.json"]

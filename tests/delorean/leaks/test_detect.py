@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 
 from delorean.display.html import to_html
-from delorean.leaks import LeakSample, LeakThresholds, detect_leaks, kernels
-from delorean.leaks.measure import Counted, Scope
+from delorean.leaks import LeakThresholds, detect_leaks, kernels
+from delorean.leaks.measure import Scope, ScopeStatistics
+from delorean.leaks.sample import LeakSample
 
 NAN = np.float32("nan")
 
@@ -111,7 +112,7 @@ def test_chance_in_tiny_data_is_no_leak(seed):
     features = {f"f{i}": rng.standard_normal(12).astype(np.float32) for i in range(30)}
     report = detect_leaks(LeakSample(labels, np.array([0, 4, 8, 12]), features))
     assert report.suspicious == ()
-    assert report.features[0].why == "too little data to tell"
+    assert report.features[0].why == "too little data"
     assert "too few items have different labels" in report.verdict
 
 
@@ -310,10 +311,10 @@ def test_leaving_a_part_out_measures_what_is_left(groups):
     positive = np.tile([True, False, False, True, False, True], groups * 4)
     values = rng.choice(np.float32([np.nan, 1, 2, 3]), len(positive)) + positive
     scope = Scope("", np.arange(len(positive)), positive, np.arange(0, len(positive) + 1, len(positive) // groups))
-    counted, left = Counted.of(scope, [values]), []
+    counted, left = ScopeStatistics.of(scope, [values]), []
     for fold in range(20):
         part = counted.without(fold)
         left += part.scope.items.tolist()
-        assert part.observe()[0] == pytest.approx(Counted.of(part.scope, [values]).observe()[0], abs=1e-6)
+        assert part.observe()[0] == pytest.approx(ScopeStatistics.of(part.scope, [values]).observe()[0], abs=1e-6)
         assert part.scope.positive.tolist() == positive[part.scope.items].tolist()
     assert np.bincount(left).tolist() == [19] * len(positive)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from delorean.leaks import LeakSample, LeakSampler, LeakThresholds, sample_of
+from delorean.leaks import LeakThresholds
+from delorean.leaks.sample import LeakSample, LeakSampler, sample_of
 from schemas.errors import DataKeyError, LabelError
 from schemas.tables import TIME
 from snapshotter.storage import open_storage

@@ -1,4 +1,4 @@
-"""Label data that gives its labels away by itself: refused where it is certain, reported where it may be right."""
+"""Label data that reveals its own labels: refused where it is certain, reported where it may be right."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from project_at_rest import START
 
 from delorean.labels import LabelColumns, Labels
 from delorean.labels.materialise import materialise_labels
-from delorean.leaks import LabelReport, LeakThresholds, check_labels
+from delorean.leaks import LeakThresholds
+from delorean.leaks.report import LabelReport
+from delorean.leaks.variables import check_labels
 from schemas.errors import ParadoxError
 from snapshotter.storage import Storage, open_storage
 
@@ -96,7 +98,7 @@ def test_what_gives_every_label_away_is_refused_with_a_way_out(storage: Storage,
 @pytest.mark.parametrize("dtype", [pl.Int8, pl.Float64, pl.String, pl.Boolean])
 def test_an_item_variable_that_is_the_label_is_refused(storage: Storage, dtype: type[pl.DataType]) -> None:
     rows = shown().with_columns(bought=pl.col("label").cast(dtype))
-    with pytest.raises(ParadoxError, match=r"bought \(an item variable\) .* → .*take bought out of items"):
+    with pytest.raises(ParadoxError, match=r"bought \(an item variable\) .* → .*remove bought from items"):
         check_labels(materialised(rows, storage, ("video_id", "price", "bought")), storage)
 
 
@@ -108,7 +110,7 @@ def test_near_copies_are_reported(storage: Storage) -> None:
     assert [each.feature for each in of_items.suspicious] == ["nearly (an item variable)"]
     of_contexts = check_labels(materialised(rows, storage, ("video_id", "price")), storage)
     assert [each.feature for each in of_contexts.suspicious] == ["nearly (a context variable)"]
-    with pytest.raises(ParadoxError, match="gives its labels away: nearly"):
+    with pytest.raises(ParadoxError, match="reveals its labels: nearly"):
         check_labels(materialised(rows, storage), storage, LeakThresholds(policy="fail"))
 
 
@@ -125,7 +127,7 @@ def test_honest_label_data_is_let_through_in_silence(storage: Storage, seed: int
 def test_what_may_be_right_but_cannot_be_ranked_is_said(storage: Storage) -> None:
     single = check_labels(materialised(shown(items=1), storage), storage)
     assert single.warnings == (
-        "each of 120 contexts has one item only: no order of items is wrong, so measures of a ranking say nothing",
+        "each of 120 contexts has one item only: no order of items is wrong, so ranking metrics are meaningless",
     )
     same = check_labels(materialised(shown(share=0.0), storage), storage)
     assert same.warnings == ("all labels are 0: there is nothing to learn",)

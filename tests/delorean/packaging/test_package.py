@@ -23,9 +23,10 @@ from delorean.packaging.golden_rows import (
     write_data_maps,
     write_expected,
 )
-from delorean.packaging.package import ModelPackage, load_package, matrix, write_package
+from delorean.packaging.package import ModelPackage, load_package, matrix
+from delorean.packaging.writing import write_package
 from delorean.state.rules import AsOf
-from delorean.training import TrainedModel
+from delorean.training.fitting import TrainedModel
 from delorean.training.onnx_model import to_onnx
 from encoders import FeatureModel
 from schemas.errors import FingerprintError, GoldenRowsError, PackageError
@@ -71,7 +72,7 @@ def test_a_package_is_loaded_as_it_was_written(company_package: ModelPackage, tr
     assert package.features == ("minutes", "days_since", "listed", "popularity")
     assert [service.name for service in package.services] == ["viewing_history", "my_list"]
     assert (package.context, package.items) == (tuple(company.CONTEXT), tuple(company.ITEMS))
-    assert package.report.to_json() == trained_company.report.to_json()
+    assert package.report == trained_company.report
     assert package.lineage["snapshot_runs"] == {"my_list": ["run-1"]}
     assert package.lineage["feature_model"] == company.MODEL.fingerprint
     assert package.lineage["versions"]["onnxruntime"]
@@ -161,7 +162,7 @@ def test_a_model_that_takes_no_missing_values_is_refused_where_an_absent_service
     )
     fitted = LogisticRegression().fit(rows, np.arange(len(rows)) % 2)
     unlike = replace(trained_company, fitted=fitted, onnx=to_onnx(fitted, 4))
-    with pytest.raises(PackageError, match="takes no missing values, and .*'minutes'.* put an imputer before it"):
+    with pytest.raises(PackageError, match="accepts no missing values, and .*'minutes'.* put an imputer before it"):
         company.write_company(tmp_path / "p", unlike)
     assert list(tmp_path.iterdir()) == []
 
@@ -171,7 +172,7 @@ def test_a_packaged_model_that_takes_no_missing_values_says_so_when_it_scores(co
     rows = np.zeros((3, 4), dtype=np.float32)
     assert len(refusing.score(rows)) == 3
     rows[1, 2] = np.nan
-    with pytest.raises(PackageError, match="takes no missing values, and 'listed' is missing in 1 of 3 rows"):
+    with pytest.raises(PackageError, match="accepts no missing values, and 'listed' is missing in 1 of 3 rows"):
         refusing.score(rows)
     assert len(company_package.score(rows)) == 3
 
@@ -190,7 +191,7 @@ def test_a_planted_file_is_refused_and_never_run(copied: Path, tmp_path: Path, n
     Bomb.trace = str(tmp_path / "exploded")
     planted = f"import os; os.mkdir({Bomb.trace!r})".encode() if name.endswith(".py") else pickle.dumps(Bomb())
     (copied / name).write_bytes(planted)
-    with pytest.raises(PackageError, match=f"'{name}' of .* is no file of a model package"):
+    with pytest.raises(PackageError, match=f"'{name}' of .* is not a file of a model package"):
         load(copied)
     (copied / name).unlink()
     reseal(copied, {"model.onnx": pickle.dumps(Bomb())})
@@ -223,7 +224,7 @@ def test_links_and_paths_out_of_the_folder_are_refused(copied: Path, tmp_path: P
     manifest = json.loads((copied / MANIFEST).read_text())
     manifest["files"]["../outside.json"] = manifest["files"]["services.json"]
     (copied / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(PackageError, match=r"lists '\.\./outside\.json', which is no file of a model package"):
+    with pytest.raises(PackageError, match=r"lists '\.\./outside\.json', which is not a file of a model package"):
         load(copied)
 
 
@@ -236,7 +237,7 @@ def test_a_linked_folder_and_a_pipe_are_refused(copied: Path, tmp_path: Path) ->
     shutil.move(tmp_path / "golden", copied / "golden")
     (copied / "metrics.json").unlink()
     os.mkfifo(copied / "metrics.json")
-    with pytest.raises(PackageError, match=r"'metrics.json' of .* is no plain file"):
+    with pytest.raises(PackageError, match=r"'metrics.json' of .* is not a regular file"):
         load(copied)
 
 
@@ -269,7 +270,7 @@ def test_a_resealed_package_that_makes_no_sense_is_refused(copied: Path) -> None
         ("metrics.json", b"[]", "metrics.json"),
         ("lineage.json", b"[]", "lineage.json"),
         ("lineage.json", b"{", "'lineage.json' is not JSON"),
-        ("golden/data_maps.arrow", b"ARROW1", "'golden/data_maps.arrow' is no Arrow file"),
+        ("golden/data_maps.arrow", b"ARROW1", "'golden/data_maps.arrow' is not an Arrow file"),
         ("golden/data_maps.arrow", good["golden/expected.arrow"], "does not hold data maps"),
         ("golden/expected.arrow", good["golden/data_maps.arrow"], "does not hold 4 features"),
         ("golden/expected.arrow", write_expected(narrow, narrow[:, 0]), "does not hold 4 features"),
@@ -362,4 +363,4 @@ def test_packaging_warns_where_serving_cannot_give_what_training_saw(
     written_with(tmp_path / "a", trained_company, fresh)
     assert caplog.text == ""
     written_with(tmp_path / "b", trained_company, {"my_list": AsOf(lag=timedelta(hours=1))})
-    assert "trained with 'my_list' as it stood 1:00:00 before each label's time" in caplog.text
+    assert "trained with 'my_list' as of 1:00:00 before each label's time" in caplog.text

@@ -1,7 +1,7 @@
 import pytest
 
 from delorean.project.config import Project, access_to_proxies, load_project
-from prana_proxy.client.access import Access
+from prana_proxy.config.credentials import ProxyCredentials
 from prana_proxy.config.toml_file import read_toml
 from schemas.errors import ConfigError
 
@@ -71,14 +71,16 @@ def test_what_proxies_demand_to_see_lies_beside_the_file(tmp_path):
     path.write_text(PROXY)
     (tmp_path / "token").write_text("a-secret\n")
     access = access_to_proxies(load_project(path))
-    assert access == Access(str(tmp_path / "ca.pem"), "/elsewhere/me.pem", str(tmp_path / "me.key"), "a-secret")
+    assert access == ProxyCredentials(
+        str(tmp_path / "ca.pem"), "/elsewhere/me.pem", str(tmp_path / "me.key"), "a-secret"
+    )
     assert "a-secret" not in repr(access)
 
 
 def test_proxies_that_demand_nothing_are_shown_nothing(tmp_path):
     path = tmp_path / "delorean.toml"
     path.write_text("")
-    assert access_to_proxies(load_project(path)) == Access()
+    assert access_to_proxies(load_project(path)) == ProxyCredentials()
 
 
 @pytest.mark.parametrize(

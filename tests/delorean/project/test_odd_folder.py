@@ -124,5 +124,5 @@ def test_a_run_id_that_learnt_from_another_day_is_refused(tmp_path: Path, monkey
         experiment = load_experiment(folder / "home.toml", index)
         first = run_experiment(experiment, index, storage, None, training=False, run_id="x")
         assert run_experiment(experiment, index, storage, None, training=False, run_id="x") == first
-        with pytest.raises(ConfigError, match="run id 'x' is taken: that run learnt from label data 'clicks'"):
+        with pytest.raises(ConfigError, match="run id 'x' is taken: that run learned from label data 'clicks'"):
             run_experiment(experiment, index, storage, None, training=False, run_id="x", day=date(2026, 1, 5))

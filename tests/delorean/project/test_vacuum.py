@@ -34,7 +34,7 @@ from delorean.experiment.record import (
 )
 from delorean.feature_sets.digest import FeatureDigest
 from delorean.feature_sets.table import versions_of
-from delorean.labels import LabelColumns, Labels, load_labels, names_of_labels, save_labels
+from delorean.labels import LabelColumns, Labels, label_data_names, load_labels, save_labels
 from delorean.labels.materialise import materialise_labels
 from delorean.project.vacuum import VacuumReport, vacuum
 from schemas.data_keys import context_variable, global_element, service_element
@@ -307,7 +307,7 @@ def test_what_nobody_can_tell_is_left_alone_and_told(store: Store, monkeypatch: 
         f"feature_sets/sound, version {version}" for version in (0, 1)
     ]
     assert found.notes[0].startswith("feature_sets/f was left alone: commit 1 of the Delta table at ")
-    assert found.notes[1].startswith(f"labels/{other.labels_id} was left alone: ")
+    assert found.notes[1].startswith(f"labels/{other.labels_id} was kept: ")
     monkeypatch.chdir(store.folder)
     Path("delorean.toml").write_text("")
     listed = json.loads(CliRunner().invoke(cli, ["index", "features", "--json"], catch_exceptions=False).stdout)
@@ -333,7 +333,7 @@ def test_label_data_whose_id_has_a_slash_is_seen_as_what_it_is(store: Store) -> 
     nested = load_labels("team/homepage", store.storage)
     store.run(store.version(30, nested), nested)
     dead = store.write("labels/team/dead/x/00000-0.parquet", 40)
-    assert sorted(names_of_labels(store.storage)) == ["team/homepage", "team/unused"]
+    assert sorted(label_data_names(store.storage)) == ["team/homepage", "team/unused"]
     assert set(store.vacuum().paths) == {dead, "labels/team/unused/manifest.json", *_paths(unused)}
     assert store.has_labels(nested)
 
@@ -421,7 +421,7 @@ def test_a_published_record_that_cannot_be_read_keeps_the_files_that_it_may_name
         found = vacuum(store.storage, index, WEEK)
         assert sorted(found.paths) == sorted(dead)
         assert len(found.notes) == 3
-        assert all("were left alone" in note and "delorean index withdraw" in note for note in found.notes)
+        assert all("were kept" in note and "delorean index withdraw" in note for note in found.notes)
         index.withdraw_run("r1", "broken", "ann")
         index.withdraw_global("videos", "v1", "broken", "ann")
         index.withdraw_context_set(date(2026, 1, 5), "broken", "ann")

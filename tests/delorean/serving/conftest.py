@@ -21,7 +21,7 @@ from delorean.packaging.package import ModelPackage
 from delorean.serving import GlobalVersions, Ranker, create_app
 from encoders.library.keys import VIDEOS
 from prana_proxy.config.services_file import gateway_config
-from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway import Gateway
 from snapshotter.capture.global_elements import publish_global
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import to_micros

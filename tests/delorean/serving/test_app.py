@@ -197,7 +197,7 @@ def test_a_body_too_large_is_not_read(live: Any) -> None:
 
 def test_services_other_than_the_models_are_refused(live: Any, services: Any) -> None:
     from prana_proxy.config.services_file import gateway_config
-    from prana_proxy.gateway.gateway import Gateway
+    from prana_proxy.gateway import Gateway
 
     config = services.config()
     config["services"]["my_list"]["type"] = "list<struct<video_id: int64>>"
@@ -212,9 +212,8 @@ def test_services_other_than_the_models_are_refused(live: Any, services: Any) ->
 def test_encoders_get_of_a_fallback_what_the_service_s_record_says(live: Any, services: Any, encoders: str) -> None:
     from dataclasses import replace
 
-    from delorean.serving.ranker import Stopwatch
     from prana_proxy.config.services_file import gateway_config
-    from prana_proxy.gateway.gateway import Gateway
+    from prana_proxy.gateway import Gateway
     from schemas.services import OnFallback
 
     config = services.config()
@@ -227,14 +226,14 @@ def test_encoders_get_of_a_fallback_what_the_service_s_record_says(live: Any, se
     package = replace(trained, services=tuple(recorded))
     with Gateway(gateway_config(config)) as gateway:
         ranker = type(live.ranker)(package, gateway, live.versions, live.clock)
-        answer = ranker.rank(json.dumps(body(5)).encode(), Stopwatch())  # of whose list the service says an error
+        answer = ranker.rank(json.dumps(body(5)).encode())  # of whose list the service says an error
     assert answer["services"]["my_list"]["status"] == "fallback"
     assert answer["missing"] == (["my_list"] if encoders == "absent" else [])
 
 
 def test_another_use_of_fallbacks_than_in_training_is_refused(live: Any, services: Any) -> None:
     from prana_proxy.config.services_file import gateway_config
-    from prana_proxy.gateway.gateway import Gateway
+    from prana_proxy.gateway import Gateway
 
     config = services.config()
     config["services"]["my_list"]["fallback"] = {"value": [], "encoders": "value"}

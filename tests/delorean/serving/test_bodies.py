@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
-from delorean.serving.bodies import Bodies, BodyError
+from delorean.serving.bodies import BodyError, BodyReader
 from delorean.serving.limits import ServingLimits
 
 LIMITS = ServingLimits(body=100, bodies=250, body_seconds=60.0)
@@ -40,7 +40,7 @@ bodies = st.lists(
 
 @given(bodies)
 def test_whatever_becomes_of_bodies_their_memory_is_free_again(each: list[tuple[list[int], bool, bool]]) -> None:
-    async def read(reader: Bodies, chunks: list[int], announced: bool, leaves: bool) -> None:
+    async def read(reader: BodyReader, chunks: list[int], announced: bool, leaves: bool) -> None:
         size = sum(chunks)
         try:
             async with reader.read(request(chunks, announced, leaves)) as body:
@@ -55,7 +55,7 @@ def test_whatever_becomes_of_bodies_their_memory_is_free_again(each: list[tuple[
             assert leaves
 
     async def scenario() -> None:
-        reader = Bodies(LIMITS)
+        reader = BodyReader(LIMITS)
         await asyncio.gather(*(read(reader, *one) for one in each))
         assert reader._bytes == 0
 
@@ -64,10 +64,10 @@ def test_whatever_becomes_of_bodies_their_memory_is_free_again(each: list[tuple[
 
 def test_a_body_within_the_bounds_is_read_whole() -> None:
     async def scenario() -> None:
-        async with Bodies(LIMITS).read(request([60, 40], announced=True, leaves=False)) as body:
+        async with BodyReader(LIMITS).read(request([60, 40], announced=True, leaves=False)) as body:
             assert body == b"x" * 100
         with pytest.raises(BodyError, match="larger than 100 bytes"):
-            async with Bodies(LIMITS).read(request([60, 41], announced=False, leaves=False)):
+            async with BodyReader(LIMITS).read(request([60, 41], announced=False, leaves=False)):
                 pass
 
     asyncio.run(scenario())

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 
 from delorean.serving import GlobalVersions
-from delorean.serving.background import RepeatedTask
 from delorean.state.rules import AsOf
 from encoders.library.keys import VIDEOS
+from prana_proxy import supervised
 from schemas.data_keys import global_element
 from schemas.errors import ConfigError, StorageError
 from snapshotter.capture.global_elements import publish_global
@@ -140,7 +140,7 @@ class Failing:
 
 
 @pytest.mark.parametrize("error", [ValueError("a driver's own"), MemoryError(), SystemExit(3), StorageError("ours")])
-def test_whatever_a_refresh_raises_is_counted_told_and_over_when_it_is_over(
+def test_whatever_a_refresh_raises_is_counted_reported_and_over_when_it_is_over(
     published: Any, clock: Clock, error: BaseException
 ) -> None:
     index = Failing(published.index)
@@ -149,32 +149,24 @@ def test_whatever_a_refresh_raises_is_counted_told_and_over_when_it_is_over(
         until(lambda: versions.refreshes > 1)
         index.error = error
         until(lambda: versions.failures > 2)
-        assert type(error).__name__ in (versions.problem or "")
+        [problem] = supervised.problems()
+        assert problem.startswith("looking for new versions of global elements: ")
+        assert ("ours" if isinstance(error, StorageError) else type(error).__name__) in problem
         assert served(versions, clock) == "all"
         published.videos("next", company.NOW)
         index.error = None
         until(lambda: served(versions, clock) == "next")
+        until(lambda: supervised.problems() == [])
         assert versions.problem is None
 
 
-def test_a_task_that_hangs_is_a_problem_and_does_not_hold_the_end_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("delorean.serving.background._SLOWEST", timedelta(milliseconds=20))
-    monkeypatch.setattr("delorean.serving.background._CLOSING_SECONDS", 0.1)
+def test_a_refresh_that_hangs_is_a_problem_and_does_not_delay_the_end(
+    published: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("delorean.serving.global_versions._STUCK_SECONDS", 0.02)
+    monkeypatch.setattr("delorean.serving.global_versions._CLOSING_SECONDS", 0.1)
     release = threading.Event()
-    task = RepeatedTask("looking", release.wait, timedelta(milliseconds=1))
-    until(lambda: "looking has not ended for" in (task.problem or ""))
-    task.close()
+    with opened(published, clock, timedelta(milliseconds=1)) as versions:
+        monkeypatch.setattr(versions, "refresh", release.wait)
+        until(lambda: "global elements has not ended for" in (versions.problem or ""))
     release.set()
-
-
-def test_a_thread_that_died_is_started_again() -> None:
-    task = RepeatedTask("looking", lambda: None, timedelta(milliseconds=1))
-    until(lambda: task.runs > 0)
-    task._ended.set()  # as close to a death as a test can come
-    task._thread.join()
-    task._ended.clear()
-    runs = task.runs
-    assert task.problem is None
-    until(lambda: task.runs > runs)
-    assert task.restarts == 1
-    task.close()

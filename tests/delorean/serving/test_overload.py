@@ -32,7 +32,7 @@ from delorean.serving.request_queue import CallerLeftError, QueueError, RequestQ
 from delorean.serving.server import ScorerServer
 from encoders.library.keys import VIDEOS
 from prana_proxy.config.services_file import gateway_config
-from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway import Gateway
 from snapshotter.records import to_micros
 
 BODY = json.dumps({"context": {"profile_id": 7, "country": "US"}, "candidates": [12, 59, 7]}).encode()
@@ -203,7 +203,7 @@ def test_a_request_whose_budget_passed_in_the_queue_is_answered_at_once(start: A
     statuses = [status for status, _, _ in answers]
     assert set(statuses) == {200, 503}
     refused = next((answer, headers) for status, answer, headers in answers if status == 503)
-    assert refused[0] == {"error": "the request's budget passed while it waited for its turn → ask again later"}
+    assert refused[0] == {"error": "the request's budget passed while it waited → retry later"}
     assert refused[1]["Retry-After"] == "1"
 
 
@@ -216,7 +216,7 @@ def test_a_full_queue_refuses_at_once(start: Any, services: Any) -> None:
         answers = [each.result() for each in asked]
     assert sorted(status for status, _, _ in answers) == [200] * 3 + [503] * 7
     refused = [answer for status, answer, _ in answers if status == 503]
-    assert refused == [{"error": "3 requests are waiting already → ask again later"}] * 7
+    assert refused == [{"error": "3 requests are already waiting → retry later"}] * 7
 
 
 def test_time_in_the_queue_counts_against_the_budget() -> None:

@@ -121,7 +121,7 @@ def test_the_second_part_of_an_answer_does_not_wait_for_the_first() -> None:
 def test_a_port_in_use_is_one_clear_error(arguments: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SetupError, match=f"cannot listen on 127.0.0.1:{port}: .*in use → give a free one"):
+        with pytest.raises(SetupError, match=f"cannot listen on 127.0.0.1:{port}: .*in use → choose a free one"):
             serve(*arguments, port=port, modules=company.MODULES)
     with pytest.raises(SetupError, match="cannot listen on 127.0.0.1:70000"):
         serve(*arguments, port=70_000, modules=company.MODULES)

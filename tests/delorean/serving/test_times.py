@@ -1,4 +1,4 @@
-"""Times in requests: refused where services answer as they are now, marked in a replay, and never a plain failure."""
+"""Times in requests: rejected where services answer with their current state, marked in a replay."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 
 from delorean.serving import GlobalVersions, Ranker
-from delorean.serving.ranker import Stopwatch, _refuse_far_times
+from delorean.serving.ranker import _refuse_far_times
 from encoders.library.keys import VIDEOS
 from prana_proxy.clock import FileClock, system_clock
 from prana_proxy.config.services_file import gateway_config
-from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway import Gateway
 from schemas.errors import DataKeyError
 from schemas.tables import TIME
 
@@ -36,14 +36,14 @@ def gateway(services: Any) -> Iterator[Gateway]:
 def rank(package: Any, gateway: Gateway, published: Any, clock: Any, **more: Any) -> Any:
     with GlobalVersions([VIDEOS], published.index, published.storage, clock) as versions:
         ranker = Ranker(package, gateway, versions, clock, timedelta(seconds=30))
-        return ranker.rank(body(**more), Stopwatch())
+        return ranker.rank(body(**more))
 
 
 def test_a_request_for_a_past_time_is_refused_unless_the_clock_can_be_set(
     company_package: Any, gateway: Gateway, published: Any, tmp_path: Any, services: Any
 ) -> None:
     past = (company.NOW - timedelta(days=1)).isoformat()
-    with pytest.raises(DataKeyError, match="services answer as they are now.* → leave time out"):
+    with pytest.raises(DataKeyError, match="services answer with their current state.* → leave time out"):
         rank(company_package, gateway, published, system_clock, time=past)
     assert services.asked == []
     assert "replay" not in rank(company_package, gateway, published, system_clock)
@@ -51,7 +51,7 @@ def test_a_request_for_a_past_time_is_refused_unless_the_clock_can_be_set(
     clock.set(company.NOW)
     answer = rank(company_package, gateway, published, clock, time=past)
     assert answer["globals"]["videos"]["version_id"] == "all"
-    assert "services answered as they are now" in answer["replay"]
+    assert "services answered with their current state" in answer["replay"]
     assert "replay" not in rank(company_package, gateway, published, clock)
 
 

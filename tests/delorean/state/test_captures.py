@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from project_at_rest import HISTORY, PROFILE, Project, minutes
 
 from delorean.as_of.join import as_of_rows
-from delorean.state.captures import MOST_OPEN, find_captures, match_files
-from delorean.state.matched import CaptureFile
+from delorean.state.captures import MOST_OPEN, find_captures, match_captures
+from delorean.state.matches import CaptureFile
 from delorean.state.rules import AsOf
 from schemas.data_keys import context_variable, service_element
 from schemas.errors import DataKeyError
@@ -91,7 +91,7 @@ def test_newest_first_gives_what_all_at_once_gives(runs, rows, rule, most_open, 
     keys, times = rows_at(rows)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("delorean.state.captures.MOST_OPEN", most_open)
-        matched = match_files(keys, times, (PROFILE,), HISTORY, rule, files, project.storage)
+        matched = match_captures(keys, times, (PROFILE,), HISTORY, rule, files, project.storage)
     values = matched.element.values.to_pylist()
     found = [
         None if file < 0 else (at, file, values[row])
@@ -162,7 +162,7 @@ def test_each_file_is_opened_once_for_keys_and_values(project, opened):
     files = hourly(project, 40)
     names, most = opened
     keys, times = rows_at([(p, 60 * n + 1) for n in range(40) for p in range(4)])
-    matched = match_files(keys, times, (PROFILE,), HISTORY, AsOf(), files, project.storage)
+    matched = match_captures(keys, times, (PROFILE,), HISTORY, AsOf(), files, project.storage)
     assert not matched.absent.any()
     assert len(names) == len(set(names)) == 40
     assert most[0] <= MOST_OPEN
@@ -173,11 +173,11 @@ def test_a_run_of_another_type_is_refused_only_where_it_serves_a_row(project):
     project.publish(older, [((1,), 0, [{"video_id": 5}]), ((2,), 0, [])], "old")
     project.history([((1,), 10, [])], "new")
     files = files_of(project)
-    one = match_files(*rows_at([(1, 11)]), (PROFILE,), HISTORY, AsOf(), files, project.storage)
+    one = match_captures(*rows_at([(1, 11)]), (PROFILE,), HISTORY, AsOf(), files, project.storage)
     assert one.file.tolist() == [1]
     with pytest.raises(DataKeyError, match="encoders declare .*: run 'old' serves rows"):
-        match_files(*rows_at([(1, 11), (2, 11)]), (PROFILE,), HISTORY, AsOf(), files, project.storage)
-    before = match_files(*rows_at([(1, 9), (2, 9)]), (PROFILE,), older.element, AsOf(), files, project.storage)
+        match_captures(*rows_at([(1, 11), (2, 11)]), (PROFILE,), HISTORY, AsOf(), files, project.storage)
+    before = match_captures(*rows_at([(1, 9), (2, 9)]), (PROFILE,), older.element, AsOf(), files, project.storage)
     assert before.file.tolist() == [0, 0]
 
 

@@ -7,10 +7,12 @@ import pytest
 from project_at_rest import PROFILE, long_labels, minutes
 
 from delorean.coverage import day_coverage, label_coverage
-from delorean.generation import AsOf, Pinned, generate
+from delorean.generation import generate
 from delorean.generation.preview import preview_features
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
+from delorean.state.rules import AsOf
+from delorean.state.sources import PinnedSources
 from delorean.time_travel import TimeMachine
 from encoders import FeatureModel, feature_encoder, lookup
 from schemas.data_keys import global_element, service_element
@@ -87,8 +89,8 @@ def test_rows_are_made_by_encoders_of_the_type_that_they_see(changed):
 
 
 def test_rows_pinned_to_what_they_read_are_made_whatever_was_published_since(changed):
-    assert made(changed, old_year, [JANUARY], Pinned({}, {"videos": ["v1"]})) == [1985.0]
-    assert made(changed, mood_known, [JANUARY], Pinned({"mood": ["run-1"]}, {})) == [1.0]
+    assert made(changed, old_year, [JANUARY], PinnedSources({}, {"videos": ["v1"]})) == [1985.0]
+    assert made(changed, mood_known, [JANUARY], PinnedSources({"mood": ["run-1"]}, {})) == [1.0]
 
 
 def test_a_version_between_that_no_row_sees_is_no_matter(changed):

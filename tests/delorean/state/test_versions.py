@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from delorean.serving.global_versions import GlobalVersions
 from delorean.state.rules import AsOf
-from delorean.state.timeline import Timeline
-from delorean.state.version_tables import match_versions
+from delorean.state.sources import GlobalSource
+from delorean.state.version_timeline import VersionTimeline
+from delorean.state.version_values import match_versions
 from delorean.state.versions import (
-    GlobalSource,
     find_versions,
     in_order,
-    index_version_at,
+    published_version_at,
     version_at,
     versions_in_view,
 )
@@ -93,7 +93,7 @@ def test_every_way_to_ask_sees_what_the_rule_says(versions, rule, moments):
     assert all((start == 0) == (i < 0) for start, i in zip(starts, found, strict=True))
     assert [version_at(ordered, rule, moment) for moment in moments] == expected
     index = Versions(versions)
-    assert [index_version_at(index, "videos", rule, moment) for moment in moments] == expected
+    assert [published_version_at(index, "videos", rule, moment) for moment in moments] == expected
     seen = versions_in_view(index, "videos", rule, min(moments), max(moments))
     assert [version_at(seen, rule, moment) for moment in moments] == expected
 
@@ -101,7 +101,7 @@ def test_every_way_to_ask_sees_what_the_rule_says(versions, rule, moments):
 @settings(max_examples=300, deadline=None)
 @given(versions=published_versions, rule=rules, since=moments)
 def test_a_timeline_sees_at_each_moment_what_the_rule_says(versions, rule, since):
-    timeline = Timeline(versions_in_view(Versions(versions), "videos", rule, since, END_OF_TIME), rule, since)
+    timeline = VersionTimeline(versions_in_view(Versions(versions), "videos", rule, since, END_OF_TIME), rule, since)
     for n in range(20):
         moment = since + n * US
         assert timeline.at(moment) == scan(versions, rule, moment)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from itertools import pairwise, permutations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,6 +95,8 @@ def test_scores_that_are_nan_are_refused() -> None:
         ranking_metrics(np.float32([np.nan, 2]), np.float32([0, 1]), np.array([0, 2]))
 
 
-def test_metrics_survive_json() -> None:
+def test_metrics_are_stored_under_their_usual_names() -> None:
     metrics = Metrics(0.5, 0.25, 1.0, None, 3, 1)
-    assert Metrics.from_json(metrics.to_json()) == metrics
+    stored = {"ndcg@10": 0.5, "mrr": 0.25, "recall@10": 1.0, "auc": None, "contexts": 3, "without_positives": 1}
+    assert msgspec.to_builtins(metrics) == stored
+    assert msgspec.convert(stored, Metrics) == metrics

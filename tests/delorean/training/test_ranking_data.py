@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import write_deltalake
 
-from delorean.training import RankingData, read_feature_set
+from delorean.training.ranking_data import RankingData, read_feature_set
 from delorean.training.stable_hash import unit_hash
 from schemas.errors import TrainingError
 

@@ -15,7 +15,7 @@ import pytest
 
 from encoders import DataMaps, Element, FeatureEncoder, FeatureModel, feature_encoder, lookup, promote, text_code
 from encoders.library.keys import VIDEOS, VIEWING_HISTORY
-from encoders.promotion.module_text import module_text
+from encoders.promotion.encoder_module import encoder_module
 from schemas.data_keys import context_variable, global_element, item, service_element
 from schemas.errors import ConfigError
 
@@ -163,28 +163,28 @@ def test_the_test_fails_once_the_module_computes_something_else(
     tests: dict[str, Any] = {"__name__": "its_test"}
     exec(done.test.read_text(), tests)
     with pytest.raises(AssertionError, match="Arrays are not equal"):
-        tests["test_it_gives_what_it_gave_when_it_was_promoted"]()
+        tests["test_features_are_those_at_promotion"]()
 
 
-def test_where_no_made_up_state_suits_an_encoder_its_test_fails_until_it_is_written(
+def test_without_suitable_example_data_the_test_fails_until_it_is_completed(
     cell: dict[str, Any], project: Path
 ) -> None:
     done = promote(cell["never"], "../never_encoders/never.py", test=project / "elsewhere/test_never.py")
     assert done.test == project / "elsewhere/test_never.py"
     tests: dict[str, Any] = {"__name__": "its_test"}
     exec(done.test.read_text(), tests)
-    with pytest.raises(pytest.fail.Exception, match="no made-up state suits it.*nothing"):
-        tests["test_it_gives_what_it_should"]()
+    with pytest.raises(pytest.fail.Exception, match="no example data suits it.*nothing"):
+        tests["test_features"]()
 
 
 def test_nothing_is_overwritten_and_a_path_must_name_a_module(cell: dict[str, Any], project: Path) -> None:
     path = project / "own_encoders.py"
     path.write_text("mine = 1\n")
-    with pytest.raises(ConfigError, match=r"own_encoders.py is there already → delete it, or take another name"):
+    with pytest.raises(ConfigError, match=r"own_encoders.py already exists → delete it, or use another name"):
         promote(cell["words"], path)
     (project / "tests").mkdir()
     (project / "tests/test_words.py").write_text("mine = 2\n")
-    with pytest.raises(ConfigError, match=r"test_words.py is there already"):
+    with pytest.raises(ConfigError, match=r"test_words.py already exists"):
         promote(cell["words"], project / "words.py")
     assert path.read_text() == "mine = 1\n"
     assert not (project / "words.py").exists()
@@ -203,7 +203,7 @@ def test_the_types_of_any_file_come_back_from_a_module(tmp_path: Path) -> None:
         for i in range(len(items.video_id)):
             out.known[i] = 1.0 if lookup(data.films, items.video_id[i]) >= 0 else 0.0
 
-    (tmp_path / "promoted_films.py").write_text(module_text(known))
+    (tmp_path / "promoted_films.py").write_text(encoder_module(known))
     spec = importlib.util.spec_from_file_location("promoted_films", tmp_path / "promoted_films.py")
     assert spec is not None
     assert spec.loader is not None

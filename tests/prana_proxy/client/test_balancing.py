@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thrift_bytes import framed, read_frame
 
-from prana_proxy.client.access import Access
-from prana_proxy.client.balancing import Proxies
-from prana_proxy.client.client import PranaClient
+from prana_proxy.client import PranaClient
+from prana_proxy.client.balancing import ProxyBalancer
+from prana_proxy.config.credentials import ProxyCredentials
 from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.protocol.ipc import read_contexts, to_ipc
 from prana_proxy.server import start_proxy
-from prana_proxy.server.board import Told
 from prana_proxy.server.messages import Message
+from prana_proxy.server.worker_status import WorkerField
 from schemas.data_keys import context_variable, service_element
 from schemas.errors import ProxyUnavailableError
 from schemas.generated.ttypes import FetchResponse, Overloaded
@@ -84,7 +84,7 @@ def test_proxies_are_asked_in_turns_page_by_page(config_of: Any, profiles: Any, 
         with PranaClient([first.address, second.address]) as client:
             for i in range(6):
                 assert client.fetch(SERVICE, profiles(i), long)["status"].to_pylist() == ["ok"]
-        assert first.board.own[Told.CALLS] == second.board.own[Told.CALLS] == 3
+        assert first.worker_status.own[WorkerField.CALLS] == second.worker_status.own[WorkerField.CALLS] == 3
 
 
 def test_a_full_proxy_leaves_its_turn_to_one_that_is_free() -> None:
@@ -163,7 +163,7 @@ def test_a_hang_up_instead_of_an_answer_is_asked_of_another() -> None:
 
 
 def test_a_proxy_that_never_answers_costs_no_more_than_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prana_proxy.client.channel._GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("prana_proxy.client.connection._GRACE_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(ProxyUnavailableError, match="no answer in time|timed out"):
@@ -178,7 +178,7 @@ class Scenario:
         self.now, self.failing, self.tried = 0.0, set[int](), list[int]()
         ports = [listener.getsockname()[1] for listener in listeners]
         self.numbers = {f"proxy 127.0.0.1:{port}": number for number, port in enumerate(ports)}
-        self.proxies = Proxies([("127.0.0.1", port) for port in ports], Access(), lambda: self.now)
+        self.proxies = ProxyBalancer([("127.0.0.1", port) for port in ports], ProxyCredentials(), lambda: self.now)
         opened.callback(self.proxies.close)
 
     def ask(self) -> int | None:
@@ -242,5 +242,5 @@ def test_a_connection_closed_for_its_silence_is_opened_again(config_of: Any, lon
     ):
         for _ in range(2):  # the second time over a connection that was closed for its silence
             assert client.fetch(SERVICE, profiles(1), long)["status"].to_pylist() == ["ok"]
-            while proxy.board.own[Told.CONNECTIONS]:
+            while proxy.worker_status.own[WorkerField.CONNECTIONS]:
                 time.sleep(0.01)

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from prana_proxy.client.client import PranaClient
+from prana_proxy.client import PranaClient
 from prana_proxy.config.server_settings import ServerConfig
-from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway import Gateway
 from prana_proxy.server import Proxy, start_proxy
 from schemas.data_keys import service_element
 from schemas.errors import ConfigError, DataKeyError, ProxyUnavailableError, ServiceError
@@ -72,7 +72,7 @@ def test_one_budget_covers_all_pages(config_of: Any, service: Any) -> None:
             client.services()["slow"], pa.table({"profile_id": list(range(1200))}), timedelta(seconds=0.5)
         )
     assert Counter(answers["status"].to_pylist()) == {"timeout": 10, "rejected": 1190}
-    assert answers["reason"].to_pylist()[-1] == "not asked: the budget was spent"
+    assert answers["reason"].to_pylist()[-1] == "not sent: the budget was spent"
     assert service.asked["hang"] <= 10
 
 

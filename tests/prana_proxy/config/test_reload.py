@@ -16,8 +16,8 @@ from prana_proxy import supervised
 from prana_proxy.config import reload as live_config
 from prana_proxy.config.reload import follow
 from prana_proxy.config.services_file import load_gateway_config, load_proxy_config
+from prana_proxy.gateway import Gateway
 from prana_proxy.gateway.config import GatewayConfig
-from prana_proxy.gateway.gateway import Gateway
 from schemas.errors import ConfigError
 
 
@@ -27,7 +27,7 @@ class Followed:
     def __init__(self, path: Path, opened: ExitStack, **options: Any) -> None:
         self.told: list[bool] = []
         self.gateway = opened.enter_context(Gateway(load_gateway_config(path)))
-        opened.enter_context(follow(path, self.gateway, told=self.told.append, **options))
+        opened.enter_context(follow(path, self.gateway, on_change=self.told.append, **options))
         self.becomes_told(1)
 
     def becomes_told(self, times: int) -> None:

@@ -7,9 +7,8 @@ import pyarrow as pa
 import pytest
 
 from prana_proxy.config.services_file import gateway_config, load_gateway_config
-from prana_proxy.gateway.config import GatewayConfig
+from prana_proxy.gateway.config import GatewayConfig, ServiceConfig
 from prana_proxy.gateway.limits import Limits
-from prana_proxy.gateway.services import ServiceConfig
 from schemas.data_keys import context_variable, service_element
 from schemas.errors import ConfigError
 from schemas.services import Service

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prana_proxy.config.toml_file import MAX_BYTES, Fields, TomlFile, place_of, read_toml
+from prana_proxy.config.toml_file import MAX_BYTES, TomlContent, TomlFile, place_of, read_toml
 from prana_proxy.config.toml_lines import lines_of
 from schemas.errors import ConfigError, DataKeyError, NaiveTimeError
 
@@ -208,9 +208,9 @@ def test_later_checks_name_lines_too(tmp_path: Path) -> None:
 
 def test_without_a_file_errors_name_the_field() -> None:
     with pytest.raises(ConfigError, match=r"^model\.encodr: unknown field 'encodr' → did you mean 'encoder'"):
-        Fields({"labels": ["a"], "encoders": [], "model": {"encodr": "m:f"}}).build(Spec)
+        TomlContent({"labels": ["a"], "encoders": [], "model": {"encodr": "m:f"}}).build(Spec)
     with pytest.raises(ConfigError, match=r"^encoders\[0\]: Expected `string \| table`, got `integer`$"):
-        Fields({"labels": ["a"], "encoders": [1]}).build(Spec)
+        TomlContent({"labels": ["a"], "encoders": [1]}).build(Spec)
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cc", "Cs"])), unique=True))

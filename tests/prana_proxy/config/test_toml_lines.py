@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from prana_proxy.config.toml_lines import Steps, lines_of
+from prana_proxy.config.toml_lines import TomlPath, lines_of
 
 NAMES = ["a", "b-1", "1", "x y", "é", "a.b", 'q"', "#", "[t]", "k = 1", "", "'"]
 VALUES = [
@@ -37,7 +37,7 @@ class Writer:
     def __init__(self, draw: Callable[[Any], Any]) -> None:
         self.draw = draw
         self.text = ""
-        self.lines: dict[Steps, int] = {(): 1}
+        self.lines: dict[TomlPath, int] = {(): 1}
         self.names = 0
         self.opened: list[tuple[str, ...]] = []  # by headers
         self.implied: list[tuple[str, ...]] = []
@@ -55,10 +55,10 @@ class Writer:
         ways = [json.dumps(name), *([name] * bare), *([f"'{name}'"] * ("'" not in name))]
         return self.pick(ways)
 
-    def note(self, steps: Steps) -> None:
+    def note(self, steps: TomlPath) -> None:
         self.lines.setdefault(steps, self.text.count("\n") + 1)
 
-    def pair(self, table: Steps, depth: int = 0) -> None:
+    def pair(self, table: TomlPath, depth: int = 0) -> None:
         for _ in range(self.pick([0, 0, 1, 2])):
             name = self.new_name()
             table = (*table, name)
@@ -69,7 +69,7 @@ class Writer:
         self.text += self.spelled(name) + self.pick(["=", " = "])
         self.value((*table, name), depth)
 
-    def value(self, place: Steps, depth: int = 0) -> None:
+    def value(self, place: TomlPath, depth: int = 0) -> None:
         kind = self.pick(["scalar", "scalar", "array", "table"] if depth < 3 else ["scalar"])
         if kind == "scalar":
             self.text += self.pick(VALUES)
@@ -92,7 +92,7 @@ class Writer:
     def gap(self) -> Any:
         return self.pick(["", "", " ", "\n", " # ], [\n", "\n\n\t"])
 
-    def header(self) -> Steps:
+    def header(self) -> TomlPath:
         """Open a table: a new one below any, one that a header has implied, or another entry of an array of tables."""
         kind = self.pick(["new", *["implied"] * bool(self.implied), *["again"] * bool(self.counts)])
         if kind == "implied":
@@ -120,9 +120,9 @@ class Writer:
         self.text += f"[[{text}]]" if is_entry else f"[ {text} ]"
         return self.steps(names)
 
-    def steps(self, names: tuple[str, ...]) -> Steps:
+    def steps(self, names: tuple[str, ...]) -> TomlPath:
         """Names of tables mean, of an array of tables, its last entry."""
-        steps: Steps = ()
+        steps: TomlPath = ()
         for i, name in enumerate(names, 1):
             steps += (name, self.counts[names[:i]] - 1) if names[:i] in self.counts else (name,)
         return steps
@@ -131,7 +131,7 @@ class Writer:
 @st.composite
 def documents(draw: Callable[[Any], Any]) -> Writer:
     writer = Writer(draw)
-    table: Steps = ()
+    table: TomlPath = ()
     for _ in range(draw(st.integers(0, 12))):
         if draw(st.booleans()):
             table = writer.header()
@@ -141,7 +141,7 @@ def documents(draw: Callable[[Any], Any]) -> Writer:
     return writer
 
 
-def places(value: Any, steps: Steps = ()) -> Iterator[Steps]:
+def places(value: Any, steps: TomlPath = ()) -> Iterator[TomlPath]:
     yield steps
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for step, one in inner:
@@ -179,5 +179,5 @@ def test_every_place_of_any_toml_has_its_line(written: Writer) -> None:
         ("s = 'a\u2028b\x85'\nb = 1", ("b",), 2),
     ],
 )
-def test_a_field_begins_where_its_name_stands(text: str, steps: Steps, line: int) -> None:
+def test_a_field_begins_where_its_name_stands(text: str, steps: TomlPath, line: int) -> None:
     assert lines_of(text)[steps] == line

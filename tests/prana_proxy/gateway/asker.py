@@ -16,8 +16,8 @@ from datetime import timedelta
 import pyarrow as pa
 
 from prana_proxy.config.services_file import gateway_config
-from prana_proxy.gateway.gateway import Gateway
-from prana_proxy.gateway.ledger import Ledger
+from prana_proxy.gateway import Gateway
+from prana_proxy.gateway.shared_counters import SharedCounters
 
 CALLERS, CONTEXTS = 3, 8
 
@@ -38,7 +38,7 @@ def ask_often(gateway: Gateway, first: int, until: float) -> Counter[str]:
 
 def main(handle: int, processes: int, process: int, fields: str, seconds: float) -> None:
     config = gateway_config({"services": {"s": json.loads(fields)}})
-    with Gateway(config, Ledger(processes, process, handle)) as gateway, ThreadPoolExecutor(CALLERS) as threads:
+    with Gateway(config, SharedCounters(processes, process, handle)) as gateway, ThreadPoolExecutor(CALLERS) as threads:
         ask(gateway, -1 - process)
         sys.stdout.write("ready\n")
         sys.stdout.flush()

@@ -9,11 +9,11 @@ import asyncio
 import sys
 import time
 
-from prana_proxy.gateway.ledger import Ledger, Page
-from prana_proxy.gateway.limits import Places
+from prana_proxy.gateway.limits import ConcurrencyLimit
+from prana_proxy.gateway.shared_counters import ServicePage, SharedCounters
 
 
-async def obey(process: int, page: Page, places: Places, socket: str) -> None:
+async def obey(process: int, page: ServicePage, places: ConcurrencyLimit, socket: str) -> None:
     reader, writer = await asyncio.open_unix_connection(socket)
     writer.write(f"{process}\n".encode())
     held = []
@@ -22,7 +22,7 @@ async def obey(process: int, page: Page, places: Places, socket: str) -> None:
         if command == "take":
             done = await places.take(time.monotonic() + 60)
         elif command == "give":
-            places.give()
+            places.release()
         else:
             held.append(page.lock())
             held[0].__enter__()
@@ -31,8 +31,8 @@ async def obey(process: int, page: Page, places: Places, socket: str) -> None:
 
 
 async def main(handle: int, processes: int, process: int, most: int, connections: int, socket: str) -> None:
-    page = Ledger(processes, process, handle).page("s")
-    places = Places(most, page, time.monotonic)
+    page = SharedCounters(processes, process, handle).page("s")
+    places = ConcurrencyLimit(most, page, time.monotonic)
     await asyncio.gather(*(obey(process, page, places, socket) for _ in range(connections)))
 
 

@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from prana_proxy.gateway.breaker import Breaker, BreakerRules, State
-from prana_proxy.gateway.ledger import Ledger
+from prana_proxy.gateway.breaker import Breaker, BreakerRules, BreakerState
+from prana_proxy.gateway.shared_counters import SharedCounters
 
 RULES = BreakerRules()
 PROBE_SECONDS = 7.0
@@ -110,15 +110,15 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @initialize(began=st.sampled_from([0.0, 0.25, 1_000.0, 86_400.75]))
     def begin(self, began: float) -> None:
-        first = Ledger(2, 0)
+        first = SharedCounters(2, 0)
         assert first.handle is not None
-        self.ledgers = [first, Ledger(2, 1, os.dup(first.handle))]
+        self.shared = [first, SharedCounters(2, 1, os.dup(first.handle))]
         self.clock, self.model, self.lives = Clock(began), Model(), [0, 0]
-        self.breakers = [Breaker(RULES, ledger.page("s"), self.clock, PROBE_SECONDS) for ledger in self.ledgers]
+        self.breakers = [Breaker(RULES, counters.page("s"), self.clock, PROBE_SECONDS) for counters in self.shared]
 
     def teardown(self) -> None:
-        for ledger in getattr(self, "ledgers", ()):
-            ledger.close()
+        for counters in getattr(self, "shared", ()):
+            counters.close()
 
     @rule(seconds=st.sampled_from([0.25, 0.75, 1.0, 3.5, 4.75, 5.0, 9.0, 10.0, 60.0]))
     def wait(self, seconds: float) -> None:
@@ -154,9 +154,9 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule(process=PROCESSES)
     def die(self, process: int) -> None:
         self.lives[process] += 1
-        self.ledgers[1 - process].forget(process)
-        self.ledgers[process].release("s")  # in its place another process begins, and uses the page again
-        self.ledgers[process].page("s")
+        self.shared[1 - process].forget(process)
+        self.shared[process].release("s")  # in its place another process begins, and uses the page again
+        self.shared[process].page("s")
         if self.model.prober == process:
             self.model.prober = None
 
@@ -193,15 +193,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def ledger() -> Iterator[Ledger]:
-    ledger = Ledger()
-    yield ledger
-    ledger.close()
+def counters() -> Iterator[SharedCounters]:
+    counters = SharedCounters()
+    yield counters
+    counters.close()
 
 
 @pytest.fixture
-def breaker(ledger: Ledger, clock: Clock) -> Breaker:
-    return Breaker(RULES, ledger.page("s"), clock)
+def breaker(counters: SharedCounters, clock: Clock) -> Breaker:
+    return Breaker(RULES, counters.page("s"), clock)
 
 
 def run(breaker: Breaker, failed: int, succeeded: int = 0) -> None:
@@ -222,9 +222,9 @@ def test_it_stays_closed_below_twenty_calls_and_below_half_of_them_failed(
 
 def test_it_opens_at_twenty_calls_of_which_half_failed_whichever_comes_last(breaker: Breaker, clock: Clock) -> None:
     run(breaker, 10, 9)
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
     run(breaker, 0, 1)
-    assert breaker.state is State.OPEN
+    assert breaker.state is BreakerState.OPEN
     assert breaker.admit() is None
 
 
@@ -232,10 +232,10 @@ def test_calls_count_for_the_bucket_they_fall_in_and_nine_before(breaker: Breake
     run(breaker, 19)
     clock.seconds += 10.0
     run(breaker, 19)  # the first ones have just left the window
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
     clock.seconds += 9.75
     run(breaker, 1)
-    assert breaker.state is State.OPEN
+    assert breaker.state is BreakerState.OPEN
 
 
 def test_it_sleeps_five_seconds_then_lets_exactly_one_call_try(breaker: Breaker, clock: Clock) -> None:
@@ -246,16 +246,16 @@ def test_it_sleeps_five_seconds_then_lets_exactly_one_call_try(breaker: Breaker,
     clock.seconds += 0.001
     assert not breaker.refuses
     assert [breaker.admit() is None for _ in range(5)] == [False, True, True, True, True]
-    assert breaker.state is State.HALF_OPEN
+    assert breaker.state is BreakerState.HALF_OPEN
 
 
 def test_a_success_closes_it_and_forgets_the_past(breaker: Breaker, clock: Clock) -> None:
     run(breaker, 20)
     clock.seconds += 5.0
     run(breaker, 0, 1)
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
     run(breaker, 19)
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
 
 
 def test_what_was_sent_before_it_opened_changes_nothing_later(breaker: Breaker, clock: Clock) -> None:
@@ -268,7 +268,7 @@ def test_what_was_sent_before_it_opened_changes_nothing_later(breaker: Breaker, 
     run(breaker, 0, 1)
     for permit in late[20:]:
         breaker.failed(permit)
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
 
 
 @pytest.mark.parametrize(("before", "after"), [(10.0, 100.0), (100.0, 10.0), (10.0, 7.0)])
@@ -280,9 +280,9 @@ def test_another_window_counts_the_calls_that_lie_in_it(
     clock.seconds += 2 * max(before, after)
     breaker.rules = replace(RULES, window_seconds=after)
     run(breaker, 19)  # those before are past in any window
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
     run(breaker, 1)
-    assert breaker.state is State.OPEN
+    assert breaker.state is BreakerState.OPEN
 
 
 def test_it_opens_when_few_calls_all_fail_for_a_whole_window(breaker: Breaker, clock: Clock) -> None:
@@ -292,7 +292,7 @@ def test_it_opens_when_few_calls_all_fail_for_a_whole_window(breaker: Breaker, c
         assert permit is not None, call
         clock.seconds += 2.5
         breaker.failed(permit, 2.5)
-    assert breaker.state is State.OPEN
+    assert breaker.state is BreakerState.OPEN
 
 
 def test_one_success_among_few_calls_keeps_it_closed(breaker: Breaker, clock: Clock) -> None:
@@ -301,7 +301,7 @@ def test_one_success_among_few_calls_keeps_it_closed(breaker: Breaker, clock: Cl
         assert permit is not None
         clock.seconds += 2.5
         breaker.failed(permit, 2.5) if call % 4 else breaker.succeeded(permit)
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
 
 
 @pytest.mark.parametrize(("failed", "cut", "state"), [(4, 16, "closed"), (5, 14, "closed"), (5, 15, "open")])
@@ -324,7 +324,7 @@ def test_calls_that_were_cut_never_open_it_while_others_succeed(breaker: Breaker
             breaker.cut(permit)
         run(breaker, 0, 1)
         clock.seconds += 0.5
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
 
 
 @pytest.mark.parametrize("outcome", ["cut", "abandoned", "failed"])
@@ -352,9 +352,9 @@ def test_a_probe_that_was_never_sent_lets_another_call_try_at_once(breaker: Brea
 
 
 def test_a_probe_whose_process_stands_still_is_lost_after_the_longest_that_a_call_may_take(
-    ledger: Ledger, clock: Clock
+    counters: SharedCounters, clock: Clock
 ) -> None:
-    breaker = Breaker(RULES, ledger.page("s"), clock, probe_seconds=7.0)
+    breaker = Breaker(RULES, counters.page("s"), clock, probe_seconds=7.0)
     run(breaker, 20)
     clock.seconds += 5.0
     lost = breaker.admit()
@@ -364,18 +364,18 @@ def test_a_probe_whose_process_stands_still_is_lost_after_the_longest_that_a_cal
     clock.seconds += 0.25
     assert breaker.admit() is not None
     breaker.succeeded(lost)  # it comes to nothing
-    assert breaker.state is State.HALF_OPEN
+    assert breaker.state is BreakerState.HALF_OPEN
 
 
 def test_a_process_that_dies_again_and_again_with_its_probe_does_not_probe_more_often(
-    ledger: Ledger, clock: Clock
+    counters: SharedCounters, clock: Clock
 ) -> None:
-    breaker, probes = Breaker(RULES, ledger.page("s"), clock), 0
+    breaker, probes = Breaker(RULES, counters.page("s"), clock), 0
     run(breaker, 20)
     for _ in range(100):
         clock.seconds += 0.25
         probes += breaker.admit() is not None
-        ledger.forget(0)
+        counters.forget(0)
     assert probes == 5
 
 
@@ -384,6 +384,6 @@ def test_a_breaker_that_is_no_longer_forced_knows_what_it_knew(breaker: Breaker)
     breaker.rules = replace(RULES, forced="closed")
     run(breaker, 100)
     breaker.rules = RULES
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
     run(breaker, 1)
-    assert breaker.state is State.OPEN
+    assert breaker.state is BreakerState.OPEN

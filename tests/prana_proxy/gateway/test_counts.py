@@ -1,4 +1,4 @@
-"""What becomes of each context is exact, whatever faults there are: by the service's own log, and by the ledger."""
+"""What becomes of each context is exact, whatever faults there are: by the service's own log, and by the counters."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 from proxy_process import until
 
-from prana_proxy.gateway.gateway import Gateway
-from prana_proxy.gateway.ledger import LATENCIES, Own
+from prana_proxy.gateway import Gateway
+from prana_proxy.gateway.shared_counters import LATENCIES, ProcessField
 from schemas.services import Status
 
 KINDS = {
@@ -92,7 +92,7 @@ def check_rows(name: str, rows: list[tuple[str, str, str]], reached: Counter[str
             assert status == "ok" or reason.startswith(f"{expected}: ")
 
 
-def test_each_status_is_what_the_service_did_and_the_ledger_counts_the_same(
+def test_each_status_is_what_the_service_did_and_the_counters_count_the_same(
     config_of: Any, service: Any, tables: Any
 ) -> None:
     rows: dict[str, list[tuple[str, str, str]]] = {name: [] for name in tables}
@@ -107,8 +107,10 @@ def test_each_status_is_what_the_service_did_and_the_ledger_counts_the_same(
             turns = [(name, i, turn) for i, name in enumerate(tables) for turn in range(1 if name == "hanging" else 2)]
             for one in [threads.submit(fetch, gateway, *turn) for turn in turns]:
                 one.result()
-        until(lambda: not any(gateway.ledger.page(name).own[Own.OUT] for name in tables))  # some outlive their callers
-        counted = {name: list(gateway.ledger.page(name).own) for name in tables}
+        until(
+            lambda: not any(gateway.counters.page(name).own[ProcessField.OUT] for name in tables)
+        )  # some outlive their callers
+        counted = {name: list(gateway.counters.page(name).own) for name in tables}
 
     reached = Counter(key for call in service.log for key in call.keys)
     statuses = {name: Counter(status for _, status, _ in told) for name, told in rows.items()}
@@ -116,19 +118,19 @@ def test_each_status_is_what_the_service_did_and_the_ledger_counts_the_same(
         check_rows(name, rows[name], reached)
         keys = {key for key, _, _ in rows[name]}
         calls = [call for call in service.log if keys.intersection(call.keys)]
-        by_ledger = {str(status): own[Own.STATUS + i] for i, status in enumerate(Status)}
-        assert by_ledger == {str(status): statuses[name][status] for status in Status}, name
-        assert sum(by_ledger.values()) == len(rows[name])
-        assert own[Own.CALLS] == (len(rows[name]) if name == "down" else len(calls)), name
-        assert own[Own.RETRIES] == sum(max(0, reached[key] - 1) for key in keys), name
-        assert sum(own[Own.LATENCY : Own.LATENCY + len(LATENCIES)]) == own[Own.CALLS]
-        assert own[Own.QUEUED] == own[Own.IN_FLIGHT] == own[Own.WAITING_SINCE] == 0.0
+        by_counters = {str(status): own[ProcessField.STATUS + i] for i, status in enumerate(Status)}
+        assert by_counters == {str(status): statuses[name][status] for status in Status}, name
+        assert sum(by_counters.values()) == len(rows[name])
+        assert own[ProcessField.CALLS] == (len(rows[name]) if name == "down" else len(calls)), name
+        assert own[ProcessField.RETRIES] == sum(max(0, reached[key] - 1) for key in keys), name
+        assert sum(own[ProcessField.LATENCY : ProcessField.LATENCY + len(LATENCIES)]) == own[ProcessField.CALLS]
+        assert own[ProcessField.QUEUED] == own[ProcessField.IN_FLIGHT] == own[ProcessField.WAITING_SINCE] == 0.0
     assert statuses["forced"] == {"short_circuited": 80}
     assert statuses["hanging"] == {"timeout": 3, "rejected": 37}
     assert 20 <= statuses["tripping"]["error"] <= 22
     assert statuses["limited"]["ok"] >= 20
     assert statuses["limited"]["rejected"] >= 20
-    assert 10 <= counted["doubled"][Own.RETRIES] <= 20
+    assert 10 <= counted["doubled"][ProcessField.RETRIES] <= 20
     assert statuses["doubled"]["ok"] > 40
 
 
@@ -157,7 +159,9 @@ def test_a_value_that_fits_its_type_only_as_json_is_counted_as_invalid(
     big = {"type": "list<uint64>", "batch_url": f"/batch/fourth_is?answer={answer}"}
     with Gateway(config_of(big=big)) as gateway:
         answers = gateway.fetch("big", profiles(1, 2, 3, 4, 5), long)
-        own = gateway.ledger.page("big").own
-        by_ledger = {str(status): own[Own.STATUS + i] for i, status in enumerate(Status) if own[Own.STATUS + i]}
+        own = gateway.counters.page("big").own
+        by_counters = {
+            str(status): own[ProcessField.STATUS + i] for i, status in enumerate(Status) if own[ProcessField.STATUS + i]
+        }
     assert answers["status"].to_pylist() == ["ok", "ok", "ok", "invalid", "ok"]
-    assert by_ledger == {"ok": 4.0, "invalid": 1.0}
+    assert by_counters == {"ok": 4.0, "invalid": 1.0}

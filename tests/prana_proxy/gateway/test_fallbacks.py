@@ -14,12 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prana_proxy.gateway import fallbacks
+from prana_proxy.gateway import Gateway, fallbacks
 from prana_proxy.gateway.answers import Cause, Reply
-from prana_proxy.gateway.calls import Known
+from prana_proxy.gateway.batching import OnInterim
+from prana_proxy.gateway.config import Fallback, ServiceConfig
 from prana_proxy.gateway.fallbacks import Fallbacks
-from prana_proxy.gateway.gateway import Gateway
-from prana_proxy.gateway.services import Fallback, ServiceConfig
 from schemas.data_keys import context_variable, service_element
 from schemas.services import Service, Status
 
@@ -32,8 +31,8 @@ FAILURES = {
     "late": Reply.failed(Status.TIMEOUT, "no answer before the caller's deadline", Cause.DEADLINE),
     "error": Reply.failed(Status.ERROR, "HTTP 500"),
     "invalid": Reply.failed(Status.INVALID, "the answer is empty"),
-    "rejected": Reply.failed(Status.REJECTED, "not asked: its limits", Cause.DEADLINE),
-    "open": Reply.failed(Status.SHORT_CIRCUITED, "not asked: the breaker is open"),
+    "rejected": Reply.failed(Status.REJECTED, "not sent: its limits", Cause.DEADLINE),
+    "open": Reply.failed(Status.SHORT_CIRCUITED, "not sent: the breaker is open"),
 }
 Keys = Sequence[tuple[Any, ...]]
 
@@ -49,23 +48,23 @@ class World:
     asked: list[Keys] = field(default_factory=list)
     others: list[Keys] = field(default_factory=list)
 
-    async def ask(self, keys: Keys, deadline: float, known: Known) -> Sequence[Reply]:
+    async def ask(self, keys: Keys, deadline: float, on_interim: OnInterim) -> Sequence[Reply]:
         self.asked.append(keys)
         return [FAILURES.get(self.does.get(k, ""), Reply(Status.OK, self.answer, int(self.now))) for k, _ in keys]
 
-    async def ask_other(self, keys: Keys, deadline: float, known: Known) -> Sequence[Reply]:
+    async def ask_other(self, keys: Keys, deadline: float, on_interim: OnInterim) -> Sequence[Reply]:
         self.others.append(keys)
         return [FAILURES.get(self.other_does.get(c, ""), Reply(Status.OK, 1_000, int(self.now))) for (c,) in keys]
 
     def fallbacks(self, fallback: Fallback | None) -> Fallbacks:
         made = Fallbacks(ServiceConfig(SERVICE, "http://s:1/", fallback=fallback), self.ask, lambda: self.now)
         if fallback is not None and fallback.service:
-            made.let_stand_in(OTHER, self.ask_other)
+            made.use_service(OTHER, self.ask_other)
         return made
 
 
-def ask(made: Fallbacks, *keys: tuple[int, str], known: Known = lambda _: None) -> Sequence[Reply]:
-    return asyncio.run(made(keys, 1e9, known))  # type: ignore[arg-type]  # a coroutine
+def ask(made: Fallbacks, *keys: tuple[int, str], on_interim: OnInterim = lambda _: None) -> Sequence[Reply]:
+    return asyncio.run(made(keys, 1e9, on_interim))  # type: ignore[arg-type]  # a coroutine
 
 
 @settings(max_examples=200, deadline=None)
@@ -116,14 +115,14 @@ def test_what_has_an_answer_is_left_as_it_is() -> None:
 
 
 def test_while_another_service_is_asked_what_there_is_is_known() -> None:
-    world, known = World(does={1: "error"}), list[Sequence[Reply]]()
+    world, interim = World(does={1: "error"}), list[Sequence[Reply]]()
     ask(
         world.fallbacks(Fallback(service="other")),
         (1, "x"),
         (2, "y"),
-        known=lambda replies: known.append(list(replies)),
+        on_interim=lambda replies: interim.append(list(replies)),
     )
-    assert known == [[FAILURES["error"], Reply(Status.OK, 1, 0)]]
+    assert interim == [[FAILURES["error"], Reply(Status.OK, 1, 0)]]
 
 
 def test_a_fallback_is_never_kept_as_an_answer() -> None:
@@ -153,7 +152,7 @@ def test_no_more_answers_are_kept_than_there_is_room_for_the_oldest_go_first(mon
         ({"url": "/wrong_type/{profile_id}"}, "invalid: Expected `int`, got `str` - at `$[0]`"),
         ({"url": "/hang/{profile_id}", "timeout_seconds": 0.2}, "timeout: no answer within 0.2 s"),
         ({"url": "/hang/{profile_id}"}, "timeout: no answer before the caller's deadline"),
-        ({"url": "/ok/{profile_id}", "breaker": {"forced": "open"}}, "short_circuited: not asked: the service failed"),
+        ({"url": "/ok/{profile_id}", "breaker": {"forced": "open"}}, "short_circuited: not sent: the service failed"),
     ],
 )
 def test_whatever_fails_falls_back_through_the_gateway(

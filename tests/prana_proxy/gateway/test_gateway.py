@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 
 from prana_proxy.clock import FileClock
-from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway import Gateway
 from schemas.errors import ConfigError, DataKeyError, NaiveTimeError, ServiceError
 from schemas.tables import answers_schema
 
-NOT_ASKED = "not asked: its limits, {} at a time, left no call before the caller's deadline"
+NOT_ASKED = "not sent: its limits, {} at a time, left no call before the caller's deadline"
 BY_KEY = {"key": {"behaviour": "string"}, "url": "/by_key/{behaviour}", "timeout_seconds": 1.0}
 
 
@@ -35,7 +35,7 @@ def test_each_failure_is_its_own_context_s_status_and_the_others_are_answered(co
         "huge": ("invalid", "the answer is larger than 10000 bytes"),
         "endless": ("invalid", "the answer is larger than 10000 bytes"),
         "says_error": ("error", "the service answered with an error: profile is being moved"),
-        "compressed-1": ("invalid", "the answer is not what its header says: gzip"),
+        "compressed-1": ("invalid", "the answer is not gzip, as its header says"),
         "cut": ("error", "the connection was cut within the answer"),
         "ok-2": ("ok", None),
     }
@@ -80,7 +80,7 @@ def test_a_null_in_the_key_is_never_asked(config_of: Any, service: Any, profiles
     with Gateway(config_of(one={"url": "/ok/{profile_id}"})) as gateway:
         answers = gateway.fetch("one", profiles(1, None), long)
     assert answers["status"].to_pylist() == ["ok", "invalid"]
-    assert answers["reason"][1].as_py() == "not asked: the context's 'profile_id' is null"
+    assert answers["reason"][1].as_py() == "not sent: the context's 'profile_id' is null"
     assert service.keys == {"ok": ["1"]}
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from proxy_process import ProxyProcess, proxy_process, services_toml, until
 
-from prana_proxy.client.client import PranaClient
-from prana_proxy.gateway.gateway import Gateway
-from prana_proxy.gateway.ledger import Own, Shared
+from prana_proxy.client import PranaClient
+from prana_proxy.gateway import Gateway
+from prana_proxy.gateway.shared_counters import ProcessField, ServiceField
 from schemas.errors import ServiceError
 
 KINDS = {"one": "url", "batched": "batch_url"}
@@ -26,7 +26,7 @@ Ask = Callable[[float], list[str]]
 
 
 def open_breaker(gateway: Gateway, name: str) -> bool:
-    return gateway.ledger.page(name).shared[Shared.BREAKER_STATE] != 0.0
+    return gateway.counters.page(name).shared[ServiceField.BREAKER_STATE] != 0.0
 
 
 @contextmanager
@@ -70,8 +70,8 @@ def test_a_hung_service_opens_its_breaker_although_no_caller_waits_for_its_timeo
         with callers(asking(gateway, profiles, "hung", "well"), 32, 0.15) as statuses:
             until(lambda: open_breaker(gateway, "hung"), 30)
             until(lambda: statuses["short_circuited"] > 100)
-        until(lambda: not gateway.ledger.page("hung").total(Own.OUT))
-        assert gateway.ledger.page("hung").total(Own.IN_FLIGHT) == 0.0
+        until(lambda: not gateway.counters.page("hung").total(ProcessField.OUT))
+        assert gateway.counters.page("hung").total(ProcessField.IN_FLIGHT) == 0.0
 
 
 def test_a_hung_service_opens_its_breaker_for_one_caller_after_the_other(config_of: Any, profiles: Any) -> None:
@@ -125,12 +125,17 @@ def test_the_gauge_of_calls_in_flight_counts_what_is_out_and_those_that_wait_are
     with Gateway(config_of(limited=table)) as gateway:
         fetch = gateway.start({"limited": profiles(*range(15))}, timedelta(seconds=60))
         until(lambda: service.in_flight == 1)
-        page = gateway.ledger.page("limited")
-        until(lambda: page.total(Own.WAITING) == 9)
-        assert (page.total(Own.OUT), page.total(Own.QUEUED)) == (1, 5)
+        page = gateway.counters.page("limited")
+        until(lambda: page.total(ProcessField.WAITING) == 9)
+        assert (page.total(ProcessField.OUT), page.total(ProcessField.QUEUED)) == (1, 5)
         fetch.cancel()
-        until(lambda: not page.total(Own.OUT))
-        assert page.total(Own.WAITING) == page.total(Own.QUEUED) == page.total(Own.IN_FLIGHT) == 0
+        until(lambda: not page.total(ProcessField.OUT))
+        assert (
+            page.total(ProcessField.WAITING)
+            == page.total(ProcessField.QUEUED)
+            == page.total(ProcessField.IN_FLIGHT)
+            == 0
+        )
 
 
 def test_services_may_be_renamed_without_end(config_of: Any, profiles: Any, long: timedelta) -> None:
@@ -139,7 +144,7 @@ def test_services_may_be_renamed_without_end(config_of: Any, profiles: Any, long
             services = {"stays": {"url": "/ok/{profile_id}"}, f"name_{turn}": {"url": "/ok/{profile_id}"}}
             gateway.reconfigure(config_of(**services))
         assert gateway.fetch("name_599", profiles(1), long)["status"].to_pylist() == ["ok"]
-        until(lambda: set(gateway.ledger.services()) == {"stays", "name_599"})
+        until(lambda: set(gateway.counters.services()) == {"stays", "name_599"})
 
 
 def test_as_many_services_as_there_may_be_are_all_renamed_at_once(
@@ -159,8 +164,8 @@ def test_calls_that_outlive_their_service_s_name_keep_its_page(config_of: Any, s
         gateway.fetch("hangs", profiles(1), timedelta(seconds=0.1))
         gateway.reconfigure(config_of(other={"url": "/ok/{profile_id}"}))
         assert service.in_flight == 1
-        assert gateway.ledger.services() == ["hangs", "other"]
-        until(lambda: gateway.ledger.services() == ["other"])
+        assert gateway.counters.services() == ["hangs", "other"]
+        until(lambda: gateway.counters.services() == ["other"])
         assert service.in_flight == 0
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from prana_proxy import supervised
-from prana_proxy.gateway.discovery import Discovery, Found, Instance
+from prana_proxy.gateway.discovery import Discovery, DiscoveryResult, Instance
 from prana_proxy.gateway.instances import Instances
 from schemas.errors import ServiceError
 
@@ -29,14 +29,14 @@ class Registry(Discovery):
     schemes = ()
 
     def __init__(self, *instances: Instance, fresh_seconds: float = math.inf) -> None:
-        self.answer: Found | Exception = Found(instances, fresh_seconds, "nobody is there")
+        self.answer: DiscoveryResult | Exception = DiscoveryResult(instances, fresh_seconds, "nobody is there")
         self.hangs = self.closed = False
         self.asked = 0
 
     def knows(self, *instances: Instance) -> None:
-        self.answer = Found(instances, 30.0, "nobody is there")
+        self.answer = DiscoveryResult(instances, 30.0, "nobody is there")
 
-    async def find(self) -> Found:
+    async def find(self) -> DiscoveryResult:
         self.asked += 1
         if self.hangs:
             await asyncio.Event().wait()
@@ -76,7 +76,7 @@ async def until(condition: Callable[[], bool]) -> None:
 def test_a_driver_whose_answer_breaks_a_look_up_is_asked_again_and_its_failure_counted(
     monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
-    broken = Found(None, 0.01, "")  # type: ignore[arg-type]  # as a driver with a defect gives it
+    broken = DiscoveryResult(None, 0.01, "")  # type: ignore[arg-type]  # as a driver with a defect gives it
 
     async def work() -> int:
         registry = Registry(A, fresh_seconds=0.01)
@@ -87,8 +87,8 @@ def test_a_driver_whose_answer_breaks_a_look_up_is_asked_again_and_its_failure_c
         registry.answer = broken
         await until(lambda: supervised.failures() > before)
         assert "instances of history" in supervised.failing()
-        registry.answer = Found((B,), 0.01, "")
-        await until(lambda: B in instances.known and "instances of history" not in supervised.failing())
+        registry.answer = DiscoveryResult((B,), 0.01, "")
+        await until(lambda: B in instances.current and "instances of history" not in supervised.failing())
         await instances.close()
         return supervised.failures() - before
 
@@ -198,7 +198,7 @@ class Choosing(RuleBasedStateMachine):
 
     @invariant()
     def known_are_those_named_last_or_missed_for_a_while(self) -> None:
-        assert set(self.instances.known) == self.known
+        assert set(self.instances.current) == self.known
         assert (self.instances.problem is None) == bool(self.known)
 
 
@@ -328,11 +328,11 @@ def test_what_is_known_serves_on_while_the_registry_is_gone_which_is_logged_once
         registry.knows(A, B)
         for _ in range(3):
             await instances.look_up()
-        assert set(instances.known) == {A, B}
+        assert set(instances.current) == {A, B}
 
     asyncio.run(scenario())
     assert caplog.messages == [
-        "service 'history': instances: no registry answers; the 1 known last serve on",
+        "service 'history': instances: no registry answers; the last known 1 stay in use",
         "service 'history': instances can be looked up again: 2",
     ]
 
@@ -370,7 +370,7 @@ def test_opening_never_fails_and_goes_on_trying(trouble: Exception | None, monke
         assert instances.problem is not None
         await until(lambda: registry.asked > 2)
         registry.knows(A)
-        await until(lambda: instances.known == (A,))
+        await until(lambda: instances.current == (A,))
         await instances.close()
 
     asyncio.run(scenario())
@@ -388,7 +388,7 @@ def test_a_registry_that_hangs_is_given_up_and_asked_again(monkeypatch: pytest.M
         await instances.open()
         assert instances.problem == "no instance: no answer within 0.01 s"
         registry.hangs = False
-        await until(lambda: instances.known == (A,))
+        await until(lambda: instances.current == (A,))
         await instances.close()
 
     asyncio.run(scenario())
@@ -449,16 +449,16 @@ def test_an_emptied_registry_drops_no_instance_for_five_minutes_and_is_asked_aga
             clock.now += seconds
             assert await instances.look_up() == 2.0
             fail(instances, A, 1)  # which drops nobody while no other is named
-            assert set(instances.known) == {A, B}
+            assert set(instances.current) == {A, B}
         clock.now += 1
         await instances.look_up()
         assert instances.problem == "no instance: nobody is there"
         registry.knows(B)
         assert await instances.look_up() == 30.0
-        assert instances.known == (B,)
+        assert instances.current == (B,)
 
     asyncio.run(scenario())
-    assert caplog.messages[0] == "service 'history': instances: nobody is there; the 2 known last serve on"
+    assert caplog.messages[0] == "service 'history': instances: nobody is there; the last known 2 stay in use"
 
 
 def test_a_registry_that_suddenly_names_few_is_doubted_until_the_others_cannot_be_reached() -> None:
@@ -469,13 +469,13 @@ def test_a_registry_that_suddenly_names_few_is_doubted_until_the_others_cannot_b
         await instances.look_up()
         registry.knows(A)
         assert await instances.look_up() == 2.0
-        assert set(instances.known) == set(NAMES)
+        assert set(instances.current) == set(NAMES)
         fail(instances, B, 1)
         fail(instances, A, 1)
-        assert set(instances.known) == set(NAMES) - {B}
+        assert set(instances.current) == set(NAMES) - {B}
         clock.now += 301
         assert await instances.look_up() == 30.0
-        assert instances.known == (A,)
+        assert instances.current == (A,)
 
     asyncio.run(scenario())
 
@@ -489,7 +489,7 @@ def test_a_registry_that_names_half_of_them_or_as_many_others_is_believed() -> N
         for names in (NAMES[:2], NAMES[3:], NAMES[2:3]):
             registry.knows(*names)
             await instances.look_up()
-            assert set(instances.known) == set(names)
+            assert set(instances.current) == set(names)
 
     asyncio.run(scenario())
 
@@ -500,10 +500,10 @@ def test_what_the_registry_withdraws_by_name_is_dropped_at_once() -> None:
 
     async def scenario() -> None:
         await instances.look_up()
-        registry.answer = Found((), 30.0, "none is well", frozenset(NAMES[1:]))
+        registry.answer = DiscoveryResult((), 30.0, "none is well", frozenset(NAMES[1:]))
         await instances.look_up()
-        assert instances.known == (A,)
-        registry.answer = Found((), 30.0, "none is well", frozenset(NAMES))
+        assert instances.current == (A,)
+        registry.answer = DiscoveryResult((), 30.0, "none is well", frozenset(NAMES))
         await instances.look_up()
         assert instances.problem == "no instance: none is well"
 

@@ -15,17 +15,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from virtual_time import START, run_virtually
 
-from prana_proxy.gateway.ledger import MOST_CALLS_PER_SECOND, Ledger, Own, Shared
-from prana_proxy.gateway.limits import _ARRIVAL_SECONDS, _KEPT_SHARE, Limits, Places, Rate
+from prana_proxy.gateway.limits import _FULL_SHARE, _MARGIN_SECONDS, ConcurrencyLimit, Limits, RateLimit
+from prana_proxy.gateway.shared_counters import MOST_CALLS_PER_SECOND, ProcessField, ServiceField, SharedCounters
 
 Now = Callable[[], float]
 
 
 @pytest.fixture
-def ledger() -> Iterator[Ledger]:
-    ledger = Ledger()
-    yield ledger
-    ledger.close()
+def counters() -> Iterator[SharedCounters]:
+    counters = SharedCounters()
+    yield counters
+    counters.close()
 
 
 def never() -> bool:
@@ -48,11 +48,11 @@ Service = Callable[[random.Random, float], tuple[float, float]]
 
 def any_service(chance: random.Random, _: float) -> tuple[float, float]:
     latency = chance.choice([0.0, 0.001, chance.uniform(0, 0.08)])
-    return chance.choice([0.0, 1.0, chance.random()]) * min(latency, _ARRIVAL_SECONDS), latency
+    return chance.choice([0.0, 1.0, chance.random()]) * min(latency, _MARGIN_SECONDS), latency
 
 
 def service_that_takes(latency: float) -> Service:
-    return lambda chance, _: (chance.random() * min(latency, _ARRIVAL_SECONDS), latency)
+    return lambda chance, _: (chance.random() * min(latency, _MARGIN_SECONDS), latency)
 
 
 def stalling_service(_: random.Random, at: float) -> tuple[float, float]:
@@ -65,7 +65,7 @@ def stalling_service(_: random.Random, at: float) -> tuple[float, float]:
 class World:
     """A service that calls reach when they like: when each was sent, and when it arrived."""
 
-    rate: Rate
+    rate: RateLimit
     now: Now
     seed: int
     service: Service
@@ -83,12 +83,12 @@ class World:
 
 
 def simulate(
-    ledger: Ledger, limits: Limits, seconds: float, callers: int, seed: int, service: Service = any_service
+    counters: SharedCounters, limits: Limits, seconds: float, callers: int, seed: int, service: Service = any_service
 ) -> World:
     """Let callers call as often as they may."""
 
     async def work(now: Now) -> World:
-        world = World(Rate(limits, ledger.page("s"), now), now, seed, service)
+        world = World(RateLimit(limits, counters.page("s"), now), now, seed, service)
         await asyncio.gather(*(world.call_again_and_again(i, now() + seconds) for i in range(callers)))
         return world
 
@@ -105,10 +105,10 @@ def simulate(
 def test_no_second_of_the_service_s_sees_more_and_nearly_all_that_is_allowed_is_used(
     per_second: float, burst: int | None, callers: int, seed: int
 ) -> None:
-    ledger, most = Ledger(), math.ceil(per_second)
+    counters, most = SharedCounters(), math.ceil(per_second)
     seconds = max(4.0, 12 / per_second)
-    world = simulate(ledger, Limits(100, per_second, burst), seconds, callers, seed)
-    ledger.close()
+    world = simulate(counters, Limits(100, per_second, burst), seconds, callers, seed)
+    counters.close()
     assert most_within(1.0, world.arrived) <= most
     assert most_within(most / per_second, world.arrived) <= most
     allowed = max(1, int(per_second / 10)) if burst is None else burst
@@ -120,14 +120,14 @@ def test_no_second_of_the_service_s_sees_more_and_nearly_all_that_is_allowed_is_
 
 
 @pytest.mark.parametrize("latency", [0.02, 0.04, 0.05, 0.06, 0.2, 0.8])
-def test_however_slow_a_service_is_nearly_all_that_is_allowed_is_used(ledger: Ledger, latency: float) -> None:
-    world = simulate(ledger, Limits(200, 100.0), 20.0, 120, seed=2, service=service_that_takes(latency))
+def test_however_slow_a_service_is_nearly_all_that_is_allowed_is_used(counters: SharedCounters, latency: float) -> None:
+    world = simulate(counters, Limits(200, 100.0), 20.0, 120, seed=2, service=service_that_takes(latency))
     assert most_within(1.0, world.arrived) <= 100
     assert len(world.sent) >= 0.95 * 100 * 20
 
 
-def test_where_answers_come_soon_no_stall_lets_a_call_too_many_arrive(ledger: Ledger) -> None:
-    world = simulate(ledger, Limits(200, 200.0), 40.0, 100, seed=3, service=stalling_service)
+def test_where_answers_come_soon_no_stall_lets_a_call_too_many_arrive(counters: SharedCounters) -> None:
+    world = simulate(counters, Limits(200, 200.0), 40.0, 100, seed=3, service=stalling_service)
     late = [arrived - sent for sent, arrived in zip(world.sent, world.arrived, strict=True) if arrived > sent + 0.1]
     assert len(late) > 50
     assert most_within(1.0, world.arrived) <= 200
@@ -135,15 +135,15 @@ def test_where_answers_come_soon_no_stall_lets_a_call_too_many_arrive(ledger: Le
 
 
 @pytest.mark.parametrize("per_second", [0.5, 1.5, 2.5])
-def test_a_rate_that_is_no_whole_number_is_kept_on_the_long_run(ledger: Ledger, per_second: float) -> None:
-    world = simulate(ledger, Limits(100, per_second), 1_000.0, 5, seed=1)
+def test_a_rate_that_is_no_whole_number_is_kept_on_the_long_run(counters: SharedCounters, per_second: float) -> None:
+    world = simulate(counters, Limits(100, per_second), 1_000.0, 5, seed=1)
     assert 0.95 * per_second * 1_000 <= len(world.arrived) <= per_second * 1_000 + 1
     assert most_within(10.0, world.arrived) <= per_second * 10 + 1
 
 
-def test_a_turn_that_does_not_come_in_time_is_refused_at_once(ledger: Ledger) -> None:
+def test_a_turn_that_does_not_come_in_time_is_refused_at_once(counters: SharedCounters) -> None:
     async def work(now: Now) -> tuple[list[bool], float]:
-        rate = Rate(Limits(100, 0.5), ledger.page("s"), now)
+        rate = RateLimit(Limits(100, 0.5), counters.page("s"), now)
         return [await rate.take(START + 1.0, never) is not None for _ in range(3)], now()
 
     came, ended = run_virtually(work)
@@ -151,9 +151,9 @@ def test_a_turn_that_does_not_come_in_time_is_refused_at_once(ledger: Ledger) ->
     assert ended < START + 0.001
 
 
-def test_who_came_first_is_first(ledger: Ledger) -> None:
+def test_who_came_first_is_first(counters: SharedCounters) -> None:
     async def work(now: Now) -> list[int]:
-        rate, order = Rate(Limits(100, 10.0), ledger.page("s"), now), list[int]()
+        rate, order = RateLimit(Limits(100, 10.0), counters.page("s"), now), list[int]()
 
         async def call(i: int) -> None:
             await rate.take(START + 30, never)
@@ -165,9 +165,9 @@ def test_who_came_first_is_first(ledger: Ledger) -> None:
     assert run_virtually(work) == list(range(20))
 
 
-def test_a_raised_limit_wakes_who_waits_by_the_lower_one(ledger: Ledger) -> None:
+def test_a_raised_limit_wakes_who_waits_by_the_lower_one(counters: SharedCounters) -> None:
     async def work(now: Now) -> float:
-        rate = Rate(Limits(100, 0.01), ledger.page("s"), now)
+        rate = RateLimit(Limits(100, 0.01), counters.page("s"), now)
         await rate.take(START + 1_000, never)
         waiting = asyncio.ensure_future(rate.take(START + 1_000, never))
         await asyncio.sleep(2.0)
@@ -178,14 +178,12 @@ def test_a_raised_limit_wakes_who_waits_by_the_lower_one(ledger: Ledger) -> None
     assert run_virtually(work) <= 2.5
 
 
-@pytest.mark.parametrize(
-    ("answered", "seconds"), [(0.0, 1.0), (0.03, 1.03), (0.046, 1.046), (math.inf, 1.0 / _KEPT_SHARE)]
-)
+@pytest.mark.parametrize(("answered", "seconds"), [(0.0, 1.0), (0.03, 1.03), (0.046, 1.046), (math.inf, _FULL_SHARE)])
 def test_a_call_counts_from_its_answer_or_from_when_waiting_for_it_costs_too_much(
-    ledger: Ledger, answered: float, seconds: float
+    counters: SharedCounters, answered: float, seconds: float
 ) -> None:
     async def work(now: Now) -> float:
-        rate = Rate(Limits(100, 2.0, 2), ledger.page("s"), now)
+        rate = RateLimit(Limits(100, 2.0, 2), counters.page("s"), now)
         for _ in range(2):
             turn = await rate.take(START + 60, never)
             assert turn is not None
@@ -212,10 +210,10 @@ STEPS = st.lists(
 @example(steps=[("call", 3), ("limit", 2.0), ("answer", 1), ("wait", 1.0), ("call", 1)], began=0)  # out of order
 def test_a_changed_limit_holds_for_the_calls_made_under_the_one_before(steps: list, began: int) -> None:
     """Against a list of all calls, with two processes' rates over one page, whose ring may be about to wrap."""
-    ledger, clock, limit = Ledger(), [START], 3.0
-    page = ledger.page("s")
-    page.shared[Shared.RATE_HEAD] = float(began)
-    rates = [Rate(Limits(100, limit, 100), page, lambda: clock[0]) for _ in range(2)]
+    counters, clock, limit = SharedCounters(), [START], 3.0
+    page = counters.page("s")
+    page.shared[ServiceField.RATE_HEAD] = float(began)
+    rates = [RateLimit(Limits(100, limit, 100), page, lambda: clock[0]) for _ in range(2)]
     calls: list[list[float]] = []  # of each its turn, and when it must have arrived
     for step, value in steps:
         if step == "wait":
@@ -234,10 +232,10 @@ def test_a_changed_limit_holds_for_the_calls_made_under_the_one_before(steps: li
             wait, turn = rates[i % 2]._try()
             assert not wait <= 0.0 or room
             if wait <= 0.0:
-                calls.append([*turn, clock[0] + _ARRIVAL_SECONDS])
+                calls.append([*turn, clock[0] + _MARGIN_SECONDS])
             else:
-                assert wait <= max(window + _ARRIVAL_SECONDS, 1 / limit) + 1e-9
-    ledger.close()
+                assert wait <= max(window + _MARGIN_SECONDS, 1 / limit) + 1e-9
+    counters.close()
 
 
 @dataclass(frozen=True)
@@ -266,12 +264,12 @@ STAYS = st.lists(
 
 def stay(stays: Sequence[Stay], most: int, processes: int) -> list[tuple[int, str]]:
     """Let all come; give who came in, in order, and who had waited in vain. None of them may be one too many."""
-    first = Ledger(processes)
-    ledgers = [first] + [Ledger(processes, i, os.dup(first.handle or 0)) for i in range(1, processes)]
+    first = SharedCounters(processes)
+    shared = [first] + [SharedCounters(processes, i, os.dup(first.handle or 0)) for i in range(1, processes)]
     seen: list[tuple[int, str]] = []
 
     async def work(now: Now) -> None:
-        places = [Places(most, ledger.page("s"), now) for ledger in ledgers]
+        places = [ConcurrencyLimit(most, counters.page("s"), now) for counters in shared]
         in_flight = 0
 
         async def come(number: int, one: Stay) -> None:
@@ -288,7 +286,7 @@ def stay(stays: Sequence[Stay], most: int, processes: int) -> list[tuple[int, st
                 await asyncio.sleep(one.holds)
             finally:
                 in_flight -= 1
-                mine.give()
+                mine.release()
 
         async def leave(task: asyncio.Task[None], one: Stay) -> None:
             if one.leaves is not None:
@@ -299,12 +297,12 @@ def stay(stays: Sequence[Stay], most: int, processes: int) -> list[tuple[int, st
 
         comers = [leave(asyncio.ensure_future(come(i, one)), one) for i, one in enumerate(stays)]
         await asyncio.gather(*comers)
-        page = ledgers[0].page("s")
-        assert [page.total(number) for number in (Own.IN_FLIGHT, Own.WAITING_SINCE)] == [0.0, 0.0]
+        page = shared[0].page("s")
+        assert [page.total(number) for number in (ProcessField.IN_FLIGHT, ProcessField.WAITING_SINCE)] == [0.0, 0.0]
 
     run_virtually(work)
-    for ledger in ledgers:
-        ledger.close()
+    for counters in shared:
+        counters.close()
     return seen
 
 
@@ -321,7 +319,7 @@ def test_never_one_too_many_is_in_and_who_waits_long_enough_gets_in(
             assert number in seen
 
 
-def test_places_are_taken_in_the_order_in_which_their_takers_came(ledger: Ledger) -> None:
+def test_places_are_taken_in_the_order_in_which_their_takers_came(counters: SharedCounters) -> None:
     stays = [Stay(process=i % 2, comes=i / 1_000, holds=0.05, waits=60.0) for i in range(12)]
     assert stay(stays, 1, 1) == [(i, "in") for i in range(12)]
     assert stay(stays, 1, 2) == [(i, "in") for i in range(12)]
@@ -333,16 +331,16 @@ def test_one_who_gives_up_does_not_lose_the_place_of_the_process_in_the_line() -
     assert [number for number, what in stay(stays, 1, 2) if what == "in"] == [0, 1, 3]
 
 
-def test_a_lowered_limit_holds_for_those_who_wait_already(ledger: Ledger) -> None:
+def test_a_lowered_limit_holds_for_those_who_wait_already(counters: SharedCounters) -> None:
     async def work(now: Now) -> list[bool]:
-        places = Places(3, ledger.page("s"), now)
+        places = ConcurrencyLimit(3, counters.page("s"), now)
         assert all([await places.take(now()) for _ in range(3)])
         waiting = asyncio.ensure_future(places.take(now() + 60))
         await asyncio.sleep(0.01)
-        places.most = 1
+        places.limit = 1
         done = []
         for _ in range(3):
-            places.give()
+            places.release()
             await asyncio.sleep(0.2)
             done.append(waiting.done())
         return done
@@ -350,26 +348,26 @@ def test_a_lowered_limit_holds_for_those_who_wait_already(ledger: Ledger) -> Non
     assert run_virtually(work) == [False, False, True]
 
 
-def test_a_raised_limit_lets_in_who_waits_already(ledger: Ledger) -> None:
+def test_a_raised_limit_lets_in_who_waits_already(counters: SharedCounters) -> None:
     async def work(now: Now) -> bool:
-        places = Places(1, ledger.page("s"), now)
+        places = ConcurrencyLimit(1, counters.page("s"), now)
         assert await places.take(now())
         waiting = asyncio.ensure_future(places.take(now() + 60))
         await asyncio.sleep(0.01)
-        places.most = 2
+        places.limit = 2
         await asyncio.sleep(0.2)
         return waiting.done()
 
     assert run_virtually(work)
 
 
-def test_a_place_given_back_is_taken_at_once_by_the_next_of_the_same_process(ledger: Ledger) -> None:
+def test_a_place_given_back_is_taken_at_once_by_the_next_of_the_same_process(counters: SharedCounters) -> None:
     async def work(now: Now) -> float:
-        places = Places(1, ledger.page("s"), now)
+        places = ConcurrencyLimit(1, counters.page("s"), now)
         assert await places.take(now())
         waiting = asyncio.ensure_future(places.take(now() + 60))
         await asyncio.sleep(0.01)
-        places.give()
+        places.release()
         gave = now()
         assert await waiting
         return now() - gave

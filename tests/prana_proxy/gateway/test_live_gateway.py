@@ -22,9 +22,9 @@ import pyarrow as pa
 import pytest
 from proxy_process import until
 
-from prana_proxy.gateway.asked_service import AskedService
-from prana_proxy.gateway.gateway import Gateway
-from prana_proxy.gateway.ledger import Own
+from prana_proxy.gateway import Gateway
+from prana_proxy.gateway.shared_counters import ProcessField
+from prana_proxy.gateway.upstream import Upstream
 from schemas.errors import ServiceError
 
 CHANGES = 200
@@ -70,13 +70,13 @@ def load(gateway: Gateway, **contexts: int) -> Iterator[Load]:
 
 
 def tasks_of(gateway: Gateway) -> int:
-    return len(asyncio.all_tasks(gateway._loop))
+    return len(asyncio.all_tasks(gateway._thread.loop))
 
 
-def asked_services() -> int:
+def upstreams() -> int:
     gc.collect()
     # `isinstance` would ask a weak proxy of another test for its class, and a dead one raises.
-    return sum(type(one) is AskedService for one in gc.get_objects())
+    return sum(type(one) is Upstream for one in gc.get_objects())
 
 
 def test_two_hundred_changes_under_load_fail_no_call_and_leave_nothing_behind(
@@ -108,7 +108,7 @@ def test_two_hundred_changes_under_load_fail_no_call_and_leave_nothing_behind(
             with pytest.raises(ServiceError, match="unknown service 'coming_and_going'"):
                 gateway.fetch("coming_and_going", profiles(1), long)
 
-    before = asked_services()
+    before = upstreams()
     with Gateway(config(0)) as gateway:
         with load(gateway, moving=4, batched=9, limited=6, same=2, falling=2) as asked:
             for change in range(20):
@@ -119,15 +119,19 @@ def test_two_hundred_changes_under_load_fail_no_call_and_leave_nothing_behind(
                 change_and_look(gateway, change)
             grown = process.memory_info().rss - memory
             assert tasks_of(gateway) < CHANGES / 2  # what is in flight, not what was
-        until(lambda: not gateway._closing)
-        assert asked_services() - before == 6
+        until(lambda: not gateway._gateway._tasks)
+        assert upstreams() - before == 6
         until(lambda: tasks_of(gateway) == 0)
         connections = [one for one in process.net_connections("tcp") if one.raddr and one.raddr.port in ports]
         assert len(connections) < 100
         assert grown < 50 << 20
         for name in ("moving", "batched", "limited", "same"):
             assert set(asked.statuses[name]) == {"ok"}, name
-            assert gateway.ledger.page(name).own[Own.IN_FLIGHT] == gateway.ledger.page(name).own[Own.QUEUED] == 0.0
+            assert (
+                gateway.counters.page(name).own[ProcessField.IN_FLIGHT]
+                == gateway.counters.page(name).own[ProcessField.QUEUED]
+                == 0.0
+            )
         assert set(asked.statuses["falling"]) == {"fallback"}
     times = [call.at for call in service.log if call.behaviour == "brief"]
     assert max(sum(at - 1.0 < other <= at for other in times) for at in times) <= PER_SECOND + 5  # as the log is read
@@ -207,7 +211,7 @@ def test_the_instances_of_a_service_that_is_removed_are_looked_up_no_more(
         gateway.reconfigure(config_of(one=one, slow=slow))
         assert tasks_of(gateway) == 1
         gateway.reconfigure(config_of(one=one, slow={**slow, "max_concurrent": 3}))
-        until(lambda: not gateway._closing)
+        until(lambda: not gateway._gateway._tasks)
         assert tasks_of(gateway) == 1
         gateway.reconfigure(config_of(one=one))
         until(lambda: tasks_of(gateway) == 0)
@@ -222,7 +226,7 @@ def test_a_fetch_that_is_given_up_lets_the_service_stop(config_of: Any, service:
         until(lambda: service.in_flight == 1)  # the other fetch waits for it still
         other.cancel()
         until(lambda: service.in_flight == 0)
-        assert gateway.ledger.page("hangs").own[Own.IN_FLIGHT] == 0.0
+        assert gateway.counters.page("hangs").own[ProcessField.IN_FLIGHT] == 0.0
     assert sorted(service.keys["hang"]) == ["1", "2", "3"]
 
 
@@ -238,8 +242,8 @@ def test_a_clock_that_is_gone_is_told_to_who_asked_and_nothing_stays_behind(
         (tmp_path / "away").rename(clock)
         assert set(gateway.fetch("one", profiles(*range(50)), long)["status"].to_pylist()) == {"ok"}
         until(lambda: tasks_of(gateway) == 0)
-        own = gateway.ledger.page("one").own
-        assert own[Own.QUEUED] == own[Own.IN_FLIGHT] == 0.0
+        own = gateway.counters.page("one").own
+        assert own[ProcessField.QUEUED] == own[ProcessField.IN_FLIGHT] == 0.0
 
 
 def test_a_service_that_hangs_costs_the_others_little(config_of: Any, service: Any, profiles: Any) -> None:

@@ -17,11 +17,19 @@ from hypothesis import strategies as st
 
 from prana_proxy.config.services_file import gateway_config
 from prana_proxy.gateway.answers import Reply, python_type, refuse_times_outside, to_arrow
-from prana_proxy.gateway.json_answers import JsonAnswer
+from prana_proxy.gateway.services.http.json_answers import JsonDecoder
 from prana_proxy.gateway.services.python import _reply
-from prana_proxy.gateway.services.thrift.answers import ThriftAnswers
+from prana_proxy.gateway.services.thrift.binary_protocol import (
+    DOUBLE,
+    I64,
+    LIST,
+    STRING,
+    STRUCT,
+    MessageKind,
+    message_head,
+)
 from prana_proxy.gateway.services.thrift.idl import method_of
-from prana_proxy.gateway.services.thrift.wire import DOUBLE, I64, LIST, STRING, STRUCT, Kind, message_head
+from prana_proxy.gateway.services.thrift.reply_decoder import ThriftAnswers
 from schemas.arrow_types import parse_type
 from schemas.errors import ConfigError
 from schemas.services import Status
@@ -61,7 +69,7 @@ def fits(reply: Reply, kind: str) -> bool:
 def by_json(kind: str, text: str, shape: str) -> bool:
     """Decode what a JSON text says, alone and in a batch."""
     whole, _, body = SHAPES[shape]
-    answer = JsonAnswer(parse_type(whole.format(kind)), "", 1 << 20)
+    answer = JsonDecoder(parse_type(whole.format(kind)), "", 1 << 20)
     said = body.format(*[text] * body.count("{}"))
     single = fits(answer.decode(said.encode(), 5), whole.format(kind))
     batch = answer.decode_batch(f'{{"answers": [{{"value": {said}}}]}}'.encode(), 1, 5)[0]
@@ -90,7 +98,7 @@ def by_thrift(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bool]:
             code, content = LIST, struct.pack(">bi", code, 1) + content
         if shape == "in many rows":
             code, content = LIST, struct.pack(">bi", STRUCT, 20) + (struct.pack(">bh", code, 1) + content + b"\0") * 20
-        message = message_head(method, Kind.REPLY, 1) + struct.pack(">bh", code, 0) + content + b"\0"
+        message = message_head(method, MessageKind.REPLY, 1) + struct.pack(">bh", code, 0) + content + b"\0"
         return fits(ThriftAnswers(method_of(str(idl), "Answers", method), config).decode(message, 5), whole)
 
     return decode
@@ -270,7 +278,7 @@ def test_all_protocols_take_the_same_times(by_thrift: Callable[..., bool], time:
 
 
 def test_a_time_that_is_refused_says_why() -> None:
-    reply = JsonAnswer(parse_type(f"list<{TIME}>"), "", 1000).decode(b'["9999-12-31T23:59:59-05:00"]', 5)
+    reply = JsonDecoder(parse_type(f"list<{TIME}>"), "", 1000).decode(b'["9999-12-31T23:59:59-05:00"]', 5)
     assert reply.reason == (
         "the answer does not fit list<item: timestamp[us, tz=UTC]>: a time is outside the years 1 to 9999 in UTC"
     )

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from virtual_time import VirtualLoop
 
+from prana_proxy.gateway.admission import AdmissionControl
 from prana_proxy.gateway.answers import Answers, Reply
-from prana_proxy.gateway.breaker import State
-from prana_proxy.gateway.calls import Caller, Calls
-from prana_proxy.gateway.controls import Controls
+from prana_proxy.gateway.batching import Caller, RequestBatcher
+from prana_proxy.gateway.breaker import BreakerState
+from prana_proxy.gateway.config import ServiceConfig
 from prana_proxy.gateway.discovery import Instance, open_discovery
+from prana_proxy.gateway.guard import Guard
 from prana_proxy.gateway.instances import Instances
-from prana_proxy.gateway.ledger import Ledger, Own
 from prana_proxy.gateway.limits import Limits
-from prana_proxy.gateway.policies import Guard
-from prana_proxy.gateway.services import Key, ServiceConfig
+from prana_proxy.gateway.services import Key
+from prana_proxy.gateway.shared_counters import ProcessField, SharedCounters
 from schemas.data_keys import context_variable, service_element
 from schemas.services import Service, Status
 
@@ -73,18 +74,20 @@ class PatienceMachine(RuleBasedStateMachine):
 
     @initialize(at_once=st.sampled_from([1, 2, 3, 10]), idempotent=st.booleans())
     def begin(self, at_once: int, idempotent: bool) -> None:
-        self.loop, self.ledger, self.served, self.at_once = VirtualLoop(), Ledger(), Served(), at_once
+        self.loop, self.counters, self.served, self.at_once = VirtualLoop(), SharedCounters(), Served(), at_once
         config = replace(CONFIG, limits=Limits(at_once), idempotent=idempotent, retry_share=1.0)
         instances = Instances("s", open_discovery(CONFIG.discovery or ""), self.loop.time)
         self.loop.run_until_complete(instances.open())
-        self.controls = Controls(config, self.ledger.page("s"), self.loop.time)
-        self.calls = Calls(Guard(config, self.serve, instances, self.controls), 1, 0.0, at_once, lambda _: None)
+        self.controls = AdmissionControl(config, self.counters.page("s"), self.loop.time)
+        self.calls = RequestBatcher(
+            Guard(config, self.serve, instances, self.controls), 1, 0.0, at_once, lambda _: None
+        )
         self.visits: list[Visit] = []
         self.questions = 0
 
     async def serve(self, _: Instance, keys: Sequence[Key], __: float) -> Sequence[Reply]:
         state, now = self.controls.breaker.state, self.loop.time()
-        request = Request(now, self.served.behaviour, state is not State.CLOSED)
+        request = Request(now, self.served.behaviour, state is not BreakerState.CLOSED)
         self.check_probe(request)
         self.served.requests.append(request)
         try:
@@ -116,7 +119,7 @@ class PatienceMachine(RuleBasedStateMachine):
 
     def run(self, seconds: float) -> None:
         self.loop.run_until_complete(asyncio.sleep(seconds))
-        if self.controls.breaker.state is State.CLOSED:
+        if self.controls.breaker.state is BreakerState.CLOSED:
             self.served.closed_at = len(self.served.requests)
         self.visits = [visit for visit in self.visits if not visit.task.done()]
 
@@ -156,14 +159,14 @@ class PatienceMachine(RuleBasedStateMachine):
         self.run(0.0)
         under_way = [request for request in self.served.requests if request.ended_at is None]
         page, now = self.controls.page, self.loop.time()
-        assert len(under_way) <= page.total(Own.IN_FLIGHT) <= self.at_once
-        assert page.total(Own.ABANDONED) <= (self.at_once + 1) // 2 + 1  # a probe may be one more
+        assert len(under_way) <= page.total(ProcessField.IN_FLIGHT) <= self.at_once
+        assert page.total(ProcessField.ABANDONED) <= (self.at_once + 1) // 2 + 1  # a probe may be one more
         assert all(now <= request.sent_at + TIMEOUT + EPSILON for request in under_way)
         assert all(now <= visit.deadline + EPSILON for visit in self.visits), "waited beyond its deadline"
 
     @invariant()
     def only_a_service_that_fails_is_left_alone(self) -> None:
-        if hasattr(self, "loop") and self.controls.breaker.state is not State.CLOSED:
+        if hasattr(self, "loop") and self.controls.breaker.state is not BreakerState.CLOSED:
             failed = [request for request in self.served.requests if request.failed(self.loop.time())]
             assert len(failed) >= 5
 
@@ -173,15 +176,18 @@ class PatienceMachine(RuleBasedStateMachine):
         self.served.behaviour = "hang"
         self.wait(10.1)  # what was well before leaves the window
         self.ask_often(0.3, 80, 0.25)
-        assert self.controls.breaker.state is not State.CLOSED, "a hanging service is asked on and on"
+        assert self.controls.breaker.state is not BreakerState.CLOSED, "a hanging service is asked on and on"
         self.served.behaviour = "ok"
         self.wait(SLEEP + TIMEOUT)
         self.ask(1, 0.02, 0.3)
-        assert self.controls.breaker.state is State.CLOSED
-        assert all(self.controls.page.total(number) == 0.0 for number in (Own.OUT, Own.ABANDONED, Own.WAITING))
-        assert self.controls.page.total(Own.IN_FLIGHT) == 0.0
+        assert self.controls.breaker.state is BreakerState.CLOSED
+        assert all(
+            self.controls.page.total(number) == 0.0
+            for number in (ProcessField.OUT, ProcessField.ABANDONED, ProcessField.WAITING)
+        )
+        assert self.controls.page.total(ProcessField.IN_FLIGHT) == 0.0
         assert self.calls.idle
-        self.ledger.close()
+        self.counters.close()
         self.loop.close()
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prana_proxy.gateway.ledger import Ledger, Own
+from prana_proxy.gateway.shared_counters import ProcessField, SharedCounters
 
 ASKER = Path(__file__).with_name("asker.py")
 PROCESSES, SECONDS, PER_SECOND, AT_ONCE = 2, 2.5, 120, 5
@@ -53,13 +53,20 @@ def hammer(url: str) -> tuple[list[dict[str, int]], float]:
         "calls_per_second": PER_SECOND,
         "max_concurrent": AT_ONCE,
     }
-    ledger = Ledger(PROCESSES + 1, PROCESSES)
-    assert ledger.handle is not None
+    counters = SharedCounters(PROCESSES + 1, PROCESSES)
+    assert counters.handle is not None
     running = []
     for process in range(PROCESSES):
-        command = [sys.executable, str(ASKER), str(ledger.handle), str(PROCESSES + 1), str(process), json.dumps(fields)]
+        command = [
+            sys.executable,
+            str(ASKER),
+            str(counters.handle),
+            str(PROCESSES + 1),
+            str(process),
+            json.dumps(fields),
+        ]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        running.append(subprocess.Popen([*command, str(SECONDS)], pass_fds=[ledger.handle], text=True, **pipes))
+        running.append(subprocess.Popen([*command, str(SECONDS)], pass_fds=[counters.handle], text=True, **pipes))
     for one in running:
         assert one.stdout is not None
         assert one.stdout.readline() == "ready\n"
@@ -69,8 +76,8 @@ def hammer(url: str) -> tuple[list[dict[str, int]], float]:
         one.stdin.write("begin\n")
         one.stdin.flush()
     told = [json.loads(one.communicate()[0]) for one in running]
-    assert ledger.page("s").total(Own.CALLS) == sum(sum(one.values()) for one in told) + PROCESSES
-    ledger.close()
+    assert counters.page("s").total(ProcessField.CALLS) == sum(sum(one.values()) for one in told) + PROCESSES
+    counters.close()
     return told, began
 
 

@@ -43,11 +43,11 @@ def test_what_is_written_is_read() -> None:
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b"", "are no Arrow IPC stream"),
-        (b"no arrow", "are no Arrow IPC stream"),
-        (to_ipc(ids(1))[:-20], "are no Arrow IPC stream"),
-        (stream(ids(*range(1000)), compression="lz4"), "are no Arrow IPC stream"),
-        (stream(ids(*range(1000)), compression="zstd"), "are no Arrow IPC stream"),
+        (b"", "are not an Arrow IPC stream"),
+        (b"no arrow", "are not an Arrow IPC stream"),
+        (to_ipc(ids(1))[:-20], "are not an Arrow IPC stream"),
+        (stream(ids(*range(1000)), compression="lz4"), "are not an Arrow IPC stream"),
+        (stream(ids(*range(1000)), compression="zstd"), "are not an Arrow IPC stream"),
         (to_ipc(pa.record_batch({"a": pa.array(["x"]).dictionary_encode()})), "column 'a' is dictionary"),
         (to_ipc(pa.record_batch({"a": pa.nulls(10**9)})), "column 'a' is null"),
         (to_ipc(pa.record_batch({"a": pa.array(["x"], pa.string_view())})), "column 'a' is string_view"),
@@ -73,7 +73,7 @@ def test_compressed_answers_are_refused_too() -> None:
 
 def test_text_that_is_no_text_is_refused() -> None:
     text = pa.StringArray.from_buffers(1, pa.py_buffer(bytes([0, 0, 0, 0, 1, 0, 0, 0])), pa.py_buffer(b"\xff"))
-    with pytest.raises(DataKeyError, match="no Arrow IPC stream"):
+    with pytest.raises(DataKeyError, match="not an Arrow IPC stream"):
         read_contexts(to_ipc(pa.record_batch({"a": text})))
 
 

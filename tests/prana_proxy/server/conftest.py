@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from prana_proxy.config.server_settings import ServerConfig
-from prana_proxy.server import Proxy, start_proxy
+from prana_proxy.server import ProxyThread, start_proxy
 
 PATIENCE = 20.0  # for what comes at once where nothing is wrong
 
 
 @pytest.fixture
-def serving(config_of: Any) -> Iterator[Callable[..., Proxy]]:
+def serving(config_of: Any) -> Iterator[Callable[..., ProxyThread]]:
     """Start a proxy before services that behave as they are called; settings as `ServerConfig` has them."""
     with ExitStack() as opened:
 
-        def start(*behaviours: str, **settings: Any) -> Proxy:
+        def start(*behaviours: str, **settings: Any) -> ProxyThread:
             services = {name: {"url": f"/{name}/{{profile_id}}"} for name in behaviours or ("ok",)}
             return opened.enter_context(start_proxy(config_of(**services), ServerConfig(port=0, **settings)))
 
@@ -26,11 +26,11 @@ def serving(config_of: Any) -> Iterator[Callable[..., Proxy]]:
 
 
 @pytest.fixture
-def connect() -> Iterator[Callable[[Proxy], socket.socket]]:
+def connect() -> Iterator[Callable[[ProxyThread], socket.socket]]:
     """Open a bare connection to a proxy."""
     with ExitStack() as opened:
 
-        def connect(proxy: Proxy) -> socket.socket:
+        def connect(proxy: ProxyThread) -> socket.socket:
             host, port = proxy.address.split(":")
             return opened.enter_context(socket.create_connection((host, int(port)), PATIENCE))
 

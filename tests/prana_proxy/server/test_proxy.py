@@ -15,13 +15,13 @@ import pyarrow as pa
 import pytest
 from thrift_bytes import answer_from, call, call_of, framed
 
-from prana_proxy.client.client import PranaClient
+from prana_proxy.client import PranaClient
 from prana_proxy.clock import FileClock
 from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.protocol.ipc import from_ipc, to_ipc
-from prana_proxy.server import Proxy, start_proxy
-from prana_proxy.server.board import Told
-from prana_proxy.server.handler import fitting
+from prana_proxy.server import ProxyThread, start_proxy
+from prana_proxy.server.fetch_handler import fitting
+from prana_proxy.server.worker_status import WorkerField
 from schemas.data_keys import context_variable, service_element
 from schemas.errors import ServiceError, SetupError
 from schemas.generated.ttypes import FetchRequest
@@ -30,7 +30,7 @@ from schemas.tables import answers_schema
 
 
 @pytest.fixture
-def proxy(config_of: Any) -> Iterator[Proxy]:
+def proxy(config_of: Any) -> Iterator[ProxyThread]:
     with start_proxy(config_of(one={"url": "/ok/{profile_id}"})) as running:
         yield running
 
@@ -68,7 +68,7 @@ DEEP = {  # in a field that nobody knows, so that it is skipped
     ],
 )
 def test_a_malformed_call_ends_its_own_connection_only(
-    proxy: Proxy, profiles: Any, long: timedelta, sent: bytes
+    proxy: ProxyThread, profiles: Any, long: timedelta, sent: bytes
 ) -> None:
     with PranaClient([proxy.address]) as client:
         service = client.services()["one"]
@@ -81,7 +81,7 @@ def test_a_malformed_call_ends_its_own_connection_only(
         assert client.fetch(service, profiles(1), long)["status"].to_pylist() == ["ok"]
 
 
-def test_random_bytes_harm_nobody(proxy: Proxy, profiles: Any, long: timedelta) -> None:
+def test_random_bytes_harm_nobody(proxy: ProxyThread, profiles: Any, long: timedelta) -> None:
     random_bytes = random.Random(20)
     with PranaClient([proxy.address]) as client:
         service = client.services()["one"]
@@ -95,8 +95,8 @@ def test_random_bytes_harm_nobody(proxy: Proxy, profiles: Any, long: timedelta) 
 @pytest.mark.parametrize(
     ("request_fields", "told"),
     [
-        (("one", b"no arrow", 1000), "contexts are no Arrow IPC stream"),
-        (("one", b"", 1000), "contexts are no Arrow IPC stream"),
+        (("one", b"no arrow", 1000), "contexts are not an Arrow IPC stream"),
+        (("one", b"", 1000), "contexts are not an Arrow IPC stream"),
         (("one", to_ipc(pa.record_batch({"video_id": [1]})), 1000), "'profile_id'"),
         (("ones", to_ipc(pa.record_batch({"profile_id": [1]})), 1000), "unknown service 'ones' → did you mean 'one'"),
         (("one", to_ipc(pa.record_batch({"profile_id": [1]})), 0), "budget_ms > 0"),
@@ -105,7 +105,7 @@ def test_random_bytes_harm_nobody(proxy: Proxy, profiles: Any, long: timedelta) 
         (("one", None, 1000), "a fetch needs service_name"),
     ],
 )
-def test_a_wrong_request_is_told_what_is_wrong(proxy: Proxy, request_fields: Any, told: str) -> None:
+def test_a_wrong_request_is_told_what_is_wrong(proxy: ProxyThread, request_fields: Any, told: str) -> None:
     with connected(proxy) as connection:
         connection.sendall(call_of("fetch", request=FetchRequest(*request_fields)))
         _, result = answer_from(connection)
@@ -137,7 +137,7 @@ def test_a_failure_of_the_proxy_s_own_reaches_the_caller(
             client.fetch(service, profiles(1), long)
 
 
-def test_many_clients_at_once_get_their_own_answers(proxy: Proxy, profiles: Any, long: timedelta) -> None:
+def test_many_clients_at_once_get_their_own_answers(proxy: ProxyThread, profiles: Any, long: timedelta) -> None:
     def ask(i: int) -> Any:
         with PranaClient([proxy.address]) as client:
             return client.fetch(client.services()["one"], profiles(i, i + 1), long)["value"].to_pylist()
@@ -146,7 +146,7 @@ def test_many_clients_at_once_get_their_own_answers(proxy: Proxy, profiles: Any,
         assert list(clients.map(ask, range(40))) == [[[i, 7], [i + 1, 7]] for i in range(40)]
 
 
-def test_silent_connections_do_not_keep_others_out(proxy: Proxy, profiles: Any, long: timedelta) -> None:
+def test_silent_connections_do_not_keep_others_out(proxy: ProxyThread, profiles: Any, long: timedelta) -> None:
     silent = [socket.create_connection(_address(proxy)) for _ in range(40)]  # more than fetches are let in at a time
     with PranaClient([proxy.address]) as client:
         assert client.fetch(client.services()["one"], profiles(1), long)["status"].to_pylist() == ["ok"]
@@ -163,7 +163,7 @@ def test_stopping_lets_calls_in_flight_end(config_of: Any, service: Any, profile
             pass
         stopping = threading.Thread(target=proxy.stop)
         stopping.start()
-        while proxy.board.own[Told.READY]:
+        while proxy.worker_status.own[WorkerField.READY]:
             pass
         stopping.join(0.2)
         assert stopping.is_alive()  # it waits for the call
@@ -173,7 +173,7 @@ def test_stopping_lets_calls_in_flight_end(config_of: Any, service: Any, profile
     assert not any(thread.name.startswith("prana") for thread in threading.enumerate())
 
 
-def test_a_taken_port_is_one_clear_line(proxy: Proxy, config_of: Any) -> None:
+def test_a_taken_port_is_one_clear_line(proxy: ProxyThread, config_of: Any) -> None:
     host, port = _address(proxy)
     with pytest.raises(SetupError) as raised:
         start_proxy(config_of(one={"url": "/ok/{profile_id}"}), ServerConfig(host, port))
@@ -212,13 +212,13 @@ def test_an_answer_that_fits_no_frame_is_invalid_not_endless() -> None:
     assert "more than a frame" in row["reason"]
 
 
-def _address(proxy: Proxy) -> tuple[str, int]:
+def _address(proxy: ProxyThread) -> tuple[str, int]:
     host, port = proxy.address.split(":")
     return host, int(port)
 
 
 @contextmanager
-def connected(proxy: Proxy) -> Iterator[socket.socket]:
+def connected(proxy: ProxyThread) -> Iterator[socket.socket]:
     with socket.create_connection(_address(proxy)) as connection:
         connection.settimeout(20)
         yield connection

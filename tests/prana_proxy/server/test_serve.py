@@ -14,7 +14,7 @@ import pytest
 from proxy_process import ProxyProcess, proxy_process, services_toml, until
 from thrift_bytes import fetch_of, hung_up
 
-from prana_proxy.client.client import PranaClient
+from prana_proxy.client import PranaClient
 from schemas.errors import ServiceError
 
 

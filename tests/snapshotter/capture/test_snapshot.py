@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from snapshot_job import Job, service
 
-from prana_proxy.client.access import Access
+from prana_proxy.config.credentials import ProxyCredentials
 from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.server import start_proxy
 from schemas.data_keys import context_variable
@@ -31,7 +31,7 @@ from schemas.services import Status
 from schemas.tables import snapshot_schema
 from snapshotter.capture.snapshot import Floor
 from snapshotter.records import SnapshotRun
-from snapshotter.selection.context_selection import Experiment, read_context_set, select_contexts
+from snapshotter.selection.context_selection import NamedSelection, read_context_set, select_contexts
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
 from snapshotter.storage.table_source import TableSource
@@ -150,7 +150,7 @@ def test_a_proxy_that_demands_a_token_is_shown_it_by_every_task(offline: Job, co
         with pytest.raises(ServiceError, match="token"):
             offline.run(proxies=[proxy.address])
         assert company.asked == []
-        run = offline.run(proxies=[proxy.address], access=Access(token="of-the-snapshots"))
+        run = offline.run(proxies=[proxy.address], access=ProxyCredentials(token="of-the-snapshots"))
     assert service(run, "history").confidence == 1.0
 
 
@@ -309,11 +309,11 @@ def test_contexts_that_were_selected_can_be_asked_for(job: Job, company: Any, tm
     pq.write_table(
         pa.table({"profile_id": list(range(30)) * 2, "country": ["US", "FR"] * 30}), tmp_path / "seen.parquet"
     )
-    experiment = Experiment(
-        "watchers",
+    experiment = NamedSelection(
         "SELECT * FROM seen",
         ("profile_id", "country"),
         quota=20,
+        id="watchers",
         tables={"seen": TableSource(str(tmp_path / "seen.parquet"))},
     )
     chosen = select_contexts(job.spark, [experiment], date(2026, 1, 5), job.storage, job.index)

@@ -18,7 +18,7 @@ from snapshotter.capture.snapshot import take_snapshot
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
 from snapshotter.selection.context_selection import _context_set_id, select_contexts
-from snapshotter.selection.experiments import Experiment
+from snapshotter.selection.declarations import NamedSelection
 from snapshotter.storage import Storage, open_storage
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -73,8 +73,8 @@ def test_a_run_id_that_asked_other_services_is_refused(index: SnapshotIndex, sto
 def test_a_date_that_another_selection_has_is_refused_where_one_is_named(
     index: SnapshotIndex, storage: Storage
 ) -> None:
-    everyone = Experiment("everyone", "SELECT 1 AS profile_id", ("profile_id",), (), 5)
-    edited = Experiment("everyone", "SELECT 2 AS profile_id", ("profile_id",), (), 5)
+    everyone = NamedSelection(id="everyone", query="SELECT 1 AS profile_id", key=("profile_id",), quota=5)
+    edited = NamedSelection(id="everyone", query="SELECT 2 AS profile_id", key=("profile_id",), quota=5)
     day = date(2026, 1, 5)
     chosen = ContextSet(_context_set_id([everyone], day), day, ("everyone",), KEY, (), ())
     assert index.publish_context_set(chosen)

@@ -15,7 +15,7 @@ from schemas.data_keys import context_variable
 from schemas.errors import SelectionError
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import ContextSet
-from snapshotter.selection.context_selection import Experiment, read_context_set, select_contexts
+from snapshotter.selection.context_selection import NamedSelection, read_context_set, select_contexts
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.table_source import TableSource
 
@@ -50,7 +50,7 @@ def impressions(tmp_path_factory: pytest.TempPathFactory) -> TableSource:
 
 @pytest.fixture
 def experiment(impressions: TableSource) -> Any:
-    def make(name: str = "watchers", **changes: Any) -> Experiment:
+    def make(name: str = "watchers", **changes: Any) -> NamedSelection:
         query = "SELECT profile_id, country, device FROM impressions WHERE date = :date"
         given: dict[str, Any] = {
             "query": query,
@@ -60,7 +60,7 @@ def experiment(impressions: TableSource) -> Any:
         }
         if "fraction" not in changes:
             given["quota"] = 50
-        return Experiment(id=name, **{**given, **changes})
+        return NamedSelection(id=name, **{**given, **changes})
 
     return make
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -8,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +30,43 @@ try:
 except DeloreanError as error:
     print(type(error).__name__, error)
 """
+
+SESSIONS = """
+import json, os, sys
+from snapshotter.spark.session import spark_session
+
+folder = sys.argv[1]
+sockets = {"spark__python__unix__domain__socket__dir": folder}
+spark = spark_session("first", "local[1]", spark__ui__enabled="false", **sockets)
+names = "sql.session.timeZone", "sql.shuffle.partitions", "ui.enabled", "sql.parquet.outputTimestampType"
+chosen = [spark.conf.get(f"spark.{name}") for name in names]
+spark.range(3).mapInArrow(lambda batches: batches, "id long").collect()
+report = {"chosen": chosen, "sockets": len(os.listdir(folder)), "folder": folder}
+spark.stop()
+try:
+    spark_session("second", "local[1]", delta=True)
+except Exception as error:
+    report["late"] = f"{type(error).__name__} {error}"
+print(json.dumps(report))
+"""
+
+
+@pytest.fixture(scope="module")
+def other_process() -> Iterator[dict[str, Any]]:
+    """The report of a process that started a session with its own settings, stopped it, and asked for another.
+
+    folder: of its sockets, whose names would be too long in a test's own folder
+    """
+    arguments = "--conf spark.sql.session.timeZone=Asia/Tokyo --conf spark.sql.shuffle.partitions=5 pyspark-shell"
+    with tempfile.TemporaryDirectory() as folder:
+        ran = subprocess.run(
+            [sys.executable, "-c", SESSIONS, folder],
+            env={**os.environ, "PYSPARK_SUBMIT_ARGS": arguments},
+            capture_output=True,
+            text=True,
+        )
+        assert ran.returncode == 0, ran.stderr
+        yield json.loads(ran.stdout)
 
 
 def require_java_where(java: str | None, folder: Path) -> str:
@@ -85,18 +124,8 @@ def test_times_cross_spark_and_its_workers_unchanged(spark: SparkSession, tmp_pa
     assert (at.type, sorted(at.to_pylist())) == (TIME, sorted(moments))
 
 
-def test_delta_asked_for_too_late_is_one_clear_line() -> None:
-    script = (
-        "from snapshotter.spark.session import spark_session\n"
-        "spark_session('first', 'local[1]', spark__ui__enabled='false').stop()\n"
-        "try:\n"
-        "    spark_session('second', 'local[1]', delta=True)\n"
-        "except Exception as error:\n"
-        "    print(type(error).__name__, error)\n"
-    )
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.startswith("SetupError Spark cannot read Delta tables here: its Java runs already")
+def test_delta_asked_for_too_late_is_one_clear_line(other_process: dict[str, Any]) -> None:
+    assert other_process["late"].startswith("SetupError Spark cannot read Delta tables here: its Java runs already")
 
 
 def test_jars_for_delta_and_s3_are_asked_for_together() -> None:
@@ -112,20 +141,8 @@ def test_jars_for_delta_and_s3_are_asked_for_together() -> None:
     assert s3 in (Path(__file__).parents[3] / "docs" / "STORAGE.md").read_text()
 
 
-def test_what_the_caller_or_spark_submit_chose_wins(tmp_path: Path) -> None:
-    show = (
-        "from snapshotter.spark.session import spark_session\n"
-        "s = spark_session('t', 'local[1]', spark__ui__enabled='false')\n"
-        "print(*[s.conf.get(n) for n in ('spark.sql.session.timeZone', 'spark.sql.shuffle.partitions',"
-        " 'spark.ui.enabled', 'spark.sql.parquet.outputTimestampType')])"
-    )
-    environment = {
-        **os.environ,
-        "PYSPARK_SUBMIT_ARGS": "--conf spark.sql.session.timeZone=Asia/Tokyo"
-        " --conf spark.sql.shuffle.partitions=5 pyspark-shell",
-    }
-    ran = subprocess.run([sys.executable, "-c", show], env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert ran.stdout.split() == ["Asia/Tokyo", "5", "false", "TIMESTAMP_MICROS"], ran.stderr
+def test_what_the_caller_or_spark_submit_chose_wins(other_process: dict[str, Any]) -> None:
+    assert other_process["chosen"] == ["Asia/Tokyo", "5", "false", "TIMESTAMP_MICROS"]
 
 
 def test_a_driver_of_a_cluster_that_settings_name_is_not_bound_to_this_machine(tmp_path: Path) -> None:
@@ -149,16 +166,6 @@ def test_workers_are_spoken_to_without_tcp_where_names_of_sockets_are_short(mast
     assert conf.get("spark.python.unix.domain.socket.enabled", None) == chosen
 
 
-def test_no_socket_is_left_behind() -> None:
-    with tempfile.TemporaryDirectory() as folder:  # a test's own has too long a name for sockets
-        show = (
-            "import os, sys\n"
-            "from snapshotter.spark.session import spark_session\n"
-            f"s = spark_session('t', 'local[1]', spark__python__unix__domain__socket__dir='{folder}')\n"
-            "s.range(3).mapInArrow(lambda batches: batches, 'id long').collect()\n"
-            f"print(len(os.listdir('{folder}')))"
-        )
-        ran = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True)
-        assert ran.returncode == 0, ran.stderr
-        assert int(ran.stdout) >= 2  # of the workers and of the accumulators
-        until(lambda: not os.listdir(folder))  # workers end soon after
+def test_no_socket_is_left_behind(other_process: dict[str, Any]) -> None:
+    assert other_process["sockets"] >= 2  # of the workers and of the accumulators
+    until(lambda: not os.listdir(other_process["folder"]))  # workers end soon after

@@ -1,7 +1,7 @@
 """HTTP and JSON: a GET for each context, or POSTs of many.
 
 A batch is `POST {"contexts": [{"profile_id": 1}, …]}`, answered by `{"answers": [{"value": …} | {"error": "…"}, …]}`
-in the order asked.
+in the order of the request.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import msgspec
 
 from prana_proxy.clock import Clock
 from prana_proxy.gateway.answers import Cause, Reply
+from prana_proxy.gateway.config import ServiceConfig
 from prana_proxy.gateway.discovery import Instance
-from prana_proxy.gateway.json_answers import JsonAnswer
-from prana_proxy.gateway.services import Ask, Key, Protocol, ServiceConfig
-from prana_proxy.gateway.services.http.exchange import Connections, Exchange
+from prana_proxy.gateway.services import Ask, Key, Protocol
+from prana_proxy.gateway.services.http.exchange import HttpConnections, HttpExchange
+from prana_proxy.gateway.services.http.json_answers import JsonDecoder
 from schemas.errors import ConfigError
 from schemas.redaction import without_password
 from schemas.services import Status
@@ -32,25 +33,25 @@ class HttpProtocol(Protocol):
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
-        self._connections = Connections()
+        self._connections = HttpConnections()
 
     @staticmethod
     def check(config: ServiceConfig) -> None:
-        """Refuse what is no URL, or one that does not take just the key's variables."""
+        """Reject an invalid URL, and one whose variables are not the key's."""
         _check_url(config.url)
         if not config.batched:
             _check_template(config.url, [variable.name for variable in config.service.key])
         elif "{" in config.url or "}" in config.url:
-            raise ConfigError.because("has a {variable}, but a batch_url takes all of them in its body", "remove it")
+            raise ConfigError.because("has a {variable}, but a batch_url sends all of them in the body", "remove it")
 
     @staticmethod
     def own_instance(config: ServiceConfig) -> Instance:
-        """Give the URL's host and port."""
+        """Return the URL's host and port."""
         parts = urlsplit(config.url)
         return Instance(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
 
     def asking(self, config: ServiceConfig) -> Ask:
-        """Give the function that asks this service."""
+        """Return the function that calls this service."""
         return self._asking_batches(config) if config.batched else self._asking_one(config)
 
     async def close(self) -> None:
@@ -59,7 +60,7 @@ class HttpProtocol(Protocol):
 
     def _asking_one(self, config: ServiceConfig) -> Ask:
         path_of = path_template(_path(config.url))
-        answer, exchange = _json_answer(config), self._exchange(config)
+        decoder, exchange = _decoder(config), self._exchange(config)
 
         async def ask(
             instance: Instance, keys: Sequence[Key], _: float, /, *, new_connection: bool = False
@@ -69,41 +70,41 @@ class HttpProtocol(Protocol):
                 return [_NO_PATH]
             new_connection |= not config.resend
             body = await exchange("GET", instance, path, None, config.max_answer_bytes, new_connection)
-            return [body if isinstance(body, Reply) else answer.decode(body, self._clock())]
+            return [body if isinstance(body, Reply) else decoder.decode(body, self._clock())]
 
         return ask
 
     def _asking_batches(self, config: ServiceConfig) -> Ask:
         path = _path(config.url)
-        answer, exchange = _json_answer(config), self._exchange(config)
+        decoder, exchange = _decoder(config), self._exchange(config)
 
         async def ask(
             instance: Instance, keys: Sequence[Key], _: float, /, *, new_connection: bool = False
         ) -> list[Reply]:
-            question = msgspec.json.encode({"contexts": keys})
+            request = msgspec.json.encode({"contexts": keys})
             new_connection |= not config.resend
-            body = await exchange("POST", instance, path, question, config.max_batch_bytes, new_connection)
+            body = await exchange("POST", instance, path, request, config.max_batch_bytes, new_connection)
             return (
-                [body] * len(keys) if isinstance(body, Reply) else answer.decode_batch(body, len(keys), self._clock())
+                [body] * len(keys) if isinstance(body, Reply) else decoder.decode_batch(body, len(keys), self._clock())
             )
 
         return ask
 
-    def _exchange(self, config: ServiceConfig) -> Exchange:
+    def _exchange(self, config: ServiceConfig) -> HttpExchange:
         parts = urlsplit(config.url)
-        # An address from DNS is another name for the URL's host; other registries give hosts of their own.
+        # An address from DNS is another name for the URL's host; other registries list hosts of their own.
         if (config.discovery or "").startswith("dns:"):
             server_name = parts.hostname if parts.scheme == "https" else None
-            return Exchange(self._connections, parts.scheme, parts.netloc.rpartition("@")[2], server_name)
-        return Exchange(self._connections, parts.scheme)
+            return HttpExchange(self._connections, parts.scheme, parts.netloc.rpartition("@")[2], server_name)
+        return HttpExchange(self._connections, parts.scheme)
 
 
-def _json_answer(config: ServiceConfig) -> JsonAnswer:
-    return JsonAnswer(config.service.element.type, config.answer, config.max_answer_bytes, config.error)
+def _decoder(config: ServiceConfig) -> JsonDecoder:
+    return JsonDecoder(config.service.element.type, config.answer, config.max_answer_bytes, config.error)
 
 
 def path_template(template: str) -> Callable[[Key], str | None]:
-    """Build the function that puts a key's values, percent-encoded, into a path; None where they would change it.
+    """Build the function that puts a key's values, percent-encoded, into a path; it returns None for '.' and the like.
 
     >>> path_template("/lists/{profile}?country={country}")({"profile": "a/b", "country": "U S"})
     '/lists/a%2Fb?country=U%20S'
@@ -128,7 +129,7 @@ def path_template(template: str) -> Callable[[Key], str | None]:
 
 
 def _path(url: str) -> str:
-    """Give a URL's path and query."""
+    """Return a URL's path and query."""
     parts = urlsplit(url)
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
@@ -164,7 +165,7 @@ def _check_template(url: str, key: list[str]) -> None:
     missing = sorted(set(key) - {name for name, _ in parsed})
     if missing:
         raise ConfigError.because(
-            f"lacks '{missing[0]}', so answers cannot depend on it", f"add {{{missing[0]}}} or take it out of key"
+            f"lacks '{missing[0]}', so answers cannot depend on it", f"add {{{missing[0]}}} or remove it from key"
         )
 
 

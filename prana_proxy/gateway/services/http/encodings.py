@@ -1,7 +1,7 @@
-"""Undoes what a server did to JSON on its way: compression, though it was not asked for, and other charsets than UTF-8.
+"""Decodes response bodies: compression, although none was requested, and other charsets than UTF-8.
 
-Codings are gzip, deflate, br and zstd, by their `x-` names too and in any order and letters; `deflate` with zlib's head
-or without. Nothing grows beyond the bytes that are allowed.
+Codings are gzip, deflate, br and zstd, also by their `x-` names, in any order and case; `deflate` with zlib's header or
+without. Nothing is decompressed beyond the allowed size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BLOCK = 1 << 16
 
 
 def codings_of(headers: Sequence[str]) -> list[str]:
-    """Read the values of Content-Encoding: which codings to undo, the last applied first.
+    """Return the codings in Content-Encoding headers, the last applied first.
 
     >>> codings_of(["GZIP, identity", "x-gzip"])
     ['gzip', 'gzip']
@@ -36,21 +36,21 @@ def codings_of(headers: Sequence[str]) -> list[str]:
 
 
 def decompressed(body: bytes, codings: Sequence[str], most: int) -> bytes | Reply:
-    """Undo codings; or say why that cannot be done within so many bytes."""
+    """Decompress a body; return an invalid reply where that fails or exceeds `most` bytes."""
     for coding in codings:
         if coding not in _CODINGS or len(codings) > _MOST_CODINGS:
             return _invalid(f"the answer is compressed as '{', '.join(codings)}', expected {', '.join(_CODINGS)}")
         try:
             body = _inflated(body, most + 1) if coding == "deflate" else _read(body, _ARROW_CODECS[coding], most + 1)
-        except (OSError, zlib.error, EOFError):  # pa.ArrowInvalid is a ValueError, and does not come from here
-            return _invalid(f"the answer is not what its header says: {coding}")
+        except (OSError, zlib.error, EOFError):  # pa.ArrowInvalid, a ValueError, is not raised here
+            return _invalid(f"the answer is not {coding}, as its header says")
         if len(body) > most:
             return _invalid(f"the answer is larger than {most} bytes")
     return body
 
 
 def as_utf8(body: bytes, content_type: str) -> bytes | Reply:
-    """Give JSON in UTF-8 without a byte order mark, whatever charset its header names, or its first bytes betray."""
+    """Return JSON in UTF-8 without a byte order mark, from the charset in its header or that of its first bytes."""
     charset = _charset(content_type) or "utf-8"
     if charset in ("utf-8", "ascii"):
         if body[:1] not in (b"\xef", b"\xfe", b"\xff", b"\0") and body[1:2] != b"\0":
@@ -65,7 +65,7 @@ def as_utf8(body: bytes, content_type: str) -> bytes | Reply:
 
 
 def _charset(content_type: str) -> str | None:
-    """Give Python's name of the charset in a media type; None for none, and for one that is no charset."""
+    """Return Python's name of the charset in a media type; None if it has none, or an unknown one."""
     if "charset" not in content_type.lower():
         return None
     message = Message()
@@ -90,7 +90,7 @@ def _read(body: bytes, codec: str, most: int) -> bytes:
 def _inflated(body: bytes, most: int) -> bytes:
     try:
         return _inflate(body, most, zlib.MAX_WBITS)
-    except zlib.error:  # some servers send the bare stream, and all clients take it
+    except zlib.error:  # some servers send the bare stream, and all clients accept it
         return _inflate(body, most, -zlib.MAX_WBITS)
 
 

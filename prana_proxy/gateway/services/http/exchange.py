@@ -1,7 +1,7 @@
-"""One HTTP/1.1 question and its answer, over connections that are kept.
+"""One HTTP/1.1 request and its response, over kept connections.
 
-The connections, their pool, TLS, names and the parser are aiohttp's. Its `ClientSession.request` is left out: of a
-short call it takes three quarters, for redirects, cookies, traces and retries that must not be here.
+Connections, their pool, TLS, name resolution and the parser are aiohttp's. `ClientSession.request` is not used:
+it takes three quarters of a short call's time, for redirects, cookies, traces and retries that are not wanted here.
 """
 
 from __future__ import annotations
@@ -20,57 +20,58 @@ from aiohttp.http import HttpProcessingError, RawResponseMessage
 from yarl import URL
 
 from prana_proxy.gateway.answers import Cause, Reply
+from prana_proxy.gateway.config import MEBIBYTE
 from prana_proxy.gateway.discovery import Instance
-from prana_proxy.gateway.kept_connections import Keeping
-from prana_proxy.gateway.services import MEBIBYTE, kept_connection_closed, unreachable
+from prana_proxy.gateway.keep_alive import KeepAlivePolicy
+from prana_proxy.gateway.services import kept_connection_closed, unreachable
 from prana_proxy.gateway.services.http.encodings import as_utf8, codings_of, decompressed
 from schemas.services import Status
 
-# Shorter than servers' usual 5 s, so that a pooled connection is seldom one the service is just closing.
+# Shorter than servers' usual 5 s, so that the service rarely closes a pooled connection first.
 _KEEP_ALIVE_SECONDS = 4.0
 _LONGEST_HEADER, _MOST_HEADERS = 65_536, 256
 _MOST_AT_ONCE = 65_536  # bytes that are decompressed between two turns of the event loop
-_MOST_OF_AN_ERROR = 65_536  # read, so that the connection can be used again, and thrown away
-_IDLE_TOO_LONG = "HTTP 408"  # what some servers send to a kept connection, and close it
-_NOT_OURS = (408, 425, 429)  # 4xx that tell of the service's state, not of the question
+_MOST_OF_AN_ERROR = 65_536  # read and discarded, so that the connection can be used again
+_IDLE_TOO_LONG = "HTTP 408"  # some servers send it to a kept connection before they close it
+_NOT_OURS = (408, 425, 429)  # 4xx about the service's state, not about the request
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "prana-proxy"}
 _JSON = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-_MOST_INSTANCES = 1_000  # whose routes are remembered
-_NO_LIMITS = aiohttp.ClientTimeout(total=None)  # policies hold the time
+_MOST_INSTANCES = 1_000  # whose routes are cached
+_NO_LIMITS = aiohttp.ClientTimeout(total=None)  # the gateway bounds the time
 
 Route = tuple[aiohttp.ClientRequest, bytes]
-"""What tells aiohttp where to connect, and the headers that are the same for all questions."""
+"""Where aiohttp connects, and the headers that all requests share."""
 
 
 class _Handler(ResponseHandler):
     """One connection.
 
-    used: whether it has carried a call; asked: whether it carries one; answering: whether some of its answer is here
+    used: whether it has carried a call; busy: whether it carries one; answering: whether some of its answer is here
     """
 
-    used = asked = answering = False
+    used = busy = answering = False
 
     def data_received(self, data: bytes) -> None:
-        """Take some of an answer; hang up on what nobody asked for, which would be taken for the next answer."""
-        if not self.asked and self.transport is not None:
+        """Receive bytes; hang up on unrequested ones, which would be taken for the next answer."""
+        if not self.busy and self.transport is not None:
             self.transport.abort()
             return
         self.answering = True
         super().data_received(data)
 
 
-class Connections:
-    """A pool of connections, and those that each carry one call: no proxies, no settings from the environment."""
+class HttpConnections:
+    """Kept connections, and connections for one call each; no proxies, no settings from the environment."""
 
     def __init__(self) -> None:
-        context = ssl.create_default_context()  # not the one that aiohttp made of the environment it was imported in
-        # Bulkheads limit how many there are.
+        context = ssl.create_default_context()  # aiohttp's own depends on the environment at import
+        # max_concurrent limits their number.
         self.kept = aiohttp.TCPConnector(limit=0, ssl=context, keepalive_timeout=_KEEP_ALIVE_SECONDS)
         self.new = aiohttp.TCPConnector(limit=0, ssl=context, force_close=True)
         for connector in (self.kept, self.new):
             factory: Any = partial(_Handler, loop=asyncio.get_running_loop())
             connector._factory = factory
-        self.keeping = Keeping[str]()
+        self.keep_alive = KeepAlivePolicy[str]()
 
     async def close(self) -> None:
         """Close all."""
@@ -78,15 +79,15 @@ class Connections:
         await self.new.close()
 
 
-class Exchange:
-    """Sends one service's questions to an instance and reads what comes back.
+class HttpExchange:
+    """Sends one service's requests to an instance and reads the responses.
 
     scheme: http or https
-    host, server_name: what the service is called, where an instance's address is but another name for it
+    host, server_name: the service's own, where an instance's address is another name for it
     """
 
     def __init__(
-        self, connections: Connections, scheme: str, host: str | None = None, server_name: str | None = None
+        self, connections: HttpConnections, scheme: str, host: str | None = None, server_name: str | None = None
     ) -> None:
         self._connections, self._scheme, self._server_name = connections, scheme, server_name
         self._headers: Mapping[str, str] = _HEADERS if host is None else {**_HEADERS, "Host": host}
@@ -95,7 +96,7 @@ class Exchange:
     async def __call__(
         self, method: str, instance: Instance, path: str, data: bytes | None, most: int, new_connection: bool = False
     ) -> bytes | Reply:
-        """Give the body of a good answer, no larger than `most` bytes, or the reply that says why there is none."""
+        """Return the body of a successful response, of at most `most` bytes, or the reply for its failure."""
         request, headers = self._route(instance)
         head = b"%b %b HTTP/1.1\r\n%b" % (method.encode(), path.encode("ascii"), headers)
         connector = self._connections.new if new_connection else self._connections.kept
@@ -112,10 +113,10 @@ class Exchange:
     async def _ask(
         self, connection: aiohttp.connector.Connection, instance: Instance, head: bytes, data: bytes | None, most: int
     ) -> bytes | Reply:
-        """Ask over a connection. It is kept if all of the answer was read; else it is for the caller to close."""
-        handler, keeping = connection.protocol, self._connections.keeping
+        """Send a request over a connection, which is kept if the whole response was read; else the caller closes it."""
+        handler, keep_alive = connection.protocol, self._connections.keep_alive
         assert isinstance(handler, _Handler)  # the connection was just opened
-        kept, handler.used, handler.asked, handler.answering = handler.used, True, True, False
+        kept, handler.used, handler.busy, handler.answering = handler.used, True, True, False
         try:
             body = await _converse(handler, head, data, most)
             closed = isinstance(body, Reply) and body.reason == _IDLE_TOO_LONG and handler.should_close
@@ -124,12 +125,12 @@ class Exchange:
                 raise
             closed = True
         if kept and closed:
-            keeping.was_closed(instance.address)
+            keep_alive.was_closed(instance.address)
             return kept_connection_closed(instance)
-        handler.asked = False
+        handler.busy = False
         if kept:
-            keeping.served_again(instance.address)
-        if keeping.keeps(instance.address):
+            keep_alive.served_again(instance.address)
+        if keep_alive.keeps(instance.address):
             connection.release()
         return body
 
@@ -142,23 +143,23 @@ class Exchange:
 async def _converse(protocol: ResponseHandler, head: bytes, data: bytes | None, most: int) -> bytes | Reply:
     protocol.set_response_params(
         read_until_eof=True,
-        auto_decompress=False,  # it knows fewer codings, and no bound
+        auto_decompress=False,  # it supports fewer codings, without a size limit
         max_line_size=_LONGEST_HEADER,
         max_field_size=_LONGEST_HEADER,
         max_headers=_MOST_HEADERS,
     )
     await _send(protocol, head, data)
     message, content = await protocol.read()
-    while 100 <= message.code < 200 and message.code != 101:  # tells that an answer will come
+    while 100 <= message.code < 200 and message.code != 101:  # informational
         message, content = await protocol.read()
     reply = await _body(message, content, most)
     if protocol.transport is None or protocol.transport.get_write_buffer_size():
-        protocol.force_close()  # the rest of the question would be the next one
+        protocol.force_close()  # the rest of the request would be taken for the next one
     return reply
 
 
 async def _send(protocol: ResponseHandler, head: bytes, data: bytes | None) -> None:
-    """Send a question; large ones piece by piece, so that encrypting them does not hold up the other services."""
+    """Send a request; large ones piece by piece, so that encrypting them does not delay other services."""
     transport = protocol.transport
     if transport is None:  # closed since it was taken from the pool
         raise aiohttp.ServerDisconnectedError
@@ -189,7 +190,7 @@ async def _body(message: RawResponseMessage, content: aiohttp.StreamReader, most
     body: bytes | Reply = sent
     if sent and (codings := codings_of(message.headers.getall("Content-Encoding", ()))):
         work = partial(decompressed, sent, codings, most)
-        # In a thread if it may take long, for other services are asked on this one.
+        # In a thread if it may take long, because all services share this one.
         body = await asyncio.to_thread(work) if len(sent) > _MOST_AT_ONCE else work()
     if body and isinstance(body, bytes):
         body = as_utf8(body, message.headers.get("Content-Type", ""))

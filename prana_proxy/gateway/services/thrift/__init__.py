@@ -1,19 +1,19 @@
-"""Thrift: any method of any service, described by its own interface file.
+"""Thrift: any method of a service, described by its own interface file.
 
-`thrift://host:port/Service/method`, with `idl` the file that declares them; `thrifts` for TLS, by the certificates that
-the system trusts. The binary protocol, in frames; without them for `?transport=buffered`. The port is 9090 if none is
-written. What fits which Arrow type is in `values.py`, which variable of the key which argument in `arguments.py`, whose
-doing an exception is in `exceptions.py`.
+`thrift://host:port/Service/method`, with `idl` the file that declares them; `thrifts` for TLS, with the certificates
+that the system trusts. The binary protocol, framed; unframed with `?transport=buffered`. The default port is 9090.
+`value_readers.py` documents which Thrift types fit which Arrow type, `arguments.py` how a key becomes arguments, and
+`reply_decoder.py` what an exception counts as.
 
 `url`: the method's arguments are the key's variables, by name. `answer` leads to the value through the structs of its
 result.
 
 `batch_url`: the method has one argument, a list: of a single variable's values, or of structs whose fields are the
-key's variables. It gives
+key's variables. It returns
 - `list<T>`: one answer for each context, in their order; or `map<K, T>`: answers by the key's single variable,
 - T being the value, or, where `answer` is given, a struct in which it leads to the value.
 
-Where an answer may have an error instead of a value, or beside it, is in `service_errors.py`.
+`error_fields.py` documents where an answer may have an error instead of a value, or beside it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from prana_proxy.clock import Clock
 from prana_proxy.gateway.answers import Cause, Reply
+from prana_proxy.gateway.config import ServiceConfig
 from prana_proxy.gateway.discovery import Instance
-from prana_proxy.gateway.services import Ask, Key, Protocol, ServiceConfig, kept_connection_closed, unreachable
-from prana_proxy.gateway.services.thrift.answers import ThriftAnswers
+from prana_proxy.gateway.services import Ask, Key, Protocol, kept_connection_closed, unreachable
 from prana_proxy.gateway.services.thrift.arguments import arguments_of
-from prana_proxy.gateway.services.thrift.connections import Connections, Cut, Where
-from prana_proxy.gateway.services.thrift.idl import Method, method_of
-from prana_proxy.gateway.services.thrift.wire import Unfit
+from prana_proxy.gateway.services.thrift.binary_protocol import UnfitError
+from prana_proxy.gateway.services.thrift.connections import ConnectionCutError, ConnectionPool, Endpoint
+from prana_proxy.gateway.services.thrift.idl import IdlMethod, method_of
+from prana_proxy.gateway.services.thrift.reply_decoder import ReplyDecoder
 from schemas.errors import ConfigError
 from schemas.redaction import without_password
 from schemas.services import Status
@@ -48,31 +49,31 @@ class ThriftProtocol(Protocol):
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
-        self._connections = Connections()
+        self._connections = ConnectionPool()
 
     @staticmethod
     def check(config: ServiceConfig) -> None:
-        """Refuse what is no URL, an unknown method, and one whose arguments or result are not the service's."""
+        """Reject an invalid URL, an unknown method, and one whose arguments or result do not fit the service."""
         method = _method(config)
         arguments_of(method, config)
-        ThriftAnswers(method, config)
+        ReplyDecoder(method, config)
 
     @staticmethod
     def own_instance(config: ServiceConfig) -> Instance:
-        """Give the URL's host and port."""
+        """Return the URL's host and port."""
         parts = urlsplit(config.url)
         return Instance(parts.hostname or "", parts.port or _PORT)
 
     def asking(self, config: ServiceConfig) -> Ask:
-        """Give the function that asks this service."""
+        """Return the function that calls this service."""
         method = _method(config)
-        write, answers = arguments_of(method, config), ThriftAnswers(method, config)
-        exchange = _Exchange(self._connections, self._where(config), method.name, config)
+        write, answers = arguments_of(method, config), ReplyDecoder(method, config)
+        call = _ThriftCall(self._connections, self._endpoint_of(config), method.name, config)
 
         async def ask(
             instance: Instance, keys: Sequence[Key], _: float, /, *, new_connection: bool = False
         ) -> Sequence[Reply]:
-            message = await exchange(instance, write(keys), new_connection or not config.resend)
+            message = await call(instance, write(keys), new_connection or not config.resend)
             if isinstance(message, Reply):
                 return [message] * len(keys)
             if config.batched:
@@ -85,50 +86,54 @@ class ThriftProtocol(Protocol):
         """Close all connections."""
         await self._connections.close()
 
-    def _where(self, config: ServiceConfig) -> Callable[[Instance], Where]:
+    def _endpoint_of(self, config: ServiceConfig) -> Callable[[Instance], Endpoint]:
         parts, framed = urlsplit(config.url), _framed(config.url)
         if parts.scheme != "thrifts":
-            return lambda instance: Where(instance, framed)
-        # An address from DNS is another name for the URL's host; other registries give hosts of their own.
+            return lambda instance: Endpoint(instance, framed)
+        # An address from DNS is another name for the URL's host; other registries list hosts of their own.
         name = parts.hostname if (config.discovery or "").startswith("dns:") else None
-        return lambda instance: Where(instance, framed, self._tls, name)
+        return lambda instance: Endpoint(instance, framed, self._tls, name)
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
         return ssl.create_default_context()
 
 
-class _Exchange:
-    """Sends one service's calls to an instance and gives what comes back."""
+class _ThriftCall:
+    """Sends one service's calls to an instance and returns the answers."""
 
     def __init__(
-        self, connections: Connections, where: Callable[[Instance], Where], method: str, config: ServiceConfig
+        self,
+        connections: ConnectionPool,
+        endpoint_of: Callable[[Instance], Endpoint],
+        method: str,
+        config: ServiceConfig,
     ) -> None:
-        self._connections, self._where, self._method = connections, where, method
+        self._connections, self._endpoint_of, self._method = connections, endpoint_of, method
         self._most = config.max_batch_bytes if config.batched else config.max_answer_bytes
 
     async def __call__(self, instance: Instance, arguments: bytes, new_connection: bool) -> bytes | Reply:
-        """Give the message that answers, or the reply that says why there is none."""
-        where = self._where(instance)
+        """Return the message that answers, or the reply for a failure."""
+        endpoint = self._endpoint_of(instance)
         try:
-            connection = await self._connections.take(where, new_connection)
+            connection = await self._connections.take(endpoint, new_connection)
         except OSError as error:
             return unreachable(instance, error)
         answered, kept = False, connection.used
         try:
-            message = await connection.ask(self._method, arguments, self._most)
+            message = await connection.call(self._method, arguments, self._most)
             answered = True
-        except Cut as cut:
+        except ConnectionCutError as cut:
             if kept and not cut.begun:
-                self._connections.keeping.was_closed(where)
+                self._connections.keep_alive.was_closed(endpoint)
                 return kept_connection_closed(instance)
             return _CUT if cut.begun else unreachable(instance)
-        except Unfit as error:
+        except UnfitError as error:
             return Reply.failed(Status.INVALID, str(error))
         finally:
             if answered:
-                self._connections.give(where, connection, kept, not new_connection)
-            else:  # the answer may still come, or the service may still be at work
+                self._connections.release(endpoint, connection, kept, not new_connection)
+            else:  # the answer may still arrive
                 connection.close()
         return message
 
@@ -136,8 +141,8 @@ class _Exchange:
 _CUT = Reply.failed(Status.ERROR, "the connection was cut within the answer", Cause.CONNECTION)
 
 
-def _method(config: ServiceConfig) -> Method:
-    assert config.idl is not None  # whoever reads the configuration sees to it
+def _method(config: ServiceConfig) -> IdlMethod:
+    assert config.idl is not None  # checked when the configuration is read
     try:
         parts = urlsplit(config.url)
         _, service, method = parts.path.split("/")

@@ -19,9 +19,10 @@ import pyarrow as pa
 from thriftpy2.protocol.cybin import TCyBinaryProtocol  # type: ignore[attr-defined]  # compiled
 from thriftpy2.transport.memory import TCyMemoryBuffer  # type: ignore[attr-defined]  # compiled
 
-from prana_proxy.gateway.services import Key, ServiceConfig
-from prana_proxy.gateway.services.thrift.idl import Field, IdlType, Method, fields_of
-from prana_proxy.gateway.services.thrift.wire import BOOL, BYTE, I16, I32, I64, LIST, STRING, STRUCT
+from prana_proxy.gateway.config import ServiceConfig
+from prana_proxy.gateway.services import Key
+from prana_proxy.gateway.services.thrift.binary_protocol import BOOL, BYTE, I16, I32, I64, LIST, STRING, STRUCT
+from prana_proxy.gateway.services.thrift.idl import IdlField, IdlMethod, IdlType, fields_of
 from schemas.data_keys import DataKey
 from schemas.errors import ConfigError
 
@@ -33,21 +34,21 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Write = Callable[[Any], Any]
 
 
-def arguments_of(method: Method, config: ServiceConfig) -> Write:
+def arguments_of(method: IdlMethod, config: ServiceConfig) -> Write:
     """Build the writer of a method's arguments. Raises ConfigError when they are not the service's key."""
     key, fields = config.service.key, fields_of(method.arguments)
     if config.batched:
         return _batch(method, key, fields)
     fill = _filler(f"{method} takes", method.arguments, fields, key)
-    return lambda keys: _written(fill(keys[0]))
+    return lambda keys: _serialized(fill(keys[0]))
 
 
-def _batch(method: Method, key: Sequence[DataKey], fields: Mapping[str, Field]) -> Write:
+def _batch(method: IdlMethod, key: Sequence[DataKey], fields: Mapping[str, IdlField]) -> Write:
     (name, field), *more = fields.items() or [("", None)]
     if more or field is None or field.type.wire != LIST:
-        told = ", ".join(f"{field.type} {name}" for name, field in fields.items())
+        declared = ", ".join(f"{field.type} {name}" for name, field in fields.items())
         raise ConfigError.because(
-            f"{method} takes ({told}), expected one list of what the contexts are", "name such a method, or write url"
+            f"{method} takes ({declared}), expected one list of contexts", "name such a method, or write url"
         )
     element = field.type.element
     fill: Callable[[Key], Any]
@@ -60,18 +61,18 @@ def _batch(method: Method, key: Sequence[DataKey], fields: Mapping[str, Field]) 
         raise ConfigError.because(
             f"{method} takes a {field.type}, expected structs of {', '.join(v.name for v in key)}"
         )
-    return lambda keys: _written(method.arguments(**{name: [fill(one) for one in keys]}))
+    return lambda keys: _serialized(method.arguments(**{name: [fill(one) for one in keys]}))
 
 
-def _filler(whose: str, struct: Any, fields: Mapping[str, Field], key: Sequence[DataKey]) -> Callable[[Key], Any]:
-    """Build what makes a struct of a key."""
+def _filler(whose: str, struct: Any, fields: Mapping[str, IdlField], key: Sequence[DataKey]) -> Callable[[Key], Any]:
+    """Build the function that makes a struct of a key."""
     variables = {variable.name: variable for variable in key}
     for name in fields:
         if name not in variables:
             raise ConfigError.unknown(f"variable of the key, which {whose},", name, variables)
     for name in variables:
         if name not in fields:
-            raise ConfigError.because(f"{whose} no '{name}', so answers cannot depend on it", "take it out of key")
+            raise ConfigError.because(f"{whose} no '{name}', so answers cannot depend on it", "remove it from key")
     converters = [(name, _converter(variable, fields[name].type)) for name, variable in variables.items()]
     return lambda one: struct(**{name: convert(one[name]) for name, convert in converters})
 
@@ -80,9 +81,9 @@ def _converter(variable: DataKey, idl: IdlType) -> _Write:
     type, code = variable.type, idl.code  # noqa: A001  # the field's own name
     if pa.types.is_integer(type) and code in _BITS:
         if _BITS[code] >= type.bit_width + pa.types.is_unsigned_integer(type):
-            return _as_it_is
+            return _unchanged
     elif (pa.types.is_string(type) and code == STRING) or (pa.types.is_boolean(type) and code == BOOL):
-        return _as_it_is
+        return _unchanged
     elif (pa.types.is_date32(type) or pa.types.is_timestamp(type)) and code == STRING:
         return lambda moment: moment.isoformat()
     elif pa.types.is_timestamp(type) and code == I64:
@@ -92,12 +93,12 @@ def _converter(variable: DataKey, idl: IdlType) -> _Write:
     )
 
 
-def _as_it_is(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 
-def _written(struct: Any) -> bytes:
+def _serialized(struct: Any) -> bytes:
     buffer = TCyMemoryBuffer()
     TCyBinaryProtocol(buffer).write_struct(struct)
-    written: bytes = buffer.getvalue()
-    return written
+    data: bytes = buffer.getvalue()
+    return data

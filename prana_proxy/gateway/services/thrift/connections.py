@@ -1,4 +1,4 @@
-"""Connections to Thrift services: each carries one call at a time and waits a little for the next."""
+"""Connections to Thrift services: each carries one call at a time, and is kept for a while for the next."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from collections.abc import Generator
 from typing import NamedTuple, cast
 
 from prana_proxy.gateway.discovery import Instance
-from prana_proxy.gateway.kept_connections import Keeping
-from prana_proxy.gateway.services.thrift.wire import (
+from prana_proxy.gateway.keep_alive import KeepAlivePolicy
+from prana_proxy.gateway.services.thrift.binary_protocol import (
     LENGTH,
-    Kind,
-    Unfit,
+    MessageKind,
+    UnfitError,
     end_of_message,
     message_head,
     read_message_head,
 )
 
-_IDLE_SECONDS = 4.0  # before a service closes it, as in http.py
+_IDLE_SECONDS = 4.0  # shorter than services' own time, as for HTTP
 
 
-class Cut(Exception):  # noqa: N818  # an event
-    """The connection ended before the answer did. begun: whether some of it had come."""
+class ConnectionCutError(Exception):  # an event
+    """The connection ended before the answer did. begun: whether some of it had arrived."""
 
     def __init__(self, begun: bool) -> None:
         super().__init__()
         self.begun = begun
 
 
-class Connection(asyncio.Protocol):
+class ThriftConnection(asyncio.Protocol):
     """One connection.
 
     framed: whether each message is preceded by its length
@@ -40,17 +40,17 @@ class Connection(asyncio.Protocol):
         self._data, self._needed = bytearray(), 0
         self._waiter: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
-        self._lost = self._asked = False
+        self._lost = self._busy = False
         self._sequence = 0
         self.expiry: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport."""
+        """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Keep what came; wake who waits for that much."""
-        if not self._asked:
+        """Buffer received bytes; wake the reader once there are enough."""
+        if not self._busy:
             self.close()
             return
         self._data += data
@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
             self._wake()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Wake who waits in vain."""
+        """Wake the reader, which waits in vain."""
         self._lost = True
         self._wake()
 
@@ -69,34 +69,37 @@ class Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether it can carry a call: it is open, and nothing has come that nobody asked for."""
+        """Whether it can carry a call: it is open, and has received nothing unrequested."""
         return not (self._lost or self._data or self._transport is None or self._transport.is_closing())
 
     def close(self) -> None:
-        """Close it at once, whatever is under way."""
+        """Close it at once, even during a call."""
         if self.expiry is not None:
             self.expiry.cancel()
         if self._transport is not None:
             self._transport.abort()
 
-    async def ask(self, method: str, arguments: bytes, most: int) -> bytes:
-        """Call a method and give the message that answers, of no more than so many bytes. Raises Cut and Unfit."""
+    async def call(self, method: str, arguments: bytes, most: int) -> bytes:
+        """Call a method and return the message that answers, of at most so many bytes.
+
+        Raises ConnectionCutError and UnfitError.
+        """
         assert self._transport is not None
-        self._asked, self._sequence = True, self._sequence % 0x7FFFFFFF + 1
-        message = message_head(method, Kind.CALL, self._sequence) + arguments
+        self._busy, self._sequence = True, self._sequence % 0x7FFFFFFF + 1
+        message = message_head(method, MessageKind.CALL, self._sequence) + arguments
         self._transport.write(LENGTH.pack(len(message)) + message if self._framed else message)
         answer = await (self._frame(most) if self._framed else self._message(most))
         _, sequence, _ = read_message_head(answer)
         if sequence != self._sequence:
-            raise Unfit("the answer has another sequence id than the call")
-        self._asked = False
+            raise UnfitError("the answer has another sequence id than the call")
+        self._busy = False
         return answer
 
     async def _frame(self, most: int) -> bytes:
         await self._fill(LENGTH.size)
         length = LENGTH.unpack_from(self._data)[0]
         if length <= 0:
-            raise Unfit("the answer is no frame: does the service speak ?transport=buffered")
+            raise UnfitError("the answer is not a frame: does the service use ?transport=buffered")
         await self._fill(LENGTH.size + _at_most(length, most))
         return self._take(LENGTH.size, LENGTH.size + length)
 
@@ -105,18 +108,18 @@ class Connection(asyncio.Protocol):
         while True:
             try:
                 needed = next(search)
-            except StopIteration as found:
-                end: int = found.value
+            except StopIteration as stop:
+                end: int = stop.value
                 break
             await self._fill(_at_most(needed, most))
         await self._fill(_at_most(end, most))
         return self._take(0, end)
 
     async def _fill(self, needed: int) -> None:
-        """Wait until so much has come."""
+        """Wait until so many bytes have arrived."""
         while len(self._data) < needed:
             if self._lost:
-                raise Cut(begun=bool(self._data))
+                raise ConnectionCutError(begun=bool(self._data))
             self._needed, self._waiter = needed, asyncio.get_running_loop().create_future()
             await self._waiter
 
@@ -133,12 +136,12 @@ class Connection(asyncio.Protocol):
 
 def _at_most(size: int, most: int) -> int:
     if size > most:
-        raise Unfit(f"the answer is larger than {most} bytes")
+        raise UnfitError(f"the answer is larger than {most} bytes")
     return size
 
 
-class Where(NamedTuple):
-    """What connections lead to. tls: None for none; server_name: whose certificate is expected."""
+class Endpoint(NamedTuple):
+    """Where a connection leads. tls: None: plain; server_name: expected in the certificate."""
 
     instance: Instance
     framed: bool
@@ -146,56 +149,56 @@ class Where(NamedTuple):
     server_name: str | None = None
 
 
-class Connections:
-    """Those that wait for a next call, closed when none comes; bulkheads limit how many there are."""
+class ConnectionPool:
+    """Idle connections, closed when no further call comes; max_concurrent limits their number."""
 
     def __init__(self) -> None:
-        self._idle: dict[Where, list[Connection]] = {}
-        self.keeping = Keeping[Where]()
+        self._idle: dict[Endpoint, list[ThriftConnection]] = {}
+        self.keep_alive = KeepAlivePolicy[Endpoint]()
 
-    async def take(self, where: Where, new: bool = False) -> Connection:
-        """Give a connection that is usable. new: none that was kept. Raises OSError when there can be none."""
-        idle = [] if new else self._idle.get(where, [])
+    async def take(self, endpoint: Endpoint, new: bool = False) -> ThriftConnection:
+        """Return a usable connection. new: not a kept one. Raises OSError when connecting fails."""
+        idle = [] if new else self._idle.get(endpoint, [])
         while idle:
-            connection = idle.pop()  # the one used last, so that others may expire
+            connection = idle.pop()  # the most recently used one, so that others may expire
             if connection.expiry is not None:
                 connection.expiry.cancel()
             if connection.usable:
                 return connection
             connection.close()
         if not new:
-            self._idle.pop(where, None)
+            self._idle.pop(endpoint, None)
         _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(where.framed),
-            where.instance.host,
-            where.instance.port,
-            ssl=where.tls,
-            server_hostname=where.server_name,
+            lambda: ThriftConnection(endpoint.framed),
+            endpoint.instance.host,
+            endpoint.instance.port,
+            ssl=endpoint.tls,
+            server_hostname=endpoint.server_name,
         )
         return connection
 
-    def give(self, where: Where, connection: Connection, was_kept: bool, keep: bool) -> None:
-        """Take back a connection whose call is over. keep: unless its server closes what is kept."""
+    def release(self, endpoint: Endpoint, connection: ThriftConnection, was_kept: bool, keep: bool) -> None:
+        """Take back a connection after its call. keep: keep it, unless its server closes kept connections."""
         if was_kept:
-            self.keeping.served_again(where)
-        if not (keep and connection.usable and self.keeping.keeps(where)):
+            self.keep_alive.served_again(endpoint)
+        if not (keep and connection.usable and self.keep_alive.keeps(endpoint)):
             connection.close()
             return
-        self._idle.setdefault(where, []).append(connection)
-        connection.expiry = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._expire, where, connection)
+        self._idle.setdefault(endpoint, []).append(connection)
+        connection.expiry = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._expire, endpoint, connection)
 
     async def close(self) -> None:
-        """Close all that wait."""
+        """Close all idle connections."""
         for connections in self._idle.values():
             for connection in connections:
                 connection.close()
         self._idle.clear()
-        await asyncio.sleep(0)  # so that their sockets are closed when this is over
+        await asyncio.sleep(0)  # so that their sockets are closed when this returns
 
-    def _expire(self, where: Where, connection: Connection) -> None:
+    def _expire(self, endpoint: Endpoint, connection: ThriftConnection) -> None:
         connection.close()
-        idle = self._idle.get(where, [])
+        idle = self._idle.get(endpoint, [])
         if connection in idle:
             idle.remove(connection)
         if not idle:
-            self._idle.pop(where, None)
+            self._idle.pop(endpoint, None)

@@ -1,4 +1,4 @@
-"""Interface files: what a method takes, gives and throws, as thriftpy2 reads it."""
+"""Interface files: a method's arguments, result and exceptions, as thriftpy2 reads them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from thriftpy2.parser import parser
 from thriftpy2.thrift import TType
 
-from prana_proxy.gateway.services.thrift import wire
+from prana_proxy.gateway.services.thrift import binary_protocol
 from schemas.errors import ConfigError
 
 _Stamps = tuple[tuple[str, int, int], ...]
@@ -21,7 +21,7 @@ _Stamps = tuple[tuple[str, int, int], ...]
 class IdlType:
     """A type of an interface file.
 
-    code: thriftpy2's, in which `binary` differs from `string`; inside: what thriftpy2 holds of its content
+    code: thriftpy2's, in which `binary` differs from `string`; inside: thriftpy2's description of its content
     """
 
     code: int
@@ -29,13 +29,13 @@ class IdlType:
 
     @classmethod
     def of(cls, spec: Any) -> IdlType:
-        """Read what thriftpy2 has of an element: a code, or a code and its content."""
+        """Read thriftpy2's description of an element: a code, or a code and its content."""
         return cls(*spec) if isinstance(spec, tuple) else cls(spec)
 
     @property
     def wire(self) -> int:
         """Its type on the wire."""
-        return wire.STRING if self.code == TType.BINARY else self.code
+        return binary_protocol.STRING if self.code == TType.BINARY else self.code
 
     @property
     def element(self) -> IdlType:
@@ -48,23 +48,23 @@ class IdlType:
         return IdlType.of(self.inside[0]), IdlType.of(self.inside[1])
 
     @property
-    def fields(self) -> dict[str, Field]:
+    def fields(self) -> dict[str, IdlField]:
         """Of a struct, by name."""
         return fields_of(self.inside)
 
     def __str__(self) -> str:
         """Write it as in the file."""
-        if self.code in (wire.LIST, wire.SET):
-            return f"{wire.NAMES[self.code]}<{self.element}>"
-        if self.code == wire.MAP:
+        if self.code in (binary_protocol.LIST, binary_protocol.SET):
+            return f"{binary_protocol.NAMES[self.code]}<{self.element}>"
+        if self.code == binary_protocol.MAP:
             return "map<{}, {}>".format(*self.entry)
         if self.inside is not None:
             return str(self.inside.__name__)
-        return "binary" if self.code == TType.BINARY else wire.NAMES[self.code]
+        return "binary" if self.code == TType.BINARY else binary_protocol.NAMES[self.code]
 
 
 @dataclass(frozen=True)
-class Field:
+class IdlField:
     """A field of a struct, or an argument of a method. default: None if it has none."""
 
     id: int
@@ -72,17 +72,17 @@ class Field:
     default: Any
 
 
-def fields_of(struct: Any) -> dict[str, Field]:
-    """Give the fields of one of thriftpy2's classes, by name."""
+def fields_of(struct: Any) -> dict[str, IdlField]:
+    """Return the fields of one of thriftpy2's classes, by name."""
     defaults = dict(getattr(struct, "default_spec", ()))
     return {
-        name: Field(number, IdlType(code, rest[0] if len(rest) > 1 else None), defaults.get(name))
+        name: IdlField(number, IdlType(code, rest[0] if len(rest) > 1 else None), defaults.get(name))
         for number, (code, name, *rest) in struct.thrift_spec.items()
     }
 
 
 @dataclass(frozen=True)
-class Method:
+class IdlMethod:
     """A method of a service.
 
     arguments: thriftpy2's class of them; throws: field → its name and thriftpy2's class of the exception
@@ -95,25 +95,25 @@ class Method:
     throws: Mapping[int, Any]
 
     def __str__(self) -> str:
-        """Name it."""
+        """Return its name."""
         return f"{self.service}.{self.name}"
 
 
-def method_of(path: str, service: str, name: str) -> Method:
+def method_of(path: str, service: str, name: str) -> IdlMethod:
     """Find a method in an interface file. Raises ConfigError."""
     module = _load(os.path.abspath(path))
-    services = {found.__name__: found for found in module.__thrift_meta__["services"]}
+    services = {one.__name__: one for one in module.__thrift_meta__["services"]}
     if service not in services:
         raise ConfigError.unknown(f"service of {path}", service, services)
-    found = services[service]
-    if name not in found.thrift_services:
-        raise ConfigError.unknown(f"method of {service} in {path}", name, found.thrift_services)
-    result = getattr(found, f"{name}_result")
+    declared = services[service]
+    if name not in declared.thrift_services:
+        raise ConfigError.unknown(f"method of {service} in {path}", name, declared.thrift_services)
+    result = getattr(declared, f"{name}_result")
     fields = fields_of(result)
     if result.oneway or "success" not in fields:
-        raise ConfigError.because(f"{service}.{name} answers nothing", "name a method that returns a value")
+        raise ConfigError.because(f"{service}.{name} returns nothing", "name a method that returns a value")
     throws = {field.id: field.type.inside for field in fields.values() if field.id != 0}
-    return Method(service, name, getattr(found, f"{name}_args"), fields["success"].type, throws)
+    return IdlMethod(service, name, getattr(declared, f"{name}_args"), fields["success"].type, throws)
 
 
 _loaded: dict[str, tuple[_Stamps, ModuleType]] = {}
@@ -130,15 +130,15 @@ def _load(path: str) -> ModuleType:
 
 def _parse(path: str) -> ModuleType:
     try:
-        # thriftpy2 takes any two files that are included by one name for the same, and a changed one for unchanged.
+        # thriftpy2's cache confuses files included under one name, and misses changes.
         with parser._parse_lock:
             parser._thrift_cache.clear()
             module: ModuleType = parser.parse(path, include_dirs=[], enable_cache=False)  # type: ignore[no-untyped-call]
             return module
     except OSError as error:
         raise ConfigError.because(f"{path} cannot be read: {error.strerror}", "name a .thrift file") from error
-    except Exception as error:  # it raises whatever it stumbles over in what is no interface file
-        raise ConfigError.because(f"{path} is no Thrift interface file: {error}") from error
+    except Exception as error:  # thriftpy2 raises all kinds of errors for invalid files
+        raise ConfigError.because(f"{path} is not a Thrift interface file: {error}") from error
 
 
 def _files(module: ModuleType) -> Iterator[str]:
@@ -149,6 +149,6 @@ def _files(module: ModuleType) -> Iterator[str]:
 
 def _stamps(files: Iterator[str]) -> _Stamps:
     try:
-        return tuple((file, (found := os.stat(file)).st_mtime_ns, found.st_size) for file in files)
-    except OSError:  # gone: parsing says so
+        return tuple((file, (status := os.stat(file)).st_mtime_ns, status.st_size) for file in files)
+    except OSError:  # it was deleted: parsing reports it
         return ()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from delorean.audit.comparison import Status, compare_feature_sets
+from delorean.audit.comparison import ChangeStatus, compare_feature_sets
 from delorean.display.description import describe
 from delorean.display.html import to_html
 from delorean.feature_sets.digest import digest_rows
@@ -116,7 +116,7 @@ def check(comparison, before, after, features):
         change, expected = comparison[name], changes[name]
         found = (change.rows, change.items, change.became_known, change.became_unknown, change.unknown_otherwise)
         assert found == tuple(expected[what] for what in ("rows", "items", "known", "unknown", "both"))
-        assert change.status is (Status.CHANGED if expected["items"] else Status.EQUAL)
+        assert change.status is (ChangeStatus.CHANGED if expected["items"] else ChangeStatus.EQUAL)
         check_differences(change, differences[name])
         check_correlation(change.correlation, np.array(pairs[name]).reshape(-1, 2))
     disagree = any(counts[n] for n in counts if n not in ("compared_rows", "compared_items", "reordered_rows"))
@@ -310,7 +310,7 @@ def test_contexts_that_no_bucket_fits_are_compared_as_one_part():
 
 def test_what_cannot_be_compared_is_named():
     good = one_row([1, 2])
-    with pytest.raises(ConfigError, match=r"context of the two sides: not told.*name them: context="):
+    with pytest.raises(ConfigError, match=r"context of the two sides: not named.*name them: context="):
         compare_feature_sets(good, good)
     with pytest.raises(ConfigError, match="did you mean 'profile_id'"):
         compare_feature_sets(good, good, context=["profil_id"], items=["video_id"])
@@ -321,7 +321,7 @@ def test_what_cannot_be_compared_is_named():
     doubles = good.set_column(7, "f", good["f"].cast(pa.list_(pa.float64())))
     with pytest.raises(DataKeyError, match=r"'label' before is list<.*double>, expected list<float>"):
         compare_feature_sets(good.set_column(6, "label", doubles["f"]), good, **KEYS)
-    with pytest.raises(DataKeyError, match="'f' after has not one value for each label"):
+    with pytest.raises(DataKeyError, match="'f' after does not have one value for each label"):
         compare_feature_sets(good, good.set_column(7, "f", pa.array([[1.0]], pa.list_(pa.float32()))), **KEYS)
     text = good.set_column(0, "profile_id", pa.array(["1"]))
     with pytest.raises(DataKeyError, match="cast one side"):

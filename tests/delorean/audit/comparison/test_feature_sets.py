@@ -7,11 +7,13 @@ import pytest
 from deltalake import DeltaTable
 from project_at_rest import HISTORY, MOOD, PROFILE, START, long_labels, minutes
 
-from delorean.audit.comparison import Status, compare_encoders, compare_feature_sets
-from delorean.generation import AsOf, Pinned, generate
+from delorean.audit.comparison import ChangeStatus, compare_encoders, compare_feature_sets
+from delorean.generation import generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
 from delorean.labels.rebucket import rebucket
+from delorean.state.rules import AsOf
+from delorean.state.sources import PinnedSources
 from encoders import FeatureModel, feature_encoder
 from schemas.errors import ConfigError, DataKeyError, MissingFileError
 from schemas.services import Service
@@ -72,7 +74,7 @@ def test_versions_of_a_feature_set_are_compared_by_uri_and_number(project, label
     assert comparison["watched"].items == len(expected)
     assert comparison["watched"].rows == len({p for p, _ in expected})
     assert comparison["watched"].max_difference == max(p + v for p, v in expected)
-    assert comparison["videos"].status is Status.EQUAL
+    assert comparison["videos"].status is ChangeStatus.EQUAL
     assert not comparison.equal
     assert compare_feature_sets((first.uri, 0), first).equal
     assert compare_feature_sets(first.to_arrow(), first).equal
@@ -115,8 +117,8 @@ def test_encoders_are_compared_on_the_same_state_and_leave_nothing_behind(projec
     assert comparison["watched"].items == len(lost)
     assert comparison["watched"].max_difference == max(lost)
     assert comparison["watched"].mean_difference == pytest.approx(sum(lost) / len(lost))
-    assert comparison["videos"].status is Status.EQUAL
-    assert comparison["happy"].status is Status.NEW
+    assert comparison["videos"].status is ChangeStatus.EQUAL
+    assert comparison["happy"].status is ChangeStatus.NEW
     assert compare_encoders([watched, happy], watched, labels, project.index, project.storage)["happy"].status == "gone"
     assert compare_encoders(watched, FeatureModel([watched]), labels, project.index, project.storage).equal
     assert list(project.storage.list("")) == stored
@@ -139,7 +141,7 @@ def test_comparing_encoders_says_what_comparing_their_feature_sets_does(project,
     for name in ("watched", "videos"):
         assert at_once[name].correlation == pytest.approx(at_rest[name].correlation)
     # What was published since is not read where the state is pinned.
-    pinned = Pinned(sets[0].lineage["snapshots"], {})
+    pinned = PinnedSources(sets[0].lineage["snapshots"], {})
     project.history(histories(6, scale=3.0), "late")
     again = compare_encoders(watched, stricter, labels, project.index, project.storage, rules, pinned=pinned)
     assert again == at_once

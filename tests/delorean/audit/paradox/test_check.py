@@ -14,8 +14,8 @@ from project_at_rest import minutes
 
 from delorean.audit.paradox import check_feature_set, repeats, row_checks, source_checks
 from delorean.audit.paradox.check import LABELS
-from delorean.audit.paradox.report import Ledger
-from delorean.audit.paradox.stored import StoredFeatureSet, open_stored
+from delorean.audit.paradox.report import FindingCounts
+from delorean.audit.paradox.stored_feature_set import StoredFeatureSet, open_feature_set
 from delorean.display.description import describe
 from delorean.display.html import to_html
 from delorean.leaks import LeakThresholds
@@ -134,7 +134,7 @@ PLANTED = {
         "its outcome was observed 2026-05-01 01:21:00Z",
     ),
     "an outcome before the time": (setting(1, outcome_at=minutes(2)), {row_checks.OUTCOME: 1}, "00:02:00Z"),
-    "an outcome at no known time": (setting(1, outcome_at=None), {row_checks.OUTCOME: 1}, "at no known time"),
+    "an outcome at no known time": (setting(1, outcome_at=None), {row_checks.OUTCOME: 1}, "at an unknown time"),
     "no time": (setting(1, time=None), {row_checks.OUTCOME: 1}, "profile_id 0, country US at no time"),
     "a row twice, in other files": (
         lambda rows, lineage: rows[39].update(profile_id=0, country="US", time=minutes(81)),
@@ -224,7 +224,7 @@ def test_an_honest_feature_set_is_clean(checked):
     report = checked(nothing)
     assert report.clean, report.findings
     assert report.verdict.startswith("CLEAN: 10 rules hold in all 40 rows; none of 2 features")
-    assert report.notes == ("no index was at hand: sources were held against the lineage only",)
+    assert report.notes == ("without an index, sources were compared with the lineage only",)
     assert (report.rows, report.items, report.leaks.items) == (40, 119, 119)
 
 
@@ -255,9 +255,9 @@ def test_what_may_be_null_in_torn_rows_is(checked):
 def test_rows_of_all_files_are_compared_though_few_hashes_fit(honest, write):
     rows, lineage = honest
     rows += [dict(rows[i]) for i in (3, 3, 9, 20)]
-    stored = open_stored(write(rows, lineage), None)
+    stored = open_feature_set(write(rows, lineage), None)
     for at_once in (1, 7, 1000):
-        ledger = Ledger()
+        ledger = FindingCounts()
         with repeats.RepeatSearch(stored, at_once) as search:
             for table in stored.batches():
                 search.add(table)
@@ -278,13 +278,13 @@ class CountingReads(StoredFeatureSet):
 def test_keys_are_read_again_only_where_some_repeat(honest, write):
     rows, lineage = honest
     for repeated, again in (([], 0), ([dict(rows[3])], 1)):
-        stored = open_stored(write(rows + repeated, lineage), None)
+        stored = open_feature_set(write(rows + repeated, lineage), None)
         counted = CountingReads(stored.lineage, stored.data)
         CountingReads.reads.clear()
         with repeats.RepeatSearch(counted, at_once=2) as search:
             for table in stored.batches():
                 search.add(table)
-            search.report(Ledger())
+            search.report(FindingCounts())
         assert len(CountingReads.reads) == again
 
 
@@ -358,7 +358,7 @@ def test_what_is_no_feature_set_is_a_clear_error(honest, write, tmp_path):
     with pytest.raises(ConfigError, match="has no lineage"):
         check_feature_set(str(tmp_path / "other"))
     del lineage["rules"]
-    with pytest.raises(ConfigError, match="does not say 'rules'"):
+    with pytest.raises(ConfigError, match="does not record 'rules'"):
         check_feature_set(write(rows, lineage, name="g"))
 
 

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from project_at_rest import HISTORY, MOOD, Project, long_labels, minutes
 
 from delorean.audit.paradox import check_feature_set, source_checks
-from delorean.generation import AsOf, SpreadLimit, generate, lineage_of
+from delorean.feature_sets.table import lineage_of
+from delorean.generation import generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
+from delorean.state.rules import AsOf, SpreadLimit
 from encoders import FeatureModel, feature_encoder, lookup
 from schemas.data_keys import global_element
 from schemas.errors import QualityError

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 from name_server import NameServer
 
-from prana_proxy.gateway.discovery import Found, Instance, open_discovery
+from prana_proxy.gateway.discovery import DiscoveryResult, Instance, open_discovery
 from prana_proxy.gateway.instances import Instances
 from schemas.errors import ServiceError
 
@@ -26,7 +26,7 @@ def with_server(scenario: Callable[[NameServer], Awaitable[_T]]) -> _T:
     return asyncio.run(run())
 
 
-async def find(server: NameServer) -> Found:
+async def find(server: NameServer) -> DiscoveryResult:
     return await open_discovery(f"dns://{server.authority}/{NAME}:8001").find()
 
 
@@ -37,7 +37,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def test_every_address_of_both_kinds_is_an_instance() -> None:
-    async def scenario(server: NameServer) -> Found:
+    async def scenario(server: NameServer) -> DiscoveryResult:
         server.knows(NAME, a=["127.0.0.1", "127.0.0.2"], aaaa=["::1"])
         return await find(server)
 
@@ -48,7 +48,7 @@ def test_every_address_of_both_kinds_is_an_instance() -> None:
 
 @pytest.mark.parametrize(("ttl", "fresh_seconds"), [(0, 1.0), (1, 1.0), (17, 17.0), (30, 30.0), (86_400, 30.0)])
 def test_it_is_fresh_as_long_as_the_answer_lives_within_limits(ttl: int, fresh_seconds: float) -> None:
-    async def scenario(server: NameServer) -> Found:
+    async def scenario(server: NameServer) -> DiscoveryResult:
         server.knows(NAME, a=["127.0.0.1"], ttl=ttl)
         return await find(server)
 
@@ -56,7 +56,7 @@ def test_it_is_fresh_as_long_as_the_answer_lives_within_limits(ttl: int, fresh_s
 
 
 def test_the_kind_that_lives_shorter_counts() -> None:
-    async def scenario(server: NameServer) -> Found:
+    async def scenario(server: NameServer) -> DiscoveryResult:
         server.knows(NAME, a=["127.0.0.1"], aaaa=["::1"], ttl=20, aaaa_ttl=10)
         return await find(server)
 
@@ -66,7 +66,7 @@ def test_the_kind_that_lives_shorter_counts() -> None:
 def test_many_addresses_come_over_tcp() -> None:
     addresses = [f"127.0.1.{i}" for i in range(1, 101)]
 
-    async def scenario(server: NameServer) -> Found:
+    async def scenario(server: NameServer) -> DiscoveryResult:
         server.knows(NAME, a=addresses)
         found = await find(server)
         assert server.queries.count("A") == 2  # over UDP it was cut short
@@ -76,7 +76,7 @@ def test_many_addresses_come_over_tcp() -> None:
 
 
 def test_one_kind_will_do_when_the_server_cannot_tell_the_other() -> None:
-    async def scenario(server: NameServer) -> Found:
+    async def scenario(server: NameServer) -> DiscoveryResult:
         server.knows(NAME, a=["127.0.0.1"])
         server.refuses = {"AAAA"}
         return await find(server)
@@ -89,13 +89,13 @@ def test_a_server_that_cannot_tell_is_an_error_and_not_an_answer() -> None:
         server.refuses = {"A", "AAAA"}
         await find(server)
 
-    with pytest.raises(ServiceError, match=rf"DNS cannot be asked for {NAME}: .*SERVFAIL"):
+    with pytest.raises(ServiceError, match=rf"DNS look-up of {NAME} failed: .*SERVFAIL"):
         with_server(scenario)
 
 
 @pytest.mark.parametrize("there", [True, False])
 def test_a_name_without_an_address_has_no_instances_and_says_so(there: bool) -> None:
-    async def scenario(server: NameServer) -> Found:
+    async def scenario(server: NameServer) -> DiscoveryResult:
         if there:
             server.knows(NAME)
         return await find(server)
@@ -116,9 +116,9 @@ def test_addresses_are_followed_and_the_last_ones_serve_on_while_the_server_is_g
             server.knows(NAME, a=["127.0.0.1", "127.0.0.2"])
             instances = Instances("history", open_discovery(f"dns://{server.authority}/{NAME}:8001"))
             await instances.open()
-            assert {instance.host for instance in instances.known} == {"127.0.0.1", "127.0.0.2"}
+            assert {instance.host for instance in instances.current} == {"127.0.0.1", "127.0.0.2"}
             server.knows(NAME, a=["127.0.0.3"])
-            await until(lambda: {instance.host for instance in instances.known} == {"127.0.0.3"})
+            await until(lambda: {instance.host for instance in instances.current} == {"127.0.0.3"})
         with pytest.raises(ServiceError):
             await find(server)
         await instances.look_up()
@@ -137,7 +137,7 @@ def test_addresses_are_followed_and_the_last_ones_serve_on_while_the_server_is_g
 
 @pytest.mark.parametrize(("ignored", "answered"), [("AAAA", "127.0.0.1"), ("A", "::1")])
 def test_a_kind_that_is_never_answered_holds_nothing_up(ignored: str, answered: str) -> None:
-    async def scenario(server: NameServer) -> Found:
+    async def scenario(server: NameServer) -> DiscoveryResult:
         server.knows(NAME, a=["127.0.0.1"], aaaa=["::1"])
         server.ignores = {ignored}
         async with asyncio.timeout(3.5):  # less than the patience for name servers
@@ -178,8 +178,8 @@ def test_instances_serve_on_while_dns_is_in_trouble(trouble: str, monkeypatch: p
             setattr(server, "refuses" if trouble == "SERVFAIL" else "ignores", {"A", "AAAA"})
         for _ in range(2):
             assert await instances.look_up() == 2.0
-            assert {instances.choose() for _ in range(4)} == set(instances.known)
-            assert len(instances.known) == 2
+            assert {instances.choose() for _ in range(4)} == set(instances.current)
+            assert len(instances.current) == 2
         await instances.close()
 
     with_server(scenario)

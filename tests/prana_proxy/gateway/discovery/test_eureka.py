@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from eureka_server import EurekaServer
 
-from prana_proxy.gateway.discovery import Discovery, Found, Instance, open_discovery
+from prana_proxy.gateway.discovery import Discovery, DiscoveryResult, Instance, open_discovery
 from prana_proxy.gateway.instances import Instances
 from schemas.errors import ServiceError
 
@@ -26,7 +26,7 @@ def discovery(authority: str, app: str, more: str = "") -> Discovery:
     return open_discovery(f"eureka://{authority}/eureka/v2?app={app}&refresh=0.5{more}")
 
 
-def find(authority: str, app: str = "HISTORY", more: str = "") -> Found:
+def find(authority: str, app: str = "HISTORY", more: str = "") -> DiscoveryResult:
     return asyncio.run(discovery(authority, app, more).find())
 
 
@@ -46,15 +46,15 @@ def test_a_new_instance_is_found_and_one_that_stops_renewing_is_chosen_no_more(
         lone = Instances("lone", discovery(eureka.authority, "LONE"))
         async with eureka.renewing("SOME", A.port), eureka.renewing("LONE", A.port):
             await asyncio.gather(some.open(), lone.open())
-            await until(lambda: set(some.known) == {A, B})
+            await until(lambda: set(some.current) == {A, B})
             await asyncio.to_thread(eureka.register, "SOME", C.port)
-            await until(lambda: set(some.known) == {A, B, C})
+            await until(lambda: set(some.current) == {A, B, C})
             assert {some.choose() for _ in range(3)} == {A, B, C}
             await until(lambda: lone.choose() == A)
-        await until(lambda: A not in some.known)
+        await until(lambda: A not in some.current)
         assert {some.choose() for _ in range(9)} == {B, C}
         await until(lambda: lone.choose() is None)
-        assert lone.problem == f"no instance: Eureka at {eureka.url} knows no application 'LONE'"
+        assert lone.problem == f"no instance: Eureka at {eureka.url} has no application 'LONE'"
         await asyncio.gather(some.close(), lone.close())
 
     eureka.register("SOME", B.port)
@@ -67,7 +67,7 @@ def test_the_last_known_serve_on_while_the_registry_is_gone(
     async def scenario() -> None:
         instances = Instances("history", discovery(eureka.authority, "HISTORY"))
         await instances.open()
-        assert instances.known == (A,)
+        assert instances.current == (A,)
         eureka.stop()
         try:
             for _ in range(3):
@@ -76,14 +76,15 @@ def test_the_last_known_serve_on_while_the_registry_is_gone(
         finally:
             eureka.start()
         await asyncio.to_thread(eureka.register, "HISTORY", B.port)
-        await until(lambda: instances.known == (B,))
+        await until(lambda: instances.current == (B,))
         assert instances.choose() == B
         await instances.close()
 
     eureka.register("HISTORY", A.port)
     asyncio.run(scenario())
     gone, back = (message for message in caplog.messages if message.startswith("service 'history'"))
-    assert re.search(r"Eureka at \S+ cannot be asked: All connection attempts failed; the 1 known last serve on", gone)
+    expected = r"Eureka at \S+ cannot be reached: All connection attempts failed; the last known 1 stay in use"
+    assert re.search(expected, gone)
     assert back == "service 'history': instances can be looked up again: 1"
 
 
@@ -192,16 +193,16 @@ def test_what_is_registered_as_not_up_is_withdrawn_at_once_and_what_is_forgotten
 
         async def scenario() -> None:
             await instances.look_up()
-            assert instances.known == (A,)
+            assert instances.current == (A,)
             server.status, server.body = 404, ""
             await instances.look_up()
-            assert instances.known == (A,)
+            assert instances.current == (A,)
             server.status, server.body = 200, "<application><name>HISTORY</name></application>"
             await instances.look_up()
-            assert instances.known == (A,)
+            assert instances.current == (A,)
             server.body = application(status="OUT_OF_SERVICE")
             await instances.look_up()
-            assert instances.known == ()
+            assert instances.current == ()
 
         asyncio.run(scenario())
 
@@ -209,12 +210,12 @@ def test_what_is_registered_as_not_up_is_withdrawn_at_once_and_what_is_forgotten
 @pytest.mark.parametrize(
     ("status", "media_type", "body", "told"),
     [
-        (200, "text/html", "<html><p>Welcome", "does not answer as Eureka does → check its path"),
-        (200, "text/html", "<html></html>", "does not answer as Eureka does"),
-        (200, "application/json", "{}", "does not answer as Eureka does"),
-        (200, "application/xml", "", "does not answer as Eureka does"),
-        (200, "application/xml", application(port="eighty"), "does not answer as Eureka does"),
-        (200, "application/xml", application(port=""), "does not answer as Eureka does"),
+        (200, "text/html", "<html><p>Welcome", "does not answer like Eureka → check its path"),
+        (200, "text/html", "<html></html>", "does not answer like Eureka"),
+        (200, "application/json", "{}", "does not answer like Eureka"),
+        (200, "application/xml", "", "does not answer like Eureka"),
+        (200, "application/xml", application(port="eighty"), "does not answer like Eureka"),
+        (200, "application/xml", application(port=""), "does not answer like Eureka"),
         (404, "text/html;charset=utf-8", "<html>not here", "answered with HTTP 404"),
         (403, "application/xml", "", "answered with HTTP 403"),  # Eureka's own, while it fills its registry
         (503, "text/plain", "", "answered with HTTP 503"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from speaker import Speaker
 from yarl import URL
 
-from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway import Gateway
 from prana_proxy.gateway.services.http import HttpProtocol, path_template
 
 
@@ -53,7 +53,7 @@ def test_a_value_that_would_change_the_path_is_not_asked(config_of: Any, service
 def test_connections_are_used_again(config_of: Any, profiles: Any, long: timedelta) -> None:
     with Gateway(config_of(one={"url": "/ok/{profile_id}", "max_concurrent": 2})) as gateway:
         gateway.fetch("one", profiles(*range(50)), long)
-        connector = gateway._protocols[HttpProtocol]._connections.kept  # type: ignore[attr-defined]  # what is pooled
+        connector = gateway._gateway._protocols[HttpProtocol]._connections.kept  # type: ignore[attr-defined]  # what is pooled
         assert 1 <= sum(len(pooled) for pooled in connector._conns.values()) <= 2
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from prana_proxy.config.services_file import gateway_config
-from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway import Gateway
 from schemas.errors import ConfigError
 
 BASKETS = "list<struct<product_id: int64, added_at: timestamp[us, UTC]>>"

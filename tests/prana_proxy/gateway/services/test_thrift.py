@@ -11,9 +11,9 @@ import pytest
 from thrift_service import ThriftService
 
 from prana_proxy.clock import system_clock
+from prana_proxy.gateway import Gateway
 from prana_proxy.gateway.answers import Cause, Reply
-from prana_proxy.gateway.gateway import Gateway
-from prana_proxy.gateway.services import ServiceConfig
+from prana_proxy.gateway.config import ServiceConfig
 from prana_proxy.gateway.services.thrift import ThriftProtocol, connections
 from schemas.arrow_types import parse_type
 
@@ -21,7 +21,7 @@ OK = {"video_id": 5, "minutes": 7.5, "title": "title 5"}
 SAID = "the service answered with an error: "
 LARGER = "the answer is larger than 10000 bytes"
 NO_THRIFT = "the answer is not of Thrift's binary protocol, or of another transport"
-NO_FRAME = "the answer is no frame: does the service speak ?transport=buffered"
+NO_FRAME = "the answer is not a frame: does the service use ?transport=buffered"
 FAILURES = {
     "hang": ("timeout", "no answer within 1 s"),
     "late": ("timeout", "no answer within 1 s"),

@@ -7,7 +7,7 @@ import pytest
 from thrift_service import IDL
 
 from prana_proxy.config.services_file import gateway_config, load_gateway_config
-from prana_proxy.gateway.services import ServiceConfig
+from prana_proxy.gateway.config import ServiceConfig
 from prana_proxy.gateway.services.thrift import ThriftProtocol
 from schemas.errors import ConfigError
 
@@ -45,15 +45,15 @@ def configured(folder: Path, **fields: Any) -> ServiceConfig:
             {"url": f"{HOST}/get_history?framed=yes"},
             "url: unknown setting of a Thrift service 'framed'",
         ),
-        ({"url": f"{HOST}/tell"}, "url: History.tell answers nothing → name a method that returns a value"),
-        ({"url": f"{HOST}/throw_away"}, "url: History.throw_away answers nothing"),
+        ({"url": f"{HOST}/tell"}, "url: History.tell returns nothing → name a method that returns a value"),
+        ({"url": f"{HOST}/throw_away"}, "url: History.throw_away returns nothing"),
         (
             {"key": {"profile": "string"}},
             "url: unknown variable of the key, which History.get_history takes,",
         ),
         (
             {"key": {"behaviour": "string", "country": "int32"}},
-            "url: History.get_history takes no 'country', so answers cannot depend on it → take it out of key",
+            "url: History.get_history takes no 'country', so answers cannot depend on it → remove it from key",
         ),
         (
             {"key": {"behaviour": "int64"}},
@@ -81,7 +81,7 @@ def test_what_does_not_fit_the_interface_file_is_named(tmp_path: Path, fields: d
             r"History.get_history takes \(string behaviour\), expected one list",
         ),
         ("get_number", {}, r"History.get_number takes \(string behaviour, i32 country\), expected one list"),
-        ("get_set", {}, "History.get_set gives set<Answer>, expected a list of answers, or a map of them by key"),
+        ("get_set", {}, "History.get_set returns set<Answer>, expected a list of answers, or a map of them by key"),
         ("get_many", {"key": {"behaviour": "int64"}}, "'behaviour' is int64, which a string cannot hold"),
         (
             "get_many",
@@ -110,7 +110,7 @@ def test_a_batch_method_that_takes_or_gives_something_else_is_named(
 def test_a_broken_interface_file_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "broken.thrift"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=rf"^services\.views\.url: {path} is no Thrift interface file: "):
+    with pytest.raises(ConfigError, match=rf"^services\.views\.url: {path} is not a Thrift interface file: "):
         configured(tmp_path, **{**SINGLE, "idl": str(path)})
 
 

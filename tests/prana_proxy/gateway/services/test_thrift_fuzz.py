@@ -16,9 +16,9 @@ from thrift.Thrift import TMessageType, TType
 from thrift_service import IDL, Writer, write_fields, write_list, written
 
 from prana_proxy.config.services_file import gateway_config
-from prana_proxy.gateway.services.thrift.answers import ThriftAnswers
+from prana_proxy.gateway.services.thrift.binary_protocol import UnfitError, end_of_message, skip
 from prana_proxy.gateway.services.thrift.idl import method_of
-from prana_proxy.gateway.services.thrift.wire import Unfit, end_of_message, skip
+from prana_proxy.gateway.services.thrift.reply_decoder import ReplyDecoder
 from schemas.services import Status
 
 MALFORMED = 20_000
@@ -68,7 +68,7 @@ def by_key(to: Writer) -> None:
 
 
 @pytest.fixture(scope="module")
-def decoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ThriftAnswers, bytes]]:
+def decoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ReplyDecoder, bytes]]:
     path: Path = tmp_path_factory.mktemp("idl") / "history.thrift"
     path.write_text(IDL)
     made = {}
@@ -85,18 +85,18 @@ def decoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Thrift
             "answer": "" if method == "get_map" else "/history",
         }
         config = gateway_config({"services": {"views": table}}).services[0]
-        made[method] = ThriftAnswers(method_of(str(path), "History", method), config), message(content)
+        made[method] = ReplyDecoder(method_of(str(path), "History", method), config), message(content)
     return made
 
 
-def decode(decoder: ThriftAnswers, method: str, data: bytes) -> list[Any]:
+def decode(decoder: ReplyDecoder, method: str, data: bytes) -> list[Any]:
     return [decoder.decode(data, 0)] if method == "get_history" else [*decoder.decode_batch(data, KEYS, 0)]
 
 
 @pytest.mark.parametrize("method", ["get_history", "get_many", "get_map"])
 @pytest.mark.timeout(120)
 def test_a_malformed_answer_is_invalid_or_another_answer(
-    decoders: dict[str, tuple[ThriftAnswers, bytes]], method: str
+    decoders: dict[str, tuple[ReplyDecoder, bytes]], method: str
 ) -> None:
     decoder, good = decoders[method]
     assert {reply.status for reply in decode(decoder, method, good)} == {Status.OK}
@@ -129,14 +129,14 @@ def malformed(good: bytes, seed: random.Random) -> bytes:
 
 @given(st.binary(max_size=200), st.sampled_from([*range(20), 99]))
 def test_passing_over_any_bytes_ends_within_them_or_is_refused(data: bytes, code: int) -> None:
-    with contextlib.suppress(Unfit):
+    with contextlib.suppress(UnfitError):
         assert 0 < skip(data, 0, code) <= len(data)
 
 
 @settings(max_examples=50)
 @given(st.data())
 def test_a_message_ends_where_it_ends_however_it_arrives(
-    decoders: dict[str, tuple[ThriftAnswers, bytes]], data: st.DataObject
+    decoders: dict[str, tuple[ReplyDecoder, bytes]], data: st.DataObject
 ) -> None:
     _, good = decoders[data.draw(st.sampled_from(sorted(decoders)))]
     stream = good + data.draw(st.binary(max_size=20))

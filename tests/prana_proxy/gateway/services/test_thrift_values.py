@@ -22,11 +22,11 @@ from thrift.Thrift import TType
 from thrift_service import ThriftService, Writer, thrift_service, write_fields, write_list, written
 
 from prana_proxy.config.services_file import gateway_config
-from prana_proxy.gateway.gateway import Gateway
+from prana_proxy.gateway import Gateway
+from prana_proxy.gateway.services.thrift.binary_protocol import UnfitError
 from prana_proxy.gateway.services.thrift.idl import IdlType, method_of
-from prana_proxy.gateway.services.thrift.scalars import Read
-from prana_proxy.gateway.services.thrift.values import reader
-from prana_proxy.gateway.services.thrift.wire import Unfit
+from prana_proxy.gateway.services.thrift.scalar_readers import Reader
+from prana_proxy.gateway.services.thrift.value_readers import reader
 from schemas.errors import ConfigError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -244,12 +244,12 @@ def test_a_bool_is_0_or_1(row_list: IdlType, count: int) -> None:
     assert outcome(reader(row_list, pa.list_(ROW)), data) == "Expected `bool`, got 2 - at `$[0].c`"
     flags = IdlType.of((TType.LIST, TType.BOOL))
     assert reader(flags, pa.list_(pa.bool_()))(struct.pack(">bi2b", TType.BOOL, 2, 1, 0), 0)[0] == [True, False]
-    with pytest.raises(Unfit, match=r"Expected `bool`, got 2 - at `\$\[1\]`"):
+    with pytest.raises(UnfitError, match=r"Expected `bool`, got 2 - at `\$\[1\]`"):
         reader(flags, pa.list_(pa.bool_()))(struct.pack(">bi2b", TType.BOOL, 2, 1, 2), 0)
 
 
 def test_a_default_that_is_not_of_the_type_is_refused(row_list: IdlType) -> None:
-    with pytest.raises(ConfigError, match=r"Row\.e: its default is no uint8: Expected `int` >= 0"):
+    with pytest.raises(ConfigError, match=r"Row\.e: its default is not a uint8: Expected `int` >= 0"):
         reader(row_list.element, pa.struct([("d", pa.uint8()), ("e", pa.uint8())]))
 
 
@@ -261,11 +261,11 @@ def write_all(sent: list[dict[int, Any]], to: Writer) -> None:
     write_list(to, TType.STRUCT, sent, partial(write_row, to))
 
 
-def outcome(read: Read, data: bytes) -> Any:
+def outcome(read: Reader, data: bytes) -> Any:
     """Give what is read, or why nothing is."""
     try:
         value, end = read(data, 0)
-    except Unfit as error:
+    except UnfitError as error:
         return str(error)
     assert end == len(data)
     return (

@@ -17,8 +17,8 @@ import thrift_service
 import trustme
 
 from prana_proxy.clock import system_clock
+from prana_proxy.gateway import Gateway
 from prana_proxy.gateway.discovery import Instance
-from prana_proxy.gateway.gateway import Gateway
 from prana_proxy.gateway.services import protocol_of
 
 UNTRUSTED = "its certificate is not trusted: unable to get local issuer certificate"

@@ -1,0 +1,204 @@
+"""Finds what would serve each context and time, and the reason where nothing would, reading keys and times only."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
+from functools import cached_property, partial
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from delorean.coverage.bucketed_rows import BucketPosition
+from delorean.labels import TIME_COLUMN, Labels
+from delorean.state.captures import find_captures
+from delorean.state.matches import CaptureFile, CaptureMatch
+from delorean.state.rules import FIRST_MOMENT, AsOf, ConfidenceFloor
+from delorean.state.sources import GlobalSource, ServiceSource, SourceResolver, declared_services, snapshots_of
+from schemas.data_keys import DataKey
+from schemas.errors import DataKeyError
+from schemas.tables import TIME
+from snapshotter.index import SnapshotIndex
+from snapshotter.records import END_OF_TIME, GlobalVersion, ServiceSnapshot, to_micros
+from snapshotter.storage import Storage
+
+
+class AbsenceReason(StrEnum):
+    """Why nothing serves a row. Of several reasons the last of this list counts: it is the nearest to being served."""
+
+    NEVER = "never captured"
+    LATER = "only captured later"
+    TOO_OLD = "too old"
+    BELOW_FLOOR = "below the floor"
+    OTHER_TYPE = "of another type"
+
+
+REASONS = tuple(AbsenceReason)
+FOUND = len(REASONS)
+_NEVER, _LATER, _TOO_OLD, _BELOW_FLOOR, _OTHER_TYPE = range(FOUND)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What would serve each row.
+
+    outcome: (rows,) FOUND, or the position of the reason among REASONS
+    captured_at: (rows,) microseconds, 0 where nothing serves
+    served_by: (rows,) ids of snapshot runs or versions, null where nothing serves
+    """
+
+    outcome: NDArray[np.int8]
+    captured_at: NDArray[np.int64]
+    served_by: pa.Array
+
+
+class ElementSearch(ABC):
+    """Searches for one data element."""
+
+    element: str
+    service: str | None
+    key: tuple[str, ...]
+    confidence: Mapping[str, float]  # run or version id → its confidence
+
+    @abstractmethod
+    def search(self, rows: pa.Table, position: BucketPosition, storage: Storage) -> SearchResult:
+        """Find what would serve rows of one bucket, from their keys and `time`."""
+
+
+class ServiceSearch(ElementSearch):
+    """Searches for a service's element.
+
+    source: the snapshots that may serve
+    every: returns all snapshots, called only to explain why a row is not served; those under another key are ignored
+    typed: whether the values must be of the element's type, as generation demands
+    """
+
+    def __init__(
+        self, source: ServiceSource, every: Callable[[], Sequence[ServiceSnapshot]], *, typed: bool = False
+    ) -> None:
+        self.element, self.service = source.element.name, source.service.name
+        self.key = tuple(variable.name for variable in source.service.key)
+        self.confidence = {snapshot.run_id: snapshot.confidence for snapshot in source.snapshots}
+        self._source, self._find_all, self._typed = source, every, typed
+
+    def search(self, rows: pa.Table, position: BucketPosition, storage: Storage) -> SearchResult:
+        """Find the capture that would serve each row, with the code that generation uses."""
+        files = list(self._source.files(position.bucket, position.buckets, position.variable))
+        match = self._find(rows, self._source.rule, files, storage)
+        runs = [snapshot.run_id for snapshot, _ in files]
+        skipped = np.isin(match.file, [i for i, run in enumerate(runs) if run in self._source.skipped])
+        mistyped = np.isin(match.file, [i for i, file in enumerate(files) if self._is_mistyped(file)])
+        absent = match.file < 0
+        outcome = np.where(skipped, _BELOW_FLOOR, np.where(mistyped, _OTHER_TYPE, FOUND)).astype(np.int8)
+        if absent.any():
+            outcome[absent] = self._reasons(rows.filter(pa.array(absent)), position, storage)
+        unusable = skipped | mistyped
+        served_by = pa.array(runs, pa.string()).take(pa.array(match.file, mask=absent | unusable))
+        return SearchResult(outcome, np.where(unusable, 0, match.captured_at), served_by)
+
+    @cached_property
+    def _every(self) -> ServiceSource:
+        return replace(self._source, snapshots=tuple(self._find_all()))
+
+    def _find(self, rows: pa.Table, rule: AsOf, files: Sequence[CaptureFile], storage: Storage) -> CaptureMatch:
+        return find_captures(rows, rows[TIME_COLUMN], self._source.service.key, rule, files, storage)
+
+    def _is_mistyped(self, file: CaptureFile) -> bool:
+        return self._typed and file.snapshot.service.element.type != self._source.element.type
+
+    def _reasons(self, rows: pa.Table, position: BucketPosition, storage: Storage) -> NDArray[np.int8]:
+        """Return why nothing serves rows."""
+        rule = self._source.rule
+        files = list(self._every.files(position.bucket, position.buckets, position.variable))
+        earlier = self._find(rows, replace(rule, max_age=None), files, storage)
+        times = rows[TIME_COLUMN].cast(pa.int64()).to_numpy()
+        longest = END_OF_TIME - FIRST_MOMENT if rule.max_age is None else rule.max_age
+        fresh = times - earlier.captured_at <= longest // _MICROSECOND
+        # A capture that is fresh enough and still does not serve is in a run that may not serve.
+        reasons = np.where(fresh, _BELOW_FLOOR, _TOO_OLD).astype(np.int8)
+        not_yet = earlier.file < 0
+        if not_yet.any():
+            at_the_end = rows.filter(pa.array(not_yet)).drop_columns(TIME_COLUMN)
+            ends = pa.array(np.full(at_the_end.num_rows, to_micros(END_OF_TIME))).cast(TIME)
+            ever = self._find(at_the_end.append_column(TIME_COLUMN, ends), AsOf(), files, storage)
+            reasons[not_yet] = np.where(ever.file < 0, _NEVER, _LATER)
+        return reasons
+
+
+class VersionSearch(ElementSearch):
+    """Searches for a global element."""
+
+    service = None
+    key = ()
+
+    def __init__(self, source: GlobalSource, *, typed: bool = False) -> None:
+        self.element = source.element.name
+        self.confidence = {version.version_id: 1.0 for version in source.versions}  # a version is always complete
+        self._source, self._typed = source, typed
+
+    def search(self, rows: pa.Table, position: BucketPosition, storage: Storage) -> SearchResult:  # noqa: ARG002  # versions have no buckets
+        """Find the version that is valid for each row."""
+        times, source = rows[TIME_COLUMN], self._source
+        positions, counts_from = source.match(times)
+        earlier, _ = replace(source, rule=replace(source.rule, max_age=None)).match(times)
+        wrong = [i for i, v in enumerate(source.versions) if self._typed and v.element.type != source.element.type]
+        mistyped = np.isin(positions, wrong)
+        reasons = np.where(mistyped, _OTHER_TYPE, np.where(earlier >= 0, _TOO_OLD, _LATER))
+        served = (positions >= 0) & ~mistyped
+        return SearchResult(
+            np.where(served, FOUND, reasons).astype(np.int8),
+            np.where(served, counts_from, 0),
+            pa.array(source.ids, pa.string()).take(pa.array(positions, mask=~served)),
+        )
+
+
+def label_searches(
+    labels: Labels,
+    index: SnapshotIndex,
+    elements: Iterable[str | DataKey] | None = None,
+    rules: Mapping[str, AsOf] | None = None,
+    confidence: Mapping[str, ConfidenceFloor] | None = None,
+) -> list[ElementSearch]:
+    """Resolve where elements come from, with the code that generation uses.
+
+    elements: None: every one whose key the labels' context has
+
+    Raises DataKeyError for elements that were never captured, that come from several services or whose key the context
+    lacks, ConfigError for rules and floors that do not fit.
+    """
+    declared = declared_services(index)
+    existing = {name: services[0].element for name, services in declared.items()}
+    existing |= {name: versions[0].element for name in index.global_elements() if (versions := _newest(index, name))}
+    if elements is None:
+        context = {key.name for key in labels.context}
+        unkeyed = {n for n, services in declared.items() if not {key.name for key in services[0].key} <= context}
+        elements = sorted(existing.keys() - unkeyed)
+    elements = list(elements)
+    chosen = [_by_name(each, existing) if isinstance(each, str) else each for each in elements]
+    typed = {each.name for each in elements if not isinstance(each, str)}
+    # Rows that generation would refuse are counted here instead.
+    floors = {n: replace(f, below="skip") if f.below == "fail" else f for n, f in (confidence or {}).items()}
+    untyped = {element.name for element in chosen} - typed
+    services, global_sources = SourceResolver(labels, index, rules or {}, floors, of_any_type=untyped).resolve(chosen)
+    searches: dict[str, ElementSearch] = {
+        source.element.name: VersionSearch(source, typed=source.element.name in typed) for source in global_sources
+    }
+    for source in services:
+        every = partial(snapshots_of, index, source.service)
+        searches[source.element.name] = ServiceSearch(source, every, typed=source.element.name in typed)
+    return [searches[element.name] for element in chosen]
+
+
+def _newest(index: SnapshotIndex, element: str) -> Sequence[GlobalVersion]:
+    return index.global_versions(element, END_OF_TIME, 1, skip_unreadable=True)
+
+
+def _by_name(element: str, existing: Mapping[str, DataKey]) -> DataKey:
+    if element not in existing:
+        raise DataKeyError.unknown("data key: nothing was captured of it", element, existing)
+    return existing[element]

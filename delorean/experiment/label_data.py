@@ -1,0 +1,114 @@
+"""The label data of an experiment, put into buckets or found at rest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, date, datetime, time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from delorean.experiment.checks import check_spec
+from delorean.experiment.spec import ExperimentSpec
+from delorean.experiment.tables import pinned_tables, query
+from delorean.labels import Labels, find_labels
+from delorean.labels.materialise import materialise_labels
+from schemas.errors import LabelError
+from snapshotter.storage import Storage
+from snapshotter.storage.table_source import TableSource
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def labels_of(
+    experiment: ExperimentSpec,
+    spark: SparkSession | None,
+    storage: Storage,
+    run_id: str | None = None,
+    day: date | None = None,
+) -> Labels:
+    """Return the experiment's label data: what an earlier run left at rest under its id, else newly made.
+
+    spark: None: only label data at rest can be returned
+    run_id: if the spec names no label data, a run with the same id reuses the label data of the first
+    day: only what was known when this day began, UTC, so that a run gives the same result whenever it takes place. It
+        is what `:date` in the query means. Such label data belongs to the run, whatever id the spec has
+
+    Raises LabelError, also where label data of that id comes from another query or another version of a table, and
+    what `check_spec` raises, before any work begins.
+    """
+    check_spec(experiment, run_id=run_id)
+    if run_id is not None and (day is not None or experiment.labels.id is None):
+        existing = find_labels(_labels_of_run(experiment, run_id, day), storage)
+    else:
+        existing = labels_at_rest(experiment, storage) if day is None else None
+    if existing is not None:
+        return existing
+    if spark is None:
+        raise LabelError.because(
+            f"the label data of experiment '{experiment.name}' is not at rest, and its query needs Spark",
+            "pass a session (spark=…), or name label data at rest in the spec (labels.id)",
+        )
+    return _materialise(experiment, spark, storage, run_id, day)
+
+
+def _materialise(
+    experiment: ExperimentSpec, spark: SparkSession, storage: Storage, run_id: str | None, day: date | None
+) -> Labels:
+    spec = experiment.labels
+    tables = pinned_tables(experiment.located_tables)
+    return materialise_labels(
+        _known_before(query(spark, spec.sql, tables, day), spec.outcome_at, day),
+        spec,
+        storage,
+        labels_id=(spec.id if day is None else None) if run_id is None else labels_id_of(experiment, run_id, day),
+        named=spec.id is not None and day is None,
+        bucket_variable=spec.bucket_variable,
+        buckets=spec.buckets,
+        source={**_source(experiment, tables), **({} if day is None else {"date": day.isoformat()})},
+    )
+
+
+def _known_before(rows: DataFrame, outcome_at: str, day: date | None) -> DataFrame:
+    """Keep rows whose outcome was known when a day began. A missing column is reported later, with similar names."""
+    if day is None or outcome_at not in rows.columns:
+        return rows
+    return rows.where(rows[outcome_at] <= datetime.combine(day, time(), UTC))
+
+
+def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | None:
+    """Return the label data at rest under the spec's id; None where there is none.
+
+    Raises LabelError where it comes from another query or another version of a table, or its manifest cannot be read.
+    """
+    if experiment.labels.id is None:
+        return None
+    labels = find_labels(experiment.labels.id, storage)
+    if labels is None:
+        return None
+    if labels.source and labels.source != _source(experiment, pinned_tables(experiment.located_tables)):
+        raise LabelError.because(
+            f"label data '{labels.labels_id}' was made by another query, or from another version of its tables",
+            "give the new labels another id, or none: then every run makes its own",
+        )
+    return labels
+
+
+def labels_id_of(experiment: ExperimentSpec, run_id: str, day: date | None) -> str:
+    """Return the id of the label data that a run with an id learns from, see `labels_of`."""
+    return (experiment.labels.id if day is None else None) or _labels_of_run(experiment, run_id, day)
+
+
+def _labels_of_run(experiment: ExperimentSpec, run_id: str, day: date | None) -> str:
+    """Derive the id of label data that only runs with one id use, and that no person chose."""
+    key = f"{experiment.id}/{run_id}" + ("" if day is None else f"/{day}")
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
+def _source(experiment: ExperimentSpec, tables: Mapping[str, TableSource]) -> dict[str, Any]:
+    """Describe where label data comes from. Paths are as in the spec, because a project may be moved."""
+    named = {name: replace(table, version=tables[name].version) for name, table in experiment.tables.items()}
+    return {"spec": experiment.to_json()["labels"], "tables": msgspec.to_builtins(named)}

@@ -1,0 +1,163 @@
+"""The inputs of a generation, resolved once by the driver, so that every bucket task is a pure function of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from delorean.feature_sets.columns import (
+    CONFIDENCE_COLUMN,
+    LATEST_INPUT_COLUMN,
+    SPREAD_COLUMN,
+    captured_column,
+    run_column,
+    version_column,
+)
+from delorean.labels import Labels
+from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.state.sources import GlobalSource, PinnedSources, ServiceSource, SourceResolver
+from encoders.bound_model import BoundModel
+from encoders.feature_model import FeatureModel
+from schemas.data_keys import DataKey, Kind
+from schemas.errors import ConfigError, DataKeyError, ParadoxError
+from schemas.tables import TIME
+from snapshotter.index import SnapshotIndex
+
+
+@dataclass(frozen=True)
+class GenerationPlan:
+    """The inputs of all bucket tasks of a generation.
+
+    from_services: the features whose encoders read a service's element
+    """
+
+    labels: Labels
+    model: BoundModel
+    features: tuple[str, ...]
+    from_services: frozenset[str]
+    services: tuple[ServiceSource, ...]
+    globals: tuple[GlobalSource, ...]
+    storage_uri: str
+    spread: SpreadLimit | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def elements(self) -> tuple[DataKey, ...]:
+        """The data elements that the encoders read."""
+        return (*(source.element for source in self.services), *(source.element for source in self.globals))
+
+    @property
+    def pinned(self) -> PinnedSources:
+        """The ids of the runs and versions that are read."""
+        return PinnedSources(
+            {source.element.name: source.ids for source in self.services},
+            {source.element.name: source.ids for source in self.globals},
+        )
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Schema of the feature set: see `delorean.generation`."""
+        fields = [(name, pa.list_(pa.float32())) for name in self.features]
+        for source in self.services:
+            fields += [(captured_column(source.element.name), TIME), (run_column(source.element.name), pa.string())]
+        for each in self.globals:
+            fields += [(captured_column(each.element.name), TIME), (version_column(each.element.name), pa.string())]
+        fields += [(LATEST_INPUT_COLUMN, TIME), (SPREAD_COLUMN, pa.float64()), (CONFIDENCE_COLUMN, pa.float64())]
+        return pa.schema([*self.labels.schema, *(pa.field(*each) for each in fields)])
+
+
+def plan_generation(
+    labels: Labels,
+    model: FeatureModel,
+    index: SnapshotIndex,
+    storage_uri: str,
+    rules: Mapping[str, AsOf] | None = None,
+    *,
+    confidence: Mapping[str, ConfidenceFloor] | None = None,
+    spread: SpreadLimit | None = None,
+    pinned: PinnedSources | None = None,
+) -> GenerationPlan:
+    """Resolve the snapshots and versions that the labels' times can see.
+
+    rules: element's name → as-of rule; `AsOf()` for other elements
+    confidence: element's name → the floor of its runs' confidence
+    pinned: read these and no others, as an earlier generation did
+
+    Raises DataKeyError for an element that is not captured or whose type differs, ConfigError for rules of unknown
+    elements and for columns whose names clash, ParadoxError for a label used as data, QualityError where a floor's
+    policy is fail, ReplayError where something pinned is missing.
+    """
+    elements = list(model.elements.values())
+    _refuse_labels_as_data(labels, elements)
+    _refuse_unsigned(labels)
+    resolver = SourceResolver(labels, index, rules or {}, confidence or {}, pinned)
+    services, global_sources = resolver.resolve(elements)
+    for source in global_sources:  # these are certainly read; bucket tasks check the others when a row sees them
+        ends = (source.at(labels.earliest), source.at(labels.latest))
+        source.check_types([version for version in ends if version is not None])
+    plan = GenerationPlan(
+        labels=labels,
+        model=model.bind(labels.context, labels.items),
+        features=tuple(model.features),
+        from_services=frozenset(_from_services(model)),
+        services=tuple(services),
+        globals=tuple(global_sources),
+        storage_uri=storage_uri,
+        spread=spread,
+        notes=(*resolver.notes, *_costs(services, labels)),
+    )
+    _refuse_name_clashes(plan)
+    return plan
+
+
+def _refuse_labels_as_data(labels: Labels, elements: Sequence[DataKey]) -> None:
+    """Raise ParadoxError for an element named like a label column: most likely the label itself, captured as data."""
+    for element in elements:
+        if element.name in labels.outcome_columns:
+            raise ParadoxError.because(
+                f"an encoder reads '{element.name}' as data, which is a column of the label's outcome",
+                "no feature may know its label: remove it from the encoder, or rename the element",
+            )
+
+
+def _refuse_unsigned(labels: Labels) -> None:
+    """Raise DataKeyError for unsigned integers, as in old label data: Delta tables would show them as signed."""
+    unsigned = [key for key in (*labels.context, *labels.items) if pa.types.is_unsigned_integer(key.type)]
+    if unsigned:
+        raise DataKeyError.because(
+            f"label data '{labels.labels_id}' holds unsigned integers, which Delta tables do not have: "
+            + ", ".join(f"{key.name}: {key.type}" for key in unsigned),
+            "materialise it again under another id: they become signed ones",
+        )
+
+
+def _from_services(model: FeatureModel) -> Iterator[str]:
+    for encoder in model.encoders:
+        if any(key.kind is Kind.SERVICE_ELEMENT for key in encoder.data):
+            yield from encoder.features
+
+
+def _costs(services: list[ServiceSource], labels: Labels) -> Iterator[str]:
+    """Note the snapshots that every task has to read whole."""
+    for source in services:
+        apart = [s for s in source.snapshots if s.bucket_variable != labels.bucket_variable]
+        size = sum(file.bytes for snapshot in apart for file in snapshot.files)
+        if apart and labels.buckets > 1:
+            yield (
+                f"{source.service.name}: {len(apart)} snapshots are not bucketed by '{labels.bucket_variable}', "
+                f"so each of {labels.buckets} tasks reads all of their {size / 2**20:.1f} MiB"
+            )
+
+
+def _refuse_name_clashes(plan: GenerationPlan) -> None:
+    spelled: dict[str, list[str]] = {}  # to Delta, names that differ only by case are equal
+    for name in plan.schema.names:
+        spelled.setdefault(name.casefold(), []).append(name)
+    clashing = sorted({name for names in spelled.values() if len(names) > 1 for name in names})
+    if clashing:
+        raise ConfigError.because(
+            f"the feature set would have several columns named {', '.join(clashing)}",
+            "rename the feature or the variable",
+        )

@@ -1,0 +1,77 @@
+"""Reads the values of matched captures while their files are open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from delorean.state.matches import CaptureFile, CaptureMatch
+from encoders.data_map import ABSENT, Element
+from schemas.data_keys import DataKey
+from schemas.errors import DataKeyError
+from snapshotter.records import ServiceSnapshot
+from snapshotter.storage.parquet import ParquetReader
+
+VALUE_COLUMN = "value"
+_KEEP_WHOLE = 0.6  # above this share of rows used, copying nested values costs more than the unused ones do
+
+
+class CaptureValues:
+    """Collects the values that serve rows, file by file.
+
+    A file with values of another type is not read; `element` raises if such a file serves a row in the end.
+    """
+
+    def __init__(self, element: DataKey, rows: int) -> None:
+        self._element = element
+        self._chunks: list[pa.Array] = []
+        self._count = 0
+        self._positions = np.full(rows, ABSENT, dtype=np.int64)
+
+    def take(
+        self,
+        rows: NDArray[np.int64],
+        captures: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        files: Sequence[tuple[CaptureFile, ParquetReader]],
+    ) -> None:
+        """Read the values that serve rows.
+
+        captures: each row's position among the captures of all files, which end at `ends`
+        """
+        used = np.zeros(int(ends[-1]), dtype=bool)
+        used[captures] = True
+        position = np.zeros(len(used), dtype=np.int64)
+        start = 0
+        for (file, reader), end in zip(files, ends.tolist(), strict=True):
+            used_here = used[start:end]
+            share = used_here.mean() if len(used_here) else 0.0
+            if share and file.snapshot.service.element.type == self._element.type:
+                column = reader.read([VALUE_COLUMN])[VALUE_COLUMN]
+                kept = np.ones(len(used_here), dtype=bool) if share >= _KEEP_WHOLE else used_here
+                column = column if share >= _KEEP_WHOLE else column.filter(pa.array(used_here))
+                position[start:end] = self._count + np.cumsum(kept) - 1
+                self._chunks += column.chunks
+                self._count += len(column)
+            start = end
+        self._positions[rows] = position[captures]
+
+    def element(self, match: CaptureMatch, files: Sequence[CaptureFile]) -> Element:
+        """Return the element of each row. Raises DataKeyError where a run of another type serves one."""
+        for i in np.unique(match.file[match.file >= 0]):
+            check_type(self._element, files[i].snapshot)
+        values = pa.concat_arrays(self._chunks) if self._chunks else pa.array([], self._element.type)
+        return Element(values, self._positions)
+
+
+def check_type(element: DataKey, snapshot: ServiceSnapshot) -> None:
+    """Raise DataKeyError for a snapshot with values of another type than the element's."""
+    if snapshot.service.element.type != element.type:
+        raise DataKeyError.because(
+            f"element '{element.name}': snapshots have {snapshot.service.element.type}, encoders declare "
+            f"{element.type}: run '{snapshot.run_id}' serves rows",
+            "declare the type of the service's response, or use rows that see runs of one type",
+        )

@@ -1,0 +1,151 @@
+"""Declares which contexts to select for each date, in Python or in TOML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from prana_proxy.config.toml_file import TomlFile
+from schemas.errors import ConfigError
+from snapshotter.storage.table_source import TableSource
+
+DEFAULT = "default"
+Quota: TypeAlias = "int | Mapping[str, Quota]"
+
+
+@dataclass(frozen=True)
+class ContextSelection:
+    """A stratified sample of the contexts that a query returns for a date.
+
+    query: Spark SQL over any tables; `:date` is bound as a parameter of type DATE
+    key: columns of the query's result that make the context's key
+    strata: columns by which the sample is stratified; none: all contexts are one stratum
+    quota: number of contexts per stratum: one number for all, or by the stratum's values, one level of nesting for each
+        column of strata, where `default` stands for all values that are not named:
+        `{"US": {"tv": 100, "default": 5}, "default": 50}`
+    fraction: instead of a quota: the share of each stratum, in (0, 1]; counts are rounded up
+    seed: another seed gives another sample
+
+    >>> ContextSelection("SELECT profile_id FROM plays", key=("profile_id",), fraction=0.1).sample_size((), 25)
+    3
+    """
+
+    query: str
+    key: tuple[str, ...]
+    strata: tuple[str, ...] = ()
+    quota: int | Mapping[str, Any] | None = None  # a `Quota`; msgspec cannot convert to types that contain themselves
+    fraction: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be selected."""
+        if not self.query.strip():
+            raise self._error("query is empty", 'write query = "SELECT …"')
+        for name, columns in (("key", self.key), ("strata", self.strata)):
+            if isinstance(columns, str) or len(set(columns)) != len(columns):
+                raise self._error(f"{name} is {columns!r}, expected a list of different columns")
+        if not self.key:
+            raise self._error("key is empty", 'write key = ["profile_id"]')
+        if (self.quota is None) == (self.fraction is None):
+            raise self._error("needs either a quota or a fraction", "write quota = 100 or fraction = 0.1")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise self._error(f"fraction is {self.fraction}, expected a number in (0, 1]")
+        if self.quota is not None:
+            self._check_quota(self.quota, len(self.strata))
+
+    def sample_size(self, stratum: tuple[str, ...], population: int) -> int:
+        """Return how many contexts to select from a stratum.
+
+        >>> quota = {"US": {"tv": 100, "default": 5}, "default": 50}
+        >>> selection = ContextSelection("SELECT …", ("profile_id",), ("country", "device"), quota)
+        >>> [selection.sample_size(stratum, 1000) for stratum in [("US", "tv"), ("US", "phone"), ("FR", "tv")]]
+        [100, 5, 50]
+        """
+        if self.fraction is not None:
+            return -(-population * Fraction(repr(self.fraction)) // 1)  # exact: 0.1 of 30 is 3, not 4
+        quota: Quota | None = self.quota
+        for value in stratum:
+            if isinstance(quota, Mapping):
+                quota = quota.get(value, quota.get(DEFAULT))
+        return quota if isinstance(quota, int) else 0
+
+    def named_strata(self) -> list[tuple[str, ...]]:
+        """Return the strata that the quota names in full."""
+        return _strata_of(self.quota, len(self.strata)) if self.strata and self.quota is not None else []
+
+    def _check_quota(self, quota: Quota, levels: int) -> None:
+        if isinstance(quota, Mapping):
+            if levels == 0:
+                raise self._error(f"quota nests deeper than its strata {list(self.strata)}: {dict(quota)}")
+            for name, inner in quota.items():
+                if not isinstance(name, str):
+                    raise self._error(f"quota names {name!r}, expected the stratum's value as text")
+                self._check_quota(inner, levels - 1)
+        elif not isinstance(quota, int) or isinstance(quota, bool) or quota < 0:
+            raise self._error(f"quota is {quota!r}, expected a count of contexts >= 0")
+
+    def _error(self, problem: str, hint: str | None = None) -> ConfigError:
+        return ConfigError.because(problem, hint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedSelection(ContextSelection):
+    """A context selection with the id that marks its contexts in the context set, and the tables of its query.
+
+    id: the experiment's name
+    tables: names for the query, besides those that Spark knows
+    """
+
+    id: str
+    tables: Mapping[str, TableSource] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be selected."""
+        if not self.id:
+            raise ConfigError.because("a context selection has no id", "name the experiment that it is for")
+        super().__post_init__()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the selection as plain fields."""
+        tables = {
+            name: {field: value for field, value in vars(source).items() if value is not None}
+            for name, source in self.tables.items()
+        }
+        return {**vars(self), "tables": tables}
+
+    def _error(self, problem: str, hint: str | None = None) -> ConfigError:
+        return ConfigError.because(f"experiment '{self.id}': {problem}", hint)
+
+
+@dataclass(frozen=True)
+class _SelectionsFile:
+    experiments: Mapping[str, ContextSelection] = field(default_factory=dict)
+    tables: Mapping[str, TableSource] = field(default_factory=dict)
+
+
+def load_selections(path: str | Path) -> tuple[NamedSelection, ...]:
+    """Read context selections from TOML: the tables `[experiments.<id>]`, which share `[tables]`.
+
+    Relative paths of tables start at the file's folder. Raises ConfigError with the file, the line and the field.
+    """
+    file = TomlFile.read(path)
+    content = file.build(_SelectionsFile)
+    if not content.experiments:
+        raise file.error((), "no experiment", "write a table [experiments.my_experiment]")
+    tables = {name: source.beside(path) for name, source in content.tables.items()}
+    return tuple(
+        NamedSelection(**vars(selection), id=name, tables=tables) for name, selection in content.experiments.items()
+    )
+
+
+def _strata_of(quota: Quota, levels: int) -> list[tuple[str, ...]]:
+    if levels == 0:
+        return [()]
+    if not isinstance(quota, Mapping):
+        return []
+    return [
+        (value, *rest) for value, inner in quota.items() if value != DEFAULT for rest in _strata_of(inner, levels - 1)
+    ]

@@ -1,0 +1,116 @@
+"""Distributes files of tests over workers: those that share a slowly started server to one worker, the longest first.
+
+pytest-xdist gives each worker whole files, so that a file's fixtures are made once. This chooses which file comes next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
+_SECONDS = "delorean/seconds"  # key in pytest's cache: seconds of each file when it ran last
+_SERVERS_OF_FILES = "servers_of_files.json"
+# What starts slowly and then serves all tests of a worker: by the fixture, or the parameter that makes one request it.
+_SERVERS = {
+    "spark": "spark",
+    "demo": "spark",
+    "eureka": "eureka",
+    "s3_started": "s3",
+    "s3": "s3",
+    "cassandra_keyspace": "cassandra",
+    "cassandra": "cassandra",
+}
+# The order while no run has been recorded: a core must not wait at the end while the other is at one of these.
+_LONGEST = (
+    *("test_telemetry.py", "test_snapshot_faults.py", "test_submit.py", "test_dags.py", "test_readme.py"),
+    *("test_generation_faults.py", "test_backfill.py", "test_resuming.py", "test_spark_submit.py"),
+    *("test_cassandra_cluster.py", "test_interpret.py", "test_run.py"),
+)
+
+
+class Scheduling(LoadFileScheduling):
+    """Gives a worker its next file."""
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        self.seconds: dict[str, float] = _recorded(config)
+        self.servers: dict[str, list[str]] = {}
+        self.started: dict[Any, set[str]] = defaultdict(set)
+
+    def schedule(self) -> None:
+        """Distribute the files once every worker has collected them."""
+        self.servers = json.loads(_servers_of_files().read_text())
+        super().schedule()
+
+    def _assign_work_unit(self, node: Any) -> None:
+        file = max(self.workqueue, key=lambda name: (self._fit(node, name), *self._length(name)))
+        self.started[node].update(self.servers.get(file, ()))
+        self.workqueue.move_to_end(file, last=False)
+        super()._assign_work_unit(node)
+
+    def _fit(self, node: Any, file: str) -> int:
+        """Rank a file for a worker: best where it uses servers that run there, worst where they run elsewhere only."""
+        servers = set(self.servers.get(file, ()))
+        if not servers:
+            return 1
+        if servers <= self.started[node]:
+            return 3
+        return 0 if servers & set().union(*self.started.values()) else 2
+
+    def _length(self, file: str) -> tuple[float, int]:
+        name = Path(file).name
+        default = len(_LONGEST) - _LONGEST.index(name) if name in _LONGEST else 0
+        return self.seconds.get(file, float("inf")), default
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Replace xdist's own scheduler."""
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Write down for the scheduler, which sees only names, which servers the tests of each file use."""
+    if os.environ.get("PYTEST_XDIST_WORKER") == "gw0":
+        servers: dict[str, set[str]] = defaultdict(set)
+        for item in items:
+            servers[_file(item.nodeid)] |= {_SERVERS[name] for name in _requests(item) if name in _SERVERS}
+        _servers_of_files().write_text(json.dumps({file: sorted(names) for file, names in servers.items()}))
+
+
+def _requests(item: pytest.Item) -> list[str]:
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return [*getattr(item, "fixturenames", ()), *(value for value in parameters if isinstance(value, str))]
+
+
+_durations: Counter[str] = Counter()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up the seconds of each file, setup and teardown included."""
+    _durations[_file(report.nodeid)] += report.duration
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Record the seconds of this run's files for the next one."""
+    config = session.config
+    if hasattr(config, "cache") and config.pluginmanager.has_plugin("dsession"):
+        config.cache.set(_SECONDS, {**_recorded(config), **_durations})
+
+
+def _recorded(config: pytest.Config) -> dict[str, float]:
+    return config.cache.get(_SECONDS, {}) if hasattr(config, "cache") else {}
+
+
+def _servers_of_files() -> Path:
+    return Path(os.environ["DELOREAN_TEST_RUN"]) / _SERVERS_OF_FILES
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]

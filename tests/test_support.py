@@ -1,0 +1,89 @@
+"""What a test run promises: it leaves nothing, knows which tests start programs, and starts each server once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import killed_writer
+import leftovers
+import programs
+import pytest
+import scheduling
+import virtual_time
+
+SUPPORT = Path(__file__).resolve().parent / "support"
+LEAVES_A_PROCESS = """
+import subprocess, sys, tempfile
+from pathlib import Path
+
+def test_it(tmp_path):
+    (tmp_path / "file").write_text("text")
+    Path(tempfile.mkdtemp(), "file").write_text("text")
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep({seconds})"])
+"""
+
+
+def run_tests(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Run a file of tests with the plugin, temporary files in a folder of their own."""
+    (folder / "test_it.py").write_text(text)
+    (folder / "temporary").mkdir()
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "leftovers", "-p", "no:cacheprovider", "test_it.py"]
+    environment = {**os.environ, "PYTHONPATH": str(SUPPORT), "TMPDIR": str(folder / "temporary")}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_passing_run_leaves_no_files(tmp_path: Path) -> None:
+    done = run_tests(tmp_path, LEAVES_A_PROCESS.format(seconds=0))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_process_that_outlives_the_run_fails_it_and_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run_tests(tmp_path, LEAVES_A_PROCESS.format(seconds=300))
+    assert done.returncode == 1, done.stdout + done.stderr
+    [left] = [line for line in done.stdout.splitlines() if line.startswith("LEFT RUNNING ")]
+    assert "time.sleep(300)" in left
+    [folder] = (tmp_path / "temporary").iterdir()
+    monkeypatch.setenv(leftovers.MARK, str(folder))
+    assert leftovers.running() == []
+
+
+def test_a_run_deletes_what_a_run_that_is_gone_has_left(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    here, old = tmp_path / f"delorean-tests-{os.getpid()}", tmp_path / f"delorean-tests-{gone.pid}"
+    here.mkdir()
+    old.mkdir()
+    leftovers.delete_abandoned(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [here.name]
+
+
+def starts_one_by_a_helper_of_another_module() -> None:
+    killed_writer.kill_a_writer("uri", 1)
+
+
+def starts_one_in_an_inner_function() -> Any:
+    return lambda: run_tests(Path(), "")
+
+
+def starts_none() -> None:
+    virtual_time.VirtualLoop().close()
+
+
+def test_a_test_starts_a_program_if_what_it_calls_does() -> None:
+    assert programs.starts(starts_one_by_a_helper_of_another_module)
+    assert programs.starts(starts_one_in_an_inner_function)
+    assert not programs.starts(starts_none)
+
+
+def test_a_worker_takes_files_of_its_servers_first_then_of_servers_that_run_nowhere() -> None:
+    one, other = object(), object()
+    plan: Any = SimpleNamespace(servers={"a": ["spark"], "b": ["spark"], "c": ["s3"], "d": []}, started={})
+    plan.started = {one: {"spark"}, other: set()}
+    ranks = {node: [scheduling.Scheduling._fit(plan, node, file) for file in "bcd"] for node in (one, other)}
+    assert ranks == {one: [3, 2, 1], other: [0, 2, 1]}
