@@ -1,4 +1,4 @@
-"""Calls the cells of notebooks by the names that people see."""
+"""Names notebook cells as IPython shows them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def cell_name(file: str) -> str | None:
-    """Name the cell whose code has this file name, as `cell In[7]`; None for what is no cell of this process's."""
+    """The cell whose code has this file name, as `cell In[7]`; None for a file that is no cell of this process."""
     ipython: Any = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     named = None if shell is None else shell.compile.format_code_name(file)

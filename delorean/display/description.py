@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import singledispatch
+from functools import partial, singledispatch
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from delorean.display.parts import Facts, Headline, Note, Part, Table
 from schemas.errors import DeloreanError
+
+_T = TypeVar("_T")
 
 # Described types by module and name, and the module of `descriptions` that describes them. By name, so that neither
 # importing delorean in a notebook nor showing one thing imports what the others need.
@@ -76,8 +78,26 @@ def describe(thing: object) -> Description:
     return describe.dispatch(type(thing))(thing)
 
 
+def describes(
+    described: type[_T], document: Callable[[_T], Mapping[str, Any]] | None = None, headline: Callable[[_T], str] = repr
+) -> Callable[[Callable[[_T], Iterable[Part]]], Callable[[_T], Iterable[Part]]]:
+    """Make a function that gives a thing's parts the description of its type.
+
+    document, headline: give what `Description` has under these names
+    """
+
+    def register(parts: Callable[[_T], Iterable[Part]]) -> Callable[[_T], Iterable[Part]]:
+        def description(thing: _T) -> Description:
+            return Description(headline(thing), parts(thing), document and partial(document, thing))
+
+        describe.register(described, description)
+        return parts
+
+    return register
+
+
 @describe.register(Mapping)
-def describe_document(document: Mapping[str, Any]) -> Description:
+def _document(document: Mapping[str, Any]) -> Description:
     """Describe named fields: lists of mappings, and mappings of mappings, become tables; all else facts."""
     tables = {name: rows for name, value in document.items() if (rows := _rows(value)) is not None}
     facts = {name.replace("_", " "): value for name, value in document.items() if name not in tables}

@@ -7,32 +7,29 @@ from dataclasses import asdict
 from typing import Any
 
 from delorean.audit.paradox.report import ParadoxReport
-from delorean.display.description import Description, describe
+from delorean.display.description import describes
 from delorean.display.parts import Facts, Headline, Note, Part, Table
 from delorean.leaks.report import LeakReport
 
 _LEAK_COLUMNS = ("feature", "auc", "auc_null", "information", "p", "where", "contexts", "suspicious")
 
 
-@describe.register
-def _(report: ParadoxReport) -> Description:
-    def document() -> dict[str, Any]:
-        return {
-            "clean": report.clean,
-            "verdict": report.verdict,
-            "feature_set": report.uri,
-            "version": report.version,
-            "rows": report.rows,
-            "items": report.items,
-            "checks": list(report.checks),
-            "findings": [asdict(finding) for finding in report.findings],
-            "notes": list(report.notes),
-            "leaks": report.leaks.to_json(),
-        }
-
-    return Description(report.verdict, _paradoxes(report), document)
+def _paradox_document(report: ParadoxReport) -> dict[str, Any]:
+    return {
+        "clean": report.clean,
+        "verdict": report.verdict,
+        "feature_set": report.uri,
+        "version": report.version,
+        "rows": report.rows,
+        "items": report.items,
+        "checks": list(report.checks),
+        "findings": [asdict(finding) for finding in report.findings],
+        "notes": list(report.notes),
+        "leaks": report.leaks.to_json(),
+    }
 
 
+@describes(ParadoxReport, _paradox_document, headline=lambda report: report.verdict)
 def _paradoxes(report: ParadoxReport) -> Iterator[Part]:
     broken = {finding.check for finding in report.findings}
     yield Facts({"feature set": report.uri, "version": report.version, "rows": report.rows, "items": report.items})
@@ -40,14 +37,10 @@ def _paradoxes(report: ParadoxReport) -> Iterator[Part]:
     yield Table([{"rule": check, "result": "BROKEN" if check in broken else "holds"} for check in report.checks])
     yield from (Note(note) for note in report.notes)
     yield Headline(repr(report.leaks))
-    yield from describe(report.leaks).parts
+    yield from _leaks(report.leaks)
 
 
-@describe.register
-def _(report: LeakReport) -> Description:
-    return Description(repr(report), _leaks(report), report.to_json)
-
-
+@describes(LeakReport, LeakReport.to_json)
 def _leaks(report: LeakReport) -> Iterator[Part]:
     yield Note(
         f"How well each feature predicts the label, in {report.items:,} of {report.of_items:,} items "

@@ -7,7 +7,7 @@ from typing import Any
 
 from delorean.coverage.element_search import REASONS
 from delorean.coverage.result import CoverageCell, DayCoverage, LabelCoverage
-from delorean.display.description import Description, describe
+from delorean.display.description import describes
 from delorean.display.descriptions.snapshots import CONFIDENT
 from delorean.display.formats import duration_text
 from delorean.display.parts import HeatCell, HeatMap, Note, Part, ShareBar, Table
@@ -15,40 +15,34 @@ from delorean.display.parts import HeatCell, HeatMap, Note, Part, ShareBar, Tabl
 _MOST_POOR_GROUPS = 20
 
 
-@describe.register
-def _(coverage: DayCoverage) -> Description:
-    def document() -> dict[str, Any]:
-        return {
-            "at": None if coverage.at is None else coverage.at.isoformat(),
-            "experiment": coverage.experiment,
-            "by": coverage.by,
-            "context_sets": {day.isoformat(): chosen for day, chosen in coverage.context_sets.items()},
-            "cells": [cell.to_json() for cell in coverage.cells],
-        }
-
-    return Description(repr(coverage), _days(coverage), document)
+def _days_document(coverage: DayCoverage) -> dict[str, Any]:
+    return {
+        "at": None if coverage.at is None else coverage.at.isoformat(),
+        "experiment": coverage.experiment,
+        "by": coverage.by,
+        "context_sets": {day.isoformat(): chosen for day, chosen in coverage.context_sets.items()},
+        "cells": [cell.to_json() for cell in coverage.cells],
+    }
 
 
+@describes(DayCoverage, _days_document)
 def _days(coverage: DayCoverage) -> Iterator[Part]:
     yield _heat_map(coverage.by_day, "contexts")
     yield Table(_poorly_covered(coverage.by_day), "groups with the lowest share of contexts, over all days")
 
 
-@describe.register
-def _(coverage: LabelCoverage) -> Description:
-    def document() -> dict[str, Any]:
-        return {
-            "rows": coverage.rows,
-            "complete": coverage.complete,
-            "spread_seconds": dict(vars(coverage.spread)),
-            "torn": coverage.torn,
-            "elements": [cell.to_json() for cell in coverage.elements],
-            "days": [cell.to_json() for cell in coverage.by_day],
-        }
-
-    return Description(repr(coverage), _labels(coverage), document)
+def _labels_document(coverage: LabelCoverage) -> dict[str, Any]:
+    return {
+        "rows": coverage.rows,
+        "complete": coverage.complete,
+        "spread_seconds": dict(vars(coverage.spread)),
+        "torn": coverage.torn,
+        "elements": [cell.to_json() for cell in coverage.elements],
+        "days": [cell.to_json() for cell in coverage.by_day],
+    }
 
 
+@describes(LabelCoverage, _labels_document)
 def _labels(coverage: LabelCoverage) -> Iterator[Part]:
     spread = coverage.spread
     if spread.longest is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from delorean.display.description import Description, describe
+from delorean.display.description import describes
 from delorean.display.parts import Code, Facts, Graph, GraphNode, Note, Part, Table
 from encoders import FeatureEncoder, FeatureModel
 from encoders.compilation.compile import is_compiled
@@ -16,11 +16,7 @@ _MOST_IN_GRAPH = 24
 _FINGERPRINT = 12  # characters of it that are enough to compare by eye
 
 
-@describe.register
-def _(encoder: FeatureEncoder) -> Description:
-    return Description(repr(encoder), _encoder(encoder))
-
-
+@describes(FeatureEncoder)
 def _encoder(encoder: FeatureEncoder) -> Iterator[Part]:
     docstring = (encoder.function.__doc__ or "").strip().splitlines()
     if docstring:
@@ -63,11 +59,7 @@ def _state(encoder: FeatureEncoder) -> str:
     return "compiled in this process" if is_compiled(encoder.captured().text) else "compiled when it is first used"
 
 
-@describe.register
-def _(model: FeatureModel) -> Description:
-    return Description(repr(model), _model(model))
-
-
+@describes(FeatureModel)
 def _model(model: FeatureModel) -> Iterator[Part]:
     kinds = {name: key.kind.value.removesuffix("_element") for name, key in model.elements.items()}
     yield feature_graph([EncoderNode.of(encoder) for encoder in model.encoders], kinds)

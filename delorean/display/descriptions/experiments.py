@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from delorean.display.description import Description, describe
+from delorean.display.description import describes
 from delorean.display.descriptions import comparison
 from delorean.display.descriptions.encoders import EncoderNode, feature_graph
 from delorean.display.descriptions.snapshots import CONFIDENT
@@ -17,11 +17,7 @@ from delorean.experiment.spec import ExperimentSpec
 from schemas.errors import DeloreanError
 
 
-@describe.register
-def _(spec: ExperimentSpec) -> Description:
-    return Description(repr(spec), _spec(spec))
-
-
+@describes(ExperimentSpec)
 def _spec(spec: ExperimentSpec) -> Iterator[Part]:
     yield from _graph(spec, {})
     queries = {"labels": spec.labels.sql, **({} if spec.contexts is None else {"contexts": spec.contexts.query})}
@@ -52,11 +48,7 @@ def _graph(spec: ExperimentSpec, served: Mapping[str, str]) -> Iterator[Part]:
     yield from problems
 
 
-@describe.register
-def _(record: RunRecord) -> Description:
-    return Description(repr(record), _run(record), record.to_json)
-
-
+@describes(RunRecord, RunRecord.to_json)
 def _run(record: RunRecord) -> Iterator[Part]:
     features = record.features
     steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in record.seconds.items())
@@ -105,38 +97,26 @@ def _elements(record: RunRecord) -> list[dict[str, Any]]:
     return rows
 
 
-@describe.register
-def _(replay: Replay) -> Description:
-    def document() -> dict[str, Any]:
-        return {
-            "run": replay.record.run_id,
-            "identical": replay.identical,
-            "differing": list(replay.differing),
-            "feature_set": replay.features.uri,
-            "version": replay.features.version,
-            "contexts": replay.features.rows,
-            "items": replay.features.item_count,
-        }
+def _replay_document(replay: Replay) -> dict[str, Any]:
+    return {
+        "run": replay.record.run_id,
+        "identical": replay.identical,
+        "differing": list(replay.differing),
+        "feature_set": replay.features.uri,
+        "version": replay.features.version,
+        "contexts": replay.features.rows,
+        "items": replay.features.item_count,
+    }
 
+
+@describes(Replay, _replay_document)
+def _replay(replay: Replay) -> Iterator[Part]:
     before, now = replay.record.features, replay.features
     rows = [
         {"": "run", "features": f"{before.feature_set}, version {before.version}", "rows": before.rows},
         {"": "replay", "features": f"{now.uri}, version {now.version}", "rows": now.rows},
     ]
-    return Description(repr(replay), [Table(rows)], document)
-
-
-@describe.register
-def _(diff: RunDiff) -> Description:
-    return Description(repr(diff), _diff(diff), lambda: _diff_document(diff))
-
-
-def _diff(diff: RunDiff) -> Iterator[Part]:
-    yield from (Table(rows, kind) for kind, rows in diff.changes.items())
-    yield from (Note(note, strong=True) for note in diff.notes)
-    if diff.features is not None:
-        yield Headline(repr(diff.features))
-        yield from describe(diff.features).parts
+    yield Table(rows)
 
 
 def _diff_document(diff: RunDiff) -> dict[str, Any]:
@@ -152,3 +132,12 @@ def _diff_document(diff: RunDiff) -> dict[str, Any]:
         **({"compared": compared} if compared else {}),
         "notes": list(diff.notes),
     }
+
+
+@describes(RunDiff, _diff_document)
+def _diff(diff: RunDiff) -> Iterator[Part]:
+    yield from (Table(rows, kind) for kind, rows in diff.changes.items())
+    yield from (Note(note, strong=True) for note in diff.notes)
+    if diff.features is not None:
+        yield Headline(repr(diff.features))
+        yield from comparison.parts(diff.features)

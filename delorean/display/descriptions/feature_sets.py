@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from delorean.display.bins import bin_edges
-from delorean.display.description import Description, describe
+from delorean.display.description import describes
 from delorean.display.formats import data_row
 from delorean.display.parts import Code, Facts, Histogram, Note, Part, ShareBar, Table
 from delorean.feature_sets.first_rows import first_rows
@@ -24,11 +24,7 @@ _SAMPLE_ROWS = 500
 _FIRST_ROWS = 3
 
 
-@describe.register
-def _(labels: Labels) -> Description:
-    return Description(repr(labels), _labels(labels))
-
-
+@describes(Labels)
 def _labels(labels: Labels) -> Iterator[Part]:
     facts: dict[str, Any] = {
         "context": ", ".join(f"{key.name}: {key.type}" for key in labels.context),
@@ -42,11 +38,7 @@ def _labels(labels: Labels) -> Iterator[Part]:
     yield Facts(facts)
 
 
-@describe.register
-def _(features: FeatureSet) -> Description:
-    return Description(repr(features), _feature_set(features))
-
-
+@describes(FeatureSet)
 def _feature_set(features: FeatureSet) -> Iterator[Part]:
     if features.leaks is not None:
         yield Note(features.leaks.verdict, strong=features.leaks.is_loud)

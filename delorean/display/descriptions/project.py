@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from delorean.display.description import Description, describe
+from delorean.display.description import describes
 from delorean.display.parts import Facts, Note, Part, Table
 from delorean.project.open_project import OpenProject, Shelf
 from schemas.errors import DeloreanError
@@ -14,22 +14,14 @@ _COLLECTIONS = ("experiments", "labels", "feature_sets", "runs", "snapshots", "c
 _MOST_NAMES = 5  # of each collection
 
 
-@describe.register
-def _(collection: Shelf) -> Description:  # type: ignore[type-arg]  # singledispatch takes no generic alias
-    return Description(repr(collection), _collection(collection))
-
-
+@describes(Shelf)
 def _collection(collection: Shelf[Any]) -> Iterator[Part]:
     names = collection.names()
     yield Table([{"name": name} for name in names])
     yield Note('["…"] gives one of them' if names else "it is empty")
 
 
-@describe.register
-def _(project: OpenProject) -> Description:
-    return Description(repr(project), _project(project))
-
-
+@describes(OpenProject)
 def _project(project: OpenProject) -> Iterator[Part]:
     yield Facts({"index": project.index.uri, "storage": project.storage.uri})
     yield Table([{"": name, **_names(getattr(project, name))} for name in _COLLECTIONS])

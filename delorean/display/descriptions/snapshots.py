@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from delorean.display.description import Description, describe
+from delorean.display.description import describes
 from delorean.display.formats import bytes_text
 from delorean.display.parts import MOST_ROWS, Facts, Note, Part, ShareBar, Table
 from schemas.services import Status
@@ -14,19 +14,16 @@ from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
 CONFIDENT = 0.9  # a lower confidence is drawn in the colour of a warning
 
 
-@describe.register
-def _(contexts: ContextSet) -> Description:
-    def document() -> dict[str, Any]:
-        return {
-            "context_set": contexts.context_set_id,
-            "date": contexts.date,
-            "contexts": contexts.rows,
-            "strata": [{**vars(row), "filled": row.filled} for row in contexts.report],
-        }
-
-    return Description(repr(contexts), _context_set(contexts), document)
+def _context_set_document(contexts: ContextSet) -> dict[str, Any]:
+    return {
+        "context_set": contexts.context_set_id,
+        "date": contexts.date,
+        "contexts": contexts.rows,
+        "strata": [{**vars(row), "filled": row.filled} for row in contexts.report],
+    }
 
 
+@describes(ContextSet, _context_set_document)
 def _context_set(contexts: ContextSet) -> Iterator[Part]:
     key = ", ".join(f"{variable.name}: {variable.type}" for variable in contexts.key)
     yield Facts({"date": contexts.date, "key": key, "files": len(contexts.files)})
@@ -48,30 +45,27 @@ def _context_set(contexts: ContextSet) -> Iterator[Part]:
         yield Note(f"{short:,} of {len(contexts.report):,} strata have fewer contexts than were asked of them")
 
 
-@describe.register
-def _(run: SnapshotRun) -> Description:
-    def document() -> dict[str, Any]:
-        services = [
-            {
-                "service": snapshot.service.name,
-                "asked": snapshot.asked,
-                "confidence": snapshot.confidence,
-                **{status.value: count for status, count in snapshot.counts.items()},
-                "from": snapshot.captured_from,
-                "to": snapshot.captured_to,
-            }
-            for snapshot in run.services
-        ]
-        return {
-            "run": run.run_id,
-            "context_set": run.context_set_id,
-            "published_at": run.published_at,
-            "services": services,
+def _run_document(run: SnapshotRun) -> dict[str, Any]:
+    services = [
+        {
+            "service": snapshot.service.name,
+            "asked": snapshot.asked,
+            "confidence": snapshot.confidence,
+            **{status.value: count for status, count in snapshot.counts.items()},
+            "from": snapshot.captured_from,
+            "to": snapshot.captured_to,
         }
+        for snapshot in run.services
+    ]
+    return {
+        "run": run.run_id,
+        "context_set": run.context_set_id,
+        "published_at": run.published_at,
+        "services": services,
+    }
 
-    return Description(repr(run), _snapshot_run(run), document)
 
-
+@describes(SnapshotRun, _run_document)
 def _snapshot_run(run: SnapshotRun) -> Iterator[Part]:
     published = run.published_at or "not yet"
     yield Facts({"context set": run.context_set_id, "started": run.started_at, "published": published})

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from typing import Any
 
-from delorean.display.description import Description, describe
+from delorean.display.description import describes
 from delorean.display.descriptions.snapshots import CONFIDENT, service_row
 from delorean.display.parts import MOST_ROWS, Code, Facts, HeatCell, HeatMap, Note, Part, ShareBar, Table
 from delorean.time_travel import GlobalView, Moment, ServiceView, TimeMachine, View
@@ -21,11 +21,7 @@ _MOST_ELEMENTS = 20
 _UNREAD = Note("Nothing is read yet: .to_polars(), .to_pandas(), .to_arrow() and .to_spark(spark) do.")
 
 
-@describe.register
-def _(machine: TimeMachine) -> Description:
-    return Description(repr(machine), _machine(machine))
-
-
+@describes(TimeMachine)
 def _machine(machine: TimeMachine) -> Iterator[Part]:
     runs = machine.index.runs(_MOST_RUNS)
     if any(snapshot.captured_from for run in runs for snapshot in run.services):
@@ -79,11 +75,7 @@ def _heat_cell(snapshots: Sequence[ServiceSnapshot]) -> HeatCell:
     return HeatCell(answered / asked if asked else None, tooltip=f"{answered:,} of {asked:,} in {runs}")
 
 
-@describe.register
-def _(moment: Moment) -> Description:
-    return Description(repr(moment), _moment(moment))
-
-
+@describes(Moment)
 def _moment(moment: Moment) -> Iterator[Part]:
     rows: list[dict[str, Any]] = []
     unreadable = []
@@ -118,11 +110,7 @@ def _view_row(view: View) -> dict[str, Any]:
     }
 
 
-@describe.register
-def _(view: ServiceView) -> Description:
-    return Description(repr(view), _service_view(view))
-
-
+@describes(ServiceView)
 def _service_view(view: ServiceView) -> Iterator[Part]:
     snapshots = view.snapshots[::-1]
     columns = ("captured_from", "to", "asked", "answered", "confidence", "size")
@@ -135,7 +123,7 @@ def _service_view(view: ServiceView) -> Iterator[Part]:
     yield _UNREAD
 
 
-@describe.register
-def _(view: GlobalView) -> Description:
-    rows = sum(file.rows for file in view.version.files)
-    return Description(repr(view), [Facts({"rows": rows, "published": view.version.published_at}), _UNREAD])
+@describes(GlobalView)
+def _global_view(view: GlobalView) -> Iterator[Part]:
+    yield Facts({"rows": sum(file.rows for file in view.version.files), "published": view.version.published_at})
+    yield _UNREAD

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delorean.display.description import DESCRIBED, Description, describe, is_described
+from delorean.display.description import DESCRIBED, describe, describes, is_described
 from delorean.display.formats import value_text
 from delorean.display.html import part_html, to_html, to_page
 from delorean.display.parts import (
@@ -70,15 +70,12 @@ class Thing:
         return f"thing {self.name}: is shown"
 
 
-@describe.register
-def _(thing: Thing) -> Description:
-    def parts():
-        yield from thing.parts
-        if thing.breaks:
-            raise ConfigError.because("its file is gone", "restore it")
-        yield Note("the end")
-
-    return Description(repr(thing), parts())
+@describes(Thing, lambda thing: {"name": thing.name})
+def parts_of_a_thing(thing):
+    yield from thing.parts
+    if thing.breaks:
+        raise ConfigError.because("its file is gone", "restore it")
+    yield Note("the end")
 
 
 def everything(text):
@@ -103,8 +100,8 @@ def test_every_type_that_is_named_exists_and_is_described_by_the_module_that_is_
     module, name = place
     described = getattr(import_module(module), name)
     assert described.__module__ == module
-    describer = import_module(f"delorean.display.descriptions.{area}")
-    assert describe.dispatch(described).__module__ == describer.__name__
+    import_module(f"delorean.display.descriptions.{area}")
+    assert described in describe.registry
 
 
 def test_a_thing_of_another_type_is_shown_by_its_repr():
@@ -190,6 +187,11 @@ def test_text_has_the_pages_own_colour_so_that_it_is_readable_on_any_ground():
     style = re.search("<style>(.*?)</style>", to_html(Thing("it")), re.DOTALL)[1]
     on_the_page = [rule for rule in style.split("}") if re.search(r"[^-]color: *#", rule)]
     assert all(".dl-heat td" in rule or ".dl-key" in rule for rule in on_the_page)  # which have a ground of their own
+
+
+def test_a_thing_has_the_document_of_its_type():
+    assert describe(Thing("it")).document() == {"name": "it"}
+    assert describe(3).document is None
 
 
 def test_a_document_is_facts_and_tables_and_itself():
