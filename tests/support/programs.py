@@ -58,6 +58,7 @@ def _search(thing: Any, seen: set[int]) -> bool:
     names = set(_names(function.__code__))
     named = [function.__globals__.get(name) for name in names]
     named += [vars(module).get(name) for module in named if isinstance(module, ModuleType) for name in names]
+    named += [each for table in named if isinstance(table, dict) for each in table.values()]
     return bool(names & _STARTERS) or any(_search(each, seen) for each in named if callable(each))
 
 
