@@ -15,7 +15,7 @@ import pytest
 
 # Whoever uses one of these starts a process: of the standard library, of a library, and of this project.
 _STARTERS = {"subprocess", "multiprocessing", "NotebookClient", "spark_session", "run_demo", "environment_archive"}
-_SERVERS = {"cassandra", "s3"}  # implementations in tests/behaviours whose fixtures are requested by name
+_REQUESTED_BY_NAME = {"cassandra", "s3", "spark"}  # parameters of tests that request a fixture which starts one
 _TESTS = str(Path(__file__).resolve().parents[1])
 
 
@@ -28,7 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _needs_server(item: pytest.Function) -> bool:
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    return any(isinstance(value, str) and value in _SERVERS for value in parameters)
+    requested = any(isinstance(value, str) and value in _REQUESTED_BY_NAME for value in parameters)
+    return requested or item.path.parent.name == "integration"
 
 
 def _functions_of(item: pytest.Function) -> Iterator[Any]:
@@ -57,6 +58,7 @@ def _search(thing: Any, seen: set[int]) -> bool:
     names = set(_names(function.__code__))
     named = [function.__globals__.get(name) for name in names]
     named += [vars(module).get(name) for module in named if isinstance(module, ModuleType) for name in names]
+    named += [each for table in named if isinstance(table, dict) for each in table.values()]
     return bool(names & _STARTERS) or any(_search(each, seen) for each in named if callable(each))
 
 
