@@ -123,7 +123,9 @@ def test_a_run_that_wants_other_things_than_the_id_began_with_is_refused(work: W
             ({"spread": SpreadLimit(timedelta(1))}, "rules"),
             ({"labels": replace(work.labels, labels_id="others"), "factor": 2.0}, "encoders and labels"),
         ):
-            with pytest.raises(ConfigError, match=f"run 'g1' of feature set 'f' began with other {named} → use another"):
+            with pytest.raises(
+                ConfigError, match=f"run 'g1' of feature set 'f' began with other {named} → use another"
+            ):
                 work.generate(**other)
         work.generate()
     with pytest.raises(ConfigError, match="run id '../g1' cannot name a folder"):
