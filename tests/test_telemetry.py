@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from airflow_settings import AIRFLOW
-from encoders.code_cache import default_cache_folder
+from encoders.compilation.code_cache import default_cache_folder
 from network_recorder import Recording, may_isolate, record
 
 from delorean.telemetry import SWITCHES
