@@ -82,6 +82,8 @@ def all_of_airflow(past, tmp_path):
     with Processes(tmp_path / "logs") as processes, started_airflow(home, project, processes, **settings) as started:
         port = int(started.url.rpartition(":")[2])
         environment = {**os.environ, **settings_of_all(home, project, port), **settings}
+        # Five seconds, SQLite's default, are too few on a busy machine: the scheduler writes to it too.
+        environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{home}/airflow.db?timeout=60"
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with (
             (home / "commands.log").open("w") as log,

@@ -26,7 +26,7 @@ from spark_cluster import SparkCluster
 # How the job ends that is at work: it goes on, or dies, or fails with an error that names the cause.
 GOES_ON, DIES = "done", "dead"
 NOT_WRITTEN = "StorageError: could not write"
-FULL = "SnapshotIndexError: index sqlite://.* → see whether its disk is full"
+FULL = "SnapshotIndexError: index sqlite://.* → check whether its disk is full or broken"
 PROFILES, BUCKETS = 40, 2
 VIDEOS = 200  # of each label row, so that a file of features is larger than a disk's pages
 _DISK_BYTES = 32 << 20

@@ -69,7 +69,7 @@ def test_what_died_before_it_was_visible_is_never_mixed_with_what_was_published(
     def die_in_mid_publish(by: str, services: int) -> None:
         attempt = uuid.uuid4()
         for position, snapshot in enumerate(run("r1", by, services=services).services):
-            index._session.ask(list(index._snapshots.writes(attempt, position, snapshot)))
+            index._session.execute_all(list(index._snapshots.writes(attempt, position, snapshot)))
 
     die_in_mid_publish("dead", services=3)
     assert index.snapshots("history", NOON, NOON) == index.last_snapshots("history", 9) == index.runs() == []
@@ -218,7 +218,7 @@ def test_answers_of_many_pages_are_read_to_the_end(index: CassandraIndex) -> Non
 
     whole = everything()
     assert [len(found) for found in whole] == [7, 7, 7, 7, 6]
-    index._session._session.default_fetch_size = 2
+    index._session._driver.default_fetch_size = 2
     assert everything() == whole
 
 
