@@ -62,7 +62,7 @@ def submit(project, *arguments, config="delorean.toml", code=0):
     command = [sys.executable, "-m", "delorean", "submit", "--config", project / config, *arguments]
     done = subprocess.run([*map(str, command), "--json"], cwd="/", env=os.environ, capture_output=True, text=True)
     assert done.returncode == code, (done.stdout[-3000:], done.stderr[-3000:])
-    return json.loads(done.stdout.splitlines()[-1]) if code == 0 else done.stderr
+    return json.loads(done.stdout.splitlines()[-1]) if code == 0 else done.stdout + done.stderr
 
 
 def submit_nothing(*arguments, code=0):
