@@ -195,7 +195,7 @@ def test_a_run_with_an_id_ends_once_and_finds_its_labels_again(lab, spark, caplo
     with pytest.raises(ConfigError, match=f"run '{first.run_id}' has ended with its features, without training"):
         lab.run(spark, training=True, run_id="d1")
     forget_run(first.run_id, lab.storage)
-    with pytest.raises(ReplayError, match="run 'd1' was forgotten → give this one another run id"):
+    with pytest.raises(ReplayError, match="run 'd1' was forgotten → choose another run id"):
         lab.run(spark, run_id="d1")
 
 

@@ -207,7 +207,7 @@ def test_a_run_that_began_for_other_contexts_is_refused(job: Job, company: Any) 
     assert company.asked == []
     job.storage.delete(["snapshots/_plans/r1.json"])
     job.storage.create("snapshots/_plans/r1.json", b'{"run_id": "r1"}')
-    with pytest.raises(CorruptFileError, match=r"'snapshots/_plans/r1.json' is no plan of a run"):
+    with pytest.raises(CorruptFileError, match=r"'snapshots/_plans/r1.json' is not a valid run plan"):
         job.run(services=["history"])
 
 

@@ -275,7 +275,7 @@ def test_a_profile_lets_files_and_tables_in(s3: S3Server, monkeypatch: pytest.Mo
         (403, "RequestTimeTooSkewed", "this machine's clock is wrong"),
         (400, "AuthorizationHeaderMalformed", "another region .* → set it in the storage URI"),
         (507, "XMinioStorageFull", "the store is full"),
-        (418, "ShortAndStout", r"as told \(ShortAndStout\)"),
+        (418, "ShortAndStout", r"injected \(ShortAndStout\)"),
     ],
 )
 def test_what_a_server_refuses_says_what_to_do(
