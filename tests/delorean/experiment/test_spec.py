@@ -192,8 +192,8 @@ def test_a_wrong_spec_names_the_file_the_line_the_field_and_the_nearest_name(ref
     ("right", "wrong", "table", "message"),
     [
         ('items = ["video_id"]', "", "[labels]", "labels.items: is missing"),
-        ("quota = 10", "quota = -1", "quota = ", "contexts.quota: experiment 'homepage': quota is -1, expected"),
-        ("quota = 10", "", "[contexts]", "contexts: experiment 'homepage': needs either a quota or a fraction"),
+        ("quota = 10", "quota = -1", "quota = ", "contexts.quota: quota is -1, expected"),
+        ("quota = 10", "", "[contexts]", "contexts: needs either a quota or a fraction"),
         ('"minutes_watched_7d"', '"in_my_list"', "encoders = [", "encoders: the feature 'in_my_list' is written by"),
         ("items = [", 'table = "plays"\nitems = [', "[labels]", "labels: labels need either a query or a table"),
         ('lag = "PT1M"', 'lag = "P8D"', "[as_of.my_list]", "as_of.my_list: as-of rule has lag 8 days"),

@@ -389,7 +389,7 @@ def test_a_file_that_was_vacuumed_away_is_named(honest, write):
     uri = write(rows, lineage, files=1)
     for path in DeltaTable(uri).file_uris():
         Path(path).unlink()
-    with pytest.raises(MissingFileError, match="a vacuum may have removed it"):
+    with pytest.raises(MissingFileError, match="a vacuum may have deleted it"):
         check_feature_set(uri)
 
 
