@@ -159,7 +159,7 @@ def test_more_users_than_wanted_are_sampled_by_seed(tmp_path: Path) -> None:
         (write_csv, "ratings.csv", 1, "user,film,stars,time", r"ratings\.csv, line 1: expected the header"),
         (write_csv, "movies.csv", 4, "x,Film,Drama", r"movies\.csv, line 4: movieId is not a number"),
         (write_csv, "movies.csv", 4, "3,Film", r"movies\.csv, line 4: expected 3 fields"),
-        (write_csv, "movies.csv", 4, "1,Film,Drama", r"movies\.csv, line 4: movieId 1 is there twice"),
+        (write_csv, "movies.csv", 4, "1,Film,Drama", r"movies\.csv, line 4: movieId 1 is listed twice"),
         (write_dat, "ratings.dat", 3, "1::2::4", r"ratings\.dat, line 3: expected 4 fields"),
         (write_dat, "ratings.dat", 3, "1::2::four::900001", r"ratings\.dat, line 3: rating is not a number"),
         (write_dat, "ratings.dat", 3, "1:2:4:900001", r"ratings\.dat, line 3: expected 4 fields"),

@@ -118,7 +118,7 @@ def test_a_body_that_is_late_is_answered_with_408_and_closed(start: Any, sent: b
     with start(QUICK) as scorer, scorer.stall(sent.replace(b"{", b"")) as connection:
         answer = received(connection)
         assert answer.startswith(b"HTTP/1.1 408 ")
-        assert b"the body has not arrived within 0.5 s, 0 bytes have" in answer
+        assert b"the body did not arrive within 0.5 s, only 0 bytes did" in answer
         assert scorer.call("POST", "/rank", BODY)[0] == 200
 
 
@@ -129,7 +129,7 @@ def test_bodies_together_have_a_bound_of_memory(start: Any) -> None:
             second.sendall(b" ")
             answer = second.recv(1 << 16)
             assert answer.startswith(b"HTTP/1.1 503 ")
-            assert b"requests under way hold more than 100000 bytes" in answer
+            assert b"requests in progress hold more than 100000 bytes" in answer
         until(lambda: scorer.call("POST", "/rank", BODY)[0] == 200)
 
 

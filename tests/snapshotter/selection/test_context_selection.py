@@ -117,7 +117,7 @@ def test_a_fraction_is_exact_and_rounded_up(
 ) -> None:
     found = select_contexts(spark, [experiment(fraction=0.011)], DAY, storage, index)
     assert {row.stratum: row.taken for row in found.report} == {"US": 7, "FR": 4, "JP": 2}
-    assert experiment(fraction=0.1).asked(("US",), 30) == 3  # not 4, as floats would have it
+    assert experiment(fraction=0.1).sample_size(("US",), 30) == 3  # not 4, as floats would have it
 
 
 def test_an_unfilled_stratum_is_a_warning_with_its_name(
