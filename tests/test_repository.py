@@ -88,7 +88,10 @@ def test_airflows_lock_holds_hashes_and_nothing_of_spark():
 
 
 # What is imported under another name, or run rather than imported.
-IMPORTED_AS = {"cassandra-driver": "cassandra", "dnspython": "dns", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+IMPORTED_AS = {
+    **{"cassandra-driver": "cassandra", "delta-spark": "delta", "dnspython": "dns"},
+    **{"pyyaml": "yaml", "scikit-learn": "sklearn"},
+}
 RUN = {
     "flask",
     "flask-cors",
@@ -119,7 +122,7 @@ def test_make_alone_lists_the_commands():
     commands = [line.split()[1] for line in listed.splitlines()]
     assert commands == [
         "help",
-        *("demo", "airflow", "test", "bench", "lint", "thrift", "package", "notebook", "lock", "clean"),
+        *("demo", "airflow", "test", "check", "bench", "lint", "thrift", "package", "notebook", "lock", "clean"),
     ]
 
 

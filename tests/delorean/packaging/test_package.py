@@ -108,7 +108,7 @@ def test_an_items_score_has_the_same_bits_alone_and_among_many(company_package: 
 def test_nothing_is_overwritten_and_nothing_half_written_is_left(
     company_package: ModelPackage, trained_company: TrainedModel, tmp_path: Path
 ) -> None:
-    with pytest.raises(PackageError, match="exists already → packages are never overwritten"):
+    with pytest.raises(PackageError, match="already exists → packages are never overwritten"):
         company.write_company(company_package.path, trained_company)
     other = FeatureModel([watched, popularity, listed])
     with pytest.raises(PackageError, match="model was trained with"):
@@ -247,7 +247,7 @@ def test_wrong_manifests_are_refused(copied: Path, tmp_path: Path) -> None:
     for manifest, message in [
         ("{", "'MANIFEST.json' is not JSON"),
         ("[" * 100_000, "'MANIFEST.json' is not JSON"),
-        ("[]", "MANIFEST.json says"),
+        ("[]", "MANIFEST.json has the format"),
         (json.dumps({**good, "version": 2}), "'version': 2.*expected .*'version': 1"),
         (json.dumps({**good, "files": 3}), "lists no files"),
         (json.dumps(fewer), "does not list 'keys.json'"),

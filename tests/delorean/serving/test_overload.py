@@ -283,7 +283,7 @@ def test_other_methods_and_paths_are_refused_as_json(start: Any) -> None:
         assert "error" in scorer.call("BREW", "/rank")[1]
         assert scorer.call("POST", "/rank/", BODY)[0] == 200
         status, answer, _ = scorer.call("GET", "/nowhere")
-        assert (status, answer["error"]) == (404, "there is no /nowhere → POST /rank, GET /health, /ready or /package")
+        assert (status, answer["error"]) == (404, "unknown path /nowhere → POST /rank, GET /health, /ready or /package")
 
 
 def test_a_problem_in_the_background_is_shown_by_readiness(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
