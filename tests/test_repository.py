@@ -89,8 +89,11 @@ def test_airflows_lock_holds_hashes_and_nothing_of_spark():
 
 # What is imported under another name, or run rather than imported.
 IMPORTED_AS = {
-    **{"cassandra-driver": "cassandra", "delta-spark": "delta", "dnspython": "dns"},
-    **{"pyyaml": "yaml", "scikit-learn": "sklearn"},
+    "cassandra-driver": "cassandra",
+    "delta-spark": "delta",
+    "dnspython": "dns",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
 }
 RUN = {
     "flask",

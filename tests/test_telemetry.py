@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 from airflow_settings import AIRFLOW
-from encoders.compilation.code_cache import default_cache_folder
 from network_recorder import Recording, may_isolate, record
 
 from delorean.telemetry import SWITCHES
+from encoders.compilation.code_cache import default_cache_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 ISOLATED = may_isolate()
