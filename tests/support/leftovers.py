@@ -31,7 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
     delete_abandoned(parent)
     folder = parent / f"{_PREFIX}{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o711)  # tests of read-only files read as another user, who must get through
+    folder.mkdir()
+    folder.chmod(0o1777)  # as /tmp: tests of read-only files read, and copy, as another user
     os.environ[MARK] = os.environ["TMPDIR"] = os.environ["SPARK_LOCAL_DIRS"] = str(folder)
     os.environ["SPARK_SUBMIT_OPTS"] = f"{quick_jvm.OPTIONS}{quick_jvm.temporary_files_in(folder)}"
     tempfile.tempdir = None  # Python keeps the first that it has determined
