@@ -47,14 +47,14 @@ def show(thing: object) -> None:
         shown without it
     """
     if sys.stdout.isatty():
-        _print(thing, Console(highlight=False))
+        _print(thing, Console(highlight=False, force_jupyter=False))
     else:
         sys.stdout.write(to_text(thing) + "\n")
 
 
 def to_text(thing: object) -> str:
     """Render a thing's description as text without colours."""
-    console = Console(file=StringIO(), width=_NO_WRAP, highlight=False, color_system=None)
+    console = Console(file=StringIO(), force_jupyter=False, width=_NO_WRAP, highlight=False, color_system=None)
     with console.capture() as captured:
         _print(thing, console)
     return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())

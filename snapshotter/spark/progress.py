@@ -49,7 +49,7 @@ class ProgressTable:
 
         self.drawn = Progress(
             *(TextColumn("{task.description}", markup=False), BarColumn(), Status()),
-            console=console or Console(file=io.StringIO()),
+            console=console or Console(file=io.StringIO(), force_jupyter=False),
             transient=True,
             speed_estimate_period=_RATE_SECONDS,
             get_time=clock,

@@ -70,7 +70,7 @@ def test_options_choose_days_services_and_the_time_of_day(travel, opened):
 
 def test_people_see_a_row_for_each_day_and_group(travel, opened):
     shown = travel("coverage", "--experiment", "homepage", "--by", "country")
-    assert "poorly covered" in shown
+    assert "for the contexts of homepage, by country" in shown
     assert shown.count(" US ") >= len(opened[0].runs())
     days = travel("coverage")
     for run in opened[0].runs():
@@ -98,8 +98,8 @@ def test_a_specs_labels_are_looked_at_before_anything_is_generated(travel, demo)
     services = {"viewing_history", "my_list", "predicted_ratings"}
     assert {cell["element"] for cell in told["elements"]} == {*services, "videos"}
     shown = travel("coverage", "--spec", demo.folder / "homepage.toml")
-    assert "with every element" in shown
-    assert "captures apart" in shown
+    assert f"{demo.summary['rows']:,} would find every element" in shown
+    assert "captures that serve one row are apart by" in shown
 
 
 def test_a_spec_brings_its_own_days(travel):
