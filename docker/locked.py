@@ -21,7 +21,7 @@ IMAGES = {
         *("boto3", "msgspec", "numba", "numpy", "pandas", "pyarrow", "thrift", "xxhash"),
     ],
     "jobs": [],  # whatever setup.cfg asks for
-    "proxy": [*_GATEWAY, "prometheus-client", "thrift"],
+    "proxy": [*_GATEWAY, "prometheus-client", "thrift", "xxhash"],
     "serving": [
         *_GATEWAY,
         *("boto3", "cassandra-driver"),  # index and storage: versions of global elements
