@@ -25,9 +25,7 @@ def generated(lab):
 
     spec = replace(lab.spec, split=BY_PROFILE)
     spec = replace(spec, labels=replace(spec.labels, id="shown"))
-    materialise_labels(
-        read_table(lab.folder / "shown.parquet"), spec.labels, lab.storage, labels_id="shown", buckets=4
-    )
+    materialise_labels(read_table(lab.folder / "shown.parquet"), spec.labels, lab.storage, labels_id="shown", buckets=4)
     run_experiment(spec, lab.index, lab.storage, training=False)
     return spec
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,13 @@ def seen(context, items, data, out):
             if data.history.video_id[j] == items.video_id[i]:
                 out.seen[i] = data.history.minutes[j]
 """
+
+
+@pytest.fixture(autouse=True)
+def forget_encoders() -> Iterator[None]:
+    """Each test has a folder of its own, and the module's source is deleted with it."""
+    yield
+    sys.modules.pop("odd_folder_encoders", None)
 
 
 def write_project(folder: Path) -> None:
