@@ -76,7 +76,7 @@ def test_a_withdrawn_version_is_told_with_its_reason_and_not_seen(run: Run) -> N
     again = run("publish", "p", "p.parquet", "--version-id", "v2")
     assert again.exit_code == 2
     assert "version 'v2' of global element 'p' was withdrawn" in again.output
-    assert "half of it → publish it anew under another id" in again.output
+    assert "half of it → publish it again under another id" in again.output
     assert shown(run("publish", "p", "p.parquet", "--version-id", "v3", "--json"))["new"] is True
 
 
@@ -139,7 +139,7 @@ def test_a_broken_record_of_an_experiment_is_named_and_hides_no_other(run: Run, 
     assert run("experiment", "list").exit_code == run("index", "features").exit_code == 0
     named = run("experiment", "show", "3f2a91c04b7e-1")
     assert "record experiments/3f2a91c04b7e/3f2a91c04b7e-1.json cannot be read" in named.output
-    assert "give it up: delorean experiment forget 3f2a91c04b7e-1" in named.output
+    assert "delete it: delorean experiment forget 3f2a91c04b7e-1" in named.output
     with open_project(tmp_path) as project:
         assert repr(project.runs) == "runs: 0" or "0" in repr(project.runs)
         assert "runs" in to_text(project)

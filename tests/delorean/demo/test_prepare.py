@@ -50,7 +50,7 @@ def test_a_company_that_was_left_half_made_is_made_again(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("given", "problem"),
-    [(["/proc/company", "--days", "0"], "too small"), (["{folder}", "--at", "2025-10-21T16:00:00"], "no zone")],
+    [(["/proc/company", "--days", "0"], "too small"), (["{folder}", "--at", "2025-10-21T16:00:00"], "no time zone")],
 )
 def test_what_cannot_be_made_is_one_line(
     given: list[str], problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
