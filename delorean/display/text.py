@@ -162,6 +162,7 @@ def _neighbours(graph: Graph, node: GraphNode, end: int) -> str:
 def cell_text(value: Any, longest: int) -> str:
     """Format a value, or what may stand in its place, as one line.
 
+    >>> from delorean.display.parts import Histogram
     >>> cell_text(ShareBar(0.85), 80), cell_text(Histogram([0, 1, 4, 8]), 80), cell_text(1234, 80)
     ('████████▌  85.0%', ' ▁▄█', '1,234')
     """

@@ -71,6 +71,7 @@ def digest_rows(rows: pa.Table, context: Sequence[str], items: Sequence[str], fe
     Raises DataKeyError for columns that are missing or nested deeper.
 
     >>> from datetime import UTC, datetime
+    >>> from schemas.tables import TIME
     >>> day = pa.array([datetime(2026, 5, 1, tzinfo=UTC)] * 2, TIME)
     >>> lists = pa.array([[1.0, 2.0], []], pa.list_(pa.float32()))
     >>> columns = {"profile_id": [7, 8], "time": day, "outcome_at": day, "video_id": pa.array([[1, 2], []])}
