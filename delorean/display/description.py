@@ -70,10 +70,10 @@ def is_described(thing: object) -> bool:
 
 @singledispatch
 def describe(thing: object) -> Description:
-    """Describe a thing; one of an unknown type by its `repr` alone."""
+    """Describe a thing; one of an unknown type by its `repr` alone, or by its fields if it is a mapping."""
     module = _describer(thing)
     if module is None:
-        return Description(repr(thing))
+        return _document(thing) if isinstance(thing, Mapping) else Description(repr(thing))
     import_module(f"delorean.display.descriptions.{module}")  # which registers the type here
     return describe.dispatch(type(thing))(thing)
 
@@ -96,7 +96,6 @@ def describes(
     return register
 
 
-@describe.register(Mapping)
 def _document(document: Mapping[str, Any]) -> Description:
     """Describe named fields: lists of mappings, and mappings of mappings, become tables; all else facts."""
     tables = {name: rows for name, value in document.items() if (rows := _rows(value)) is not None}
