@@ -121,8 +121,15 @@ class NamedSelection(ContextSelection):
 
 
 @dataclass(frozen=True)
+class _FileSelection(ContextSelection):
+    """A selection in a file. Here `fraction = 1` stays an integer, because the ids of context sets depend on it."""
+
+    fraction: int | float | None = None
+
+
+@dataclass(frozen=True)
 class _SelectionsFile:
-    experiments: Mapping[str, ContextSelection] = field(default_factory=dict)
+    experiments: Mapping[str, _FileSelection] = field(default_factory=dict)
     tables: Mapping[str, TableSource] = field(default_factory=dict)
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from schemas.errors import ConfigError
+from snapshotter.selection.context_selection import _context_set_id
 from snapshotter.selection.declarations import ContextSelection, NamedSelection, load_selections
 from snapshotter.storage.table_source import TableSource
 
@@ -61,7 +63,7 @@ def test_toml_says_the_same_as_python(tmp_path: Path) -> None:
             "fraction = 0.1",
             "fraction = 0",
             "line 12: experiments.everyone.fraction",
-            "fraction is 0.0, expected a number in (0, 1]",
+            "fraction is 0, expected a number in (0, 1]",
         ),
         ("fraction = 0.1", "fraction = 1.5", "line 12: experiments.everyone.fraction", "fraction is 1.5"),
         ("fraction = 0.1", "fraction = nan", "line 12: experiments.everyone.fraction", "fraction is nan"),
@@ -133,6 +135,14 @@ def test_what_is_wrong_in_toml_is_named_with_its_line(
         load(tmp_path, TOML.replace(old, new))
     assert str(raised.value).startswith(f"{tmp_path}/experiments.toml, {place}: ")
     assert problem in str(raised.value)
+
+
+def test_a_whole_fraction_gives_the_context_set_id_of_earlier_releases(tmp_path: Path) -> None:
+    file = tmp_path / "everyone.toml"
+    file.write_text(
+        '[experiments.everyone]\nquery = "SELECT profile_id FROM profiles"\nkey = ["profile_id"]\nfraction = 1\n'
+    )
+    assert _context_set_id(load_selections(file), date(2026, 1, 1)) == "2026-01-01-f962cc495a22"
 
 
 def test_a_table_without_a_version_says_nothing_of_versions(tmp_path: Path) -> None:
