@@ -86,7 +86,7 @@ class BoundModel:
 
     variables: the data keys of the context and item variables that are read
     plans: the columns that encoders read, for each execution mode
-    cache_folder: where compiled code is cached; None: below the home of the user who runs it, if that is possible
+    cache_folder: folder of cached compiled code; None: a folder in the user's home, if it can be written
     """
 
     encoders: tuple[BoundEncoder, ...]

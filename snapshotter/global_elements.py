@@ -69,7 +69,7 @@ def _refuse_other_rows(version: GlobalVersion, rows: pa.Table, storage: Storage)
 
 
 def read_global(element: str, at: datetime, storage: Storage, index: SnapshotIndex) -> pa.Table:
-    """Read the version valid at a moment, sorted by its key. Raises NotInIndexError if there is none."""
+    """Read the version valid at a moment, sorted by its key. Raises NotInIndexError without a valid version."""
     version = index.global_version_at(element, at)
     if version is None:
         raise NotInIndexError.because(f"global element '{element}' has no version valid at {at.isoformat()}")

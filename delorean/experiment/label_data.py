@@ -80,7 +80,7 @@ def _known_before(rows: DataFrame, outcome_at: str, day: date | None) -> DataFra
 
 
 def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | None:
-    """Return the label data at rest under the spec's id; None where there is none.
+    """Return the label data stored under the spec's id, or None.
 
     Raises LabelError where it comes from another query or another version of a table, or its manifest cannot be read.
     """

@@ -150,7 +150,7 @@ def named_run_id(experiment: ExperimentSpec, run_id: str) -> str:
 
 
 def named_run(experiment: ExperimentSpec, run_id: str, storage: Storage) -> RunRecord | None:
-    """Read the record of a run whose id the caller chose; None if there is none.
+    """Read the record of a run by the id that the caller chose, or return None.
 
     Raises ReplayError if it was forgotten.
     """

@@ -241,7 +241,7 @@ def _same(one: Labels, other: Labels) -> bool:
 
 
 def find_labels(labels_id: str, storage: Storage) -> Labels | None:
-    """Load materialised label data; None if there is none with that id.
+    """Load materialised label data by its id, or return None.
 
     Raises LabelError for a manifest that cannot be read.
     """

@@ -66,7 +66,7 @@ class Shelf(Mapping[str, _T]):
 
     @property
     def first(self) -> _T:
-        """Read the first object, the newest where they are sorted by time. Raises ConfigError where there is none."""
+        """Read the first object: the newest, if sorted by time. Raises ConfigError if the shelf is empty."""
         for name in self:
             return self.read(name)
         raise ConfigError.because(f"there is no {self.kind} yet")

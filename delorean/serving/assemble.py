@@ -30,7 +30,7 @@ def assemble(
     items, item_offsets: their items, concatenated, and where each context's start and end
     answers: service element → answers as the gateway returns them, one row per context; an answer without a value is
         an absent element, a fallback's value is used
-    versions: global element → its version for all contexts, as one list; empty where there is none
+    versions: global element → a list with its version, which serves all contexts; empty without a valid version
     without_fallback: service elements that are absent where only a fallback's value exists
     """
     elements = {}

@@ -103,7 +103,7 @@ def spread_of(services: Sequence[ResolvedElement], rows: int) -> NDArray[np.int6
 
 
 def spread_seconds(spread: NDArray[np.int64]) -> pa.Array:
-    """Convert spreads from microseconds to seconds, null where there is none."""
+    """Convert spreads from microseconds to seconds; rows without a spread become null."""
     return pa.array(spread / _SECOND, mask=spread < 0)
 
 

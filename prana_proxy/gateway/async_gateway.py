@@ -132,7 +132,7 @@ class AsyncGateway:
                         upstream if upstream is not None and unchanged else await self._open(service, upstream)
                     )
                 await _together([upstream.open() for upstream in after.values()])
-            except BaseException:
+            except BaseException:  # also when cancelled: upstreams opened so far must be closed
                 self._retire(after, before)
                 raise
             for upstream in after.values():

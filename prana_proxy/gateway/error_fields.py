@@ -76,7 +76,7 @@ def error_text(error: Any) -> str | None:
 
 
 def error_at(value: Any, path: JsonPath) -> Reply | None:
-    """Return the reply for an error at a path within decoded JSON; None if there is none."""
+    """Return the reply for an error at a path within decoded JSON, or None without an error."""
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     text = error_text(value)

@@ -26,7 +26,7 @@ def spark_errors_as(kind: type[DeloreanError], doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # pyspark may not be installed, so its classes cannot be named
         if _is_spark_error(error):
             raise _translated(error, kind, doing) from error
         raise

@@ -36,7 +36,7 @@ def load_table(spark: SparkSession, name: str, source: TableSource, kind: type[D
         table = _load(spark, source)
         if spark.conf.get(_NANOS_AS_LONG) == "true":  # set by the first such table of a session
             schema = _schema(source)
-    except Exception as error:
+    except Exception as error:  # of Spark, with several classes; raised again unless the schema explains it
         schema = _schema(source) if any(word in str(error) for word in _UNREADABLE) else None
         if schema is None:
             raise

@@ -22,7 +22,7 @@ from snapshotter.index.record_reader import (
 )
 from snapshotter.index.sqlite.database_file import IndexFile
 from snapshotter.index.sqlite.runs import read_runs, runs_query
-from snapshotter.index.sqlite.schema import VERSION, declare, set_up
+from snapshotter.index.sqlite.schema import NEXT_MOMENT, VERSION, declare, set_up
 from snapshotter.index.sqlite.withdrawals import refuse_withdrawn, withdraw, withdrawals
 from snapshotter.records import (
     ContextSet,
@@ -48,13 +48,6 @@ _VERSIONS = "SELECT version_id, record, valid_from, published_at FROM global_ver
 _NEWEST_VERSIONS = " AND (valid_from, published_at) < (?, ?) ORDER BY valid_from DESC, published_at DESC LIMIT ?"
 _AFTER = " AND (captured_to, published_at, position) < (?, ?, ?)"
 _BY_CAPTURE = " ORDER BY captured_to DESC, published_at DESC, position DESC LIMIT ?"
-# Strictly later than everything ever published, whatever the machine's clock does.
-_NEXT_MOMENT = """
-SELECT max(?, 1 + coalesce((SELECT max(published_at) FROM runs), 0),
-    1 + coalesce((SELECT max(published_at) FROM global_versions), 0),
-    1 + coalesce((SELECT max(published_at) FROM withdrawals), 0),
-    1 + coalesce((SELECT max(withdrawn_at) FROM withdrawals), 0))
-"""
 
 
 def init_sqlite(uri: str) -> bool:
@@ -289,7 +282,7 @@ class SqliteIndex(SnapshotIndex):
                 raise withdrawn(withdrawal, self.uri)
 
     def _next_moment(self, connection: sqlite3.Connection) -> int:
-        (moment,) = connection.execute(_NEXT_MOMENT, (to_micros(datetime.now(UTC)),)).fetchone()
+        (moment,) = connection.execute(NEXT_MOMENT, (to_micros(datetime.now(UTC)),)).fetchone()
         return int(moment)
 
     def _query(self, text: str, values: Sequence[Any] = ()) -> list[Any]:

@@ -56,6 +56,15 @@ _DECLARE = (
 )
 
 
+# Strictly later than everything ever published, whatever the machine's clock does.
+NEXT_MOMENT = """
+SELECT max(?, 1 + coalesce((SELECT max(published_at) FROM runs), 0),
+    1 + coalesce((SELECT max(published_at) FROM global_versions), 0),
+    1 + coalesce((SELECT max(published_at) FROM withdrawals), 0),
+    1 + coalesce((SELECT max(withdrawn_at) FROM withdrawals), 0))
+"""
+
+
 def set_up(file: IndexFile, records: RecordReader) -> int:
     """Migrate a file to this release's schema, if it may be written, and return its version.
 
