@@ -133,7 +133,7 @@ def test_what_other_programs_write_is_published_again_and_again_and_read(
             {"id": [1], "x": pa.array([None], pa.int64())},
             "'p.x' is null at position 0: encoders cannot read a null int64",
         ),
-        ({"id": [[1]]}, "'p.id' is list<item: int64>, and is the key of the table's rows → put a column"),
+        ({"id": [[1]]}, "'p.id' is list<item: int64>, which cannot be the key of the table's rows → put a column"),
         ({"id": [1, 1]}, "'p.id' has nulls or repeats, but it is the key"),
         ({}, "global element 'p' has type struct<>, expected a struct"),
     ],

@@ -96,6 +96,6 @@ def test_a_plan_that_cannot_be_read_is_an_error_before_any_work(tmp_path: Path) 
     storage.create("feature_sets/_plans/home/r1.json", b"{")
     with (
         open_index(f"sqlite://{tmp_path}/index.db") as index,
-        pytest.raises(CorruptFileError, match="'feature_sets/_plans/home/r1.json' is no plan of a generation"),
+        pytest.raises(CorruptFileError, match="'feature_sets/_plans/home/r1.json' is not a plan of a generation"),
     ):
         run_experiment(spec_of({}, {}), index, storage, run_id="r1")

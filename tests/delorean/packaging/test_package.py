@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -168,7 +169,9 @@ def test_a_model_that_takes_no_missing_values_is_refused_where_an_absent_service
 
 
 def test_a_packaged_model_that_takes_no_missing_values_says_so_when_it_scores(company_package: ModelPackage) -> None:
-    refusing = replace(company_package, report=replace(company_package.report, missing_values="refused"))
+    refusing = replace(
+        company_package, report=msgspec.structs.replace(company_package.report, missing_values="refused")
+    )
     rows = np.zeros((3, 4), dtype=np.float32)
     assert len(refusing.score(rows)) == 3
     rows[1, 2] = np.nan
