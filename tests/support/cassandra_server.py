@@ -175,8 +175,8 @@ class CassandraNode:
         assert self._running is not None
         deadline = time.monotonic() + START_SECONDS
         while not _listens(self.host, self.port):
-            assert self._running.process.poll() is None, f"Cassandra ended: {self._running.last_words()}"
-            assert time.monotonic() < deadline, f"no Cassandra after {START_SECONDS} s: {self._running.last_words()}"
+            assert self._running.process.poll() is None, f"Cassandra ended: {self._running.log_tail()}"
+            assert time.monotonic() < deadline, f"no Cassandra after {START_SECONDS} s: {self._running.log_tail()}"
             time.sleep(0.1)
 
     def kill(self) -> None:

@@ -90,8 +90,8 @@ class EurekaServer:
         server = self._processes.start(f"eureka-{self._starts}", ["-c", BECOME, *command])
         deadline = time.monotonic() + START_SECONDS
         while not _answers(f"{self.url}/apps/"):
-            assert server.process.poll() is None, f"Eureka ended: {server.last_words()}"
-            assert time.monotonic() < deadline, f"Eureka does not answer after {START_SECONDS} s: {server.last_words()}"
+            assert server.process.poll() is None, f"Eureka ended: {server.log_tail()}"
+            assert time.monotonic() < deadline, f"Eureka does not answer after {START_SECONDS} s: {server.log_tail()}"
             time.sleep(0.1)
 
     def stop(self) -> None:
