@@ -84,7 +84,15 @@ SCALARS = [
         for shape in integers(pa.type_for_alias(f"{sign}int{width}"))
     ),
     Shape(pa.bool_(), "bool", TType.BOOL, st.booleans(), lambda to, v: to.writeBool(v)),
-    Shape(pa.float64(), "double", TType.DOUBLE, st.floats(allow_nan=False), lambda to, v: to.writeDouble(v), (), True),
+    Shape(
+        pa.float64(),
+        "double",
+        TType.DOUBLE,
+        st.floats(allow_nan=False, allow_infinity=False),
+        lambda to, v: to.writeDouble(v),
+        (),
+        True,
+    ),
     Shape(
         pa.float32(),
         "double",
