@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any, ClassVar
 
 import h11
@@ -72,7 +73,7 @@ class _LimitedConnection(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_watching()
         elif self._timer is None:
-            self._waiting_since = self.loop.time()
+            self._waiting_since = time.monotonic()  # the loop gives all that come in one of its turns the same time
             self._timer = self.loop.call_later(self.limits.header_seconds, self._give_up)
 
     def _stop_watching(self) -> None:

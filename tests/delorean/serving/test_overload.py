@@ -172,7 +172,7 @@ def test_a_further_request_has_its_own_time(start: Any) -> None:
 
 
 def test_when_connections_run_out_the_one_that_waits_longest_is_closed(start: Any) -> None:
-    limits = ServingLimits(connections=8, header_seconds=60.0, announce_seconds=0.0)
+    limits = ServingLimits(connections=8, header_seconds=600.0, announce_seconds=0.0)  # longer than the callers wait
     with start(limits) as scorer, ExitStack() as opened:
         slow = [opened.enter_context(scorer.stall(b"GET /health HTTP/1.1\r\nHo")) for _ in range(8)]
         for i in range(12):
