@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -145,11 +145,3 @@ def micros_of(column: pa.ChunkedArray, absent: int = 0) -> NDArray[np.int64]:
     """Convert a time column to integer microseconds; nulls become `absent`."""
     micros: NDArray[np.int64] = column.cast(pa.int64()).fill_null(absent).to_numpy()
     return micros
-
-
-def same_world(one: World, other: World) -> bool:
-    """Whether two worlds have equal tables and fields."""
-    return all(
-        a.equals(b) if isinstance(a, pa.Table) else a == b
-        for a, b in ((getattr(one, field.name), getattr(other, field.name)) for field in fields(World))
-    )

@@ -44,12 +44,12 @@ def write_parquet(
 
 
 def write_parquet_if_any(
-    storage: Storage, path: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, bucket: int = 0
+    storage: Storage, path: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema
 ) -> DataFile | None:
     """Write a new Parquet file, or none if there are no rows, as in an empty partition."""
     nonempty = (batch for batch in batches if batch.num_rows)
     first = next(nonempty, None)
-    return None if first is None else write_parquet(storage, path, itertools.chain([first], nonempty), schema, bucket)
+    return None if first is None else write_parquet(storage, path, itertools.chain([first], nonempty), schema)
 
 
 def read_parquet(storage: Storage, file: DataFile, columns: Sequence[str] | None = None) -> pa.Table:
