@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Self
 
 import pyarrow as pa
 
@@ -24,6 +23,7 @@ from delorean.state.version_timeline import VersionTimeline
 from delorean.state.versions import published_version_at, version_at, versions_in_view
 from encoders.columns import one_array
 from prana_proxy.supervised import SupervisedThread
+from schemas.closeable import Closeable
 from schemas.data_keys import DataKey
 from schemas.errors import ConfigError, DeloreanError, StorageError
 from snapshotter.global_elements import read_global_version
@@ -45,7 +45,7 @@ class LoadedVersion:
     values: pa.Array
 
 
-class GlobalVersions:
+class GlobalVersions(Closeable):
     """The versions of some global elements. Use it as a context manager; it is thread-safe.
 
     rules: element's name → as-of rule that the model was trained with; by default `AsOf()`
@@ -138,14 +138,6 @@ class GlobalVersions:
         if running <= max(_STUCK_SECONDS, 3 * self._refresh.total_seconds()):
             return None
         return f"{self._background.name} has not ended for {running:,.0f} s"
-
-    def __enter__(self) -> Self:
-        """Use as a context manager."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
 
 
 class _Element:
