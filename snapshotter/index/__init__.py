@@ -167,10 +167,6 @@ class SnapshotIndex(Closeable):
     def unreadable(self) -> Sequence[UnreadableRecord]:
         """Return the records that look-ups of this instance have skipped because they cannot be read."""
 
-    @abstractmethod
-    def close(self) -> None:
-        """Close connections."""
-
 
 def iterate_runs(index: SnapshotIndex, page: int = 100) -> Iterator[SnapshotRun]:
     """Yield all published runs, the latest published first, read in pages."""
