@@ -12,11 +12,8 @@ from snapshotter.storage.delta_version import DeltaVersion
 def first_rows(version: DeltaVersion, columns: Sequence[str], most: int) -> pa.Table:
     """Read columns of the first rows, and no more than that takes."""
     parts: list[pa.RecordBatch] = []
-    for file in version.files:
-        for batch in version.read(file, columns, rows=most, ahead=False):
-            parts.append(batch)
-            if sum(part.num_rows for part in parts) >= most:
-                break
+    for batch in version.batches(columns, rows=most, ahead=False):
+        parts.append(batch)
         if sum(part.num_rows for part in parts) >= most:
             break
     schema = pa.schema([version.schema.field(name) for name in columns])

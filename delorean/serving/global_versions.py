@@ -66,7 +66,6 @@ class GlobalVersions(Closeable):
     ) -> None:
         self._index, self._clock, self._refresh = index, clock, refresh
         self._elements = {e.name: _Element(e, (rules or {}).get(e.name, AsOf()), storage) for e in elements}
-        self._loaded = {name: element.loaded for name, element in self._elements.items()}
         self.refresh()
         for element in self._elements.values():
             element.refuse_other_type()
