@@ -1,8 +1,8 @@
-"""Fills the environment it runs in from requirements.lock, or another from its own lock, every hash checked.
+"""Installs requirements.lock into the environment that runs this, or another lock into another one; checks every hash.
 
-uv does it in a fifth of pip's time; where uv is not to be had, or fails (a private index with an exotic login, say),
-plain pip does the same. Run by the Makefile: `.venv/bin/python .ci/install.py`, which installs this project too, and
-`.venv/bin/python .ci/install.py .venv-airflow dags/requirements.lock`, of wheels alone.
+uv needs a fifth of pip's time. Where uv cannot be installed, or fails (at a private index with an unusual login, say),
+pip installs the same. The Makefile runs `.venv/bin/python .ci/install.py`, which installs this project too, and
+`.venv/bin/python .ci/install.py .venv-airflow dags/requirements.lock`, whose packages are all wheels.
 """
 
 from __future__ import annotations
@@ -12,32 +12,27 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 LOCK = Path("requirements.lock")
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 UV = Path(sys.executable).with_name("uv")
-CHECKED = ["--require-hashes", "--no-deps", "--no-build-isolation"]  # pyspark is built by the setuptools of the lock
+CHECKED = ["--require-hashes", "--no-build-isolation"]  # pyspark is built by the setuptools of the lock
 
 
-def locked(*names: str, without: bool = False) -> str:
-    """Give the lock's blocks of these packages, or all but them; a block is a pin and its hashes."""
-    blocks = re.split(r"^(?=[A-Za-z0-9])", LOCK.read_text(), flags=re.MULTILINE)
-    return "".join(block for block in blocks if (block.split("==")[0] in names) is not without)
+def pinned(name: str, lock: str) -> str:
+    """Return a package's lines of a lock: its version and its hashes; "" if the lock does not have it."""
+    return "".join(re.findall(rf"^{name}==.*\n(?:\s.*\n)*", lock, flags=re.MULTILINE))
 
 
 def pip_install(requirements: str, python: str = sys.executable) -> bool:
-    """Install a lock's blocks with pip into the environment of a Python."""
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write(requirements)
-        file.flush()
-        command = [python, *PIP[1:], "install", "-q", *CHECKED, "-r", file.name]
-        return subprocess.run(command, check=False).returncode == 0
+    """Install lines of a lock with pip into the environment of a Python; return whether that succeeded."""
+    command = [python, *PIP[1:], "install", "-q", "--no-deps", *CHECKED, "-r", "/dev/stdin"]
+    return subprocess.run(command, input=requirements, text=True, check=False).returncode == 0
 
 
 def uv_environment() -> dict[str, str]:
-    """Tell uv what pip is configured to use: index, extra index, folders of wheels, certificates."""
+    """Return environment variables that give uv pip's configuration: indexes, folders of wheels, certificates."""
     listed = subprocess.run([*PIP, "config", "list"], capture_output=True, text=True, check=False).stdout
     found = re.findall(r"^(\S+)\.([a-z-]+)=('.*'|\".*\")$", listed, flags=re.MULTILINE)
     rank = {"global": 0, "install": 1, ":env:": 2}  # pip's own order: the later wins
@@ -58,43 +53,31 @@ def uv_environment() -> dict[str, str]:
     return {**{name: value for name, value in settings.items() if value}, **os.environ}
 
 
-def uv_install(lock: Path = LOCK, python: str = sys.executable) -> bool:
-    """Make an environment exactly a lock with uv; False, having said why, if that cannot be done."""
-    if not pip_install(locked("uv")):
+def uv_install(lock: Path, python: str) -> bool:
+    """Give an environment exactly the packages of a lock, with uv; return whether that succeeded."""
+    if not pip_install(pinned("uv", LOCK.read_text())):
         return False
-    command = [
-        *(str(UV), "pip", "sync", "-q", "--python", python, "--require-hashes", "--no-build-isolation"),
-        str(lock),
-    ]
+    command = [str(UV), "pip", "sync", "-q", "--python", python, *CHECKED, str(lock)]
     return subprocess.run(command, env=uv_environment(), check=False).returncode == 0
 
 
-def fill(environment: Path, lock: Path) -> int:
-    """Install a lock into another environment than this one."""
-    text, python = lock.read_text(), str(environment / "bin" / "python")
+def main(environment: str = ".venv", lock: Path = LOCK) -> int:
+    """Install a lock; into .venv also this project, editable."""
+    text, python, is_ours = lock.read_text(), f"{environment}/bin/python", lock == LOCK
     print(f"installing {text.count('==')} packages into {environment}, once …", flush=True)
-    if uv_install(lock, python):
-        return 0
-    print("uv did not do it; plain pip takes over, which takes some minutes", file=sys.stderr)
-    return 0 if pip_install(text, python) else 1
-
-
-def main() -> int:
-    """Install the lock and then this project, editable."""
-    print(f"installing {locked(without=True).count('==')} packages into .venv, once …", flush=True)
-    if not pip_install(locked("setuptools")):
+    if is_ours and not pip_install(pinned("setuptools", text)):
         print(
             "the package index does not answer as the lock expects → check network and `pip config list`, run again",
             file=sys.stderr,
         )
         return 1
-    if not uv_install():
-        print("uv did not do it; plain pip takes over, which takes some minutes", file=sys.stderr)
-        if not pip_install(locked("uv", without=True)):
+    if not uv_install(lock, python):
+        print("uv failed; pip takes over, which takes some minutes", file=sys.stderr)
+        if not pip_install(text.replace(pinned("uv", text), ""), python):
             return 1
     editable = [*PIP, "install", "-q", "--no-deps", "--no-build-isolation", "-e", "."]
-    return subprocess.run(editable, check=False).returncode
+    return subprocess.run(editable, check=False).returncode if is_ours else 0
 
 
 if __name__ == "__main__":
-    sys.exit(fill(*map(Path, sys.argv[1:])) if sys.argv[1:] else main())
+    sys.exit(main(sys.argv[1], Path(sys.argv[2])) if sys.argv[1:] else main())

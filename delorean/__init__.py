@@ -18,8 +18,8 @@ if _first == os.getcwd() and _first != os.path.dirname(os.path.dirname(os.path.a
 
 from typing import TYPE_CHECKING, Any  # noqa: E402  # the path comes first
 
-from delorean.lazy_imports import lazy_getattr  # noqa: E402  # as above
 from delorean.telemetry import disable_telemetry  # noqa: E402  # as above
+from schemas.lazy_imports import lazy_getattr  # noqa: E402  # as above
 
 disable_telemetry()  # before anything is imported that sends any
 

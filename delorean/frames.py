@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from schemas.errors import ConfigError, DataKeyError
+from schemas.nested_types import with_leaves
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,21 +59,9 @@ class Readable(ABC):
         if not hasattr(spark, "createDataFrame"):
             raise ConfigError.mistaken("spark", spark, "a Spark session", "project.spark_session()")
         table = self.to_arrow()
-        return spark.createDataFrame(table.cast(pa.schema([_field_in_spark(field) for field in table.schema])))
+        fields = [field.with_type(with_leaves(field.type, _leaf_in_spark)) for field in table.schema]
+        return spark.createDataFrame(table.cast(pa.schema(fields)))
 
 
-def _field_in_spark(field: pa.Field) -> pa.Field:
-    return field.with_type(_type_in_spark(field.type))
-
-
-def _type_in_spark(type: pa.DataType) -> pa.DataType:  # noqa: A002  # the field's own name
-    """Return Spark's type for a type's values."""
-    if type in _IN_SPARK:
-        return _IN_SPARK[type]
-    if pa.types.is_list(type):
-        return pa.list_(_field_in_spark(type.value_field))
-    if pa.types.is_large_list(type):
-        return pa.large_list(_field_in_spark(type.value_field))
-    if pa.types.is_struct(type):
-        return pa.struct([_field_in_spark(field) for field in type])
-    return type
+def _leaf_in_spark(type: pa.DataType) -> pa.DataType:  # noqa: A002  # the field's own name
+    return _IN_SPARK.get(type, type)

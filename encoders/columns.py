@@ -28,19 +28,6 @@ from schemas.tables import refuse_hidden_nulls
 
 Columns = dict[ColumnPath, NDArray[Any]]
 _TIME = pa.timestamp("us", "UTC")
-_INT64 = np.dtype(np.int64)
-_STORED = {
-    stored.id: np.dtype(width)
-    for stored, width in [
-        (pa.int8(), np.int8),
-        (pa.int16(), np.int16),
-        (pa.int32(), np.int32),
-        (pa.uint8(), np.uint8),
-        (pa.uint16(), np.uint16),
-        (pa.uint32(), np.uint32),
-        (pa.date32(), np.int32),
-    ]
-}
 
 
 def flatten(name: str, node: Layout, values: pa.Array) -> Columns:
@@ -167,9 +154,10 @@ def _widened(array: pa.Array) -> NDArray[Any]:
     data = array.buffers()[1]
     if data is None or len(array) == 0:
         return read_only(np.empty(0, dtype=np.int64))
-    stored = _STORED.get(array.type.id, _INT64)
-    plain = np.frombuffer(data, dtype=stored, count=len(array), offset=array.offset * stored.itemsize)
-    return read_only(plain if stored is _INT64 else plain.astype(np.int64))
+    width = array.type.bit_width // 8
+    stored = np.dtype(f"{'u' if pa.types.is_unsigned_integer(array.type) else 'i'}{width}")
+    plain = np.frombuffer(data, dtype=stored, count=len(array), offset=array.offset * width)
+    return read_only(plain.astype(np.int64, copy=False))
 
 
 def _cast(array: pa.Array, type: pa.DataType) -> pa.Array:  # noqa: A002  # the field's own name

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.errors import DataKeyError, NaiveTimeError
+from schemas.nested_types import is_list
 
 _TIME = pa.timestamp("us", "UTC")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -67,7 +68,7 @@ def plain_type(name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
     if pa.types.is_map(type):
         fields = [("key", type.key_type), ("value", type.item_type)]
         return pa.list_(pa.struct([(field, plain_type(f"{name}.{field}", of)) for field, of in fields]))
-    if _is_list(type):
+    if is_list(type):
         return pa.list_(plain_type(f"{name}[]", type.value_type))
     if pa.types.is_struct(type):
         return pa.struct(
@@ -139,7 +140,7 @@ def _plain(array: pa.Array) -> pa.Array:
         return _plain(pc.run_end_decode(array))
     if pa.types.is_map(type):
         return _plain(array.cast(pa.list_(pa.struct([("key", type.key_type), ("value", type.item_type)]))))
-    if _is_list(type):
+    if is_list(type):
         ends = pc.cumulative_sum(pc.fill_null(pc.list_value_length(array), 0).cast(pa.int64())).cast(pa.int32())
         offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
         return pa.ListArray.from_arrays(offsets, _plain(pc.list_flatten(array)), mask=array.is_null())
@@ -156,14 +157,6 @@ def _is_plain(type: pa.DataType) -> bool:  # noqa: A002
         return bool(plain_type("", type) == type)
     except DataKeyError:
         return False
-
-
-def _is_list(type: pa.DataType) -> bool:  # noqa: A002
-    of = pa.types
-    return any(
-        matches(type)
-        for matches in (of.is_list, of.is_large_list, of.is_fixed_size_list, of.is_list_view, of.is_large_list_view)
-    )
 
 
 def _uuid_text(array: pa.Array) -> pa.Array:

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 
-def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False, ascii_only: bool = False) -> str:
+def json_text(value: Any, *, ascii_only: bool = False) -> str:
     """Write a value as strict JSON: NaN and infinity become null, times ISO 8601, bytes hexadecimal.
 
     ascii_only: escape other characters, for streams that cannot encode them
@@ -18,7 +18,7 @@ def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False,
     >>> json_text({"loss": float("nan"), "at": datetime(2026, 1, 5), 7: b"\\x01"})
     '{"loss": null, "at": "2026-01-05T00:00:00", "7": "01"}'
     """
-    text = json.dumps(plain_value(value), indent=indent, sort_keys=sort_keys, ensure_ascii=ascii_only, allow_nan=False)
+    text = json.dumps(plain_value(value), ensure_ascii=ascii_only, allow_nan=False)
     return text if ascii_only else text.encode("utf-8", "replace").decode()  # replaces unpaired surrogates
 
 

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from schemas.data_keys import DataKey, refuse_naive_times
 from schemas.errors import DataKeyError
+from schemas.nested_types import with_leaves
 from schemas.nulls import may_be_null
 from schemas.services import OnFallback, Service
 
@@ -89,15 +90,9 @@ def _python_values(column: pa.ChunkedArray) -> list[Any]:
     try:
         values: list[Any] = column.to_pylist()
     except (OverflowError, ValueError):
-        values = column.cast(_with_times_as_text(column.type)).to_pylist()
+        values = column.cast(with_leaves(column.type, _time_as_text)).to_pylist()
     return values
 
 
-def _with_times_as_text(type: pa.DataType) -> pa.DataType:  # noqa: A002
-    if pa.types.is_timestamp(type) or pa.types.is_date(type):
-        return pa.string()
-    if pa.types.is_list(type):
-        return pa.list_(_with_times_as_text(type.value_type))
-    if pa.types.is_struct(type):
-        return pa.struct([field.with_type(_with_times_as_text(field.type)) for field in type])
-    return type
+def _time_as_text(leaf: pa.DataType) -> pa.DataType:
+    return pa.string() if pa.types.is_timestamp(leaf) or pa.types.is_date(leaf) else leaf

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.data_keys import DataKey, Kind
-from schemas.errors import ConfigError, DataKeyError, NotInIndexError, UnreadableRecordError
+from schemas.errors import ConfigError, DataKeyError, UnreadableRecordError
 from schemas.plain_types import plain_table, plain_type
 from schemas.tables import refuse_hidden_nulls
 from schemas.type_records import type_to_json
@@ -66,14 +66,6 @@ def _refuse_other_rows(version: GlobalVersion, rows: pa.Table, storage: Storage)
             f"version id '{version.version_id}' of global element '{version.element.name}' is taken by other rows",
             "use another id for this version",
         )
-
-
-def read_global(element: str, at: datetime, storage: Storage, index: SnapshotIndex) -> pa.Table:
-    """Read the version valid at a moment, sorted by its key. Raises NotInIndexError without a valid version."""
-    version = index.global_version_at(element, at)
-    if version is None:
-        raise NotInIndexError.because(f"global element '{element}' has no version valid at {at.isoformat()}")
-    return read_global_version(version, storage)
 
 
 def read_global_version(version: GlobalVersion, storage: Storage) -> pa.Table:

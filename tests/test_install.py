@@ -51,14 +51,16 @@ def test_folders_of_wheels_that_are_not_there_are_left_out(tmp_path):
     assert told["UV_FIND_LINKS"] == f"{tmp_path},https://wheels.test/"
 
 
-def test_blocks_of_the_lock_keep_their_hashes(monkeypatch):
-    monkeypatch.chdir(SCRIPT.parents[1])
+def test_a_package_s_lines_of_the_lock_include_its_hashes():
     spec = importlib.util.spec_from_file_location("install", SCRIPT)
     install = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(install)
-    uv, rest = install.locked("uv"), install.locked("uv", without=True)
+    lock = (SCRIPT.parents[1] / "requirements.lock").read_text()
+    uv = install.pinned("uv", lock)
     assert uv.startswith("uv==")
     assert uv.count("==") == 1
     assert "--hash=sha256:" in uv
+    rest = lock.replace(uv, "")
     assert "\nuv==" not in rest
-    assert rest.count("==") == install.locked(without=True).count("==") - 1
+    assert rest.count("==") == lock.count("==") - 1
+    assert install.pinned("no-such-package", lock) == ""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from encoders.columns import one_array
 from schemas.errors import DataKeyError, NaiveTimeError
+from schemas.nested_types import with_leaves
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _MS_PER_DAY = 86_400_000
@@ -48,25 +49,8 @@ def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def without_views(kind: pa.DataType) -> pa.DataType:
     """Replace views of text and bytes, whose rows Arrow cannot take, by the large types with the same values."""
-    if pa.types.is_string_view(kind):
-        return pa.large_string()
-    if pa.types.is_binary_view(kind):
-        return pa.large_binary()
-    if pa.types.is_list(kind):
-        return pa.list_(_field_without_views(kind.value_field))
-    if pa.types.is_large_list(kind):
-        return pa.large_list(_field_without_views(kind.value_field))
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(_field_without_views(kind.value_field), kind.list_size)
-    if pa.types.is_struct(kind):
-        return pa.struct([_field_without_views(field) for field in kind])
-    if pa.types.is_map(kind):
-        return pa.map_(_field_without_views(kind.key_field), _field_without_views(kind.item_field), kind.keys_sorted)
-    return kind
-
-
-def _field_without_views(field: pa.Field) -> pa.Field:
-    return field.with_type(without_views(field.type))
+    takeable = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    return with_leaves(kind, lambda leaf: takeable.get(leaf, leaf))
 
 
 @dataclass(frozen=True)

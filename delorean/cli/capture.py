@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from delorean.cli.options import Day, Instant, Seconds, json_option, opened, project_option, spark_for
+from delorean.cli.options import Day, Instant, Seconds, common_options, opened, spark_for
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 @click.command(no_args_is_help=True)
 @click.argument("specs", metavar="[SPEC]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--date", "day", type=Day(), required=True, help="The day to select contexts for.")
-@project_option
-@json_option
+@common_options
 def select(specs: tuple[Path, ...], day: date, project: Project, output: Output) -> None:
     """Select the contexts of a day.
 
@@ -91,8 +90,7 @@ def prana_serve(config: Path, log: Literal["text", "json"] | None, **settings: A
     show_default=True,
     help="If a service's values are outside the range predicted from recent runs: warn, or publish nothing.",
 )
-@project_option
-@json_option
+@common_options
 def snapshot(
     day: date,
     run_id: str | None,
@@ -145,8 +143,7 @@ def snapshot(
 @click.option("--valid-from", type=Instant(), help="When the table became valid.  [when it is read: now]")
 @click.option("--version-id", required=True, help="Publishing the same version again changes nothing.")
 @click.option("--if-changed", is_flag=True, help="Publish nothing if the newest version has the same rows.")
-@project_option
-@json_option
+@common_options
 def publish(
     element: str,
     file: Path | None,

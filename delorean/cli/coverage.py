@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date, time, timedelta
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from delorean.cli.options import Day, Span, TimeOfDay, json_option, opened, project_option, spark_for
+from delorean.cli.options import Day, Span, TimeOfDay, common_options, opened, spark_for
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
 @click.option("--by", help='Group contexts by a context variable, or by "stratum".')
 @click.option("--spec", type=click.Path(path_type=Path), help="Show what this experiment's labels would find instead.")
 @click.option("--html", "file", type=click.Path(path_type=Path), help="Write it as a page to this HTML file.")
-@project_option
-@json_option
+@common_options
 def coverage(spec: Path | None, file: Path | None, project: Project, output: Output, **choices: Any) -> None:
     """Show how much state can be travelled to.
 
@@ -39,7 +37,7 @@ def coverage(spec: Path | None, file: Path | None, project: Project, output: Out
     Example: delorean travel coverage --experiment homepage --max-age PT36H --by country
     """
     if spec is None:
-        found: Coverage = _of_days(project, **choices)
+        found: Coverage = _of_days(project, choices)
     elif any(value not in (None, ()) for value in choices.values()):
         raise click.UsageError(
             "--spec has its own labels and rules: leave out the options that choose days and contexts"
@@ -53,30 +51,11 @@ def coverage(spec: Path | None, file: Path | None, project: Project, output: Out
     output.show(found)
 
 
-def _of_days(
-    project: Project,
-    first: date | None,
-    last: date | None,
-    at: time | None,
-    experiment: str | None,
-    services: Sequence[str],
-    max_age: timedelta | None,
-    by: str | None,
-) -> DayCoverage:
+def _of_days(project: Project, choices: Mapping[str, Any]) -> DayCoverage:
     from delorean.coverage import day_coverage
 
     with opened(project) as (index, storage):
-        return day_coverage(
-            index,
-            storage,
-            first=first,
-            last=last,
-            at=at,
-            experiment=experiment,
-            services=services or None,
-            max_age=max_age,
-            by=by,
-        )
+        return day_coverage(index, storage, **{**choices, "services": choices["services"] or None})
 
 
 def _of_labels(project: Project, spec: Path, output: Output) -> LabelCoverage:

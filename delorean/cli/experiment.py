@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from delorean.cli.options import Day, json_option, opened, project_option, spark_for
+from delorean.cli.options import Day, common_options, opened, spark_for
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ def experiment() -> None:
 @click.argument("spec", type=click.Path(path_type=Path))
 @run_id_option
 @day_option
-@project_option
-@json_option
+@common_options
 def run(spec: Path, run_id: str | None, day: date | None, project: Project, output: Output) -> None:
     """Run an experiment and record the run.
 
@@ -108,8 +107,7 @@ def run(spec: Path, run_id: str | None, day: date | None, project: Project, outp
 @click.option("--buckets", type=click.IntRange(1), help="Another number of buckets; the values are the same.")
 @click.option("--cores", type=click.IntRange(0), help="Run Spark on this machine with so many cores; 0: without Spark.")
 @click.option("--into", help="The feature set to write.  [<the run's>-replay]")
-@project_option
-@json_option
+@common_options
 @click.pass_context
 def replay(
     context: click.Context,
@@ -152,8 +150,7 @@ def replay(
 @experiment.command("diff", no_args_is_help=True)
 @click.argument("before")
 @click.argument("after")
-@project_option
-@json_option
+@common_options
 def diff(before: str, after: str, project: Project, output: Output) -> None:
     """Show what changed between two runs.
 
@@ -172,8 +169,7 @@ def diff(before: str, after: str, project: Project, output: Output) -> None:
 
 @experiment.command("list")
 @click.option("--name", help="Only runs of this experiment.")
-@project_option
-@json_option
+@common_options
 def list_runs(name: str | None, project: Project, output: Output) -> None:
     """List recorded runs, the latest first.
 
@@ -203,8 +199,7 @@ def list_runs(name: str | None, project: Project, output: Output) -> None:
 
 @experiment.command("forget", no_args_is_help=True)
 @click.argument("run_id", metavar="ID")
-@project_option
-@json_option
+@common_options
 def forget(run_id: str, project: Project, output: Output) -> None:
     """Delete the record of a run: it can never be replayed again.
 
@@ -223,8 +218,7 @@ def forget(run_id: str, project: Project, output: Output) -> None:
 
 @experiment.command("show", no_args_is_help=True)
 @click.argument("run_id", metavar="ID")
-@project_option
-@json_option
+@common_options
 def show(run_id: str, project: Project, output: Output) -> None:
     """Show everything recorded about a run.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from delorean.cli.options import json_option, opened, project_option
+from delorean.cli.options import common_options, opened
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 @click.command("features")
 @click.argument("feature_set", required=False)
 @click.option("--experiment", help="Only versions generated for the experiment with this id.")
-@project_option
-@json_option
+@common_options
 def features(feature_set: str | None, experiment: str | None, project: Project, output: Output) -> None:
     """List versions of one feature set or of all, newest first.
 

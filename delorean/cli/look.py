@@ -12,7 +12,7 @@ import click
 
 from delorean.cli.coverage import coverage
 from delorean.cli.features import features
-from delorean.cli.options import Copies, Instant, json_option, opened, project_option
+from delorean.cli.options import Copies, Instant, common_options, opened
 from delorean.cli.output import Output
 from delorean.cli.withdraw import left_out, withdraw, withdrawals
 
@@ -52,8 +52,7 @@ travel.add_command(coverage)
 @click.option("--experiment", help="Only contexts selected for it.")
 @click.option("--limit", type=click.IntRange(0), default=10, show_default=True, help="Rows to print.")
 @click.option("--to", "file", type=click.Path(path_type=Path), help="Write all rows to this Parquet file.")
-@project_option
-@json_option
+@common_options
 def travel_show(
     key: str,
     moment: datetime,
@@ -104,8 +103,7 @@ index.add_command(withdrawals)
 
 @index.command("init")
 @click.option("--replication", type=Copies(), help="Replicas of a new keyspace: 3, or dc1=3,dc2=3.")
-@project_option
-@json_option
+@common_options
 def index_init(replication: Mapping[str, int] | None, project: Project, output: Output) -> None:
     """Create the index of a project.
 
@@ -124,8 +122,7 @@ def index_init(replication: Mapping[str, int] | None, project: Project, output: 
 
 @index.command("runs")
 @click.option("--limit", type=click.IntRange(1), help="At most this many runs.")
-@project_option
-@json_option
+@common_options
 def index_runs(limit: int | None, project: Project, output: Output) -> None:
     """List snapshot runs, latest published first.
 
@@ -156,8 +153,7 @@ def index_runs(limit: int | None, project: Project, output: Output) -> None:
 @index.command("quality")
 @click.argument("service", required=False)
 @click.option("--runs", "most", type=click.IntRange(1), default=10, show_default=True, help="Runs of each service.")
-@project_option
-@json_option
+@common_options
 def index_quality(service: str | None, most: int, project: Project, output: Output) -> None:
     """Show whether services' snapshots look as usual.
 
@@ -199,8 +195,7 @@ def index_quality(service: str | None, most: int, project: Project, output: Outp
 
 @index.command("contexts")
 @click.option("--experiment", help="Only sets with contexts selected for it.")
-@project_option
-@json_option
+@common_options
 def index_contexts(experiment: str | None, project: Project, output: Output) -> None:
     """List context sets, newest first.
 
@@ -230,8 +225,7 @@ def index_contexts(experiment: str | None, project: Project, output: Output) -> 
 
 @index.command("globals")
 @click.argument("element")
-@project_option
-@json_option
+@common_options
 def index_globals(element: str, project: Project, output: Output) -> None:
     """List versions of a global ELEMENT, newest first.
 

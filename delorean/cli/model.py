@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from delorean.cli.experiment import day_option, run_id_option, run_spec
-from delorean.cli.options import Seconds, json_option, opened, project_option
+from delorean.cli.options import Seconds, common_options, opened, project_option
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 @click.argument("spec", type=click.Path(path_type=Path))
 @run_id_option
 @day_option
-@project_option
-@json_option
+@common_options
 def generate(spec: Path, run_id: str | None, day: date | None, project: Project, output: Output) -> None:
     """Generate features for label data.
 
@@ -58,8 +57,7 @@ def generate(spec: Path, run_id: str | None, day: date | None, project: Project,
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--package", "folder", type=click.Path(path_type=Path), required=True, help="Folder of the new package.")
 @click.option("--run-id", help="Train on what `generate` produced under this id.  [the newest version]")
-@project_option
-@json_option
+@common_options
 def train(spec: Path, folder: Path, run_id: str | None, project: Project, output: Output) -> None:
     """Train a model and package it.
 

@@ -163,6 +163,11 @@ def project_option(command: _Command) -> _Command:
     )(command)
 
 
+def common_options(command: _Command) -> _Command:
+    """Add --config and --json to a command, which receives `project` and `output`."""
+    return project_option(json_option(command))
+
+
 @contextmanager
 def opened(project: Project) -> Iterator[tuple[SnapshotIndex, Storage]]:
     """Open a project's index and storage, and close the index at the end."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from delorean.cli.options import json_option, project_option
+from delorean.cli.options import common_options
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@project_option
-@json_option
+@common_options
 def schedule(project: Project, output: Output) -> None:
     """Show the project's schedule.
 

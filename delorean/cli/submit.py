@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from delorean.cli.options import PROJECT_FILE, json_option, project_option
+from delorean.cli.options import PROJECT_FILE, common_options
 
 if TYPE_CHECKING:
     from delorean.cli.output import Output
@@ -27,8 +27,7 @@ _STEPS = ("select", "snapshot", "generate", "experiment", "paradox", "train", "v
 @click.option("--dry-run", is_flag=True, help="Print the command and run nothing.")
 @click.argument("step", type=click.Choice(_STEPS))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@project_option
-@json_option
+@common_options
 @click.pass_context
 def submit(
     context: click.Context, dry_run: bool, step: str, arguments: Sequence[str], project: Project, output: Output

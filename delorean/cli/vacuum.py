@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from delorean.cli.options import Span, json_option, opened, project_option
+from delorean.cli.options import Span, common_options, opened
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     help="Keep anything younger; at least PT1H, and longer than any job runs.",
 )
 @click.option("--dry-run", is_flag=True, help="Only list what would be deleted.")
-@project_option
-@json_option
+@common_options
 def vacuum(older_than: timedelta, dry_run: bool, project: Project, output: Output) -> None:
     """Delete files that no published or recorded run needs.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from delorean.cli.options import Day, json_option, opened, project_option
+from delorean.cli.options import Day, common_options, opened
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def withdraw() -> None:
 @withdraw.command("run", no_args_is_help=True)
 @click.argument("run_id")
 @_reason_options
-@project_option
-@json_option
+@common_options
 def withdraw_run(run_id: str, reason: str, by: str | None, project: Project, output: Output) -> None:
     """Withdraw a snapshot run.
 
@@ -75,8 +74,7 @@ def withdraw_run(run_id: str, reason: str, by: str | None, project: Project, out
 @click.argument("element")
 @click.argument("version_id")
 @_reason_options
-@project_option
-@json_option
+@common_options
 def withdraw_global(
     element: str, version_id: str, reason: str, by: str | None, project: Project, output: Output
 ) -> None:
@@ -93,8 +91,7 @@ def withdraw_global(
 @withdraw.command("context-set", no_args_is_help=True)
 @click.argument("day", type=Day())
 @_reason_options
-@project_option
-@json_option
+@common_options
 def withdraw_context_set(day: date, reason: str, by: str | None, project: Project, output: Output) -> None:
     """Withdraw the context set of a day, so that `delorean select` may select another.
 
@@ -107,8 +104,7 @@ def withdraw_context_set(day: date, reason: str, by: str | None, project: Projec
 
 
 @click.command("withdrawals")
-@project_option
-@json_option
+@common_options
 def withdrawals(project: Project, output: Output) -> None:
     """List withdrawals, latest first.
 

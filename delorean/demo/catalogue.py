@@ -29,50 +29,14 @@ COUNTRIES: Final = {"US": 0.28, "BR": 0.18, "DE": 0.16, "IN": 0.15, "JP": 0.12, 
 DEVICES: Final = {"tv": 0.45, "phone": 0.35, "tablet": 0.12, "web": 0.08}
 
 _HIDDEN: Final = 5  # latent tastes that no genre expresses
+# The words of titles.
 _FIRST: Final = (
-    "Silent",
-    "Golden",
-    "Broken",
-    "Last",
-    "Hidden",
-    "Midnight",
-    "Electric",
-    "Paper",
-    "Winter",
-    "Burning",
-    "Distant",
-    "Velvet",
-    "Little",
-    "Lost",
+    "Silent, Golden, Broken, Last, Hidden, Midnight, Electric, Paper, Winter, Burning, Distant, Velvet, Little, Lost"
 )
 _SECOND: Final = (
-    "River",
-    "Crown",
-    "City",
-    "Letter",
-    "Garden",
-    "Signal",
-    "Harbor",
-    "Train",
-    "Mirror",
-    "Summer",
-    "Horizon",
-    "Empire",
-    "Secret",
-    "Island",
+    "River, Crown, City, Letter, Garden, Signal, Harbor, Train, Mirror, Summer, Horizon, Empire, Secret, Island"
 )
-_THIRD: Final = (
-    "of Glass",
-    "Rising",
-    "at Dawn",
-    "Returns",
-    "for Two",
-    "in the Dark",
-    "Forever",
-    "and the Sea",
-    "Unbound",
-    "Below",
-)
+_THIRD: Final = "of Glass, Rising, at Dawn, Returns, for Two, in the Dark, Forever, and the Sea, Unbound, Below"
 _RELEASES: Final = 0.05  # share of the catalogue that is released around the days of the demo
 
 
@@ -180,7 +144,8 @@ def _genre_weights(rng: np.random.Generator, videos: int) -> Floats:
 
 
 def _titles(rng: np.random.Generator, videos: int) -> list[str]:
-    every = [f"{a} {b} {c}".strip() for a in _FIRST for b in _SECOND for c in ["", *_THIRD]]
+    first, second, third = (words.split(", ") for words in (_FIRST, _SECOND, _THIRD))
+    every = [f"{a} {b} {c}".strip() for a in first for b in second for c in ["", *third]]
     picks = rng.permutation(max(len(every), videos))[:videos]
     return [
         every[pick] if pick < len(every) else f"{every[pick % len(every)]} {pick // len(every) + 1}" for pick in picks

@@ -19,7 +19,7 @@ from delorean.demo.world import DAY, HISTORY_DAYS, HOUR, OUTCOME_HOURS, Ints, Wo
 from schemas.errors import ConfigError
 from snapshotter.records import to_micros
 
-MAX_USERS: Final = 800
+_MOST_USERS: Final = 800
 _BEFORE: Final = 0.7  # share of each user's ratings that come before the first day
 _AN_EVENING: Final = 5  # films in an evening, unless there are too few evenings
 _SAME_SITTING: Final = 3600  # seconds between two ratings given in one sitting
@@ -27,14 +27,14 @@ _MINUTE: Final = 60_000_000
 _MINUTES_A_STAR: Final = 24
 
 
-def movielens_world(folder: Path, seed: int, days: int = 7, max_users: int = MAX_USERS) -> World:
+def movielens_world(folder: Path, seed: int, days: int = 7) -> World:
     """Read a MovieLens data set as a world of HISTORY_DAYS before the first day and `days` from it on.
 
-    max_users: of a larger data set, this many users are sampled by seed
+    Of a data set with more than 800 users, as many are sampled by seed.
 
     Raises ConfigError that names the file and line of what is broken, and for fewer than 10 users.
     """
-    data = read_movielens(folder, max_users, seed)
+    data = read_movielens(folder, _MOST_USERS, seed)
     people = np.unique(data.users)
     if len(people) < 10:
         raise ConfigError.because(f"{folder} has {len(people)} users, expected at least 10")

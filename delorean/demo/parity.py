@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from delorean.feature_sets.table import FeatureSet
 from prana_proxy.clock import FileClock
+from schemas.closeable import Closeable
 from schemas.errors import ServiceError
 from snapshotter.records import from_micros
 
@@ -121,7 +122,7 @@ def _number(value: float | str | None) -> float:
     return np.nan if value is None else float(value)
 
 
-class _Scorer:
+class _Scorer(Closeable):
     """A persistent connection to the live scorer."""
 
     def __init__(self, url: str) -> None:
@@ -144,8 +145,5 @@ class _Scorer:
                 break
         return answer
 
-    def __enter__(self) -> _Scorer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._connection.close()

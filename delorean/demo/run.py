@@ -11,11 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Console
-
 from delorean.demo.company import Company, open_company, start_services
 from delorean.demo.folder import CompanyFolder, new_folder
-from delorean.demo.movielens import MAX_USERS, movielens_world
+from delorean.demo.movielens import movielens_world
 from delorean.demo.outcome import DemoResult, Outcome
 from delorean.demo.parity import replay_requests
 from delorean.demo.processes import Processes
@@ -70,8 +68,6 @@ def run_demo(
     spark: SparkSession | None = None,
     *,
     size: Size | None = None,
-    max_users: int = MAX_USERS,
-    console: Console | None = None,
 ) -> DemoResult:
     """Run the demo company: capture it day by day, train a model, serve it and check parity.
 
@@ -79,8 +75,6 @@ def run_demo(
     movielens: folder of a MovieLens data set; None generates a world
     days: number of days with a snapshot, at least 2
     spark: None starts a session, and stops it at the end
-    max_users: of MovieLens, sampled by seed
-    console: for progress bars, by default stderr
 
     Everything that it starts is stopped at the end, also after an interrupt. Raises errors of DeloreanError's tree.
     """
@@ -89,12 +83,12 @@ def run_demo(
     size = size or Size()
     if spark is None:
         require_java()  # before anything is created or started
-    with StepBars(_STEPS, console) as steps:
+    with StepBars(_STEPS) as steps:
         with steps.step("world"):
             if movielens is None:
                 world = generate_world(seed, days + 1, size.profiles, size.videos)
             else:
-                world = movielens_world(movielens, seed, days + 1, max_users)
+                world = movielens_world(movielens, seed, days + 1)
             folder = CompanyFolder(_folder_for_now(output_dir))
             folder.prepare(world)
         with Processes(folder.root / "logs") as processes, open_index(folder.index_uri) as index:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from schemas.arrow_types import parse_type
 from schemas.errors import CorruptFileError, MissingFileError
-from schemas.tables import TIME
 from snapshotter.records import from_micros, to_micros
 
 Ints = NDArray[np.int64]
@@ -25,43 +25,18 @@ SNAPSHOT_HOUR: Final = 16  # of each day, UTC, while the company's clock stands 
 OUTCOME_HOURS: Final = 4  # a candidate is a positive if it is started within these hours
 HISTORY_DAYS: Final = 45  # before the first day
 
-_SCHEMAS: Final = {
-    "profiles": pa.schema([("profile_id", pa.int64()), ("country", pa.string()), ("device", pa.string())]),
-    "videos": pa.schema(
-        [
-            ("video_id", pa.int64()),
-            ("title", pa.string()),
-            ("genres", pa.list_(pa.string())),
-            ("release_year", pa.int32()),
-            ("runtime_minutes", pa.float32()),
-            ("available_from", TIME),
-        ]
-    ),
-    "plays": pa.schema(
-        [
-            ("profile_id", pa.int64()),
-            ("video_id", pa.int64()),
-            ("started_at", TIME),
-            ("watched_at", TIME),
-            ("minutes", pa.float32()),
-        ]
-    ),
-    "list_entries": pa.schema(
-        [("profile_id", pa.int64()), ("video_id", pa.int64()), ("added_at", TIME), ("removed_at", TIME)]
-    ),
-    "ratings": pa.schema(
-        [("profile_id", pa.int64()), ("video_id", pa.int64()), ("rating", pa.float32()), ("rated_at", TIME)]
-    ),
-    "impressions": pa.schema(
-        [
-            ("profile_id", pa.int64()),
-            ("country", pa.string()),
-            ("device", pa.string()),
-            ("time", TIME),
-            ("video_ids", pa.list_(pa.int64())),
-        ]
-    ),
+_COLUMNS: Final = {
+    "profiles": "profile_id: int64, country: string, device: string",
+    "videos": "video_id: int64, title: string, genres: list<string>, release_year: int32, runtime_minutes: float, "
+    "available_from: timestamp[us, UTC]",
+    "plays": "profile_id: int64, video_id: int64, started_at: timestamp[us, UTC], watched_at: timestamp[us, UTC], "
+    "minutes: float",
+    "list_entries": "profile_id: int64, video_id: int64, added_at: timestamp[us, UTC], removed_at: timestamp[us, UTC]",
+    "ratings": "profile_id: int64, video_id: int64, rating: float, rated_at: timestamp[us, UTC]",
+    "impressions": "profile_id: int64, country: string, device: string, time: timestamp[us, UTC], "
+    "video_ids: list<int64>",
 }
+_SCHEMAS: Final = {name: pa.schema(list(parse_type(f"struct<{columns}>"))) for name, columns in _COLUMNS.items()}
 
 
 @dataclass(frozen=True)
@@ -145,11 +120,3 @@ def micros_of(column: pa.ChunkedArray, absent: int = 0) -> NDArray[np.int64]:
     """Convert a time column to integer microseconds; nulls become `absent`."""
     micros: NDArray[np.int64] = column.cast(pa.int64()).fill_null(absent).to_numpy()
     return micros
-
-
-def same_world(one: World, other: World) -> bool:
-    """Whether two worlds have equal tables and fields."""
-    return all(
-        a.equals(b) if isinstance(a, pa.Table) else a == b
-        for a, b in ((getattr(one, field.name), getattr(other, field.name)) for field in fields(World))
-    )

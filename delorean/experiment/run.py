@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from delorean.experiment.label_data import labels_id_of, labels_of
-from delorean.experiment.libraries import library_versions
 from delorean.experiment.record import (
     FeaturesRecord,
     LabelsRecord,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _log = logging.getLogger(__name__)
+# Results depend on these libraries.
+_DISTRIBUTIONS = ("delorean-features", "numpy", "numba", "pyarrow", "polars", "pyspark", "deltalake", "scikit-learn")
 
 
 def run_experiment(
@@ -130,7 +134,7 @@ def record_run(
         confidence=lineage["confidence"],
         globals={name: tuple(versions) for name, versions in lineage["globals"].items()},
         features=features_record(experiment.name, features),
-        versions=library_versions(),
+        versions=_library_versions(),
         seconds=dict(seconds),
         notes=features.notes,
         leaks=None if features.leaks is None else features.leaks.to_json(),
@@ -157,3 +161,12 @@ def features_record(name: str, features: FeatureSet) -> FeaturesRecord:
         spread=tuple(features.spread.rows()),
         digest=features.digest,
     )
+
+
+def _library_versions() -> dict[str, str]:
+    """Return the version of Python, and of each library that is installed."""
+    versions = {"python": platform.python_version()}
+    for name in _DISTRIBUTIONS:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from schemas.errors import LabelError, MissingFileError, StorageError
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described
-from snapshotter.spark.table_loader import load_table
+from snapshotter.spark.table_loader import query_tables
 from snapshotter.storage.delta import delta_table, files_of
 from snapshotter.storage.table_source import TableSource
 
@@ -33,21 +33,12 @@ def pinned_tables(tables: Mapping[str, TableSource]) -> dict[str, TableSource]:
 
 
 def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource], day: date | None = None) -> DataFrame:
-    """Run a query over tables, which are temporary views until Spark has resolved their names. Raises LabelError.
+    """Run a query over tables. Raises LabelError.
 
     day: the value of `:date` in the query
     """
-    views = []
     with described(spark, "look at the labels' tables"), spark_errors_as(LabelError, "the labels' query"):
-        try:
-            for name, source in tables.items():
-                table = load_table(spark, name, source, LabelError)
-                table.createTempView(name)  # fails rather than hide one
-                views.append(name)
-            return spark.sql(text) if day is None else spark.sql(text, args={"date": day})
-        finally:
-            for name in views:
-                spark.catalog.dropTempView(name)
+        return query_tables(spark, text, tables, LabelError, day)
 
 
 def _version(name: str, source: TableSource) -> int:

@@ -9,18 +9,14 @@ newest capture by a service, and `confidence`, the lowest of the runs that serve
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from schemas.lazy_imports import lazy_getattr
 
 if TYPE_CHECKING:
     from delorean.generation.job import generate
 
 __all__ = ["generate"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import `generate` when it is first used: executors need nothing that only the driver does, such as Delta."""
-    if name != "generate":
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    from delorean.generation.job import generate
-
-    return generate
+# Executors need nothing that only the driver does, such as Delta.
+__getattr__ = lazy_getattr(__name__, {"generate": "delorean.generation.job"})

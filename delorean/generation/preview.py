@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 from delorean.generation.bucket_task import bucket_features
 from delorean.generation.generation_plan import plan_generation
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, LabelColumns
-from delorean.labels.column_types import is_list
 from delorean.labels.materialise import group_labels
 from delorean.state.rules import AsOf
 from delorean.step_timer import StepTimer
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import LabelError
+from schemas.nested_types import is_list
 from schemas.tables import TIME
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage

@@ -17,7 +17,7 @@ from schemas.data_keys import DataKey
 from schemas.errors import ConfigError, DataKeyError, LabelError, MissingFileError, ParadoxError
 from schemas.plain_text import plain_text
 from schemas.tables import TIME
-from snapshotter.records import DataFile, from_micros, to_micros
+from snapshotter.records import DataFile, JsonRecord, from_micros
 from snapshotter.storage import Storage, require_plain_name
 
 FOLDER = "labels"
@@ -122,7 +122,7 @@ def _refuse_alike(names: Sequence[str], used: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True, repr=False)
-class Labels:
+class Labels(JsonRecord):
     """Label data at rest: grouped by context and time, in buckets, each sorted by context and time.
 
     contexts: label rows, one for each (context, time)
@@ -160,18 +160,6 @@ class Labels:
     def __repr__(self) -> str:
         """One line for people."""
         return plain_text(f"label data {self.labels_id}: {self.contexts:,} rows, {self.item_count:,} items")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as plain fields."""
-        return {
-            **vars(self),
-            "context": [key.to_json() for key in self.context],
-            "items": [key.to_json() for key in self.items],
-            "files": [file.to_json() for file in self.files],
-            "earliest": to_micros(self.earliest),
-            "latest": to_micros(self.latest),
-            "outcome_columns": list(self.outcome_columns),
-        }
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delorean.as_of.columns import plain
-from delorean.labels.column_types import TimeUnit, is_list
+from delorean.labels.column_types import TimeUnit
 from schemas.errors import LabelError
+from schemas.nested_types import is_list
 from schemas.tables import TIME
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}

@@ -12,6 +12,7 @@ from typing import Literal
 import pyarrow as pa
 
 from schemas.errors import LabelError, NaiveTimeError
+from schemas.nested_types import is_list
 from schemas.tables import TIME
 
 TimeUnit = Literal["s", "ms", "us", "ns", "day"]
@@ -31,17 +32,6 @@ def unencoded(type: pa.DataType) -> pa.DataType:  # noqa: A002  # the field's ow
     if is_list(type):
         return pa.list_(unencoded(type.value_type))
     return type
-
-
-def is_list(type: pa.DataType) -> bool:  # noqa: A002
-    """Return whether a type is any of Arrow's list types."""
-    return bool(
-        pa.types.is_list(type)
-        or pa.types.is_large_list(type)
-        or pa.types.is_fixed_size_list(type)
-        or pa.types.is_list_view(type)
-        or pa.types.is_large_list_view(type)
-    )
 
 
 def variable_type(name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002

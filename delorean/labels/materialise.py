@@ -21,12 +21,13 @@ from delorean.labels import (
     new_labels_id,
     save_labels,
 )
-from delorean.labels.column_types import check_label, check_time, is_list, unencoded, variable_type
+from delorean.labels.column_types import check_label, check_time, unencoded, variable_type
 from delorean.labels.grouping import LabelGrouper
 from delorean.labels.row_sources import ArrowLabelRows, BucketWriter, LabelRows, label_rows_of
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import EmptyLabelsError, LabelError
 from schemas.hashing import check_bucket_count
+from schemas.nested_types import is_list
 from snapshotter.records import DataFile, from_micros
 from snapshotter.spark.progress import Progress, shown_progress
 from snapshotter.storage import Storage

@@ -6,20 +6,15 @@ bounded sample from files that bucket tasks wrote.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from delorean.leaks.thresholds import LeakThresholds
+from schemas.lazy_imports import lazy_getattr
 
 if TYPE_CHECKING:
     from delorean.leaks.detect import detect_leaks
 
 __all__ = ["LeakThresholds", "detect_leaks"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import `detect_leaks` when it is first used: reading a spec's thresholds must not import Numba."""
-    if name != "detect_leaks":
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    from delorean.leaks.detect import detect_leaks
-
-    return detect_leaks
+# Reading a spec's thresholds must not import Numba.
+__getattr__ = lazy_getattr(__name__, {"detect_leaks": "delorean.leaks.detect"})

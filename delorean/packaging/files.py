@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import PackageError
+from snapshotter.storage.local import sync
 
 MANIFEST = "MANIFEST.json"
 _FORMAT = {"format": "delorean-model-package", "version": 1}
@@ -47,12 +48,14 @@ def new_folder(path: Path, files: Mapping[str, bytes]) -> Iterator[Path]:
     try:
         manifest = {**_FORMAT, "files": {name: _entry(data) for name, data in files.items()}}
         for name, data in {**files, MANIFEST: write_json(manifest)}.items():
-            _write(temporary / name, data)
+            (temporary / name).parent.mkdir(exist_ok=True)
+            (temporary / name).write_bytes(data)
+            sync(temporary / name)
         yield temporary
         temporary.chmod(0o755)
         _refuse_existing(path)
         temporary.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise PackageError.because(f"{path} cannot be written: {error.strerror}") from error
     finally:
@@ -156,19 +159,3 @@ def _read(folder: Path, name: str, most: int) -> bytes:
     if len(data) > most:
         raise PackageError.because(f"'{name}' of {folder} is larger than {most} bytes")
     return data
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from encoders.data_map import ABSENT, DataMaps, Element
 from schemas.errors import GoldenRowsError, PackageError
+from schemas.nested_types import with_leaves
 from schemas.tables import python_rows
 
 _VALUES, _ROWS = "values of ", "rows of "
@@ -197,19 +198,13 @@ def _rows_of(table: pa.Table) -> pa.Array:
 
 def _decoded(array: pa.Array) -> pa.Array:
     """Expand dictionaries and runs to plain values."""
-    plain = _plain(array.type)
+    plain = with_leaves(array.type, _decoded_type)
     return array if plain == array.type else array.cast(plain)
 
 
-def _plain(type_: pa.DataType) -> pa.DataType:
+def _decoded_type(type_: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
-        return _plain(type_.value_type)
-    if pa.types.is_list(type_):
-        return pa.list_(type_.value_field.with_type(_plain(type_.value_type)))
-    if pa.types.is_large_list(type_):
-        return pa.large_list(type_.value_field.with_type(_plain(type_.value_type)))
-    if pa.types.is_struct(type_):
-        return pa.struct([field.with_type(_plain(field.type)) for field in type_])
+        return with_leaves(type_.value_type, _decoded_type)
     return type_
 
 

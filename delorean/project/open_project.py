@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from delorean.experiment import load_experiment
 from delorean.experiment.record import find_run, recorded_runs
@@ -18,6 +18,7 @@ from delorean.time_travel import TimeMachine
 from encoders.compilation.code_cache import use_cache_folder
 from encoders.project_modules import import_from_project
 from prana_proxy.config.toml_file import TomlFile, toml_files_in
+from schemas.closeable import Closeable
 from schemas.errors import ConfigError, DeloreanError
 from schemas.plain_text import plain_text
 from snapshotter.index import SnapshotIndex, open_index
@@ -83,7 +84,7 @@ class Shelf(Mapping[str, _T]):
         return plain_text(f"{self.kind}s: {count}")
 
 
-class OpenProject(ProjectActions):
+class OpenProject(ProjectActions, Closeable):
     """A project whose index and storage are open. Use it as a context manager, or close it.
 
     folder: that contains its file and the specs of its experiments
@@ -125,14 +126,6 @@ class OpenProject(ProjectActions):
     def close(self) -> None:
         """Close the index."""
         self.index.close()
-
-    def __enter__(self) -> Self:
-        """Use as a context manager."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
 
     def _specs(self) -> list[str]:
         names = []

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Self
 
 import pyarrow as pa
 
@@ -24,6 +23,7 @@ from delorean.state.version_timeline import VersionTimeline
 from delorean.state.versions import published_version_at, version_at, versions_in_view
 from encoders.columns import one_array
 from prana_proxy.supervised import SupervisedThread
+from schemas.closeable import Closeable
 from schemas.data_keys import DataKey
 from schemas.errors import ConfigError, DeloreanError, StorageError
 from snapshotter.global_elements import read_global_version
@@ -32,6 +32,7 @@ from snapshotter.records import END_OF_TIME, GlobalVersion, from_micros
 from snapshotter.storage import Storage
 
 _log = logging.getLogger(__name__)
+_KEPT = 3  # versions in memory per element; the least recently used are dropped first
 _STUCK_SECONDS = 60.0  # a refresh may take at least this long before it counts as stuck
 _CLOSING_SECONDS = 5.0
 
@@ -44,12 +45,11 @@ class LoadedVersion:
     values: pa.Array
 
 
-class GlobalVersions:
+class GlobalVersions(Closeable):
     """The versions of some global elements. Use it as a context manager; it is thread-safe.
 
     rules: element's name → as-of rule that the model was trained with; by default `AsOf()`
     refresh: the interval of looking for published versions, and so the delay before live requests use a new one
-    kept: number of versions in memory per element; the least recently used are dropped first
     refreshes: number of successful refreshes in the background
 
     Raises ConfigError where the version that is valid now is of another type than the model's.
@@ -62,12 +62,10 @@ class GlobalVersions:
         storage: Storage,
         clock: Callable[[], int],
         refresh: timedelta = timedelta(seconds=30),
-        kept: int = 3,
         rules: Mapping[str, AsOf] | None = None,
     ) -> None:
         self._index, self._clock, self._refresh = index, clock, refresh
-        self._elements = {e.name: _Element(e, (rules or {}).get(e.name, AsOf()), storage, kept) for e in elements}
-        self._loaded = {name: element.loaded for name, element in self._elements.items()}
+        self._elements = {e.name: _Element(e, (rules or {}).get(e.name, AsOf()), storage) for e in elements}
         self.refresh()
         for element in self._elements.values():
             element.refuse_other_type()
@@ -140,20 +138,12 @@ class GlobalVersions:
             return None
         return f"{self._background.name} has not ended for {running:,.0f} s"
 
-    def __enter__(self) -> Self:
-        """Use as a context manager."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
-
 
 class _Element:
     """The versions of one element."""
 
-    def __init__(self, element: DataKey, rule: AsOf, storage: Storage, kept: int) -> None:
-        self._element, self._rule, self._storage, self._kept = element, rule, storage, kept
+    def __init__(self, element: DataKey, rule: AsOf, storage: Storage) -> None:
+        self._element, self._rule, self._storage = element, rule, storage
         self.loaded: OrderedDict[str, LoadedVersion] = OrderedDict()
         self.published: list[GlobalVersion] = []
         self._lock, self._loading = threading.Lock(), threading.Lock()
@@ -172,7 +162,7 @@ class _Element:
         valid = timeline.at(now)
         if valid is not None and self._fits(valid):
             self._load(valid)
-        for version in timeline.until(soon)[: self._kept]:
+        for version in timeline.until(soon)[:_KEPT]:
             if self._fits(version):
                 with suppress(DeloreanError):  # it is not in use yet, and loading is retried
                     self._load(version)
@@ -248,7 +238,7 @@ class _Element:
                 raise ours from error
             with self._lock:
                 self.loaded[version.version_id] = read
-                while len(self.loaded) > self._kept:
+                while len(self.loaded) > _KEPT:
                     self.loaded.popitem(last=False)
             return read
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from thrift.Thrift import TApplicationException
@@ -16,6 +16,7 @@ from prana_proxy.client.balancing import ProxyBalancer
 from prana_proxy.config.credentials import ProxyCredentials
 from prana_proxy.protocol.ipc import from_ipc, to_ipc
 from prana_proxy.protocol.thrift_protocol import LARGEST_FRAME, LARGEST_PAYLOAD, service_from
+from schemas.closeable import Closeable
 from schemas.errors import ConfigError, DataKeyError, ServiceError
 from schemas.generated.ttypes import BadRequest, Denied, FetchRequest, FetchResponse, Overloaded
 from schemas.services import Service, Status
@@ -29,7 +30,7 @@ _MOST_BUDGET_MS = 2**31 - 1
 _MOST_JITTER = 0.5  # of a wait, so that clients rejected together do not return together
 
 
-class PranaClient:
+class PranaClient(Closeable):
     """Fetches from online services through proxies. Use one per thread, as a context manager.
 
     It calls the proxies in turn, page by page, avoids those that fail or are busy for a while, and slows down when all
@@ -80,14 +81,6 @@ class PranaClient:
     def close(self) -> None:
         """Close the connections."""
         self._proxies.close()
-
-    def __enter__(self) -> Self:
-        """Use as a context manager."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
 
     def _fetch_page(
         self, service: Service, page: pa.Table | pa.RecordBatch, deadline: float

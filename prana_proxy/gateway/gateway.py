@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import CancelledError, Future
 from datetime import timedelta
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -14,6 +14,7 @@ from prana_proxy.gateway.async_gateway import AsyncGateway, Requests
 from prana_proxy.gateway.config import GatewayConfig
 from prana_proxy.gateway.shared_counters import SharedCounters
 from prana_proxy.loop_thread import LoopThread, cancel_other_tasks
+from schemas.closeable import Closeable
 from schemas.errors import ServiceError
 from schemas.services import Service
 
@@ -41,7 +42,7 @@ class Fetch:
         self._answers.cancel()
 
 
-class Gateway:
+class Gateway(Closeable):
     """Asks online services. Use it as a context manager; it may be shared between threads.
 
     config: the services; counters: as for `AsyncGateway.open`
@@ -104,14 +105,6 @@ class Gateway:
         self._thread.run(cancel_other_tasks())  # callers first: each gets a ServiceError
         self._thread.run(self._gateway.close())
         self._thread.close()
-
-    def __enter__(self) -> Self:
-        """Use as a context manager."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
 
     def _submit(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
         if self._thread.closed:

@@ -17,7 +17,6 @@ from prana_proxy.config.services_file import ProxyConfig
 from prana_proxy.gateway.async_gateway import AsyncGateway
 from prana_proxy.gateway.config import GatewayConfig
 from prana_proxy.gateway.shared_counters import SharedCounters
-from prana_proxy.loop_thread import LoopThread
 from prana_proxy.server.authentication import AuthTokens, server_context
 from prana_proxy.server.backpressure import Backpressure
 from prana_proxy.server.call_queue import CallQueue
@@ -113,48 +112,6 @@ async def serving(
         # In a thread: the following one may be waiting for this event loop.
         await asyncio.to_thread(following.close)
         await proxy.stop()
-
-
-class ProxyThread:
-    """A running proxy on an event loop in a thread. Use it as a context manager, or `stop` it.
-
-    config, server: what it serves, and how, whatever `server.processes` is
-
-    Raises SetupError when the port is taken, and ConfigError as `Proxy.start` does.
-    """
-
-    def __init__(self, config: GatewayConfig, server: ServerConfig) -> None:
-        self._server = server
-        self._thread = LoopThread("prana-proxy")
-        try:
-            self._proxy = self._thread.run(Proxy.start(config, server, listen(server.host, server.port)))
-        except BaseException:  # also an interrupt: the thread must not stay behind
-            self._thread.close()
-            raise
-        self.address, self.gateway, self.worker_status = (
-            self._proxy.address,
-            self._proxy.gateway,
-            self._proxy.worker_status,
-        )
-
-    def stop(self) -> None:
-        """Stop it as `Proxy.stop` does."""
-        if not self._thread.closed:
-            self._thread.run(self._proxy.stop())
-            self._thread.close()
-
-    def __enter__(self) -> Self:
-        """Use as a context manager."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop."""
-        self.stop()
-
-
-def start_proxy(config: GatewayConfig, server: ServerConfig = ServerConfig(port=0)) -> ProxyThread:  # noqa: B008  # frozen
-    """Start a proxy in a thread of this process; it listens when this returns. Raises as `ProxyThread` does."""
-    return ProxyThread(config, server)
 
 
 def listen(host: str, port: int) -> socket.socket:

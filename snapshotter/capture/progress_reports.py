@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import msgspec
+
+from schemas.closeable import Closeable
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -46,7 +48,7 @@ class EndpointAddress:
     token: str
 
 
-class ProgressReporter:
+class ProgressReporter(Closeable):
     """Sends the progress of one task. Use it as a context manager; no failure to send is an error.
 
     address: None: nothing is sent
@@ -84,18 +86,14 @@ class ProgressReporter:
             with contextlib.suppress(OSError):
                 self._socket.send(msgspec.json.encode(report))
 
-    def __enter__(self) -> Self:
-        """Use as a context manager."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Close the socket; later progress is only counted."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
 
-class ProgressEndpoint:
+class ProgressEndpoint(Closeable):
     """Receives the reports of a run's tasks on its driver. Use it as a context manager.
 
     host: the address to bind, and the one at which executors reach it; None: nothing is received
@@ -154,11 +152,7 @@ class ProgressEndpoint:
         if ours and in_range and 0 <= report.done <= report.planned < 2**40:
             self.take(report.service, report.task, report.done, report.planned)
 
-    def __enter__(self) -> Self:
-        """Use as a context manager."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Close the socket."""
         if self._socket is not None:
             self._socket.close()

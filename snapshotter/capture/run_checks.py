@@ -23,6 +23,7 @@ DriftAction = Literal["warn", "hold", "off"]
 """What happens if a snapshot is outside the range predicted from recent runs: "hold" does not publish it."""
 
 _log = logging.getLogger(__name__)
+_REPAIR = "repair the service and run the same run id again, which requests only what failed"
 
 
 @dataclass(frozen=True)
@@ -139,13 +140,7 @@ def _check_confidence(run_id: str, snapshots: Sequence[ServiceSnapshot], floor: 
         for snapshot in snapshots
         if snapshot.confidence < floor.confidence
     ]
-    if problems and floor.below == "fail":
-        raise QualityError.because(
-            f"run '{run_id}' is held back: {'; '.join(problems)}",
-            "repair the service and run the same run id again, which requests only what failed",
-        )
-    for problem in problems:
-        _log.warning("run '%s', %s", run_id, problem)
+    _hold_or_warn(run_id, problems, hold=floor.below == "fail", hint=_REPAIR)
 
 
 def _check_drift(index: SnapshotIndex, run_id: str, snapshots: Sequence[ServiceSnapshot], drift: DriftAction) -> None:
@@ -154,11 +149,13 @@ def _check_drift(index: SnapshotIndex, run_id: str, snapshots: Sequence[ServiceS
         for snapshot in snapshots
         for alert in drift_alerts(last_profiles(index, snapshot.service.name), snapshot.profile)
     ]
-    if alerts and drift == "hold":
-        raise QualityError.because(
-            f"run '{run_id}' is held back: {'; '.join(alerts)}",
-            "repair the service and run the same run id again, which requests only what failed,"
-            ' or publish it as it is with --drift warn (drift="warn")',
-        )
-    for alert in alerts:
-        _log.warning("run '%s', %s", run_id, alert)
+    hint = f'{_REPAIR}, or publish it as it is with --drift warn (drift="warn")'
+    _hold_or_warn(run_id, alerts, hold=drift == "hold", hint=hint)
+
+
+def _hold_or_warn(run_id: str, problems: Sequence[str], *, hold: bool, hint: str) -> None:
+    """Log problems of a run, or raise QualityError for them."""
+    if problems and hold:
+        raise QualityError.because(f"run '{run_id}' is held back: {'; '.join(problems)}", hint)
+    for problem in problems:
+        _log.warning("run '%s', %s", run_id, problem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -15,7 +15,7 @@ from schemas.data_keys import DataKey
 from schemas.errors import ConfigError, CorruptFileError
 from schemas.hashing import check_bucket_count
 from schemas.services import Service
-from snapshotter.records import ContextSet, from_micros, to_micros
+from snapshotter.records import ContextSet, JsonRecord, from_micros
 from snapshotter.storage import Storage
 
 _log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ _FEWEST_IN_A_BUCKET = 1_000  # smaller buckets would only make small files
 
 
 @dataclass(frozen=True)
-class RunPlan:
+class RunPlan(JsonRecord):
     """How a run's contexts are partitioned.
 
     bucket_variable: services whose key contains it are bucketed by it
@@ -45,12 +45,8 @@ class RunPlan:
         """Whether a service is bucketed: its key contains the variable."""
         return any(variable.name == self.bucket_variable for variable in service.key)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan as plain fields."""
-        return {**vars(self), "started_at": to_micros(self.started_at)}
-
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Self:
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Read what `to_json` returned."""
         return cls(**{**fields, "started_at": from_micros(fields["started_at"])})
 

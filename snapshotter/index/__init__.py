@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import Self
 
+from schemas.closeable import Closeable
 from schemas.errors import ConfigError
 from schemas.services import Service
 from snapshotter.records import (
@@ -23,7 +23,7 @@ from snapshotter.records import (
 _SCHEMES = ("sqlite", "cassandra")
 
 
-class SnapshotIndex(ABC):
+class SnapshotIndex(Closeable):
     """Only what is published is visible, and each publication is one conditional write.
 
     uri: for messages, without credentials
@@ -166,18 +166,6 @@ class SnapshotIndex(ABC):
     @abstractmethod
     def unreadable(self) -> Sequence[UnreadableRecord]:
         """Return the records that look-ups of this instance have skipped because they cannot be read."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close connections."""
-
-    def __enter__(self) -> Self:
-        """Use as a context manager."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
 
 
 def iterate_runs(index: SnapshotIndex, page: int = 100) -> Iterator[SnapshotRun]:

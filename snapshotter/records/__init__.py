@@ -4,7 +4,7 @@ from snapshotter.records.context_set import ContextSet, StratumReport
 from snapshotter.records.data_file import DataFile
 from snapshotter.records.global_version import GlobalVersion
 from snapshotter.records.published_name import PublishedName, RecordKind, UnreadableRecord, Withdrawal
-from snapshotter.records.record_text import record_text
+from snapshotter.records.record_text import JsonRecord, record_text
 from snapshotter.records.snapshot_run import ServiceSnapshot, SnapshotRun
 from snapshotter.records.times import END_OF_TIME, from_micros, to_micros
 
@@ -13,6 +13,7 @@ __all__ = [
     "ContextSet",
     "DataFile",
     "GlobalVersion",
+    "JsonRecord",
     "PublishedName",
     "RecordKind",
     "ServiceSnapshot",

@@ -10,10 +10,11 @@ from typing import Any, Self
 from schemas.data_keys import DataKey
 from schemas.plain_text import plain_text
 from snapshotter.records.data_file import DataFile
+from snapshotter.records.record_text import JsonRecord
 
 
 @dataclass(frozen=True)
-class StratumReport:
+class StratumReport(JsonRecord):
     """The contexts of one stratum that an experiment requested, and how many were taken.
 
     population: distinct contexts in the stratum
@@ -38,7 +39,7 @@ class StratumReport:
 
 
 @dataclass(frozen=True, repr=False)
-class ContextSet:
+class ContextSet(JsonRecord):
     """A stratified sample of contexts chosen for a date.
 
     key: the variables that make a context's key
@@ -70,17 +71,6 @@ class ContextSet:
             f"context set {self.context_set_id}: {self.rows:,} contexts for {chosen_for}, in {len(self.report)} strata"
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the context set as plain fields."""
-        return {
-            "context_set_id": self.context_set_id,
-            "date": self.date.isoformat(),
-            "experiments": list(self.experiments),
-            "key": [key.to_json() for key in self.key],
-            "files": [file.to_json() for file in self.files],
-            "report": [dict(vars(row)) for row in self.report],
-        }
-
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Read what `to_json` returned."""
@@ -90,5 +80,5 @@ class ContextSet:
             tuple(fields["experiments"]),
             tuple(DataKey.from_json(key) for key in fields["key"]),
             tuple(DataFile.from_json(file) for file in fields["files"]),
-            tuple(StratumReport(**row) for row in fields["report"]),
+            tuple(StratumReport.from_json(row) for row in fields["report"]),
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+
+from snapshotter.records.record_text import JsonRecord
 
 
 @dataclass(frozen=True)
-class DataFile:
+class DataFile(JsonRecord):
     """A Parquet file at rest.
 
     path: relative to the storage's root
@@ -21,12 +21,3 @@ class DataFile:
     bytes: int
     checksum: str
     bucket: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the file as plain fields."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_json` returned."""
-        return cls(**fields)

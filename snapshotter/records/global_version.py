@@ -12,11 +12,12 @@ from schemas.errors import DataKeyError
 from schemas.plain_types import plain_type
 from schemas.type_records import type_to_json
 from snapshotter.records.data_file import DataFile
-from snapshotter.records.times import from_micros, to_micros
+from snapshotter.records.record_text import JsonRecord
+from snapshotter.records.times import from_micros
 
 
 @dataclass(frozen=True)
-class GlobalVersion:
+class GlobalVersion(JsonRecord):
     """One version of a global element: the whole table, valid from a moment on.
 
     element: its type is one row's struct
@@ -28,16 +29,6 @@ class GlobalVersion:
     valid_from: datetime
     files: tuple[DataFile, ...]
     published_at: datetime | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the version as plain fields."""
-        return {
-            "element": self.element.to_json(),
-            "version_id": self.version_id,
-            "valid_from": to_micros(self.valid_from),
-            "files": [file.to_json() for file in self.files],
-            "published_at": None if self.published_at is None else to_micros(self.published_at),
-        }
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:

@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol, Self
+from datetime import date, datetime
+from typing import Any, Self
 
+from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError, DeloreanError
+from schemas.services import Service
+from snapshotter.records.times import to_micros
 
 
-class JsonRecord(Protocol):
-    """A record that can be converted to JSON and back."""
+class JsonRecord:
+    """A dataclass that is kept as JSON: times as microseconds since the epoch, days as 2026-01-31."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain fields."""
+        """Return the record as plain fields."""
+        return {name: _plain(value) for name, value in vars(self).items()}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Read what `to_json` returned."""
+        return cls(**fields)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return to_micros(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    return value.to_json() if isinstance(value, JsonRecord | DataKey | Service) else value
 
 
 def record_text(record: JsonRecord) -> str:

@@ -10,11 +10,12 @@ from typing import Any, Self
 from schemas.plain_text import plain_text
 from schemas.services import Service, Status
 from snapshotter.records.data_file import DataFile
-from snapshotter.records.times import from_micros, to_micros
+from snapshotter.records.record_text import JsonRecord
+from snapshotter.records.times import from_micros
 
 
 @dataclass(frozen=True)
-class ServiceSnapshot:
+class ServiceSnapshot(JsonRecord):
     """One service's answers for one context set, captured in one run.
 
     bucket_variable: the variable of the service's key that its files are bucketed by; None: one bucket
@@ -45,19 +46,6 @@ class ServiceSnapshot:
         """Answers, without fallbacks, as a share of the keys requested; 0 if none were."""
         return self.counts.get(Status.OK, 0) / self.asked if self.asked else 0.0
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the snapshot as plain fields."""
-        return {
-            **vars(self),
-            "service": self.service.to_json(),
-            "counts": {status.value: n for status, n in self.counts.items()},
-            "captured_from": None if self.captured_from is None else to_micros(self.captured_from),
-            "captured_to": None if self.captured_to is None else to_micros(self.captured_to),
-            "files": [file.to_json() for file in self.files],
-            "reasons": {status.value: reason for status, reason in self.reasons.items()},
-            "profile": dict(self.profile),
-        }
-
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Read what `to_json` returned."""
@@ -76,7 +64,7 @@ class ServiceSnapshot:
 
 
 @dataclass(frozen=True, repr=False)
-class SnapshotRun:
+class SnapshotRun(JsonRecord):
     """One run of the snapshot job: the services' snapshots that become visible together.
 
     published_at: set by the index; of captures at the same time that of the later published run is used
@@ -94,16 +82,6 @@ class SnapshotRun:
         asked = sum(service.asked for service in self.services)
         services = f"{len(self.services)} service{'' if len(self.services) == 1 else 's'}"
         return plain_text(f"snapshot run {self.run_id}: {services}, {answered:,} of {asked:,} contexts really answered")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the run as plain fields."""
-        return {
-            "run_id": self.run_id,
-            "context_set_id": self.context_set_id,
-            "started_at": to_micros(self.started_at),
-            "services": [service.to_json() for service in self.services],
-            "published_at": None if self.published_at is None else to_micros(self.published_at),
-        }
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:

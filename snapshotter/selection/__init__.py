@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from schemas.lazy_imports import lazy_getattr
 from snapshotter.selection.context_sets import context_set_schema, read_context_set
 from snapshotter.selection.declarations import ContextSelection, NamedSelection, load_selections
 
@@ -22,10 +23,4 @@ __all__ = [
     "select_contexts",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name != "select_contexts":
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    from snapshotter.selection.context_selection import select_contexts
-
-    return select_contexts
+__getattr__ = lazy_getattr(__name__, {"select_contexts": "snapshotter.selection.context_selection"})

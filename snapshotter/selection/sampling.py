@@ -19,7 +19,7 @@ from snapshotter.records import StratumReport
 from snapshotter.selection.declarations import NamedSelection
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described
-from snapshotter.spark.table_loader import load_table
+from snapshotter.spark.table_loader import query_tables
 
 _log = logging.getLogger(__name__)
 _MOST_STRATA = 10_000
@@ -60,7 +60,7 @@ def samples(spark: SparkSession, experiments: Sequence[NamedSelection], date: da
 def _distinct_contexts(
     spark: SparkSession, experiment: NamedSelection, date: date
 ) -> tuple[DataFrame, tuple[DataKey, ...]]:
-    result = _query(spark, experiment, date)
+    result = query_tables(spark, experiment.query, experiment.tables, SelectionError, date)
     for column in (*experiment.key, *experiment.strata):
         if column not in result.columns:
             unknown = SelectionError.unknown("column", column, result.columns)
@@ -68,20 +68,6 @@ def _distinct_contexts(
     key = tuple(_variable(experiment, result, name) for name in experiment.key)
     names = list(dict.fromkeys([*experiment.key, *experiment.strata]))
     return result.select(*map(_column, names)).distinct(), key
-
-
-def _query(spark: SparkSession, experiment: NamedSelection, date: date) -> DataFrame:
-    """Run the query; its tables are temporary views until Spark has resolved their names."""
-    views = []
-    try:
-        for name, source in experiment.tables.items():
-            table = load_table(spark, name, source, SelectionError)
-            table.createTempView(name)  # fails if the name is taken, rather than replace the caller's view
-            views.append(name)
-        return spark.sql(experiment.query, args={"date": date})
-    finally:
-        for name in views:
-            spark.catalog.dropTempView(name)
 
 
 def _variable(experiment: NamedSelection, result: DataFrame, name: str) -> DataKey:

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from schemas.lazy_imports import lazy_getattr
 from snapshotter.spark.progress import Progress, command_progress, shown_progress
 
 if TYPE_CHECKING:
@@ -14,10 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "command_progress", "shown_progress", "spark_session"]
 
-
-def __getattr__(name: str) -> Any:
-    if name != "spark_session":
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    from snapshotter.spark.session import spark_session
-
-    return spark_session
+__getattr__ = lazy_getattr(__name__, {"spark_session": "snapshotter.spark.session"})

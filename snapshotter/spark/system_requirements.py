@@ -1,16 +1,14 @@
-"""What the machine must have: Java, free disk space, a free port, a Python with venv.
+"""What the machine must have: Java, free disk space, a Python with venv.
 
 Only the standard library is imported: the Makefile runs this file before anything is installed.
 """
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -71,24 +69,6 @@ def disk_problem(folder: Path, needed: int = ENVIRONMENT_BYTES) -> str | None:
         f"{free / 2**30:.1f} GiB free at {folder}, {needed / 2**30:.1f} GiB needed → "
         "free some disk space, or move the project to a larger disk"
     )
-
-
-def port_problem(host: str, port: int) -> str | None:
-    """Return why no process can listen at the address, or None; port 0 is always free."""
-    if not 0 <= port < 2**16:
-        return f"port is {port}, expected 0 to {2**16 - 1}"
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            return (
-                f"port {port} of {host} is in use → stop the process that listens there, or choose another with --port"
-            )
-        return f"cannot listen at {host}:{port}: {error.strerror or error} → choose another --host or --port"
-    return None
 
 
 def main() -> int:

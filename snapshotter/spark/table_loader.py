@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -20,6 +21,30 @@ if TYPE_CHECKING:
 
 _NANOS_AS_LONG = "spark.sql.legacy.parquet.nanosAsLong"
 _UNREADABLE = ("PARQUET_TYPE", "UNSUPPORTED_TIME_TYPE", "Illegal Parquet type")
+
+
+def query_tables(
+    spark: SparkSession,
+    query: str,
+    tables: Mapping[str, TableSource],
+    kind: type[DeloreanError],
+    day: date | None = None,
+) -> DataFrame:
+    """Run a query over tables, which are temporary views until Spark has resolved their names.
+
+    kind: as for `load_table`
+    day: the value of `:date` in the query
+    """
+    views = []
+    try:
+        for name, source in tables.items():
+            table = load_table(spark, name, source, kind)
+            table.createTempView(name)  # fails if the name is taken, rather than replace the caller's view
+            views.append(name)
+        return spark.sql(query) if day is None else spark.sql(query, args={"date": day})
+    finally:
+        for name in views:
+            spark.catalog.dropTempView(name)
 
 
 def load_table(spark: SparkSession, name: str, source: TableSource, kind: type[DeloreanError]) -> DataFrame:

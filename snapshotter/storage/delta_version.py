@@ -70,10 +70,12 @@ class DeltaVersion:
                 fragment_scan_options=options,
             )
 
-    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Read columns (None: all) of all files. Raises what `read` raises."""
+    def batches(
+        self, columns: Sequence[str] | None = None, *, rows: int = _BATCH_ROWS, ahead: bool = True
+    ) -> Iterator[pa.RecordBatch]:
+        """Read all files, each as `read` does."""
         for file in self.files:
-            yield from self.read(file, columns)
+            yield from self.read(file, columns, rows=rows, ahead=ahead)
 
     def to_arrow(self) -> pa.Table:
         """Read all of it. Raises what `read` raises."""

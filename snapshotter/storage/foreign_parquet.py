@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import ConfigError
+from schemas.nested_types import with_leaves
 
 _UNNAMED_INDEX = "__index_level_"  # pandas' name for an unnamed index
 _SPARK = b"org.apache.spark.version"
@@ -56,22 +57,13 @@ def _instants(file: pq.ParquetFile) -> set[str]:
 def _with_zones(table: pa.Table, instants: set[str]) -> pa.Table:
     for at, field in enumerate(table.schema):
         if field.name in instants:
-            zoned = _zoned(field.type)
+            zoned = with_leaves(field.type, _zoned)
             table = table.set_column(at, field.with_type(zoned), table.column(at).cast(zoned))
     return table
 
 
-def _zoned(type: pa.DataType) -> pa.DataType:  # noqa: A002  # the field's own name
-    """Return the type with its times in UTC, also those in nested types."""
-    if pa.types.is_timestamp(type):
-        return pa.timestamp(type.unit, "UTC")
-    if pa.types.is_struct(type):
-        return pa.struct([field.with_type(_zoned(field.type)) for field in type])
-    if pa.types.is_map(type):
-        return pa.map_(_zoned(type.key_type), type.item_field.with_type(_zoned(type.item_type)))
-    if pa.types.is_list(type):
-        return pa.list_(type.value_field.with_type(_zoned(type.value_type)))
-    return type
+def _zoned(leaf: pa.DataType) -> pa.DataType:
+    return pa.timestamp(leaf.unit, "UTC") if pa.types.is_timestamp(leaf) else leaf
 
 
 def _without_index(table: pa.Table) -> pa.Table:

@@ -64,21 +64,21 @@ class LocalStorage(Storage):
                 yield sink
             with _translated(path, "write"):
                 sink.close()
-                _sync(temporary)
+                sync(temporary)
                 os.link(temporary, where)
-                _sync(where.parent)
+                sync(where.parent)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write and sync a temporary file, then link it: linking is atomic, and fails if the name is taken."""
         where = self._resolve(path)
         with _translated(path, "write"), self._temporary(where) as temporary:
             temporary.write_bytes(data)
-            _sync(temporary)
+            sync(temporary)
             try:
                 os.link(temporary, where)
             except FileExistsError:
                 return False
-            _sync(where.parent)
+            sync(where.parent)
             return True
 
     def list(self, prefix: str, name_prefix: str = "") -> Iterator[StoredFile]:
@@ -131,7 +131,7 @@ class LocalStorage(Storage):
             folder = folder.parent
         for folder in reversed(missing):
             folder.mkdir(exist_ok=True)
-            _sync(folder.parent)
+            sync(folder.parent)
 
 
 def _files_in(folder: Path, name_prefix: str) -> Iterator[str]:
@@ -153,7 +153,7 @@ def _inside(where: Path, root: Path) -> bool:
     return real == str(root) or real.startswith(str(root).rstrip("/") + "/")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file's bytes, or a folder's names, are on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

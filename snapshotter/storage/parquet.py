@@ -8,12 +8,13 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from schemas.closeable import Closeable
 from schemas.errors import CorruptFileError, DataKeyError, StorageError
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage
@@ -44,12 +45,12 @@ def write_parquet(
 
 
 def write_parquet_if_any(
-    storage: Storage, path: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, bucket: int = 0
+    storage: Storage, path: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema
 ) -> DataFile | None:
     """Write a new Parquet file, or none if there are no rows, as in an empty partition."""
     nonempty = (batch for batch in batches if batch.num_rows)
     first = next(nonempty, None)
-    return None if first is None else write_parquet(storage, path, itertools.chain([first], nonempty), schema, bucket)
+    return None if first is None else write_parquet(storage, path, itertools.chain([first], nonempty), schema)
 
 
 def read_parquet(storage: Storage, file: DataFile, columns: Sequence[str] | None = None) -> pa.Table:
@@ -61,7 +62,7 @@ def read_parquet(storage: Storage, file: DataFile, columns: Sequence[str] | None
         return reader.read(columns)
 
 
-class ParquetReader:
+class ParquetReader(Closeable):
     """A published file, opened once and read in parts.
 
     Opening it compares all its bytes with the checksum: xxh3 runs at memory speed, many times faster than
@@ -81,11 +82,7 @@ class ParquetReader:
             self._input.close()
             raise
 
-    def __enter__(self) -> Self:
-        """Use as a context manager."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Close the file."""
         self._parquet.close(force=True)
         self._input.close()
@@ -124,7 +121,7 @@ class ParquetReader:
             raise _corrupt(path, f"has checksum {actual.hexdigest()}, {self.file.checksum} was published")
 
 
-class UnrecordedParquet:
+class UnrecordedParquet(Closeable):
     """A file of a job that has not recorded it yet: it is verified by its pages' own checksums.
 
     Raises MissingFileError, and CorruptFileError if it is not such a file or has another schema.
@@ -141,14 +138,6 @@ class UnrecordedParquet:
         except BaseException:  # of any kind: the file must not stay open
             self._input.close()
             raise
-
-    def __enter__(self) -> Self:
-        """Use as a context manager."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        self.close()
 
     def close(self) -> None:
         """Close the file."""

@@ -91,15 +91,7 @@ class FeatureComparison(Readable):
     @property
     def equal(self) -> bool:
         """Whether both sides have the same rows, items, labels and features, in whatever order."""
-        apart = (
-            self.rows_only_before,
-            self.rows_only_after,
-            self.items_only_before,
-            self.items_only_after,
-            self.changed_labels,
-            self.changed_outcomes,
-        )
-        return not any(apart) and all(change.status is ChangeStatus.EQUAL for change in self.features)
+        return not any(self._apart.values()) and all(change.status is ChangeStatus.EQUAL for change in self.features)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -127,7 +119,17 @@ class FeatureComparison(Readable):
     def verdict(self) -> str:
         """The outcome in one line."""
         counts = {status: sum(change.status is status for change in self.features) for status in ChangeStatus}
-        apart = {
+        return (
+            f"{self.before} → {self.after}: "
+            + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+            + f" over {self.compared_rows:,} rows, {self.compared_items:,} items"
+            + "".join(f"; {count:,} {what}" for what, count in self._apart.items() if count)
+        )
+
+    @property
+    def _apart(self) -> dict[str, int]:
+        """What only one side has, or has otherwise, features aside → how many."""
+        return {
             "rows only before": self.rows_only_before,
             "rows only after": self.rows_only_after,
             "items only before": self.items_only_before,
@@ -135,12 +137,6 @@ class FeatureComparison(Readable):
             "labels changed": self.changed_labels,
             "outcome times changed": self.changed_outcomes,
         }
-        return (
-            f"{self.before} → {self.after}: "
-            + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-            + f" over {self.compared_rows:,} rows, {self.compared_items:,} items"
-            + "".join(f"; {count:,} {what}" for what, count in apart.items() if count)
-        )
 
 
 def by_feature(

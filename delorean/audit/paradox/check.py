@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +18,7 @@ from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN
 from delorean.leaks import LeakThresholds
 from delorean.leaks.detect import detect_leaks
 from delorean.leaks.sample import LeakSampler
+from schemas.closeable import Closeable
 from snapshotter.index import SnapshotIndex
 from snapshotter.spark.progress import Progress
 
@@ -54,7 +53,7 @@ def check_feature_set(
         return check.report()
 
 
-class _Check:
+class _Check(Closeable):
     """All checks of one feature set, over its batches of rows."""
 
     def __init__(self, stored: StoredFeatureSet, index: SnapshotIndex | None, thresholds: LeakThresholds) -> None:
@@ -64,15 +63,11 @@ class _Check:
         self._findings, self._remarks = FindingCounts(), FindingCounts()
         self._index_check = None if index is None else IndexCheck(stored, index)
         self._sampler = LeakSampler(stored.features, stored.context, thresholds.max_items, thresholds.seed)
-        self._opened = ExitStack()
+        _check_traces(stored, self._findings)
+        self._repeats = RepeatSearch(stored)
 
-    def __enter__(self) -> Self:
-        self._repeats = self._opened.enter_context(RepeatSearch(self._stored))
-        _check_traces(self._stored, self._findings)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._opened.close()
+    def close(self) -> None:
+        self._repeats.close()
 
     def add(self, table: pa.Table) -> None:
         """Check a batch of rows."""

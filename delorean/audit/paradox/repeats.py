@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
-from typing import IO, Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from delorean.audit.paradox.row_batch import RowBatch
 from delorean.audit.paradox.stored_feature_set import StoredFeatureSet
 from delorean.labels import TIME_COLUMN
 from delorean.labels.row_hashes import row_hashes
+from schemas.closeable import Closeable
 from schemas.errors import StorageError
 
 ONE_ROW = "no context and time has two rows"
@@ -23,7 +24,7 @@ _HASHES_AT_ONCE = 16_000_000  # 128 MB, and as much again to sort them
 _BUFFER = 1 << 16  # bytes for each temporary file
 
 
-class RepeatSearch:
+class RepeatSearch(Closeable):
     """Finds rows with the context and time of another row. Use it as a context manager.
 
     at_once: hashes sorted in memory at a time. Those of a feature set with more rows are kept in temporary files, eight
@@ -35,17 +36,12 @@ class RepeatSearch:
         self._columns = [*stored.context, TIME_COLUMN]
         self._part_count = max(1, -(-stored.rows // at_once))
         self._in_memory: list[NDArray[np.uint64]] = []
-        self._files: list[IO[bytes]] = []
         self._opened = ExitStack()
+        count = self._part_count if self._part_count > 1 else 0
+        open_file = tempfile.TemporaryFile
+        self._files = [self._opened.enter_context(open_file(buffering=_BUFFER)) for _ in range(count)]
 
-    def __enter__(self) -> Self:
-        """Open the temporary files, if the hashes are too many for memory."""
-        if self._part_count > 1:
-            open_file = tempfile.TemporaryFile
-            self._files = [self._opened.enter_context(open_file(buffering=_BUFFER)) for _ in range(self._part_count)]
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Delete the temporary files."""
         self._opened.close()
 

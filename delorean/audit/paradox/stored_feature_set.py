@@ -77,10 +77,10 @@ class StoredFeatureSet:
 
         Raises MissingFileError, CorruptFileError for a missing or changed file.
         """
-        for file in self.data.files:  # reading ahead would need unbounded memory
-            for batch in self.data.read(file, columns, rows=_BATCH_ROWS, ahead=False):
-                if batch.num_rows:
-                    yield pa.Table.from_batches([batch])
+        # Reading ahead would need unbounded memory.
+        for batch in self.data.batches(columns, rows=_BATCH_ROWS, ahead=False):
+            if batch.num_rows:
+                yield pa.Table.from_batches([batch])
 
 
 def open_feature_set(uri: str, version: int | None) -> StoredFeatureSet:

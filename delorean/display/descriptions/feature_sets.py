@@ -13,7 +13,6 @@ from delorean.display.bins import bin_edges
 from delorean.display.description import describes
 from delorean.display.formats import data_row
 from delorean.display.parts import Code, Facts, Histogram, Note, Part, ShareBar, Table
-from delorean.feature_sets.first_rows import first_rows
 from delorean.feature_sets.table import FeatureSet, open_table
 from delorean.labels import LABEL_COLUMN, TIME_COLUMN, Labels
 from schemas.tables import python_rows
@@ -54,11 +53,22 @@ def _feature_set(features: FeatureSet) -> Iterator[Part]:
     names = features.features[:_MOST_FEATURES]
     keys = [*features.context, TIME_COLUMN, *features.items, LABEL_COLUMN]
     version = DeltaVersion.of(open_table(features.uri, features.version), features.uri)
-    rows = first_rows(version, [*keys, *names], _SAMPLE_ROWS)
+    rows = _first_rows(version, [*keys, *names], _SAMPLE_ROWS)
     yield Table(_distributions(rows, names), f"features of the first {rows.num_rows:,} rows", len(features.features))
     first = rows.select([*keys, *names[:_FIRST_ROWS]]).slice(0, _FIRST_ROWS)
     yield Table([data_row(row) for row in python_rows(first)], "first rows", features.rows)
     yield from (Note(note) for note in features.notes)
+
+
+def _first_rows(version: DeltaVersion, columns: Sequence[str], most: int) -> pa.Table:
+    """Read columns of the first rows, and no more than that takes."""
+    parts: list[pa.RecordBatch] = []
+    for batch in version.batches(columns, rows=most, ahead=False):
+        parts.append(batch)
+        if sum(part.num_rows for part in parts) >= most:
+            break
+    schema = pa.schema([version.schema.field(name) for name in columns])
+    return pa.Table.from_batches(parts, parts[0].schema if parts else schema).slice(0, most)
 
 
 def _distributions(rows: pa.Table, features: Sequence[str]) -> list[dict[str, Any]]:

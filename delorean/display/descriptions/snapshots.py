@@ -28,15 +28,7 @@ def _context_set(contexts: ContextSet) -> Iterator[Part]:
     key = ", ".join(f"{variable.name}: {variable.type}" for variable in contexts.key)
     yield Facts({"date": contexts.date, "key": key, "files": len(contexts.files)})
     rows = [
-        {
-            "experiment": row.experiment,
-            "stratum": row.stratum,
-            "population": row.population,
-            "asked": row.asked,
-            "taken": row.taken,
-            "inclusion_probability": ShareBar(row.probability),
-            "filled": row.filled,
-        }
+        {**vars(row), "inclusion_probability": ShareBar(row.probability), "filled": row.filled}
         for row in contexts.report[:MOST_ROWS]
     ]
     yield Table(rows, "strata", total=len(contexts.report))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import partial
@@ -48,11 +49,8 @@ _BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 def init_cassandra(uri: str, replication: Mapping[str, int] | None = None) -> bool:
     """Create what is missing of the keyspace, the tables and the index at a URI; return whether the index is new."""
-    session = CassandraSession(read_address(uri))
-    try:
+    with closing(CassandraSession(read_address(uri))) as session:
         return schema.prepare(session, replication)
-    finally:
-        session.close()
 
 
 class CassandraIndex(SnapshotIndex):

@@ -74,9 +74,9 @@ class PublishedEntries:
         matches = self.session.execute(_ONE, self.values(subject=subject, id=entry_id))
         return PublishedEntry(*matches[0]) if matches else None
 
-    def entries(self, subject: str = "") -> list[PublishedEntry]:
-        """Return the entries of a subject, the latest published first."""
-        matches = [PublishedEntry(*row) for row in self.session.execute(_ALL, self.values(subject=subject))]
+    def entries(self) -> list[PublishedEntry]:
+        """Return the entries without a subject, the latest published first."""
+        matches = [PublishedEntry(*row) for row in self.session.execute(_ALL, self.values(subject=""))]
         return sorted((entry for entry in matches if not entry.is_withdrawn), key=lambda entry: -entry.published_at)
 
     def of_kind(self) -> list[PublishedEntry]:

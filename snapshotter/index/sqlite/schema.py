@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from schemas.errors import SnapshotIndexError, UnreadableRecordError
 from schemas.services import Service
@@ -119,27 +120,20 @@ def declare_again(connection: sqlite3.Connection, records: RecordReader, publish
             " ORDER BY published_at DESC, position DESC",
             (json.loads(text)["name"],),
         )
-        _declare_latest(connection, records, others, text)
-
-
-def _declare_latest(
-    connection: sqlite3.Connection, records: RecordReader, rows: Iterable[tuple[str, int, int, str]], text: str
-) -> None:
-    for run_id, published_at, position, record in rows:
-        try:
-            snapshot = records.read(run_name(run_id), ServiceSnapshot.from_json, record)
-        except UnreadableRecordError:
-            continue
-        if declaration(snapshot.service) == text:
-            declare(connection, snapshot.service, published_at, position)
-            return
+        latest = next((each for each in _declared(records, others) if declaration(each[0]) == text), None)
+        if latest is not None:
+            declare(connection, *latest)
 
 
 def _declare_all(connection: sqlite3.Connection, records: RecordReader) -> None:
     rows = connection.execute("SELECT run_id, published_at, position, record FROM snapshots")
+    for declared in _declared(records, rows):
+        declare(connection, *declared)
+
+
+def _declared(records: RecordReader, rows: Iterable[tuple[str, int, int, str]]) -> Iterator[tuple[Service, int, int]]:
+    """Yield the service of each readable snapshot, when it was published, and its position in its run."""
     for run_id, published_at, position, record in rows:
-        try:
+        with suppress(UnreadableRecordError):
             snapshot = records.read(run_name(run_id), ServiceSnapshot.from_json, record)
-        except UnreadableRecordError:
-            continue
-        declare(connection, snapshot.service, published_at, position)
+            yield snapshot.service, published_at, position

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from same_world import same_world
 
 from delorean.demo.movielens import movielens_world
 from delorean.demo.movielens_files import read_movielens
 from delorean.demo.state import CompanyState
-from delorean.demo.world import DAY, HISTORY_DAYS, World, micros_of, same_world
+from delorean.demo.world import DAY, HISTORY_DAYS, World, micros_of
 from schemas.errors import ConfigError
 from snapshotter.records import to_micros
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+from same_world import same_world
 
 from delorean.demo.simulation import SHOWN, generate_world
 from delorean.demo.state import CompanyState
-from delorean.demo.world import DAY, HISTORY_DAYS, HOUR, OUTCOME_HOURS, World, micros_of, read_world, same_world
+from delorean.demo.world import DAY, HISTORY_DAYS, HOUR, OUTCOME_HOURS, World, micros_of, read_world
 from schemas.errors import ConfigError, CorruptFileError, MissingFileError
 from snapshotter.records import to_micros
 

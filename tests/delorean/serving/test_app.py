@@ -90,7 +90,7 @@ def test_a_replay_sees_the_version_valid_at_its_time(live: Any, published: Any) 
     for i in range(5):
         published.videos(f"more-{i}", company.NOW - timedelta(hours=10 - i))
         assert version(company.NOW - timedelta(hours=10 - i)) == f"more-{i}"
-    assert len(live.versions._loaded["videos"]) <= 3
+    assert len(live.versions._elements["videos"].loaded) <= 3
 
 
 def test_a_new_version_is_found_in_the_background_and_used_from_its_time_on(live: Any, published: Any) -> None:

@@ -52,43 +52,30 @@ class HttpProtocol(Protocol):
 
     def asking(self, config: ServiceConfig) -> Ask:
         """Return the function that calls this service."""
-        return self._asking_batches(config) if config.batched else self._asking_one(config)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._connections.close()
-
-    def _asking_one(self, config: ServiceConfig) -> Ask:
-        path_of = path_template(_path(config.url))
-        decoder, exchange = _decoder(config), self._exchange(config)
+        path, decoder, exchange = _path(config.url), _decoder(config), self._exchange(config)
+        path_of = path_template(path)
 
         async def ask(
             instance: Instance, keys: Sequence[Key], _: float, /, *, new_connection: bool = False
         ) -> list[Reply]:
-            path = path_of(keys[0])
-            if path is None:
-                return [_NO_PATH]
             new_connection |= not config.resend
-            body = await exchange("GET", instance, path, None, config.max_answer_bytes, new_connection)
+            if config.batched:
+                request = msgspec.json.encode({"contexts": keys})
+                body = await exchange("POST", instance, path, request, config.max_batch_bytes, new_connection)
+                if isinstance(body, Reply):
+                    return [body] * len(keys)
+                return decoder.decode_batch(body, len(keys), self._clock())
+            own_path = path_of(keys[0])
+            if own_path is None:
+                return [_NO_PATH]
+            body = await exchange("GET", instance, own_path, None, config.max_answer_bytes, new_connection)
             return [body if isinstance(body, Reply) else decoder.decode(body, self._clock())]
 
         return ask
 
-    def _asking_batches(self, config: ServiceConfig) -> Ask:
-        path = _path(config.url)
-        decoder, exchange = _decoder(config), self._exchange(config)
-
-        async def ask(
-            instance: Instance, keys: Sequence[Key], _: float, /, *, new_connection: bool = False
-        ) -> list[Reply]:
-            request = msgspec.json.encode({"contexts": keys})
-            new_connection |= not config.resend
-            body = await exchange("POST", instance, path, request, config.max_batch_bytes, new_connection)
-            return (
-                [body] * len(keys) if isinstance(body, Reply) else decoder.decode_batch(body, len(keys), self._clock())
-            )
-
-        return ask
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._connections.close()
 
     def _exchange(self, config: ServiceConfig) -> HttpExchange:
         parts = urlsplit(config.url)
