@@ -34,8 +34,8 @@ settings.load_profile("any machine")
 def pytest_configure() -> None:
     """Let numerical libraries use one thread in each process of the tests.
 
-    Several processes share the cores: threads of one that wait for each other at barriers then spin, which makes fitting
-    a model ten times slower.
+    Several processes share the cores: threads that wait for each other at barriers then spin, which makes fitting a
+    model ten times slower.
     """
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
         os.environ.setdefault(name, "1")
