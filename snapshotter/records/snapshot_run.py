@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from schemas.plain_text import plain_text
 from schemas.services import Service, Status
+from schemas.times import from_micros, to_micros
 from snapshotter.records.data_file import DataFile
-from snapshotter.records.times import from_micros, to_micros
 
 
 @dataclass(frozen=True)
