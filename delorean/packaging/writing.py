@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delorean.packaging.files import new_folder, write_json
-from delorean.packaging.golden_rows import select_contexts, without_elements, write_data_maps, write_expected
+from delorean.packaging.golden_rows import take_contexts, without_elements, write_data_maps, write_expected
 from delorean.packaging.package import ModelPackage, environment_versions, load_package, matrix, needed_services
 from delorean.packaging.trial import MODEL
 from delorean.state.rules import AsOf
@@ -77,7 +77,7 @@ def write_package(
     """
     _check_features(trained, feature_model)
     bound = feature_model.bind(context, items)
-    maps = select_contexts(golden, _evenly_spread(len(golden), golden_contexts))
+    maps = take_contexts(golden, _evenly_spread(len(golden), golden_contexts))
     features = matrix(trained.names, bound.encode(maps))
     scorer = OnnxScorer(trained.onnx)
     missing_values = _check_scores(scorer, trained, bound, maps, features)
