@@ -16,7 +16,7 @@ from schemas.errors import LabelError
 from schemas.tables import TIME
 
 _FIRST, _END = -62_135_596_800, 253_402_300_800  # seconds of the years 1 to 9999, the range of Python's dates
-_DAY = 86_400
+_DAY_SECONDS = 86_400
 _SHOWN = 4  # other columns that an error shows to identify the row
 
 
@@ -129,7 +129,7 @@ class Caster:
         if pa.types.is_timestamp(type):
             return PER_SECOND[type.unit]
         unit = "day" if pa.types.is_date(type) else self.time_unit
-        return 1 / _DAY if unit == "day" else PER_SECOND[unit or "us"]
+        return 1 / _DAY_SECONDS if unit == "day" else PER_SECOND[unit or "us"]
 
     def _parsed(self, name: str, values: pa.ChunkedArray, lists: pa.ListArray | None) -> pa.ChunkedArray:
         try:

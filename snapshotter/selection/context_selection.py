@@ -26,7 +26,7 @@ from snapshotter.selection.sampling import ExperimentSample, key_columns, sample
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described
 from snapshotter.storage import Storage, open_storage
-from snapshotter.storage.delta import SHOWN, commit_files
+from snapshotter.storage.delta import USER_METADATA, commit_files
 from snapshotter.storage.parquet import write_parquet_if_any
 
 __all__ = ["NamedSelection", "load_selections", "read_context_set", "select_contexts"]
@@ -98,7 +98,7 @@ def _write_context_set(
 def _commit(selected: ContextSet, storage: Storage) -> None:
     """Make the files of a context set a Delta table of one version, for readers other than this system."""
     fields = {"context_set": selected.context_set_id, "date": selected.date.isoformat()}
-    metadata = {_METADATA: json_text(fields), SHOWN: ", ".join(selected.experiments)}
+    metadata = {_METADATA: json_text(fields), USER_METADATA: ", ".join(selected.experiments)}
     commit_files(storage, selected.table, context_set_schema(selected.key), selected.files, metadata)
 
 
