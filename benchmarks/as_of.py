@@ -11,7 +11,6 @@ import os
 import shutil
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.turns import seconds_in_turns
 from delorean.as_of.join import as_of_join
 
 FEATURES = [f"f{n}" for n in range(8)]
@@ -43,11 +43,11 @@ def main(arguments: list[str]) -> None:
     folder = Path(tempfile.mkdtemp(prefix="workload-p-"))
     try:
         write_sides(folder, options.rows, options.rows, seed=1)
-        report(measure(parquet_ways(folder, options.threads), options.repeats), "Parquet to Parquet", options.rows)
+        seconds = seconds_in_turns(parquet_ways(folder, options.threads), options.repeats)
+        report(seconds, "Parquet to Parquet", options.rows)
         check(folder)
-        report(
-            measure(memory_ways(folder, options.threads), options.repeats), "the join alone, in memory", options.rows
-        )
+        seconds = seconds_in_turns(memory_ways(folder, options.threads), options.repeats)
+        report(seconds, "the join alone, in memory", options.rows)
     finally:
         shutil.rmtree(folder)
 
@@ -160,18 +160,6 @@ def memory_ways(folder: Path, threads: int) -> dict[str, Callable[[], object]]:
         POLARS: lambda: polars_join(*frames),
         DUCKDB: lambda: db.execute(f"{query} {on}"),
     }
-
-
-def measure(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Run the ways in turns, after a turn that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(repeats + 1):
-        for name, run in ways.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 def check(folder: Path) -> None:

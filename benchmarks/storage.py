@@ -12,7 +12,6 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from benchmarks.load_report import CONSOLE, Verdict, show
+from benchmarks.turns import seconds_in_turns
 from schemas.tables import TIME
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, open_storage
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
             ways[place, "pyarrow"] = lambda bare=bare, files=files: [bare(file.path) for file in files]
         size = sum(file.bytes for file in files)
         CONSOLE.print(f"{options.contexts:,} contexts in {len(files)} files, {size / 1e6:.1f} MB")
-        report(measured(ways, options.repeats))
+        report(seconds_in_turns(ways, options.repeats))
         storage.delete([file.path for file in files])
 
 
@@ -112,20 +112,6 @@ def bare_reader(storage: Storage) -> Callable[[str], pa.Table]:
         region=way.client.meta.region_name,
     )
     return lambda path: pq.read_table(f"{place.bucket}/{place.prefix}{path}", filesystem=system)
-
-
-def measured(
-    ways: Mapping[tuple[str, str], Callable[[], object]], repeats: int
-) -> dict[tuple[str, str], Sequence[float]]:
-    """Run all ways in turns, once to warm up; gives the seconds of each run."""
-    seconds: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
-    for repeat in range(repeats + 1):
-        for way, read in ways.items():
-            start = time.perf_counter()
-            read()
-            if repeat:
-                seconds[way].append(time.perf_counter() - start)
-    return dict(seconds)
 
 
 def report(seconds: Mapping[tuple[str, str], Sequence[float]]) -> None:

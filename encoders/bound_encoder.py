@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from encoders.columns import Columns
 from encoders.compilation.batch_module import GENERATED
-from encoders.compilation.compile import compile_batch, compile_errors, explain
+from encoders.compilation.compile import compile_batch, compile_errors, explain_compile_error
 from encoders.compilation.interpret import plain_batch, plain_file
 from encoders.compilation.rewriting import NotMachineCodeError
 from encoders.data_map import DataMaps
@@ -57,7 +57,7 @@ class BoundEncoder:
         except NotMachineCodeError as error:
             raise self._not_compiled(error.line, error.problem, error.hint) from error
         except compile_errors() as error:
-            reason, line = explain(error, self.text, self.places)
+            reason, line = explain_compile_error(error, self.text, self.places)
             hint = "write it in plain loops over numbers, or declare compiled=False"
             raise self._not_compiled(line, reason, hint) from error
 

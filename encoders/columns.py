@@ -24,10 +24,9 @@ from encoders.layout import (
 from schemas.errors import DataKeyError
 from schemas.hashing import text_codes
 from schemas.nulls import is_text, may_be_null
-from schemas.tables import refuse_hidden_nulls
+from schemas.tables import TIME, refuse_hidden_nulls
 
 Columns = dict[ColumnPath, NDArray[Any]]
-_TIME = pa.timestamp("us", "UTC")
 
 
 def flatten(name: str, node: Layout, values: pa.Array) -> Columns:
@@ -148,7 +147,7 @@ def _scalars(column: Column, array: pa.Array) -> NDArray[Any]:
 def _widened(array: pa.Array) -> NDArray[Any]:
     """View integers, dates and times as int64; values below nulls are arbitrary."""
     if pa.types.is_timestamp(array.type) and array.type.unit != "us":
-        array = _cast(array, _TIME)
+        array = _cast(array, TIME)
     elif pa.types.is_uint64(array.type):
         array = _cast(array, pa.int64())
     data = array.buffers()[1]

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pyarrow as pa
-
 from encoders.bound_encoder import BoundEncoder
 from encoders.bound_model import BoundModel, ColumnPlan, ElementPlan, ExecutionMode
 from encoders.compilation.batch_module import module_text
@@ -29,12 +27,13 @@ from encoders.project_modules import refuse_hidden
 from schemas.data_keys import DataKey, Kind, by_name
 from schemas.errors import EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
 from schemas.nulls import is_text
+from schemas.tables import TIME
 
 Encoders: TypeAlias = "FeatureModel | FeatureEncoder | Sequence[FeatureEncoder]"
 FORMAT = 1  # version of the JSON text
 LIBRARY = "encoders.library"
 _LARGEST_JSON = 1_000_000  # characters
-_TIME = DataKey("time", Kind.CONTEXT, pa.timestamp("us", "UTC"))
+_TIME = DataKey("time", Kind.CONTEXT, TIME)
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,16 +6,15 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from schemas.errors import ConfigError
 from schemas.file_uri import path_of
+from schemas.times import to_micros
 
 Clock = Callable[[], int]
 """Returns the current time in microseconds since the epoch, UTC."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def open_clock(uri: str | None) -> Clock:
@@ -55,7 +54,7 @@ class FileClock:
             raise self._no_timestamp() from error
         if moment.tzinfo is None:
             raise self._no_timestamp()
-        return (moment - _EPOCH) // timedelta(microseconds=1)
+        return to_micros(moment)
 
     def set(self, moment: datetime) -> None:
         """Set the clock; readers see the old time or the new one, never half a text."""

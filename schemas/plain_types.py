@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.errors import DataKeyError, NaiveTimeError
 from schemas.nested_types import is_list
+from schemas.times import FIRST_MICROS, LAST_MICROS
 
 _TIME = pa.timestamp("us", "UTC")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST, _LAST = (  # the range of Python's times, and of most readers'
-    (moment - _EPOCH) // timedelta(microseconds=1)
-    for moment in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
-)
 _MOST_DIGITS = 38  # of a decimal
 
 
@@ -169,7 +164,7 @@ def _refuse_far_times(name: str, column: pa.ChunkedArray) -> None:
     for chunk in column.chunks:
         for times in _times(chunk):
             ends = pc.min_max(times.cast(pa.int64())).as_py()
-            if ends["min"] is not None and (ends["min"] < _FIRST or ends["max"] > _LAST):
+            if ends["min"] is not None and (ends["min"] < FIRST_MICROS or ends["max"] > LAST_MICROS):
                 raise DataKeyError.because(
                     f"'{name}' holds a time outside the years 1 to 9999", "check the unit of its numbers"
                 )

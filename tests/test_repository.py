@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -53,6 +55,16 @@ def test_every_package_is_listed():
     there = {".".join(path.parent.parts) for path in tracked() if path.name == "__init__.py"}
     assert set(lines("options", "packages")) == there
     assert {name.split(".")[0] for name in there} == set(OURS)
+
+
+def test_modules_never_import_each_other_in_a_circle():
+    imports = grimp.build_graph(*OURS)
+    # The exception: an interface opens the implementation that a URI names, and implementations import their interface.
+    for interface in ("snapshotter.index", "snapshotter.storage"):
+        for implementation in imports.find_children(interface) & imports.find_modules_directly_imported_by(interface):
+            imports.remove_import(importer=interface, imported=implementation)
+    # Raises CycleError, which names the modules.
+    TopologicalSorter({one: imports.find_modules_directly_imported_by(one) for one in imports.modules}).prepare()
 
 
 def test_a_wheel_holds_every_file_of_the_packages(tmp_path):

@@ -14,7 +14,7 @@ from encoders.columns import one_array
 from schemas.errors import DataKeyError, NaiveTimeError
 from schemas.nested_types import with_leaves
 
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _MS_PER_DAY = 86_400_000
 _FAMILIES = {
     "an integer": pa.types.is_integer,
@@ -172,7 +172,7 @@ def _common_decimal(left: pa.DataType, right: pa.DataType, name: str) -> pa.Data
 def _ticks(kind: pa.DataType) -> int:
     if pa.types.is_date(kind):
         return _MS_PER_DAY if pa.types.is_date64(kind) else 1
-    return _PER_SECOND[kind.unit]
+    return PER_SECOND[kind.unit]
 
 
 def _coarser(column: _IntegerColumn, factor: int) -> _IntegerColumn:

@@ -83,12 +83,7 @@ def as_of_join(
         tie_break=[right[name] for name in ties],
         names=keys,
     )
-    indices = pa.array(rows, mask=rows < 0)
-    added = right.drop_columns(list(set(keys)))
-    columns = _map(lambda name: _take(added[name], indices, name), added.column_names, len(rows))
-    for field, column in zip(added.schema, columns, strict=True):
-        left = left.append_column(pa.field(field.name, column.type, metadata=field.metadata), column)
-    return left
+    return _append_rows(left, right.drop_columns(list(set(keys))), rows)
 
 
 def as_of_rows(
@@ -210,6 +205,15 @@ def check_columns(
         raise DataKeyError.because(
             f"both tables have the columns {', '.join(clash)}", f"rename them: right.rename_columns({{{renamed}}})"
         )
+
+
+def _append_rows(left: pa.Table, right: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
+    """Append to each left row the columns of a right row. rows: its number, for each left row; −1: nulls."""
+    indices = pa.array(rows, mask=rows < 0)
+    columns = _map(lambda name: _take(right[name], indices, name), right.column_names, len(rows))
+    for field, column in zip(right.schema, columns, strict=True):
+        left = left.append_column(pa.field(field.name, column.type, metadata=field.metadata), column)
+    return left
 
 
 def _tie_break_order(columns: Sequence[pa.ChunkedArray]) -> NDArray[np.int64]:

@@ -63,24 +63,18 @@ def as_of_join_spark(
     ties = [tie_break] if isinstance(tie_break, str) else list(tie_break or ())
     _check(left, right, by=keys, tie_break=ties, **options)
     if buckets is None:
-        buckets = -(-sum(map(_bytes, (left, right))) // _BUCKET_BYTES)
+        buckets = max(1, -(-(_bytes(left) + _bytes(right)) // _BUCKET_BYTES))
     elif buckets < 1:
         raise DataKeyError.because(f"buckets is {buckets}, expected 1 or more")
     added = [field for field in right.schema if field.name not in keys]
     joined = StructType([*left.schema, *(StructField(field.name, field.dataType) for field in added)])
-    sides = [_NumberedColumns(left, keys, left_on), _NumberedColumns(right, keys, right_on)]
-    for side, other in zip(sides, reversed(sides), strict=True):
-        hashed = F.xxhash64(*(_hashable(side.type_of(key), other.type_of(key), side.column(key)) for key in keys))
-        # Rows that can match nothing are spread by all their columns, so that nulls do not fill one bucket.
-        spread = F.when(side.matchable, hashed).otherwise(side.hash_of_row)
-        side.frame = side.frame.withColumns(
-            {_TIE: side.hash_of_row, _BUCKET: F.pmod(spread, F.lit(max(1, buckets))).cast("int")}
-        )
+    numbered_left, numbered_right = _NumberedColumns(left, keys, left_on), _NumberedColumns(right, keys, right_on)
+    sides = (
+        _with_buckets(numbered_left, numbered_right, keys, buckets).drop(_TIE),
+        _with_buckets(numbered_right, numbered_left, keys, buckets).where(numbered_right.matchable),
+    )
     # As many partitions as buckets: Spark would sort all of a partition before its first bucket is joined.
-    grouped = [
-        side.repartition(max(1, buckets), _BUCKET).groupBy(_BUCKET)
-        for side in (sides[0].frame.drop(_TIE), sides[1].frame.where(sides[1].matchable))
-    ]
+    grouped = [side.repartition(buckets, _BUCKET).groupBy(_BUCKET) for side in sides]
     large = left.sparkSession.conf.get("spark.sql.execution.arrow.useLargeVarTypes") == "true"
     arrow = to_arrow_schema(joined, timezone="UTC", prefers_large_types=large)
     join = _bucket_join(left.columns, right.columns, {"by": keys, "tie_break": [*ties, _TIE], **options}, arrow)
@@ -110,6 +104,14 @@ class _NumberedColumns:
             for field in self.schema
         ]
         return F.xxhash64(*columns, *(column.isNull() for column in columns))  # xxhash64 skips nulls
+
+
+def _with_buckets(side: _NumberedColumns, other: _NumberedColumns, keys: Sequence[str], buckets: int) -> DataFrame:
+    """Add to one side's rows the bucket of their key, equal on both sides, and a hash of the row to break ties by."""
+    hashed = F.xxhash64(*(_hashable(side.type_of(key), other.type_of(key), side.column(key)) for key in keys))
+    # Rows that can match nothing are spread by all their columns, so that nulls do not fill one bucket.
+    spread = F.when(side.matchable, hashed).otherwise(side.hash_of_row)
+    return side.frame.withColumns({_TIE: side.hash_of_row, _BUCKET: F.pmod(spread, F.lit(buckets)).cast("int")})
 
 
 def _hashable(type: DataType, other: DataType, column: Column) -> Column:  # noqa: A002

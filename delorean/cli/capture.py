@@ -115,6 +115,8 @@ def snapshot(
     if set_name is not None and services:
         raise click.UsageError("--set names the services: leave --service out")
     requested = SnapshotSet(services) if set_name is None else project.schedule.snapshot_set(set_name)
+    floor = None if requested.floor is None else Floor(requested.floor, requested.below)
+    late = None if set_name is None else requested.late
     with opened(project) as (index, _):
         contexts = index.context_set(day)  # before Spark starts, which takes long
         with spark_for("snapshot", project) as spark, output.progress() as progress:
@@ -126,11 +128,7 @@ def snapshot(
                 project.storage,
                 index,
                 run_id or day.isoformat(),
-                SnapshotOptions(
-                    **settings,
-                    floor=None if requested.floor is None else Floor(requested.floor, requested.below),
-                    late=None if set_name is None else requested.late,
-                ),
+                SnapshotOptions(**settings, floor=floor, late=late),
                 access=access_to_proxies(project),
                 progress=progress,
             )

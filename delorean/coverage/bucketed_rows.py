@@ -55,7 +55,7 @@ class BucketedRows(Protocol):
 
 
 @dataclass(frozen=True)
-class LabelRows:
+class StoredLabelRows:
     """The rows of label data at rest."""
 
     labels: Labels
@@ -128,7 +128,7 @@ def rows_of(labels: Labels | Any, storage: Storage, index: SnapshotIndex) -> Buc
     Raises LabelError for what is not a frame or has no times, NaiveTimeError for times without a zone.
     """
     if isinstance(labels, Labels):
-        return LabelRows(labels, storage)
+        return StoredLabelRows(labels, storage)
     try:
         table = pa.table(labels)
     except (TypeError, ValueError, pa.ArrowException) as error:

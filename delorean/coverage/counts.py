@@ -13,7 +13,7 @@ from delorean.coverage.element_search import FOUND, REASONS, ElementSearch, Sear
 from delorean.coverage.result import CoverageCell, Spans
 from delorean.quantiles import bin_columns, quantiles, sum_bins
 
-_DAY = 86_400_000_000
+_DAY_MICROS = 86_400_000_000
 _EPOCH_DAY = date(1970, 1, 1)
 _GROUPED_BY = {"day": pa.int64(), "group": pa.string(), "outcome": pa.int8(), "served_by": pa.string()}
 _COUNTS = pa.schema([*_GROUPED_BY.items(), ("bin", pa.int64()), ("rows", pa.int64()), ("greatest", pa.float64())])
@@ -51,7 +51,7 @@ class CoverageCounts:
     ) -> None:
         counts = pa.table(
             {
-                "day": times // _DAY,
+                "day": times // _DAY_MICROS,
                 "group": pa.nulls(len(times), pa.string()) if group is None else group,
                 "outcome": result.outcome,
                 "served_by": result.served_by,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
+from itertools import chain
 from typing import cast
 
 import numpy as np
@@ -64,10 +65,8 @@ def day_coverage(
     elements = _chosen_elements(index, declared, services)
     sets = _context_sets(index, experiment)
     rule = AsOf(max_age=max_age)
-    window, searched = (FIRST_MOMENT, END_OF_TIME), set(declared)  # the days follow from all captures
-    if first is not None and last is not None:
-        window, searched = rule.window(_moment(first, at), _moment(last, at)), {*elements} & searched
-    captured = {name: _captured(index, declared[name], window) for name in sorted(searched)}
+    window = None if first is None or last is None else rule.window(_moment(first, at), _moment(last, at))
+    captured = _captured(index, declared, elements, window)
     moments = [_moment(day, at) for day in _days(captured, sets, first, last)]
     _check_group(by, sets)
     set_of = {moment: _newest(sets, moment.date()) for moment in moments}
@@ -77,8 +76,9 @@ def day_coverage(
         *_version_searches(index, elements, moments),
     ]
     contexts = _Contexts(storage, experiment, by, contexts_at_once, set_of)
+    cells = _cells(searches, contexts, list(chain.from_iterable(captured.values())))
     return DayCoverage(
-        by_day=tuple(_cells(searches, contexts, [s for snapshots in captured.values() for s in snapshots])),
+        by_day=tuple(cells),
         at=at,
         experiment=experiment,
         by=by,
@@ -101,11 +101,22 @@ class _MomentsSearch:
 
 
 def _captured(
-    index: SnapshotIndex, services: Sequence[Service], window: tuple[datetime, datetime]
-) -> list[ServiceSnapshot]:
-    """Return an element's snapshots in a window, the earliest published first, of each service that captured it."""
-    by_name = {service.name: service for service in reversed(services)}
-    return [snapshot for service in by_name.values() for snapshot in snapshots_of(index, service, window)]
+    index: SnapshotIndex,
+    declared: Mapping[str, Sequence[Service]],
+    elements: Sequence[str],
+    window: tuple[datetime, datetime] | None,
+) -> dict[str, list[ServiceSnapshot]]:
+    """Return each element's snapshots in a window, the earliest published first, of each service that captured it.
+
+    window: None: all snapshots, those of other elements too, because the days follow from them
+    """
+    searched = declared if window is None else set(declared).intersection(elements)
+    window = window or (FIRST_MOMENT, END_OF_TIME)
+    captured = {}
+    for element in sorted(searched):
+        services = {service.name: service for service in reversed(declared[element])}.values()
+        captured[element] = [snapshot for service in services for snapshot in snapshots_of(index, service, window)]
+    return captured
 
 
 def _service_searches(

@@ -65,9 +65,9 @@ def run_experiment(
     Raises what the steps raise. A run that fails in training is recorded without metrics, because its features exist; a
     run with an id is not, so that it can be started again.
     """
-    if run_id is not None and (ended := _ended(experiment, run_id, storage, training, day)) is not None:
-        return ended
     if run_id is not None:
+        if (ended := _ended(experiment, run_id, storage, training, day)) is not None:
+            return ended
         NamedRun(storage, experiment.name, run_id, {}).check()  # before the labels are put into buckets
     timer, started_at = StepTimer(), datetime.now(UTC)
     with timer.step("labels"):

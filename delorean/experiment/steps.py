@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from delorean.experiment.spec import ExperimentSpec
 from delorean.feature_sets.table import FeatureSet, find_committed, lineage_of, open_table, table_uri
 from delorean.generation import generate
 from delorean.generation.bucket_task import first_data_maps
-from delorean.generation.generation_plan import plan_generation
+from delorean.generation.generation_plan import GenerationPlan, plan_generation
 from delorean.labels import Labels, load_labels
 from delorean.packaging.package import ModelPackage, load_package
 from delorean.packaging.writing import Lineage, write_package
@@ -119,16 +119,7 @@ def package_of(
     uri, version, lineage = _generated(experiment, storage, run_id)
     labels = load_labels(lineage["labels"], storage)
     trained = train_on(experiment, labels, uri, version)
-    plan = plan_generation(
-        labels,
-        experiment.feature_model,
-        index,
-        storage.uri,
-        experiment.as_of,
-        confidence=experiment.confidence,
-        spread=experiment.spread,
-        pinned=PinnedSources(lineage["snapshots"], lineage["globals"]),
-    )
+    plan = _plan_of(experiment, labels, index, storage, lineage)
     return write_package(
         folder,
         trained,
@@ -148,6 +139,22 @@ def _generated(experiment: ExperimentSpec, storage: Storage, run_id: str | None)
     lineage = lineage_of(uri, version)
     require_generated_by(experiment, lineage, f"version {version} of feature set '{experiment.name}'")
     return uri, version, lineage
+
+
+def _plan_of(
+    experiment: ExperimentSpec, labels: Labels, index: SnapshotIndex, storage: Storage, lineage: Mapping[str, Any]
+) -> GenerationPlan:
+    """Plan the generation again that made the features with a lineage: with the runs and versions that it read."""
+    return plan_generation(
+        labels,
+        experiment.feature_model,
+        index,
+        storage.uri,
+        experiment.as_of,
+        confidence=experiment.confidence,
+        spread=experiment.spread,
+        pinned=PinnedSources(lineage["snapshots"], lineage["globals"]),
+    )
 
 
 def _lineage_of(experiment: ExperimentSpec, labels: Labels, uri: str, version: int, lineage: dict[str, Any]) -> Lineage:

@@ -25,7 +25,7 @@ from schemas.plain_text import plain_text
 from schemas.strict_json import json_text
 from snapshotter.records import from_micros
 from snapshotter.storage import Storage
-from snapshotter.storage.delta import SHOWN, commit_files, committed_once, delta_table
+from snapshotter.storage.delta import USER_METADATA, commit_files, committed_once, delta_table
 from snapshotter.storage.delta_log import commit_info, commits
 from snapshotter.storage.delta_version import DeltaVersion
 
@@ -112,7 +112,7 @@ def commit(
         [result.file for result in results],
         {
             LINEAGE: json_text(feature_set.lineage),
-            SHOWN: feature_set.lineage.get("experiment") or "",
+            USER_METADATA: feature_set.lineage.get("experiment") or "",
             _RECORD: msgspec.json.encode(GenerationRecord(shortened, record.request)).decode(),
         },
         {result.file.path: _statistics(result) for result in results},
@@ -219,7 +219,7 @@ def versions_of(uri: str) -> list[FeatureSetVersion]:
         FeatureSetVersion(
             int(entry["version"]),
             from_micros(int(entry["timestamp"]) * 1000),
-            entry.get(SHOWN) or None,
+            entry.get(USER_METADATA) or None,
             json.loads(entry.get(LINEAGE, "{}")),
         )
         for entry in commits(uri, int(open_table(uri).version()))

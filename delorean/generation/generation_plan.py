@@ -94,9 +94,7 @@ def plan_generation(
     _refuse_unsigned(labels)
     resolver = SourceResolver(labels, index, rules or {}, confidence or {}, pinned)
     services, global_sources = resolver.resolve(elements)
-    for source in global_sources:  # these are certainly read; bucket tasks check the others when a row sees them
-        ends = (source.at(labels.earliest), source.at(labels.latest))
-        source.check_types([version for version in ends if version is not None])
+    _check_first_and_last(global_sources, labels)
     plan = GenerationPlan(
         labels=labels,
         model=model.bind(labels.context, labels.items),
@@ -131,6 +129,16 @@ def _refuse_unsigned(labels: Labels) -> None:
             + ", ".join(f"{key.name}: {key.type}" for key in unsigned),
             "materialise it again under another id: they become signed ones",
         )
+
+
+def _check_first_and_last(sources: Sequence[GlobalSource], labels: Labels) -> None:
+    """Raise DataKeyError for another type of the versions that the labels' first and last times see.
+
+    These are certainly read; bucket tasks check the others when a row sees them.
+    """
+    for source in sources:
+        ends = (source.at(labels.earliest), source.at(labels.latest))
+        source.check_types([version for version in ends if version is not None])
 
 
 def _from_services(model: FeatureModel) -> Iterator[str]:

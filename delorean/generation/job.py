@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -64,8 +64,8 @@ def generate(
     pinned: read these runs and versions and no others, as an earlier generation did
     leaks: search a sample for features that are the label in disguise; None: do not
     experiment, spec: the experiment's id and content, for the lineage
-    run_id: a generation that is run again under the same id reads the same sources as the first attempt, whatever was
-        published since; one that has finished is returned as it is. None: a new generation each time
+    run_id: run again under the same id, a generation reads the sources of its first attempt, whatever was published
+        since; one that has finished is returned as it is. None: a new generation each time
     spark: distributes the bucket tasks; None: this process runs them, without a JVM. Both produce equal bytes
     progress: called with (what is generated, bucket tasks done, all); None: a bar in a notebook or at a prompt
 
@@ -85,10 +85,7 @@ def generate(
         pinned = run.sources(lambda: plan_with(pinned=pinned).pinned)
     plan = note_early_rows(plan_with(pinned=pinned), storage)
     label_report = None if leaks is None else check_labels(labels, storage, leaks)
-    plan.model.warm_up()  # once here, so that workers load compiled code from the cache instead of all compiling it
-    with shown_progress(progress) as shown:
-        report = partial(shown, f"features of {name}, buckets")
-        results = _run(plan, f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", spark, report)
+    results = _run_buckets(plan, name, spark, progress)
     leak_report = None
     if leaks is not None and label_report is not None:
         leak_report = replace(_detect_leaks(plan, results, storage, leaks), label_data=label_report)
@@ -106,11 +103,18 @@ def _check_arguments(labels: Labels, name: str, spark: SparkSession | None) -> N
         raise ConfigError.mistaken("spark", spark, "a Spark session", "project.spark_session()")
 
 
-def _run(
-    plan: GenerationPlan, folder: str, spark: SparkSession | None, report: Callable[[int, int], None]
+def _run_buckets(
+    plan: GenerationPlan, name: str, spark: SparkSession | None, progress: Progress | None
 ) -> list[BucketResult]:
-    """Run all bucket tasks and return their results by bucket. Raises QualityError if no row is left."""
-    results = run_here(plan, folder, report) if spark is None else run_on_spark(spark, plan, folder, report)
+    """Run the bucket tasks and return their results by bucket. Raises QualityError if no row is left.
+
+    name: of the feature set; the files are written to a new folder of it
+    """
+    plan.model.warm_up()  # once here, so that workers load compiled code from the cache instead of all compiling it
+    folder = f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}"
+    with shown_progress(progress) as shown:
+        report = partial(shown, f"features of {name}, buckets")
+        results = run_here(plan, folder, report) if spark is None else run_on_spark(spark, plan, folder, report)
     if not any(result.file.rows for result in results):
         raise QualityError.because(
             "no row is left: the captures of every row lie further apart than the spread's limit", "widen the limit"

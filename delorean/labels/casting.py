@@ -10,15 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delorean.as_of.columns import plain
+from delorean.as_of.columns import PER_SECOND, plain
 from delorean.labels.column_types import TimeUnit
 from schemas.errors import LabelError
 from schemas.nested_types import is_list
 from schemas.tables import TIME
 
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _FIRST, _END = -62_135_596_800, 253_402_300_800  # seconds of the years 1 to 9999, the range of Python's dates
-_DAY = 86_400
+_DAY_SECONDS = 86_400
 _SHOWN = 4  # other columns that an error shows to identify the row
 
 
@@ -97,26 +96,24 @@ class Caster:
             values = values.cast(pa.date32()).cast(pa.int32())
         counts, beyond = self._calendar_check(values, per_second)
         if beyond.any():
-            raise self._misfit(
+            raise self._misfits(
                 name,
-                int(np.flatnonzero(beyond)[0]),
+                beyond,
                 lists,
                 "is outside the years 1 to 9999",
                 "were milliseconds read as seconds? divide them, or use TIMESTAMP_MILLIS(…)",
-                int(beyond.sum()),
             )
         if per_second <= 10**6:
             return pc.multiply(counts, round(10**6 / per_second)).cast(TIME)
         whole = pc.divide(counts, 1000)
         finer = self._where(pc.not_equal(pc.multiply(whole, 1000), counts))
         if finer.any():
-            raise self._misfit(
+            raise self._misfits(
                 name,
-                int(np.flatnonzero(finer)[0]),
+                finer,
                 lists,
                 "is finer than a microsecond, the unit of all times",
                 'round it, down for `time`: df["time"].dt.floor("us")',
-                int(finer.sum()),
             )
         return whole.cast(TIME)
 
@@ -131,9 +128,9 @@ class Caster:
 
     def _per_second(self, type: pa.DataType) -> float:  # noqa: A002
         if pa.types.is_timestamp(type):
-            return _PER_SECOND[type.unit]
+            return PER_SECOND[type.unit]
         unit = "day" if pa.types.is_date(type) else self.time_unit
-        return 1 / _DAY if unit == "day" else _PER_SECOND[unit or "us"]
+        return 1 / _DAY_SECONDS if unit == "day" else PER_SECOND[unit or "us"]
 
     def _parsed(self, name: str, values: pa.ChunkedArray, lists: pa.ListArray | None) -> pa.ChunkedArray:
         try:
@@ -146,6 +143,12 @@ class Caster:
                 "is not a time with a zone",
                 "write times such as 2026-01-31T12:00:00Z, or cast them in the query",
             ) from error
+
+    def _misfits(
+        self, name: str, mask: NDArray[np.bool_], lists: pa.ListArray | None, why: str, hint: str
+    ) -> LabelError:
+        """Build the error for the masked values of a column, or of its lists' items; it shows the first."""
+        return self._misfit(name, int(np.flatnonzero(mask)[0]), lists, why, hint, int(mask.sum()))
 
     def _misfit(
         self, name: str, position: int, lists: pa.ListArray | None, why: str, hint: str | None = None, count: int = 1

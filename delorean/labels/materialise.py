@@ -75,25 +75,38 @@ def materialise_labels(
     named = named and labels_id is not None
     labels_id = labels_id or new_labels_id()
     count = buckets or layout.bucket_count()
-    writer = BucketWriter(layout.grouper, layout.names, variable, count, new_folder(labels_id))
+    written = _write_buckets(layout, labels_id, variable, count, storage, progress)
+    labels = layout.labels(
+        labels_id=labels_id,
+        bucket_variable=variable,
+        buckets=count,
+        source=dict(source or {}),
+        named=named,
+        **written,
+    )
+    return save_labels(labels, storage)
+
+
+def _write_buckets(
+    layout: _Layout, labels_id: str, variable: str, buckets: int, storage: Storage, progress: Progress | None
+) -> dict[str, Any]:
+    """Write the rows and return the fields of `Labels` that they determine. Raises EmptyLabelsError if there are none.
+
+    variable: the rows are bucketed by it
+    """
+    writer = BucketWriter(layout.grouper, layout.names, variable, buckets, new_folder(labels_id))
     with shown_progress(progress) as shown:
         report = partial(shown, f"labels {labels_id}, buckets")
         results = [json.loads(result) for result in layout.rows.write(writer, storage, report)]
     if not results:
         raise EmptyLabelsError.because("label data has no rows", "widen its query, or wait for them")
     files = (DataFile.from_json(result["file"]) for result in results)
-    labels = layout.labels(
-        labels_id=labels_id,
-        bucket_variable=variable,
-        buckets=count,
-        files=tuple(sorted(files, key=lambda file: file.bucket)),
-        item_count=sum(result["items"] for result in results),
-        earliest=from_micros(min(result["earliest"] for result in results)),
-        latest=from_micros(max(result["latest"] for result in results)),
-        source=dict(source or {}),
-        named=named,
-    )
-    return save_labels(labels, storage)
+    return {
+        "files": tuple(sorted(files, key=lambda file: file.bucket)),
+        "item_count": sum(result["items"] for result in results),
+        "earliest": from_micros(min(result["earliest"] for result in results)),
+        "latest": from_micros(max(result["latest"] for result in results)),
+    }
 
 
 def group_labels(rows: Any, columns: LabelColumns) -> tuple[Labels, pa.Table]:

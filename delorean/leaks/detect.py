@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delorean.leaks.measure import ROUNDING, Scope, ScopeMeasures, measure, strength_lower_bound
-from delorean.leaks.report import ACROSS, WITHIN, FeatureLeak, LeakReport, explain
+from delorean.leaks.report import ACROSS, WITHIN, FeatureLeak, LeakReport, explain_leak
 from delorean.leaks.sample import LeakSample
 from delorean.leaks.thresholds import SCOPES, LeakThresholds
 
@@ -128,6 +128,6 @@ def _judge(
     if strength >= 1 - ROUNDING:
         lower_bound = strength_lower_bound(measures, feature, sample.features[name], thresholds)
         suspicious = p <= thresholds.p_value and lower_bound >= 1 - ROUNDING
-        why = explain(auc, auc_null, information, where, thresholds) if suspicious else _UNSURE
+        why = explain_leak(auc, auc_null, information, where, thresholds) if suspicious else _UNSURE
     contexts = len(measures.scope.offsets) - 1 if where == WITHIN else len(measures.scope.items)
     return FeatureLeak(name, where, auc, auc_null, information, p, contexts, suspicious, why)

@@ -128,7 +128,7 @@ def _strength(finding: FeatureLeak) -> float:
     return max(abs(2 * finding.auc - 1), finding.information)
 
 
-def explain(auc: float, auc_null: float, information: float, where: str, thresholds: LeakThresholds) -> str:
+def explain_leak(auc: float, auc_null: float, information: float, where: str, thresholds: LeakThresholds) -> str:
     """Return why a feature is suspicious, in words that need no knowledge of either measure."""
     reasons = []
     same = "of the same context" if where == WITHIN else "of other contexts"

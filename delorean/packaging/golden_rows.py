@@ -59,7 +59,7 @@ class GoldenRows:
         )
 
 
-def select_contexts(maps: DataMaps, rows: NDArray[np.int64]) -> DataMaps:
+def take_contexts(maps: DataMaps, rows: NDArray[np.int64]) -> DataMaps:
     """Return the data maps of some contexts, with only the values of each element that they need."""
     first, lengths = maps.item_offsets[:-1][rows], np.diff(maps.item_offsets)[rows]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])

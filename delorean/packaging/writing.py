@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delorean.packaging.files import new_folder, write_json
-from delorean.packaging.golden_rows import select_contexts, without_elements, write_data_maps, write_expected
+from delorean.packaging.golden_rows import take_contexts, without_elements, write_data_maps, write_expected
 from delorean.packaging.package import ModelPackage, environment_versions, load_package, matrix, needed_services
 from delorean.packaging.trial import MODEL
 from delorean.state.rules import AsOf
@@ -75,25 +75,17 @@ def write_package(
     Raises PackageError: the folder exists, the model was trained with other features, its ONNX form scores differently,
     or it accepts no missing values although features are missing when services do not answer.
     """
-    if trained.names != feature_model.features:
-        raise PackageError.because(
-            f"the model was trained with {list(trained.names)}, but the feature model yields "
-            f"{list(feature_model.features)}",
-            "train with read_feature_set(…, features=feature_model.features, …)",
-        )
+    _check_features(trained, feature_model)
     bound = feature_model.bind(context, items)
-    maps = select_contexts(golden, _evenly_spread(len(golden), golden_contexts))
+    maps = take_contexts(golden, _evenly_spread(len(golden), golden_contexts))
     features = matrix(trained.names, bound.encode(maps))
     scorer = OnnxScorer(trained.onnx)
     missing_values = _check_scores(scorer, trained, bound, maps, features)
     report = msgspec.structs.replace(trained.report, missing_values=missing_values)
     _warn_of_lag(feature_model, lineage.rules)
-    needed = needed_services(feature_model, services)
     files = {
         MODEL: trained.onnx,
-        "feature_model.json": feature_model.to_json().encode(),
-        "keys.json": write_json({"context": [k.to_json() for k in context], "items": [k.to_json() for k in items]}),
-        "services.json": write_json([service.to_json() for service in needed]),
+        **_input_files(feature_model, context, items, services),
         "metrics.json": write_json(msgspec.to_builtins(report)),
         "lineage.json": write_json(_lineage_fields(lineage, feature_model)),
         "golden/data_maps.arrow": write_data_maps(maps),
@@ -104,6 +96,28 @@ def write_package(
         package = load_package(folder, modules=modules)
         package.check_golden_rows()
     return replace(package, path=path)
+
+
+def _check_features(trained: TrainedModel, feature_model: FeatureModel) -> None:
+    """Raise PackageError unless the model was trained with the features of the feature model, in the same order."""
+    if trained.names != feature_model.features:
+        raise PackageError.because(
+            f"the model was trained with {list(trained.names)}, but the feature model yields "
+            f"{list(feature_model.features)}",
+            "train with read_feature_set(…, features=feature_model.features, …)",
+        )
+
+
+def _input_files(
+    feature_model: FeatureModel, context: Sequence[DataKey], items: Sequence[DataKey], services: Sequence[Service]
+) -> dict[str, bytes]:
+    """Return the files that declare the model's inputs: its encoders, its variables, and the services they need."""
+    needed = needed_services(feature_model, services)
+    return {
+        "feature_model.json": feature_model.to_json().encode(),
+        "keys.json": write_json({"context": [k.to_json() for k in context], "items": [k.to_json() for k in items]}),
+        "services.json": write_json([service.to_json() for service in needed]),
+    }
 
 
 def _check_scores(

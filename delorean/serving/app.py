@@ -60,13 +60,10 @@ def create_app(ranker: Ranker, limits: ServingLimits | None = None) -> FastAPI:
     async def rank(request: Request) -> Response:
         return await _rank(request, ranker, bodies, queue)
 
-    for path, methods, endpoint in (
-        ("/health", _READ, health),
-        ("/ready", _READ, ready),
-        ("/package", _READ, package),
-        ("/rank", _WRITE, rank),
-    ):
-        _add(app, path, methods, endpoint)
+    _add(app, "/health", _READ, health)
+    _add(app, "/ready", _READ, ready)
+    _add(app, "/package", _READ, package)
+    _add(app, "/rank", _WRITE, rank)
     app.add_exception_handler(HTTPException, _refuse)
     return app
 

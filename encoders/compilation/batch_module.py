@@ -52,7 +52,7 @@ def module_text(
     parameters: with their values, which show which of them are texts
     `_batch(progress, item_offsets, *columns, *outputs, *parameters)` keeps the current context in progress[0].
     """
-    writer = _Writer()
+    writer = _ArgumentWriter()
     values = {name: f"{writer.argument(scalar.column)}[c]" for name, scalar in context.items()}
     slices = {name: f"{writer.argument(scalar.column)}[first:end]" for name, scalar in items.items()}
     state = {name: writer.element(name, *parts) for name, parts in elements.items()}
@@ -71,7 +71,7 @@ def module_text(
     return text + "\n", list(writer.arguments)
 
 
-def _batch_lines(writer: _Writer, arguments: Sequence[str], outputs: Sequence[str], call: str) -> list[str]:
+def _batch_lines(writer: _ArgumentWriter, arguments: Sequence[str], outputs: Sequence[str], call: str) -> list[str]:
     return [
         f"def _batch({', '.join(arguments)}):",
         *(f"    {name} = {_borrower(column)}({name})" for column, name in writer.arguments.items()),
@@ -88,7 +88,7 @@ def _borrower(column: Column) -> str:
     return "_texts" if column.dtype == TEXT else "_borrow"
 
 
-class _Writer:
+class _ArgumentWriter:
     """Assigns each column an argument, and each group of values a named tuple."""
 
     def __init__(self) -> None:

@@ -116,7 +116,7 @@ def _numba_type(argument: str) -> Any:
     return types.Array(scalars[name], 1, "C", readonly=access != "w]") if array else scalars[name]
 
 
-def explain(error: Exception, text: str, places: Container[int]) -> tuple[str, int | None]:
+def explain_compile_error(error: Exception, text: str, places: Container[int]) -> tuple[str, int | None]:
     """Describe in one line why Numba could not compile, and give the line of the text if Numba reports it.
 
     places: the lines that come from a source, as opposed to generated ones

@@ -30,7 +30,7 @@ _INSTALLED = ("encoders", "numba", "numpy", "pyarrow", "schemas")
 def encoder_module(encoder: FeatureEncoder) -> str:
     """Write the module. Raises EncoderError if the encoder uses a value that cannot be written as text."""
     _ = encoder.fingerprint  # raises for such values
-    writer = _Writer(encoder)
+    writer = _ModuleWriter(encoder)
     name = encoder.function.__name__
     keys = [writer.key(key) for key in encoder.data]
     body = writer.function(encoder.function, name, is_encoder=True)
@@ -48,7 +48,7 @@ def encoder_module(encoder: FeatureEncoder) -> str:
     return "\n".join(part for part in parts if part)
 
 
-class _Writer:
+class _ModuleWriter:
     """Collects what a function uses, keeping its original formatting and comments."""
 
     def __init__(self, encoder: FeatureEncoder) -> None:

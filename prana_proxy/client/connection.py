@@ -6,20 +6,18 @@ import contextlib
 import io
 import socket
 import ssl
-import struct
 import time
 from typing import Any
 
 from thrift.transport.TTransport import CReadableTransport, TTransportBase, TTransportException
 
 from prana_proxy.config.credentials import ProxyCredentials
-from prana_proxy.protocol.thrift_protocol import LARGEST_FRAME, protocol_factory
+from prana_proxy.protocol.thrift_protocol import FRAME_LENGTH, LARGEST_FRAME, protocol_factory
 from schemas.errors import ConfigError
 from schemas.generated.Prana import Client
 
 _CONNECT_SECONDS = 3.0
 _GRACE_SECONDS = 5.0  # that a proxy may take beyond the budget
-_LENGTH = struct.Struct("!i")
 
 
 def client_context(access: ProxyCredentials) -> ssl.SSLContext | None:
@@ -98,12 +96,12 @@ class _FramedTransport(TTransportBase, CReadableTransport):  # type: ignore[misc
         self._out = io.BytesIO()
         self._in = io.BytesIO()
         self._set_timeout()
-        self._socket.sendall(_LENGTH.pack(len(data)) + data)
+        self._socket.sendall(FRAME_LENGTH.pack(len(data)) + data)
 
     def read(self, size: int) -> bytes:
         if data := self._in.read(size):
             return data
-        (length,) = _LENGTH.unpack(self._receive(_LENGTH.size))
+        (length,) = FRAME_LENGTH.unpack(self._receive(FRAME_LENGTH.size))
         if not 0 < length <= LARGEST_FRAME:
             raise TTransportException(TTransportException.SIZE_LIMIT, f"Frame size {length} is not valid")
         self._in = io.BytesIO(self._receive(length))

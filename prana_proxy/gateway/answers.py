@@ -17,7 +17,7 @@ import builtins
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from enum import Enum
 from itertools import accumulate, chain
 from operator import attrgetter
@@ -30,11 +30,10 @@ from schemas.errors import DataKeyError
 from schemas.nulls import may_be_null
 from schemas.services import Service, Status
 from schemas.tables import answers_schema
+from schemas.times import EPOCH, FIRST_MICROS, LAST_MICROS
 
 LONGEST_REASON = 300
 _FLUSH_AT = 256  # decoded values converted at a time: bounds memory and how long the event loop is held
-_YEAR_1, _YEAR_9999 = -62_135_596_800_000_000, 253_402_300_799_999_999
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _class_of = builtins.type
 _FLOAT32_MAX = 3.4028235677973362e38  # the greatest double that is rounded to a float32 and not to infinity
 _FLOAT64_MAX = sys.float_info.max
@@ -96,7 +95,8 @@ def python_type(
     if pa.types.is_integer(type):
         return _integer_type(type)
     if pa.types.is_timestamp(type):
-        return Annotated[int, msgspec.Meta(ge=_YEAR_1, le=_YEAR_9999)] | Annotated[datetime, msgspec.Meta(tz=True)]
+        micros = msgspec.Meta(ge=FIRST_MICROS, le=LAST_MICROS)
+        return Annotated[int, micros] | Annotated[datetime, msgspec.Meta(tz=True)]
     if pa.types.is_float32(type) or pa.types.is_float64(type):
         most = float_max(type)
         return Annotated[float, msgspec.Meta(ge=-most, le=most)]  # which NaN is not either
@@ -168,9 +168,9 @@ def _times(values: Sequence[Any], type: pa.DataType) -> pa.Array:  # noqa: A002
     if int in set(map(_class_of, values)):
         times = pa.array(values, type)
     else:  # seven times as fast as Arrow's own reading of times with a zone, and times are most of a history's cost
-        times = pa.array([value - _EPOCH for value in values], pa.duration("us")).view(type)
+        times = pa.array([value - EPOCH for value in values], pa.duration("us")).view(type)
     microseconds = times.view(pa.int64()).to_numpy()
-    if len(times) and not _YEAR_1 <= microseconds.min() <= microseconds.max() <= _YEAR_9999:
+    if len(times) and not FIRST_MICROS <= microseconds.min() <= microseconds.max() <= LAST_MICROS:
         raise OverflowError(_OUTSIDE)
     return times
 

@@ -63,7 +63,7 @@ class _PendingKey:
 
     def __init__(self, key: tuple[Any, ...], caller: Caller, number: int) -> None:
         self.key, self.callers = key, [(caller, number)]
-        self.call: _Call | None = None
+        self.call: _BatchedCall | None = None
         self.at = 0
 
     def stale(self, now: float) -> bool:
@@ -71,7 +71,7 @@ class _PendingKey:
         return all(caller.gone or caller.deadline <= now for caller, _ in self.callers)
 
 
-class _Call:
+class _BatchedCall:
     """A call in progress.
 
     sending: `Send` has not returned; abandoned: no caller waits for it any more; interim: replies so far
@@ -113,7 +113,7 @@ class RequestBatcher:
         self._callers: deque[Caller] = deque()  # those with waiting keys: each in turn fills a call
         self._waiting = 0
         self._due: asyncio.TimerHandle | None = None  # when a call that is not full is made
-        self._makers: dict[asyncio.Task[None], _Call] = {}
+        self._makers: dict[asyncio.Task[None], _BatchedCall] = {}
 
     @property
     def idle(self) -> bool:
@@ -178,7 +178,7 @@ class RequestBatcher:
             self._tasks.add(maker)
             self._makers[maker] = call
 
-    async def _make_calls(self, call: _Call | None) -> None:
+    async def _make_calls(self, call: _BatchedCall | None) -> None:
         """Make a call, and then others as long as keys wait."""
         maker = asyncio.current_task()
         assert maker is not None
@@ -193,7 +193,7 @@ class RequestBatcher:
             self._tasks.discard(maker)
             del self._makers[maker]  # not in a callback: a caller before it would wait for a maker that has ended
 
-    async def _make_call(self, call: _Call, maker: asyncio.Task[None]) -> None:
+    async def _make_call(self, call: _BatchedCall, maker: asyncio.Task[None]) -> None:
         call.sending = True
         try:
             if not call.abandoned:
@@ -212,7 +212,7 @@ class RequestBatcher:
             replies = list(zip(call.pending, call.interim or [_ABANDONED] * len(call.pending), strict=True))
         self._deliver(replies, call.deadline)
 
-    def _next_call(self) -> _Call | None:
+    def _next_call(self) -> _BatchedCall | None:
         """Take the keys of the next call: of each caller in turn, as many as there is room for."""
         taken: list[_PendingKey] = []
         dropped, now = 0, asyncio.get_running_loop().time()
@@ -228,7 +228,7 @@ class RequestBatcher:
             if caller.waiting:
                 self._callers.append(caller)
         self._count(-len(taken) - dropped)
-        return _Call(taken) if taken else None
+        return _BatchedCall(taken) if taken else None
 
     def _deliver(self, replies: Sequence[tuple[_PendingKey, Reply]], deadline: float) -> None:
         """Give each caller its replies; request again what only another caller's earlier deadline has ended."""
@@ -254,7 +254,7 @@ class RequestBatcher:
             if not caller.gone:
                 self._add(caller, keys)
 
-    def _fail(self, call: _Call, error: Exception) -> None:
+    def _fail(self, call: _BatchedCall, error: Exception) -> None:
         """Raise an error in all callers of a call."""
         for pending in call.pending:
             del self._pending[pending.key]

@@ -36,6 +36,10 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half_open"  # one probe is sent, other calls are rejected
 
 
+STATES = (BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN)
+"""The shared counters hold a state as its position here."""
+
+
 @dataclass(frozen=True)
 class BreakerRules:
     """When a breaker opens, and for how long.
@@ -72,9 +76,7 @@ class Breaker:
         """Whether calls go through now."""
         if self.rules.forced:
             return BreakerState(self.rules.forced)
-        return (BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN)[
-            int(self._numbers[ServiceField.BREAKER_STATE])
-        ]
+        return STATES[int(self._numbers[ServiceField.BREAKER_STATE])]
 
     @property
     def refuses(self) -> bool:

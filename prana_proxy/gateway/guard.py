@@ -51,7 +51,7 @@ class RetryBudget:
 
 
 @dataclass
-class _Call:
+class _RetriedCall:
     """A call with its retries. tried: instances it was sent to; running: attempts that have not ended."""
 
     keys: Sequence[dict[str, Any]]
@@ -98,7 +98,7 @@ class Guard:
             return [SILENT] * len(keys)
         if not await self._waiting(controls.concurrency.take(deadline, lambda: controls.breaker.refuses)):
             return [_SHORT_CIRCUITED if controls.breaker.refuses else controls.rejected] * len(keys)
-        call = _Call([dict(zip(self._names, key, strict=True)) for key in keys], deadline, on_interim, controls)
+        call = _RetriedCall([dict(zip(self._names, key, strict=True)) for key in keys], deadline, on_interim, controls)
         try:
             return await self._with_retries(call)
         finally:
@@ -113,7 +113,7 @@ class Guard:
         finally:
             own[ProcessField.WAITING] -= 1.0
 
-    async def _with_retries(self, call: _Call) -> Sequence[Reply]:
+    async def _with_retries(self, call: _RetriedCall) -> Sequence[Reply]:
         replies = await self._attempt(call)
         if call.tried:
             self._budget.called()
@@ -127,7 +127,7 @@ class Guard:
             replies = again
         return replies
 
-    async def _may_retry(self, call: _Call) -> bool:
+    async def _may_retry(self, call: _RetriedCall) -> bool:
         """Whether there is time, an instance and a budget for another attempt, after a random pause."""
         jitter = random.uniform(0.0, min(_MOST_JITTER_SECONDS, self._config.timeout_seconds / 10))  # noqa: S311  # no secret
         if asyncio.get_running_loop().time() + jitter >= call.deadline:
@@ -137,7 +137,7 @@ class Guard:
         await asyncio.sleep(jitter)
         return True
 
-    async def _attempt(self, call: _Call) -> Sequence[Reply]:
+    async def _attempt(self, call: _RetriedCall) -> Sequence[Reply]:
         """Send a call to an instance not tried yet, if rate limit and breaker admit it."""
         if self._instances.problem is not None:  # without an instance the breaker has nothing to protect
             return call.all(self._no_instance())
@@ -158,7 +158,7 @@ class Guard:
             return await self._send_again(call, instance) or replies
         return replies
 
-    async def _send_again(self, call: _Call, instance: Instance) -> Sequence[Reply] | None:
+    async def _send_again(self, call: _RetriedCall, instance: Instance) -> Sequence[Reply] | None:
         """Send a call again over a new connection: not a retry, but another call to the rate limit.
 
         Returns None when it is not sent: there is no time, or the breaker has opened meanwhile.
@@ -171,7 +171,7 @@ class Guard:
             return None
         return await self._send(call, instance, turn, permit, self._ask_over_new_connection).replies(call.deadline)
 
-    def _send(self, call: _Call, instance: Instance, turn: tuple[int, float], permit: int, ask: Ask) -> Attempt:
+    def _send(self, call: _RetriedCall, instance: Instance, turn: tuple[int, float], permit: int, ask: Ask) -> Attempt:
         if not call.tried:
             call.on_interim(call.all(NO_ANSWER))
         if ask is self._ask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ from schemas.errors import SetupError
 from schemas.generated.ttypes import DataKeyInfo, ServiceInfo
 from schemas.services import OnFallback, Service
 
+FRAME_LENGTH = struct.Struct("!i")  # comes before each frame
 LARGEST_FRAME = 16_384_000  # of Thrift
 LARGEST_PAYLOAD = LARGEST_FRAME - 65_536  # of Arrow within a frame
 LARGEST_CONTAINER = 10_000

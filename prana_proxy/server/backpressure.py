@@ -6,14 +6,13 @@ import logging
 
 from prana_proxy.events import log_event
 from prana_proxy.gateway.async_gateway import AsyncGateway
-from prana_proxy.gateway.breaker import BreakerState
+from prana_proxy.gateway.breaker import STATES, BreakerState
 from prana_proxy.gateway.shared_counters import ProcessField, ServiceField, ServicePage
 
 _log = logging.getLogger(__name__)
 _SHORT_SECONDS = 1.0  # a backlog of up to so long keeps a service busy, as it should be
 _LONGEST_MS = 2_000
 _NEWEST = 0.3  # weight of the last interval in the moving average
-_STATES = (BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN)
 
 
 class Backpressure:
@@ -52,7 +51,7 @@ class Backpressure:
         return min(max(0, round(1000 * (calls / per_second - _SHORT_SECONDS))), _LONGEST_MS)
 
     def _log_breaker(self, name: str, page: ServicePage) -> None:
-        state = _STATES[int(page.shared[ServiceField.BREAKER_STATE])]
+        state = STATES[int(page.shared[ServiceField.BREAKER_STATE])]
         before = self._states.get(name, BreakerState.CLOSED)
         self._states[name] = state
         if state is not before and BreakerState.CLOSED in (state, before):

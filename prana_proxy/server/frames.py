@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
-from prana_proxy.protocol.thrift_protocol import LARGEST_FRAME
+from prana_proxy.protocol.thrift_protocol import FRAME_LENGTH, LARGEST_FRAME
 
 _FRAME_SECONDS = 30.0  # for a frame that has begun to arrive, and for a client to read an answer
 _MOST_AHEAD = 1 << 20  # bytes buffered behind the call in progress
 _LARGE = 1 << 20
 _LARGE_AT_ONCE = 16  # frames larger than that, read or answered at a time
-_LENGTH = struct.Struct("!i")
 
 
 class MalformedError(Exception):
@@ -65,11 +63,11 @@ class FrameConnection(asyncio.Protocol):
         async with asyncio.timeout(idle_seconds):
             await self._until(1)
         async with asyncio.timeout(_FRAME_SECONDS):
-            await self._until(_LENGTH.size)
-        (size,) = _LENGTH.unpack_from(self._buffer)
+            await self._until(FRAME_LENGTH.size)
+        (size,) = FRAME_LENGTH.unpack_from(self._buffer)
         if not 0 < size <= LARGEST_FRAME:
             raise MalformedError("not a frame, or one that is too large")
-        del self._buffer[: _LENGTH.size]
+        del self._buffer[: FRAME_LENGTH.size]
         return int(size)
 
     async def read(self, size: int) -> bytes:
@@ -83,7 +81,7 @@ class FrameConnection(asyncio.Protocol):
     async def send(self, frame: bytes) -> None:
         """Send a frame, and wait until the client has read most of it."""
         assert self._transport is not None
-        self._transport.writelines((_LENGTH.pack(len(frame)), frame))
+        self._transport.writelines((FRAME_LENGTH.pack(len(frame)), frame))
         if self._drained is not None:
             async with asyncio.timeout(_FRAME_SECONDS):
                 await asyncio.wait((self._drained, self.lost), return_when=asyncio.FIRST_COMPLETED)

@@ -13,14 +13,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from prana_proxy import supervised
-from prana_proxy.gateway.breaker import BreakerState
+from prana_proxy.gateway.breaker import STATES
 from prana_proxy.gateway.shared_counters import LATENCIES, ProcessField, ServiceField, ServicePage, SharedCounters
 from prana_proxy.server.proxy import address_of, listen
 from prana_proxy.server.worker_status import WorkerField, WorkerStatus
 from schemas.services import Status
 
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"  # as Prometheus requires
-_STATES = (BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN)
 
 
 @asynccontextmanager
@@ -109,7 +108,7 @@ def _of_services(pages: dict[str, ServicePage]) -> Iterator[Metric]:
         counts = accumulate(page.total(ProcessField.LATENCY + i) for i in range(len(LATENCIES)))
         buckets = [(_end(end), count) for end, count in zip(LATENCIES, counts, strict=True)]
         seconds.add_metric([name], buckets, page.total(ProcessField.SECONDS))
-        for i, state in enumerate(_STATES):
+        for i, state in enumerate(STATES):
             breaker.add_metric([name, state], float(page.shared[ServiceField.BREAKER_STATE] == i))
         late.add_metric([name], page.total(ProcessField.LATE))
         cut.add_metric([name], page.total(ProcessField.CUT))

@@ -65,7 +65,7 @@ def refuse_other_day(day: date, late: timedelta, now: datetime) -> None:
         )
 
 
-def declared_services(context_set: ContextSet, names: Sequence[str] | None, proxies: ProxyAddresses) -> list[Service]:
+def services_to_capture(context_set: ContextSet, names: Sequence[str] | None, proxies: ProxyAddresses) -> list[Service]:
     """Return the services as the proxy declares them. names: None: all that it has.
 
     Raises ConfigError for an unknown service, DataKeyError for one whose key the context set lacks.

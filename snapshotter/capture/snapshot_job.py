@@ -15,9 +15,9 @@ from snapshotter.capture.run_checks import (
     DriftAction,
     Floor,
     check_quality,
-    declared_services,
     refuse_other_day,
     refuse_other_run,
+    services_to_capture,
 )
 from snapshotter.capture.run_plan import begin_run, make_plan
 from snapshotter.capture.service_jobs import RunCapture
@@ -145,7 +145,7 @@ class _SnapshotJob:
     def _begin(self, cores: int) -> RunCapture:
         """Store the run's plan, unless the run has begun, and return what to capture."""
         options = self.options
-        services = declared_services(self.context_set, self.services, self.proxies)
+        services = services_to_capture(self.context_set, self.services, self.proxies)
         plan = make_plan(self.run_id, self.context_set, services, cores, options.buckets, options.bucket_variable)
         plan = begin_run(open_storage(self.storage_uri), plan)
         tasks = tuple(

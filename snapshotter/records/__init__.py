@@ -1,12 +1,12 @@
 """Records of the index: context sets, snapshot runs and versions of global elements."""
 
+from schemas.times import END_OF_TIME, from_micros, to_micros
 from snapshotter.records.context_set import ContextSet, StratumReport
 from snapshotter.records.data_file import DataFile
 from snapshotter.records.global_version import GlobalVersion
 from snapshotter.records.published_name import PublishedName, RecordKind, UnreadableRecord, Withdrawal
 from snapshotter.records.record_text import JsonRecord, record_text
 from snapshotter.records.snapshot_run import ServiceSnapshot, SnapshotRun
-from snapshotter.records.times import END_OF_TIME, from_micros, to_micros
 
 __all__ = [
     "END_OF_TIME",

@@ -10,10 +10,10 @@ from typing import Any, Self
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError
 from schemas.plain_types import plain_type
+from schemas.times import from_micros
 from schemas.type_records import type_to_json
 from snapshotter.records.data_file import DataFile
 from snapshotter.records.record_text import JsonRecord
-from snapshotter.records.times import from_micros
 
 
 @dataclass(frozen=True)

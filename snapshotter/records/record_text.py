@@ -10,7 +10,7 @@ from typing import Any, Self
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError, DeloreanError
 from schemas.services import Service
-from snapshotter.records.times import to_micros
+from schemas.times import to_micros
 
 
 class JsonRecord:

@@ -9,9 +9,9 @@ from typing import Any, Self
 
 from schemas.plain_text import plain_text
 from schemas.services import Service, Status
+from schemas.times import from_micros
 from snapshotter.records.data_file import DataFile
 from snapshotter.records.record_text import JsonRecord
-from snapshotter.records.times import from_micros
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from snapshotter.selection.sampling import ExperimentSample, key_columns, sample
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described
 from snapshotter.storage import Storage, open_storage
-from snapshotter.storage.delta import SHOWN, commit_files
+from snapshotter.storage.delta import USER_METADATA, commit_files
 from snapshotter.storage.parquet import write_parquet_if_any
 
 __all__ = ["NamedSelection", "load_selections", "read_context_set", "select_contexts"]
@@ -69,20 +69,37 @@ def select_contexts(
         return _checked(published, experiments, allow_other=allow_other)
     with samples(spark, experiments, date) as drawn:
         _check_samples(drawn, experiments)
-        set_id = _context_set_id(experiments, date)
-        description = f"select contexts of {date}: write the context set"
-        with described(spark, description), spark_errors_as(SelectionError, f"context set of {date}"):
-            folder = f"{_FOLDER}/{date.isoformat()}/{set_id}/{uuid.uuid4().hex[:8]}"  # of this attempt alone
-            files = _write(drawn, folder, storage)
-    report = tuple(row for sample in drawn for row in sample.report)
-    ids = tuple(experiment.id for experiment in experiments)
-    selected = ContextSet(set_id, date, ids, drawn[0].key, files, report)
-    metadata = {_METADATA: json_text({"context_set": set_id, "date": date.isoformat()}), SHOWN: ", ".join(ids)}
-    commit_files(storage, selected.table, context_set_schema(selected.key), files, metadata)
+        selected = _write_context_set(spark, experiments, drawn, date, storage)
+    _commit(selected, storage)
     if index.publish_context_set(selected):
         return selected
     _log.warning("another selection published the context set of %s meanwhile: that one is used", date)
     return _checked(index.context_set(date), experiments, allow_other=allow_other)
+
+
+def _write_context_set(
+    spark: SparkSession,
+    experiments: Sequence[NamedSelection],
+    drawn: Sequence[ExperimentSample],
+    date: date,
+    storage: Storage,
+) -> ContextSet:
+    """Write the samples' contexts to a new folder, and return their context set, which nobody can see yet."""
+    set_id = _context_set_id(experiments, date)
+    description = f"select contexts of {date}: write the context set"
+    with described(spark, description), spark_errors_as(SelectionError, f"context set of {date}"):
+        folder = f"{_FOLDER}/{date.isoformat()}/{set_id}/{uuid.uuid4().hex[:8]}"  # of this attempt alone
+        files = _write(drawn, folder, storage)
+    report = tuple(row for sample in drawn for row in sample.report)
+    ids = tuple(experiment.id for experiment in experiments)
+    return ContextSet(set_id, date, ids, drawn[0].key, files, report)
+
+
+def _commit(selected: ContextSet, storage: Storage) -> None:
+    """Make the files of a context set a Delta table of one version, for readers other than this system."""
+    fields = {"context_set": selected.context_set_id, "date": selected.date.isoformat()}
+    metadata = {_METADATA: json_text(fields), USER_METADATA: ", ".join(selected.experiments)}
+    commit_files(storage, selected.table, context_set_schema(selected.key), selected.files, metadata)
 
 
 def _checked(published: ContextSet, experiments: Sequence[NamedSelection], *, allow_other: bool) -> ContextSet:

@@ -167,17 +167,17 @@ def status_text(row: Task) -> str:
     """
     counted = f"{row.completed:,.0f} of {row.total or 0:,.0f}"
     if row.finished_time is not None:
-        return f"{counted} in {duration_text(row.finished_time)}"
+        return f"{counted} in {rounded_duration_text(row.finished_time)}"
     if not row.speed or row.time_remaining is None or row.get_time() - row.fields["advanced_at"] > _RATE_SECONDS:
         return counted
     rate = f"{row.speed:,.0f}" if row.speed >= 10 else f"{row.speed:.2g}"
-    return f"{counted}, {rate}/s, {duration_text(row.time_remaining)} left"
+    return f"{counted}, {rate}/s, {rounded_duration_text(row.time_remaining)} left"
 
 
-def duration_text(seconds: float) -> str:
+def rounded_duration_text(seconds: float) -> str:
     """Return a duration in its two largest units.
 
-    >>> [duration_text(seconds) for seconds in (0.4, 59.6, 90, 3_600, 7_500)]
+    >>> [rounded_duration_text(seconds) for seconds in (0.4, 59.6, 90, 3_600, 7_500)]
     ['0 s', '1 min', '1 min 30 s', '1 h', '2 h 5 min']
     """
     whole = round(seconds)

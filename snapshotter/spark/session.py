@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,7 @@ def spark_session(
     require_java()
     if environment is not None:
         check_environment(Path(environment))
-    chosen = {**_with_jars(delta, s3), **{name.replace("__", "."): value for name, value in settings.items()}}
-    if master is not None:
-        chosen["spark.master"] = master
+    chosen = _chosen(master, delta, s3, settings)
     _start_jvm(chosen)
     if delta:
         _require_delta()
@@ -94,6 +93,14 @@ def spark_session(
     if "spark.log.level" not in chosen:
         _silence_executor(session)
     return session
+
+
+def _chosen(master: str | None, delta: bool, s3: bool, settings: Mapping[str, str]) -> dict[str, str]:
+    """Return what the caller chose, by Spark's names of its settings."""
+    chosen = {**_with_jars(delta, s3), **{name.replace("__", "."): value for name, value in settings.items()}}
+    if master is not None:
+        chosen["spark.master"] = master
+    return chosen
 
 
 def _start_jvm(chosen: dict[str, str]) -> None:

@@ -21,7 +21,7 @@ from snapshotter.storage import Storage
 from snapshotter.storage.delta_location import delta_location, require_reachable
 from snapshotter.storage.delta_log import commit_info
 
-SHOWN = "userMetadata"  # the key of commit metadata that Spark's DESCRIBE HISTORY shows
+USER_METADATA = "userMetadata"  # the key of commit metadata that Spark's DESCRIBE HISTORY shows
 _COLOURS = re.compile(r"\s*\x1b\[\d*m↳?")
 _COMMIT_ID = "delorean.commit"
 _ONCE = "delorean.run:"  # and an id: what Delta calls the application of a commit that is made once
@@ -79,7 +79,7 @@ def commit_files(
     """Commit files as the next version, replacing the previous contents, and return the version.
 
     folder: of the table, relative to the storage's root; the files are in it
-    metadata: stored with the commit, see `SHOWN`
+    metadata: stored with the commit, see `USER_METADATA`
     statistics: file's path → minValues, maxValues and nullCount of columns
     once: an id; of commits with the same id only the first is made, and all return its version
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from snapshotter.records import DataFile
 from snapshotter.storage import open_storage
-from snapshotter.storage.delta import SHOWN, commit_files
+from snapshotter.storage.delta import USER_METADATA, commit_files
 from snapshotter.storage.parquet import write_parquet
 
 SCHEMA = pa.schema([("writer", pa.int64()), ("commit", pa.int64()), ("values", pa.list_(pa.float32()))])
@@ -30,7 +30,7 @@ def main(uri: str, folder: str, writer: int, commits: int) -> None:
     written = [files_of(storage, folder, writer, commit) for commit in range(commits)]
     tell("ready")
     sys.stdin.readline()
-    versions = [commit_files(storage, folder, SCHEMA, files, {SHOWN: f"writer {writer}"}) for files in written]
+    versions = [commit_files(storage, folder, SCHEMA, files, {USER_METADATA: f"writer {writer}"}) for files in written]
     tell(json.dumps(versions))
 
 

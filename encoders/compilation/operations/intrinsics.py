@@ -17,7 +17,7 @@ intrinsic, register_jitable = _extending.intrinsic, _extending.register_jitable
 
 
 def refused(problem: str) -> Exception:
-    """Build the error for what compiled code cannot do; `explain` reads the problem from between the braces."""
+    """Build the error for what compiled code cannot do; `explain_compile_error` reads the problem in the braces."""
     error: Exception = errors.TypingError(f"{{{{{problem}}}}}")
     return error
 

@@ -22,7 +22,7 @@ _ALL = f"{_KIND} AND subject = :subject"
 _SOME = f"{_ALL} AND id IN :ids"
 _ONE = f"{_ALL} AND id = :id"
 _NEWEST = f"{_ALL} AND id < :before ORDER BY kind DESC, subject DESC, id DESC LIMIT :most"
-_CLOCK = "SELECT clock FROM {keyspace}.published WHERE index_name = :index_name LIMIT 1"
+CLOCK = "SELECT clock FROM {keyspace}.published WHERE index_name = :index_name LIMIT 1"
 _INSERT = (  # of the row with a number
     "INSERT INTO {keyspace}.published (index_name, kind, subject, id, published_at, attempt, header)"
     " VALUES (:index_name, :kind#, :subject#, :id#, :moment, :attempt, :header#)"
@@ -102,7 +102,7 @@ class PublishedEntries:
 
     def clock(self) -> int:
         """Return the time of the last publication. Raises SnapshotIndexError for an index that was emptied."""
-        matches = self.session.execute(_CLOCK, self.values())
+        matches = self.session.execute(CLOCK, self.values())
         if not matches or matches[0].clock is None:
             raise self.emptied()
         return int(matches[0].clock)

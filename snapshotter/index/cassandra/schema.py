@@ -20,6 +20,7 @@ from schemas.errors import SnapshotIndexError
 from snapshotter.index.cassandra.address import CassandraAddress
 from snapshotter.index.cassandra.cluster_session import CassandraSession, RetryDeadline
 from snapshotter.index.cassandra.migration import add_missing_rows
+from snapshotter.index.cassandra.published_entries import CLOCK
 
 _TABLES = {
     "schema_version": "what text PRIMARY KEY, version int",
@@ -45,7 +46,6 @@ VERSION = len(_STEPS)
 _KEYSPACE = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = :name"
 _TABLE = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = :name AND table_name = 'schema_version'"
 _VERSION = "SELECT version FROM {keyspace}.schema_version WHERE what = 'tables'"
-_CLOCK = "SELECT clock FROM {keyspace}.published WHERE index_name = :index_name LIMIT 1"
 _START_CLOCK = "INSERT INTO {keyspace}.published (index_name, clock) VALUES (:index_name, 0) IF NOT EXISTS"
 _SET_VERSION = "UPDATE {keyspace}.schema_version SET version = :next WHERE what = 'tables' IF version = :before"
 
@@ -53,7 +53,7 @@ _SET_VERSION = "UPDATE {keyspace}.schema_version SET version = :next WHERE what 
 def check(session: CassandraSession) -> None:
     """Raise SnapshotIndexError for an index that does not exist, or has the schema of another release."""
     address, version = session.address, _version(session)
-    if version is None or not session.execute(_CLOCK, {"index_name": address.index}):
+    if version is None or not session.execute(CLOCK, {"index_name": address.index}):
         raise SnapshotIndexError.because(f"index {address.uri} does not exist", _how_to_create(session))
     _check_version(version, address)
 

@@ -21,7 +21,7 @@ from delorean.packaging.files import FILES, MANIFEST, write_json
 from delorean.packaging.golden_rows import (
     read_data_maps,
     read_expected,
-    select_contexts,
+    take_contexts,
     write_data_maps,
     write_expected,
 )
@@ -92,12 +92,12 @@ def test_golden_data_maps_are_the_given_ones(company_package: ModelPackage) -> N
 
 def test_absent_elements_stay_absent_and_others_are_not_carried_along() -> None:
     maps = company.data_maps([3, 5, 7])
-    few = select_contexts(maps, np.array([0, 2]))
+    few = take_contexts(maps, np.array([0, 2]))
     kept = read_data_maps("f", write_data_maps(few))
     assert python_data_map(kept, 0)["viewing_history"] is None
     assert python_data_map(kept, 1) == python_data_map(maps, 2)
     assert len(kept.elements["viewing_history"].values) == 1
-    nothing = read_data_maps("f", write_data_maps(select_contexts(maps, np.array([0]))))
+    nothing = read_data_maps("f", write_data_maps(take_contexts(maps, np.array([0]))))
     assert len(nothing.elements["viewing_history"].values) == 0
 
 
@@ -149,7 +149,7 @@ def test_a_package_that_does_not_load_gets_no_name(trained_company: TrainedModel
             company.CONTEXT,
             company.ITEMS,
             company.SERVICES,
-            select_contexts(company.data_maps([1]), np.array([], dtype=np.int64)),
+            take_contexts(company.data_maps([1]), np.array([], dtype=np.int64)),
             lineage,
         )
     assert list(tmp_path.iterdir()) == []

@@ -43,7 +43,7 @@ from schemas.services import Service
 from snapshotter.index import open_index
 from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, SnapshotRun
 from snapshotter.storage import StoredFile
-from snapshotter.storage.delta import SHOWN, commit_files, delta_table
+from snapshotter.storage.delta import USER_METADATA, commit_files, delta_table
 from snapshotter.storage.delta_version import DeltaVersion
 from snapshotter.storage.local import LocalStorage
 from snapshotter.storage.s3 import S3Storage
@@ -72,7 +72,8 @@ class Store:
         lineage = {} if labels is None else {"delorean": json.dumps({"labels": labels.labels_id})}
         with self.aged(age):
             files = files_of(self.storage, f"feature_sets/{name}", 0, self.made)
-            return commit_files(self.storage, f"feature_sets/{name}", SCHEMA, files, {**lineage, SHOWN: experiment})
+            metadata = {**lineage, USER_METADATA: experiment}
+            return commit_files(self.storage, f"feature_sets/{name}", SCHEMA, files, metadata)
 
     def run(self, version: int, labels: Labels, tables: dict[str, dict[str, object]] | None = None) -> str:
         """Record a run that made a version."""

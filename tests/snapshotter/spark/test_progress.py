@@ -10,7 +10,7 @@ from snapshotter.spark.progress import (
     NotebookBars,
     ProgressLines,
     ProgressTable,
-    duration_text,
+    rounded_duration_text,
     shown_progress,
     status_text,
 )
@@ -222,4 +222,4 @@ def read(terminal):
     ("seconds", "text"), [(0.4, "0 s"), (61, "1 min 1 s"), (3_599.6, "1 h"), (86_400, "24 h"), (3_660, "1 h 1 min")]
 )
 def test_times_are_said_as_exactly_as_anybody_wants_to_know(seconds, text):
-    assert duration_text(seconds) == text
+    assert rounded_duration_text(seconds) == text

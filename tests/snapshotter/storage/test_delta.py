@@ -19,7 +19,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from schemas.errors import CorruptFileError, MissingFileError, StorageError
-from snapshotter.storage.delta import SHOWN, commit_files, committed_once, delta_table
+from snapshotter.storage.delta import USER_METADATA, commit_files, committed_once, delta_table
 from snapshotter.storage.delta_version import DeltaVersion
 from snapshotter.storage.local import LocalStorage
 from snapshotter.storage.parquet import write_parquet
@@ -33,7 +33,7 @@ def storage(tmp_path: Path) -> LocalStorage:
 
 
 def commit(storage: LocalStorage, number: int, folder: str = "t") -> int:
-    return commit_files(storage, folder, SCHEMA, files_of(storage, folder, 0, number), {SHOWN: "an experiment"})
+    return commit_files(storage, folder, SCHEMA, files_of(storage, folder, 0, number), {USER_METADATA: "an experiment"})
 
 
 def read(storage: LocalStorage, version: int | None = None, folder: str = "t") -> pa.Table:
@@ -48,7 +48,7 @@ def test_each_commit_takes_the_place_of_all_before_which_can_be_travelled_to(sto
         assert set(read(storage, version)["commit"].to_pylist()) == {expected}
         assert read(storage, version).num_rows == ROWS * FILES
     assert read(storage).schema == SCHEMA
-    assert {entry[SHOWN] for entry in delta_table(storage.uri_of("t")).history()} == {"an experiment"}
+    assert {entry[USER_METADATA] for entry in delta_table(storage.uri_of("t")).history()} == {"an experiment"}
 
 
 def test_writers_at_the_same_time_come_one_after_the_other(storage: LocalStorage, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -25,12 +24,12 @@ from prana_proxy.gateway.services.thrift.binary_protocol import BOOL, BYTE, I16,
 from prana_proxy.gateway.services.thrift.idl import IdlField, IdlMethod, IdlType, fields_of
 from schemas.data_keys import DataKey
 from schemas.errors import ConfigError
+from schemas.times import to_micros
 
 Write = Callable[[Sequence[Key]], bytes]
 """Writes the arguments of a call for some contexts."""
 
 _BITS = {BYTE: 8, I16: 16, I32: 32, I64: 64}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Write = Callable[[Any], Any]
 
 
@@ -87,7 +86,7 @@ def _converter(variable: DataKey, idl: IdlType) -> _Write:
     elif (pa.types.is_date32(type) or pa.types.is_timestamp(type)) and code == STRING:
         return lambda moment: moment.isoformat()
     elif pa.types.is_timestamp(type) and code == I64:
-        return lambda moment: (moment - _EPOCH) // timedelta(microseconds=1)
+        return to_micros
     raise ConfigError.because(
         f"'{variable.name}' is {type}, which a {idl} cannot hold", "change the key's type, or name another method"
     )

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from schemas.errors import DataKeyError, NaiveTimeError
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
@@ -18,7 +18,7 @@ def to_micros(moment: datetime) -> int:
     """
     if moment.tzinfo is None:
         raise NaiveTimeError.because(f"time {moment.isoformat()} has no zone", "add one: datetime(…, tzinfo=UTC)")
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    return (moment - EPOCH) // timedelta(microseconds=1)
 
 
 def from_micros(micros: int) -> datetime:
@@ -27,8 +27,12 @@ def from_micros(micros: int) -> datetime:
     Raises DataKeyError outside the years 1 to 9999, which Arrow supports and Python does not.
     """
     try:
-        return _EPOCH + timedelta(microseconds=micros)
+        return EPOCH + timedelta(microseconds=micros)
     except OverflowError as error:
         raise DataKeyError.because(
             f"time {micros} (microseconds since 1970) is beyond the years 1 to 9999", "correct it or leave it out"
         ) from error
+
+
+# The range of Python's times, and of most readers'.
+FIRST_MICROS, LAST_MICROS = to_micros(datetime.min.replace(tzinfo=UTC)), to_micros(END_OF_TIME)
