@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import sqlite3
@@ -243,7 +244,11 @@ class SmallDisk(Stack):
         if self.driver.mounted:
             (self._disk / "ballast").unlink(missing_ok=True)
             status = os.statvfs(self._disk)
-            (self._disk / "ballast").write_bytes(bytes(status.f_bavail * status.f_frsize - free))
+            try:
+                (self._disk / "ballast").write_bytes(bytes(status.f_bavail * status.f_frsize - free))
+            except OSError as error:  # a job has written meanwhile: the disk is full all the same
+                if free or error.errno != errno.ENOSPC:
+                    raise
         else:
             self._limit(free)
 
