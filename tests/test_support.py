@@ -20,6 +20,9 @@ SUPPORT = Path(__file__).resolve().parent / "support"
 LEAVES_A_PROCESS = """
 import subprocess, sys, tempfile
 from pathlib import Path
+import leftovers
+
+leftovers._SECONDS_TO_END = 1.0
 
 def test_it(tmp_path):
     (tmp_path / "file").write_text("text")
@@ -87,3 +90,13 @@ def test_a_worker_takes_files_of_its_servers_first_then_of_servers_that_run_nowh
     plan.started = {one: {"spark"}, other: set()}
     ranks = {node: [scheduling.Scheduling._fit(plan, node, file) for file in "bcd"] for node in (one, other)}
     assert ranks == {one: [3, 2, 1], other: [0, 2, 1]}
+
+
+def test_a_long_file_comes_before_those_that_fit_better() -> None:
+    plan: Any = SimpleNamespace(seconds={"tests/short.py": 39.0, "tests/long.py": 41.0, "tests/longer.py": 42.0})
+    plan._seconds = lambda file: scheduling.Scheduling._seconds(plan, file)
+    files = ["tests/short.py", "tests/longer.py", "tests/long.py", "tests/new.py", "tests/dags/test_dags.py"]
+    lengths = {file: scheduling.Scheduling._length_of_long(plan, file) for file in files}
+    assert lengths["tests/short.py"] == lengths["tests/new.py"] == 0
+    assert 0 < lengths["tests/long.py"] < lengths["tests/longer.py"]
+    assert lengths["tests/dags/test_dags.py"] > 40  # never recorded, and known to be long

@@ -1,6 +1,7 @@
-"""Distributes files of tests over workers: those that share a slowly started server to one worker, the longest first.
+"""Distributes files of tests over workers: long files first, then those that share a server to one worker.
 
 pytest-xdist gives each worker whole files, so that a file's fixtures are made once. This chooses which file comes next.
+A long file that came late would run alone at the end, while the other workers have nothing left to do.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ _SERVERS = {
     "cassandra_keyspace": "cassandra",
     "cassandra": "cassandra",
 }
-# The order while no run has been recorded: a core must not wait at the end while the other is at one of these.
+_LONG_SECONDS = 40.0
+# Long files, the longest first, for as long as no run has been recorded.
 _LONGEST = (
-    *("test_telemetry.py", "test_faults.py", "test_submit.py", "test_dags.py", "test_readme.py"),
-    *("test_backfill.py", "test_resuming.py", "test_spark_submit.py"),
-    *("test_cassandra_cluster.py", "test_interpret.py", "test_run.py"),
+    *("integration/test_faults.py", "cli/test_submit.py", "dags/test_dags.py", "dags/test_backfill.py"),
+    *("test_telemetry.py", "test_readme.py", "test_cassandra_cluster.py", "demo/test_run.py"),
+    *("behaviours/test_index.py", "test_resuming.py", "test_snapshot_job.py", "test_spark_submit.py"),
+    *("experiment/test_run.py", "test_overload.py", "test_cells.py", "test_machine_code.py", "test_interpret.py"),
 )
 
 
@@ -50,7 +53,9 @@ class Scheduling(LoadFileScheduling):
         super().schedule()
 
     def _assign_work_unit(self, node: Any) -> None:
-        file = max(self.workqueue, key=lambda name: (self._fit(node, name), *self._length(name)))
+        file = max(
+            self.workqueue, key=lambda name: (self._length_of_long(name), self._fit(node, name), self._seconds(name))
+        )
         self.started[node].update(self.servers.get(file, ()))
         self.workqueue.move_to_end(file, last=False)
         super()._assign_work_unit(node)
@@ -64,10 +69,15 @@ class Scheduling(LoadFileScheduling):
             return 3
         return 0 if servers & set().union(*self.started.values()) else 2
 
-    def _length(self, file: str) -> tuple[float, int]:
-        name = Path(file).name
-        default = len(_LONGEST) - _LONGEST.index(name) if name in _LONGEST else 0
-        return self.seconds.get(file, float("inf")), default
+    def _length_of_long(self, file: str) -> float:
+        """Return what orders long files; 0 for the others."""
+        seconds = self._seconds(file)
+        return seconds if seconds >= _LONG_SECONDS else 0.0
+
+    def _seconds(self, file: str) -> float:
+        """Return how long a file took when it ran last; if it has not, more for each of the longest, else little."""
+        ranks = [rank for rank, name in enumerate(reversed(_LONGEST)) if file.endswith(f"/{name}")]
+        return self.seconds.get(file, _LONG_SECONDS + ranks[0] if ranks else 1.0)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
