@@ -23,9 +23,9 @@ test: .venv/.ready .venv-airflow/.ready machine  ## check everything: lint, type
 	@$(MAKE) -s --no-print-directory -j 2 lint doctest .venv/spark.jsa
 	@$(BIN)/python -m pytest -n 3 --durations 25 --durations-min 1 $(ARGS)  # three keep two cores busy: tests wait a lot
 
-check: .venv/.ready machine  ## check what takes seconds: lint, types, layers, doctests, tests that start no program
+check: .venv/.ready machine  ## check what is quick: lint, types, layers, doctests, tests that take a moment and start no program
 	@$(MAKE) -s --no-print-directory -j 2 lint doctest
-	@$(BIN)/python -m pytest -q -n 2 -m "not program" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 -m "not program" --under 0.3 $(ARGS)
 
 bench: .venv/.ready machine  ## measure: BENCH=features, as_of, as_of_spark, snapshot, index, storage, cluster or hung-service; or check at length: CHECK=asof or fuzz
 	@$(BIN)/python -m benchmarks $(if $(CHECK),check-$(CHECK),$(BENCH)) $(ARGS)

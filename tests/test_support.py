@@ -100,3 +100,19 @@ def test_a_long_file_comes_before_those_that_fit_better() -> None:
     assert lengths["tests/short.py"] == lengths["tests/new.py"] == 0
     assert 0 < lengths["tests/long.py"] < lengths["tests/longer.py"]
     assert lengths["tests/dags/test_dags.py"] > 40  # never recorded, and known to be long
+
+
+def test_tests_that_took_longer_than_asked_for_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("import time\ndef test_slow(): time.sleep(0.2)\ndef test_quick(): pass\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "1", "-p", "leftovers", "-p", "scheduling"]
+    environment = {**os.environ, "PYTHONPATH": str(SUPPORT), "TMPDIR": str(tmp_path)}
+    environment.pop("PYTEST_XDIST_WORKER", None)
+
+    def ran(*options: str) -> str:
+        done = subprocess.run([*command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "2 passed" in ran("--under", "0.1")  # nothing is known of them yet
+    assert "1 passed" in ran("--under", "0.1")
+    assert "2 passed" in ran()

@@ -2,6 +2,8 @@
 
 pytest-xdist gives each worker whole files, so that a file's fixtures are made once. This chooses which file comes next.
 A long file that came late would run alone at the end, while the other workers have nothing left to do.
+
+With `--under SECONDS`, tests that took longer when they last ran are left out.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-_SECONDS = "delorean/seconds"  # key in pytest's cache: seconds of each file when it ran last
+_SECONDS = "delorean/seconds"  # key in pytest's cache: seconds of each test when it ran last
 _SERVERS_OF_FILES = "servers_of_files.json"
 # What starts slowly and then serves all tests of a worker: by the fixture, or the parameter that makes one request it.
 _SERVERS = {
@@ -43,7 +45,9 @@ class Scheduling(LoadFileScheduling):
 
     def __init__(self, config: pytest.Config, log: Any) -> None:
         super().__init__(config, log)
-        self.seconds: dict[str, float] = _recorded(config)
+        self.seconds: Counter[str] = Counter()  # of each file
+        for test, seconds in _recorded(config).items():
+            self.seconds[_file(test)] += seconds
         self.servers: dict[str, list[str]] = {}
         self.started: dict[Any, set[str]] = defaultdict(set)
 
@@ -85,8 +89,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
     return Scheduling(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Write down for the scheduler, which sees only names, which servers the tests of each file use."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option."""
+    parser.addoption(
+        "--under", type=float, metavar="SECONDS", help="leave out tests that took longer when they last ran"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests that take too long, and write down which servers the others use, by file."""
+    if (most := config.getoption("under")) is not None:
+        recorded = _recorded(config)
+        long = [item for item in items if recorded.get(item.nodeid, 0.0) > most]
+        config.hook.pytest_deselected(items=long)
+        left_out = set(long)
+        items[:] = [item for item in items if item not in left_out]
     if os.environ.get("PYTEST_XDIST_WORKER") == "gw0":
         servers: dict[str, set[str]] = defaultdict(set)
         for item in items:
@@ -103,13 +120,13 @@ _durations: Counter[str] = Counter()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Add up the seconds of each file, setup and teardown included."""
-    _durations[_file(report.nodeid)] += report.duration
+    """Add up the seconds of each test, setup and teardown included."""
+    _durations[report.nodeid] += report.duration
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Record the seconds of this run's files for the next one."""
+    """Record the seconds of this run's tests for the next one."""
     config = session.config
     if hasattr(config, "cache") and config.pluginmanager.has_plugin("dsession"):
         config.cache.set(_SECONDS, {**_recorded(config), **_durations})
