@@ -5,6 +5,7 @@ import __future__
 
 import ast
 import functools
+import graphlib
 import hashlib
 import linecache
 import re
@@ -77,12 +78,29 @@ def _compile(
         if isinstance(value, FunctionType) and value.__module__ == module.__name__ and global_name != entry:
             setattr(module, global_name, numba.njit(**OPTIONS)(value))
     compiled = numba.njit(**OPTIONS)(getattr(module, entry))
-    if folder is not None:
+    if folder is not None and not _calls_itself(tree):
         compiled._cache = CodeFile(folder, name)
     compiled.compile(tuple(_numba_type(argument) for argument in signature))
     compiled.disable_compile()
     batch: BatchFunction = compiled
     return batch
+
+
+def _calls_itself(tree: ast.Module) -> bool:
+    """Whether a function of a module calls itself, directly or through others.
+
+    Numba's code of such functions holds addresses of the process that compiled it: loaded by another, it crashes.
+    """
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    used = {
+        name: {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and node.id in functions}
+        for name, function in functions.items()
+    }
+    try:
+        graphlib.TopologicalSorter(used).prepare()
+    except graphlib.CycleError:
+        return True
+    return False
 
 
 @functools.cache

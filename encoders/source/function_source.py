@@ -113,6 +113,8 @@ def compiles_to(text: str, code: CodeType, imported: Collection[str] = ()) -> bo
     function.decorator_list = []
     closure = [ast.Name(name, ast.Store()) for name in code.co_freevars]
     assigned: list[ast.stmt] = [ast.Assign([name], ast.Constant(None)) for name in closure]
+    if function.name not in code.co_freevars:  # where the function calls itself, by a global name
+        assigned.append(ast.Global([function.name]))
     imports = [ast.Import([ast.alias(name)]) for name in sorted(imported)]
     outer = ast.FunctionDef("_outer", ast.arguments([], [], None, [], [], None, []), [*assigned, function], [])
     future = code.co_flags & __future__.annotations.compiler_flag

@@ -154,3 +154,41 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "open").chmod(0o770)
     with pytest.raises(ConfigError, match="others can write to it → chmod 700"):
         compile_batch(TEXT, ["float64[w]"], "go", tmp_path / "open")
+
+
+RECURSIVE = """
+import sys
+from pathlib import Path
+import numpy as np, pyarrow as pa
+from encoders import DataMaps, FeatureModel, feature_encoder
+from encoders.library.keys import VIDEO_ID
+
+def alone(n):
+    return 0 if n <= 0 else 1 + alone(n - 1)
+
+def even(n):
+    return True if n == 0 else odd(n - 1)
+
+def odd(n):
+    return False if n == 0 else even(n - 1)
+
+@feature_encoder(features=["depth", "parity"])
+def recursive(context, items, data, out):
+    out.depth[0] = alone(3)
+    out.parity[0] = 1.0 if even(4) else 0.0
+
+times = pa.table(dict(time=pa.array([0], pa.timestamp("us", "UTC"))))
+maps = DataMaps(times, pa.table(dict(video_id=[1])), np.array([0, 1]), {})
+bound = FeatureModel([recursive]).bind([], [VIDEO_ID], Path(sys.argv[1]))
+print({name: values.tolist() for name, values in bound.encode(maps).items()})
+"""
+
+
+def test_code_that_calls_itself_is_compiled_by_each_process(tmp_path: Path) -> None:
+    script, cache = tmp_path / "recursive.py", tmp_path / "cache"
+    script.write_text(RECURSIVE)
+    for _ in range(2):  # the second found the first's code in the cache, and crashed
+        command = [sys.executable, str(script), str(cache)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/")
+        assert (done.returncode, done.stdout.strip()) == (0, "{'depth': [3.0], 'parity': [1.0]}"), done.stderr
