@@ -116,3 +116,17 @@ def test_tests_that_took_longer_than_asked_for_are_left_out(tmp_path: Path) -> N
     assert "2 passed" in ran("--under", "0.1")  # nothing is known of them yet
     assert "1 passed" in ran("--under", "0.1")
     assert "2 passed" in ran()
+
+
+def test_a_run_in_which_a_worker_crashes_ends(tmp_path: Path) -> None:
+    (tmp_path / "test_first.py").write_text("def test_it(): pass\n")
+    (tmp_path / "test_it.py").write_text("import os, time\ndef test_crash(): time.sleep(0.3); os.abort()\n")
+    for name in "abcd":
+        (tmp_path / f"test_{name}.py").write_text("import time\ndef test_it(): time.sleep(0.1)\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "leftovers", "-p", "scheduling"]
+    environment = {**os.environ, "PYTHONPATH": str(SUPPORT), "TMPDIR": str(tmp_path)}
+    command += ["--max-worker-restart", "2", "-p", "no:faulthandler"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "crashed while running 'test_it.py::test_crash'" in done.stdout
+    assert "5 passed" in done.stdout

@@ -56,6 +56,12 @@ class Scheduling(LoadFileScheduling):
         self.servers = json.loads(_servers_of_files().read_text())
         super().schedule()
 
+    def _reschedule(self, node: Any) -> None:
+        """Give a worker more work if it has little; never a file that a worker had finished before it crashed."""
+        for file in [file for file, tests in self.workqueue.items() if all(tests.values())]:
+            del self.workqueue[file]  # a worker that is sent no test never asks for the next file
+        super()._reschedule(node)
+
     def _assign_work_unit(self, node: Any) -> None:
         file = max(
             self.workqueue, key=lambda name: (self._length_of_long(name), self._fit(node, name), self._seconds(name))
