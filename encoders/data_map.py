@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from schemas.tables import python_rows
 
 ABSENT = -1
 
@@ -54,3 +57,15 @@ class DataMaps:
             elements[name] = Element(element.values, np.array([row], dtype=np.int64))
         offsets = np.array([0, end - first], dtype=np.int64)
         return DataMaps(self.contexts.slice(i, 1), self.items.slice(first, end - first), offsets, elements)
+
+    def data_map(self, i: int) -> dict[str, Any]:
+        """Return the data map of one context as Python objects: data key → data, None if absent."""
+        values: dict[str, Any] = dict(python_rows(self.contexts.slice(i, 1))[0])
+        first, end = int(self.item_offsets[i]), int(self.item_offsets[i + 1])
+        rows = python_rows(self.items.slice(first, end - first))
+        values.update({name: [row[name] for row in rows] for name in self.items.column_names})
+        for name, element in self.elements.items():
+            row = int(element.rows[i])
+            value = pa.table({name: element.values.slice(max(row, 0), int(row != ABSENT))})
+            values[name] = None if row == ABSENT else python_rows(value)[0][name]
+        return values

@@ -11,11 +11,11 @@ import psutil
 import pytest
 from airflow_settings import AIRFLOW, ROOT, airflow_settings
 from project_at_rest import START, Project
-from proxy_thread import start_proxy
 from scheduled_project import PROFILES, SHOWN_AT, ScheduledProject, videos, watched_videos, write_project
 from small_company import Company
 
 from delorean.project.config import load_project
+from prana_proxy.server import start_proxy
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage
 

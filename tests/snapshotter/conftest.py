@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from proxy_thread import start_proxy
 from pyspark.sql import SparkSession
 from small_company import Company
 from snapshot_job import Job
 
+from prana_proxy.server import start_proxy
 from schemas.data_keys import context_variable
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import ContextSet

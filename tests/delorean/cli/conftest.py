@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from proxy_thread import start_proxy
 
 from delorean.cli.commands import cli
 from prana_proxy.config.services_file import load_gateway_config
+from prana_proxy.server import start_proxy
 
 PROFILES, VIDEOS = 120, 20
 IN_2099 = 4_070_908_800_000_000  # µs: after the snapshot, whenever the tests run

@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from python_data_map import python_data_map
 from sklearn.linear_model import LogisticRegression
 
 from delorean.packaging.files import FILES, MANIFEST, write_json
@@ -85,17 +84,15 @@ def test_a_package_is_loaded_as_it_was_written(company_package: ModelPackage, tr
 def test_golden_data_maps_are_the_given_ones(company_package: ModelPackage) -> None:
     whole = company.data_maps(range(company.PROFILES))
     rows = np.linspace(0, company.PROFILES - 1, 12).astype(np.int64)
-    assert [python_data_map(company_package.golden.maps, i) for i in range(12)] == [
-        python_data_map(whole, int(r)) for r in rows
-    ]
+    assert [company_package.golden.maps.data_map(i) for i in range(12)] == [whole.data_map(int(r)) for r in rows]
 
 
 def test_absent_elements_stay_absent_and_others_are_not_carried_along() -> None:
     maps = company.data_maps([3, 5, 7])
     few = take_contexts(maps, np.array([0, 2]))
     kept = read_data_maps("f", write_data_maps(few))
-    assert python_data_map(kept, 0)["viewing_history"] is None
-    assert python_data_map(kept, 1) == python_data_map(maps, 2)
+    assert kept.data_map(0)["viewing_history"] is None
+    assert kept.data_map(1) == maps.data_map(2)
     assert len(kept.elements["viewing_history"].values) == 1
     nothing = read_data_maps("f", write_data_maps(take_contexts(maps, np.array([0]))))
     assert len(nothing.elements["viewing_history"].values) == 0

@@ -3,7 +3,6 @@ from __future__ import annotations
 import company
 import numpy as np
 import pyarrow as pa
-from python_data_map import python_data_map
 
 from delorean.serving import assemble
 from encoders.library.keys import MY_LIST, VIDEOS
@@ -25,12 +24,12 @@ def test_answers_without_a_value_are_absent_and_fallbacks_are_used() -> None:
     items = pa.table({"video_id": [1, 2, 3, 4]})
     version = {"videos": company.CATALOGUE}
     maps = assemble(contexts, items, np.arange(5), {"my_list": batch}, version)
-    assert [python_data_map(maps, i)["my_list"] for i in range(4)] == [some, None, [], None]
-    assert len(python_data_map(maps, 2)["videos"]) == 58
+    assert [maps.data_map(i)["my_list"] for i in range(4)] == [some, None, [], None]
+    assert len(maps.data_map(2)["videos"]) == 58
     without = assemble(contexts, items, np.arange(5), {"my_list": batch}, version, without_fallback={"my_list"})
-    assert [python_data_map(without, i)["my_list"] for i in range(4)] == [some, None, None, None]
+    assert [without.data_map(i)["my_list"] for i in range(4)] == [some, None, None, None]
     nothing = {"videos": pa.array([], pa.list_(VIDEOS.type))}
-    assert python_data_map(assemble(contexts, items, np.arange(5), {}, nothing), 0)["videos"] is None
+    assert assemble(contexts, items, np.arange(5), {}, nothing).data_map(0)["videos"] is None
     found = company.MODEL.bind(company.CONTEXT, company.ITEMS)
     assert len(found.encode(_with_history(maps))["listed"]) == 4
 

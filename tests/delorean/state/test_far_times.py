@@ -7,7 +7,6 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from project_at_rest import PROFILE, START, minutes
-from python_data_map import python_data_map
 
 from delorean.cli.commands import cli
 from delorean.time_travel import TimeMachine
@@ -89,7 +88,7 @@ def test_a_moment_to_travel_to_beyond_them_is_refused(far, text):
 def test_a_data_map_shows_them_as_text():
     element = Element(visits(0, FAR), [0])
     maps = DataMaps(pa.table({"time": times(0)}), pa.table({"item": times(FAR)}), [0, 1], {"visits": element})
-    shown = python_data_map(maps, 0)
+    shown = maps.data_map(0)
     assert shown["item"] == ["10000-01-01 04:59:59.000000Z"]
     assert shown["visits"][1]["at"] == "10000-01-01 04:59:59.000000Z"
 

@@ -13,7 +13,6 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from python_data_map import python_data_map
 
 from encoders import DataMaps, Element, FeatureModel
 from encoders.library import ALL
@@ -182,7 +181,7 @@ def test_every_feature_of_the_library_is_what_its_oracle_says(seed: int, cache: 
     found = model.bind([PROFILE_ID, COUNTRY, DEVICE], [VIDEO_ID], cache).encode(maps)
     expected: dict[str, list[float]] = {feature: [] for feature in model.features}
     for i in range(len(maps)):
-        shown = python_data_map(maps, i)
+        shown = maps.data_map(i)
         if shown["video_id"]:
             for oracle in (history_oracle, ratings_oracle, metadata_oracle):
                 for feature, values in oracle(shown).items():

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxy_thread import start_proxy
 from thrift_bytes import framed, read_frame
 
 from prana_proxy.client import PranaClient
@@ -22,6 +21,7 @@ from prana_proxy.client.balancing import ProxyBalancer
 from prana_proxy.config.credentials import ProxyCredentials
 from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.protocol.ipc import read_contexts, to_ipc
+from prana_proxy.server import start_proxy
 from prana_proxy.server.messages import Message
 from prana_proxy.server.worker_status import WorkerField
 from schemas.data_keys import context_variable, service_element

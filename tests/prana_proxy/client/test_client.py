@@ -9,12 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from proxy_thread import start_proxy
 
 from prana_proxy.client import PranaClient
 from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.gateway import Gateway
-from prana_proxy.server import Proxy
+from prana_proxy.server import Proxy, start_proxy
 from schemas.data_keys import service_element
 from schemas.errors import ConfigError, DataKeyError, ProxyUnavailableError, ServiceError
 from schemas.services import Service

@@ -10,12 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import trustme
-from proxy_thread import start_proxy
 
 from prana_proxy.client import PranaClient
 from prana_proxy.config.credentials import ProxyCredentials
 from prana_proxy.config.server_settings import ServerConfig, TlsConfig
-from prana_proxy.server import Proxy
+from prana_proxy.server import Proxy, start_proxy
 from prana_proxy.server.worker_status import WorkerField
 from schemas.errors import ConfigError, ServiceError
 

@@ -6,9 +6,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from proxy_thread import ProxyThread, start_proxy
 
 from prana_proxy.config.server_settings import ServerConfig
+from prana_proxy.server import ProxyThread, start_proxy
 
 PATIENCE = 20.0  # for what comes at once where nothing is wrong
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from proxy_thread import ProxyThread, start_proxy
 from thrift_bytes import answer_from, call, call_of, framed
 
 from prana_proxy.client import PranaClient
 from prana_proxy.clock import FileClock
 from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.protocol.ipc import from_ipc, to_ipc
+from prana_proxy.server import ProxyThread, start_proxy
 from prana_proxy.server.fetch_handler import fitting
 from prana_proxy.server.worker_status import WorkerField
 from schemas.data_keys import context_variable, service_element

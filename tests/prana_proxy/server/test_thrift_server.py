@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 from proxy_process import until
-from proxy_thread import ProxyThread
 from thrift_bytes import answer_from, call, call_of, fetch_of, framed, hung_up
 
 from prana_proxy import supervised
-from prana_proxy.server import frames
+from prana_proxy.server import ProxyThread, frames
 from prana_proxy.server.worker_status import WorkerField, WorkerStatus
 from schemas.generated.ttypes import Overloaded
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from proxy_thread import start_proxy
 
 from prana_proxy.config.services_file import gateway_config
+from prana_proxy.server import start_proxy
 from schemas.errors import ProxyUnavailableError
 from schemas.services import Status
 from snapshotter.capture import bucket_capture

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from proxy_thread import start_proxy
 from snapshot_job import Job, service
 
+from prana_proxy.server import start_proxy
 from schemas.hashing import bucket_of
 from schemas.services import Status
 from schemas.tables import snapshot_schema

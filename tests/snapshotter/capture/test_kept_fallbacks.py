@@ -12,9 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from proxy_thread import start_proxy
 
 from prana_proxy.config.services_file import gateway_config
+from prana_proxy.server import start_proxy
 from schemas.services import OnFallback, Service, Status
 from schemas.tables import IS_FALLBACK, snapshot_schema
 from snapshotter.capture.bucket_capture import BUCKET, capture_bucket

@@ -20,9 +20,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from driver_process import python_workers
-from proxy_thread import start_proxy
 from snapshot_job import Job, service
 
+from prana_proxy.server import start_proxy
 from schemas.errors import ConfigError, CorruptFileError, NotInIndexError, ProxyUnavailableError
 from schemas.services import Status
 

@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from proxy_thread import start_proxy
 
 from prana_proxy.config.services_file import gateway_config
 from prana_proxy.gateway.config import GatewayConfig
+from prana_proxy.server import start_proxy
 from schemas.errors import ProxyUnavailableError
 from schemas.services import Service, Status
 from schemas.tables import contexts_schema, snapshot_schema

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from proxy_thread import start_proxy
 from snapshot_job import Job, service
 
 from prana_proxy.config.credentials import ProxyCredentials
 from prana_proxy.config.server_settings import ServerConfig
+from prana_proxy.server import start_proxy
 from schemas.data_keys import context_variable
 from schemas.errors import (
     ConfigError,
