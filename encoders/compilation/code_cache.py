@@ -141,6 +141,8 @@ class CodeFile:
         """Write a compiled function. A full or read-only disk is ignored: the next process compiles again."""
         from numba.core.serialize import dumps
 
+        if compiled.library.has_dynamic_globals:  # addresses that only this process has, as of large arrays
+            return
         serialize: Any = dumps  # as above
         payload = serialize(compiled._reduce())
         content = hashlib.sha256(payload).digest() + payload

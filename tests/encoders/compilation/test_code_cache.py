@@ -156,6 +156,14 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
         compile_batch(TEXT, ["float64[w]"], "go", tmp_path / "open")
 
 
+def test_code_with_addresses_of_its_process_is_not_kept(tmp_path: Path) -> None:
+    text = "import numpy as np\nLARGE = np.arange(200_000.0)\ndef go(out):\n    out[0] = LARGE[3]\n"
+    out = np.zeros(1)
+    compile_batch(text, ("float64[w]",), "go", tmp_path)(out)
+    assert out.tolist() == [3.0]
+    assert list(tmp_path.iterdir()) == []
+
+
 RECURSIVE = """
 import sys
 from pathlib import Path
