@@ -223,6 +223,8 @@ def _outcome(run: Callable[[], dict[str, Any]]) -> tuple[str, Any]:
     return "values", str(found) if np.isnan(found).any() else found.tobytes()
 
 
+@pytest.mark.filterwarnings("ignore:.is( not)?. with:SyntaxWarning")  # a program may ask whether a literal is None
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of a program that fails: it is to be seen
 @settings(
     max_examples=5,
     derandomize=True,
