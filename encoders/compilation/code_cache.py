@@ -24,6 +24,7 @@ from typing import Any
 from schemas.errors import ConfigError
 
 _RULES = ("operations", "rewriting")  # packages that decide what a text compiles to
+_MODULES = ("probe.py", "code_cache.py")  # modules that do, or that decide which code may be kept
 _DIGEST = hashlib.sha256().digest_size
 _configured: list[str] = []
 
@@ -102,9 +103,9 @@ def _surroundings() -> list[str]:
 
 
 def _own_rules() -> str:
-    """Digest the modules that decide what a text compiles to."""
+    """Digest the modules that decide what a text compiles to, and what is kept of it."""
     here = files("encoders.compilation")
-    digest = hashlib.sha256(here.joinpath("probe.py").read_bytes())
+    digest = hashlib.sha256(b"".join(here.joinpath(name).read_bytes() for name in _MODULES))
     for package in _RULES:
         modules = [file for file in here.joinpath(package).iterdir() if file.name.endswith(".py")]
         for file in sorted(modules, key=lambda each: each.name):

@@ -84,7 +84,7 @@ def _write_context_set(
     date: date,
     storage: Storage,
 ) -> ContextSet:
-    """Write the samples' contexts to a new folder, and return their context set, which nobody can see yet."""
+    """Write the samples' contexts to a new folder, and return their context set, not yet published."""
     set_id = _context_set_id(experiments, date)
     description = f"select contexts of {date}: write the context set"
     with described(spark, description), spark_errors_as(SelectionError, f"context set of {date}"):

@@ -91,7 +91,7 @@ class AllOfAirflow:
             time.sleep(0.05)
 
     def writable(self):
-        """Whether nobody writes to the database."""
+        """Whether no other process is writing to the database."""
         with closing(sqlite3.connect(self.home / "airflow.db", timeout=0, isolation_level=None)) as database:
             try:
                 database.execute("BEGIN IMMEDIATE")
