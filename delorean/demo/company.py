@@ -105,7 +105,7 @@ class Company:
 
 
 def start_services(folder: CompanyFolder, processes: Processes) -> dict[str, Running]:
-    """Start the three services without waiting for them; they need a second or two."""
+    """Start the services without waiting for them; they need a second or two."""
     arguments = [f"--world={folder.world}", f"--clock={folder.clock.path}"]
     return {name: processes.start(name, ["-m", "delorean.demo.services", name, *arguments]) for name in SERVICES}
 

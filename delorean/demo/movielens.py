@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from delorean.demo.catalogue import COUNTRIES, DEVICES
 from delorean.demo.homepages import Homepages, ListEntry
 from delorean.demo.movielens_files import MovieLens, read_movielens
+from delorean.demo.searches import with_searches
 from delorean.demo.simulation import STARTS_AT
 from delorean.demo.world import DAY, HISTORY_DAYS, HOUR, OUTCOME_HOURS, Ints, World, table
 from schemas.errors import ConfigError
@@ -43,7 +44,7 @@ def movielens_world(folder: Path, seed: int, days: int = 7) -> World:
     country = np.array(list(COUNTRIES))[rng.choice(len(COUNTRIES), len(people), p=list(COUNTRIES.values()))]
     device = np.array(list(DEVICES))[rng.choice(len(DEVICES), len(people), p=list(DEVICES.values()))]
     homepages = _homepages(data, people, line, rng)
-    return World(
+    world = World(
         name="MovieLens",
         starts_at=STARTS_AT,
         days=days,
@@ -54,6 +55,7 @@ def movielens_world(folder: Path, seed: int, days: int = 7) -> World:
         list_entries=_list_entries(homepages.list_entries, people, np.unique(data.movies)),
         impressions=_impressions(homepages.impressions, people, np.unique(data.movies), country, device),
     )
+    return with_searches(world, seed)
 
 
 def _homepages(data: MovieLens, people: Ints, line: _TimeLine, rng: np.random.Generator) -> Homepages:
@@ -189,5 +191,5 @@ def _notes(data: MovieLens, people: int, days: int) -> tuple[str, ...]:
         f"MovieLens has no minutes, lists, homepages, countries and devices. Minutes are {_MINUTES_A_STAR} a star. "
         "Lists hold what was popular by then in genres watched by then. A homepage shows what was played that evening "
         "beside unseen films, six of ten drawn by popularity, three from the person's genres, one at random. "
-        "Countries and devices are drawn by seed.",
+        "Countries, devices and searches, for a genre or a word of a title, are drawn by seed.",
     )

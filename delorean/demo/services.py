@@ -1,4 +1,4 @@
-"""The company's three HTTP microservices. They answer with the state at the time of the company's clock.
+"""The company's four HTTP microservices. They answer with the state at the time of the company's clock.
 
 `python -m delorean.demo.services viewing_history --world FOLDER --clock FILE` serves one of them on 127.0.0.1, prints
 the port, and runs until SIGTERM. `/health` answers as soon as it serves.
@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,25 +25,29 @@ from schemas.errors import DeloreanError
 LARGEST_BATCH: Final = 1000
 _LARGEST_REQUEST: Final = 1 << 20
 
-AnswerFunction = Callable[[int, int], Any]
+AnswerFunction = Callable[..., Any]
 RequestHandler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 def application(service: str, state: CompanyState, clock: Clock) -> web.Application:
-    """Build a service: `viewing_history` takes a GET per profile, the others a POST for many profiles."""
+    """Build a service: `viewing_history` takes a GET per profile, the others a POST for many contexts."""
     handlers = _Handlers(state, clock)
     app = web.Application(client_max_size=_LARGEST_REQUEST)
     app.router.add_get("/health", handlers.health)
     if service == "viewing_history":
         app.router.add_get("/history/{profile_id:-?[0-9]+}", handlers.history)
     elif service == "my_list":
-        app.router.add_post("/lists", handlers.batch(state.my_list))
+        app.router.add_post("/lists", handlers.batch(_PROFILE, state.my_list))
+    elif service == "predicted_ratings":
+        app.router.add_post("/ratings", handlers.batch(_PROFILE, state.predicted_ratings, state.prepare))
     else:
-        app.router.add_post("/ratings", handlers.batch(state.predicted_ratings, state.prepare))
+        app.router.add_post("/search", handlers.batch(_SEARCH, state.search_results))
     return app
 
 
-SERVICES: Final = ("viewing_history", "my_list", "predicted_ratings")
+SERVICES: Final = ("viewing_history", "my_list", "predicted_ratings", "search_results")
+_PROFILE: Final = {"profile_id": int}
+_SEARCH: Final = {"query": str, "country": str}
 
 
 @dataclass(frozen=True)
@@ -60,29 +64,38 @@ class _Handlers:
         now = self.clock()
         return web.json_response({"history": self.state.viewing_history(int(request.match_info["profile_id"]), now)})
 
-    def batch(self, answer: AnswerFunction, prepare: Callable[[int], None] | None = None) -> RequestHandler:
-        """Build a handler for `{"contexts": [{"profile_id": 1}, …]}` that answers each context separately."""
+    def batch(
+        self, key: Mapping[str, type], answer: AnswerFunction, prepare: Callable[[int], None] | None = None
+    ) -> RequestHandler:
+        """Build a handler for `{"contexts": [{"profile_id": 1}, …]}` that answers each context separately.
+
+        key: variable → type; answer: called with their values and the time
+        """
 
         async def handle(request: web.Request) -> web.Response:
             try:
                 contexts = (await request.json())["contexts"]
-                profiles = [context["profile_id"] for context in contexts]
+                values = [[context[name] for name in key] for context in contexts]
             except (ValueError, TypeError, KeyError):
-                return web.json_response({"error": 'expected {"contexts": [{"profile_id": 1}, …]}'}, status=400)
-            if len(profiles) > LARGEST_BATCH:
+                example = ", ".join(f'"{name}": …' for name in key)
+                return web.json_response({"error": f'expected {{"contexts": [{{{example}}}, …]}}'}, status=400)
+            if len(values) > LARGEST_BATCH:
                 return web.json_response({"error": f"more than {LARGEST_BATCH} contexts"}, status=413)
             now = self.clock()
             if prepare is not None:
                 await asyncio.to_thread(prepare, now)
-            return web.json_response({"answers": [_one(answer, profile, now) for profile in profiles]})
+            return web.json_response({"answers": [_one(key, answer, each, now) for each in values]})
 
         return handle
 
 
-def _one(answer: AnswerFunction, profile: object, now: int) -> dict[str, Any]:
-    if not isinstance(profile, int) or not -(2**63) <= profile < 2**63:
-        return {"error": "profile_id is not a 64-bit integer"}
-    return {"value": answer(profile, now)}
+def _one(key: Mapping[str, type], answer: AnswerFunction, values: Sequence[object], now: int) -> dict[str, Any]:
+    for (name, expected), value in zip(key.items(), values, strict=True):
+        if not isinstance(value, expected):
+            return {"error": f"{name} is not of type {expected.__name__}"}
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            return {"error": f"{name} is not a 64-bit integer"}
+    return {"value": answer(*values, now)}
 
 
 async def serve(app: web.Application, host: str, port: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from delorean.demo.catalogue import GENRES, Catalogue, People, generate_catalogue, generate_people
+from delorean.demo.searches import with_searches
 from delorean.demo.world import DAY, HISTORY_DAYS, HOUR, Floats, Ints, World, table
 from schemas.errors import ConfigError
 from snapshotter.records import to_micros
@@ -27,6 +28,7 @@ _NOTES: Final = (
     f"own taste, list and unfinished videos, {SHOWN['random']} at random, in random order.",
     "People choose by taste, quality, recency, their list, the genres they watched lately and what they left "
     "unfinished, with much chance. Nothing in the world knows the future.",
+    "Before a third of the homepages somebody searches for a genre or a word of a title.",
 )
 
 
@@ -51,7 +53,7 @@ def generate_world(
     life = _Life(rng, catalogue, people, start)
     for day in range(-HISTORY_DAYS, days):
         life.live_a_day(day)
-    return World(
+    world = World(
         name="generated",
         starts_at=starts_at,
         days=days,
@@ -60,6 +62,7 @@ def generate_world(
         videos=catalogue.table,
         **life.tables(),
     )
+    return with_searches(world, seed)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delorean.demo.factorisation import Factors, factorise
@@ -19,9 +20,12 @@ from snapshotter.records import from_micros, to_micros
 LONGEST_HISTORY: Final = 50  # plays
 BEST: Final = 200  # videos with the highest predicted rating in an answer
 POPULAR: Final = 200  # most popular videos in an answer: homepages are made of them
+MATCHES: Final = 50  # videos in an answer of the search
 _HALF_LIFE: Final = 5 * DAY
 _POPULARITY_WINDOW: Final = 28 * DAY  # older plays no longer count
 _DAYS_KEPT: Final = 32
+_COUNTRIES_KEPT: Final = 64
+_NONE: Final = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,19 @@ class CompanyState:
         columns = zip(factors.video_ids[chosen].tolist(), expected[chosen].tolist(), strict=True)
         return [{"video_id": video, "rating": round(stars, 3)} for video, stars in columns]
 
+    def search_results(self, query: str, country: str, now: int) -> list[dict[str, Any]]:
+        """Return the most popular videos whose genres or title contain a word, the best first.
+
+        Plays in the country count as much again.
+        """
+        matches = self._words.get(query.casefold(), _NONE)
+        matches = matches[micros_of(self.world.videos["available_from"])[matches] <= now]
+        scores = self._popularity_in(country, now)[matches]
+        best = np.argsort(-scores, kind="stable")[:MATCHES]
+        ids = self.world.videos["video_id"].to_numpy()[matches[best]]
+        columns = zip(ids.tolist(), scores[best].tolist(), strict=True)
+        return [{"video_id": video, "score": round(score, 3)} for video, score in columns]
+
     def prepare(self, now: int) -> None:
         """Fit the day's factorisation in advance, so that the day's first answer does not wait for it."""
         self._day_of(now)
@@ -76,16 +93,40 @@ class CompanyState:
         shown = videos.append_column("popularity", pa.array(self.popularity(now), pa.float32()))
         return shown.filter(pa.array(available)).drop_columns("available_from").sort_by("video_id")
 
-    def popularity(self, now: int) -> NDArray[np.float32]:
-        """Count the plays of each row of `videos` started before now; a play counts half after five days."""
+    def popularity(self, now: int, country: str | None = None) -> NDArray[np.float32]:
+        """Count the plays of each row of `videos` started before now; a play counts half after five days.
+
+        country: count only plays there
+        """
         plays = self.world.plays
         started = micros_of(plays["started_at"])
         counted = (started < now) & (started > now - _POPULARITY_WINDOW)
+        if country is not None:
+            there = self.world.profiles.filter(pc.equal(self.world.profiles["country"], country))["profile_id"]
+            counted &= np.isin(plays["profile_id"].to_numpy(), there.to_numpy())
         ids = self.world.videos["video_id"].to_numpy()
         order = np.argsort(ids)
         rows = order[np.searchsorted(ids[order], plays["video_id"].to_numpy()[counted])]
         weights = 0.5 ** ((now - started[counted]) / _HALF_LIFE)
         return np.bincount(rows, weights, minlength=len(ids)).astype(np.float32)
+
+    @cached_property
+    def _popularity_in(self) -> Callable[[str, int], NDArray[np.float32]]:
+        return lru_cache(maxsize=_COUNTRIES_KEPT)(
+            lambda country, now: self.popularity(now) + self.popularity(now, country)
+        )
+
+    @cached_property
+    def _words(self) -> dict[str, Ints]:
+        """The rows of `videos` by each word of their titles and each genre, in lower case."""
+        rows: dict[str, list[int]] = {}
+        videos = self.world.videos
+        for row, (title, genres) in enumerate(
+            zip(videos["title"].to_pylist(), videos["genres"].to_pylist(), strict=True)
+        ):
+            for word in {text.casefold() for text in (*title.split(), *genres)}:
+                rows.setdefault(word, []).append(row)
+        return {word: np.array(found, np.int64) for word, found in rows.items()}
 
     @cached_property
     def _plays(self) -> _Events:

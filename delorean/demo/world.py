@@ -1,8 +1,8 @@
-"""The company's events, generated or from MovieLens: profiles, videos, plays, lists, ratings and impressions."""
+"""The company's events, generated or from MovieLens: plays, lists, ratings, impressions, searches, and who and what."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -35,6 +35,7 @@ _COLUMNS: Final = {
     "ratings": "profile_id: int64, video_id: int64, rating: float, rated_at: timestamp[us, UTC]",
     "impressions": "profile_id: int64, country: string, device: string, time: timestamp[us, UTC], "
     "video_ids: list<int64>",
+    "searches": "query: string, profile_id: int64, country: string, time: timestamp[us, UTC], video_ids: list<int64>",
 }
 _SCHEMAS: Final = {name: pa.schema(list(parse_type(f"struct<{columns}>"))) for name, columns in _COLUMNS.items()}
 
@@ -49,6 +50,7 @@ class World:
     list_entries: when a video was added to and removed from a profile's list; `removed_at` is null while it is listed
     ratings: explicit stars, 0.5 to 5
     impressions: homepages with their candidates, before any of them was played
+    searches: what was searched for, and the videos that were shown for it
     starts_at: midnight (UTC) of the first day with a snapshot; events start HISTORY_DAYS before it
     days: number of days from there
     notes: how the world was made, for the report
@@ -64,6 +66,7 @@ class World:
     list_entries: pa.Table
     ratings: pa.Table
     impressions: pa.Table
+    searches: pa.Table = field(default_factory=_SCHEMAS["searches"].empty_table)
 
     def snapshot_moment(self, day: int) -> datetime:
         """Return the moment of a day at which the services' state is captured."""

@@ -1,4 +1,4 @@
-"""The three services over HTTP, in processes of their own, on the company's clock."""
+"""The four services over HTTP, in processes of their own, on the company's clock."""
 
 from __future__ import annotations
 
@@ -54,12 +54,17 @@ def _ask(url: str, body: Any = None) -> Any:
         return json.load(answer)
 
 
+SEARCHES = [("drama", "US"), ("CITY", "JP"), ("drama", "nowhere"), ("no such word", "US"), ("", "US")]
+
+
 def _answers(ports: dict[str, int], profiles: list[int]) -> dict[str, list[Any]]:
+    searches = {"contexts": [{"query": query, "country": country} for query, country in SEARCHES]}
     contexts = {"contexts": [{"profile_id": profile} for profile in profiles]}
     history = f"http://{HOST}:{ports['viewing_history']}/history"
     batches = {
         "my_list": _ask(f"http://{HOST}:{ports['my_list']}/lists", contexts),
         "predicted_ratings": _ask(f"http://{HOST}:{ports['predicted_ratings']}/ratings", contexts),
+        "search_results": _ask(f"http://{HOST}:{ports['search_results']}/search", searches),
     }
     return {
         "viewing_history": [_ask(f"{history}/{profile}")["history"] for profile in profiles],
@@ -69,7 +74,12 @@ def _answers(ports: dict[str, int], profiles: list[int]) -> dict[str, list[Any]]
 
 def _expected(world: World, profiles: list[int], moment: datetime) -> dict[str, list[Any]]:
     state, now = CompanyState(world), to_micros(moment)
-    return {name: [getattr(state, name)(profile, now) for profile in profiles] for name in SERVICES}
+    searches = [state.search_results(query, country, now) for query, country in SEARCHES]
+    of_profiles = [name for name in SERVICES if name != "search_results"]
+    return {
+        **{name: [getattr(state, name)(profile, now) for profile in profiles] for name in of_profiles},
+        "search_results": searches,
+    }
 
 
 def test_services_answer_with_the_state_at_the_clock_and_with_an_earlier_one_when_it_goes_back(
@@ -92,6 +102,12 @@ def test_one_bad_context_does_not_spoil_a_batch(world: World, ports: dict[str, i
     contexts = [{"profile_id": good}, {"profile_id": "x"}, {"profile_id": 2**70}, {"profile_id": -1}]
     answers = _ask(f"http://{HOST}:{ports['my_list']}/lists", {"contexts": contexts})["answers"]
     assert ["error" in answer for answer in answers] == [False, True, True, False]
+
+
+def test_a_search_that_is_none_does_not_spoil_the_others(ports: dict[str, int]) -> None:
+    contexts = [{"query": 7, "country": "US"}, {"query": "drama", "country": None}, {"query": "drama", "country": "US"}]
+    answers = _ask(f"http://{HOST}:{ports['search_results']}/search", {"contexts": contexts})["answers"]
+    assert ["error" in answer for answer in answers] == [True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import timedelta
 
 import numpy as np
@@ -11,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delorean.demo.factorisation import factorise
+from delorean.demo.searches import SHOWN
 from delorean.demo.simulation import generate_world
-from delorean.demo.state import LONGEST_HISTORY, CompanyState
+from delorean.demo.state import LONGEST_HISTORY, MATCHES, CompanyState
 from delorean.demo.world import DAY, World, micros_of
 from snapshotter.records import to_micros
 
@@ -48,6 +50,7 @@ def test_no_answer_depends_on_what_comes_later(moment: int, profile: int) -> Non
     assert then.my_list(profile, moment) == STATE.my_list(profile, moment)
     assert then.predicted_ratings(profile, moment) == STATE.predicted_ratings(profile, moment)
     assert np.array_equal(then.popularity(moment), STATE.popularity(moment))
+    assert then.search_results("drama", "US", moment) == STATE.search_results("drama", "US", moment)
 
 
 @given(moment=MOMENTS, profile=st.sampled_from(PROFILES))
@@ -108,6 +111,41 @@ def test_factors_find_a_taste_that_averages_hide() -> None:
     factors = factorise(ratings, 1)
     expected = np.concatenate([factors.expected(person) for person in range(40)])
     assert np.abs(expected - stars)[~shown].mean() < 0.5
+
+
+def test_a_search_finds_the_videos_that_have_the_word_the_most_played_first() -> None:
+    moment = to_micros(WORLD.snapshot_moment(1))
+    plays: dict[int, float] = defaultdict(float)
+    countries = dict(zip(PROFILES, WORLD.profiles["country"].to_pylist(), strict=True))
+    for play in WORLD.plays.to_pylist():
+        age = moment - to_micros(play["started_at"])
+        if 0 < age < 28 * DAY:
+            plays[play["video_id"]] += 0.5 ** (age / (5 * DAY)) * (2 if countries[play["profile_id"]] == "US" else 1)
+    matches = {
+        video["video_id"]
+        for video in WORLD.videos.to_pylist()
+        if "drama" in [word.casefold() for word in (*video["title"].split(), *video["genres"])]
+        and (video["available_from"] is None or to_micros(video["available_from"]) <= moment)
+    }
+    results = STATE.search_results("Drama", "US", moment)
+    assert {result["video_id"] for result in results} <= matches
+    assert [result["score"] for result in results] == sorted((result["score"] for result in results), reverse=True)
+    assert len(results) == min(len(matches), MATCHES)
+    for result in results:
+        assert result["score"] == pytest.approx(plays[result["video_id"]], abs=2e-3)
+
+
+def test_a_search_for_an_unknown_word_finds_nothing() -> None:
+    assert STATE.search_results("no such word", "US", START) == []
+
+
+def test_searches_show_what_was_sought_and_come_before_the_homepage() -> None:
+    homepages = {(row["profile_id"], row["country"]) for row in WORLD.impressions.to_pylist()}
+    searches = WORLD.searches.to_pylist()
+    assert len(searches) > 10
+    for search in searches:
+        assert (search["profile_id"], search["country"]) in homepages
+        assert 1 <= len(search["video_ids"]) == len(set(search["video_ids"])) <= SHOWN
 
 
 @pytest.mark.parametrize("day", [0, 2])

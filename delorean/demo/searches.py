@@ -1,0 +1,41 @@
+"""Simulates what people search for, beside the homepages that they see, from events before each search."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from delorean.demo.state import CompanyState
+from delorean.demo.world import DAY, World, micros_of, table
+
+SHOWN: Final = 10  # videos of a search's result
+_SEARCHES: Final = 0.35  # share of homepages before which somebody searched
+_FOR_A_GENRE: Final = 0.7  # the others search for a word of a title
+_MINUTE: Final = 60_000_000
+
+
+def with_searches(world: World, seed: int) -> World:
+    """Add searches to a world: somebody searches for the genre or a word of one of the homepage's candidates.
+
+    The result shows the most popular matches of the day, and that candidate.
+    """
+    rng = np.random.default_rng([seed, len(world.impressions)])  # draws nothing from the generator of other events
+    state = CompanyState(world)
+    videos = {video["video_id"]: video for video in world.videos.to_pylist()}
+    columns: dict[str, list[Any]] = {name: [] for name in ("query", "profile_id", "country", "time", "video_ids")}
+    impressions = world.impressions.filter(rng.random(len(world.impressions)) < _SEARCHES)
+    moments = micros_of(impressions["time"])
+    for impression, moment in zip(impressions.drop_columns("time").to_pylist(), moments.tolist(), strict=True):
+        sought = videos[int(rng.choice(impression["video_ids"]))]
+        words = sought["genres"] if sought["genres"] and rng.random() < _FOR_A_GENRE else sought["title"].split()
+        query, country = str(rng.choice(words)).casefold(), impression["country"]
+        matches = state.search_results(query, country, moment - moment % DAY)
+        others = [match["video_id"] for match in matches if match["video_id"] != sought["video_id"]]
+        columns["query"].append(query)
+        columns["profile_id"].append(impression["profile_id"])
+        columns["country"].append(country)
+        columns["time"].append(moment - int(rng.integers(2, 10)) * _MINUTE)
+        columns["video_ids"].append(rng.permutation([sought["video_id"], *others[: SHOWN - 1]]))
+    return replace(world, searches=table("searches", dict(columns)))
