@@ -5,6 +5,7 @@ from encoders.library.history import minutes_watched, recency_weighted_plays, re
 from encoders.library.metadata import genre_affinity, same_genre_in_my_list, video_facts
 from encoders.library.my_list import listed
 from encoders.library.ratings import predicted_rating, predicted_rating_rank
+from encoders.library.search import search_result
 from encoders.library.situation import runtime_over_usual, short_enough_for_device
 from encoders.library.text import title_overlap
 
@@ -16,6 +17,7 @@ ALL: tuple[FeatureEncoder, ...] = (
     listed,
     predicted_rating,
     predicted_rating_rank,
+    search_result,
     video_facts,
     genre_affinity,
     same_genre_in_my_list,

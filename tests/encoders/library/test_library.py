@@ -22,6 +22,7 @@ from encoders.library.keys import (
     MY_LIST,
     PREDICTED_RATINGS,
     PROFILE_ID,
+    SEARCH_RESULTS,
     VIDEO_ID,
     VIDEOS,
     VIEWING_HISTORY,
@@ -71,6 +72,7 @@ def random_maps(seed: int, contexts: int = 40) -> DataMaps:
         ],
         MY_LIST: [some(6, lambda: {"video_id": known(), "added_at": time_before()}) for _ in range(contexts)],
         PREDICTED_RATINGS: [some(15, lambda: {"video_id": known(), "rating": number()}) for _ in range(contexts)],
+        SEARCH_RESULTS: [some(15, lambda: {"video_id": known(), "score": minutes()}) for _ in range(contexts)],
     }
     elements = {key.name: Element(pa.array(v, key.type), np.arange(contexts)) for key, v in values.items()}
     tables = [[video(i) for i in range(12)], [video(i) for i in range(1, 9)]]
@@ -129,6 +131,17 @@ def ratings_oracle(shown: Row) -> dict[str, list[float]]:
     }
 
 
+def search_oracle(shown: Row) -> dict[str, list[float]]:
+    """With lists: a video's first result counts."""
+    results = shown["search_results"] or []
+    ids = [result["video_id"] for result in results]
+    ranks = [ids.index(video_id) if video_id in ids else None for video_id in shown["video_id"]]
+    return {
+        "search_score": [NAN if rank is None else results[rank]["score"] for rank in ranks],
+        "search_rank": [NAN if rank is None else rank + 1.0 for rank in ranks],
+    }
+
+
 def words(title: str | None) -> set[str]:
     return {word for word in re.split(r"[^a-z]+", (title or "").lower()) if len(word) >= 3}
 
@@ -183,7 +196,7 @@ def test_every_feature_of_the_library_is_what_its_oracle_says(seed: int, cache: 
     for i in range(len(maps)):
         shown = maps.data_map(i)
         if shown["video_id"]:
-            for oracle in (history_oracle, ratings_oracle, metadata_oracle):
+            for oracle in (history_oracle, ratings_oracle, search_oracle, metadata_oracle):
                 for feature, values in oracle(shown).items():
                     expected[feature] += values
     for feature, values in expected.items():
