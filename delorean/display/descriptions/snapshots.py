@@ -9,7 +9,7 @@ from delorean.display.description import describes
 from delorean.display.formats import bytes_text
 from delorean.display.parts import MOST_ROWS, Facts, Note, Part, ShareBar, Table
 from schemas.services import Status
-from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
+from snapshotter.records import ContextGroup, ContextSet, ServiceSnapshot, SnapshotRun
 
 CONFIDENT = 0.9  # a lower confidence is drawn in the colour of a warning
 
@@ -18,15 +18,24 @@ def _context_set_document(contexts: ContextSet) -> dict[str, Any]:
     return {
         "context_set": contexts.context_set_id,
         "date": contexts.date,
+        "revision": contexts.revision,
         "contexts": contexts.rows,
+        "groups": [_group_row(group) for group in contexts.groups],
         "strata": [{**vars(row), "filled": row.filled} for row in contexts.report],
+        "failed": [vars(failed) for failed in contexts.failed],
     }
+
+
+def _group_row(group: ContextGroup) -> dict[str, Any]:
+    experiments = ", ".join(selected.id for selected in group.experiments)
+    return {"key": group.key_text, "experiments": experiments, "contexts": group.rows, "files": len(group.files)}
 
 
 @describes(ContextSet, _context_set_document)
 def _context_set(contexts: ContextSet) -> Iterator[Part]:
-    key = ", ".join(f"{variable.name}: {variable.type}" for variable in contexts.key)
-    yield Facts({"date": contexts.date, "key": key, "files": len(contexts.files)})
+    later = {} if contexts.revision == 1 else {"revision": contexts.revision, "after": contexts.after}
+    yield Facts({"date": contexts.date, **later})
+    yield Table([_group_row(group) for group in contexts.groups], "contexts by key", most=None)
     rows = [
         {**vars(row), "inclusion_probability": ShareBar(row.probability), "filled": row.filled}
         for row in contexts.report[:MOST_ROWS]
@@ -35,6 +44,8 @@ def _context_set(contexts: ContextSet) -> Iterator[Part]:
     short = sum(not row.filled for row in contexts.report)
     if short:
         yield Note(f"{short:,} of {len(contexts.report):,} strata have fewer contexts than were asked of them")
+    for failed in contexts.failed:
+        yield Note(f"{failed.id} selected nothing: {failed.error}", strong=True)
 
 
 def _run_document(run: SnapshotRun) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def contexts(project, number, experiments):
     file = write_parquet(project.storage, f"context_sets/{number}.parquet", pa.Table.from_pylist(rows, schema), schema)
     ids = tuple(sorted({e for es in experiments.values() for e in es}))
     assert project.index.publish_context_set(
-        ContextSet(f"set-{number}", day(number), ids, (PROFILE, COUNTRY), (file,), ())
+        ContextSet.of_one_key(f"set-{number}", day(number), ids, (PROFILE, COUNTRY), (file,), ())
     )
 
 
