@@ -100,7 +100,7 @@ def services_to_capture(
         without = _without_variables(context_set, service)
         if without or service not in asked:
             not_applicable[name] = without
-    if not asked and not of_day:
+    if not any(_asks_any(each, declared[name]) for each in (context_set, *of_day) for name in requested):
         raise DataKeyError.because(
             f"no service can be asked for the contexts of {context_set.context_set_id}:"
             f" {'; '.join(group.key_text for group in context_set.groups)}",

@@ -65,6 +65,7 @@ def _run_document(run: SnapshotRun) -> dict[str, Any]:
         "context_set": run.context_set_id,
         "published_at": run.published_at,
         "services": services,
+        "not_applicable": {service: list(experiments) for service, experiments in run.not_applicable.items()},
     }
 
 
@@ -73,6 +74,9 @@ def _snapshot_run(run: SnapshotRun) -> Iterator[Part]:
     published = run.published_at or "not yet"
     yield Facts({"context set": run.context_set_id, "started": run.started_at, "published": published})
     yield Table([service_row(snapshot) for snapshot in run.services], most=None)
+    for service, experiments in run.not_applicable.items():
+        to = ", ".join(experiments)
+        yield Note(f"{service}: not applicable to {to}" if to else f"{service}: no experiment needs it")
     reasons = [
         {
             "service": snapshot.service.name,

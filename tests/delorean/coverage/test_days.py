@@ -67,7 +67,7 @@ def versions(project, hours):
 def travelled(project, moment, cell, experiment, max_age):
     """Travel there: what is found of the cell's element, by run."""
     there = TimeMachine(project.index, project.storage).at(moment, max_age)
-    if there.context_set is None or cell.element not in set(there.keys()):
+    if not there.context_sets or cell.element not in set(there.keys()):
         return []
     view = (there.for_experiment(experiment) if experiment else there)[cell.element]
     assert cell.share == pytest.approx(view.coverage)
