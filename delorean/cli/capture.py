@@ -36,13 +36,19 @@ def select(specs: tuple[Path, ...], day: date, project: Project, output: Output)
     Example: delorean select experiments.toml --date 2026-01-05
     """
     from delorean.project.schedule import experiments_of, scheduled
+    from schemas.errors import SelectionError
     from snapshotter.selection import select_contexts
 
     experiments = experiments_of(specs or scheduled(project.schedule).selected)
     tables = [table for experiment in experiments for table in experiment.tables.values()]
     late = max((services.late for services in project.schedule.snapshots.values()), default=None)
     with opened(project) as (index, storage), spark_for("select", project, tables) as spark:
-        contexts = select_contexts(spark, experiments, day, storage, index, allow_other=not specs, late=late)
+        try:
+            contexts = select_contexts(spark, experiments, day, storage, index, allow_other=not specs, late=late)
+        except SelectionError:
+            for before in index.context_sets_of(day)[-1:]:  # what the day has can be captured
+                output.show(before)
+            raise
     output.show(contexts)
     requested = {experiment.id for experiment in experiments}
     failed = [each for each in contexts.failed if each.id in requested]
