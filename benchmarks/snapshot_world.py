@@ -128,7 +128,7 @@ class World:
             )
             for part in range(2)
         )
-        return ContextSet(name, date(2026, 1, 5), ("bench",), KEY, files, ())
+        return ContextSet.of_one_key(name, date(2026, 1, 5), ("bench",), KEY, files, ())
 
     def services(self, *, log: bool = False) -> Started:
         """Start a process of cheap services."""

@@ -1,12 +1,15 @@
-"""Selects the day's contexts of all scheduled experiments."""
+"""Selects the day's contexts of all scheduled experiments. Those that fail fail the task, but cost no other."""
 
-from airflow.sdk import DAG, CronTriggerTimetable, task
+from airflow.sdk import DAG, CronTriggerTimetable, get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException
 from delorean_job import CONTEXTS, DAY, JOBS, DeloreanJob, publish_days, settings
 
 
-@task(outlets=[CONTEXTS])
+@task(outlets=[CONTEXTS], trigger_rule="all_done")
 def announce(day: str) -> None:
-    """Trigger the snapshot of the day."""
+    """Trigger the snapshot of the day if it has any contexts."""
+    if get_current_context()["ti"].xcom_pull(task_ids="select") is None:
+        raise AirflowFailException(f"{day} has no contexts")
     publish_days(CONTEXTS, [day])
 
 

@@ -82,6 +82,8 @@ _log = logging.getLogger("airflow.task")
 class DeloreanJob(BaseOperator):
     """Runs a `delorean` command. Its output goes to the task's log; an error fails the task.
 
+    A command that fails may have a result nonetheless, of the part that succeeded: then the task has it too.
+
     command: arguments, such as ["submit", "select"]
     result_field: field of the command's result that becomes the task's result, such as an id
     """
@@ -93,10 +95,14 @@ class DeloreanJob(BaseOperator):
         self.command, self.result_field = command, result_field
         self._job: subprocess.Popen[bytes] | None = None
 
-    def execute(self, context: Context) -> Any:  # noqa: ARG002  # Airflow's interface
+    def execute(self, context: Context) -> Any:
         """Run the command."""
         with _started(self.command) as self._job:
-            result = _result(self._job)
+            result, error = _outcome(self._job)
+        if error is not None:
+            if self.result_field in result:
+                context["ti"].xcom_push("return_value", result[self.result_field])
+            raise error
         if self.result_field and self.result_field not in result:
             raise AirflowException(f"the job succeeded, but printed no result with '{self.result_field}'")
         return result.get(self.result_field)
@@ -124,7 +130,10 @@ class LogNotifier(BaseNotifier):
 def run_command(*command: str) -> dict[str, Any]:
     """Run a `delorean` command and return its JSON result."""
     with _started(command) as job:
-        return _result(job)
+        result, error = _outcome(job)
+    if error is not None:
+        raise error
+    return result
 
 
 def publish_days(asset: Asset, days: Sequence[str]) -> None:
@@ -223,10 +232,10 @@ def _end(job: subprocess.Popen[bytes]) -> None:
     job.wait()
 
 
-def _result(job: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """Log a job's output and return its result: the JSON object that it prints last.
+def _outcome(job: subprocess.Popen[bytes]) -> tuple[dict[str, Any], AirflowException | None]:
+    """Log a job's output and return its result, the JSON object that it prints last, and its error if it failed.
 
-    Raises AirflowException with the job's error, or AirflowFailException for an error that a retry cannot fix.
+    The error is an AirflowFailException if a retry cannot fix it.
     """
     marked, unmarked, reason = "", "", ""
     for is_output, line in _lines(job):
@@ -239,11 +248,11 @@ def _result(job: subprocess.Popen[bytes]) -> dict[str, Any]:
             reason = line.strip()
         elif is_output and _object(line) is not None:
             unmarked = line
-    code = job.wait()
-    if code != 0:
-        kind = AirflowFailException if code == _FINAL else AirflowException
-        raise kind(_why(code, reason))
-    return _object(marked or unmarked) or {}
+    code, result = job.wait(), _object(marked or unmarked) or {}
+    if code == 0:
+        return result, None
+    kind = AirflowFailException if code == _FINAL else AirflowException
+    return result, kind(_why(code, reason))
 
 
 def _lines(job: subprocess.Popen[bytes]) -> Iterator[tuple[bool, str]]:

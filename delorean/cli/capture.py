@@ -11,6 +11,7 @@ import click
 
 from delorean.cli.options import Day, Instant, Seconds, common_options, opened, spark_for
 from delorean.cli.output import Output
+from schemas.plain_text import plain_text
 
 if TYPE_CHECKING:
     from delorean.project.config import Project
@@ -23,22 +24,38 @@ if TYPE_CHECKING:
 def select(specs: tuple[Path, ...], day: date, project: Project, output: Output) -> None:
     """Select the contexts of a day.
 
-    Draws a stratified sample for each experiment in each SPEC, and saves their union once, tagged by experiment. A SPEC
-    is a file with tables [experiments.<id>], or one experiment's spec with [contexts]. By default: all on schedule.
+    Draws a stratified sample for each experiment in each SPEC, and saves those with the same key once, tagged by
+    experiment. A SPEC is a file with tables [experiments.<id>], or one experiment's spec with [contexts]. By default:
+    all on schedule.
+
+    Experiments that the day has already stay as they are; the others are added as the next revision of its contexts,
+    as long as the day can be captured. An experiment that fails costs no other: the others are published, and the
+    command then exits with an error. Running it again selects what is missing.
 
     \b
     Example: delorean select experiments.toml --date 2026-01-05
     """
-    from delorean.experiment import contexts_to_select
-    from delorean.project.schedule import scheduled
+    from delorean.project.schedule import experiments_of, scheduled
+    from schemas.errors import SelectionError
     from snapshotter.selection import select_contexts
 
-    paths = specs or scheduled(project.schedule).selected
-    experiments = [experiment for path in paths for experiment in contexts_to_select(path)]
+    experiments = experiments_of(specs or scheduled(project.schedule).selected)
     tables = [table for experiment in experiments for table in experiment.tables.values()]
+    late = max((services.late for services in project.schedule.snapshots.values()), default=None)
     with opened(project) as (index, storage), spark_for("select", project, tables) as spark:
-        contexts = select_contexts(spark, experiments, day, storage, index, allow_other=not specs)
+        try:
+            contexts = select_contexts(spark, experiments, day, storage, index, allow_other=not specs, late=late)
+        except SelectionError:
+            for before in index.context_sets_of(day)[-1:]:  # what the day has can be captured
+                output.show(before)
+            raise
     output.show(contexts)
+    requested = {experiment.id for experiment in experiments}
+    failed = [each for each in contexts.failed if each.id in requested]
+    for each in failed:
+        click.echo(plain_text(f"error: {each.error}"), err=True)
+    if failed:
+        click.get_current_context().exit(2 if all(each.final for each in failed) else 1)
 
 
 @click.group()
@@ -102,15 +119,17 @@ def snapshot(
 ) -> None:
     """Capture the state of a day's contexts.
 
-    Calls the services through the proxies, once for each distinct key, and publishes the answers as one run. After a
-    failure or a hold run the same command again: it requests only what is missing. A set says how complete the answers
-    must be; it is never captured for a day that has not begun, or that ended longer ago than the set allows.
+    Calls each service through the proxies once for each distinct key of the contexts that have its variables, and
+    publishes the answers as one run. Contexts that were added to the day later are captured as a run of their own,
+    <run id>.r2 and so on, which requests only keys that the runs before have no answer for. After a failure or a hold
+    run the same command again: it requests only what is missing. A set says how complete the answers must be; it is
+    never captured for a day that has not begun, or that ended longer ago than the set allows.
 
     \b
     Example: delorean snapshot --date 2026-01-05
     """
     from delorean.project.config import SnapshotSet, access_to_proxies
-    from snapshotter.capture import Floor, SnapshotOptions, take_snapshot
+    from snapshotter.capture import Floor, SnapshotOptions, take_snapshots
 
     if set_name is not None and services:
         raise click.UsageError("--set names the services: leave --service out")
@@ -118,11 +137,11 @@ def snapshot(
     floor = None if requested.floor is None else Floor(requested.floor, requested.below)
     late = None if set_name is None else requested.late
     with opened(project) as (index, _):
-        contexts = index.context_set(day)  # before Spark starts, which takes long
+        revisions = index.context_sets_of(day) or [index.context_set(day)]  # before Spark starts, which takes long
         with spark_for("snapshot", project) as spark, output.progress() as progress:
-            run = take_snapshot(
+            runs = take_snapshots(
                 spark,
-                contexts,
+                revisions,
                 requested.services or None,
                 project.proxies,
                 project.storage,
@@ -132,7 +151,7 @@ def snapshot(
                 access=access_to_proxies(project),
                 progress=progress,
             )
-    output.show(run)
+    output.show_all(runs, "revisions")
 
 
 @click.command(no_args_is_help=True)

@@ -197,27 +197,29 @@ def index_quality(service: str | None, most: int, project: Project, output: Outp
 @click.option("--experiment", help="Only sets with contexts selected for it.")
 @common_options
 def index_contexts(experiment: str | None, project: Project, output: Output) -> None:
-    """List context sets, newest first.
+    """List context sets, newest first: a row for each key of their experiments.
 
     \b
     Example: delorean index contexts --experiment homepage
     """
-    from snapshotter.index import iterate_context_sets
     from snapshotter.records import RecordKind
+    from snapshotter.selection.context_sets import groups_of
 
     with opened(project) as (found, storage):
         rows = [
             {
                 "context_set": contexts.context_set_id,
                 "date": contexts.date,
-                "contexts": contexts.rows,
-                "key": [variable.name for variable in contexts.key],
-                "experiments": list(contexts.experiments),
-                "unfilled": sum(not stratum.filled for stratum in contexts.report),
-                "table": storage.uri_of(contexts.table),
+                "revision": contexts.revision,
+                "contexts": group.rows,
+                "key": [variable.name for variable in group.key],
+                "experiments": [selected.id for selected in group.experiments],
+                "unfilled": contexts.unfilled(group),
+                "failed": [failed.id for failed in contexts.failed],
+                "table": storage.uri_of(group.table),
             }
-            for contexts in iterate_context_sets(found)
-            if experiment is None or experiment in contexts.experiments
+            for contexts in found.iterate_context_sets(experiment=experiment)
+            for group in groups_of([contexts], experiment)
         ]
         others = left_out(found, RecordKind.CONTEXT_SET)
     output.show({"context_sets": rows, **others})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +35,15 @@ class Output:
             from delorean.display.text import show
 
             show(result)
+
+    def show_all(self, results: Sequence[object], others: str) -> None:
+        """Print results of one kind. As JSON: the first, with the others in a field of this name if there are any."""
+        if self.as_json:
+            first, *rest = map(_document, results)
+            self._print_json({**first, **({others: rest} if rest else {})})
+        else:
+            for result in results:
+                self.show(result)
 
     def progress(self) -> AbstractContextManager[Progress]:
         """Yield a function of (what, done, total) that shows progress on stderr, whatever stdout is for."""

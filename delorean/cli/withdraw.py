@@ -90,17 +90,24 @@ def withdraw_global(
 
 @withdraw.command("context-set", no_args_is_help=True)
 @click.argument("day", type=Day())
+@click.option("--revision", type=click.IntRange(1), help="Only this revision.  [all]")
 @_reason_options
 @common_options
-def withdraw_context_set(day: date, reason: str, by: str | None, project: Project, output: Output) -> None:
-    """Withdraw the context set of a day, so that `delorean select` may select another.
+def withdraw_context_set(
+    day: date, revision: int | None, reason: str, by: str | None, project: Project, output: Output
+) -> None:
+    """Withdraw the context set of a day, so that `delorean select` selects again.
 
     \b
     Example: delorean index withdraw context-set 2026-01-05 --reason "chose from the wrong table"
     """
-    from snapshotter.records import PublishedName, RecordKind
+    from snapshotter.records import PublishedName
 
-    _withdraw(PublishedName(RecordKind.CONTEXT_SET, day.isoformat()), reason, by, project, output)
+    _require(reason)
+    name, who = PublishedName.of_revision(day, revision or 1), by or _user()
+    with opened(project) as (index, _):
+        new = index.withdraw_context_set(day, reason, who, revision)
+    output.show({"withdrawn": str(name), "by": who, "reason": reason, "new": new})
 
 
 @click.command("withdrawals")
@@ -120,12 +127,16 @@ def withdrawals(project: Project, output: Output) -> None:
 
 
 def _withdraw(name: PublishedName, reason: str, by: str | None, project: Project, output: Output) -> None:
-    if not reason.strip():
-        raise click.BadParameter("it is empty: write a reason", param_hint="--reason")
+    _require(reason)
     who = by or _user()
     with opened(project) as (index, _):
         new = index.withdraw(name, reason, who)
     output.show({"withdrawn": str(name), "by": who, "reason": reason, "new": new})
+
+
+def _require(reason: str) -> None:
+    if not reason.strip():
+        raise click.BadParameter("it is empty: write a reason", param_hint="--reason")
 
 
 def _user() -> str:

@@ -27,8 +27,8 @@ from schemas.errors import DataKeyError, NotInIndexError
 from schemas.services import Service
 from schemas.tables import TIME
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import END_OF_TIME, ContextSet, ServiceSnapshot, from_micros, to_micros
-from snapshotter.selection.context_sets import read_context_set
+from snapshotter.records import END_OF_TIME, ContextGroup, ContextSet, ServiceSnapshot, from_micros, to_micros
+from snapshotter.selection.context_sets import groups_of, read_contexts, united
 from snapshotter.storage import Storage
 
 STRATUM = "stratum"
@@ -69,7 +69,7 @@ def day_coverage(
     captured = _captured(index, declared, elements, window)
     moments = [_moment(day, at) for day in _days(captured, sets, first, last)]
     _check_group(by, sets)
-    set_of = {moment: _newest(sets, moment.date()) for moment in moments}
+    set_of = {moment: _newest(sets, moment.date(), experiment) for moment in moments}
     chosen = {name: snapshots for name, snapshots in captured.items() if name in elements}
     searches = [
         *_service_searches(index, declared, chosen, moments, rule),
@@ -82,12 +82,16 @@ def day_coverage(
         at=at,
         experiment=experiment,
         by=by,
-        context_sets={moment.date(): each.context_set_id for moment, each in set_of.items() if each is not None},
+        context_sets={
+            moment.date(): ", ".join(each.context_set_id for each in of_day)
+            for moment, of_day in set_of.items()
+            if of_day
+        },
     )
 
 
 def _check_group(by: str | None, sets: Sequence[ContextSet]) -> None:
-    variables = {variable.name for context_set in sets for variable in context_set.key}
+    variables = {variable.name for group in groups_of(sets) for variable in group.key}
     if by is not None and by != STRATUM and by not in variables:
         raise DataKeyError.unknown("variable to group contexts by", by, {*variables, STRATUM})
 
@@ -165,30 +169,30 @@ class _Contexts:
     experiment: str | None
     by: str | None
     contexts_at_once: int
-    sets: Mapping[datetime, ContextSet | None]
+    sets: Mapping[datetime, Sequence[ContextSet]]
 
     def chunks(self) -> Iterator[pa.Table]:
         """Yield context variables, `time` and group, of several moments at once."""
         waiting: list[pa.Table] = []
-        last: tuple[ContextSet, pa.Table] | None = None
-        for moment, context_set in self.sets.items():
-            if context_set is None:
+        last: tuple[Sequence[ContextSet], pa.Table] | None = None
+        for moment, context_sets in self.sets.items():
+            if not context_sets:
                 continue
-            if last is None or last[0] is not context_set:
-                last = (context_set, self._read(context_set))
+            if last is None or last[0] != context_sets:
+                last = (context_sets, united(self._read(group) for group in groups_of(context_sets, self.experiment)))
             now = pa.array(np.full(last[1].num_rows, to_micros(moment))).cast(TIME)
             waiting.append(last[1].append_column(TIME_COLUMN, now))
             if sum(table.num_rows for table in waiting) >= self.contexts_at_once:
-                yield pa.concat_tables(waiting, promote_options="default")
+                yield united(waiting)
                 waiting = []
         if waiting:
-            yield pa.concat_tables(waiting, promote_options="default")
+            yield united(waiting)
 
-    def _read(self, context_set: ContextSet) -> pa.Table:
+    def _read(self, group: ContextGroup) -> pa.Table:
         if self.experiment is None and self.by != STRATUM:
-            rows = read_context_set(context_set, self.storage, [variable.name for variable in context_set.key])
+            rows = read_contexts(group, self.storage, [variable.name for variable in group.key])
         else:
-            rows = read_chosen_contexts(context_set, self.storage, self.experiment)
+            rows = read_chosen_contexts(group, self.storage, self.experiment)
         return rows.append_column(_GROUP_COLUMN, self._groups(rows))
 
     def _groups(self, rows: pa.Table) -> pa.ChunkedArray:
@@ -196,7 +200,7 @@ class _Contexts:
             return pa.chunked_array([pa.nulls(rows.num_rows, pa.string())])
         if self.by in rows.column_names:
             return pc.fill_null(rows[self.by].cast(pa.string()), "none")
-        if self.by != STRATUM:  # a context set with another key than the others
+        if self.by != STRATUM:  # contexts with another key
             return pa.chunked_array([pa.array(["none"] * rows.num_rows)])
         if self.experiment is not None:
             return rows[STRATUM_COLUMN]
@@ -259,7 +263,7 @@ def _context_sets(index: SnapshotIndex, experiment: str | None) -> list[ContextS
     """Return all context sets, or those of an experiment, by date."""
     sets = list(reversed(index.context_sets(date.max, experiment)))
     if experiment is not None and not sets:
-        existing = {name for context_set in index.context_sets(date.max) for name in context_set.experiments}
+        existing = {name for context_set in index.iterate_context_sets() for name in context_set.experiments}
         raise DataKeyError.unknown("experiment with a context set", experiment, existing)
     return sets
 
@@ -284,9 +288,12 @@ def _days(
     return days
 
 
-def _newest(sets: Sequence[ContextSet], day: date) -> ContextSet | None:
-    """Return the newest context set up to a day. sets: by date."""
-    return next((context_set for context_set in reversed(sets) if context_set.date <= day), None)
+def _newest(sets: Sequence[ContextSet], day: date, experiment: str | None) -> Sequence[ContextSet]:
+    """Return the newest context set of an experiment up to a day; None: all of the newest date. sets: by date."""
+    newest = next((context_set for context_set in reversed(sets) if context_set.date <= day), None)
+    if newest is None or experiment is not None:
+        return [newest] if newest else []
+    return [context_set for context_set in sets if context_set.date == newest.date]
 
 
 def _moment(day: date, at: time | None) -> datetime:

@@ -118,7 +118,7 @@ class DayCoverage(Coverage):
 
     at: the time of day; None: the day's end
     by: the variable that contexts are grouped by; None: no groups
-    context_sets: day → the context set that its contexts are from
+    context_sets: day → the context sets that its contexts are from
     """
 
     by_day: tuple[CoverageCell, ...]

@@ -95,7 +95,7 @@ class OpenProject(ProjectActions, Closeable):
     feature_sets: the newest version of each feature set
     runs: recorded runs of experiments by id, the latest first; an experiment's name gives its latest
     snapshots: snapshot runs by id, the latest published first
-    context_sets: by date, the newest first
+    context_sets: by date, the newest first; a later revision is "2026-01-31.r2"
     """
 
     def __init__(self, folder: Path, config: Project, index: SnapshotIndex, storage: Storage) -> None:
@@ -115,8 +115,8 @@ class OpenProject(ProjectActions, Closeable):
         self.snapshots = Shelf("snapshot", lambda: list(index.run_ids()), index.run)
         self.context_sets = Shelf(
             "context set",
-            lambda: [day.isoformat() for day in index.context_set_dates()],
-            lambda day: index.context_set(_day(day)),
+            lambda: [name.label for name in index.context_set_names()],
+            lambda name: index.context_set(*_revision(name)),
         )
 
     def spark_session(self, app_name: str = "notebook", *, delta: bool = False, s3: bool = False) -> SparkSession:
@@ -142,11 +142,13 @@ class OpenProject(ProjectActions, Closeable):
         return plain_text(f"project {self.folder.name}: {self.folder}")
 
 
-def _day(text: str) -> date:
+def _revision(text: str) -> tuple[date, int]:
+    day, dot, revision = text.partition(".r")
     try:
-        return date.fromisoformat(text)
+        return date.fromisoformat(day), int(revision) if dot else 1
     except ValueError as error:
-        raise ConfigError.because(f"'{text}' is not a date", "write one such as 2026-01-31") from error
+        hint = "write one such as 2026-01-31, or 2026-01-31.r2 for its second revision"
+        raise ConfigError.because(f"'{text}' is not a date", hint) from error
 
 
 def open_project(path: str | Path = ".") -> OpenProject:

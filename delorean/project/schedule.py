@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Literal
 from delorean.experiment import contexts_to_select, load_experiment
 from delorean.project.config import Schedule
 from prana_proxy.config.toml_file import TomlFile, toml_files_in
-from schemas.errors import DeloreanError
+from schemas.errors import ConfigError, DeloreanError
+from snapshotter.selection import NamedSelection
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,19 @@ def scheduled(schedule: Schedule) -> Scheduled:
         except DeloreanError as error:
             experiments.append(ScheduledExperiment(path.stem, path, error=str(error)))
     return Scheduled(selected, experiments)
+
+
+def experiments_of(paths: Iterable[Path]) -> list[NamedSelection]:
+    """Read the context selections of specs. Raises ConfigError where two of them have the same id."""
+    declared: dict[str, Path] = {}
+    experiments = []
+    for path in paths:
+        for experiment in contexts_to_select(path):
+            other = declared.setdefault(experiment.id, path)
+            if other != path:
+                raise ConfigError.because(f"experiment '{experiment.id}' is in {other} and in {path}", "rename one")
+            experiments.append(experiment)
+    return experiments
 
 
 def _experiment(path: Path) -> ScheduledExperiment:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snapshotter.records import ContextSet
-from snapshotter.selection.context_sets import read_context_set
+from snapshotter.records import ContextGroup
+from snapshotter.selection.context_sets import read_contexts
 from snapshotter.storage import Storage
 
 EXPERIMENT_COLUMN = "__experiment"  # no context variable is named so
 STRATUM_COLUMN = "__stratum"
 
 
-def read_chosen_contexts(context_set: ContextSet, storage: Storage, experiment: str | None = None) -> pa.Table:
+def read_chosen_contexts(group: ContextGroup, storage: Storage, experiment: str | None = None) -> pa.Table:
     """Return a row for each context and experiment that chose it, with the context's key and the stratum.
 
     experiment: only those that this one chose
     """
-    contexts = read_context_set(context_set, storage)
+    contexts = read_contexts(group, storage)
     chosen_by = contexts["experiments"].combine_chunks()
     choices = chosen_by.flatten()
     names = pc.struct_field(choices, "experiment")

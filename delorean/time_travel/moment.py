@@ -23,7 +23,7 @@ from schemas.tables import TIME
 from snapshotter.global_elements import read_global_version
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, to_micros
-from snapshotter.selection.context_sets import read_context_set
+from snapshotter.selection.context_sets import groups_of, newest_context_sets, read_contexts, united
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet
 
@@ -47,8 +47,8 @@ class Moment:
         Raises NotInIndexError if it had not chosen any by then.
         """
         moment = replace(self, experiment=experiment)
-        if moment.context_set is None:
-            sets = self.index.context_sets(self.time.date())
+        if not moment.context_sets:
+            sets = self.index.iterate_context_sets(self.time.date())
             existing = sorted({name for context_set in sets for name in context_set.experiments})
             raise NotInIndexError.because(
                 f"experiment '{experiment}' has no context set up to {self.time.date()}",
@@ -57,10 +57,9 @@ class Moment:
         return moment
 
     @cached_property
-    def context_set(self) -> ContextSet | None:
-        """The newest context set of this moment, of the experiment if there is one."""
-        sets = self.index.context_sets(self.time.date(), self.experiment)
-        return sets[0] if sets else None
+    def context_sets(self) -> list[ContextSet]:
+        """The newest context set of this moment with the experiment's contexts; without one all of the newest date."""
+        return newest_context_sets(self.index, self.time.date(), self.experiment)
 
     def keys(self) -> list[str]:
         """Return the names of the data elements that are visible at this moment."""
@@ -191,7 +190,12 @@ class ServiceView(View):
         """Return the experiment's keys, or all that were ever captured."""
         if self.moment.experiment is not None:
             contexts = self._context_keys()
-            assert contexts is not None  # for_experiment has checked it
+            if contexts is None:
+                name, key = self.moment.experiment, ", ".join(variable.name for variable in self.service.key)
+                raise DataKeyError.because(
+                    f"service '{self.service.name}' is asked by {key}, which contexts of experiment '{name}' lack",
+                    "leave for_experiment out, to see what was captured for others",
+                )
             return contexts
         names = [variable.name for variable in self.service.key]
         keys = pa.schema([(variable.name, variable.type) for variable in self.service.key]).empty_table()
@@ -202,16 +206,16 @@ class ServiceView(View):
         return keys
 
     def _context_keys(self) -> pa.Table | None:
-        """Return the distinct keys of this service in the context set, of the experiment's contexts if there is one."""
-        context_set = self.moment.context_set
-        if context_set is None:
+        """Return the distinct keys of this service in the contexts; None if none of them have its variables."""
+        names, moment = [variable.name for variable in self.service.key], self.moment
+        groups = groups_of(moment.context_sets, moment.experiment)
+        having = [group for group in groups if {*names} <= {variable.name for variable in group.key}]
+        if not having:
             return None
-        names = [variable.name for variable in self.service.key]
-        if self.moment.experiment is None:
-            return distinct_keys(read_context_set(context_set, self.moment.storage, names))
-        return distinct_keys(
-            read_chosen_contexts(context_set, self.moment.storage, self.moment.experiment).select(names)
-        )
+        if moment.experiment is None:
+            return distinct_keys(united(read_contexts(group, moment.storage, names) for group in having))
+        chosen = (read_chosen_contexts(group, moment.storage, moment.experiment) for group in having)
+        return distinct_keys(united(contexts.select(names) for contexts in chosen))
 
     def _match(self, keys: pa.Table) -> ElementMatch:
         now = pa.array(np.full(keys.num_rows, to_micros(self.moment.time))).cast(TIME)

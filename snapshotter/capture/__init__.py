@@ -2,7 +2,7 @@
 
 from snapshotter.capture.drift import DriftAlert, recent_drift
 from snapshotter.capture.run_checks import Floor
-from snapshotter.capture.snapshot_job import SnapshotOptions, take_snapshot
+from snapshotter.capture.snapshot_job import SnapshotOptions, take_snapshot, take_snapshots
 from snapshotter.capture.unpublished_files import is_half_written, unpublished_files
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "is_half_written",
     "recent_drift",
     "take_snapshot",
+    "take_snapshots",
     "unpublished_files",
 ]

@@ -17,8 +17,10 @@ from typing import Final
 import pyarrow as pa
 
 from schemas.tables import contexts_schema
+from snapshotter.capture.asked_groups import asks_column
 from snapshotter.capture.capture_task import CaptureResult, CaptureTask
 from snapshotter.capture.service_capture import ServiceCapture
+from snapshotter.storage import open_storage
 
 BUCKET: Final = "_bucket"  # no data key's name starts with _
 _CONCURRENT_SERVICES: Final = 4  # each holds answers in memory
@@ -36,7 +38,7 @@ def capture_bucket(
 ) -> dict[int, CaptureResult | None]:
     """Capture services, identified by numbers, for the contexts of a bucket.
 
-    batches: `_bucket`, the same in all rows, and the variables of all keys
+    batches: `_bucket`, the same in all rows, the variables of all keys, and whether each service is asked for the row
     report_of: returns for a service's number the function that takes the contexts done and those in all
     patient: whether to wait for services that answer nothing; otherwise they are postponed: their result is None
 
@@ -49,14 +51,19 @@ def capture_bucket(
         return {number: CaptureResult() for number in tasks}
     contexts = pa.Table.from_batches(nonempty)
     bucket = contexts.column(BUCKET)[0].as_py()
+    keys = {number: _keys_to_ask(contexts, task, bucket) for number, task in tasks.items()}
     captures = {
         number: ServiceCapture(
-            *(task, bucket, _distinct_keys(contexts, task), report_of(number)),
+            *(task, bucket, keys[number], report_of(number)),
             patience_seconds=math.inf if patient or len(tasks) == 1 else _patience(task),
         )
         for number, task in tasks.items()
+        if keys[number].num_rows
     }
-    results = _run_concurrently(captures)
+    results: dict[int, CaptureResult | None] = {number: CaptureResult() for number in tasks if number not in captures}
+    for number in results:
+        report_of(number)(0, 0)
+    results |= _run_concurrently(captures)
     _silent.clear()  # of other runs too
     _silent.update(tasks[number].folder for number, result in results.items() if result is None)
     return results
@@ -66,11 +73,17 @@ def _patience(task: CaptureTask) -> float:
     return 0.0 if task.folder in _silent else _PATIENCE_SECONDS
 
 
-def _distinct_keys(contexts: pa.Table, task: CaptureTask) -> pa.Table:
-    """Return the service's distinct keys. No other bucket has them: they contain the variable it is made by."""
+def _keys_to_ask(contexts: pa.Table, task: CaptureTask, bucket: int) -> pa.Table:
+    """Return the distinct keys that a service is asked for and that no earlier run of the day has an answer for.
+
+    No other bucket has them: they contain the variable it is made by.
+    """
     schema = contexts_schema(task.service.key)
-    keys = contexts.select(schema.names).cast(schema).group_by(schema.names, use_threads=False).aggregate([])
-    return keys.select(schema.names).sort_by([(name, "ascending") for name in schema.names]).combine_chunks()
+    asked = contexts.filter(contexts[asks_column(task.service.name)]).select(schema.names).cast(schema)
+    keys = asked.group_by(schema.names, use_threads=False).aggregate([]).select(schema.names)
+    for answered in task.answered:
+        keys = answered.missing(keys, open_storage(task.storage_uri), bucket, task.buckets)
+    return keys.sort_by([(name, "ascending") for name in schema.names]).combine_chunks()
 
 
 def _run_concurrently(captures: Mapping[int, ServiceCapture]) -> dict[int, CaptureResult | None]:

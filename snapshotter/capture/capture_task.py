@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from prana_proxy.client import ProxyCredentials
 from prana_proxy.client.client import PranaClient
 from schemas.services import Service, Status
+from snapshotter.capture.answered_keys import AnsweredKeys
 from snapshotter.capture.value_profile import MeasureSums
 from snapshotter.records import DataFile
 
@@ -33,6 +34,8 @@ class CaptureTask:
     page, budget: the most contexts for each call of the proxy, and the time for it
     keep_seconds: how long an answer may wait in memory before it is written
     second_pass: whether contexts that failed are requested once more
+    buckets: of the service's files
+    answered: keys that are not requested, because earlier runs of the day have answers for them
     """
 
     service: Service
@@ -43,6 +46,8 @@ class CaptureTask:
     budget: timedelta
     keep_seconds: float
     second_pass: bool
+    buckets: int = 1
+    answered: tuple[AnsweredKeys, ...] = ()
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """The contexts of a run by bucket: one Spark task for each, or one table after the other in this process.
 
-Rows have the variables that services are called by, and the column `BUCKET`. They may repeat, since the variables may
-be only some of the context set's key.
+Rows have the variables that services are called by, null where a context has no such variable; a column for each
+service that says whether it is asked for the row; and the column `BUCKET`. They may repeat, since the variables may be
+only some of a context's key.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from schemas.data_keys import DataKey
 from schemas.hashing import bucket_of, bucket_sql
 from schemas.services import Service
 from schemas.tables import contexts_schema
+from snapshotter.capture.asked_groups import AskedContexts, contexts_with_asks, shared_key
 from snapshotter.capture.bucket_capture import BUCKET
 from snapshotter.capture.run_plan import RunPlan
 from snapshotter.records import ContextSet, DataFile
 from snapshotter.storage import open_storage
-from snapshotter.storage.parquet import read_parquet
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -39,11 +40,11 @@ def spark_partitions(
 
     from snapshotter.selection.sampling import key_columns
 
+    key = shared_key(context_set.groups, services)
+    contexts = _spark_contexts(spark, context_set, storage_uri, key, services)
     if not plan.buckets_by(services[0]):
-        distinct = _spark_contexts(spark, context_set, storage_uri, services[0].key).distinct()
-        return distinct.repartition(plan.buckets, *key_columns(services[0].key)).withColumn(BUCKET, F.lit(0))
-    key = _shared_key(context_set, services)
-    contexts = _spark_contexts(spark, context_set, storage_uri, key)
+        distinct = contexts.distinct()
+        return distinct.repartition(plan.buckets, *key_columns(key)).withColumn(BUCKET, F.lit(0))
     [by] = [variable for variable in key if variable.name == plan.bucket_variable]
     bucket = F.expr(bucket_sql(by.name, by.type, plan.buckets))
     return contexts.withColumn(BUCKET, bucket).repartitionById(plan.buckets, F.col(BUCKET))
@@ -53,12 +54,16 @@ def local_partitions(
     context_set: ContextSet, storage_uri: str, plan: RunPlan, services: Sequence[Service]
 ) -> Iterator[pa.Table]:
     """Yield what `spark_partitions` returns, a table for each bucket that has contexts."""
-    bucketed = plan.buckets_by(services[0])
-    schema = contexts_schema(_shared_key(context_set, services) if bucketed else services[0].key)
-    files = [read_parquet(open_storage(storage_uri), file, schema.names).cast(schema) for file in context_set.files]
-    contexts = pa.concat_tables(files)
+    key, storage = shared_key(context_set.groups, services), open_storage(storage_uri)
+    schema = contexts_with_asks(key, services)
+    tables = [
+        asked.read(storage, file, contexts_schema(key))
+        for asked in _asked_contexts(context_set, services)
+        for file in asked.files
+    ]
+    contexts = pa.concat_tables([schema.empty_table(), *tables])
     buckets = np.zeros(len(contexts), np.int32)
-    if bucketed:
+    if plan.buckets_by(services[0]):
         buckets = bucket_of(contexts[plan.bucket_variable], plan.buckets)
         contexts = contexts.take(np.argsort(buckets, kind="stable"))
     ends = np.cumsum(np.bincount(buckets))
@@ -68,27 +73,32 @@ def local_partitions(
             yield part.append_column(BUCKET, pa.repeat(pa.scalar(bucket, pa.int32()), end - start))
 
 
-def _shared_key(context_set: ContextSet, services: Sequence[Service]) -> list[DataKey]:
-    """Return the variables of all these services' keys, in the context set's order and types."""
-    names = {variable.name for service in services for variable in service.key}
-    return [variable for variable in context_set.key if variable.name in names]
+def _asked_contexts(context_set: ContextSet, services: Sequence[Service]) -> list[AskedContexts]:
+    every = (AskedContexts.of(group, services) for group in context_set.groups)
+    return [asked for asked in every if asked is not None]
 
 
 def _spark_contexts(
-    spark: SparkSession, context_set: ContextSet, storage_uri: str, key: Sequence[DataKey]
+    spark: SparkSession,
+    context_set: ContextSet,
+    storage_uri: str,
+    key: Sequence[DataKey],
+    services: Sequence[Service],
 ) -> DataFrame:
     """Read the context set in the workers, so that the JVM needs no access to the storage."""
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    schema = contexts_schema(key)
+    schema = contexts_with_asks(key, services)
+    asked = _asked_contexts(context_set, services)
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        storage = open_storage(storage_uri)
+        storage, variables = open_storage(storage_uri), contexts_schema(key)
         for batch in batches:
-            for text in batch.column("file").to_pylist():
-                table = read_parquet(storage, DataFile.from_json(json.loads(text)), schema.names)
-                yield from table.cast(schema).to_batches(max_chunksize=65_536)
+            for number, text in zip(*(batch.column(name).to_pylist() for name in ("group", "file")), strict=True):
+                table = asked[number].read(storage, DataFile.from_json(json.loads(text)), variables)
+                yield from table.to_batches(max_chunksize=65_536)
 
-    files = [json.dumps(file.to_json()) for file in context_set.files]
-    listed = spark.createDataFrame(pa.table({"file": files})).repartition(len(files))
+    files = [(number, json.dumps(file.to_json())) for number, each in enumerate(asked) for file in each.files]
+    columns = {"group": [number for number, _ in files], "file": [text for _, text in files]}
+    listed = spark.createDataFrame(pa.table(columns)).repartition(len(files))
     return listed.mapInArrow(read, from_arrow_schema(schema))

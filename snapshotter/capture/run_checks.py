@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal
 
-import pyarrow as pa
-
-from schemas.data_keys import DataKey
 from schemas.errors import ConfigError, DataKeyError, QualityError, ServiceError
 from schemas.services import Service, Status
+from snapshotter.capture.asked_groups import experiments_asking, fits, lacks, shared_key
 from snapshotter.capture.capture_task import ProxyAddresses
 from snapshotter.capture.drift import drift_alerts, last_profiles
 from snapshotter.index import SnapshotIndex
@@ -34,6 +32,14 @@ class Floor:
     below: Literal["fail", "warn"] = "fail"
 
 
+@dataclass(frozen=True)
+class AskedServices:
+    """The services that a run captures. not_applicable: see `SnapshotRun`."""
+
+    services: tuple[Service, ...]
+    not_applicable: Mapping[str, tuple[str, ...]]
+
+
 def refuse_other_run(published: SnapshotRun, context_set: ContextSet, services: Sequence[str] | None) -> None:
     """Raise ConfigError if the run that has the id captured another context set, or other services."""
     hint = "use another run id"
@@ -43,10 +49,10 @@ def refuse_other_run(published: SnapshotRun, context_set: ContextSet, services: 
             f" not '{context_set.context_set_id}'",
             hint,
         )
-    captured = sorted(snapshot.service.name for snapshot in published.services)
-    if services is not None and captured != sorted(set(services)):
+    captured = {snapshot.service.name for snapshot in published.services}
+    if services is not None and not captured <= set(services) <= captured | set(published.not_applicable):
         raise ConfigError.because(
-            f"run id '{published.run_id}' is taken: that run captured {', '.join(captured)},"
+            f"run id '{published.run_id}' is taken: that run captured {', '.join(sorted(captured))},"
             f" not {', '.join(sorted(set(services)))}",
             hint,
         )
@@ -65,42 +71,105 @@ def refuse_other_day(day: date, late: timedelta, now: datetime) -> None:
         )
 
 
-def services_to_capture(context_set: ContextSet, names: Sequence[str] | None, proxies: ProxyAddresses) -> list[Service]:
-    """Return the services as the proxy declares them. names: None: all that it has.
+def services_to_capture(
+    context_set: ContextSet, names: Sequence[str] | None, proxies: ProxyAddresses, of_day: Sequence[ContextSet] = ()
+) -> AskedServices:
+    """Return the services as the proxy declares them. names: None: all that it has and that can be asked.
 
-    Raises ConfigError for an unknown service, DataKeyError for one whose key the context set lacks.
+    of_day: all revisions of the context set's day; a service that is named may be for contexts of another one
+
+    Raises ConfigError for an unknown service, DataKeyError for one that is named but cannot be asked for any context of
+    the day, or whose variables have another type in the contexts.
     """
     with proxies.client() as client:
         declared = client.services()
     requested = sorted(declared) if names is None else list(dict.fromkeys(names))
     if not requested:
         raise ConfigError.because("no service to capture", "name one, or declare one to the proxy")
+    asked: list[Service] = []
+    not_applicable: dict[str, tuple[str, ...]] = {}
     for name in requested:
         if name not in declared:
             raise ConfigError.unknown("service", name, declared)
         require_plain_name("service", name)
-        for variable in declared[name].key:
-            _check_variable(context_set, name, variable)
-    return [declared[name] for name in requested]
-
-
-def _check_variable(context_set: ContextSet, service: str, variable: DataKey) -> None:
-    """Check that the context set has a variable of a service's key; its integers may be narrower."""
-    types = {variable.name: variable.type for variable in context_set.key}
-    if variable.name not in types:
-        raise DataKeyError.unknown(f"variable of context set {context_set.context_set_id}", variable.name, types)
-    available = types[variable.name]
-    widens = (
-        pa.types.is_signed_integer(available)
-        and pa.types.is_signed_integer(variable.type)
-        and available.bit_width <= variable.type.bit_width
-    )
-    if available != variable.type and not widens:
+        service = declared[name]
+        if _asks_any(context_set, service):
+            asked.append(service)
+        elif names is not None and not any(_asks_any(each, service) for each in of_day):
+            raise _never_asked(context_set, service)
+        without = _without_variables(context_set, service)
+        if without or service not in asked:
+            not_applicable[name] = without
+    if not any(_asks_any(each, declared[name]) for each in (context_set, *of_day) for name in requested):
         raise DataKeyError.because(
-            f"service '{service}' needs {variable.name}: {variable.type},"
-            f" context set {context_set.context_set_id} has {available}",
-            "cast the column in the experiments' queries",
+            f"no service can be asked for the contexts of {context_set.context_set_id}:"
+            f" {'; '.join(group.key_text for group in context_set.groups)}",
+            "add the variables of a service's key to the experiments' keys",
         )
+    _log_choice(context_set, declared, not_applicable, names)
+    shared_key(context_set.groups, asked)  # raises where there is none
+    return AskedServices(tuple(asked), not_applicable)
+
+
+def _asks_any(context_set: ContextSet, service: Service) -> bool:
+    """Whether a service is asked for any context. Raises DataKeyError where types do not fit."""
+    asking = [group for group in context_set.groups if experiments_asking(group, service)]
+    for group in asking:
+        types = {variable.name: variable.type for variable in group.key}
+        for variable in service.key:
+            if not fits(types[variable.name], variable.type):
+                raise DataKeyError.because(
+                    f"service '{service.name}' needs {variable.name}: {variable.type}, contexts of experiment"
+                    f" '{experiments_asking(group, service)[0]}' have {types[variable.name]}",
+                    "cast the column in the experiment's query",
+                )
+    return bool(asking)
+
+
+def _without_variables(context_set: ContextSet, service: Service) -> tuple[str, ...]:
+    """Return the experiments that need a service, but whose contexts lack a variable of its key."""
+    return tuple(
+        experiment.id
+        for group in context_set.groups
+        if lacks(group, service)
+        for experiment in group.experiments
+        if experiment.needs(service.name)
+    )
+
+
+def _never_asked(context_set: ContextSet, service: Service) -> DataKeyError:
+    for group in context_set.groups:
+        for variable in lacks(group, service):
+            types = [each.name for each in group.key]
+            return DataKeyError.unknown(
+                f"variable of context set {context_set.context_set_id}, which service '{service.name}' is asked by,",
+                variable,
+                types,
+            )
+    return DataKeyError.because(
+        f"no experiment of context set {context_set.context_set_id} needs service '{service.name}'",
+        "leave it out, or add it to the services of an experiment's contexts",
+    )
+
+
+def _log_choice(
+    context_set: ContextSet,
+    declared: Mapping[str, Service],
+    not_applicable: Mapping[str, Sequence[str]],
+    names: Sequence[str] | None,
+) -> None:
+    """Log which services are not asked, and services that experiments need but nobody declares."""
+    for name, experiments in not_applicable.items():
+        if experiments:
+            _log.warning("service '%s' is not applicable to %s: its key is not theirs", name, ", ".join(experiments))
+        elif names is None:
+            _log.warning("service '%s' is left out: no experiment needs it", name)
+    for group in context_set.groups:
+        for experiment in group.experiments:
+            for name in experiment.services or ():
+                if name not in declared:
+                    unknown = ConfigError.unknown("service", name, declared)
+                    _log.warning("experiment '%s' needs an %s", experiment.id, unknown)
 
 
 def check_quality(
@@ -124,7 +193,8 @@ def _require_answers(run_id: str, snapshots: Sequence[ServiceSnapshot]) -> None:
             "run '%s', service '%s': %d of %d contexts %s: %s",
             *(run_id, snapshot.service.name, snapshot.counts[status], snapshot.asked, status.value, reason),
         )
-    if not any(snapshot.counts.get(Status.OK) for snapshot in snapshots):
+    asked = any(snapshot.asked for snapshot in snapshots)  # a revision may have nothing left to ask
+    if asked and not any(snapshot.counts.get(Status.OK) for snapshot in snapshots):
         reasons = "; ".join(
             f"{snapshot.service.name}: {status.value}: {reason}" for snapshot, status, reason in failures
         )
@@ -138,7 +208,7 @@ def _check_confidence(run_id: str, snapshots: Sequence[ServiceSnapshot], floor: 
     problems = [
         f"service '{snapshot.service.name}' has confidence {snapshot.confidence:.3f}, expected {floor.confidence:g}"
         for snapshot in snapshots
-        if snapshot.confidence < floor.confidence
+        if snapshot.asked and snapshot.confidence < floor.confidence
     ]
     _hold_or_warn(run_id, problems, hold=floor.below == "fail", hint=_REPAIR)
 

@@ -115,7 +115,8 @@ def _bucket_count(context_set: ContextSet, cores: int) -> int:
 
 
 def _bucket_variable(context_set: ContextSet, services: Sequence[Service], requested: str | None) -> str | None:
-    names = [variable.name for variable in context_set.key if _bucketable(variable)]
+    variables = {variable.name: variable for group in context_set.groups for variable in group.key}
+    names = [name for name, variable in variables.items() if _bucketable(variable)]
     if requested is not None:
         if requested not in names:
             raise ConfigError.unknown("variable to bucket by", requested, names)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, get_args
 
 from prana_proxy.client import ProxyCredentials
 from schemas.errors import ConfigError, NotInIndexError
+from schemas.services import Service
+from snapshotter.capture.answered_keys import answered_keys
 from snapshotter.capture.capture_task import CaptureTask, ProxyAddresses
 from snapshotter.capture.run_checks import (
     DriftAction,
@@ -96,15 +98,54 @@ def take_snapshot(
     Raises ConfigError for an id of another run, ProxyUnavailableError, ServiceError if nothing was answered,
     DataKeyError, and QualityError if drift or the floor holds the run back; then nothing is published.
     """
-    job = _SnapshotJob(
-        context_set, services, ProxyAddresses(tuple(proxies), access), storage_uri, index, run_id, options
-    )
+    addresses = ProxyAddresses(tuple(proxies), access)
+    job = _SnapshotJob(context_set, services, addresses, storage_uri, index, run_id, options)
     return job.published() or job.run(spark, progress)
+
+
+def take_snapshots(
+    spark: SparkSession | None,
+    context_sets: Sequence[ContextSet],
+    services: Sequence[str] | None,
+    proxies: Sequence[str],
+    storage_uri: str,
+    index: SnapshotIndex,
+    run_id: str,
+    options: SnapshotOptions = _DEFAULTS,
+    *,
+    access: ProxyCredentials | None = None,
+    progress: Progress | None = None,
+) -> list[SnapshotRun]:
+    """Capture a day: each revision of its context set in order, as a run of its own.
+
+    context_sets: all revisions, as `index.context_sets_of` returns them
+    services: names; each is asked for the revisions whose contexts have its variables; None: all that the proxy has
+    run_id: of the first revision; the run of the second is `<run_id>.r2`
+
+    A key that an earlier of these runs has an answer for is not requested again, so that a later run counts only what
+    it requested. It is published even if that is nothing: then the day is known to be captured. The first error ends
+    it, since a later run would request what an earlier one lacks.
+
+    Other arguments and errors are those of `take_snapshot`.
+    """
+    addresses, done = ProxyAddresses(tuple(proxies), access), list[SnapshotRun]()
+    for context_set in context_sets:
+        own_id = f"{run_id}.r{context_set.revision}" if context_set.revision > 1 else run_id
+        revisions = tuple(context_sets)
+        job = _SnapshotJob(
+            context_set, services, addresses, storage_uri, index, own_id, options, tuple(done), revisions
+        )
+        done.append(job.published() or job.run(spark, progress))
+    return done
 
 
 @dataclass(frozen=True)
 class _SnapshotJob:
-    """The arguments of `take_snapshot`."""
+    """The arguments of `take_snapshot`.
+
+    earlier: runs of the same day, whose answers are not requested again
+    of_day: all revisions of the day's context set
+    """
 
     context_set: ContextSet
     services: Sequence[str] | None
@@ -113,6 +154,8 @@ class _SnapshotJob:
     index: SnapshotIndex
     run_id: str
     options: SnapshotOptions
+    earlier: tuple[SnapshotRun, ...] = ()
+    of_day: tuple[ContextSet, ...] = ()
 
     def published(self) -> SnapshotRun | None:
         """Return the run that is published under the id, if any. Raises ConfigError if it is another one."""
@@ -129,12 +172,15 @@ class _SnapshotJob:
         """Capture, check and publish."""
         if self.options.late is not None:
             refuse_other_day(self.context_set.date, self.options.late, datetime.now(UTC))
-        capture = self._begin(1 if spark is None else spark.sparkContext.defaultParallelism)
+        asked = services_to_capture(self.context_set, self.services, self.proxies, self.of_day)
+        capture = self._begin(asked.services, 1 if spark is None else spark.sparkContext.defaultParallelism)
         with shown_progress(progress) as report:
             snapshots = capture.in_process(report) if spark is None else capture.over_spark(spark, report)
         check_quality(self.index, self.run_id, snapshots, self.options.floor, self.options.drift)
         started_at = capture.plan.started_at
-        run = SnapshotRun(self.run_id, self.context_set.context_set_id, started_at, tuple(snapshots))
+        run = SnapshotRun(
+            self.run_id, self.context_set.context_set_id, started_at, tuple(snapshots), None, asked.not_applicable
+        )
         new = self.index.publish_run(run)
         published = self.index.run(self.run_id)
         if not new:
@@ -142,10 +188,9 @@ class _SnapshotJob:
             _log.warning("run '%s' was published by another job meanwhile: that one is used", self.run_id)
         return published
 
-    def _begin(self, cores: int) -> RunCapture:
+    def _begin(self, services: Sequence[Service], cores: int) -> RunCapture:
         """Store the run's plan, unless the run has begun, and return what to capture."""
         options = self.options
-        services = services_to_capture(self.context_set, self.services, self.proxies)
         plan = make_plan(self.run_id, self.context_set, services, cores, options.buckets, options.bucket_variable)
         plan = begin_run(open_storage(self.storage_uri), plan)
         tasks = tuple(
@@ -158,6 +203,8 @@ class _SnapshotJob:
                 options.budget,
                 options.keep_every.total_seconds(),
                 options.second_pass,
+                plan.buckets if plan.buckets_by(service) else 1,
+                answered_keys(self.earlier, service, plan.bucket_variable if plan.buckets_by(service) else None),
             )
             for service in services
         )

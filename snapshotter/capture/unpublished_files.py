@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from snapshotter.capture.run_plan import plan_path
-from snapshotter.index import SnapshotIndex, iterate_context_sets, iterate_runs
+from snapshotter.index import SnapshotIndex, iterate_runs
 from snapshotter.records import END_OF_TIME, DataFile, RecordKind, UnreadableRecord
 from snapshotter.storage import Storage, StoredFile
 
@@ -55,7 +55,7 @@ def _published(index: SnapshotIndex, elements: Iterable[str]) -> Iterator[DataFi
     for run in iterate_runs(index):
         for snapshot in run.services:
             yield from snapshot.files
-    for context_set in iterate_context_sets(index):
+    for context_set in index.iterate_context_sets():
         yield from context_set.files
     for element in sorted(elements):
         for version in index.global_versions(element, END_OF_TIME, skip_unreadable=True):
@@ -72,7 +72,7 @@ def _folders_of(records: Iterable[UnreadableRecord]) -> Iterator[str]:
         elif name.kind is RecordKind.GLOBAL_VERSION:
             yield f"globals/{name.element}/{name.id}"
         else:
-            yield f"context_sets/{name.id}"
+            yield f"context_sets/{name.day}"
 
 
 def _is_in(path: str, folders: Iterable[str]) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
+from itertools import islice
 
 from schemas.closeable import Closeable
 from schemas.errors import ConfigError
@@ -94,21 +95,36 @@ class SnapshotIndex(Closeable):
 
     @abstractmethod
     def publish_context_set(self, context_set: ContextSet) -> bool:
-        """Make the context set of a date visible; False, changing nothing, if that date has one already."""
+        """Make a revision of a date's context set visible; False, changing nothing, if the date has that revision."""
 
     @abstractmethod
-    def context_set(self, date: date) -> ContextSet:
-        """Return the context set of a date. Raises NotInIndexError."""
+    def context_set(self, date: date, revision: int = 1) -> ContextSet:
+        """Return a revision of the context set of a date, by default the first. Raises NotInIndexError."""
 
     @abstractmethod
+    def context_sets_of(self, date: date) -> Sequence[ContextSet]:
+        """Return all revisions of a date's context set in order; none if nothing was selected for the date."""
+
+    @abstractmethod
+    def iterate_context_sets(self, latest: date = date.max, experiment: str | None = None) -> Iterator[ContextSet]:
+        """Yield context sets up to a date: the newest date first, of a date the last revision first.
+
+        They are read in pages as they are consumed. experiment: only those with contexts that it selected
+        """
+
     def context_sets(
         self, latest: date, experiment: str | None = None, limit: int | None = None
     ) -> Sequence[ContextSet]:
-        """Return context sets up to a date, newest first; only those that an experiment selected, if one is named."""
+        """Return what `iterate_context_sets` yields, at most so many."""
+        return list(islice(self.iterate_context_sets(latest, experiment), limit))
 
     @abstractmethod
+    def context_set_names(self) -> Sequence[PublishedName]:
+        """Return the names of all context sets, in the order of `iterate_context_sets`. No record is read."""
+
     def context_set_dates(self) -> Sequence[date]:
         """Return the dates that have a context set, newest first. No record is read."""
+        return list(dict.fromkeys(name.day for name in self.context_set_names()))
 
     @abstractmethod
     def publish_global(self, version: GlobalVersion) -> bool:
@@ -147,9 +163,14 @@ class SnapshotIndex(Closeable):
         """Withdraw a version of a global element, see `withdraw`."""
         return self.withdraw(PublishedName(RecordKind.GLOBAL_VERSION, version_id, element), reason, by)
 
-    def withdraw_context_set(self, date: date, reason: str, by: str) -> bool:
-        """Withdraw the context set of a date, see `withdraw`; then the date may have another one."""
-        return self.withdraw(PublishedName(RecordKind.CONTEXT_SET, date.isoformat()), reason, by)
+    def withdraw_context_set(self, date: date, reason: str, by: str, revision: int | None = None) -> bool:
+        """Withdraw the context set of a date, see `withdraw`; then contexts can be selected for the date again.
+
+        revision: only this one; None: all, the last first
+        """
+        revisions = [name for name in self.context_set_names() if name.day == date] if revision is None else []
+        names = revisions or [PublishedName.of_revision(date, revision or 1)]
+        return True in [self.withdraw(name, reason, by) for name in names]
 
     @abstractmethod
     def withdraw(self, name: PublishedName, reason: str, by: str) -> bool:
@@ -174,16 +195,6 @@ def iterate_runs(index: SnapshotIndex, page: int = 100) -> Iterator[SnapshotRun]
     while runs := index.runs(page, before):
         yield from runs
         before = runs[-1].published_at
-
-
-def iterate_context_sets(index: SnapshotIndex, page: int = 100) -> Iterator[ContextSet]:
-    """Yield all context sets, the newest first, read in pages."""
-    latest = date.max
-    while context_sets := index.context_sets(latest, limit=page):
-        yield from context_sets
-        if context_sets[-1].date == date.min:
-            return
-        latest = context_sets[-1].date - timedelta(days=1)
 
 
 def open_index(uri: str) -> SnapshotIndex:

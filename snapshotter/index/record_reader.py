@@ -60,9 +60,9 @@ def run_name(run_id: str) -> PublishedName:
     return PublishedName(RecordKind.RUN, run_id)
 
 
-def context_set_name(day: date | str) -> PublishedName:
-    """Return the name of a date's context set."""
-    return PublishedName(RecordKind.CONTEXT_SET, str(day))
+def after_revisions(day: date) -> str:
+    """Return a text after the ids of all revisions of a date's context set, and before those of the next date."""
+    return f"{day.isoformat()}~"
 
 
 def version_name(element: str, version_id: str) -> PublishedName:
@@ -73,7 +73,7 @@ def version_name(element: str, version_id: str) -> PublishedName:
 def not_published(name: PublishedName, uri: str) -> NotInIndexError:
     """Return the error for a name under which nothing is published."""
     is_context_set = name.kind is RecordKind.CONTEXT_SET
-    what = f"context set of {name.id}" if is_context_set else str(name)
+    what = str(name).removeprefix("the ")
     return NotInIndexError.because(
         f"no {what} is published in {uri}", "select contexts first" if is_context_set else None
     )

@@ -1,7 +1,13 @@
 """Records of the index: context sets, snapshot runs and versions of global elements."""
 
 from schemas.times import END_OF_TIME, from_micros, to_micros
-from snapshotter.records.context_set import ContextSet, StratumReport
+from snapshotter.records.context_set import (
+    ContextGroup,
+    ContextSet,
+    FailedExperiment,
+    SelectedExperiment,
+    StratumReport,
+)
 from snapshotter.records.data_file import DataFile
 from snapshotter.records.global_version import GlobalVersion
 from snapshotter.records.published_name import PublishedName, RecordKind, UnreadableRecord, Withdrawal
@@ -10,12 +16,15 @@ from snapshotter.records.snapshot_run import ServiceSnapshot, SnapshotRun
 
 __all__ = [
     "END_OF_TIME",
+    "ContextGroup",
     "ContextSet",
     "DataFile",
+    "FailedExperiment",
     "GlobalVersion",
     "JsonRecord",
     "PublishedName",
     "RecordKind",
+    "SelectedExperiment",
     "ServiceSnapshot",
     "SnapshotRun",
     "StratumReport",

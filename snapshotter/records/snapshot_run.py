@@ -67,6 +67,8 @@ class ServiceSnapshot(JsonRecord):
 class SnapshotRun(JsonRecord):
     """One run of the snapshot job: the services' snapshots that become visible together.
 
+    not_applicable: service → the experiments whose contexts lack a variable of its key, so that it was not asked for
+        them; none: no experiment needs it
     published_at: set by the index; of captures at the same time that of the later published run is used
     """
 
@@ -75,6 +77,7 @@ class SnapshotRun(JsonRecord):
     started_at: datetime
     services: tuple[ServiceSnapshot, ...]
     published_at: datetime | None = None
+    not_applicable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """One line for people."""
@@ -93,4 +96,5 @@ class SnapshotRun(JsonRecord):
             from_micros(fields["started_at"]),
             tuple(ServiceSnapshot.from_json(service) for service in fields["services"]),
             None if published is None else from_micros(published),
+            {service: tuple(names) for service, names in fields.get("not_applicable", {}).items()},
         )

@@ -8,7 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from schemas.lazy_imports import lazy_getattr
-from snapshotter.selection.context_sets import context_set_schema, read_context_set
+from snapshotter.selection.context_sets import (
+    ExperimentContexts,
+    context_set_schema,
+    contexts_of,
+    read_context_set,
+    read_contexts,
+)
 from snapshotter.selection.declarations import ContextSelection, NamedSelection, load_selections
 
 if TYPE_CHECKING:
@@ -16,10 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ContextSelection",
+    "ExperimentContexts",
     "NamedSelection",
     "context_set_schema",
+    "contexts_of",
     "load_selections",
     "read_context_set",
+    "read_contexts",
     "select_contexts",
 ]
 

@@ -1,40 +1,27 @@
-"""Selects the contexts of a date: a stratified sample for each experiment, stored once as their union."""
+"""Selects the contexts of a date: a stratified sample for each experiment, stored once for all with the same key."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import uuid
-from collections.abc import Iterator, Sequence
-from datetime import date
-from functools import reduce
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
 
-import pyarrow as pa
-from pyspark import TaskContext
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F  # noqa: N812  # Spark's own convention
+from pyspark.sql import SparkSession
 
-from schemas.data_keys import DataKey
-from schemas.errors import ConfigError, NotInIndexError, SelectionError
-from schemas.strict_json import json_text
+from schemas.errors import ConfigError, DeloreanError, SelectionError
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import ContextSet, DataFile
-from snapshotter.selection.context_sets import context_set_schema, read_context_set
+from snapshotter.records import ContextSet, FailedExperiment
+from snapshotter.selection.context_sets import read_context_set
 from snapshotter.selection.declarations import NamedSelection, load_selections
-from snapshotter.selection.sampling import ExperimentSample, key_columns, samples
-from snapshotter.spark.errors import spark_errors_as
-from snapshotter.spark.jobs import described
-from snapshotter.storage import Storage, open_storage
-from snapshotter.storage.delta import USER_METADATA, commit_files
-from snapshotter.storage.parquet import write_parquet_if_any
+from snapshotter.selection.group_files import commit_groups, write_groups
+from snapshotter.selection.sampling import ExperimentSample, samples
+from snapshotter.storage import Storage
 
 __all__ = ["NamedSelection", "load_selections", "read_context_set", "select_contexts"]
 
-_FOLDER = "context_sets"
-_METADATA = "delorean"  # the key of our commit metadata
 _log = logging.getLogger(__name__)
-_CONTEXTS_PER_FILE = 500_000
 
 
 def select_contexts(
@@ -45,142 +32,129 @@ def select_contexts(
     index: SnapshotIndex,
     *,
     allow_other: bool = True,
+    late: timedelta | None = None,
 ) -> ContextSet:
-    """Select the contexts of a date and publish them; if the date has a context set already, return that.
+    """Select the contexts of a date and publish them; of experiments that the date has already nothing is selected.
 
-    allow_other: whether the date's context set is returned even if other experiments, or earlier versions of these,
-        selected it
+    allow_other: whether experiments that the date has, but that were edited since, and new experiments of a date that
+        is over stay as they are, with a warning; False: they are errors
+    late: how long after the date new experiments may be added to those that it has; None: at any time
 
-    Each context set is a Delta table of one version, which is visible only once the index names its files.
+    Returns what was published: the first context set of the date, or a later revision with the experiments that it did
+    not have; its last revision if there are none. Each group of contexts with the same key is a Delta table of one
+    version, which is visible only once the index names its files.
+
+    Each experiment is selected on its own: one that fails is in `failed`, and can be selected later the same day.
 
     Distinct keys are ranked within their stratum by a seeded hash, so that partitions and cores change nothing.
     A context's inclusion probability is taken / population of its stratum.
 
-    Raises SelectionError, naming the experiment, if nothing can be selected, and ConfigError if another selection made
-    the date's context set and that is not allowed.
+    Raises SelectionError, naming the experiments, if none can be selected, and ConfigError for what is not allowed.
     """
     _check_experiments(experiments)
-    try:
-        published = index.context_set(date)
-    except NotInIndexError:
-        pass
-    else:
-        _log.warning("%s has the context set %s already, which is used", date, published.context_set_id)
-        return _checked(published, experiments, allow_other=allow_other)
-    with samples(spark, experiments, date) as drawn:
-        _check_samples(drawn, experiments)
-        selected = _write_context_set(spark, experiments, drawn, date, storage)
-    _commit(selected, storage)
-    if index.publish_context_set(selected):
-        return selected
-    _log.warning("another selection published the context set of %s meanwhile: that one is used", date)
-    return _checked(index.context_set(date), experiments, allow_other=allow_other)
+    while True:
+        revisions = index.context_sets_of(date)
+        missing = _missing(revisions, experiments, date, allow_other=allow_other)
+        if revisions and _is_over(date, missing, late, allow_other=allow_other):
+            missing = []
+        if not missing:
+            ids = ", ".join(revision.context_set_id for revision in revisions)
+            _log.warning("%s has the context set %s already, which is used", date, ids)
+            return revisions[-1]
+        selected = _select(spark, missing, date, storage, revisions)
+        if index.publish_context_set(selected):
+            return selected
+        _log.warning("another selection published %s meanwhile: only what it lacks is selected", date)
 
 
-def _write_context_set(
+def _missing(
+    revisions: Sequence[ContextSet], experiments: Sequence[NamedSelection], date: date, *, allow_other: bool
+) -> list[NamedSelection]:
+    """Return the experiments that a date does not have. Those that were edited since it has them stay as they are."""
+    groups = [group for revision in revisions for group in revision.groups]
+    digests = {selected.id: selected.selection for group in groups for selected in group.experiments}
+    edited = [each for each in experiments if digests.get(each.id) not in (None, each.digest)]
+    if edited:
+        names = ", ".join(f"'{each.id}'" for each in edited)
+        problem = f"{date} has contexts of {names} already, selected before the selection was edited"
+        if not allow_other:
+            raise ConfigError.because(problem, "give the edited experiment another name, or select for another date")
+        _log.warning("%s: they stay as they are", problem)
+    return [each for each in experiments if each.id not in digests]
+
+
+def _is_over(date: date, missing: Sequence[NamedSelection], late: timedelta | None, *, allow_other: bool) -> bool:
+    """Whether a date that has a context set can have no more experiments, because it is over."""
+    over = datetime.now(UTC) - datetime.combine(date, time(), UTC) - timedelta(days=1)
+    if not missing or late is None or over <= late:
+        return False
+    names = ", ".join(f"'{each.id}'" for each in missing)
+    problem = f"{date} is past, and its contexts were selected without {names}"
+    if not allow_other:
+        raise ConfigError.because(
+            f"{problem}: services would be asked for their state now, never of another day",
+            "select for today, or allow a set of services to be `late`",
+        )
+    _log.warning("%s, which are not selected any more", problem)
+    return True
+
+
+def _select(
     spark: SparkSession,
     experiments: Sequence[NamedSelection],
-    drawn: Sequence[ExperimentSample],
     date: date,
     storage: Storage,
+    revisions: Sequence[ContextSet],
 ) -> ContextSet:
-    """Write the samples' contexts to a new folder, and return their context set, not yet published."""
-    set_id = _context_set_id(experiments, date)
-    description = f"select contexts of {date}: write the context set"
-    with described(spark, description), spark_errors_as(SelectionError, f"context set of {date}"):
-        folder = f"{_FOLDER}/{date.isoformat()}/{set_id}/{uuid.uuid4().hex[:8]}"  # of this attempt alone
-        files = _write(drawn, folder, storage)
-    report = tuple(row for sample in drawn for row in sample.report)
-    ids = tuple(experiment.id for experiment in experiments)
-    return ContextSet(set_id, date, ids, drawn[0].key, files, report)
+    """Select experiments, and write them as the next revision, not yet published."""
+    with samples(spark, experiments, date) as outcomes:
+        drawn = [outcome for outcome in outcomes if isinstance(outcome, ExperimentSample)]
+        errors = {
+            experiment.id: outcome
+            for experiment, outcome in zip(experiments, outcomes, strict=True)
+            if isinstance(outcome, DeloreanError)
+        }
+        for error in errors.values():
+            _log.warning("%s", error)
+        if not drawn:
+            raise _all_failed(list(errors.values()))
+        number = revisions[-1].revision + 1 if revisions else 1
+        set_id = _context_set_id([sample.experiment for sample in drawn], date, number)
+        groups = write_groups(spark, drawn, date, set_id, storage)
+    selected = ContextSet(
+        set_id,
+        date,
+        groups,
+        tuple(row for sample in drawn for row in sample.report),
+        tuple(FailedExperiment(name, str(error), error.final) for name, error in errors.items()),
+        number,
+        revisions[-1].context_set_id if revisions else None,
+    )
+    commit_groups(selected, storage)
+    return selected
 
 
-def _commit(selected: ContextSet, storage: Storage) -> None:
-    """Make the files of a context set a Delta table of one version, for readers other than this system."""
-    fields = {"context_set": selected.context_set_id, "date": selected.date.isoformat()}
-    metadata = {_METADATA: json_text(fields), USER_METADATA: ", ".join(selected.experiments)}
-    commit_files(storage, selected.table, context_set_schema(selected.key), selected.files, metadata)
-
-
-def _checked(published: ContextSet, experiments: Sequence[NamedSelection], *, allow_other: bool) -> ContextSet:
-    """Return the date's context set. Raises ConfigError if another selection made it and that is not allowed."""
-    if not allow_other and published.context_set_id != _context_set_id(experiments, published.date):
-        raise ConfigError.because(
-            f"{published.date} has the context set {published.context_set_id} already, selected by other experiments,"
-            f" or by these before they were edited: {', '.join(published.experiments)}",
-            "a date has one context set: name all experiments in its first selection, or select for another date",
-        )
-    return published
+def _all_failed(errors: Sequence[DeloreanError]) -> DeloreanError:
+    if len(errors) == 1:
+        return errors[0]
+    return SelectionError(f"no experiment selected contexts: {'; '.join(map(str, errors))}")
 
 
 def _check_experiments(experiments: Sequence[NamedSelection]) -> None:
     if not experiments:
         raise SelectionError.because("no experiment to select contexts for", "declare one in [experiments.<id>]")
-    ids = [experiment.id for experiment in experiments]
+    first: dict[str, NamedSelection] = {}
     for experiment in experiments:
-        if ids.count(experiment.id) > 1:
-            raise SelectionError.because(f"two experiments have the id '{experiment.id}'", "give each its own")
-        if experiment.key != experiments[0].key:
+        other = first.setdefault(experiment.id, experiment)
+        if other is not experiment:
+            queries = " and ".join(f"{each.query.strip()[:60]!r}" for each in (other, experiment))
             raise SelectionError.because(
-                f"experiment '{experiment.id}' has the key {list(experiment.key)},"
-                f" '{experiments[0].id}' has {list(experiments[0].key)}: one selection has one key",
-                "declare the same key, in the same order",
+                f"two experiments have the id '{experiment.id}': with the queries {queries}", "give each its own"
             )
 
 
-def _check_samples(drawn: Sequence[ExperimentSample], experiments: Sequence[NamedSelection]) -> None:
-    empty = [
-        experiment.id
-        for experiment, sample in zip(experiments, drawn, strict=True)
-        if not sum(row.taken for row in sample.report)
-    ]
-    names = ", ".join(f"'{name}'" for name in empty)
-    if len(empty) == len(drawn):
-        raise SelectionError.because(
-            f"the context set would be empty: {names} selected nothing", "check the query, the date and the quotas"
-        )
-    if empty:
-        _log.warning("experiments that selected nothing: %s", names)
-    for sample, experiment in zip(drawn, experiments, strict=True):
-        if sample.key != drawn[0].key:
-            raise SelectionError.because(
-                f"experiment '{experiment.id}' has the key {_key_text(sample.key)},"
-                f" '{experiments[0].id}' has {_key_text(drawn[0].key)}",
-                "cast the columns in the query",
-            )
-
-
-def _write(drawn: Sequence[ExperimentSample], folder: str, storage: Storage) -> tuple[DataFile, ...]:
-    """Write the union in the workers, sorted by key, and return the files."""
-    key = drawn[0].key
-    rows = sum(row.taken for sample in drawn for row in sample.report)
-    union = reduce(DataFrame.union, (sample.contexts for sample in drawn))
-    merged = union.groupBy(*key_columns(key)).agg(F.array_sort(F.collect_list("_chosen_by")).alias("experiments"))
-    partitioned = merged.repartition(-(-rows // _CONTEXTS_PER_FILE), *key_columns(key)).sortWithinPartitions(
-        *key_columns(key)
-    )
-    schema, uri = context_set_schema(key), storage.uri
-
-    def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        task = TaskContext.get()
-        part = task.partitionId() if task else 0
-        path = f"{folder}/{part:05d}-{uuid.uuid4().hex[:12]}.parquet"
-        cast = (batch.cast(schema) for batch in batches)
-        file = write_parquet_if_any(open_storage(uri), path, cast, schema)
-        if file is not None:
-            yield pa.RecordBatch.from_pylist([{"file": json.dumps(file.to_json())}])
-
-    files = [
-        DataFile.from_json(json.loads(row["file"])) for row in partitioned.mapInArrow(write, "file STRING").collect()
-    ]
-    return tuple(sorted(files, key=lambda file: file.path))
-
-
-def _context_set_id(experiments: Sequence[NamedSelection], date: date) -> str:
-    """Return the id of a context set: a digest of the experiments that select it."""
+def _context_set_id(experiments: Sequence[NamedSelection], date: date, revision: int = 1) -> str:
+    """Return the id of a context set: a digest of the experiments that it was selected for."""
     text = json.dumps([experiment.to_json() for experiment in experiments], sort_keys=True)
-    return f"{date.isoformat()}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-
-def _key_text(key: Sequence[DataKey]) -> str:
-    return ", ".join(f"{variable.name}: {variable.type}" for variable in key)
+    number = f"-r{revision}" if revision > 1 else ""
+    return f"{date.isoformat()}{number}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

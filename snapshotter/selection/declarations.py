@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -28,6 +30,7 @@ class ContextSelection:
         `{"US": {"tv": 100, "default": 5}, "default": 50}`
     fraction: instead of a quota: the share of each stratum, in (0, 1]; counts are rounded up
     seed: another seed gives another sample
+    services: those that its contexts are captured from; None: all that can be asked by the variables of its key
 
     >>> ContextSelection("SELECT profile_id FROM plays", key=("profile_id",), fraction=0.1).sample_size((), 25)
     3
@@ -39,14 +42,19 @@ class ContextSelection:
     quota: int | Mapping[str, Any] | None = None  # a `Quota`; msgspec cannot convert to types that contain themselves
     fraction: float | None = None
     seed: int = 0
+    services: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Reject what cannot be selected."""
         if not self.query.strip():
             raise self._error("query is empty", 'write query = "SELECT …"')
-        for name, columns in (("key", self.key), ("strata", self.strata)):
+        named = {"key": self.key, "strata": self.strata, "services": self.services or ()}
+        for name, columns in named.items():
             if isinstance(columns, str) or len(set(columns)) != len(columns):
-                raise self._error(f"{name} is {columns!r}, expected a list of different columns")
+                kind = "names" if name == "services" else "columns"
+                raise self._error(f"{name} is {columns!r}, expected a list of different {kind}")
+        if self.services is not None and not self.services:
+            raise self._error("services is empty", 'name some, such as services = ["history"], or leave it out: all')
         if not self.key:
             raise self._error("key is empty", 'write key = ["profile_id"]')
         if (self.quota is None) == (self.fraction is None):
@@ -114,7 +122,15 @@ class NamedSelection(ContextSelection):
             name: {field: value for field, value in vars(source).items() if value is not None}
             for name, source in self.tables.items()
         }
-        return {**vars(self), "tables": tables}
+        fields = {**vars(self), "tables": tables}
+        if self.services is None:  # ids of context sets depend on the fields of earlier releases
+            del fields["services"]
+        return fields
+
+    @property
+    def digest(self) -> str:
+        """A hash of the selection's content."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:12]
 
     def _error(self, problem: str, hint: str | None = None) -> ConfigError:
         return ConfigError.because(f"experiment '{self.id}': {problem}", hint)

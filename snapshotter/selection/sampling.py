@@ -14,7 +14,7 @@ from pyspark.sql import functions as F  # noqa: N812  # Spark's own convention
 from pyspark.sql.pandas.types import to_arrow_type
 
 from schemas.data_keys import DataKey, context_variable, refuse_naive_times
-from schemas.errors import NaiveTimeError, SelectionError
+from schemas.errors import DeloreanError, NaiveTimeError, SelectionError
 from snapshotter.records import StratumReport
 from snapshotter.selection.declarations import NamedSelection
 from snapshotter.spark.errors import spark_errors_as
@@ -29,32 +29,52 @@ _MOST_STRATA = 10_000
 class ExperimentSample:
     """The contexts that one experiment selected.
 
+    experiment: its selection
     contexts: the key's columns and `_chosen_by`, one row for each context
     key: the key's variables, with the types of the query's columns
     """
 
+    experiment: NamedSelection
     contexts: DataFrame
     key: tuple[DataKey, ...]
     report: tuple[StratumReport, ...]
 
+    @property
+    def rows(self) -> int:
+        """Number of contexts."""
+        return sum(stratum.taken for stratum in self.report)
+
+
+Outcome = ExperimentSample | DeloreanError
+"""What an experiment selected, or why it selected nothing."""
+
 
 @contextmanager
-def samples(spark: SparkSession, experiments: Sequence[NamedSelection], date: date) -> Iterator[list[ExperimentSample]]:
-    """Yield a sample for each experiment; the data that the samples need stays cached within the block."""
+def samples(spark: SparkSession, experiments: Sequence[NamedSelection], date: date) -> Iterator[list[Outcome]]:
+    """Yield the outcome of each experiment; the data that the samples need stays cached within the block."""
     cached: list[DataFrame] = []
     try:
-        drawn = []
-        for experiment in experiments:
-            description = f"select contexts of {date}: experiment '{experiment.id}'"
-            with described(spark, description), spark_errors_as(SelectionError, f"experiment '{experiment.id}'"):
-                contexts, key = _distinct_contexts(spark, experiment, date)
-                # A query may return other rows when it runs again; counting and ranking must see the same ones.
-                cached.append(contexts.persist())
-                drawn.append(_sample(spark, experiment, cached[-1], key))
-        yield drawn
+        yield [_outcome(spark, experiment, date, cached) for experiment in experiments]
     finally:
         for contexts in cached:
             contexts.unpersist()
+
+
+def _outcome(spark: SparkSession, experiment: NamedSelection, date: date, cached: list[DataFrame]) -> Outcome:
+    """Draw an experiment's sample. An error is returned: it does not concern the other experiments."""
+    description = f"select contexts of {date}: experiment '{experiment.id}'"
+    try:
+        with described(spark, description), spark_errors_as(SelectionError, f"experiment '{experiment.id}'"):
+            contexts, key = _distinct_contexts(spark, experiment, date)
+            # A query may return other rows when it runs again; counting and ranking must see the same ones.
+            cached.append(contexts.persist())
+            sample = _sample(spark, experiment, cached[-1], key)
+    except DeloreanError as error:
+        return error
+    if sample.rows:
+        return sample
+    problem, hint = f"experiment '{experiment.id}' selected nothing", "check the query, the date and the quotas"
+    return SelectionError.because(problem, hint)
 
 
 def _distinct_contexts(
@@ -108,7 +128,7 @@ def _sample(
         F.col("_probability").alias("probability"),
     )
     taken = joined.where(F.col("_rank") <= F.col("_taken")).select(*key_columns(key), chosen_by.alias("_chosen_by"))
-    return ExperimentSample(taken, key, tuple(report.values()))
+    return ExperimentSample(experiment, taken, key, tuple(report.values()))
 
 
 def _populations(experiment: NamedSelection, contexts: DataFrame, strata: list[Column]) -> dict[tuple[str, ...], int]:

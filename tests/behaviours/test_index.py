@@ -24,13 +24,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.data_keys import context_variable, global_element, service_element
-from schemas.errors import DataKeyError, NaiveTimeError, NotInIndexError, WithdrawnError
+from schemas.errors import ConfigError, DataKeyError, NaiveTimeError, NotInIndexError, WithdrawnError
 from schemas.services import Service, Status
-from snapshotter.index import SnapshotIndex, iterate_context_sets, iterate_runs
+from snapshotter.index import SnapshotIndex, iterate_runs
 from snapshotter.records import (
+    ContextGroup,
     ContextSet,
     DataFile,
+    FailedExperiment,
     GlobalVersion,
+    SelectedExperiment,
     ServiceSnapshot,
     SnapshotRun,
     StratumReport,
@@ -88,7 +91,7 @@ def run(run_id: str = "r1", *snapshots: ServiceSnapshot) -> SnapshotRun:
 
 
 def context_set(day: int = 5, *experiments: str) -> ContextSet:
-    return ContextSet(
+    return ContextSet.of_one_key(
         f"2026-01-{day:02d}-abc",
         date(2026, 1, day),
         experiments or ("watchers",),
@@ -286,8 +289,9 @@ def test_records_may_be_large(index: SnapshotIndex) -> None:
     assert index.run("r1").services == large
     assert index.snapshots("history", NOON, NOON) == [large[0]]
     assert index.last_snapshots("my_list", 2) == [large[2], large[1]]
-    assert index.publish_context_set(replace(context_set(), files=files)) is True
-    assert index.context_sets(date.max) == [replace(context_set(), files=files)]
+    many = replace(context_set(), groups=tuple(replace(group, files=files) for group in context_set().groups))
+    assert index.publish_context_set(many) is True
+    assert index.context_sets(date.max) == [many]
     index.publish_global(replace(version(), files=files))
     assert index.global_versions("videos", NOON)[0].files == files
 
@@ -320,6 +324,98 @@ def test_a_date_has_one_context_set(index: SnapshotIndex) -> None:
     assert index.publish_context_set(context_set(5, "a")) is True
     assert index.publish_context_set(context_set(5, "b")) is False
     assert index.context_set(date(2026, 1, 5)) == context_set(5, "a")
+
+
+def revision(number: int, experiment: str, day: int = 5) -> ContextSet:
+    """The revision with a number of a day's context set, of one experiment."""
+    first = context_set(day, experiment)
+    before = f"2026-01-{day:02d}-{number - 1}" if number > 1 else None
+    return replace(first, context_set_id=f"2026-01-{day:02d}-{number}", revision=number, after=before)
+
+
+def test_a_date_has_revisions_in_order_each_once(index: SnapshotIndex) -> None:
+    day, numbers = date(2026, 1, 5), range(1, 13)  # by text, the tenth would come before the second
+    for number in numbers:
+        assert index.publish_context_set(revision(number, f"e{number}")) is True
+        assert index.publish_context_set(revision(number, "other")) is False
+    index.publish_context_set(context_set(4, "e2"))
+    index.publish_context_set(context_set(6, "later"))
+    every = [revision(number, f"e{number}") for number in numbers]
+    assert index.context_sets_of(day) == every
+    assert [index.context_set(day, number) for number in numbers] == every
+    assert index.context_set(day) == every[0]
+    newest_first = [context_set(6, "later"), *reversed(every), context_set(4, "e2")]
+    assert list(index.iterate_context_sets()) == newest_first
+    assert index.context_sets(day) == newest_first[1:]
+    assert [index.context_sets(day, limit=limit) for limit in (1, 5)] == [newest_first[1:2], newest_first[1:6]]
+    assert index.context_sets(date.max, "e2") == [revision(2, "e2"), context_set(4, "e2")]
+    assert [name.label for name in index.context_set_names()][:2] == ["2026-01-06", "2026-01-05.r12"]
+    assert index.context_set_dates() == [date(2026, 1, 6), day, date(2026, 1, 4)]
+    assert index.context_sets_of(date(2026, 1, 7)) == []
+
+
+def test_revisions_are_withdrawn_alone_or_together(index: SnapshotIndex) -> None:
+    day = date(2026, 1, 5)
+    for number in (1, 2, 3):
+        index.publish_context_set(revision(number, f"e{number}"))
+    assert index.withdraw_context_set(day, "wrong", "ann", revision=2) is True
+    assert index.withdraw_context_set(day, "wrong", "ann", revision=2) is False
+    assert [found.revision for found in index.context_sets_of(day)] == [1, 3]
+    with pytest.raises(NotInIndexError, match="no revision 2 of the context set of 2026-01-05 is published"):
+        index.context_set(day, 2)
+    assert index.withdraw_context_set(day, "all wrong", "ann") is True
+    assert index.context_sets_of(day) == []
+    assert [withdrawal.name.label for withdrawal in index.withdrawals()] == [
+        "2026-01-05",
+        "2026-01-05.r3",
+        "2026-01-05.r2",
+    ]
+    assert index.publish_context_set(revision(1, "again")) is True
+    with pytest.raises(NotInIndexError, match="no revision 9 of the context set of 2026-01-05"):
+        index.withdraw_context_set(day, "never there", "ann", revision=9)
+    for number in (0, 10_000):
+        with pytest.raises(ConfigError, match=f"revision is {number}, expected a number from 1 to 9999"):
+            index.context_set(day, number)
+
+
+def test_of_those_who_publish_a_revision_at_once_one_does(open_one: Callable[[], SnapshotIndex]) -> None:
+    indexes = [open_one() for _ in range(4)]
+    indexes[0].publish_context_set(revision(1, "first"))
+    start = threading.Barrier(4)
+
+    def work(who: int) -> list[int]:
+        """Publish three revisions, each under the next free number."""
+        mine: list[int] = []
+        start.wait()
+        while len(mine) < 3:
+            number = len(indexes[who].context_sets_of(date(2026, 1, 5))) + 1
+            if indexes[who].publish_context_set(revision(number, f"{who}")):
+                mine.append(number)
+        return mine
+
+    with ThreadPoolExecutor(4) as threads:
+        published = list(threads.map(work, range(4)))
+    assert sorted(number for mine in published for number in mine) == list(range(2, 14))
+    for who, mine in enumerate(published):
+        assert [found.revision for found in indexes[0].context_sets(date.max, f"{who}")] == mine[::-1]
+
+
+def test_groups_failures_and_services_come_back_whole(index: SnapshotIndex) -> None:
+    groups = tuple(
+        ContextGroup(
+            (context_variable(name, type_),),
+            (SelectedExperiment(f"{name}-a", "ab12", services), SelectedExperiment(f"{name}-b")),
+            (DataFile(f"context_sets/{name}.parquet", 10, 100, "ab" * 16),),
+        )
+        for name, type_, services in (("query", "string", ("history",)), ("profile_id", "int32", None))
+    )
+    failed = (FailedExperiment("broken", "experiment 'broken': [PARSE_SYNTAX_ERROR] …", final=False),)
+    whole = ContextSet("2026-01-05-abc", date(2026, 1, 5), groups, (), failed)
+    assert index.publish_context_set(whole) is True
+    assert index.context_set(date(2026, 1, 5)) == whole
+    assert whole.experiments == ("query-a", "query-b", "profile_id-a", "profile_id-b")
+    assert index.context_sets(date.max, "profile_id-b") == [whole]
+    assert index.context_sets(date.max, "broken") == []  # it selected nothing
 
 
 def test_versions_of_a_global_element_are_found_by_validity(index: SnapshotIndex) -> None:
@@ -466,8 +562,8 @@ def test_context_sets_come_in_pages(index: SnapshotIndex) -> None:
     for limit in range(6):
         assert index.context_sets(date.max, limit=limit) == every[:limit]
     assert [found.date.day for found in index.context_sets(date.max, "a", 2)] == [9, 7]
-    for page in (1, 2, 4, 100):
-        assert list(iterate_context_sets(index, page)) == every
+    assert list(index.iterate_context_sets()) == every
+    assert [found.date.day for found in index.iterate_context_sets(date(2026, 1, 8), "a")] == [7, 3]
     assert index.context_set_dates() == [found.date for found in every]
 
 

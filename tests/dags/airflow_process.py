@@ -96,7 +96,10 @@ def result(script):
     delorean_job._command_line = lambda words: [sys.executable, "-c", *words]
     try:
         with delorean_job._started([script]) as job:
-            return delorean_job._result(job)
+            outcome, error = delorean_job._outcome(job)
+            if error is not None:
+                raise error
+            return outcome
     except Exception as error:  # noqa: BLE001  # the test sees it, whatever it is
         return [type(error).__name__, str(error)]
     finally:

@@ -111,7 +111,7 @@ def chosen(project):
         table = profiles.append_column("experiments", pa.array([[]] * len(profiles)))
         table = table.cast(context_set_schema(key))
         written = write_parquet(open_storage(file.storage), f"context_sets/{DAY}/0.parquet", table, table.schema)
-        chosen = ContextSet(f"{DAY}-test", TODAY.date(), ("everyone",), key, (written,), ())
+        chosen = ContextSet.of_one_key(f"{DAY}-test", TODAY.date(), ("everyone",), key, (written,), ())
         assert index.publish_context_set(chosen)
         return chosen
 

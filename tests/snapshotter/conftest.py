@@ -64,7 +64,7 @@ def context_set(storage: Storage) -> ContextSet:
         write_parquet(storage, f"context_sets/2026-01-05/{part}.parquet", table.slice(part * 125, 125), table.schema)
         for part in range(2)
     )
-    return ContextSet("2026-01-05-test", date(2026, 1, 5), ("watchers",), key, files, ())
+    return ContextSet.of_one_key("2026-01-05-test", date(2026, 1, 5), ("watchers",), key, files, ())
 
 
 @pytest.fixture

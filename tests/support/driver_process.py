@@ -248,7 +248,9 @@ def lay_out(index: str, storage: str, profiles: int, videos: int) -> None:
         columns = {"profile_id": range(profiles), "country": ["US"] * profiles, "experiments": [[]] * profiles}
         table = pa.table(columns).cast(schema)
         file = write_parquet(project.storage, "context_sets/2026-01-05/0.parquet", table, schema)
-        opened.publish_context_set(ContextSet("2026-01-05-test", date(2026, 1, 5), ("all",), key, (file,), ()))
+        opened.publish_context_set(
+            ContextSet.of_one_key("2026-01-05-test", date(2026, 1, 5), ("all",), key, (file,), ())
+        )
         watched = [{"video_id": video, "minutes": float(video)} for video in range(4)]
         project.history([((p,), 10, watched[: p % 5]) for p in range(profiles)], "at-rest", 2)
         rows = long_labels([(p, 20, v, (p * v) % 7 % 2) for p in range(profiles) for v in range(videos)])

@@ -9,7 +9,7 @@ from delorean.display.description import describes
 from delorean.display.formats import bytes_text
 from delorean.display.parts import MOST_ROWS, Facts, Note, Part, ShareBar, Table
 from schemas.services import Status
-from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
+from snapshotter.records import ContextGroup, ContextSet, ServiceSnapshot, SnapshotRun
 
 CONFIDENT = 0.9  # a lower confidence is drawn in the colour of a warning
 
@@ -18,15 +18,24 @@ def _context_set_document(contexts: ContextSet) -> dict[str, Any]:
     return {
         "context_set": contexts.context_set_id,
         "date": contexts.date,
+        "revision": contexts.revision,
         "contexts": contexts.rows,
+        "groups": [_group_row(group) for group in contexts.groups],
         "strata": [{**vars(row), "filled": row.filled} for row in contexts.report],
+        "failed": [vars(failed) for failed in contexts.failed],
     }
+
+
+def _group_row(group: ContextGroup) -> dict[str, Any]:
+    experiments = ", ".join(selected.id for selected in group.experiments)
+    return {"key": group.key_text, "experiments": experiments, "contexts": group.rows, "files": len(group.files)}
 
 
 @describes(ContextSet, _context_set_document)
 def _context_set(contexts: ContextSet) -> Iterator[Part]:
-    key = ", ".join(f"{variable.name}: {variable.type}" for variable in contexts.key)
-    yield Facts({"date": contexts.date, "key": key, "files": len(contexts.files)})
+    later = {} if contexts.revision == 1 else {"revision": contexts.revision, "after": contexts.after}
+    yield Facts({"date": contexts.date, **later})
+    yield Table([_group_row(group) for group in contexts.groups], "contexts by key", most=None)
     rows = [
         {**vars(row), "inclusion_probability": ShareBar(row.probability), "filled": row.filled}
         for row in contexts.report[:MOST_ROWS]
@@ -35,6 +44,8 @@ def _context_set(contexts: ContextSet) -> Iterator[Part]:
     short = sum(not row.filled for row in contexts.report)
     if short:
         yield Note(f"{short:,} of {len(contexts.report):,} strata have fewer contexts than were asked of them")
+    for failed in contexts.failed:
+        yield Note(f"{failed.id} selected nothing: {failed.error}", strong=True)
 
 
 def _run_document(run: SnapshotRun) -> dict[str, Any]:
@@ -54,6 +65,7 @@ def _run_document(run: SnapshotRun) -> dict[str, Any]:
         "context_set": run.context_set_id,
         "published_at": run.published_at,
         "services": services,
+        "not_applicable": {service: list(experiments) for service, experiments in run.not_applicable.items()},
     }
 
 
@@ -62,6 +74,9 @@ def _snapshot_run(run: SnapshotRun) -> Iterator[Part]:
     published = run.published_at or "not yet"
     yield Facts({"context set": run.context_set_id, "started": run.started_at, "published": published})
     yield Table([service_row(snapshot) for snapshot in run.services], most=None)
+    for service, experiments in run.not_applicable.items():
+        to = ", ".join(experiments)
+        yield Note(f"{service}: not applicable to {to}" if to else f"{service}: no experiment needs it")
     reasons = [
         {
             "service": snapshot.service.name,

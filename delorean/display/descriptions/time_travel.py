@@ -87,8 +87,10 @@ def _moment(moment: Moment) -> Iterator[Part]:
             unreadable.append(Note(str(error), strong=True))
     yield Table(rows, "what can be seen from here", most=None)
     yield from unreadable
-    contexts = moment.context_set
-    yield Note("no contexts were chosen by then" if contexts is None else repr(contexts))
+    for contexts in moment.context_sets:
+        yield Note(repr(contexts))
+    if not moment.context_sets:
+        yield Note("no contexts were chosen by then")
 
 
 def _view_row(view: View) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from snapshotter.index.cassandra.versions_by_time import visible_versions, write
 from snapshotter.index.cassandra.withdrawals import Withdrawals, withdrawal_of
 from snapshotter.index.record_reader import (
     RecordReader,
-    context_set_name,
+    after_revisions,
     not_published,
     run_name,
     version_name,
@@ -150,39 +150,38 @@ class CassandraIndex(SnapshotIndex):
         return matches
 
     def publish_context_set(self, context_set: ContextSet) -> bool:
-        """Write the context set as a new attempt, and make it visible unless its date has one."""
-        day = context_set.date.isoformat()
-        if self._context_sets.entry(day):
+        """Write the context set as a new attempt, and make it visible unless its date has this revision."""
+        name = PublishedName.of_revision(context_set.date, context_set.revision)
+        if self._context_sets.entry(name.id):
             return False
         attempt = uuid.uuid4()
         self._session.execute_all(list(record_pieces.writes(attempt, 0, record_text(context_set))))
-        return self._context_sets.publish(day, attempt, json.dumps(list(context_set.experiments)))
+        return self._context_sets.publish(name.id, attempt, json.dumps(list(context_set.experiments)))
 
-    def context_set(self, date: date) -> ContextSet:
-        """Return the context set of a date."""
-        entry = self._context_sets.entry(date.isoformat())
+    def context_set(self, date: date, revision: int = 1) -> ContextSet:
+        """Return a revision of the context set of a date."""
+        name = PublishedName.of_revision(date, revision)
+        entry = self._context_sets.entry(name.id)
         if entry is None:
-            raise not_published(context_set_name(date), self.uri)
+            raise not_published(name, self.uri)
         return self._read_context_sets([entry], skip=False)[0]
 
-    def context_sets(
-        self, latest: date, experiment: str | None = None, limit: int | None = None
-    ) -> Sequence[ContextSet]:
-        """Return context sets up to a date, newest first; only those that an experiment selected, if one is named."""
-        matches: list[ContextSet] = []
-        after = f"{latest.isoformat()}~"  # after all digits, so that the date itself is included
-        while limit is None or len(matches) < limit:
-            page = self._context_sets.before(after, _PAGE if limit is None else min(limit, _PAGE))
-            if not page:
-                break
-            chosen = [entry for entry in page if experiment is None or experiment in json.loads(entry.header)]
-            matches += self._read_context_sets(chosen, skip=True)
-            after = page[-1].id
-        return matches[:limit]
+    def context_sets_of(self, date: date) -> Sequence[ContextSet]:
+        """Return all revisions of a date's context set in order."""
+        entries = self._context_sets.between(date.isoformat(), after_revisions(date))
+        return self._read_context_sets(entries, skip=False)
 
-    def context_set_dates(self) -> Sequence[date]:
-        """Return the dates that have a context set, newest first."""
-        return [date.fromisoformat(entry.id) for entry in reversed(self._context_sets.of_kind())]
+    def iterate_context_sets(self, latest: date = date.max, experiment: str | None = None) -> Iterator[ContextSet]:
+        """Yield context sets up to a date, newest first, in pages that grow."""
+        before, size = after_revisions(latest), 1
+        while page := self._context_sets.before(before, size):
+            chosen = [entry for entry in page if experiment is None or experiment in json.loads(entry.header)]
+            yield from self._read_context_sets(chosen, skip=True)
+            before, size = page[-1].id, min(2 * size, _PAGE)
+
+    def context_set_names(self) -> Sequence[PublishedName]:
+        """Return the names of all context sets, newest first."""
+        return [_name_of(entry) for entry in reversed(self._context_sets.of_kind())]
 
     def publish_global(self, version: GlobalVersion) -> bool:
         """Write the version as a new attempt, and make it visible unless the element has one with its id."""
@@ -270,11 +269,15 @@ class CassandraIndex(SnapshotIndex):
         matches = []
         texts = record_pieces.read_attempts(self._session, [entry.attempt for entry in entries])
         for entry, of_set in zip(entries, texts, strict=True):
-            with self._records.skipping(context_set_name(entry.id), skip):
+            with self._records.skipping(_name_of(entry), skip):
                 record_pieces.require_all(self._session, entry.attempt, of_set, 1)
-                matches.append(self._records.read(context_set_name(entry.id), ContextSet.from_json, of_set[0]))
+                matches.append(self._records.read(_name_of(entry), ContextSet.from_json, of_set[0]))
         return matches
 
     def _read_version(self, entry: PublishedEntry, text: str) -> GlobalVersion:
         version = self._records.read(version_name(entry.subject, entry.id), GlobalVersion.from_json, text)
         return replace(version, published_at=from_micros(entry.published_at))
+
+
+def _name_of(context_set: PublishedEntry) -> PublishedName:
+    return PublishedName(RecordKind.CONTEXT_SET, context_set.id)

@@ -22,6 +22,7 @@ _ALL = f"{_KIND} AND subject = :subject"
 _SOME = f"{_ALL} AND id IN :ids"
 _ONE = f"{_ALL} AND id = :id"
 _NEWEST = f"{_ALL} AND id < :before ORDER BY kind DESC, subject DESC, id DESC LIMIT :most"
+_BETWEEN = f"{_ALL} AND id >= :first AND id < :before"
 CLOCK = "SELECT clock FROM {keyspace}.published WHERE index_name = :index_name LIMIT 1"
 _INSERT = (  # of the row with a number
     "INSERT INTO {keyspace}.published (index_name, kind, subject, id, published_at, attempt, header)"
@@ -87,6 +88,11 @@ class PublishedEntries:
         """Return those without a subject whose ids are less than one, the last first, at most so many."""
         values = self.values(subject="", before=entry_id, most=_NO_LIMIT if limit is None else limit)
         return [PublishedEntry(*row) for row in self.session.execute(_NEWEST, values)]
+
+    def between(self, first: str, before: str) -> list[PublishedEntry]:
+        """Return those without a subject whose ids are in [first, before), in order."""
+        values = self.values(subject="", first=first, before=before)
+        return [PublishedEntry(*row) for row in self.session.execute(_BETWEEN, values)]
 
     def among(self, ids: Iterable[str], subject: str = "") -> dict[uuid.UUID, PublishedEntry]:
         """Return the visible entries with these ids, by their attempts."""

@@ -40,8 +40,9 @@ _NEWEST_FIRST = {
     "global_versions": "valid_from DESC, attempt ASC",
 }
 # Each step upgrades the schema by one version. Steps are idempotent, and may run concurrently. The second creates no
-# table: it adds rows of published runs that are written with each run since, see `run_timeline`.
-_STEPS: tuple[Mapping[str, str], ...] = (_TABLES, {})
+# table: it adds rows of published runs that are written with each run since, see `run_timeline`. The third changes
+# nothing: it keeps earlier releases away, which do not expect ids of context sets with the number of a revision.
+_STEPS: tuple[Mapping[str, str], ...] = (_TABLES, {}, {})
 VERSION = len(_STEPS)
 _KEYSPACE = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = :name"
 _TABLE = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = :name AND table_name = 'schema_version'"

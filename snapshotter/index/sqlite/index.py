@@ -14,7 +14,7 @@ from schemas.services import Service
 from snapshotter.index import SnapshotIndex
 from snapshotter.index.record_reader import (
     RecordReader,
-    context_set_name,
+    after_revisions,
     not_published,
     run_name,
     version_name,
@@ -22,12 +22,13 @@ from snapshotter.index.record_reader import (
 )
 from snapshotter.index.sqlite.database_file import IndexFile
 from snapshotter.index.sqlite.runs import read_runs, runs_query
-from snapshotter.index.sqlite.schema import NEXT_MOMENT, VERSION, declare, set_up
+from snapshotter.index.sqlite.schema import NEXT_MOMENT, WITH_DECLARATIONS, declare, set_up
 from snapshotter.index.sqlite.withdrawals import refuse_withdrawn, withdraw, withdrawals
 from snapshotter.records import (
     ContextSet,
     GlobalVersion,
     PublishedName,
+    RecordKind,
     ServiceSnapshot,
     SnapshotRun,
     UnreadableRecord,
@@ -132,7 +133,7 @@ class SqliteIndex(SnapshotIndex):
 
     def elements(self) -> Sequence[Service]:
         """Return the distinct declarations of services with a published snapshot, the latest published first."""
-        if self._version < VERSION:
+        if self._version < WITH_DECLARATIONS:
             return super().elements()
         rows = self._query("SELECT declaration FROM declarations ORDER BY published_at DESC, position DESC")
         return [Service.from_json(json.loads(text)) for (text,) in rows]
@@ -168,46 +169,43 @@ class SqliteIndex(SnapshotIndex):
         return matches
 
     def publish_context_set(self, context_set: ContextSet) -> bool:
-        """Insert the context set unless its date has one."""
-        values = (context_set.date.isoformat(), record_text(context_set))
+        """Insert the context set unless its date has this revision."""
+        name = PublishedName.of_revision(context_set.date, context_set.revision)
+        values = (name.id, record_text(context_set))
         with self._file.transaction() as connection:
             inserted = connection.execute(
                 "INSERT INTO context_sets VALUES (?, ?) ON CONFLICT (date) DO NOTHING", values
             )
             return inserted.rowcount == 1
 
-    def context_set(self, date: date) -> ContextSet:
-        """Return the context set of a date."""
-        name = context_set_name(date)
-        rows = self._query("SELECT record FROM context_sets WHERE date = ?", (date.isoformat(),))
+    def context_set(self, date: date, revision: int = 1) -> ContextSet:
+        """Return a revision of the context set of a date."""
+        name = PublishedName.of_revision(date, revision)
+        rows = self._query("SELECT date, record FROM context_sets WHERE date = ?", (name.id,))
         if not rows:
             raise not_published(name, self.uri)
-        return self._records.read(name, ContextSet.from_json, rows[0][0])
+        return self._context_set(rows[0])
 
-    def context_sets(
-        self, latest: date, experiment: str | None = None, limit: int | None = None
-    ) -> Sequence[ContextSet]:
-        """Return context sets up to a date, newest first; only those that an experiment selected, if one is named."""
-        matches: list[ContextSet] = []
-        day, order = latest.isoformat(), "<="
-        while limit is None or len(matches) < limit:
-            rows = self._query(
-                f"SELECT date, record FROM context_sets WHERE date {order} ? ORDER BY date DESC LIMIT ?",  # noqa: S608
-                (day, _LARGEST_PAGE if limit is None else min(limit - len(matches), _LARGEST_PAGE)),
-            )
-            if not rows:
-                break
-            for day, record in rows:
-                with self._records.skipping(context_set_name(day)):
-                    context_set = self._records.read(context_set_name(day), ContextSet.from_json, record)
-                    matches += [context_set] if experiment is None or experiment in context_set.experiments else []
-            order = "<"
-        return matches
+    def context_sets_of(self, date: date) -> Sequence[ContextSet]:
+        """Return all revisions of a date's context set in order."""
+        text = "SELECT date, record FROM context_sets WHERE date >= ? AND date < ? ORDER BY date"
+        return [self._context_set(row) for row in self._query(text, (date.isoformat(), after_revisions(date)))]
 
-    def context_set_dates(self) -> Sequence[date]:
-        """Return the dates that have a context set, newest first."""
-        rows = self._query("SELECT date FROM context_sets ORDER BY date DESC")
-        return [date.fromisoformat(day) for (day,) in rows]
+    def iterate_context_sets(self, latest: date = date.max, experiment: str | None = None) -> Iterator[ContextSet]:
+        """Yield context sets up to a date, newest first, in pages that grow."""
+        before, size = after_revisions(latest), 1
+        text = "SELECT date, record FROM context_sets WHERE date < ? ORDER BY date DESC LIMIT ?"
+        while rows := self._query(text, (before, size)):
+            readable: list[ContextSet] = []
+            for row in rows:
+                with self._records.skipping(_name_of(row)):
+                    readable.append(self._context_set(row))
+            yield from (each for each in readable if experiment is None or experiment in each.experiments)
+            before, size = rows[-1][0], min(2 * size, _LARGEST_PAGE)
+
+    def context_set_names(self) -> Sequence[PublishedName]:
+        """Return the names of all context sets, newest first."""
+        return [_name_of(row) for row in self._query("SELECT date FROM context_sets ORDER BY date DESC")]
 
     def publish_global(self, version: GlobalVersion) -> bool:
         """Insert the version unless the element has one with its id."""
@@ -254,7 +252,7 @@ class SqliteIndex(SnapshotIndex):
 
     def withdrawals(self) -> Sequence[Withdrawal]:
         """Return what was withdrawn, the latest withdrawn first."""
-        return withdrawals(self._query) if self._version >= VERSION else []
+        return withdrawals(self._query) if self._version >= WITH_DECLARATIONS else []
 
     def unreadable(self) -> Sequence[UnreadableRecord]:
         """Return the records that look-ups of this instance have skipped."""
@@ -273,6 +271,9 @@ class SqliteIndex(SnapshotIndex):
                 matches.append(replace(version, published_at=from_micros(published)))
         return matches
 
+    def _context_set(self, row: Sequence[Any]) -> ContextSet:
+        return self._records.read(_name_of(row), ContextSet.from_json, row[1])
+
     def _snapshot(self, row: Sequence[Any]) -> ServiceSnapshot:
         return self._records.read(run_name(row[0]), ServiceSnapshot.from_json, row[1])
 
@@ -287,6 +288,10 @@ class SqliteIndex(SnapshotIndex):
 
     def _query(self, text: str, values: Sequence[Any] = ()) -> list[Any]:
         return self._file.query(text, values)
+
+
+def _name_of(row: Sequence[Any]) -> PublishedName:
+    return PublishedName(RecordKind.CONTEXT_SET, row[0])
 
 
 def _snapshot_row(run_id: str, position: int, snapshot: ServiceSnapshot, published_at: int, text: str) -> Sequence[Any]:

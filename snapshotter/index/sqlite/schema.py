@@ -2,6 +2,8 @@
 
 Records are JSON; the other columns are those that queries need. Each service of a run has its own row.
 
+context_sets    `date` is the id in `PublishedName`: from the second revision of a date on with a number, which earlier
+                releases do not expect: therefore the third version, which is otherwise like the second
 declarations    the distinct declarations of services with a published snapshot, and when each was last published
 withdrawals     what was withdrawn, with the contents of its rows
 """
@@ -19,7 +21,8 @@ from snapshotter.index.record_reader import RecordReader, run_name
 from snapshotter.index.sqlite.database_file import IndexFile
 from snapshotter.records import ServiceSnapshot
 
-VERSION = 2
+VERSION = 3
+WITH_DECLARATIONS = 2  # the version that added declarations and withdrawals
 _FIRST = """
 CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (
@@ -91,9 +94,10 @@ def _migrate(connection: sqlite3.Connection, records: RecordReader) -> int:
         connection.execute(statement)
     (version,) = connection.execute("SELECT max(version) FROM schema_version").fetchone()
     if version is None or version < VERSION:
-        for statement in _SECOND.split(";"):
-            connection.execute(statement)
-        _declare_all(connection, records)
+        if version is None or version < WITH_DECLARATIONS:
+            for statement in _SECOND.split(";"):
+                connection.execute(statement)
+            _declare_all(connection, records)
         connection.execute("DELETE FROM schema_version")
         connection.execute("INSERT INTO schema_version VALUES (?)", (VERSION,))
         return VERSION

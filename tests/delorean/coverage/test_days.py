@@ -46,7 +46,7 @@ def contexts(project, number, experiments):
     file = write_parquet(project.storage, f"context_sets/{number}.parquet", pa.Table.from_pylist(rows, schema), schema)
     ids = tuple(sorted({e for es in experiments.values() for e in es}))
     assert project.index.publish_context_set(
-        ContextSet(f"set-{number}", day(number), ids, (PROFILE, COUNTRY), (file,), ())
+        ContextSet.of_one_key(f"set-{number}", day(number), ids, (PROFILE, COUNTRY), (file,), ())
     )
 
 
@@ -67,7 +67,7 @@ def versions(project, hours):
 def travelled(project, moment, cell, experiment, max_age):
     """Travel there: what is found of the cell's element, by run."""
     there = TimeMachine(project.index, project.storage).at(moment, max_age)
-    if there.context_set is None or cell.element not in set(there.keys()):
+    if not there.context_sets or cell.element not in set(there.keys()):
         return []
     view = (there.for_experiment(experiment) if experiment else there)[cell.element]
     assert cell.share == pytest.approx(view.coverage)

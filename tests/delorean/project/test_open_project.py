@@ -43,7 +43,9 @@ def opened(tmp_path):
         at_rest.history([((p,), 5, [{"video_id": 1, "minutes": 2.0}]) for p in range(9)], "one", failed=3)
         at_rest.publish(Service(PLANTED, NUMBER, (PROFILE,)), [((1,), 7, 1)], f"run {PLANTED}")
         strata = tuple(StratumReport(PLANTED, f"{PLANTED}{n}", 10 * n, 5, min(5, 10 * n)) for n in range(100))
-        project.index.publish_context_set(ContextSet("set", date(2026, 5, 1), (PLANTED,), (PROFILE,), (), strata))
+        project.index.publish_context_set(
+            ContextSet.of_one_key("set", date(2026, 5, 1), (PLANTED,), (PROFILE,), (), strata)
+        )
         rows = long_labels([(p, 10, v, (p + v) % 2) for p in range(8) for v in range(3)])
         labels = materialise_labels(rows, LabelColumns(items=("video_id",)), project.storage, labels_id="shown")
         generate(labels, FeatureModel([minutes_watched]), project.index, project.storage, "watched")

@@ -414,7 +414,7 @@ def test_a_published_record_that_cannot_be_read_keeps_the_files_that_it_may_name
         index.publish_run(SnapshotRun("r1", "c", datetime.now(UTC), (taken,)))
         videos = global_element("videos", "struct<video_id: int64>")
         index.publish_global(GlobalVersion(videos, "v1", datetime.now(UTC), ()))
-        index.publish_context_set(ContextSet("c", date(2026, 1, 5), (), key, (), ()))
+        index.publish_context_set(ContextSet.of_one_key("c", date(2026, 1, 5), (), key, (), ()))
         with closing(sqlite3.connect(tmp_path / "broken.db")) as connection:
             for table in ("runs", "global_versions", "context_sets"):
                 connection.execute(f"UPDATE {table} SET record = '{{'")

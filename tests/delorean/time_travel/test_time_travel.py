@@ -64,7 +64,9 @@ def contexts(project, experiments, day):
     ]
     file = write_parquet(project.storage, f"context_sets/{day}.parquet", pa.Table.from_pylist(rows, schema), schema)
     ids = tuple(sorted({e for es in experiments.values() for e in es}))
-    assert project.index.publish_context_set(ContextSet(f"set-{day}", day, ids, (PROFILE, COUNTRY), (file,), ()))
+    assert project.index.publish_context_set(
+        ContextSet.of_one_key(f"set-{day}", day, ids, (PROFILE, COUNTRY), (file,), ())
+    )
 
 
 def test_an_experiment_sees_its_own_contexts_and_how_many_of_them_have_data(project):

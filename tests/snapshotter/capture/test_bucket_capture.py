@@ -19,6 +19,7 @@ from prana_proxy.server import start_proxy
 from schemas.errors import ProxyUnavailableError
 from schemas.services import Status
 from snapshotter.capture import bucket_capture
+from snapshotter.capture.asked_groups import asks_column
 from snapshotter.capture.bucket_capture import BUCKET, capture_bucket
 from snapshotter.capture.capture_task import CaptureResult, CaptureTask, ProxyAddresses
 from snapshotter.storage import Storage
@@ -121,6 +122,7 @@ CONTEXTS = pa.RecordBatch.from_pydict(
     {
         "profile_id": pa.array([3, 1, 2, 1, 3], pa.int32()),
         "country": ["US", "US", "FR", "FR", "US"],
+        **{asks_column(name): [True] * 5 for name in (*NAMES, "both", "refused")},
         BUCKET: pa.array([5] * 5, pa.int32()),
     }
 )

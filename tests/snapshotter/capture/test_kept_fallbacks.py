@@ -17,14 +17,20 @@ from prana_proxy.config.services_file import gateway_config
 from prana_proxy.server import start_proxy
 from schemas.services import OnFallback, Service, Status
 from schemas.tables import IS_FALLBACK, snapshot_schema
+from snapshotter.capture.asked_groups import asks_column
 from snapshotter.capture.bucket_capture import BUCKET, capture_bucket
 from snapshotter.capture.capture_task import CaptureResult, CaptureTask, ProxyAddresses
 from snapshotter.records import ServiceSnapshot
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet
 
+NAMES = ("usual", "absent", "value", "cached")
 PROFILES = pa.RecordBatch.from_pydict(
-    {"profile_id": pa.array(range(8), pa.int64()), BUCKET: pa.array([0] * 8, pa.int32())}
+    {
+        "profile_id": pa.array(range(8), pa.int64()),
+        **{asks_column(name): [True] * 8 for name in NAMES},
+        BUCKET: pa.array([0] * 8, pa.int32()),
+    }
 )
 
 

@@ -16,7 +16,7 @@ from schemas.services import Service, Status
 from snapshotter.capture.snapshot_job import take_snapshot
 from snapshotter.global_elements import publish_global
 from snapshotter.index import SnapshotIndex, open_index
-from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
+from snapshotter.records import ContextGroup, ContextSet, SelectedExperiment, ServiceSnapshot, SnapshotRun
 from snapshotter.selection.context_selection import _context_set_id, select_contexts
 from snapshotter.selection.declarations import NamedSelection
 from snapshotter.storage import Storage, open_storage
@@ -38,7 +38,7 @@ def storage(tmp_path: Path) -> Storage:
 
 
 def contexts(day: int) -> ContextSet:
-    return ContextSet(f"set-{day}", date(2026, 1, day), ("everyone",), KEY, (), ())
+    return ContextSet.of_one_key(f"set-{day}", date(2026, 1, day), ("everyone",), KEY, (), ())
 
 
 def publish(index: SnapshotIndex, *names: str) -> None:
@@ -70,17 +70,19 @@ def test_a_run_id_that_asked_other_services_is_refused(index: SnapshotIndex, sto
     assert snapshot(index, storage, 5, ["mood", "history"]).run_id == "x"
 
 
-def test_a_date_that_another_selection_has_is_refused_where_one_is_named(
-    index: SnapshotIndex, storage: Storage
+def test_an_experiment_that_was_edited_since_the_date_has_it_stays_or_is_refused_where_it_is_named(
+    index: SnapshotIndex, storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
     everyone = NamedSelection(id="everyone", query="SELECT 1 AS profile_id", key=("profile_id",), quota=5)
     edited = NamedSelection(id="everyone", query="SELECT 2 AS profile_id", key=("profile_id",), quota=5)
     day = date(2026, 1, 5)
-    chosen = ContextSet(_context_set_id([everyone], day), day, ("everyone",), KEY, (), ())
+    group = ContextGroup(KEY, (SelectedExperiment("everyone", everyone.digest),), ())
+    chosen = ContextSet(_context_set_id([everyone], day), day, (group,), ())
     assert index.publish_context_set(chosen)
     assert select_contexts(NO_SPARK, [everyone], day, storage, index, allow_other=False) == chosen
     assert select_contexts(NO_SPARK, [edited], day, storage, index) == chosen
-    with pytest.raises(ConfigError, match="2026-01-05 has the context set .* already, .*: everyone → a date has one"):
+    assert "2026-01-05 has contexts of 'everyone' already, selected before the selection was edited" in caplog.text
+    with pytest.raises(ConfigError, match="2026-01-05 has contexts of 'everyone' already, .*edited → give the edited"):
         select_contexts(NO_SPARK, [edited], day, storage, index, allow_other=False)
 
 

@@ -64,8 +64,8 @@ def test_a_commit_of_a_context_set_that_was_only_half_written_goes_its_log_stays
     storage: LocalStorage, index: SnapshotIndex, context_set: ContextSet
 ) -> None:
     publish_all(storage, index, context_set)
-    half = f"{context_set.table}/_delta_log/_commit_x.json.tmp"
-    for path in (half, f"{context_set.table}/_delta_log/00000000000000000000.json"):
+    half = f"{context_set.groups[0].table}/_delta_log/_commit_x.json.tmp"
+    for path in (half, f"{context_set.groups[0].table}/_delta_log/00000000000000000000.json"):
         storage.create(path, b"{}")
     age(storage, DAY * 2)
     assert found(storage, index) == [half]

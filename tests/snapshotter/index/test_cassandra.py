@@ -210,7 +210,7 @@ def test_answers_of_many_pages_are_read_to_the_end(index: CassandraIndex) -> Non
     for number in range(7):
         index.publish_run(run(f"r{number}", at=NOON + number * 10 * DAY, services=5))
         index.publish_global(version(f"v{number}"))
-        index.publish_context_set(ContextSet(f"c{number}", date(2026, 1, 1 + number), ("e",), (), (), ()))
+        index.publish_context_set(ContextSet.of_one_key(f"c{number}", date(2026, 1, 1 + number), ("e",), (), (), ()))
 
     def everything() -> list[Any]:
         found = [index.runs(), index.context_sets(date.max), index.global_versions("videos", NOON)]
@@ -277,14 +277,14 @@ def test_a_schema_is_made_migrated_and_refused_by_its_version(cassandra_keyspace
         with opened(uri) as index:
             assert index.publish_run(run("r1")) is True
             set_version = "UPDATE KEYSPACE.schema_version SET version = %s WHERE what = 'tables' IF version = %s"
-            execute(index, set_version, 0, 2)
-            with pytest.raises(SnapshotIndexError, match="version 0, expected 2 → migrate it: delorean index init"):
+            execute(index, set_version, 0, 3)
+            with pytest.raises(SnapshotIndexError, match="version 0, expected 3 → migrate it: delorean index init"):
                 open_index(uri)
             assert sum(threads.map(prepare, range(4))) == 0
             assert opened_once(uri) == ["r1"]
-            execute(index, set_version, 99, 2)
+            execute(index, set_version, 99, 3)
     for use in (open_index, init_index):
-        with pytest.raises(SnapshotIndexError, match="schema version 99, expected 2 → use the release that wrote it"):
+        with pytest.raises(SnapshotIndexError, match="schema version 99, expected 3 → use the release that wrote it"):
             use(uri)
 
 
@@ -307,8 +307,8 @@ def test_an_index_of_an_earlier_release_goes_on_once_it_is_migrated(cassandra_ke
         _forget_what_is_beside(index)
         _forget_what_is_beside(other)
         assert index.runs() == index.elements() == []
-        execute(index, "UPDATE KEYSPACE.schema_version SET version = 1 WHERE what = 'tables' IF version = 2")
-        with pytest.raises(SnapshotIndexError, match="has schema version 1, expected 2 → migrate it: delorean index"):
+        execute(index, "UPDATE KEYSPACE.schema_version SET version = 1 WHERE what = 'tables' IF version = 3")
+        with pytest.raises(SnapshotIndexError, match="has schema version 1, expected 3 → migrate it: delorean index"):
             open_index(uri)
         assert init_index(uri) is False
         assert [index.runs(), index.elements(), other.runs(), other.elements()] == before
@@ -346,7 +346,7 @@ def test_what_cannot_be_read_hides_nothing_else_and_can_be_withdrawn(index: Cass
     for number in range(3):
         index.publish_run(run(f"r{number}", at=NOON + number * DAY))
         index.publish_global(replace(version(f"v{number}"), valid_from=NOON + number * DAY))
-        index.publish_context_set(ContextSet(f"c{number}", date(2026, 1, 1 + number), ("e",), (), (), ()))
+        index.publish_context_set(ContextSet.of_one_key(f"c{number}", date(2026, 1, 1 + number), ("e",), (), (), ()))
     for published, subject, broken in (
         (index._runs, "", "r1"),
         (index._versions, "videos", "v1"),
@@ -397,7 +397,7 @@ def test_what_cannot_be_read_hides_nothing_else_and_can_be_withdrawn(index: Cass
     index.withdraw_context_set(date(2026, 1, 2), "broken", "ann")
     assert [found.run_id for found in index.snapshots("history", NOON, NOON + 9 * DAY)] == ["r2", "r0"]
     assert index.global_version_at("videos", NOON + DAY).version_id == "v0"
-    assert index.publish_context_set(ContextSet("c1", date(2026, 1, 2), ("e",), (), (), ()))
+    assert index.publish_context_set(ContextSet.of_one_key("c1", date(2026, 1, 2), ("e",), (), (), ()))
 
 
 def _spoil_copy(index: CassandraIndex, table: str, row: Any) -> None:

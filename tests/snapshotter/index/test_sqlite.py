@@ -30,7 +30,7 @@ def execute(uri: str, text: str) -> list[tuple[object, ...]]:
 
 def publish(uri: str) -> None:
     with open_index(uri) as index:
-        index.publish_context_set(ContextSet("c1", date(2026, 1, 5), ("e",), (), (), ()))
+        index.publish_context_set(ContextSet.of_one_key("c1", date(2026, 1, 5), ("e",), (), (), ()))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_file_that_is_no_index_is_one_clear_error(
 def test_another_database_of_sqlite_is_not_taken_for_an_index_of_another_version(uri: str) -> None:
     publish(uri)
     execute(uri, "UPDATE schema_version SET version = 99")
-    with pytest.raises(SnapshotIndexError, match="has schema version 99, expected 2 → use the release that wrote it"):
+    with pytest.raises(SnapshotIndexError, match="has schema version 99, expected 3 → use the release that wrote it"):
         open_index(uri)
 
 

@@ -109,7 +109,7 @@ def version(number: int) -> GlobalVersion:
 
 
 def context_set(number: int) -> ContextSet:
-    return ContextSet(f"c{number}", date(2026, 1, 1 + number), ("e",), HISTORY.key, (), ())
+    return ContextSet.of_one_key(f"c{number}", date(2026, 1, 1 + number), ("e",), HISTORY.key, (), ())
 
 
 def publish(uri: str) -> None:

@@ -1,73 +1,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from datetime import date
-from pathlib import Path
+from datetime import date, timedelta
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from schemas.data_keys import context_variable
-from schemas.errors import SelectionError
+from schemas.errors import DataKeyError, SelectionError
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import ContextSet
-from snapshotter.selection.context_selection import NamedSelection, read_context_set, select_contexts
-from snapshotter.storage import Storage, open_storage
+from snapshotter.selection import contexts_of, read_contexts
+from snapshotter.selection.context_selection import read_context_set, select_contexts
+from snapshotter.storage import Storage
 from snapshotter.storage.table_source import TableSource
 
 DAY = date(2026, 1, 5)
 KEY = ("profile_id", "country")
 
 
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[SnapshotIndex]:
-    with open_index(f"sqlite://{tmp_path}/index.db") as index:
-        yield index
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> Storage:
-    return open_storage(f"file://{tmp_path}/data")
-
-
-@pytest.fixture(scope="session")
-def impressions(tmp_path_factory: pytest.TempPathFactory) -> TableSource:
-    """1000 profiles, each seen three times on the day and once the day before; 600 in US, 300 in FR, 100 in JP."""
-    folder = tmp_path_factory.mktemp("impressions")
-    ids = [i % 1000 for i in range(3000)] + list(range(1000, 2000))
-    days = [DAY] * 3000 + [date(2026, 1, 4)] * 1000
-    countries = ["US" if i % 10 < 6 else "FR" if i % 10 < 9 else "JP" for i in ids]
-    devices = ["tv" if i % 3 == 0 else "phone" for i in ids]
-    table = pa.table({"profile_id": ids, "country": countries, "device": devices, "date": days})
-    for part in range(4):
-        pq.write_table(table.slice(part * 1000, 1000), folder / f"{part}.parquet")
-    return TableSource(str(folder))
-
-
-@pytest.fixture
-def experiment(impressions: TableSource) -> Any:
-    def make(name: str = "watchers", **changes: Any) -> NamedSelection:
-        query = "SELECT profile_id, country, device FROM impressions WHERE date = :date"
-        given: dict[str, Any] = {
-            "query": query,
-            "key": KEY,
-            "strata": ("country",),
-            "tables": {"impressions": impressions},
-        }
-        if "fraction" not in changes:
-            given["quota"] = 50
-        return NamedSelection(id=name, **{**given, **changes})
-
-    return make
-
-
 def chosen(context_set: ContextSet, storage: Storage) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
     rows = read_context_set(context_set, storage).to_pylist()
-    return {tuple(row[variable.name] for variable in context_set.key): row["experiments"] for row in rows}
+    [group] = context_set.groups
+    return {tuple(row[variable.name] for variable in group.key): row["experiments"] for row in rows}
 
 
 def test_a_quota_is_taken_of_each_stratum_with_its_probability(
@@ -85,7 +42,7 @@ def test_a_quota_is_taken_of_each_stratum_with_its_probability(
         assert profile < 1000  # of the day asked for
         probability = {"US": 0.2, "FR": 0.2, "JP": 0.6}[country]
         assert why == [{"experiment": "watchers", "stratum": country, "probability": probability}]
-    assert found.key == (context_variable("profile_id", "int64"), context_variable("country", "string"))
+    assert found.groups[0].key == (context_variable("profile_id", "int64"), context_variable("country", "string"))
     assert index.context_set(DAY) == found
 
 
@@ -172,13 +129,13 @@ def test_contexts_are_saved_sorted_by_their_key(
     assert keys == sorted(keys)
 
 
-def test_a_date_keeps_the_context_set_it_has(
+def test_a_date_keeps_the_contexts_that_it_has(
     spark: SparkSession, experiment: Any, storage: Storage, index: SnapshotIndex, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = select_contexts(spark, [experiment()], DAY, storage, index)
     files = list(storage.list("context_sets"))
     with caplog.at_level(logging.WARNING):
-        assert select_contexts(spark, [experiment("other", quota=9)], DAY, storage, index) == first
+        assert select_contexts(spark, [experiment(quota=9)], DAY, storage, index) == first
     assert f"{DAY} has the context set {first.context_set_id} already" in caplog.text
     assert list(storage.list("context_sets")) == files
 
@@ -197,9 +154,9 @@ def test_a_date_keeps_the_context_set_it_has(
         ({"query": "SELECT * FROM impressions WHERE date = :day"}, r"'watchers': \[UNBOUND_SQL_PARAMETER\].*day"),
         (
             {"query": "SELECT * FROM impressions WHERE date > :date"},
-            "the context set would be empty: 'watchers' selected",
+            "experiment 'watchers' selected nothing → check the query",
         ),
-        ({"quota": 0}, "the context set would be empty: 'watchers' selected nothing"),
+        ({"quota": 0}, "experiment 'watchers' selected nothing"),
         (
             {"query": "SELECT nullif(profile_id % 10, 0) profile_id, country FROM impressions"},
             "'watchers': key column 'profile_id' is null in 1 distinct contexts",
@@ -247,28 +204,85 @@ def test_what_cannot_be_selected_is_one_clear_error_and_nothing_is_published(
     assert spark.catalog.listTables() == []
 
 
-def test_one_experiment_that_selects_nothing_is_a_warning(
+def test_experiments_that_cannot_be_selected_cost_no_other(
     spark: SparkSession, experiment: Any, storage: Storage, index: SnapshotIndex, caplog: pytest.LogCaptureFixture
 ) -> None:
-    nobody = experiment("nobody", query="SELECT * FROM impressions WHERE false")
+    wrong = {
+        "nobody": {"query": "SELECT * FROM impressions WHERE false"},
+        "typo": {"query": "SELEC profile_id FROM impressions"},
+        "tired": {"query": "SELECT if(country = 'JP', raise_error('tired'), 1) profile_id, country FROM impressions"},
+        "null": {"query": "SELECT nullif(profile_id % 10, 0) profile_id, country FROM impressions"},
+        "half": {"query": "SELECT 1.5D profile_id, country FROM impressions"},
+    }
+    experiments = [experiment(name, **changes) for name, changes in wrong.items()]
     with caplog.at_level(logging.WARNING):
-        found = select_contexts(spark, [experiment(), nobody], DAY, storage, index)
-    assert found.rows == 150
-    assert "selected nothing: 'nobody'" in caplog.text
+        found = select_contexts(spark, [*experiments[:2], experiment(), *experiments[2:]], DAY, storage, index)
+    assert (found.experiments, found.rows) == (("watchers",), 150)
+    assert [failed.id for failed in found.failed] == list(wrong)
+    messages = ["selected nothing", "PARSE_SYNTAX_ERROR", "tired", "is null in 1 distinct", "is double"]
+    for failed, message in zip(found.failed, messages, strict=True):
+        assert message in failed.error
+        assert failed.error in caplog.text
+        assert failed.final is False
+    assert index.context_set(DAY) == found
+    next_day = DAY + timedelta(days=1)
+    with pytest.raises(SelectionError, match="no experiment selected contexts: .*nobody.*; .*typo"):
+        select_contexts(spark, experiments[:2], next_day, storage, index)
+    assert index.context_sets_of(next_day) == []
 
 
-def test_experiments_of_one_selection_share_one_key(
+def test_experiments_of_each_key_are_a_group_with_files_of_its_own(
     spark: SparkSession, experiment: Any, storage: Storage, index: SnapshotIndex
 ) -> None:
-    with pytest.raises(SelectionError, match="one selection has one key"):
-        select_contexts(spark, [experiment(), experiment("b", key=("profile_id",))], DAY, storage, index)
-    text = "SELECT CAST(profile_id AS STRING) profile_id, country FROM impressions"
-    with pytest.raises(SelectionError, match="'b' has the key profile_id: string.*'watchers' has profile_id: int64"):
-        select_contexts(spark, [experiment(), experiment("b", query=text)], DAY, storage, index)
-    with pytest.raises(SelectionError, match="two experiments have the id 'watchers'"):
-        select_contexts(spark, [experiment(), experiment()], DAY, storage, index)
+    as_text = "SELECT CAST(profile_id AS STRING) profile_id, country FROM impressions WHERE date = :date"
+    found = select_contexts(
+        spark,
+        [
+            experiment("a"),
+            experiment("by_device", key=("device", "profile_id"), strata=("device",), services=("history",)),
+            experiment("as_text", query=as_text),
+            experiment("b", quota=70),
+        ],
+        DAY,
+        storage,
+        index,
+    )
+    assert [(group.key_text, [each.id for each in group.experiments]) for group in found.groups] == [
+        ("profile_id: int64, country: string", ["a", "b"]),
+        ("device: string, profile_id: int64", ["by_device"]),
+        ("profile_id: string, country: string", ["as_text"]),
+    ]
+    assert [group.rows for group in found.groups] == [210, 100, 150]  # the smaller sample is in the larger
+    assert [each.services for group in found.groups for each in group.experiments] == [None, None, ("history",), None]
+    tables = [DeltaTable(f"{storage.uri}/{group.table}".removeprefix("file://")) for group in found.groups]
+    for group, table in zip(found.groups, tables, strict=True):
+        rows = read_contexts(group, storage)
+        assert table.to_pyarrow_table().num_rows == rows.num_rows == group.rows
+        ids = {each["experiment"] for chosen_by in rows["experiments"].to_pylist() for each in chosen_by}
+        assert ids == {each.id for each in group.experiments}
+    assert len({group.table for group in found.groups}) == 3
+    assert index.context_set(DAY) == found
+    by_device = read_context_set(found, storage, ["device"])
+    assert by_device.num_rows == 100
+    assert [each.group for each in contexts_of(index, "by_device")] == [found.groups[1]]
+    with pytest.raises(DataKeyError, match="contexts of different keys cannot be read together"):
+        read_context_set(found, storage)
+    with pytest.raises(DataKeyError, match="unknown column of context set .* 'devic' → did you mean 'device'"):
+        read_context_set(found, storage, ["devic"])
+
+
+def test_two_experiments_with_one_id_are_refused_before_any_work(
+    spark: SparkSession, experiment: Any, storage: Storage, index: SnapshotIndex
+) -> None:
+    other = experiment(query="SELECT 1 AS profile_id, 'US' AS country")
+    with pytest.raises(
+        SelectionError,
+        match="two experiments have the id 'watchers': with the queries 'SELECT profile_id.* and 'SELECT 1",
+    ):
+        select_contexts(spark, [experiment(), other], DAY, storage, index)
     with pytest.raises(SelectionError, match="no experiment"):
         select_contexts(spark, [], DAY, storage, index)
+    assert list(storage.list("context_sets")) == []
 
 
 def test_a_view_of_the_callers_is_neither_hidden_nor_lost(

@@ -1,0 +1,114 @@
+"""A date's contexts grow by revisions: what it lacks is selected, what it has stays, however many select at once."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from schemas.errors import ConfigError, SelectionError
+from snapshotter.capture import unpublished_files
+from snapshotter.index import SnapshotIndex, open_index
+from snapshotter.index.sqlite import SqliteIndex
+from snapshotter.records import ContextSet
+from snapshotter.selection import contexts_of, read_contexts, select_contexts
+from snapshotter.storage import Storage
+
+DAY = date(2026, 1, 5)
+
+
+def test_an_experiment_added_later_is_selected_alone_as_the_next_revision(
+    spark: SparkSession, experiment: Any, storage: Storage, index: SnapshotIndex, caplog: pytest.LogCaptureFixture
+) -> None:
+    morning = [experiment("a"), experiment("broken", query="SELEC 1")]
+    first = select_contexts(spark, morning, DAY, storage, index)
+    assert (first.revision, first.after, first.experiments) == (1, None, ("a",))
+    with pytest.raises(SelectionError, match="experiment 'broken': .*PARSE_SYNTAX_ERROR"):
+        select_contexts(spark, morning, DAY, storage, index)  # what is left of them fails as before
+    noon = [experiment("a", quota=9), experiment("broken"), experiment("by_device", key=("device",), strata=())]
+    with caplog.at_level(logging.WARNING):
+        second = select_contexts(spark, noon, DAY, storage, index)
+    assert (second.revision, second.after) == (2, first.context_set_id)
+    assert (second.experiments, second.failed) == (("broken", "by_device"), ())
+    assert f"{DAY} has contexts of 'a' already, selected before the selection was edited" in caplog.text
+    assert index.context_sets_of(DAY) == [first, second]
+    assert select_contexts(spark, noon, DAY, storage, index) == second
+    assert [read_contexts(each.group, storage).num_rows for each in contexts_of(index, "broken")] == [150]
+    assert [each.context_set_id for each in contexts_of(index, "a")] == [first.context_set_id]
+    assert list(contexts_of(index, "a", earliest=DAY + timedelta(days=1))) == []
+    with pytest.raises(ConfigError, match="has contexts of 'a' already, .* → give the edited experiment another name"):
+        select_contexts(spark, noon, DAY, storage, index, allow_other=False)
+    assert select_contexts(spark, [experiment("a")], DAY, storage, index, allow_other=False) == second
+
+
+def test_a_day_that_is_over_is_selected_once_and_grows_no_more(
+    spark: SparkSession, experiment: Any, storage: Storage, index: SnapshotIndex, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = select_contexts(spark, [experiment("a")], DAY, storage, index, late=timedelta(0))  # a backfill
+    later = [experiment("a"), experiment("b")]
+    problem = "2026-01-05 is past, and its contexts were selected without 'b'"
+    with pytest.raises(ConfigError, match=f"{problem}: services would be asked for their state now"):
+        select_contexts(spark, later, DAY, storage, index, allow_other=False, late=timedelta(0))
+    with caplog.at_level(logging.WARNING):
+        assert select_contexts(spark, later, DAY, storage, index, late=timedelta(hours=6)) == first
+    assert problem in caplog.text
+    today = datetime.now(UTC).date() - timedelta(days=1)  # over for less than a day
+    for experiments in (later[:1], later):
+        select_contexts(spark, experiments, today, storage, index, allow_other=False, late=timedelta(days=2))
+    assert [found.experiments for found in index.context_sets_of(today)] == [("a",), ("b",)]
+
+
+def test_of_selections_at_once_each_experiment_is_selected_once(
+    spark: SparkSession, experiment: Any, storage: Storage, index: SnapshotIndex
+) -> None:
+    first = select_contexts(spark, [experiment("a")], DAY, storage, index)
+    groups = [("a", "b"), ("a", "c"), ("b", "c", "d")]
+
+    def select(names: tuple[str, ...]) -> ContextSet:
+        with open_index(index.uri) as own:
+            return select_contexts(spark, [experiment(name, strata=(), quota=5) for name in names], DAY, storage, own)
+
+    with ThreadPoolExecutor(3) as threads:
+        returned = list(threads.map(select, groups))
+    revisions = index.context_sets_of(DAY)
+    assert revisions[0] == first
+    assert [found.revision for found in revisions] == list(range(1, len(revisions) + 1))
+    assert [found.after for found in revisions] == [None, *(found.context_set_id for found in revisions[:-1])]
+    assert sorted(name for found in revisions for name in found.experiments) == ["a", "b", "c", "d"]
+    assert all(found in revisions for found in returned)
+
+
+class DyingIndex(SqliteIndex):
+    """An index whose process dies at a publication: before it, or when it is published but nobody knows."""
+
+    after = False
+
+    def publish_context_set(self, context_set: ContextSet) -> bool:
+        if self.after:
+            super().publish_context_set(context_set)
+        raise SystemExit
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_selection_that_died_at_a_revision_is_repeated_and_leaves_only_orphans(
+    spark: SparkSession, experiment: Any, storage: Storage, index: SnapshotIndex, after: bool
+) -> None:
+    first = select_contexts(spark, [experiment("a")], DAY, storage, index)
+    both = [experiment("a"), experiment("b", key=("profile_id",), strata=())]
+    with DyingIndex(index.uri) as dying:
+        dying.after = after
+        with pytest.raises(SystemExit):
+            select_contexts(spark, both, DAY, storage, dying)
+    second = select_contexts(spark, both, DAY, storage, index)
+    assert [found.experiments for found in index.context_sets_of(DAY)] == [("a",), ("b",)]
+    assert index.context_sets_of(DAY) == [first, second]
+    folders = {file.path.split("/_delta_log")[0].rpartition("/")[0] for file in storage.list("context_sets")}
+    assert read_contexts(second.groups[0], storage).num_rows == 50
+    orphans = unpublished_files(storage, index, datetime.now(UTC) + timedelta(hours=1))
+    assert all(second.groups[0].table not in file.path and first.groups[0].table not in file.path for file in orphans)
+    assert bool(orphans) is not after
+    assert folders
