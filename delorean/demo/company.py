@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,27 +21,39 @@ from delorean.demo.step_bars import StepBars
 from delorean.demo.world import World
 from encoders.library.keys import VIDEOS
 from schemas.tables import TIME
-from snapshotter.capture import take_snapshot
+from snapshotter.capture import take_snapshots
 from snapshotter.global_elements import publish_global
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import ContextSet, SnapshotRun
-from snapshotter.selection import read_context_set, select_contexts
+from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
+from snapshotter.selection import read_contexts, select_contexts
 from snapshotter.storage import Storage
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _CLI: Final = ("-c", "from delorean.cli import main; main()")
+SEARCHES_FROM_DAY: Final = 2  # counted from 0
 _CAPTURED: Final = pa.schema([("profile_id", pa.int64()), ("captured_at", TIME)])
 
 
 @dataclass(frozen=True)
 class CapturedDay:
-    """One simulated day: the moment of its snapshot, the context set and the snapshot run."""
+    """One simulated day: the moment of its snapshot, the revisions of its context set and a run for each."""
 
     moment: datetime
-    context_set: ContextSet
-    run: SnapshotRun
+    context_sets: tuple[ContextSet, ...]
+    runs: tuple[SnapshotRun, ...]
+
+    @property
+    def snapshots(self) -> list[ServiceSnapshot]:
+        """The services' snapshots."""
+        return [snapshot for run in self.runs for snapshot in run.services]
+
+    def confidence(self, service: str) -> float:
+        """Answers of a service as a share of the keys requested over the day; NaN if it was not asked."""
+        asked = [snapshot for snapshot in self.snapshots if snapshot.service.name == service and snapshot.asked]
+        answered = sum(snapshot.confidence * snapshot.asked for snapshot in asked)
+        return answered / sum(snapshot.asked for snapshot in asked) if asked else math.nan
 
 
 @dataclass(frozen=True)
@@ -57,24 +70,31 @@ class Company:
     ) -> tuple[CapturedDay, ...]:
         """Simulate the days: publish metadata at midnight, take a snapshot in the afternoon.
 
-        Afterwards the clock stands where the last outcome is known.
+        On the third day somebody adds searches to the contexts; on the fourth the service of lists answers with a new
+        field. Afterwards the clock stands where the last outcome is known.
         """
-        experiments, clock = self.folder.selection(), self.folder.clock
+        experiments, search, clock = self.folder.selection(), self.folder.search().selection, self.folder.clock
         state = CompanyState(self.world)
         captured_days = []
         for number in range(days):
             midnight = self.world.starts_at + timedelta(days=number)
             clock.set(midnight)
+            if number == SEARCHES_FROM_DAY + 1:
+                experiments = (*experiments, search)
             with steps.step("publish", days):
                 name = f"day-{number + 1}"
                 publish_global(state.catalogue(midnight), VIDEOS, midnight, storage, index, name)
             with steps.step("select", days):
-                chosen = select_contexts(spark, experiments, midnight.date(), storage, index)
+                select_contexts(spark, experiments, midnight.date(), storage, index)
+                if number == SEARCHES_FROM_DAY:  # added during the day, which gets a second revision of its contexts
+                    clock.set(midnight + timedelta(hours=12))
+                    select_contexts(spark, [search], midnight.date(), storage, index)
             moment = self.world.snapshot_moment(number)
             clock.set(moment)
             with steps.step("snapshot", days):
-                run = take_snapshot(spark, chosen, None, [self.proxy], storage.uri, index, name)
-            captured_days.append(CapturedDay(moment, chosen, run))
+                chosen = index.context_sets_of(midnight.date())
+                runs = take_snapshots(spark, chosen, None, [self.proxy], storage.uri, index, name)
+            captured_days.append(CapturedDay(moment, tuple(chosen), tuple(runs)))
         clock.set(self.world.starts_at + timedelta(days=self.world.days))
         self._write_captured(captured_days, storage)
         return tuple(captured_days)
@@ -98,7 +118,8 @@ class Company:
         """Write which profiles were captured when: label data is limited to them."""
         parts = []
         for day in captured_days:
-            profiles = read_context_set(day.context_set, storage, ["profile_id"])["profile_id"].unique()
+            homepages = day.context_sets[0].groups[0]
+            profiles = read_contexts(homepages, storage, ["profile_id"])["profile_id"].unique()
             moments = pa.array([day.moment] * len(profiles), TIME)
             parts.append(pa.table([profiles, moments], schema=_CAPTURED))
         pq.write_table(pa.concat_tables(parts), self.folder.root / "captured.parquet")

@@ -74,7 +74,7 @@ class CompanyFolder:
     def write_company(self, world: World) -> None:
         """Write the world, the specs and, last, the clock."""
         world.write(self.world)
-        for name in ("experiments.toml", "homepage.toml"):
+        for name in ("experiments.toml", "homepage.toml", "search.toml"):
             (self.root / name).write_bytes(files("delorean.demo").joinpath(name).read_bytes())
         self.clock.set(world.starts_at)
 
@@ -83,8 +83,12 @@ class CompanyFolder:
         return load_selections(self.root / "experiments.toml")
 
     def experiment(self) -> ExperimentSpec:
-        """Read the experiment."""
+        """Read the experiment that the demo trains."""
         return load_experiment(self.root / "homepage.toml")
+
+    def search(self) -> ExperimentSpec:
+        """Read the experiment whose contexts are searches."""
+        return load_experiment(self.root / "search.toml")
 
 
 def new_folder(parent: Path, name: str) -> Path:

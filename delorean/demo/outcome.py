@@ -61,7 +61,7 @@ class Outcome:
 
     def summary(self) -> dict[str, Any]:
         """Build the JSON object that the demo prints last. The baseline is the better of the two popularities."""
-        taken = [snapshot for day in self.captured_days for snapshot in day.run.services]
+        taken = [snapshot for day in self.captured_days for snapshot in day.snapshots]
         asked: dict[str, int] = {}
         answered: dict[str, float] = {}
         for snapshot in taken:
@@ -71,9 +71,9 @@ class Outcome:
         ndcg = {who: metrics.ndcg_at_10 for who, metrics in self.measured.items()}
         parity = self.parity
         return {
-            "contexts": sum(day.context_set.rows for day in self.captured_days),
+            "contexts": sum(chosen.rows for day in self.captured_days for chosen in day.context_sets),
             "snapshots": len(taken),
-            "confidence": {name: round(answered[name] / asked[name], 6) for name in sorted(asked)},
+            "confidence": {name: round(answered[name] / asked[name], 6) for name in sorted(asked) if asked[name]},
             "rows": self.features.rows,
             "features": len(self.features.features),
             "model": {

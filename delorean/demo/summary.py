@@ -44,7 +44,7 @@ def report_data(
         notes=world.notes,
         plays_by_day=dict(zip(days.tolist(), plays.tolist(), strict=True)),
         snapshot_days=list(range(len(captured_days))),
-        strata=captured_days[-1].context_set.report,
+        strata=[stratum for chosen in captured_days[-1].context_sets for stratum in chosen.report],
         confidence=_by_service(captured_days),
         coverage=_coverage(captured_days, index, storage),
         features=[Feature(name, data.features[:, column], data.positive) for column, name in enumerate(data.names)],
@@ -71,19 +71,19 @@ def _source(world: World) -> str:
 
 
 def _by_service(captured_days: Sequence[CapturedDay]) -> dict[str, list[float]]:
-    names = [snapshot.service.name for snapshot in captured_days[0].run.services]
-    return {
-        name: [next(s.confidence for s in day.run.services if s.service.name == name) for day in captured_days]
-        for name in names
-    }
+    names = dict.fromkeys(snapshot.service.name for day in captured_days for snapshot in day.snapshots)
+    return {name: [day.confidence(name) for day in captured_days] for name in names}
 
 
 def _coverage(captured_days: Sequence[CapturedDay], index: SnapshotIndex, storage: Storage) -> dict[str, list[float]]:
-    """Travel to each snapshot's moment and compute the share of the day's contexts with state of that day."""
+    """Travel to each snapshot's moment and compute the share of the day's homepages with state of that day."""
     machine = TimeMachine(index, storage)
-    elements = [snapshot.service.element.name for snapshot in captured_days[0].run.services]
+    elements = [snapshot.service.element.name for snapshot in captured_days[0].snapshots]
     return {
-        element: [machine.at(day.moment, timedelta(days=1) / 2)[element].coverage for day in captured_days]
+        element: [
+            machine.at(day.moment, timedelta(days=1) / 2).for_experiment("homepage")[element].coverage
+            for day in captured_days
+        ]
         for element in elements
     }
 
