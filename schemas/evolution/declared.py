@@ -17,8 +17,6 @@ from schemas.errors import DataKeyError
 from schemas.nested_types import is_list
 from schemas.nulls import is_text, may_be_null
 
-_EXPECTED = "expected {}"
-
 
 def checked_defaults(name: str, type: pa.DataType, defaults: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002
     """Return the defaults of an element's fields as plain JSON values, by path, sorted.
@@ -30,7 +28,7 @@ def checked_defaults(name: str, type: pa.DataType, defaults: Mapping[str, Any]) 
     {'plays': 1}
     """
     fields = dict(_fields(name, type, defaults, "default"))
-    plain = {path: _plain_default(f"{name}.{path}", fields[path], value) for path, value in sorted(defaults.items())}
+    plain = {path: _plain_default(name, path, fields[path], value) for path, value in sorted(defaults.items())}
     return {path: value for path, value in plain.items() if value is not None}
 
 
@@ -102,18 +100,19 @@ def _fields(
         yield path, matching[0]
 
 
-def _plain_default(name: str, field: pa.Field, value: Any) -> Any:
+def _plain_default(element: str, path: str, field: pa.Field, value: Any) -> Any:
     """Return a default as a JSON value; None for what a missing field is anyway."""
-    type = field.type  # noqa: A001
+    type, name = field.type, f"{element}.{path}"  # noqa: A001
     if value is None and may_be_null(type) and field.nullable:
         return None
     if is_list(type):
         if isinstance(value, list | tuple) and not value:
             return None
         raise DataKeyError.because(f"the default of '{name}' is {value!r}, but a missing list is empty", "remove it")
-    if pa.types.is_struct(type):
+    if pa.types.is_struct(type) and type.num_fields:
         raise DataKeyError.because(
-            f"'{name}' is a struct, which has no default of its own", f"declare those of its fields: '{name}.…'"
+            f"'{name}' is a struct, which has no default of its own",
+            f'declare those of its fields, each by its path: "{path}.{type.field(0).name}" = …',
         )
     expected, convert = _conversion(type)
     try:
@@ -121,7 +120,7 @@ def _plain_default(name: str, field: pa.Field, value: Any) -> Any:
         _scalar(type, plain)
     except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
         raise DataKeyError.because(
-            f"the default of '{name}' is {value!r}, which does not fit {type}", _EXPECTED.format(expected)
+            f"the default of '{name}' is {value!r}, which does not fit {type}", f"expected {expected}"
         ) from error
     return plain
 
