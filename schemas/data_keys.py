@@ -63,6 +63,8 @@ class DataKey:
 
         Raises DataKeyError that names both types, the field and the rule, where no rule allows the change.
         """
+        if stored == self.type:  # hashing a type takes longer than comparing two
+            return Adapter(self.name, stored, self.type)
         return _adapter(self, stored, repr((self.defaults, self.aliases)))
 
     def reads(self, stored: pa.DataType) -> bool:
@@ -157,9 +159,9 @@ def element_name(name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _adapter(key: DataKey, stored: pa.DataType, _declared: str) -> Adapter:
-    """Return the adapter of a key. Arrow considers types equal whose lists' items have other names, and so do we."""
+    """Return the adapter of a key. _declared: distinguishes defaults that Python considers equal, 0.0 and -0.0."""
     adapter = adapt(stored, key.type, key.defaults, key.aliases, key.name)
-    if key.kind is Kind.GLOBAL_ELEMENT and stored != key.type:
+    if key.kind is Kind.GLOBAL_ELEMENT:
         first, names = key.type.field(0).name, [field.name for field in stored]
         source = first if first in names else next(a for a in (*key.aliases.get(first, ()), "") if a in (*names, ""))
         if source != names[0]:

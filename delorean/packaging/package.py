@@ -168,11 +168,10 @@ def needed_services(feature_model: FeatureModel, services: Sequence[Service]) ->
         if key.kind is Kind.SERVICE_ELEMENT:
             if name not in by_element:
                 raise PackageError.unknown("service for data element", name, by_element)
-            if by_element[name].element != key:
-                raise PackageError.because(
-                    f"service '{by_element[name].name}' answers with {by_element[name].element.type}, encoders read "
-                    f"'{name}' as {key.type}"
-                )
+            try:
+                key.adapter(by_element[name].element.type)
+            except DataKeyError as error:
+                raise PackageError(f"service '{by_element[name].name}' does not fit the encoders: {error}") from error
             needed.append(by_element[name])
     return tuple(needed)
 
