@@ -73,6 +73,11 @@ class FeatureEncoder:
         _refuse_twice(self.title, configured.features)
         return configured
 
+    def reading(self, data: Sequence[DataKey]) -> FeatureEncoder:
+        """Give the same encoder with other declarations of its data elements. Raises what `feature_encoder` raises."""
+        declared = _declared(self.function, data, self.written, self.compiled)
+        return replace(declared, parameters=self.parameters, rename=self.rename)
+
     def captured(self) -> CapturedSource:
         """Give its source as self-contained text, with its constants and helpers as they are now."""
         return capture(self.function, self.compiled)

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,7 +25,7 @@ from encoders.layout import (
 )
 from encoders.project_modules import refuse_hidden
 from schemas.data_keys import DataKey, Kind, by_name
-from schemas.errors import EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
+from schemas.errors import DataKeyError, EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
 from schemas.nulls import is_text
 from schemas.tables import TIME
 
@@ -96,6 +96,7 @@ class FeatureModel:
                 "rename": dict(encoder.rename),
                 "features": list(encoder.features),
                 "fingerprint": encoder.fingerprint,
+                **_resolved_keys(encoder),
             }
             for encoder in self.encoders
         ]
@@ -216,6 +217,21 @@ def _variables(
     return {name: variable_layout(available[name], encoder.compiled) for name in names}
 
 
+def _resolved_keys(encoder: FeatureEncoder) -> dict[str, Any]:
+    """Give the keys whose types a project declares, if there are any: it may declare other types later."""
+    resolved = [key.to_json() for key in encoder.data if key.resolved]
+    return {"resolved_keys": resolved} if resolved else {}
+
+
+def _with_resolved_keys(encoder: FeatureEncoder, fields: Mapping[str, Any]) -> FeatureEncoder:
+    """Give an imported encoder the types that its keys had when the model was created."""
+    recorded = {key.name: key for key in map(DataKey.from_json, fields.get("resolved_keys", ()))}
+    data = [recorded.get(key.name, key) if key.resolved else key for key in encoder.data]
+    if data == list(encoder.data):
+        return encoder
+    return encoder.reading([replace(key, resolved=key.name in recorded) for key in data])
+
+
 def _read_list(text: str) -> list[dict[str, Any]]:
     if len(text) > _LARGEST_JSON:
         raise EncoderError.because(f"feature model has {len(text)} characters, expected at most {_LARGEST_JSON}")
@@ -246,12 +262,12 @@ def _read_encoder(fields: Mapping[str, Any], modules: Sequence[str]) -> FeatureE
     refuse_hidden(module)
     try:
         imported = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
+    except (ImportError, DataKeyError) as error:
         raise EncoderError.because(f"encoder '{reference}' cannot be imported: {error}") from error
     if not isinstance(imported, FeatureEncoder):
         raise EncoderError.because(f"'{reference}' is not a feature encoder")
     parameters: dict[str, ParameterValue] = fields["parameters"]
-    encoder = imported.configured(rename=fields["rename"], **parameters)
+    encoder = _with_resolved_keys(imported, fields).configured(rename=fields["rename"], **parameters)
     if encoder.fingerprint != fields["fingerprint"]:
         raise FingerprintError.because(
             f"encoder '{reference}' is not the one this model was created with "

@@ -37,6 +37,7 @@ class DataKey:
     type: an Arrow type, nested types included; times in it must be `timestamp[us, UTC]`
     defaults: path of a field → its value in data that is older than the field; plain JSON values
     aliases: path of a field → the names that it had in older data
+    resolved: whether its type was taken from a project's declarations, see `encoders.data_key`
     """
 
     name: str
@@ -44,6 +45,7 @@ class DataKey:
     type: pa.DataType
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
+    resolved: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Reject names that encoders cannot read, times without a time zone, and defaults and aliases that misfit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import company
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pytest
 from project_at_rest import PROFILE, Project, long_labels, minutes
 
+from delorean import data_key, open_project
 from delorean.generation import generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
@@ -20,7 +22,7 @@ from delorean.packaging.package import ModelPackage
 from delorean.serving import GlobalVersions, Ranker, assemble
 from encoders import FeatureModel, feature_encoder
 from encoders.library.keys import VIDEOS
-from prana_proxy.config.services_file import gateway_config
+from prana_proxy.config.services_file import gateway_config, load_gateway_config
 from prana_proxy.gateway.gateway import Gateway
 from schemas.data_keys import context_variable, item, service_element
 from schemas.errors import ConfigError
@@ -171,3 +173,52 @@ def test_a_service_whose_type_cannot_be_read_is_refused_with_the_field_and_the_r
     other = {"type": "list<struct<video_id: int64, minutes: float>>"}
     with pytest.raises(ConfigError, match=r"does not fit the model: .*'viewing_history\.watched_at' is missing, and"):
         ranked(company_package, services, published, other)
+
+
+TWO_SERVICES = """
+[services.history]
+type = "list<struct<video_id: int64, minutes: float>>"
+key = {{ profile_id = "int64" }}
+timeout_seconds = 30.0
+url = "http://127.0.0.1:{port}/{{profile_id}}"
+
+[services.history_2]
+element = "history@2"
+type = "list<struct<seen: string>>"
+key = {{ profile_id = "int64" }}
+timeout_seconds = 30.0
+url = "http://127.0.0.1:{port}/{{profile_id}}"
+"""
+
+
+def test_an_incompatible_successor_is_captured_beside_the_element_while_experiments_move(
+    tmp_path: Path, services: Any
+) -> None:
+    """Two declarations with one URL, each of which reads its own fields of the answer."""
+    services.answer = lambda path, body: (200, [{"video_id": 1, "minutes": 2.5, "seen": path}] * int(path[1:]))
+    (tmp_path / "delorean.toml").write_text('storage = "store"\nindex = "index.db"\n')
+    (tmp_path / "services.toml").write_text(TWO_SERVICES.format(port=services.port))
+    contexts = pa.table({"profile_id": [0, 1, 2], "time": pa.array([minutes(1)] * 3, TIME)})
+    with open_project(tmp_path) as project:
+        config = load_gateway_config(project.config.services)
+        with Gateway(config) as gateway:
+            captured = gateway.fetch_all(dict.fromkeys(gateway.services, contexts), timedelta(seconds=30))
+        for service in config.services:
+            batch = captured[service.service.name]
+            assert batch["status"].to_pylist() == ["ok"] * 3, batch["reason"]
+            rows = [((p,), 0, value) for p, value in enumerate(batch["value"].to_pylist())]
+            Project(project.storage, project.index).publish(service.service, rows, f"run-{service.service.name}")
+        there = project.travel(minutes(5))
+        assert there.keys() == ["history", "history_2"]
+        assert there["history_2"].to_arrow()["history_2"].to_pylist()[1] == [{"seen": "/1"}]
+
+        @feature_encoder(data=[data_key("history"), data_key("history@2")], features=["of_first", "of_second"])
+        def both(context, items, data, out):
+            for i in range(len(items.video_id)):
+                out.of_first[i] = len(data.history.video_id)
+                out.of_second[i] = len(data.history_2.seen)
+
+        shown = pa.table({"profile_id": [2], "time": pa.array([minutes(5)], TIME), "video_id": [7]})
+        features = project.machine.features(shown, both, items=["video_id"])
+        assert (features["of_first"].to_pylist(), features["of_second"].to_pylist()) == ([[2.0]], [[2.0]])
+        assert {"history_2_captured_at", "history_2_run_id"} <= set(features.column_names)
