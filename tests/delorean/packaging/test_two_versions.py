@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from declaring_project import ENCODERS, OLD, Folder, capture, shown
 from delorean.packaging.files import MANIFEST
 from delorean.project.config import load_project
 from encoders import FeatureModel
+from encoders.encoder import fingerprint_of
 from schemas.errors import ConfigError, FingerprintError, PackageError
 
 BEFORE = (
@@ -169,13 +171,19 @@ def test_plain_python_runs_from_a_package_with_the_versions_it_was_captured_with
         before.check_golden_rows()
         maps = after.golden.maps
         assert set(before.bound.encode(maps)["words"] - after.bound.encode(maps)["words"]) == {1.0}
-    text = FeatureModel(before.feature_model).to_json(with_source=True)
-    other = json.loads(text)
-    source = other["encoders"][0]["source"]
-    source["versions"] = {"numpy": "0.1"}
-    assert FeatureModel.from_json(text, (), (first,)).features == ("words",)
-    with pytest.raises(FingerprintError, match="is of fingerprint"):
-        FeatureModel.from_json(json.dumps(other), (), (first,))
+
+
+def test_a_source_captured_with_other_versions_of_what_it_imports_is_refused(folder):
+    folder.encoders(WORDS, "words")
+    with folder.open() as project:
+        (encoder,) = project.experiments["spec"].feature_model.encoders
+    model = json.loads(FeatureModel([encoder]).to_json(with_source=True))
+    (fields,) = model["encoders"]
+    fields["source"]["versions"] = {"numpy": "0.1"}
+    captured = replace(encoder.captured(), versions={"numpy": "0.1"})
+    fields["fingerprint"] = fingerprint_of(captured, False, encoder.written, {}, {}, encoder.data)
+    with pytest.raises(FingerprintError, match=r"captured with numpy 0\.1, installed is .*install numpy==0\.1"):
+        FeatureModel.from_json(json.dumps(model), (), (fields["fingerprint"],))
 
 
 def test_what_is_not_a_fingerprint_cannot_be_allowed(folder):
