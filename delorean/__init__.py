@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from delorean.training.metrics import ranking_metrics
     from delorean.training.ranking_data import read_feature_set
     from delorean.training.split import Split
-    from encoders import FeatureEncoder, FeatureModel, feature_encoder, lookup
+    from encoders import FeatureEncoder, FeatureModel, data_key, feature_encoder, lookup
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
     from schemas.errors import (
         ConfigError,
@@ -141,6 +141,7 @@ __all__ = [
     "compare_encoders",
     "compare_feature_sets",
     "context_variable",
+    "data_key",
     "day_coverage",
     "diff",
     "feature_encoder",
@@ -193,7 +194,7 @@ _MODULES = {
     "delorean.training.metrics": "ranking_metrics",
     "delorean.training.ranking_data": "read_feature_set",
     "delorean.training.split": "Split",
-    "encoders": "FeatureEncoder FeatureModel feature_encoder lookup",
+    "encoders": "FeatureEncoder FeatureModel data_key feature_encoder lookup",
     "schemas.data_keys": "DataKey context_variable global_element item service_element",
     "schemas.errors": (
         "ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError EncoderError "

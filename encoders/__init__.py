@@ -2,6 +2,7 @@
 
 from encoders.bound_model import BoundModel
 from encoders.data_map import DataMaps, Element
+from encoders.declared_elements import data_key
 from encoders.encoder import FeatureEncoder, feature_encoder
 from encoders.feature_model import FeatureModel
 from encoders.hash_index import lookup
@@ -15,6 +16,7 @@ __all__ = [
     "FeatureEncoder",
     "FeatureModel",
     "Promoted",
+    "data_key",
     "feature_encoder",
     "lookup",
     "promote",

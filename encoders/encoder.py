@@ -32,6 +32,7 @@ class FeatureEncoder:
 
     data: the data elements that it can read
     written: the features by their names in its source; `rename` maps them to their names in the feature set
+    source: its captured text, if it was loaded from a package; None: that of the function
     """
 
     function: FunctionType
@@ -41,6 +42,7 @@ class FeatureEncoder:
     parameters: Mapping[str, ParameterValue]
     rename: Mapping[str, str] = field(default_factory=dict)
     reads: Reads = field(default_factory=Reads, repr=False, compare=False)
+    source: CapturedSource | None = field(default=None, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -73,25 +75,19 @@ class FeatureEncoder:
         _refuse_twice(self.title, configured.features)
         return configured
 
+    def reading(self, data: Sequence[DataKey]) -> FeatureEncoder:
+        """Give the same encoder with other declarations of its data elements. Raises what `feature_encoder` raises."""
+        declared = _declared(self.function, data, self.written, self.compiled)
+        return replace(declared, parameters=self.parameters, rename=self.rename)
+
     def captured(self) -> CapturedSource:
         """Give its source as self-contained text, with its constants and helpers as they are now."""
-        return capture(self.function, self.compiled)
+        return capture(self.function, self.compiled) if self.source is None else self.source
 
     @property
     def fingerprint(self) -> str:
         """A hash of what it computes: source, constants, helpers, parameters, names, keys, types and versions."""
-        captured = self.captured()
-        content = {
-            "format": FORMAT,
-            "text": captured.text,
-            "versions": captured.versions,
-            "compiled": self.compiled,
-            "written": self.written,
-            "rename": dict(self.rename),
-            "parameters": {name: [type(value).__name__, repr(value)] for name, value in self.parameters.items()},
-            "data": [key.to_json() for key in self.data],
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return fingerprint_of(self.captured(), self.compiled, self.written, self.rename, self.parameters, self.data)
 
     def __repr__(self) -> str:
         """One line for people."""
@@ -113,6 +109,28 @@ class FeatureEncoder:
                 f"encoder '{self.title}': parameter '{name}' is {value!r}, expected {expected.__name__}"
             )
         return _finite(self.title, name, value)
+
+
+def fingerprint_of(
+    source: CapturedSource,
+    compiled: bool,
+    written: Sequence[str],
+    rename: Mapping[str, str],
+    parameters: Mapping[str, ParameterValue],
+    data: Sequence[DataKey],
+) -> str:
+    """Hash all that decides what an encoder computes, see `FeatureEncoder`."""
+    content = {
+        "format": FORMAT,
+        "text": source.text,
+        "versions": source.versions,
+        "compiled": compiled,
+        "written": list(written),
+        "rename": dict(rename),
+        "parameters": {name: [type(value).__name__, repr(value)] for name, value in parameters.items()},
+        "data": [key.to_json() for key in data],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def feature_encoder(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,16 +23,17 @@ from encoders.layout import (
     stored_type,
     variable_layout,
 )
+from encoders.packaged_source import encoder_from_source, source_to_json
 from encoders.project_modules import refuse_hidden
 from schemas.data_keys import DataKey, Kind, by_name
-from schemas.errors import EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
+from schemas.errors import DataKeyError, EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
 from schemas.nulls import is_text
 from schemas.tables import TIME
 
 Encoders: TypeAlias = "FeatureModel | FeatureEncoder | Sequence[FeatureEncoder]"
 FORMAT = 1  # version of the JSON text
 LIBRARY = "encoders.library"
-_LARGEST_JSON = 1_000_000  # characters
+_LARGEST_JSON = 4_000_000  # characters
 _TIME = DataKey("time", Kind.CONTEXT, TIME)
 
 
@@ -87,8 +88,11 @@ class FeatureModel:
             f"{len(self.features)} features from {len(self.elements)} data elements"
         )
 
-    def to_json(self) -> str:
-        """Write the model as JSON text, with references to its encoders instead of their code."""
+    def to_json(self, *, with_source: bool = False) -> str:
+        """Write the model as JSON text, with references to its encoders instead of their code.
+
+        with_source: also with their captured source, see `from_json`
+        """
         encoders = [
             {
                 "encoder": encoder.name,
@@ -96,19 +100,22 @@ class FeatureModel:
                 "rename": dict(encoder.rename),
                 "features": list(encoder.features),
                 "fingerprint": encoder.fingerprint,
+                **_resolved_keys(encoder),
+                **({"source": source_to_json(encoder)} if with_source else {}),
             }
             for encoder in self.encoders
         ]
         return json.dumps({"format": FORMAT, "encoders": encoders}, indent=2, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str, modules: Sequence[str] = (LIBRARY,)) -> FeatureModel:
+    def from_json(cls, text: str, modules: Sequence[str] = (LIBRARY,), allow: Collection[str] = ()) -> FeatureModel:
         """Read a model that `to_json` wrote.
 
         modules: the modules and packages from which encoders may be imported
+        allow: fingerprints of encoders whose source in the text may be executed where the installed one is another
         Raises EncoderError for invalid text or other modules, FingerprintError if an encoder has changed since.
         """
-        return cls([_read_encoder(fields, modules) for fields in _read_list(text)])
+        return cls([_read_encoder(fields, modules, allow) for fields in _read_list(text)])
 
     def bind(
         self, context: Sequence[DataKey], items: Sequence[DataKey], cache_folder: Path | str | None = None
@@ -216,6 +223,21 @@ def _variables(
     return {name: variable_layout(available[name], encoder.compiled) for name in names}
 
 
+def _resolved_keys(encoder: FeatureEncoder) -> dict[str, Any]:
+    """Give the keys whose types a project declares, if there are any: it may declare other types later."""
+    resolved = [key.to_json() for key in encoder.data if key.resolved]
+    return {"resolved_keys": resolved} if resolved else {}
+
+
+def _with_resolved_keys(encoder: FeatureEncoder, fields: Mapping[str, Any]) -> FeatureEncoder:
+    """Give an imported encoder the types that its keys had when the model was created."""
+    recorded = {key.name: key for key in map(DataKey.from_json, fields.get("resolved_keys", ()))}
+    data = [recorded.get(key.name, key) if key.resolved else key for key in encoder.data]
+    if data == list(encoder.data):
+        return encoder
+    return encoder.reading([replace(key, resolved=key.name in recorded) for key in data])
+
+
 def _read_list(text: str) -> list[dict[str, Any]]:
     if len(text) > _LARGEST_JSON:
         raise EncoderError.because(f"feature model has {len(text)} characters, expected at most {_LARGEST_JSON}")
@@ -235,7 +257,17 @@ def _read_list(text: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _read_encoder(fields: Mapping[str, Any], modules: Sequence[str]) -> FeatureEncoder:
+def _read_encoder(fields: Mapping[str, Any], modules: Sequence[str], allow: Collection[str]) -> FeatureEncoder:
+    """Give the installed encoder, or the one of the model's own source if that is allowed."""
+    try:
+        return _installed_encoder(fields, modules)
+    except EncoderError:
+        if fields["fingerprint"] not in allow:
+            raise
+    return encoder_from_source(fields)
+
+
+def _installed_encoder(fields: Mapping[str, Any], modules: Sequence[str]) -> FeatureEncoder:
     reference: str = fields["encoder"]
     module, _, name = reference.partition(":")
     if not any(module == allowed or module.startswith(f"{allowed}.") for allowed in modules):
@@ -246,16 +278,17 @@ def _read_encoder(fields: Mapping[str, Any], modules: Sequence[str]) -> FeatureE
     refuse_hidden(module)
     try:
         imported = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
+    except (ImportError, DataKeyError) as error:
         raise EncoderError.because(f"encoder '{reference}' cannot be imported: {error}") from error
     if not isinstance(imported, FeatureEncoder):
         raise EncoderError.because(f"'{reference}' is not a feature encoder")
     parameters: dict[str, ParameterValue] = fields["parameters"]
-    encoder = imported.configured(rename=fields["rename"], **parameters)
+    encoder = _with_resolved_keys(imported, fields).configured(rename=fields["rename"], **parameters)
     if encoder.fingerprint != fields["fingerprint"]:
         raise FingerprintError.because(
             f"encoder '{reference}' is not the one this model was created with "
             f"(fingerprint {encoder.fingerprint[:12]}, expected {fields['fingerprint'][:12]})",
-            "use the version of the code that it was created with, or train again",
+            "use the version of the code that it was created with, or train again; to execute the package's own source "
+            f'beside the installed one, add to delorean.toml: [packages] allow = ["{fields["fingerprint"]}"]',
         )
     return encoder

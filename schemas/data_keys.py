@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Self
 
 import pyarrow as pa
 
 from schemas.arrow_types import parse_type
 from schemas.errors import DataKeyError, NaiveTimeError
+from schemas.evolution import Adapter, adapt, checked_aliases, checked_defaults, next_name
 from schemas.type_records import type_from_json, type_to_json
 
 
@@ -32,29 +35,59 @@ class DataKey:
     name: a Python identifier, because encoders read it as an attribute
     kind: what the key names
     type: an Arrow type, nested types included; times in it must be `timestamp[us, UTC]`
+    defaults: path of a field → its value in data that is older than the field; plain JSON values
+    aliases: path of a field → the names that it had in older data
+    resolved: whether its type was taken from a project's declarations, see `encoders.data_key`
     """
 
     name: str
     kind: Kind
     type: pa.DataType
+    defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    aliases: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
+    resolved: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Reject names that encoders cannot read, and times without a time zone."""
+        """Reject names that encoders cannot read, times without a time zone, and defaults and aliases that misfit."""
         if not self.name.isidentifier() or self.name.startswith("_"):
             raise DataKeyError.because(
                 f"data key '{self.name}' is not a name an encoder can read",
                 "use letters, digits and _, no digit first",
             )
         refuse_naive_times(self.name, self.type)
+        if self.defaults:
+            object.__setattr__(self, "defaults", checked_defaults(self.name, self.type, self.defaults))
+        if self.aliases:
+            object.__setattr__(self, "aliases", checked_aliases(self.name, self.type, self.aliases))
 
-    def to_json(self) -> dict[str, str]:
-        """Write the key as text fields, its type as `type_to_json` does."""
-        return {"name": self.name, "kind": self.kind.value, **type_to_json(self.type)}
+    def adapter(self, stored: pa.DataType) -> Adapter:
+        """Return what converts values stored under another type to this key's.
+
+        Raises DataKeyError that names both types, the field and the rule, where no rule allows the change.
+        """
+        if stored == self.type:  # hashing a type takes longer than comparing two
+            return Adapter(self.name, stored, self.type)
+        return _adapter(self, stored, repr((self.defaults, self.aliases)))
+
+    def reads(self, stored: pa.DataType) -> bool:
+        """Return whether values stored under a type can be read as this key's."""
+        try:
+            self.adapter(stored)
+        except DataKeyError:
+            return False
+        return True
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the key as JSON fields, its type as `type_to_json` does; defaults and aliases if there are any."""
+        declared = {"defaults": dict(self.defaults), "aliases": {path: list(a) for path, a in self.aliases.items()}}
+        present = {name: fields for name, fields in declared.items() if fields}
+        return {"name": self.name, "kind": self.kind.value, **type_to_json(self.type), **present}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Read fields that `to_json` wrote."""
-        return cls(fields["name"], Kind(fields["kind"]), type_from_json(fields))
+        declared = (fields.get("defaults", {}), fields.get("aliases", {}))
+        return cls(fields["name"], Kind(fields["kind"]), type_from_json(fields), *declared)
 
 
 def context_variable(name: str, type: str | pa.DataType) -> DataKey:  # noqa: A002  # the field's own name
@@ -67,27 +100,79 @@ def item(name: str, type: str | pa.DataType) -> DataKey:  # noqa: A002
     return DataKey(name, Kind.ITEM, _as_type(type))
 
 
-def service_element(name: str, type: str | pa.DataType) -> DataKey:  # noqa: A002
+def service_element(
+    name: str,
+    type: str | pa.DataType,  # noqa: A002
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    aliases: Mapping[str, Sequence[str]] | None = None,
+) -> DataKey:
     """Declare the state that an online service answers with.
+
+    name: `viewing_history@2` declares the second element of that name, which encoders read as `viewing_history_2`
+    defaults: path of a field → its value in data captured before the field existed; without one, floats and texts are
+        null there and lists are empty
+    aliases: path of a field → its names in data captured before it was renamed
 
     >>> service_element("my_list", "list<struct<video_id: int64, added_at: timestamp[us, UTC]>>").type
     ListType(list<item: struct<video_id: int64, added_at: timestamp[us, tz=UTC]>>)
+    >>> service_element("my_list@2", "list<struct<video_id: int64, plays: int32>>", defaults={"plays": 0}).name
+    'my_list_2'
+
+    Raises DataKeyError for a default that does not fit its field, an unknown path, and an alias that is taken.
     """
-    return DataKey(name, Kind.SERVICE_ELEMENT, _as_type(type))
+    return DataKey(element_name(name), Kind.SERVICE_ELEMENT, _as_type(type), defaults or {}, aliases or {})
 
 
-def global_element(name: str, type: str | pa.DataType) -> DataKey:  # noqa: A002
+def global_element(
+    name: str,
+    type: str | pa.DataType,  # noqa: A002
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    aliases: Mapping[str, Sequence[str]] | None = None,
+) -> DataKey:
     """Declare versioned state that depends on no context: its type is one row's struct, first the row's key.
+
+    defaults, aliases: as for `service_element`, for versions published under another type
 
     >>> global_element("videos", "struct<video_id: int64, title: string>").kind
     <Kind.GLOBAL_ELEMENT: 'global_element'>
     """
-    key = DataKey(name, Kind.GLOBAL_ELEMENT, _as_type(type))
+    key = DataKey(element_name(name), Kind.GLOBAL_ELEMENT, _as_type(type), defaults or {}, aliases or {})
     if not pa.types.is_struct(key.type) or key.type.num_fields == 0:
         raise DataKeyError.because(
             f"global element '{name}' has type {key.type}, expected a struct: one row, its first field the row's key"
         )
     return key
+
+
+def element_name(name: str) -> str:
+    """Return the name by which encoders read an element: `viewing_history_2` for `viewing_history@2`.
+
+    Raises DataKeyError for what follows the @ unless it is an integer from 2 on.
+    """
+    base, at, number = name.partition("@")
+    if not at:
+        return name
+    if not re.fullmatch(r"[2-9]|[1-9][0-9]+", number):
+        raise DataKeyError.because(f"data key '{name}' has '{number}' after the @", f"write {base}@2")
+    return f"{base}_{number}"
+
+
+@lru_cache(maxsize=4096)
+def _adapter(key: DataKey, stored: pa.DataType, _declared: str) -> Adapter:
+    """Return the adapter of a key. _declared: distinguishes defaults that Python considers equal, 0.0 and -0.0."""
+    adapter = adapt(stored, key.type, key.defaults, key.aliases, key.name)
+    if key.kind is Kind.GLOBAL_ELEMENT:
+        first, names = key.type.field(0).name, [field.name for field in stored]
+        source = first if first in names else next(a for a in (*key.aliases.get(first, ()), "") if a in (*names, ""))
+        if source != names[0]:
+            raise DataKeyError.because(
+                f"global element '{key.name}' has {stored}, which cannot be read as {key.type}: the key of its rows is "
+                f"'{names[0]}', expected '{first}'",
+                f"declare a new element '{next_name(key.name)}'",
+            )
+    return adapter
 
 
 def by_name(keys: Iterable[DataKey]) -> dict[str, DataKey]:
@@ -97,10 +182,15 @@ def by_name(keys: Iterable[DataKey]) -> dict[str, DataKey]:
         other = named.setdefault(key.name, key)
         if other != key:
             raise DataKeyError.because(
-                f"data key '{key.name}' is declared twice: {other.kind} {other.type} and {key.kind} {key.type}",
+                f"data key '{key.name}' is declared twice: {_declaration(other)} and {_declaration(key)}",
                 "give one of them another name",
             )
     return named
+
+
+def _declaration(key: DataKey) -> str:
+    declared = [f"{name} {dict(fields)}" for name in ("defaults", "aliases") if (fields := getattr(key, name))]
+    return ", ".join([f"{key.kind} {key.type}", *declared])
 
 
 def refuse_naive_times(name: str, type: pa.DataType) -> None:  # noqa: A002

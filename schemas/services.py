@@ -58,6 +58,18 @@ class Service:
             )
         by_name(self.key)
 
+    def reads(self, other: Service) -> bool:
+        """Return whether what was captured under another declaration can be read as this one's element.
+
+        >>> from schemas.data_keys import context_variable, service_element
+        >>> key = (context_variable("profile_id", "int64"),)
+        >>> before, now = (Service("history", service_element("history", t), key) for t in ("int32", "int64"))
+        >>> now.reads(before), before.reads(now)
+        (True, False)
+        """
+        same = (self.name, self.key, self.element.name) == (other.name, other.key, other.element.name)
+        return same and self.element.reads(other.element.type)
+
     def to_json(self) -> dict[str, Any]:
         """Write the service as JSON fields."""
         fields = {"name": self.name, "element": self.element.to_json(), "key": [key.to_json() for key in self.key]}

@@ -114,5 +114,6 @@ def serve(package: Path, host: str, port: int, budget: timedelta, project: Proje
         port,
         budget=budget,
         modules=project.encoders,
+        allow=project.packages.allow,
         announce=lambda url: click.echo(f"ready: POST {url}/rank"),
     )

@@ -143,12 +143,15 @@ def project_option(command: _Command) -> _Command:
 
     def load(context: click.Context, _: click.Parameter, path: Path) -> Project:
         from delorean.project.config import load_project
+        from delorean.project.elements import elements_of
         from encoders.compilation.code_cache import use_cache_folder
+        from encoders.declared_elements import declare_elements
         from encoders.project_modules import import_from_project
 
         project = load_project(path)
         context.meta[PROJECT_FILE] = path.resolve()
         import_from_project(path.resolve().parent, project.encoders)
+        declare_elements(path.resolve().parent, elements_of(project))
         use_cache_folder(project.encoder_cache)
         return project
 

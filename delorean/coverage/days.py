@@ -139,14 +139,14 @@ def _service_searches(
             seen_from.setdefault(visible[-1] if visible else first, []).append(moment)
         for service, seen_at in seen_from.items():
             window = rule.window(seen_at[0], seen_at[-1])
-            serving = tuple(s for s in snapshots if s.service == service and captured_within(s, *window))
+            serving = tuple(s for s in snapshots if service.reads(s.service) and captured_within(s, *window))
             source = ServiceSource(service.element, service, rule, serving)
             every = partial(_of_declaration, index, service)
             yield _MomentsSearch(ServiceSearch(source, every), np.array([to_micros(moment) for moment in seen_at]))
 
 
 def _of_declaration(index: SnapshotIndex, service: Service) -> list[ServiceSnapshot]:
-    return [snapshot for snapshot in snapshots_of(index, service) if snapshot.service == service]
+    return [snapshot for snapshot in snapshots_of(index, service) if service.reads(snapshot.service)]
 
 
 def _version_searches(

@@ -75,7 +75,7 @@ class ServiceSearch(ElementSearch):
 
     source: the snapshots that may serve
     every: returns all snapshots, called only to explain why a row is not served; those under another key are ignored
-    typed: whether the values must be of the element's type, as generation demands
+    typed: whether the values must be readable as the element's type, as generation demands
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class ServiceSearch(ElementSearch):
         return find_captures(rows, rows[TIME_COLUMN], self._source.service.key, rule, files, storage)
 
     def _is_mistyped(self, file: CaptureFile) -> bool:
-        return self._typed and file.snapshot.service.element.type != self._source.element.type
+        return self._typed and not self._source.element.reads(file.snapshot.service.element.type)
 
     def _reasons(self, rows: pa.Table, position: BucketPosition, storage: Storage) -> NDArray[np.int8]:
         """Return why nothing serves rows."""
@@ -146,7 +146,7 @@ class VersionSearch(ElementSearch):
         times, source = rows[TIME_COLUMN], self._source
         positions, counts_from = source.match(times)
         earlier, _ = replace(source, rule=replace(source.rule, max_age=None)).match(times)
-        wrong = [i for i, v in enumerate(source.versions) if self._typed and v.element.type != source.element.type]
+        wrong = [i for i, v in enumerate(source.versions) if self._typed and not source.element.reads(v.element.type)]
         mistyped = np.isin(positions, wrong)
         reasons = np.where(mistyped, _OTHER_TYPE, np.where(earlier >= 0, _TOO_OLD, _LATER))
         served = (positions >= 0) & ~mistyped

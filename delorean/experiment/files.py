@@ -8,10 +8,11 @@ from pathlib import Path
 
 from delorean.experiment.checks import check_spec
 from delorean.experiment.spec import ExperimentSpec
-from encoders import FeatureModel
+from encoders import FeatureEncoder, FeatureModel
+from encoders.declared_elements import declared_element
 from prana_proxy.config.toml_file import TomlFile
 from schemas.data_keys import DataKey, Kind
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DataKeyError
 from snapshotter.index import SnapshotIndex
 from snapshotter.selection.declarations import NamedSelection, load_selections
 
@@ -47,10 +48,24 @@ def _check_encoders(file: TomlFile, spec: ExperimentSpec) -> Mapping[str, DataKe
     for i, encoder in enumerate(spec.encoder_specs):
         with file.at(("encoders", i)):
             loaded.append(encoder.load())
+            _check_declared(loaded[-1], file.path)
     with file.at("encoders"):
         if not loaded:
             raise ConfigError.because("no encoder, so no feature", 'write encoders = ["module:name"]')
         return FeatureModel(loaded).elements
+
+
+def _check_declared(encoder: FeatureEncoder, spec: str | Path) -> None:
+    """Raise ConfigError where the project's services declare an element with a type that the encoder cannot read."""
+    for key in encoder.data:
+        declared = declared_element(key.name, spec)
+        if declared is not None and declared.kind is key.kind:
+            try:
+                key.adapter(declared.type)
+            except DataKeyError as error:
+                raise ConfigError(
+                    f"encoder '{encoder.title}' does not fit the service that declares '{key.name}': {error}"
+                ) from error
 
 
 def _check_policies(file: TomlFile, spec: ExperimentSpec, elements: Mapping[str, DataKey]) -> None:

@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from encoders.project_modules import refuse_hidden
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DataKeyError
 
 
 def import_named(reference: str, what: str, kind: type) -> Any:
@@ -23,6 +23,8 @@ def import_named(reference: str, what: str, kind: type) -> Any:
     refuse_hidden(module)
     try:
         loaded = importlib.import_module(module)
+    except DataKeyError as error:  # as `data_key` raises
+        raise ConfigError(f"{what} '{reference}': {error}") from error
     except ImportError as error:
         raise ConfigError.because(
             f"{what} '{reference}': {error}", "put its module beside delorean.toml, or install it"

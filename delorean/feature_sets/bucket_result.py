@@ -20,6 +20,7 @@ class BucketResult:
     spread: of all rows, including those dropped for it
     digest: of the rows written
     seconds: step → wall time
+    adapted: element → run or version of another type than the encoders' → rows that it served
     """
 
     file: DataFile
@@ -30,3 +31,4 @@ class BucketResult:
     spread: SpreadReport
     digest: FeatureDigest
     seconds: Mapping[str, float]
+    adapted: Mapping[str, Mapping[str, int]]

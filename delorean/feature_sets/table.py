@@ -19,6 +19,7 @@ from delorean.feature_sets.digest import FeatureDigest
 from delorean.frames import Readable
 from delorean.labels import TIME_COLUMN
 from delorean.leaks.report import LeakReport
+from delorean.state.adaptations import AdaptedType
 from delorean.state.provenance import SpreadReport
 from schemas.errors import ConfigError, CorruptFileError, MissingFileError
 from schemas.plain_text import plain_text
@@ -46,6 +47,7 @@ class FeatureSet(Readable):
     leaks: features that may be the label in disguise; None if no search was requested
     digest: of every value, independent of how rows are distributed over files
     seconds: step → seconds of work, summed over tasks
+    adapted: which rows were served by values of other types than the encoders', with which fields' defaults
     """
 
     uri: str
@@ -63,6 +65,7 @@ class FeatureSet(Readable):
     seconds: Mapping[str, float]
     lineage: Mapping[str, Any]
     notes: tuple[str, ...]
+    adapted: tuple[AdaptedType, ...] = ()
 
     def __repr__(self) -> str:
         """One line for people."""

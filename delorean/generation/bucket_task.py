@@ -22,6 +22,7 @@ from delorean.feature_sets.columns import (
 from delorean.feature_sets.digest import digest_rows
 from delorean.generation.generation_plan import GenerationPlan
 from delorean.labels import LABEL_COLUMN, TIME_COLUMN
+from delorean.state.adaptations import adapted_rows
 from delorean.state.captures import match_captures
 from delorean.state.provenance import (
     ResolvedElement,
@@ -49,11 +50,13 @@ class BucketFeatures:
 
     table: of the feature set's schema
     absent: element → rows without it; spread: of all rows, including those dropped for it
+    adapted: element → run or version of another type → rows that it served
     """
 
     table: pa.Table
     absent: Mapping[str, int]
     spread: SpreadReport
+    adapted: Mapping[str, Mapping[str, int]]
 
 
 def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt: str) -> BucketResult:
@@ -77,7 +80,15 @@ def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt
         digest = digest_rows(features.table, context, items, plan.features)
     times = pc.min_max(features.table[TIME_COLUMN].cast(pa.int64())).as_py()
     return BucketResult(
-        file, digest.items, times["min"], times["max"], features.absent, features.spread, digest, watch.seconds
+        file,
+        digest.items,
+        times["min"],
+        times["max"],
+        features.absent,
+        features.spread,
+        digest,
+        watch.seconds,
+        features.adapted,
     )
 
 
@@ -98,7 +109,11 @@ def bucket_features(
         features = plan.model.encode(data_maps(plan, rows, elements))
     table = _feature_rows(plan, rows, elements, features, torn)
     absent = {name: int(element.match.absent.sum()) for name, element in elements.items()}
-    return BucketFeatures(table, absent, report)
+    adapted = {
+        (name := source.element.name): adapted_rows(elements[name].match, elements[name].source_ids, source.differing)
+        for source in plan.sources
+    }
+    return BucketFeatures(table, absent, report, adapted)
 
 
 def first_data_maps(plan: GenerationPlan, contexts: int) -> DataMaps:

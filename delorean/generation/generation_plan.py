@@ -44,9 +44,14 @@ class GenerationPlan:
     notes: tuple[str, ...] = field(default=())
 
     @property
+    def sources(self) -> tuple[ServiceSource | GlobalSource, ...]:
+        """The sources of all elements."""
+        return (*self.services, *self.globals)
+
+    @property
     def elements(self) -> tuple[DataKey, ...]:
         """The data elements that the encoders read."""
-        return (*(source.element for source in self.services), *(source.element for source in self.globals))
+        return tuple(source.element for source in self.sources)
 
     @property
     def pinned(self) -> PinnedSources:

@@ -23,9 +23,10 @@ from delorean.leaks import LeakThresholds, detect_leaks
 from delorean.leaks.report import LeakReport
 from delorean.leaks.sample import sample_of
 from delorean.leaks.variables import check_labels
+from delorean.state.adaptations import AdaptedType, adaptation_notes, adapted_types
 from delorean.state.provenance import SpreadReport
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
-from delorean.state.sources import GlobalSource, PinnedSources, ServiceSource
+from delorean.state.sources import PinnedSources
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import ConfigError, LabelError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex
@@ -90,8 +91,11 @@ def generate(
     if leaks is not None and label_report is not None:
         leak_report = replace(_detect_leaks(plan, results, storage, leaks), label_data=label_report)
         _enforce(leaks, leak_report)
+    adapted = _adapted(plan, results)
     lineage = {"experiment": experiment, "spec": spec, **_lineage(plan, model)}
-    feature_set = _feature_set(plan, results, table_uri(storage, name), lineage, leak_report)
+    if adapted:
+        lineage["adapted"] = [msgspec.to_builtins(each) for each in adapted]
+    feature_set = _feature_set(plan, results, table_uri(storage, name), lineage, leak_report, adapted)
     return commit(storage, name, plan.schema, results, GenerationRecord(feature_set, request), run_id)
 
 
@@ -128,6 +132,7 @@ def _feature_set(
     uri: str,
     lineage: Mapping[str, Any],
     leaks: LeakReport | None,
+    adapted: tuple[AdaptedType, ...],
 ) -> FeatureSet:
     """Add up the results of the bucket tasks; the feature set has no version yet."""
     rows = sum(result.file.rows for result in results)
@@ -146,7 +151,17 @@ def _feature_set(
         digest=sum((result.digest for result in results), FeatureDigest.empty(plan.features)),
         seconds={step: sum(result.seconds[step] for result in results) for step in results[0].seconds},
         lineage=lineage,
-        notes=plan.notes,
+        notes=(*plan.notes, *adaptation_notes(adapted, rows)),
+        adapted=adapted,
+    )
+
+
+def _adapted(plan: GenerationPlan, results: Sequence[BucketResult]) -> tuple[AdaptedType, ...]:
+    """Return which rows were served by values of other types than the encoders'."""
+    return tuple(
+        each
+        for source in plan.sources
+        for each in adapted_types(source.element, source.differing, (r.adapted[source.element.name] for r in results))
     )
 
 
@@ -171,7 +186,6 @@ def _enforce(thresholds: LeakThresholds, report: LeakReport) -> None:
 
 def _lineage(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]:
     """Return the sources and settings that the features are computed from."""
-    sources: list[ServiceSource | GlobalSource] = [*plan.services, *plan.globals]
     return {
         "labels": plan.labels.labels_id,
         "outcome_columns": list(plan.labels.outcome_columns),
@@ -188,7 +202,7 @@ def _lineage(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]:
         ],
         "snapshots": {source.element.name: list(source.ids) for source in plan.services},
         "globals": {source.element.name: list(source.ids) for source in plan.globals},
-        "rules": {source.element.name: source.rule.to_json() for source in sources},
+        "rules": {source.element.name: source.rule.to_json() for source in plan.sources},
         "confidence": {
             source.element.name: {snapshot.run_id: snapshot.confidence for snapshot in source.snapshots}
             for source in plan.services

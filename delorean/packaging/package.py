@@ -1,13 +1,14 @@
 """Model packages: a model with everything needed to serve it, and to verify that it is served correctly.
 
 A package is a folder of ONNX, JSON and Arrow files. Loading one verifies every byte and executes no code from it: the
-encoders are those of this installation, and must be the ones that the model was trained with.
+encoders are those of this installation, and must be the ones that the model was trained with. The one exception is the
+packaged source of an encoder whose fingerprint the user allows, which then runs beside the installed one.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -92,10 +93,11 @@ class ModelPackage:
         self.golden.check_scores(self.score(self.golden.features), 0.0 if same else _OTHER_MACHINE_TOLERANCE)
 
 
-def load_package(path: str | Path, *, modules: Sequence[str] = (LIBRARY,)) -> ModelPackage:
+def load_package(path: str | Path, *, modules: Sequence[str] = (LIBRARY,), allow: Collection[str] = ()) -> ModelPackage:
     """Load a package.
 
-    modules: prefixes of the modules that encoders may be imported from; never from the package
+    modules: prefixes of the modules that encoders may be imported from
+    allow: fingerprints of encoders whose source in the package may be executed, where the installed encoder is another
 
     Model and golden rows are first tried in a separate process, which bounds the memory and time of an untrusted
     package.
@@ -105,7 +107,7 @@ def load_package(path: str | Path, *, modules: Sequence[str] = (LIBRARY,)) -> Mo
     """
     path = Path(path)
     files = read_files(path)
-    feature_model = read_feature_model(files["feature_model.json"], tuple(modules))
+    feature_model = read_feature_model(files["feature_model.json"], tuple(modules), allow)
     context, items, services, report, lineage, rules = _read_metadata(path, files)
     refuse_excess(path, files, len(feature_model.features))
     scorer = OnnxScorer(files[MODEL])
@@ -168,11 +170,10 @@ def needed_services(feature_model: FeatureModel, services: Sequence[Service]) ->
         if key.kind is Kind.SERVICE_ELEMENT:
             if name not in by_element:
                 raise PackageError.unknown("service for data element", name, by_element)
-            if by_element[name].element != key:
-                raise PackageError.because(
-                    f"service '{by_element[name].name}' answers with {by_element[name].element.type}, encoders read "
-                    f"'{name}' as {key.type}"
-                )
+            try:
+                key.adapter(by_element[name].element.type)
+            except DataKeyError as error:
+                raise PackageError(f"service '{by_element[name].name}' does not fit the encoders: {error}") from error
             needed.append(by_element[name])
     return tuple(needed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from delorean.packaging.files import read_json
@@ -13,11 +13,14 @@ from encoders import FeatureModel
 from schemas.errors import EncoderError, FingerprintError, PackageError
 
 
-def read_feature_model(data: bytes, modules: tuple[str, ...]) -> FeatureModel:
-    """Import the encoders that a package names. Raises PackageError, and FingerprintError for changed encoders."""
+def read_feature_model(data: bytes, modules: tuple[str, ...], allow: Collection[str]) -> FeatureModel:
+    """Import the encoders that a package names. Raises PackageError, and FingerprintError for changed encoders.
+
+    allow: fingerprints of encoders whose packaged source may be executed where the installed ones are others
+    """
     read_json("feature_model.json", data)
     try:
-        return FeatureModel.from_json(data.decode(), modules=modules)
+        return FeatureModel.from_json(data.decode(), modules, allow)
     except FingerprintError:
         raise
     except EncoderError as error:

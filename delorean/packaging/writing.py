@@ -114,7 +114,7 @@ def _input_files(
     """Return the files that declare the model's inputs: its encoders, its variables, and the services they need."""
     needed = needed_services(feature_model, services)
     return {
-        "feature_model.json": feature_model.to_json().encode(),
+        "feature_model.json": feature_model.to_json(with_source=True).encode(),
         "keys.json": write_json({"context": [k.to_json() for k in context], "items": [k.to_json() for k in items]}),
         "services.json": write_json([service.to_json() for service in needed]),
     }

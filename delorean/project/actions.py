@@ -200,10 +200,10 @@ class ProjectActions:
         return package_of(self.spec(spec), self.index, self.storage, target, self.config.encoders, run_id)
 
     def load_package(self, folder: str | Path) -> ModelPackage:
-        """Load a model package whose encoders are the project's, see `delorean.load_package`."""
+        """Load a model package whose encoders are the project's, or allowed by it, see `delorean.load_package`."""
         from delorean.packaging.package import load_package
 
-        return load_package(self.folder / folder, modules=self.config.encoders)
+        return load_package(self.folder / folder, modules=self.config.encoders, allow=self.config.packages.allow)
 
     @contextmanager
     def ranker(self, package: ModelPackage | str | Path, **options: Any) -> Iterator[Ranker]:

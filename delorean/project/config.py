@@ -46,6 +46,25 @@ class ProxyAccess:
 
 
 @dataclass(frozen=True)
+class Packages:
+    """Which code of model packages may run: `[packages]` of a project file.
+
+    allow: fingerprints of encoders. Where the installed encoder is another, the source in the package is executed
+    """
+
+    allow: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Reject what is not a whole fingerprint."""
+        for fingerprint in self.allow:
+            if not re.fullmatch("[0-9a-f]{64}", fingerprint):
+                raise ConfigError.because(
+                    f"allow holds '{fingerprint}', expected a fingerprint of 64 hexadecimal digits",
+                    "copy it from the error that refuses the package, or from its feature_model.json",
+                )
+
+
+@dataclass(frozen=True)
 class Submit:
     """How `delorean submit` reaches a cluster: `[submit]` of a project file.
 
@@ -116,6 +135,7 @@ class Project:
     encoder_cache: the folder for compiled encoders, relative to this file; by default the user's
         ~/.cache/delorean/encoders, and none where that is not writable
     spark: settings of the Spark session, by Spark's own names
+    packages: which code of model packages may run
     submit: how to reach a cluster
     schedule: what the scheduler runs
     """
@@ -128,6 +148,7 @@ class Project:
     encoders: tuple[str, ...] = ("encoders.library",)
     encoder_cache: str | None = None
     spark: Mapping[str, str] = field(default_factory=dict, repr=False)  # keys of accounts, for one
+    packages: Packages = field(default_factory=Packages)
     submit: Submit = field(default_factory=Submit)
     schedule: Schedule = field(default_factory=Schedule)
 

@@ -14,8 +14,10 @@ from delorean.feature_sets.table import feature_sets, load_feature_set
 from delorean.labels import label_data_names, load_labels
 from delorean.project.actions import ProjectActions
 from delorean.project.config import PROJECT_FILE, Project, load_project
+from delorean.project.elements import elements_of
 from delorean.time_travel import TimeMachine
 from encoders.compilation.code_cache import use_cache_folder
+from encoders.declared_elements import declare_elements
 from encoders.project_modules import import_from_project
 from prana_proxy.config.toml_file import TomlFile, toml_files_in
 from schemas.closeable import Closeable
@@ -155,7 +157,8 @@ def open_project(path: str | Path = ".") -> OpenProject:
     """Open a project: its file `delorean.toml`, or the folder that contains it.
 
     `project.experiments["…"]`, `.labels`, `.feature_sets`, `.runs`, `.snapshots` and `.context_sets` read what is in
-    it, and list it when displayed. Modules beside the file can be imported from then on.
+    it, and list it when displayed. Modules beside the file can be imported from then on, and `data_key` gives them the
+    elements that the project's services declare.
 
     Raises ConfigError for a file that does not exist or is invalid, and what `open_index` and `open_storage` raise.
 
@@ -165,5 +168,6 @@ def open_project(path: str | Path = ".") -> OpenProject:
     path = path / PROJECT_FILE if path.is_dir() else path
     config, folder = load_project(path), path.resolve().parent
     import_from_project(folder, config.encoders)
+    declare_elements(folder, elements_of(config))
     use_cache_folder(config.encoder_cache)
     return OpenProject(folder, config, open_index(config.index), open_storage(config.storage))

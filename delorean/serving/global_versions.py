@@ -1,8 +1,8 @@
 """Global elements for serving: the version that the model's as-of rule selects; those in use are kept in memory.
 
-The rule and the look-up are those of generation. A valid version whose type differs from the model's is never read: its
-element is absent, like a service's whose answer does not fit, and `problem` reports it. If a version cannot be read, or
-the index cannot be reached, the version served last stays in use, within max_age.
+The rule and the look-up are those of generation. A valid version whose type cannot be read as the model's is never
+read: its element is absent, like a service's whose answer does not fit, and `problem` reports it. If a version cannot
+be read, or the index cannot be reached, the version served last stays in use, within max_age.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ import pyarrow as pa
 
 from delorean.state.rules import AsOf
 from delorean.state.version_timeline import VersionTimeline
+from delorean.state.version_values import version_rows
 from delorean.state.versions import published_version_at, version_at, versions_in_view
-from encoders.columns import one_array
 from prana_proxy.supervised import SupervisedThread
 from schemas.closeable import Closeable
 from schemas.data_keys import DataKey
 from schemas.errors import ConfigError, DeloreanError, StorageError
-from snapshotter.global_elements import read_global_version
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import END_OF_TIME, GlobalVersion, from_micros
 from snapshotter.storage import Storage
@@ -52,7 +51,7 @@ class GlobalVersions(Closeable):
     refresh: the interval of looking for published versions, and so the delay before live requests use a new one
     refreshes: number of successful refreshes in the background
 
-    Raises ConfigError where the version that is valid now is of another type than the model's.
+    Raises ConfigError where the version that is valid now cannot be read as the model's type.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class GlobalVersions(Closeable):
 
     @property
     def unusable(self) -> int:
-        """The number of look-ups whose valid version has another type or cannot be read."""
+        """The number of look-ups whose valid version cannot be read, or not as the element's type."""
         return sum(element.unusable for element in self._elements.values())
 
     def newest(self, now: datetime) -> dict[str, LoadedVersion | None]:
@@ -182,7 +181,7 @@ class _Element:
         return self._load(version) if version is not None and self._fits(version) else None
 
     def refuse_other_type(self) -> None:
-        """Raise ConfigError where the version that is valid now has another type."""
+        """Raise ConfigError where the version that is valid now cannot be read as the element's type."""
         now = None if self._timeline is None else self._timeline.at(self._timeline.since)
         if now is not None and not self._fits(now):
             raise ConfigError.because(self._misfit(now), "publish it with that type, or train again")
@@ -212,12 +211,12 @@ class _Element:
         self.problem = problem
 
     def _fits(self, version: GlobalVersion) -> bool:
-        return bool(version.element.type == self._element.type)
+        return self._element.reads(version.element.type)
 
     def _misfit(self, version: GlobalVersion) -> str:
         return (
-            f"version '{version.version_id}' of '{self._element.name}' is {version.element.type}, the model was "
-            f"trained with {self._element.type}"
+            f"version '{version.version_id}' of '{self._element.name}' is {version.element.type}, which cannot be read "
+            f"as {self._element.type}, the type that the model was trained with"
         )
 
     def _load(self, version: GlobalVersion) -> LoadedVersion:
@@ -249,7 +248,6 @@ class _Element:
             return self.loaded.get(version.version_id)
 
     def _read(self, version: GlobalVersion) -> pa.Array:
-        row_type = self._element.type
-        table = read_global_version(version, self._storage).combine_chunks()
-        rows = pa.StructArray.from_arrays([one_array(column) for column in table.columns], fields=list(row_type))
-        return pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows, type=pa.list_(row_type))
+        rows = version_rows(self._element, version, self._storage)
+        offsets = pa.array([0, len(rows)], pa.int32())
+        return pa.ListArray.from_arrays(offsets, rows, type=pa.list_(self._element.type))

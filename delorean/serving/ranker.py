@@ -38,7 +38,8 @@ class Ranker:
         if this is a clock that can be set, as in a demo or a replay: services always answer with their current state
     budget: for all services together; elements of services that do not answer in time are absent
 
-    Raises ConfigError if the gateway lacks a service of the model, or has it with another type or key.
+    Raises ConfigError if the gateway lacks a service of the model, has it with another key, or with a type that cannot
+    be read as the model's.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Ranker:
         self.package, self.warm, self.budget = package, False, budget
         self._gateway, self._versions, self._clock = gateway, versions, clock
         self._reader = RequestReader(package.context, package.items)
-        self._globals = global_elements(package)
+        self._elements, self._globals = package.feature_model.elements, global_elements(package)
         self._without_fallback = {
             service.element.name for service in package.services if service.on_fallback is OnFallback.ABSENT
         }
@@ -122,6 +123,7 @@ class Ranker:
             {service.element.name: answers[service.name] for service in self.package.services},
             {name: self._values(name, loaded) for name, loaded in versions.items()},
             without_fallback=self._without_fallback,
+            read_as=self._elements,
         )
 
     def _left(self, ends: float | None) -> timedelta:
@@ -147,17 +149,26 @@ def global_elements(package: ModelPackage) -> dict[str, DataKey]:
 
 
 def check_services(package: ModelPackage, services: Mapping[str, Service]) -> None:
-    """Raise ConfigError unless the services, by name, are those that a model was trained with."""
+    """Raise ConfigError unless the services, by name, are those that a model was trained with.
+
+    Their types may have changed where answers can be read as the model's type.
+    """
     for trained in package.services:
         configured = services.get(trained.name)
         if configured is None:
             raise ConfigError.unknown("service in the gateway", trained.name, services)
-        if configured != trained or configured.on_fallback != trained.on_fallback:
+        element = package.feature_model.elements[trained.element.name]
+        declared = (configured.element.name, configured.key, configured.on_fallback)
+        if declared != (element.name, trained.key, trained.on_fallback):
             raise ConfigError.because(
                 f"service '{trained.name}' is configured as {configured.to_json()}, the model was trained with "
                 f"{trained.to_json()}",
                 "configure it as it was, or train again",
             )
+        try:
+            element.adapter(configured.element.type)
+        except DataKeyError as error:
+            raise ConfigError(f"service '{trained.name}' does not fit the model: {error}") from error
         for variable in trained.key:
             if variable not in package.context:
                 raise ConfigError.because(

@@ -7,7 +7,7 @@ import queue
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -34,6 +34,7 @@ def serve(
     budget: timedelta = DEFAULT_BUDGET,
     refresh: timedelta = timedelta(seconds=30),
     modules: Sequence[str] = (LIBRARY,),
+    allow: Collection[str] = (),
     announce: Callable[[str], object] | None = None,
 ) -> None:
     """Serve a package until SIGTERM or Ctrl-C; requests in progress are answered before it returns.
@@ -43,13 +44,14 @@ def serve(
     port: 0: any free port
     budget: for all services together; refresh: the interval of looking for new versions
     modules: that the package's encoders may be imported from
+    allow: fingerprints of encoders whose source in the package may be executed, see `load_package`
     announce: called with the URL when the scorer is warm and begins to serve
 
     Raises SetupError for a port in use, PackageError, GoldenRowsError or FingerprintError for a package that cannot be
     trusted, ConfigError for services that are not the model's.
     """
     with _listen(host, port) as listener:
-        package = load_package(package_path, modules=modules)
+        package = load_package(package_path, modules=modules, allow=allow)
         storage = open_storage(storage_uri)
         with (
             open_index(index_uri) as index,

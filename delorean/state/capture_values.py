@@ -8,11 +8,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from delorean.state.adaptations import check_type
 from delorean.state.matches import CaptureFile, CaptureMatch
 from encoders.data_map import ABSENT, Element
 from schemas.data_keys import DataKey
-from schemas.errors import DataKeyError
-from snapshotter.records import ServiceSnapshot
 from snapshotter.storage.parquet import ParquetReader
 
 VALUE_COLUMN = "value"
@@ -22,7 +21,8 @@ _KEEP_WHOLE = 0.6  # above this share of rows used, copying nested values costs 
 class CaptureValues:
     """Collects the values that serve rows, file by file.
 
-    A file with values of another type is not read; `element` raises if such a file serves a row in the end.
+    Values of another type are converted to the element's. A file whose values cannot be is not read; `element` raises
+    if such a file serves a row in the end.
     """
 
     def __init__(self, element: DataKey, rows: int) -> None:
@@ -49,29 +49,21 @@ class CaptureValues:
         for (file, reader), end in zip(files, ends.tolist(), strict=True):
             used_here = used[start:end]
             share = used_here.mean() if len(used_here) else 0.0
-            if share and file.snapshot.service.element.type == self._element.type:
+            stored = file.snapshot.service.element.type
+            if share and self._element.reads(stored):
                 column = reader.read([VALUE_COLUMN])[VALUE_COLUMN]
                 kept = np.ones(len(used_here), dtype=bool) if share >= _KEEP_WHOLE else used_here
                 column = column if share >= _KEEP_WHOLE else column.filter(pa.array(used_here))
                 position[start:end] = self._count + np.cumsum(kept) - 1
-                self._chunks += column.chunks
+                self._chunks += map(self._element.adapter(stored), column.chunks)
                 self._count += len(column)
             start = end
         self._positions[rows] = position[captures]
 
     def element(self, match: CaptureMatch, files: Sequence[CaptureFile]) -> Element:
-        """Return the element of each row. Raises DataKeyError where a run of another type serves one."""
+        """Return the element of each row. Raises DataKeyError where a run serves one whose type cannot be read."""
         for i in np.unique(match.file[match.file >= 0]):
-            check_type(self._element, files[i].snapshot)
+            snapshot = files[i].snapshot
+            check_type(self._element, snapshot.service.element.type, f"run '{snapshot.run_id}'")
         values = pa.concat_arrays(self._chunks) if self._chunks else pa.array([], self._element.type)
         return Element(values, self._positions)
-
-
-def check_type(element: DataKey, snapshot: ServiceSnapshot) -> None:
-    """Raise DataKeyError for a snapshot with values of another type than the element's."""
-    if snapshot.service.element.type != element.type:
-        raise DataKeyError.because(
-            f"element '{element.name}': snapshots have {snapshot.service.element.type}, encoders declare "
-            f"{element.type}: run '{snapshot.run_id}' serves rows",
-            "declare the type of the service's response, or use rows that see runs of one type",
-        )

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from delorean.labels import Labels
+from delorean.state.adaptations import check_type, types_that_differ
 from delorean.state.matches import CaptureFile
 from delorean.state.rules import FIRST_MOMENT, AsOf, ConfidenceFloor
 from delorean.state.versions import find_versions, in_order, version_at, versions_in_view
@@ -41,6 +42,12 @@ class ServiceSource:
         """The run ids of the snapshots, in their order."""
         return tuple(snapshot.run_id for snapshot in self.snapshots)
 
+    @cached_property
+    def differing(self) -> dict[str, pa.DataType]:
+        """The runs whose values are of another type than the element's, with these types."""
+        types = ((snapshot.run_id, snapshot.service.element.type) for snapshot in self.snapshots)
+        return types_that_differ(self.element, types)
+
     def files(self, bucket: int, buckets: int, bucket_variable: str) -> Iterator[CaptureFile]:
         """Yield the files that hold the keys of one bucket of labels, in the snapshots' order.
 
@@ -67,6 +74,12 @@ class GlobalSource:
         """The ids of the versions, in their order."""
         return tuple(version.version_id for version in self.versions)
 
+    @cached_property
+    def differing(self) -> dict[str, pa.DataType]:
+        """The versions whose rows are of another type than the element's, with these types."""
+        types = ((version.version_id, version.element.type) for version in self.versions)
+        return types_that_differ(self.element, types)
+
     def match(self, times: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Find the version that each time sees, see `find_versions`."""
         return find_versions(times, self.versions, self.rule)
@@ -76,14 +89,9 @@ class GlobalSource:
         return version_at(self.versions, self.rule, moment)
 
     def check_types(self, versions: Sequence[GlobalVersion]) -> None:
-        """Raise DataKeyError for a version whose rows are not of the element's type."""
+        """Raise DataKeyError for a version whose rows cannot be read as the element's type."""
         for version in versions:
-            if version.element.type != self.element.type:
-                raise DataKeyError.because(
-                    f"global element '{self.element.name}': version '{version.version_id}' has {version.element.type}, "
-                    f"encoders declare {self.element.type}",
-                    "declare the type that the version has, or use rows that see versions of one type",
-                )
+            check_type(self.element, version.element.type, f"version '{version.version_id}'")
 
 
 @dataclass(frozen=True)
@@ -164,20 +172,17 @@ class SourceResolver:
         return tuple(of_run[run_id] for run_id in run_ids)
 
     def _service(self, element: DataKey, snapshots: Sequence[ServiceSnapshot]) -> Service:
-        """Choose the service's declaration to use: the latest published with the element's type.
+        """Choose the service's declaration to use: the latest published that can be read as the element's type.
 
-        Raises DataKeyError where no snapshot has that type. A snapshot of another type is refused when it serves a row.
+        Raises DataKeyError where there is none. A snapshot that cannot be read so is refused when it serves a row.
         """
         declared = [s.service for s in reversed(snapshots)] or list(self._declared[element.name])
         if element.name in self.of_any_type:
             return declared[0]
-        fitting = [service for service in declared if service.element.type == element.type]
-        if not fitting:
-            raise DataKeyError.because(
-                f"element '{element.name}': snapshots have {declared[0].element.type}, encoders declare {element.type}",
-                "declare the type of the service's response",
-            )
-        return fitting[0]
+        fitting = next((service for service in declared if element.reads(service.element.type)), None)
+        if fitting is None:
+            element.adapter(declared[0].element.type)  # raises
+        return fitting or declared[0]
 
     def _check_keys(self, service: Service, snapshots: Sequence[ServiceSnapshot], rule: AsOf) -> None:
         """Require the service's key in the context, and snapshots under that key where rows see any snapshot."""

@@ -132,7 +132,10 @@ class View(Readable):
 
 @dataclass(frozen=True, repr=False)
 class ServiceView(View):
-    """A service's element as of a moment: for each key the row that the as-of rule selects."""
+    """A service's element as of a moment: for each key the row that the as-of rule selects.
+
+    Its type is the one that the service declared last by then; what it captured under other types is read as that one.
+    """
 
     moment: Moment
     service: Service
@@ -174,7 +177,7 @@ class ServiceView(View):
         """The visible snapshots, the earliest published first."""
         first, last = self.moment.rule.window(self.moment.time, self.moment.time)
         visible = self.moment.index.snapshots(self.service.name, first, last)
-        return [snapshot for snapshot in reversed(visible) if snapshot.service == self.service]
+        return [snapshot for snapshot in reversed(visible) if self.service.reads(snapshot.service)]
 
     @property
     def snapshots(self) -> list[ServiceSnapshot]:

@@ -131,7 +131,9 @@ class _ModuleWriter:
                 return name
         constructor = _CONSTRUCTORS[key.kind]
         self.import_name("schemas.data_keys", constructor, constructor)
-        self.definitions.append(f"{name} = {constructor}({_quoted(key.name)}, {_quoted(_type_text(key))})")
+        declared = [f"{what}={dict(of_key)!r}" for what in ("defaults", "aliases") if (of_key := getattr(key, what))]
+        arguments = ", ".join([_quoted(key.name), _quoted(_type_text(key)), *declared])
+        self.definitions.append(f"{name} = {constructor}({arguments})")
         return name
 
 

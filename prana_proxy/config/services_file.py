@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -66,6 +66,8 @@ class _ServiceTable:
     type: str
     key: Mapping[str, str]
     element: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     url: str | None = None
     batch_url: str | None = None
     idl: str | None = None
@@ -177,6 +179,10 @@ def _service(fields: TomlContent, folder: Path, name: str, table: _ServiceTable)
         refuse_naive_times(name, type)
     with fields.at((*place, "element")):
         element = service_element(table.element or name, type)
+    with fields.at((*place, "defaults")):
+        element = replace(element, defaults=table.defaults)
+    with fields.at((*place, "aliases")):
+        element = replace(element, aliases=table.aliases)
     with fields.at((*place, "key")):
         on_fallback = OnFallback(table.fallback.encoders) if table.fallback else OnFallback.ABSENT
         service = Service(name, element, tuple(key), on_fallback)

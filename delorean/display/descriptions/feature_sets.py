@@ -15,6 +15,7 @@ from delorean.display.formats import data_row
 from delorean.display.parts import Code, Facts, Histogram, Note, Part, ShareBar, Table
 from delorean.feature_sets.table import FeatureSet, open_table
 from delorean.labels import LABEL_COLUMN, TIME_COLUMN, Labels
+from delorean.state.adaptations import default_counts
 from schemas.tables import python_rows
 from snapshotter.storage.delta_version import DeltaVersion
 
@@ -50,6 +51,18 @@ def _feature_set(features: FeatureSet) -> Iterator[Part]:
         ]
     )
     yield Table(features.spread.rows(), "how far apart captures of a row lie")
+    yield Table(
+        [
+            {
+                "field": f"{element}.{path}",
+                "rows_with_default": rows,
+                "share": ShareBar(rows / features.rows if features.rows else None),
+                "until": until,
+            }
+            for (element, path), (rows, until) in default_counts(features.adapted).items()
+        ],
+        "fields that are newer than the captures",
+    )
     names = features.features[:_MOST_FEATURES]
     keys = [*features.context, TIME_COLUMN, *features.items, LABEL_COLUMN]
     version = DeltaVersion.of(open_table(features.uri, features.version), features.uri)

@@ -206,6 +206,18 @@ def test_a_service_whose_answer_changed_counts_as_it_was_on_the_day(week):
     assert there["mood"].coverage == found[3].share
 
 
+def test_captures_of_another_type_count_where_the_declared_type_can_be_read_from_them(week):
+    other = Service("moods", service_element("mood", "large_string"), (PROFILE,))
+    week.publish(other, [((0,), 70 * 60, "glad")], "wed")
+    found = cells(day_coverage(week.index, week.storage), "mood")
+    assert [(cell.found, cell.runs) for cell in found[2:]] == [
+        (4, {"wed": 1, "tue": 2, "mon": 1}),
+        (4, {"thu": 3, "mon": 1}),
+    ]
+    there = TimeMachine(week.index, week.storage).at(datetime.combine(day(3), time.max, UTC))
+    assert there["mood"].coverage == found[3].share
+
+
 def test_days_between_are_looked_at_when_both_ends_are_given(week):
     def days(**given):
         return sorted({cell.day for cell in day_coverage(week.index, week.storage, **given).cells})

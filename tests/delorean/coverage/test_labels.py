@@ -347,7 +347,7 @@ def test_what_cannot_be_asked_is_refused(small):
 
 def test_what_generation_would_refuse_is_refused(small):
     other = service_element("history", "list<int64>")
-    with pytest.raises(DataKeyError, match="snapshots have .* encoders declare"):
+    with pytest.raises(DataKeyError, match="which cannot be read as list<item: int64>"):
         small_coverage(small, elements=[other])
     with pytest.raises(ConfigError, match="'videos' has a confidence floor"):
         small_coverage(small, confidence={"videos": ConfidenceFloor(0.5)})

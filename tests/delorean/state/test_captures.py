@@ -169,13 +169,13 @@ def test_each_file_is_opened_once_for_keys_and_values(project, opened):
 
 
 def test_a_run_of_another_type_is_refused_only_where_it_serves_a_row(project):
-    older = Service("history", service_element("history", "list<struct<video_id: int64>>"), (PROFILE,))
-    project.publish(older, [((1,), 0, [{"video_id": 5}]), ((2,), 0, [])], "old")
+    older = Service("history", service_element("history", "list<struct<video_id: string>>"), (PROFILE,))
+    project.publish(older, [((1,), 0, [{"video_id": "5"}]), ((2,), 0, [])], "old")
     project.history([((1,), 10, [])], "new")
     files = files_of(project)
     one = match_captures(*rows_at([(1, 11)]), (PROFILE,), HISTORY, AsOf(), files, project.storage)
     assert one.file.tolist() == [1]
-    with pytest.raises(DataKeyError, match="encoders declare .*: run 'old' serves rows"):
+    with pytest.raises(DataKeyError, match=r"run 'old' serves rows, .*'history\.video_id' is string, expected int64"):
         match_captures(*rows_at([(1, 11), (2, 11)]), (PROFILE,), HISTORY, AsOf(), files, project.storage)
     before = match_captures(*rows_at([(1, 9), (2, 9)]), (PROFILE,), older.element, AsOf(), files, project.storage)
     assert before.file.tolist() == [0, 0]

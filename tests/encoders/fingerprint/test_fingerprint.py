@@ -87,6 +87,25 @@ def test_it_changes_with_parameters_names_and_types(make: Callable[..., FeatureE
     assert encoder.configured(rename={"f": "f"}).fingerprint == encoder.fingerprint
 
 
+def test_it_is_that_of_earlier_releases_unless_defaults_or_aliases_are_declared(
+    make: Callable[..., FeatureEncoder],
+) -> None:
+    of_the_first_release = "9ad6d38f4d5feed8ce03e2e085f8d9b08e2d82252ba32e1b9d028ba244e5f071"
+    assert minutes_watched.fingerprint == of_the_first_release
+
+    def with_key(**declared: Any) -> str:
+        key = service_element("history", "list<struct<video_id: int64, plays: int32>>", **declared)
+        return make("data.history.values", "data.history.plays", key=key).fingerprint
+
+    prints = [
+        with_key(),
+        with_key(defaults={"plays": 0}),
+        with_key(defaults={"plays": 1}),
+        with_key(aliases={"plays": ["n"]}),
+    ]
+    assert len(set(prints)) == len(prints)
+
+
 def test_it_is_the_same_in_every_process() -> None:
     script = "from encoders import FeatureModel; from encoders.library import ALL; print(FeatureModel(ALL).fingerprint)"
     for seed in ("1", "2"):

@@ -196,7 +196,12 @@ def test_nothing_is_overwritten_and_a_path_must_name_a_module(cell: dict[str, An
 def test_the_types_of_any_file_come_back_from_a_module(tmp_path: Path) -> None:
     names = ["video_id", "release-year", 'the "price": net', "item: int64", "tz="]
     lists = [(name, pa.list_(pa.int64())) for name in names]
-    films = global_element("films", pa.struct([("film_id", pa.int64()), *lists]))
+    films = global_element(
+        "films",
+        pa.struct([("film_id", pa.int64()), ("seen", pa.int32()), *lists]),
+        defaults={"seen": 1},
+        aliases={"seen": ["watched"]},
+    )
 
     @feature_encoder(data=[films], features=["known"])
     def known(context: Any, items: Any, data: Any, out: Any) -> None:

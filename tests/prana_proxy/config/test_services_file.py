@@ -17,6 +17,49 @@ GOOD: dict[str, Any] = {"type": "list<int64>", "key": {"profile_id": "int64"}, "
 BATCHED = {"type": "list<int64>", "key": {"profile_id": "int64"}, "batch_url": "http://host:1/"}
 
 
+EVOLVED = """
+[services.history_2]
+element = "history@2"
+type = "list<struct<video_id: int64, minutes: double, plays: int32, on: struct<app: int32>, at: timestamp[us, UTC]>>"
+key = { profile_id = "int64" }
+url = "http://127.0.0.1:8001/history/{profile_id}"
+defaults = { plays = 1, "on.app" = 0, at = 2026-01-31T12:00:00Z }
+aliases = { minutes = ["watched_minutes"] }
+"""
+
+
+def test_a_service_declares_the_defaults_and_older_names_of_its_fields(tmp_path: Path) -> None:
+    path = tmp_path / "services.toml"
+    path.write_text(EVOLVED)
+    (service,) = load_gateway_config(path).services
+    assert service.service.element == service_element(
+        "history_2",
+        "list<struct<video_id: int64, minutes: double, plays: int32, on: struct<app: int32>, at: timestamp[us, UTC]>>",
+        defaults={"plays": 1, "on.app": 0, "at": "2026-01-31T12:00:00Z"},
+        aliases={"minutes": ["watched_minutes"]},
+    )
+    assert Service.from_json(service.service.to_json()) == service.service
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        ("plays = 1", 'plays = "1"', r"line 7.*defaults.*history_2\.plays' is '1', which does not fit int32"),
+        ("plays = 1", "play = 1", r"line 7.*defaults.*'play'.*plays"),
+        ('"on.app" = 0', "on.app = 0", r"line 7.*defaults.*each by its path: \"on\.app\" = …"),
+        ("watched_minutes", "video_id", r"line 8.*aliases.*alias 'video_id' of 'minutes' is taken"),
+        ("history@2", "history@two", r"line 3.*element.*after the @ → write history@2"),
+    ],
+)
+def test_a_default_or_an_older_name_that_does_not_fit_is_an_error_at_its_line(
+    tmp_path: Path, before: str, after: str, problem: str
+) -> None:
+    path = tmp_path / "services.toml"
+    path.write_text(EVOLVED.replace(before, after))
+    with pytest.raises(ConfigError, match=problem):
+        load_gateway_config(path)
+
+
 def test_a_file_becomes_a_configuration(tmp_path: Path) -> None:
     path = tmp_path / "services.toml"
     path.write_text(
