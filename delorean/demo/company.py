@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.resources import files
@@ -20,6 +21,8 @@ from delorean.demo.state import CompanyState
 from delorean.demo.step_bars import StepBars
 from delorean.demo.world import World
 from encoders.library.keys import VIDEOS
+from prana_proxy.client import PranaClient
+from schemas.errors import SetupError
 from schemas.tables import TIME
 from snapshotter.capture import take_snapshots
 from snapshotter.global_elements import publish_global
@@ -31,8 +34,14 @@ from snapshotter.storage import Storage
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+_PORT: Final = r"port (\d+)"
+_POLL_SECONDS: Final = 0.1
 _CLI: Final = ("-c", "from delorean.cli import main; main()")
 SEARCHES_FROM_DAY: Final = 2  # counted from 0
+DEVICES_FROM_DAY: Final = 3  # on which entries were added to lists: a new field of a service's answers
+_DEVICE_FIELD: Final = ", device: string"
+_DEVICE_DEFAULT: Final = 'defaults = { device = "unknown" }  # of lists that were captured before'
+_RELOAD_SECONDS: Final = 60.0
 _CAPTURED: Final = pa.schema([("profile_id", pa.int64()), ("captured_at", TIME)])
 
 
@@ -58,12 +67,16 @@ class CapturedDay:
 
 @dataclass(frozen=True)
 class Company:
-    """The company with its services and its Prana proxy running. proxy: "host:port" of the proxy."""
+    """The company with its services and its Prana proxy running.
+
+    proxy: "host:port" of the proxy; ports: of the services that it started with
+    """
 
     world: World
     folder: CompanyFolder
     processes: Processes
     proxy: str
+    ports: Mapping[str, str]
 
     def live(
         self, days: int, spark: SparkSession, storage: Storage, index: SnapshotIndex, steps: StepBars
@@ -81,6 +94,8 @@ class Company:
             clock.set(midnight)
             if number == SEARCHES_FROM_DAY + 1:
                 experiments = (*experiments, search)
+            if number == DEVICES_FROM_DAY:
+                self._deploy_lists_with_devices()
             with steps.step("publish", days):
                 name = f"day-{number + 1}"
                 publish_global(state.catalogue(midnight), VIDEOS, midnight, storage, index, name)
@@ -114,6 +129,18 @@ class Company:
         )
         return scorer, scorer.wait_for(r"(http://127\.0\.0\.1:\d+)")
 
+    def _deploy_lists_with_devices(self) -> None:
+        """Replace the service of lists by its next release, and declare the field that it adds."""
+        release = _start_service("my_list", self.folder, self.processes, "--devices")
+        ports = {**self.ports, "my_list": release.wait_for(_PORT)}
+        _write_services(self.folder, ports, my_list_field=_DEVICE_FIELD, my_list_default=_DEVICE_DEFAULT)
+        deadline = time.monotonic() + _RELOAD_SECONDS
+        with PranaClient([self.proxy]) as client:
+            while "device" not in str(client.services()["my_list"].element.type):
+                if time.monotonic() > deadline:
+                    raise SetupError.because(f"the proxy has not read {self.folder.services} again", "see its log")
+                time.sleep(_POLL_SECONDS)
+
     def _write_captured(self, captured_days: Sequence[CapturedDay], storage: Storage) -> None:
         """Write which profiles were captured when: label data is limited to them."""
         parts = []
@@ -127,14 +154,33 @@ class Company:
 
 def start_services(folder: CompanyFolder, processes: Processes) -> dict[str, Running]:
     """Start the services without waiting for them; they need a second or two."""
-    arguments = [f"--world={folder.world}", f"--clock={folder.clock.path}"]
-    return {name: processes.start(name, ["-m", "delorean.demo.services", name, *arguments]) for name in SERVICES}
+    return {name: _start_service(name, folder, processes) for name in SERVICES}
 
 
 def open_company(world: World, folder: CompanyFolder, services: dict[str, Running], processes: Processes) -> Company:
     """Wait for the services, then start a proxy that is configured with them."""
-    ports = {name: running.wait_for(r"port (\d+)") for name, running in services.items()}
-    template = Template(files("delorean.demo").joinpath("services.toml").read_text(encoding="utf-8"))
-    folder.services.write_text(template.substitute(clock=folder.clock.path.absolute().as_uri(), **ports))
+    ports = {name: running.wait_for(_PORT) for name, running in services.items()}
+    _write_services(folder, ports)
     proxy = processes.start("prana", [*_CLI, "prana", "serve", f"--config={folder.services}", "--port=0"])
-    return Company(world, folder, processes, proxy.wait_for(r"ready on ([\d.]+:\d+)"))
+    return Company(world, folder, processes, proxy.wait_for(r"ready on ([\d.]+:\d+)"), ports)
+
+
+def _start_service(name: str, folder: CompanyFolder, processes: Processes, *options: str) -> Running:
+    arguments = [name, f"--world={folder.world}", f"--clock={folder.clock.path}", *options]
+    return processes.start(f"{name}{''.join(options)}", ["-m", "delorean.demo.services", *arguments])
+
+
+def _write_services(
+    folder: CompanyFolder, ports: Mapping[str, str], my_list_field: str = "", my_list_default: str = ""
+) -> None:
+    """Write the services.toml that the proxy follows, complete at once."""
+    template = Template(files("delorean.demo").joinpath("services.toml").read_text(encoding="utf-8"))
+    text = template.substitute(
+        clock=folder.clock.path.absolute().as_uri(),
+        my_list_field=my_list_field,
+        my_list_default=my_list_default,
+        **ports,
+    )
+    new = folder.services.with_suffix(".new")
+    new.write_text(text)
+    new.replace(folder.services)

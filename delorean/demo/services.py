@@ -29,15 +29,20 @@ AnswerFunction = Callable[..., Any]
 RequestHandler = Callable[[web.Request], Awaitable[web.Response]]
 
 
-def application(service: str, state: CompanyState, clock: Clock) -> web.Application:
-    """Build a service: `viewing_history` takes a GET per profile, the others a POST for many contexts."""
+def application(service: str, state: CompanyState, clock: Clock, *, devices: bool = False) -> web.Application:
+    """Build a service: `viewing_history` takes a GET per profile, the others a POST for many contexts.
+
+    devices: whether entries of lists have the device on which they were added
+    """
     handlers = _Handlers(state, clock)
     app = web.Application(client_max_size=_LARGEST_REQUEST)
     app.router.add_get("/health", handlers.health)
     if service == "viewing_history":
         app.router.add_get("/history/{profile_id:-?[0-9]+}", handlers.history)
     elif service == "my_list":
-        app.router.add_post("/lists", handlers.batch(_PROFILE, state.my_list))
+        app.router.add_post(
+            "/lists", handlers.batch(_PROFILE, state.my_list_with_devices if devices else state.my_list)
+        )
     elif service == "predicted_ratings":
         app.router.add_post("/ratings", handlers.batch(_PROFILE, state.predicted_ratings, state.prepare))
     else:
@@ -119,6 +124,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--world", type=Path, required=True, help="folder of the company's events")
     parser.add_argument("--clock", type=Path, required=True, help="file with the company's time")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on, default 127.0.0.1")
+    parser.add_argument("--devices", action="store_true", help="of my_list: add a field to its entries, the device")
     parser.add_argument("--port", type=int, default=0, help="port, default: a free one")
     return parser
 
@@ -129,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         clock = FileClock(options.clock)
         clock()
-        app = application(options.service, CompanyState(read_world(options.world)), clock)
+        app = application(options.service, CompanyState(read_world(options.world)), clock, devices=options.devices)
         asyncio.run(serve(app, options.host, options.port))
     except (DeloreanError, OSError) as error:
         print(f"{options.service}: {error}", file=sys.stderr)  # noqa: T201  # the process's error output

@@ -54,6 +54,11 @@ class CompanyState:
         columns = zip(entries.videos[mine][current].tolist(), entries.moments[mine][current].tolist(), strict=True)
         return [{"video_id": video, "added_at": from_micros(moment).isoformat()} for video, moment in columns]
 
+    def my_list_with_devices(self, profile_id: int, now: int) -> list[dict[str, Any]]:
+        """Return `my_list` as the service's next release does: with the device on which each entry was added."""
+        device = self._devices.get(profile_id, "unknown")
+        return [{**entry, "device": device} for entry in self.my_list(profile_id, now)]
+
     def predicted_ratings(self, profile_id: int, now: int) -> list[dict[str, Any]] | None:
         """Predict ratings of the best and the most popular videos from ratings made before today.
 
@@ -127,6 +132,11 @@ class CompanyState:
             for word in {text.casefold() for text in (*title.split(), *genres)}:
                 rows.setdefault(word, []).append(row)
         return {word: np.array(found, np.int64) for word, found in rows.items()}
+
+    @cached_property
+    def _devices(self) -> dict[int, str]:
+        profiles = self.world.profiles
+        return dict(zip(profiles["profile_id"].to_pylist(), profiles["device"].to_pylist(), strict=True))
 
     @cached_property
     def _plays(self) -> _Events:
