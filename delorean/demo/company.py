@@ -95,7 +95,7 @@ class Company:
             if number == SEARCHES_FROM_DAY + 1:
                 experiments = (*experiments, search)
             if number == DEVICES_FROM_DAY:
-                self._deploy_lists_with_devices()
+                self.deploy_lists_with_devices()
             with steps.step("publish", days):
                 name = f"day-{number + 1}"
                 publish_global(state.catalogue(midnight), VIDEOS, midnight, storage, index, name)
@@ -129,7 +129,7 @@ class Company:
         )
         return scorer, scorer.wait_for(r"(http://127\.0\.0\.1:\d+)")
 
-    def _deploy_lists_with_devices(self) -> None:
+    def deploy_lists_with_devices(self) -> None:
         """Replace the service of lists by its next release, and declare the field that it adds."""
         release = _start_service("my_list", self.folder, self.processes, "--devices")
         ports = {**self.ports, "my_list": release.wait_for(_PORT)}

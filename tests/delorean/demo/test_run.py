@@ -27,6 +27,7 @@ from delorean.time_travel import TimeMachine
 from schemas.errors import ConfigError, SetupError
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage
+from snapshotter.storage.parquet import read_parquet
 
 DAYS = 3
 
@@ -47,7 +48,7 @@ def test_no_row_knows_the_future(result: DemoResult) -> None:
     assert rows.num_rows == result.summary["rows"] > 200
     assert pc.all(pc.less_equal(rows["latest_input_at"], rows["time"])).as_py()
     assert pc.all(pc.less(rows["time"], rows["outcome_at"])).as_py()
-    for service in result.summary["confidence"]:
+    for service in result.summary["confidence"].keys() - {"search_results"}:
         captured = rows[f"{service}_captured_at"]
         assert captured.null_count == 0
         age = pc.subtract(rows["time"], captured).to_pylist()
@@ -62,8 +63,9 @@ def test_the_model_beats_popularity_and_shuffled_labels(result: DemoResult) -> N
 
 
 def test_everything_asked_was_answered_and_counted(result: DemoResult) -> None:
-    assert result.summary["snapshots"] == 3 * DAYS
-    assert result.summary["confidence"] == {"my_list": 1.0, "predicted_ratings": 1.0, "viewing_history": 1.0}
+    assert result.summary["snapshots"] == 3 * DAYS + 3  # those of the searches that were added on the third day
+    services = ("my_list", "predicted_ratings", "search_results", "viewing_history")
+    assert result.summary["confidence"] == dict.fromkeys(services, 1.0)
     assert result.summary["features"] >= 12
     assert all(seconds >= 0 for seconds in result.summary["seconds"].values())
 
@@ -74,6 +76,27 @@ def test_the_folder_is_a_project_in_which_one_can_travel(result: DemoResult) -> 
     with open_index(project.index) as index:
         view = TimeMachine(index, open_storage(project.storage)).at(moment)["my_list"]
         assert view.coverage == 1.0
+
+
+def test_searches_are_captured_from_the_third_day_on_without_asking_anything_twice(result: DemoResult) -> None:
+    project = load_project(result.folder / "delorean.toml")
+    day = (STARTS_AT + timedelta(days=2)).date()
+    with open_index(project.index) as index:
+        first, second = index.context_sets_of(day)
+        assert (first.experiments, second.experiments) == (("homepage", "small_screens"), ("search",))
+        runs = [index.run(name) for name in ("day-3", "day-3.r2")]
+        keys = []
+        for run in runs:
+            [history] = [each for each in run.services if each.service.name == "viewing_history"]
+            files = [read_parquet(open_storage(project.storage), file, ["profile_id"]) for file in history.files]
+            keys.append({key for file in files for key in file["profile_id"].to_pylist()})
+            assert len(keys[-1]) == history.asked
+    assert not keys[0] & keys[1]
+    assert {each.service.name for each in runs[1].services} == {
+        "predicted_ratings",
+        "search_results",
+        "viewing_history",
+    }
 
 
 def test_the_report_tells_what_the_summary_says(result: DemoResult) -> None:

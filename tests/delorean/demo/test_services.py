@@ -12,13 +12,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from delorean.demo.company import open_company, start_services
+from delorean.demo.folder import CompanyFolder
 from delorean.demo.processes import Processes
 from delorean.demo.services import LARGEST_BATCH, SERVICES
 from delorean.demo.simulation import generate_world
 from delorean.demo.state import CompanyState
 from delorean.demo.world import World
+from prana_proxy.client import PranaClient
 from prana_proxy.clock import FileClock
 from snapshotter.records import to_micros
 
@@ -95,6 +99,31 @@ def test_services_answer_with_the_state_at_the_clock_and_with_an_earlier_one_whe
         assert seen[-1] == _expected(world, profiles, moment)
     assert seen[0] == seen[3]
     assert all(seen[0][name] != seen[1][name] for name in SERVICES)
+
+
+def test_the_next_release_of_a_service_answers_with_its_new_field_while_the_proxy_serves(tmp_path: Path) -> None:
+    world = generate_world(seed=6, days=3, profiles=40, videos=200)
+    folder = CompanyFolder(tmp_path)
+    folder.prepare(world)
+    clock = world.snapshot_moment(2)
+    folder.clock.set(clock)
+    profiles = world.profiles["profile_id"]
+    with Processes(tmp_path / "logs") as processes:
+        company = open_company(world, folder, start_services(folder, processes), processes)
+        answers = []
+        for _ in range(2):
+            with PranaClient([company.proxy]) as client:
+                service = client.services()["my_list"]
+                answers.append(client.fetch(service, pa.table({"profile_id": profiles}), timedelta(seconds=60)))
+            company.deploy_lists_with_devices()
+    old, new = (answer["value"].to_pylist() for answer in answers)
+    state, now = CompanyState(world), to_micros(clock)
+    devices = dict(zip(profiles.to_pylist(), world.profiles["device"].to_pylist(), strict=True))
+    assert [len(entries) for entries in old] == [len(state.my_list(profile, now)) for profile in devices]
+    assert [
+        [{**entry, "device": device} for entry in entries]
+        for entries, device in zip(old, devices.values(), strict=True)
+    ] == new
 
 
 def test_one_bad_context_does_not_spoil_a_batch(world: World, ports: dict[str, int]) -> None:
