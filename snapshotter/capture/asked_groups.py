@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -132,4 +133,4 @@ def _asked(ids: tuple[str, ...] | None, rows: int, chosen_by: pa.ListArray | Non
     choices = chosen_by.flatten()
     of_these = pc.is_in(pc.struct_field(choices, "experiment"), pa.array(ids, pa.string()))
     parents = pc.list_parent_indices(chosen_by).filter(of_these)
-    return pc.is_in(pa.array(range(rows), parents.type), parents)
+    return pc.is_in(pa.array(np.arange(rows), parents.type), parents)
