@@ -165,7 +165,8 @@ def _log_choice(
     """Log which services are not asked, and services that experiments need but nobody declares."""
     for name, experiments in not_applicable.items():
         if experiments:
-            _log.warning("service '%s' is not applicable to %s: its key is not theirs", name, ", ".join(experiments))
+            to = ", ".join(experiments)
+            _log.warning("service '%s' is not applicable to %s: their contexts lack variables of its key", name, to)
         elif names is None:
             _log.warning("service '%s' is left out: no experiment needs it", name)
     for group in context_set.groups:

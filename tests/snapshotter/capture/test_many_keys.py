@@ -171,7 +171,7 @@ def days(draw: st.DrawFn) -> list[list[Chosen]]:
     return [[always, *revisions[0]], *revisions[1:]]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(revisions=days(), buckets=st.sampled_from([1, 4, None]), again=st.booleans())
 def test_each_key_that_an_experiment_needs_is_asked_for_once_a_day(
     asked_company: tuple[Company, str],
