@@ -65,17 +65,19 @@ class DataKey:
 
         Raises DataKeyError that names both types, the field and the rule, where no rule allows the change.
         """
-        if stored == self.type:  # hashing a type takes longer than comparing two
-            return Adapter(self.name, stored, self.type)
-        return _adapter(self, stored, repr((self.defaults, self.aliases)))
+        adapter = self._adapter_or_problem(stored)
+        if isinstance(adapter, str):
+            raise DataKeyError(adapter)
+        return adapter
 
     def reads(self, stored: pa.DataType) -> bool:
         """Return whether values stored under a type can be read as this key's."""
-        try:
-            self.adapter(stored)
-        except DataKeyError:
-            return False
-        return True
+        return isinstance(self._adapter_or_problem(stored), Adapter)
+
+    def _adapter_or_problem(self, stored: pa.DataType) -> Adapter | str:
+        if stored == self.type:  # hashing a type takes longer than comparing two
+            return Adapter(self.name, stored, self.type)
+        return _adapter_or_problem(self, stored, repr((self.defaults, self.aliases)))
 
     def to_json(self) -> dict[str, Any]:
         """Write the key as JSON fields, its type as `type_to_json` does; defaults and aliases if there are any."""
@@ -160,8 +162,18 @@ def element_name(name: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _adapter(key: DataKey, stored: pa.DataType, _declared: str) -> Adapter:
-    """Return the adapter of a key. _declared: distinguishes defaults that Python considers equal, 0.0 and -0.0."""
+def _adapter_or_problem(key: DataKey, stored: pa.DataType, _declared: str) -> Adapter | str:
+    """Return the adapter of a key, or why there is none: both are asked for once for each file.
+
+    _declared: distinguishes defaults that Python considers equal, 0.0 and -0.0
+    """
+    try:
+        return _adapter(key, stored)
+    except DataKeyError as error:
+        return str(error)
+
+
+def _adapter(key: DataKey, stored: pa.DataType) -> Adapter:
     adapter = adapt(stored, key.type, key.defaults, key.aliases, key.name)
     if key.kind is Kind.GLOBAL_ELEMENT:
         first, names = key.type.field(0).name, [field.name for field in stored]

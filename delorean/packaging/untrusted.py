@@ -10,7 +10,7 @@ from delorean.packaging.golden_rows import open_arrow
 from delorean.packaging.trial import MODEL, try_package
 from delorean.training.onnx_rules import check_model
 from encoders import FeatureModel
-from schemas.errors import EncoderError, FingerprintError, PackageError
+from schemas.errors import DataKeyError, EncoderError, FingerprintError, PackageError
 
 
 def read_feature_model(data: bytes, modules: tuple[str, ...], allow: Collection[str]) -> FeatureModel:
@@ -23,7 +23,7 @@ def read_feature_model(data: bytes, modules: tuple[str, ...], allow: Collection[
         return FeatureModel.from_json(data.decode(), modules, allow)
     except FingerprintError:
         raise
-    except EncoderError as error:
+    except (EncoderError, DataKeyError) as error:
         raise PackageError.because(f"feature_model.json: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PackageError.because(f"feature_model.json is malformed: {error!r}", "package the model again") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -44,12 +45,15 @@ def shared_key(groups: Iterable[ContextGroup], services: Sequence[Service]) -> l
     """
     key: dict[str, tuple[DataKey, str]] = {}
     for group in groups:
-        asked_by = {service.name: experiments_asking(group, service) for service in services}
-        names = {variable.name for service in services if asked_by[service.name] for variable in service.key}
+        asking = {
+            variable.name: ids[0]
+            for service in services
+            if (ids := experiments_asking(group, service))
+            for variable in service.key
+        }
         for variable in group.key:
-            if variable.name in names:
-                experiment = next(ids[0] for ids in asked_by.values() if ids)
-                key[variable.name] = _wider(key.get(variable.name), (variable, experiment))
+            if variable.name in asking:
+                key[variable.name] = _wider(key.get(variable.name), (variable, asking[variable.name]))
     return [variable for variable, _ in key.values()]
 
 
@@ -132,4 +136,4 @@ def _asked(ids: tuple[str, ...] | None, rows: int, chosen_by: pa.ListArray | Non
     choices = chosen_by.flatten()
     of_these = pc.is_in(pc.struct_field(choices, "experiment"), pa.array(ids, pa.string()))
     parents = pc.list_parent_indices(chosen_by).filter(of_these)
-    return pc.is_in(pa.array(range(rows), parents.type), parents)
+    return pc.is_in(pa.array(np.arange(rows), parents.type), parents)

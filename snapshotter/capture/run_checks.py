@@ -14,7 +14,7 @@ from snapshotter.capture.asked_groups import experiments_asking, fits, lacks, sh
 from snapshotter.capture.capture_task import ProxyAddresses
 from snapshotter.capture.drift import drift_alerts, last_profiles
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
+from snapshotter.records import ContextSet, PublishedName, ServiceSnapshot, SnapshotRun
 from snapshotter.storage import require_plain_name
 
 DriftAction = Literal["warn", "hold", "off"]
@@ -121,9 +121,13 @@ def _asks_any(context_set: ContextSet, service: Service) -> bool:
                 raise DataKeyError.because(
                     f"service '{service.name}' needs {variable.name}: {variable.type}, contexts of experiment"
                     f" '{experiments_asking(group, service)[0]}' have {types[variable.name]}",
-                    "cast the column in the experiment's query",
+                    f"cast the column in the experiment's query, and select again: {_withdraw(context_set)}",
                 )
     return bool(asking)
+
+
+def _withdraw(context_set: ContextSet) -> str:
+    return PublishedName.of_revision(context_set.date, context_set.revision).withdraw_command
 
 
 def _without_variables(context_set: ContextSet, service: Service) -> tuple[str, ...]:
@@ -161,7 +165,8 @@ def _log_choice(
     """Log which services are not asked, and services that experiments need but nobody declares."""
     for name, experiments in not_applicable.items():
         if experiments:
-            _log.warning("service '%s' is not applicable to %s: its key is not theirs", name, ", ".join(experiments))
+            to = ", ".join(experiments)
+            _log.warning("service '%s' is not applicable to %s: their contexts lack variables of its key", name, to)
         elif names is None:
             _log.warning("service '%s' is left out: no experiment needs it", name)
     for group in context_set.groups:

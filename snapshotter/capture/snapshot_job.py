@@ -91,7 +91,7 @@ def take_snapshot(
     requested, in the buckets that it began with. Failures lower the confidence of a service.
 
     spark: None: captured in this process, without a JVM
-    services: names; None: all that the proxy has
+    services: names; None: all that the proxy has and that the contexts have the variables for
     proxies: "host:port" of each; access: the credentials that they require, in files that every executor has
     progress: called with (service, contexts done, contexts in all, which is an estimate until all tasks have begun)
 

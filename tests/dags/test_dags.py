@@ -5,7 +5,7 @@ import os
 import signal
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import psutil
 import pyarrow as pa
@@ -169,3 +169,22 @@ def test_a_snapshot_of_a_past_day_is_refused_with_the_reason(airflow, project, c
         assert "error: 2020-01-01 is past: a snapshot captures now" in done["log"]
         with pytest.raises(NotInIndexError):
             index.run("refused-2020-01-01")
+
+
+def test_an_experiment_that_cannot_be_selected_fails_its_task_but_the_day_is_announced(airflow, project):
+    project.write("none", LATE)
+    yesterday = TODAY - timedelta(days=1)
+    broken = project.folder / "specs/unlucky.toml"
+    broken.write_text('[experiments.unlucky]\nquery = "SELEC 1"\nkey = ["profile_id"]\nquota = 1\n')
+    try:
+        done = airflow.run("context_selection", yesterday)
+        again = airflow.run("context_selection", yesterday)  # nothing else is left to select, and it fails again
+    finally:
+        broken.unlink()
+    with open_index(load_project(project.folder / "delorean.toml").index) as index:
+        [chosen] = index.context_sets_of(yesterday.date())
+    assert "unlucky" not in chosen.experiments
+    assert [failed.id for failed in chosen.failed] == ["unlucky"]
+    for ran in (done, again):
+        assert {task: state for task, _, state in ran["tasks"]} == {"select": "failed", "announce": "success"}
+        assert "error: experiment 'unlucky': [PARSE_SYNTAX_ERROR]" in ran["log"]

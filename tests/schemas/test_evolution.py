@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
@@ -19,7 +20,7 @@ INTEGERS = [getattr(pa, f"{sign}int{bits}")() for sign in ("", "u") for bits in 
 LEAVES = [*INTEGERS, pa.float32(), pa.float64(), pa.bool_(), pa.string(), pa.large_string(), TIME, MILLIS, pa.date32()]
 NAMES = "abcd"
 OLDER = {name: f"old_{name}" for name in NAMES}
-MOMENT, DAY = datetime(2026, 1, 31, 12, tzinfo=UTC), date(2026, 1, 31)
+MOMENT, DAY = datetime(2026, 1, 31, 12, tzinfo=ZoneInfo("UTC")), date(2026, 1, 31)  # as Arrow gives it
 NULLABLE = (pa.float32(), pa.float64(), pa.string(), pa.large_string())
 
 

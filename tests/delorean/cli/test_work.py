@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -190,3 +191,63 @@ def test_prana_serve_says_when_it_is_ready_and_refuses_a_port_in_use(folder, mon
     assert second.stderr.count("\n") == 1
     assert port in second.stderr
     assert second.stderr.startswith("error: ")
+
+
+MORE = """
+[tables]
+profiles = { path = "profiles.parquet" }
+
+[experiments.some]
+query = "SELECT profile_id, country FROM profiles"
+key = ["profile_id", "country"]
+fraction = 0.5
+
+[experiments.by_profile]
+query = "SELECT profile_id FROM profils"
+key = ["profile_id"]
+fraction = 1
+"""
+
+
+def test_an_experiment_that_fails_costs_no_other_and_is_added_once_it_is_repaired(run, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    Path("more.toml").write_text(MORE)
+    select = ["select", "more.toml", "--date", today, "--json"]
+    partial = CliRunner().invoke(cli, select)
+    assert partial.exit_code == 1
+    assert "error: experiment 'by_profile': [TABLE_OR_VIEW_NOT_FOUND]" in partial.stderr
+    first = json.loads(partial.stdout)
+    assert (first["contexts"], first["revision"], [each["id"] for each in first["failed"]]) == (60, 1, ["by_profile"])
+    again = CliRunner().invoke(cli, select)
+    assert (again.exit_code, json.loads(again.stdout)) == (1, first)  # what the day has can be captured
+    assert "error: experiment 'by_profile': [TABLE_OR_VIEW_NOT_FOUND]" in again.stderr
+    taken = run("snapshot", "--date", today)
+    assert ([row["asked"] for row in taken["services"]], "revisions" in taken) == ([60], False)
+
+    Path("more.toml").write_text(MORE.replace("profils", "profiles"))
+    second = run(*select[:-1])
+    assert (second["revision"], second["contexts"], second["failed"]) == (2, 120, [])
+    assert run(*select[:-1]) == second
+    grown = run("snapshot", "--date", today)
+    [later] = grown.pop("revisions")
+    assert grown == taken
+    assert (later["run"], [row["asked"] for row in later["services"]]) == (f"{today}.r2", [60])
+    listed = run("index", "contexts")["context_sets"]
+    assert [(row["revision"], row["experiments"]) for row in listed if row["date"] == today] == [
+        (2, ["by_profile"]),
+        (1, ["some"]),
+    ]
+    Path("other.toml").write_text(MORE)
+    twice = run("select", "more.toml", "other.toml", "--date", today, code=2)
+    assert "error: experiment 'some' is in more.toml and in other.toml → rename one" in twice
+    run("index", "withdraw", "context-set", today, "--revision", 2, "--reason", "too many")
+    assert run("index", "contexts", "--experiment", "by_profile")["context_sets"] == []
+
+
+def test_a_past_day_that_has_contexts_grows_no_more(step, run, folder, monkeypatch):
+    step("select")
+    monkeypatch.chdir(folder)
+    Path("more.toml").write_text(MORE)
+    refused = run("select", "more.toml", "--date", DAY, code=2)
+    assert f"error: {DAY} is past, and its contexts were selected without 'some', 'by_profile': services" in refused

@@ -1,6 +1,7 @@
 """Which contexts one can travel to: against travelling to each day."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 
 import pyarrow as pa
@@ -12,12 +13,13 @@ from project_at_rest import COUNTRY, MOOD, PROFILE, START, Project, minutes
 from delorean.coverage import day_coverage
 from delorean.display.html import to_html, to_page
 from delorean.time_travel import TimeMachine
-from schemas.data_keys import global_element, service_element
+from schemas.data_keys import context_variable, global_element, service_element
 from schemas.errors import DataKeyError, NotInIndexError
 from schemas.services import Service
 from snapshotter.global_elements import publish_global
 from snapshotter.index import open_index
 from snapshotter.records import ContextSet
+from snapshotter.selection import context_set_schema
 from snapshotter.storage import open_storage
 from snapshotter.storage.parquet import write_parquet
 
@@ -285,3 +287,27 @@ def test_names_are_shown_as_text(project):
 def test_many_days_are_looked_at_in_turns_as_together(week):
     together = day_coverage(week.index, week.storage)
     assert day_coverage(week.index, week.storage, contexts_at_once=3) == together
+
+
+def test_a_day_covers_the_contexts_of_all_its_keys_and_revisions_each_key_once(project):
+    contexts(project, 0, {1: ["home"], 3: ["home"]})
+    key = (context_variable("query", "string"), context_variable("profile_id", "int32"))
+    by = [{"experiment": "search", "stratum": "all", "probability": 1.0}]
+    rows = [{"query": query, "profile_id": profile, "experiments": by} for query in ("a", "b") for profile in (3, 4, 5)]
+    table = pa.Table.from_pylist(rows, context_set_schema(key))
+    file = write_parquet(project.storage, "context_sets/search.parquet", table, table.schema)
+    searches = ContextSet.of_one_key("searches", day(0), ("search",), key, (file,))
+    assert project.index.publish_context_set(replace(searches, revision=2))
+    moods(project, [(3, 1), (4, 1)], "r")
+    charts(project, [("BR", 1)], "c")
+
+    def counted(**options):
+        found = day_coverage(project.index, project.storage, **options)
+        return {cell.element: (cell.rows, cell.found) for cell in found.cells if cell.day == day(0)}
+
+    assert counted() == {"charts": (2, 1), "mood": (4, 2)}  # profile 3 is in both, and counts once
+    assert counted(experiment="home") == {"charts": (2, 1), "mood": (2, 1)}
+    assert counted(experiment="search")["mood"] == (3, 2)
+    found = day_coverage(project.index, project.storage, by="query")
+    assert {cell.group: cell.rows for cell in found.cells if cell.element == "mood"} == {"a": 3, "b": 3, "none": 2}
+    assert found.context_sets == {day(0): "set-0, searches"}

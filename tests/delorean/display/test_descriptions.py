@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 from importlib import import_module
 from typing import Any
@@ -28,7 +28,9 @@ from delorean.display.parts import (
     Table,
 )
 from delorean.display.text import show, to_text
+from schemas.data_keys import context_variable
 from schemas.errors import ConfigError
+from snapshotter.records import ContextGroup, ContextSet, FailedExperiment, SelectedExperiment, SnapshotRun
 
 PLANTED = '<script>alert("x")</script>'
 VOID = {"path", "rect", "meta", "br"}
@@ -204,3 +206,23 @@ def test_a_document_is_facts_and_tables_and_itself():
         Table([{"": "x", "count": 1}], "by name", most=None),
         Note("empty: none"),
     ]
+
+
+def test_what_an_experiment_could_not_select_and_what_is_not_applicable_is_shown():
+    group = ContextGroup((context_variable("profile_id", "int64"),), (SelectedExperiment("home"),), ())
+    failed = (FailedExperiment("search", f"experiment 'search': {PLANTED}", final=False),)
+    chosen = ContextSet("set-2", date(2026, 1, 5), (group,), (), failed, 2, "set-1")
+    text = to_text(chosen)
+    for part in ("set-2", "profile_id: int64", "home", "search selected nothing: experiment 'search'", "set-1"):
+        assert part in text
+    assert PLANTED not in to_html(chosen)
+    document = describe(chosen).document()
+    assert (document["revision"], document["failed"][0]["id"]) == (2, "search")
+
+    run = SnapshotRun(
+        "r.r2", "set-2", datetime(2026, 1, 5, tzinfo=UTC), (), None, {"history": ("search",), "lists": ()}
+    )
+    text = to_text(run)
+    assert "history: not applicable to search" in text
+    assert "lists: no experiment needs it" in text
+    assert describe(run).document()["not_applicable"] == {"history": ["search"], "lists": []}

@@ -141,7 +141,7 @@ def test_every_reader_sees_the_same_context_set(project, spark, tmp_path):
         NamedSelection(query, key, fraction=0.5, id="search", tables=tables),
     ]
     chosen = select_contexts(spark, experiments, date(2026, 1, 5), project.storage, project.index)
-    uri = project.storage.uri_of(chosen.table)
+    uri = project.storage.uri_of(chosen.groups[0].table)
     expected = read_context_set(chosen, project.storage)
     assert {len(chosen_by) for chosen_by in expected["experiments"].to_pylist()} == {1, 2}
     assert expected.num_rows == chosen.rows

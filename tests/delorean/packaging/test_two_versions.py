@@ -156,6 +156,12 @@ def test_a_source_that_is_not_of_its_fingerprint_is_never_executed(folder, two, 
     assert not trace.exists()
 
 
+def test_malformed_types_of_a_package_are_an_error_of_the_package(folder, two):
+    reseal(folder.path / "after", lambda fields: fields["resolved_keys"][0].update(type="list<nothing>"))
+    with folder.open() as project, pytest.raises(PackageError, match=r"feature_model.json: Arrow type 'list<nothing>'"):
+        project.load_package("after")
+
+
 def test_a_package_of_an_earlier_release_has_no_source_and_is_loaded_as_before(folder, two):
     reseal(folder.path / "after", lambda fields: fields.pop("source"))
     with folder.open() as project:

@@ -106,6 +106,25 @@ def test_versions_of_another_type_matter_only_while_they_are_valid(published: An
         assert (served(versions, clock), versions.problem) == ("mended", None)
 
 
+def test_a_version_of_a_type_that_can_be_read_serves_with_the_models_type(published: Any, clock: Clock) -> None:
+    smaller = global_element("videos", "struct<video_id: int32, release_year: int16, seen: bool>")
+    table = pa.table(
+        {
+            "video_id": pa.array([1], pa.int32()),
+            "release_year": pa.array([1985], pa.int16()),
+            "seen": [True],
+        }
+    )
+    assert publish_global(table, smaller, company.NOW, published.storage, published.index, "smaller")
+    with opened(published, clock) as versions:
+        loaded = versions.newest(clock.now)["videos"]
+        assert (versions.problem, loaded and loaded.version.version_id) == (None, "smaller")
+        assert loaded is not None
+        assert loaded.values.type == pa.list_(VIDEOS.type)
+        missing = {"title": None, "runtime_minutes": None, "popularity": None, "genres": []}
+        assert loaded.values.to_pylist() == [[{"video_id": 1, "release_year": 1985, **missing}]]
+
+
 def test_serving_does_not_begin_with_a_version_of_another_type(published: Any, clock: Clock) -> None:
     other_type(published, "other", company.NOW)
     refused = pytest.raises(ConfigError, match="version 'other' of 'videos' is struct<.*the model was trained with")

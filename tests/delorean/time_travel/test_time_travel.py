@@ -1,5 +1,6 @@
 """Travelling to a moment: what was known then, and never more."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pyarrow as pa
@@ -9,16 +10,18 @@ from hypothesis import strategies as st
 from project_at_rest import COUNTRY, MOOD, PROFILE, START, Project, minutes
 
 from delorean.time_travel import TimeMachine
-from schemas.data_keys import global_element
+from schemas.data_keys import context_variable, global_element, service_element
 from schemas.errors import DataKeyError, NaiveTimeError, NotInIndexError
 from schemas.services import Service
 from snapshotter.global_elements import publish_global
 from snapshotter.index import open_index
 from snapshotter.records import ContextSet
+from snapshotter.selection import context_set_schema
 from snapshotter.storage import open_storage
 from snapshotter.storage.parquet import write_parquet
 
 VIDEOS = global_element("videos", "struct<video_id: int64, title: string>")
+CHARTS = service_element("charts", "list<int64>")
 captures = st.lists(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=5, unique_by=lambda c: c),
     min_size=1,
@@ -50,8 +53,8 @@ def test_a_view_holds_the_latest_capture_of_each_key_up_to_its_moment(runs, at, 
     }
 
 
-def contexts(project, experiments, day):
-    """Publish a context set: profile → experiments that chose it."""
+def contexts(project, experiments, day, revision=1):
+    """Publish a revision of a day's context set: profile → experiments that chose it."""
     chosen = pa.list_(pa.struct([("experiment", pa.string()), ("stratum", pa.string()), ("probability", pa.float64())]))
     schema = pa.schema([("profile_id", pa.int64()), ("country", pa.string()), ("experiments", chosen)])
     rows = [
@@ -62,11 +65,22 @@ def contexts(project, experiments, day):
         }
         for profile, ids in experiments.items()
     ]
-    file = write_parquet(project.storage, f"context_sets/{day}.parquet", pa.Table.from_pylist(rows, schema), schema)
+    path = f"context_sets/{day}-{revision}.parquet"
+    file = write_parquet(project.storage, path, pa.Table.from_pylist(rows, schema), schema)
     ids = tuple(sorted({e for es in experiments.values() for e in es}))
-    assert project.index.publish_context_set(
-        ContextSet.of_one_key(f"set-{day}", day, ids, (PROFILE, COUNTRY), (file,), ())
-    )
+    chosen = ContextSet.of_one_key(f"set-{day}", day, ids, (PROFILE, COUNTRY), (file,))
+    assert project.index.publish_context_set(replace(chosen, revision=revision))
+
+
+def searches(project, queries, day, revision):
+    """Publish a revision of a day's context set, of searches: the experiment `search` chose query and profile."""
+    key = (context_variable("query", "string"), context_variable("profile_id", "int32"))
+    by = [{"experiment": "search", "stratum": "all", "probability": 1.0}]
+    rows = [{"query": query, "profile_id": profile, "experiments": by} for query, profile in queries]
+    table = pa.Table.from_pylist(rows, context_set_schema(key))
+    file = write_parquet(project.storage, f"context_sets/{day}-{revision}-search.parquet", table, table.schema)
+    chosen = ContextSet.of_one_key(f"searches-{day}", day, ("search",), key, (file,))
+    assert project.index.publish_context_set(replace(chosen, revision=revision))
 
 
 def test_an_experiment_sees_its_own_contexts_and_how_many_of_them_have_data(project):
@@ -80,6 +94,33 @@ def test_an_experiment_sees_its_own_contexts_and_how_many_of_them_have_data(proj
     assert moment["mood"].to_arrow()["profile_id"].to_pylist() == [1, 2, 3]
     with pytest.raises(NotInIndexError, match="experiment 'tiny' has no context set"):
         moment.for_experiment("tiny")
+
+
+def test_an_experiment_is_found_in_whatever_revision_has_it_with_its_own_key(project):
+    yesterday, today = START.date() - timedelta(days=1), START.date()
+    contexts(project, {1: ["home", "old"], 9: ["old"]}, yesterday)
+    contexts(project, {1: ["home"], 2: ["home"]}, today)
+    searches(project, [("cats", 2), ("dogs", 3), ("cats", 3)], today, 2)
+    contexts(project, {4: ["late"]}, today, 3)
+    mood(project, [(profile, 5, "glad") for profile in (1, 2, 3, 4, 9)], "r")
+    project.publish(Service("charts", CHARTS, (COUNTRY,)), [(("US",), 5, [1])], "charts")
+    moment = TimeMachine(project.index, project.storage).at(minutes(9))
+
+    def profiles(experiment):
+        return moment.for_experiment(experiment)["mood"].to_arrow()["profile_id"].to_pylist()
+
+    assert {name: profiles(name) for name in ("home", "search", "late", "old")} == {
+        "home": [1, 2],
+        "search": [2, 3],
+        "late": [4],
+        "old": [1, 9],  # of the newest day that has it
+    }
+    assert moment["mood"].coverage == 1.0  # of all revisions of the day: 1 to 4
+    assert [chosen.revision for chosen in moment.context_sets] == [1, 2, 3]
+    search = moment.for_experiment("search")["charts"]
+    assert search.coverage == 0.0
+    with pytest.raises(DataKeyError, match="'charts' is asked by country, which contexts of experiment 'search' lack"):
+        search.to_arrow()
 
 
 def test_a_context_set_of_a_later_day_cannot_be_seen(project):

@@ -23,10 +23,11 @@ from snapshot_job import service
 
 from prana_proxy.config.services_file import gateway_config
 from prana_proxy.server import start_proxy
-from schemas.data_keys import context_variable
+from schemas.data_keys import context_variable, service_element
 from schemas.errors import ConfigError, DataKeyError, ServiceError
-from schemas.services import Status
+from schemas.services import Service, Status
 from snapshotter.capture import Floor, SnapshotOptions, take_snapshot, take_snapshots
+from snapshotter.capture.asked_groups import shared_key
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import ContextGroup, ContextSet, SelectedExperiment, SnapshotRun
 from snapshotter.selection.context_sets import context_set_schema
@@ -171,7 +172,7 @@ def days(draw: st.DrawFn) -> list[list[Chosen]]:
     return [[always, *revisions[0]], *revisions[1:]]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(revisions=days(), buckets=st.sampled_from([1, 4, None]), again=st.booleans())
 def test_each_key_that_an_experiment_needs_is_asked_for_once_a_day(
     asked_company: tuple[Company, str],
@@ -255,6 +256,23 @@ def test_a_service_that_no_context_can_be_asked_for_is_left_out_or_refused_where
     assert day.capture(sets, ["found", "history"]) == runs
     with pytest.raises(ConfigError, match="run id 'r' is taken: .* captured history, not found, history, popular"):
         day.capture(sets, ["found", "history", "popular"])
+
+
+def test_variables_of_two_groups_are_of_the_wider_type_or_an_error_that_names_both_experiments() -> None:
+    def group(name: str, type_: str, needs: str) -> ContextGroup:
+        return ContextGroup((context_variable("code", type_),), (SelectedExperiment(name, None, (needs,)),), ())
+
+    def by(name: str, type_: str) -> Service:
+        return Service(name, service_element(name, "int64"), (context_variable("code", type_),))
+
+    services = [by("short", "int32"), by("long", "int64"), by("text", "string")]
+    short, long, text = (group(one.name, str(one.key[0].type), one.name) for one in services)
+    for groups, type_ in (([short, long], "int64"), ([long, short], "int64"), ([short], "int32"), ([text], "string")):
+        assert shared_key(groups, services) == [context_variable("code", type_)]
+    problem = "variable 'code' is int64 in the contexts of experiment 'long', string in those of 'text' → cast"
+    with pytest.raises(DataKeyError, match=problem):
+        shared_key([short, long, text], services)
+    assert shared_key([short, text], services[:2]) == [context_variable("code", "int32")]  # nobody asks for the text
 
 
 def test_a_revision_with_nothing_left_to_ask_is_published_without_a_call(day: Day) -> None:

@@ -15,7 +15,7 @@ from snapshot_job import Job, service
 from prana_proxy.config.credentials import ProxyCredentials
 from prana_proxy.config.server_settings import ServerConfig
 from prana_proxy.server import start_proxy
-from schemas.data_keys import context_variable
+from schemas.data_keys import DataKey, context_variable
 from schemas.errors import (
     ConfigError,
     DataKeyError,
@@ -30,11 +30,16 @@ from schemas.hashing import bucket_of
 from schemas.services import Status
 from schemas.tables import snapshot_schema
 from snapshotter.capture import Floor
-from snapshotter.records import SnapshotRun
+from snapshotter.records import ContextSet, SnapshotRun
 from snapshotter.selection.context_selection import NamedSelection, read_context_set, select_contexts
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
 from snapshotter.storage.table_source import TableSource
+
+
+def with_key(context_set: ContextSet, *key: DataKey, **changes: Any) -> ContextSet:
+    """The same contexts with another key."""
+    return replace(context_set, groups=(replace(context_set.groups[0], key=key, **changes),))
 
 
 def test_each_distinct_key_is_asked_once_and_its_answer_is_kept(job: Job, company: Any) -> None:
@@ -280,12 +285,12 @@ def test_what_cannot_be_asked_is_one_clear_error(
 
 
 def test_a_context_set_that_lacks_a_services_key_is_refused(job: Job, company: Any) -> None:
-    set_of = job.context_set
+    [group] = job.context_set.groups
     with pytest.raises(DataKeyError, match="unknown variable of context set .* 'profile_id'"):
-        job.run(context_set=replace(set_of, key=set_of.key[1:]))
-    text = (context_variable("profile_id", "string"), *set_of.key[1:])
-    with pytest.raises(DataKeyError, match="needs profile_id: int64, context set .* has string"):
-        job.run(context_set=replace(set_of, key=text))
+        job.run(services=["history"], context_set=with_key(job.context_set, *group.key[1:]))
+    text = with_key(job.context_set, context_variable("profile_id", "string"), *group.key[1:])
+    with pytest.raises(DataKeyError, match="profile_id: int64, contexts of experiment 'watchers' have string → cast"):
+        job.run(context_set=text)
     assert company.asked == []
 
 
@@ -300,7 +305,7 @@ def test_a_context_set_whose_file_is_gone_is_named(job: Job) -> None:
 def test_narrower_integers_are_asked_as_the_services_own(job: Job, storage: Storage) -> None:
     table = pa.table({"profile_id": pa.array([1, 2, 3], pa.int32())})
     file = write_parquet(storage, "context_sets/narrow/0.parquet", table, table.schema)
-    narrow = replace(job.context_set, key=(context_variable("profile_id", "int32"),), files=(file,))
+    narrow = with_key(job.context_set, context_variable("profile_id", "int32"), files=(file,))
     rows = job.read(job.run(services=["history"], context_set=narrow).services[0])
     assert sorted(row["profile_id"] for row in rows) == [1, 2, 3]
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -169,6 +170,23 @@ def test_a_file_of_an_earlier_release_that_may_only_be_read_is_read_as_it_is(ear
     assert (folder / "index.db").read_bytes() == content
 
 
+def test_a_file_from_before_context_sets_had_revisions_is_read_and_goes_on(uri: str, folder: Path) -> None:
+    with open_index(uri) as index:
+        assert index.publish_context_set(context_set(1))
+        assert index.publish_run(run(1))
+    execute(uri, "UPDATE schema_version SET version = 2")
+    with only_reading(folder), open_index(uri) as index:
+        assert index.context_sets_of(date(2026, 1, 2)) == [context_set(1)]
+        assert index.elements() == [MOOD, HISTORY]
+        assert index.withdrawals() == []
+    with open_index(uri) as index:
+        second = replace(context_set(1), revision=2, after="c1")
+        assert index.publish_context_set(second)
+        assert index.context_sets_of(date(2026, 1, 2)) == [context_set(1), second]
+    with closing(sqlite3.connect(folder / "index.db")) as connection:
+        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(3,)]
+
+
 @pytest.mark.parametrize(
     "broken", ["{", "[]", '{"run_id": 7}', "\x00", '{"element": {"name": "x", "kind": "k", "type": 7}}']
 )
@@ -210,6 +228,23 @@ def depends(index: SnapshotIndex) -> list[Callable[[], object]]:
         lambda: index.global_version_at("videos", NOON + DAY),
         lambda: index.global_versions("videos", NOON + 9 * DAY),
     ]
+
+
+def test_a_day_with_a_broken_revision_says_how_to_withdraw_it(uri: str) -> None:
+    day = date(2026, 1, 2)
+    with open_index(uri) as index:
+        for revision in (1, 2):
+            assert index.publish_context_set(replace(context_set(1), revision=revision))
+        execute(uri, "UPDATE context_sets SET record = '{' WHERE date = '2026-01-02.r0002'")
+        assert index.context_set(day) == context_set(1)
+        assert list(index.iterate_context_sets()) == [context_set(1)]  # it hides no other
+        [broken] = index.unreadable()
+        command = "delorean index withdraw context-set 2026-01-02 --revision 2 --reason …"
+        assert (broken.name.label, command in broken.problem) == ("2026-01-02.r2", True)
+        with pytest.raises(UnreadableRecordError, match="of revision 2 of the context set of .*--revision 2"):
+            index.context_sets_of(day)
+        assert index.withdraw_context_set(day, "broken", "ann", revision=2) is True
+        assert index.context_sets_of(day) == [context_set(1)]
 
 
 def test_what_depends_on_a_broken_record_says_so_until_it_is_withdrawn(uri: str) -> None:

@@ -56,6 +56,13 @@ def test_toml_says_the_same_as_python(tmp_path: Path) -> None:
     [
         ("seed = 7", "sed = 7", "line 7: experiments.binge_watchers.sed", "unknown field 'sed' → did you mean 'seed'?"),
         ("seed = 7", 'seed = "7"', "line 7: experiments.binge_watchers.seed", "Expected `integer`, got `string`"),
+        ("seed = 7", "services = []", "line 7: experiments.binge_watchers.services", "services is empty → name some"),
+        (
+            "seed = 7",
+            'services = ["a", "a"]',
+            "line 7: experiments.binge_watchers.services",
+            "services is ('a', 'a'), expected a list of different names",
+        ),
         ("seed = 7", "seed = true", "line 7: experiments.binge_watchers.seed", "Expected `integer`, got `boolean`"),
         ("seed = 7", "fraction = 0.5", "line 2: experiments.binge_watchers", "needs either a quota or a fraction"),
         ("fraction = 0.1", "", "line 9: experiments.everyone", "needs either a quota or a fraction → write"),
@@ -143,6 +150,15 @@ def test_a_whole_fraction_gives_the_context_set_id_of_earlier_releases(tmp_path:
         '[experiments.everyone]\nquery = "SELECT profile_id FROM profiles"\nkey = ["profile_id"]\nfraction = 1\n'
     )
     assert _context_set_id(load_selections(file), date(2026, 1, 1)) == "2026-01-01-f962cc495a22"
+
+
+def test_services_are_part_of_a_selections_content_where_they_are_named(tmp_path: Path) -> None:
+    every = load(tmp_path, TOML)[0]
+    some = load(tmp_path, TOML.replace("seed = 7", 'seed = 7\nservices = ["history", "popular"]'))[0]
+    assert (every.services, some.services) == (None, ("history", "popular"))
+    assert "services" not in every.to_json()
+    assert len({every.digest, some.digest}) == 2
+    assert every.digest == load(tmp_path, TOML)[0].digest
 
 
 def test_a_table_without_a_version_says_nothing_of_versions(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def test_a_day_that_is_over_is_selected_once_and_grows_no_more(
         assert select_contexts(spark, later, DAY, storage, index, late=timedelta(hours=6)) == first
     assert problem in caplog.text
     today = datetime.now(UTC).date() - timedelta(days=1)  # over for less than a day
-    for experiments in (later[:1], later):
+    every = [experiment(name, query="SELECT * FROM impressions") for name in ("a", "b")]
+    for experiments in (every[:1], every):
         select_contexts(spark, experiments, today, storage, index, allow_other=False, late=timedelta(days=2))
     assert [found.experiments for found in index.context_sets_of(today)] == [("a",), ("b",)]
 
@@ -70,7 +71,8 @@ def test_of_selections_at_once_each_experiment_is_selected_once(
 
     def select(names: tuple[str, ...]) -> ContextSet:
         with open_index(index.uri) as own:
-            return select_contexts(spark, [experiment(name, strata=(), quota=5) for name in names], DAY, storage, own)
+            experiments = [experiment(name, strata=(), quota=5) for name in names]
+            return select_contexts(spark.newSession(), experiments, DAY, storage, own)
 
     with ThreadPoolExecutor(3) as threads:
         returned = list(threads.map(select, groups))
