@@ -41,6 +41,11 @@ class LabelGrouper:
         self.schema = labels_schema(context, items)
         self.row_schema = self.schema if grouped else _long_schema(self.schema, [*self.items, LABEL_COLUMN])
 
+    @property
+    def key(self) -> list[str]:
+        """The columns that identify a row at rest, by which rows are sorted."""
+        return [*self.context, TIME_COLUMN]
+
     def cast_and_group(self, rows: pa.Table) -> pa.Table:
         """Return one bucket's label rows at rest, sorted by context and time. rows: in any order."""
         return self.group(self.cast(rows))

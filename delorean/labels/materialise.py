@@ -23,7 +23,8 @@ from delorean.labels import (
 )
 from delorean.labels.column_types import check_label, check_time, unencoded, variable_type
 from delorean.labels.grouping import LabelGrouper
-from delorean.labels.row_sources import ArrowLabelRows, BucketWriter, LabelRows, label_rows_of
+from delorean.labels.row_sources import ArrowLabelRows, BucketWriter, LabelRows
+from delorean.labels.spark_rows import SparkLabelRows
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import EmptyLabelsError, LabelError
 from schemas.hashing import check_bucket_count
@@ -31,9 +32,6 @@ from schemas.nested_types import is_list
 from snapshotter.records import DataFile, from_micros
 from snapshotter.spark.progress import Progress, shown_progress
 from snapshotter.storage import Storage
-
-_ITEMS_IN_BUCKET = 400_000  # a bucket's labels, state and features then stay far below a worker's gigabyte
-_MOST_BUCKETS = 4096
 
 
 def materialise_labels(
@@ -70,16 +68,14 @@ def materialise_labels(
         check_new_id(labels_id, storage)
     if buckets is not None:
         check_bucket_count(buckets)
-    layout = _Layout(label_rows_of(rows), columns)
+    layout = _Layout(_rows_of(rows), columns)
     variable = layout.bucket_variable(bucket_variable)
     named = named and labels_id is not None
     labels_id = labels_id or new_labels_id()
-    count = buckets or layout.bucket_count()
-    written = _write_buckets(layout, labels_id, variable, count, storage, progress)
+    written = _write_buckets(layout, labels_id, variable, buckets, storage, progress)
     labels = layout.labels(
         labels_id=labels_id,
         bucket_variable=variable,
-        buckets=count,
         source=dict(source or {}),
         named=named,
         **written,
@@ -88,20 +84,22 @@ def materialise_labels(
 
 
 def _write_buckets(
-    layout: _Layout, labels_id: str, variable: str, buckets: int, storage: Storage, progress: Progress | None
+    layout: _Layout, labels_id: str, variable: str, buckets: int | None, storage: Storage, progress: Progress | None
 ) -> dict[str, Any]:
     """Write the rows and return the fields of `Labels` that they determine. Raises EmptyLabelsError if there are none.
 
     variable: the rows are bucketed by it
     """
-    writer = BucketWriter(layout.grouper, layout.names, variable, buckets, new_folder(labels_id))
+    writer = BucketWriter(layout.grouper, layout.names, variable, new_folder(labels_id))
     with shown_progress(progress) as shown:
         report = partial(shown, f"labels {labels_id}, buckets")
-        results = [json.loads(result) for result in layout.rows.write(writer, storage, report)]
+        written = layout.rows.write(writer, buckets, storage, report)
+    results = [json.loads(result) for result in written.results]
     if not results:
         raise EmptyLabelsError.because("label data has no rows", "widen its query, or wait for them")
     files = (DataFile.from_json(result["file"]) for result in results)
     return {
+        "buckets": written.buckets,
         "files": tuple(sorted(files, key=lambda file: file.bucket)),
         "item_count": sum(result["items"] for result in results),
         "earliest": from_micros(min(result["earliest"] for result in results)),
@@ -132,6 +130,11 @@ def group_labels(rows: Any, columns: LabelColumns) -> tuple[Labels, pa.Table]:
         latest=from_micros(times["max"]),
     )
     return labels, grouped
+
+
+def _rows_of(source: Any) -> LabelRows:
+    """Read label rows from Spark, or from anything that Arrow reads. Raises LabelError."""
+    return SparkLabelRows(source) if type(source).__module__.startswith("pyspark.") else ArrowLabelRows(source)
 
 
 class _Layout:
@@ -185,13 +188,6 @@ class _Layout:
         raise LabelError.because(
             "no context variable is an integer or a text, so none can be bucketed by", "cast one in the query"
         )
-
-    def bucket_count(self) -> int:
-        items = self.rows.count_items(self.names[LABEL_COLUMN] if self.grouped else None)
-        buckets = 1
-        while buckets < _MOST_BUCKETS and items > buckets * _ITEMS_IN_BUCKET:
-            buckets *= 2
-        return buckets
 
     def labels(self, **measured: Any) -> Labels:
         """Return the record of label data. measured: the fields that the schema does not determine."""
