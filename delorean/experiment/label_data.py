@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from delorean.experiment.checks import check_spec
+from delorean.experiment.label_spec import LabelSpec
 from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.tables import pinned_tables, query
 from delorean.labels import Labels, find_labels
@@ -61,7 +62,7 @@ def _materialise(
     spec = experiment.labels
     tables = pinned_tables(experiment.located_tables)
     return materialise_labels(
-        _known_before(query(spark, spec.sql, tables, day), spec.outcome_at, day),
+        _known_before(query(spark, spec.sql, tables, day), spec, day),
         spec,
         storage,
         labels_id=(spec.id if day is None else None) if run_id is None else labels_id_of(experiment, run_id, day),
@@ -72,11 +73,11 @@ def _materialise(
     )
 
 
-def _known_before(rows: DataFrame, outcome_at: str, day: date | None) -> DataFrame:
+def _known_before(rows: DataFrame, spec: LabelSpec, day: date | None) -> DataFrame:
     """Keep rows whose outcome was known when a day began. A missing column is reported later, with similar names."""
-    if day is None or outcome_at not in rows.columns:
+    if day is None or not spec.label_names or spec.outcome_at not in rows.columns:
         return rows
-    return rows.where(rows[outcome_at] <= datetime.combine(day, time(), UTC))
+    return rows.where(rows[spec.outcome_at] <= datetime.combine(day, time(), UTC))
 
 
 def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | None:

@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 from delorean.feature_sets.bucket_result import BucketResult
 from delorean.feature_sets.digest import FeatureDigest
 from delorean.frames import Readable
-from delorean.labels import TIME_COLUMN
+from delorean.labels import LABEL_COLUMN, TIME_COLUMN
 from delorean.leaks.report import LeakReport
 from delorean.state.provenance import SpreadReport
 from schemas.errors import ConfigError, CorruptFileError, MissingFileError
@@ -46,6 +46,7 @@ class FeatureSet(Readable):
     leaks: features that may be the label in disguise; None if no search was requested
     digest: of every value, independent of how rows are distributed over files
     seconds: step → seconds of work, summed over tasks
+    labels: the labels' columns
     """
 
     uri: str
@@ -63,6 +64,7 @@ class FeatureSet(Readable):
     seconds: Mapping[str, float]
     lineage: Mapping[str, Any]
     notes: tuple[str, ...]
+    labels: tuple[str, ...] = (LABEL_COLUMN,)
 
     def __repr__(self) -> str:
         """One line for people."""

@@ -14,8 +14,11 @@ from delorean.labels import (
     LABEL_COLUMN,
     OUTCOME_COLUMN,
     TIME_COLUMN,
+    WEIGHT_COLUMN,
+    KeptColumn,
     LabelColumns,
     Labels,
+    LabelShape,
     check_new_id,
     new_folder,
     new_labels_id,
@@ -125,7 +128,7 @@ def group_labels(rows: Any, columns: LabelColumns) -> tuple[Labels, pa.Table]:
         bucket_variable=layout.bucket_variable(None),
         buckets=1,
         files=(),
-        item_count=len(grouped[LABEL_COLUMN].combine_chunks().flatten()),
+        item_count=len(grouped[layout.shape.items[0].name].combine_chunks().flatten()),
         earliest=from_micros(times["min"]),
         latest=from_micros(times["max"]),
     )
@@ -146,35 +149,45 @@ class _Layout:
     def __init__(self, rows: LabelRows, columns: LabelColumns) -> None:
         resolved = columns.resolve(rows.names)
         self.rows = rows
-        self.names = {
-            **{name: name for name in (*(resolved.context or ()), *resolved.items)},
-            TIME_COLUMN: resolved.time,
-            OUTCOME_COLUMN: resolved.outcome_at,
-            LABEL_COLUMN: resolved.label,
-        }
+        own = resolved.own_names
+        variables = (*(resolved.context or ()), *resolved.items)
+        self.names = {**{name: name for name in (*variables, *resolved.keep)}, **own}
         types = rows.types(list(self.names.values()))
-        check_label(resolved.label, types[resolved.label])
-        self.grouped = is_list(types[resolved.label])
-        for name in (resolved.time, resolved.outcome_at):
-            check_time(name, types[name], resolved.time_unit)
-        self.context = tuple(
-            DataKey(name, Kind.CONTEXT, variable_type(name, types[name])) for name in resolved.context or ()
+        per_item = [own[name] for name in (*resolved.label_names, WEIGHT_COLUMN) if name in own]
+        for name in per_item:
+            check_label(name, types[name])
+        self.grouped = is_list(types[(per_item or resolved.items)[0]])
+        for name in per_item:
+            if is_list(types[name]) != self.grouped:
+                raise self._mixed(name, types[name])
+        for name in (TIME_COLUMN, OUTCOME_COLUMN):
+            if name in own:
+                check_time(own[name], types[own[name]], resolved.time_unit)
+        for name in resolved.label_names:
+            variable_type(name, pa.float32())  # raises for a name that no column may have
+        self.shape = LabelShape(
+            tuple(DataKey(name, Kind.CONTEXT, variable_type(name, types[name])) for name in resolved.context or ()),
+            tuple(
+                DataKey(name, Kind.ITEM, variable_type(name, self._item_type(name, types[name])))
+                for name in resolved.items
+            ),
+            tuple(resolved.label_names),
+            resolved.weight is not None,
+            tuple(KeptColumn(name, variable_type(name, types[name])) for name in resolved.keep),
         )
-        self.items = tuple(
-            DataKey(name, Kind.ITEM, variable_type(name, self._item_type(name, types[name]))) for name in resolved.items
-        )
-        self.grouper = LabelGrouper(
-            self.context, self.items, grouped=self.grouped, names=self.names, time_unit=resolved.time_unit
-        )
+        self.context = self.shape.context
+        self.grouper = LabelGrouper(self.shape, grouped=self.grouped, names=self.names, time_unit=resolved.time_unit)
 
     def _item_type(self, name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
         if not self.grouped:
             return type
         if not is_list(type):
-            raise LabelError.because(
-                f"labels are lists, but item column '{name}' is {type}", "make both lists or neither"
-            )
+            raise self._mixed(name, type)
         return unencoded(type).value_type
+
+    def _mixed(self, name: str, type: pa.DataType) -> LabelError:  # noqa: A002
+        others = "lists" if self.grouped else "not lists"
+        return LabelError.because(f"labels are {others}, but column '{name}' is {type}", "make all lists or none")
 
     def bucket_variable(self, requested: str | None) -> str:
         types = {key.name: key.type for key in self.context}
@@ -191,7 +204,16 @@ class _Layout:
 
     def labels(self, **measured: Any) -> Labels:
         """Return the record of label data. measured: the fields that the schema does not determine."""
-        outcome_columns = {LABEL_COLUMN, OUTCOME_COLUMN, self.names[LABEL_COLUMN], self.names[OUTCOME_COLUMN]}
+        shape = self.shape
+        never_data = {LABEL_COLUMN, OUTCOME_COLUMN}
+        for name in (OUTCOME_COLUMN, *shape.of_items, *(column.name for column in shape.kept)):
+            never_data |= {name, self.names.get(name, name)}
         return Labels(
-            context=self.context, items=self.items, outcome_columns=tuple(sorted(outcome_columns)), **measured
+            context=shape.context,
+            items=shape.items,
+            label_names=shape.labels,
+            weighted=shape.weighted,
+            kept=shape.kept,
+            outcome_columns=tuple(sorted(never_data)),
+            **measured,
         )

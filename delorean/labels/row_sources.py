@@ -50,7 +50,8 @@ class BucketWriter:
 
         Returns a JSON object: file, items, earliest, latest.
         """
-        items, times = 0, []
+        items = 0
+        times: list[int] = []
 
         def measured(table: pa.Table) -> list[pa.RecordBatch]:
             nonlocal items

@@ -29,7 +29,12 @@ def table(keys):
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(KEYS, st.sampled_from([1, 2, 8, 64, 8192]), st.sampled_from([1, 7, 1000]), st.sampled_from([1, 500, 10**9]))
+@given(
+    keys=KEYS,
+    buckets=st.sampled_from([1, 2, 8, 64, 8192]),
+    piece_rows=st.sampled_from([1, 7, 1000]),
+    part_bytes=st.sampled_from([1, 500, 10**9]),
+)
 def test_each_row_is_read_once_in_its_bucket_whatever_the_pieces(keys, buckets, piece_rows, part_bytes, tmp_path):
     rows, storage = table(keys), open_storage(f"file://{tmp_path / uuid.uuid4().hex}")
     with pytest.MonkeyPatch.context() as patch:
