@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Final
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from delorean.demo.folder import CompanyFolder
 from delorean.demo.processes import Processes, Running
@@ -19,19 +15,17 @@ from delorean.demo.state import CompanyState
 from delorean.demo.step_bars import StepBars
 from delorean.demo.world import World
 from encoders.library.keys import VIDEOS
-from schemas.tables import TIME
 from snapshotter.capture import take_snapshot
 from snapshotter.global_elements import publish_global
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, SnapshotRun
-from snapshotter.selection import read_context_set, select_contexts
+from snapshotter.selection import select_contexts
 from snapshotter.storage import Storage
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _CLI: Final = ("-c", "from delorean.cli import main; main()")
-_CAPTURED: Final = pa.schema([("profile_id", pa.int64()), ("captured_at", TIME)])
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,6 @@ class Company:
                 run = take_snapshot(spark, chosen, None, [self.proxy], storage.uri, index, name)
             captured_days.append(CapturedDay(moment, chosen, run))
         clock.set(self.world.starts_at + timedelta(days=self.world.days))
-        self._write_captured(captured_days, storage)
         return tuple(captured_days)
 
     def start_scorer(self) -> tuple[Running, str]:
@@ -93,15 +86,6 @@ class Company:
             ],
         )
         return scorer, scorer.wait_for(r"(http://127\.0\.0\.1:\d+)")
-
-    def _write_captured(self, captured_days: Sequence[CapturedDay], storage: Storage) -> None:
-        """Write which profiles were captured when: label data is limited to them."""
-        parts = []
-        for day in captured_days:
-            profiles = read_context_set(day.context_set, storage, ["profile_id"])["profile_id"].unique()
-            moments = pa.array([day.moment] * len(profiles), TIME)
-            parts.append(pa.table([profiles, moments], schema=_CAPTURED))
-        pq.write_table(pa.concat_tables(parts), self.folder.root / "captured.parquet")
 
 
 def start_services(folder: CompanyFolder, processes: Processes) -> dict[str, Running]:

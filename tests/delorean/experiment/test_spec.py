@@ -17,7 +17,7 @@ from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.training.context_weights import ContextWeight
 from delorean.training.split import Split
 from encoders.library import listed, minutes_watched
-from schemas.errors import ConfigError, TrainingError
+from schemas.errors import ConfigError
 from snapshotter.index import open_index
 from snapshotter.selection.context_selection import _context_set_id
 from snapshotter.selection.declarations import ContextSelection, NamedSelection
@@ -54,7 +54,7 @@ weight = { inverse = "inclusion_probability", times = "confidence", cap = 50 }
     assert spec.id == same.id
     assert ExperimentSpec.from_json(spec.to_json()).model == model
     path.write_text(text.replace('label = "play"', 'label = "plays"'))
-    with pytest.raises(TrainingError, match=r"home.toml, line 12: model.label: .*did you mean 'play'"):
+    with pytest.raises(ConfigError, match=r"home.toml, line 12: model.label: .*did you mean 'play'"):
         load_experiment(path)
     path.write_text(text.replace('labels = ["play", "minutes"]', "labels = []").replace('label = "play"\n', ""))
     assert load_experiment(path).labels.label_names == {}
