@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from delorean.project.open_project import OpenProject, open_project
     from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
     from delorean.time_travel import TimeMachine
+    from delorean.training.context_weights import ContextWeight
     from delorean.training.fitting import train
     from delorean.training.metrics import ranking_metrics
     from delorean.training.ranking_data import read_feature_set
@@ -93,6 +94,7 @@ __all__ = [
     "ConfidenceFloor",
     "ConfigError",
     "ContextSelection",
+    "ContextWeight",
     "CorruptFileError",
     "DataKey",
     "DataKeyError",
@@ -190,6 +192,7 @@ _MODULES = {
     "delorean.project.open_project": "OpenProject open_project",
     "delorean.state.rules": "AsOf ConfidenceFloor SpreadLimit",
     "delorean.time_travel": "TimeMachine",
+    "delorean.training.context_weights": "ContextWeight",
     "delorean.training.fitting": "train",
     "delorean.training.metrics": "ranking_metrics",
     "delorean.training.ranking_data": "read_feature_set",

@@ -68,7 +68,7 @@ def _of_labels(project: Project, spec: Path, output: Output) -> LabelCoverage:
         labels = labels_at_rest(experiment, storage)
         if labels is None:
             with spark_for("travel coverage", project, experiment.tables.values()) as spark:
-                labels = labels_of(experiment, spark, storage)
+                labels = labels_of(experiment, spark, storage, index=index)
         with output.progress() as progress:
             return label_coverage(
                 labels,

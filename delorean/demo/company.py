@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Final
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from delorean.demo.folder import CompanyFolder
 from delorean.demo.processes import Processes, Running
@@ -23,12 +20,11 @@ from delorean.demo.world import World
 from encoders.library.keys import VIDEOS
 from prana_proxy.client import PranaClient
 from schemas.errors import SetupError
-from schemas.tables import TIME
 from snapshotter.capture import take_snapshots
 from snapshotter.global_elements import publish_global
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, ServiceSnapshot, SnapshotRun
-from snapshotter.selection import read_contexts, select_contexts
+from snapshotter.selection import select_contexts
 from snapshotter.storage import Storage
 
 if TYPE_CHECKING:
@@ -42,7 +38,6 @@ DEVICES_FROM_DAY: Final = 3  # on which entries were added to lists: a new field
 _DEVICE_FIELD: Final = ", device: string"
 _DEVICE_DEFAULT: Final = 'defaults = { device = "unknown" }  # of lists that were captured before'
 _RELOAD_SECONDS: Final = 60.0
-_CAPTURED: Final = pa.schema([("profile_id", pa.int64()), ("captured_at", TIME)])
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,6 @@ class Company:
                 runs = take_snapshots(spark, chosen, None, [self.proxy], storage.uri, index, name)
             captured_days.append(CapturedDay(moment, tuple(chosen), tuple(runs)))
         clock.set(self.world.starts_at + timedelta(days=self.world.days))
-        self._write_captured(captured_days, storage)
         return tuple(captured_days)
 
     def start_scorer(self) -> tuple[Running, str]:
@@ -140,16 +134,6 @@ class Company:
                 if time.monotonic() > deadline:
                     raise SetupError.because(f"the proxy has not read {self.folder.services} again", "see its log")
                 time.sleep(_POLL_SECONDS)
-
-    def _write_captured(self, captured_days: Sequence[CapturedDay], storage: Storage) -> None:
-        """Write which profiles were captured when: label data is limited to them."""
-        parts = []
-        for day in captured_days:
-            homepages = day.context_sets[0].groups[0]
-            profiles = read_contexts(homepages, storage, ["profile_id"])["profile_id"].unique()
-            moments = pa.array([day.moment] * len(profiles), TIME)
-            parts.append(pa.table([profiles, moments], schema=_CAPTURED))
-        pq.write_table(pa.concat_tables(parts), self.folder.root / "captured.parquet")
 
 
 def start_services(folder: CompanyFolder, processes: Processes) -> dict[str, Running]:

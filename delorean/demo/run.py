@@ -168,7 +168,7 @@ def _learn(
     """Run the experiment step by step, each with its own progress bar, and record the run."""
     experiment, started_at = folder.experiment(), datetime.now(UTC)
     with steps.step("labels"):
-        labels = labels_of(experiment, spark, storage)
+        labels = labels_of(experiment, spark, storage, index=index)
     with steps.step("generate", len(labels.files)):
         features = features_of(
             experiment, labels, index, storage, spark, lambda _, done, of: steps.show("generate", done, of)

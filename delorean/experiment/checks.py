@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 from delorean.experiment.spec import ExperimentSpec
-from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN
 from prana_proxy.config.toml_file import TomlFile
 from schemas.errors import ConfigError, LabelError, TrainingError
 from schemas.hashing import check_bucket_count
@@ -44,6 +43,9 @@ def check_spec(spec: ExperimentSpec, file: TomlFile | None = None, run_id: str |
             raise TrainingError.unknown("context variable to split by", str(spec.split.group), labels.context)
     with at("encoders"):
         _check_column_names(spec)
+    if spec.model.label not in (None, *labels.label_names):
+        with at("model.label"):
+            raise TrainingError.unknown("label of the label data", str(spec.model.label), labels.label_names)
     with at("model.estimator"):
         spec.model.build()
 
@@ -69,5 +71,6 @@ def _check_column_names(spec: ExperimentSpec) -> None:
 
 def _columns(spec: ExperimentSpec) -> Iterator[str]:
     """Yield the columns of the feature set that the spec itself determines."""
-    yield from (TIME_COLUMN, LABEL_COLUMN, OUTCOME_COLUMN, *(spec.labels.context or ()), *spec.labels.items)
+    labels = spec.labels
+    yield from (*labels.own_names, *(labels.context or ()), *labels.items, *labels.keep)
     yield from spec.feature_model.features

@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from delorean.experiment.checks import check_spec
+from delorean.experiment.label_spec import LabelSpec
 from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.tables import pinned_tables, query
 from delorean.labels import Labels, find_labels
 from delorean.labels.materialise import materialise_labels
 from schemas.errors import LabelError
+from snapshotter.index import SnapshotIndex
+from snapshotter.selection.state_tables import state_tables
 from snapshotter.storage import Storage
 from snapshotter.storage.table_source import TableSource
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+_STATE = "state"  # in the source of label data: what its query read of what was selected and captured, by call
 
 
 def labels_of(
@@ -29,6 +34,7 @@ def labels_of(
     storage: Storage,
     run_id: str | None = None,
     day: date | None = None,
+    index: SnapshotIndex | None = None,
 ) -> Labels:
     """Return the experiment's label data: what an earlier run left at rest under its id, else newly made.
 
@@ -36,6 +42,7 @@ def labels_of(
     run_id: if the spec names no label data, a run with the same id reuses the label data of the first
     day: only what was known when this day began, UTC, so that a run gives the same result whenever it takes place. It
         is what `:date` in the query means. Such label data belongs to the run, whatever id the spec has
+    index: where `contexts('…')` and `captures('…')` in the query are found; None: the query has no such tables
 
     Raises LabelError, also where label data of that id comes from another query or another version of a table, and
     what `check_spec` raises, before any work begins.
@@ -52,31 +59,39 @@ def labels_of(
             f"the label data of experiment '{experiment.name}' is not at rest, and its query needs Spark",
             "pass a session (spark=…), or name label data at rest in the spec (labels.id)",
         )
-    return _materialise(experiment, spark, storage, run_id, day)
+    return _materialise(experiment, spark, storage, run_id, day, index)
 
 
 def _materialise(
-    experiment: ExperimentSpec, spark: SparkSession, storage: Storage, run_id: str | None, day: date | None
+    experiment: ExperimentSpec,
+    spark: SparkSession,
+    storage: Storage,
+    run_id: str | None,
+    day: date | None,
+    index: SnapshotIndex | None,
 ) -> Labels:
     spec = experiment.labels
     tables = pinned_tables(experiment.located_tables)
+    text, state = (spec.sql, ()) if index is None else state_tables(spec.sql, index, LabelError, day)
+    frames = {table.view: table.to_spark(spark, storage.uri) for table in state}
+    read = {_STATE: {table.call: list(table.sources) for table in state}} if state else {}
     return materialise_labels(
-        _known_before(query(spark, spec.sql, tables, day), spec.outcome_at, day),
+        _known_before(query(spark, text, tables, day, frames), spec, day),
         spec,
         storage,
         labels_id=(spec.id if day is None else None) if run_id is None else labels_id_of(experiment, run_id, day),
         named=spec.id is not None and day is None,
         bucket_variable=spec.bucket_variable,
         buckets=spec.buckets,
-        source={**_source(experiment, tables), **({} if day is None else {"date": day.isoformat()})},
+        source={**_source(experiment, tables), **read, **({} if day is None else {"date": day.isoformat()})},
     )
 
 
-def _known_before(rows: DataFrame, outcome_at: str, day: date | None) -> DataFrame:
+def _known_before(rows: DataFrame, spec: LabelSpec, day: date | None) -> DataFrame:
     """Keep rows whose outcome was known when a day began. A missing column is reported later, with similar names."""
-    if day is None or outcome_at not in rows.columns:
+    if day is None or not spec.label_names or spec.outcome_at not in rows.columns:
         return rows
-    return rows.where(rows[outcome_at] <= datetime.combine(day, time(), UTC))
+    return rows.where(rows[spec.outcome_at] <= datetime.combine(day, time(), UTC))
 
 
 def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | None:
@@ -89,7 +104,8 @@ def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | Non
     labels = find_labels(experiment.labels.id, storage)
     if labels is None:
         return None
-    if labels.source and labels.source != _source(experiment, pinned_tables(experiment.located_tables)):
+    recorded = {name: value for name, value in labels.source.items() if name != _STATE}
+    if recorded and recorded != _source(experiment, pinned_tables(experiment.located_tables)):
         raise LabelError.because(
             f"label data '{labels.labels_id}' was made by another query, or from another version of its tables",
             "give the new labels another id, or none: then every run makes its own",

@@ -12,7 +12,8 @@ from schemas.errors import ConfigError
 class LabelSpec(LabelColumns):
     """The source of the label data, and what its columns mean: see `LabelColumns`.
 
-    query: Spark SQL over `[tables]` and any table that Spark knows
+    query: Spark SQL over `[tables]`, any table that Spark knows, and what was selected and captured:
+        `contexts('homepage')`, `captures('viewing_history')`
     table: the name of one such table, instead of a query
     id: a name for the label data once it is at rest in buckets; later runs then read it instead of making it again
     bucket_variable, buckets: None: chosen from the label data

@@ -71,7 +71,7 @@ def run_experiment(
         NamedRun(storage, experiment.name, run_id, {}).check()  # before the labels are put into buckets
     timer, started_at = StepTimer(), datetime.now(UTC)
     with timer.step("labels"):
-        labels = labels_of(experiment, spark, storage, run_id, day)
+        labels = labels_of(experiment, spark, storage, run_id, day, index)
     with timer.step("features"):
         features = features_of(experiment, labels, index, storage, spark, progress, run_id)
     report = None

@@ -12,7 +12,7 @@ from delorean.feature_sets.table import FeatureSet, find_committed, lineage_of, 
 from delorean.generation import generate
 from delorean.generation.bucket_task import first_data_maps
 from delorean.generation.generation_plan import GenerationPlan, plan_generation
-from delorean.labels import Labels, load_labels
+from delorean.labels import WEIGHT_COLUMN, Labels, load_labels
 from delorean.packaging.package import ModelPackage, load_package
 from delorean.packaging.writing import Lineage, write_package
 from delorean.state.rules import AsOf
@@ -79,6 +79,8 @@ def train_on(experiment: ExperimentSpec, labels: Labels, uri: str, version: int 
         context,
         version=version,
         weight=model.weight,
+        label=model.label_of(labels.label_names),
+        item_weight=WEIGHT_COLUMN if labels.weighted else None,
         max_items=model.max_items,
         seed=model.seed,
     )

@@ -20,6 +20,8 @@ from snapshotter.storage.table_source import TableSource
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+_NOT_FOUND = re.compile(r"\[TABLE_OR_VIEW_NOT_FOUND\] The table or view (\S+) cannot be found")
+
 
 def pinned_tables(tables: Mapping[str, TableSource]) -> dict[str, TableSource]:
     """Fix the version of each Delta table: the one that the spec names, or the newest at this moment.
@@ -32,13 +34,37 @@ def pinned_tables(tables: Mapping[str, TableSource]) -> dict[str, TableSource]:
     }
 
 
-def query(spark: SparkSession, text: str, tables: Mapping[str, TableSource], day: date | None = None) -> DataFrame:
+def query(
+    spark: SparkSession,
+    text: str,
+    tables: Mapping[str, TableSource],
+    day: date | None = None,
+    frames: Mapping[str, DataFrame] | None = None,
+) -> DataFrame:
     """Run a query over tables. Raises LabelError.
 
     day: the value of `:date` in the query
+    frames: further tables, by name
     """
     with described(spark, "look at the labels' tables"), spark_errors_as(LabelError, "the labels' query"):
-        return query_tables(spark, text, tables, LabelError, day)
+        try:
+            return query_tables(spark, text, tables, LabelError, day, frames)
+        except Exception as error:  # of Spark, with several classes; raised again unless a table is unknown
+            unknown = _NOT_FOUND.search(str(error))
+            if unknown is None:
+                raise
+            name = unknown[1].replace("`", "")
+            known = [*tables, *_catalogue(spark, name.rpartition(".")[0])]
+            raise LabelError.unknown("table in the labels' query", name, known) from error
+
+
+def _catalogue(spark: SparkSession, database: str) -> list[str]:
+    """Return the names of the tables in a database of Spark's catalogue, as a query names them."""
+    if not database:
+        return [table.name for table in spark.catalog.listTables()]
+    if not spark.catalog.databaseExists(database):
+        return [f"{each.name}.…" for each in spark.catalog.listDatabases()]
+    return [f"{database}.{table.name}" for table in spark.catalog.listTables(database)]
 
 
 def _version(name: str, source: TableSource) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN
+from delorean.labels import OUTCOME_COLUMN, TIME_COLUMN, LabelShape
 from delorean.labels.row_hashes import absorb_column, absorb_lists, initial_states, sum_states
 from schemas.errors import DataKeyError
 
@@ -30,7 +30,8 @@ class FeatureDigest:
     about 2^-128. It is not a cryptographic hash: collisions can be constructed.
 
     rows, items: their numbers
-    keys: of each row's context, time, items, labels and outcome, 32 hexadecimal digits
+    keys: of each row's context, time, items, labels, outcome, weights and columns that are carried along, 32
+        hexadecimal digits
     features: feature → digest of its values, each with its row's context and time
     """
 
@@ -61,12 +62,19 @@ class FeatureDigest:
         return [name for name, digest in self.features.items() if other.features.get(name, digest) != digest]
 
 
-def digest_rows(rows: pa.Table, context: Sequence[str], items: Sequence[str], features: Sequence[str]) -> FeatureDigest:
+def digest_rows(
+    rows: pa.Table,
+    context: Sequence[str],
+    items: Sequence[str],
+    features: Sequence[str],
+    shape: LabelShape | None = None,
+) -> FeatureDigest:
     """Return the digest of feature rows as bucket tasks write them.
 
     rows: the context's columns, `time`, `outcome_at`, `label`, and a list for each of the items' and features' columns
     context: columns of integers, floats, texts, booleans, dates, decimals or times; the same numbers in another type
         (int32 for int64) have another digest. Items likewise, in lists
+    shape: of the label data; None: it has one label
 
     Raises DataKeyError for columns that are missing or nested deeper.
 
@@ -85,8 +93,10 @@ def digest_rows(rows: pa.Table, context: Sequence[str], items: Sequence[str], fe
     for name in (*context, TIME_COLUMN):
         absorb_column(starts, name, rows)
     keys = starts.copy()
-    absorb_column(keys, OUTCOME_COLUMN, rows)
-    for name in (*items, LABEL_COLUMN):
+    shape = shape or LabelShape((), ())
+    for name in (*([OUTCOME_COLUMN] if shape.labels else []), *(column.name for column in shape.kept)):
+        absorb_column(keys, name, rows)
+    for name in (*items, *shape.of_items):
         count = absorb_lists(keys, name, rows)
     digests = {}
     for name in features:

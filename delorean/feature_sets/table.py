@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 from delorean.feature_sets.bucket_result import BucketResult
 from delorean.feature_sets.digest import FeatureDigest
 from delorean.frames import Readable
-from delorean.labels import TIME_COLUMN
+from delorean.labels import LABEL_COLUMN, TIME_COLUMN
 from delorean.leaks.report import LeakReport
 from delorean.state.adaptations import AdaptedType
 from delorean.state.provenance import SpreadReport
@@ -48,6 +48,7 @@ class FeatureSet(Readable):
     digest: of every value, independent of how rows are distributed over files
     seconds: step → seconds of work, summed over tasks
     adapted: which rows were served by values of other types than the encoders', with which fields' defaults
+    labels: the labels' columns
     """
 
     uri: str
@@ -66,6 +67,7 @@ class FeatureSet(Readable):
     lineage: Mapping[str, Any]
     notes: tuple[str, ...]
     adapted: tuple[AdaptedType, ...] = ()
+    labels: tuple[str, ...] = (LABEL_COLUMN,)
 
     def __repr__(self) -> str:
         """One line for people."""

@@ -21,7 +21,7 @@ from delorean.feature_sets.columns import (
 )
 from delorean.feature_sets.digest import digest_rows
 from delorean.generation.generation_plan import GenerationPlan
-from delorean.labels import LABEL_COLUMN, TIME_COLUMN
+from delorean.labels import TIME_COLUMN
 from delorean.state.adaptations import adapted_rows
 from delorean.state.captures import match_captures
 from delorean.state.provenance import (
@@ -77,7 +77,7 @@ def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt
         file = write_parquet(storage, path, features.table, plan.schema, labels_file.bucket)
     with watch.step("digest"):
         context, items = ([key.name for key in keys] for keys in (plan.labels.context, plan.labels.items))
-        digest = digest_rows(features.table, context, items, plan.features)
+        digest = digest_rows(features.table, context, items, plan.features, plan.labels.shape)
     times = pc.min_max(features.table[TIME_COLUMN].cast(pa.int64())).as_py()
     return BucketResult(
         file,
@@ -126,7 +126,7 @@ def first_data_maps(plan: GenerationPlan, contexts: int) -> DataMaps:
 
 def data_maps(plan: GenerationPlan, rows: pa.Table, elements: Mapping[str, ResolvedElement]) -> DataMaps:
     """Return the data maps of label rows, without labels and outcomes."""
-    offsets = _list_array(rows, LABEL_COLUMN).offsets.to_numpy().astype(np.int64)
+    offsets = _list_array(rows, plan.labels.items[0].name).offsets.to_numpy().astype(np.int64)
     return DataMaps(
         contexts=rows.select([*(key.name for key in plan.labels.context), TIME_COLUMN]),
         items=pa.table({key.name: _list_array(rows, key.name).flatten() for key in plan.labels.items}),
@@ -186,8 +186,8 @@ def _feature_rows(
     torn: NDArray[np.bool_] | None,
 ) -> pa.Table:
     """Assemble label rows, features and provenance; features become lists aligned with the items."""
-    labels = _list_array(rows, LABEL_COLUMN)
-    offsets = pc.subtract(labels.offsets, labels.offsets[0])
+    items = _list_array(rows, plan.labels.items[0].name)
+    offsets = pc.subtract(items.offsets, items.offsets[0])
     columns = {name: rows[name] for name in rows.column_names}
     torn_items = None if torn is None else np.repeat(torn, np.diff(offsets.to_numpy()))
     for name in plan.features:

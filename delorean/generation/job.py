@@ -20,7 +20,7 @@ from delorean.generation.named_run import NamedRun
 from delorean.generation.runners import run_here, run_on_spark
 from delorean.labels import Labels
 from delorean.leaks import LeakThresholds, detect_leaks
-from delorean.leaks.report import LeakReport
+from delorean.leaks.report import LeakReport, combine_reports
 from delorean.leaks.sample import sample_of
 from delorean.leaks.variables import check_labels
 from delorean.state.adaptations import AdaptedType, adaptation_notes, adapted_types
@@ -142,6 +142,7 @@ def _feature_set(
         features=plan.features,
         items=tuple(key.name for key in plan.labels.items),
         context=tuple(key.name for key in plan.labels.context),
+        labels=plan.labels.label_names,
         rows=rows,
         item_count=sum(result.items for result in results),
         absent={key.name: sum(result.absent[key.name] for result in results) for key in plan.elements},
@@ -171,8 +172,12 @@ def _detect_leaks(
     """Measure a sample of the files before they are published."""
     context = [key.name for key in plan.labels.context]
     items = sum(result.items for result in results)
-    sample = sample_of(storage, [result.file for result in results], plan.features, context, items, thresholds)
-    return detect_leaks(sample, thresholds)
+    files = [result.file for result in results]
+    reports = {
+        label: detect_leaks(sample_of(storage, files, plan.features, context, items, thresholds, label), thresholds)
+        for label in plan.labels.label_names
+    }
+    return combine_reports(reports, thresholds)
 
 
 def _enforce(thresholds: LeakThresholds, report: LeakReport) -> None:
@@ -189,6 +194,9 @@ def _lineage(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]:
     return {
         "labels": plan.labels.labels_id,
         "outcome_columns": list(plan.labels.outcome_columns),
+        "label_columns": list(plan.labels.label_names),
+        "weighted": plan.labels.weighted,
+        "kept": [column.to_json() for column in plan.labels.kept],
         "features": list(plan.features),
         "feature_model": model.fingerprint,
         "context": [key.to_json() for key in plan.labels.context],

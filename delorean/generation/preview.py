@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from delorean.generation.bucket_task import bucket_features
 from delorean.generation.generation_plan import plan_generation
@@ -17,7 +17,6 @@ from delorean.state.rules import AsOf
 from delorean.step_timer import StepTimer
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import LabelError
-from schemas.nested_types import is_list
 from schemas.tables import TIME
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
@@ -40,15 +39,15 @@ def preview_features(
     columns: their roles
     rules: element's name → as-of rule
     """
-    table, added = _with_outcomes(rows, columns)
+    table, columns, added = _with_outcomes(rows, columns)
     labels, grouped = group_labels(table, columns)
     plan = plan_generation(labels, FeatureModel(encoders), index, storage.uri, rules)
     features = bucket_features(plan, grouped, 0, storage, StepTimer()).table
     return features.drop_columns(added)
 
 
-def _with_outcomes(rows: Any, columns: LabelColumns) -> tuple[pa.Table, list[str]]:
-    """Add the missing columns of labels and outcomes, which are dropped again from the result."""
+def _with_outcomes(rows: Any, columns: LabelColumns) -> tuple[pa.Table, LabelColumns, list[str]]:
+    """Return rows whose outcomes are not missing where there are labels, their roles, and what to drop at the end."""
     try:
         table = pa.table(rows)
     except Exception as error:  # each frame library raises errors of its own
@@ -56,14 +55,9 @@ def _with_outcomes(rows: Any, columns: LabelColumns) -> tuple[pa.Table, list[str
     missing = [name for name in (*columns.items, columns.time) if name not in table.column_names]
     if missing:
         raise LabelError.unknown("column of the rows", missing[0], table.column_names)
-    added = []
-    if columns.label not in table.column_names:
-        items = table[columns.items[0]]
-        grouped = is_list(items.type)
-        none = [[0.0] * n for n in pc.list_value_length(items).to_pylist()] if grouped else [0.0] * len(items)
-        table = table.append_column(columns.label, pa.array(none))
-        added.append(LABEL_COLUMN)
-    if columns.outcome_at not in table.column_names:
-        table = table.append_column(columns.outcome_at, pa.repeat(_NEVER, table.num_rows))
-        added.append(OUTCOME_COLUMN)
-    return table, added
+    if not set(columns.label_names.values()) <= set(table.column_names):
+        kept = [name for name in table.column_names if name not in (columns.outcome_at, *columns.label_names.values())]
+        return table.select(kept), replace(columns, label=LABEL_COLUMN, labels=()), []
+    if columns.label_names and columns.outcome_at not in table.column_names:
+        return table.append_column(columns.outcome_at, pa.repeat(_NEVER, table.num_rows)), columns, [OUTCOME_COLUMN]
+    return table, columns, []

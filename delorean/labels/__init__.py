@@ -1,124 +1,57 @@
-"""Label data: contexts, a time for each, their items, a label for each item and when its outcome was observed."""
+"""Label data: contexts, a time for each, their items, labels of each item and when their outcome was observed.
+
+There may be one label, several or none, a weight of each item, and columns that are carried along unused.
+"""
 
 from __future__ import annotations
 
 import json
-import re
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import pyarrow as pa
 
-from delorean.labels.column_types import TimeUnit
+from delorean.labels.roles import (
+    LABEL_COLUMN,
+    OUTCOME_COLUMN,
+    TIME_COLUMN,
+    WEIGHT_COLUMN,
+    KeptColumn,
+    LabelColumns,
+    LabelShape,
+)
 from schemas.data_keys import DataKey
-from schemas.errors import ConfigError, DataKeyError, LabelError, MissingFileError, ParadoxError
+from schemas.errors import ConfigError, DataKeyError, LabelError, MissingFileError
 from schemas.plain_text import plain_text
-from schemas.tables import TIME
 from snapshotter.records import DataFile, JsonRecord, from_micros
 from snapshotter.storage import Storage, require_plain_name
 
+__all__ = [
+    "FOLDER",
+    "LABEL_COLUMN",
+    "OUTCOME_COLUMN",
+    "TIME_COLUMN",
+    "WEIGHT_COLUMN",
+    "KeptColumn",
+    "LabelColumns",
+    "LabelShape",
+    "Labels",
+    "check_new_id",
+    "find_labels",
+    "label_data_names",
+    "labels_id_of_manifest",
+    "load_labels",
+    "manifest_path",
+    "new_folder",
+    "new_labels_id",
+    "save_labels",
+]
+
 FOLDER = "labels"
-TIME_COLUMN = "time"
-LABEL_COLUMN = "label"
-OUTCOME_COLUMN = "outcome_at"
-_RESERVED = (TIME_COLUMN, LABEL_COLUMN, OUTCOME_COLUMN)  # the names at rest, whatever the source's names
 _MANIFEST = "manifest.json"
-_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
-
-
-@dataclass(frozen=True)
-class LabelColumns:
-    """The roles of label data's columns.
-
-    items: the variables that identify an item; in grouped data they and the label are lists
-    context: the variables that identify a context; None: all columns without another role
-    outcome_at: when the outcome was observed; it must be later than the time
-    time_unit: of integers in these two columns: "s", "ms", "us", "ns" or "day" since 1970, in UTC; with "day" dates
-        are accepted too, as their beginning in UTC. None: integers and dates are refused
-    """
-
-    items: tuple[str, ...]
-    context: tuple[str, ...] | None = None
-    time: str = TIME_COLUMN
-    label: str = LABEL_COLUMN
-    outcome_at: str = OUTCOME_COLUMN
-    time_unit: TimeUnit | None = None
-
-    def __post_init__(self) -> None:
-        """Reject a bare string, which would be read as one name per letter, and an unknown unit."""
-        if self.time_unit is not None and self.time_unit not in get_args(TimeUnit):
-            raise LabelError.unknown("time_unit", str(self.time_unit), get_args(TimeUnit))
-        for what, names in (("items", self.items), ("context", self.context)):
-            if isinstance(names, str):
-                raise LabelError.mistaken(what, names, "names of columns", f'write {what}=("{names}",)')
-
-    def check(self) -> None:
-        """Raise LabelError or ParadoxError for roles that are wrong for any label data."""
-        if not self.items:
-            raise LabelError.because(
-                "label data names no items", 'name the columns that identify one: items=("video_id",)'
-            )
-        if self.context == ():
-            raise _no_context()
-        used = [*(self.context or ()), *self.items, self.time, self.label, self.outcome_at]
-        repeated = sorted({name for name in used if used.count(name) > 1})
-        leaks = [name for name in repeated if name in (self.label, self.outcome_at)]
-        if leaks:
-            raise ParadoxError.because(
-                f"label column '{leaks[0]}' is also a context or item variable",
-                "no feature may know its label: leave it out of items and context",
-            )
-        if repeated:
-            raise LabelError.because(
-                f"label data uses {', '.join(repeated)} in two roles", "use a column for each role"
-            )
-
-    def resolve(self, names: Sequence[str]) -> LabelColumns:
-        """Return the roles with the context named, if every column exists exactly once. Raises LabelError.
-
-        Index columns that pandas adds to a file, `__index_level_0__`, become context variables only if they are named.
-        """
-        self.check()
-        plain = (self.time, self.label, self.outcome_at)
-        context = self.context
-        if context is None:
-            others = (name for name in names if name not in (*self.items, *plain))
-            context = tuple(name for name in others if not _PANDAS_INDEX.fullmatch(name))
-        if not context:
-            raise _no_context()
-        for name in (*context, *self.items, *plain):
-            if name not in names:
-                raise LabelError.unknown("column of the label data", name, names)
-        _refuse_alike(list(names), (*context, *self.items, *plain))
-        for name in (*context, *self.items):
-            if name.casefold() in _RESERVED:
-                raise LabelError.because(
-                    f"column '{name}' of the label data would clash with the rows' own {name.casefold()}",
-                    f"leave it out of the query, SELECT * EXCEPT ({name}), or give it another name",
-                )
-        return replace(self, context=context)
-
-
-def _no_context() -> LabelError:
-    return LabelError.because("label data has no context variables", "add at least one column beside the items")
-
-
-def _refuse_alike(names: Sequence[str], used: Sequence[str]) -> None:
-    """Raise LabelError for columns whose names others share, by spelling or apart from upper and lower case."""
-    spelled: dict[str, list[str]] = {}
-    for name in names:
-        spelled.setdefault(name.casefold(), []).append(name)
-    for name in used:
-        alike = spelled[name.casefold()]
-        if len(alike) > 1:
-            raise LabelError.because(
-                f"label data has several columns named {' and '.join(repr(each) for each in alike)}, "
-                "which Spark and Delta tables take for one",
-                "leave all but one out of the query, or give them other names: SELECT … AS …",
-            )
 
 
 @dataclass(frozen=True, repr=False)
@@ -128,10 +61,14 @@ class Labels(JsonRecord):
     contexts: label rows, one for each (context, time)
     item_count: items of all of them
     earliest, latest: the first and last time coordinate
-    outcome_columns: the names of label and outcome at rest and in the source: never data for a feature
+    outcome_columns: the names of labels and outcome, at rest and in the source, and those of the weight and of columns
+        that are carried along: never data for a feature
     source: the query and the tables that the rows come from, empty if not recorded
     named: whether a person chose the id; a vacuum never deletes such label data. Older manifests do not record this, so
         theirs count as named
+    label_names: the labels' columns; those of older manifests have one, `label`
+    weighted: whether each item has a weight
+    kept: columns that are carried along
     """
 
     labels_id: str
@@ -146,6 +83,9 @@ class Labels(JsonRecord):
     outcome_columns: tuple[str, ...] = (LABEL_COLUMN, OUTCOME_COLUMN)
     source: Mapping[str, Any] = field(default_factory=dict)
     named: bool = True
+    label_names: tuple[str, ...] = (LABEL_COLUMN,)
+    weighted: bool = False
+    kept: tuple[KeptColumn, ...] = ()
 
     @property
     def contexts(self) -> int:
@@ -153,9 +93,14 @@ class Labels(JsonRecord):
         return sum(file.rows for file in self.files)
 
     @property
+    def shape(self) -> LabelShape:
+        """The columns of the files."""
+        return LabelShape(self.context, self.items, self.label_names, self.weighted, self.kept)
+
+    @property
     def schema(self) -> pa.Schema:
         """Schema of the files."""
-        return labels_schema(self.context, self.items)
+        return self.shape.schema
 
     def __repr__(self) -> str:
         """One line for people."""
@@ -173,24 +118,10 @@ class Labels(JsonRecord):
                 "earliest": from_micros(fields["earliest"]),
                 "latest": from_micros(fields["latest"]),
                 "outcome_columns": tuple(fields.get("outcome_columns", (LABEL_COLUMN, OUTCOME_COLUMN))),
+                "label_names": tuple(fields.get("label_names", (LABEL_COLUMN,))),
+                "kept": tuple(KeptColumn.from_json(column) for column in fields.get("kept", ())),
             }
         )
-
-
-def labels_schema(context: tuple[DataKey, ...], items: tuple[DataKey, ...]) -> pa.Schema:
-    """Return the schema at rest: one row for each context and time, items and labels as aligned lists.
-
-    `outcome_at` is when the last of the row's outcomes was observed: from then on its labels are known.
-    """
-    return pa.schema(
-        [
-            *((key.name, key.type) for key in context),
-            (TIME_COLUMN, TIME),
-            (OUTCOME_COLUMN, TIME),
-            *((key.name, pa.list_(key.type)) for key in items),
-            (LABEL_COLUMN, pa.list_(pa.float32())),
-        ]
-    )
 
 
 def save_labels(labels: Labels, storage: Storage) -> Labels:
@@ -220,7 +151,7 @@ def _id_is_taken(labels_id: str) -> ConfigError:
 
 def _same(one: Labels, other: Labels) -> bool:
     """Compare label data by its source, where that is recorded, or else by its rows."""
-    if (one.context, one.items) != (other.context, other.items):
+    if one.shape != other.shape:
         return False
     if one.source or other.source:
         return one.source == other.source

@@ -14,8 +14,11 @@ from delorean.labels import (
     LABEL_COLUMN,
     OUTCOME_COLUMN,
     TIME_COLUMN,
+    WEIGHT_COLUMN,
+    KeptColumn,
     LabelColumns,
     Labels,
+    LabelShape,
     check_new_id,
     new_folder,
     new_labels_id,
@@ -23,7 +26,8 @@ from delorean.labels import (
 )
 from delorean.labels.column_types import check_label, check_time, unencoded, variable_type
 from delorean.labels.grouping import LabelGrouper
-from delorean.labels.row_sources import ArrowLabelRows, BucketWriter, LabelRows, label_rows_of
+from delorean.labels.row_sources import ArrowLabelRows, BucketWriter, LabelRows
+from delorean.labels.spark_rows import SparkLabelRows
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import EmptyLabelsError, LabelError
 from schemas.hashing import check_bucket_count
@@ -31,9 +35,6 @@ from schemas.nested_types import is_list
 from snapshotter.records import DataFile, from_micros
 from snapshotter.spark.progress import Progress, shown_progress
 from snapshotter.storage import Storage
-
-_ITEMS_IN_BUCKET = 400_000  # a bucket's labels, state and features then stay far below a worker's gigabyte
-_MOST_BUCKETS = 4096
 
 
 def materialise_labels(
@@ -70,16 +71,14 @@ def materialise_labels(
         check_new_id(labels_id, storage)
     if buckets is not None:
         check_bucket_count(buckets)
-    layout = _Layout(label_rows_of(rows), columns)
+    layout = _Layout(_rows_of(rows), columns)
     variable = layout.bucket_variable(bucket_variable)
     named = named and labels_id is not None
     labels_id = labels_id or new_labels_id()
-    count = buckets or layout.bucket_count()
-    written = _write_buckets(layout, labels_id, variable, count, storage, progress)
+    written = _write_buckets(layout, labels_id, variable, buckets, storage, progress)
     labels = layout.labels(
         labels_id=labels_id,
         bucket_variable=variable,
-        buckets=count,
         source=dict(source or {}),
         named=named,
         **written,
@@ -88,20 +87,22 @@ def materialise_labels(
 
 
 def _write_buckets(
-    layout: _Layout, labels_id: str, variable: str, buckets: int, storage: Storage, progress: Progress | None
+    layout: _Layout, labels_id: str, variable: str, buckets: int | None, storage: Storage, progress: Progress | None
 ) -> dict[str, Any]:
     """Write the rows and return the fields of `Labels` that they determine. Raises EmptyLabelsError if there are none.
 
     variable: the rows are bucketed by it
     """
-    writer = BucketWriter(layout.grouper, layout.names, variable, buckets, new_folder(labels_id))
+    writer = BucketWriter(layout.grouper, layout.names, variable, new_folder(labels_id))
     with shown_progress(progress) as shown:
         report = partial(shown, f"labels {labels_id}, buckets")
-        results = [json.loads(result) for result in layout.rows.write(writer, storage, report)]
+        written = layout.rows.write(writer, buckets, storage, report)
+    results = [json.loads(result) for result in written.results]
     if not results:
         raise EmptyLabelsError.because("label data has no rows", "widen its query, or wait for them")
     files = (DataFile.from_json(result["file"]) for result in results)
     return {
+        "buckets": written.buckets,
         "files": tuple(sorted(files, key=lambda file: file.bucket)),
         "item_count": sum(result["items"] for result in results),
         "earliest": from_micros(min(result["earliest"] for result in results)),
@@ -127,11 +128,16 @@ def group_labels(rows: Any, columns: LabelColumns) -> tuple[Labels, pa.Table]:
         bucket_variable=layout.bucket_variable(None),
         buckets=1,
         files=(),
-        item_count=len(grouped[LABEL_COLUMN].combine_chunks().flatten()),
+        item_count=len(grouped[layout.shape.items[0].name].combine_chunks().flatten()),
         earliest=from_micros(times["min"]),
         latest=from_micros(times["max"]),
     )
     return labels, grouped
+
+
+def _rows_of(source: Any) -> LabelRows:
+    """Read label rows from Spark, or from anything that Arrow reads. Raises LabelError."""
+    return SparkLabelRows(source) if type(source).__module__.startswith("pyspark.") else ArrowLabelRows(source)
 
 
 class _Layout:
@@ -143,35 +149,45 @@ class _Layout:
     def __init__(self, rows: LabelRows, columns: LabelColumns) -> None:
         resolved = columns.resolve(rows.names)
         self.rows = rows
-        self.names = {
-            **{name: name for name in (*(resolved.context or ()), *resolved.items)},
-            TIME_COLUMN: resolved.time,
-            OUTCOME_COLUMN: resolved.outcome_at,
-            LABEL_COLUMN: resolved.label,
-        }
+        own = resolved.own_names
+        variables = (*(resolved.context or ()), *resolved.items)
+        self.names = {**{name: name for name in (*variables, *resolved.keep)}, **own}
         types = rows.types(list(self.names.values()))
-        check_label(resolved.label, types[resolved.label])
-        self.grouped = is_list(types[resolved.label])
-        for name in (resolved.time, resolved.outcome_at):
-            check_time(name, types[name], resolved.time_unit)
-        self.context = tuple(
-            DataKey(name, Kind.CONTEXT, variable_type(name, types[name])) for name in resolved.context or ()
+        per_item = [own[name] for name in (*resolved.label_names, WEIGHT_COLUMN) if name in own]
+        for name in per_item:
+            check_label(name, types[name])
+        self.grouped = is_list(types[(per_item or resolved.items)[0]])
+        for name in per_item:
+            if is_list(types[name]) != self.grouped:
+                raise self._mixed(name, types[name])
+        for name in (TIME_COLUMN, OUTCOME_COLUMN):
+            if name in own:
+                check_time(own[name], types[own[name]], resolved.time_unit)
+        for name in resolved.label_names:
+            variable_type(name, pa.float32())  # raises for a name that no column may have
+        self.shape = LabelShape(
+            tuple(DataKey(name, Kind.CONTEXT, variable_type(name, types[name])) for name in resolved.context or ()),
+            tuple(
+                DataKey(name, Kind.ITEM, variable_type(name, self._item_type(name, types[name])))
+                for name in resolved.items
+            ),
+            tuple(resolved.label_names),
+            resolved.weight is not None,
+            tuple(KeptColumn(name, variable_type(name, types[name])) for name in resolved.keep),
         )
-        self.items = tuple(
-            DataKey(name, Kind.ITEM, variable_type(name, self._item_type(name, types[name]))) for name in resolved.items
-        )
-        self.grouper = LabelGrouper(
-            self.context, self.items, grouped=self.grouped, names=self.names, time_unit=resolved.time_unit
-        )
+        self.context = self.shape.context
+        self.grouper = LabelGrouper(self.shape, grouped=self.grouped, names=self.names, time_unit=resolved.time_unit)
 
     def _item_type(self, name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
         if not self.grouped:
             return type
         if not is_list(type):
-            raise LabelError.because(
-                f"labels are lists, but item column '{name}' is {type}", "make both lists or neither"
-            )
+            raise self._mixed(name, type)
         return unencoded(type).value_type
+
+    def _mixed(self, name: str, type: pa.DataType) -> LabelError:  # noqa: A002
+        others = "lists" if self.grouped else "not lists"
+        return LabelError.because(f"labels are {others}, but column '{name}' is {type}", "make all lists or none")
 
     def bucket_variable(self, requested: str | None) -> str:
         types = {key.name: key.type for key in self.context}
@@ -186,16 +202,18 @@ class _Layout:
             "no context variable is an integer or a text, so none can be bucketed by", "cast one in the query"
         )
 
-    def bucket_count(self) -> int:
-        items = self.rows.count_items(self.names[LABEL_COLUMN] if self.grouped else None)
-        buckets = 1
-        while buckets < _MOST_BUCKETS and items > buckets * _ITEMS_IN_BUCKET:
-            buckets *= 2
-        return buckets
-
     def labels(self, **measured: Any) -> Labels:
         """Return the record of label data. measured: the fields that the schema does not determine."""
-        outcome_columns = {LABEL_COLUMN, OUTCOME_COLUMN, self.names[LABEL_COLUMN], self.names[OUTCOME_COLUMN]}
+        shape = self.shape
+        never_data = {LABEL_COLUMN, OUTCOME_COLUMN}
+        for name in (OUTCOME_COLUMN, *shape.of_items, *(column.name for column in shape.kept)):
+            never_data |= {name, self.names.get(name, name)}
         return Labels(
-            context=self.context, items=self.items, outcome_columns=tuple(sorted(outcome_columns)), **measured
+            context=shape.context,
+            items=shape.items,
+            label_names=shape.labels,
+            weighted=shape.weighted,
+            kept=shape.kept,
+            outcome_columns=tuple(sorted(never_data)),
+            **measured,
         )

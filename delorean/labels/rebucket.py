@@ -37,7 +37,7 @@ def rebucket(labels: Labels, buckets: int, storage: Storage, labels_id: str | No
 
 def _write(labels: Labels, buckets: int, storage: Storage, folder: str) -> Iterator[DataFile]:
     """Write the files, by groups of buckets that are equal modulo the smaller count: only these exchange rows."""
-    grouper = LabelGrouper(labels.context, labels.items, grouped=True)
+    grouper = LabelGrouper(labels.shape, grouped=True)
     groups = min(labels.buckets, buckets)
     for group in range(groups):
         parts = [read_parquet(storage, file) for file in labels.files if file.bucket % groups == group]

@@ -1,32 +1,27 @@
-"""Where label rows come from, this process or Spark: their columns, their number, and writing them in buckets."""
+"""Label rows of any source, and how their buckets are written."""
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from itertools import chain, pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from delorean.labels import LABEL_COLUMN, TIME_COLUMN
+from delorean.labels import TIME_COLUMN
 from delorean.labels.grouping import LabelGrouper
 from schemas.errors import LabelError
-from schemas.hashing import bucket_of, bucket_sql
-from snapshotter.spark.errors import spark_errors_as
-from snapshotter.spark.jobs import described, reported_tasks
-from snapshotter.storage import Storage, open_storage
+from schemas.hashing import bucket_of
+from snapshotter.storage import Storage
 from snapshotter.storage.parquet import write_parquet
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-BUCKET_COLUMN = "__bucket"
-_KEY_COLUMN = "__bucket_key"
+_ITEMS_IN_BUCKET = 400_000  # a bucket's labels, state and features then stay far below a worker's gigabyte
+_MOST_BUCKETS = 4096
 
 
 @dataclass(frozen=True)
@@ -40,16 +35,48 @@ class BucketWriter:
     grouper: LabelGrouper
     columns: Mapping[str, str]
     variable: str
-    buckets: int
     folder: str
 
-    def write(self, bucket: int, rows: pa.Table, storage: Storage, attempt: int = 0) -> str:
-        """Write the file of one bucket's grouped rows. Returns a JSON object: file, items, earliest, latest."""
+    def count_items(self, rows: pa.Table) -> int:
+        """Count the items of rows that the grouper has cast."""
+        if not self.grouper.grouped:
+            return int(rows.num_rows)
+        return int(pc.sum(pc.list_value_length(rows[self.grouper.items[0]])).as_py() or 0)
+
+    def write(self, bucket: int, tables: Iterable[pa.Table], storage: Storage, attempt: int = 0) -> str | None:
+        """Write the file of one bucket; None without rows.
+
+        tables: grouped rows, sorted within and between the tables
+
+        Returns a JSON object: file, items, earliest, latest.
+        """
+        items = 0
+        times: list[int] = []
+
+        def measured(table: pa.Table) -> list[pa.RecordBatch]:
+            nonlocal items
+            items += pc.sum(pc.list_value_length(table[self.grouper.items[0]])).as_py()
+            bounds = pc.min_max(table[TIME_COLUMN].cast(pa.int64())).as_py()
+            times.extend((bounds["min"], bounds["max"]))
+            batches: list[pa.RecordBatch] = table.to_batches()
+            return batches
+
+        filled = map(measured, tables)
+        first = next(filled, None)
+        if first is None:
+            return None
         path = f"{self.folder}/{bucket:05d}-{attempt}.parquet"
-        file = write_parquet(storage, path, rows, self.grouper.schema, bucket)
-        times = pc.min_max(rows[TIME_COLUMN].cast(pa.int64())).as_py()
-        items = pc.sum(pc.list_value_length(rows[LABEL_COLUMN])).as_py()
-        return json.dumps({"file": file.to_json(), "items": items, "earliest": times["min"], "latest": times["max"]})
+        batches = chain.from_iterable(chain([first], filled))
+        file = write_parquet(storage, path, batches, self.grouper.schema, bucket)
+        return json.dumps({"file": file.to_json(), "items": items, "earliest": min(times), "latest": max(times)})
+
+
+@dataclass(frozen=True)
+class WrittenBuckets:
+    """The number of buckets, and what `BucketWriter.write` returned for each that has rows."""
+
+    buckets: int
+    results: list[str]
 
 
 class LabelRows(ABC):
@@ -65,12 +92,10 @@ class LabelRows(ABC):
         """Return the Arrow types of columns. Raises LabelError for a type that Arrow does not have."""
 
     @abstractmethod
-    def count_items(self, lists: str | None) -> int:
-        """Count the items. lists: a column that holds a row's items as a list; None: each row is an item."""
-
-    @abstractmethod
-    def write(self, writer: BucketWriter, storage: Storage, report: Callable[[int, int], None]) -> list[str]:
-        """Write all buckets that have rows. Returns what `BucketWriter.write` returned for each."""
+    def write(
+        self, writer: BucketWriter, buckets: int | None, storage: Storage, report: Callable[[int, int], None]
+    ) -> WrittenBuckets:
+        """Read the rows once and write them in buckets. buckets: None: by the number of items."""
 
 
 class ArrowLabelRows(LabelRows):
@@ -95,109 +120,31 @@ class ArrowLabelRows(LabelRows):
         """Return the Arrow types of columns."""
         return {name: self.table.schema.field(name).type for name in columns}
 
-    def count_items(self, lists: str | None) -> int:
-        """Count the items."""
-        if lists is None:
-            return int(self.table.num_rows)
-        return int(pc.sum(pc.list_value_length(self.table[lists])).as_py() or 0)
-
-    def write(self, writer: BucketWriter, storage: Storage, report: Callable[[int, int], None]) -> list[str]:
+    def write(
+        self, writer: BucketWriter, buckets: int | None, storage: Storage, report: Callable[[int, int], None]
+    ) -> WrittenBuckets:
         """Write bucket after bucket."""
         rows = writer.grouper.cast(self.renamed(writer.columns))
-        bucket_numbers = bucket_of(rows[writer.variable], writer.buckets)
+        buckets = buckets or bucket_count(writer.count_items(rows))
+        bucket_numbers = bucket_of(rows[writer.variable], buckets)
         rows = rows.take(np.argsort(bucket_numbers, kind="stable"))
-        ends = np.cumsum(np.bincount(bucket_numbers, minlength=writer.buckets))
+        ends = np.cumsum(np.bincount(bucket_numbers, minlength=buckets))
         results = []
         for bucket, (start, end) in enumerate(pairwise([0, *ends])):
-            if end > start:
-                grouped = writer.grouper.group(rows.slice(start, end - start))
-                results.append(writer.write(bucket, grouped, storage))
-            report(bucket + 1, writer.buckets)
-        return results
+            tables = [writer.grouper.group(rows.slice(start, end - start))] if end > start else []
+            if (result := writer.write(bucket, tables, storage)) is not None:
+                results.append(result)
+            report(bucket + 1, buckets)
+        return WrittenBuckets(buckets, results)
 
     def renamed(self, columns: Mapping[str, str]) -> pa.Table:
         """Return columns under other names. columns: new name → name in the source."""
         return self.table.select(list(columns.values())).rename_columns(list(columns))
 
 
-class SparkLabelRows(LabelRows):
-    """Label rows in Spark: one shuffle, then each task sorts and groups its bucket in Arrow, far faster than Spark."""
-
-    def __init__(self, source: DataFrame) -> None:
-        self.frame = source
-
-    @property
-    def names(self) -> list[str]:
-        """The columns."""
-        return self.frame.columns
-
-    def types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
-        """Return the Arrow types of columns. Raises LabelError for a type that only Spark has."""
-        from pyspark.sql.pandas.types import to_arrow_type
-
-        types = {}
-        spark_types = {field.name: field.dataType for field in self.frame.schema}
-        for name in columns:
-            try:
-                types[name] = to_arrow_type(spark_types[name], timezone="UTC")
-            except Exception as error:  # pyspark has several for this
-                raise LabelError.because(
-                    f"column '{name}' of the label data is {spark_types[name].simpleString()}, which Arrow does not "
-                    "have",
-                    "leave it out of the query, or cast it",
-                ) from error
-        return types
-
-    def count_items(self, lists: str | None) -> int:
-        """Count the items."""
-        spark = self.frame.sparkSession
-        with described(spark, "materialise labels: count"), spark_errors_as(LabelError, "label data"):
-            if lists is None:
-                return self.frame.count()
-            return int(self.frame.selectExpr(f"sum(size({_quoted(lists)}))").first()[0] or 0)  # type: ignore[index]  # one row
-
-    def write(self, writer: BucketWriter, storage: Storage, report: Callable[[int, int], None]) -> list[str]:
-        """Write a bucket in each task."""
-        from pyspark import TaskContext
-        from pyspark.sql import functions
-
-        spark, uri, buckets = self.frame.sparkSession, storage.uri, writer.buckets
-
-        def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            context = TaskContext.get()
-            attempt = context.taskAttemptId() if context is not None else 0
-            parts = [batch for batch in batches if batch.num_rows]
-            if parts:
-                rows = pa.Table.from_batches(parts)
-                bucket = rows[BUCKET_COLUMN][0].as_py()
-                result = writer.write(bucket, writer.grouper.cast_and_group(rows), open_storage(uri), attempt)
-                yield pa.RecordBatch.from_pydict({"result": [result]})
-
-        what = f"materialise labels: {buckets} buckets"
-        with (
-            reported_tasks(spark, buckets, buckets, report, after_shuffle=True),
-            described(spark, what),
-            spark_errors_as(LabelError, "label data"),
-        ):
-            placed = self._bucketed(writer).repartitionById(buckets, functions.col(BUCKET_COLUMN))
-            results = placed.mapInArrow(write_task, "result string").collect()
-        return [row.result for row in results]
-
-    def _bucketed(self, writer: BucketWriter) -> DataFrame:
-        """Return the writer's columns and the bucket of each row."""
-        columns = [f"{_quoted(column)} AS {_quoted(name)}" for name, column in writer.columns.items()]
-        key, type = _quoted(writer.columns[writer.variable]), writer.grouper.schema.field(writer.variable).type  # noqa: A001
-        if pa.types.is_integer(type):  # a value that does not fit is refused by name in its task, whatever its bucket
-            key = f"coalesce(try_cast({key} AS BIGINT), 0)"
-        bucket = f"{bucket_sql(_KEY_COLUMN, type, writer.buckets)} AS `{BUCKET_COLUMN}`"
-        keyed = self.frame.selectExpr(*columns, f"{key} AS `{_KEY_COLUMN}`")
-        return keyed.selectExpr(*map(_quoted, writer.columns), bucket)
-
-
-def label_rows_of(source: Any) -> LabelRows:
-    """Read label rows from Spark, or from anything that Arrow reads. Raises LabelError."""
-    return SparkLabelRows(source) if type(source).__module__.startswith("pyspark.") else ArrowLabelRows(source)
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
+def bucket_count(items: int) -> int:
+    """Choose the number of buckets for a number of items."""
+    buckets = 1
+    while buckets < _MOST_BUCKETS and items > buckets * _ITEMS_IN_BUCKET:
+        buckets *= 2
+    return buckets

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from delorean.leaks.thresholds import LeakThresholds
@@ -16,7 +17,8 @@ ACROSS = "across contexts"
 class FeatureLeak:
     """How well one feature predicts the label.
 
-    where: "within contexts", or "across contexts" (one item of each) where only that scope is measurable or suspicious
+    where: "within contexts", or "across contexts" (one item of each) where only that scope is measurable or suspicious;
+        if there are several labels, after the label's name
     auc: area under the ROC curve, by context; None where no labels can be compared
     auc_null: the AUC that shuffled labels reach with the thresholds' p_value: an AUC within 1 − auc_null … auc_null may
         be chance
@@ -55,7 +57,7 @@ class LeakReport:
 
     items, contexts: of the sample
     of_items: the items that the sample was taken from
-    positives: the number of items that count as positive
+    positives: the number of items that count as positive, for the first of several labels
     notes: remarks on the labels and the sample
     label_data: checks of the label data itself
     """
@@ -77,7 +79,7 @@ class LeakReport:
     @property
     def suspicious(self) -> tuple[str, ...]:
         """The features and variables that may be the label in disguise."""
-        return tuple(finding.feature for finding in self.findings if finding.suspicious)
+        return tuple(dict.fromkeys(finding.feature for finding in self.findings if finding.suspicious))
 
     @property
     def is_loud(self) -> bool:
@@ -120,6 +122,34 @@ class LeakReport:
     def __repr__(self) -> str:
         """One line for people."""
         return plain_text(f"search for leaks in {self.items:,} of {self.of_items:,} items: {self.verdict}")
+
+
+def combine_reports(reports: Mapping[str, LeakReport], thresholds: LeakThresholds) -> LeakReport:
+    """Combine the reports on several labels of the same rows: each finding then says which label it is about."""
+    if not reports:
+        return LeakReport((), 0, 0, 0, 0, ("the label data has no label that a feature could predict",), thresholds)
+    first = next(iter(reports.values()))
+    if len(reports) == 1:
+        return first
+    return replace(
+        first,
+        features=tuple(_of_label(finding, name) for name, each in reports.items() for finding in each.features),
+        notes=tuple(f"{name}: {note}" for name, each in reports.items() for note in each.notes),
+    )
+
+
+def combine_label_reports(reports: Mapping[str, LabelReport]) -> LabelReport:
+    """Combine the checks of several labels of the same label data."""
+    if len(reports) == 1:
+        return next(iter(reports.values()))
+    return LabelReport(
+        tuple(_of_label(finding, name) for name, each in reports.items() for finding in each.suspicious),
+        tuple(f"{name}: {warning}" for name, each in reports.items() for warning in each.warnings),
+    )
+
+
+def _of_label(finding: FeatureLeak, label: str) -> FeatureLeak:
+    return replace(finding, where=f"{label}, {finding.where}", why=f"{label}: {finding.why}" if finding.why else "")
 
 
 def _strength(finding: FeatureLeak) -> float:

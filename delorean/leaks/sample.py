@@ -73,15 +73,23 @@ class LeakSampler:
     features: the columns, each list<float32> as long as the label's list
     context: the context variables' columns; with the time they determine what is sampled
     more: further columns for `rows`
+    label: the label's column
     """
 
     def __init__(
-        self, features: Sequence[str], context: Sequence[str], max_items: int, seed: int = 0, more: Sequence[str] = ()
+        self,
+        features: Sequence[str],
+        context: Sequence[str],
+        max_items: int,
+        seed: int = 0,
+        more: Sequence[str] = (),
+        label: str = LABEL_COLUMN,
     ) -> None:
+        self.label = label
         self.features = tuple(features)
         self.context = tuple(context)
-        self.columns = tuple(dict.fromkeys((*context, TIME_COLUMN, LABEL_COLUMN, *features, *more)))
-        self._columns_kept = tuple(dict.fromkeys((LABEL_COLUMN, *features, TIME_COLUMN, *more)))
+        self.columns = tuple(dict.fromkeys((*context, TIME_COLUMN, label, *features, *more)))
+        self._columns_kept = tuple(dict.fromkeys((label, *features, TIME_COLUMN, *more)))
         self._max_items = max_items
         self._seed = seed
         self._kept: list[pa.Table] = []
@@ -91,17 +99,17 @@ class LeakSampler:
 
     def add(self, rows: pa.Table) -> None:
         """Add rows with the columns `columns`. Raises LabelError where lists differ in length."""
-        lengths = pc.list_value_length(rows[LABEL_COLUMN])
+        lengths = pc.list_value_length(rows[self.label])
         for name in self.features:
             if not pc.list_value_length(rows[name]).equals(lengths):
-                raise LabelError.because(f"feature '{name}' has lists of other lengths than '{LABEL_COLUMN}'")
+                raise LabelError.because(f"feature '{name}' has lists of other lengths than '{self.label}'")
         self._of_items += pc.sum(lengths).as_py() or 0
         hashes = row_hashes(rows, [*self.context, TIME_COLUMN], self._seed)
         rows = rows.select(self._columns_kept).append_column(_HASH, pa.array(hashes))
         if self._below is not None:
             rows = rows.filter(pa.array(hashes < self._below))
         self._kept.append(rows)
-        self._kept_items += pc.sum(pc.list_value_length(rows[LABEL_COLUMN])).as_py() or 0
+        self._kept_items += pc.sum(pc.list_value_length(rows[self.label])).as_py() or 0
         if self._kept_items > 2 * self._max_items:
             self._kept = [self._smallest()]
 
@@ -121,15 +129,15 @@ class LeakSampler:
         return self._labels(rows), rows
 
     def _labels(self, rows: pa.Table) -> LeakSample:
-        sizes = pc.fill_null(pc.list_value_length(rows[LABEL_COLUMN]), 0).to_numpy()
+        sizes = pc.fill_null(pc.list_value_length(rows[self.label]), 0).to_numpy()
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        return LeakSample(_floats(rows[LABEL_COLUMN]), offsets, {}, self._of_items)
+        return LeakSample(_floats(rows[self.label]), offsets, {}, self._of_items)
 
     def _smallest(self) -> pa.Table:
         """Return the kept rows with the smallest hashes that fit, by hash, and drop all others from now on."""
         rows = pa.concat_tables(self._kept)
         rows = rows.take(pc.sort_indices(rows[_HASH]))
-        sizes = pc.fill_null(pc.list_value_length(rows[LABEL_COLUMN]), 0).to_numpy()
+        sizes = pc.fill_null(pc.list_value_length(rows[self.label]), 0).to_numpy()
         fitting = _fitting(sizes, self._max_items)
         if fitting < len(sizes):
             self._below = rows[_HASH].to_numpy()[fitting]
@@ -144,6 +152,7 @@ def sample_of(
     context: Sequence[str],
     items: int,
     thresholds: LeakThresholds | None = None,
+    label: str = LABEL_COLUMN,
 ) -> LeakSample:
     """Sample a feature set's files, committed or not.
 
@@ -153,7 +162,7 @@ def sample_of(
     Raises MissingFileError, CorruptFileError, or DataKeyError for a missing column.
     """
     thresholds = thresholds or LeakThresholds()
-    sampler = LeakSampler(features, context, thresholds.max_items, thresholds.seed)
+    sampler = LeakSampler(features, context, thresholds.max_items, thresholds.seed, label=label)
     _read_into(sampler, storage, files, items, thresholds)
     return replace(sampler.sample(), of_items=items)
 
@@ -166,9 +175,10 @@ def sample_rows(
     more: Sequence[str],
     items: int,
     thresholds: LeakThresholds,
+    label: str = LABEL_COLUMN,
 ) -> tuple[LeakSample, pa.Table]:
     """Sample rows as `sample_of` does. Returns their labels, and the columns `lists`, `more` and `time`."""
-    sampler = LeakSampler(lists, context, thresholds.max_items, thresholds.seed, more)
+    sampler = LeakSampler(lists, context, thresholds.max_items, thresholds.seed, more, label)
     _read_into(sampler, storage, files, items, thresholds)
     return sampler.rows()
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from delorean.labels import OUTCOME_COLUMN, TIME_COLUMN, Labels
 from delorean.leaks.detect import detect_leaks
-from delorean.leaks.report import FeatureLeak, LabelReport
+from delorean.leaks.report import FeatureLeak, LabelReport, combine_label_reports
 from delorean.leaks.sample import LeakSample, sample_rows
 from delorean.leaks.thresholds import LeakThresholds
 from schemas.errors import ParadoxError
@@ -39,9 +39,15 @@ def check_labels(labels: Labels, storage: Storage, thresholds: LeakThresholds | 
     policy is fail, and where each context has only one label, although labels differ, beyond chance.
     """
     thresholds = thresholds or LeakThresholds()
+    return combine_label_reports(
+        {label: _check_label(label, labels, storage, thresholds) for label in labels.label_names}
+    )
+
+
+def _check_label(label: str, labels: Labels, storage: Storage, thresholds: LeakThresholds) -> LabelReport:
     context, items = [key.name for key in labels.context], [key.name for key in labels.items]
     sample, rows = sample_rows(
-        storage, labels.files, items, context, [*context, OUTCOME_COLUMN], labels.item_count, thresholds
+        storage, labels.files, items, context, [*context, OUTCOME_COLUMN], labels.item_count, thresholds, label
     )
     if not rows.num_rows:
         return LabelReport()

@@ -132,8 +132,12 @@ def _measure(parts: SplitParts, scorer: OnnxScorer, shuffled_scorer: OnnxScorer)
             ("popularity", popularity_scores(parts.train, part)),
             ("shuffled", shuffled_scorer.score(part.features)),
         ):
-            metrics[source][name] = ranking_metrics(scores, part.labels, part.offsets)
+            metrics[source][name] = _metrics(scores, part)
     return metrics
+
+
+def _metrics(scores: NDArray[np.float32], part: RankingData) -> Metrics:
+    return ranking_metrics(scores, part.labels, part.offsets, weights=part.weights, item_weights=part.own_item_weights)
 
 
 def _importances(scorer: OnnxScorer, part: RankingData, seed: int) -> dict[str, float]:
@@ -143,7 +147,7 @@ def _importances(scorer: OnnxScorer, part: RankingData, seed: int) -> dict[str, 
     sample = part.take(np.sort(chosen))
 
     def ndcg(features: NDArray[np.float32]) -> float:
-        return ranking_metrics(scorer.score(features), sample.labels, sample.offsets).ndcg_at_10
+        return _metrics(scorer.score(features), sample).ndcg_at_10
 
     unshuffled = ndcg(sample.features)
     importances = {}

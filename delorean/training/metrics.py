@@ -41,12 +41,20 @@ class Metrics(msgspec.Struct, frozen=True, rename={"ndcg_at_10": "ndcg@10", "rec
 
 
 def ranking_metrics(
-    scores: NDArray[np.float32], labels: NDArray[np.float32], offsets: NDArray[np.int64], k: int = K
+    scores: NDArray[np.float32],
+    labels: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    k: int = K,
+    *,
+    weights: NDArray[np.float64] | None = None,
+    item_weights: NDArray[np.float32] | None = None,
 ) -> Metrics:
     """Measure how well scores rank each context's items.
 
     scores, labels: (items,), contexts end to end; a label above 0 is a positive
     offsets: (contexts + 1,) where each context's items start and end
+    weights: (contexts,) of each context in the means, and of its items in the AUC; None: all equal
+    item_weights: (items,) multiply the gains, and count in the AUC; an item of weight 0 is no positive. None: all 1
 
     >>> ranking_metrics(np.float32([0.9, 0.1, 0.5]), np.float32([0, 1, 0]), np.array([0, 3])).mrr
     0.3333333333333333
@@ -55,32 +63,64 @@ def ranking_metrics(
     """
     if np.isnan(scores).any():
         raise TrainingError.because(f"{int(np.isnan(scores).sum())} of {len(scores)} scores are NaN")
+    gains = labels if item_weights is None else (labels * item_weights).astype(np.float32)
     by_context = _by_context(
-        np.ascontiguousarray(scores), np.ascontiguousarray(labels), np.ascontiguousarray(offsets), k
+        np.ascontiguousarray(scores), np.ascontiguousarray(gains), np.ascontiguousarray(offsets), k
     )
-    counted = by_context[~np.isnan(by_context[:, 0])]
+    measured = ~np.isnan(by_context[:, 0])
+    counted = by_context[measured]
     if len(counted) == 0:
         raise TrainingError.because(
             f"none of {len(by_context)} contexts has a positive, so no ranking can be measured", "check the labels"
         )
-    means = counted.mean(axis=0)
+    means = _means(counted, None if weights is None else weights[measured])
+    of_items = None if weights is None else np.repeat(weights, np.diff(offsets))
+    if item_weights is not None:
+        of_items = item_weights.astype(np.float64) if of_items is None else of_items * item_weights
     return Metrics(
         float(means[_NDCG]),
         float(means[_RECIPROCAL_RANK]),
         float(means[_RECALL]),
-        area_under_curve(scores, labels > 0),
+        area_under_curve(scores, labels > 0, of_items),
         len(counted),
         len(by_context) - len(counted),
     )
 
 
-def area_under_curve(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> float | None:
-    """Return the area under the ROC curve, ties counting half; None without positives or without negatives."""
+def _means(counted: NDArray[np.float64], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    if weights is not None and not weights.sum() > 0:
+        raise TrainingError.because("all contexts with a positive have weight 0, so no ranking can be measured")
+    means: NDArray[np.float64] = np.average(counted, axis=0, weights=weights)
+    return means
+
+
+def area_under_curve(
+    scores: NDArray[np.float32], positive: NDArray[np.bool_], weights: NDArray[np.float64] | None = None
+) -> float | None:
+    """Return the area under the ROC curve, ties counting half; None without positives or without negatives.
+
+    weights: of the items; a pair counts with the product of both weights. None: all equal
+    """
+    if weights is not None:
+        return _weighted_area(scores, positive, weights)
     above, below = np.sort(scores[positive]), np.sort(scores[~positive])
     if len(above) == 0 or len(below) == 0:
         return None
     wins = np.searchsorted(below, above, side="left").sum() + np.searchsorted(below, above, side="right").sum()
     return float(wins / 2 / len(above) / len(below))
+
+
+def _weighted_area(
+    scores: NDArray[np.float32], positive: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> float | None:
+    values, codes = np.unique(scores, return_inverse=True)
+    above, below = (
+        np.bincount(codes[chosen], weights=weights[chosen], minlength=len(values)) for chosen in (positive, ~positive)
+    )
+    pairs = above.sum() * below.sum()
+    if not pairs > 0:
+        return None
+    return float((above * (np.cumsum(below) - below / 2)).sum() / pairs)
 
 
 @njit(cache=True)

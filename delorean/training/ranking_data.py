@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from delorean.training.context_weights import ContextWeight
 from delorean.training.stable_hash import unit_hash
 from schemas.errors import MissingFileError, TrainingError
 from schemas.tables import TIME
@@ -33,6 +34,7 @@ class RankingData:
     names: of the features, in the order of their columns
     weights: (contexts,) float64 weight of each context in training, None: all equal
     unread: number of contexts and of items of the feature set that a sample left out
+    own_item_weights: (items,) float32 weight of each item within its context, None: all 1
     """
 
     contexts: pa.Table
@@ -43,6 +45,7 @@ class RankingData:
     names: tuple[str, ...]
     weights: NDArray[np.float64] | None = None
     unread: tuple[int, int] = (0, 0)
+    own_item_weights: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Return the number of contexts."""
@@ -55,8 +58,11 @@ class RankingData:
 
     @property
     def item_weights(self) -> NDArray[np.float64] | None:
-        """Each item's weight: its context's."""
-        return None if self.weights is None else np.repeat(self.weights, np.diff(self.offsets))
+        """Each item's weight: its context's, times its own."""
+        if self.weights is None:
+            return None if self.own_item_weights is None else self.own_item_weights.astype(np.float64)
+        weights = np.repeat(self.weights, np.diff(self.offsets))
+        return weights if self.own_item_weights is None else weights * self.own_item_weights
 
     def take(self, rows: NDArray[np.int64]) -> RankingData:
         """Return some contexts with their items, in the order of `rows`."""
@@ -70,6 +76,7 @@ class RankingData:
             labels=self.labels[positions],
             features=self.features[positions],
             weights=None if self.weights is None else self.weights[rows],
+            own_item_weights=None if self.own_item_weights is None else self.own_item_weights[positions],
         )
 
 
@@ -80,9 +87,11 @@ def read_feature_set(
     context: Sequence[str],
     *,
     version: int | None = None,
-    weight: str | None = None,
+    weight: str | ContextWeight | None = None,
     max_items: int | None = None,
     seed: int = 0,
+    label: str = "label",
+    item_weight: str | None = None,
 ) -> RankingData:
     """Read a feature set for training, sorted by time and context, so that the order of files cannot change a model.
 
@@ -90,28 +99,36 @@ def read_feature_set(
     features: columns of type list<float32>; they become the features in this order
     items, context: the columns of the item variables (lists) and of the context variables
     version: of the Delta table; None: the newest
-    weight: a column with each context's weight, such as `confidence`; where it is null the weight is 1
+    weight: a column with each context's weight, such as `confidence`; where it is null the weight is 1. Or an inverse
+        probability, see `ContextWeight`
     max_items: if there are more, contexts are sampled by a seeded hash of their variables and time
+    label, item_weight: columns of lists: the label, and each item's weight; None: all 1
 
     Memory: the result and a few thousand rows; while a sample is drawn, the variables of four times as many contexts.
     Raises TrainingError for a missing table, column or value, or a column of another type.
     """
-    names, batches = _batches(source, version)
+    names, batches = _batches(source, version, label)
+    weighting = ContextWeight(times=weight) if isinstance(weight, str) else weight
+    weight_columns = () if weighting is None else weighting.columns
     outcome = ["outcome_at"] if "outcome_at" in names else []
-    columns = [*context, "time", *outcome, *([weight] if weight else [])]
-    chosen = _choose_contexts(batches, columns, [*context, "time"], max_items, seed)
+    columns = list(dict.fromkeys([*context, "time", *outcome, *weight_columns]))
+    chosen = _choose_contexts(batches, columns, [*context, "time"], max_items, seed, label)
     order = _sorted_rows(chosen.contexts, context)
     offsets = _offsets(chosen.lengths[order])
     starts = np.empty(len(order), dtype=np.int64)
     starts[order] = offsets[:-1]
     matrix = np.empty((int(offsets[-1]), len(features)), dtype=np.float32)
-    labels = np.empty(len(matrix), dtype=np.float32)
-    item_table = _read_items(batches, chosen, starts, (matrix, labels), (features, items))
+    floats = {name: np.empty(len(matrix), np.float32) for name in (label, item_weight) if name is not None}
+    item_table = _read_items(batches, chosen, starts, (matrix, floats), (features, items))
+    if np.isnan(floats[label]).any() or (floats[label] < 0).any():
+        raise TrainingError.because(f"column '{label}' has nulls or values below 0, expected gains of 0 and more")
     contexts = chosen.contexts.take(order)
-    weights = _weights(contexts, weight) if weight else None
-    if weight:
-        contexts = contexts.drop_columns([weight])
-    return RankingData(contexts, item_table, offsets, labels, matrix, tuple(features), weights, chosen.unread)
+    weights = None if weighting is None else weighting.of(contexts)
+    contexts = contexts.drop_columns([name for name in weight_columns if name not in (*context, "time", *outcome)])
+    own_weights = None if item_weight is None else floats[item_weight]
+    return RankingData(
+        contexts, item_table, offsets, floats[label], matrix, tuple(features), weights, chosen.unread, own_weights
+    )
 
 
 def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -124,11 +141,11 @@ def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.
     return np.arange(int(ends[-1]) if len(ends) else 0, dtype=np.int64) + np.repeat(starts - ends + lengths, lengths)
 
 
-def _batches(source: str | pa.Table, version: int | None) -> tuple[Sequence[str], Batches]:
+def _batches(source: str | pa.Table, version: int | None, label: str) -> tuple[Sequence[str], Batches]:
     """Return the names of a source's columns and a function that reads some of them."""
     if isinstance(source, pa.Table):
         table = source
-        _require(table.schema.names, ["time", "label"])
+        _require(table.schema.names, ["time", label])
         return table.schema.names, lambda columns: _from_table(table, columns)
     try:
         stored = DeltaVersion.of(delta_table(source, version), source)
@@ -168,7 +185,7 @@ class _ChosenContexts:
 
 
 def _choose_contexts(
-    batches: Batches, columns: Sequence[str], key: Sequence[str], most: int | None, seed: int
+    batches: Batches, columns: Sequence[str], key: Sequence[str], most: int | None, seed: int, label: str
 ) -> _ChosenContexts:
     """Read the contexts, and keep a sample by hash if they have more items than `most`.
 
@@ -178,9 +195,9 @@ def _choose_contexts(
     kept: list[tuple[pa.RecordBatch, NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
     rows = items = kept_items = 0
     bound = 1.0
-    for batch in batches([*columns, "label"]):
+    for batch in batches([*columns, label]):
         _check_times(batch)
-        lengths = _lengths(batch, "label")
+        lengths = _lengths(batch, label)
         hashes = np.zeros(len(batch)) if most is None else unit_hash([batch[name] for name in key], seed)
         numbers = np.arange(rows, rows + len(batch))
         kept.append(_below(bound, batch.select(list(columns)), numbers, lengths, hashes))
@@ -239,16 +256,19 @@ def _read_items(
     batches: Batches,
     chosen: _ChosenContexts,
     starts: NDArray[np.int64],
-    into: tuple[NDArray[np.float32], NDArray[np.float32]],
+    into: tuple[NDArray[np.float32], Mapping[str, NDArray[np.float32]]],
     columns: tuple[Sequence[str], Sequence[str]],
 ) -> pa.Table:
-    """Write the lists of each chosen row where its context starts, and return the items in that order."""
-    matrix, labels = into
+    """Write the lists of each chosen row where its context starts, and return the items in that order.
+
+    into: the features' matrix, and an array for each other column of lists of floats
+    """
+    matrix, others = into
     features, items = columns
     item_batches: list[pa.RecordBatch] = []
     positions: list[NDArray[np.int64]] = []
     row = 0
-    for batch in batches([*items, *features, "label"]):
+    for batch in batches([*items, *features, *others]):
         first, end = np.searchsorted(chosen.rows, [row, row + len(batch)])
         numbers, lengths = chosen.rows[first:end], chosen.lengths[first:end]
         read = batch if len(numbers) == len(batch) else batch.take(pa.array(numbers - row))
@@ -256,13 +276,12 @@ def _read_items(
         target = ranges(starts[first:end], lengths)
         for column, name in enumerate(features):
             matrix[target, column] = _floats(read, name, lengths, numbers)
-        labels[target] = _floats(read, "label", lengths, numbers)
+        for name, values in others.items():
+            values[target] = _floats(read, name, lengths, numbers)
         item_batches.append(pa.record_batch([_flat(read, name, lengths, numbers) for name in items], names=items))
         positions.append(target)
-    if np.isnan(labels).any() or (labels < 0).any():
-        raise TrainingError.because("column 'label' has nulls or values below 0, expected gains of 0 and more")
-    order = np.empty(len(labels), dtype=np.int64)
-    order[np.concatenate(positions)] = np.arange(len(labels))
+    order = np.empty(len(matrix), dtype=np.int64)
+    order[np.concatenate(positions)] = np.arange(len(matrix))
     return pa.Table.from_batches(item_batches).take(order).combine_chunks()
 
 
@@ -284,13 +303,6 @@ def _floats(
         raise TrainingError.because(f"column '{column}' is {batch.column(column).type}, expected list<float>")
     floats: NDArray[np.float32] = values.to_numpy(zero_copy_only=False)
     return floats
-
-
-def _weights(contexts: pa.Table, name: str) -> NDArray[np.float64]:
-    weights: NDArray[np.float64] = pc.fill_null(contexts[name].cast(pa.float64()), 1.0).to_numpy()
-    if not (np.isfinite(weights).all() and (weights >= 0).all()):
-        raise TrainingError.because(f"weight column '{name}' has values that are negative or not finite")
-    return weights
 
 
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import date
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -29,16 +30,18 @@ def query_tables(
     tables: Mapping[str, TableSource],
     kind: type[DeloreanError],
     day: date | None = None,
+    frames: Mapping[str, DataFrame] | None = None,
 ) -> DataFrame:
     """Run a query over tables, which are temporary views until Spark has resolved their names.
 
     kind: as for `load_table`
     day: the value of `:date` in the query
+    frames: further tables, by name
     """
     views = []
     try:
-        for name, source in tables.items():
-            table = load_table(spark, name, source, kind)
+        loaded = ((name, load_table(spark, name, source, kind)) for name, source in tables.items())
+        for name, table in chain(loaded, (frames or {}).items()):
             table.createTempView(name)  # fails if the name is taken, rather than replace the caller's view
             views.append(name)
         return spark.sql(query) if day is None else spark.sql(query, args={"date": day})

@@ -92,6 +92,12 @@ class Storage(ABC):
     def open_input(self, path: str) -> pa.NativeFile:
         """Open a file for random reads. Raises MissingFileError."""
 
+    def read_range(self, path: str, start: int, size: int) -> pa.Buffer:
+        """Read some bytes of a file without fetching the others. Raises MissingFileError."""
+        with self.open_input(path) as file:
+            file.seek(start)
+            return file.read_buffer(size)
+
     @abstractmethod
     def open_output(self, path: str) -> AbstractContextManager[pa.NativeFile]:
         """Open a new file for writing; it is durable when the context ends, and deleted if it ends with an error."""

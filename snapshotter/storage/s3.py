@@ -63,6 +63,13 @@ class S3Storage(Storage):
                 return pa.BufferReader(b"")  # an empty file cannot be mapped
             return pa.BufferReader(pa.py_buffer(mmap.mmap(file, size, prot=mmap.PROT_READ)))
 
+    def read_range(self, path: str, start: int, size: int) -> pa.Buffer:
+        """Fetch only these bytes, into memory. Raises MissingFileError."""
+        key, data = self._key(path), bytearray()
+        with self._translated(path, "read"):
+            self._receive(key, start, start + size, lambda chunk, _: data.extend(chunk))
+        return pa.py_buffer(data)
+
     @contextmanager
     def open_output(self, path: str) -> Iterator[pa.NativeFile]:
         """Write to a temporary file, then send it, in parts if it is large."""
@@ -122,9 +129,15 @@ class S3Storage(Storage):
         return self.location.prefix + path.rstrip("/")
 
     def _fetch(self, key: str, file: int, start: int) -> int:
-        """Copy a range of an object, resuming where the connection was lost; return the object's size."""
-        offset, end = start, start + _READ_BYTES
-        attempt = 0
+        """Copy a range of an object to the same place in a file; return the object's size."""
+        return self._receive(key, start, start + _READ_BYTES, partial(write_at, file))
+
+    def _receive(self, key: str, start: int, end: int, write: Callable[[bytes, int], None]) -> int:
+        """Pass on a range of an object, resuming where the connection was lost; return the object's size.
+
+        write: called with the next bytes and their offset in the object
+        """
+        offset, attempt = start, 0
         while True:
             attempt += 1
             try:
@@ -138,7 +151,7 @@ class S3Storage(Storage):
             try:
                 with closing(response["Body"]) as body:
                     while chunk := body.read(_CHUNK_BYTES):
-                        write_at(file, chunk, offset)
+                        write(chunk, offset)
                         offset += len(chunk)
                 return int(response["ContentRange"].rpartition("/")[2])
             except CONNECTION_LOST:  # while reading the body; before that the driver retries itself

@@ -69,6 +69,14 @@ def test_a_file_is_read_as_it_was_written(storage: Storage) -> None:
     assert read(storage, "empty.bin") == b""
 
 
+def test_some_bytes_of_a_file_are_read(storage: Storage) -> None:
+    write(storage, "a/file", bytes(range(250)))
+    for start, size in ((0, 1), (7, 100), (249, 1), (0, 250)):
+        assert bytes(storage.read_range("a/file", start, size)) == bytes(range(start, start + size))
+    with pytest.raises(MissingFileError):
+        storage.read_range("a/other", 0, 1)
+
+
 def test_another_instance_of_the_same_uri_reads_it(storage: Storage) -> None:
     write(storage, "a.bin", b"one")
     assert read(open_storage(storage.uri), "a.bin") == b"one"

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delorean.as_of.join import as_of_rows
-from delorean.labels import LABEL_COLUMN, TIME_COLUMN
+from delorean.labels import TIME_COLUMN
 from delorean.training.ranking_data import ranges
 from encoders.columns import one_array
 from schemas.errors import LabelError
@@ -49,7 +49,7 @@ def align(before: pa.Table, after: pa.Table, context: Sequence[str], items: Sequ
     """
     rows = _match_rows(before, after, context)
     starts, lengths = zip(
-        *(_lists(table, numbers) for table, numbers in zip((before, after), rows, strict=True)), strict=True
+        *(_lists(table[items[0]], numbers) for table, numbers in zip((before, after), rows, strict=True)), strict=True
     )
     flat = tuple([one_array(table[name]).flatten() for name in items] for table in (before, after))
     same = _same_items(flat, starts, lengths)
@@ -101,9 +101,9 @@ def _equal_items(left: Sequence[pa.Array], right: Sequence[pa.Array]) -> NDArray
     return as_of_rows(sides[0], times[0], sides[1], times[1], max_age=_NOW)
 
 
-def _lists(table: pa.Table, rows: NDArray[np.int64]) -> Pair:
+def _lists(lists: pa.ChunkedArray, rows: NDArray[np.int64]) -> Pair:
     """Return where each row's items start in the lists of all rows end to end, and their number."""
-    offsets = one_array(table[LABEL_COLUMN]).offsets.to_numpy().astype(np.int64)
+    offsets = one_array(lists).offsets.to_numpy().astype(np.int64)
     return (offsets[:-1] - offsets[0])[rows], np.diff(offsets)[rows]
 
 

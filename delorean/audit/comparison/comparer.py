@@ -34,10 +34,16 @@ class Comparer:
 
     context, items: the names of the variables that identify rows and items
     before, after: the features of each side
+    labels: the labels' columns, which both sides have
     """
 
     def __init__(
-        self, context: Sequence[str], items: Sequence[str], before: Sequence[str], after: Sequence[str]
+        self,
+        context: Sequence[str],
+        items: Sequence[str],
+        before: Sequence[str],
+        after: Sequence[str],
+        labels: Sequence[str] = (LABEL_COLUMN,),
     ) -> None:
         if not context or not items:
             raise ConfigError.because(
@@ -45,13 +51,15 @@ class Comparer:
             )
         self.context, self.items = list(context), list(items)
         self.before, self.after = tuple(before), tuple(after)
+        self.labels = list(labels)
         self.differences = {name: ValueDifferences() for name in after if name in before}
         self.counts = dict.fromkeys(_COUNTS, 0)
 
     @property
     def columns(self) -> list[str]:
         """The columns that a part must have on both sides."""
-        return [*self.context, TIME_COLUMN, OUTCOME_COLUMN, *self.items, LABEL_COLUMN, *self.differences]
+        outcome = [OUTCOME_COLUMN] if self.labels else []
+        return [*self.context, TIME_COLUMN, *outcome, *self.items, *self.labels, *self.differences]
 
     def add(self, before: pa.Table, after: pa.Table) -> None:
         """Compare a part. Raises DataKeyError for columns that do not fit, LabelError for repeated rows."""
@@ -59,12 +67,13 @@ class Comparer:
             self._check(side, table)
         aligned = align(before, after, self.context, self.items)
         self._count(aligned)
-        sides = zip((before, after), aligned.rows, strict=True)
-        outcomes = [table[OUTCOME_COLUMN].take(pa.array(rows)) for table, rows in sides]
-        same = pc.fill_null(pc.equal(*outcomes), False)
-        self.counts["changed_outcomes"] += len(same) - (pc.sum(same).as_py() or 0)
-        labels = _values(before, after, LABEL_COLUMN, aligned.items)
-        self.counts["changed_labels"] += bits_differ(*labels)
+        if self.labels:
+            sides = zip((before, after), aligned.rows, strict=True)
+            outcomes = [table[OUTCOME_COLUMN].take(pa.array(rows)) for table, rows in sides]
+            same = pc.fill_null(pc.equal(*outcomes), False)
+            self.counts["changed_outcomes"] += len(same) - (pc.sum(same).as_py() or 0)
+        for name in self.labels:
+            self.counts["changed_labels"] += bits_differ(*_values(before, after, name, aligned.items))
         for name, differences in self.differences.items():
             differences.add(*_values(before, after, name, aligned.items), aligned.row_of)
 
@@ -85,7 +94,7 @@ class Comparer:
             if name not in table.column_names:
                 raise DataKeyError.unknown(f"column of the features {side}", name, table.column_names)
         lengths: NDArray[np.int64] | None = None
-        for name in [LABEL_COLUMN, *self.items, *self.differences]:
+        for name in [*self.labels, *self.items, *self.differences]:
             type = table.schema.field(name).type  # noqa: A001  # the field's own name
             if not (pa.types.is_list(type) or pa.types.is_large_list(type)) or table[name].null_count:
                 raise DataKeyError.because(f"column '{name}' {side} is {type}, expected a list in every row")

@@ -46,6 +46,7 @@ def compare_encoders(
         [key.name for key in labels.items],
         models[0].features,
         models[1].features,
+        labels.label_names,
     )
     for file in labels.files:
         rows = read_parquet(storage, file).combine_chunks()

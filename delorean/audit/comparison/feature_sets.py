@@ -38,10 +38,20 @@ def compare_feature_sets(
     sides = [ComparedSide.of(source, lineage=not named) for source in (before, after)]
     variables = [_variables(sides, "context", context), _variables(sides, "items", items)]
     features = [side.features(variables[1]) for side in sides]
-    comparer = Comparer(*variables, *features)
-    for part in parts_of(sides, comparer.context, comparer.columns, values_at_once):
+    labels = _labels(sides)
+    comparer = Comparer(variables[0], variables[1], features[0], features[1], labels)
+    for part in parts_of(sides, comparer.context, comparer.columns, values_at_once, comparer.items[0]):
         comparer.add(*part)
     return comparer.result(sides[0].name, sides[1].name)
+
+
+def _labels(sides: Sequence[ComparedSide]) -> list[str]:
+    """Return the labels of both sides. Raises ConfigError if they differ."""
+    before, after = (side.labels for side in sides)
+    if before != after:
+        shown = " and ".join(", ".join(labels) or "none" for labels in (before, after))
+        raise ConfigError.because(f"the two sides have different labels: {shown}", "compare sets with the same labels")
+    return before
 
 
 def _variables(sides: Sequence[ComparedSide], what: str, named: Sequence[str] | None) -> tuple[str, ...]:

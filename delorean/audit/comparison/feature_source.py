@@ -23,7 +23,7 @@ _BATCH_ROWS = 16_384
 class ComparedSide:
     """One of the two sides: the files of a version, or a table treated as one.
 
-    keys: names of the `context` and `items` variables and of the `features`, if there is a lineage
+    keys: names of the `context` and `items` variables, the `features` and the `labels`, if there is a lineage
     """
 
     name: str
@@ -44,7 +44,8 @@ class ComparedSide:
             return cls(name, stored, {})
         recorded: dict[str, Any] = lineage_of(uri, stored.version)
         keys = {what: [key["name"] for key in recorded[what]] for what in ("context", "items")}
-        return cls(name, stored, {**keys, "features": recorded["features"]})
+        labels = recorded.get("label_columns", [LABEL_COLUMN])
+        return cls(name, stored, {**keys, "features": recorded["features"], "labels": labels})
 
     @property
     def schema(self) -> pa.Schema:
@@ -57,6 +58,11 @@ class ComparedSide:
             return self.keys["features"]
         lists = [f.name for f in self.schema if f.type in (pa.list_(pa.float32()), pa.large_list(pa.float32()))]
         return [name for name in lists if name not in (LABEL_COLUMN, *items)]
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels' columns: those of the lineage, or `label`."""
+        return self.keys.get("labels", [LABEL_COLUMN])
 
     def files(self) -> list[File]:
         """Return the files."""

@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delorean.audit.comparison.feature_source import ComparedSide
-from delorean.labels import LABEL_COLUMN
 from schemas.errors import ConfigError, StorageError
 from schemas.hashing import bucket_of
 
@@ -25,10 +24,11 @@ _Reader: TypeAlias = Callable[[int], pa.Table]
 
 
 def parts_of(
-    sides: Sequence[ComparedSide], context: Sequence[str], columns: Sequence[str], at_once: int
+    sides: Sequence[ComparedSide], context: Sequence[str], columns: Sequence[str], at_once: int, lists: str
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Read columns of both sides, all rows of a context in one part.
 
+    lists: the column of lists by whose lengths items are counted
     at_once: values in a part, of both sides; a single context may have more. Raises ConfigError for missing columns
     """
     for side in sides:
@@ -40,7 +40,7 @@ def parts_of(
         before, after = (_table(side, columns, range(len(side.files()))) for side in sides)
         yield before, after
         return
-    sizes_of_sides = [_bucket_sizes(side, variables) for side in sides]
+    sizes_of_sides = [_bucket_sizes(side, variables, lists) for side in sides]
     # The variable that distributes items most evenly: nearly always the bucket variable, so that a file is in one part.
     sizes = {name: _total([file for of_side in sizes_of_sides for file in of_side[name]]) for name in variables}
     variable = min(variables, key=lambda name: int(sizes[name].max()))
@@ -65,13 +65,13 @@ def _can_partition(name: str, sides: Sequence[ComparedSide]) -> bool:
     return all(integers) or all(texts)
 
 
-def _bucket_sizes(side: ComparedSide, variables: Sequence[str]) -> dict[str, list[_BucketSizes]]:
+def _bucket_sizes(side: ComparedSide, variables: Sequence[str], lists: str) -> dict[str, list[_BucketSizes]]:
     """Count for each variable and file the items in each fine bucket, and one more for each row."""
     sizes: dict[str, list[_BucketSizes]] = {name: [] for name in variables}
     for file in side.files():
         counts = {name: np.zeros(_MOST_PARTS, dtype=np.int64) for name in variables}
-        for batch in side.read(file, [*variables, LABEL_COLUMN]):
-            lengths = pc.fill_null(pc.list_value_length(batch.column(LABEL_COLUMN)), 0).to_numpy()
+        for batch in side.read(file, [*variables, lists]):
+            lengths = pc.fill_null(pc.list_value_length(batch.column(lists)), 0).to_numpy()
             for name in variables:
                 buckets = bucket_of(batch.column(name), _MOST_PARTS)
                 counts[name] += np.bincount(buckets, weights=lengths + 1, minlength=_MOST_PARTS).astype(np.int64)

@@ -72,7 +72,7 @@ class FeatureComparison(Readable):
     rows_only_before, rows_only_after: whose context and time the other side lacks
     items_only_before, items_only_after: that the other side's row lacks, of rows that both have
     reordered_rows: with the same items in another order, which is no difference
-    changed_labels: items whose label differs; changed_outcomes: rows whose `outcome_at` does
+    changed_labels: labels of items that differ; changed_outcomes: rows whose `outcome_at` does
     """
 
     before: str

@@ -17,6 +17,7 @@ from delorean.feature_sets.columns import CONFIDENCE_COLUMN, SPREAD_COLUMN, run_
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN
 from delorean.leaks import LeakThresholds
 from delorean.leaks.detect import detect_leaks
+from delorean.leaks.report import combine_reports
 from delorean.leaks.sample import LeakSampler
 from schemas.closeable import Closeable
 from snapshotter.index import SnapshotIndex
@@ -62,7 +63,10 @@ class _Check(Closeable):
         self._checks, self._unchecked = _row_checks(stored)
         self._findings, self._remarks = FindingCounts(), FindingCounts()
         self._index_check = None if index is None else IndexCheck(stored, index)
-        self._sampler = LeakSampler(stored.features, stored.context, thresholds.max_items, thresholds.seed)
+        self._samplers = {
+            label: LeakSampler(stored.features, stored.context, thresholds.max_items, thresholds.seed, label=label)
+            for label in stored.labels
+        }
         _check_traces(stored, self._findings)
         self._repeats = RepeatSearch(stored)
 
@@ -77,9 +81,10 @@ class _Check(Closeable):
         aligned = row_checks.check_lists(rows, self._findings)
         if self._index_check is not None:
             self._index_check.check(rows, self._findings, self._remarks)
-        self._sampler.add(rows.table.filter(pa.array(aligned)).select(self._sampler.columns))
+        for sampler in self._samplers.values():
+            sampler.add(rows.table.filter(pa.array(aligned)).select(sampler.columns))
         self._repeats.add(table)
-        self._items += pc.sum(pc.list_value_length(rows.table[LABEL_COLUMN])).as_py() or 0
+        self._items += pc.sum(pc.list_value_length(rows.table[self._stored.of_items[0]])).as_py() or 0
         self.rows += len(rows)
 
     def report(self) -> ParadoxReport:
@@ -100,7 +105,10 @@ class _Check(Closeable):
             checks=tuple(names),
             findings=tuple(self._findings.findings.values()),
             notes=tuple(notes),
-            leaks=detect_leaks(self._sampler.sample(), self._thresholds),
+            leaks=combine_reports(
+                {label: detect_leaks(sampler.sample(), self._thresholds) for label, sampler in self._samplers.items()},
+                self._thresholds,
+            ),
         )
 
 
@@ -113,9 +121,12 @@ def _row_checks(stored: StoredFeatureSet) -> tuple[dict[str, _RowCheck], list[st
         SOURCES: check_sources,
     }
     runs = [run_column(element) for element in stored.services]
+    if not stored.labels:
+        del checks[row_checks.OUTCOME]
     columns = (*runs, *(version_column(element) for element in stored.globals))
     absent = [name for name in columns if not stored.has(name)]
-    notes = [f"it has no column {name}: where that data comes from was not checked" for name in absent]
+    notes = [] if stored.labels else ["it has no labels: there are no outcomes to check"]
+    notes += [f"it has no column {name}: where that data comes from was not checked" for name in absent]
     if len(absent) == len(stored.services) + len(stored.globals):
         del checks[SOURCES]
     if stored.has(SPREAD_COLUMN):

@@ -96,19 +96,19 @@ def check_outcome(rows: RowBatch, findings: FindingCounts) -> None:
 
 def check_lists(rows: RowBatch, findings: FindingCounts) -> NDArray[np.bool_]:
     """Compare the lists' lengths, and search for repeated items. Returns a mask of the rows with aligned lists."""
-    expected = rows.lengths(LABEL_COLUMN)
+    first, *others = rows.stored.of_items
+    what = "labels" if first == LABEL_COLUMN else f"values of {first}"
+    expected = rows.lengths(first)
     whole = expected >= 0
-    findings.add(LISTS, f"'{LABEL_COLUMN}' has no list", ~whole, rows.name)
-    for name in (*rows.stored.items, *rows.stored.features):
+    findings.add(LISTS, f"'{first}' has no list", ~whole, rows.name)
+    for name in others:
         lengths = rows.lengths(name)
 
         def example(row: int, name: str = name, lengths: NDArray[np.int64] = lengths) -> str:
             length = lengths[row] if lengths[row] >= 0 else "no list"
-            return f"{rows.name(row)}: {expected[row]} labels, {length} of {name}"
+            return f"{rows.name(row)}: {expected[row]} {what}, {length} of {name}"
 
-        findings.add(
-            LISTS, f"'{name}' is not as long as '{LABEL_COLUMN}'", (lengths != expected) & (expected >= 0), example
-        )
+        findings.add(LISTS, f"'{name}' is not as long as '{first}'", (lengths != expected) & (expected >= 0), example)
         whole &= lengths == expected
     _check_items(rows, whole, findings)
     return whole

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from delorean.feature_sets.columns import LATEST_INPUT_COLUMN, captured_column
 from delorean.feature_sets.table import lineage_of, open_table
-from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN
+from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN, WEIGHT_COLUMN
 from schemas.errors import ConfigError
 from schemas.tables import TIME
 from snapshotter.storage.delta_version import DeltaVersion
@@ -45,6 +45,17 @@ class StoredFeatureSet:
     def items(self) -> list[str]:
         """The item variables' columns."""
         return [key["name"] for key in self.lineage["items"]]
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels' columns; older feature sets have one."""
+        return list(self.lineage.get("label_columns", [LABEL_COLUMN]))
+
+    @property
+    def of_items(self) -> list[str]:
+        """The columns with a list of as many values as a row has items, first one that every row must have."""
+        weight = [WEIGHT_COLUMN] if self.lineage.get("weighted") else []
+        return [*self.labels, *self.items, *weight, *self.features]
 
     @property
     def services(self) -> list[str]:
@@ -104,10 +115,11 @@ def _require_columns(stored: StoredFeatureSet) -> None:
     elements = [*stored.services, *stored.globals]
     for name in stored.context:
         _type_of(stored, name)
-    for name in (TIME_COLUMN, OUTCOME_COLUMN, LATEST_INPUT_COLUMN, *map(captured_column, elements)):
+    outcome = [OUTCOME_COLUMN] if stored.labels else []
+    for name in (TIME_COLUMN, *outcome, LATEST_INPUT_COLUMN, *map(captured_column, elements)):
         if (type := _type_of(stored, name)) != TIME:  # noqa: A001  # the field's own name
             raise ConfigError.because(f"column '{name}' of {stored.data.uri} is {type}, expected {TIME}")
-    for name in (*stored.items, LABEL_COLUMN, *stored.features):
+    for name in stored.of_items:
         if not pa.types.is_list(type := _type_of(stored, name)):  # noqa: A001
             raise ConfigError.because(f"column '{name}' of {stored.data.uri} is {type}, expected a list")
 

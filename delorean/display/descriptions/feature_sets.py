@@ -14,7 +14,7 @@ from delorean.display.description import describes
 from delorean.display.formats import data_row
 from delorean.display.parts import Code, Facts, Histogram, Note, Part, ShareBar, Table
 from delorean.feature_sets.table import FeatureSet, open_table
-from delorean.labels import LABEL_COLUMN, TIME_COLUMN, Labels
+from delorean.labels import TIME_COLUMN, WEIGHT_COLUMN, Labels
 from delorean.state.adaptations import default_counts
 from schemas.tables import python_rows
 from snapshotter.storage.delta_version import DeltaVersion
@@ -29,6 +29,9 @@ def _labels(labels: Labels) -> Iterator[Part]:
     facts: dict[str, Any] = {
         "context": ", ".join(f"{key.name}: {key.type}" for key in labels.context),
         "items": ", ".join(f"{key.name}: {key.type}" for key in labels.items),
+        "labels": ", ".join(labels.label_names) or "none",
+        **({"weight": f"{WEIGHT_COLUMN}, of each item"} if labels.weighted else {}),
+        **({"carried along": ", ".join(f"{each.name}: {each.type}" for each in labels.kept)} if labels.kept else {}),
         "times": f"{labels.earliest:%Y-%m-%d %H:%M} to {labels.latest:%Y-%m-%d %H:%M} UTC",
         "buckets": f"{labels.buckets} by {labels.bucket_variable}, in {len(labels.files)} files",
     }
@@ -64,7 +67,7 @@ def _feature_set(features: FeatureSet) -> Iterator[Part]:
         "fields that are newer than the captures",
     )
     names = features.features[:_MOST_FEATURES]
-    keys = [*features.context, TIME_COLUMN, *features.items, LABEL_COLUMN]
+    keys = [*features.context, TIME_COLUMN, *features.items, *features.labels]
     version = DeltaVersion.of(open_table(features.uri, features.version), features.uri)
     rows = _first_rows(version, [*keys, *names], _SAMPLE_ROWS)
     yield Table(_distributions(rows, names), f"features of the first {rows.num_rows:,} rows", len(features.features))

@@ -1,12 +1,15 @@
 """Label data and events may be Delta tables: a run pins the versions that it read, and replays after they moved on."""
 
+import polars as pl
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from project_at_rest import long_labels
 
 from delorean.experiment.replay import replay
+from delorean.experiment.tables import query
 from schemas.errors import LabelError
+from snapshotter.storage.table_source import TableSource
 
 QUERY = """
 query = "SELECT s.*, coalesce(weight, 1) * s.label AS gain FROM shown s LEFT JOIN events USING (profile_id)"
@@ -85,3 +88,21 @@ def test_a_version_pinned_by_the_spec_gives_what_it_gave_when_it_was_the_newest(
     assert pinned.features.digest == newest.features.digest
     assert moved.features.digest.keys != newest.features.digest.keys
     assert pinned.experiment_id != newest.experiment_id
+
+
+def test_a_table_that_the_catalogue_does_not_know_is_named_with_similar_ones(spark, tmp_path):
+    spark.sql("CREATE DATABASE company")
+    try:
+        spark.range(3).write.mode("overwrite").saveAsTable("company.impressions")
+        assert query(spark, "SELECT * FROM company.impressions", {}).count() == 3
+        with pytest.raises(
+            LabelError, match=r"unknown table .* 'company.impresions' → did you mean 'company.impressions'"
+        ):
+            query(spark, "SELECT * FROM company.impresions", {})
+        with pytest.raises(LabelError, match=r"unknown table .* 'compny.impressions' → .*known: .*company.…"):
+            query(spark, "SELECT * FROM compny.impressions", {})
+        pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "shown.parquet")
+        with pytest.raises(LabelError, match="unknown table .* 'shwn' → did you mean 'shown'"):
+            query(spark, "SELECT * FROM shwn", {"shown": TableSource(str(tmp_path / "shown.parquet"))})
+    finally:
+        spark.sql("DROP DATABASE company CASCADE")

@@ -14,6 +14,7 @@ from delorean.experiment import (
 )
 from delorean.leaks import LeakThresholds
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.training.context_weights import ContextWeight
 from delorean.training.split import Split
 from encoders.library import listed, minutes_watched
 from schemas.errors import ConfigError
@@ -21,6 +22,43 @@ from snapshotter.index import open_index
 from snapshotter.selection.context_selection import _context_set_id
 from snapshotter.selection.declarations import ContextSelection, NamedSelection
 from snapshotter.storage.table_source import TableSource
+
+
+def test_labels_and_weights_are_written_in_toml(tmp_path):
+    path = tmp_path / "home.toml"
+    text = """
+encoders = ["encoders.library.my_list:listed"]
+[tables]
+shown = { path = "shown.parquet" }
+[labels]
+table = "shown"
+items = ["video_id"]
+labels = ["play", "minutes"]
+weight = "importance"
+keep = ["inclusion_probability"]
+[model]
+label = "play"
+weight = { inverse = "inclusion_probability", times = "confidence", cap = 50 }
+"""
+    path.write_text(text)
+    spec = load_experiment(path)
+    labels = LabelSpec(
+        ("video_id",),
+        labels=("play", "minutes"),
+        weight="importance",
+        keep=("inclusion_probability",),
+        table="shown",
+    )
+    model = ModelSpec(label="play", weight=ContextWeight("inclusion_probability", "confidence", 50))
+    same = ExperimentSpec(labels, (listed,), "home", tables={"shown": TableSource("shown.parquet")}, model=model)
+    assert spec.id == same.id
+    assert ExperimentSpec.from_json(spec.to_json()).model == model
+    path.write_text(text.replace('label = "play"', 'label = "plays"'))
+    with pytest.raises(ConfigError, match=r"home.toml, line 12: model.label: .*did you mean 'play'"):
+        load_experiment(path)
+    path.write_text(text.replace('labels = ["play", "minutes"]', "labels = []").replace('label = "play"\n', ""))
+    assert load_experiment(path).labels.label_names == {}
+
 
 SPEC = """
 encoders = [

@@ -90,6 +90,28 @@ def test_spark_and_arrow_write_the_same_rows_in_the_same_buckets(spark, storage)
     assert (here.earliest, here.latest, here.context) == (there.earliest, there.latest, there.context)
 
 
+def test_a_query_runs_once_and_its_files_agree_with_its_counts_even_if_it_is_random(spark, storage):
+    rows = spark.sparkContext.accumulator(0)
+
+    def counted(batches):
+        for batch in batches:
+            rows.add(batch.num_rows)
+            yield batch
+
+    source = spark.createDataFrame(long_rows([(p, "US", 0, v, 1, 5) for p in range(200) for v in range(5)]))
+    frame = source.repartition(3).mapInArrow(counted, source.schema).where("rand() < 0.5")
+    labels = materialise_labels(frame, COLUMNS, storage)
+    assert rows.value == 1000
+    table = stored(labels, storage)
+    assert labels.item_count == len(table["video_id"].combine_chunks().flatten())
+    assert labels.contexts == table.num_rows
+    assert 300 < labels.item_count < 700
+    assert {file.path for file in storage.list("labels")} == {
+        f"labels/{labels.labels_id}/manifest.json",
+        *(file.path for file in labels.files),
+    }
+
+
 def test_rows_grouped_already_keep_the_order_of_their_items(spark, storage):
     grouped = pa.table(
         {

@@ -1,0 +1,135 @@
+"""Label rows in Spark: the tasks of the query write parts, from which other tasks write the buckets, in Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from delorean.labels.row_parts import RowPart, write_parts
+from delorean.labels.row_sources import BucketWriter, LabelRows, WrittenBuckets, bucket_count
+from delorean.labels.sorted_ranges import sorted_ranges
+from schemas.errors import LabelError
+from snapshotter.spark.errors import spark_errors_as
+from snapshotter.spark.jobs import described, reported_tasks
+from snapshotter.storage import Storage, open_storage
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+_TASKS_PER_CORE = 4
+
+
+@dataclass(frozen=True)
+class SparkLabelRows(LabelRows):
+    """Label rows of a query.
+
+    Files of the parts are deleted at the end; those that a killed job leaves are left to `delorean vacuum`.
+    """
+
+    frame: DataFrame
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return self.frame.columns
+
+    def types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
+        """Return the Arrow types of columns. Raises LabelError for a type that only Spark has."""
+        from pyspark.sql.pandas.types import to_arrow_type
+
+        types = {}
+        spark_types = {field.name: field.dataType for field in self.frame.schema}
+        for name in columns:
+            try:
+                types[name] = to_arrow_type(spark_types[name], timezone="UTC")
+            except Exception as error:  # pyspark has several for this
+                raise LabelError.because(
+                    f"column '{name}' of the label data is {spark_types[name].simpleString()}, which Arrow does not "
+                    "have",
+                    "leave it out of the query, or cast it",
+                ) from error
+        return types
+
+    def write(
+        self, writer: BucketWriter, buckets: int | None, storage: Storage, report: Callable[[int, int], None]
+    ) -> WrittenBuckets:
+        """Run the query, then write a bucket in each task."""
+        try:
+            parts, items = self._write_parts(writer, storage)
+            buckets = buckets or bucket_count(items)
+            return WrittenBuckets(buckets, self._write_buckets(writer, buckets, parts, storage, report))
+        finally:
+            storage.delete([file.path for file in storage.list(writer.folder, _PARTS)])
+
+    def _write_parts(self, writer: BucketWriter, storage: Storage) -> tuple[list[RowPart], int]:
+        """Run the query and write its rows. Returns the parts and the number of items in them."""
+        uri = storage.uri
+
+        def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            path = f"{writer.folder}/{_PARTS}{_task_attempt()}.arrow"
+            for part, rows in write_parts(batches, writer.grouper.cast, writer.variable, open_storage(uri), path):
+                yield pa.RecordBatch.from_pydict(
+                    {"path": [part.path], "offsets": [part.offsets.tobytes()], "items": [writer.count_items(rows)]}
+                )
+
+        columns = [f"{_quoted(column)} AS {_quoted(name)}" for name, column in writer.columns.items()]
+        with described(self.frame.sparkSession, "materialise labels: query"), spark_errors_as(LabelError, "label data"):
+            written = self.frame.selectExpr(*columns).mapInArrow(write_task, "path string, offsets binary, items long")
+            rows = written.collect()
+        parts = [RowPart(row.path, np.frombuffer(row.offsets, np.int64)) for row in rows]
+        return parts, sum(row["items"] for row in rows)
+
+    def _write_buckets(
+        self,
+        writer: BucketWriter,
+        buckets: int,
+        parts: list[RowPart],
+        storage: Storage,
+        report: Callable[[int, int], None],
+    ) -> list[str]:
+        """Write the buckets of parts, several in each task."""
+        if not parts:
+            return []
+        spark, uri, schema = self.frame.sparkSession, storage.uri, writer.grouper.row_schema
+
+        def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            opened, attempt = open_storage(uri), _task_attempt()
+
+            def read(bucket: int) -> Iterator[pa.Table]:
+                for part in parts:
+                    yield from part.read(bucket, buckets, writer.variable, schema, opened)
+
+            for batch in batches:
+                for bucket in batch.column(0).to_pylist():
+                    ranges = sorted_ranges(partial(read, bucket), writer.grouper.key)
+                    result = writer.write(bucket, map(writer.grouper.group, ranges), opened, attempt)
+                    yield pa.RecordBatch.from_pydict({"result": [] if result is None else [result]}, _RESULT)
+
+        tasks = min(buckets, _TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
+        with (
+            reported_tasks(spark, tasks, buckets, report),
+            described(spark, f"materialise labels: {buckets} buckets"),
+            spark_errors_as(LabelError, "label data"),
+        ):
+            results = spark.range(0, buckets, 1, tasks).mapInArrow(write_task, "result string").collect()
+        return [row.result for row in results]
+
+
+_PARTS = "rows-"  # how the names of parts begin
+_RESULT = pa.schema([("result", pa.string())])
+
+
+def _task_attempt() -> int:
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    return context.taskAttemptId() if context is not None else 0
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
