@@ -1,7 +1,7 @@
 """Tables of what was selected and captured, in Spark SQL: `contexts('homepage')` and `captures('viewing_history')`.
 
 Calls in a query are replaced by names of views. A Python table function would read everything in one task; a view is
-read in place by as many tasks as there are files, and only from files of the dates that are used.
+read in place by many, and only from files of the dates that are used.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from schemas.errors import DeloreanError
 from schemas.tables import IS_FALLBACK, TIME, contexts_schema
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import DataFile
+from snapshotter.selection.context_sets import contexts_of
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import ParquetReader, read_parquet
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+_MOST_TASKS = 200  # years of days have many small files
 _RECENT_SETS = 50  # searched for the names of experiments that an error suggests
 _FIRST, _LAST = date(1, 1, 1), date(9999, 12, 31)
 _TEXT = r"'[^'\\]*'|\"[^\"\\]*\""
@@ -70,7 +72,8 @@ class StateTable:
                         yield from table.cast(schema).to_batches(max_chunksize=65_536)
 
         listed = spark.createDataFrame(pa.table({"file": pa.array(self.files, pa.string())}))
-        return listed.repartition(max(1, len(self.files))).mapInArrow(read_task, from_arrow_schema(schema))
+        tasks = max(1, min(len(self.files), _MOST_TASKS))
+        return listed.repartition(tasks).mapInArrow(read_task, from_arrow_schema(schema))
 
 
 def state_tables(
@@ -179,8 +182,8 @@ def selected_files(
     index: SnapshotIndex, experiment: str, earliest: date, latest: date
 ) -> list[tuple[tuple[DataKey, ...], date, str, tuple[DataFile, ...]]]:
     """Return the key, the date, the id and the files of each context set that an experiment selected, by date."""
-    sets = [each for each in index.context_sets(latest, experiment) if each.date >= earliest]
-    return [(each.key, each.date, each.context_set_id, each.files) for each in sorted(sets, key=lambda each: each.date)]
+    selected = reversed(list(contexts_of(index, experiment, earliest, latest)))
+    return [(each.group.key, each.date, each.context_set_id, each.group.files) for each in selected]
 
 
 def _refuse_unknown_experiment(index: SnapshotIndex, experiment: str, kind: type[DeloreanError]) -> None:
