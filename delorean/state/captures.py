@@ -50,7 +50,8 @@ class CaptureSearch:
         self._micros = times.cast(pa.int64()).to_numpy()
         self._best = np.full(rows.num_rows, _NEVER)
         self._file = np.full(rows.num_rows, -1, dtype=np.int64)
-        self._pending = np.arange(rows.num_rows)  # rows that a remaining file may still serve better
+        # Rows that a remaining file may still serve better. A null in a key never matches.
+        self._pending = np.flatnonzero(np.logical_and.reduce([key.is_valid().to_numpy() for key in self._rows.columns]))
         remaining = self._newest_last()
         most = 1
         while remaining and len(self._pending):

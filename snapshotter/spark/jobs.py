@@ -17,6 +17,11 @@ _DESCRIPTION = "spark.job.description"
 _POLL_SECONDS = 0.2
 
 
+def parallelism(spark: SparkSession) -> int:
+    """Return the number of tasks that a session runs at the same time."""
+    return int(spark.sparkContext.defaultParallelism)
+
+
 @contextmanager
 def described(spark: SparkSession, description: str) -> Iterator[None]:
     """Set the description of the jobs that this thread starts within the block; then restore the caller's."""
