@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
-from delorean.frames import Readable
-from delorean.state.captures import CAPTURED_COLUMN, match_captures
+from delorean.frames import Readable, lazy_frame, require_spark
 from delorean.state.matches import CaptureFile, ElementMatch
 from delorean.state.rules import FIRST_MOMENT, AsOf
+from delorean.state.sources import ServiceSource
 from delorean.state.versions import published_version_at
+from delorean.time_travel.bucket_view import (
+    Buckets,
+    BucketView,
+    captured_keys,
+    match_at,
+    state_rows,
+    view_schema,
+)
 from delorean.time_travel.contexts import distinct_keys, read_chosen_contexts
 from schemas.errors import DataKeyError, NotInIndexError, UnreadableRecordError
 from schemas.plain_text import plain_text
 from schemas.services import Service
-from schemas.tables import TIME
 from snapshotter.global_elements import read_global_version
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, to_micros
 from snapshotter.selection.context_sets import read_context_set
-from snapshotter.storage import Storage
-from snapshotter.storage.parquet import read_parquet
+from snapshotter.storage import Storage, open_storage
 
-RUN_COLUMN = "run_id"
-_FILES_AT_ONCE = 16  # files whose keys are read before they are made distinct, which bounds memory
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 
 @dataclass(frozen=True, repr=False)
@@ -141,12 +148,33 @@ class ServiceView(View):
     def to_arrow(self) -> pa.Table:
         """Read the service's key, captured_at, the run that captured it and the element, for keys that have one."""
         keys = self._keys()
-        match = self._match(keys)
-        runs = pa.array([snapshot.run_id for snapshot, _ in self._files], pa.string())
-        table = keys.append_column(CAPTURED_COLUMN, match.captured_times())
-        table = table.append_column(RUN_COLUMN, runs.take(pa.array(match.file, mask=match.absent)))
-        values = match.element.values.take(pa.array(match.element.rows, mask=match.absent))
-        return table.append_column(self.service.element.name, values).filter(pa.array(~match.absent))
+        return state_rows(keys, self._match(keys), self._files, self.service)
+
+    def to_spark(self, spark: SparkSession) -> DataFrame:
+        """Return the same rows as a Spark DataFrame whose tasks read them, each a bucket; nothing is read before.
+
+        What is read is fixed now: data that is published later is not in it.
+        """
+        require_spark(spark)
+        return lazy_frame(spark, view_schema(self.service), self.bucket_views(), BucketView.rows)
+
+    def bucket_views(self) -> list[BucketView]:
+        """Return what each bucket's task reads. Together their rows are those of `to_arrow`, each bucket's sorted."""
+        buckets = Buckets.of(self._published)
+        variable, source = buckets.variable, self._source
+        contexts = None if self.moment.experiment is None else self.moment.context_set
+        return [
+            BucketView(
+                source if variable is None else source.of_bucket(bucket, buckets.count, variable),
+                to_micros(self.moment.time),
+                self.moment.storage.uri,
+                bucket,
+                buckets,
+                contexts,
+                self.moment.experiment,
+            )
+            for bucket in range(buckets.count)
+        ]
 
     @property
     def confidence(self) -> float:
@@ -193,13 +221,7 @@ class ServiceView(View):
             contexts = self._context_keys()
             assert contexts is not None  # for_experiment has checked it
             return contexts
-        names = [variable.name for variable in self.service.key]
-        keys = pa.schema([(variable.name, variable.type) for variable in self.service.key]).empty_table()
-        for start in range(0, len(self._files), _FILES_AT_ONCE):
-            files = self._files[start : start + _FILES_AT_ONCE]
-            parts = [read_parquet(self.moment.storage, file, names) for _, file in files]
-            keys = distinct_keys(pa.concat_tables([keys, *parts]))
-        return keys
+        return captured_keys(self.service, self._files, self.moment.storage, lambda keys: keys)
 
     def _context_keys(self) -> pa.Table | None:
         """Return the distinct keys of this service in the context set, of the experiment's contexts if there is one."""
@@ -213,11 +235,12 @@ class ServiceView(View):
             read_chosen_contexts(context_set, self.moment.storage, self.moment.experiment).select(names)
         )
 
+    @property
+    def _source(self) -> ServiceSource:
+        return ServiceSource(self.service.element, self.service, self.moment.rule, tuple(self._published))
+
     def _match(self, keys: pa.Table) -> ElementMatch:
-        now = pa.array(np.full(keys.num_rows, to_micros(self.moment.time))).cast(TIME)
-        service, moment = self.service, self.moment
-        times = pa.chunked_array([now])
-        return match_captures(keys, times, service.key, service.element, moment.rule, self._files, moment.storage)
+        return match_at(keys, to_micros(self.moment.time), self._source, self._files, self.moment.storage)
 
 
 @dataclass(frozen=True, repr=False)
@@ -230,6 +253,13 @@ class GlobalView(View):
     def to_arrow(self) -> pa.Table:
         """Read the version's rows, one column for each field."""
         return read_global_version(self.version, self.moment.storage)
+
+    def to_spark(self, spark: SparkSession) -> DataFrame:
+        """Return the same rows as a Spark DataFrame whose tasks read them, each a file; nothing is read before."""
+        require_spark(spark)
+        parts = [replace(self.version, files=(file,)) for file in self.version.files]
+        read = partial(_read_part, self.moment.storage.uri)
+        return lazy_frame(spark, pa.schema(list(self.version.element.type)), parts, read)
 
     @property
     def confidence(self) -> float:
@@ -248,3 +278,7 @@ class GlobalView(View):
             f"{version.element.name}: {version.element.type} as of {self.moment.time.isoformat()}, "
             f"version {version.version_id} valid from {version.valid_from.isoformat()}"
         )
+
+
+def _read_part(storage_uri: str, version: GlobalVersion) -> Iterator[pa.Table]:
+    yield read_global_version(version, open_storage(storage_uri))
