@@ -1,7 +1,8 @@
 """Years of history: what planning and generating one week of labels costs in a project of 100 days and of 1,000 days.
 
 Three services are captured daily. The index is real; data files exist only around the week whose features are
-generated, so opening any other fails. Ended with 1 when a target is missed.
+generated, so opening any other fails. Then a view of one snapshot of 5 M contexts is counted in Spark, while the memory
+of this process is watched. Ended with 1 when a target is missed.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import multiprocessing
 import resource
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import psutil
 import pyarrow as pa
 from rich.table import Table
 
@@ -29,6 +32,7 @@ from delorean.generation.generation_plan import plan_generation
 from delorean.labels import LabelColumns, Labels
 from delorean.labels.materialise import materialise_labels
 from delorean.state.rules import AsOf
+from delorean.time_travel import TimeMachine
 from encoders import FeatureModel, feature_encoder
 from schemas.data_keys import context_variable, item, service_element
 from schemas.hashing import bucket_of
@@ -36,6 +40,7 @@ from schemas.services import Service, Status
 from schemas.tables import TIME, snapshot_schema
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import DataFile, ServiceSnapshot, SnapshotRun, to_micros
+from snapshotter.spark.session import spark_session
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import ParquetReader, write_parquet
 
@@ -51,6 +56,8 @@ SECONDS = {"SQLite": 1.0, "Cassandra": 3.0}
 RATIO = 1.2
 MOST_OPEN = 200
 MEMORY_MIB = 20
+DRIVER_MIB = 100
+MIB = 1 << 20
 RULES = {"max_age": AsOf(max_age=2 * DAY), "any age": AsOf()}
 EVENTS = "list<struct<video_id: int64, minutes: float, watched_at: timestamp[us, UTC]>>"
 PROFILE = context_variable("profile_id", "int64")
@@ -74,6 +81,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--days", type=int, nargs=2, default=(100, 1_000), help="of the two projects")
     parser.add_argument("--contexts", type=int, default=20_000, help="of a day")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--viewed", type=int, default=5_000_000, help="contexts of the view that is counted in Spark")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="history-") as folder, keyspace_at_hand(Path(folder)) as keyspace:
         projects = []
@@ -83,7 +91,10 @@ def main(arguments: list[str]) -> None:
             projects[-1].make()
         planned = [each for index in SECONDS for each in planning(projects, index, options.repeats)]
         generated = [in_process(project, index) for index in SECONDS for project in projects]
-    report(planned, generated, tuple(options.days))
+    verdicts = [*report(planned, generated, tuple(options.days)), counted_in_spark(options.viewed)]
+    show(verdicts)
+    if not all(verdict.met for verdict in verdicts):
+        raise SystemExit(1)
 
 
 @dataclass(frozen=True)
@@ -259,8 +270,8 @@ def generated_week(project: Project, index: str, labels: Labels) -> Generated:
     return Generated(index, project.days, taken, len(paths), most, memory)
 
 
-def report(planned: Sequence[Planning], generated: Sequence[Generated], days: tuple[int, int]) -> None:
-    """Print what was measured and whether the targets are met."""
+def report(planned: Sequence[Planning], generated: Sequence[Generated], days: tuple[int, int]) -> list[Verdict]:
+    """Print what was measured, and return whether the targets are met."""
     table = Table(title="Planning a week of labels; ms, and snapshots listed of each service")
     for column in ("index", "days", "week", "max_age of 2 days", "any age"):
         table.add_column(column, justify="left" if column in ("index", "week") else "right")
@@ -275,10 +286,7 @@ def report(planned: Sequence[Planning], generated: Sequence[Generated], days: tu
         figures = (f"{one.seconds:.2f}", f"{one.opened:,}", f"{one.most_open}", f"{one.memory_mib:,.0f}")
         table.add_row(one.index, f"{one.days:,}", *figures)
     CONSOLE.print(table)
-    verdicts = list(_verdicts(planned, generated, days))
-    show(verdicts)
-    if not all(verdict.met for verdict in verdicts):
-        raise SystemExit(1)
+    return list(_verdicts(planned, generated, days))
 
 
 def _verdicts(planned: Sequence[Planning], generated: Sequence[Generated], days: tuple[int, int]) -> Iterator[Verdict]:
@@ -309,3 +317,59 @@ def _verdicts(planned: Sequence[Planning], generated: Sequence[Generated], days:
         )
         grown = many_mib - few_mib
         yield Verdict(f"memory grows by at most {MEMORY_MIB} MiB, with {name}", f"{grown:.0f} MiB", grown <= MEMORY_MIB)
+
+
+def counted_in_spark(contexts: int) -> Verdict:
+    """Count a view's rows in Spark, and return by how much this process has grown at most meanwhile."""
+    spark = spark_session("history", "local[2]", spark__ui__enabled="false")
+    with tempfile.TemporaryDirectory(prefix="history-") as folder, open_index(f"sqlite://{folder}/index.db") as index:
+        storage = open_storage(f"file://{folder}/store")
+        for run_id, count in (("small", 1_000), ("large", contexts)):
+            assert index.publish_run(SnapshotRun(run_id, "set", FIRST, (one_event_each(storage, run_id, count),)))
+            view = TimeMachine(index, storage).at(FIRST + DAY)[ELEMENTS[0].name]
+            before, start = psutil.Process().memory_info().rss, time.perf_counter()
+            with PeakOfThisProcess() as peak:
+                assert view.to_spark(spark).count() == count
+        taken = time.perf_counter() - start
+    spark.stop()
+    grown = (peak.bytes - before) / MIB
+    what = f"counting a view of {contexts:,} contexts in Spark, the driver's Python grows by at most {DRIVER_MIB} MiB"
+    return Verdict(what, f"{grown:.0f} MiB, in {taken:.1f} s", grown <= DRIVER_MIB)
+
+
+def one_event_each(storage: Storage, run_id: str, contexts: int) -> ServiceSnapshot:
+    """Write a snapshot in which every context has one event."""
+    service, buckets, files = SERVICES[0], 64, []
+    of = bucket_of(pa.chunked_array([np.arange(contexts)]), buckets)
+    for bucket in range(buckets):
+        keys = np.flatnonzero(of == bucket)
+        times = pa.array(np.full(len(keys), to_micros(FIRST))).cast(TIME)
+        fields = [pa.array(keys), pa.array(np.ones(len(keys), np.float32)), times]
+        events = pa.StructArray.from_arrays(fields, fields=list(service.element.type.value_type))
+        values = pa.ListArray.from_arrays(np.arange(len(keys) + 1, dtype=np.int32), events)
+        table = pa.table([pa.array(keys), times, values.cast(service.element.type)], snapshot_schema(service))
+        path = f"snapshots/{service.name}/{run_id}/{bucket:05d}-a1b2c3.parquet"
+        files.append(write_parquet(storage, path, table, table.schema, bucket))
+    counts = {Status.OK: contexts}
+    return ServiceSnapshot(run_id, service, PROFILE.name, buckets, counts, FIRST, FIRST, tuple(files), {})
+
+
+class PeakOfThisProcess:
+    """The largest resident size of this process, sampled within a block."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.02):
+            self.bytes = max(self.bytes, psutil.Process().memory_info().rss)

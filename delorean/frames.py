@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from schemas.errors import ConfigError, DataKeyError
 from schemas.nested_types import with_leaves
+from snapshotter.spark.connect import require_workers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,6 +82,7 @@ def lazy_frame(
     """
     from pyspark.sql.pandas.types import from_arrow_schema
 
+    require_workers(spark)
     in_spark = _schema_in_spark(schema)
     serialised = [pickle.dumps(part) for part in parts]
 

@@ -14,6 +14,7 @@ import msgspec
 from delorean.feature_sets.bucket_result import BucketResult
 from delorean.feature_sets.digest import FeatureDigest
 from delorean.feature_sets.table import FOLDER, FeatureSet, GenerationRecord, commit, table_uri
+from delorean.frames import require_spark
 from delorean.generation.early_rows import note_early_rows
 from delorean.generation.generation_plan import GenerationPlan, plan_generation
 from delorean.generation.named_run import NamedRun
@@ -27,7 +28,7 @@ from delorean.state.provenance import SpreadReport
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.state.sources import GlobalSource, PinnedSources, ServiceSource
 from encoders.feature_model import Encoders, FeatureModel
-from schemas.errors import ConfigError, LabelError, ParadoxError, QualityError
+from schemas.errors import LabelError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex
 from snapshotter.spark.progress import Progress, shown_progress
 from snapshotter.storage import Storage, require_plain_name
@@ -99,8 +100,8 @@ def _check_arguments(labels: Labels, name: str, spark: SparkSession | None) -> N
     require_plain_name("feature set", name)
     if not isinstance(labels, Labels):
         raise LabelError.mistaken("labels", labels, "label data", "load_labels(…, storage) or materialise_labels(…)")
-    if spark is not None and not hasattr(spark, "sparkContext"):
-        raise ConfigError.mistaken("spark", spark, "a Spark session", "project.spark_session()")
+    if spark is not None:
+        require_spark(spark)
 
 
 def _run_buckets(

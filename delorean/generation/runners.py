@@ -17,6 +17,7 @@ from delorean.generation.generation_plan import GenerationPlan
 from delorean.state.shared_array import folder_of_executor, share_in
 from schemas.errors import EncoderError
 from snapshotter.records import DataFile
+from snapshotter.spark.connect import require_workers
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described, parallelism, reported_tasks
 
@@ -49,6 +50,7 @@ def run_on_spark(
     There are enough Spark tasks to keep every core busy to the end, and few enough for their cost not to matter. Each
     bucket's part of the plan is serialised by itself: a Spark task reads those of its own buckets only.
     """
+    require_workers(spark)
     parts = [pickle.dumps((plan.of_bucket(file.bucket), file)) for file in files]
     tasks = min(len(parts), _TASKS_PER_CORE * parallelism(spark))
     with (

@@ -17,6 +17,7 @@ from delorean.labels import LABEL_COLUMN, TIME_COLUMN
 from delorean.labels.grouping import LabelGrouper
 from schemas.errors import LabelError
 from schemas.hashing import bucket_of, bucket_sql
+from snapshotter.spark.connect import require_workers
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described, reported_tasks
 from snapshotter.storage import Storage, open_storage
@@ -159,8 +160,8 @@ class SparkLabelRows(LabelRows):
     def write(self, writer: BucketWriter, storage: Storage, report: Callable[[int, int], None]) -> list[str]:
         """Write a bucket in each task."""
         from pyspark import TaskContext
-        from pyspark.sql import functions
 
+        require_workers(self.frame.sparkSession)
         spark, uri, buckets = self.frame.sparkSession, storage.uri, writer.buckets
 
         def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -179,7 +180,8 @@ class SparkLabelRows(LabelRows):
             described(spark, what),
             spark_errors_as(LabelError, "label data"),
         ):
-            placed = self._bucketed(writer).repartitionById(buckets, functions.col(BUCKET_COLUMN))
+            rows = self._bucketed(writer)
+            placed = rows.repartitionById(buckets, rows[BUCKET_COLUMN])
             results = placed.mapInArrow(write_task, "result string").collect()
         return [row.result for row in results]
 

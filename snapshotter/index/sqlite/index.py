@@ -45,7 +45,8 @@ _FIRST_PAGE, _LARGEST_PAGE = 8, 128
 _SNAPSHOTS = (
     "SELECT run_id, record, captured_to, published_at, position FROM snapshots JOIN"
     " (SELECT run_id AS id, position AS place FROM snapshots"
-    " WHERE service = ? AND captured_to >= ? AND captured_from <= ?{within}) ON run_id = id AND position = place"
+    " WHERE service = ? AND captured_to >= ? AND captured_from <= ?{within}) AS page"
+    " ON run_id = id AND position = place"
     " ORDER BY {order}"
 )
 _AFTER = " AND (captured_to, published_at, position) < (?, ?, ?)"
