@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -17,6 +16,7 @@ from deltalake import DeltaTable
 
 from delorean.feature_sets.bucket_result import BucketResult
 from delorean.feature_sets.digest import FeatureDigest
+from delorean.feature_sets.stored_rows import StoredRows
 from delorean.frames import Readable, lazy_frame, require_spark
 from delorean.labels import TIME_COLUMN
 from delorean.leaks.report import LeakReport
@@ -86,17 +86,11 @@ class FeatureSet(Readable):
         """
         require_spark(spark)
         files = self._files()
-        parts = range(len(files.files))
-        return lazy_frame(spark, files.schema, parts, partial(_read_file, self.uri, self.version))
+        parts = [StoredRows(self.uri, file.path, files.schema) for file in files.files]
+        return lazy_frame(spark, files.schema, parts, StoredRows.tables)
 
     def _files(self) -> DeltaVersion:
         return DeltaVersion.of(open_table(self.uri, self.version), self.uri)
-
-
-def _read_file(uri: str, version: int, position: int) -> Iterator[pa.Table]:
-    """Read one file of a version of a table."""
-    table = DeltaVersion.of(open_table(uri, version), uri)
-    yield from (pa.Table.from_batches([batch]) for batch in table.read(table.files[position]))
 
 
 def table_uri(storage: Storage, name: str) -> str:

@@ -179,7 +179,9 @@ class ServiceView(View):
     @property
     def confidence(self) -> float:
         """Successful responses / contexts requested, of the newest snapshot of this moment; 0 without any."""
-        return self.snapshots[-1].confidence if self.snapshots else 0.0
+        window = self.moment.rule.window(self.moment.time, self.moment.time)
+        newest_first = self.moment.index.iterate_snapshots(self.service.name, *window)
+        return next((one.confidence for one in newest_first if one.service == self.service), 0.0)
 
     @property
     def coverage(self) -> float:

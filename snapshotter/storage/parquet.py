@@ -22,6 +22,7 @@ from snapshotter.storage.partial_input import Range, WholeInput
 
 _ROW_GROUP_BYTES = 16 << 20  # in memory: small enough to bound a reader's memory, large enough to compress well
 _FEWEST_ROWS = 1024
+_UNRECORDED_ROWS = 8_192  # at a time
 _HASHED_BYTES = 8 << 20  # at a time
 
 
@@ -162,6 +163,16 @@ class ParquetReader(Closeable):
                 start += len(chunk)
             self._input.file.seek(0)
         return str(hasher.hexdigest())
+
+
+def read_unrecorded(storage: Storage, path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Read columns of a file without a record, a few rows at a time, verified by its pages' own checksums.
+
+    Raises MissingFileError, and CorruptFileError if its bytes have changed.
+    """
+    with storage.open_input(path) as opened, _translated(path):
+        parquet = pq.ParquetFile(opened, page_checksum_verification=True)
+        yield from parquet.iter_batches(_UNRECORDED_ROWS, columns=list(columns))
 
 
 class UnrecordedParquet(Closeable):

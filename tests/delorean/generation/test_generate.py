@@ -175,6 +175,10 @@ def test_buckets_spark_and_this_process_give_the_same_features(project, spark):
     assert bits(tables[0]).equals(bits(tables[1]))
     assert bits(tables[0]).equals(bits(tables[2]))
     assert {2000.0, 2015.0} <= set(tables[0]["year"].combine_chunks().flatten().to_pylist())
+    lazy = results[2].to_spark(spark)
+    assert lazy.schema.names == tables[2].column_names
+    in_spark = lazy.orderBy("profile_id", "time").toArrow().cast(tables[2].schema)
+    assert bits(in_spark.combine_chunks()).equals(bits(tables[2].combine_chunks()))
     assert set(tables[0]["in_charts"].combine_chunks().flatten().to_pylist()) == {0.0, 1.0}
 
 
