@@ -27,7 +27,7 @@ check: .venv/.ready machine  ## check what is quick: lint, types, layers, doctes
 	@$(MAKE) -s --no-print-directory -j 2 lint doctest
 	@$(BIN)/python -m pytest -q -n 2 -m "not program" --under 0.3 $(ARGS)
 
-bench: .venv/.ready machine  ## measure: BENCH=features, as_of, as_of_spark, snapshot, index, storage, cluster or hung-service; or check at length: CHECK=asof or fuzz
+bench: .venv/.ready machine  ## measure: BENCH=features, as_of, as_of_spark, snapshot, index, history, storage, cluster or hung-service; or check at length: CHECK=asof or fuzz
 	@$(BIN)/python -m benchmarks $(if $(CHECK),check-$(CHECK),$(BENCH)) $(ARGS)
 
 lint: .venv/.ready machine  ## check style, types and that imports only go down
@@ -54,7 +54,7 @@ notebook: .venv/.ready machine  ## open the notebooks in JupyterLab, the demo's 
 COMPILE := $(BIN)/uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --upgrade --custom-compile-command "make lock"
 lock: .venv/.ready  ## choose the versions anew and write requirements.lock, and Airflow's
-	@$(COMPILE) --extra test --extra notebook -o requirements.lock setup.cfg
+	@$(COMPILE) --extra connect --extra test --extra notebook -o requirements.lock setup.cfg
 	@$(COMPILE) -o dags/requirements.lock dags/requirements.in
 
 clean:  ## remove the environment and everything that was made

@@ -9,6 +9,7 @@ BENCHMARKS = {
     "as_of_spark": "benchmarks.as_of_spark",
     "snapshot": "benchmarks.snapshot",
     "index": "benchmarks.index",
+    "history": "benchmarks.history",
     "storage": "benchmarks.storage",
     "cluster": "benchmarks.cluster",
     "hung-service": "benchmarks.hung_service",

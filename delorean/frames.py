@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import pickle
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
 from schemas.errors import ConfigError, DataKeyError
 from schemas.nested_types import with_leaves
+from snapshotter.spark.connect import require_workers
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
     from pyspark.sql import DataFrame, SparkSession
 
+_Part = TypeVar("_Part")
+_BATCH_ROWS = 8_192  # nested rows are large, and Spark holds a batch of each task in memory
 _IN_SPARK = {
     pa.uint8(): pa.int16(),
     pa.uint16(): pa.int32(),
@@ -56,11 +61,41 @@ class Readable(ABC):
 
     def to_spark(self, spark: SparkSession) -> DataFrame:
         """Read the data into Spark; types that it lacks, such as unsigned integers, become wider ones."""
-        if not hasattr(spark, "createDataFrame"):
-            raise ConfigError.mistaken("spark", spark, "a Spark session", "project.spark_session()")
+        require_spark(spark)
         table = self.to_arrow()
-        fields = [field.with_type(with_leaves(field.type, _leaf_in_spark)) for field in table.schema]
-        return spark.createDataFrame(table.cast(pa.schema(fields)))
+        return spark.createDataFrame(table.cast(_schema_in_spark(table.schema)))
+
+
+def require_spark(spark: object) -> None:
+    """Raise ConfigError for anything but a Spark session."""
+    if not hasattr(spark, "createDataFrame"):
+        raise ConfigError.mistaken("spark", spark, "a Spark session", "project.spark_session()")
+
+
+def lazy_frame(
+    spark: SparkSession, schema: pa.Schema, parts: Sequence[_Part], read: Callable[[_Part], Iterable[pa.Table]]
+) -> DataFrame:
+    """Return a Spark DataFrame whose tasks read its rows; nothing is read before Spark needs them.
+
+    schema: of the rows; types that Spark lacks become wider ones, as in `Readable.to_spark`
+    parts: what each task reads, sent to it alone; read: called by tasks
+    """
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    require_workers(spark)
+    in_spark = _schema_in_spark(schema)
+    serialised = [pickle.dumps(part) for part in parts]
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for position in (position for batch in batches for position in batch.column(0).to_pylist()):
+            for table in read(pickle.loads(serialised[position])):  # noqa: S301  # from our driver
+                yield from table.cast(in_spark).to_batches(max_chunksize=_BATCH_ROWS)
+
+    return spark.range(0, len(parts), 1, max(1, len(parts))).mapInArrow(run, from_arrow_schema(in_spark))
+
+
+def _schema_in_spark(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field.with_type(with_leaves(field.type, _leaf_in_spark)) for field in schema])
 
 
 def _leaf_in_spark(type: pa.DataType) -> pa.DataType:  # noqa: A002  # the field's own name

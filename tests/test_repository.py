@@ -110,6 +110,9 @@ IMPORTED_AS = {
 RUN = {
     "flask",
     "flask-cors",
+    "googleapis-common-protos",
+    "grpcio",
+    "grpcio-status",
     "import-linter",
     "ipykernel",
     "jupyterlab",
@@ -120,6 +123,7 @@ RUN = {
     "ruff",
     "setuptools",
     "uv",
+    "zstandard",
 }
 
 

@@ -20,7 +20,8 @@ from delorean.coverage.element_search import ElementSearch, ServiceSearch, Versi
 from delorean.coverage.result import CoverageCell, DayCoverage
 from delorean.labels import TIME_COLUMN
 from delorean.state.rules import FIRST_MOMENT, AsOf
-from delorean.state.sources import GlobalSource, ServiceSource, captured_within, declared_services, snapshots_of
+from delorean.state.snapshot_pages import snapshots_of
+from delorean.state.sources import GlobalSource, ServiceSource, captured_within, declared_services
 from delorean.state.versions import versions_in_view
 from delorean.time_travel import EXPERIMENT_COLUMN, STRATUM_COLUMN, read_chosen_contexts
 from schemas.errors import DataKeyError, NotInIndexError

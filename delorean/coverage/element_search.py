@@ -18,7 +18,8 @@ from delorean.labels import TIME_COLUMN, Labels
 from delorean.state.captures import find_captures
 from delorean.state.matches import CaptureFile, CaptureMatch
 from delorean.state.rules import FIRST_MOMENT, AsOf, ConfidenceFloor
-from delorean.state.sources import GlobalSource, ServiceSource, SourceResolver, declared_services, snapshots_of
+from delorean.state.snapshot_pages import snapshots_of
+from delorean.state.sources import GlobalSource, ServiceSource, SourceResolver, declared_services
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError
 from schemas.tables import TIME

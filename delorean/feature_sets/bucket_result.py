@@ -1,4 +1,4 @@
-"""What a bucket task reports: the file that it wrote, and a summary of the file's rows."""
+"""What a bucket task reports: the file that it wrote, and a summary of the file's rows; or what it lacked."""
 
 from __future__ import annotations
 
@@ -32,3 +32,15 @@ class BucketResult:
     digest: FeatureDigest
     seconds: Mapping[str, float]
     adapted: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class BucketOutcome:
+    """What became of a bucket task.
+
+    result: None if rows need older snapshots than the plan lists; nothing is written then
+    unserved: the elements of which they need them
+    """
+
+    result: BucketResult | None
+    unserved: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -16,7 +16,8 @@ from deltalake import DeltaTable
 
 from delorean.feature_sets.bucket_result import BucketResult
 from delorean.feature_sets.digest import FeatureDigest
-from delorean.frames import Readable
+from delorean.feature_sets.stored_rows import StoredRows
+from delorean.frames import Readable, lazy_frame, require_spark
 from delorean.labels import LABEL_COLUMN, TIME_COLUMN
 from delorean.leaks.report import LeakReport
 from delorean.state.adaptations import AdaptedType
@@ -29,6 +30,9 @@ from snapshotter.storage import Storage
 from snapshotter.storage.delta import USER_METADATA, commit_files, committed_once, delta_table
 from snapshotter.storage.delta_log import commit_info, commits
 from snapshotter.storage.delta_version import DeltaVersion
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 FOLDER = "feature_sets"
 LINEAGE = "delorean"
@@ -78,7 +82,20 @@ class FeatureSet(Readable):
 
     def to_arrow(self) -> pa.Table:
         """Read all rows. Raises MissingFileError and CorruptFileError, naming the file."""
-        return DeltaVersion.of(open_table(self.uri, self.version), self.uri).to_arrow()
+        return self._files().to_arrow()
+
+    def to_spark(self, spark: SparkSession) -> DataFrame:
+        """Return the rows as a Spark DataFrame whose tasks read this version's files; nothing is read before.
+
+        The session needs no Delta. Its order of the rows is that of the files.
+        """
+        require_spark(spark)
+        files = self._files()
+        parts = [StoredRows(self.uri, file.path, files.schema) for file in files.files]
+        return lazy_frame(spark, files.schema, parts, StoredRows.tables)
+
+    def _files(self) -> DeltaVersion:
+        return DeltaVersion.of(open_table(self.uri, self.version), self.uri)
 
 
 def table_uri(storage: Storage, name: str) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delorean.feature_sets.bucket_result import BucketResult
+from delorean.feature_sets.bucket_result import BucketOutcome, BucketResult
 from delorean.feature_sets.columns import (
     CONFIDENCE_COLUMN,
     LATEST_INPUT_COLUMN,
@@ -24,6 +24,7 @@ from delorean.generation.generation_plan import GenerationPlan
 from delorean.labels import TIME_COLUMN
 from delorean.state.adaptations import adapted_rows
 from delorean.state.captures import match_captures
+from delorean.state.matches import CaptureMatch
 from delorean.state.provenance import (
     ResolvedElement,
     SpreadReport,
@@ -39,7 +40,7 @@ from delorean.step_timer import StepTimer
 from encoders.columns import one_array
 from encoders.data_map import DataMaps
 from schemas.errors import QualityError
-from snapshotter.records import DataFile
+from snapshotter.records import DataFile, to_micros
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
 
@@ -59,8 +60,8 @@ class BucketFeatures:
     adapted: Mapping[str, Mapping[str, int]]
 
 
-def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt: str) -> BucketResult:
-    """Generate the features of one bucket of labels and write them.
+def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt: str) -> BucketOutcome:
+    """Generate the features of one bucket of labels and write them, unless rows need snapshots that the plan lacks.
 
     labels_file: one of the plan's label files; tasks differ in nothing else
     folder, attempt: of the file; an attempt that dies leaves an orphan that no version names
@@ -71,7 +72,12 @@ def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt
     watch = StepTimer()
     with watch.step("read labels"):
         rows = read_parquet(storage, labels_file).combine_chunks()
-    features = bucket_features(plan, rows, labels_file.bucket, storage, watch)
+    with watch.step("match state"):
+        elements = _match(plan, rows, labels_file.bucket, storage)
+    unserved = tuple(name for name, element in elements.items() if not element.complete)
+    if unserved:
+        return BucketOutcome(None, unserved)
+    features = _encode(plan, rows, elements, watch)
     with watch.step("write"):
         path = f"{folder}/{labels_file.bucket:05d}-{attempt}.parquet"
         file = write_parquet(storage, path, features.table, plan.schema, labels_file.bucket)
@@ -79,7 +85,7 @@ def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt
         context, items = ([key.name for key in keys] for keys in (plan.labels.context, plan.labels.items))
         digest = digest_rows(features.table, context, items, plan.features, plan.labels.shape)
     times = pc.min_max(features.table[TIME_COLUMN].cast(pa.int64())).as_py()
-    return BucketResult(
+    result = BucketResult(
         file,
         digest.items,
         times["min"],
@@ -90,14 +96,21 @@ def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt
         watch.seconds,
         features.adapted,
     )
+    return BucketOutcome(result)
 
 
 def bucket_features(
     plan: GenerationPlan, rows: pa.Table, bucket: int, storage: Storage, watch: StepTimer
 ) -> BucketFeatures:
-    """Match and encode the label rows of one bucket, and assemble their feature rows."""
+    """Match and encode the label rows of one bucket, and assemble their feature rows. The plan lists every snapshot."""
     with watch.step("match state"):
         elements = _match(plan, rows, bucket, storage)
+    return _encode(plan, rows, elements, watch)
+
+
+def _encode(
+    plan: GenerationPlan, rows: pa.Table, elements: dict[str, ResolvedElement], watch: StepTimer
+) -> BucketFeatures:
     spread = spread_of(_of_services(plan, elements), rows.num_rows)
     report = SpreadReport.of(spread, None if plan.spread is None else plan.spread.limit)
     torn = _beyond_limit(plan, spread)
@@ -148,11 +161,28 @@ def _match_service(
 ) -> ResolvedElement:
     files = list(source.files(bucket, plan.labels.buckets, plan.labels.bucket_variable))
     match = match_captures(rows, rows[TIME_COLUMN], source.service.key, source.element, source.rule, files, storage)
+    complete = not _needs_older(source, rows, match)
     if source.skipped:
         skipped = np.array([snapshot.run_id in source.skipped for snapshot, _ in files], dtype=bool)
         match = match.without((match.file >= 0) & skipped[match.file] if len(skipped) else match.absent)
     runs = [snapshot.run_id for snapshot, _ in files]
-    return ResolvedElement(match, runs, [snapshot.confidence for snapshot, _ in files])
+    return ResolvedElement(match, runs, [snapshot.confidence for snapshot, _ in files], complete)
+
+
+def _needs_older(source: ServiceSource, rows: pa.Table, match: CaptureMatch) -> bool:
+    """Return whether a snapshot that the source leaves out could serve a row better: none captured later than `rest`.
+
+    A null in a key never matches, whatever is read.
+    """
+    if source.rest is None:
+        return False
+    rest = to_micros(source.rest)
+    older = (match.file < 0) | (match.captured_at <= rest)
+    for variable in source.service.key:
+        older &= rows[variable.name].is_valid().to_numpy()
+    if source.rule.max_age is not None:
+        older &= rows[TIME_COLUMN].cast(pa.int64()).to_numpy() - micros(source.rule.max_age) <= rest
+    return bool(older.any())
 
 
 def _of_services(plan: GenerationPlan, elements: Mapping[str, ResolvedElement]) -> list[ResolvedElement]:

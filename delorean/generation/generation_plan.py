@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -56,10 +56,13 @@ class GenerationPlan:
     @property
     def pinned(self) -> PinnedSources:
         """The ids of the runs and versions that are read."""
-        return PinnedSources(
-            {source.element.name: source.ids for source in self.services},
-            {source.element.name: source.ids for source in self.globals},
-        )
+        return PinnedSources.of(self.services, self.globals)
+
+    def of_bucket(self, bucket: int) -> GenerationPlan:
+        """Return the plan without what the task of one bucket does not read, which is sent to it."""
+        labels = self.labels
+        sources = (source.of_bucket(bucket, labels.buckets, labels.bucket_variable) for source in self.services)
+        return replace(self, services=tuple(sources))
 
     @property
     def schema(self) -> pa.Schema:
@@ -83,12 +86,16 @@ def plan_generation(
     confidence: Mapping[str, ConfidenceFloor] | None = None,
     spread: SpreadLimit | None = None,
     pinned: PinnedSources | None = None,
+    paged: bool = False,
+    more: Collection[str] = (),
 ) -> GenerationPlan:
     """Resolve the snapshots and versions that the labels' times can see.
 
     rules: element's name → as-of rule; `AsOf()` for other elements
     confidence: element's name → the floor of its runs' confidence
     pinned: read these and no others, as an earlier generation did
+    paged: list only the newest snapshots, which serve most rows; see `ServiceSource.rest`
+    more: elements of which more snapshots than the pinned ones are needed
 
     Raises DataKeyError for an element that is not captured or whose type differs, ConfigError for rules of unknown
     elements and for columns whose names clash, ParadoxError for a label used as data, QualityError where a floor's
@@ -97,7 +104,7 @@ def plan_generation(
     elements = list(model.elements.values())
     _refuse_labels_as_data(labels, elements)
     _refuse_unsigned(labels)
-    resolver = SourceResolver(labels, index, rules or {}, confidence or {}, pinned)
+    resolver = SourceResolver(labels, index, rules or {}, confidence or {}, pinned, paged=paged, more=more)
     services, global_sources = resolver.resolve(elements)
     _check_first_and_last(global_sources, labels)
     plan = GenerationPlan(

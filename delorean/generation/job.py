@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import msgspec
 from delorean.feature_sets.bucket_result import BucketResult
 from delorean.feature_sets.digest import FeatureDigest
 from delorean.feature_sets.table import FOLDER, FeatureSet, GenerationRecord, commit, table_uri
+from delorean.frames import require_spark
 from delorean.generation.early_rows import note_early_rows
 from delorean.generation.generation_plan import GenerationPlan, plan_generation
 from delorean.generation.named_run import NamedRun
@@ -28,7 +29,7 @@ from delorean.state.provenance import SpreadReport
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.state.sources import PinnedSources
 from encoders.feature_model import Encoders, FeatureModel
-from schemas.errors import ConfigError, LabelError, ParadoxError, QualityError
+from schemas.errors import LabelError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex
 from snapshotter.spark.progress import Progress, shown_progress
 from snapshotter.storage import Storage, require_plain_name
@@ -83,10 +84,10 @@ def generate(
         run = NamedRun(storage, name, run_id, request)
         if (committed := run.committed()) is not None:
             return committed
-        pinned = run.sources(lambda: plan_with(pinned=pinned).pinned)
-    plan = note_early_rows(plan_with(pinned=pinned), storage)
+        pinned = run.sources(lambda: plan_with(pinned=pinned, paged=True).pinned)
+    plan = note_early_rows(plan_with(pinned=pinned, paged=True), storage)
     label_report = None if leaks is None else check_labels(labels, storage, leaks)
-    results = _run_buckets(plan, name, spark, progress)
+    plan, results = _run_buckets(plan, lambda pins, more: plan_with(pinned=pins, more=more), name, spark, progress)
     leak_report = None
     if leaks is not None and label_report is not None:
         leak_report = replace(_detect_leaks(plan, results, storage, leaks), label_data=label_report)
@@ -103,27 +104,49 @@ def _check_arguments(labels: Labels, name: str, spark: SparkSession | None) -> N
     require_plain_name("feature set", name)
     if not isinstance(labels, Labels):
         raise LabelError.mistaken("labels", labels, "label data", "load_labels(…, storage) or materialise_labels(…)")
-    if spark is not None and not hasattr(spark, "sparkContext"):
-        raise ConfigError.mistaken("spark", spark, "a Spark session", "project.spark_session()")
+    if spark is not None:
+        require_spark(spark)
 
 
 def _run_buckets(
-    plan: GenerationPlan, name: str, spark: SparkSession | None, progress: Progress | None
-) -> list[BucketResult]:
-    """Run the bucket tasks and return their results by bucket. Raises QualityError if no row is left.
+    plan: GenerationPlan,
+    longer: Callable[[PinnedSources, Collection[str]], GenerationPlan],
+    name: str,
+    spark: SparkSession | None,
+    progress: Progress | None,
+) -> tuple[GenerationPlan, list[BucketResult]]:
+    """Run the bucket tasks and return the plan that lists all that they needed, and their results by bucket.
 
+    longer: plans again with more snapshots of some elements. Buckets that are done stay so: no older snapshot could
+        serve their rows
     name: of the feature set; the files are written to a new folder of it
+
+    Raises QualityError if no row is left.
     """
     plan.model.warm_up()  # once here, so that workers load compiled code from the cache instead of all compiling it
-    folder = f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}"
+    folder, what = f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", f"features of {name}, buckets"
+    results: list[BucketResult] = []
+    files = plan.labels.files
     with shown_progress(progress) as shown:
-        report = partial(shown, f"features of {name}, buckets")
-        results = run_here(plan, folder, report) if spark is None else run_on_spark(spark, plan, folder, report)
+        while files:
+            report = partial(_report_more, shown, what, len(results))
+            run = run_here if spark is None else partial(run_on_spark, spark)
+            outcomes = run(plan, files, folder, report)
+            results += [outcome.result for outcome in outcomes if outcome.result is not None]
+            finished = {result.file.bucket for result in results}
+            files = tuple(file for file in files if file.bucket not in finished)
+            if files:
+                plan = longer(plan.pinned, {element for outcome in outcomes for element in outcome.unserved})
     if not any(result.file.rows for result in results):
         raise QualityError.because(
             "no row is left: the captures of every row lie further apart than the spread's limit", "widen the limit"
         )
-    return sorted(results, key=lambda result: result.file.bucket)
+    return plan, sorted(results, key=lambda result: result.file.bucket)
+
+
+def _report_more(shown: Progress, what: str, before: int, done: int, total: int) -> None:
+    """Report what is done of work of which some was done before."""
+    shown(what, before + done, before + total)
 
 
 def _feature_set(

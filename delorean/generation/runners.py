@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+import pickle
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
 import msgspec
 import pyarrow as pa
 
-from delorean.feature_sets.bucket_result import BucketResult
+from delorean.feature_sets.bucket_result import BucketOutcome
 from delorean.generation.bucket_task import run_bucket
 from delorean.generation.generation_plan import GenerationPlan
 from delorean.state.shared_array import folder_of_executor, share_in
 from schemas.errors import EncoderError
+from snapshotter.records import DataFile
+from snapshotter.spark.connect import require_workers
 from snapshotter.spark.errors import spark_errors_as
-from snapshotter.spark.jobs import described, reported_tasks
+from snapshotter.spark.jobs import described, parallelism, reported_tasks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -24,27 +27,35 @@ if TYPE_CHECKING:
 _TASKS_PER_CORE = 4
 
 
-def run_here(plan: GenerationPlan, folder: str, report: Callable[[int, int], None]) -> list[BucketResult]:
-    """Run the bucket tasks one after the other in this process, without a JVM."""
-    results = []
-    for file in plan.labels.files:
-        results.append(run_bucket(plan, file, folder, "0"))
-        report(len(results), len(plan.labels.files))
-    return results
+def run_here(
+    plan: GenerationPlan, files: Sequence[DataFile], folder: str, report: Callable[[int, int], None]
+) -> list[BucketOutcome]:
+    """Run the bucket tasks of label files one after the other in this process, without a JVM."""
+    outcomes = []
+    for file in files:
+        outcomes.append(run_bucket(plan, file, folder, "0"))
+        report(len(outcomes), len(files))
+    return outcomes
 
 
 def run_on_spark(
-    spark: SparkSession, plan: GenerationPlan, folder: str, report: Callable[[int, int], None]
-) -> list[BucketResult]:
-    """Run the bucket tasks on Spark, several in each Spark task.
+    spark: SparkSession,
+    plan: GenerationPlan,
+    files: Sequence[DataFile],
+    folder: str,
+    report: Callable[[int, int], None],
+) -> list[BucketOutcome]:
+    """Run the bucket tasks of label files on Spark, several in each Spark task.
 
-    There are enough Spark tasks to keep every core busy to the end, and few enough for their cost not to matter.
+    There are enough Spark tasks to keep every core busy to the end, and few enough for their cost not to matter. Each
+    bucket's part of the plan is serialised by itself: a Spark task reads those of its own buckets only.
     """
-    buckets = len(plan.labels.files)
-    tasks = min(buckets, _TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
+    require_workers(spark)
+    parts = [pickle.dumps((plan.of_bucket(file.bucket), file)) for file in files]
+    tasks = min(len(parts), _TASKS_PER_CORE * parallelism(spark))
     with (
-        reported_tasks(spark, tasks, buckets, report),
-        described(spark, f"generate features: {buckets} buckets"),
+        reported_tasks(spark, tasks, len(parts), report),
+        described(spark, f"generate features: {len(parts)} buckets"),
         spark_errors_as(EncoderError, "generating features"),
     ):
 
@@ -58,11 +69,12 @@ def run_on_spark(
             attempt = str(context.taskAttemptId())
             positions = [position for batch in batches for position in batch.column(0).to_pylist()]
             for position in positions:
-                result = run_bucket(plan, plan.labels.files[position], folder, attempt)
-                yield pa.RecordBatch.from_pydict({"result": [msgspec.json.encode(result).decode()]})
+                part, file = pickle.loads(parts[position])  # noqa: S301  # from our driver
+                outcome = run_bucket(part, file, folder, attempt)
+                yield pa.RecordBatch.from_pydict({"outcome": [msgspec.json.encode(outcome).decode()]})
 
-        rows = spark.range(0, buckets, 1, tasks).mapInArrow(run_task, "result string").collect()
-    return [msgspec.json.decode(row.result, type=BucketResult) for row in rows]
+        rows = spark.range(0, len(parts), 1, tasks).mapInArrow(run_task, "outcome string").collect()
+    return [msgspec.json.decode(row.outcome, type=BucketOutcome) for row in rows]
 
 
 @cache

@@ -14,8 +14,9 @@ from delorean.labels.row_parts import RowPart, write_parts
 from delorean.labels.row_sources import BucketWriter, LabelRows, WrittenBuckets, bucket_count
 from delorean.labels.sorted_ranges import sorted_ranges
 from schemas.errors import LabelError
+from snapshotter.spark.connect import require_workers
 from snapshotter.spark.errors import spark_errors_as
-from snapshotter.spark.jobs import described, reported_tasks
+from snapshotter.spark.jobs import described, parallelism, reported_tasks
 from snapshotter.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class SparkLabelRows(LabelRows):
         self, writer: BucketWriter, buckets: int | None, storage: Storage, report: Callable[[int, int], None]
     ) -> WrittenBuckets:
         """Run the query, then write a bucket in each task."""
+        require_workers(self.frame.sparkSession)
         try:
             parts, items = self._write_parts(writer, storage)
             buckets = buckets or bucket_count(items)
@@ -110,7 +112,7 @@ class SparkLabelRows(LabelRows):
                     result = writer.write(bucket, map(writer.grouper.group, ranges), opened, attempt)
                     yield pa.RecordBatch.from_pydict({"result": [] if result is None else [result]}, _RESULT)
 
-        tasks = min(buckets, _TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
+        tasks = min(buckets, _TASKS_PER_CORE * parallelism(spark))
         with (
             reported_tasks(spark, tasks, buckets, report),
             described(spark, f"materialise labels: {buckets} buckets"),

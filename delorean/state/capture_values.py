@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from delorean.state.adaptations import check_type
 from delorean.state.matches import CaptureFile, CaptureMatch
+from delorean.state.row_groups import RowGroups
 from encoders.data_map import ABSENT, Element
 from schemas.data_keys import DataKey
-from snapshotter.storage.parquet import ParquetReader
 
 VALUE_COLUMN = "value"
 _KEEP_WHOLE = 0.6  # above this share of rows used, copying nested values costs more than the unused ones do
@@ -36,7 +36,7 @@ class CaptureValues:
         rows: NDArray[np.int64],
         captures: NDArray[np.int64],
         ends: NDArray[np.int64],
-        files: Sequence[tuple[CaptureFile, ParquetReader]],
+        files: Sequence[tuple[CaptureFile, RowGroups]],
     ) -> None:
         """Read the values that serve rows.
 
@@ -46,14 +46,14 @@ class CaptureValues:
         used[captures] = True
         position = np.zeros(len(used), dtype=np.int64)
         start = 0
-        for (file, reader), end in zip(files, ends.tolist(), strict=True):
+        for (file, parts), end in zip(files, ends.tolist(), strict=True):
             used_here = used[start:end]
-            share = used_here.mean() if len(used_here) else 0.0
             stored = file.snapshot.service.element.type
-            if share and self._element.reads(stored):
-                column = reader.read([VALUE_COLUMN])[VALUE_COLUMN]
-                kept = np.ones(len(used_here), dtype=bool) if share >= _KEEP_WHOLE else used_here
-                column = column if share >= _KEEP_WHOLE else column.filter(pa.array(used_here))
+            if used_here.any() and self._element.reads(stored):
+                needed, kept = parts.holding(used_here)
+                column = needed.read([VALUE_COLUMN])[VALUE_COLUMN]
+                if used_here[kept].mean() < _KEEP_WHOLE:
+                    column, kept = column.filter(pa.array(used_here[kept])), used_here
                 position[start:end] = self._count + np.cumsum(kept) - 1
                 self._chunks += map(self._element.adapter(stored), column.chunks)
                 self._count += len(column)

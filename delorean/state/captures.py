@@ -1,7 +1,8 @@
 """Which capture of a service serves each row: files are matched from the newest on, until every row is served.
 
-At most `MOST_OPEN` files are open at a time, each is opened once, and a file that no row can see is not opened. How
-much is read depends on the rows: a row whose key was never captured searches every file that its window allows.
+At most `MOST_OPEN` files are open at a time, each is opened once, and a file that no row can see is not opened. Row
+groups that hold none of the rows' keys, or only captures that no row can see, are not read. How much is read depends on
+the rows: a row whose key was never captured searches every file that its window allows.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from delorean.as_of.join import as_of_rows
 from delorean.state.capture_values import CaptureValues
 from delorean.state.matches import CaptureFile, CaptureMatch, ElementMatch
+from delorean.state.row_groups import RowGroups, Sought
 from delorean.state.rules import AsOf
 from schemas.data_keys import DataKey
 from snapshotter.records import DataFile, to_micros
@@ -50,7 +52,8 @@ class CaptureSearch:
         self._micros = times.cast(pa.int64()).to_numpy()
         self._best = np.full(rows.num_rows, _NEVER)
         self._file = np.full(rows.num_rows, -1, dtype=np.int64)
-        self._pending = np.arange(rows.num_rows)  # rows that a remaining file may still serve better
+        # Rows that a remaining file may still serve better. A null in a key never matches.
+        self._pending = np.flatnonzero(np.logical_and.reduce([key.is_valid().to_numpy() for key in self._rows.columns]))
         remaining = self._newest_last()
         most = 1
         while remaining and len(self._pending):
@@ -106,7 +109,8 @@ class CaptureSearch:
         if not len(rows):
             return
         with opened_files([self.files[i].file for i in batch], self.storage) as readers:
-            captures, ends = self._captures(readers)
+            parts = self._row_groups(rows, readers)
+            captures, ends = self._captures(parts)
             positions = self._as_of(rows, captures)
             times = captures[CAPTURED_COLUMN].cast(pa.int64()).to_numpy()
             captured = np.where(positions >= 0, times[positions] if len(times) else 0, _NEVER)
@@ -116,7 +120,7 @@ class CaptureSearch:
             rows, positions = rows[better], positions[better]
             self._best[rows], self._file[rows] = captured[better], file[better]
             if values is not None:
-                values.take(rows, positions, ends, [(self.files[i], r) for i, r in zip(batch, readers, strict=True)])
+                values.take(rows, positions, ends, [(self.files[i], p) for i, p in zip(batch, parts, strict=True)])
 
     def _rows_in_view(self, batch: list[int]) -> NDArray[np.int64]:
         """Return the pending rows that can see any of the files by their times."""
@@ -128,10 +132,20 @@ class CaptureSearch:
             seen &= times <= last + _micros(self.rule.max_age)
         return self._pending if seen.all() else self._pending[seen]
 
-    def _captures(self, readers: Sequence[ParquetReader]) -> tuple[pa.Table, NDArray[np.int64]]:
-        """Read keys and times of files, end to end, and where those of each file end."""
+    def _row_groups(self, rows: NDArray[np.int64], readers: Sequence[ParquetReader]) -> list[RowGroups]:
+        """Return the parts of files that may serve rows."""
+        if all(reader.metadata.num_row_groups <= 1 for reader in readers):
+            return [RowGroups.all_of(reader) for reader in readers]
+        times, age = self._micros[rows], self.rule.max_age
+        oldest = _NEVER if age is None else int(times.min()) - _micros(age)
+        newest = int(times.max()) - _micros(self.rule.lag)
+        sought = Sought.of(self._rows.take(pa.array(rows)), oldest, newest, CAPTURED_COLUMN)
+        return [sought.in_file(reader) for reader in readers]
+
+    def _captures(self, files: Sequence[RowGroups]) -> tuple[pa.Table, NDArray[np.int64]]:
+        """Read keys and times of parts of files, end to end, and where those of each file end."""
         names = [variable.name for variable in self.key]
-        parts = [reader.read([*names, CAPTURED_COLUMN]) for reader in readers]
+        parts = [file.read([*names, CAPTURED_COLUMN]) for file in files]
         return pa.concat_tables(parts), np.cumsum([part.num_rows for part in parts], dtype=np.int64)
 
     def _as_of(self, rows: NDArray[np.int64], captures: pa.Table) -> NDArray[np.int64]:

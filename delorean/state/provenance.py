@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Self
 
@@ -27,15 +27,17 @@ class ResolvedElement:
 
     source_ids: the id of the run or version at each position that `match.file` may have
     confidence: of each of these runs; None for a global element
+    complete: whether no snapshot that the source leaves out could serve a row better
     """
 
     match: ElementMatch
     source_ids: Sequence[str]
     confidence: Sequence[float] | None = None
+    complete: bool = True
 
     def where(self, kept: NDArray[np.bool_]) -> ResolvedElement:
         """Keep only some rows."""
-        return ResolvedElement(self.match.where(kept), self.source_ids, self.confidence)
+        return replace(self, match=self.match.where(kept))
 
     def served_by(self) -> pa.Array:
         """Return the id of the run or version that served each row, null where the element is absent."""

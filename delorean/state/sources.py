@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from delorean.labels import Labels
 from delorean.state.adaptations import check_type, types_that_differ
 from delorean.state.matches import CaptureFile
-from delorean.state.rules import FIRST_MOMENT, AsOf, ConfidenceFloor
+from delorean.state.rules import AsOf, ConfidenceFloor
+from delorean.state.snapshot_pages import SnapshotPage, first_page, longer_page, require_all, snapshots_of
 from delorean.state.versions import find_versions, in_order, version_at, versions_in_view
 from schemas.data_keys import DataKey, Kind
-from schemas.errors import ConfigError, DataKeyError, QualityError, ReplayError
+from schemas.errors import ConfigError, DataKeyError, QualityError
 from schemas.services import Service
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import END_OF_TIME, GlobalVersion, ServiceSnapshot
+from snapshotter.records import END_OF_TIME, DataFile, GlobalVersion, ServiceSnapshot, SnapshotRun
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class ServiceSource:
 
     snapshots: the earliest published first, so that of equal captures the later published wins
     skipped: runs among them whose confidence is too low: a row that they would serve goes without the element
+    rest: older snapshots are not listed, of which the newest captured last at this time; None: none are left out. A row
+        that they could serve better needs a longer list, see `SourceResolver.more`
     """
 
     element: DataKey
@@ -36,6 +39,7 @@ class ServiceSource:
     rule: AsOf
     snapshots: tuple[ServiceSnapshot, ...]
     skipped: frozenset[str] = frozenset()
+    rest: datetime | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -59,6 +63,14 @@ class ServiceSource:
             for file in snapshot.files:
                 if file.bucket % common == bucket % common:
                     yield CaptureFile(snapshot, file)
+
+    def of_bucket(self, bucket: int, buckets: int, bucket_variable: str) -> ServiceSource:
+        """Return the source without the files of other buckets, and without what no bucket task reads."""
+        files: dict[str, list[DataFile]] = {snapshot.run_id: [] for snapshot in self.snapshots}
+        for snapshot, file in self.files(bucket, buckets, bucket_variable):
+            files[snapshot.run_id].append(file)
+        kept = (replace(s, files=tuple(files[s.run_id]), reasons={}, profile={}) for s in self.snapshots)
+        return replace(self, snapshots=tuple(kept))
 
 
 @dataclass(frozen=True)
@@ -99,10 +111,21 @@ class PinnedSources:
     """The sources of an earlier generation, to be read again whatever was published since.
 
     snapshots: element → run ids in the order in which they were published; globals: element → version ids
+    rests: element → `ServiceSource.rest`, of those that have one
     """
 
     snapshots: Mapping[str, Sequence[str]]
     globals: Mapping[str, Sequence[str]]
+    rests: Mapping[str, datetime] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, services: Sequence[ServiceSource], global_sources: Sequence[GlobalSource]) -> PinnedSources:
+        """Return the ids of the runs and versions of sources."""
+        return cls(
+            {source.element.name: source.ids for source in services},
+            {source.element.name: source.ids for source in global_sources},
+            {source.element.name: source.rest for source in services if source.rest is not None},
+        )
 
 
 @dataclass
@@ -111,6 +134,8 @@ class SourceResolver:
 
     rules, floors: by element
     of_any_type: elements whose types are not checked, because their values are not read
+    paged: whether to list only the newest snapshots, which serve most rows; `ServiceSource.rest` is then set
+    more: elements of which more snapshots than the pinned ones are needed
     notes: remarks for the user about the choice of sources, added to while resolving
     """
 
@@ -120,6 +145,8 @@ class SourceResolver:
     floors: Mapping[str, ConfidenceFloor]
     pinned: PinnedSources | None = None
     of_any_type: Collection[str] = ()
+    paged: bool = False
+    more: Collection[str] = ()
     notes: list[str] = field(default_factory=list)
 
     def resolve(self, elements: Sequence[DataKey]) -> tuple[list[ServiceSource], list[GlobalSource]]:
@@ -141,42 +168,60 @@ class SourceResolver:
     def _service_source(self, element: DataKey, rule: AsOf, floor: ConfidenceFloor | None) -> ServiceSource:
         if element.name not in self._declared:
             raise DataKeyError.unknown("data key: no snapshot has the element", element.name, self._declared)
-        if self.pinned is None:
-            snapshots = self._snapshots(element.name, rule)
-        else:
-            snapshots = self._pinned_snapshots(element.name, self.pinned.snapshots.get(element.name, ()))
-        service = self._service(element, snapshots)
-        self._check_keys(service, snapshots, rule)
-        kept, skipped = self._apply_floor(element.name, snapshots, floor)
-        return ServiceSource(element, service, rule, kept, skipped)
+        page = self._snapshots(element.name, rule) if self.pinned is None else self._pinned_page(element.name, rule)
+        service = self._service(element, page)
+        self._check_keys(service, page, rule)
+        kept, skipped = self._apply_floor(element.name, page.snapshots, floor)
+        return ServiceSource(element, service, rule, kept, skipped, page.rest)
 
-    def _snapshots(self, element: str, rule: AsOf) -> tuple[ServiceSnapshot, ...]:
-        """Return the snapshots that the labels' times may see, the earliest published first."""
-        window = rule.window(self.labels.earliest, self.labels.latest)
-        of_service = {
-            name: snapshots
-            for name, service in {service.name: service for service in self._declared[element]}.items()
-            if (snapshots := snapshots_of(self.index, service, window))
-        }
+    def _snapshots(self, element: str, rule: AsOf) -> SnapshotPage:
+        """Return the snapshots that the labels' times may see."""
+        window, earliest = self._window(rule)
+        of_service = {}
+        for name, service in {service.name: service for service in self._declared[element]}.items():
+            if self.paged:
+                page = first_page(self.index, service, window, earliest)
+            else:
+                page = SnapshotPage(tuple(snapshots_of(self.index, service, window)), None)
+            if page.snapshots:
+                of_service[name] = page
         if len(of_service) > 1:
             raise DataKeyError.because(
                 f"element '{element}' comes from several services: {', '.join(sorted(of_service))}",
                 "give the element of one of them another name, or max_age, so that rows see one of them",
             )
-        return tuple(next(iter(of_service.values()), ()))
+        return next(iter(of_service.values()), SnapshotPage((), None))
 
-    def _pinned_snapshots(self, element: str, run_ids: Sequence[str]) -> tuple[ServiceSnapshot, ...]:
-        runs = self.index.runs_by_id(run_ids)
-        of_run = {run_id: s for run_id, run in runs.items() for s in run.services if s.service.element.name == element}
-        _require_all(f"snapshot runs of '{element}'", [run_id for run_id in run_ids if run_id not in of_run])
-        return tuple(of_run[run_id] for run_id in run_ids)
+    def _window(self, rule: AsOf) -> tuple[tuple[datetime, datetime], datetime]:
+        """Return the window of captures that rows may see, and the last that the earliest row may see."""
+        earliest, latest = self.labels.earliest, self.labels.latest
+        return rule.window(earliest, latest), rule.window(earliest, earliest)[1]
 
-    def _service(self, element: DataKey, snapshots: Sequence[ServiceSnapshot]) -> Service:
+    def _pinned_page(self, element: str, rule: AsOf) -> SnapshotPage:
+        assert self.pinned is not None
+        run_ids, rest = self.pinned.snapshots.get(element, ()), self.pinned.rests.get(element)
+        found = ((id_, s) for id_ in run_ids if id_ in self._pinned_runs for s in self._pinned_runs[id_].services)
+        of_run = {run_id: snapshot for run_id, snapshot in found if snapshot.service.element.name == element}
+        require_all(f"snapshot runs of '{element}'", [run_id for run_id in run_ids if run_id not in of_run])
+        snapshots = tuple(of_run[run_id] for run_id in run_ids)
+        if rest is None or element not in self.more:
+            return SnapshotPage(snapshots, rest)
+        service = snapshots[-1].service if snapshots else self._declared[element][0]
+        return longer_page(self.index, service, *self._window(rule), run_ids, rest)
+
+    @cached_property
+    def _pinned_runs(self) -> Mapping[str, SnapshotRun]:
+        assert self.pinned is not None
+        return self.index.runs_by_id({run_id for run_ids in self.pinned.snapshots.values() for run_id in run_ids})
+
+    def _service(self, element: DataKey, page: SnapshotPage) -> Service:
         """Choose the service's declaration to use: the latest published that can be read as the element's type.
 
         Raises DataKeyError where there is none. A snapshot that cannot be read so is refused when it serves a row.
         """
-        declared = [s.service for s in reversed(snapshots)] or list(self._declared[element.name])
+        declared = [snapshot.service for snapshot in reversed(page.snapshots)]
+        if not declared or page.rest is not None:
+            declared += self._declared[element.name]
         if element.name in self.of_any_type:
             return declared[0]
         fitting = next((service for service in declared if element.reads(service.element.type)), None)
@@ -184,7 +229,7 @@ class SourceResolver:
             element.adapter(declared[0].element.type)  # raises
         return fitting or declared[0]
 
-    def _check_keys(self, service: Service, snapshots: Sequence[ServiceSnapshot], rule: AsOf) -> None:
+    def _check_keys(self, service: Service, page: SnapshotPage, rule: AsOf) -> None:
         """Require the service's key in the context, and snapshots under that key where rows see any snapshot."""
         variables = {key.name: key.type for key in self.labels.context}
         for key in service.key:
@@ -192,10 +237,10 @@ class SourceResolver:
                 raise DataKeyError.unknown(
                     f"context variable that service '{service.name}' is keyed by", key.name, variables
                 )
-        others = [snapshot for snapshot in snapshots if snapshot.service.key != service.key]
+        others = [snapshot for snapshot in page.snapshots if snapshot.service.key != service.key]
         for time in (self.labels.earliest, self.labels.latest) if others else ():
-            keys = {s.service.key for s in snapshots if captured_within(s, *rule.window(time, time))}
-            if keys and service.key not in keys:
+            keys = {s.service.key for s in page.snapshots if captured_within(s, *rule.window(time, time))}
+            if keys and service.key not in keys and page.rest is None:
                 raise DataKeyError.because(
                     f"service '{service.name}' has snapshots under different keys: label rows at {time.isoformat()} "
                     f"see none under ({', '.join(variable.name for variable in service.key)})",
@@ -238,18 +283,11 @@ class SourceResolver:
         pinned = {
             id_: self.index.global_version(element.name, id_) for id_ in self.pinned.globals.get(element.name, ())
         }
-        _require_all(
+        require_all(
             f"versions of global element '{element.name}'",
             sorted(version_id for version_id, version in pinned.items() if version is None),
         )
         return in_order(version for version in pinned.values() if version is not None)
-
-
-def _require_all(what: str, missing: Sequence[str]) -> None:
-    if missing:
-        raise ReplayError.because(
-            f"{what} are not in the index any more: {', '.join(missing)}", "restore the index from a copy"
-        )
 
 
 def declared_services(index: SnapshotIndex) -> dict[str, list[Service]]:
@@ -258,14 +296,6 @@ def declared_services(index: SnapshotIndex) -> dict[str, list[Service]]:
     for service in index.elements():
         declared.setdefault(service.element.name, []).append(service)
     return declared
-
-
-def snapshots_of(
-    index: SnapshotIndex, service: Service, window: tuple[datetime, datetime] = (FIRST_MOMENT, END_OF_TIME)
-) -> list[ServiceSnapshot]:
-    """Return a service's snapshots of its element that captured within a window, the earliest published first."""
-    seen = index.snapshots(service.name, *window)
-    return [snapshot for snapshot in reversed(seen) if snapshot.service.element.name == service.element.name]
 
 
 def captured_within(snapshot: ServiceSnapshot, first: datetime, last: datetime) -> bool:

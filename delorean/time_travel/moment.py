@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
-from delorean.frames import Readable
-from delorean.state.captures import CAPTURED_COLUMN, match_captures
+from delorean.frames import Readable, lazy_frame, require_spark
 from delorean.state.matches import CaptureFile, ElementMatch
 from delorean.state.rules import FIRST_MOMENT, AsOf
+from delorean.state.sources import ServiceSource
 from delorean.state.versions import published_version_at
+from delorean.time_travel.bucket_view import (
+    Buckets,
+    BucketView,
+    captured_keys,
+    match_at,
+    state_rows,
+    view_schema,
+)
 from delorean.time_travel.contexts import distinct_keys, read_chosen_contexts
 from schemas.errors import DataKeyError, NotInIndexError, UnreadableRecordError
 from schemas.plain_text import plain_text
 from schemas.services import Service
-from schemas.tables import TIME
 from snapshotter.global_elements import read_global_version
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, to_micros
+from snapshotter.records import ContextGroup, ContextSet, GlobalVersion, ServiceSnapshot, to_micros
 from snapshotter.selection.context_sets import groups_of, newest_context_sets, read_contexts, united
-from snapshotter.storage import Storage
-from snapshotter.storage.parquet import read_parquet
+from snapshotter.storage import Storage, open_storage
 
-RUN_COLUMN = "run_id"
-_FILES_AT_ONCE = 16  # files whose keys are read before they are made distinct, which bounds memory
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 
 @dataclass(frozen=True, repr=False)
@@ -143,17 +150,40 @@ class ServiceView(View):
     def to_arrow(self) -> pa.Table:
         """Read the service's key, captured_at, the run that captured it and the element, for keys that have one."""
         keys = self._keys()
-        match = self._match(keys)
-        runs = pa.array([snapshot.run_id for snapshot, _ in self._files], pa.string())
-        table = keys.append_column(CAPTURED_COLUMN, match.captured_times())
-        table = table.append_column(RUN_COLUMN, runs.take(pa.array(match.file, mask=match.absent)))
-        values = match.element.values.take(pa.array(match.element.rows, mask=match.absent))
-        return table.append_column(self.service.element.name, values).filter(pa.array(~match.absent))
+        return state_rows(keys, self._match(keys), self._files, self.service)
+
+    def to_spark(self, spark: SparkSession) -> DataFrame:
+        """Return the same rows as a Spark DataFrame whose tasks read them, each a bucket; nothing is read before.
+
+        What is read is fixed now: data that is published later is not in it.
+        """
+        require_spark(spark)
+        return lazy_frame(spark, view_schema(self.service), self.bucket_views(), BucketView.rows)
+
+    def bucket_views(self) -> list[BucketView]:
+        """Return what each bucket's task reads. Together their rows are those of `to_arrow`, each bucket's sorted."""
+        buckets = Buckets.of(self._published)
+        variable, source = buckets.variable, self._source
+        groups = None if self.moment.experiment is None else tuple(self._asked_groups())
+        return [
+            BucketView(
+                source if variable is None else source.of_bucket(bucket, buckets.count, variable),
+                to_micros(self.moment.time),
+                self.moment.storage.uri,
+                bucket,
+                buckets,
+                groups,
+                self.moment.experiment,
+            )
+            for bucket in range(buckets.count)
+        ]
 
     @property
     def confidence(self) -> float:
         """Successful responses / contexts requested, of the newest snapshot of this moment; 0 without any."""
-        return self.snapshots[-1].confidence if self.snapshots else 0.0
+        window = self.moment.rule.window(self.moment.time, self.moment.time)
+        newest_first = self.moment.index.iterate_snapshots(self.service.name, *window)
+        return next((one.confidence for one in newest_first if one.service == self.service), 0.0)
 
     @property
     def coverage(self) -> float:
@@ -191,28 +221,16 @@ class ServiceView(View):
 
     def _keys(self) -> pa.Table:
         """Return the experiment's keys, or all that were ever captured."""
-        if self.moment.experiment is not None:
-            contexts = self._context_keys()
-            if contexts is None:
-                name, key = self.moment.experiment, ", ".join(variable.name for variable in self.service.key)
-                raise DataKeyError.because(
-                    f"service '{self.service.name}' is asked by {key}, which contexts of experiment '{name}' lack",
-                    "leave for_experiment out, to see what was captured for others",
-                )
-            return contexts
-        names = [variable.name for variable in self.service.key]
-        keys = pa.schema([(variable.name, variable.type) for variable in self.service.key]).empty_table()
-        for start in range(0, len(self._files), _FILES_AT_ONCE):
-            files = self._files[start : start + _FILES_AT_ONCE]
-            parts = [read_parquet(self.moment.storage, file, names) for _, file in files]
-            keys = distinct_keys(pa.concat_tables([keys, *parts]))
-        return keys
+        if self.moment.experiment is None:
+            return captured_keys(self.service, self._files, self.moment.storage, lambda keys: keys)
+        self._asked_groups()
+        contexts = self._context_keys()
+        assert contexts is not None  # there are such groups
+        return contexts
 
     def _context_keys(self) -> pa.Table | None:
         """Return the distinct keys of this service in the contexts; None if none of them have its variables."""
-        names, moment = [variable.name for variable in self.service.key], self.moment
-        groups = groups_of(moment.context_sets, moment.experiment)
-        having = [group for group in groups if {*names} <= {variable.name for variable in group.key}]
+        names, moment, having = [variable.name for variable in self.service.key], self.moment, self._groups()
         if not having:
             return None
         if moment.experiment is None:
@@ -220,11 +238,29 @@ class ServiceView(View):
         chosen = (read_chosen_contexts(group, moment.storage, moment.experiment) for group in having)
         return distinct_keys(united(contexts.select(names) for contexts in chosen))
 
+    def _groups(self) -> list[ContextGroup]:
+        """Return the contexts that have the variables of the service's key."""
+        names = {variable.name for variable in self.service.key}
+        groups = groups_of(self.moment.context_sets, self.moment.experiment)
+        return [group for group in groups if names <= {variable.name for variable in group.key}]
+
+    def _asked_groups(self) -> list[ContextGroup]:
+        """Return `_groups`. Raises DataKeyError if an experiment is named whose contexts lack the variables."""
+        having = self._groups()
+        if not having:
+            name, key = self.moment.experiment, ", ".join(variable.name for variable in self.service.key)
+            raise DataKeyError.because(
+                f"service '{self.service.name}' is asked by {key}, which contexts of experiment '{name}' lack",
+                "leave for_experiment out, to see what was captured for others",
+            )
+        return having
+
+    @property
+    def _source(self) -> ServiceSource:
+        return ServiceSource(self.service.element, self.service, self.moment.rule, tuple(self._published))
+
     def _match(self, keys: pa.Table) -> ElementMatch:
-        now = pa.array(np.full(keys.num_rows, to_micros(self.moment.time))).cast(TIME)
-        service, moment = self.service, self.moment
-        times = pa.chunked_array([now])
-        return match_captures(keys, times, service.key, service.element, moment.rule, self._files, moment.storage)
+        return match_at(keys, to_micros(self.moment.time), self._source, self._files, self.moment.storage)
 
 
 @dataclass(frozen=True, repr=False)
@@ -237,6 +273,13 @@ class GlobalView(View):
     def to_arrow(self) -> pa.Table:
         """Read the version's rows, one column for each field."""
         return read_global_version(self.version, self.moment.storage)
+
+    def to_spark(self, spark: SparkSession) -> DataFrame:
+        """Return the same rows as a Spark DataFrame whose tasks read them, each a file; nothing is read before."""
+        require_spark(spark)
+        parts = [replace(self.version, files=(file,)) for file in self.version.files]
+        read = partial(_read_part, self.moment.storage.uri)
+        return lazy_frame(spark, pa.schema(list(self.version.element.type)), parts, read)
 
     @property
     def confidence(self) -> float:
@@ -255,3 +298,7 @@ class GlobalView(View):
             f"{version.element.name}: {version.element.type} as of {self.moment.time.isoformat()}, "
             f"version {version.version_id} valid from {version.valid_from.isoformat()}"
         )
+
+
+def _read_part(storage_uri: str, version: GlobalVersion) -> Iterator[pa.Table]:
+    yield read_global_version(version, open_storage(storage_uri))

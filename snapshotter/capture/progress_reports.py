@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from schemas.closeable import Closeable
+from snapshotter.spark.connect import is_remote
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -158,8 +159,13 @@ class ProgressEndpoint(Closeable):
             self._socket.close()
 
 
-def driver_host(spark: SparkSession) -> tuple[str, str]:
-    """Return the address to bind on this driver, and the one at which executors reach it."""
+def driver_host(spark: SparkSession) -> tuple[str, str] | None:
+    """Return the address to bind on this driver, and the one at which executors reach it.
+
+    None for a client of a Spark Connect server: the executors may not reach it.
+    """
+    if is_remote(spark):
+        return None
     conf = spark.sparkContext.getConf()
     if str(conf.get("spark.master")).startswith("local"):
         return "127.0.0.1", "127.0.0.1"

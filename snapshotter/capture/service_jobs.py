@@ -24,6 +24,7 @@ from snapshotter.capture.context_partitions import local_partitions, spark_parti
 from snapshotter.capture.progress_reports import EndpointAddress, ProgressEndpoint, ProgressReporter, driver_host
 from snapshotter.capture.run_plan import RunPlan
 from snapshotter.records import ContextSet, ServiceSnapshot
+from snapshotter.spark.connect import is_remote, require_workers
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described
 from snapshotter.spark.progress import Progress
@@ -49,7 +50,9 @@ class RunCapture:
 
     def over_spark(self, spark: SparkSession, progress: Progress) -> list[ServiceSnapshot]:
         """Capture all services, with a Spark job for each group of them, several at the same time."""
-        counters = [spark.sparkContext.accumulator(0) for _ in self.tasks]  # of contexts done
+        require_workers(spark)
+        # Of contexts done. A client of a Spark Connect server has none: it only learns when a group is captured.
+        counters = [] if is_remote(spark) else [spark.sparkContext.accumulator(0) for _ in self.tasks]
         endpoint = ProgressEndpoint(driver_host(spark), len(self.tasks), self.plan.buckets)
         tag = f"snapshot-{self.plan.run_id}"
 
@@ -128,7 +131,7 @@ class RunCapture:
     ) -> list[_Outcome]:
         """Capture services in one job."""
         tasks = {number: self.tasks[number] for number in group}
-        adders = {number: counters[number].add for number in group}
+        adders = {number: counters[number].add if counters else _ignore for number in group}
 
         def capture(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             from pyspark import TaskContext
@@ -168,7 +171,8 @@ class RunCapture:
                     done = total = sum(job.result()[number].counts.values())
                 else:
                     received, total = endpoint.progress(number, most)
-                    done = min(max(received, counters[number].value, before), most)
+                    counted = counters[number].value if counters else 0
+                    done = min(max(received, counted, before), most)
                 if reported.get(number) != (state := (done, max(done, total))):
                     reported[number] = state
                     progress(self.tasks[number].service.name, *state)
@@ -195,6 +199,10 @@ class RunCapture:
             return snapshot
         rows = float(result.counts[Status.OK])
         return replace(snapshot, profile={"rows": rows, "confidence": snapshot.confidence, **result.sums.profile()})
+
+
+def _ignore(_: int) -> None:
+    """Count nothing."""
 
 
 def _collected(group: Sequence[int], outcomes: Iterable[_Outcome]) -> tuple[_Results, list[int]]:

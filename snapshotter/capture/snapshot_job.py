@@ -25,6 +25,7 @@ from snapshotter.capture.run_plan import begin_run, make_plan
 from snapshotter.capture.service_jobs import RunCapture
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, SnapshotRun
+from snapshotter.spark.jobs import parallelism
 from snapshotter.spark.progress import Progress, shown_progress
 from snapshotter.storage import open_storage, require_plain_name
 
@@ -173,7 +174,7 @@ class _SnapshotJob:
         if self.options.late is not None:
             refuse_other_day(self.context_set.date, self.options.late, datetime.now(UTC))
         asked = services_to_capture(self.context_set, self.services, self.proxies, self.of_day)
-        capture = self._begin(asked.services, 1 if spark is None else spark.sparkContext.defaultParallelism)
+        capture = self._begin(asked.services, 1 if spark is None else parallelism(spark))
         with shown_progress(progress) as report:
             snapshots = capture.in_process(report) if spark is None else capture.over_spark(spark, report)
         check_quality(self.index, self.run_id, snapshots, self.options.floor, self.options.drift)

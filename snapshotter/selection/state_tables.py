@@ -22,6 +22,7 @@ from schemas.tables import IS_FALLBACK, TIME, contexts_schema
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import DataFile
 from snapshotter.selection.context_sets import contexts_of
+from snapshotter.spark.connect import require_workers
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import ParquetReader, read_parquet
 
@@ -63,6 +64,7 @@ class StateTable:
         from pyspark.sql.pandas.types import from_arrow_schema
 
         schema, read = self.schema, self.read
+        require_workers(spark)
 
         def read_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             storage = open_storage(storage_uri)

@@ -60,6 +60,11 @@ def require_master(master: str) -> None:
 
     master: as Spark names it; only those that begin with spark:// are checked
     """
+    if master.startswith("sc://"):
+        raise SetupError.because(
+            f"{master.partition('/;')[0]} is a Spark Connect server, to which spark-submit cannot submit",
+            "run the command itself: it connects to it",
+        )
     if not master.startswith("spark://"):
         return
     for host in master.removeprefix("spark://").split(","):

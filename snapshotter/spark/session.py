@@ -16,12 +16,14 @@ from schemas.errors import SetupError
 from schemas.file_uri import file_uri
 from schemas.redaction import SENSITIVE
 from snapshotter.spark.cluster import ENVIRONMENT, PACKED_PYTHON, check_environment, require_master
+from snapshotter.spark.connect import REMOTE, remote_session
 from snapshotter.spark.jvm import launch
 from snapshotter.spark.system_requirements import java_problem
 
+_TIME_ZONE = "spark.sql.session.timeZone"
 _DEFAULTS = {
     "spark.redaction.regex": SENSITIVE,  # in Spark's user interface and its log
-    "spark.sql.session.timeZone": "UTC",  # times are UTC everywhere; a naive shift would be silent
+    _TIME_ZONE: "UTC",  # times are UTC everywhere; a naive shift would be silent
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # INT96 has no statistics and no zone
     # Cached data may have as few partitions as its size needs; otherwise each of Spark's 200 is a task every time.
@@ -64,7 +66,8 @@ def spark_session(
 
     What spark-submit, spark-defaults.conf or `settings` choose wins over the choices of this function.
 
-    master: where to run; None: as spark-submit says, otherwise on every core of this machine
+    master: where to run, or a Spark Connect server, `sc://host:15002`, which has its own jars and machines; None: as
+        spark-submit says, otherwise on every core of this machine
     environment: an archive from `make package`, for executors of a cluster that lack our packages; None: they have them
     delta: whether Spark itself reads Delta tables; Spark's package mechanism resolves the jar once. A JVM that
         spark-submit has started has only the jars it was started with: `--packages`
@@ -74,6 +77,9 @@ def spark_session(
     Raises SetupError if Java is missing or too old, or no master answers; ConfigError for an archive that is missing,
     of another Python version, or with other package versions than this process.
     """
+    if (master or "").startswith(REMOTE):
+        chosen = {name.replace("__", "."): value for name, value in settings.items()}
+        return remote_session(str(master), app_name, {_TIME_ZONE: "UTC", **chosen})
     active = SparkSession.getActiveSession()
     if active is not None:
         return active

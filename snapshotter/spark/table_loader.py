@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import DeloreanError
+from snapshotter.spark.connect import is_remote, query_with_tables
 from snapshotter.storage import open_storage
 from snapshotter.storage.s3_location import S3Location
 from snapshotter.storage.table_source import TableSource
@@ -39,12 +40,16 @@ def query_tables(
     frames: further tables, by name
     """
     views = []
+    args = None if day is None else {"date": day}
+    if is_remote(spark):
+        frames = {name: load_table(spark, name, source, kind) for name, source in tables.items()}
+        return query_with_tables(spark, query, frames, args)
     try:
         loaded = ((name, load_table(spark, name, source, kind)) for name, source in tables.items())
         for name, table in chain(loaded, (frames or {}).items()):
             table.createTempView(name)  # fails if the name is taken, rather than replace the caller's view
             views.append(name)
-        return spark.sql(query) if day is None else spark.sql(query, args={"date": day})
+        return spark.sql(query) if args is None else spark.sql(query, args=args)
     finally:
         for name in views:
             spark.catalog.dropTempView(name)

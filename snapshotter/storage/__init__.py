@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 import pyarrow as pa
 
 from schemas.errors import ConfigError, StorageError
+from snapshotter.storage.partial_input import PartialInput, WholeInput
 
 _LONGEST_NAME = 200  # file systems allow 255 bytes: an id before it and a suffix after it must fit too
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
@@ -97,6 +98,13 @@ class Storage(ABC):
         with self.open_input(path) as file:
             file.seek(start)
             return file.read_buffer(size)
+
+    def open_partial(self, path: str, size: int) -> PartialInput:  # noqa: ARG002  # for those that fetch parts
+        """Open a file to read parts of it. size: in bytes.
+
+        Raises MissingFileError; parts of a file with another size cannot be loaded.
+        """
+        return WholeInput(self.open_input(path))
 
     @abstractmethod
     def open_output(self, path: str) -> AbstractContextManager[pa.NativeFile]:

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -21,13 +21,15 @@ from typing import Any
 import pyarrow as pa
 from botocore.exceptions import BotoCoreError, ClientError
 
-from schemas.errors import MissingFileError, StorageError
+from schemas.errors import CorruptFileError, MissingFileError, StorageError
 from snapshotter.storage import Storage, StoredFile, is_inside, require_inside
+from snapshotter.storage.partial_input import PartialInput, Range, WholeInput, missing_ranges
 from snapshotter.storage.s3_client import delta_options, endpoint_of, forget_clients, s3_client
 from snapshotter.storage.s3_errors import CONNECTION_LOST, code_of, is_missing, problem_of
 from snapshotter.storage.s3_location import S3Location
-from snapshotter.storage.temporary_file import temporary_file, write_at
+from snapshotter.storage.temporary_file import full_disk_errors, temporary_file, write_at
 
+_SMALL_BYTES = 256 << 10  # fetching so many bytes takes about as long as another request
 _READ_BYTES = 32 << 20  # of a request; larger files are read by several requests in parallel
 _PART_BYTES = 8 << 20  # S3 accepts no part below 5 MiB except the last
 _MOST_PARTS = 10_000
@@ -42,8 +44,9 @@ class S3Storage(Storage):
 
     uri: `s3://bucket/prefix?endpoint=…&region=…`, see `S3Location`
 
-    A file is fetched completely, once, into an unlinked temporary file that is mapped, and sent from one: neither takes
-    memory, and nothing is visible before the last byte has arrived. Writes are conditional on the name being free: S3
+    A file, or the parts of it that are read, is fetched once, into an unlinked temporary file that is mapped, and sent
+    from one: neither takes memory, and nothing is visible before the last byte has arrived. All parts are of one state
+    of the file. Writes are conditional on the name being free: S3
     and MinIO respect that; a server that ignores `If-None-Match` would overwrite.
     """
 
@@ -55,20 +58,21 @@ class S3Storage(Storage):
         """Fetch the file. Raises MissingFileError."""
         key = self._key(path)
         with temporary_file(path, "read") as file, self._translated(path, "read"):
-            size = self._fetch(key, file, 0)
-            with ThreadPoolExecutor(_PARALLEL_REQUESTS) as threads:
-                for _ in threads.map(partial(self._fetch, key, file), range(_READ_BYTES, size, _READ_BYTES)):
-                    pass  # raises what the thread raised
+            size, tag = self._fetch(key, file, (0, _READ_BYTES))
+            self._fetch_all(key, file, [(_READ_BYTES, size)], tag)
             if size == 0:
                 return pa.BufferReader(b"")  # an empty file cannot be mapped
             return pa.BufferReader(pa.py_buffer(mmap.mmap(file, size, prot=mmap.PROT_READ)))
 
     def read_range(self, path: str, start: int, size: int) -> pa.Buffer:
         """Fetch only these bytes, into memory. Raises MissingFileError."""
-        key, data = self._key(path), bytearray()
-        with self._translated(path, "read"):
-            self._receive(key, start, start + size, lambda chunk, _: data.extend(chunk))
-        return pa.py_buffer(data)
+        with temporary_file(path, "read") as file, self._translated(path, "read"):
+            self._fetch(self._key(path), file, (start, start + size))
+            return pa.py_buffer(os.pread(file, size, start))
+
+    def open_partial(self, path: str, size: int) -> PartialInput:
+        """Open a file whose parts are fetched when they are needed. A small file is fetched as a whole."""
+        return WholeInput(self.open_input(path)) if size <= _SMALL_BYTES else _PartialObject(self, path, size)
 
     @contextmanager
     def open_output(self, path: str) -> Iterator[pa.NativeFile]:
@@ -128,32 +132,46 @@ class S3Storage(Storage):
         require_inside(path, self.uri)
         return self.location.prefix + path.rstrip("/")
 
-    def _fetch(self, key: str, file: int, start: int) -> int:
-        """Copy a range of an object to the same place in a file; return the object's size."""
-        return self._receive(key, start, start + _READ_BYTES, partial(write_at, file))
+    def _fetch_all(self, key: str, file: int, ranges: Iterable[Range], tag: str) -> None:
+        """Copy ranges of an object that has not changed, by several requests in parallel."""
+        pieces = [
+            (first, min(first + _READ_BYTES, end)) for start, end in ranges for first in range(start, end, _READ_BYTES)
+        ]
+        if len(pieces) == 1:
+            self._fetch(key, file, pieces[0], tag)
+        elif pieces:
+            with ThreadPoolExecutor(_PARALLEL_REQUESTS) as threads:
+                for _ in threads.map(lambda piece: self._fetch(key, file, piece, tag), pieces):
+                    pass  # raises what the thread raised
 
-    def _receive(self, key: str, start: int, end: int, write: Callable[[bytes, int], None]) -> int:
-        """Pass on a range of an object, resuming where the connection was lost; return the object's size.
+    def _fetch(self, key: str, file: int, piece: Range, tag: str | None = None) -> tuple[int, str]:
+        """Copy a range of an object, resuming where the connection was lost; return the object's size and its tag.
 
-        write: called with the next bytes and their offset in the object
+        tag: that the object must have; None: any, and while a range is resumed the same
         """
-        offset, attempt = start, 0
+        (offset, end), attempt = piece, 0
         while True:
             attempt += 1
+            pinned = {} if tag is None else {"IfMatch": tag}
             try:
                 response = self._client.get_object(
-                    Bucket=self.location.bucket, Key=key, Range=f"bytes={offset}-{end - 1}"
+                    Bucket=self.location.bucket, Key=key, Range=f"bytes={offset}-{end - 1}", **pinned
                 )
             except ClientError as error:
                 if code_of(error) == "InvalidRange" and offset == 0:
-                    return 0
+                    return 0, ""
+                if code_of(error) in ("PreconditionFailed", "InvalidRange"):
+                    path = key.removeprefix(self.location.prefix)
+                    problem = "is shorter than was published" if tag is None else "has changed since it was opened"
+                    raise CorruptFileError.because(f"'{path}' {problem}", "restore the file from a copy") from error
                 raise
+            tag = response["ETag"]
             try:
                 with closing(response["Body"]) as body:
                     while chunk := body.read(_CHUNK_BYTES):
-                        write(chunk, offset)
+                        write_at(file, chunk, offset)
                         offset += len(chunk)
-                return int(response["ContentRange"].rpartition("/")[2])
+                return int(response["ContentRange"].rpartition("/")[2]), response["ETag"]
             except CONNECTION_LOST:  # while reading the body; before that the driver retries itself
                 if attempt >= self.location.server.attempts:
                     raise
@@ -226,6 +244,50 @@ class S3Storage(Storage):
                 forget_clients()
             what = f"{doing} '{path}'" if path else doing
             raise StorageError.because(f"could not {what}, {where}: {problem.problem}", problem.hint) from error
+
+
+class _PartialObject(PartialInput):
+    """An object of which ranges are fetched into an unnamed temporary file that is mapped.
+
+    size: that it must have
+    """
+
+    def __init__(self, storage: S3Storage, path: str, size: int) -> None:
+        self._storage, self._path, self._size = storage, path, size
+        self._key = storage._key(path)
+        self._tag: str | None = None
+        self._loaded: list[Range] = []
+        with ExitStack() as stack:
+            self._copy = stack.enter_context(temporary_file(path, "read"))
+            os.ftruncate(self._copy, size)
+            self.file = pa.BufferReader(pa.py_buffer(mmap.mmap(self._copy, size, prot=mmap.PROT_READ)))
+            self._stack = stack.pop_all()
+
+    def load(self, ranges: Iterable[Range]) -> None:
+        """Fetch what is missing of ranges, neighbours by one request; all that is missing, if that is most of it."""
+        missing = missing_ranges(ranges, self._loaded, _SMALL_BYTES)
+        if 2 * sum(end - start for start, end in missing) >= self._size:
+            missing = missing_ranges([(0, self._size)], self._loaded, _SMALL_BYTES)
+        if not missing:
+            return
+        storage, fetched = self._storage, missing
+        with storage._translated(self._path, "read"), full_disk_errors(self._path, "read"):
+            if self._tag is None:
+                (start, end), *others = missing
+                first = (start, min(end, start + _READ_BYTES))
+                size, self._tag = storage._fetch(self._key, self._copy, first)
+                if size != self._size:
+                    raise CorruptFileError.because(
+                        f"'{self._path}' has {size} bytes, {self._size} were published", "restore the file from a copy"
+                    )
+                missing = [(first[1], end), *others]
+            storage._fetch_all(self._key, self._copy, missing, self._tag)
+        self._loaded += fetched
+
+    def close(self) -> None:
+        """Delete the copy; what was read from it stays mapped."""
+        self.file.close()
+        self._stack.close()
 
 
 def _wait(attempt: int) -> None:

@@ -19,9 +19,15 @@ def temporary_file(path: str, doing: str) -> Iterator[int]:
 
     path, doing: of the stored file, for the error
     """
+    with full_disk_errors(path, doing), tempfile.TemporaryFile(buffering=0) as file:
+        yield file.fileno()
+
+
+@contextmanager
+def full_disk_errors(path: str, doing: str) -> Iterator[None]:
+    """Raise StorageError if the disk of temporary files is full. path, doing: of the stored file, for the error."""
     try:
-        with tempfile.TemporaryFile(buffering=0) as file:
-            yield file.fileno()
+        yield
     except OSError as error:
         if error.errno not in _FULL:
             raise

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -241,6 +244,81 @@ def test_a_parquet_file_that_changed_is_never_read_as_data(storage: Storage, dam
     write(storage, file.path, damage(data))  # type: ignore[operator]  # one of the above
     with pytest.raises(CorruptFileError, match=f"'a/b.parquet' {message}"):
         read_parquet(storage, file, ["profile_id"])
+
+
+@pytest.fixture
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row groups of 50 rows, which S3 fetches one by one."""
+    monkeypatch.setattr("snapshotter.storage.parquet._FEWEST_ROWS", 50)
+    monkeypatch.setattr("snapshotter.storage.parquet._ROW_GROUP_BYTES", 1)
+    monkeypatch.setattr("snapshotter.storage.s3._SMALL_BYTES", 0)
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_segments_are_the_row_groups_and_the_footer(storage: Storage) -> None:
+    file = write_parquet(storage, "a.parquet", histories(180), histories(1).schema)
+    data = read(storage, "a.parquet")
+    assert len(file.segments) == 5
+    assert sum(size for size, _ in file.segments) == file.bytes == len(data)
+    start = 0
+    for size, checksum in file.segments:
+        assert checksum == xxhash.xxh3_64_hexdigest(data[start : start + size])
+        start += size
+    with ParquetReader(storage, file) as reader:
+        for group in range(4):
+            assert reader.read(row_groups=[group]).equals(histories(180).slice(50 * group, 50))
+        assert reader.read(["profile_id"], [3, 1])["profile_id"].to_pylist() == [*range(150, 180), *range(50, 100)]
+        assert reader.read(row_groups=[]).num_rows == 0
+        assert reader.read().equals(histories(180))
+    assert DataFile.from_json(json.loads(json.dumps(file.to_json()))) == file
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_nothing_that_changed_is_decoded_and_what_is_not_read_does_not_matter(storage: Storage) -> None:
+    table = histories(150)
+    file = write_parquet(storage, "a.parquet", table, table.schema)
+    data = read(storage, "a.parquet")
+    ends = list(itertools.accumulate(size for size, _ in file.segments))
+    for segment, name in enumerate(["row group 0", "row group 1", "row group 2", "its footer"]):
+        at = ends[segment] - 20
+        storage.delete([file.path])
+        write(storage, file.path, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(CorruptFileError, match=f"'a.parquet' has checksum .* in {name}, .* was published"):
+            read_parquet(storage, file, ["profile_id"])
+        with contextlib.ExitStack() as stack:
+            if segment == 3:
+                with pytest.raises(CorruptFileError, match="in its footer"):
+                    ParquetReader(storage, file)
+                continue
+            reader = stack.enter_context(ParquetReader(storage, file))
+            for group in range(3):
+                if group != segment:
+                    assert reader.read(row_groups=[group]).equals(table.slice(50 * group, 50))
+            for _ in range(2):
+                with pytest.raises(CorruptFileError, match=f"in {name}"):
+                    reader.read(row_groups=[segment])
+
+
+@pytest.mark.usefixtures("in_parts")
+@pytest.mark.parametrize("change", [-1, 1, -5_000])
+def test_a_file_of_another_size_is_never_read_in_parts(storage: Storage, change: int) -> None:
+    file = write_parquet(storage, "a.parquet", histories(150), histories(1).schema)
+    data = read(storage, "a.parquet")
+    storage.delete([file.path])
+    write(storage, file.path, (data + b"x")[: len(data) + change])
+    with pytest.raises(CorruptFileError, match=r"'a.parquet' (has .* bytes, .* were|is shorter than was) published"):
+        ParquetReader(storage, file)
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_a_record_of_an_earlier_release_is_verified_as_a_whole(storage: Storage) -> None:
+    written = write_parquet(storage, "a.parquet", histories(150), histories(1).schema)
+    record = {"path": "a.parquet", "rows": 150, "bytes": written.bytes, "checksum": written.checksum, "bucket": 0}
+    file = DataFile.from_json(record)
+    with ParquetReader(storage, file) as reader:
+        assert reader.read(row_groups=[2]).equals(histories(150).slice(100))
+    with pytest.raises(CorruptFileError, match="has checksum .*, 00 was published"):
+        ParquetReader(storage, replace(file, checksum="00"))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

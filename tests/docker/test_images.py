@@ -33,8 +33,10 @@ for name in sys.argv[2:]:
 PROGRAMS = {
     "executors": (
         "delorean.as_of.join",
+        "delorean.feature_sets.stored_rows",
         "delorean.generation.runners",
         "delorean.labels.grouping",
+        "delorean.time_travel.bucket_view",
         "encoders",
         "snapshotter.capture.bucket_capture",
     ),

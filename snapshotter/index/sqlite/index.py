@@ -41,14 +41,23 @@ from snapshotter.records import (
 _NEVER = 2**63 - 1
 _IDS_PER_QUERY = 500
 _FIRST_PAGE, _LARGEST_PAGE = 8, 128
+# The inner query reads the index `snapshots_by_capture` alone; without it SQLite reads the record of every later
+# snapshot, too, before it looks at captured_from.
 _SNAPSHOTS = (
-    "SELECT run_id, record, captured_to, published_at, position FROM snapshots"
-    " WHERE service = ? AND captured_to >= ? AND captured_from <= ?"
+    "SELECT run_id, record, captured_to, published_at, position FROM snapshots JOIN"
+    " (SELECT run_id AS id, position AS place FROM snapshots"
+    " WHERE service = ? AND captured_to >= ? AND captured_from <= ?{within}) AS page"
+    " ON run_id = id AND position = place"
+    " ORDER BY {order}"
 )
+_AFTER = " AND (captured_to, published_at, position) < (?, ?, ?)"
+_CAPTURED_LAST = "captured_to DESC, published_at DESC, position DESC"
+_LIMIT = f" ORDER BY {_CAPTURED_LAST} LIMIT ?"
+_OVERLAPPING = _SNAPSHOTS.format(within="", order="published_at DESC, position DESC")
+_FIRST_BY_CAPTURE = _SNAPSHOTS.format(within=_LIMIT, order=_CAPTURED_LAST)
+_NEXT_BY_CAPTURE = _SNAPSHOTS.format(within=_AFTER + _LIMIT, order=_CAPTURED_LAST)
 _VERSIONS = "SELECT version_id, record, valid_from, published_at FROM global_versions WHERE element = ?"
 _NEWEST_VERSIONS = " AND (valid_from, published_at) < (?, ?) ORDER BY valid_from DESC, published_at DESC LIMIT ?"
-_AFTER = " AND (captured_to, published_at, position) < (?, ?, ?)"
-_BY_CAPTURE = " ORDER BY captured_to DESC, published_at DESC, position DESC LIMIT ?"
 
 
 def init_sqlite(uri: str) -> bool:
@@ -141,17 +150,17 @@ class SqliteIndex(SnapshotIndex):
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
         """Return a service's snapshots whose captures overlap [earliest, latest], the latest published first."""
         values = (service, to_micros(earliest), to_micros(latest))
-        rows = self._query(f"{_SNAPSHOTS} ORDER BY published_at DESC, position DESC", values)
+        rows = self._query(_OVERLAPPING, values)
         return [self._snapshot(row) for row in rows]
 
     def iterate_snapshots(self, service: str, earliest: datetime, latest: datetime) -> Iterator[ServiceSnapshot]:
         """Yield what `snapshots` returns, the greatest `captured_to` first, in pages that grow."""
         values = (service, to_micros(earliest), to_micros(latest))
-        rows = self._query(f"{_SNAPSHOTS}{_BY_CAPTURE}", (*values, size := _FIRST_PAGE))
+        rows = self._query(_FIRST_BY_CAPTURE, (*values, size := _FIRST_PAGE))
         while rows:
             yield from (self._snapshot(row) for row in rows)
             last, size = rows[-1][2:], min(2 * size, _LARGEST_PAGE)
-            rows = self._query(f"{_SNAPSHOTS}{_AFTER}{_BY_CAPTURE}", (*values, *last, size))
+            rows = self._query(_NEXT_BY_CAPTURE, (*values, *last, size))
 
     def last_snapshots(self, service: str, limit: int) -> Sequence[ServiceSnapshot]:
         """Return the snapshots of a service that captured last, at most so many, the last first."""
@@ -159,7 +168,7 @@ class SqliteIndex(SnapshotIndex):
         after: tuple[int, ...] = (_NEVER, 0, 0)
         values = (service, -_NEVER, _NEVER)
         while len(matches) < limit:
-            rows = self._query(f"{_SNAPSHOTS}{_AFTER}{_BY_CAPTURE}", (*values, *after, limit - len(matches)))
+            rows = self._query(_NEXT_BY_CAPTURE, (*values, *after, limit - len(matches)))
             if not rows:
                 break
             for row in rows:

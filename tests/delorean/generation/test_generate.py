@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -22,6 +23,7 @@ from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
 from delorean.leaks import LeakThresholds
 from delorean.state.rules import AsOf
+from delorean.state.sources import PinnedSources
 from encoders import FeatureModel, feature_encoder, lookup
 from schemas.data_keys import context_variable, global_element, service_element
 from schemas.errors import ConfigError, CorruptFileError, DataKeyError, EncoderError, MissingFileError, ParadoxError
@@ -115,8 +117,11 @@ label_rows = st.lists(
     buckets=st.sampled_from([1, 2, 8]),
     lag=st.integers(0, 2),
     age=st.one_of(st.none(), st.integers(2, 8)),
+    listed=st.sampled_from([1, 2, 32]),
 )
-def test_each_label_row_sees_the_latest_state_of_its_own_time(runs, labels, buckets, lag, age, tmp_path_factory):
+def test_each_label_row_sees_the_latest_state_of_its_own_time(
+    runs, labels, buckets, lag, age, listed, tmp_path_factory
+):
     folder = tmp_path_factory.mktemp("project")
     with open_index(f"sqlite://{folder}/index.db") as index:
         project = Project(open_storage(f"file://{folder}/store"), index)
@@ -125,10 +130,14 @@ def test_each_label_row_sees_the_latest_state_of_its_own_time(runs, labels, buck
             project.history([((p,), at, h) for p, at, h in rows], f"run-{published}", run_buckets)
             captures += [(published, p, at, h) for p, at, h in rows]
         materialised = materialise_labels(long_labels(labels), COLUMNS, project.storage, buckets=buckets)
-        rule = AsOf(None if age is None else timedelta(minutes=age), timedelta(minutes=lag))
-        result = generate(
-            materialised, FeatureModel([minutes_watched]), index, project.storage, "f", rules={"history": rule}
-        )
+        rules = {"history": AsOf(None if age is None else timedelta(minutes=age), timedelta(minutes=lag))}
+        features = partial(generate, materialised, FeatureModel([minutes_watched]), index, project.storage, rules=rules)
+        with pytest.MonkeyPatch.context() as patched:  # snapshots are listed from the newest on, a few or all at once
+            patched.setattr("delorean.state.snapshot_pages.FIRST_PAGE", listed)
+            patched.setattr("delorean.state.snapshot_pages._GROWTH", 2)
+            result = features("f")
+        again = features("again", pinned=PinnedSources(result.lineage["snapshots"], {}))
+    assert again.digest == result.digest
     flat = rows_of(result)["minutes_watched"].combine_chunks().flatten().to_pylist()
     assert [None if np.isnan(v) else v for v in flat] == expected(labels, captures, (age, lag))
     assert result.absent["history"] == rows_of(result)["history_captured_at"].null_count
@@ -166,6 +175,10 @@ def test_buckets_spark_and_this_process_give_the_same_features(project, spark):
     assert bits(tables[0]).equals(bits(tables[1]))
     assert bits(tables[0]).equals(bits(tables[2]))
     assert {2000.0, 2015.0} <= set(tables[0]["year"].combine_chunks().flatten().to_pylist())
+    lazy = results[2].to_spark(spark)
+    assert lazy.schema.names == tables[2].column_names
+    in_spark = lazy.orderBy("profile_id", "time").toArrow().cast(tables[2].schema)
+    assert bits(in_spark.combine_chunks()).equals(bits(tables[2].combine_chunks()))
     assert set(tables[0]["in_charts"].combine_chunks().flatten().to_pylist()) == {0.0, 1.0}
 
 

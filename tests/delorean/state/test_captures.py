@@ -79,10 +79,19 @@ rows = st.lists(st.tuples(st.integers(0, 5), st.integers(-1, 12)), min_size=1, m
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(runs=st.lists(run, min_size=1, max_size=12), rows=rows, rule=rules, most_open=st.sampled_from([1, 2, 5, 16]))
-def test_newest_first_gives_what_all_at_once_gives(runs, rows, rule, most_open, tmp_path_factory):
+@given(
+    runs=st.lists(run, min_size=1, max_size=12),
+    rows=rows,
+    rule=rules,
+    most_open=st.sampled_from([1, 2, 5, 16]),
+    grouped=st.sampled_from([1, 2, 1024]),
+    few_keys=st.sampled_from([0, 4096]),
+)
+def test_newest_first_gives_what_all_at_once_gives(runs, rows, rule, most_open, grouped, few_keys, tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
-    with open_index(f"sqlite://{folder}/index.db") as index:
+    with pytest.MonkeyPatch.context() as patched, open_index(f"sqlite://{folder}/index.db") as index:
+        patched.setattr("snapshotter.storage.parquet._FEWEST_ROWS", grouped)
+        patched.setattr("snapshotter.storage.parquet._ROW_GROUP_BYTES", 1)
         project = Project(open_storage(f"file://{folder}/store"), index)
         for number, (captures, buckets) in enumerate(runs):
             taken = [((p,), at, [{"video_id": number, "minutes": float(at)}]) for p, at in captures]
@@ -91,6 +100,7 @@ def test_newest_first_gives_what_all_at_once_gives(runs, rows, rule, most_open, 
     keys, times = rows_at(rows)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("delorean.state.captures.MOST_OPEN", most_open)
+        patched.setattr("delorean.state.row_groups._FEW_KEYS", few_keys)
         matched = match_captures(keys, times, (PROFILE,), HISTORY, rule, files, project.storage)
     values = matched.element.values.to_pylist()
     found = [
@@ -166,6 +176,57 @@ def test_each_file_is_opened_once_for_keys_and_values(project, opened):
     assert not matched.absent.any()
     assert len(names) == len(set(names)) == 40
     assert most[0] <= MOST_OPEN
+
+
+@pytest.fixture
+def groups_read(monkeypatch):
+    """Files with a row group for every two rows; gives the row groups that are read while a test runs."""
+    monkeypatch.setattr("snapshotter.storage.parquet._FEWEST_ROWS", 2)
+    monkeypatch.setattr("snapshotter.storage.parquet._ROW_GROUP_BYTES", 1)
+    groups = []
+    verify = ParquetReader._verify
+    monkeypatch.setattr(ParquetReader, "_verify", lambda reader, new: (groups.append([*new]), verify(reader, new))[1])
+    return groups
+
+
+@pytest.mark.parametrize("few_keys", [4096, 0])
+def test_row_groups_without_any_of_the_keys_are_not_read(project, groups_read, few_keys, monkeypatch):
+    monkeypatch.setattr("delorean.state.row_groups._FEW_KEYS", few_keys)
+    country = context_variable("country", "string")
+    service = Service("charts", HISTORY, (country,))
+    names = ["AT", "BE", "CH", "DE", "ES", "FR", "GB", "HU"]
+    project.publish(service, [((name,), 5, [{"video_id": 1, "minutes": 1.0}]) for name in names], "r")
+    files = files_of(project, "charts")
+    rows = pa.table({"country": ["ES", "FR", "CH", None, "BZ"]})
+    times = pa.chunked_array([pa.array([minutes(9)] * 5, TIME)])
+    groups_read.clear()
+    matched = match_captures(rows, times, (country,), HISTORY, AsOf(), files, project.storage)
+    assert matched.file.tolist() == [0, 0, 0, -1, -1]
+    assert groups_read == [[4], [1, 2], [1, 2]]  # the footer, the keys, the values
+    groups_read.clear()
+    none = match_captures(rows.slice(4), times.slice(4), (country,), HISTORY, AsOf(), files, project.storage)
+    assert none.file.tolist() == [-1]
+    assert groups_read == [[4], []]
+
+
+def test_row_groups_of_captures_that_no_row_sees_are_not_read_nor_values_that_serve_none(project, groups_read):
+    project.history([((1,), at, [{"video_id": at, "minutes": 1.0}]) for at in range(10)], "r")
+    files = files_of(project)
+    keys, times = rows_at([(1, 5)])
+    rule = AsOf(max_age=timedelta(minutes=3))
+    groups_read.clear()
+    matched = match_captures(keys, times, (PROFILE,), HISTORY, rule, files, project.storage)
+    assert matched.element.values.to_pylist() == [[{"video_id": 5, "minutes": 1.0}]]
+    assert groups_read == [[5], [1, 2], [2]]
+
+
+def test_a_null_in_a_key_is_searched_nowhere(project, opened):
+    files = hourly(project, 20)
+    names, _ = opened
+    keys = pa.table({"profile_id": pa.array([None, 1], pa.int64())})
+    times = pa.chunked_array([pa.array([minutes(60 * 30)] * 2, TIME)])
+    assert find_captures(keys, times, (PROFILE,), AsOf(), files, project.storage).file.tolist() == [-1, 19]
+    assert [Path(name).parent.name for name in names] == ["run-19"]
 
 
 def test_a_run_of_another_type_is_refused_only_where_it_serves_a_row(project):

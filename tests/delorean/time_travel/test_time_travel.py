@@ -144,6 +144,54 @@ def test_every_form_of_a_view_has_the_same_rows(project, spark):
     assert "1 snapshots, confidence 1.000" in repr(view)
 
 
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    runs=st.lists(
+        st.tuples(st.sets(st.integers(0, 20), min_size=1), st.sampled_from([1, 2, 8])), min_size=1, max_size=4
+    ),
+    chosen=st.none() | st.sets(st.integers(0, 25), min_size=1),
+)
+def test_the_buckets_of_a_view_together_are_the_view(runs, chosen, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    with open_index(f"sqlite://{folder}/index.db") as index:
+        project = Project(open_storage(f"file://{folder}/store"), index)
+        for n, (profiles, buckets) in enumerate(runs):
+            mood(project, [(p, n, f"{n}") for p in profiles], f"run-{n}", buckets)
+        moment = TimeMachine(index, project.storage).at(minutes(9))
+        if chosen is not None:
+            contexts(project, {p: ["long"] if p % 3 else ["short"] for p in sorted(chosen | {1})}, START.date())
+            moment = moment.for_experiment("long")
+        view = moment["mood"]
+        parts = [row for part in view.bucket_views() for table in part.rows() for row in table.to_pylist()]
+        assert len(view.bucket_views()) == max(buckets for _, buckets in runs)
+        assert sorted(parts, key=lambda row: row["profile_id"]) == view.to_arrow().to_pylist()
+
+
+def test_a_view_in_spark_is_read_by_tasks_when_it_is_needed(project, spark):
+    history = [((p,), p % 7, [{"video_id": p, "minutes": p / 2}]) for p in range(40)]
+    project.history(history, "r", 4)
+    project.history(history[:9], "one-bucket", 1)
+    charts = Service("charts", service_element("charts", "string"), (COUNTRY,))
+    project.publish(charts, [(("US",), 5, "a"), (("DE",), 5, "b")], "charts", bucket_variable="country")
+    videos = pa.table({"video_id": [1, 2], "title": ["a", None]})
+    publish_global(videos, VIDEOS, minutes(0), project.storage, project.index, "v1")
+    contexts(project, {p: ["odd"] if p % 2 else ["even"] for p in range(50)}, START.date())
+    moment = TimeMachine(project.index, project.storage).at(minutes(9))
+    for view in (moment["history"], moment.for_experiment("odd")["history"], moment["charts"], moment["videos"]):
+        expected, frame = view.to_arrow(), view.to_spark(spark)
+        assert frame.schema.names == expected.column_names
+        key = expected.column_names[0]
+        assert frame.orderBy(key).toArrow().to_pylist() == expected.sort_by(key).to_pylist()
+        assert frame.count() == expected.num_rows
+    frame, others = moment["history"].to_spark(spark), spark.range(2, 99).withColumnRenamed("id", "profile_id")
+    assert frame.where("profile_id < 3").join(others, "profile_id").count() == 1
+    project.storage.delete([file.path for file in project.storage.list("snapshots/history")])
+    lazy = moment["history"].to_spark(spark)
+    assert lazy.schema["captured_at"].dataType.typeName() == "timestamp"
+    with pytest.raises(Exception, match="schemas.errors.MissingFileError.*does not exist"):
+        lazy.count()
+
+
 def test_global_elements_are_seen_in_the_version_of_the_moment(project):
     machine = TimeMachine(project.index, project.storage)
     for version, at, title in (("v1", 0, "old"), ("v2", 10, "new")):

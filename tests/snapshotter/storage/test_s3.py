@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -22,10 +23,12 @@ from faulty_proxy import FaultyProxy, Request, closed_port, faulty_proxy
 from killed_writer import kill_a_writer
 from s3_server import S3Server
 
-from schemas.errors import ConfigError, MissingFileError, StorageError
+from schemas.errors import ConfigError, CorruptFileError, MissingFileError, StorageError
+from snapshotter.records import DataFile
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.delta import delta_table
 from snapshotter.storage.delta_location import delta_location
+from snapshotter.storage.parquet import ParquetReader, read_parquet, write_parquet
 from snapshotter.storage.s3 import S3Storage
 from snapshotter.storage.s3_location import S3Location
 from snapshotter.storage.s3_location import S3Server as Server
@@ -95,7 +98,79 @@ def test_a_large_file_is_sent_in_parts_and_fetched_once(storage: S3Storage, prox
     assert len(parts) == 5
     assert read(storage, "large.bin") == data
     fetched = [request.headers["Range"] for request in proxy.seen if request.method == "GET"]
-    assert fetched == [f"bytes=0-{32 * MEGABYTE - 1}", f"bytes={32 * MEGABYTE}-{64 * MEGABYTE - 1}"]
+    assert fetched == [f"bytes=0-{32 * MEGABYTE - 1}", f"bytes={32 * MEGABYTE}-{33 * MEGABYTE - 1}"]
+
+
+@pytest.fixture
+def in_parts(storage: S3Storage, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> DataFile:
+    """A file with ten row groups of about equal size, which are fetched one by one."""
+    monkeypatch.setattr("snapshotter.storage.parquet._FEWEST_ROWS", 1000)
+    monkeypatch.setattr("snapshotter.storage.parquet._ROW_GROUP_BYTES", 1)
+    monkeypatch.setattr("snapshotter.storage.s3._SMALL_BYTES", 0)
+    table = pa.table({"noise": [random.Random(i).randbytes(20) for i in range(10_000)]})
+    file = write_parquet(storage, "a.parquet", table, table.schema)
+    proxy.seen.clear()
+    return file
+
+
+def fetched(proxy: FaultyProxy) -> list[tuple[int, int]]:
+    """The ranges that were requested: first and last byte."""
+    ranges = [request.headers["Range"] for request in proxy.seen if request.method == "GET"]
+    proxy.seen.clear()
+    return [(int(first), int(last)) for first, last in (each.removeprefix("bytes=").split("-") for each in ranges)]
+
+
+def test_only_the_row_groups_that_are_read_are_fetched(
+    storage: S3Storage, proxy: FaultyProxy, in_parts: DataFile
+) -> None:
+    ends = list(itertools.accumulate((size for size, _ in in_parts.segments), initial=0))
+    with ParquetReader(storage, in_parts) as reader:
+        assert fetched(proxy) == [(ends[10], ends[11] - 1)]
+        reader.read(row_groups=[7])
+        assert fetched(proxy) == [(ends[7], ends[8] - 1)]
+        reader.read(row_groups=[1, 2, 5, 7])
+        assert sorted(fetched(proxy)) == [(ends[1], ends[3] - 1), (ends[5], ends[6] - 1)]
+        reader.read(row_groups=[2, 5])
+        assert fetched(proxy) == []
+    with ParquetReader(storage, in_parts) as reader:
+        fetched(proxy)
+        reader.read(row_groups=range(6))
+        assert fetched(proxy) == [(0, ends[10] - 1)]
+        reader.read()
+        assert fetched(proxy) == []
+    read_parquet(storage, in_parts)
+    assert fetched(proxy) == [(0, 32 * MEGABYTE - 1)]
+
+
+def test_row_groups_between_which_little_lies_are_fetched_together(
+    storage: S3Storage, proxy: FaultyProxy, in_parts: DataFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = list(itertools.accumulate((size for size, _ in in_parts.segments), initial=0))
+    with ParquetReader(storage, in_parts) as reader:
+        fetched(proxy)
+        monkeypatch.setattr("snapshotter.storage.s3._SMALL_BYTES", 2 * ends[1])
+        reader.read(row_groups=[1, 3])
+        assert fetched(proxy) == [(ends[1], ends[4] - 1)]
+
+
+def test_an_object_that_changes_while_it_is_read_is_an_error(storage: S3Storage, in_parts: DataFile) -> None:
+    with ParquetReader(storage, in_parts) as reader:
+        reader.read(row_groups=[7])
+        storage.delete([in_parts.path])
+        write(storage, in_parts.path, some_bytes(in_parts.bytes))
+        with pytest.raises(CorruptFileError, match="'a.parquet' has changed since it was opened"):
+            reader.read(row_groups=[2])
+        storage.delete([in_parts.path])
+        with pytest.raises(MissingFileError, match="'a.parquet' does not exist"):
+            reader.read(row_groups=[2])
+
+
+def test_a_range_is_requested_again_from_a_busy_server(
+    storage: S3Storage, proxy: FaultyProxy, in_parts: DataFile
+) -> None:
+    with ParquetReader(storage, in_parts) as reader:
+        proxy.refuse(503, "SlowDown", 1, is_("GET"))
+        assert reader.read(row_groups=[4]).num_rows == 1000
 
 
 def test_a_server_that_asks_to_slow_down_is_asked_again(storage: S3Storage, proxy: FaultyProxy) -> None:

@@ -1,0 +1,90 @@
+"""Lists a service's snapshots from the newest on, page by page, as far as label rows need them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import NamedTuple
+
+from delorean.state.rules import FIRST_MOMENT
+from schemas.errors import ReplayError
+from schemas.services import Service
+from snapshotter.index import SnapshotIndex
+from snapshotter.records import END_OF_TIME, ServiceSnapshot
+
+FIRST_PAGE = 32  # snapshots before the labels' first time: most keys were captured in one of them
+_GROWTH = 8  # pages grow this fast, so that rows which need every snapshot are matched again only a few times
+
+
+class SnapshotPage(NamedTuple):
+    """The newest snapshots of a window.
+
+    snapshots: the earliest published first
+    rest: the last capture of the newest snapshot that is left out; None: none is
+    """
+
+    snapshots: tuple[ServiceSnapshot, ...]
+    rest: datetime | None
+
+
+def snapshots_of(
+    index: SnapshotIndex, service: Service, window: tuple[datetime, datetime] = (FIRST_MOMENT, END_OF_TIME)
+) -> list[ServiceSnapshot]:
+    """Return a service's snapshots of its element that captured within a window, the earliest published first."""
+    seen = index.snapshots(service.name, *window)
+    return [snapshot for snapshot in reversed(seen) if snapshot.service.element.name == service.element.name]
+
+
+def first_page(
+    index: SnapshotIndex, service: Service, window: tuple[datetime, datetime], earliest: datetime
+) -> SnapshotPage:
+    """List the snapshots that captured anything since a time, and `FIRST_PAGE` older ones.
+
+    window: of captures that any row may see; earliest: the last capture that the earliest row may see
+    """
+    return _newest(index, service, window, earliest, FIRST_PAGE)
+
+
+def longer_page(
+    index: SnapshotIndex,
+    service: Service,
+    window: tuple[datetime, datetime],
+    earliest: datetime,
+    listed: Collection[str],
+    rest: datetime,
+) -> SnapshotPage:
+    """List more than an earlier page did, and nothing that was published since among what that page covers.
+
+    listed, rest: the run ids and the rest of that page
+
+    Raises ReplayError if one of its runs was withdrawn.
+    """
+    page = _newest(index, service, window, earliest, _GROWTH * max(FIRST_PAGE, len(listed)))
+    ids = frozenset(listed)
+    kept = tuple(s for s in page.snapshots if s.run_id in ids or (s.captured_to or rest) <= rest)
+    require_all(f"snapshot runs of '{service.element.name}'", sorted(ids - {s.run_id for s in kept}))
+    return SnapshotPage(kept, page.rest)
+
+
+def require_all(what: str, missing: Collection[str]) -> None:
+    """Raise ReplayError if anything that must be read again is missing."""
+    if missing:
+        raise ReplayError.because(
+            f"{what} are not in the index any more: {', '.join(missing)}", "restore the index from a copy"
+        )
+
+
+def _newest(
+    index: SnapshotIndex, service: Service, window: tuple[datetime, datetime], earliest: datetime, older: int
+) -> SnapshotPage:
+    """List the snapshots since a time and so many older ones; all that captured last at one moment, or none of them."""
+    count, last = 0, END_OF_TIME
+    for snapshot in index.iterate_snapshots(service.name, *window):
+        captured_to = snapshot.captured_to
+        if captured_to is None or captured_to >= earliest or snapshot.service.element.name != service.element.name:
+            continue
+        if count >= older and captured_to < last:
+            newer = snapshots_of(index, service, (captured_to, window[1]))
+            return SnapshotPage(tuple(s for s in newer if s.captured_to and s.captured_to > captured_to), captured_to)
+        count, last = count + 1, captured_to
+    return SnapshotPage(tuple(snapshots_of(index, service, window)), None)

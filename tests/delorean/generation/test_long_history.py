@@ -1,0 +1,148 @@
+"""A generation lists and reads the snapshots that its rows need, however many older ones there are."""
+
+import pickle
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from project_at_rest import HISTORY, Project, long_labels, minutes
+
+from delorean.generation import generate
+from delorean.generation.generation_plan import plan_generation
+from delorean.labels import LabelColumns, Labels
+from delorean.labels.materialise import materialise_labels
+from delorean.state.rules import AsOf, ConfidenceFloor
+from delorean.state.sources import PinnedSources
+from encoders import FeatureModel, feature_encoder
+from schemas.errors import ReplayError
+
+RUNS = 40
+LISTED = 4
+PROFILES = range(8)
+
+
+@feature_encoder(data=[HISTORY], features=["minutes_watched"])
+def minutes_watched(context: Any, items: Any, data: Any, out: Any) -> None:
+    """Minutes of all that was watched."""
+    for i in range(len(items.video_id)):
+        out.minutes_watched[i] = 0.0
+        for j in range(len(data.history.video_id)):
+            out.minutes_watched[i] += data.history.minutes[j]
+
+
+@pytest.fixture
+def project(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Many runs, a minute after another; profile 7 is only in the first, and pages are short."""
+    monkeypatch.setattr("delorean.state.snapshot_pages.FIRST_PAGE", LISTED)
+    for run in range(RUNS):
+        capture(project, run, PROFILES if run == 0 else PROFILES[:-1], f"run-{run:02d}")
+    return project
+
+
+def capture(project: Project, minute: int, profiles: Any, run_id: str, failed: int = 0) -> None:
+    rows = [((p,), minute, [{"video_id": 1, "minutes": float(minute)}]) for p in profiles]
+    project.history(rows, run_id, 4, failed)
+
+
+def labels_of(project: Project, profiles: Any, times: Any = (RUNS,)) -> Labels:
+    rows = long_labels([(p, minute, 1, 1) for p in profiles for minute in times])
+    return materialise_labels(rows, LabelColumns(("video_id",)), project.storage, buckets=4)
+
+
+def features(project: Project, labels: Labels, name: str = "f", **options: Any) -> Any:
+    return generate(labels, FeatureModel([minutes_watched]), project.index, project.storage, name, **options)
+
+
+def runs_read(feature_set: Any) -> list[str]:
+    return list(feature_set.lineage["snapshots"]["history"])
+
+
+def test_rows_that_new_runs_serve_list_only_the_newest(project: Project) -> None:
+    result = features(project, labels_of(project, PROFILES[:-1], times=(35, RUNS)))
+    assert runs_read(result) == [f"run-{run:02d}" for run in range(35 - LISTED, RUNS)]
+    assert result.absent == {"history": 0}
+
+
+def test_a_row_that_only_an_old_run_serves_makes_the_list_longer(project: Project) -> None:
+    result = features(project, labels_of(project, PROFILES))
+    assert runs_read(result) == [f"run-{run:02d}" for run in range(RUNS)]
+    rows = result.to_arrow().sort_by("profile_id")
+    assert rows["history_run_id"].to_pylist() == ["run-39"] * 7 + ["run-00"]
+    assert result.absent == {"history": 0}
+    pinned = PinnedSources({"history": runs_read(result)}, {})
+    assert features(project, labels_of(project, PROFILES), "g", pinned=pinned).digest == result.digest
+
+
+def test_max_age_bounds_the_list(project: Project) -> None:
+    result = features(
+        project, labels_of(project, PROFILES), rules={"history": AsOf(max_age=timedelta(minutes=2 * LISTED))}
+    )
+    assert runs_read(result) == [f"run-{run:02d}" for run in range(RUNS - 2 * LISTED, RUNS)]
+    assert result.absent == {"history": 1}
+
+
+@pytest.mark.parametrize(("below", "served"), [("previous", ["run-39", "run-00"]), ("skip", [None, "run-00"])])
+def test_a_floor_applies_to_every_page(project: Project, below: Any, served: list[str | None]) -> None:
+    capture(project, RUNS, PROFILES[:-1], "poor", failed=100)
+    floor = {"history": ConfidenceFloor(0.9, below)}
+    result = features(project, labels_of(project, [0, 7]), confidence=floor)
+    assert result.to_arrow().sort_by("profile_id")["history_run_id"].to_pylist() == served
+
+
+def test_what_is_published_meanwhile_changes_nothing(project: Project) -> None:
+    expected = features(project, labels_of(project, PROFILES))
+    labels = labels_of(project, PROFILES)
+    plan = plan_generation(labels, FeatureModel([minutes_watched]), project.index, project.storage.uri, paged=True)
+    assert len(plan.services[0].ids) == LISTED
+    capture(project, RUNS - 1, PROFILES, "newer")
+    result = features(project, labels, "g", pinned=plan.pinned)
+    assert result.digest == expected.digest
+    assert "newer" not in runs_read(result)
+
+
+def test_a_run_that_is_withdrawn_before_its_rows_are_served_is_named(project: Project) -> None:
+    labels = labels_of(project, PROFILES)
+    plan = plan_generation(labels, FeatureModel([minutes_watched]), project.index, project.storage.uri, paged=True)
+    project.index.withdraw_run("run-39", "wrong", "me")
+    with pytest.raises(ReplayError, match="snapshot runs of 'history' are not in the index any more: run-39"):
+        features(project, labels, pinned=plan.pinned)
+
+
+def test_a_run_id_goes_on_with_its_first_list(project: Project) -> None:
+    labels = labels_of(project, PROFILES)
+    expected = features(project, labels, run_id="one")
+
+    class KilledError(Exception): ...
+
+    def killed(_: str, done: int, of: int) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        features(project, labels, "g", run_id="one", progress=killed)
+    capture(project, RUNS - 1, PROFILES, "newer")
+    assert features(project, labels, "g", run_id="one").digest == expected.digest
+
+
+def test_many_runs_that_end_together_are_listed_together(project: Project) -> None:
+    for run in range(3 * LISTED):
+        capture(project, RUNS, [run % 7], f"together-{run}")
+    result = features(project, labels_of(project, PROFILES[:-1], times=(RUNS + 5,)))
+    assert len(runs_read(result)) == 3 * LISTED
+    assert result.absent == {"history": 0}
+
+
+def test_a_task_gets_only_its_own_bucket_of_the_plan(project: Project) -> None:
+    labels = labels_of(project, PROFILES)
+    plan = plan_generation(labels, FeatureModel([minutes_watched]), project.index, project.storage.uri)
+    (source,) = plan.services
+    for bucket in range(4):
+        (part,) = plan.of_bucket(bucket).services
+        assert list(part.files(bucket, 4, "profile_id")) == [
+            (kept, file)
+            for snapshot, file in source.files(bucket, 4, "profile_id")
+            for kept in part.snapshots
+            if kept.run_id == snapshot.run_id
+        ]
+        assert part.ids == source.ids
+        assert len(pickle.dumps(part)) < 0.7 * len(pickle.dumps(source))
+    assert minutes(0) == plan.services[0].snapshots[0].captured_from

@@ -1,0 +1,174 @@
+"""Every step on a Spark Connect server, from a client without a JVM, gives what the same step gives without Spark."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from connect_server import connect_server
+
+from prana_proxy.server import start_proxy
+
+ROOT = Path(__file__).parents[3]
+WORK = """
+import json, sys
+from datetime import date, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+
+from delorean import TimeMachine, as_of_join, as_of_join_spark, generate, materialise_labels
+from delorean.labels import LabelColumns
+from encoders import feature_encoder
+from schemas.data_keys import service_element
+from snapshotter.capture import SnapshotOptions, take_snapshot
+from snapshotter.index import open_index
+from snapshotter.selection.context_selection import NamedSelection, select_contexts
+from snapshotter.spark.jobs import parallelism
+from snapshotter.spark.session import spark_session
+from snapshotter.spark.table_loader import query_tables
+from snapshotter.storage import open_storage
+from snapshotter.storage.table_source import TableSource
+from schemas.errors import SelectionError
+
+url, folder, proxy = sys.argv[1:]
+spark = spark_session("connect", url)
+storage, index = open_storage(f"file://{folder}/store"), open_index(f"sqlite://{folder}/index.db")
+seen = {"session": type(spark).__module__, "parallelism": parallelism(spark)}
+
+plays = TableSource(f"{folder}/plays.parquet")
+query = "SELECT profile_id, country FROM plays WHERE date = :date"
+chosen = NamedSelection(
+    id="watchers", query=query, key=("profile_id", "country"), strata=("country",), quota=20, tables={"plays": plays}
+)
+contexts = select_contexts(spark, [chosen], date(2026, 1, 5), storage, index)
+seen["selected"] = [(row.stratum, row.population, row.taken) for row in contexts.report]
+
+progress = []
+run = take_snapshot(
+    spark, contexts, ["history", "popular"], [proxy], storage.uri, index, "r1", SnapshotOptions(buckets=4, page=16),
+    progress=lambda *report: progress.append(report),
+)
+seen["snapshot"] = {one.service.name: one.confidence for one in run.services}
+seen["progress"] = sorted({(what, done) for what, done, of in progress if done == of})
+
+captured = {service.element.name: service for service in index.elements()}["history"]
+now = run.services[0].captured_to + timedelta(minutes=1)
+view = TimeMachine(index, storage).at(now)["history"]
+state, frame = view.to_arrow(), view.to_spark(spark)
+seen["view"] = frame.orderBy("profile_id").toArrow().cast(state.schema).to_pylist() == state.to_pylist()
+seen["chosen"] = TimeMachine(index, storage).at(now).for_experiment("watchers")["history"].to_spark(spark).count()
+
+profiles = sorted(state["profile_id"].to_pylist())
+rows = pa.table({
+    "profile_id": [p for p in profiles for _ in range(3)], "video_id": [p + v for p in profiles for v in range(3)],
+    "time": pa.array([now] * 3 * len(profiles), pa.timestamp("us", "UTC")),
+    "outcome_at": pa.array([now + timedelta(hours=1)] * 3 * len(profiles), pa.timestamp("us", "UTC")),
+    "label": [float(v == 1) for p in profiles for v in range(3)],
+})
+spark.createDataFrame(rows).write.parquet(f"{folder}/labels")
+tables = {"labels": TableSource(f"{folder}/labels")}
+labelled = query_tables(spark, "WITH l AS (TABLE labels) SELECT * FROM l", tables, SelectionError)
+columns = LabelColumns(("video_id",))
+there = materialise_labels(labelled, columns, storage, labels_id="there", buckets=4)
+here = materialise_labels(rows, columns, storage, labels_id="here", buckets=4)
+seen["labels"] = [file.checksum for file in there.files] == [file.checksum for file in here.files]
+
+@feature_encoder(data=[captured.element], features=["seen"])
+def seen_before(context, items, data, out):
+    for i in range(len(items.video_id)):
+        out.seen[i] = 0.0
+        for j in range(len(data.history.video_id)):
+            if data.history.video_id[j] == items.video_id[i]:
+                out.seen[i] += 1.0
+
+done = []
+on_spark = generate(there, seen_before, index, storage, "f", spark=spark, progress=lambda *report: done.append(report))
+seen["features"] = on_spark.digest == generate(here, seen_before, index, storage, "g").digest
+seen["last progress"] = done[-1][1:]
+seen["feature set"] = on_spark.to_spark(spark).count() == on_spark.rows
+
+left = rows.select(["profile_id", "time"]).append_column("row", [list(range(rows.num_rows))])
+right = state.drop_columns("run_id")
+frames = spark.createDataFrame(left), spark.createDataFrame(right)
+joined = as_of_join_spark(*frames, by="profile_id", buckets=2).toArrow().sort_by("row")
+seen["join"] = joined.to_pylist() == as_of_join(left, right, by="profile_id").cast(joined.schema).to_pylist()
+print(json.dumps(seen))
+"""
+LACKING = """
+import sys
+from schemas.errors import SetupError
+from snapshotter.spark.session import spark_session
+for url, python in ((sys.argv[2], ""), (sys.argv[1], sys.argv[3])):
+    try:
+        spark_session("lacking", url, spark__sql__execution__pyspark__python=python)
+    except SetupError as error:
+        print(error)
+"""
+
+
+def client(script: str, folder: Path, *arguments: str) -> str:
+    """Run a client in a process of its own, and give what it prints."""
+    path = folder / "client.py"
+    path.write_text(script)
+    command = [sys.executable, str(path), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, env=environment)
+    assert done.returncode == 0, done.stderr[-6_000:]
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with connect_server(tmp_path_factory.mktemp("server"), {"PYTHONPATH": str(ROOT)}) as url:
+        yield url
+
+
+def test_every_step_gives_what_it_gives_without_spark(server: str, company: Any, tmp_path: Path) -> None:
+    ids = range(100)
+    plays = {"profile_id": list(ids), "country": ["US" if i % 2 else "FR" for i in ids]}
+    pq.write_table(
+        pa.table(plays).append_column("date", pa.array(["2026-01-05"] * 100).cast(pa.date32())),
+        tmp_path / "plays.parquet",
+    )
+    with start_proxy(company.config()) as proxy:
+        seen = json.loads(client(WORK, tmp_path, server, str(tmp_path), proxy.address).splitlines()[-1])
+    assert seen == {
+        "session": "pyspark.sql.connect.session",
+        "parallelism": 2,
+        "selected": [["FR", 50, 20], ["US", 50, 20]],
+        "snapshot": {"history": 1.0, "popular": 1.0},
+        "progress": [["history", 40], ["popular", 2]],
+        "view": True,
+        "chosen": 40,
+        "labels": True,
+        "features": True,
+        "last progress": [4, 4],
+        "feature set": True,
+        "join": True,
+    }
+
+
+def test_a_server_that_does_not_answer_and_workers_that_lack_packages_are_one_clear_error(
+    server: str, tmp_path: Path
+) -> None:
+    bare = str(Path(sys.base_prefix) / "bin" / Path(sys.executable).resolve().name)
+    nobody, lacking = client(LACKING, tmp_path, server, "sc://127.0.0.1:1/;token=secret", bare).splitlines()
+    assert re.fullmatch(
+        "no Spark Connect server answers at sc://127.0.0.1:1: .* refused → start it, or correct the URL", nobody
+    )
+    assert re.fullmatch(
+        r"the workers of the Spark Connect server cannot run DeLorean: ModuleNotFoundError: No module named '\w+'"
+        r" → install delorean-features \S+ with Python 3\.\d+ on its machines, or name one that has it in "
+        r"spark\.sql\.execution\.pyspark\.python",
+        lacking,
+    )
