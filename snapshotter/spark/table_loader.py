@@ -42,8 +42,8 @@ def query_tables(
     views = []
     args = None if day is None else {"date": day}
     if is_remote(spark):
-        frames = {name: load_table(spark, name, source, kind) for name, source in tables.items()}
-        return query_with_tables(spark, query, frames, args)
+        loaded_tables = {name: load_table(spark, name, source, kind) for name, source in tables.items()}
+        return query_with_tables(spark, query, {**loaded_tables, **(frames or {})}, args)
     try:
         loaded = ((name, load_table(spark, name, source, kind)) for name, source in tables.items())
         for name, table in chain(loaded, (frames or {}).items()):
