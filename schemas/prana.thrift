@@ -13,8 +13,6 @@ struct DataKeyInfo {
   3: required string type
   /** An Arrow schema of one field as IPC, in base64: of a type that text does not say exactly, see schemas/type_records.py. */
   4: optional string arrow
-  /** A JSON object with the defaults and aliases of its fields, where it declares any, see schemas/data_keys.py. */
-  5: optional string declared
 }
 
 /** An online service: the element it answers with, and the context variables its answer depends on. */

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from functools import cache
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 from thrift.protocol.TBinaryProtocol import TBinaryProtocolAcceleratedFactory
 
 from schemas.data_keys import DataKey
-from schemas.errors import DataKeyError, SetupError
+from schemas.errors import SetupError
 from schemas.generated.ttypes import DataKeyInfo, ServiceInfo
 from schemas.services import OnFallback, Service
-from schemas.strict_json import json_text
 
 FRAME_LENGTH = struct.Struct("!i")  # comes before each frame
 LARGEST_FRAME = 16_384_000  # of Thrift
@@ -55,17 +53,8 @@ def service_from(info: ServiceInfo) -> Service:
 
 
 def _key_info(key: DataKey) -> DataKeyInfo:
-    fields = key.to_json()
-    declared = {name: fields.pop(name) for name in ("defaults", "aliases") if name in fields}
-    text = json_text(declared) if declared else None
-    return DataKeyInfo(**fields, declared=text)  # type: ignore[no-untyped-call]  # generated
+    return DataKeyInfo(**key.to_json())  # type: ignore[no-untyped-call]  # generated
 
 
 def _key_from(info: DataKeyInfo) -> DataKey:
-    try:
-        declared = {} if info.declared is None else dict(json.loads(info.declared))
-    except (TypeError, ValueError) as error:
-        raise DataKeyError.because(
-            f"the proxy declares '{info.name}' with {info.declared[:80]!r}, expected a JSON object with its defaults"
-        ) from error
-    return DataKey.from_json({**vars(info), **declared})
+    return DataKey.from_json(vars(info))

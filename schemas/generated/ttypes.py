@@ -25,17 +25,15 @@ class DataKeyInfo(object):
      - kind
      - type
      - arrow: An Arrow schema of one field as IPC, in base64: of a type that text does not say exactly, see schemas/type_records.py.
-     - declared: A JSON object with the defaults and aliases of its fields, where it declares any, see schemas/data_keys.py.
 
     """
 
 
-    def __init__(self, name=None, kind=None, type=None, arrow=None, declared=None,):
+    def __init__(self, name=None, kind=None, type=None, arrow=None,):
         self.name = name
         self.kind = kind
         self.type = type
         self.arrow = arrow
-        self.declared = declared
 
     def read(self, iprot):
         if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
@@ -66,11 +64,6 @@ class DataKeyInfo(object):
                     self.arrow = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
                 else:
                     iprot.skip(ftype)
-            elif fid == 5:
-                if ftype == TType.STRING:
-                    self.declared = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
-                else:
-                    iprot.skip(ftype)
             else:
                 iprot.skip(ftype)
             iprot.readFieldEnd()
@@ -96,10 +89,6 @@ class DataKeyInfo(object):
         if self.arrow is not None:
             oprot.writeFieldBegin('arrow', TType.STRING, 4)
             oprot.writeString(self.arrow.encode('utf-8') if sys.version_info[0] == 2 else self.arrow)
-            oprot.writeFieldEnd()
-        if self.declared is not None:
-            oprot.writeFieldBegin('declared', TType.STRING, 5)
-            oprot.writeString(self.declared.encode('utf-8') if sys.version_info[0] == 2 else self.declared)
             oprot.writeFieldEnd()
         oprot.writeFieldStop()
         oprot.writeStructEnd()
@@ -640,7 +629,6 @@ DataKeyInfo.thrift_spec = (
     (2, TType.STRING, 'kind', 'UTF8', None, ),  # 2
     (3, TType.STRING, 'type', 'UTF8', None, ),  # 3
     (4, TType.STRING, 'arrow', 'UTF8', None, ),  # 4
-    (5, TType.STRING, 'declared', 'UTF8', None, ),  # 5
 )
 all_structs.append(ServiceInfo)
 ServiceInfo.thrift_spec = (

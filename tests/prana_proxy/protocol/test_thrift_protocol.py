@@ -8,7 +8,6 @@ from thrift.TSerialization import deserialize, serialize
 
 from prana_proxy.protocol.thrift_protocol import protocol_factory, service_from, service_info
 from schemas.data_keys import DataKey, Kind, context_variable, service_element
-from schemas.errors import DataKeyError
 from schemas.generated.ttypes import DataKeyInfo, ServiceInfo
 from schemas.services import Service
 
@@ -26,25 +25,3 @@ def test_a_key_that_an_earlier_release_sent_is_read() -> None:
     sent = serialize(DataKeyInfo("e", "item", "list<item: int64>"), protocol_factory())
     found = deserialize(DataKeyInfo(), sent, protocol_factory())
     assert DataKey.from_json(vars(found)) == DataKey("e", Kind.ITEM, pa.list_(pa.int64()))
-
-
-def test_what_a_service_declares_of_its_fields_comes_back() -> None:
-    element = service_element(
-        "e",
-        "list<struct<id: int64, device: string, plays: int32>>",
-        defaults={"device": "unknown", "plays": 0},
-        aliases={"id": ["video_id"]},
-    )
-    service = Service("s", element, (context_variable("profile_id", "int64"),))
-    sent = serialize(service_info(service), protocol_factory())
-    received = service_from(deserialize(ServiceInfo(), sent, protocol_factory()))
-    assert received == service
-    assert (received.element.defaults, received.element.aliases) == (element.defaults, element.aliases)
-
-
-@pytest.mark.parametrize("declared", ["no JSON", "3", "[1]"])
-def test_a_declaration_that_is_none_is_an_error_that_names_the_key(declared: str) -> None:
-    info = service_info(Service("s", service_element("e", "int64"), (context_variable("profile_id", "int64"),)))
-    info.element.declared = declared
-    with pytest.raises(DataKeyError, match="'e'"):
-        service_from(info)
