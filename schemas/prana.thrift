@@ -13,6 +13,8 @@ struct DataKeyInfo {
   3: required string type
   /** An Arrow schema of one field as IPC, in base64: of a type that text does not say exactly, see schemas/type_records.py. */
   4: optional string arrow
+  /** JSON of the defaults and older names of the type's fields, where there are any: see schemas/evolution. */
+  5: optional string evolution
 }
 
 /** An online service: the element it answers with, and the context variables its answer depends on. */

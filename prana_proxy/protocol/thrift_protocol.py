@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from functools import cache
 from typing import Any
@@ -12,6 +13,7 @@ from schemas.data_keys import DataKey
 from schemas.errors import SetupError
 from schemas.generated.ttypes import DataKeyInfo, ServiceInfo
 from schemas.services import OnFallback, Service
+from schemas.strict_json import json_text
 
 FRAME_LENGTH = struct.Struct("!i")  # comes before each frame
 LARGEST_FRAME = 16_384_000  # of Thrift
@@ -53,8 +55,12 @@ def service_from(info: ServiceInfo) -> Service:
 
 
 def _key_info(key: DataKey) -> DataKeyInfo:
-    return DataKeyInfo(**key.to_json())  # type: ignore[no-untyped-call]  # generated
+    fields = key.to_json()
+    declared = {name: fields.pop(name) for name in ("defaults", "aliases") if name in fields}
+    evolution = json_text(declared) if declared else None
+    return DataKeyInfo(**fields, evolution=evolution)  # type: ignore[no-untyped-call]  # generated
 
 
 def _key_from(info: DataKeyInfo) -> DataKey:
-    return DataKey.from_json(vars(info))
+    declared = {} if info.evolution is None else json.loads(info.evolution)
+    return DataKey.from_json({**vars(info), **declared})

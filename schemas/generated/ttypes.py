@@ -25,15 +25,17 @@ class DataKeyInfo(object):
      - kind
      - type
      - arrow: An Arrow schema of one field as IPC, in base64: of a type that text does not say exactly, see schemas/type_records.py.
+     - evolution: JSON of the defaults and older names of the type's fields, where there are any: see schemas/evolution.
 
     """
 
 
-    def __init__(self, name=None, kind=None, type=None, arrow=None,):
+    def __init__(self, name=None, kind=None, type=None, arrow=None, evolution=None,):
         self.name = name
         self.kind = kind
         self.type = type
         self.arrow = arrow
+        self.evolution = evolution
 
     def read(self, iprot):
         if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
@@ -64,6 +66,11 @@ class DataKeyInfo(object):
                     self.arrow = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
                 else:
                     iprot.skip(ftype)
+            elif fid == 5:
+                if ftype == TType.STRING:
+                    self.evolution = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
+                else:
+                    iprot.skip(ftype)
             else:
                 iprot.skip(ftype)
             iprot.readFieldEnd()
@@ -89,6 +96,10 @@ class DataKeyInfo(object):
         if self.arrow is not None:
             oprot.writeFieldBegin('arrow', TType.STRING, 4)
             oprot.writeString(self.arrow.encode('utf-8') if sys.version_info[0] == 2 else self.arrow)
+            oprot.writeFieldEnd()
+        if self.evolution is not None:
+            oprot.writeFieldBegin('evolution', TType.STRING, 5)
+            oprot.writeString(self.evolution.encode('utf-8') if sys.version_info[0] == 2 else self.evolution)
             oprot.writeFieldEnd()
         oprot.writeFieldStop()
         oprot.writeStructEnd()
@@ -629,6 +640,7 @@ DataKeyInfo.thrift_spec = (
     (2, TType.STRING, 'kind', 'UTF8', None, ),  # 2
     (3, TType.STRING, 'type', 'UTF8', None, ),  # 3
     (4, TType.STRING, 'arrow', 'UTF8', None, ),  # 4
+    (5, TType.STRING, 'evolution', 'UTF8', None, ),  # 5
 )
 all_structs.append(ServiceInfo)
 ServiceInfo.thrift_spec = (

@@ -21,6 +21,15 @@ def test_a_service_comes_back_whatever_its_type(type: pa.DataType) -> None:  # n
     assert service_from(deserialize(ServiceInfo(), sent, protocol_factory())) == service
 
 
+def test_a_service_comes_back_with_the_defaults_and_older_names_of_its_fields() -> None:
+    element = service_element(
+        "e", "list<struct<a: int64, at: date32>>", defaults={"a": 0, "at": "2026-01-31"}, aliases={"a": ["b", "ü"]}
+    )
+    service = Service("s", element, (context_variable("profile_id", "int64"),))
+    sent = serialize(service_info(service), protocol_factory())
+    assert service_from(deserialize(ServiceInfo(), sent, protocol_factory())) == service
+
+
 def test_a_key_that_an_earlier_release_sent_is_read() -> None:
     sent = serialize(DataKeyInfo("e", "item", "list<item: int64>"), protocol_factory())
     found = deserialize(DataKeyInfo(), sent, protocol_factory())
