@@ -275,10 +275,7 @@ def test_two_experiments_with_one_id_are_refused_before_any_work(
     spark: SparkSession, experiment: Any, storage: Storage, index: SnapshotIndex
 ) -> None:
     other = experiment(query="SELECT 1 AS profile_id, 'US' AS country")
-    with pytest.raises(
-        SelectionError,
-        match="two experiments have the id 'watchers': with the queries 'SELECT profile_id.* and 'SELECT 1",
-    ):
+    with pytest.raises(SelectionError, match="two experiments have the id 'watchers': .*'SELECT prof.* and .SELECT 1"):
         select_contexts(spark, [experiment(), other], DAY, storage, index)
     with pytest.raises(SelectionError, match="no experiment"):
         select_contexts(spark, [], DAY, storage, index)
