@@ -138,3 +138,10 @@ def test_a_plan_that_was_tampered_with_is_named(work: Work) -> None:
         CorruptFileError, match="'feature_sets/_plans/f/g1.json' is not a plan of a generation.* → delete"
     ):
         work.generate()
+
+
+def test_a_plan_of_an_earlier_release_lists_all_that_is_read(work: Work) -> None:
+    plan = b'{"wanted": {}, "pinned": {"snapshots": {"history": ["r1"]}, "globals": {}}}'
+    assert work.project.storage.create("feature_sets/_plans/f/g1.json", plan)
+    work.capture("later", 15)
+    assert work.generate().lineage["snapshots"] == {"history": ["r1"]}
