@@ -86,6 +86,7 @@ def replay(
         spread=experiment.spread,
         pinned=PinnedSources(record.snapshots, record.globals),
         experiment=record.experiment_id,
+        recompute=True,  # a replay also proves that what the run copied is what computing gives
         spark=spark,
         progress=progress,
     )

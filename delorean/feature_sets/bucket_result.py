@@ -20,6 +20,7 @@ class BucketResult:
     spread: of all rows, including those dropped for it
     digest: of the rows written
     seconds: step → wall time
+    not_copied: why nothing was copied from the earlier version that the plan names; empty otherwise
     """
 
     file: DataFile
@@ -30,3 +31,4 @@ class BucketResult:
     spread: SpreadReport
     digest: FeatureDigest
     seconds: Mapping[str, float]
+    not_copied: str = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from deltalake import DeltaTable
 
 from delorean.feature_sets.bucket_result import BucketResult
 from delorean.feature_sets.digest import FeatureDigest
+from delorean.feature_sets.reusable import Computation
 from delorean.frames import Readable
 from delorean.labels import TIME_COLUMN
 from delorean.leaks.report import LeakReport
@@ -71,9 +72,28 @@ class FeatureSet(Readable):
             f"{self.rows:,} rows, {self.item_count:,} items, {len(self.features)} features"
         )
 
+    @property
+    def copied(self) -> str:
+        """How many features were copied from which version, for people; empty if none were."""
+        return copied_text(self.lineage, len(self.features))
+
     def to_arrow(self) -> pa.Table:
         """Read all rows. Raises MissingFileError and CorruptFileError, naming the file."""
         return DeltaVersion.of(open_table(self.uri, self.version), self.uri).to_arrow()
+
+
+def copied_text(lineage: Mapping[str, Any], features: int) -> str:
+    """Say how many features were copied from which version; empty if none were.
+
+    >>> copied_text({"copied": {"version": 12, "features": ["listed", "rewatched"]}}, 7)
+    '2 of 7 features copied from version 12'
+    """
+    copied = lineage.get("copied")
+    return (
+        ""
+        if copied is None
+        else f"{len(copied['features'])} of {features} features copied from version {copied['version']}"
+    )
 
 
 def table_uri(storage: Storage, name: str) -> str:
@@ -82,10 +102,14 @@ def table_uri(storage: Storage, name: str) -> str:
 
 
 class GenerationRecord(msgspec.Struct, frozen=True):
-    """A generation's result and its request, see `NamedRun`. The names at rest are those of earlier releases."""
+    """A generation's result and its request, see `NamedRun`. The names at rest are those of earlier releases.
+
+    computation: None in records of earlier releases
+    """
 
     feature_set: FeatureSet
     request: Mapping[str, Any] = msgspec.field(name="wanted")
+    computation: Computation | None = None
 
 
 def commit(
@@ -113,7 +137,7 @@ def commit(
         {
             LINEAGE: json_text(feature_set.lineage),
             USER_METADATA: feature_set.lineage.get("experiment") or "",
-            _RECORD: msgspec.json.encode(GenerationRecord(shortened, record.request)).decode(),
+            _RECORD: msgspec.json.encode(msgspec.structs.replace(record, feature_set=shortened)).decode(),
         },
         {result.file.path: _statistics(result) for result in results},
         once=run_id,
@@ -152,6 +176,19 @@ def load_feature_set(storage: Storage, name: str, version: int | None = None) ->
     return record.feature_set
 
 
+def recent_records(storage: Storage, name: str, most: int) -> Iterator[GenerationRecord]:
+    """Yield what generations committed to a feature set, the newest first, among the latest `most` versions."""
+    uri = table_uri(storage, name)
+    try:
+        newest = int(delta_table(uri).version())
+    except MissingFileError:
+        return
+    for version in range(newest, max(-1, newest - most), -1):
+        record = _read_record(uri, version)
+        if record is not None:
+            yield record
+
+
 def _read_record(uri: str, version: int) -> GenerationRecord | None:
     """Read the record of a version; None where the log has none."""
     entry = commit_info(uri, version)
@@ -160,7 +197,7 @@ def _read_record(uri: str, version: int) -> GenerationRecord | None:
     record = msgspec.json.decode(entry[_RECORD], type=GenerationRecord)
     lineage = json.loads(entry[LINEAGE])
     feature_set = replace(record.feature_set, uri=uri, version=version, lineage=lineage)
-    return GenerationRecord(feature_set, record.request)
+    return msgspec.structs.replace(record, feature_set=feature_set)
 
 
 def open_table(uri: str, version: int | None = None) -> DeltaTable:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from delorean.feature_sets.bucket_result import BucketResult
 from delorean.feature_sets.columns import (
     CONFIDENCE_COLUMN,
     LATEST_INPUT_COLUMN,
@@ -27,10 +28,34 @@ from snapshotter.index import SnapshotIndex
 
 
 @dataclass(frozen=True)
+class EarlierVersion:
+    """A version of the feature set that already has some of a plan's features, of the same label rows and state.
+
+    features: those that it has
+    read: the elements that the other features are computed from
+    unchanged: the elements of which it has the provenance
+    model: the encoders of the other features; None if it has all
+    same_elements: whether `unchanged` are all elements of both
+    same_spread: whether it treated rows beyond the spread's limit as the plan does; otherwise it had none
+    buckets: bucket → its file and what is known of its rows
+    """
+
+    version: int
+    features: frozenset[str]
+    read: frozenset[str]
+    unchanged: frozenset[str]
+    model: BoundModel | None
+    same_elements: bool
+    same_spread: bool
+    buckets: Mapping[int, BucketResult]
+
+
+@dataclass(frozen=True)
 class GenerationPlan:
     """The inputs of all bucket tasks of a generation.
 
     from_services: the features whose encoders read a service's element
+    earlier: to copy features from
     """
 
     labels: Labels
@@ -42,6 +67,7 @@ class GenerationPlan:
     storage_uri: str
     spread: SpreadLimit | None = None
     notes: tuple[str, ...] = field(default=())
+    earlier: EarlierVersion | None = None
 
     @property
     def elements(self) -> tuple[DataKey, ...]:

@@ -17,6 +17,7 @@ from delorean.feature_sets.table import FOLDER, FeatureSet, GenerationRecord, co
 from delorean.generation.early_rows import note_early_rows
 from delorean.generation.generation_plan import GenerationPlan, plan_generation
 from delorean.generation.named_run import NamedRun
+from delorean.generation.reuse import computation_of, copied_lineage, copied_notes, with_earlier
 from delorean.generation.runners import run_here, run_on_spark
 from delorean.labels import Labels
 from delorean.leaks import LeakThresholds, detect_leaks
@@ -51,6 +52,7 @@ def generate(
     experiment: str | None = None,
     spec: Mapping[str, Any] | None = None,
     run_id: str | None = None,
+    recompute: bool = False,
     spark: SparkSession | None = None,
     progress: Progress | None = None,
 ) -> FeatureSet:
@@ -66,8 +68,12 @@ def generate(
     experiment, spec: the experiment's id and content, for the lineage
     run_id: run again under the same id, a generation reads the sources of its first attempt, whatever was published
         since; one that has finished is returned as it is. None: a new generation each time
+    recompute: compute everything, copying nothing from earlier versions
     spark: distributes the bucket tasks; None: this process runs them, without a JVM. Both produce equal bytes
     progress: called with (what is generated, bucket tasks done, all); None: a bar in a notebook or at a prompt
+
+    Features that an earlier version of the feature set has, from the same encoders, label data and sources, are copied
+    from it; the values are those that computing gives. Lineage, notes and `FeatureSet.copied` say what was copied.
 
     Rows that lack an element are kept: the encoders see it as absent, and `FeatureSet.absent` counts them. Nothing is
     published when an error is raised: ParadoxError, also where the policy of `leaks` is fail, QualityError where
@@ -84,15 +90,18 @@ def generate(
             return committed
         pinned = run.sources(lambda: plan_with(pinned=pinned).pinned)
     plan = note_early_rows(plan_with(pinned=pinned), storage)
+    if not recompute:
+        plan = with_earlier(plan, model, storage, name)
     label_report = None if leaks is None else check_labels(labels, storage, leaks)
     results = _run_buckets(plan, name, spark, progress)
     leak_report = None
     if leaks is not None and label_report is not None:
         leak_report = replace(_detect_leaks(plan, results, storage, leaks), label_data=label_report)
         _enforce(leaks, leak_report)
-    lineage = {"experiment": experiment, "spec": spec, **_lineage(plan, model)}
+    lineage = {"experiment": experiment, "spec": spec, **_lineage(plan, model), **copied_lineage(plan, results)}
     feature_set = _feature_set(plan, results, table_uri(storage, name), lineage, leak_report)
-    return commit(storage, name, plan.schema, results, GenerationRecord(feature_set, request), run_id)
+    record = GenerationRecord(feature_set, request, computation_of(plan, model, results))
+    return commit(storage, name, plan.schema, results, record, run_id)
 
 
 def _check_arguments(labels: Labels, name: str, spark: SparkSession | None) -> None:
@@ -110,7 +119,9 @@ def _run_buckets(
 
     name: of the feature set; the files are written to a new folder of it
     """
-    plan.model.warm_up()  # once here, so that workers load compiled code from the cache instead of all compiling it
+    computed = plan.model if plan.earlier is None else plan.earlier.model
+    if computed is not None:
+        computed.warm_up()  # once here, so that workers load compiled code from the cache instead of all compiling it
     folder = f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}"
     with shown_progress(progress) as shown:
         report = partial(shown, f"features of {name}, buckets")
@@ -144,10 +155,15 @@ def _feature_set(
         dropped=plan.labels.contexts - rows,
         leaks=leaks,
         digest=sum((result.digest for result in results), FeatureDigest.empty(plan.features)),
-        seconds={step: sum(result.seconds[step] for result in results) for step in results[0].seconds},
+        seconds=_seconds(results),
         lineage=lineage,
-        notes=plan.notes,
+        notes=(*plan.notes, *copied_notes(plan, results)),
     )
+
+
+def _seconds(results: Sequence[BucketResult]) -> dict[str, float]:
+    steps = dict.fromkeys(step for result in results for step in result.seconds)
+    return {step: sum(result.seconds.get(step, 0.0) for result in results) for step in steps}
 
 
 def _detect_leaks(

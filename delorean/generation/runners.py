@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from delorean.feature_sets.bucket_result import BucketResult
-from delorean.generation.bucket_task import run_bucket
+from delorean.generation.copied_bucket import run_task
 from delorean.generation.generation_plan import GenerationPlan
 from delorean.state.shared_array import folder_of_executor, share_in
 from schemas.errors import EncoderError
@@ -28,7 +28,7 @@ def run_here(plan: GenerationPlan, folder: str, report: Callable[[int, int], Non
     """Run the bucket tasks one after the other in this process, without a JVM."""
     results = []
     for file in plan.labels.files:
-        results.append(run_bucket(plan, file, folder, "0"))
+        results.append(run_task(plan, file, folder, "0"))
         report(len(results), len(plan.labels.files))
     return results
 
@@ -48,7 +48,7 @@ def run_on_spark(
         spark_errors_as(EncoderError, "generating features"),
     ):
 
-        def run_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        def run_tasks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             from pyspark import TaskContext
 
             _keep_imports()
@@ -58,10 +58,10 @@ def run_on_spark(
             attempt = str(context.taskAttemptId())
             positions = [position for batch in batches for position in batch.column(0).to_pylist()]
             for position in positions:
-                result = run_bucket(plan, plan.labels.files[position], folder, attempt)
+                result = run_task(plan, plan.labels.files[position], folder, attempt)
                 yield pa.RecordBatch.from_pydict({"result": [msgspec.json.encode(result).decode()]})
 
-        rows = spark.range(0, buckets, 1, tasks).mapInArrow(run_task, "result string").collect()
+        rows = spark.range(0, buckets, 1, tasks).mapInArrow(run_tasks, "result string").collect()
     return [msgspec.json.decode(row.result, type=BucketResult) for row in rows]
 
 
