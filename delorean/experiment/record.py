@@ -42,6 +42,7 @@ class FeaturesRecord:
 
     feature_set, version: the Delta table's name in the storage, and its version
     digest: of all values of each feature, and of their contexts, times and items
+    copied: how many features were copied from which version; empty if none were
     dropped: number of label rows left out because their captures were too far apart
     absent: element → number of rows without it
     spread: range of spreads → rows, see `SpreadReport`
@@ -55,6 +56,7 @@ class FeaturesRecord:
     absent: Mapping[str, int]
     spread: tuple[Mapping[str, Any], ...]
     digest: FeatureDigest
+    copied: str = ""
 
 
 @dataclass(frozen=True, repr=False)

@@ -51,6 +51,7 @@ def run_experiment(
     training: bool = True,
     run_id: str | None = None,
     day: date | None = None,
+    recompute: bool = False,
     progress: Progress | None = None,
 ) -> RunRecord:
     """Put labels into buckets, generate features, train and measure the model, and record the run.
@@ -60,6 +61,7 @@ def run_experiment(
     run_id: started again under the same id, a run that died continues with the inputs that it resolved when it began,
         and the record of one that has ended is returned. None: each call is a new run, with the next number
     day: only what was known when it began, see `labels_of`; None: everything
+    recompute: copy no features from earlier versions of the feature set, see `delorean.generate`
     progress: called with (what is done, buckets generated, all); None: bars in a notebook or at a prompt
 
     Raises what the steps raise. A run that fails in training is recorded without metrics, because its features exist; a
@@ -73,7 +75,7 @@ def run_experiment(
     with timer.step("labels"):
         labels = labels_of(experiment, spark, storage, run_id, day)
     with timer.step("features"):
-        features = features_of(experiment, labels, index, storage, spark, progress, run_id)
+        features = features_of(experiment, labels, index, storage, spark, progress, run_id, recompute)
     report = None
     try:
         if training:
@@ -160,6 +162,7 @@ def features_record(name: str, features: FeatureSet) -> FeaturesRecord:
         absent=dict(features.absent),
         spread=tuple(features.spread.rows()),
         digest=features.digest,
+        copied=features.copied,
     )
 
 

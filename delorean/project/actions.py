@@ -93,6 +93,7 @@ class ProjectActions:
         training: bool = True,
         run_id: str | None = None,
         day: date | None = None,
+        recompute: bool = False,
         progress: Progress | None = None,
     ) -> RunRecord:
         """Run a whole experiment and record it, see `run_experiment`.
@@ -111,6 +112,7 @@ class ProjectActions:
             training=training,
             run_id=run_id,
             day=day,
+            recompute=recompute,
             progress=progress,
         )
 
@@ -121,13 +123,18 @@ class ProjectActions:
         spark: SparkSession | None = None,
         run_id: str | None = None,
         day: date | None = None,
+        recompute: bool = False,
         progress: Progress | None = None,
     ) -> FeatureSet:
         """Generate an experiment's features; they are recorded as a run, so that they can be replayed.
 
+        recompute: copy no features from earlier versions
+
         Example: `project.generate("homepage").to_polars()`
         """
-        record = self.run(spec, spark=spark, training=False, run_id=run_id, day=day, progress=progress)
+        record = self.run(
+            spec, spark=spark, training=False, run_id=run_id, day=day, recompute=recompute, progress=progress
+        )
         return load_feature_set(self.storage, record.features.feature_set, record.features.version)
 
     def replay(self, run: RunRecord | str, **options: Any) -> Replay:
