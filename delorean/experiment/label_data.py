@@ -48,11 +48,16 @@ def labels_of(
     if existing is not None:
         return existing
     if spark is None:
-        raise LabelError.because(
-            f"the label data of experiment '{experiment.name}' is not at rest, and its query needs Spark",
-            "pass a session (spark=…), or name label data at rest in the spec (labels.id)",
-        )
+        raise needs_spark(experiment)
     return _materialise(experiment, spark, storage, run_id, day)
+
+
+def needs_spark(experiment: ExperimentSpec) -> LabelError:
+    """Return the error where label data has to be made and there is no session."""
+    return LabelError.because(
+        f"the label data of experiment '{experiment.name}' is not at rest, and its query needs Spark",
+        "pass a session (spark=…), or name label data at rest in the spec (labels.id)",
+    )
 
 
 def _materialise(
@@ -68,15 +73,26 @@ def _materialise(
         named=spec.id is not None and day is None,
         bucket_variable=spec.bucket_variable,
         buckets=spec.buckets,
-        source={**_source(experiment, tables), **({} if day is None else {"date": day.isoformat()})},
+        source={**source_of(experiment, tables), **({} if day is None else {"date": day.isoformat()})},
     )
 
 
 def _known_before(rows: DataFrame, outcome_at: str, day: date | None) -> DataFrame:
     """Keep rows whose outcome was known when a day began. A missing column is reported later, with similar names."""
-    if day is None or outcome_at not in rows.columns:
+    if day is None:
         return rows
-    return rows.where(rows[outcome_at] <= datetime.combine(day, time(), UTC))
+    return known_between(rows, outcome_at, None, datetime.combine(day, time(), UTC))
+
+
+def known_between(rows: DataFrame, outcome_at: str, since: datetime | None, until: datetime) -> DataFrame:
+    """Keep rows whose outcome became known after one moment (None: the beginning) and up to another.
+
+    Spark moves the condition into the query, down to the tables' files. A missing column is reported later.
+    """
+    if outcome_at not in rows.columns:
+        return rows
+    known = rows[outcome_at] <= until
+    return rows.where(known if since is None else (rows[outcome_at] > since) & known)
 
 
 def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | None:
@@ -89,7 +105,7 @@ def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | Non
     labels = find_labels(experiment.labels.id, storage)
     if labels is None:
         return None
-    if labels.source and labels.source != _source(experiment, pinned_tables(experiment.located_tables)):
+    if labels.source and labels.source != source_of(experiment, pinned_tables(experiment.located_tables)):
         raise LabelError.because(
             f"label data '{labels.labels_id}' was made by another query, or from another version of its tables",
             "give the new labels another id, or none: then every run makes its own",
@@ -108,7 +124,7 @@ def _labels_of_run(experiment: ExperimentSpec, run_id: str, day: date | None) ->
     return hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
-def _source(experiment: ExperimentSpec, tables: Mapping[str, TableSource]) -> dict[str, Any]:
+def source_of(experiment: ExperimentSpec, tables: Mapping[str, TableSource]) -> dict[str, Any]:
     """Describe where label data comes from. Paths are as in the spec, because a project may be moved."""
     named = {name: replace(table, version=tables[name].version) for name, table in experiment.tables.items()}
     return {"spec": experiment.to_json()["labels"], "tables": msgspec.to_builtins(named)}

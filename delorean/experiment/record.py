@@ -14,6 +14,7 @@ import msgspec
 from delorean.experiment.record_files import FOLDER, BrokenRecord, read_record, readable_records, record_paths
 from delorean.experiment.spec import ExperimentSpec
 from delorean.feature_sets.digest import FeatureDigest
+from delorean.feature_sets.parts import Part
 from schemas.errors import ReplayError
 from schemas.plain_text import plain_text
 from snapshotter.records import DataFile
@@ -27,6 +28,9 @@ class LabelsRecord:
     """The label data of a run.
 
     tables: name → its path as in the spec, its format and, of a Delta table, the version that was read
+    parts: of a run for a day: each part's label data, of which the fields above describe the last; `contexts` and
+        `items` are of all. Empty: one set of label data
+    day: that a run was for, if it was in parts
     """
 
     id: str
@@ -34,6 +38,8 @@ class LabelsRecord:
     items: int
     files: tuple[DataFile, ...]
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    day: str | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from delorean.generation.reuse import computation_of, copied_lineage, copied_not
 from delorean.generation.runners import run_here, run_on_spark
 from delorean.labels import Labels
 from delorean.leaks import LeakThresholds, detect_leaks
-from delorean.leaks.report import LeakReport
+from delorean.leaks.report import LabelReport, LeakReport
 from delorean.leaks.sample import sample_of
 from delorean.leaks.variables import check_labels
 from delorean.state.provenance import SpreadReport
@@ -93,13 +93,12 @@ def generate(
     if not recompute:
         plan = with_earlier(plan, model, storage, name)
     label_report = None if leaks is None else check_labels(labels, storage, leaks)
-    results = _run_buckets(plan, name, spark, progress)
+    results = run_buckets(plan, name, spark, progress)
     leak_report = None
     if leaks is not None and label_report is not None:
-        leak_report = replace(_detect_leaks(plan, results, storage, leaks), label_data=label_report)
-        _enforce(leaks, leak_report)
-    lineage = {"experiment": experiment, "spec": spec, **_lineage(plan, model), **copied_lineage(plan, results)}
-    feature_set = _feature_set(plan, results, table_uri(storage, name), lineage, leak_report)
+        leak_report = search_leaks(plan, results, storage, leaks, label_report)
+    lineage = {"experiment": experiment, "spec": spec, **lineage_of_plan(plan, model), **copied_lineage(plan, results)}
+    feature_set = feature_set_of(plan, results, table_uri(storage, name), lineage, leak_report)
     record = GenerationRecord(feature_set, request, computation_of(plan, model, results))
     return commit(storage, name, plan.schema, results, record, run_id)
 
@@ -112,10 +111,15 @@ def _check_arguments(labels: Labels, name: str, spark: SparkSession | None) -> N
         raise ConfigError.mistaken("spark", spark, "a Spark session", "project.spark_session()")
 
 
-def _run_buckets(
-    plan: GenerationPlan, name: str, spark: SparkSession | None, progress: Progress | None
+def run_buckets(
+    plan: GenerationPlan,
+    name: str,
+    spark: SparkSession | None,
+    progress: Progress | None,
+    *,
+    may_be_empty: bool = False,
 ) -> list[BucketResult]:
-    """Run the bucket tasks and return their results by bucket. Raises QualityError if no row is left.
+    """Run the bucket tasks and return their results by bucket. Raises QualityError if no row is left, unless it may be.
 
     name: of the feature set; the files are written to a new folder of it
     """
@@ -126,14 +130,19 @@ def _run_buckets(
     with shown_progress(progress) as shown:
         report = partial(shown, f"features of {name}, buckets")
         results = run_here(plan, folder, report) if spark is None else run_on_spark(spark, plan, folder, report)
-    if not any(result.file.rows for result in results):
-        raise QualityError.because(
-            "no row is left: the captures of every row lie further apart than the spread's limit", "widen the limit"
-        )
+    if not may_be_empty and not any(result.file.rows for result in results):
+        raise no_row_left()
     return sorted(results, key=lambda result: result.file.bucket)
 
 
-def _feature_set(
+def no_row_left() -> QualityError:
+    """Return the error of a generation that dropped all rows."""
+    return QualityError.because(
+        "no row is left: the captures of every row lie further apart than the spread's limit", "widen the limit"
+    )
+
+
+def feature_set_of(
     plan: GenerationPlan,
     results: Sequence[BucketResult],
     uri: str,
@@ -166,14 +175,20 @@ def _seconds(results: Sequence[BucketResult]) -> dict[str, float]:
     return {step: sum(result.seconds.get(step, 0.0) for result in results) for step in steps}
 
 
-def _detect_leaks(
-    plan: GenerationPlan, results: Sequence[BucketResult], storage: Storage, thresholds: LeakThresholds
+def search_leaks(
+    plan: GenerationPlan,
+    results: Sequence[BucketResult],
+    storage: Storage,
+    thresholds: LeakThresholds,
+    label_data: LabelReport,
 ) -> LeakReport:
-    """Measure a sample of the files before they are published."""
+    """Measure a sample of the files before they are published. Raises ParadoxError where the policy is fail."""
     context = [key.name for key in plan.labels.context]
     items = sum(result.items for result in results)
     sample = sample_of(storage, [result.file for result in results], plan.features, context, items, thresholds)
-    return detect_leaks(sample, thresholds)
+    report = replace(detect_leaks(sample, thresholds), label_data=label_data)
+    _enforce(thresholds, report)
+    return report
 
 
 def _enforce(thresholds: LeakThresholds, report: LeakReport) -> None:
@@ -185,7 +200,7 @@ def _enforce(thresholds: LeakThresholds, report: LeakReport) -> None:
         )
 
 
-def _lineage(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]:
+def lineage_of_plan(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]:
     """Return the sources and settings that the features are computed from."""
     sources: list[ServiceSource | GlobalSource] = [*plan.services, *plan.globals]
     return {

@@ -10,7 +10,7 @@ import msgspec
 
 from delorean.feature_sets.bucket_result import BucketResult
 from delorean.feature_sets.reusable import Computation, content_hash
-from delorean.feature_sets.table import GenerationRecord, recent_records
+from delorean.feature_sets.table import recent_records
 from delorean.generation.generation_plan import EarlierVersion, GenerationPlan
 from delorean.labels import Labels
 from delorean.state.sources import GlobalSource, ServiceSource
@@ -32,7 +32,7 @@ def with_earlier(plan: GenerationPlan, model: FeatureModel, storage: Storage, na
     best: EarlierVersion | None = None
     try:
         for record in recent_records(storage, name, _SEARCHED):
-            earlier = _copyable(plan, model, record)
+            earlier = copyable(plan, model, record.feature_set.version, record.computation)
             if earlier is None or (best is not None and len(earlier.features) <= len(best.features)):
                 continue
             if _exists(storage, earlier):
@@ -76,9 +76,10 @@ def copied_lineage(plan: GenerationPlan, results: Sequence[BucketResult]) -> dic
     return {"copied": {"version": plan.earlier.version, "features": features}}
 
 
-def _copyable(plan: GenerationPlan, model: FeatureModel, record: GenerationRecord) -> EarlierVersion | None:
+def copyable(
+    plan: GenerationPlan, model: FeatureModel, version: int, computation: Computation | None
+) -> EarlierVersion | None:
     """Return what a version has that the plan needs; None if that is nothing."""
-    computation = record.computation
     if computation is None or computation.labels != _labels_hash(plan.labels):
         return None
     elements = _element_hashes(plan)
@@ -98,7 +99,7 @@ def _copyable(plan: GenerationPlan, model: FeatureModel, record: GenerationRecor
     if not copied:
         return None
     return EarlierVersion(
-        version=record.feature_set.version,
+        version=version,
         features=frozenset(name for encoder in copied for name in encoder.features),
         read=frozenset(key.name for encoder in computed for key in encoder.data),
         unchanged=frozenset(name for name, each in elements.items() if computation.elements.get(name) == each),
