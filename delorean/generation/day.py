@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -28,6 +28,7 @@ from snapshotter.storage.parquet import read_parquet
 LabelsBetween = Callable[[datetime | None, datetime], Labels]
 _SEARCHED = 16  # of the latest versions: backfills of past days are seldom further apart
 _TRIES = 20
+_ONE_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,8 @@ def _find_base(settings: PartSettings, labels_hash: str, made_by: str, until: da
         if newest and labels != labels_hash:
             best = replace(best, other_labels=True)
         newest = False
+        if best.kept and until - best.kept[-1].until <= _ONE_DAY:
+            break  # no version that is worth reading more of the log is closer to the day
     return best
 
 
