@@ -14,7 +14,6 @@ import msgspec
 from delorean.experiment.record_files import FOLDER, BrokenRecord, read_record, readable_records, record_paths
 from delorean.experiment.spec import ExperimentSpec
 from delorean.feature_sets.digest import FeatureDigest
-from delorean.feature_sets.parts import Part
 from schemas.errors import ReplayError
 from schemas.plain_text import plain_text
 from snapshotter.records import DataFile
@@ -28,8 +27,8 @@ class LabelsRecord:
     """The label data of a run.
 
     tables: name → its path as in the spec, its format and, of a Delta table, the version that was read
-    parts: of a run for a day: each part's label data, of which the fields above describe the last; `contexts` and
-        `items` are of all. Empty: one set of label data
+    parts: of a run for a day the number of parts, which the version's lineage lists; the other fields describe the last
+        one, but `contexts` and `items` all of them. 0: one set of label data
     day: that a run was for, if it was in parts
     """
 
@@ -38,7 +37,7 @@ class LabelsRecord:
     items: int
     files: tuple[DataFile, ...]
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    parts: tuple[Part, ...] = ()
+    parts: int = 0
     day: str | None = None
 
 
@@ -77,6 +76,7 @@ class RunRecord:
     globals: global element → ids of the visible versions
     leaks: the report of the leak detector
     metrics: model or baseline → part of the split → metrics; None where nothing was trained
+    owner: of the experiment when it ran; empty: none was named
     versions: of Python and of the libraries that results depend on
     seconds: step → wall time
     """
@@ -98,6 +98,7 @@ class RunRecord:
     notes: tuple[str, ...] = ()
     leaks: Mapping[str, Any] | None = None
     metrics: Mapping[str, Any] | None = None
+    owner: str = ""
 
     @property
     def experiment(self) -> ExperimentSpec:

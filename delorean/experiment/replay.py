@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from delorean.experiment.record import RunRecord
 from delorean.feature_sets.part_sources import part_records
-from delorean.feature_sets.parts import Part, PartRecord
-from delorean.feature_sets.table import FeatureSet, table_uri
+from delorean.feature_sets.parts import Part, parts_of
+from delorean.feature_sets.table import FeatureSet, lineage_of, table_uri
 from delorean.generation import generate
 from delorean.generation.parts import PartSettings, PartToCompute, generate_parts
 from delorean.labels import Labels, find_labels, load_labels
@@ -18,7 +20,7 @@ from delorean.labels.rebucket import rebucket
 from delorean.state.sources import PinnedSources
 from encoders import FeatureModel
 from encoders.feature_model import LIBRARY
-from schemas.errors import DeloreanError, LabelError, MissingFileError, ReplayError
+from schemas.errors import ConfigError, DeloreanError, LabelError, MissingFileError, ReplayError, StorageError
 from schemas.plain_text import plain_text
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import DataFile, PublishedName, RecordKind
@@ -124,15 +126,21 @@ def _replay_parts(
         progress=progress,
     )
     parts = []
-    for part, made in zip(record.labels.parts, _part_records(record, storage), strict=True):
+    listed = _parts(record, storage)
+    for part, made in zip(listed, part_records(_table(record, storage), listed), strict=True):
         labels = _labels_in(buckets, part.labels, storage)
-        again = replace(part, labels=labels.labels_id, version=None)
+        again = msgspec.structs.replace(part, labels=labels.labels_id, version=None)
         parts.append(PartToCompute(again, labels, made.sources))
     return generate_parts(settings, parts, None, {}, {})
 
 
-def _part_records(record: RunRecord, storage: Storage) -> list[PartRecord]:
-    return part_records(table_uri(storage, record.features.feature_set), record.labels.parts)
+def _table(record: RunRecord, storage: Storage) -> str:
+    return table_uri(storage, record.features.feature_set)
+
+
+def _parts(record: RunRecord, storage: Storage) -> tuple[Part, ...]:
+    """Return the parts of the run's version. Raises ConfigError if its table or its log is gone."""
+    return parts_of(lineage_of(_table(record, storage), record.features.version)) if record.labels.parts else ()
 
 
 def _labels_in(buckets: int | None, labels_id: str, storage: Storage) -> Labels:
@@ -151,7 +159,6 @@ def _require_inputs(record: RunRecord, index: SnapshotIndex, storage: Storage, m
     """Check everything that the run read, so that one error names all that is missing."""
     problems = [
         *_label_problems(record, storage),
-        *(problem for part in record.labels.parts[:-1] for problem in _part_problems(part, storage)),
         *_source_problems(record, index, storage),
         *_encoder_problems(record, modules),
     ]
@@ -171,12 +178,15 @@ def _part_problems(part: Part, storage: Storage) -> Iterator[str]:
 
 
 def _source_problems(record: RunRecord, index: SnapshotIndex, storage: Storage) -> Iterator[str]:
-    """Check the sources of all parts, which the record itself does not have."""
+    """Check the sources of all parts, and the label data of the earlier ones, which the record itself does not have."""
     try:
-        sources = [part.sources for part in _part_records(record, storage)]
-    except ReplayError as error:
+        parts = _parts(record, storage)
+        sources = [part.sources for part in part_records(_table(record, storage), parts)]
+    except (ConfigError, ReplayError, StorageError) as error:
         yield str(error).partition(" → ")[0]
         return
+    for part in parts[:-1]:
+        yield from _part_problems(part, storage)
     sources = sources or [PinnedSources(record.snapshots, record.globals)]
     snapshots = {name for each in sources for name in each.snapshots}
     versions = {name for each in sources for name in each.globals}

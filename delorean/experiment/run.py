@@ -154,6 +154,7 @@ def record_run(
         notes=features.notes,
         leaks=None if features.leaks is None else features.leaks.to_json(),
         metrics=None if report is None else msgspec.to_builtins(report.metrics),
+        owner=experiment.owner,
     )
     return save_run(record, storage, None if run_id is None else named_run_id(experiment, run_id))
 
@@ -165,7 +166,7 @@ def labels_record(labels: Labels, parts: Sequence[Part] = (), day: date | None =
     if not parts:
         return LabelsRecord(labels.labels_id, labels.contexts, labels.item_count, labels.files, tables)
     of_day = None if day is None else day.isoformat()
-    return LabelsRecord(labels.labels_id, contexts, items, labels.files, tables, tuple(parts), of_day)
+    return LabelsRecord(labels.labels_id, contexts, items, labels.files, tables, len(parts), of_day)
 
 
 def features_record(name: str, features: FeatureSet) -> FeaturesRecord:

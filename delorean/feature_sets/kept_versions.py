@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from delorean.feature_sets.parts import PARTS
+from delorean.feature_sets.parts import parts_of
 from delorean.feature_sets.table import FOLDER, LINEAGE
 from schemas.errors import ConfigError, StorageError
 from snapshotter.storage import Storage, StoredFile
@@ -82,10 +82,8 @@ def _labels(history: DeltaHistory, versions: set[int]) -> frozenset[str]:
     return frozenset(
         labels
         for lineage in lineages
-        for labels in [
-            *(part["labels"] for part in lineage.get(PARTS, ())),
-            *([lineage["labels"]] if "labels" in lineage else []),
-        ]
+        for labels in (*(part.labels for part in parts_of(lineage)), lineage.get("labels"))
+        if labels is not None
     )
 
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from delorean.feature_sets.parts import Part, PartRecord, find_part, parts_of
-from delorean.feature_sets.table import lineage_of, read_record
+from delorean.feature_sets.table import find_record, lineage_of
 
 
 def part_records(uri: str, parts: Sequence[Part]) -> list[PartRecord]:
     """Read what parts were computed from. Raises ReplayError for one without a record."""
-    made = {version: read_record(uri, version) for version in {part.version for part in parts} if version is not None}
+    made = {version: find_record(uri, version) for version in {part.version for part in parts} if version is not None}
     records = {version: () if record is None else record.parts for version, record in made.items()}
     return [find_part(part, records.get(part.version or 0, ())) for part in parts]
 

@@ -20,9 +20,10 @@ from schemas.errors import ReplayError
 PARTS = "parts"  # in the lineage
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(msgspec.Struct, frozen=True, array_like=True):
     """The label rows whose outcome became known after `since` and up to `until`.
+
+    At rest it is a short list, because each version of a year of days lists all of them.
 
     labels: the id of their label data; contexts, items: how many these are
     since: None: everything up to `until`
@@ -59,8 +60,10 @@ def with_version(lineage: Mapping[str, Any], version: int) -> Mapping[str, Any]:
     """Name the version in the parts that it computed."""
     if PARTS not in lineage:
         return lineage
-    parts = [{**part, "version": version if part["version"] is None else part["version"]} for part in lineage[PARTS]]
-    return {**lineage, PARTS: parts}
+    parts = [
+        msgspec.structs.replace(part, version=version) if part.version is None else part for part in parts_of(lineage)
+    ]
+    return {**lineage, PARTS: msgspec.to_builtins(parts)}
 
 
 def find_part(part: Part, records: tuple[PartRecord, ...]) -> PartRecord:

@@ -233,7 +233,7 @@ class _Day:
                 self.settings.plan(labels).pinned if record is None else pinned_again(self.settings, labels, record)
             )
             before = None if self.recompute else record
-            new = replace(part, labels=labels.labels_id, version=None)
+            new = msgspec.structs.replace(part, labels=labels.labels_id, version=None)
             again.append(PartToCompute(new, labels, pinned, before, -1 if part.version is None else part.version))
         return again
 

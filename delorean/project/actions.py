@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from delorean.audit.comparison import FeatureComparison
     from delorean.audit.paradox import ParadoxReport
+    from delorean.cost.result import Cost
     from delorean.coverage import DayCoverage, LabelCoverage
     from delorean.experiment.diff import RunDiff
     from delorean.experiment.replay import Replay
@@ -181,6 +182,18 @@ class ProjectActions:
         if isinstance(feature_set, FeatureSet):
             return check_feature_set(feature_set.uri, feature_set.version, self.index, thresholds)
         return check_feature_set(table_uri(self.storage, feature_set), version, self.index, thresholds)
+
+    def cost(self, **options: Any) -> Cost:
+        """Return what experiments captured, stored, read and computed, see `delorean.cost.cost`.
+
+        options: `since` and `until`, days; `by`; `owner` or `experiment`
+
+        Example: `project.cost(by=("owner", "day"))`
+        """
+        from delorean.cost import cost
+        from delorean.project.schedule import owners_in
+
+        return cost(self.index, self.storage, owners=owners_in(self.config.schedule), **options)
 
     def train(self, spec: ExperimentSpec | str | Path, run_id: str | None = None) -> TrainedModel:
         """Train an experiment's model on its generated features, and measure it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -56,6 +57,17 @@ def scheduled(schedule: Schedule) -> Scheduled:
         except DeloreanError as error:
             experiments.append(ScheduledExperiment(path.stem, path, error=str(error)))
     return Scheduled(selected, experiments)
+
+
+def owners_in(schedule: Schedule) -> dict[str, str]:
+    """Return the owner of each experiment whose spec in the folder names one. Files that cannot be read are skipped."""
+    owners = {}
+    for path in toml_files_in(schedule.specs):
+        with suppress(DeloreanError):
+            content = TomlFile.read(path).content
+            if "labels" in content and isinstance(owner := content.get("owner"), str):
+                owners[str(content.get("name") or path.stem)] = owner
+    return owners
 
 
 def _experiment(path: Path) -> ScheduledExperiment:

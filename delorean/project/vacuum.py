@@ -79,8 +79,6 @@ class _Pins:
         pins = cls()
         for run in recorded_runs(storage, pins.broken):
             pins.labels[run.labels.id] |= {file.path for file in run.labels.files}
-            for part in run.labels.parts:
-                pins.labels[part.labels] |= set()  # and with it all files that its manifest names
             pins.versions[run.features.feature_set].add(run.features.version)
             for table in run.labels.tables.values():  # a source of labels may be a feature set of this storage
                 if table.get("version") is not None:

@@ -36,6 +36,7 @@ _FOREVER = "interval 36500 days"
 _CONFIGURATION = {  # Spark's and deltalake's vacuums must not delete by age: only ours knows what is referred to
     "delta.logRetentionDuration": _FOREVER,
     "delta.deletedFileRetentionDuration": _FOREVER,
+    "delta.checkpointInterval": "20",  # our commits have large metadata, which is read again by each opening
 }
 
 
