@@ -10,6 +10,7 @@ BENCHMARKS = {
     "snapshot": "benchmarks.snapshot",
     "index": "benchmarks.index",
     "storage": "benchmarks.storage",
+    "increments": "benchmarks.increments",
     "cluster": "benchmarks.cluster",
     "hung-service": "benchmarks.hung_service",
     "check-asof": "benchmarks.as_of_check",

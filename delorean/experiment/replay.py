@@ -130,7 +130,7 @@ def _replay_parts(
     for part, made in zip(listed, part_records(_table(record, storage), listed), strict=True):
         labels = _labels_in(buckets, part.labels, storage)
         again = msgspec.structs.replace(part, labels=labels.labels_id, version=None)
-        parts.append(PartToCompute(again, labels, made.sources))
+        parts.append(PartToCompute(again, settings.plan(labels, made.sources)))
     return generate_parts(settings, parts, None, {}, {})
 
 

@@ -14,11 +14,11 @@ from delorean.feature_sets.part_sources import part_records
 from delorean.feature_sets.parts import Part, PartRecord, parts_of
 from delorean.feature_sets.reusable import content_hash
 from delorean.feature_sets.table import FeatureSet, recent_records, table_uri
+from delorean.generation.generation_plan import GenerationPlan
 from delorean.generation.named_run import NamedRun
-from delorean.generation.parts import KeptParts, PartSettings, PartToCompute, generate_parts, pinned_again
+from delorean.generation.parts import KeptParts, PartSettings, PartToCompute, generate_parts, plan_again
 from delorean.labels import TIME_COLUMN, Labels, find_labels
 from delorean.labels.row_hashes import row_hashes
-from delorean.state.sources import PinnedSources
 from schemas.errors import EmptyLabelsError, ReplayError, StorageError
 from snapshotter.records import RecordKind
 from snapshotter.storage import Storage
@@ -179,16 +179,17 @@ class _Day:
         part = Part(
             labels.labels_id, since, self.until, labels.contexts, labels.item_count, labels.earliest, labels.latest
         )
-        return PartToCompute(part, labels, self._pinned(labels))
+        return PartToCompute(part, self._plan(labels))
 
-    def _pinned(self, labels: Labels) -> PinnedSources:
-        def resolve() -> PinnedSources:
-            return self.settings.plan(labels).pinned
-
+    def _plan(self, labels: Labels) -> GenerationPlan:
+        """Plan the new part: a run with an id reads what it resolved when it began."""
+        plan = self.settings.plan(labels)
         if self.run_id is None:
-            return resolve()
+            return plan
         attempt = f"{self.run_id}.{labels.labels_id}"
-        return NamedRun(self.settings.storage, self.settings.name, attempt, self.request).sources(resolve)
+        run = NamedRun(self.settings.storage, self.settings.name, attempt, self.request)
+        pinned = run.sources(lambda: plan.pinned)
+        return plan if pinned == plan.pinned else self.settings.plan(labels, pinned)
 
     def _first_apart(self, kept: Sequence[Part], labels: Labels) -> int | None:
         """Return the first part that has a context and time of the new label data, or other columns."""
@@ -229,12 +230,10 @@ class _Day:
         for position, part in enumerate(kept):
             labels = find_labels(part.labels, self.settings.storage) or self.labels_between(part.since, part.until)
             record = records[position] if records else None
-            pinned = (
-                self.settings.plan(labels).pinned if record is None else pinned_again(self.settings, labels, record)
-            )
+            plan = self.settings.plan(labels) if record is None else plan_again(self.settings, labels, record)
             before = None if self.recompute else record
             new = msgspec.structs.replace(part, labels=labels.labels_id, version=None)
-            again.append(PartToCompute(new, labels, pinned, before, -1 if part.version is None else part.version))
+            again.append(PartToCompute(new, plan, before, -1 if part.version is None else part.version))
         return again
 
 

@@ -66,16 +66,15 @@ class PartSettings:
 
 @dataclass(frozen=True)
 class PartToCompute:
-    """A part, its label data, and what it was computed from before.
+    """A part, and what it was computed from before.
 
-    pinned: the sources to read
+    plan: of its label data, with the sources to read
     before: the record of its earlier computation, to copy features from; None: compute everything
     before_version: of the feature set, which made it
     """
 
     part: Part
-    labels: Labels
-    pinned: PinnedSources
+    plan: GenerationPlan
     before: PartRecord | None = None
     before_version: int = -1
 
@@ -91,20 +90,19 @@ class KeptParts:
     parts: tuple[Part, ...]
 
 
-def pinned_again(settings: PartSettings, labels: Labels, before: PartRecord) -> PinnedSources:
-    """Return the sources of a part as they were, and new ones for elements that it did not read.
+def plan_again(settings: PartSettings, labels: Labels, before: PartRecord) -> GenerationPlan:
+    """Plan a part with its sources as they were, and new ones for elements that it did not read.
 
     Where one of them is not published any more, all are resolved again.
     """
-    fresh = settings.plan(labels).pinned
-    snapshots = {name: before.sources.snapshots.get(name, ids) for name, ids in fresh.snapshots.items()}
-    versions = {name: before.sources.globals.get(name, ids) for name, ids in fresh.globals.items()}
-    pinned = PinnedSources(snapshots, versions)
+    fresh = settings.plan(labels)
+    new, old = fresh.pinned, before.sources
+    snapshots = {name: old.snapshots.get(name, ids) for name, ids in new.snapshots.items()}
+    versions = {name: old.globals.get(name, ids) for name, ids in new.globals.items()}
     try:
-        settings.plan(labels, pinned)
+        return settings.plan(labels, PinnedSources(snapshots, versions))
     except ReplayError:
         return fresh
-    return pinned
 
 
 def generate_parts(
@@ -158,7 +156,7 @@ _Computed = tuple[GenerationPlan, list[BucketResult], FeatureSet]
 
 
 def _compute(settings: PartSettings, each: PartToCompute) -> _Computed:
-    plan = note_early_rows(settings.plan(each.labels, each.pinned), settings.storage)
+    plan = note_early_rows(each.plan, settings.storage)
     if each.before is not None:
         earlier = copyable(plan, settings.model, each.before_version, each.before.computation)
         plan = replace(plan, earlier=earlier)
