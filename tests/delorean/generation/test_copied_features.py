@@ -265,7 +265,7 @@ def test_records_of_earlier_releases_are_readable_and_not_copied_from(world: Wor
     for action in actions:
         if "commitInfo" in action:
             record = json.loads(action["commitInfo"]["delorean.made"])
-            assert set(record) == {"feature_set", "wanted", "computation"}
+            assert set(record) == {"feature_set", "wanted", "computation", "parts"}
             action["commitInfo"]["delorean.made"] = json.dumps({k: record[k] for k in ("feature_set", "wanted")})
     log.write_text("\n".join(json.dumps(action) for action in actions))
     assert load_feature_set(world.project.storage, "f") == first
