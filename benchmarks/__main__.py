@@ -11,6 +11,7 @@ BENCHMARKS = {
     "index": "benchmarks.index",
     "history": "benchmarks.history",
     "storage": "benchmarks.storage",
+    "increments": "benchmarks.increments",
     "cluster": "benchmarks.cluster",
     "hung-service": "benchmarks.hung_service",
     "check-asof": "benchmarks.as_of_check",

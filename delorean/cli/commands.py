@@ -10,6 +10,7 @@ import click
 
 from delorean import __version__
 from delorean.cli.capture import prana, publish, select, snapshot
+from delorean.cli.cost import cost
 from delorean.cli.demo import demo
 from delorean.cli.experiment import experiment
 from delorean.cli.look import index, travel
@@ -87,7 +88,7 @@ def cli(debug: bool) -> None:
 
 for command in (select, prana, snapshot, publish, travel, index, generate, paradox, train, experiment, serve):
     cli.add_command(command)
-for command in (vacuum, schedule, submit, demo):
+for command in (cost, vacuum, schedule, submit, demo):
     cli.add_command(command)
 
 

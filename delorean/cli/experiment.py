@@ -30,6 +30,7 @@ def summary(record: RunRecord) -> dict[str, Any]:
         "items": features.items,
         "dropped": features.dropped,
         "features": list(features.digest.features),
+        "copied": features.copied,
         "rows_without": dict(features.absent),
         "leaks": (record.leaks or {}).get("verdict"),
         "notes": list(record.notes),
@@ -43,6 +44,8 @@ run_id_option = click.option(
     "--run-id", help="Running the same id again finishes an interrupted run and repeats nothing.  [the next number]"
 )
 
+recompute_option = click.option("--recompute", is_flag=True, help="Copy no features from earlier versions.")
+
 day_option = click.option("--date", "day", type=Day(), help="Use only outcomes known when this day began, UTC.  [all]")
 
 
@@ -55,6 +58,7 @@ def run_spec(
     day: date | None,
     *,
     training: bool,
+    recompute: bool,
 ) -> RunRecord:
     """Run a spec's experiment, or only the generation of its features, and show progress."""
     from delorean.experiment import load_experiment
@@ -71,6 +75,7 @@ def run_spec(
                 training=training,
                 run_id=run_id,
                 day=day,
+                recompute=recompute,
                 progress=progress,
             )
 
@@ -88,8 +93,9 @@ def experiment() -> None:
 @click.argument("spec", type=click.Path(path_type=Path))
 @run_id_option
 @day_option
+@recompute_option
 @common_options
-def run(spec: Path, run_id: str | None, day: date | None, project: Project, output: Output) -> None:
+def run(spec: Path, run_id: str | None, day: date | None, recompute: bool, project: Project, output: Output) -> None:
     """Run an experiment and record the run.
 
     Materialises the labels of SPEC in buckets, generates the features, trains and evaluates the model. `delorean
@@ -98,7 +104,7 @@ def run(spec: Path, run_id: str | None, day: date | None, project: Project, outp
     \b
     Example: delorean experiment run homepage.toml
     """
-    record = run_spec(spec, project, output, "experiment run", run_id, day, training=True)
+    record = run_spec(spec, project, output, "experiment run", run_id, day, training=True, recompute=recompute)
     output.show(record, summary(record))
 
 

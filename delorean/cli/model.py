@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from delorean.cli.experiment import day_option, run_id_option, run_spec
+from delorean.cli.experiment import day_option, recompute_option, run_id_option, run_spec
 from delorean.cli.options import Seconds, common_options, opened, project_option
 from delorean.cli.output import Output
 
@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 @click.argument("spec", type=click.Path(path_type=Path))
 @run_id_option
 @day_option
+@recompute_option
 @common_options
-def generate(spec: Path, run_id: str | None, day: date | None, project: Project, output: Output) -> None:
+def generate(
+    spec: Path, run_id: str | None, day: date | None, recompute: bool, project: Project, output: Output
+) -> None:
     """Generate features for label data.
 
     SPEC names labels and encoders; each row is computed from the state as of its own time. What was read is recorded as
-    a run, which `delorean experiment replay` can repeat.
+    a run, which `delorean experiment replay` can repeat. Features that an earlier version has, from the same encoders,
+    label data and state, are copied from it.
 
     \b
     Example: delorean generate homepage.toml
@@ -33,7 +37,7 @@ def generate(spec: Path, run_id: str | None, day: date | None, project: Project,
     from delorean.feature_sets.table import table_uri
     from snapshotter.storage import open_storage
 
-    record = run_spec(spec, project, output, "generate", run_id, day, training=False)
+    record = run_spec(spec, project, output, "generate", run_id, day, training=False, recompute=recompute)
     features = record.features
     output.show(
         {
@@ -44,6 +48,7 @@ def generate(spec: Path, run_id: str | None, day: date | None, project: Project,
             "contexts": features.rows,
             "items": features.items,
             "features": list(features.digest.features),
+            "copied": features.copied,
             "rows_without": dict(features.absent),
             "dropped": features.dropped,
             "leaks": (record.leaks or {}).get("verdict"),

@@ -55,11 +55,16 @@ def labels_of(
     if existing is not None:
         return existing
     if spark is None:
-        raise LabelError.because(
-            f"the label data of experiment '{experiment.name}' is not at rest, and its query needs Spark",
-            "pass a session (spark=…), or name label data at rest in the spec (labels.id)",
-        )
+        raise needs_spark(experiment)
     return _materialise(experiment, spark, storage, run_id, day, index)
+
+
+def needs_spark(experiment: ExperimentSpec) -> LabelError:
+    """Return the error where label data has to be made and there is no session."""
+    return LabelError.because(
+        f"the label data of experiment '{experiment.name}' is not at rest, and its query needs Spark",
+        "pass a session (spark=…), or name label data at rest in the spec (labels.id)",
+    )
 
 
 def _materialise(
@@ -71,27 +76,49 @@ def _materialise(
     index: SnapshotIndex | None,
 ) -> Labels:
     spec = experiment.labels
-    tables = pinned_tables(experiment.located_tables)
-    text, state = (spec.sql, ()) if index is None else state_tables(spec.sql, index, LabelError, day)
-    frames = {table.view: table.to_spark(spark, storage.uri) for table in state}
-    read = {_STATE: {table.call: list(table.sources) for table in state}} if state else {}
+    rows, source = query_rows(experiment, spark, storage, index, day)
     return materialise_labels(
-        _known_before(query(spark, text, tables, day, frames), spec, day),
+        _known_before(rows, spec, day),
         spec,
         storage,
         labels_id=(spec.id if day is None else None) if run_id is None else labels_id_of(experiment, run_id, day),
         named=spec.id is not None and day is None,
         bucket_variable=spec.bucket_variable,
         buckets=spec.buckets,
-        source={**_source(experiment, tables), **read, **({} if day is None else {"date": day.isoformat()})},
+        source={**source, **({} if day is None else {"date": day.isoformat()})},
     )
+
+
+def query_rows(
+    experiment: ExperimentSpec, spark: SparkSession, storage: Storage, index: SnapshotIndex | None, day: date | None
+) -> tuple[DataFrame, dict[str, Any]]:
+    """Return the rows of the labels' query, and where they come from: see `source_of`, and what it reads of the state.
+
+    index, day: see `labels_of`; of what was captured only that from before the day is read
+    """
+    tables, spec = pinned_tables(experiment.located_tables), experiment.labels
+    text, state = (spec.sql, ()) if index is None else state_tables(spec.sql, index, LabelError, day)
+    frames = {table.view: table.to_spark(spark, storage.uri) for table in state}
+    read = {_STATE: {table.call: list(table.sources) for table in state}} if state else {}
+    return query(spark, text, tables, day, frames), {**source_of(experiment, tables), **read}
 
 
 def _known_before(rows: DataFrame, spec: LabelSpec, day: date | None) -> DataFrame:
     """Keep rows whose outcome was known when a day began. A missing column is reported later, with similar names."""
-    if day is None or not spec.label_names or spec.outcome_at not in rows.columns:
+    if day is None or not spec.label_names:
         return rows
-    return rows.where(rows[spec.outcome_at] <= datetime.combine(day, time(), UTC))
+    return known_between(rows, spec.outcome_at, None, datetime.combine(day, time(), UTC))
+
+
+def known_between(rows: DataFrame, outcome_at: str, since: datetime | None, until: datetime) -> DataFrame:
+    """Keep rows whose outcome became known after one moment (None: the beginning) and up to another.
+
+    Spark moves the condition into the query, down to the tables' files. A missing column is reported later.
+    """
+    if outcome_at not in rows.columns:
+        return rows
+    known = rows[outcome_at] <= until
+    return rows.where(known if since is None else (rows[outcome_at] > since) & known)
 
 
 def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | None:
@@ -105,7 +132,7 @@ def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | Non
     if labels is None:
         return None
     recorded = {name: value for name, value in labels.source.items() if name != _STATE}
-    if recorded and recorded != _source(experiment, pinned_tables(experiment.located_tables)):
+    if recorded and recorded != source_of(experiment, pinned_tables(experiment.located_tables)):
         raise LabelError.because(
             f"label data '{labels.labels_id}' was made by another query, or from another version of its tables",
             "give the new labels another id, or none: then every run makes its own",
@@ -124,7 +151,7 @@ def _labels_of_run(experiment: ExperimentSpec, run_id: str, day: date | None) ->
     return hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
-def _source(experiment: ExperimentSpec, tables: Mapping[str, TableSource]) -> dict[str, Any]:
+def source_of(experiment: ExperimentSpec, tables: Mapping[str, TableSource]) -> dict[str, Any]:
     """Describe where label data comes from. Paths are as in the spec, because a project may be moved."""
     named = {name: replace(table, version=tables[name].version) for name, table in experiment.tables.items()}
     return {"spec": experiment.to_json()["labels"], "tables": msgspec.to_builtins(named)}

@@ -17,6 +17,8 @@ class LabelSpec(LabelColumns):
     table: the name of one such table, instead of a query
     id: a name for the label data once it is at rest in buckets; later runs then read it instead of making it again
     bucket_variable, buckets: None: chosen from the label data
+    incremental: whether features for a day are computed for what became known since the days before only, and the rest
+        is kept from them. Not for queries that name `:date`, because their earlier rows may change
 
     >>> LabelSpec(items=("video_id",), table="shown", time_unit="s").sql
     'TABLE shown'
@@ -27,6 +29,7 @@ class LabelSpec(LabelColumns):
     id: str | None = None
     bucket_variable: str | None = None
     buckets: int | None = None
+    incremental: bool = True
 
     def __post_init__(self) -> None:
         """Require exactly one source."""

@@ -27,6 +27,9 @@ class LabelsRecord:
     """The label data of a run.
 
     tables: name → its path as in the spec, its format and, of a Delta table, the version that was read
+    parts: of a run for a day the number of parts, which the version's lineage lists; the other fields describe the last
+        one, but `contexts` and `items` all of them. 0: one set of label data
+    day: that a run was for, if it was in parts
     """
 
     id: str
@@ -34,6 +37,8 @@ class LabelsRecord:
     items: int
     files: tuple[DataFile, ...]
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    parts: int = 0
+    day: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class FeaturesRecord:
 
     feature_set, version: the Delta table's name in the storage, and its version
     digest: of all values of each feature, and of their contexts, times and items
+    copied: how many features were copied from which version; empty if none were
     dropped: number of label rows left out because their captures were too far apart
     absent: element → number of rows without it
     spread: range of spreads → rows, see `SpreadReport`
@@ -55,6 +61,7 @@ class FeaturesRecord:
     absent: Mapping[str, int]
     spread: tuple[Mapping[str, Any], ...]
     digest: FeatureDigest
+    copied: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,6 +76,7 @@ class RunRecord:
     globals: global element → ids of the visible versions
     leaks: the report of the leak detector
     metrics: model or baseline → part of the split → metrics; None where nothing was trained
+    owner: of the experiment when it ran; empty: none was named
     versions: of Python and of the libraries that results depend on
     seconds: step → wall time
     """
@@ -90,6 +98,7 @@ class RunRecord:
     notes: tuple[str, ...] = ()
     leaks: Mapping[str, Any] | None = None
     metrics: Mapping[str, Any] | None = None
+    owner: str = ""
 
     @property
     def experiment(self) -> ExperimentSpec:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from delorean.experiment.record import RunRecord
-from delorean.feature_sets.table import FeatureSet
+from delorean.feature_sets.part_sources import part_records
+from delorean.feature_sets.parts import Part, parts_of
+from delorean.feature_sets.table import FeatureSet, lineage_of, table_uri
 from delorean.generation import generate
+from delorean.generation.parts import PartSettings, PartToCompute, generate_parts
 from delorean.labels import Labels, find_labels, load_labels
 from delorean.labels.rebucket import rebucket
 from delorean.state.sources import PinnedSources
 from encoders import FeatureModel
 from encoders.feature_model import LIBRARY
-from schemas.errors import DeloreanError, LabelError, MissingFileError, ReplayError
+from schemas.errors import ConfigError, DeloreanError, LabelError, MissingFileError, ReplayError, StorageError
 from schemas.plain_text import plain_text
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import DataFile, PublishedName, RecordKind
@@ -75,8 +80,11 @@ def replay(
     require_plain_name("feature set", name)
     _require_inputs(record, index, storage, modules)
     experiment = record.experiment
+    if record.labels.parts:
+        features = _replay_parts(record, index, storage, name, modules, buckets, spark, progress)
+        return Replay(record, features, tuple(_differing(record, features)))
     features = generate(
-        _labels_in(buckets, record, storage),
+        _labels_in(buckets, record.labels.id, storage),
         FeatureModel.from_json(json.dumps(record.feature_model), modules),
         index,
         storage,
@@ -86,14 +94,59 @@ def replay(
         spread=experiment.spread,
         pinned=PinnedSources(record.snapshots, record.globals),
         experiment=record.experiment_id,
+        recompute=True,  # a replay also proves that what the run copied is what computing gives
         spark=spark,
         progress=progress,
     )
     return Replay(record, features, tuple(_differing(record, features)))
 
 
-def _labels_in(buckets: int | None, record: RunRecord, storage: Storage) -> Labels:
-    labels = load_labels(record.labels.id, storage)
+def _replay_parts(
+    record: RunRecord,
+    index: SnapshotIndex,
+    storage: Storage,
+    name: str,
+    modules: Sequence[str],
+    buckets: int | None,
+    spark: SparkSession | None,
+    progress: Progress | None,
+) -> FeatureSet:
+    """Compute all parts of a run again, each from what it was computed from."""
+    experiment = record.experiment
+    settings = PartSettings(
+        model=FeatureModel.from_json(json.dumps(record.feature_model), modules),
+        index=index,
+        storage=storage,
+        name=name,
+        rules=experiment.as_of,
+        confidence=experiment.confidence,
+        spread=experiment.spread,
+        experiment=record.experiment_id,
+        spark=spark,
+        progress=progress,
+    )
+    parts = []
+    listed = _parts(record, storage)
+    for part, made in zip(listed, part_records(_table(record, storage), listed), strict=True):
+        labels = _labels_in(buckets, part.labels, storage)
+        again = msgspec.structs.replace(part, labels=labels.labels_id, version=None)
+        # Without rests: these sources and no others are read.
+        pinned = PinnedSources(made.sources.snapshots, made.sources.globals)
+        parts.append(PartToCompute(again, settings.plan(labels, pinned)))
+    return generate_parts(settings, parts, None, {}, {})
+
+
+def _table(record: RunRecord, storage: Storage) -> str:
+    return table_uri(storage, record.features.feature_set)
+
+
+def _parts(record: RunRecord, storage: Storage) -> tuple[Part, ...]:
+    """Return the parts of the run's version. Raises ConfigError if its table or its log is gone."""
+    return parts_of(lineage_of(_table(record, storage), record.features.version)) if record.labels.parts else ()
+
+
+def _labels_in(buckets: int | None, labels_id: str, storage: Storage) -> Labels:
+    labels = load_labels(labels_id, storage)
     return labels if buckets in (None, labels.buckets) else rebucket(labels, buckets, storage)
 
 
@@ -108,8 +161,7 @@ def _require_inputs(record: RunRecord, index: SnapshotIndex, storage: Storage, m
     """Check everything that the run read, so that one error names all that is missing."""
     problems = [
         *_label_problems(record, storage),
-        *_snapshot_problems(record, index, storage),
-        *_version_problems(record, index, storage),
+        *_source_problems(record, index, storage),
         *_encoder_problems(record, modules),
     ]
     if problems:
@@ -117,6 +169,40 @@ def _require_inputs(record: RunRecord, index: SnapshotIndex, storage: Storage, m
             f"run '{record.run_id}' cannot be replayed: " + "; ".join(problems),
             "restore what is missing from a copy; `encoders` in delorean.toml names the modules of encoders",
         )
+
+
+def _part_problems(part: Part, storage: Storage) -> Iterator[str]:
+    labels = find_labels(part.labels, storage)
+    if labels is None:
+        yield f"label data '{part.labels}' of a part is gone"
+    else:
+        yield from _missing_files(f"label data '{part.labels}' of a part", labels.files, storage)
+
+
+def _source_problems(record: RunRecord, index: SnapshotIndex, storage: Storage) -> Iterator[str]:
+    """Check the sources of all parts, and the label data of the earlier ones, which the record itself does not have."""
+    try:
+        parts = _parts(record, storage)
+        sources = [part.sources for part in part_records(_table(record, storage), parts)]
+    except (ConfigError, ReplayError, StorageError) as error:
+        yield str(error).partition(" → ")[0]
+        return
+    for part in parts[:-1]:
+        yield from _part_problems(part, storage)
+    sources = sources or [PinnedSources(record.snapshots, record.globals)]
+    snapshots = {name for each in sources for name in each.snapshots}
+    versions = {name for each in sources for name in each.globals}
+    whole = replace(
+        record,
+        snapshots={name: _ids(each.snapshots.get(name, ()) for each in sources) for name in snapshots},
+        globals={name: _ids(each.globals.get(name, ()) for each in sources) for name in versions},
+    )
+    yield from _snapshot_problems(whole, index, storage)
+    yield from _version_problems(whole, index, storage)
+
+
+def _ids(lists: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(id_ for ids in lists for id_ in ids))
 
 
 def _label_problems(record: RunRecord, storage: Storage) -> Iterator[str]:

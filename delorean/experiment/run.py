@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from delorean.experiment.day_features import features_of_day, is_incremental
 from delorean.experiment.label_data import labels_id_of, labels_of
 from delorean.experiment.record import (
     FeaturesRecord,
@@ -24,9 +25,10 @@ from delorean.experiment.record import (
 )
 from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.steps import features_of, train_on
+from delorean.feature_sets.parts import Part, parts_of
 from delorean.feature_sets.table import FeatureSet
 from delorean.generation.named_run import NamedRun
-from delorean.labels import Labels
+from delorean.labels import Labels, load_labels
 from delorean.step_timer import StepTimer
 from delorean.training.report import TrainingReport
 from schemas.errors import ConfigError
@@ -51,6 +53,7 @@ def run_experiment(
     training: bool = True,
     run_id: str | None = None,
     day: date | None = None,
+    recompute: bool = False,
     progress: Progress | None = None,
 ) -> RunRecord:
     """Put labels into buckets, generate features, train and measure the model, and record the run.
@@ -60,6 +63,7 @@ def run_experiment(
     run_id: started again under the same id, a run that died continues with the inputs that it resolved when it began,
         and the record of one that has ended is returned. None: each call is a new run, with the next number
     day: only what was known when it began, see `labels_of`; None: everything
+    recompute: copy no features from earlier versions of the feature set, see `delorean.generate`
     progress: called with (what is done, buckets generated, all); None: bars in a notebook or at a prompt
 
     Raises what the steps raise. A run that fails in training is recorded without metrics, because its features exist; a
@@ -70,10 +74,15 @@ def run_experiment(
             return ended
         NamedRun(storage, experiment.name, run_id, {}).check()  # before the labels are put into buckets
     timer, started_at = StepTimer(), datetime.now(UTC)
-    with timer.step("labels"):
-        labels = labels_of(experiment, spark, storage, run_id, day, index)
-    with timer.step("features"):
-        features = features_of(experiment, labels, index, storage, spark, progress, run_id)
+    if day is not None and is_incremental(experiment, day):
+        with timer.step("features"):
+            features = features_of_day(experiment, day, index, storage, spark, progress, run_id, recompute=recompute)
+        labels = load_labels(features.lineage["labels"], storage)
+    else:
+        with timer.step("labels"):
+            labels = labels_of(experiment, spark, storage, run_id, day, index)
+        with timer.step("features"):
+            features = features_of(experiment, labels, index, storage, spark, progress, run_id, recompute)
     report = None
     try:
         if training:
@@ -81,7 +90,7 @@ def run_experiment(
                 report = train_on(experiment, labels, features.uri, features.version).report
     finally:
         if run_id is None or report is not None or not training:
-            record = record_run(experiment, labels, features, report, started_at, timer.rounded(), storage, run_id)
+            record = record_run(experiment, labels, features, report, started_at, timer.rounded(), storage, run_id, day)
     return record
 
 
@@ -92,7 +101,11 @@ def _ended(
     record = named_run(experiment, run_id, storage)
     if record is None:
         return None
-    if record.labels.id != labels_id_of(experiment, run_id, day):
+    if is_incremental(experiment, day) or record.labels.parts:
+        same = record.labels.day == (None if day is None else day.isoformat())
+    else:
+        same = record.labels.id == labels_id_of(experiment, run_id, day)
+    if not same:
         raise ConfigError.because(
             f"run id '{run_id}' is taken: that run learned from label data '{record.labels.id}', of another day",
             "choose another run id",
@@ -114,11 +127,13 @@ def record_run(
     seconds: Mapping[str, float],
     storage: Storage,
     run_id: str | None = None,
+    day: date | None = None,
 ) -> RunRecord:
     """Record what a run resolved and its results.
 
     report: None where nothing was trained
     run_id: None: the next number
+    day: that it was for
     """
     lineage = features.lineage
     record = RunRecord(
@@ -128,7 +143,7 @@ def record_run(
         started_at=started_at,
         spec=experiment.to_json(),
         seed=experiment.model.seed,
-        labels=labels_record(labels),
+        labels=labels_record(labels, parts_of(lineage), day),
         feature_model=json.loads(experiment.feature_model.to_json()),
         snapshots={name: tuple(runs) for name, runs in lineage["snapshots"].items()},
         confidence=lineage["confidence"],
@@ -139,14 +154,19 @@ def record_run(
         notes=features.notes,
         leaks=None if features.leaks is None else features.leaks.to_json(),
         metrics=None if report is None else msgspec.to_builtins(report.metrics),
+        owner=experiment.owner,
     )
     return save_run(record, storage, None if run_id is None else named_run_id(experiment, run_id))
 
 
-def labels_record(labels: Labels) -> LabelsRecord:
-    """Build the record of label data."""
+def labels_record(labels: Labels, parts: Sequence[Part] = (), day: date | None = None) -> LabelsRecord:
+    """Build the record of label data. parts: of a run for a day, the last of which has this label data."""
     tables = msgspec.to_builtins(labels.source).get("tables", {})
-    return LabelsRecord(labels.labels_id, labels.contexts, labels.item_count, labels.files, tables)
+    contexts, items = sum(part.contexts for part in parts), sum(part.items for part in parts)
+    if not parts:
+        return LabelsRecord(labels.labels_id, labels.contexts, labels.item_count, labels.files, tables)
+    of_day = None if day is None else day.isoformat()
+    return LabelsRecord(labels.labels_id, contexts, items, labels.files, tables, len(parts), of_day)
 
 
 def features_record(name: str, features: FeatureSet) -> FeaturesRecord:
@@ -160,6 +180,7 @@ def features_record(name: str, features: FeatureSet) -> FeaturesRecord:
         absent=dict(features.absent),
         spread=tuple(features.spread.rows()),
         digest=features.digest,
+        copied=features.copied,
     )
 
 

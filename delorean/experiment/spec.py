@@ -50,6 +50,7 @@ class ExperimentSpec:
     spread: how far apart the captures of one row may be
     leaks: the thresholds above which a feature predicts its label implausibly well, and whether that fails a run
     schedule: when the scheduler trains it; not part of the id
+    owner: who it belongs to, for `delorean cost`; not part of the id
     folder: where relative paths of tables start; by default the file's folder; not part of the id
 
     >>> from encoders.library import listed
@@ -73,6 +74,7 @@ class ExperimentSpec:
     split: Split = field(default_factory=Split)
     model: ModelSpec = field(default_factory=ModelSpec)
     schedule: ScheduleSpec = ScheduleSpec()
+    owner: str = ""
     folder: str = ""
 
     def __post_init__(self) -> None:
@@ -102,7 +104,7 @@ class ExperimentSpec:
     def to_json(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, as plain values."""
         fields: dict[str, Any] = _without_defaults(
-            replace(self, encoders=self.encoder_specs, schedule=ScheduleSpec(), folder="")
+            replace(self, encoders=self.encoder_specs, schedule=ScheduleSpec(), owner="", folder="")
         )
         return fields
 

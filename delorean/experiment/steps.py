@@ -39,6 +39,7 @@ def features_of(
     spark: SparkSession | None = None,
     progress: Progress | None = None,
     run_id: str | None = None,
+    recompute: bool = False,
 ) -> FeatureSet:
     """Generate the experiment's features for label data, see `delorean.generate`."""
     return generate(
@@ -54,6 +55,7 @@ def features_of(
         experiment=experiment.id,
         spec=experiment.to_json(),
         run_id=run_id,
+        recompute=recompute,
         spark=spark,
         progress=progress,
     )

@@ -21,6 +21,7 @@ class BucketResult:
     digest: of the rows written
     seconds: step → wall time
     adapted: element → run or version of another type than the encoders' → rows that it served
+    not_copied: why nothing was copied from the earlier version that the plan names; empty otherwise
     """
 
     file: DataFile
@@ -32,6 +33,7 @@ class BucketResult:
     digest: FeatureDigest
     seconds: Mapping[str, float]
     adapted: Mapping[str, Mapping[str, int]]
+    not_copied: str = ""
 
 
 @dataclass(frozen=True)

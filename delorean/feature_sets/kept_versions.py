@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from delorean.feature_sets.parts import parts_of
 from delorean.feature_sets.table import FOLDER, LINEAGE
 from schemas.errors import ConfigError, StorageError
 from snapshotter.storage import Storage, StoredFile
@@ -78,7 +79,12 @@ def _labels(history: DeltaHistory, versions: set[int]) -> frozenset[str]:
         if version < history.oldest or version not in history.metadata:
             raise ConfigError.because(f"the log of version {version} is missing")
     lineages = (json.loads(history.metadata[version].get(LINEAGE, "{}")) for version in versions)
-    return frozenset(lineage["labels"] for lineage in lineages if "labels" in lineage)
+    return frozenset(
+        labels
+        for lineage in lineages
+        for labels in (*(part.labels for part in parts_of(lineage)), lineage.get("labels"))
+        if labels is not None
+    )
 
 
 def _is_kept(version: int, commits: Mapping[int, StoredFile], latest: datetime) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,8 @@ from deltalake import DeltaTable
 
 from delorean.feature_sets.bucket_result import BucketResult
 from delorean.feature_sets.digest import FeatureDigest
+from delorean.feature_sets.parts import PartRecord, with_version
+from delorean.feature_sets.reusable import Computation
 from delorean.feature_sets.stored_rows import StoredRows
 from delorean.frames import Readable, lazy_frame, require_spark
 from delorean.labels import LABEL_COLUMN, TIME_COLUMN
@@ -80,6 +82,11 @@ class FeatureSet(Readable):
             f"{self.rows:,} rows, {self.item_count:,} items, {len(self.features)} features"
         )
 
+    @property
+    def copied(self) -> str:
+        """How many features were copied from which version, for people; empty if none were."""
+        return copied_text(self.lineage, len(self.features))
+
     def to_arrow(self) -> pa.Table:
         """Read all rows. Raises MissingFileError and CorruptFileError, naming the file."""
         return self._files().to_arrow()
@@ -98,16 +105,36 @@ class FeatureSet(Readable):
         return DeltaVersion.of(open_table(self.uri, self.version), self.uri)
 
 
+def copied_text(lineage: Mapping[str, Any], features: int) -> str:
+    """Say how many features were copied from which version; empty if none were.
+
+    >>> copied_text({"copied": {"version": 12, "features": ["listed", "rewatched"]}}, 7)
+    '2 of 7 features copied from version 12'
+    """
+    copied = lineage.get("copied")
+    return (
+        ""
+        if copied is None
+        else f"{len(copied['features'])} of {features} features copied from version {copied['version']}"
+    )
+
+
 def table_uri(storage: Storage, name: str) -> str:
     """Return the URI of a feature set's Delta table."""
     return storage.uri_of(f"{FOLDER}/{name}")
 
 
 class GenerationRecord(msgspec.Struct, frozen=True):
-    """A generation's result and its request, see `NamedRun`. The names at rest are those of earlier releases."""
+    """A generation's result and its request, see `NamedRun`. The names at rest are those of earlier releases.
+
+    computation: None in records of earlier releases, and of versions in parts
+    parts: the parts that this version computed
+    """
 
     feature_set: FeatureSet
     request: Mapping[str, Any] = msgspec.field(name="wanted")
+    computation: Computation | None = None
+    parts: tuple[PartRecord, ...] = ()
 
 
 def commit(
@@ -117,13 +144,16 @@ def commit(
     results: Sequence[BucketResult],
     record: GenerationRecord,
     run_id: str | None = None,
+    append_to: int | None = None,
 ) -> FeatureSet:
     """Commit the files of all bucket tasks as a new version of a feature set, in one Delta transaction.
 
     record: its feature set has no version yet
     run_id: of runs with the same id only the first commits
+    append_to: keep the files of this version, the newest; None: the version has no others
 
-    Returns the feature set as it was committed. Raises StorageError if the storage fails.
+    Returns the feature set as it was committed. Raises StorageError if the storage fails, ConcurrentCommitError where
+    another version is the newest.
     """
     feature_set = record.feature_set
     shortened = replace(feature_set, uri="", lineage={})
@@ -135,13 +165,16 @@ def commit(
         {
             LINEAGE: json_text(feature_set.lineage),
             USER_METADATA: feature_set.lineage.get("experiment") or "",
-            _RECORD: msgspec.json.encode(GenerationRecord(shortened, record.request)).decode(),
+            _RECORD: msgspec.json.encode(msgspec.structs.replace(record, feature_set=shortened)).decode(),
         },
         {result.file.path: _statistics(result) for result in results},
         once=run_id,
+        append_to=append_to,
     )
     committed = None if run_id is None else find_committed(storage, name, run_id)
-    return replace(feature_set, version=version) if committed is None else committed.feature_set
+    if committed is not None:
+        return committed.feature_set
+    return replace(feature_set, version=version, lineage=with_version(feature_set.lineage, version))
 
 
 def find_committed(storage: Storage, name: str, run_id: str) -> GenerationRecord | None:
@@ -150,7 +183,7 @@ def find_committed(storage: Storage, name: str, run_id: str) -> GenerationRecord
     version = committed_once(uri, run_id)
     if version is None:
         return None
-    record = _read_record(uri, version)
+    record = find_record(uri, version)
     if record is None:
         raise CorruptFileError.because(
             f"the log of the Delta table at {uri} has no record of version {version}, which run '{run_id}' committed",
@@ -166,7 +199,7 @@ def load_feature_set(storage: Storage, name: str, version: int | None = None) ->
     """
     uri = table_uri(storage, name)
     number = int(open_table(uri, version).version())
-    record = _read_record(uri, number)
+    record = find_record(uri, number)
     if record is None:
         raise ConfigError.because(
             f"version {number} of the table at {uri} was not generated by DeLorean", "generate it"
@@ -174,15 +207,28 @@ def load_feature_set(storage: Storage, name: str, version: int | None = None) ->
     return record.feature_set
 
 
-def _read_record(uri: str, version: int) -> GenerationRecord | None:
+def recent_records(storage: Storage, name: str, most: int) -> Iterator[GenerationRecord]:
+    """Yield what generations committed to a feature set, the newest first, among the latest `most` versions."""
+    uri = table_uri(storage, name)
+    try:
+        newest = int(delta_table(uri).version())
+    except MissingFileError:
+        return
+    for version in range(newest, max(-1, newest - most), -1):
+        record = find_record(uri, version)
+        if record is not None:
+            yield record
+
+
+def find_record(uri: str, version: int) -> GenerationRecord | None:
     """Read the record of a version; None where the log has none."""
     entry = commit_info(uri, version)
     if entry is None or _RECORD not in entry:
         return None
     record = msgspec.json.decode(entry[_RECORD], type=GenerationRecord)
-    lineage = json.loads(entry[LINEAGE])
+    lineage = with_version(json.loads(entry[LINEAGE]), version)
     feature_set = replace(record.feature_set, uri=uri, version=version, lineage=lineage)
-    return GenerationRecord(feature_set, record.request)
+    return msgspec.structs.replace(record, feature_set=feature_set)
 
 
 def open_table(uri: str, version: int | None = None) -> DeltaTable:
@@ -206,8 +252,7 @@ def lineage_of(uri: str, version: int | None = None) -> dict[str, Any]:
     table = open_table(uri)
     entry = commit_info(uri, int(table.version()) if version is None else version)
     if entry is not None and LINEAGE in entry:
-        lineage: dict[str, Any] = json.loads(entry[LINEAGE])
-        return lineage
+        return dict(with_version(json.loads(entry[LINEAGE]), int(entry["version"])))
     which = "" if version is None else f"version {version} of "
     raise ConfigError.because(
         f"{which}the table at {uri} has no lineage: it was not generated by DeLorean, or does not exist any more",

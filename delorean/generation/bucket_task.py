@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,9 +73,8 @@ def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt
     with watch.step("read labels"):
         rows = read_parquet(storage, labels_file).combine_chunks()
     with watch.step("match state"):
-        elements = _match(plan, rows, labels_file.bucket, storage)
-    unserved = tuple(name for name, element in elements.items() if not element.complete)
-    if unserved:
+        elements = match_elements(plan, rows, labels_file.bucket, storage)
+    if unserved := unserved_elements(elements):
         return BucketOutcome(None, unserved)
     features = _encode(plan, rows, elements, watch)
     with watch.step("write"):
@@ -99,21 +98,24 @@ def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt
     return BucketOutcome(result)
 
 
+def unserved_elements(elements: Mapping[str, ResolvedElement]) -> tuple[str, ...]:
+    """Return the elements of which rows need older snapshots than the plan lists."""
+    return tuple(name for name, element in elements.items() if not element.complete)
+
+
 def bucket_features(
     plan: GenerationPlan, rows: pa.Table, bucket: int, storage: Storage, watch: StepTimer
 ) -> BucketFeatures:
     """Match and encode the label rows of one bucket, and assemble their feature rows. The plan lists every snapshot."""
     with watch.step("match state"):
-        elements = _match(plan, rows, bucket, storage)
+        elements = match_elements(plan, rows, bucket, storage)
     return _encode(plan, rows, elements, watch)
 
 
 def _encode(
     plan: GenerationPlan, rows: pa.Table, elements: dict[str, ResolvedElement], watch: StepTimer
 ) -> BucketFeatures:
-    spread = spread_of(_of_services(plan, elements), rows.num_rows)
-    report = SpreadReport.of(spread, None if plan.spread is None else plan.spread.limit)
-    torn = _beyond_limit(plan, spread)
+    report, torn = judge_spread(plan, elements, rows.num_rows)
     if torn is not None and plan.spread is not None and plan.spread.beyond == "drop":
         kept = ~torn
         rows, torn = rows.filter(pa.array(kept)).combine_chunks(), None
@@ -122,11 +124,16 @@ def _encode(
         features = plan.model.encode(data_maps(plan, rows, elements))
     table = _feature_rows(plan, rows, elements, features, torn)
     absent = {name: int(element.match.absent.sum()) for name, element in elements.items()}
-    adapted = {
-        (name := source.element.name): adapted_rows(elements[name].match, elements[name].source_ids, source.differing)
+    return BucketFeatures(table, absent, report, adapted_counts(plan, elements))
+
+
+def adapted_counts(plan: GenerationPlan, elements: Mapping[str, ResolvedElement]) -> dict[str, Mapping[str, int]]:
+    """Count for each element the rows that runs or versions of other types serve, see `BucketResult.adapted`."""
+    return {
+        name: adapted_rows(elements[name].match, elements[name].source_ids, source.differing)
         for source in plan.sources
+        if (name := source.element.name) in elements
     }
-    return BucketFeatures(table, absent, report, adapted)
 
 
 def first_data_maps(plan: GenerationPlan, contexts: int) -> DataMaps:
@@ -134,7 +141,7 @@ def first_data_maps(plan: GenerationPlan, contexts: int) -> DataMaps:
     storage = open_storage(plan.storage_uri)
     file = plan.labels.files[0]
     rows = read_parquet(storage, file).slice(0, contexts).combine_chunks()
-    return data_maps(plan, rows, _match(plan, rows, file.bucket, storage))
+    return data_maps(plan, rows, match_elements(plan, rows, file.bucket, storage))
 
 
 def data_maps(plan: GenerationPlan, rows: pa.Table, elements: Mapping[str, ResolvedElement]) -> DataMaps:
@@ -148,11 +155,20 @@ def data_maps(plan: GenerationPlan, rows: pa.Table, elements: Mapping[str, Resol
     )
 
 
-def _match(plan: GenerationPlan, rows: pa.Table, bucket: int, storage: Storage) -> dict[str, ResolvedElement]:
-    elements = {source.element.name: _match_service(plan, source, rows, bucket, storage) for source in plan.services}
+def match_elements(
+    plan: GenerationPlan, rows: pa.Table, bucket: int, storage: Storage, names: Collection[str] | None = None
+) -> dict[str, ResolvedElement]:
+    """Find the state of each row, and read it. names: of the elements; None: all that the plan has."""
+    wanted = {element.name for element in plan.elements} if names is None else names
+    elements = {
+        source.element.name: _match_service(plan, source, rows, bucket, storage)
+        for source in plan.services
+        if source.element.name in wanted
+    }
     for source in plan.globals:
-        match = match_versions(rows[TIME_COLUMN], source, plan.storage_uri)
-        elements[source.element.name] = ResolvedElement(match, source.ids)
+        if source.element.name in wanted:
+            match = match_versions(rows[TIME_COLUMN], source, plan.storage_uri)
+            elements[source.element.name] = ResolvedElement(match, source.ids)
     return elements
 
 
@@ -189,6 +205,18 @@ def _of_services(plan: GenerationPlan, elements: Mapping[str, ResolvedElement]) 
     return [elements[source.element.name] for source in plan.services]
 
 
+def judge_spread(
+    plan: GenerationPlan, elements: Mapping[str, ResolvedElement], rows: int
+) -> tuple[SpreadReport, NDArray[np.bool_] | None]:
+    """Return how far apart captures lie, and a mask of the rows beyond the limit; None without such rows.
+
+    Raises QualityError where the policy is fail.
+    """
+    spread = spread_of(_of_services(plan, elements), rows)
+    report = SpreadReport.of(spread, None if plan.spread is None else plan.spread.limit)
+    return report, _beyond_limit(plan, spread)
+
+
 def _beyond_limit(plan: GenerationPlan, spread: NDArray[np.int64]) -> NDArray[np.bool_] | None:
     """Return a mask of the rows beyond the spread's limit; None without such rows or without a limit.
 
@@ -215,25 +243,51 @@ def _feature_rows(
     features: Mapping[str, NDArray[np.float32]],
     torn: NDArray[np.bool_] | None,
 ) -> pa.Table:
-    """Assemble label rows, features and provenance; features become lists aligned with the items."""
-    items = _list_array(rows, plan.labels.items[0].name)
-    offsets = pc.subtract(items.offsets, items.offsets[0])
+    """Assemble label rows, features and provenance."""
     columns = {name: rows[name] for name in rows.column_names}
-    torn_items = None if torn is None else np.repeat(torn, np.diff(offsets.to_numpy()))
-    for name in plan.features:
-        nulls = torn_items if name in plan.from_services else None
-        columns[name] = pa.ListArray.from_arrays(offsets, pa.array(features[name], pa.float32(), mask=nulls))
-    for source in plan.services:
-        columns[run_column(source.element.name)] = elements[source.element.name].served_by()
-    for each in plan.globals:
-        columns[version_column(each.element.name)] = elements[each.element.name].served_by()
-    for name, element in elements.items():
-        columns[captured_column(name)] = element.match.captured_times()
-    services = _of_services(plan, elements)
-    columns[LATEST_INPUT_COLUMN] = latest_input(rows[TIME_COLUMN], elements)
-    columns[SPREAD_COLUMN] = spread_seconds(spread_of(services, rows.num_rows))
-    columns[CONFIDENCE_COLUMN] = confidence_of(services, rows.num_rows)
+    columns |= feature_columns(plan, rows, features, torn)
+    columns |= provenance_columns(plan, elements)
+    columns |= summary_columns(plan, rows, elements)
     return pa.table([columns[name] for name in plan.schema.names], schema=plan.schema)
+
+
+def feature_columns(
+    plan: GenerationPlan,
+    rows: pa.Table,
+    features: Mapping[str, NDArray[np.float32]],
+    torn: NDArray[np.bool_] | None,
+) -> dict[str, pa.Array]:
+    """Return features as lists aligned with the items. torn: rows whose features from services become null."""
+    of_items = _list_array(rows, plan.labels.items[0].name)
+    offsets = pc.subtract(of_items.offsets, of_items.offsets[0])
+    torn_items = None if torn is None else np.repeat(torn, np.diff(offsets.to_numpy()))
+    columns = {}
+    for name, values in features.items():
+        nulls = torn_items if name in plan.from_services else None
+        columns[name] = pa.ListArray.from_arrays(offsets, pa.array(values, pa.float32(), mask=nulls))
+    return columns
+
+
+def provenance_columns(plan: GenerationPlan, elements: Mapping[str, ResolvedElement]) -> dict[str, pa.Array]:
+    """Return for each element the columns that say what served each row, and when that was captured."""
+    of_services = {source.element.name for source in plan.services}
+    columns = {}
+    for name, element in elements.items():
+        columns[run_column(name) if name in of_services else version_column(name)] = element.served_by()
+        columns[captured_column(name)] = element.match.captured_times()
+    return columns
+
+
+def summary_columns(
+    plan: GenerationPlan, rows: pa.Table, elements: Mapping[str, ResolvedElement]
+) -> dict[str, pa.Array]:
+    """Return the columns that sum up all elements of a row. Raises ParadoxError if one is later than its row's time."""
+    services = _of_services(plan, elements)
+    return {
+        LATEST_INPUT_COLUMN: latest_input(rows[TIME_COLUMN], elements),
+        SPREAD_COLUMN: spread_seconds(spread_of(services, rows.num_rows)),
+        CONFIDENCE_COLUMN: confidence_of(services, rows.num_rows),
+    }
 
 
 def _list_array(rows: pa.Table, name: str) -> pa.ListArray:

@@ -19,10 +19,11 @@ _log = logging.getLogger(__name__)
 def note_early_rows(plan: GenerationPlan, storage: Storage) -> GenerationPlan:
     """Add a note, and log it, if label rows have a time before the first capture and version of all that is read.
 
-    The labels' times are read only if their earliest one is that early.
+    The labels' times are read only if their earliest one is that early. A plan that leaves out older snapshots cannot
+    tell; rows that are early need all of these, so the plan that serves them in the end leaves out none.
     """
     labels = plan.labels
-    if not plan.elements:
+    if not plan.elements or any(source.rest is not None for source in plan.services):
         return plan
     captures = [snapshot.captured_from for source in plan.services for snapshot in source.snapshots]
     starts = [time for time in captures if time is not None]

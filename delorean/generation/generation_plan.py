@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import pyarrow as pa
 
+from delorean.feature_sets.bucket_result import BucketResult
 from delorean.feature_sets.columns import (
     CONFIDENCE_COLUMN,
     LATEST_INPUT_COLUMN,
@@ -27,10 +29,34 @@ from snapshotter.index import SnapshotIndex
 
 
 @dataclass(frozen=True)
+class EarlierVersion:
+    """A version of the feature set that already has some of a plan's features, of the same label rows and state.
+
+    features: those that it has
+    read: the elements that the other features are computed from
+    unchanged: the elements of which it has the provenance
+    model: the encoders of the other features; None if it has all
+    same_elements: whether `unchanged` are all elements of both
+    same_spread: whether it treated rows beyond the spread's limit as the plan does; otherwise it had none
+    buckets: bucket → its file and what is known of its rows
+    """
+
+    version: int
+    features: frozenset[str]
+    read: frozenset[str]
+    unchanged: frozenset[str]
+    model: BoundModel | None
+    same_elements: bool
+    same_spread: bool
+    buckets: Mapping[int, BucketResult]
+
+
+@dataclass(frozen=True)
 class GenerationPlan:
     """The inputs of all bucket tasks of a generation.
 
     from_services: the features whose encoders read a service's element
+    earlier: to copy features from
     """
 
     labels: Labels
@@ -42,6 +68,7 @@ class GenerationPlan:
     storage_uri: str
     spread: SpreadLimit | None = None
     notes: tuple[str, ...] = field(default=())
+    earlier: EarlierVersion | None = None
 
     @property
     def sources(self) -> tuple[ServiceSource | GlobalSource, ...]:
@@ -60,9 +87,11 @@ class GenerationPlan:
 
     def of_bucket(self, bucket: int) -> GenerationPlan:
         """Return the plan without what the task of one bucket does not read, which is sent to it."""
-        labels = self.labels
+        labels, earlier = self.labels, self.earlier
         sources = (source.of_bucket(bucket, labels.buckets, labels.bucket_variable) for source in self.services)
-        return replace(self, services=tuple(sources))
+        if earlier is not None:
+            earlier = replace(earlier, buckets={bucket: earlier.buckets[bucket]})
+        return replace(self, services=tuple(sources), earlier=earlier)
 
     @property
     def schema(self) -> pa.Schema:
@@ -88,6 +117,7 @@ def plan_generation(
     pinned: PinnedSources | None = None,
     paged: bool = False,
     more: Collection[str] = (),
+    back_to: Mapping[str, datetime | None] | None = None,
 ) -> GenerationPlan:
     """Resolve the snapshots and versions that the labels' times can see.
 
@@ -96,6 +126,7 @@ def plan_generation(
     pinned: read these and no others, as an earlier generation did
     paged: list only the newest snapshots, which serve most rows; see `ServiceSource.rest`
     more: elements of which more snapshots than the pinned ones are needed
+    back_to: element → list its snapshots, beside the pinned ones, back to this `ServiceSource.rest`
 
     Raises DataKeyError for an element that is not captured or whose type differs, ConfigError for rules of unknown
     elements and for columns whose names clash, ParadoxError for a label used as data, QualityError where a floor's
@@ -104,7 +135,9 @@ def plan_generation(
     elements = list(model.elements.values())
     _refuse_labels_as_data(labels, elements)
     _refuse_unsigned(labels)
-    resolver = SourceResolver(labels, index, rules or {}, confidence or {}, pinned, paged=paged, more=more)
+    resolver = SourceResolver(
+        labels, index, rules or {}, confidence or {}, pinned, paged=paged, more=more, back_to=back_to or {}
+    )
     services, global_sources = resolver.resolve(elements)
     _check_first_and_last(global_sources, labels)
     plan = GenerationPlan(

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -18,10 +18,11 @@ from delorean.frames import require_spark
 from delorean.generation.early_rows import note_early_rows
 from delorean.generation.generation_plan import GenerationPlan, plan_generation
 from delorean.generation.named_run import NamedRun
+from delorean.generation.reuse import computation_of, copied_lineage, copied_notes, with_earlier
 from delorean.generation.runners import run_here, run_on_spark
 from delorean.labels import Labels
 from delorean.leaks import LeakThresholds, detect_leaks
-from delorean.leaks.report import LeakReport, combine_reports
+from delorean.leaks.report import LabelReport, LeakReport, combine_reports
 from delorean.leaks.sample import sample_of
 from delorean.leaks.variables import check_labels
 from delorean.state.adaptations import AdaptedType, adaptation_notes, adapted_types
@@ -36,6 +37,9 @@ from snapshotter.storage import Storage, require_plain_name
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+# Plans again with all that a plan lists, and more snapshots of some elements.
+Longer: TypeAlias = Callable[[PinnedSources, Collection[str]], GenerationPlan]
 
 
 def generate(
@@ -53,6 +57,7 @@ def generate(
     experiment: str | None = None,
     spec: Mapping[str, Any] | None = None,
     run_id: str | None = None,
+    recompute: bool = False,
     spark: SparkSession | None = None,
     progress: Progress | None = None,
 ) -> FeatureSet:
@@ -68,8 +73,12 @@ def generate(
     experiment, spec: the experiment's id and content, for the lineage
     run_id: run again under the same id, a generation reads the sources of its first attempt, whatever was published
         since; one that has finished is returned as it is. None: a new generation each time
+    recompute: compute everything, copying nothing from earlier versions
     spark: distributes the bucket tasks; None: this process runs them, without a JVM. Both produce equal bytes
     progress: called with (what is generated, bucket tasks done, all); None: a bar in a notebook or at a prompt
+
+    Features that an earlier version of the feature set has, from the same encoders, label data and sources, are copied
+    from it; the values are those that computing gives. Lineage, notes and `FeatureSet.copied` say what was copied.
 
     Rows that lack an element are kept: the encoders see it as absent, and `FeatureSet.absent` counts them. Nothing is
     published when an error is raised: ParadoxError, also where the policy of `leaks` is fail, QualityError where
@@ -85,19 +94,22 @@ def generate(
         if (committed := run.committed()) is not None:
             return committed
         pinned = run.sources(lambda: plan_with(pinned=pinned, paged=True).pinned)
-    plan = note_early_rows(plan_with(pinned=pinned, paged=True), storage)
+
+    def planned(pins: PinnedSources | None, **further: Any) -> GenerationPlan:
+        return note_early_rows(plan_with(pinned=pins, **further), storage)
+
+    plan = planned(pinned, paged=True)
+    if not recompute:
+        plan = with_earlier(plan, lambda pins, rests: planned(pins, back_to=rests), model, storage, name)
     label_report = None if leaks is None else check_labels(labels, storage, leaks)
-    plan, results = _run_buckets(plan, lambda pins, more: plan_with(pinned=pins, more=more), name, spark, progress)
+    plan, results = run_buckets(plan, lambda pins, more: planned(pins, more=more), name, spark, progress)
     leak_report = None
     if leaks is not None and label_report is not None:
-        leak_report = replace(_detect_leaks(plan, results, storage, leaks), label_data=label_report)
-        _enforce(leaks, leak_report)
-    adapted = _adapted(plan, results)
-    lineage = {"experiment": experiment, "spec": spec, **_lineage(plan, model)}
-    if adapted:
-        lineage["adapted"] = [msgspec.to_builtins(each) for each in adapted]
-    feature_set = _feature_set(plan, results, table_uri(storage, name), lineage, leak_report, adapted)
-    return commit(storage, name, plan.schema, results, GenerationRecord(feature_set, request), run_id)
+        leak_report = search_leaks(plan, results, storage, leaks, label_report)
+    lineage = {"experiment": experiment, "spec": spec, **lineage_of_plan(plan, model), **copied_lineage(plan, results)}
+    feature_set = with_adaptations(feature_set_of(plan, results, table_uri(storage, name), lineage, leak_report))
+    record = GenerationRecord(feature_set, request, computation_of(plan, model, results))
+    return commit(storage, name, plan.schema, results, record, run_id)
 
 
 def _check_arguments(labels: Labels, name: str, spark: SparkSession | None) -> None:
@@ -108,12 +120,14 @@ def _check_arguments(labels: Labels, name: str, spark: SparkSession | None) -> N
         require_spark(spark)
 
 
-def _run_buckets(
+def run_buckets(
     plan: GenerationPlan,
-    longer: Callable[[PinnedSources, Collection[str]], GenerationPlan],
+    longer: Longer,
     name: str,
     spark: SparkSession | None,
     progress: Progress | None,
+    *,
+    may_be_empty: bool = False,
 ) -> tuple[GenerationPlan, list[BucketResult]]:
     """Run the bucket tasks and return the plan that lists all that they needed, and their results by bucket.
 
@@ -123,7 +137,9 @@ def _run_buckets(
 
     Raises QualityError if no row is left.
     """
-    plan.model.warm_up()  # once here, so that workers load compiled code from the cache instead of all compiling it
+    computed = plan.model if plan.earlier is None else plan.earlier.model
+    if computed is not None:
+        computed.warm_up()  # once here, so that workers load compiled code from the cache instead of all compiling it
     folder, what = f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}", f"features of {name}, buckets"
     results: list[BucketResult] = []
     files = plan.labels.files
@@ -136,11 +152,11 @@ def _run_buckets(
             finished = {result.file.bucket for result in results}
             files = tuple(file for file in files if file.bucket not in finished)
             if files:
-                plan = longer(plan.pinned, {element for outcome in outcomes for element in outcome.unserved})
-    if not any(result.file.rows for result in results):
-        raise QualityError.because(
-            "no row is left: the captures of every row lie further apart than the spread's limit", "widen the limit"
-        )
+                more = {element for outcome in outcomes for element in outcome.unserved}
+                # What is copied stays valid: only the lists of elements that are read now get longer.
+                plan = replace(longer(plan.pinned, more), earlier=plan.earlier)
+    if not may_be_empty and not any(result.file.rows for result in results):
+        raise no_row_left()
     return plan, sorted(results, key=lambda result: result.file.bucket)
 
 
@@ -149,13 +165,19 @@ def _report_more(shown: Progress, what: str, before: int, done: int, total: int)
     shown(what, before + done, before + total)
 
 
-def _feature_set(
+def no_row_left() -> QualityError:
+    """Return the error of a generation that dropped all rows."""
+    return QualityError.because(
+        "no row is left: the captures of every row lie further apart than the spread's limit", "widen the limit"
+    )
+
+
+def feature_set_of(
     plan: GenerationPlan,
     results: Sequence[BucketResult],
     uri: str,
     lineage: Mapping[str, Any],
     leaks: LeakReport | None,
-    adapted: tuple[AdaptedType, ...],
 ) -> FeatureSet:
     """Add up the results of the bucket tasks; the feature set has no version yet."""
     rows = sum(result.file.rows for result in results)
@@ -173,11 +195,21 @@ def _feature_set(
         dropped=plan.labels.contexts - rows,
         leaks=leaks,
         digest=sum((result.digest for result in results), FeatureDigest.empty(plan.features)),
-        seconds={step: sum(result.seconds[step] for result in results) for step in results[0].seconds},
+        seconds=_seconds(results),
         lineage=lineage,
-        notes=(*plan.notes, *adaptation_notes(adapted, rows)),
-        adapted=adapted,
+        notes=(*plan.notes, *copied_notes(plan, results)),
+        adapted=_adapted(plan, results),
     )
+
+
+def with_adaptations(feature_set: FeatureSet) -> FeatureSet:
+    """Add to the notes and the lineage which rows were served by values of other types than the encoders'."""
+    adapted = feature_set.adapted
+    if not adapted:
+        return feature_set
+    lineage = {**feature_set.lineage, "adapted": [msgspec.to_builtins(each) for each in adapted]}
+    notes = (*feature_set.notes, *adaptation_notes(adapted, feature_set.rows))
+    return replace(feature_set, lineage=lineage, notes=notes)
 
 
 def _adapted(plan: GenerationPlan, results: Sequence[BucketResult]) -> tuple[AdaptedType, ...]:
@@ -189,10 +221,19 @@ def _adapted(plan: GenerationPlan, results: Sequence[BucketResult]) -> tuple[Ada
     )
 
 
-def _detect_leaks(
-    plan: GenerationPlan, results: Sequence[BucketResult], storage: Storage, thresholds: LeakThresholds
+def _seconds(results: Sequence[BucketResult]) -> dict[str, float]:
+    steps = dict.fromkeys(step for result in results for step in result.seconds)
+    return {step: sum(result.seconds.get(step, 0.0) for result in results) for step in steps}
+
+
+def search_leaks(
+    plan: GenerationPlan,
+    results: Sequence[BucketResult],
+    storage: Storage,
+    thresholds: LeakThresholds,
+    label_data: LabelReport,
 ) -> LeakReport:
-    """Measure a sample of the files before they are published."""
+    """Measure a sample of the files before they are published. Raises ParadoxError where the policy is fail."""
     context = [key.name for key in plan.labels.context]
     items = sum(result.items for result in results)
     files = [result.file for result in results]
@@ -200,7 +241,9 @@ def _detect_leaks(
         label: detect_leaks(sample_of(storage, files, plan.features, context, items, thresholds, label), thresholds)
         for label in plan.labels.label_names
     }
-    return combine_reports(reports, thresholds)
+    report = replace(combine_reports(reports, thresholds), label_data=label_data)
+    _enforce(thresholds, report)
+    return report
 
 
 def _enforce(thresholds: LeakThresholds, report: LeakReport) -> None:
@@ -212,7 +255,7 @@ def _enforce(thresholds: LeakThresholds, report: LeakReport) -> None:
         )
 
 
-def _lineage(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]:
+def lineage_of_plan(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]:
     """Return the sources and settings that the features are computed from."""
     return {
         "labels": plan.labels.labels_id,

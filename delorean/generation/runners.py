@@ -12,7 +12,7 @@ import msgspec
 import pyarrow as pa
 
 from delorean.feature_sets.bucket_result import BucketOutcome
-from delorean.generation.bucket_task import run_bucket
+from delorean.generation.copied_bucket import run_task
 from delorean.generation.generation_plan import GenerationPlan
 from delorean.state.shared_array import folder_of_executor, share_in
 from schemas.errors import EncoderError
@@ -33,7 +33,7 @@ def run_here(
     """Run the bucket tasks of label files one after the other in this process, without a JVM."""
     outcomes = []
     for file in files:
-        outcomes.append(run_bucket(plan, file, folder, "0"))
+        outcomes.append(run_task(plan, file, folder, "0"))
         report(len(outcomes), len(files))
     return outcomes
 
@@ -59,7 +59,7 @@ def run_on_spark(
         spark_errors_as(EncoderError, "generating features"),
     ):
 
-        def run_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        def run_tasks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             from pyspark import TaskContext
 
             _keep_imports()
@@ -70,10 +70,10 @@ def run_on_spark(
             positions = [position for batch in batches for position in batch.column(0).to_pylist()]
             for position in positions:
                 part, file = pickle.loads(parts[position])  # noqa: S301  # from our driver
-                outcome = run_bucket(part, file, folder, attempt)
+                outcome = run_task(part, file, folder, attempt)
                 yield pa.RecordBatch.from_pydict({"outcome": [msgspec.json.encode(outcome).decode()]})
 
-        rows = spark.range(0, len(parts), 1, tasks).mapInArrow(run_task, "outcome string").collect()
+        rows = spark.range(0, len(parts), 1, tasks).mapInArrow(run_tasks, "outcome string").collect()
     return [msgspec.json.decode(row.outcome, type=BucketOutcome) for row in rows]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
@@ -174,6 +174,20 @@ def find_labels(labels_id: str, storage: Storage) -> Labels | None:
         raise LabelError.because(
             f"'{path}' is not a manifest of label data: {error!r}", "restore it from a copy, or use another id"
         ) from error
+
+
+def made_once(labels_id: str, storage: Storage, make: Callable[[], Labels]) -> Labels:
+    """Return the label data of an id that its content determines: what is at rest, else what `make` publishes."""
+    existing = find_labels(labels_id, storage)
+    if existing is not None:
+        return existing
+    try:
+        return make()
+    except ConfigError:
+        existing = find_labels(labels_id, storage)
+        if existing is None:
+            raise
+        return existing  # another process was faster
 
 
 def load_labels(labels_id: str, storage: Storage) -> Labels:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from delorean.audit.comparison import FeatureComparison
     from delorean.audit.paradox import ParadoxReport
+    from delorean.cost.result import Cost
     from delorean.coverage import DayCoverage, LabelCoverage
     from delorean.experiment.diff import RunDiff
     from delorean.experiment.replay import Replay
@@ -93,6 +94,7 @@ class ProjectActions:
         training: bool = True,
         run_id: str | None = None,
         day: date | None = None,
+        recompute: bool = False,
         progress: Progress | None = None,
     ) -> RunRecord:
         """Run a whole experiment and record it, see `run_experiment`.
@@ -111,6 +113,7 @@ class ProjectActions:
             training=training,
             run_id=run_id,
             day=day,
+            recompute=recompute,
             progress=progress,
         )
 
@@ -121,13 +124,18 @@ class ProjectActions:
         spark: SparkSession | None = None,
         run_id: str | None = None,
         day: date | None = None,
+        recompute: bool = False,
         progress: Progress | None = None,
     ) -> FeatureSet:
         """Generate an experiment's features; they are recorded as a run, so that they can be replayed.
 
+        recompute: copy no features from earlier versions
+
         Example: `project.generate("homepage").to_polars()`
         """
-        record = self.run(spec, spark=spark, training=False, run_id=run_id, day=day, progress=progress)
+        record = self.run(
+            spec, spark=spark, training=False, run_id=run_id, day=day, recompute=recompute, progress=progress
+        )
         return load_feature_set(self.storage, record.features.feature_set, record.features.version)
 
     def replay(self, run: RunRecord | str, **options: Any) -> Replay:
@@ -174,6 +182,18 @@ class ProjectActions:
         if isinstance(feature_set, FeatureSet):
             return check_feature_set(feature_set.uri, feature_set.version, self.index, thresholds)
         return check_feature_set(table_uri(self.storage, feature_set), version, self.index, thresholds)
+
+    def cost(self, **options: Any) -> Cost:
+        """Return what experiments captured, stored, read and computed, see `delorean.cost.cost`.
+
+        options: `since` and `until`, days; `by`; `owner` or `experiment`
+
+        Example: `project.cost(by=("owner", "day"))`
+        """
+        from delorean.cost import cost
+        from delorean.project.schedule import owners_in
+
+        return cost(self.index, self.storage, owners=owners_in(self.config.schedule), **options)
 
     def train(self, spec: ExperimentSpec | str | Path, run_id: str | None = None) -> TrainedModel:
         """Train an experiment's model on its generated features, and measure it.

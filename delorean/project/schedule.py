@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -70,6 +71,17 @@ def experiments_of(paths: Iterable[Path]) -> list[NamedSelection]:
                 raise ConfigError.because(f"experiment '{experiment.id}' is in {other} and in {path}", "rename one")
             experiments.append(experiment)
     return experiments
+
+
+def owners_in(schedule: Schedule) -> dict[str, str]:
+    """Return the owner of each experiment whose spec in the folder names one. Files that cannot be read are skipped."""
+    owners = {}
+    for path in toml_files_in(schedule.specs):
+        with suppress(DeloreanError):
+            content = TomlFile.read(path).content
+            if "labels" in content and isinstance(owner := content.get("owner"), str):
+                owners[str(content.get("name") or path.stem)] = owner
+    return owners
 
 
 def _experiment(path: Path) -> ScheduledExperiment:

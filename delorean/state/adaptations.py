@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -77,6 +77,15 @@ def adapted_types(
     for stored, ids in of_type.items():
         defaulted = element.adapter(stored).defaulted
         yield AdaptedType(element.name, str(stored), defaulted, sum(total[each] for each in ids), ids[-1])
+
+
+def added_up(parts: Iterable[Sequence[AdaptedType]]) -> tuple[AdaptedType, ...]:
+    """Add up the counts of parts of a feature set. `until` is that of the last part that has the type."""
+    total: dict[tuple[str, str], AdaptedType] = {}
+    for each in (each for part in parts for each in part):
+        before = total.get((each.element, each.type))
+        total[each.element, each.type] = each if before is None else replace(each, rows=before.rows + each.rows)
+    return tuple(total.values())
 
 
 def default_counts(adapted: Sequence[AdaptedType]) -> dict[tuple[str, str], tuple[int, str]]:

@@ -60,10 +60,40 @@ def longer_page(
     Raises ReplayError if one of its runs was withdrawn.
     """
     page = _newest(index, service, window, earliest, _GROWTH * max(FIRST_PAGE, len(listed)))
+    return _continuing(page, service, listed, rest)
+
+
+def page_back_to(
+    index: SnapshotIndex,
+    service: Service,
+    window: tuple[datetime, datetime],
+    listed: Collection[str],
+    rest: datetime,
+    end: datetime | None,
+) -> SnapshotPage:
+    """List what an earlier page did, and all older snapshots that captured last after a time; see `longer_page`.
+
+    end: before `rest`, it becomes the rest of the new page; None: all older snapshots
+    """
+    return _continuing(_page_after(index, service, window, end), service, listed, rest)
+
+
+def _continuing(page: SnapshotPage, service: Service, listed: Collection[str], rest: datetime) -> SnapshotPage:
+    """Return a longer page without what was published since among what the page before covers."""
     ids = frozenset(listed)
     kept = tuple(s for s in page.snapshots if s.run_id in ids or (s.captured_to or rest) <= rest)
     require_all(f"snapshot runs of '{service.element.name}'", sorted(ids - {s.run_id for s in kept}))
     return SnapshotPage(kept, page.rest)
+
+
+def _page_after(
+    index: SnapshotIndex, service: Service, window: tuple[datetime, datetime], rest: datetime | None
+) -> SnapshotPage:
+    """List the snapshots that captured last after a time; None: all."""
+    if rest is None:
+        return SnapshotPage(tuple(snapshots_of(index, service, window)), None)
+    newer = snapshots_of(index, service, (rest, window[1]))
+    return SnapshotPage(tuple(s for s in newer if s.captured_to and s.captured_to > rest), rest)
 
 
 def require_all(what: str, missing: Collection[str]) -> None:
@@ -84,7 +114,6 @@ def _newest(
         if captured_to is None or captured_to >= earliest or snapshot.service.element.name != service.element.name:
             continue
         if count >= older and captured_to < last:
-            newer = snapshots_of(index, service, (captured_to, window[1]))
-            return SnapshotPage(tuple(s for s in newer if s.captured_to and s.captured_to > captured_to), captured_to)
+            return _page_after(index, service, window, captured_to)
         count, last = count + 1, captured_to
-    return SnapshotPage(tuple(snapshots_of(index, service, window)), None)
+    return _page_after(index, service, window, None)

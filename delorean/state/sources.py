@@ -15,7 +15,7 @@ from delorean.labels import Labels
 from delorean.state.adaptations import check_type, types_that_differ
 from delorean.state.matches import CaptureFile
 from delorean.state.rules import AsOf, ConfidenceFloor
-from delorean.state.snapshot_pages import SnapshotPage, first_page, longer_page, require_all, snapshots_of
+from delorean.state.snapshot_pages import SnapshotPage, first_page, longer_page, page_back_to, require_all, snapshots_of
 from delorean.state.versions import find_versions, in_order, version_at, versions_in_view
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import ConfigError, DataKeyError, QualityError
@@ -136,6 +136,7 @@ class SourceResolver:
     of_any_type: elements whose types are not checked, because their values are not read
     paged: whether to list only the newest snapshots, which serve most rows; `ServiceSource.rest` is then set
     more: elements of which more snapshots than the pinned ones are needed
+    back_to: element → list its snapshots, beside the pinned ones, back to this `ServiceSource.rest`
     notes: remarks for the user about the choice of sources, added to while resolving
     """
 
@@ -147,6 +148,7 @@ class SourceResolver:
     of_any_type: Collection[str] = ()
     paged: bool = False
     more: Collection[str] = ()
+    back_to: Mapping[str, datetime | None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def resolve(self, elements: Sequence[DataKey]) -> tuple[list[ServiceSource], list[GlobalSource]]:
@@ -204,9 +206,11 @@ class SourceResolver:
         of_run = {run_id: snapshot for run_id, snapshot in found if snapshot.service.element.name == element}
         require_all(f"snapshot runs of '{element}'", [run_id for run_id in run_ids if run_id not in of_run])
         snapshots = tuple(of_run[run_id] for run_id in run_ids)
-        if rest is None or element not in self.more:
+        if rest is None or (element not in self.more and element not in self.back_to):
             return SnapshotPage(snapshots, rest)
         service = snapshots[-1].service if snapshots else self._declared[element][0]
+        if element in self.back_to:
+            return page_back_to(self.index, service, self._window(rule)[0], run_ids, rest, self.back_to[element])
         return longer_page(self.index, service, *self._window(rule), run_ids, rest)
 
     @cached_property

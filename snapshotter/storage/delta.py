@@ -6,7 +6,7 @@ import re
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
@@ -22,6 +22,12 @@ from snapshotter.storage.delta_location import delta_location, require_reachable
 from snapshotter.storage.delta_log import commit_info
 
 USER_METADATA = "userMetadata"  # the key of commit metadata that Spark's DESCRIBE HISTORY shows
+
+
+class ConcurrentCommitError(StorageError):
+    """Another writer committed first; nothing was changed."""
+
+
 _COLOURS = re.compile(r"\s*\x1b\[\d*m↳?")
 _COMMIT_ID = "delorean.commit"
 _ONCE = "delorean.run:"  # and an id: what Delta calls the application of a commit that is made once
@@ -30,6 +36,7 @@ _FOREVER = "interval 36500 days"
 _CONFIGURATION = {  # Spark's and deltalake's vacuums must not delete by age: only ours knows what is referred to
     "delta.logRetentionDuration": _FOREVER,
     "delta.deletedFileRetentionDuration": _FOREVER,
+    "delta.checkpointInterval": "20",  # our commits have large metadata, which is read again by each opening
 }
 
 
@@ -75,6 +82,7 @@ def commit_files(
     metadata: Mapping[str, str],
     statistics: Mapping[str, Mapping[str, Any]] | None = None,
     once: str | None = None,
+    append_to: int | None = None,
 ) -> int:
     """Commit files as the next version, replacing the previous contents, and return the version.
 
@@ -82,9 +90,10 @@ def commit_files(
     metadata: stored with the commit, see `USER_METADATA`
     statistics: file's path → minValues, maxValues and nullCount of columns
     once: an id; of commits with the same id only the first is made, and all return its version
+    append_to: keep the contents of this version, which must be the newest
 
     Concurrent writers commit one after the other. Raises StorageError, with nothing changed, if the storage fails, or
-    other writers were faster a hundred times.
+    other writers were faster a hundred times; ConcurrentCommitError if `append_to` is not the newest version.
     """
     commit_id, uri = uuid.uuid4().hex, storage.uri_of(folder)
     actions = [_add(file, f"{folder}/", (statistics or {}).get(file.path, {})) for file in files]
@@ -93,9 +102,12 @@ def commit_files(
         before = _newest(uri)
         if once is not None and (version := _committed_in(before, once)) is not None:
             return version
+        if append_to is not None and _version(before) != append_to:
+            raise ConcurrentCommitError.because(f"'{folder}' has version {_version(before)}, not {append_to}, by now")
         properties = _properties(commit_metadata, once, _version(before) + 1)
+        mode: Literal["append", "overwrite"] = "overwrite" if append_to is None else "append"
         try:
-            return _write_next(uri, before, folder, Schema.from_arrow(schema), actions, properties)
+            return _write_next(uri, before, folder, Schema.from_arrow(schema), actions, properties, mode)
         except (DeltaError, OSError) as error:
             after = _newest(uri)
             ours = _committed(uri, before, after, commit_id)
@@ -139,6 +151,7 @@ def _write_next(
     schema: Schema,
     actions: list[AddAction],
     properties: CommitProperties,
+    mode: Literal["append", "overwrite"],
 ) -> int:
     if before is None:
         plain, options = delta_location(uri)
@@ -154,7 +167,7 @@ def _write_next(
         )
         return 0
     version = before.version() + 1
-    before.create_write_transaction([*actions], "overwrite", schema, commit_properties=properties)
+    before.create_write_transaction([*actions], mode, schema, commit_properties=properties)
     return int(version)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from delorean.feature_sets.columns import LATEST_INPUT_COLUMN, captured_column
-from delorean.feature_sets.table import lineage_of, open_table
+from delorean.feature_sets.part_sources import sources_lineage
+from delorean.feature_sets.table import open_table
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN, WEIGHT_COLUMN
 from schemas.errors import ConfigError
 from schemas.tables import TIME
@@ -100,7 +101,7 @@ def open_feature_set(uri: str, version: int | None) -> StoredFeatureSet:
     Raises ConfigError for what is not a feature set, has no lineage or lacks a column that every feature set has.
     """
     data = DeltaVersion.of(open_table(uri, version), uri)
-    lineage = lineage_of(uri, data.version)
+    lineage = sources_lineage(uri, data.version)
     for name in _LINEAGE:
         if name not in lineage:
             raise ConfigError.because(

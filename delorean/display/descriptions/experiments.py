@@ -55,6 +55,7 @@ def _run(record: RunRecord) -> Iterator[Part]:
     yield Facts(
         {
             "feature set": f"{features.feature_set}, version {features.version}",
+            **({"copied": features.copied} if features.copied else {}),
             "labels": record.labels.id,
             "rows dropped": features.dropped,
             "leaks": (record.leaks or {}).get("verdict", "not measured"),

@@ -45,6 +45,8 @@ def _labels(labels: Labels) -> Iterator[Part]:
 def _feature_set(features: FeatureSet) -> Iterator[Part]:
     if features.leaks is not None:
         yield Note(features.leaks.verdict, strong=features.leaks.is_loud)
+    if features.copied:
+        yield Facts({"copied": features.copied})
     if features.dropped:
         yield Facts({"dropped": f"{features.dropped:,} rows whose captures lie too far apart"})
     yield Table(

@@ -19,7 +19,13 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from schemas.errors import CorruptFileError, MissingFileError, StorageError
-from snapshotter.storage.delta import USER_METADATA, commit_files, committed_once, delta_table
+from snapshotter.storage.delta import (
+    USER_METADATA,
+    ConcurrentCommitError,
+    commit_files,
+    committed_once,
+    delta_table,
+)
 from snapshotter.storage.delta_version import DeltaVersion
 from snapshotter.storage.local import LocalStorage
 from snapshotter.storage.parquet import write_parquet
@@ -212,3 +218,21 @@ def test_a_table_that_another_program_wrote_is_read_too(tmp_path: Path) -> None:
     rows = DeltaVersion.of(delta_table(uri), uri).to_arrow().sort_by("n")
     assert rows.to_pylist() == [{"country": "a b", "n": 1}, {"country": "ü", "n": 2}]
     assert DeltaTable(uri).version() == 0
+
+
+def test_an_append_keeps_what_its_version_had_and_is_made_onto_that_version_only(storage: LocalStorage) -> None:
+    def append(number: int, to: int | None) -> int:
+        table = pa.table({"number": [number]})
+        file = write_parquet(storage, f"t/{number}/0.parquet", table, table.schema)
+        return commit_files(storage, "t", table.schema, [file], {}, append_to=to)
+
+    assert append(0, None) == 0
+    for number in range(1, 23):
+        assert append(number, number - 1) == number
+    assert sorted(read(storage)["number"].to_pylist()) == list(range(23))
+    assert sorted(read(storage, 5)["number"].to_pylist()) == list(range(6))
+    with pytest.raises(ConcurrentCommitError, match="'t' has version 22, not 21, by now"):
+        append(99, 21)
+    assert commit_files(storage, "t", read(storage).schema, [], {}, append_to=22) == 23  # nothing new is a version, too
+    assert len(read(storage)) == 23
+    assert list((storage.root / "t/_delta_log").glob("*.checkpoint.parquet"))  # so that a long log is not read again
