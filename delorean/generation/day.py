@@ -39,6 +39,7 @@ class _Base:
     kept: its parts up to the day
     newest: whether it is the newest version, and all of its parts are kept
     same: whether its parts were generated with the same encoders, rules and limits
+    same_rules: whether with the same rules and floors of confidence, so that they saw all that rows may see
     withdrawn: how many withdrawals the index had
     other_labels: whether the newest version has parts of other label data
     """
@@ -47,6 +48,7 @@ class _Base:
     kept: tuple[Part, ...] = ()
     newest: bool = False
     same: bool = True
+    same_rules: bool = True
     withdrawn: int = 0
     other_labels: bool = False
 
@@ -70,9 +72,9 @@ def generate_day(
     recompute: compute all parts, copying nothing
 
     The version has the parts of earlier days as they were computed, with the sources of that time. All parts are
-    computed anew if encoders or rules changed (features of unchanged encoders are copied), and those whose sources were
-    withdrawn. Parts whose contexts and times appear again later are replaced by one that has all of their items. The
-    notes say so.
+    computed anew if encoders, rules or limits changed, from the same sources unless rules changed (features of
+    unchanged encoders are copied), and those whose sources were withdrawn. Parts whose contexts and times appear again
+    later are replaced by one that has all of their items. The notes say so.
     """
     labels_hash = content_hash(content)
     made_by = content_hash([settings.model.fingerprint, *_policies(settings).values()])
@@ -113,8 +115,9 @@ def _find_base(settings: PartSettings, labels_hash: str, made_by: str, until: da
         kept = tuple(part for part in parts if part.until <= until)
         if kept and (not best.kept or kept[-1].until > best.kept[-1].until):
             same = found.lineage.get("part_encoders") == made_by
+            same_rules = record.request.get("rules", [])[:2] == _policies(settings)["rules"][:2]
             withdrawn = found.lineage.get("withdrawals", 0)
-            best = _Base(found, kept, newest and kept == parts, same, withdrawn, best.other_labels)
+            best = _Base(found, kept, newest and kept == parts, same, same_rules, withdrawn, best.other_labels)
         if newest and labels != labels_hash:
             best = replace(best, other_labels=True)
         newest = False
@@ -230,7 +233,10 @@ class _Day:
         for position, part in enumerate(kept):
             labels = find_labels(part.labels, self.settings.storage) or self.labels_between(part.since, part.until)
             record = records[position] if records else None
-            plan = self.settings.plan(labels) if record is None else plan_again(self.settings, labels, record)
+            if record is None or not self.base.same_rules:
+                plan = self.settings.plan(labels)
+            else:
+                plan = plan_again(self.settings, labels, record)
             before = None if self.recompute else record
             new = msgspec.structs.replace(part, labels=labels.labels_id, version=None)
             again.append(PartToCompute(new, plan, before, -1 if part.version is None else part.version))

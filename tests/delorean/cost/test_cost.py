@@ -28,7 +28,7 @@ from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
 from encoders import FeatureModel, feature_encoder
 from schemas.errors import ConfigError
-from snapshotter.records import ContextSet, StratumReport
+from snapshotter.records import ContextGroup, ContextSet, SelectedExperiment, StratumReport
 from snapshotter.storage.parquet import write_parquet
 
 TODAY = datetime.now(UTC).date()
@@ -104,6 +104,20 @@ def test_captures_are_shared_by_the_contexts_that_experiments_selected(world: Wo
         "b": Amounts(calls=6, captured_bytes=size / 4),
     }
     assert world.cost().total.calls == 24
+
+
+def test_a_service_costs_only_those_that_it_was_asked_for(world: World, project: Project) -> None:
+    project.index.withdraw_context_set(TODAY, "again", "me")
+    chosen = {"a": None, "b": ("history",), "c": ("mood",), "d": None}
+    selected = tuple(SelectedExperiment(name, None, services) for name, services in chosen.items())
+    report = tuple(StratumReport(name, "all", 100, 10, 10) for name in chosen)
+    group = ContextGroup((PROFILE,), selected, ())
+    project.index.publish_context_set(ContextSet("set", TODAY, (group,), report))
+    world.capture("one")
+    run = project.index.run("one")
+    project.index.withdraw_run("one", "again", "me")
+    project.index.publish_run(replace(run, run_id="two", not_applicable={"history": ("d",)}))
+    assert {row.experiment: row.amounts.calls for row in world.cost(by=("experiment",)).rows} == {"a": 6, "b": 6}
 
 
 def test_runs_cost_what_their_records_and_their_versions_say(world: World) -> None:

@@ -1,6 +1,7 @@
 """Runs of an experiment for days: recorded with their parts, replayed, kept by a vacuum, trained on."""
 
 import os
+import shutil
 from datetime import UTC, date, datetime, timedelta
 
 import msgspec
@@ -9,13 +10,14 @@ import pytest
 from project_at_rest import START, long_labels
 
 from delorean.experiment import ExperimentSpec, load_experiment
+from delorean.experiment.day_features import is_incremental
 from delorean.experiment.label_data import known_between
 from delorean.experiment.record import RunRecord, find_run
 from delorean.experiment.replay import replay
 from delorean.experiment.tables import query
 from delorean.feature_sets.parts import parts_of
 from delorean.feature_sets.table import lineage_of, load_feature_set, table_uri
-from delorean.labels import label_data_names
+from delorean.labels import find_labels, label_data_names
 from delorean.project.vacuum import vacuum
 from schemas.errors import ConfigError, ReplayError
 
@@ -65,6 +67,38 @@ def test_days_are_recorded_with_their_parts_replayed_and_kept(lab, spark):
 
 def lab_spec(lab, name) -> ExperimentSpec:
     return load_experiment(lab.folder / f"{name}.toml", lab.index)
+
+
+def test_what_a_part_reads_of_captures_is_that_of_its_day(lab, spark):
+    shown(lab)
+    asked = "SELECT * FROM shown WHERE EXISTS (SELECT 1 FROM captures('mood') m WHERE m.profile_id = shown.profile_id)"
+    lab.write_spec(('table = "shown"', f'query = "{asked}"'))
+    first = lab.run(spark, run_id="d2", day=date(2026, 5, 2))
+    assert first.labels.contexts == 32  # profiles 0, 5, … were never captured
+    lab.project.mood([((p,), DAY + 3, "late") for p in range(0, 40, 5)], "mood-late")
+    second = lab.run(spark, run_id="d3", day=date(2026, 5, 3))
+    assert (second.labels.contexts, second.labels.parts) == (32 + 40, 2)
+    sources = [find_labels(each.labels.id, lab.storage).source for each in (first, second)]
+    before = [f"mood-{run}" for run in range(3)]
+    assert [source["state"] for source in sources] == [
+        {"captures('mood')": before},
+        {"captures('mood')": [*before, "mood-late"]},
+    ]
+    # Made again, the first day's part neither sees what was captured later, nor depends on the run.
+    shutil.rmtree(lab.storage.root / "labels" / first.labels.id)
+    shutil.rmtree(lab.storage.root / "feature_sets")
+    again = lab.run(spark, run_id="again", day=date(2026, 5, 2))
+    assert (again.labels.id, again.features.digest) == (first.labels.id, first.features.digest)
+
+
+def test_a_day_without_labels_is_generated_whole(lab, spark):
+    shown(lab)
+    lab.write_spec(
+        ('items = ["video_id"]', 'items = ["video_id"]\nlabels = []\ncontext = ["profile_id"]'),
+    )
+    assert not is_incremental(lab.spec, date(2026, 5, 2))
+    record = lab.run(spark, run_id="d2", day=date(2026, 5, 2))
+    assert (record.labels.parts, record.labels.contexts) == (0, 160)
 
 
 def test_a_model_is_trained_on_all_parts(lab, spark):

@@ -231,6 +231,20 @@ def test_other_sources_rules_label_data_or_parameters_are_never_copied(world: Wo
     assert world.check(FeatureModel([watched.configured(factor=9.0)])).copied == ""
 
 
+@pytest.mark.parametrize("names", [(), ("seen", "liked")])
+def test_label_data_with_several_labels_or_none_is_copied_too(world: World, names: tuple[str, ...]) -> None:
+    rows = [(p, m, v, (p + v) % 2) for p in PROFILES for m in (15, 40) for v in range(1 + p % 3)]
+    table = long_labels(rows)
+    table = table.append_column("seen", table["label"]).append_column("liked", pa.array([v / 2 for *_, v in rows]))
+    table = table.append_column("kept", pa.array([str(p) for p, *_ in rows])).append_column("share", table["video_id"])
+    columns = LabelColumns(("video_id",), ("profile_id",), labels=names, weight="share", keep=("kept",))
+    labels = materialise_labels(table, columns, world.project.storage, buckets=4)
+    world.check(labels=labels, leaks=LeakThresholds())
+    changed = FeatureModel([watched, mood_known.configured(value=2.0), year, hour])
+    again = world.check(changed, labels, leaks=LeakThresholds())
+    assert (again.copied, again.labels) == ("4 of 5 features copied from version 0", names)
+
+
 @pytest.mark.parametrize("harm", ["missing", "truncated", "other bytes", "another file"])
 def test_a_file_that_is_not_what_was_published_is_never_copied(world: World, harm: str) -> None:
     world.generate()

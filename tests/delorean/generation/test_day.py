@@ -67,6 +67,8 @@ class World:
     made: label data that was materialised: since, until
     """
 
+    columns = LabelColumns(("video_id",))
+
     def __init__(self, project: Project) -> None:
         self.project = project
         for day in range(6):
@@ -91,6 +93,8 @@ class World:
                 "outcome_at": pa.array([minutes(m) for m in outcome], TIME),
             }
         )
+        for number, name in enumerate(self.columns.labels or ()):
+            table = table.append_column(name, pa.array([float(v + number) for v in video], pa.float32()))
         known = pc.less_equal(table["outcome_at"], pa.scalar(until, TIME))
         if since is not None:
             known = pc.and_(known, pc.greater(table["outcome_at"], pa.scalar(since, TIME)))
@@ -105,7 +109,7 @@ class World:
             self.project.storage,
             lambda: materialise_labels(
                 self.table(since, until),
-                LabelColumns(("video_id",)),
+                self.columns,
                 self.project.storage,
                 labels_id=labels_id,
                 named=False,
@@ -124,9 +128,7 @@ class World:
     def check(self, day: int, model: FeatureModel = MODELS[0], **options: Any) -> FeatureSet:
         """Generate a day, and compare with generating everything that was known then at once."""
         result = self.day(day, model, **options)
-        labels = materialise_labels(
-            self.table(None, minutes(DAY * day)), LabelColumns(("video_id",)), self.project.storage, buckets=4
-        )
+        labels = materialise_labels(self.table(None, minutes(DAY * day)), self.columns, self.project.storage, buckets=4)
         given = {name: value for name, value in options.items() if name in ("rules", "spread", "confidence")}
         expected = generate(labels, model, self.project.index, self.project.storage, "once", recompute=True, **given)
         assert result.digest == expected.digest
@@ -203,6 +205,25 @@ def test_items_of_one_row_that_become_known_on_two_days_are_one_row(world: World
     assert "3 parts, from label data" in result.notes[-1]
     assert len(parts_of(result.lineage)) == 1
     assert len(parts_of(world.check(5).lineage)) == 2
+
+
+def test_days_of_several_labels_and_kept_columns_add_up(world: World) -> None:
+    columns = ("video_id",), ("profile_id",)
+    world.columns = LabelColumns(*columns, labels=("seen", "liked"), weight="label", keep=("share",))
+    table = world.table
+    world.table = lambda *between: (found := table(*between)).append_column("share", found["profile_id"])
+    for day in (1, 2, 3):
+        result = world.check(day, leaks=LeakThresholds())
+    assert result.labels == ("seen", "liked")
+    assert result.copied == ""
+    assert world.check(3, MODELS[1]).copied == "1 of 2 features copied from version 2"
+
+
+def test_wider_rules_see_what_narrow_ones_did_not(world: World) -> None:
+    narrow = {"history": AsOf(max_age=timedelta(minutes=5))}
+    for day in (1, 2):
+        world.check(day, rules=narrow)
+    assert world.check(3).absent["history"] == 0
 
 
 def test_days_out_of_order_give_what_days_in_order_give(world: World) -> None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from project_at_rest import HISTORY, Project, long_labels, minutes
+from project_at_rest import HISTORY, MOOD, Project, long_labels, minutes
 
 from delorean.generation import generate
 from delorean.generation.generation_plan import plan_generation
@@ -30,6 +30,20 @@ def minutes_watched(context: Any, items: Any, data: Any, out: Any) -> None:
             out.minutes_watched[i] += data.history.minutes[j]
 
 
+@feature_encoder(data=[HISTORY], features=["entries"])
+def entries(context: Any, items: Any, data: Any, out: Any) -> None:
+    """How much was watched."""
+    for i in range(len(items.video_id)):
+        out.entries[i] = len(data.history.video_id)
+
+
+@feature_encoder(data=[MOOD], features=["mood_known"])
+def mood_known(context: Any, items: Any, data: Any, out: Any) -> None:
+    """Whether the mood is known."""
+    for i in range(len(items.video_id)):
+        out.mood_known[i] = 1.0 if data.mood.present else 0.0
+
+
 @pytest.fixture
 def project(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Many runs, a minute after another; profile 7 is only in the first, and pages are short."""
@@ -49,8 +63,9 @@ def labels_of(project: Project, profiles: Any, times: Any = (RUNS,)) -> Labels:
     return materialise_labels(rows, LabelColumns(("video_id",)), project.storage, buckets=4)
 
 
-def features(project: Project, labels: Labels, name: str = "f", **options: Any) -> Any:
-    return generate(labels, FeatureModel([minutes_watched]), project.index, project.storage, name, **options)
+def features(project: Project, labels: Labels, name: str = "f", more: Any = (), **options: Any) -> Any:
+    model = FeatureModel([minutes_watched, *more])
+    return generate(labels, model, project.index, project.storage, name, **options)
 
 
 def runs_read(feature_set: Any) -> list[str]:
@@ -121,6 +136,44 @@ def test_a_run_id_goes_on_with_its_first_list(project: Project) -> None:
         features(project, labels, "g", run_id="one", progress=killed)
     capture(project, RUNS - 1, PROFILES, "newer")
     assert features(project, labels, "g", run_id="one").digest == expected.digest
+
+
+def test_a_version_that_needed_old_runs_is_copied_from_with_the_same_list(project: Project) -> None:
+    labels = labels_of(project, PROFILES)
+    first = features(project, labels)
+    again = features(project, labels, more=[entries])
+    assert again.copied == "1 of 2 features copied from version 0"
+    assert runs_read(again) == runs_read(first)
+    assert again.digest == features(project, labels, "g", more=[entries], recompute=True).digest
+    assert again.digest.features["minutes_watched"] == first.digest.features["minutes_watched"]
+    # As far back as that version, not further.
+    recent = labels_of(project, PROFILES[:-1])
+    features(project, recent)
+    copied = features(project, recent, more=[entries])
+    assert copied.copied == "1 of 2 features copied from version 2"
+    assert len(runs_read(copied)) == LISTED
+
+
+def test_an_old_run_that_was_published_since_is_never_hidden_by_a_copy(project: Project) -> None:
+    labels = labels_of(project, PROFILES)
+    features(project, labels)
+    capture(project, 3, PROFILES, "late")
+    again = features(project, labels, more=[entries])
+    assert again.copied == ""
+    assert again.to_arrow().sort_by("profile_id")["history_run_id"].to_pylist() == ["run-39"] * 7 + ["late"]
+
+
+def test_elements_that_are_not_copied_may_need_old_runs(project: Project, spark: Any) -> None:
+    labels = labels_of(project, PROFILES)
+    first = features(project, labels)
+    for run in range(RUNS):
+        project.mood([((p,), run, "good") for p in (PROFILES if run == 0 else PROFILES[:-1])], f"mood-{run:02d}", 4)
+    for where in (None, spark):
+        again = features(project, labels, more=[mood_known], spark=where, run_id=None if where is None else "spark")
+        assert again.lineage["copied"]["features"][0] == "minutes_watched"
+        assert (len(again.lineage["snapshots"]["mood"]), runs_read(again)) == (RUNS, runs_read(first))
+        assert again.absent == {"history": 0, "mood": 0}
+        assert again.digest == features(project, labels, "g", more=[mood_known], recompute=True).digest
 
 
 def test_many_runs_that_end_together_are_listed_together(project: Project) -> None:

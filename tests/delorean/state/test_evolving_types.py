@@ -14,7 +14,9 @@ from delorean.display.text import to_text
 from delorean.feature_sets.table import FeatureSet, load_feature_set
 from delorean.generation import generate
 from delorean.generation.bucket_task import first_data_maps
+from delorean.generation.day import generate_day
 from delorean.generation.generation_plan import plan_generation
+from delorean.generation.parts import PartSettings
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
 from delorean.state.adaptations import AdaptedType
@@ -22,6 +24,7 @@ from delorean.state.sources import PinnedSources
 from delorean.time_travel import TimeMachine
 from encoders import FeatureModel, feature_encoder, lookup
 from schemas.data_keys import global_element, service_element
+from schemas.errors import EmptyLabelsError
 from schemas.services import Service
 from snapshotter.global_elements import publish_global
 
@@ -70,6 +73,12 @@ def publish(project, element, rows, run):
         for key, at, plays in rows
     ]
     project.publish(Service("history", element, (PROFILE,)), named, run, buckets=2)
+
+
+@feature_encoder(data=[VIDEOS], features=["first_year"])
+def first_year(context, items, data, out):
+    for i in range(len(items.video_id)):
+        out.first_year[i] = data.videos.year[0] if data.videos.present else 0.0
 
 
 @pytest.fixture
@@ -137,6 +146,36 @@ def test_the_rows_with_a_default_are_counted_by_element_and_field_here_and_on_ex
     assert "fields that are newer than the captures" in shown
     on_spark = generated(evolved, labels, "on_spark", spark=spark)
     assert (on_spark.digest, on_spark.adapted) == (features.digest, features.adapted)
+
+
+def test_the_counts_of_copied_features_are_those_of_the_version_that_computed_them(evolved):
+    labels, model = labels_of(evolved), FeatureModel([watched, first_year])
+    generated(evolved, labels)
+    copied = generate(labels, model, evolved.index, evolved.storage, "f")
+    computed = generate(labels, model, evolved.index, evolved.storage, "g", recompute=True)
+    assert copied.copied == "4 of 5 features copied from version 0"
+    assert (copied.adapted, copied.notes) == (computed.adapted, computed.notes)
+    only = generate(labels, FeatureModel([first_year]), evolved.index, evolved.storage, "f")
+    assert [each.element for each in only.adapted] == ["videos"]
+
+
+def test_the_counts_of_days_add_up_over_their_parts(evolved):
+    days = {minutes(day + 60): (day,) for day in DAYS}
+    settings = PartSettings(FeatureModel([watched]), evolved.index, evolved.storage, "f", {}, {})
+    for until in (*days, minutes(DAYS[-1] + 90)):
+        result = generate_day(settings, until, {}, lambda _, end: labels_of(evolved, known(days, end)))
+    at_once = generated(evolved, labels_of(evolved), "g")
+    assert set(result.adapted) == set(at_once.adapted)
+    assert set(at_once.notes) < set(result.notes)
+    assert result.notes[0] == "3 of 3 parts are those of version 2"
+    assert load_feature_set(evolved.storage, "f").adapted == result.adapted
+    assert len(result.lineage["adapted"]) == 3
+
+
+def known(days, until):
+    if until not in days:
+        raise EmptyLabelsError("none")
+    return days[until]
 
 
 def test_a_generation_whose_types_are_equal_records_nothing_more_than_before(evolved):

@@ -16,7 +16,7 @@ from schemas.errors import CorruptFileError
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.compact_thrift import Kind, read_struct, write_struct
-from snapshotter.storage.parquet import read_parquet, write_parquet
+from snapshotter.storage.parquet import ParquetReader, read_parquet, write_parquet
 from snapshotter.storage.parquet_columns import ParquetColumns, write_with_columns
 
 ROWS = 5000
@@ -62,6 +62,10 @@ def test_columns_of_both_are_read_by_every_reader(storage: Storage, monkeypatch:
     file = write_with_columns(storage, "after.parquet", expected.schema, columns, new, 3)
     assert (file.rows, file.bucket) == (ROWS, 3)
     assert read_parquet(storage, file).equals(expected)
+    with ParquetReader(storage, file) as reader:  # verifies a row group with its own checksum
+        start, second = columns.group_sizes[:2]
+        assert len(file.segments) == len(columns.group_sizes) + 1
+        assert reader.read(row_groups=[1]).equals(expected.slice(start, second))
     path = storage.uri_of("after.parquet").removeprefix("file://").replace("%20", " ")
     checked = pq.ParquetFile(path, page_checksum_verification=True)
     assert checked.read().equals(expected)
