@@ -6,7 +6,7 @@ import functools
 import logging
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,13 @@ class BoundEncoder:
     """
 
     name: str
-    text: str
-    columns: tuple[Column, ...]
+    text: str = field(repr=False)
+    columns: tuple[Column, ...] = field(repr=False)
     features: tuple[str, ...]
     parameters: tuple[int | float | bool | str, ...]
     compiled: bool
     declared: tuple[str, ...]
-    places: Mapping[int, str]
+    places: Mapping[int, str] = field(repr=False)
 
     def load(self, folder: Path | None) -> BatchFunction:
         """Give the loop, compiled unless declared otherwise. Raises EncoderError if Numba cannot compile it."""

@@ -90,8 +90,8 @@ class BoundModel:
     """
 
     encoders: tuple[BoundEncoder, ...]
-    variables: Mapping[tuple[str, str], DataKey]
-    plans: Mapping[ExecutionMode, ColumnPlan]
+    variables: Mapping[tuple[str, str], DataKey] = field(repr=False)
+    plans: Mapping[ExecutionMode, ColumnPlan] = field(repr=False)
     cache_folder: str | None = None
     kept: _ProcessCache = field(default_factory=_ProcessCache, repr=False, compare=False)
 

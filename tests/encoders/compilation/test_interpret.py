@@ -23,6 +23,7 @@ from encoders.library.keys import (
     MY_LIST,
     PREDICTED_RATINGS,
     PROFILE_ID,
+    SEARCH_RESULTS,
     VIDEO_ID,
     VIDEOS,
     VIEWING_HISTORY,
@@ -60,6 +61,7 @@ VALUES: dict[DataKey, st.SearchStrategy[Any]] = {
     VIEWING_HISTORY: listed(video_id=IDS, minutes=FLOATS, watched_at=TIMES),
     MY_LIST: listed(video_id=IDS, added_at=TIMES),
     PREDICTED_RATINGS: listed(video_id=IDS, rating=FLOATS),
+    SEARCH_RESULTS: listed(video_id=IDS, score=FLOATS),
     VIDEOS: version(),
 }
 

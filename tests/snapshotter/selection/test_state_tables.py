@@ -49,7 +49,7 @@ def select(project: Project, day: int, chosen: dict[int, list[tuple[str, str, fl
         for part, rows in enumerate(parts)
     ]
     experiments = tuple(sorted({name for by in chosen.values() for name, *_ in by}))
-    assert project.index.publish_context_set(ContextSet(f"set-{day}", at, experiments, tuple(key), tuple(files), ()))
+    assert project.index.publish_context_set(ContextSet.of_one_key(f"set-{day}", at, experiments, key, files))
     return f"set-{day}"
 
 
