@@ -111,8 +111,8 @@ def test_the_whole_chain_runs_on_a_cluster_and_gives_what_one_machine_gives(proj
     assert len(here) == 4
     assert sorted(here.values()) == sorted(on_cluster.values())
 
-    selected = [f"select contexts of {DAY}: {what}" for what in ("experiment 'everyone'", "write the context set")]
-    made = ["look at the labels' tables", "materialise labels: 4 buckets"]
+    selected = [f"select contexts of {DAY}: {what}" for what in ("experiment 'everyone'", "write those of everyone")]
+    made = ["look at the labels' tables", "materialise labels: query", "materialise labels: 4 buckets"]
     made.append("generate features: 4 buckets")
     assert [one for one in seen_by_spark(project) if one[0].startswith("delorean ")] == [
         ("delorean select", 2, selected),
