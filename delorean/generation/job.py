@@ -135,7 +135,7 @@ def run_buckets(
         serve their rows
     name: of the feature set; the files are written to a new folder of it
 
-    Raises QualityError if no row is left.
+    Raises QualityError if no row is left, unless that may be.
     """
     computed = plan.model if plan.earlier is None else plan.earlier.model
     if computed is not None:

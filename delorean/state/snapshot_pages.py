@@ -59,7 +59,12 @@ def longer_page(
 
     Raises ReplayError if one of its runs was withdrawn.
     """
-    page = _newest(index, service, window, earliest, _GROWTH * max(FIRST_PAGE, len(listed)))
+    older = _GROWTH * max(FIRST_PAGE, len(listed))
+    while True:
+        page = _newest(index, service, window, earliest, older)
+        if page.rest is None or page.rest < rest:
+            break
+        older *= _GROWTH  # so much was published since that the page does not reach beyond the earlier one
     return _continuing(page, service, listed, rest)
 
 

@@ -115,6 +115,18 @@ def test_what_is_published_meanwhile_changes_nothing(project: Project) -> None:
     assert "newer" not in runs_read(result)
 
 
+def test_however_much_is_published_meanwhile_older_runs_are_reached(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("delorean.state.snapshot_pages._GROWTH", 2)
+    labels = labels_of(project, PROFILES)
+    expected = features(project, labels)
+    plan = plan_generation(labels, FeatureModel([minutes_watched]), project.index, project.storage.uri, paged=True)
+    for run in range(3 * LISTED):
+        capture(project, RUNS - 1, PROFILES[:1], f"newer-{run}")
+    assert features(project, labels, "g", pinned=plan.pinned).digest == expected.digest
+
+
 def test_a_run_that_is_withdrawn_before_its_rows_are_served_is_named(project: Project) -> None:
     labels = labels_of(project, PROFILES)
     plan = plan_generation(labels, FeatureModel([minutes_watched]), project.index, project.storage.uri, paged=True)
