@@ -35,7 +35,8 @@ def cost(
     owners: experiment → owner, for captures, and for runs that record none
 
     A capture that several experiments use is divided among those that selected its contexts and need the service, by
-    their numbers of contexts. Versions of global elements, and captures whose selection is unknown, are nobody's.
+    their numbers of contexts. Versions of global elements, and captures without a recorded selection, have no
+    experiment.
     Feature sets that were generated without a run are not counted.
 
     Raises ConfigError for days in the wrong order or an unknown `by`.

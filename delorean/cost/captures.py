@@ -11,7 +11,7 @@ from snapshotter.index import SnapshotIndex
 from snapshotter.records import ContextSet, GlobalVersion, SnapshotRun
 
 _PAGE = 100
-_SELECTED_BEFORE = timedelta(days=31)  # no run captures a context set that is older
+_SELECTED_BEFORE = timedelta(days=31)  # no run captures a context set that is older than its answers by more
 
 
 def capture_entries(index: SnapshotIndex, since: date, until: date, owners: Mapping[str, str]) -> Iterator[CostEntry]:
@@ -20,9 +20,9 @@ def capture_entries(index: SnapshotIndex, since: date, until: date, owners: Mapp
     What a run took of a service is divided in proportion to the contexts of those experiments in its context set that
     the service was asked for; a context that two experiments selected counts for both.
     """
-    sets = _ContextSets(index, since - _SELECTED_BEFORE)
+    sets = _ContextSets(index)
     for run in _published(index, since, until):
-        context_set, day = sets.find(run.context_set_id), _day(run.published_at or run.started_at)
+        context_set, day = sets.of_run(run), _day(run.published_at or run.started_at)
         for service in run.services:
             size = sum(file.bytes for file in service.files)
             for experiment, share in _shares(context_set, run, service.service.name).items():
@@ -53,24 +53,27 @@ def _published(index: SnapshotIndex, since: date, until: date) -> Iterator[Snaps
 
 
 class _ContextSets:
-    """Finds context sets by id, reading those of a day only when a run needs them."""
+    """Finds the context sets of runs, reading those of a day only when a run needs them."""
 
-    def __init__(self, index: SnapshotIndex, oldest: date) -> None:
-        self._oldest = oldest
+    def __init__(self, index: SnapshotIndex) -> None:
         self._unread = index.iterate_context_sets()
         self._read: dict[str, ContextSet] = {}
+        self._last = date.max
 
-    def find(self, context_set_id: str) -> ContextSet | None:
-        while context_set_id not in self._read:
+    def of_run(self, run: SnapshotRun) -> ContextSet | None:
+        # By its answers' times: the day of a context set may be long before the run was published.
+        captured = [service.captured_from for service in run.services if service.captured_from is not None]
+        oldest = _day(min(captured, default=run.started_at)) - _SELECTED_BEFORE
+        while run.context_set_id not in self._read and self._last >= oldest:
             context_set = next(self._unread, None)
-            if context_set is None or context_set.date < self._oldest:
-                return None
-            self._read[context_set.context_set_id] = context_set
-        return self._read[context_set_id]
+            self._last = date.min if context_set is None else context_set.date
+            if context_set is not None:
+                self._read[context_set.context_set_id] = context_set
+        return self._read.get(run.context_set_id)
 
 
 def _shares(context_set: ContextSet | None, run: SnapshotRun, service: str) -> dict[str, float]:
-    """Return each experiment's share of what a run asked a service; nobody's where it is unknown who selected it."""
+    """Return each experiment's share of a run's requests to a service; under "" if no selection is recorded."""
     if context_set is None:
         return {"": 1.0}
     without = run.not_applicable.get(service, ())

@@ -45,7 +45,7 @@ class CostEntry:
     """What one thing took.
 
     day: UTC, on which a capture was published or a run started
-    experiment, owner: empty if nobody in particular
+    experiment, owner: empty if there is none
     """
 
     day: date

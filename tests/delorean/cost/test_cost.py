@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from counting_storage import CountingStorage
-from project_at_rest import HISTORY, PROFILE, Project, long_labels
+from project_at_rest import HISTORY, PROFILE, START, Project, long_labels
 
 from delorean.cli.commands import cli
 from delorean.cost import cost
@@ -104,6 +104,16 @@ def test_captures_are_shared_by_the_contexts_that_experiments_selected(world: Wo
         "b": Amounts(calls=6, captured_bytes=size / 4),
     }
     assert world.cost().total.calls == 24
+
+
+def test_what_was_captured_for_a_day_long_before_it_was_published_is_that_days_experiments(
+    world: World, project: Project
+) -> None:
+    selected = project.index.context_set(TODAY)
+    project.index.withdraw_context_set(TODAY, "again", "me")
+    project.index.publish_context_set(replace(selected, date=START.date()))
+    world.capture("one")
+    assert [(row.experiment, row.amounts.calls) for row in world.cost(by=("experiment",)).rows] == [("a", 9), ("b", 3)]
 
 
 def test_a_service_costs_only_those_that_it_was_asked_for(world: World, project: Project) -> None:
