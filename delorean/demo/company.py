@@ -78,8 +78,8 @@ class Company:
     ) -> tuple[CapturedDay, ...]:
         """Simulate the days: publish metadata at midnight, take a snapshot in the afternoon.
 
-        On the third day somebody adds searches to the contexts; on the fourth the service of lists answers with a new
-        field. Afterwards the clock stands where the last outcome is known.
+        On the third day searches are added to the contexts; on the fourth the service of lists adds a field to its
+        answers. Afterwards the clock stands where the last outcome is known.
         """
         experiments, search, clock = self.folder.selection(), self.folder.search().selection, self.folder.clock
         state = CompanyState(self.world)

@@ -11,13 +11,13 @@ from delorean.demo.state import CompanyState
 from delorean.demo.world import DAY, World, micros_of, table
 
 SHOWN: Final = 10  # videos of a search's result
-_SEARCHES: Final = 0.35  # share of homepages before which somebody searched
+_SEARCHES: Final = 0.35  # share of homepages that are preceded by a search
 _FOR_A_GENRE: Final = 0.7  # the others search for a word of a title
 _MINUTE: Final = 60_000_000
 
 
 def with_searches(world: World, seed: int) -> World:
-    """Add searches to a world: somebody searches for the genre or a word of one of the homepage's candidates.
+    """Add searches to a world: each is for a genre or a title's word of one of the homepage's candidates.
 
     The result shows the most popular matches of the day, and that candidate.
     """

@@ -28,7 +28,7 @@ _NOTES: Final = (
     f"own taste, list and unfinished videos, {SHOWN['random']} at random, in random order.",
     "People choose by taste, quality, recency, their list, the genres they watched lately and what they left "
     "unfinished, with much chance. Nothing in the world knows the future.",
-    "Before a third of the homepages somebody searches for a genre or a word of a title.",
+    "A third of the homepages are preceded by a search for a genre or a word of a title.",
 )
 
 

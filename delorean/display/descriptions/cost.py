@@ -27,7 +27,9 @@ def _cost(cost: Cost) -> Iterator[Part]:
     yield Table([{**_group(cost, row), **_shown(row.amounts)} for row in cost.rows])
     if len(cost.rows) > 1:
         yield Facts({f"{name}, in all": value for name, value in _shown(cost.total).items()})
-    yield Note("captures are shared by the numbers of contexts selected; what is nobody's has no experiment")
+    yield Note(
+        "captures are divided by the contexts that each experiment selected; what belongs to none has no experiment"
+    )
     yield from (Note(note, strong=True) for note in cost.notes)
 
 
