@@ -93,11 +93,12 @@ def services_toml(path: Path, services: Mapping[str, Mapping[str, Any]], server:
 
 
 def until(happened: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait for something to happen, but not for ever."""
-    deadline = time.monotonic() + seconds
+    """Wait for something to happen, but not for ever. The longer it takes, the less often it is looked for."""
+    started = time.monotonic()
     while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
+        waited = time.monotonic() - started
+        assert waited < seconds, "it did not happen"
+        time.sleep(min(max(0.005, waited / 50), 0.25))
 
 
 def _toml(value: Any) -> str:
