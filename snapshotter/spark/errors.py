@@ -16,7 +16,8 @@ from schemas.redaction import without_password
 _QUERY_STATES = ("0A", "21", "22", "23", "42", "P0")
 _STATE = re.compile(r"SQLSTATE: (\w\w)\w{3}")
 _ANALYSIS_ERRORS = ("AnalysisException", "ParseException", "IllegalArgumentException", "PySparkTypeError")
-_OURS = re.compile(r"^schemas\.errors\.(\w+): (.*?)(?=\n\s*\n|\n\s+at |\Z)", re.MULTILINE | re.DOTALL)
+# Up to a Java stack, or what a Spark Connect server adds.
+_OURS = re.compile(r"^schemas\.errors\.(\w+): (.*?)(?=\n\s*\n|\n\s+at |\n\s*SQLSTATE: |\Z)", re.MULTILINE | re.DOTALL)
 
 
 @contextmanager
