@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from schemas.errors import ConfigError, SelectionError
 from snapshotter.spark.catalogue import table_version
 from snapshotter.spark.table_loader import query_tables
+from snapshotter.spark.table_rows import table_rows
 from snapshotter.storage.table_source import TableSource
 
 
@@ -85,3 +86,15 @@ def test_paths_are_resolved_but_not_names() -> None:
         TableSource("iceberg://lake/shop.films", "iceberg").beside("/x/spec.toml").path == "iceberg://lake/shop.films"
     )
     assert TableSource("films", "iceberg").beside("/x/spec.toml").path == "/x/films"
+
+
+def test_rows_that_only_spark_can_read_are_a_stream_of_its_partitions(spark: SparkSession, shop: str) -> None:
+    nested = "named_struct('at', timestamp_micros(id), 'tags', array(CAST(id AS STRING)))"
+    spark.sql(f"CREATE VIEW {shop}.many AS SELECT id, {nested} AS value FROM range(0, 25000, 1, 3)")
+    rows = table_rows(TableSource(f"{shop}.many", "table"), lambda: spark)
+    batches = list(rows)
+    table = pa.Table.from_batches(batches, rows.schema)
+    assert (len(batches) >= 3, table.num_rows, table["id"].to_pylist() == list(range(25000))) == (True, 25000, True)
+    assert table.schema.field("value").type.field("at").type == pa.timestamp("us", "UTC")
+    with pytest.raises(ConfigError, match="unknown table in Spark's catalogue 'shop.money' → did you mean 'shop.many'"):
+        table_rows(TableSource(f"{shop}.money", "table"), lambda: spark)
