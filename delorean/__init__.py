@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from delorean.experiment.replay import replay
     from delorean.experiment.run import run_experiment
     from delorean.experiment.spec import ExperimentSpec, ScheduleSpec
+    from delorean.feature_sets.registration import register_feature_set
     from delorean.generation import generate
     from delorean.labels import LabelColumns, load_labels
     from delorean.labels.materialise import materialise_labels
@@ -161,6 +162,7 @@ __all__ = [
     "open_storage",
     "ranking_metrics",
     "read_feature_set",
+    "register_feature_set",
     "replay",
     "run_experiment",
     "service_element",
@@ -184,6 +186,7 @@ _MODULES = {
     "delorean.experiment.replay": "replay",
     "delorean.experiment.run": "run_experiment",
     "delorean.experiment.spec": "ExperimentSpec ScheduleSpec",
+    "delorean.feature_sets.registration": "register_feature_set",
     "delorean.generation": "generate",
     "delorean.labels": "LabelColumns load_labels",
     "delorean.labels.materialise": "materialise_labels",

@@ -105,7 +105,11 @@ def spark_session(
 
 def _chosen(master: str | None, delta: bool, s3: bool, settings: Mapping[str, str]) -> dict[str, str]:
     """Return what the caller chose, by Spark's names of its settings."""
-    chosen = {**_with_jars(delta, s3), **{name.replace("__", "."): value for name, value in settings.items()}}
+    ours = _with_jars(delta, s3)
+    chosen = {**ours, **{name.replace("__", "."): value for name, value in settings.items()}}
+    packages = [*ours.get(_PACKAGES, "").split(","), *chosen.get(_PACKAGES, "").split(",")]
+    if any(packages):  # the caller's are loaded beside ours
+        chosen[_PACKAGES] = ",".join(dict.fromkeys(filter(None, packages)))
     if master is not None:
         chosen["spark.master"] = master
     return chosen
