@@ -61,7 +61,7 @@ def select_contexts(
             ids = ", ".join(revision.context_set_id for revision in revisions)
             _log.warning("%s has the context set %s already, which is used", date, ids)
             return revisions[-1]
-        selected = _select(spark, missing, date, storage, revisions)
+        selected = _select(spark, missing, date, storage, index, revisions)
         if index.publish_context_set(selected):
             return selected
         _log.warning("another selection published %s meanwhile: only what it lacks is selected", date)
@@ -104,10 +104,11 @@ def _select(
     experiments: Sequence[NamedSelection],
     date: date,
     storage: Storage,
+    index: SnapshotIndex,
     revisions: Sequence[ContextSet],
 ) -> ContextSet:
     """Select experiments, and write them as the next revision, not yet published."""
-    with samples(spark, experiments, date) as outcomes:
+    with samples(spark, experiments, date, storage, index) as outcomes:
         drawn = [outcome for outcome in outcomes if isinstance(outcome, ExperimentSample)]
         errors = {
             experiment.id: outcome
