@@ -35,10 +35,11 @@ _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(
     [
         *("pytest", "numba", "deltalake", "boto3", "cassandra.cluster", "pyspark.sql"),
-        *("delorean.generation.job", "delorean.labels.materialise", "snapshotter.capture.snapshot"),
+        *("delorean.generation.job", "delorean.labels.materialise", "snapshotter.capture.snapshot_job"),
         *("snapshotter.index.cassandra", "snapshotter.index.sqlite", "snapshotter.storage.s3"),
     ]
 )
+_DAEMON = "snapshotter.spark.worker_daemon"  # Spark's Python workers are forked by it
 _NEW_MOUNTS, _NEW_USER = 0x20000, 0x10000000  # of Linux's unshare()
 
 
@@ -147,7 +148,7 @@ def _daemons(driver: int) -> list[psutil.Process]:
     for process in psutil.Process(driver).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             parent = process.parent()
-            if "pyspark.daemon" in process.cmdline() and parent is not None and parent.name() == "java":
+            if _DAEMON in process.cmdline() and parent is not None and parent.name() == "java":
                 found.append(process)
     return found
 
