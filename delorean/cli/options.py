@@ -202,7 +202,8 @@ def spark_for(
     started_here = SparkSession.getActiveSession() is None
     settings = {name.replace(".", "__"): value for name, value in project.spark.items()}
     read = list(tables)
-    delta, s3 = any(table.format == "delta" for table in read), any(table.in_s3 for table in read)
+    delta = any(table.format == "delta" or table.in_catalogue for table in read)  # a catalogue's table may be Delta
+    s3 = any(table.in_s3 for table in read)
     environment = None
     if master is None and (project.submit.master or "").startswith(REMOTE):
         master, environment = project.submit.master, project.submit.environment

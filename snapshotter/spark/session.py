@@ -32,6 +32,8 @@ _DEFAULTS = {
 # Over TCP each Python task waits 40 ms for the acknowledgement of a small packet. Not for YARN and Kubernetes, whose
 # temporary folders may have longer names than a socket can.
 _SOCKETS = ("spark.python.unix.domain.socket.enabled", "true")
+# Where workers are sure to have our package: it imports what tasks need once for all workers of an executor.
+_DAEMON = ("spark.python.daemon.module", "snapshotter.spark.worker_daemon")
 # For the JVM's launcher, which otherwise chooses these itself.
 QUIET = {"spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
 _PACKAGES = "spark.jars.packages"
@@ -105,7 +107,11 @@ def spark_session(
 
 def _chosen(master: str | None, delta: bool, s3: bool, settings: Mapping[str, str]) -> dict[str, str]:
     """Return what the caller chose, by Spark's names of its settings."""
-    chosen = {**_with_jars(delta, s3), **{name.replace("__", "."): value for name, value in settings.items()}}
+    ours = _with_jars(delta, s3)
+    chosen = {**ours, **{name.replace("__", "."): value for name, value in settings.items()}}
+    packages = [*ours.get(_PACKAGES, "").split(","), *chosen.get(_PACKAGES, "").split(",")]
+    if any(packages):  # the caller's are loaded beside ours
+        chosen[_PACKAGES] = ",".join(dict.fromkeys(filter(None, packages)))
     if master is not None:
         chosen["spark.master"] = master
     return chosen
@@ -141,12 +147,14 @@ def _fill_in(conf: SparkConf, app_name: str) -> None:
     if master.startswith("local"):
         conf.setIfMissing("spark.sql.shuffle.partitions", str(2 * (os.cpu_count() or 1)))  # 200 are for a cluster
         conf.setIfMissing("spark.databricks.delta.snapshotPartitions", "2")  # likewise Delta's 50, for a log
+        conf.setIfMissing(*_DAEMON)
 
 
 def _on_cluster(conf: SparkConf, environment: str | Path | None) -> SparkSession:
     """Start a session whose executors run the Python of an archive, if there is one; this process keeps its own."""
     if environment is None:
         return _start(conf)
+    conf.setIfMissing(*_DAEMON)
     conf.set("spark.archives", f"{file_uri(Path(environment).resolve())}#{ENVIRONMENT}")
     before = os.environ.get("PYSPARK_PYTHON")
     os.environ["PYSPARK_PYTHON"] = PACKED_PYTHON  # read once, when the session starts

@@ -33,6 +33,7 @@ _PRELOADED = (
     *("snapshotter.index.cassandra", "snapshotter.index.sqlite", "snapshotter.storage.s3"),
 )
 _FORKING.set_forkserver_preload(list(_PRELOADED))
+_DAEMON = "snapshotter.spark.worker_daemon"  # Spark's Python workers are forked by it
 _NEW_MOUNTS, _NEW_USER = 0x20000, 0x10000000  # of Linux's unshare()
 
 
@@ -136,7 +137,7 @@ def _daemons(driver: int) -> list[psutil.Process]:
     for process in psutil.Process(driver).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             parent = process.parent()
-            if "pyspark.daemon" in process.cmdline() and parent is not None and parent.name() == "java":
+            if _DAEMON in process.cmdline() and parent is not None and parent.name() == "java":
                 found.append(process)
     return found
 

@@ -71,6 +71,16 @@ run = take_snapshot(
 seen["snapshot"] = {one.service.name: one.confidence for one in run.services}
 seen["progress"] = sorted({(what, done) for what, done, of in progress if done == of})
 
+again = '''
+    SELECT profile_id FROM contexts('watchers') JOIN captures('history') USING (profile_id)
+    LEFT ANTI JOIN contexts('again') USING (profile_id)
+    WHERE size(value) > 0 AND (SELECT max(value) FROM captures('popular')) IS NOT NULL
+'''
+chosen = NamedSelection(id="again", query=again, key=("profile_id",), fraction=1.0)
+tomorrow = run.services[0].captured_to.date() + timedelta(days=1)
+seen["again"] = [select_contexts(spark, [chosen], tomorrow, storage, index).rows]
+
+captured = {service.element.name: service for service in index.elements()}["history"]
 now = run.services[0].captured_to + timedelta(minutes=1)
 view = TimeMachine(index, storage).at(now)["history"]
 state, frame = view.to_arrow(), view.to_spark(spark)
@@ -205,6 +215,7 @@ def test_every_step_gives_what_it_gives_without_spark(server: str, company: Any,
         "revision": [2, ["noon"], 20],
         "snapshot": {"history": 1.0, "popular": 1.0},
         "progress": [["history", 40], ["popular", 2]],
+        "again": [40],
         "view": True,
         "chosen": 40,
         "labels": True,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import stat
@@ -106,6 +107,18 @@ def test_a_new_java_is_accepted(tmp_path: Path, version: str) -> None:
 def test_a_session_that_is_there_is_used_as_it_is(spark: SparkSession) -> None:
     assert spark_session("another", "local[1]", spark__sql__session__timeZone="Asia/Tokyo") is spark
     assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
+
+
+def test_workers_are_forked_from_a_process_that_has_imported_what_tasks_need(spark: SparkSession) -> None:
+    def loaded(_: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Report modules that are imported before any code of ours runs, and the objects that need no collection."""
+        names = [name for name in ("pandas", "pyarrow.dataset", "numba.np.linalg") if name in sys.modules]
+        yield pa.record_batch({"names": [names], "uncollected": [gc.get_freeze_count()]})
+
+    rows = spark.range(0, 2, 1, 2).mapInArrow(loaded, "names array<string>, uncollected long").collect()
+    for row in rows:
+        assert row["names"] == ["pandas", "pyarrow.dataset", "numba.np.linalg"]
+        assert row["uncollected"] > 100_000
 
 
 def test_times_cross_spark_and_its_workers_unchanged(spark: SparkSession, tmp_path: Path) -> None:
