@@ -78,12 +78,13 @@ again = '''
 '''
 chosen = NamedSelection(id="again", query=again, key=("profile_id",), fraction=1.0)
 tomorrow = run.services[0].captured_to.date() + timedelta(days=1)
-seen["again"] = [select_contexts(spark, [chosen], tomorrow, storage, index).rows]
+again = select_contexts(spark, [chosen], tomorrow, storage, index).rows
 
 captured = {service.element.name: service for service in index.elements()}["history"]
 now = run.services[0].captured_to + timedelta(minutes=1)
 view = TimeMachine(index, storage).at(now)["history"]
 state, frame = view.to_arrow(), view.to_spark(spark)
+seen["selected by value"] = again == pc.sum(pc.greater(pc.list_value_length(state["history"]), 0)).as_py() > 0
 seen["view"] = frame.orderBy("profile_id").toArrow().cast(state.schema).to_pylist() == state.to_pylist()
 seen["chosen"] = TimeMachine(index, storage).at(now).for_experiment("watchers")["history"].to_spark(spark).count()
 
@@ -215,7 +216,7 @@ def test_every_step_gives_what_it_gives_without_spark(server: str, company: Any,
         "revision": [2, ["noon"], 20],
         "snapshot": {"history": 1.0, "popular": 1.0},
         "progress": [["history", 40], ["popular", 2]],
-        "again": [40],
+        "selected by value": True,
         "view": True,
         "chosen": 40,
         "labels": True,
