@@ -26,7 +26,7 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _BATCH_BYTES = 4 << 20
 _BUFFER_BYTES = 1 << 20  # of each column: a row group may be far larger
 _AHEAD_BYTES = 4 << 20  # of a request to S3
-_KEPT_BYTES = 128 << 20  # of a file in S3
+_KEPT_BYTES = 64 << 20  # of a file in S3
 _MOST_ROWS = 65_536
 
 
