@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
     from delorean.time_travel import TimeMachine
     from delorean.training.context_weights import ContextWeight
+    from delorean.training.feature_set_reader import read_feature_set
     from delorean.training.fitting import train
     from delorean.training.metrics import ranking_metrics
-    from delorean.training.ranking_data import read_feature_set
     from delorean.training.split import Split
     from encoders import FeatureEncoder, FeatureModel, data_key, feature_encoder, lookup
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
@@ -198,7 +198,7 @@ _MODULES = {
     "delorean.training.context_weights": "ContextWeight",
     "delorean.training.fitting": "train",
     "delorean.training.metrics": "ranking_metrics",
-    "delorean.training.ranking_data": "read_feature_set",
+    "delorean.training.feature_set_reader": "read_feature_set",
     "delorean.training.split": "Split",
     "encoders": "FeatureEncoder FeatureModel data_key feature_encoder lookup",
     "schemas.data_keys": "DataKey context_variable global_element item service_element",

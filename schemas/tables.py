@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,7 @@ from schemas.services import OnFallback, Service
 IS_FALLBACK = "is_fallback"
 """The column of a snapshot that marks fallback values."""
 
+_LACKS = "defaults of "
 TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -26,9 +28,26 @@ def contexts_schema(key: Iterable[DataKey]) -> pa.Schema:
 
 
 def answers_schema(service: Service) -> pa.Schema:
-    """The schema of a service's answers, one row per context; `value` is null unless the status is ok or fallback."""
+    """The schema of a service's answers, one row per context; `value` is null unless the status is ok or fallback.
+
+    `reason` says why there is no value; of an answer that lacks fields it is `lacking_reason`, otherwise null.
+    """
     value = service.element.type
     return pa.schema([("status", pa.string()), ("captured_at", TIME), ("reason", pa.string()), ("value", value)])
+
+
+def lacking_reason(paths: Iterable[str]) -> str:
+    """Return the `reason` of an answer that lacks fields, which have their defaults in its value.
+
+    >>> lacking_fields(lacking_reason(["plays", "seen.trailers"]))
+    ['plays', 'seen.trailers']
+    """
+    return f"{_LACKS}{json.dumps(list(paths))}"
+
+
+def lacking_fields(reason: str) -> list[str]:
+    """Return the paths that `lacking_reason` was given; none for another text."""
+    return list(json.loads(reason.removeprefix(_LACKS))) if reason.startswith(_LACKS) else []
 
 
 def snapshot_schema(service: Service) -> pa.Schema:

@@ -13,7 +13,6 @@ import click
 
 from delorean.cli.options import Day, Instant, Seconds, common_options, opened, spark_for
 from delorean.cli.output import Output
-from schemas.plain_text import plain_text
 
 if TYPE_CHECKING:
     from delorean.project.config import Project
@@ -55,9 +54,7 @@ def select(specs: tuple[Path, ...], day: date, project: Project, output: Output)
     output.show(contexts)
     requested = {experiment.id for experiment in experiments}
     failed = [each for each in contexts.failed if each.id in requested]
-    for each in failed:
-        click.echo(plain_text(f"error: {each.error}"), err=True)
-    if failed:
+    if failed:  # their errors are logged
         click.get_current_context().exit(2 if all(each.final for each in failed) else 1)
 
 

@@ -81,6 +81,7 @@ def cli(debug: bool) -> None:
     handler.setFormatter(_SafeFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
     logging.addLevelName(logging.WARNING, "warning")
+    logging.addLevelName(logging.ERROR, "error")
     if debug:
         logging.getLogger("py4j").setLevel(logging.INFO)  # it logs every call to the JVM
     else:

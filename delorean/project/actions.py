@@ -202,7 +202,7 @@ class ProjectActions:
     def cost(self, **options: Any) -> Cost:
         """Return what experiments captured, stored, read and computed, see `delorean.cost.cost`.
 
-        options: `since` and `until`, days; `by`; `owner` or `experiment`
+        options: `since` and `until`, days; `by`; `owner`, `namespace` or `experiment`
 
         Example: `project.cost(by=("owner", "day"))`
         """
