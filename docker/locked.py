@@ -18,7 +18,7 @@ _GATEWAY = [
 IMAGES = {
     "build": ["setuptools"],
     "executors": [  # no image: what a cluster's workers need beside their own Spark
-        *("boto3", "msgspec", "numba", "numpy", "pandas", "pyarrow", "thrift", "xxhash"),
+        *("boto3", "msgspec", "numba", "numpy", "pandas", "pyarrow", "pyiceberg", "thrift", "xxhash"),
     ],
     "jobs": [],  # whatever setup.cfg asks for
     "proxy": [*_GATEWAY, "prometheus-client", "thrift", "xxhash"],

@@ -122,6 +122,7 @@ RUN = {
     "pytest-xdist",
     "ruff",
     "setuptools",
+    "sqlalchemy",
     "uv",
     "zstandard",
 }

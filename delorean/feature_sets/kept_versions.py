@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -36,13 +36,19 @@ class KeptVersions:
 
 
 def kept_versions(
-    storage: Storage, name: str, files: Sequence[StoredFile], pinned: set[int], latest: datetime
+    storage: Storage,
+    name: str,
+    files: Sequence[StoredFile],
+    pinned: set[int],
+    latest: datetime,
+    possible: Set[int] = frozenset(),
 ) -> KeptVersions:
     """Determine which files of a feature set are needed.
 
     files: all complete ones in its folder, listed before this is called
     pinned: versions that records refer to
     latest: versions that were the newest at this moment or later are kept too, since they may be in use
+    possible: versions that records may refer to, if the feature set has them
     """
     inside = {file.path.removeprefix(f"{FOLDER}/{name}/"): file for file in files}
     commits = {int(match[1]): file for path, file in inside.items() if (match := _COMMIT.fullmatch(path))}
@@ -55,7 +61,7 @@ def kept_versions(
         if elsewhere := [path for path in history.spans if path.startswith("/") or ":/" in path]:
             raise StorageError.because(f"a version names files by absolute paths, such as {elsewhere[0]}")
         newest = history.newest
-        kept = {v for v in range(newest + 1) if v in pinned or _is_kept(v, commits, latest)} | {newest}
+        kept = {v for v in range(newest + 1) if v in possible or _is_kept(v, commits, latest)} | pinned | {newest}
         labels, needed = _labels(history, kept), sorted(kept)
     except (ConfigError, StorageError) as error:
         return KeptVersions(name, unknown=f"{FOLDER}/{name} was left alone: {error}")

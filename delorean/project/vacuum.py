@@ -84,9 +84,11 @@ class _Pins:
             pins.labels[run.labels.id] |= {file.path for file in run.labels.files}
             pins.versions[run.features.feature_set].add(run.features.version)
             for table in run.labels.tables.values():  # a source of labels may be a feature set of this storage
-                if table.get("version") is not None and table.get("format") == CATALOGUE:
+                if table.get("version") is None or table.get("format", "delta") not in ("delta", CATALOGUE):
+                    continue
+                if table.get("format") == CATALOGUE:
                     pins.anywhere.add(table["version"])
-                elif table.get("version") is not None:
+                else:
                     pins.versions[_table_name(str(table["path"]))].add(table["version"])
         return pins
 
@@ -126,7 +128,7 @@ def _report(storage: Storage, index: SnapshotIndex, latest: datetime, dry_run: b
     files = [file for file in listed if not is_half_written(file.path)]
     pins = _Pins.of(storage)  # after listing: what is recorded in between refers to younger files
     versions = [
-        kept_versions(storage, name, inside, pins.versions.get(name, set()) | pins.anywhere, latest)
+        kept_versions(storage, name, inside, pins.versions.get(name, set()), latest, pins.anywhere)
         for name, inside in _by_name(feature_set.FOLDER, files).items()
     ]
     labels = [

@@ -22,7 +22,9 @@ _LIST = "environment.json"
 _MOST_LIST_BYTES = 1 << 20
 _MASTER_SECONDS = 5.0
 # What executors import; docker/locked.py packs these with their dependencies.
-NEEDED = ("boto3", "delorean-features", "msgspec", "numba", "numpy", "pandas", "pyarrow", "thrift", "xxhash")
+NEEDED = (
+    *("boto3", "delorean-features", "msgspec", "numba", "numpy", "pandas", "pyarrow", "pyiceberg", "thrift", "xxhash"),
+)
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,9 @@ def _of_any_format(spark: SparkSession, name: str, source: TableSource, kind: ty
     try:
         if source.in_catalogue:
             return catalogue_table(spark, source, kind)
-        return _load(spark, source)
+        table = _load(spark, source)
+        table.schema  # noqa: B018  # a remote session looks a format up no sooner
+        return table
     except Exception as error:  # of Spark, with several classes; raised again unless the format is unknown
         if "DATA_SOURCE_NOT_FOUND" not in str(error):
             raise

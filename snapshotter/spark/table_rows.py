@@ -47,7 +47,7 @@ def _delta_rows(source: TableSource, spark: Callable[[], SparkSession]) -> pa.Re
         raise
     except StorageError:  # it has features that Arrow cannot read, such as deletion vectors
         return _spark_rows(source, spark())
-    return pa.RecordBatchReader.from_batches(version.schema, version.batches())
+    return pa.RecordBatchReader.from_batches(version.schema, version.batches(ahead=False))
 
 
 def _spark_rows(source: TableSource, spark: SparkSession) -> pa.RecordBatchReader:

@@ -23,13 +23,12 @@ class SortedRows(Closeable):
     """Rows sorted by a column, to be read any number of times.
 
     tables: with the same schema; key: the column, without nulls
-    run_bytes: how much is sorted in memory at a time
 
     A run is sorted in memory and written to an unnamed temporary file. Runs are merged by small pieces, so memory does
     not grow with the rows: for 10 GB of them it is 200 MB, and 40 MB more for the pieces.
     """
 
-    def __init__(self, tables: Iterable[pa.Table], key: str, run_bytes: int = _RUN_BYTES) -> None:
+    def __init__(self, tables: Iterable[pa.Table], key: str) -> None:
         self.rows = 0
         self._key, self._kept, self._runs, self._end = key, pa.table({}), list[_Run](), 0
         with ExitStack() as stack:
@@ -40,7 +39,7 @@ class SortedRows(Closeable):
                 waiting.append(table)
                 size += table.nbytes
                 self.rows += table.num_rows
-                if size >= run_bytes:
+                if size >= _RUN_BYTES:
                     self._write_run(waiting)
                     waiting, size = [], 0
             if waiting and self._runs:
@@ -107,5 +106,5 @@ class _Run:
 def _rows_up_to(keys: pa.ChunkedArray, last: pa.Scalar) -> int:
     """Count the keys that are not after another one, where all are sorted with NaN last."""
     if pa.types.is_decimal(keys.type):  # which Arrow cannot search
-        return bisect_right(keys, last.as_py(), key=pa.Scalar.as_py)
+        return bisect_right(keys, last.as_py(), key=lambda key: key.as_py())
     return int(pc.search_sorted(keys, last, side="right").as_py())

@@ -25,6 +25,8 @@ _SPARK = b"org.apache.spark.version"
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _BATCH_BYTES = 4 << 20
 _BUFFER_BYTES = 1 << 20  # of each column: a row group may be far larger
+_AHEAD_BYTES = 4 << 20  # of a request to S3
+_KEPT_BYTES = 64 << 20  # of a file in S3
 _MOST_ROWS = 65_536
 
 
@@ -69,10 +71,10 @@ class ForeignFile:
 
 
 class _FetchedWhenRead(io.RawIOBase):
-    """A file of which each range is fetched when it is read."""
+    """A file of which each range is fetched when it is read, and not kept for long."""
 
     def __init__(self, source: PartialInput) -> None:
-        self._source, self._size, self._at = source, source.file.size(), 0
+        self._source, self._size, self._at, self._fetched = source, source.file.size(), 0, 0
 
     def readable(self) -> bool:
         return True
@@ -91,7 +93,11 @@ class _FetchedWhenRead(io.RawIOBase):
         end = self._size if size < 0 else min(self._size, self._at + size)
         if end <= self._at:
             return b""
-        self._source.load([(self._at, end)])
+        if self._fetched > _KEPT_BYTES:
+            self._source.forget()
+            self._fetched = 0
+        self._source.load([(self._at, min(self._size, max(end, self._at + _AHEAD_BYTES)))])
+        self._fetched += end - self._at
         self._source.file.seek(self._at)
         data: bytes = self._source.file.read(end - self._at)
         self._at = end

@@ -22,6 +22,12 @@ class PartialInput(Closeable):
     def load(self, ranges: Iterable[Range]) -> None:
         """Make ranges readable. Raises what opening the file raises, and CorruptFileError if it has changed since."""
 
+    def forget(self) -> None:
+        """Free what was loaded, if it takes space: it is fetched again when it is needed, in the same state.
+
+        Buffers of the file must not be in use any more.
+        """
+
 
 class WholeInput(PartialInput):
     """A file whose bytes are all readable."""

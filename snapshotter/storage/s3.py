@@ -284,6 +284,12 @@ class _PartialObject(PartialInput):
             storage._fetch_all(self._key, self._copy, missing, self._tag)
         self._loaded += fetched
 
+    def forget(self) -> None:
+        """Free the copy's pages and its space on disk."""
+        os.ftruncate(self._copy, 0)
+        os.ftruncate(self._copy, self._size)
+        self._loaded = []
+
     def close(self) -> None:
         """Delete the copy; what was read from it stays mapped."""
         self.file.close()

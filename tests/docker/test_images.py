@@ -39,6 +39,7 @@ PROGRAMS = {
         "delorean.time_travel.bucket_view",
         "encoders",
         "snapshotter.capture.bucket_capture",
+        "snapshotter.storage.iceberg",
     ),
     "proxy": ("prana_proxy", "delorean.cli.capture"),
     "serving": ("delorean.serving", "delorean.cli.model", "encoders", "snapshotter.index", "snapshotter.storage"),

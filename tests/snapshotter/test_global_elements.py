@@ -19,7 +19,7 @@ from schemas.errors import (
 from snapshotter.global_elements import publish_global, read_global_version
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import GlobalVersion
-from snapshotter.storage import Storage
+from snapshotter.storage import Storage, external_sort
 from snapshotter.storage.parquet import write_parquet
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -64,6 +64,31 @@ def test_a_version_id_is_published_once(storage: Storage, index: SnapshotIndex) 
         publish_global(videos(TWO), VIDEOS, NOON + DAY, storage, index, "v1")
     assert list(storage.list("")) == files
     assert read_global("videos", NOON + DAY, storage, index).equals(videos(ONE))
+
+
+def test_a_stream_that_does_not_fit_into_memory_is_published_like_a_table(
+    storage: Storage, index: SnapshotIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(external_sort, "_RUN_BYTES", 2_000)
+    monkeypatch.setattr(external_sort, "_PIECE_BYTES", 300)
+    numbers = [n * 37 % 1_000 for n in range(1_000)]
+
+    def publish(version: str, numbers: list[int], **options: bool) -> bool:
+        table = videos(*[(n, f"title {n}", [], 0.5) for n in numbers])
+        return publish_global(table.to_reader(50), VIDEOS, NOON, storage, index, version, **options)
+
+    assert publish("v1", numbers) is True
+    expected = videos(*[(n, f"title {n}", [], 0.5) for n in range(1_000)])
+    assert read_global("videos", NOON, storage, index).equals(expected)
+    assert publish("v1", numbers[::-1]) is False
+    assert publish("v2", numbers[::-1], if_changed=True) is False
+    for changed in (numbers[:-1], [*numbers[:-1], 5_000]):
+        with pytest.raises(ConfigError, match="is taken by other rows"):
+            publish("v1", changed)
+    for repeated in range(20):  # also where two pieces of a run meet
+        with pytest.raises(DataKeyError, match=r"'videos.video_id' has nulls or repeats"):
+            publish("v3", sorted([*range(100), repeated]))
+    assert len(list(storage.list(""))) == 1
 
 
 def test_an_empty_table_is_a_version(storage: Storage, index: SnapshotIndex) -> None:

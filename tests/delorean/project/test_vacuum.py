@@ -225,12 +225,15 @@ def test_what_was_the_newest_version_until_lately_may_be_read_by_somebody_and_st
 
 def test_a_version_of_a_feature_set_that_labels_were_read_from_stays(store: Store) -> None:
     labels = store.labels(40)
-    for age in (40, 30, 20):
+    for age in (50, 40, 30, 20):
         store.version(age, name="stacked")
         store.version(age, labels)
-    store.run(2, labels, {"base": {"path": "data/feature_sets/stacked", "format": "delta", "version": 1}})
+    store.run(3, labels, {"base": {"path": "data/feature_sets/stacked", "format": "delta", "version": 1}})
+    store.run(3, labels, {"base": {"path": "features.stacked", "format": "table", "version": 2}})
+    store.run(3, labels, {"base": {"path": "features.of_others", "format": "table", "version": 77}})
+    store.run(3, labels, {"base": {"path": "lake/stacked", "format": "iceberg", "version": 78}})
     store.vacuum()
-    assert [store.readable(version, "stacked") for version in (0, 1, 2)] == [False, True, True]
+    assert [store.readable(version, "stacked") for version in (0, 1, 2, 3)] == [False, True, True, True]
 
 
 @pytest.mark.parametrize(

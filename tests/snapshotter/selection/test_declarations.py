@@ -118,7 +118,7 @@ def test_toml_says_the_same_as_python(tmp_path: Path) -> None:
             "[experiments.everyone]",
             "[everyone]",
             "line 9: everyone",
-            "unknown field 'everyone' → known: experiments, tables",
+            "unknown field 'everyone' → known: experiments, namespace, tables",
         ),
         ('path = "events/impressions"', 'format = "delta"', "line 15: tables.impressions.path", "is missing"),
         (

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snapshotter.storage import external_sort
 from snapshotter.storage.external_sort import SortedRows
 
 KEYS: dict[pa.DataType, st.SearchStrategy[Any]] = {
@@ -29,7 +31,7 @@ def test_rows_are_sorted_in_any_number_of_runs(
     table = pa.table({"key": pa.array(keys, key), "row": list(range(len(keys)))})
     batches = [pa.Table.from_batches([batch]) for batch in table.to_batches(batch_rows)]
     run_bytes = max(1, table.nbytes * run_rows // max(1, table.num_rows))
-    with SortedRows(batches, "key", run_bytes) as rows:
+    with patch.object(external_sort, "_RUN_BYTES", run_bytes), SortedRows(batches, "key") as rows:
         read = [pa.concat_tables([table.slice(0, 0), *rows.read()]) for _ in range(2)]
         assert rows.rows == len(keys)
     assert repr(read[0]["key"].to_pylist()) == repr(table.sort_by("key")["key"].to_pylist())
