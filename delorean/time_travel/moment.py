@@ -15,6 +15,7 @@ import pyarrow as pa
 from delorean.frames import Readable, lazy_frame, require_spark
 from delorean.state.matches import CaptureFile, ElementMatch
 from delorean.state.rules import FIRST_MOMENT, AsOf
+from delorean.state.snapshot_pages import first_page
 from delorean.state.sources import ServiceSource
 from delorean.state.versions import published_version_at
 from delorean.time_travel.bucket_view import (
@@ -97,13 +98,17 @@ class Moment:
         services: dict[str, Service] = {}
         declared = [service for service in self.index.elements() if element in (None, service.element.name)]
         for name, service in dict.fromkeys((each.element.name, each.name) for each in declared):
-            seen = self.index.iterate_snapshots(service, FIRST_MOMENT, self.time)
+            known = [each for each in declared if (each.element.name, each.name) == (name, service)]
+            last: Service | None
             try:
-                if sum(each.name == service for each in declared) > 1:  # the latest published by then counts
-                    seen = iter(self.index.snapshots(service, FIRST_MOMENT, self.time))
-                last = next((s.service for s in seen if s.service.element.name == name), None)
+                if len(known) > 1:  # of the newest snapshots the latest published by then counts
+                    page = first_page(self.index, known[0], (FIRST_MOMENT, self.time), self.time)
+                    last = page.snapshots[-1].service if page.snapshots else None
+                else:
+                    seen = self.index.iterate_snapshots(service, FIRST_MOMENT, self.time)
+                    last = next((s.service for s in seen if s.service.element.name == name), None)
             except UnreadableRecordError:  # raised when this element is viewed
-                last = next(each for each in declared if (each.element.name, each.name) == (name, service))
+                last = known[0]
             if last is not None:
                 services.setdefault(name, last)
         return services
