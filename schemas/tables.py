@@ -70,14 +70,16 @@ def require_columns(what: str, table: pa.Table | pa.RecordBatch, keys: Iterable[
             raise DataKeyError.because(f"{what}: column '{key.name}' is {type}, expected {key.type}")
 
 
-def refuse_hidden_nulls(name: str, values: pa.Array) -> None:
+def refuse_hidden_nulls(name: str, values: pa.Array, first: int = 0) -> None:
     """Raise DataKeyError for a null inside a value that encoders would read as a number: see `schemas.nulls`.
+
+    first: the position of the first value, for errors
 
     A value that is null as a whole is an absent element, and no error.
     """
     for child_name, child in _children(name, values):
         if child.null_count and not may_be_null(child.type):
-            row = pc.index(child.is_null(), True).as_py()
+            row = first + pc.index(child.is_null(), True).as_py()
             raise DataKeyError.because(
                 f"'{child_name}' is null at position {row}: encoders cannot read a null {child.type}",
                 "make it a float or a string, or leave the row out",

@@ -30,7 +30,7 @@ def summary(record: RunRecord) -> dict[str, Any]:
         "items": features.items,
         "dropped": features.dropped,
         "features": list(features.digest.features),
-        "copied": features.copied,
+        "copied": features.copied or None,
         "rows_without": dict(features.absent),
         "leaks": (record.leaks or {}).get("verdict"),
         "notes": list(record.notes),

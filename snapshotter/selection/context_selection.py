@@ -115,10 +115,10 @@ def _select(
             for experiment, outcome in zip(experiments, outcomes, strict=True)
             if isinstance(outcome, DeloreanError)
         }
-        for error in errors.values():
-            _log.warning("%s", error)
         if not drawn:
             raise _all_failed(list(errors.values()))
+        for error in errors.values():
+            _log.error("%s", error)
         number = revisions[-1].revision + 1 if revisions else 1
         set_id = _context_set_id([sample.experiment for sample in drawn], date, number)
         groups = write_groups(spark, drawn, date, set_id, storage)
