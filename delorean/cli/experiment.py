@@ -177,14 +177,15 @@ def diff(before: str, after: str, project: Project, output: Output) -> None:
 
 @experiment.command("list")
 @click.option("--name", help="Only runs of this experiment.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most this many runs.")
 @common_options
-def list_runs(name: str | None, project: Project, output: Output) -> None:
+def list_runs(name: str | None, limit: int, project: Project, output: Output) -> None:
     """List recorded runs, the latest first.
 
     \b
     Example: delorean experiment list
     """
-    from delorean.experiment.record import recorded_runs
+    from delorean.experiment.record import newest_runs
     from delorean.experiment.record_files import BrokenRecord
 
     broken: list[BrokenRecord] = []
@@ -199,8 +200,7 @@ def list_runs(name: str | None, project: Project, output: Output) -> None:
                 "ndcg@10": record.ndcg,
                 "seconds": round(sum(record.seconds.values()), 1),
             }
-            for record in recorded_runs(storage, broken)
-            if name is None or name in (record.name, record.experiment_id)
+            for record in newest_runs(storage, limit, name, broken)
         ]
     output.show({"runs": rows, **({"broken": [vars(record) for record in broken]} if broken else {})})
 

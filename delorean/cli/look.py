@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,9 +121,9 @@ def index_init(replication: Mapping[str, int] | None, project: Project, output: 
 
 
 @index.command("runs")
-@click.option("--limit", type=click.IntRange(1), help="At most this many runs.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most this many runs.")
 @common_options
-def index_runs(limit: int | None, project: Project, output: Output) -> None:
+def index_runs(limit: int, project: Project, output: Output) -> None:
     """List snapshot runs, latest published first.
 
     \b
@@ -195,8 +195,9 @@ def index_quality(service: str | None, most: int, project: Project, output: Outp
 
 @index.command("contexts")
 @click.option("--experiment", help="Only sets with contexts selected for it.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most this many sets.")
 @common_options
-def index_contexts(experiment: str | None, project: Project, output: Output) -> None:
+def index_contexts(experiment: str | None, limit: int, project: Project, output: Output) -> None:
     """List context sets, newest first: a row for each key of their experiments.
 
     \b
@@ -218,7 +219,7 @@ def index_contexts(experiment: str | None, project: Project, output: Output) -> 
                 "failed": [failed.id for failed in contexts.failed],
                 "table": storage.uri_of(group.table),
             }
-            for contexts in found.iterate_context_sets(experiment=experiment)
+            for contexts in found.context_sets(date.max, experiment, limit)
             for group in groups_of([contexts], experiment)
         ]
         others = left_out(found, RecordKind.CONTEXT_SET)
@@ -227,8 +228,9 @@ def index_contexts(experiment: str | None, project: Project, output: Output) -> 
 
 @index.command("globals")
 @click.argument("element")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most this many versions.")
 @common_options
-def index_globals(element: str, project: Project, output: Output) -> None:
+def index_globals(element: str, limit: int, project: Project, output: Output) -> None:
     """List versions of a global ELEMENT, newest first.
 
     \b
@@ -244,7 +246,7 @@ def index_globals(element: str, project: Project, output: Output) -> None:
                 "published_at": version.published_at,
                 "rows": sum(file.rows for file in version.files),
             }
-            for version in found.global_versions(element, END_OF_TIME, skip_unreadable=True)
+            for version in found.global_versions(element, END_OF_TIME, limit, skip_unreadable=True)
         ]
         others = left_out(found, RecordKind.GLOBAL_VERSION, element)
     output.show({"element": element, "versions": rows, **others})

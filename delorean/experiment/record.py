@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -177,6 +178,18 @@ def recorded_runs(storage: Storage, broken: list[BrokenRecord] | None = None) ->
     """
     records = readable_records(storage, RunRecord, [] if broken is None else broken)
     yield from sorted(records, key=lambda record: record.started_at, reverse=True)
+
+
+def newest_runs(
+    storage: Storage, limit: int, name: str | None = None, broken: list[BrokenRecord] | None = None
+) -> list[RunRecord]:
+    """Read the records that were written last, at most so many, and return the latest started first.
+
+    name: only runs of the experiment with this name or id; broken: as for `recorded_runs`
+    """
+    records = readable_records(storage, RunRecord, [] if broken is None else broken)
+    matching = (record for record in records if name in (None, record.name, record.experiment_id))
+    return sorted(islice(matching, limit), key=lambda record: record.started_at, reverse=True)
 
 
 def forget_run(run_id: str, storage: Storage) -> None:

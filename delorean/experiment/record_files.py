@@ -33,12 +33,13 @@ class BrokenRecord:
 
 
 def record_paths(storage: Storage) -> list[str]:
-    """Return the paths of all records."""
-    return [file.path for file in storage.list(FOLDER) if file.path.endswith(".json")]
+    """Return the paths of all records, the last written first."""
+    files = sorted(storage.list(FOLDER), key=lambda file: (file.modified_at, file.path), reverse=True)
+    return [file.path for file in files if file.path.endswith(".json")]
 
 
 def readable_records(storage: Storage, kind: type[_T], broken: list[BrokenRecord]) -> Iterator[_T]:
-    """Read all records that can be read. The others are logged, and added to `broken`."""
+    """Read all records that can be read, the last written first. The others are logged, and added to `broken`."""
     for path in record_paths(storage):
         try:
             yield read_record(path, storage, kind)

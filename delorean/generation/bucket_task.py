@@ -75,7 +75,7 @@ def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt
         elements = match_elements(plan, rows, labels_file.bucket, storage)
     if unserved := unserved_elements(elements):
         return BucketOutcome(None, unserved)
-    features = _encode(plan, rows, elements, watch)
+    features = bucket_features(plan, rows, elements, watch)
     with watch.step("write"):
         path = f"{folder}/{labels_file.bucket:05d}-{attempt}.parquet"
         file = write_parquet(storage, path, features.table, plan.schema, labels_file.bucket)
@@ -103,17 +103,9 @@ def unserved_elements(elements: Mapping[str, ResolvedElement]) -> tuple[str, ...
 
 
 def bucket_features(
-    plan: GenerationPlan, rows: pa.Table, bucket: int, storage: Storage, watch: StepTimer
-) -> BucketFeatures:
-    """Match and encode the label rows of one bucket, and assemble their feature rows. The plan lists every snapshot."""
-    with watch.step("match state"):
-        elements = match_elements(plan, rows, bucket, storage)
-    return _encode(plan, rows, elements, watch)
-
-
-def _encode(
     plan: GenerationPlan, rows: pa.Table, elements: dict[str, ResolvedElement], watch: StepTimer
 ) -> BucketFeatures:
+    """Encode the label rows of one bucket, and assemble their feature rows. elements: what `match_elements` found."""
     report, torn = judge_spread(plan, elements, rows.num_rows)
     if torn is not None and plan.spread is not None and plan.spread.beyond == "drop":
         kept = ~torn

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from delorean.generation.bucket_task import bucket_features
+from delorean.generation.bucket_task import bucket_features, match_elements, unserved_elements
 from delorean.generation.generation_plan import plan_generation
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, LabelColumns
 from delorean.labels.materialise import group_labels
@@ -41,9 +42,13 @@ def preview_features(
     """
     table, columns, added = _with_outcomes(rows, columns)
     labels, grouped = group_labels(table, columns)
-    plan = plan_generation(labels, FeatureModel(encoders), index, storage.uri, rules)
-    features = bucket_features(plan, grouped, 0, storage, StepTimer()).table
-    return features.drop_columns(added)
+    planned = partial(plan_generation, labels, FeatureModel(encoders), index, storage.uri, rules)
+    plan = planned(paged=True)
+    elements = match_elements(plan, grouped, 0, storage)
+    while more := unserved_elements(elements):
+        plan = planned(pinned=plan.pinned, more=more)
+        elements = match_elements(plan, grouped, 0, storage)
+    return bucket_features(plan, grouped, elements, StepTimer()).table.drop_columns(added)
 
 
 def _with_outcomes(rows: Any, columns: LabelColumns) -> tuple[pa.Table, LabelColumns, list[str]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
 from delorean.experiment import load_experiment
-from delorean.experiment.record import find_run, recorded_runs
+from delorean.experiment.record import find_run
+from delorean.experiment.record_files import record_paths
 from delorean.feature_sets.table import feature_sets, load_feature_set
 from delorean.labels import label_data_names, load_labels
 from delorean.project.actions import ProjectActions
@@ -112,7 +113,7 @@ class OpenProject(ProjectActions, Closeable):
             "feature set", lambda: feature_sets(storage), lambda name: load_feature_set(storage, name)
         )
         self.runs = Shelf(
-            "run", lambda: [record.run_id for record in recorded_runs(storage)], lambda name: find_run(name, storage)
+            "run", lambda: [PurePosixPath(p).stem for p in record_paths(storage)], lambda name: find_run(name, storage)
         )
         self.snapshots = Shelf("snapshot", lambda: list(index.run_ids()), index.run)
         self.context_sets = Shelf(

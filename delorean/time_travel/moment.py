@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property, partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pyarrow as pa
 from delorean.frames import Readable, lazy_frame, require_spark
 from delorean.state.matches import CaptureFile, ElementMatch
 from delorean.state.rules import FIRST_MOMENT, AsOf
+from delorean.state.snapshot_pages import first_page
 from delorean.state.sources import ServiceSource
 from delorean.state.versions import published_version_at
 from delorean.time_travel.bucket_view import (
@@ -24,18 +26,21 @@ from delorean.time_travel.bucket_view import (
     state_rows,
     view_schema,
 )
-from delorean.time_travel.contexts import distinct_keys, read_chosen_contexts
+from delorean.time_travel.contexts import ServiceContexts
 from schemas.errors import DataKeyError, NotInIndexError, UnreadableRecordError
 from schemas.plain_text import plain_text
 from schemas.services import Service
 from snapshotter.global_elements import read_global_version
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import ContextGroup, ContextSet, GlobalVersion, ServiceSnapshot, to_micros
-from snapshotter.selection.context_sets import groups_of, newest_context_sets, read_contexts, united
+from snapshotter.records import ContextSet, GlobalVersion, ServiceSnapshot, to_micros
+from snapshotter.selection.context_sets import newest_context_sets
 from snapshotter.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+
+_RECENT_SETS = 50  # searched for the names of experiments that an error suggests
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,7 +60,7 @@ class Moment:
         """
         moment = replace(self, experiment=experiment)
         if not moment.context_sets:
-            sets = self.index.iterate_context_sets(self.time.date())
+            sets = self.index.context_sets(self.time.date(), limit=_RECENT_SETS)
             existing = sorted({name for context_set in sets for name in context_set.experiments})
             raise NotInIndexError.because(
                 f"experiment '{experiment}' has no context set up to {self.time.date()}",
@@ -93,13 +98,17 @@ class Moment:
         services: dict[str, Service] = {}
         declared = [service for service in self.index.elements() if element in (None, service.element.name)]
         for name, service in dict.fromkeys((each.element.name, each.name) for each in declared):
-            seen = self.index.iterate_snapshots(service, FIRST_MOMENT, self.time)
+            known = [each for each in declared if (each.element.name, each.name) == (name, service)]
+            last: Service | None
             try:
-                if sum(each.name == service for each in declared) > 1:  # the latest published by then counts
-                    seen = iter(self.index.snapshots(service, FIRST_MOMENT, self.time))
-                last = next((s.service for s in seen if s.service.element.name == name), None)
+                if len(known) > 1:  # of the newest snapshots the latest published by then counts
+                    page = first_page(self.index, known[0], (FIRST_MOMENT, self.time), self.time)
+                    last = page.snapshots[-1].service if page.snapshots else None
+                else:
+                    seen = self.index.iterate_snapshots(service, FIRST_MOMENT, self.time)
+                    last = next((s.service for s in seen if s.service.element.name == name), None)
             except UnreadableRecordError:  # raised when this element is viewed
-                last = next(each for each in declared if (each.element.name, each.name) == (name, service))
+                last = known[0]
             if last is not None:
                 services.setdefault(name, last)
         return services
@@ -164,7 +173,7 @@ class ServiceView(View):
         """Return what each bucket's task reads. Together their rows are those of `to_arrow`, each bucket's sorted."""
         buckets = Buckets.of(self._published)
         variable, source = buckets.variable, self._source
-        groups = None if self.moment.experiment is None else tuple(self._asked_groups())
+        groups = None if self.moment.experiment is None else tuple(self._contexts.required_groups())
         return [
             BucketView(
                 source if variable is None else source.of_bucket(bucket, buckets.count, variable),
@@ -181,14 +190,12 @@ class ServiceView(View):
     @property
     def confidence(self) -> float:
         """Successful responses / contexts requested, of the newest snapshot of this moment; 0 without any."""
-        window = self.moment.rule.window(self.moment.time, self.moment.time)
-        newest_first = self.moment.index.iterate_snapshots(self.service.name, *window)
-        return next((one.confidence for one in newest_first if one.service == self.service), 0.0)
+        return next((one.confidence for one in self._newest_first() if one.service == self.service), 0.0)
 
     @property
     def coverage(self) -> float:
         """Share of the context set's distinct keys that have an element; 0 without a context set."""
-        contexts = self._context_keys()
+        contexts = self._contexts.keys()
         if contexts is None or contexts.num_rows == 0:
             return 0.0
         return 1.0 - float(self._match(contexts).absent.mean())
@@ -199,8 +206,16 @@ class ServiceView(View):
         contexts = f"for {moment.experiment}" if moment.experiment else "all contexts"
         return plain_text(
             f"{element.name}: {element.type} as of {moment.time.isoformat()}, {contexts}, "
-            f"{len(self.snapshots)} snapshots, confidence {self.confidence:.3f}"
+            f"confidence {self.confidence:.3f}"
         )
+
+    def newest(self, count: int) -> list[ServiceSnapshot]:
+        """Return the visible snapshots that captured last, at most so many, the last first. No others are read."""
+        return list(islice((one for one in self._newest_first() if self.service.reads(one.service)), count))
+
+    def _newest_first(self) -> Iterator[ServiceSnapshot]:
+        window = self.moment.rule.window(self.moment.time, self.moment.time)
+        return self.moment.index.iterate_snapshots(self.service.name, *window)
 
     @cached_property
     def _published(self) -> list[ServiceSnapshot]:
@@ -223,37 +238,15 @@ class ServiceView(View):
         """Return the experiment's keys, or all that were ever captured."""
         if self.moment.experiment is None:
             return captured_keys(self.service, self._files, self.moment.storage, lambda keys: keys)
-        self._asked_groups()
-        contexts = self._context_keys()
+        self._contexts.required_groups()
+        contexts = self._contexts.keys()
         assert contexts is not None  # there are such groups
         return contexts
 
-    def _context_keys(self) -> pa.Table | None:
-        """Return the distinct keys of this service in the contexts; None if none of them have its variables."""
-        names, moment, having = [variable.name for variable in self.service.key], self.moment, self._groups()
-        if not having:
-            return None
-        if moment.experiment is None:
-            return distinct_keys(united(read_contexts(group, moment.storage, names) for group in having))
-        chosen = (read_chosen_contexts(group, moment.storage, moment.experiment) for group in having)
-        return distinct_keys(united(contexts.select(names) for contexts in chosen))
-
-    def _groups(self) -> list[ContextGroup]:
-        """Return the contexts that have the variables of the service's key."""
-        names = {variable.name for variable in self.service.key}
-        groups = groups_of(self.moment.context_sets, self.moment.experiment)
-        return [group for group in groups if names <= {variable.name for variable in group.key}]
-
-    def _asked_groups(self) -> list[ContextGroup]:
-        """Return `_groups`. Raises DataKeyError if an experiment is named whose contexts lack the variables."""
-        having = self._groups()
-        if not having:
-            name, key = self.moment.experiment, ", ".join(variable.name for variable in self.service.key)
-            raise DataKeyError.because(
-                f"service '{self.service.name}' is asked by {key}, which contexts of experiment '{name}' lack",
-                "leave for_experiment out, to see what was captured for others",
-            )
-        return having
+    @cached_property
+    def _contexts(self) -> ServiceContexts:
+        moment = self.moment
+        return ServiceContexts(self.service, moment.context_sets, moment.storage, moment.experiment)
 
     @property
     def _source(self) -> ServiceSource:

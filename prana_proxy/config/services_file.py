@@ -197,7 +197,7 @@ def _service(fields: TomlContent, folder: Path, name: str, table: _ServiceTable)
         limits=Limits(table.max_concurrent, table.calls_per_second, table.burst),
         breaker=BreakerRules(**vars(table.breaker)),
         fallback=None if table.fallback is None else _fallback(fields, name, type, table.fallback),
-        optional=tuple(table.defaults),
+        optional=tuple(table.defaults) or None,
         **table.settings,
     )
     _check(fields, place, config)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from delorean.audit.comparison.comparer import Comparer
 from delorean.audit.comparison.result import FeatureComparison
-from delorean.generation.bucket_task import bucket_features
+from delorean.generation.bucket_task import bucket_features, match_elements, unserved_elements
 from delorean.generation.generation_plan import GenerationPlan, plan_generation
 from delorean.labels import Labels
 from delorean.state.rules import AsOf, ConfidenceFloor
@@ -41,7 +42,8 @@ def compare_encoders(
     the features of one bucket of labels. Raises what planning a generation and running an encoder raise.
     """
     models = [FeatureModel(before), FeatureModel(after)]
-    plans = _plans(models, labels, index, storage, SourceResolver(labels, index, rules or {}, confidence or {}, pinned))
+    resolver = partial(SourceResolver, labels, index, rules or {}, confidence or {})
+    plans = _plans(models, labels, index, storage, resolver(pinned, paged=True))
     comparer = Comparer(
         [key.name for key in labels.context],
         [key.name for key in labels.items],
@@ -51,8 +53,16 @@ def compare_encoders(
     )
     for file in labels.files:
         rows = read_parquet(storage, file).combine_chunks()
-        old, new = (bucket_features(plan, rows, file.bucket, storage, StepTimer()).table for plan in plans)
-        comparer.add(old, new)
+        while True:
+            matched = [match_elements(plan, rows, file.bucket, storage) for plan in plans]
+            more = {name for elements in matched for name in unserved_elements(elements)}
+            if not more:
+                break
+            services = [source for plan in plans for source in plan.services]
+            read = PinnedSources.of(services, [source for plan in plans for source in plan.globals])
+            plans = _plans(models, labels, index, storage, resolver(read, more=more))
+        pairs = zip(plans, matched, strict=True)
+        comparer.add(*(bucket_features(plan, rows, elements, StepTimer()).table for plan, elements in pairs))
     return comparer.result(*(f"encoders {model.fingerprint[:12]}" for model in models))
 
 
@@ -64,7 +74,7 @@ def _plans(
     services, global_sources = finder.resolve(list(elements.values()))
     return [
         replace(
-            plan_generation(labels, model, index, storage.uri),
+            plan_generation(labels, model, index, storage.uri, paged=True),
             services=tuple(source for source in services if source.element.name in model.elements),
             globals=tuple(source for source in global_sources if source.element.name in model.elements),
         )

@@ -95,9 +95,10 @@ def _moment(moment: Moment) -> Iterator[Part]:
 
 def _view_row(view: View) -> dict[str, Any]:
     if isinstance(view, ServiceView):
-        newest = view.snapshots[-1] if view.snapshots else None
+        newest = next(iter(view.newest(1)), None)
         element, by = view.service.element, ", ".join(variable.name for variable in view.service.key)
-        served_by, since = f"{len(view.snapshots)} snapshots", newest and newest.captured_to
+        served_by = f"run {newest.run_id}, and earlier ones" if newest else "no run"
+        since = newest and newest.captured_to
     else:
         assert isinstance(view, GlobalView)
         element, by = view.version.element, "nothing: one for all"
@@ -114,13 +115,12 @@ def _view_row(view: View) -> dict[str, Any]:
 
 @describes(ServiceView)
 def _service_view(view: ServiceView) -> Iterator[Part]:
-    snapshots = view.snapshots[::-1]
+    snapshots = view.newest(MOST_ROWS)
     columns = ("captured_from", "to", "asked", "answered", "confidence", "size")
-    rows = [(snapshot.run_id, service_row(snapshot)) for snapshot in snapshots[:MOST_ROWS]]
+    rows = [(snapshot.run_id, service_row(snapshot)) for snapshot in snapshots]
     yield Table(
         [{"run": run_id, **{name: row[name] for name in columns}} for run_id, row in rows],
-        "snapshots seen from here",
-        total=len(snapshots),
+        f"the newest snapshots seen from here, at most {MOST_ROWS}",
     )
     yield _UNREAD
 

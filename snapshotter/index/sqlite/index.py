@@ -23,6 +23,7 @@ from snapshotter.index.record_reader import (
 from snapshotter.index.sqlite.database_file import IndexFile
 from snapshotter.index.sqlite.runs import read_runs, runs_query
 from snapshotter.index.sqlite.schema import NEXT_MOMENT, WITH_DECLARATIONS, declare, set_up
+from snapshotter.index.sqlite.snapshots import FIRST_BY_CAPTURE, NEXT_BY_CAPTURE, OVERLAPPING, snapshot_row
 from snapshotter.index.sqlite.withdrawals import refuse_withdrawn, withdraw, withdrawals
 from snapshotter.records import (
     ContextSet,
@@ -41,21 +42,6 @@ from snapshotter.records import (
 _NEVER = 2**63 - 1
 _IDS_PER_QUERY = 500
 _FIRST_PAGE, _LARGEST_PAGE = 8, 128
-# The inner query reads the index `snapshots_by_capture` alone; without it SQLite reads the record of every later
-# snapshot, too, before it looks at captured_from.
-_SNAPSHOTS = (
-    "SELECT run_id, record, captured_to, published_at, position FROM snapshots JOIN"
-    " (SELECT run_id AS id, position AS place FROM snapshots"
-    " WHERE service = ? AND captured_to >= ? AND captured_from <= ?{within}) AS page"
-    " ON run_id = id AND position = place"
-    " ORDER BY {order}"
-)
-_AFTER = " AND (captured_to, published_at, position) < (?, ?, ?)"
-_CAPTURED_LAST = "captured_to DESC, published_at DESC, position DESC"
-_LIMIT = f" ORDER BY {_CAPTURED_LAST} LIMIT ?"
-_OVERLAPPING = _SNAPSHOTS.format(within="", order="published_at DESC, position DESC")
-_FIRST_BY_CAPTURE = _SNAPSHOTS.format(within=_LIMIT, order=_CAPTURED_LAST)
-_NEXT_BY_CAPTURE = _SNAPSHOTS.format(within=_AFTER + _LIMIT, order=_CAPTURED_LAST)
 _VERSIONS = "SELECT version_id, record, valid_from, published_at FROM global_versions WHERE element = ?"
 _NEWEST_VERSIONS = " AND (valid_from, published_at) < (?, ?) ORDER BY valid_from DESC, published_at DESC LIMIT ?"
 
@@ -100,7 +86,7 @@ class SqliteIndex(SnapshotIndex):
             if inserted.rowcount == 0:
                 return False
             for position, (snapshot, text) in enumerate(zip(run.services, texts, strict=True)):
-                row = _snapshot_row(run.run_id, position, snapshot, moment, text)
+                row = snapshot_row(run.run_id, position, snapshot, moment, text)
                 connection.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)", row)
                 declare(connection, snapshot.service, moment, position)
             return True
@@ -150,17 +136,17 @@ class SqliteIndex(SnapshotIndex):
     def snapshots(self, service: str, earliest: datetime, latest: datetime) -> Sequence[ServiceSnapshot]:
         """Return a service's snapshots whose captures overlap [earliest, latest], the latest published first."""
         values = (service, to_micros(earliest), to_micros(latest))
-        rows = self._query(_OVERLAPPING, values)
+        rows = self._query(OVERLAPPING, values)
         return [self._snapshot(row) for row in rows]
 
     def iterate_snapshots(self, service: str, earliest: datetime, latest: datetime) -> Iterator[ServiceSnapshot]:
         """Yield what `snapshots` returns, the greatest `captured_to` first, in pages that grow."""
         values = (service, to_micros(earliest), to_micros(latest))
-        rows = self._query(_FIRST_BY_CAPTURE, (*values, size := _FIRST_PAGE))
+        rows = self._query(FIRST_BY_CAPTURE, (*values, size := _FIRST_PAGE))
         while rows:
             yield from (self._snapshot(row) for row in rows)
             last, size = rows[-1][2:], min(2 * size, _LARGEST_PAGE)
-            rows = self._query(_NEXT_BY_CAPTURE, (*values, *last, size))
+            rows = self._query(NEXT_BY_CAPTURE, (*values, *last, size))
 
     def last_snapshots(self, service: str, limit: int) -> Sequence[ServiceSnapshot]:
         """Return the snapshots of a service that captured last, at most so many, the last first."""
@@ -168,7 +154,7 @@ class SqliteIndex(SnapshotIndex):
         after: tuple[int, ...] = (_NEVER, 0, 0)
         values = (service, -_NEVER, _NEVER)
         while len(matches) < limit:
-            rows = self._query(_NEXT_BY_CAPTURE, (*values, *after, limit - len(matches)))
+            rows = self._query(NEXT_BY_CAPTURE, (*values, *after, limit - len(matches)))
             if not rows:
                 break
             for row in rows:
@@ -301,9 +287,3 @@ class SqliteIndex(SnapshotIndex):
 
 def _name_of(row: Sequence[Any]) -> PublishedName:
     return PublishedName(RecordKind.CONTEXT_SET, row[0])
-
-
-def _snapshot_row(run_id: str, position: int, snapshot: ServiceSnapshot, published_at: int, text: str) -> Sequence[Any]:
-    first, last = snapshot.captured_from, snapshot.captured_to
-    captured_from, captured_to = (None if moment is None else to_micros(moment) for moment in (first, last))
-    return (run_id, position, snapshot.service.name, captured_from, captured_to, published_at, text)

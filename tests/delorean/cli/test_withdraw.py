@@ -141,7 +141,7 @@ def test_a_broken_record_of_an_experiment_is_named_and_hides_no_other(run: Run, 
     assert "record experiments/3f2a91c04b7e/3f2a91c04b7e-1.json cannot be read" in named.output
     assert "delete it: delorean experiment forget 3f2a91c04b7e-1" in named.output
     with open_project(tmp_path) as project:
-        assert repr(project.runs) == "runs: 0" or "0" in repr(project.runs)
+        assert repr(project.runs) == "runs: 2"  # names are listed, and no record is read
         assert "runs" in to_text(project)
     assert run("vacuum").exit_code == 0
     for number in (1, 2):

@@ -125,6 +125,8 @@ def test_train_refuses_features_that_other_encoders_made(step, run, folder):
     assert "encoders[1].parameters.at_least was 10, is 11 → generate again" in run(
         "train", "other.toml", "--package", "p", code=2
     )
+    assert "experiment 'home' is in other.toml and in" in run("generate", "other.toml", code=2)
+    (folder / "other.toml").unlink()
 
 
 def test_an_experiment_runs_whole_and_is_listed_shown_replayed_and_compared(step, run):

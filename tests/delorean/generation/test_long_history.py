@@ -1,20 +1,25 @@
 """A generation lists and reads the snapshots that its rows need, however many older ones there are."""
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from project_at_rest import HISTORY, MOOD, Project, long_labels, minutes
 
+from delorean.audit.comparison import compare_encoders
 from delorean.generation import generate
 from delorean.generation.generation_plan import plan_generation
+from delorean.generation.preview import preview_features
 from delorean.labels import LabelColumns, Labels
 from delorean.labels.materialise import materialise_labels
 from delorean.state.rules import AsOf, ConfidenceFloor
 from delorean.state.sources import PinnedSources
 from encoders import FeatureModel, feature_encoder
 from schemas.errors import ReplayError
+from snapshotter.records import ServiceSnapshot
 
 RUNS = 40
 LISTED = 4
@@ -86,6 +91,39 @@ def test_a_row_that_only_an_old_run_serves_makes_the_list_longer(project: Projec
     assert result.absent == {"history": 0}
     pinned = PinnedSources({"history": runs_read(result)}, {})
     assert features(project, labels_of(project, PROFILES), "g", pinned=pinned).digest == result.digest
+
+
+def test_a_preview_and_a_comparison_of_encoders_list_old_runs_only_for_rows_that_need_them(project: Project) -> None:
+    listed: list[int] = []
+    for profiles in (PROFILES[:-1], PROFILES):
+        rows = long_labels([(p, RUNS, 1, 1) for p in profiles])
+        with count_records(listed):
+            shown = preview_features(rows, minutes_watched, project.index, project.storage, LabelColumns(("video_id",)))
+        assert shown.sort_by("profile_id")["history_run_id"].to_pylist() == ["run-39"] * 7 + ["run-00"] * (
+            len(profiles) - 7
+        )
+        labels = labels_of(project, profiles)
+        with count_records(listed):
+            result = compare_encoders(minutes_watched, minutes_watched, labels, project.index, project.storage)
+        assert result.equal
+    few, compared_few, many, compared_many = listed
+    assert few < RUNS / 2 < RUNS <= many
+    assert compared_few < RUNS < compared_many
+
+
+@contextmanager
+def count_records(counts: list[int]) -> Iterator[None]:
+    """Append the number of snapshots' records that were read."""
+    read, from_json = [], ServiceSnapshot.from_json
+
+    def counted(fields: Any) -> ServiceSnapshot:
+        read.append(fields["run_id"])
+        return from_json(fields)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ServiceSnapshot, "from_json", counted)
+        yield
+    counts.append(len(read))
 
 
 def test_max_age_bounds_the_list(project: Project) -> None:
