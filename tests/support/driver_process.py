@@ -355,7 +355,8 @@ def left(storage: str, run_id: str) -> dict[str, Any]:
 
 def look_at_features(index: str, storage: str, name: str) -> dict[str, Any]:  # all jobs get both
     """Look at the newest version of a feature set, by deltalake, as any reader does."""
-    from delorean.feature_sets.table import feature_sets, open_table, table_uri
+    from delorean.feature_sets.table import open_table, table_uri
+    from delorean.feature_sets.versions import feature_sets
     from snapshotter.storage import open_storage
     from snapshotter.storage.delta_version import DeltaVersion
 
