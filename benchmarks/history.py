@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from benchmarks.history_project import DAY, ELEMENTS, MODEL, Project, a_week
+from benchmarks.history_project import DAY, ELEMENTS, FIRST, MODEL, Project, a_week
 from benchmarks.history_view import counted_in_spark
 from benchmarks.load_report import CONSOLE, Verdict, show
+from delorean.coverage import day_coverage, label_coverage
 from delorean.generation import generate
 from delorean.generation.generation_plan import plan_generation
 from delorean.labels import Labels
@@ -38,6 +39,7 @@ from cassandra_server import keyspace_at_hand, new_index  # which tests start to
 
 SECONDS = {"SQLite": 1.0, "Cassandra": 3.0}
 RATIO = 1.2
+COVERAGE_REPEATS = 3
 MOST_OPEN = 200
 MEMORY_MIB = 20
 RULES = {"max_age": AsOf(max_age=2 * DAY), "any age": AsOf()}
@@ -58,8 +60,9 @@ def main(arguments: list[str]) -> None:
             projects.append(Project(f"file://{folder}/{days}", uris, days, options.contexts))
             projects[-1].make()
         planned = [each for index in SECONDS for each in planning(projects, index, options.repeats)]
+        covered = [each for index in SECONDS for each in coverage(projects, index)]
         generated = [in_process(project, index) for index in SECONDS for project in projects]
-    verdicts = [*report(planned, generated, tuple(options.days)), counted_in_spark(options.viewed)]
+    verdicts = [*report(planned, generated, tuple(options.days)), *covered, counted_in_spark(options.viewed)]
     show(verdicts)
     if not all(verdict.met for verdict in verdicts):
         raise SystemExit(1)
@@ -109,6 +112,31 @@ def planned(labels: Labels, index: SnapshotIndex, storage_uri: str, rule: AsOf) 
     rules = {element.name: rule for element in ELEMENTS}
     plan = plan_generation(labels, MODEL, index, storage_uri, rules, paged=True)
     return time.perf_counter() - start, len(plan.services[0].ids)
+
+
+def coverage(projects: Sequence[Project], index: str) -> Iterator[Verdict]:
+    """Count what the newest week of labels and of days would find, and compare the projects."""
+    seconds: dict[tuple[str, int], list[float]] = {}
+    with ExitStack() as stack:
+        opened = {project.days: stack.enter_context(open_index(project.uris[index])) for project in projects}
+        labels = {project.days: project.labels() for project in projects}
+        for _ in range(COVERAGE_REPEATS):
+            for project in projects:
+                found, storage = opened[project.days], open_storage(project.storage_uri)
+                last = (FIRST + (project.days - 1) * DAY).date()
+                start = time.process_time()
+                label_coverage(labels[project.days], found, storage, elements=ELEMENTS)
+                middle = time.process_time()
+                day_coverage(found, storage, first=last - 6 * DAY, last=last)
+                end = time.process_time()
+                seconds.setdefault(("label data", project.days), []).append(middle - start)
+                seconds.setdefault(("days", project.days), []).append(end - middle)
+    few, many = (project.days for project in projects)
+    for what in ("label data", "days"):
+        of_few, of_many = (float(np.median(seconds[what, days])) for days in (few, many))
+        target = f"coverage of a week of {what} takes at most {RATIO} times as long at {many:,} days, with {index}"
+        ratio = of_many / of_few
+        yield Verdict(target, f"{ratio:.2f}: {of_few:.3f} s CPU, then {of_many:.3f} s", ratio <= RATIO)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from schemas.hashing import bucket_of
 from schemas.services import Service, Status
 from schemas.tables import TIME, snapshot_schema
 from snapshotter.index import open_index
-from snapshotter.records import DataFile, ServiceSnapshot, SnapshotRun, to_micros
+from snapshotter.records import ContextSet, DataFile, ServiceSnapshot, SnapshotRun, to_micros
+from snapshotter.selection.context_sets import context_set_schema
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import write_parquet
 
@@ -59,11 +60,14 @@ class Project:
         storage = open_storage(self.storage_uri)
         real = [self._snapshots(day, storage) for day in range(self.days - 10, self.days)]
         runs = [self._snapshots(day, None) for day in range(self.days - 10)] + real
+        sets = [self._context_set(day, storage if day >= self.days - 10 else None) for day in range(self.days)]
         for uri in self.uris.values():
             with open_index(uri) as index:
                 for snapshots in runs:
                     run_id = snapshots[0].run_id
                     assert index.publish_run(SnapshotRun(run_id, "set", FIRST, snapshots))
+                for context_set in sets:
+                    assert index.publish_context_set(context_set)
 
     def weeks(self) -> Iterator[tuple[str, datetime]]:
         """Yield the weeks of labels that are planned, and when they begin."""
@@ -88,6 +92,19 @@ class Project:
         )
         columns = LabelColumns(("video_id",))
         return materialise_labels(rows, columns, open_storage(self.storage_uri), buckets=BUCKETS)
+
+    def _context_set(self, day: int, storage: Storage | None) -> ContextSet:
+        """Return the contexts of a day. storage: None: their file does not exist."""
+        path = f"context_sets/{day}.parquet"
+        if storage is None:
+            file = DataFile(path, self.contexts, 823_211, f"{hash(path) % 2**64:032x}", 0)
+        else:
+            chosen = [{"experiment": "homepage", "stratum": "all", "probability": 0.1}]
+            columns = [pa.array(np.arange(self.contexts)), [chosen] * self.contexts]
+            table = pa.table(columns, context_set_schema((PROFILE,)))
+            file = write_parquet(storage, path, table, table.schema)
+        date = (FIRST + day * DAY).date()
+        return ContextSet.of_one_key(f"set-{day}", date, ("homepage",), (PROFILE,), (file,))
 
     def _snapshots(self, day: int, storage: Storage | None) -> tuple[ServiceSnapshot, ...]:
         """Return the snapshots of a day. storage: None: their files do not exist."""

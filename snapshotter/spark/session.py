@@ -32,6 +32,8 @@ _DEFAULTS = {
 # Over TCP each Python task waits 40 ms for the acknowledgement of a small packet. Not for YARN and Kubernetes, whose
 # temporary folders may have longer names than a socket can.
 _SOCKETS = ("spark.python.unix.domain.socket.enabled", "true")
+# Where workers are sure to have our package: it imports what tasks need once for all workers of an executor.
+_DAEMON = ("spark.python.daemon.module", "snapshotter.spark.worker_daemon")
 # For the JVM's launcher, which otherwise chooses these itself.
 QUIET = {"spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
 _PACKAGES = "spark.jars.packages"
@@ -68,7 +70,8 @@ def spark_session(
 
     master: where to run, or a Spark Connect server, `sc://host:15002`, which has its own jars and machines; None: as
         spark-submit says, otherwise on every core of this machine
-    environment: an archive from `make package`, for executors of a cluster that lack our packages; None: they have them
+    environment: an archive from `make package`, for executors of a cluster, or workers of a Spark Connect server, that
+        lack our packages; None: they have them
     delta: whether Spark itself reads Delta tables; Spark's package mechanism resolves the jar once. A JVM that
         spark-submit has started has only the jars it was started with: `--packages`
     s3: whether Spark itself reads tables in S3, which workers do without it; the jars (600 MB) are resolved likewise
@@ -79,7 +82,8 @@ def spark_session(
     """
     if (master or "").startswith(REMOTE):
         chosen = {name.replace("__", "."): value for name, value in settings.items()}
-        return remote_session(str(master), app_name, {_TIME_ZONE: "UTC", **chosen})
+        archive = None if environment is None else Path(environment)
+        return remote_session(str(master), app_name, {_TIME_ZONE: "UTC", **chosen}, archive)
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
@@ -103,7 +107,11 @@ def spark_session(
 
 def _chosen(master: str | None, delta: bool, s3: bool, settings: Mapping[str, str]) -> dict[str, str]:
     """Return what the caller chose, by Spark's names of its settings."""
-    chosen = {**_with_jars(delta, s3), **{name.replace("__", "."): value for name, value in settings.items()}}
+    ours = _with_jars(delta, s3)
+    chosen = {**ours, **{name.replace("__", "."): value for name, value in settings.items()}}
+    packages = [*ours.get(_PACKAGES, "").split(","), *chosen.get(_PACKAGES, "").split(",")]
+    if any(packages):  # the caller's are loaded beside ours
+        chosen[_PACKAGES] = ",".join(dict.fromkeys(filter(None, packages)))
     if master is not None:
         chosen["spark.master"] = master
     return chosen
@@ -139,12 +147,14 @@ def _fill_in(conf: SparkConf, app_name: str) -> None:
     if master.startswith("local"):
         conf.setIfMissing("spark.sql.shuffle.partitions", str(2 * (os.cpu_count() or 1)))  # 200 are for a cluster
         conf.setIfMissing("spark.databricks.delta.snapshotPartitions", "2")  # likewise Delta's 50, for a log
+        conf.setIfMissing(*_DAEMON)
 
 
 def _on_cluster(conf: SparkConf, environment: str | Path | None) -> SparkSession:
     """Start a session whose executors run the Python of an archive, if there is one; this process keeps its own."""
     if environment is None:
         return _start(conf)
+    conf.setIfMissing(*_DAEMON)
     conf.set("spark.archives", f"{file_uri(Path(environment).resolve())}#{ENVIRONMENT}")
     before = os.environ.get("PYSPARK_PYTHON")
     os.environ["PYSPARK_PYTHON"] = PACKED_PYTHON  # read once, when the session starts

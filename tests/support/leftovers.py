@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folder.chmod(0o1777)  # as /tmp: tests of read-only files read, and copy, as another user
     os.environ[MARK] = os.environ["TMPDIR"] = os.environ["SPARK_LOCAL_DIRS"] = str(folder)
     os.environ["SPARK_SUBMIT_OPTS"] = f"{quick_jvm.OPTIONS}{quick_jvm.temporary_files_in(folder)}"
+    os.environ["SPARK_LAUNCHER_OPTS"] = quick_jvm.LAUNCHER_OPTIONS
     tempfile.tempdir = None  # Python keeps the first that it has determined
 
 

@@ -20,6 +20,7 @@ ARCHIVE = Path(sys.prefix) / "spark.jsa"
 _FOR_SHORT_JOBS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData -Xlog:disable"
 _SHARED = "" if " " in str(ARCHIVE) else f" -XX:SharedArchiveFile={ARCHIVE}"  # Spark takes spaces for ends of options
 OPTIONS = _FOR_SHORT_JOBS + _SHARED
+LAUNCHER_OPTIONS = _FOR_SHORT_JOBS  # of the JVM that spark-submit starts first, to build the other's command
 OF_DRIVERS = {"SPARK_SUBMIT_OPTS": OPTIONS}  # whoever starts a session reads it, and spark-submit
 
 

@@ -71,6 +71,7 @@ class SparkCluster:
     def _become(self, name: str, host: str, main: str, *options: str) -> Running:
         bare = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(self.folder), "SPARK_LOCAL_IP": host}
         bare["SPARK_DAEMON_JAVA_OPTS"] = quick_jvm.OPTIONS
+        bare["SPARK_LAUNCHER_OPTS"] = quick_jvm.LAUNCHER_OPTIONS
         if "JAVA_HOME" in os.environ:
             bare["JAVA_HOME"] = os.environ["JAVA_HOME"]
         else:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import stat
@@ -19,6 +20,7 @@ from proxy_process import until
 from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
+from schemas.errors import ConfigError
 from schemas.tables import TIME
 from snapshotter.spark.session import _fill_in, _with_jars, spark_session
 
@@ -107,6 +109,18 @@ def test_a_session_that_is_there_is_used_as_it_is(spark: SparkSession) -> None:
     assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
 
 
+def test_workers_are_forked_from_a_process_that_has_imported_what_tasks_need(spark: SparkSession) -> None:
+    def loaded(_: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Report modules that are imported before any code of ours runs, and the objects that need no collection."""
+        names = [name for name in ("pandas", "pyarrow.dataset", "numba.np.linalg") if name in sys.modules]
+        yield pa.record_batch({"names": [names], "uncollected": [gc.get_freeze_count()]})
+
+    rows = spark.range(0, 2, 1, 2).mapInArrow(loaded, "names array<string>, uncollected long").collect()
+    for row in rows:
+        assert row["names"] == ["pandas", "pyarrow.dataset", "numba.np.linalg"]
+        assert row["uncollected"] > 100_000
+
+
 def test_times_cross_spark_and_its_workers_unchanged(spark: SparkSession, tmp_path: Path) -> None:
     moments = [
         datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC),
@@ -169,3 +183,8 @@ def test_workers_are_spoken_to_without_tcp_where_names_of_sockets_are_short(mast
 def test_no_socket_is_left_behind(other_process: dict[str, Any]) -> None:
     assert other_process["sockets"] >= 2  # of the workers and of the accumulators
     until(lambda: not os.listdir(other_process["folder"]))  # workers end soon after
+
+
+def test_an_archive_is_checked_before_a_spark_connect_server_is_sought(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"environment {tmp_path}/none.tar.gz does not exist → run make package"):
+        spark_session("t", "sc://127.0.0.1:1", environment=tmp_path / "none.tar.gz")
