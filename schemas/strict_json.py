@@ -33,8 +33,6 @@ def plain_value(value: Any) -> Any:
         return [plain_value(each) for each in value]
     if isinstance(value, Enum):
         return plain_value(value.value)
-    if value is None or isinstance(value, bool):
-        return value
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int):
