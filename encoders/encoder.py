@@ -32,7 +32,7 @@ class FeatureEncoder:
 
     data: the data elements that it can read
     written: the features by their names in its source; `rename` maps them to their names in the feature set
-    source: its captured text, if it was loaded from a package; None: that of the function
+    source: its captured text, if it was loaded from a package or by `with_source`; None: that of the function
     """
 
     function: FunctionType
@@ -83,6 +83,10 @@ class FeatureEncoder:
     def captured(self) -> CapturedSource:
         """Give its source as self-contained text, with its constants and helpers as they are now."""
         return capture(self.function, self.compiled) if self.source is None else self.source
+
+    def with_source(self) -> FeatureEncoder:
+        """Give the same encoder with its source as it is now: later changes of constants and helpers do not matter."""
+        return replace(self, source=self.captured()) if self.source is None else self
 
     @property
     def fingerprint(self) -> str:

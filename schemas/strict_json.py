@@ -9,6 +9,8 @@ from datetime import date, datetime, time
 from enum import Enum
 from typing import Any
 
+_PLAIN = frozenset({str, int, bool, type(None)})
+
 
 def json_text(value: Any, *, ascii_only: bool = False) -> str:
     """Write a value as strict JSON: NaN and infinity become null, times ISO 8601, bytes hexadecimal.
@@ -24,10 +26,13 @@ def json_text(value: Any, *, ascii_only: bool = False) -> str:
 
 def plain_value(value: Any) -> Any:
     """Convert a value, and everything in it, to JSON's types."""
+    kind = type(value)
+    if kind in _PLAIN:  # first what most values are: a version of a feature set lists the parts of a year
+        return value
+    if kind in (list, tuple):
+        return [plain_value(each) for each in value]
     if isinstance(value, Enum):
         return plain_value(value.value)
-    if value is None or isinstance(value, bool):
-        return value
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int):

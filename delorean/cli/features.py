@@ -12,7 +12,7 @@ from delorean.cli.output import Output
 
 if TYPE_CHECKING:
     from delorean.experiment.record_files import BrokenRecord
-    from delorean.feature_sets.table import FeatureSetVersion
+    from delorean.feature_sets.versions import FeatureSetVersion
     from delorean.project.config import Project
     from snapshotter.storage import Storage
 
@@ -30,7 +30,8 @@ def features(feature_set: str | None, experiment: str | None, project: Project, 
     Example: delorean index features homepage
     """
     from delorean.experiment.record import recorded_runs
-    from delorean.feature_sets.table import table_uri, versions_of
+    from delorean.feature_sets.table import table_uri
+    from delorean.feature_sets.versions import versions_of
 
     broken: list[BrokenRecord] = []
     with opened(project) as (_, storage):
@@ -89,7 +90,8 @@ def register(feature_set: str, table: str | None, project: Project, output: Outp
 def _all_versions(storage: Storage, broken: list[BrokenRecord]) -> Iterator[tuple[str, Sequence[FeatureSetVersion]]]:
     """Yield the versions of each feature set. One that cannot be read is added to `broken`."""
     from delorean.experiment.record_files import BrokenRecord
-    from delorean.feature_sets.table import FOLDER, feature_sets, table_uri, versions_of
+    from delorean.feature_sets.table import FOLDER, table_uri
+    from delorean.feature_sets.versions import feature_sets, versions_of
     from schemas.errors import DeloreanError
 
     for name in feature_sets(storage):

@@ -76,6 +76,7 @@ def generate_day(
     unchanged encoders are copied), and those whose sources were withdrawn. Parts whose contexts and times appear again
     later are replaced by one that has all of their items. The notes say so.
     """
+    settings = replace(settings, model=settings.model.with_source())
     labels_hash = content_hash(content)
     made_by = content_hash([settings.model.fingerprint, *_policies(settings).values()])
     request = {"labels": labels_hash, "until": until.isoformat(), "encoders": settings.model.fingerprint}

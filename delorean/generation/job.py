@@ -85,7 +85,7 @@ def generate(
     another policy is, or what `plan_generation` raises.
     """
     _check_arguments(labels, name, spark)
-    model = FeatureModel(model)
+    model = FeatureModel(model).with_source()
     policies = {"rules": [rules, confidence, spread], "leaks": leaks}
     request = msgspec.to_builtins({"labels": labels.labels_id, "encoders": model.fingerprint, **policies})
     plan_with = partial(plan_generation, labels, model, index, storage.uri, rules, confidence=confidence, spread=spread)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +17,12 @@ from schemas.errors import LabelError
 from snapshotter.spark.connect import require_workers
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described, parallelism, reported_tasks
+from snapshotter.spark.plain_scan import plain_scan
 from snapshotter.storage import Storage, open_storage
+from snapshotter.storage.parquet_scan import ParquetScan, UnclearFileError
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
 _TASKS_PER_CORE = 4
 
@@ -70,9 +72,9 @@ class SparkLabelRows(LabelRows):
 
     def _write_parts(self, writer: BucketWriter, storage: Storage) -> tuple[list[RowPart], int]:
         """Run the query and write its rows. Returns the parts and the number of items in them."""
-        uri = storage.uri
+        spark, uri = self.frame.sparkSession, storage.uri
 
-        def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        def written(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             path = f"{writer.folder}/{_PARTS}{_task_attempt()}.arrow"
             for part, rows in write_parts(batches, writer.grouper.cast, writer.variable, open_storage(uri), path):
                 yield pa.RecordBatch.from_pydict(
@@ -80,9 +82,12 @@ class SparkLabelRows(LabelRows):
                 )
 
         columns = [f"{_quoted(column)} AS {_quoted(name)}" for name, column in writer.columns.items()]
-        with described(self.frame.sparkSession, "materialise labels: query"), spark_errors_as(LabelError, "label data"):
-            written = self.frame.selectExpr(*columns).mapInArrow(write_task, "path string, offsets binary, items long")
-            rows = written.collect()
+        with described(spark, "materialise labels: query"), spark_errors_as(LabelError, "label data"):
+            frame = self.frame.selectExpr(*columns)
+            scan = plain_scan(frame)
+            rows = None if scan is None else _scanned(spark, scan, written)
+            if rows is None:
+                rows = frame.mapInArrow(written, _WRITTEN).collect()
         parts = [RowPart(row.path, np.frombuffer(row.offsets, np.int64)) for row in rows]
         return parts, sum(row["items"] for row in rows)
 
@@ -122,7 +127,32 @@ class SparkLabelRows(LabelRows):
         return [row.result for row in results]
 
 
+def _scanned(
+    spark: SparkSession,
+    scan: ParquetScan,
+    written: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]],
+) -> list[Any] | None:
+    """Return what tasks that read files themselves have written; None if Spark must read them.
+
+    Nothing that such a task has written is used then.
+    """
+    slices = scan.slices(_TASKS_PER_CORE * parallelism(spark))
+    if not slices:
+        return []
+
+    def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        tasks = (task for batch in batches for task in batch.column(0).to_pylist())
+        try:
+            yield from written(batch for task in tasks for part in slices[task] for batch in scan.read(part))
+        except UnclearFileError:
+            yield pa.RecordBatch.from_pydict({"path": [""], "offsets": [b""], "items": [0]})
+
+    rows = spark.range(0, len(slices), 1, len(slices)).mapInArrow(write_task, _WRITTEN).collect()
+    return rows if all(row.path for row in rows) else None
+
+
 _PARTS = "rows-"  # how the names of parts begin
+_WRITTEN = "path string, offsets binary, items long"
 _RESULT = pa.schema([("result", pa.string())])
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 from delorean.experiment import load_experiment
 from delorean.experiment.record import find_run
 from delorean.experiment.record_files import record_paths
-from delorean.feature_sets.table import feature_sets, load_feature_set
+from delorean.feature_sets.table import load_feature_set
+from delorean.feature_sets.versions import feature_sets
 from delorean.labels import label_data_names, load_labels
 from delorean.project.actions import ProjectActions
 from delorean.project.config import PROJECT_FILE, Project, load_project

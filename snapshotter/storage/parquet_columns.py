@@ -18,7 +18,8 @@ from schemas.errors import CorruptFileError
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage
 from snapshotter.storage.compact_thrift import Kind, Struct, read_struct, write_struct
-from snapshotter.storage.parquet import HashingFile, packing
+from snapshotter.storage.parquet import HashingFile
+from snapshotter.storage.parquet_packing import packing
 
 _MAGIC = b"PAR1"
 _TAIL = len(_MAGIC) + 4

@@ -19,7 +19,8 @@ from driver_process import MASTER, SETTINGS
 from project_at_rest import HISTORY, Project, long_labels
 from pyspark.sql import SparkSession
 
-from delorean.feature_sets.table import feature_sets, open_table, table_uri
+from delorean.feature_sets.table import open_table, table_uri
+from delorean.feature_sets.versions import feature_sets
 from delorean.generation import generate
 from delorean.labels import LabelColumns, load_labels
 from delorean.labels.materialise import materialise_labels

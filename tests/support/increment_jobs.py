@@ -16,7 +16,8 @@ from delorean.experiment import load_experiment
 from delorean.experiment.run import run_experiment
 from delorean.feature_sets.digest import digest_rows
 from delorean.feature_sets.parts import parts_of
-from delorean.feature_sets.table import feature_sets, load_feature_set
+from delorean.feature_sets.table import load_feature_set
+from delorean.feature_sets.versions import feature_sets
 from delorean.generation import generate
 from delorean.generation.day import generate_day
 from delorean.generation.parts import PartSettings

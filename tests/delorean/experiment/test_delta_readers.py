@@ -10,7 +10,8 @@ import pytest
 from deltalake import DeltaTable
 from project_at_rest import minutes
 
-from delorean.feature_sets.table import lineage_of, table_uri, versions_of
+from delorean.feature_sets.table import lineage_of, table_uri
+from delorean.feature_sets.versions import versions_of
 from delorean.generation import generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels

@@ -20,7 +20,8 @@ from project_at_rest import HISTORY, MOOD, Project, minutes
 
 from delorean.audit.paradox import check_feature_set
 from delorean.feature_sets.parts import parts_of
-from delorean.feature_sets.table import FeatureSet, load_feature_set, open_table, versions_of
+from delorean.feature_sets.table import FeatureSet, load_feature_set, open_table
+from delorean.feature_sets.versions import versions_of
 from delorean.generation import generate
 from delorean.generation.day import generate_day
 from delorean.generation.parts import PartSettings

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from project_at_rest import HISTORY, Project, long_labels
 
-from delorean.feature_sets.table import FeatureSet, versions_of
+from delorean.feature_sets.table import FeatureSet
+from delorean.feature_sets.versions import versions_of
 from delorean.generation import generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels

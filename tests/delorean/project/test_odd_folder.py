@@ -19,7 +19,8 @@ from delorean.cli.commands import cli
 from delorean.experiment import load_experiment
 from delorean.experiment.run import run_experiment
 from delorean.experiment.steps import package_of
-from delorean.feature_sets.table import lineage_of, versions_of
+from delorean.feature_sets.table import lineage_of
+from delorean.feature_sets.versions import versions_of
 from delorean.labels import LabelColumns
 from delorean.packaging.package import load_package
 from delorean.project.config import load_project

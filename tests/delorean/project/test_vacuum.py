@@ -33,7 +33,7 @@ from delorean.experiment.record import (
     save_run,
 )
 from delorean.feature_sets.digest import FeatureDigest
-from delorean.feature_sets.table import versions_of
+from delorean.feature_sets.versions import versions_of
 from delorean.labels import LabelColumns, Labels, label_data_names, load_labels, save_labels
 from delorean.labels.materialise import materialise_labels
 from delorean.project.vacuum import VacuumReport, vacuum

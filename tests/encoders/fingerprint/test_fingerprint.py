@@ -74,6 +74,15 @@ def test_it_changes_with_source_constants_helpers_and_parameters(
     assert make(old, new).fingerprint != make().fingerprint
 
 
+def test_a_model_with_its_source_keeps_its_constants_as_they_were(make: Callable[..., FeatureEncoder]) -> None:
+    model = FeatureModel(make())
+    before, kept = model.fingerprint, model.with_source()
+    model.encoders[0].function.__globals__["LIMIT"] = 4
+    assert model.fingerprint == FeatureModel(make("LIMIT = 3", "LIMIT = 4")).fingerprint != before
+    assert kept.fingerprint == kept.with_source().fingerprint == before
+    assert kept.encoders == model.encoders
+
+
 def test_it_changes_with_parameters_names_and_types(make: Callable[..., FeatureEncoder]) -> None:
     encoder = make()
     prints = [
