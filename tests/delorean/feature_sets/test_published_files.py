@@ -58,7 +58,7 @@ def polars_file(path):
 @pytest.mark.parametrize("write", [pandas_file, polars_file])
 def test_features_are_made_from_files_as_pandas_and_polars_write_them(project, tmp_path, write):
     write(tmp_path / "videos.parquet")
-    table = plain_table("videos", read_foreign_parquet(tmp_path / "videos.parquet"))
+    table = plain_table("videos", read_foreign_parquet(str(tmp_path / "videos.parquet")).read_all())
     videos = global_element("videos", pa.struct(list(table.schema)))
     assert publish_global(table, videos, minutes(0), project.storage, project.index, "v1")
     assert project.index.global_version("videos", "v1").element == videos
