@@ -27,6 +27,7 @@ import pyarrow as pa
 from rich.table import Table
 
 from benchmarks.load_report import CONSOLE, Verdict, show
+from delorean.coverage import day_coverage, label_coverage
 from delorean.generation import generate
 from delorean.generation.generation_plan import plan_generation
 from delorean.labels import LabelColumns, Labels
@@ -39,7 +40,8 @@ from schemas.hashing import bucket_of
 from schemas.services import Service, Status
 from schemas.tables import TIME, snapshot_schema
 from snapshotter.index import SnapshotIndex, open_index
-from snapshotter.records import DataFile, ServiceSnapshot, SnapshotRun, to_micros
+from snapshotter.records import ContextSet, DataFile, ServiceSnapshot, SnapshotRun, to_micros
+from snapshotter.selection.context_sets import context_set_schema
 from snapshotter.spark.session import spark_session
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import ParquetReader, write_parquet
@@ -54,6 +56,7 @@ WEEK = 7 * DAY
 BUCKETS = 16
 SECONDS = {"SQLite": 1.0, "Cassandra": 3.0}
 RATIO = 1.2
+COVERAGE_REPEATS = 3
 MOST_OPEN = 200
 MEMORY_MIB = 20
 DRIVER_MIB = 100
@@ -90,8 +93,9 @@ def main(arguments: list[str]) -> None:
             projects.append(Project(f"file://{folder}/{days}", uris, days, options.contexts))
             projects[-1].make()
         planned = [each for index in SECONDS for each in planning(projects, index, options.repeats)]
+        covered = [each for index in SECONDS for each in coverage(projects, index)]
         generated = [in_process(project, index) for index in SECONDS for project in projects]
-    verdicts = [*report(planned, generated, tuple(options.days)), counted_in_spark(options.viewed)]
+    verdicts = [*report(planned, generated, tuple(options.days)), *covered, counted_in_spark(options.viewed)]
     show(verdicts)
     if not all(verdict.met for verdict in verdicts):
         raise SystemExit(1)
@@ -111,11 +115,14 @@ class Project:
         storage = open_storage(self.storage_uri)
         real = [self._snapshots(day, storage) for day in range(self.days - 10, self.days)]
         runs = [self._snapshots(day, None) for day in range(self.days - 10)] + real
+        sets = [self._context_set(day, storage if day >= self.days - 10 else None) for day in range(self.days)]
         for uri in self.uris.values():
             with open_index(uri) as index:
                 for snapshots in runs:
                     run_id = snapshots[0].run_id
                     assert index.publish_run(SnapshotRun(run_id, "set", FIRST, snapshots))
+                for context_set in sets:
+                    assert index.publish_context_set(context_set)
 
     def weeks(self) -> Iterator[tuple[str, datetime]]:
         """Yield the weeks of labels that are planned, and when they begin."""
@@ -140,6 +147,19 @@ class Project:
         )
         columns = LabelColumns(("video_id",))
         return materialise_labels(rows, columns, open_storage(self.storage_uri), buckets=BUCKETS)
+
+    def _context_set(self, day: int, storage: Storage | None) -> ContextSet:
+        """Return the contexts of a day. storage: None: their file does not exist."""
+        path = f"context_sets/{day}.parquet"
+        if storage is None:
+            file = DataFile(path, self.contexts, 823_211, f"{hash(path) % 2**64:032x}", 0)
+        else:
+            chosen = [{"experiment": "homepage", "stratum": "all", "probability": 0.1}]
+            columns = [pa.array(np.arange(self.contexts)), [chosen] * self.contexts]
+            table = pa.table(columns, context_set_schema((PROFILE,)))
+            file = write_parquet(storage, path, table, table.schema)
+        date = (FIRST + day * DAY).date()
+        return ContextSet.of_one_key(f"set-{day}", date, ("homepage",), (PROFILE,), (file,))
 
     def _snapshots(self, day: int, storage: Storage | None) -> tuple[ServiceSnapshot, ...]:
         """Return the snapshots of a day. storage: None: their files do not exist."""
@@ -228,6 +248,31 @@ def planned(labels: Labels, index: SnapshotIndex, storage_uri: str, rule: AsOf) 
     rules = {element.name: rule for element in ELEMENTS}
     plan = plan_generation(labels, MODEL, index, storage_uri, rules, paged=True)
     return time.perf_counter() - start, len(plan.services[0].ids)
+
+
+def coverage(projects: Sequence[Project], index: str) -> Iterator[Verdict]:
+    """Count what the newest week of labels and of days would find, and compare the projects."""
+    seconds: dict[tuple[str, int], list[float]] = {}
+    with ExitStack() as stack:
+        opened = {project.days: stack.enter_context(open_index(project.uris[index])) for project in projects}
+        labels = {project.days: project.labels() for project in projects}
+        for _ in range(COVERAGE_REPEATS):
+            for project in projects:
+                found, storage = opened[project.days], open_storage(project.storage_uri)
+                last = (FIRST + (project.days - 1) * DAY).date()
+                start = time.process_time()
+                label_coverage(labels[project.days], found, storage, elements=ELEMENTS)
+                middle = time.process_time()
+                day_coverage(found, storage, first=last - 6 * DAY, last=last)
+                end = time.process_time()
+                seconds.setdefault(("label data", project.days), []).append(middle - start)
+                seconds.setdefault(("days", project.days), []).append(end - middle)
+    few, many = (project.days for project in projects)
+    for what in ("label data", "days"):
+        of_few, of_many = (float(np.median(seconds[what, days])) for days in (few, many))
+        target = f"coverage of a week of {what} takes at most {RATIO} times as long at {many:,} days, with {index}"
+        ratio = of_many / of_few
+        yield Verdict(target, f"{ratio:.2f}: {of_few:.3f} s CPU, then {of_many:.3f} s", ratio <= RATIO)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from delorean.experiment.replay import replay
     from delorean.experiment.run import run_experiment
     from delorean.experiment.spec import ExperimentSpec, ScheduleSpec
+    from delorean.feature_sets.registration import register_feature_set
     from delorean.generation import generate
     from delorean.labels import LabelColumns, load_labels
     from delorean.labels.materialise import materialise_labels
@@ -47,9 +48,9 @@ if TYPE_CHECKING:
     from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
     from delorean.time_travel import TimeMachine
     from delorean.training.context_weights import ContextWeight
+    from delorean.training.feature_set_reader import read_feature_set
     from delorean.training.fitting import train
     from delorean.training.metrics import ranking_metrics
-    from delorean.training.ranking_data import read_feature_set
     from delorean.training.split import Split
     from encoders import FeatureEncoder, FeatureModel, data_key, feature_encoder, lookup
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
@@ -161,6 +162,7 @@ __all__ = [
     "open_storage",
     "ranking_metrics",
     "read_feature_set",
+    "register_feature_set",
     "replay",
     "run_experiment",
     "service_element",
@@ -184,6 +186,7 @@ _MODULES = {
     "delorean.experiment.replay": "replay",
     "delorean.experiment.run": "run_experiment",
     "delorean.experiment.spec": "ExperimentSpec ScheduleSpec",
+    "delorean.feature_sets.registration": "register_feature_set",
     "delorean.generation": "generate",
     "delorean.labels": "LabelColumns load_labels",
     "delorean.labels.materialise": "materialise_labels",
@@ -195,7 +198,7 @@ _MODULES = {
     "delorean.training.context_weights": "ContextWeight",
     "delorean.training.fitting": "train",
     "delorean.training.metrics": "ranking_metrics",
-    "delorean.training.ranking_data": "read_feature_set",
+    "delorean.training.feature_set_reader": "read_feature_set",
     "delorean.training.split": "Split",
     "encoders": "FeatureEncoder FeatureModel data_key feature_encoder lookup",
     "schemas.data_keys": "DataKey context_variable global_element item service_element",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 
 from schemas.errors import ConfigError, DataKeyError
-from schemas.nested_types import with_leaves
+from snapshotter.spark.arrow_types import schema_in_spark
 from snapshotter.spark.connect import require_workers
 
 if TYPE_CHECKING:
@@ -20,16 +20,6 @@ if TYPE_CHECKING:
 
 _Part = TypeVar("_Part")
 _BATCH_ROWS = 8_192  # nested rows are large, and Spark holds a batch of each task in memory
-_IN_SPARK = {
-    pa.uint8(): pa.int16(),
-    pa.uint16(): pa.int32(),
-    pa.uint32(): pa.int64(),
-    pa.uint64(): pa.decimal128(20, 0),  # as Spark itself reads them from Parquet
-    pa.float16(): pa.float32(),
-    pa.date64(): pa.date32(),
-    pa.string_view(): pa.string(),
-    pa.binary_view(): pa.binary(),
-}
 
 
 class Readable(ABC):
@@ -63,7 +53,7 @@ class Readable(ABC):
         """Read the data into Spark; types that it lacks, such as unsigned integers, become wider ones."""
         require_spark(spark)
         table = self.to_arrow()
-        return spark.createDataFrame(table.cast(_schema_in_spark(table.schema)))
+        return spark.createDataFrame(table.cast(schema_in_spark(table.schema)))
 
 
 def require_spark(spark: object) -> None:
@@ -83,7 +73,7 @@ def lazy_frame(
     from pyspark.sql.pandas.types import from_arrow_schema
 
     require_workers(spark)
-    in_spark = _schema_in_spark(schema)
+    in_spark = schema_in_spark(schema)
     serialised = [pickle.dumps(part) for part in parts]
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -92,11 +82,3 @@ def lazy_frame(
                 yield from table.cast(in_spark).to_batches(max_chunksize=_BATCH_ROWS)
 
     return spark.range(0, len(parts), 1, max(1, len(parts))).mapInArrow(run, from_arrow_schema(in_spark))
-
-
-def _schema_in_spark(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field.with_type(with_leaves(field.type, _leaf_in_spark)) for field in schema])
-
-
-def _leaf_in_spark(type: pa.DataType) -> pa.DataType:  # noqa: A002  # the field's own name
-    return _IN_SPARK.get(type, type)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,7 @@ from schemas.services import OnFallback, Service
 IS_FALLBACK = "is_fallback"
 """The column of a snapshot that marks fallback values."""
 
+_LACKS = "defaults of "
 TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -26,9 +28,26 @@ def contexts_schema(key: Iterable[DataKey]) -> pa.Schema:
 
 
 def answers_schema(service: Service) -> pa.Schema:
-    """The schema of a service's answers, one row per context; `value` is null unless the status is ok or fallback."""
+    """The schema of a service's answers, one row per context; `value` is null unless the status is ok or fallback.
+
+    `reason` says why there is no value; of an answer that lacks fields it is `lacking_reason`, otherwise null.
+    """
     value = service.element.type
     return pa.schema([("status", pa.string()), ("captured_at", TIME), ("reason", pa.string()), ("value", value)])
+
+
+def lacking_reason(paths: Iterable[str]) -> str:
+    """Return the `reason` of an answer that lacks fields, which have their defaults in its value.
+
+    >>> lacking_fields(lacking_reason(["plays", "seen.trailers"]))
+    ['plays', 'seen.trailers']
+    """
+    return f"{_LACKS}{json.dumps(list(paths))}"
+
+
+def lacking_fields(reason: str) -> list[str]:
+    """Return the paths that `lacking_reason` was given; none for another text."""
+    return list(json.loads(reason.removeprefix(_LACKS))) if reason.startswith(_LACKS) else []
 
 
 def snapshot_schema(service: Service) -> pa.Schema:
@@ -51,14 +70,16 @@ def require_columns(what: str, table: pa.Table | pa.RecordBatch, keys: Iterable[
             raise DataKeyError.because(f"{what}: column '{key.name}' is {type}, expected {key.type}")
 
 
-def refuse_hidden_nulls(name: str, values: pa.Array) -> None:
+def refuse_hidden_nulls(name: str, values: pa.Array, first: int = 0) -> None:
     """Raise DataKeyError for a null inside a value that encoders would read as a number: see `schemas.nulls`.
+
+    first: the position of the first value, for errors
 
     A value that is null as a whole is an absent element, and no error.
     """
     for child_name, child in _children(name, values):
         if child.null_count and not may_be_null(child.type):
-            row = pc.index(child.is_null(), True).as_py()
+            row = first + pc.index(child.is_null(), True).as_py()
             raise DataKeyError.because(
                 f"'{child_name}' is null at position {row}: encoders cannot read a null {child.type}",
                 "make it a float or a string, or leave the row out",

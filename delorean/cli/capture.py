@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,10 +13,10 @@ import click
 
 from delorean.cli.options import Day, Instant, Seconds, common_options, opened, spark_for
 from delorean.cli.output import Output
-from schemas.plain_text import plain_text
 
 if TYPE_CHECKING:
     from delorean.project.config import Project
+    from snapshotter.storage.table_source import TableSource
 
 
 @click.command(no_args_is_help=True)
@@ -52,9 +54,7 @@ def select(specs: tuple[Path, ...], day: date, project: Project, output: Output)
     output.show(contexts)
     requested = {experiment.id for experiment in experiments}
     failed = [each for each in contexts.failed if each.id in requested]
-    for each in failed:
-        click.echo(plain_text(f"error: {each.error}"), err=True)
-    if failed:
+    if failed:  # their errors are logged
         click.get_current_context().exit(2 if all(each.final for each in failed) else 1)
 
 
@@ -156,14 +156,18 @@ def snapshot(
 
 @click.command(no_args_is_help=True)
 @click.argument("element")
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("table", required=False)
+@click.option("--format", "file_format", help="parquet, delta, iceberg, table, or any that Spark can load.  [parquet]")
+@click.option("--version", type=int, help="Of a Delta table, or the id of an Iceberg snapshot.  [the newest]")
 @click.option("--valid-from", type=Instant(), help="When the table became valid.  [when it is read: now]")
 @click.option("--version-id", required=True, help="Publishing the same version again changes nothing.")
 @click.option("--if-changed", is_flag=True, help="Publish nothing if the newest version has the same rows.")
 @common_options
 def publish(
     element: str,
-    file: Path | None,
+    table: str | None,
+    file_format: str | None,
+    version: int | None,
     valid_from: datetime | None,
     version_id: str,
     if_changed: bool,
@@ -172,28 +176,48 @@ def publish(
 ) -> None:
     """Publish a version of a global element.
 
-    FILE is Parquet, or a folder of it, as pandas, Polars, Spark or DuckDB write it: the whole table of ELEMENT from a
-    moment on, its first column the rows' key. By default the file named under [schedule.globals] of the project file.
-    Times need a zone; types are cast to plain ones where no value changes.
+    TABLE has all rows of ELEMENT from a moment on, its first column the rows' key. It is a file or a folder, also in S3
+    (s3://bucket/table), or with --format table the name of a table in Spark's catalogue (shop.products); only that
+    starts Spark. By default the table named under [schedule.globals] of the project file. Times need a zone; types are
+    cast to plain ones where no value changes. Memory does not grow with the table.
 
     \b
     Example: delorean publish videos videos.parquet --valid-from 2026-01-05T00:00:00Z --version-id day-5
+    Example: delorean publish products shop.products --format table --version-id 2026-01-05
     """
     import pyarrow as pa
 
     from schemas.data_keys import global_element
-    from schemas.errors import ConfigError
     from schemas.plain_types import plain_table
     from snapshotter.global_elements import publish_global
-    from snapshotter.storage.foreign_parquet import read_foreign_parquet
+    from snapshotter.spark.table_rows import table_rows
 
-    if file is None:
-        if element not in project.schedule.globals:
-            raise ConfigError.unknown("global element on schedule", element, project.schedule.globals)
-        file = Path(project.schedule.globals[element])
-    table = plain_table(element, read_foreign_parquet(file))
-    since = valid_from or datetime.now(UTC)  # not sooner: an earlier moment must not see what is read now
-    key = global_element(element, pa.struct(list(table.schema)))
-    with opened(project) as (index, storage):
-        new = publish_global(table, key, since, storage, index, version_id, if_changed=if_changed)
-    output.show({"element": element, "version": version_id, "rows": table.num_rows, "new": new})
+    source, rows_read = _table_of(element, table, file_format, version, project), 0
+    with ExitStack() as stack:
+        rows = table_rows(source, lambda: stack.enter_context(spark_for("publish", project, [source])))
+
+        def counted() -> Iterator[pa.RecordBatch]:
+            nonlocal rows_read
+            for batch in rows:
+                rows_read += batch.num_rows
+                yield batch
+
+        since = valid_from or datetime.now(UTC)  # not sooner: an earlier moment must not see what is read now
+        key = global_element(element, pa.struct(list(plain_table(element, rows.schema.empty_table()).schema)))
+        reader = pa.RecordBatchReader.from_batches(rows.schema, counted())
+        index, storage = stack.enter_context(opened(project))
+        new = publish_global(reader, key, since, storage, index, version_id, if_changed=if_changed)
+    output.show({"element": element, "version": version_id, "rows": rows_read, "new": new})
+
+
+def _table_of(
+    element: str, table: str | None, file_format: str | None, version: int | None, project: Project
+) -> TableSource:
+    """Return the table that is named, or the one on schedule."""
+    from snapshotter.storage.table_source import TableSource
+
+    if table is not None:
+        return TableSource(table, file_format or "parquet", version)
+    if file_format is not None or version is not None:
+        raise click.UsageError("--format and --version are those of a TABLE: name it")
+    return project.schedule.global_table(element)

@@ -13,6 +13,7 @@ from delorean.cli.capture import prana, publish, select, snapshot
 from delorean.cli.cost import cost
 from delorean.cli.demo import demo
 from delorean.cli.experiment import experiment
+from delorean.cli.features import feature_sets_group
 from delorean.cli.look import index, travel
 from delorean.cli.model import generate, serve, train
 from delorean.cli.paradox import paradox
@@ -80,6 +81,7 @@ def cli(debug: bool) -> None:
     handler.setFormatter(_SafeFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
     logging.addLevelName(logging.WARNING, "warning")
+    logging.addLevelName(logging.ERROR, "error")
     if debug:
         logging.getLogger("py4j").setLevel(logging.INFO)  # it logs every call to the JVM
     else:
@@ -88,7 +90,7 @@ def cli(debug: bool) -> None:
 
 for command in (select, prana, snapshot, publish, travel, index, generate, paradox, train, experiment, serve):
     cli.add_command(command)
-for command in (cost, vacuum, schedule, submit, demo):
+for command in (feature_sets_group, cost, vacuum, schedule, submit, demo):
     cli.add_command(command)
 
 

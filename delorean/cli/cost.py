@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +10,6 @@ from delorean.cli.options import Day, common_options, opened
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
-    from delorean.cost.result import Grouping
     from delorean.project.config import Project
 
 
@@ -20,24 +18,17 @@ if TYPE_CHECKING:
 @click.option("--until", type=Day(), help="Last day.  [today]")
 @click.option(
     "--by",
-    type=click.Choice(["day", "owner", "experiment"]),
+    type=click.Choice(["day", "owner", "namespace", "experiment"]),
     multiple=True,
     default=("owner", "experiment"),
     show_default=True,
     help="Add up by this; may be repeated.",
 )
 @click.option("--owner", help="Only experiments of this owner.")
+@click.option("--namespace", help="Only experiments of this name space.")
 @click.option("--experiment", help="Only this experiment.")
 @common_options
-def cost(
-    since: date | None,
-    until: date | None,
-    by: tuple[Grouping, ...],
-    owner: str | None,
-    experiment: str | None,
-    project: Project,
-    output: Output,
-) -> None:
+def cost(project: Project, output: Output, **choices: Any) -> None:
     """Show what experiments captured, stored, read and computed.
 
     Keys asked of services, bytes of captures, label data and features, and core seconds, from the records of these
@@ -50,8 +41,5 @@ def cost(
     from delorean.project.schedule import owners_in
 
     with opened(project) as (index, storage):
-        owners = owners_in(project.schedule)
-        found = cost_of(
-            index, storage, since=since, until=until, by=by, owner=owner, experiment=experiment, owners=owners
-        )
+        found = cost_of(index, storage, owners=owners_in(project.schedule), **choices)
     output.show(found)

@@ -30,7 +30,7 @@ def summary(record: RunRecord) -> dict[str, Any]:
         "items": features.items,
         "dropped": features.dropped,
         "features": list(features.digest.features),
-        "copied": features.copied,
+        "copied": features.copied or None,
         "rows_without": dict(features.absent),
         "leaks": (record.leaks or {}).get("verdict"),
         "notes": list(record.notes),
@@ -63,9 +63,11 @@ def run_spec(
     """Run a spec's experiment, or only the generation of its features, and show progress."""
     from delorean.experiment import load_experiment
     from delorean.experiment.run import run_experiment
+    from delorean.project.schedule import refuse_taken
 
     with opened(project) as (index, storage):
         experiment = load_experiment(spec, index)
+        refuse_taken(project.schedule, experiment.name, spec)
         with spark_for(command, project, experiment.tables.values()) as spark, output.progress() as progress:
             return run_experiment(
                 experiment,

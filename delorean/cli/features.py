@@ -1,4 +1,4 @@
-"""The command that lists versions of feature sets."""
+"""Commands on feature sets: list their versions, add them to Spark's catalogue."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from delorean.cli.options import common_options, opened
+from delorean.cli.options import common_options, opened, spark_for
 from delorean.cli.output import Output
 
 if TYPE_CHECKING:
@@ -54,6 +54,36 @@ def features(feature_set: str | None, experiment: str | None, project: Project, 
         if experiment is None or each.experiment == experiment
     ]
     output.show({"versions": rows, **({"broken": [vars(one) for one in broken]} if broken else {})})
+
+
+@click.group("features")
+def feature_sets_group() -> None:
+    """Make feature sets available to other programs. `delorean index features` lists them."""
+
+
+@feature_sets_group.command("register", no_args_is_help=True)
+@click.argument("feature_set")
+@click.option("--as", "table", help="database.table in Spark's catalogue.  [features.FEATURE_SET]")
+@common_options
+def register(feature_set: str, table: str | None, project: Project, output: Output) -> None:
+    """Add a feature set to Spark's catalogue, so that any session that shares it can SELECT from it by name.
+
+    Later versions are seen without registering again; registering again changes nothing. Which catalogue that is, such
+    as a Hive metastore, is a setting of Spark's: [spark] in the project file, or spark-submit's.
+
+    \b
+    Example: delorean features register homepage --as features.homepage
+    """
+    from delorean.feature_sets.registration import register_feature_set
+    from delorean.feature_sets.table import open_table, table_uri
+    from snapshotter.storage.table_source import TableSource
+
+    with opened(project) as (_, storage):
+        uri = table_uri(storage, feature_set)
+        open_table(uri)  # raises before Spark starts, which takes long
+        with spark_for("features register", project, [TableSource(uri, "delta")]) as spark:
+            registered = register_feature_set(spark, storage, feature_set, table)
+    output.show(vars(registered))
 
 
 def _all_versions(storage: Storage, broken: list[BrokenRecord]) -> Iterator[tuple[str, Sequence[FeatureSetVersion]]]:

@@ -48,7 +48,7 @@ def generate(
             "contexts": features.rows,
             "items": features.items,
             "features": list(features.digest.features),
-            "copied": features.copied,
+            "copied": features.copied or None,
             "rows_without": dict(features.absent),
             "dropped": features.dropped,
             "leaks": (record.leaks or {}).get("verdict"),

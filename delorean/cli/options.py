@@ -188,20 +188,26 @@ def spark_for(
 ) -> Iterator[SparkSession]:
     """Provide the active Spark session, or start one and stop it at the end.
 
-    master: where Spark runs; None: where spark-submit or the project file says, else on this machine
+    master: where Spark runs; None: on the Spark Connect server that the project file names, else where spark-submit
+        says, else on this machine
     tables: what the session will read, which decides the extensions that it loads
 
     The project's settings apply only to a session that is started here.
     """
     from pyspark.sql import SparkSession
 
+    from snapshotter.spark.connect import REMOTE
     from snapshotter.spark.session import spark_session
 
     started_here = SparkSession.getActiveSession() is None
     settings = {name.replace(".", "__"): value for name, value in project.spark.items()}
     read = list(tables)
-    delta, s3 = any(table.format == "delta" for table in read), any(table.in_s3 for table in read)
-    spark = spark_session(f"delorean {command}", master, delta=delta, s3=s3, **settings)
+    delta = any(table.format == "delta" or table.in_catalogue for table in read)  # a catalogue's table may be Delta
+    s3 = any(table.in_s3 for table in read)
+    environment = None
+    if master is None and (project.submit.master or "").startswith(REMOTE):
+        master, environment = project.submit.master, project.submit.environment
+    spark = spark_session(f"delorean {command}", master, environment=environment, delta=delta, s3=s3, **settings)
     try:
         yield spark
     finally:

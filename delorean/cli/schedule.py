@@ -34,7 +34,9 @@ def schedule(project: Project, output: Output) -> None:
                 {"set": name, "every_hours": taken.every_hours, "services": list(taken.services) or "all"}
                 for name, taken in project.schedule.snapshots.items()
             ],
-            "globals": [{"element": name, "file": path} for name, path in project.schedule.globals.items()],
+            "globals": [
+                {"element": name, "file": project.schedule.global_table(name).path} for name in project.schedule.globals
+            ],
             "experiments": [
                 {
                     "experiment": each.name,

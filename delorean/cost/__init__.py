@@ -1,4 +1,4 @@
-"""What experiments captured, stored, read and computed, by day and owner, from the records that exist anyway."""
+"""What experiments captured, stored, read and computed, by day, owner and name space, from existing records."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def cost(
     until: date | None = None,
     by: Sequence[Grouping] = ("owner", "experiment"),
     owner: str | None = None,
+    namespace: str | None = None,
     experiment: str | None = None,
     owners: Mapping[str, str] | None = None,
 ) -> Cost:
@@ -31,7 +32,7 @@ def cost(
 
     since, until: the first day and the last; None: the 30 days up to today
     by: what amounts are added up by
-    owner, experiment: only theirs
+    owner, namespace, experiment: only theirs
     owners: experiment → owner, for captures, and for runs that record none
 
     A capture that several experiments use is divided among those that selected its contexts and need the service, by
@@ -54,7 +55,9 @@ def cost(
     entries = [
         entry
         for entry in (*capture_entries(index, since, until, known), *runs)
-        if owner in (None, entry.owner) and experiment in (None, entry.experiment)
+        if owner in (None, entry.owner)
+        and namespace in (None, entry.namespace)
+        and experiment in (None, entry.experiment)
     ]
     notes = (
         *(f"a run is not counted: {record.problem}" for record in broken),

@@ -1,4 +1,4 @@
-"""What experiments cost: amounts, and their sums by day, owner and experiment."""
+"""What experiments cost: amounts, and their sums by day, owner, name space and experiment."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from datetime import date
 from typing import Literal, TypeAlias
 
 from schemas.plain_text import plain_text
+from snapshotter.selection.declarations import namespace_of
 
-Grouping: TypeAlias = Literal["day", "owner", "experiment"]
-GROUPINGS: tuple[Grouping, ...] = ("day", "owner", "experiment")
+Grouping: TypeAlias = Literal["day", "owner", "namespace", "experiment"]
+GROUPINGS: tuple[Grouping, ...] = ("day", "owner", "namespace", "experiment")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class CostEntry:
     owner: str
     amounts: Amounts
 
+    @property
+    def namespace(self) -> str:
+        """The name space of the experiment; empty if it has none."""
+        return namespace_of(self.experiment)
+
 
 @dataclass(frozen=True)
 class CostRow:
@@ -60,6 +66,7 @@ class CostRow:
 
     day: date | None
     owner: str | None
+    namespace: str | None
     experiment: str | None
     amounts: Amounts
 
@@ -94,13 +101,9 @@ class Cost:
 
 def summed(entries: Iterable[CostEntry], by: Sequence[Grouping]) -> tuple[CostRow, ...]:
     """Add up entries by some of their fields."""
-    sums: dict[tuple[date | None, str | None, str | None], Amounts] = {}
+    sums: dict[tuple[date | str | None, ...], Amounts] = {}
     for entry in entries:
-        key = (
-            entry.day if "day" in by else None,
-            entry.owner if "owner" in by else None,
-            entry.experiment if "experiment" in by else None,
-        )
+        key = tuple(getattr(entry, name) if name in by else None for name in GROUPINGS)
         sums[key] = sums.get(key, Amounts()) + entry.amounts
     order = sorted(sums, key=lambda key: tuple("" if value is None else str(value) for value in key))
-    return tuple(CostRow(*key, sums[key]) for key in order)
+    return tuple(CostRow(**dict(zip(GROUPINGS, key, strict=True)), amounts=sums[key]) for key in order)  # type: ignore[arg-type]  # each of its own type

@@ -6,35 +6,34 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
-from itertools import chain
+from itertools import chain, takewhile
 from typing import cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delorean.coverage.bucketed_rows import FrameRows
 from delorean.coverage.counts import CoverageCounts, empty_cell
+from delorean.coverage.day_contexts import GROUP_COLUMN, DayContexts, check_group, context_sets_by, newest_up_to
 from delorean.coverage.element_search import ElementSearch, ServiceSearch, VersionSearch
+from delorean.coverage.paged_source import PagedSource
 from delorean.coverage.result import CoverageCell, DayCoverage
 from delorean.labels import TIME_COLUMN
-from delorean.state.rules import FIRST_MOMENT, AsOf
-from delorean.state.snapshot_pages import snapshots_of
-from delorean.state.sources import GlobalSource, ServiceSource, captured_within, declared_services
+from delorean.state.rules import AsOf
+from delorean.state.snapshot_pages import first_page
+from delorean.state.source_resolver import declared_services
+from delorean.state.sources import GlobalSource
 from delorean.state.versions import versions_in_view
-from delorean.time_travel import EXPERIMENT_COLUMN, STRATUM_COLUMN, read_chosen_contexts
 from schemas.errors import DataKeyError, NotInIndexError
 from schemas.services import Service
 from schemas.tables import TIME
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import END_OF_TIME, ContextGroup, ContextSet, ServiceSnapshot, from_micros, to_micros
-from snapshotter.selection.context_sets import groups_of, read_contexts, united
+from snapshotter.records import END_OF_TIME, ServiceSnapshot, from_micros, to_micros
 from snapshotter.storage import Storage
 
-STRATUM = "stratum"
-_GROUP_COLUMN = "__group"
 _ONE_DAY = timedelta(days=1)
+MOST_DAYS = 31  # that are counted unless a first day is named: a look takes no longer as more and more is captured
 
 
 def day_coverage(
@@ -52,7 +51,8 @@ def day_coverage(
 ) -> DayCoverage:
     """Count the contexts of each day's context set that have state, service by service.
 
-    first, last: UTC days; with both, every day between them, else the days on which contexts were chosen or captured
+    first, last: UTC days; with both, every day between them, else the days on which contexts were chosen or captured,
+        and without a first one the newest 31 of them
     at: the time of day, UTC; None: the day's end
     experiment: only the contexts that it chose; the newest context set up to the day is used, as by `TimeMachine`
     services: names of services, or of elements; None: all, and the global elements
@@ -64,20 +64,19 @@ def day_coverage(
     """
     declared = declared_services(index)
     elements = _chosen_elements(index, declared, services)
-    sets = _context_sets(index, experiment)
+    days = _days(index, declared, experiment, first, last)
+    sets = context_sets_by(index, days[0], days[-1], experiment)
+    check_group(by, sets)
+    moments = [_moment(day, at) for day in days]
+    set_of = {moment: newest_up_to(sets, moment.date(), experiment) for moment in moments}
     rule = AsOf(max_age=max_age)
-    window = None if first is None or last is None else rule.window(_moment(first, at), _moment(last, at))
-    captured = _captured(index, declared, elements, window)
-    moments = [_moment(day, at) for day in _days(captured, sets, first, last)]
-    _check_group(by, sets)
-    set_of = {moment: _newest(sets, moment.date(), experiment) for moment in moments}
-    chosen = {name: snapshots for name, snapshots in captured.items() if name in elements}
+    recent = _recent_snapshots(index, declared, elements, moments, rule)
     searches = [
-        *_service_searches(index, declared, chosen, moments, rule),
+        *_service_searches(index, declared, recent, moments, rule),
         *_version_searches(index, elements, moments),
     ]
-    contexts = _Contexts(storage, experiment, by, contexts_at_once, set_of)
-    cells = _cells(searches, contexts, list(chain.from_iterable(captured.values())))
+    contexts = DayContexts(storage, experiment, by, contexts_at_once, set_of)
+    cells = _cells(searches, contexts, list(chain.from_iterable(recent.values())))
     return DayCoverage(
         by_day=tuple(cells),
         at=at,
@@ -91,12 +90,6 @@ def day_coverage(
     )
 
 
-def _check_group(by: str | None, sets: Sequence[ContextSet]) -> None:
-    variables = {variable.name for group in groups_of(sets) for variable in group.key}
-    if by is not None and by != STRATUM and by not in variables:
-        raise DataKeyError.unknown("variable to group contexts by", by, {*variables, STRATUM})
-
-
 @dataclass(frozen=True)
 class _MomentsSearch:
     """A search for an element at some moments, in microseconds."""
@@ -105,49 +98,46 @@ class _MomentsSearch:
     moments: NDArray[np.int64]
 
 
-def _captured(
+def _recent_snapshots(
     index: SnapshotIndex,
     declared: Mapping[str, Sequence[Service]],
     elements: Sequence[str],
-    window: tuple[datetime, datetime] | None,
+    moments: Sequence[datetime],
+    rule: AsOf,
 ) -> dict[str, list[ServiceSnapshot]]:
-    """Return each element's snapshots in a window, the earliest published first, of each service that captured it.
-
-    window: None: all snapshots, those of other elements too, because the days follow from them
-    """
-    searched = declared if window is None else set(declared).intersection(elements)
-    window = window or (FIRST_MOMENT, END_OF_TIME)
-    captured = {}
-    for element in sorted(searched):
+    """Return each element's newest snapshots that moments see, of each of its services the earliest published first."""
+    window, (_, earliest) = rule.window(moments[0], moments[-1]), rule.window(moments[0], moments[0])
+    recent = {}
+    for element in sorted(set(declared).intersection(elements)):
         services = {service.name: service for service in reversed(declared[element])}.values()
-        captured[element] = [snapshot for service in services for snapshot in snapshots_of(index, service, window)]
-    return captured
+        pages = (first_page(index, service, window, earliest) for service in services)
+        recent[element] = [snapshot for page in pages for snapshot in page.snapshots]
+    return recent
 
 
 def _service_searches(
     index: SnapshotIndex,
     declared: Mapping[str, Sequence[Service]],
-    captured: Mapping[str, Sequence[ServiceSnapshot]],
+    recent: Mapping[str, Sequence[ServiceSnapshot]],
     moments: Sequence[datetime],
     rule: AsOf,
 ) -> Iterator[_MomentsSearch]:
     """Search each moment for the service as it was declared then, as `TimeMachine` does: the latest capture by then."""
-    for name, snapshots in captured.items():
+    for name, snapshots in recent.items():
         seen_from: dict[Service, list[datetime]] = {}
         first = snapshots[0].service if snapshots else declared[name][-1]
         for moment in moments:
             visible = [s.service for s in snapshots if s.captured_from and s.captured_from <= moment]
             seen_from.setdefault(visible[-1] if visible else first, []).append(moment)
         for service, seen_at in seen_from.items():
-            window = rule.window(seen_at[0], seen_at[-1])
-            serving = tuple(s for s in snapshots if service.reads(s.service) and captured_within(s, *window))
-            source = ServiceSource(service.element, service, rule, serving)
-            every = partial(_of_declaration, index, service)
-            yield _MomentsSearch(ServiceSearch(source, every), np.array([to_micros(moment) for moment in seen_at]))
+            times, usable = (seen_at[0], seen_at[-1]), partial(_is_read_by, service)
+            source = PagedSource.of_service(index, service, rule, times, rule.window(*times), usable)
+            search = ServiceSearch(source, index, times, usable)
+            yield _MomentsSearch(search, np.array([to_micros(moment) for moment in seen_at]))
 
 
-def _of_declaration(index: SnapshotIndex, service: Service) -> list[ServiceSnapshot]:
-    return [snapshot for snapshot in snapshots_of(index, service) if service.reads(snapshot.service)]
+def _is_read_by(service: Service, snapshot: ServiceSnapshot) -> bool:
+    return service.reads(snapshot.service)
 
 
 def _version_searches(
@@ -162,63 +152,17 @@ def _version_searches(
             yield _MomentsSearch(search, np.array([to_micros(moment) for moment in moments]))
 
 
-@dataclass(frozen=True)
-class _Contexts:
-    """The contexts that are searched at each moment."""
-
-    storage: Storage
-    experiment: str | None
-    by: str | None
-    contexts_at_once: int
-    sets: Mapping[datetime, Sequence[ContextSet]]
-
-    def chunks(self) -> Iterator[pa.Table]:
-        """Yield context variables, `time` and group, of several moments at once."""
-        waiting: list[pa.Table] = []
-        last: tuple[Sequence[ContextSet], pa.Table] | None = None
-        for moment, context_sets in self.sets.items():
-            if not context_sets:
-                continue
-            if last is None or last[0] != context_sets:
-                last = (context_sets, united(self._read(group) for group in groups_of(context_sets, self.experiment)))
-            now = pa.array(np.full(last[1].num_rows, to_micros(moment))).cast(TIME)
-            waiting.append(last[1].append_column(TIME_COLUMN, now))
-            if sum(table.num_rows for table in waiting) >= self.contexts_at_once:
-                yield united(waiting)
-                waiting = []
-        if waiting:
-            yield united(waiting)
-
-    def _read(self, group: ContextGroup) -> pa.Table:
-        if self.experiment is None and self.by != STRATUM:
-            rows = read_contexts(group, self.storage, [variable.name for variable in group.key])
-        else:
-            rows = read_chosen_contexts(group, self.storage, self.experiment)
-        return rows.append_column(_GROUP_COLUMN, self._groups(rows))
-
-    def _groups(self, rows: pa.Table) -> pa.ChunkedArray:
-        if self.by is None:
-            return pa.chunked_array([pa.nulls(rows.num_rows, pa.string())])
-        if self.by in rows.column_names:
-            return pc.fill_null(rows[self.by].cast(pa.string()), "none")
-        if self.by != STRATUM:  # contexts with another key
-            return pa.chunked_array([pa.array(["none"] * rows.num_rows)])
-        if self.experiment is not None:
-            return rows[STRATUM_COLUMN]
-        return pc.binary_join_element_wise(rows[EXPERIMENT_COLUMN], rows[STRATUM_COLUMN], "/")
-
-
 def _cells(
-    searches: Sequence[_MomentsSearch], contexts: _Contexts, snapshots: Sequence[ServiceSnapshot]
+    searches: Sequence[_MomentsSearch], contexts: DayContexts, snapshots: Sequence[ServiceSnapshot]
 ) -> list[CoverageCell]:
     counts = CoverageCounts()
 
     def count(search: ElementSearch, rows: pa.Table) -> None:
-        grouped = [_GROUP_COLUMN] if _GROUP_COLUMN in rows.column_names else []
+        grouped = [GROUP_COLUMN] if GROUP_COLUMN in rows.column_names else []
         for position, part in FrameRows(rows).in_buckets(snapshots).parts([*search.key, *grouped]):
             times = part[TIME_COLUMN].cast(pa.int64()).to_numpy()
             result = search.search(part, position, contexts.storage)
-            counts.add(search, times, result, part[_GROUP_COLUMN] if grouped else None)
+            counts.add(search, times, result, part[GROUP_COLUMN] if grouped else None)
 
     for chunk in contexts.chunks():
         for each in searches:
@@ -238,7 +182,7 @@ def _cells(
 def _distinct(contexts: pa.Table, search: _MomentsSearch) -> pa.Table:
     """Return each key of a service once for each moment and group, without keys with a null, which never match."""
     key = search.search.key
-    rows = contexts.select([*key, TIME_COLUMN, _GROUP_COLUMN])
+    rows = contexts.select([*key, TIME_COLUMN, GROUP_COLUMN])
     kept = np.isin(rows[TIME_COLUMN].cast(pa.int64()).to_numpy(), search.moments)
     kept &= np.logical_and.reduce([rows[name].is_valid().to_numpy() for name in key])
     return rows.filter(pa.array(kept)).group_by(rows.column_names).aggregate([])
@@ -260,27 +204,25 @@ def _chosen_elements(
     return [element for element in elements if {element, service_of.get(element)} & requested]
 
 
-def _context_sets(index: SnapshotIndex, experiment: str | None) -> list[ContextSet]:
-    """Return all context sets, or those of an experiment, by date."""
-    sets = list(reversed(index.context_sets(date.max, experiment)))
-    if experiment is not None and not sets:
-        existing = {name for context_set in index.iterate_context_sets() for name in context_set.experiments}
-        raise DataKeyError.unknown("experiment with a context set", experiment, existing)
-    return sets
-
-
 def _days(
-    captured: Mapping[str, Sequence[ServiceSnapshot]],
-    sets: Sequence[ContextSet],
+    index: SnapshotIndex,
+    declared: Mapping[str, Sequence[Service]],
+    experiment: str | None,
     first: date | None,
     last: date | None,
 ) -> list[date]:
     if first is not None and last is not None:
         days = [first + n * _ONE_DAY for n in range((last - first).days + 1)]
     else:
-        captures = [t for every in captured.values() for s in every for t in (s.captured_from, s.captured_to) if t]
-        dates = {context_set.date for context_set in sets} | {moment.astimezone(UTC).date() for moment in captures}
-        days = sorted(day for day in dates if (first or date.min) <= day <= (last or date.max))
+        since, until = first or date.min, last or date.max
+        services = sorted({service.name for of_element in declared.values() for service in of_element})
+        spans = [_capture_days(index, service, since, until) for service in services]
+        selected = (each.date for each in index.iterate_context_sets(until, experiment))
+        spans.append((day, day) for day in takewhile(lambda day: day >= since, selected))
+        most = MOST_DAYS if first is None else None
+        found = {day for each in spans for day in _newest_days(each, most)}
+        days = sorted(day for day in found if since <= day <= until)
+        days = days if most is None else days[-most:]
     if not days:
         raise NotInIndexError.because(
             f"there is no day from {first or 'the beginning'} to {last or 'the end'} with contexts or captures",
@@ -289,12 +231,24 @@ def _days(
     return days
 
 
-def _newest(sets: Sequence[ContextSet], day: date, experiment: str | None) -> Sequence[ContextSet]:
-    """Return the newest context set of an experiment up to a day; None: all of the newest date. sets: by date."""
-    newest = next((context_set for context_set in reversed(sets) if context_set.date <= day), None)
-    if newest is None or experiment is not None:
-        return [newest] if newest else []
-    return [context_set for context_set in sets if context_set.date == newest.date]
+def _capture_days(index: SnapshotIndex, service: str, since: date, until: date) -> Iterator[tuple[date, date]]:
+    """Yield the days on which each snapshot's captures began and ended, the last end first."""
+    window = datetime.combine(since, time.min, UTC), min(datetime.combine(until, time.max, UTC), END_OF_TIME)
+    for snapshot in index.iterate_snapshots(service, *window):
+        if snapshot.captured_from and snapshot.captured_to:
+            yield snapshot.captured_from.astimezone(UTC).date(), snapshot.captured_to.astimezone(UTC).date()
+
+
+def _newest_days(spans: Iterable[tuple[date, date]], most: int | None) -> set[date]:
+    """Return first and last days of spans, which come the last end first: at least the newest so many days."""
+    days: set[date] = set()
+    ends: set[date] = set()
+    for span in spans:
+        ends.add(span[1])
+        if most is not None and len(ends) > most:
+            break
+        days.update(span)
+    return days
 
 
 def _moment(day: date, at: time | None) -> datetime:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property, partial
 
@@ -14,12 +14,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from delorean.coverage.bucketed_rows import BucketPosition
+from delorean.coverage.paged_source import PagedSource
 from delorean.labels import TIME_COLUMN, Labels
-from delorean.state.captures import find_captures
-from delorean.state.matches import CaptureFile, CaptureMatch
+from delorean.state.matches import CaptureFile
 from delorean.state.rules import FIRST_MOMENT, AsOf, ConfidenceFloor
-from delorean.state.snapshot_pages import snapshots_of
-from delorean.state.sources import GlobalSource, ServiceSource, SourceResolver, declared_services
+from delorean.state.source_resolver import SourceResolver, declared_services
+from delorean.state.sources import GlobalSource
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError
 from schemas.tables import TIME
@@ -75,24 +75,34 @@ class ServiceSearch(ElementSearch):
     """Searches for a service's element.
 
     source: the snapshots that may serve
-    every: returns all snapshots, called only to explain why a row is not served; those under another key are ignored
+    index: asked for all others, only to explain why a row is not served; those under another key are ignored
+    times: the first and the last time of all rows
+    usable: whether a snapshot explains anything
     typed: whether the values must be readable as the element's type, as generation demands
     """
 
     def __init__(
-        self, source: ServiceSource, every: Callable[[], Sequence[ServiceSnapshot]], *, typed: bool = False
+        self,
+        source: PagedSource,
+        index: SnapshotIndex,
+        times: tuple[datetime, datetime],
+        usable: Callable[[ServiceSnapshot], bool] = lambda _: True,
+        *,
+        typed: bool = False,
     ) -> None:
-        self.element, self.service = source.element.name, source.service.name
-        self.key = tuple(variable.name for variable in source.service.key)
-        self.confidence = {snapshot.run_id: snapshot.confidence for snapshot in source.snapshots}
-        self._source, self._find_all, self._typed = source, every, typed
+        element, service = source.source.element, source.source.service
+        self.element, self.service = element.name, service.name
+        self.key = tuple(variable.name for variable in service.key)
+        self.confidence: dict[str, float] = {}
+        self._source, self._index, self._times, self._usable, self._typed = source, index, times, usable, typed
 
     def search(self, rows: pa.Table, position: BucketPosition, storage: Storage) -> SearchResult:
         """Find the capture that would serve each row, with the code that generation uses."""
-        files = list(self._source.files(position.bucket, position.buckets, position.variable))
-        match = self._find(rows, self._source.rule, files, storage)
+        files, match = self._source.find(rows, position, storage)
+        source = self._source.source
+        self.confidence |= {snapshot.run_id: snapshot.confidence for snapshot in source.snapshots}
         runs = [snapshot.run_id for snapshot, _ in files]
-        skipped = np.isin(match.file, [i for i, run in enumerate(runs) if run in self._source.skipped])
+        skipped = np.isin(match.file, [i for i, run in enumerate(runs) if run in source.skipped])
         mistyped = np.isin(match.file, [i for i, file in enumerate(files) if self._is_mistyped(file)])
         absent = match.file < 0
         outcome = np.where(skipped, _BELOW_FLOOR, np.where(mistyped, _OTHER_TYPE, FOUND)).astype(np.int8)
@@ -103,20 +113,28 @@ class ServiceSearch(ElementSearch):
         return SearchResult(outcome, np.where(unusable, 0, match.captured_at), served_by)
 
     @cached_property
-    def _every(self) -> ServiceSource:
-        return replace(self._source, snapshots=tuple(self._find_all()))
+    def _earlier(self) -> PagedSource:
+        """Everything that rows could see at their times if nothing were too old."""
+        rule = replace(self._source.source.rule, max_age=None)
+        return self._paged(rule, self._times, rule.window(*self._times))
 
-    def _find(self, rows: pa.Table, rule: AsOf, files: Sequence[CaptureFile], storage: Storage) -> CaptureMatch:
-        return find_captures(rows, rows[TIME_COLUMN], self._source.service.key, rule, files, storage)
+    @cached_property
+    def _later(self) -> PagedSource:
+        """Everything since the first row's time, for rows that have the end of time as theirs."""
+        _, first = self._source.source.rule.window(self._times[0], self._times[0])
+        return self._paged(AsOf(), (END_OF_TIME, END_OF_TIME), (first, END_OF_TIME))
+
+    def _paged(self, rule: AsOf, times: tuple[datetime, datetime], captures: tuple[datetime, datetime]) -> PagedSource:
+        service = self._source.source.service
+        return PagedSource.of_service(self._index, service, rule, times, captures, self._usable)
 
     def _is_mistyped(self, file: CaptureFile) -> bool:
-        return self._typed and not self._source.element.reads(file.snapshot.service.element.type)
+        return self._typed and not self._source.source.element.reads(file.snapshot.service.element.type)
 
     def _reasons(self, rows: pa.Table, position: BucketPosition, storage: Storage) -> NDArray[np.int8]:
         """Return why nothing serves rows."""
-        rule = self._source.rule
-        files = list(self._every.files(position.bucket, position.buckets, position.variable))
-        earlier = self._find(rows, replace(rule, max_age=None), files, storage)
+        rule = self._source.source.rule
+        _, earlier = self._earlier.find(rows, position, storage)
         times = rows[TIME_COLUMN].cast(pa.int64()).to_numpy()
         longest = END_OF_TIME - FIRST_MOMENT if rule.max_age is None else rule.max_age
         fresh = times - earlier.captured_at <= longest // _MICROSECOND
@@ -126,7 +144,7 @@ class ServiceSearch(ElementSearch):
         if not_yet.any():
             at_the_end = rows.filter(pa.array(not_yet)).drop_columns(TIME_COLUMN)
             ends = pa.array(np.full(at_the_end.num_rows, to_micros(END_OF_TIME))).cast(TIME)
-            ever = self._find(at_the_end.append_column(TIME_COLUMN, ends), AsOf(), files, storage)
+            _, ever = self._later.find(at_the_end.append_column(TIME_COLUMN, ends), position, storage)
             reasons[not_yet] = np.where(ever.file < 0, _NEVER, _LATER)
         return reasons
 
@@ -185,13 +203,15 @@ def label_searches(
     # Rows that generation would refuse are counted here instead.
     floors = {n: replace(f, below="skip") if f.below == "fail" else f for n, f in (confidence or {}).items()}
     untyped = {element.name for element in chosen} - typed
-    services, global_sources = SourceResolver(labels, index, rules or {}, floors, of_any_type=untyped).resolve(chosen)
+    resolver = SourceResolver(labels, index, rules or {}, floors, of_any_type=untyped, paged=True)
+    services, global_sources = resolver.resolve(chosen)
     searches: dict[str, ElementSearch] = {
         source.element.name: VersionSearch(source, typed=source.element.name in typed) for source in global_sources
     }
     for source in services:
-        every = partial(snapshots_of, index, source.service)
-        searches[source.element.name] = ServiceSearch(source, every, typed=source.element.name in typed)
+        paged = PagedSource(source, partial(resolver.service_source, source.element))
+        times = (labels.earliest, labels.latest)
+        searches[source.element.name] = ServiceSearch(paged, index, times, typed=source.element.name in typed)
     return [searches[element.name] for element in chosen]
 
 

@@ -17,8 +17,9 @@ from delorean.demo.world import World
 from delorean.experiment import ExperimentSpec
 from delorean.feature_sets.table import FeatureSet
 from delorean.packaging.package import ModelPackage
+from delorean.training.feature_set_reader import read_feature_set
 from delorean.training.metrics import Metrics, ranking_metrics
-from delorean.training.ranking_data import RankingData, read_feature_set
+from delorean.training.ranking_data import RankingData
 
 MODEL: Final = "model"
 PLAYED: Final = "popularity in training"

@@ -52,7 +52,7 @@ def bytes_text(size: int) -> str:
 
 
 def value_text(value: Any, longest: int = 200) -> str:
-    """Format a value: numbers with few digits, times to the second, nested values as JSON.
+    """Format a value: numbers with few digits, times to the second, nested values as JSON, nothing as a dash.
 
     longest: characters after which texts and nested values are cut
     """
@@ -72,7 +72,9 @@ def value_text(value: Any, longest: int = 200) -> str:
 def _nested_text(value: Any) -> str:
     if isinstance(value, Enum):
         return str(value.value)
-    if isinstance(value, list | tuple) and value and all(isinstance(each, str) for each in value):
+    if isinstance(value, list | tuple | dict) and not value:
+        return "-"
+    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
         return ", ".join(value)
     if isinstance(value, str | timedelta):
         return str(value)
@@ -83,8 +85,8 @@ def _nested_text(value: Any) -> str:
 def data_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of data for a table: of long lists the first values, and whole numbers as text, for most are ids.
 
-    >>> data_row({"profile": 12345, "items": [1, 2, 3, 4]})
-    {'profile': '12345', 'items': '1, 2, 3, … (4)'}
+    >>> data_row({"profile": 12345, "items": [1, 2, 3, 4], "history": []})
+    {'profile': '12345', 'items': '1, 2, 3, … (4)', 'history': '[]'}
     """
     return {name: _short(value) for name, value in row.items()}
 
@@ -94,6 +96,8 @@ def _short(value: Any) -> Any:
         return str(value)
     if not isinstance(value, list) or any(isinstance(each, Mapping | list) for each in value):
         return value
+    if not value:
+        return "[]"  # there is a value, and it is empty
     first = ", ".join(f"{each:.4g}" if isinstance(each, float) else str(each) for each in value[:_FIRST_VALUES])
     return first + (f", … ({len(value)})" if len(value) > _FIRST_VALUES else "")
 

@@ -51,7 +51,7 @@ def labels_of(
     if run_id is not None and (day is not None or experiment.labels.id is None):
         existing = find_labels(_labels_of_run(experiment, run_id, day), storage)
     else:
-        existing = labels_at_rest(experiment, storage) if day is None else None
+        existing = labels_at_rest(experiment, storage, spark) if day is None else None
     if existing is not None:
         return existing
     if spark is None:
@@ -96,7 +96,7 @@ def query_rows(
 
     index, day: see `labels_of`; of what was captured only that from before the day is read
     """
-    tables, spec = pinned_tables(experiment.located_tables), experiment.labels
+    tables, spec = pinned_tables(experiment.located_tables, spark), experiment.labels
     text, state = (spec.sql, ()) if index is None else state_tables(spec.sql, index, LabelError, day)
     frames = {table.view: table.to_spark(spark, storage.uri) for table in state}
     read = {_STATE: {table.call: list(table.sources) for table in state}} if state else {}
@@ -121,8 +121,10 @@ def known_between(rows: DataFrame, outcome_at: str, since: datetime | None, unti
     return rows.where(known if since is None else (rows[outcome_at] > since) & known)
 
 
-def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | None:
+def labels_at_rest(experiment: ExperimentSpec, storage: Storage, spark: SparkSession | None = None) -> Labels | None:
     """Return the label data stored under the spec's id, or None.
+
+    spark: None: versions of tables in its catalogue are not compared
 
     Raises LabelError where it comes from another query or another version of a table, or its manifest cannot be read.
     """
@@ -132,7 +134,13 @@ def labels_at_rest(experiment: ExperimentSpec, storage: Storage) -> Labels | Non
     if labels is None:
         return None
     recorded = {name: value for name, value in labels.source.items() if name != _STATE}
-    if recorded and recorded != source_of(experiment, pinned_tables(experiment.located_tables)):
+    tables = pinned_tables(experiment.located_tables, spark)
+    if spark is None and recorded:
+        versions = {name: table.get("version") for name, table in recorded["tables"].items()}
+        for name, table in tables.items():
+            if table.in_catalogue and table.version is None:
+                tables[name] = replace(table, version=versions.get(name))
+    if recorded and recorded != source_of(experiment, tables):
         raise LabelError.because(
             f"label data '{labels.labels_id}' was made by another query, or from another version of its tables",
             "give the new labels another id, or none: then every run makes its own",

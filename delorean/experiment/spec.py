@@ -21,7 +21,7 @@ from delorean.training.split import Split
 from encoders import FeatureEncoder, FeatureModel
 from schemas.errors import ConfigError
 from schemas.plain_text import plain_text
-from snapshotter.selection.declarations import ContextSelection, NamedSelection
+from snapshotter.selection.declarations import ContextSelection, NamedSelection, in_namespace, namespace_of
 from snapshotter.storage.table_source import TableSource
 
 
@@ -43,6 +43,8 @@ class ExperimentSpec:
     encoders: the feature model, encoder by encoder: "module:name", or a table with parameters and rename; in Python
         also the encoders themselves
     name: of the feature set; by default the file's name
+    namespace: begins the names of the experiment and of its label data, `alice.homepage`, so that two researchers may
+        have experiments of one name. Label data of another name space is named in full, `bob.shown`
     contexts: the contexts that `delorean select` selects for it; None: other selections provide them
     tables: names for the queries
     as_of: element → how old its state may be, see `AsOf`; durations as in "PT90S" or "P7D"
@@ -65,6 +67,7 @@ class ExperimentSpec:
     labels: LabelSpec
     encoders: tuple[str | EncoderSpec, ...]
     name: str = ""
+    namespace: str = ""
     contexts: ContextSelection | None = None
     tables: Mapping[str, TableSource] = field(default_factory=dict)
     as_of: Mapping[str, AsOf] = field(default_factory=dict)
@@ -78,9 +81,13 @@ class ExperimentSpec:
     folder: str = ""
 
     def __post_init__(self) -> None:
-        """Replace encoders by their specs."""
+        """Replace encoders by their specs, and names by those in the name space."""
         specs = [EncoderSpec.of(each) if isinstance(each, FeatureEncoder) else each for each in self.encoders]
         object.__setattr__(self, "encoders", tuple(specs))
+        object.__setattr__(self, "name", in_namespace(self.namespace, self.name))
+        if self.labels.id is not None and not namespace_of(self.labels.id):
+            labels = replace(self.labels, id=in_namespace(self.namespace, self.labels.id))
+            object.__setattr__(self, "labels", labels)
 
     def __repr__(self) -> str:
         """One line for people."""
@@ -104,7 +111,7 @@ class ExperimentSpec:
     def to_json(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, as plain values."""
         fields: dict[str, Any] = _without_defaults(
-            replace(self, encoders=self.encoder_specs, schedule=ScheduleSpec(), owner="", folder="")
+            replace(self, encoders=self.encoder_specs, namespace="", schedule=ScheduleSpec(), owner="", folder="")
         )
         return fields
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from schemas.errors import LabelError, MissingFileError, StorageError
+from schemas.errors import ConfigError, LabelError, MissingFileError, StorageError
+from snapshotter.spark.catalogue import table_version, tables_beside
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described
 from snapshotter.spark.table_loader import query_tables
 from snapshotter.storage.delta import delta_table, files_of
+from snapshotter.storage.iceberg import newest_snapshot
 from snapshotter.storage.table_source import TableSource
 
 if TYPE_CHECKING:
@@ -23,15 +25,14 @@ if TYPE_CHECKING:
 _NOT_FOUND = re.compile(r"\[TABLE_OR_VIEW_NOT_FOUND\] The table or view (\S+) cannot be found")
 
 
-def pinned_tables(tables: Mapping[str, TableSource]) -> dict[str, TableSource]:
-    """Fix the version of each Delta table: the one that the spec names, or the newest at this moment.
+def pinned_tables(tables: Mapping[str, TableSource], spark: SparkSession | None = None) -> dict[str, TableSource]:
+    """Fix the version of each table that has versions: the one that the spec names, or the newest at this moment.
 
-    Raises LabelError for a version that does not exist, or was vacuumed.
+    spark: None: tables of its catalogue keep the version that the spec names, or none
+
+    Raises LabelError for a table or version that does not exist, or was vacuumed.
     """
-    return {
-        name: replace(source, version=_version(name, source)) if source.format == "delta" else source
-        for name, source in tables.items()
-    }
+    return {name: replace(source, version=_version(name, source, spark)) for name, source in tables.items()}
 
 
 def query(
@@ -54,26 +55,28 @@ def query(
             if unknown is None:
                 raise
             name = unknown[1].replace("`", "")
-            known = [*tables, *_catalogue(spark, name.rpartition(".")[0])]
+            known = [*tables, *tables_beside(spark, name)]
             raise LabelError.unknown("table in the labels' query", name, known) from error
 
 
-def _catalogue(spark: SparkSession, database: str) -> list[str]:
-    """Return the names of the tables in a database of Spark's catalogue, as a query names them."""
-    if not database:
-        return [table.name for table in spark.catalog.listTables()]
-    if not spark.catalog.databaseExists(database):
-        return [f"{each.name}.…" for each in spark.catalog.listDatabases()]
-    return [f"{database}.{table.name}" for table in spark.catalog.listTables(database)]
-
-
-def _version(name: str, source: TableSource) -> int:
+def _version(name: str, source: TableSource, spark: SparkSession | None) -> int | None:
     try:
-        table = delta_table(source.path, source.version)
-    except MissingFileError as error:
+        if source.format == "delta":
+            return _delta_version(name, source)
+        if source.format == "iceberg":
+            return newest_snapshot(source.path) if source.version is None else source.version
+        if source.in_catalogue and spark is not None:
+            with spark_errors_as(LabelError, f"table '{name}'"):
+                return table_version(spark, source, LabelError)
+    except (ConfigError, MissingFileError) as error:
         raise LabelError.because(f"table '{name}': {error}") from error
     except StorageError as error:
         raise type(error)(f"table '{name}': {error}") from error
+    return source.version
+
+
+def _delta_version(name: str, source: TableSource) -> int:
+    table = delta_table(source.path, source.version)
     version, files = int(table.version()), files_of(table)
     missing = [file for file in files if not _exists(table.table_uri, file)]
     if missing:

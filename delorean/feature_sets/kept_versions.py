@@ -55,7 +55,7 @@ def kept_versions(
         if elsewhere := [path for path in history.spans if path.startswith("/") or ":/" in path]:
             raise StorageError.because(f"a version names files by absolute paths, such as {elsewhere[0]}")
         newest = history.newest
-        kept = {v for v in range(newest + 1) if _is_kept(v, commits, latest)} | pinned | {newest}
+        kept = {v for v in range(newest + 1) if v in pinned or _is_kept(v, commits, latest)} | {newest}
         labels, needed = _labels(history, kept), sorted(kept)
     except (ConfigError, StorageError) as error:
         return KeptVersions(name, unknown=f"{FOLDER}/{name} was left alone: {error}")

@@ -24,7 +24,6 @@ from delorean.generation.generation_plan import GenerationPlan
 from delorean.labels import TIME_COLUMN
 from delorean.state.adaptations import adapted_rows
 from delorean.state.captures import match_captures
-from delorean.state.matches import CaptureMatch
 from delorean.state.provenance import (
     ResolvedElement,
     SpreadReport,
@@ -40,7 +39,7 @@ from delorean.step_timer import StepTimer
 from encoders.columns import one_array
 from encoders.data_map import DataMaps
 from schemas.errors import QualityError
-from snapshotter.records import DataFile, to_micros
+from snapshotter.records import DataFile
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
 
@@ -177,28 +176,12 @@ def _match_service(
 ) -> ResolvedElement:
     files = list(source.files(bucket, plan.labels.buckets, plan.labels.bucket_variable))
     match = match_captures(rows, rows[TIME_COLUMN], source.service.key, source.element, source.rule, files, storage)
-    complete = not _needs_older(source, rows, match)
+    complete = not source.needs_older(rows, match)
     if source.skipped:
         skipped = np.array([snapshot.run_id in source.skipped for snapshot, _ in files], dtype=bool)
         match = match.without((match.file >= 0) & skipped[match.file] if len(skipped) else match.absent)
     runs = [snapshot.run_id for snapshot, _ in files]
     return ResolvedElement(match, runs, [snapshot.confidence for snapshot, _ in files], complete)
-
-
-def _needs_older(source: ServiceSource, rows: pa.Table, match: CaptureMatch) -> bool:
-    """Return whether a snapshot that the source leaves out could serve a row better: none captured later than `rest`.
-
-    A null in a key never matches, whatever is read.
-    """
-    if source.rest is None:
-        return False
-    rest = to_micros(source.rest)
-    older = (match.file < 0) | (match.captured_at <= rest)
-    for variable in source.service.key:
-        older &= rows[variable.name].is_valid().to_numpy()
-    if source.rule.max_age is not None:
-        older &= rows[TIME_COLUMN].cast(pa.int64()).to_numpy() - micros(source.rule.max_age) <= rest
-    return bool(older.any())
 
 
 def _of_services(plan: GenerationPlan, elements: Mapping[str, ResolvedElement]) -> list[ResolvedElement]:

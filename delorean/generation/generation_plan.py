@@ -19,7 +19,8 @@ from delorean.feature_sets.columns import (
 )
 from delorean.labels import Labels
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
-from delorean.state.sources import GlobalSource, PinnedSources, ServiceSource, SourceResolver
+from delorean.state.source_resolver import SourceResolver
+from delorean.state.sources import GlobalSource, PinnedSources, ServiceSource
 from encoders.bound_model import BoundModel
 from encoders.feature_model import FeatureModel
 from schemas.data_keys import DataKey, Kind

@@ -97,7 +97,9 @@ class LeakReport:
             return f"suspicious: {', '.join(self.suspicious)} may be the label in disguise"
         if all(finding.auc is None for finding in self.features):
             return "leaks cannot be measured: " + ("; ".join(self.notes) or "the feature set has no features")
-        return f"none of {len(self.features)} features predicts the label implausibly well"
+        names = {finding.feature for finding in self.features}
+        label = "the label" if len(names) == len(self.features) else "any of the labels"
+        return f"none of {len(names)} features predicts {label} implausibly well"
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a table's rows, the suspicious and the strongest first."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from delorean.coverage import DayCoverage, LabelCoverage
     from delorean.experiment.diff import RunDiff
     from delorean.experiment.replay import Replay
+    from delorean.feature_sets.registration import RegisteredFeatureSet
     from delorean.leaks import LeakThresholds
     from delorean.packaging.package import ModelPackage
     from delorean.serving import Ranker
@@ -183,10 +184,25 @@ class ProjectActions:
             return check_feature_set(feature_set.uri, feature_set.version, self.index, thresholds)
         return check_feature_set(table_uri(self.storage, feature_set), version, self.index, thresholds)
 
+    def register(
+        self, feature_set: str, table: str | None = None, *, spark: SparkSession | None = None
+    ) -> RegisteredFeatureSet:
+        """Add a feature set to Spark's catalogue, see `delorean.register_feature_set`.
+
+        table: `database.table`; None: `features.<feature set>`
+        spark: a session with Delta; None: the active one, or a new one as the project's file configures it
+
+        Example: `project.register("homepage")`, then `spark.sql("SELECT * FROM features.homepage")`
+        """
+        from delorean.feature_sets.registration import register_feature_set
+
+        session = spark or self.config.spark_session(delta=True)
+        return register_feature_set(session, self.storage, feature_set, table)
+
     def cost(self, **options: Any) -> Cost:
         """Return what experiments captured, stored, read and computed, see `delorean.cost.cost`.
 
-        options: `since` and `until`, days; `by`; `owner` or `experiment`
+        options: `since` and `until`, days; `by`; `owner`, `namespace` or `experiment`
 
         Example: `project.cost(by=("owner", "day"))`
         """

@@ -13,6 +13,7 @@ from prana_proxy.config.credentials import ProxyCredentials
 from prana_proxy.config.toml_file import read_toml
 from schemas.errors import ConfigError
 from schemas.file_uri import file_uri
+from snapshotter.storage.table_source import TableSource
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -109,18 +110,26 @@ class Schedule:
 
     specs: the folder of experiments' specs, relative to the file; all specs in it are scheduled
     snapshots: name → services that are captured together
-    globals: global element → the Parquet file that it is published from, relative to the file
+    globals: global element → the table that it is published from, relative to the file: the path of Parquet, or a
+        `TableSource`
     """
 
     specs: str = "."
     snapshots: Mapping[str, SnapshotSet] = field(default_factory=lambda: {"all": SnapshotSet()})
-    globals: Mapping[str, str] = field(default_factory=dict)
+    globals: Mapping[str, str | TableSource] = field(default_factory=dict)
 
     def snapshot_set(self, name: str) -> SnapshotSet:
         """Return the set of services with a name. Raises ConfigError for an unknown name."""
         if name not in self.snapshots:
             raise ConfigError.unknown("set of services", name, self.snapshots)
         return self.snapshots[name]
+
+    def global_table(self, element: str) -> TableSource:
+        """Return the table that a global element is published from. Raises ConfigError for one not on schedule."""
+        if element not in self.globals:
+            raise ConfigError.unknown("global element on schedule", element, self.globals)
+        table = self.globals[element]
+        return TableSource(table) if isinstance(table, str) else table
 
 
 @dataclass(frozen=True)
@@ -185,7 +194,7 @@ def load_project(path: str | Path) -> Project:
         schedule=replace(
             schedule,
             specs=str(root / schedule.specs),
-            globals={element: str(root / path) for element, path in schedule.globals.items()},
+            globals={element: schedule.global_table(element).beside(path) for element in schedule.globals},
         ),
         submit=replace(project.submit, environment=environment and str(root / environment)),
         index=_as_uri(project.index, "sqlite", root),

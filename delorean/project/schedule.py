@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from delorean.experiment import contexts_to_select, load_experiment
 from delorean.project.config import Schedule
 from prana_proxy.config.toml_file import TomlFile, toml_files_in
 from schemas.errors import ConfigError, DeloreanError
 from snapshotter.selection import NamedSelection
+from snapshotter.selection.declarations import in_namespace
+
+_RENAME = "rename one, or give one a namespace"
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,33 @@ def scheduled(schedule: Schedule) -> Scheduled:
                 selected.append(path)
         except DeloreanError as error:
             experiments.append(ScheduledExperiment(path.stem, path, error=str(error)))
-    return Scheduled(selected, experiments)
+    return Scheduled(selected, [_unless_taken(schedule, each) for each in experiments])
+
+
+def refuse_taken(schedule: Schedule, name: str, spec: str | Path) -> None:
+    """Raise ConfigError if another spec in the folder has an experiment's name: both would write one feature set."""
+    own = Path(spec).resolve()
+    others = [path for path, other, _ in _declared(schedule) if other == name and path.resolve() != own]
+    if others:
+        raise ConfigError.because(f"experiment '{name}' is in {spec} and in {others[0]}", _RENAME)
+
+
+def _unless_taken(schedule: Schedule, experiment: ScheduledExperiment) -> ScheduledExperiment:
+    try:
+        refuse_taken(schedule, experiment.name, experiment.spec)
+    except ConfigError as error:
+        return ScheduledExperiment(experiment.name, experiment.spec, error=experiment.error or str(error))
+    return experiment
+
+
+def _declared(schedule: Schedule) -> Iterator[tuple[Path, str, Mapping[str, Any]]]:
+    """Yield each spec's path, its experiment's name and its content. Files that cannot be read are skipped."""
+    for path in toml_files_in(schedule.specs):
+        with suppress(DeloreanError):
+            content = TomlFile.read(path).content
+            if "labels" in content:
+                name = str(content.get("name") or path.stem)
+                yield path, in_namespace(str(content.get("namespace", "")), name), content
 
 
 def experiments_of(paths: Iterable[Path]) -> list[NamedSelection]:
@@ -68,20 +97,15 @@ def experiments_of(paths: Iterable[Path]) -> list[NamedSelection]:
         for experiment in contexts_to_select(path):
             other = declared.setdefault(experiment.id, path)
             if other != path:
-                raise ConfigError.because(f"experiment '{experiment.id}' is in {other} and in {path}", "rename one")
+                raise ConfigError.because(f"experiment '{experiment.id}' is in {other} and in {path}", _RENAME)
             experiments.append(experiment)
     return experiments
 
 
 def owners_in(schedule: Schedule) -> dict[str, str]:
     """Return the owner of each experiment whose spec in the folder names one. Files that cannot be read are skipped."""
-    owners = {}
-    for path in toml_files_in(schedule.specs):
-        with suppress(DeloreanError):
-            content = TomlFile.read(path).content
-            if "labels" in content and isinstance(owner := content.get("owner"), str):
-                owners[str(content.get("name") or path.stem)] = owner
-    return owners
+    declared = _declared(schedule)
+    return {name: owner for _, name, content in declared if isinstance(owner := content.get("owner"), str)}
 
 
 def _experiment(path: Path) -> ScheduledExperiment:

@@ -21,6 +21,7 @@ from schemas.errors import ConfigError, LabelError, StorageError
 from snapshotter.capture import is_half_written, unpublished_files
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage, StoredFile
+from snapshotter.storage.table_source import CATALOGUE
 
 SAFE_AGE = timedelta(hours=1)
 _UNPUBLISHED = "not published: its writer died, another writer was faster, or it was withdrawn"
@@ -67,11 +68,13 @@ class VacuumReport:
 class _Pins:
     """What recorded runs refer to: label data with its files, and versions of feature sets.
 
+    anywhere: versions of tables that a catalogue names, which may be any feature set
     broken: records that cannot be read, which may refer to anything
     """
 
     labels: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     versions: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    anywhere: set[int] = field(default_factory=set)
     broken: list[BrokenRecord] = field(default_factory=list)
 
     @classmethod
@@ -81,7 +84,9 @@ class _Pins:
             pins.labels[run.labels.id] |= {file.path for file in run.labels.files}
             pins.versions[run.features.feature_set].add(run.features.version)
             for table in run.labels.tables.values():  # a source of labels may be a feature set of this storage
-                if table.get("version") is not None:
+                if table.get("version") is not None and table.get("format") == CATALOGUE:
+                    pins.anywhere.add(table["version"])
+                elif table.get("version") is not None:
                     pins.versions[_table_name(str(table["path"]))].add(table["version"])
         return pins
 
@@ -121,7 +126,7 @@ def _report(storage: Storage, index: SnapshotIndex, latest: datetime, dry_run: b
     files = [file for file in listed if not is_half_written(file.path)]
     pins = _Pins.of(storage)  # after listing: what is recorded in between refers to younger files
     versions = [
-        kept_versions(storage, name, inside, pins.versions.get(name, set()), latest)
+        kept_versions(storage, name, inside, pins.versions.get(name, set()) | pins.anywhere, latest)
         for name, inside in _by_name(feature_set.FOLDER, files).items()
     ]
     labels = [

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import pyarrow as pa
 
-from prana_proxy.gateway.answers import python_type, to_arrow
+from prana_proxy.gateway.decoded_values import python_type, to_arrow
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError
 from schemas.nulls import may_be_null

@@ -36,13 +36,14 @@ def snapshots_of(
 
 
 def first_page(
-    index: SnapshotIndex, service: Service, window: tuple[datetime, datetime], earliest: datetime
+    index: SnapshotIndex, service: Service, window: tuple[datetime, datetime], earliest: datetime, growth: int = 0
 ) -> SnapshotPage:
     """List the snapshots that captured anything since a time, and `FIRST_PAGE` older ones.
 
     window: of captures that any row may see; earliest: the last capture that the earliest row may see
+    growth: how many times the number of older ones grows, for rows that need more
     """
-    return _newest(index, service, window, earliest, FIRST_PAGE)
+    return _newest(index, service, window, earliest, FIRST_PAGE * _GROWTH**growth)
 
 
 def longer_page(

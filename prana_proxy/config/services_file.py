@@ -13,9 +13,9 @@ from msgspec import Meta
 
 from prana_proxy.config.server_settings import ServerConfig, with_files
 from prana_proxy.config.toml_file import TomlContent, TomlFile
-from prana_proxy.gateway.answers import python_type, to_arrow
 from prana_proxy.gateway.breaker import BreakerRules
 from prana_proxy.gateway.config import MEBIBYTE, Fallback, GatewayConfig, ServiceConfig
+from prana_proxy.gateway.decoded_values import python_type, to_arrow
 from prana_proxy.gateway.discovery import check_discovery
 from prana_proxy.gateway.error_fields import error_paths
 from prana_proxy.gateway.limits import Limits
@@ -197,6 +197,7 @@ def _service(fields: TomlContent, folder: Path, name: str, table: _ServiceTable)
         limits=Limits(table.max_concurrent, table.calls_per_second, table.burst),
         breaker=BreakerRules(**vars(table.breaker)),
         fallback=None if table.fallback is None else _fallback(fields, name, type, table.fallback),
+        optional=tuple(table.defaults),
         **table.settings,
     )
     _check(fields, place, config)

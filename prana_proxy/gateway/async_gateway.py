@@ -191,7 +191,8 @@ class AsyncGateway:
 
 
 async def _ask(request: ServiceRequest, deadline: float) -> Answers:
-    answers = Answers(request.upstream.config.service, len(request.keys))
+    config = request.upstream.config
+    answers = Answers(config.service, len(request.keys), config.answer_type)
     _answer_null_keys(request, answers)
     caller = Caller(answers, request.complete, [request.keys[i] for i in request.complete])
     await request.upstream.ask(caller, answers, deadline)

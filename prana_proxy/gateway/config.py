@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from prana_proxy.gateway.breaker import BreakerRules
+from prana_proxy.gateway.decoded_values import AnswerType
 from prana_proxy.gateway.limits import Limits
 from schemas.errors import ConfigError
 from schemas.services import OnFallback, Service
@@ -46,6 +48,7 @@ class ServiceConfig:
     retry_share: of all calls, at most this share is made again
     resend: whether a call is sent again, over a new connection, when the kept one turns out closed before any of the
         answer arrived; else each call has a new connection
+    optional: paths of the element's fields that answers may lack; None: those with a declared default
     max_answer_bytes, max_batch_bytes: the largest answer, and the largest answer to a batch, that are read
     """
 
@@ -66,8 +69,14 @@ class ServiceConfig:
     limits: Limits = field(default_factory=Limits)
     breaker: BreakerRules = field(default_factory=BreakerRules)
     fallback: Fallback | None = None
+    optional: tuple[str, ...] | None = None
     max_answer_bytes: int = 4 * MEBIBYTE
     max_batch_bytes: int = 64 * MEBIBYTE
+
+    @cached_property
+    def answer_type(self) -> AnswerType:
+        """How answers are decoded."""
+        return AnswerType.of(self.service.element, self.optional)
 
     @property
     def call_size(self) -> int:

@@ -4,7 +4,7 @@ A field that the stored type lacks gets its default, one that the wanted type la
 name or by a declared older one, and numbers and units of time are only widened. Nothing else is converted.
 """
 
-from schemas.evolution.adapter import Adapter, adapt, next_name
+from schemas.evolution.adapter import Adapter, adapt, default_of, next_name
 from schemas.evolution.declared import checked_aliases, checked_defaults
 
-__all__ = ["Adapter", "adapt", "checked_aliases", "checked_defaults", "next_name"]
+__all__ = ["Adapter", "adapt", "checked_aliases", "checked_defaults", "default_of", "next_name"]

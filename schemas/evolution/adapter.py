@@ -72,6 +72,17 @@ def adapt(
     return Adapter(name, stored, wanted, tuple(rules.defaulted), convert)
 
 
+def default_of(field: pa.Field, path: str, defaults: Mapping[str, Any]) -> pa.Array:
+    """Return an array with the one value of a field in data that lacks it.
+
+    path: of the field; defaults: as `checked_defaults` returns them
+
+    >>> default_of(pa.field("plays", pa.int32()), "plays", {"plays": 1}).to_pylist()
+    [1]
+    """
+    return _Rules(path, field.type, field.type, defaults, {}).default(field, f"{path}.")(1)
+
+
 class _Rules:
     """Finds the conversions of a type's parts; None stands for no change."""
 

@@ -55,6 +55,7 @@ class CaptureResult:
     """What became of the contexts of one task, or of several together.
 
     counts, reasons: by status
+    defaulted: path of a field → answers that lacked it, and so have its default
     first, last: the earliest and latest capture
     notes: files of earlier attempts that could not be used, and why
     """
@@ -66,12 +67,14 @@ class CaptureResult:
     last: datetime | None = None
     sums: MeasureSums = field(default_factory=MeasureSums)
     notes: list[str] = field(default_factory=list)
+    defaulted: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: CaptureResult) -> None:
         """Add the result of another task."""
         self.files += other.files
         self.counts += other.counts
         self.reasons = {**other.reasons, **self.reasons}
+        self.defaulted += other.defaulted
         self.first = min((time for time in (self.first, other.first) if time), default=None)
         self.last = max((time for time in (self.last, other.last) if time), default=None)
         self.sums.add(other.sums)

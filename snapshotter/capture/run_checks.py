@@ -14,7 +14,14 @@ from snapshotter.capture.asked_groups import experiments_asking, fits, lacks, sh
 from snapshotter.capture.capture_task import ProxyAddresses
 from snapshotter.capture.drift import drift_alerts, last_profiles
 from snapshotter.index import SnapshotIndex
-from snapshotter.records import ContextSet, PublishedName, ServiceSnapshot, SnapshotRun
+from snapshotter.records import (
+    ContextGroup,
+    ContextSet,
+    PublishedName,
+    SelectedExperiment,
+    ServiceSnapshot,
+    SnapshotRun,
+)
 from snapshotter.storage import require_plain_name
 
 DriftAction = Literal["warn", "hold", "off"]
@@ -162,19 +169,25 @@ def _log_choice(
     not_applicable: Mapping[str, Sequence[str]],
     names: Sequence[str] | None,
 ) -> None:
-    """Log which services are not asked, and services that experiments need but nobody declares."""
+    """Log which services are not asked against what somebody asked for: what fits no key by itself is no surprise."""
     for name, experiments in not_applicable.items():
-        if experiments:
-            to = ", ".join(experiments)
-            _log.warning("service '%s' is not applicable to %s: their contexts lack variables of its key", name, to)
-        elif names is None:
+        if not experiments and names is None:
             _log.warning("service '%s' is left out: no experiment needs it", name)
     for group in context_set.groups:
         for experiment in group.experiments:
-            for name in experiment.services or ():
-                if name not in declared:
-                    unknown = ConfigError.unknown("service", name, declared)
-                    _log.warning("experiment '%s' needs an %s", experiment.id, unknown)
+            _log_choice_of(experiment, group, declared)
+
+
+def _log_choice_of(experiment: SelectedExperiment, group: ContextGroup, declared: Mapping[str, Service]) -> None:
+    for name in experiment.services or ():
+        if name not in declared:
+            _log.warning("experiment '%s' needs an %s", experiment.id, ConfigError.unknown("service", name, declared))
+        elif lacking := lacks(group, declared[name]):
+            variables = ", ".join(f"'{each}'" for each in lacking)
+            message = "service '%s' is not applicable to experiment '%s', which names it: its contexts lack %s"
+            _log.warning(message, name, experiment.id, variables)
+    if not any(experiment.needs(name) and not lacks(group, service) for name, service in declared.items()):
+        _log.warning("no service can be asked for the contexts of experiment '%s'", experiment.id)
 
 
 def check_quality(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from prana_proxy.client.client import PranaClient
 from schemas.errors import ServiceError
 from schemas.services import OnFallback, Service, Status
-from schemas.tables import snapshot_schema
+from schemas.tables import lacking_fields, snapshot_schema
 from snapshotter.capture.answer_files import AnswerFile, AnswerFiles
 from snapshotter.capture.capture_task import CaptureResult, CaptureTask
 from snapshotter.capture.page_size import PageSize
@@ -57,6 +57,7 @@ class ServiceCapture:
         self._missing = 0  # contexts without a final status; those captured earlier have one
         self._status = np.array([Status.OK] * keys.num_rows, dtype=object)  # np.full would store plain strings
         self._reasons: dict[Status, str] = {}
+        self._defaulted = Counter[str]()
         self._fallbacks: list[tuple[NDArray[np.int64], pa.RecordBatch]] = []  # kept at the end where no answer came
         self._lock = threading.Lock()  # a page is either taken whole before the rest is postponed, or not at all
         self._postponed = False
@@ -171,9 +172,16 @@ class ServiceCapture:
             here = pc.equal(texts, text).to_numpy(zero_copy_only=False)
             self._status[page[here]] = status
             counts[status] = int(here.sum())
-            if status is not Status.OK and status not in self._reasons:
+            if status is Status.OK:
+                self._note_defaults(answers.column("reason").filter(pc.equal(texts, text)))
+            elif status not in self._reasons:
                 self._reasons[status] = answers.column("reason")[int(here.argmax())].as_py() or "no reason given"
         return counts
+
+    def _note_defaults(self, reasons: pa.Array) -> None:
+        """Count the fields that answers lacked. reasons: of answers, null for most."""
+        for each in reasons.drop_null().value_counts().to_pylist():
+            self._defaulted.update(dict.fromkeys(lacking_fields(each["values"]), each["counts"]))
 
     def _result(self, file: AnswerFile | None) -> CaptureResult:
         counts: Counter[Status] = Counter(self._status)
@@ -181,7 +189,7 @@ class ServiceCapture:
         if file is None:
             return CaptureResult([], counts, reasons, notes=self._files.notes)
         times = from_micros(file.first), from_micros(file.last)
-        return CaptureResult([file.file], counts, reasons, *times, file.sums, self._files.notes)
+        return CaptureResult([file.file], counts, reasons, *times, file.sums, self._files.notes, self._defaulted)
 
     def _status_of(self, text: str) -> Status:
         try:

@@ -194,6 +194,7 @@ class RunCapture:
             result.last,
             tuple(sorted(result.files, key=lambda file: file.path)),
             result.reasons,
+            defaulted=dict(result.defaulted),
         )
         if self.context_set.revision > 1:  # of a few contexts of the day, which say nothing about drift
             return snapshot

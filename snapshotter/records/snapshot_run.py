@@ -31,6 +31,7 @@ class ServiceSnapshot(JsonRecord):
     captured_from, captured_to: the first and last capture among the successes, None without any
     reasons: for each status except ok, an example of the reason
     profile: measure → number, see `snapshotter.capture.value_profile`; empty: not measured
+    defaulted: path of a field → answers that lacked it and have its default, without those of attempts before the last
     """
 
     run_id: str
@@ -43,6 +44,7 @@ class ServiceSnapshot(JsonRecord):
     files: tuple[DataFile, ...]
     reasons: Mapping[Status, str]
     profile: Mapping[str, float] = field(default_factory=dict)
+    defaulted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def asked(self) -> int:

@@ -61,7 +61,7 @@ def select_contexts(
             ids = ", ".join(revision.context_set_id for revision in revisions)
             _log.warning("%s has the context set %s already, which is used", date, ids)
             return revisions[-1]
-        selected = _select(spark, missing, date, storage, revisions)
+        selected = _select(spark, missing, date, storage, index, revisions)
         if index.publish_context_set(selected):
             return selected
         _log.warning("another selection published %s meanwhile: only what it lacks is selected", date)
@@ -104,20 +104,21 @@ def _select(
     experiments: Sequence[NamedSelection],
     date: date,
     storage: Storage,
+    index: SnapshotIndex,
     revisions: Sequence[ContextSet],
 ) -> ContextSet:
     """Select experiments, and write them as the next revision, not yet published."""
-    with samples(spark, experiments, date) as outcomes:
+    with samples(spark, experiments, date, storage, index) as outcomes:
         drawn = [outcome for outcome in outcomes if isinstance(outcome, ExperimentSample)]
         errors = {
             experiment.id: outcome
             for experiment, outcome in zip(experiments, outcomes, strict=True)
             if isinstance(outcome, DeloreanError)
         }
-        for error in errors.values():
-            _log.warning("%s", error)
         if not drawn:
             raise _all_failed(list(errors.values()))
+        for error in errors.values():
+            _log.error("%s", error)
         number = revisions[-1].revision + 1 if revisions else 1
         set_id = _context_set_id([sample.experiment for sample in drawn], date, number)
         groups = write_groups(spark, drawn, date, set_id, storage)

@@ -12,10 +12,43 @@ from typing import Any, TypeAlias
 
 from prana_proxy.config.toml_file import TomlFile
 from schemas.errors import ConfigError
+from snapshotter.storage import require_plain_name
 from snapshotter.storage.table_source import TableSource
 
 DEFAULT = "default"
+SEPARATOR = "."  # between a name space and a name: folders, tags and Airflow's ids may contain it
 Quota: TypeAlias = "int | Mapping[str, Quota]"
+
+
+def in_namespace(namespace: str, name: str) -> str:
+    """Return the name of an experiment in a name space; one that is in it already, or empty, stays as it is.
+
+    >>> in_namespace("alice", "homepage"), in_namespace("alice", "alice.homepage"), in_namespace("", "homepage")
+    ('alice.homepage', 'alice.homepage', 'homepage')
+
+    Raises ConfigError for a name space that is no plain name without dots, and for the name of another name space.
+    """
+    if not namespace:
+        return name
+    require_plain_name("name space", namespace)
+    if SEPARATOR in namespace:
+        raise ConfigError.because(f"name space '{namespace}' contains a dot", "name spaces have no others within them")
+    if not name or name.startswith(f"{namespace}{SEPARATOR}"):
+        return name
+    if SEPARATOR in name:
+        raise ConfigError.because(
+            f"experiment '{name}' is in name space '{namespace}', but its name contains a dot", "rename it"
+        )
+    return f"{namespace}{SEPARATOR}{name}"
+
+
+def namespace_of(name: str) -> str:
+    """Return the name space of an experiment; "" if it has none.
+
+    >>> namespace_of("alice.homepage"), namespace_of("homepage")
+    ('alice', '')
+    """
+    return name.partition(SEPARATOR)[0] if SEPARATOR in name else ""
 
 
 @dataclass(frozen=True)
@@ -145,12 +178,13 @@ class _FileSelection(ContextSelection):
 
 @dataclass(frozen=True)
 class _SelectionsFile:
+    namespace: str = ""
     experiments: Mapping[str, _FileSelection] = field(default_factory=dict)
     tables: Mapping[str, TableSource] = field(default_factory=dict)
 
 
 def load_selections(path: str | Path) -> tuple[NamedSelection, ...]:
-    """Read context selections from TOML: the tables `[experiments.<id>]`, which share `[tables]`.
+    """Read context selections from TOML: the tables `[experiments.<id>]`, which share `[tables]` and `namespace`.
 
     Relative paths of tables start at the file's folder. Raises ConfigError with the file, the line and the field.
     """
@@ -159,8 +193,11 @@ def load_selections(path: str | Path) -> tuple[NamedSelection, ...]:
     if not content.experiments:
         raise file.error((), "no experiment", "write a table [experiments.my_experiment]")
     tables = {name: source.beside(path) for name, source in content.tables.items()}
+    with file.at("namespace"):
+        ids = {name: in_namespace(content.namespace, name) for name in content.experiments}
     return tuple(
-        NamedSelection(**vars(selection), id=name, tables=tables) for name, selection in content.experiments.items()
+        NamedSelection(**vars(selection), id=ids[name], tables=tables)
+        for name, selection in content.experiments.items()
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -15,11 +15,14 @@ from pyspark.sql.pandas.types import to_arrow_type
 
 from schemas.data_keys import DataKey, context_variable, refuse_naive_times
 from schemas.errors import DeloreanError, NaiveTimeError, SelectionError
+from snapshotter.index import SnapshotIndex
 from snapshotter.records import StratumReport
 from snapshotter.selection.declarations import NamedSelection
+from snapshotter.selection.state_tables import state_tables
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described
 from snapshotter.spark.table_loader import query_tables
+from snapshotter.storage import Storage
 
 _log = logging.getLogger(__name__)
 _MOST_STRATA = 10_000
@@ -50,22 +53,43 @@ Outcome = ExperimentSample | DeloreanError
 
 
 @contextmanager
-def samples(spark: SparkSession, experiments: Sequence[NamedSelection], date: date) -> Iterator[list[Outcome]]:
-    """Yield the outcome of each experiment; the data that the samples need stays cached within the block."""
+def samples(
+    spark: SparkSession, experiments: Sequence[NamedSelection], date: date, storage: Storage, index: SnapshotIndex
+) -> Iterator[list[Outcome]]:
+    """Yield the outcome of each experiment; the data that the samples need stays cached within the block.
+
+    storage, index: of contexts and captures that queries name
+    """
     cached: list[DataFrame] = []
+    keys = {experiment.id: experiment.key for experiment in experiments}
+
+    def rows(experiment: NamedSelection) -> DataFrame:
+        try:
+            text, tables = state_tables(experiment.query, index, SelectionError, date, keys)
+        except SelectionError as error:
+            raise SelectionError(f"experiment '{experiment.id}': {error}") from error
+        frames = {table.view: table.to_spark(spark, storage.uri) for table in tables}
+        return query_tables(spark, text, experiment.tables, SelectionError, date, frames)
+
     try:
-        yield [_outcome(spark, experiment, date, cached) for experiment in experiments]
+        yield [_outcome(spark, experiment, rows, date, cached) for experiment in experiments]
     finally:
         for contexts in cached:
             contexts.unpersist()
 
 
-def _outcome(spark: SparkSession, experiment: NamedSelection, date: date, cached: list[DataFrame]) -> Outcome:
+def _outcome(
+    spark: SparkSession,
+    experiment: NamedSelection,
+    rows: Callable[[NamedSelection], DataFrame],
+    date: date,
+    cached: list[DataFrame],
+) -> Outcome:
     """Draw an experiment's sample. An error is returned: it does not concern the other experiments."""
     description = f"select contexts of {date}: experiment '{experiment.id}'"
     try:
         with described(spark, description), spark_errors_as(SelectionError, f"experiment '{experiment.id}'"):
-            contexts, key = _distinct_contexts(spark, experiment, date)
+            contexts, key = _distinct_contexts(experiment, rows(experiment))
             # A query may return other rows when it runs again; counting and ranking must see the same ones.
             cached.append(contexts.persist())
             sample = _sample(spark, experiment, cached[-1], key)
@@ -77,10 +101,7 @@ def _outcome(spark: SparkSession, experiment: NamedSelection, date: date, cached
     return SelectionError.because(problem, hint)
 
 
-def _distinct_contexts(
-    spark: SparkSession, experiment: NamedSelection, date: date
-) -> tuple[DataFrame, tuple[DataKey, ...]]:
-    result = query_tables(spark, experiment.query, experiment.tables, SelectionError, date)
+def _distinct_contexts(experiment: NamedSelection, result: DataFrame) -> tuple[DataFrame, tuple[DataKey, ...]]:
     for column in (*experiment.key, *experiment.strata):
         if column not in result.columns:
             unknown = SelectionError.unknown("column", column, result.columns)

@@ -8,12 +8,15 @@ import weakref
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from schemas.errors import SetupError
+from schemas.file_uri import file_uri
+from snapshotter.spark.cluster import ENVIRONMENT, PACKED_PYTHON, check_environment
 from snapshotter.spark.errors import spark_errors_as
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 REMOTE = "sc://"
 _PORT = 15_002
 _PATIENCE_SECONDS = 10.0
+_PYTHON = "spark.sql.execution.pyspark.python"  # the program that the server's workers run
 _PACKAGE = "delorean-features"
 _IMPORTED = ("schemas", "encoders", "snapshotter", "delorean")
 _checked: weakref.WeakSet[SparkSession] = weakref.WeakSet()
@@ -79,10 +83,17 @@ def query_with_tables(
     return frame
 
 
-def remote_session(url: str, app_name: str, settings: Mapping[str, str]) -> SparkSession:
-    """Return a session on the Spark Connect server at a URL. settings: by Spark's own names.
+def remote_session(
+    url: str, app_name: str, settings: Mapping[str, str], environment: Path | None = None
+) -> SparkSession:
+    """Return a session on the Spark Connect server at a URL.
 
-    Raises SetupError if the client's packages are missing, the server does not answer or its workers cannot be used.
+    settings: by Spark's own names
+    environment: an archive from `make package`, which is sent to the server for its workers; None: they have our
+        packages
+
+    Raises SetupError if the client's packages are missing, the server does not answer or its workers cannot be used,
+    and ConfigError for an archive that does not fit, see `check_environment`.
     """
     from pyspark.sql import SparkSession
 
@@ -94,11 +105,16 @@ def remote_session(url: str, app_name: str, settings: Mapping[str, str]) -> Spar
         raise SetupError.because(
             "Spark Connect needs packages that are not installed here", 'pip install "delorean-features[connect]"'
         ) from error
+    if environment is not None:
+        check_environment(environment)
     _require_server(url)
     with spark_errors_as(SetupError, f"could not start a session on the Spark Connect server {_without_token(url)}"):
         session = SparkSession.builder.remote(url).appName(app_name).getOrCreate()
         for name, value in settings.items():
             session.conf.set(name, value)
+        if environment is not None and session.conf.get(_PYTHON, None) != PACKED_PYTHON:
+            session.addArtifacts(f"{file_uri(environment.resolve())}#{ENVIRONMENT}", archive=True)
+            session.conf.set(_PYTHON, PACKED_PYTHON)
     require_workers(session)
     return session
 
@@ -124,4 +140,7 @@ def _version_here() -> str:
 
 
 def _what_to_install() -> str:
-    return f"install {_version_here()} on its machines, or name one that has it in spark.sql.execution.pyspark.python"
+    return (
+        f"install {_version_here()} on its machines, name a Python that has it in {_PYTHON}, "
+        "or send an archive from make package: spark_session(…, environment=…)"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,21 +16,38 @@ from schemas.redaction import without_password
 _QUERY_STATES = ("0A", "21", "22", "23", "42", "P0")
 _STATE = re.compile(r"SQLSTATE: (\w\w)\w{3}")
 _ANALYSIS_ERRORS = ("AnalysisException", "ParseException", "IllegalArgumentException", "PySparkTypeError")
-_OURS = re.compile(r"^schemas\.errors\.(\w+): (.*?)(?=\n\s*\n|\n\s+at |\Z)", re.MULTILINE | re.DOTALL)
+# Up to a Java stack, or what a Spark Connect server adds.
+_OURS = re.compile(r"^schemas\.errors\.(\w+): (.*?)(?=\n\s*\n|\n\s+at |\n\s*SQLSTATE: |\Z)", re.MULTILINE | re.DOTALL)
 
 
 @contextmanager
 def spark_errors_as(kind: type[DeloreanError], doing: str) -> Iterator[None]:
     """Raise a DeloreanError that a worker raised again, and other errors of Spark as `kind`, with a short reason.
 
+    Spark's own log of the error, with its stack as JSON, is off within the block: what is raised says the same.
     Where `kind` is final, and neither the query nor its data is the cause, as a JobError: a retry may succeed.
     """
     try:
-        yield
+        with _without_logged_stacks():
+            yield
     except Exception as error:  # pyspark may not be installed, so its classes cannot be named
         if _is_spark_error(error):
             raise _translated(error, kind, doing) from error
         raise
+
+
+@contextmanager
+def _without_logged_stacks() -> Iterator[None]:
+    """Turn off what pyspark logs about an error in a query before it raises it."""
+    loggers = [logging.getLogger(name) for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger")]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 def _is_spark_error(error: Exception) -> bool:

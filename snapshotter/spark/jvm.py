@@ -73,13 +73,21 @@ def launch(settings: Mapping[str, str]) -> Any:
     ):
         file = Path(folder, "connection")
         command = [*_IGNORING_CTRL_C, str(spark_submit()), *options, *arguments]
-        environment = {**os.environ, "SPARK_CONNECT_MODE": "0", _CONNECTION: str(file)}
+        environment = {**_own_logging(), **os.environ, "SPARK_CONNECT_MODE": "0", _CONNECTION: str(file)}
         process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)  # noqa: S603  # Spark's program
         try:
             return _connected(process, file)
         except BaseException:  # an interrupt too must not leave a JVM behind
             _end(process)
             raise
+
+
+def _own_logging() -> dict[str, str]:
+    """Return the variable that makes Spark log errors only, and no remarks on its start; none if the user chose."""
+    chosen = Path(os.environ.get("SPARK_CONF_DIR") or spark_submit().parent.parent / "conf")
+    if any(chosen.glob("log4j2.*")):
+        return {}
+    return {"LOG4J_CONFIGURATION_FILE": str(Path(__file__).with_name("log4j2.properties"))}
 
 
 def _connected(process: subprocess.Popen[bytes], file: Path) -> Any:

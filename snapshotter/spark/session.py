@@ -70,7 +70,8 @@ def spark_session(
 
     master: where to run, or a Spark Connect server, `sc://host:15002`, which has its own jars and machines; None: as
         spark-submit says, otherwise on every core of this machine
-    environment: an archive from `make package`, for executors of a cluster that lack our packages; None: they have them
+    environment: an archive from `make package`, for executors of a cluster, or workers of a Spark Connect server, that
+        lack our packages; None: they have them
     delta: whether Spark itself reads Delta tables; Spark's package mechanism resolves the jar once. A JVM that
         spark-submit has started has only the jars it was started with: `--packages`
     s3: whether Spark itself reads tables in S3, which workers do without it; the jars (600 MB) are resolved likewise
@@ -81,7 +82,8 @@ def spark_session(
     """
     if (master or "").startswith(REMOTE):
         chosen = {name.replace("__", "."): value for name, value in settings.items()}
-        return remote_session(str(master), app_name, {_TIME_ZONE: "UTC", **chosen})
+        archive = None if environment is None else Path(environment)
+        return remote_session(str(master), app_name, {_TIME_ZONE: "UTC", **chosen}, archive)
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
@@ -105,7 +107,11 @@ def spark_session(
 
 def _chosen(master: str | None, delta: bool, s3: bool, settings: Mapping[str, str]) -> dict[str, str]:
     """Return what the caller chose, by Spark's names of its settings."""
-    chosen = {**_with_jars(delta, s3), **{name.replace("__", "."): value for name, value in settings.items()}}
+    ours = _with_jars(delta, s3)
+    chosen = {**ours, **{name.replace("__", "."): value for name, value in settings.items()}}
+    packages = [*ours.get(_PACKAGES, "").split(","), *chosen.get(_PACKAGES, "").split(",")]
+    if any(packages):  # the caller's are loaded beside ours
+        chosen[_PACKAGES] = ",".join(dict.fromkeys(filter(None, packages)))
     if master is not None:
         chosen["spark.master"] = master
     return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import date
 from itertools import chain
 from pathlib import Path
@@ -12,15 +13,19 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import DeloreanError
-from snapshotter.spark.connect import is_remote, query_with_tables
+from schemas.errors import ConfigError, DeloreanError, MissingFileError
+from snapshotter.spark.catalogue import catalogue_table
+from snapshotter.spark.connect import is_remote, query_with_tables, require_workers
 from snapshotter.storage import open_storage
+from snapshotter.storage.iceberg import iceberg_snapshot
 from snapshotter.storage.s3_location import S3Location
-from snapshotter.storage.table_source import TableSource
+from snapshotter.storage.table_source import KNOWN_FORMATS, TableSource
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+_BATCH_ROWS = 65_536
+_MOST_TASKS = 2_000
 _NANOS_AS_LONG = "spark.sql.legacy.parquet.nanosAsLong"
 _UNREADABLE = ("PARQUET_TYPE", "UNSUPPORTED_TIME_TYPE", "Illegal Parquet type")
 
@@ -59,11 +64,13 @@ def load_table(spark: SparkSession, name: str, source: TableSource, kind: type[D
     """Load a table; times in nanoseconds, which pandas writes and Spark cannot read, become microseconds.
 
     name: of the table, for errors
-    kind: of the error for a column that Spark cannot read, and, once the rows are read, for times finer than a
-        microsecond. Other errors are raised as Spark raises them
+    kind: of the error for a column that Spark cannot read, an unknown format or table, and, once the rows are read, for
+        times finer than a microsecond. Other errors are raised as Spark raises them
     """
+    if source.format == "iceberg":
+        return _iceberg(spark, name, source, kind)
     if source.format != "parquet":
-        return _load(spark, source)
+        return _of_any_format(spark, name, source, kind)
     schema = None
     try:
         table = _load(spark, source)
@@ -97,6 +104,42 @@ def _refuse_unreadable(
 
 def _load(spark: SparkSession, source: TableSource) -> DataFrame:
     return spark.read.format(source.format).options(**source.options).load(source.location)
+
+
+def _of_any_format(spark: SparkSession, name: str, source: TableSource, kind: type[DeloreanError]) -> DataFrame:
+    try:
+        if source.in_catalogue:
+            return catalogue_table(spark, source, kind)
+        return _load(spark, source)
+    except Exception as error:  # of Spark, with several classes; raised again unless the format is unknown
+        if "DATA_SOURCE_NOT_FOUND" not in str(error):
+            raise
+        hint = f"write one of {', '.join(KNOWN_FORMATS)}, or any that this session has the jar of"
+        if source.format == "delta":
+            hint = "start the session with Delta's jar: delta=True"
+        raise kind.because(f"table '{name}': Spark cannot read the format '{source.format}'", hint) from error
+
+
+def _iceberg(spark: SparkSession, name: str, source: TableSource, kind: type[DeloreanError]) -> DataFrame:
+    """Return a table whose tasks read the files of one snapshot."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    try:
+        snapshot = iceberg_snapshot(source.path, source.version)
+    except (ConfigError, MissingFileError) as error:
+        raise kind.because(f"table '{name}': {error}") from error
+    _refuse_unreadable(name, source, snapshot.schema, kind)
+    require_workers(spark)
+    shared = replace(snapshot, files=())
+
+    def read_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for file in (file for batch in batches for file in batch.column("file").to_pylist()):
+            for rows in shared.read(file):
+                yield from pa.Table.from_batches([rows]).to_batches(max_chunksize=_BATCH_ROWS)
+
+    listed = spark.createDataFrame(pa.table({"file": pa.array(snapshot.files, pa.binary())}))
+    tasks = max(1, min(len(snapshot.files), _MOST_TASKS))
+    return listed.repartition(tasks).mapInArrow(read_task, from_arrow_schema(snapshot.schema))
 
 
 def _columns(names: list[str], nanos: dict[str, pa.DataType], table: str) -> Iterator[str]:

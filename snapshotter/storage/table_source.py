@@ -1,4 +1,4 @@
-"""The tables that queries name: a path or a URI, a format, and the version of a Delta table."""
+"""The tables that queries name: a path, a URI or a catalogue's name, a format, and a version."""
 
 from __future__ import annotations
 
@@ -11,16 +11,28 @@ from urllib.parse import urlsplit
 from schemas.errors import ConfigError
 from snapshotter.storage.s3_location import S3Location
 
+CATALOGUE = "table"
+"""The format of tables that Spark's catalogue knows."""
+ICEBERG_CATALOGUE = "iceberg"
+"""The scheme of tables in a catalogue that pyiceberg is configured for."""
+KNOWN_FORMATS = ("parquet", "delta", "iceberg", CATALOGUE)
+_VERSIONED = ("delta", "iceberg", CATALOGUE)
 _PATTERN = re.compile(r"([\\{}\[\]*?])")
+_NAME = re.compile(r"(\w+|`[^`]+`)(\.(\w+|`[^`]+`))*")
 
 
 @dataclass(frozen=True)
 class TableSource:
     """A table that a query names.
 
-    path: or a URI, in S3 like a storage's: `s3://bucket/table?endpoint=…`
-    format: any that Spark can load, such as parquet or delta
-    version: of a Delta table; None: the newest
+    path: or a URI, in S3 like a storage's: `s3://bucket/table?endpoint=…`. Of an Iceberg table: its folder, if it has a
+        version hint, a metadata file, or `iceberg://catalogue/namespace.table`, a catalogue that pyiceberg is
+        configured for. Of format table: a name in Spark's catalogue, `database.table` or `catalogue.database.table`
+    format: parquet, delta, iceberg, table, or any other that Spark can load
+    version: of a Delta table, also in the catalogue, or the id of an Iceberg table's snapshot; None: the newest
+
+    >>> TableSource("shop.products", "table", 3).in_catalogue
+    True
     """
 
     path: str
@@ -28,19 +40,29 @@ class TableSource:
     version: int | None = None
 
     def __post_init__(self) -> None:
-        """Reject a version that no table can have, and an invalid path in S3."""
-        if self.version is not None and self.format != "delta":
+        """Reject a version that no table can have, an invalid path in S3, and what is not the name of a table."""
+        if self.version is not None and self.format not in _VERSIONED:
             raise ConfigError.because(
                 f"version is {self.version}, but tables of format {self.format} have none", 'write format = "delta"'
             )
         if self.version is not None and self.version < 0:
             raise ConfigError.because(f"version is {self.version}, expected one >= 0")
+        if self.in_catalogue and not _NAME.fullmatch(self.path):
+            raise ConfigError.because(
+                f"'{self.path}' is not the name of a table in Spark's catalogue",
+                "write database.table or catalogue.database.table, unusual names in `…`, or name the files' format",
+            )
         _ = self.options
 
     @property
+    def in_catalogue(self) -> bool:
+        """Whether it is a table of Spark's catalogue."""
+        return self.format == CATALOGUE
+
+    @property
     def in_s3(self) -> bool:
-        """Whether Spark reads it by its S3 client."""
-        return urlsplit(self.path).scheme in ("s3", "s3a")
+        """Whether Spark reads it by its S3 client; Iceberg tables are read by workers."""
+        return self.format != "iceberg" and urlsplit(self.path).scheme in ("s3", "s3a")
 
     @property
     def location(self) -> str:
@@ -61,7 +83,9 @@ class TableSource:
 
     def beside(self, file: str | Path) -> TableSource:
         """Return the source with a relative path resolved against a file's folder."""
-        return self if urlsplit(self.path).scheme else replace(self, path=str(Path(file).resolve().parent / self.path))
+        if self.in_catalogue or urlsplit(self.path).scheme:
+            return self
+        return replace(self, path=str(Path(file).resolve().parent / self.path))
 
 
 def _literal(path: str) -> str:

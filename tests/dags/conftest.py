@@ -109,7 +109,7 @@ def past(tmp_path):
     everyone = folder / "specs/everyone.toml"
     everyone.write_text(everyone.read_text().replace("fraction = 1.0", "fraction = 0.5"))
     project = ScheduledProject(folder)
-    project.write("daily", 'services = ["history"]')
+    project.write("daily", 'services = ["history"]\nlate = "P36500D"')  # so that past days' contexts may grow
     file = load_project(folder / "delorean.toml")
     with open_index(file.index) as index:
         at_rest = Project(open_storage(file.storage), index)

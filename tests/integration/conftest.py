@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cassandra_server import CassandraNode
+from connect_server import connect_server
 from driver_process import MASTER, SETTINGS, stop_forking
-from fault_stack import PROFILES, VIDEOS, Failure, SmallDisk, Stack, Stage, company
+from fault_stack import PROFILES, VIDEOS, Stack, company
+from fault_table import Failure, Stage
 from faulty_proxy import faulty_proxy
+from increment_jobs import shown
 from s3_server import S3Server
+from small_disk import SmallDisk
 from spark_cluster import ROOT, spark_cluster
 from spark_cluster import SETTINGS as OF_CLUSTER
 
 from snapshotter.index import init_index
+
+DAYS = 30
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +98,33 @@ def on_a_cluster(
         yield made
 
 
+@pytest.fixture(scope="module")
+def connect(s3_started: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Spark Connect server, for drivers without a JVM: it survives them, and what they began there goes on.
+
+    Without isolation all sessions use the same Python workers, which start slowly.
+    """
+    path = {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests/support")))}
+    with connect_server(
+        tmp_path_factory.mktemp("connect"),
+        {**path, **s3_started.environment},
+        spark__sql__artifact__isolation__enabled="false",
+    ) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scheduled experiment, `scheduled`, whose labels are in a table of a few days, beside one of profiles."""
+    folder = tmp_path_factory.mktemp("experiment")
+    pq.write_table(shown(range(4), PROFILES, VIDEOS), folder / "shown.parquet")
+    countries = ["US" if profile % 3 else "FR" for profile in range(PROFILES)]
+    pq.write_table(pa.table({"profile_id": range(PROFILES), "country": countries}), folder / "profiles.parquet")
+    text = 'encoders = ["driver_jobs:minutes_watched"]\n[tables]\nshown = { path = "shown.parquet" }\n'
+    (folder / "scheduled.toml").write_text(f'{text}[labels]\ntable = "shown"\nitems = ["video_id"]\nbuckets = 2\n')
+    return folder / "scheduled.toml"
+
+
 STACKS = {Failure.DISK: "on_a_small_disk", Failure.EXECUTOR: "on_a_cluster", Failure.HANGING: "on_a_cluster"}
 
 
@@ -94,6 +133,25 @@ def stack(failure: Failure, request: pytest.FixtureRequest) -> Stack:
     request.getfixturevalue("s3")  # its credentials let this process read what drivers write
     stack: Stack = request.getfixturevalue(STACKS.get(failure, "in_production"))
     return stack
+
+
+@pytest.fixture
+def days(stack: Stack) -> Counter[str]:
+    """How many days each feature set of a stack has; snapshots of DAYS days are at rest."""
+    if not stack.days:
+        stack.driver.run("lay out days", days=DAYS, profiles=PROFILES, **stack.place)
+        stack.published, _ = stack.look("none")
+    return stack.days
+
+
+@pytest.fixture
+def date(stack: Stack, connect: str, spec: Path) -> dict[str, Any]:
+    """What to select for a date, and where: contexts of one experiment are selected for it already."""
+    arguments = {"day": datetime.date(2026, 1, 7), "table": str(spec.parent / "profiles.parquet"), "connect": connect}
+    if not stack.experiments:
+        stack.experiments = ["morning"]
+        stack.driver.run("select", experiments=stack.experiments, **arguments, **stack.place)
+    return arguments
 
 
 @pytest.fixture

@@ -19,8 +19,12 @@ START_SECONDS = 240  # on a busy machine
 
 
 @contextmanager
-def connect_server(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    """Give the URL of a server whose workers run this Python with an environment. folder: for its log and files."""
+def connect_server(folder: Path, environment: Mapping[str, str], **more: str) -> Iterator[str]:
+    """Give the URL of a server whose workers run this Python with an environment.
+
+    folder: for its log and files
+    more: settings, with __ for a dot
+    """
     port = free_port()
     settings = {
         "spark.master": "local[2]",
@@ -30,6 +34,7 @@ def connect_server(folder: Path, environment: Mapping[str, str]) -> Iterator[str
         "spark.driver.memory": "1g",
         "spark.sql.shuffle.partitions": "2",
         "spark.python.unix.domain.socket.enabled": "true",
+        **{name.replace("__", "."): value for name, value in more.items()},
     }
     options = [option for name, value in settings.items() for option in ("--conf", f"{name}={value}")]
     command = [

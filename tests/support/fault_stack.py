@@ -2,61 +2,26 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import resource
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import psutil
-import pytest
 from cassandra_server import CassandraNode
-from driver_process import PATIENCE, WRITTEN, Driver, left
+from driver_jobs import left
+from driver_process import PATIENCE, WRITTEN, Driver
+from fault_table import Failure, Stage
 from faulty_proxy import Fault, FaultyProxy, Request
 from proxy_process import ProxyProcess, proxy_process, services_toml, until
 from small_company import Company
 from spark_cluster import SparkCluster
 
-# How the job ends that is at work: it goes on, or dies, or fails with an error that names the cause.
-GOES_ON, DIES = "done", "dead"
-NOT_WRITTEN = "StorageError: could not write"
-FULL = "SnapshotIndexError: index sqlite://.* → check whether its disk is full or broken"
 PROFILES, BUCKETS = 40, 2
 VIDEOS = 200  # of each label row, so that a file of features is larger than a disk's pages
-_DISK_BYTES = 32 << 20
-_HALF_A_FILE = 4 << 10
-
-
-class Stage(StrEnum):
-    """Where a job is in its work."""
-
-    BEFORE = "before the first file"
-    MIDWAY = "in mid-file"
-    HELD = "after the files"
-    PUBLISHING = "during publishing"
-    UNANSWERED = "before its answer"
-    DONE = "after publishing"
-
-
-class Failure(StrEnum):
-    """The fault that strikes meanwhile."""
-
-    DRIVER = "driver killed"
-    WORKER = "Python workers killed"
-    EXECUTOR = "executor of a cluster killed"
-    HANGING = "executor of a cluster hangs"
-    PROXY = "Prana proxy killed"
-    NODE = "Cassandra node killed"
-    HUNG_NODE = "Cassandra node hangs"
-    STORAGE = "storage refuses writes"
-    DISK = "disk is full"
 
 
 @dataclass
@@ -66,6 +31,8 @@ class Stack:
     s3: a proxy in front of the S3 server
     environment: of drivers
     published: the runs that are published
+    days: of each feature set that is generated day by day, how many it has
+    experiments: those that the date of `begin_selection` has
     cluster: of Spark, on which drivers run; None: each has executors of its own
     """
 
@@ -78,6 +45,8 @@ class Stack:
     company: Company
     stack: ExitStack
     published: dict[str, Any] = field(default_factory=dict)
+    days: Counter[str] = field(default_factory=Counter)
+    experiments: list[str] = field(default_factory=list)
     cluster: SparkCluster | None = None
     _driver: Driver | None = None
     _prana: ProxyProcess | None = None
@@ -85,6 +54,7 @@ class Stack:
     _numbers: Iterator[int] = field(default_factory=count)
     _held: bool = False
     _ended: dict[str, Any] | None = None
+    _begun: tuple[str, dict[str, Any]] = ("", {})
 
     @property
     def driver(self) -> Driver:
@@ -131,57 +101,88 @@ class Stack:
         if stage == Stage.BEFORE:
             until(lambda: self.company.asked, PATIENCE)
         elif stage == Stage.MIDWAY:
-            assert part.hanging.wait(PATIENCE)
+            self._await(part)
         else:
             self._reach(stage)
             if stage == Stage.PUBLISHING:
-                self.node.pause()
-                self._release.append(self.node.resume)
-                self._publish()
-                time.sleep(0.5)  # its request to publish is under way by then
+                self._publish_to_paused_node()
 
-    def begin_generation(self, name: str, stage: Stage, *, spark: bool = False) -> None:
-        """Generate a feature set, and hold it at a stage."""
-        if stage == Stage.BEFORE:
-            reading = self._hang("hang", lambda request: request.method == "GET" and "/snapshots/" in request.path)
-        if stage == Stage.MIDWAY:
-            writing = self._hang("hang", lambda request: _writes(request, f"/{name}/"))
-        hold = BUCKETS if stage in (Stage.HELD, Stage.PUBLISHING, Stage.UNANSWERED) else 0
-        self.driver.start("generate", name=name, run_id=name, hold=hold, spark=spark, **self.place)
-        if stage == Stage.BEFORE:
-            assert reading.hanging.wait(PATIENCE)
-        elif stage == Stage.MIDWAY:
-            assert writing.hanging.wait(PATIENCE)
-        else:
+    def begin_generation(self, name: str, stage: Stage, job: str = "generate", **arguments: Any) -> None:
+        """Generate a feature set by one of the jobs that do, and hold it at a stage."""
+        log = f"/{name}/_delta_log/"
+        places: dict[Stage, tuple[str, Callable[[Request], bool]]] = {
+            Stage.LABELS: ("hang", lambda request: _writes(request, "/labels/")),
+            Stage.BEFORE: ("hang", lambda request: request.method == "GET" and "/snapshots/" in request.path),
+            Stage.MIDWAY: ("hang", lambda request: _writes(request, f"/{name}/")),
+            Stage.PUBLISHING: ("hang", lambda request: _writes(request, log, ".json")),
+            Stage.UNANSWERED: ("hang before answer", lambda request: _writes(request, log, ".json")),
+            Stage.RECORDING: ("hang", lambda request: _writes(request, "/experiments/", ".json")),
+        }
+        held = {"hold": BUCKETS} if stage == Stage.HELD else {}
+        self._begin(stage, places, job, {"name": name, **arguments}, held)
+
+    def begin_selection(self, stage: Stage, **arguments: Any) -> None:
+        """Select a revision of a date's contexts, and hold it at a stage."""
+        places: dict[Stage, tuple[str, Callable[[Request], bool]]] = {
+            Stage.MIDWAY: ("hang", lambda request: _writes(request, "/context_sets/")),
+            Stage.TABLE: ("hang", lambda request: _writes(request, "/context_sets/", ".json")),
+        }
+        held = {"hold": True} if stage in (Stage.HELD, Stage.PUBLISHING) else {}
+        self._begin(stage, places, "select", arguments, held)
+        if stage == Stage.PUBLISHING:
+            self._publish_to_paused_node()
+
+    def _begin(
+        self,
+        stage: Stage,
+        places: Mapping[Stage, tuple[str, Callable[[Request], bool]]],
+        job: str,
+        arguments: dict[str, Any],
+        held: dict[str, Any],
+    ) -> None:
+        """Start a job, and wait until it hangs where it is to, or until it reports."""
+        self._begun = job, arguments
+        hanging = self._hang(*places[stage]) if stage in places else None
+        self.driver.start(job, **arguments, **held, **self.place)
+        if hanging is None:
             self._reach(stage)
-            if stage in (Stage.PUBLISHING, Stage.UNANSWERED):
-                how = "hang" if stage == Stage.PUBLISHING else "hang before answer"
-                committing = self._hang(how, lambda request: _writes(request, f"/{name}/_delta_log/", ".json"))
-                self._publish()
-                assert committing.hanging.wait(PATIENCE)
+        else:
+            self._await(hanging)
 
     def strike(self, failure: Failure, stage: Stage) -> None:
-        """Let something fail at a stage."""
-        if failure == Failure.DRIVER:
-            self.driver.kill()
-        elif failure == Failure.WORKER:
-            self.driver.kill_workers()
-        elif failure == Failure.EXECUTOR:
-            assert self.cluster is not None
-            self.cluster.executors()[0].kill()
-        elif failure == Failure.HANGING:
-            self._ended = self.driver.next_event()  # another attempt ends the job: the hanging one is released later
-        elif failure == Failure.PROXY:
-            assert self._prana is not None
-            for process in (self._prana.process, *self._prana.workers):
-                process.kill()
-            self._prana = None
-        elif failure == Failure.NODE:
-            self.node.kill()
-        elif failure == Failure.HUNG_NODE:
-            self.node.pause()  # until all is well again
-        elif failure == Failure.STORAGE:
-            self.s3.refuse(403, "AccessDenied", meant=lambda request: request.method == "PUT")
+        """Let something fail at a stage. A connection is cut on which something hangs, when it is released."""
+        strikes: dict[Failure, Callable[[], None]] = {
+            Failure.DRIVER: lambda: self.driver.kill(),
+            Failure.SPARK_DRIVER: lambda: self.driver.kill(),
+            Failure.ANOTHER: self._do_the_same,
+            Failure.WORKER: lambda: self.driver.kill_workers(),
+            Failure.EXECUTOR: self._kill_executor,
+            Failure.HANGING: self._await_another_attempt,
+            Failure.PROXY: self._kill_proxy,
+            Failure.NODE: self.node.kill,
+            Failure.HUNG_NODE: self.node.pause,  # until all is well again
+            Failure.STORAGE: lambda: self.s3.refuse(403, "AccessDenied", meant=lambda request: request.method == "PUT"),
+            Failure.CUT: lambda: None,
+        }
+        strikes[failure]()
+
+    def _do_the_same(self) -> None:
+        other, (job, arguments) = Driver(self.environment), self._begun
+        other.run(job, **arguments, **self.place)
+        other.kill()
+
+    def _kill_executor(self) -> None:
+        assert self.cluster is not None
+        self.cluster.executors()[0].kill()
+
+    def _await_another_attempt(self) -> None:
+        self._ended = self.driver.next_event()  # it ends the job: the one that hangs is released later
+
+    def _kill_proxy(self) -> None:
+        assert self._prana is not None
+        for process in (self._prana.process, *self._prana.workers):
+            process.kill()
+        self._prana = None
 
     def release(self, stage: Stage) -> str:
         """Let the job go on, if it lives; give how it ends: "done", "dead", or its error."""
@@ -207,14 +208,27 @@ class Stack:
         if not self.node.running:
             self.node.start()
             self.node.wait()
+
+    def settle(self) -> None:
+        """Wait until services receive no more requests of processes that died."""
         asked = -1
-        while asked != (asked := len(self.company.asked)):  # requests of processes that died
+        while asked != (asked := len(self.company.asked)):
             time.sleep(0.5)
 
     def _reach(self, stage: Stage) -> None:
         event = self.driver.next_event()
         assert event["event"] == ("done" if stage == Stage.DONE else WRITTEN), event
         self._held = stage != Stage.DONE
+
+    def _await(self, fault: Fault) -> None:
+        until(lambda: fault.hanging.is_set() or self.driver.reports, PATIENCE)
+        assert fault.hanging.is_set(), self.driver.next_event()
+
+    def _publish_to_paused_node(self) -> None:
+        self.node.pause()
+        self._release.append(self.node.resume)
+        self._publish()
+        time.sleep(0.5)  # its request to publish is under way by then
 
     def _publish(self) -> None:
         self.driver.resume()
@@ -224,81 +238,6 @@ class Stack:
         fault = self.s3.misbehave(kind, 1, meant)
         self._release.append(fault.freed.set)
         return fault
-
-
-class SmallDisk(Stack):
-    """The same with local files and SQLite, on a small disk that can be filled."""
-
-    @property
-    def driver(self) -> Driver:
-        """A driver that is ready for a job."""
-        if self._driver is None:
-            disk = self.folder / "disk"
-            disk.mkdir()
-            self._driver = Driver(disk=disk, size=_DISK_BYTES)
-            self.stack.callback(self._driver.kill)
-        return self._driver
-
-    def leave(self, free: int) -> None:
-        """Fill the disk up to so many bytes; where none could be mounted, limit the size of files to them."""
-        if self.driver.mounted:
-            (self._disk / "ballast").unlink(missing_ok=True)
-            status = os.statvfs(self._disk)
-            try:
-                (self._disk / "ballast").write_bytes(bytes(status.f_bavail * status.f_frsize - free))
-            except OSError as error:  # a job has written meanwhile: the disk is full all the same
-                if free or error.errno != errno.ENOSPC:
-                    raise
-        else:
-            self._limit(free)
-
-    def begin_snapshot(self, run_id: str, stage: Stage, _: int, **__: Any) -> None:
-        """Take a snapshot, and hold it at a stage."""
-        if stage in (Stage.BEFORE, Stage.MIDWAY):
-            self.company.open.clear()
-        self.driver.start(
-            "snapshot", proxies=[self.prana], run_id=run_id, hold=stage in (Stage.HELD, Stage.PUBLISHING), **self.place
-        )
-        if stage in (Stage.BEFORE, Stage.MIDWAY):
-            until(lambda: self.company.asked, PATIENCE)
-        else:
-            self._reach(stage)
-        if stage == Stage.PUBLISHING:
-            connection = sqlite3.connect(self._disk / "index.db", isolation_level=None)
-            connection.execute("BEGIN IMMEDIATE")
-            self._release.append(connection.close)  # releases the lock
-            self._publish()
-            time.sleep(0.5)  # it waits to write by then
-
-    def begin_generation(self, name: str, stage: Stage, **_: Any) -> None:
-        """Generate a feature set, and hold it at a stage."""
-        if stage == Stage.BEFORE:
-            self.strike(Failure.DISK, stage)
-        hold = {Stage.MIDWAY: 1, Stage.HELD: BUCKETS}.get(stage, 0)
-        self.driver.start("generate", name=name, run_id=name, hold=hold, **self.place)
-        if stage != Stage.BEFORE:
-            self._reach(stage)
-
-    def strike(self, failure: Failure, stage: Stage) -> None:
-        """Fill the disk, or all but half a file of it."""
-        assert failure == Failure.DISK
-        self.leave(_HALF_A_FILE if stage == Stage.MIDWAY else 0)
-
-    def heal(self) -> None:
-        """Free the disk."""
-        if self.driver.mounted:
-            (self._disk / "ballast").unlink(missing_ok=True)
-        else:
-            self._limit(resource.RLIM_INFINITY)
-
-    @property
-    def _disk(self) -> Path:
-        assert self.driver.disk is not None
-        return self.driver.root / self.driver.disk.relative_to("/")
-
-    def _limit(self, size: int) -> None:
-        for process in self.driver.pythons():
-            process.rlimit(psutil.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 def _writes(request: Request, folder: str, ends: str = ".parquet") -> bool:
@@ -319,18 +258,3 @@ def company() -> Iterator[Company]:
         yield services
     finally:
         services.close()
-
-
-def cells(stages: Sequence[Stage], expected: Mapping[Failure, Sequence[str | None]]) -> list[Any]:
-    """Give the cells of a table: the outcome of a job by failure and stage. None: no such cell."""
-    return [
-        pytest.param(failure, stage, outcome, id=f"{failure}, {stage}")
-        for failure, outcomes in expected.items()
-        for stage, outcome in zip(stages, outcomes, strict=True)
-        if outcome is not None
-    ]
-
-
-def in_words(outcome: str) -> str:
-    """Describe how a job ended."""
-    return {GOES_ON: "goes on", DIES: "dies"}.get(outcome, "fails")

@@ -11,7 +11,8 @@ from delorean.generation.bucket_task import bucket_features
 from delorean.generation.generation_plan import GenerationPlan, plan_generation
 from delorean.labels import Labels
 from delorean.state.rules import AsOf, ConfidenceFloor
-from delorean.state.sources import PinnedSources, SourceResolver
+from delorean.state.source_resolver import SourceResolver
+from delorean.state.sources import PinnedSources
 from delorean.step_timer import StepTimer
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.data_keys import by_name

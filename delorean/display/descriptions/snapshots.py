@@ -77,6 +77,10 @@ def _snapshot_run(run: SnapshotRun) -> Iterator[Part]:
     for service, experiments in run.not_applicable.items():
         to = ", ".join(experiments)
         yield Note(f"{service}: not applicable to {to}" if to else f"{service}: no experiment needs it")
+    for snapshot in run.services:
+        for path, count in snapshot.defaulted.items():
+            answered = f"{count:,} of {snapshot.counts.get(Status.OK, 0):,} answers lacked it"
+            yield Note(f"{snapshot.service.element.name}.{path}: default, because {answered}")
     reasons = [
         {
             "service": snapshot.service.name,

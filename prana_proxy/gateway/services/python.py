@@ -28,8 +28,9 @@ import numpy as np
 
 from encoders.project_modules import refuse_hidden
 from prana_proxy.clock import Clock
-from prana_proxy.gateway.answers import Reply, has_times, python_type, refuse_times_outside
+from prana_proxy.gateway.answers import Reply, refuse_times_outside
 from prana_proxy.gateway.config import ServiceConfig
+from prana_proxy.gateway.decoded_values import has_times
 from prana_proxy.gateway.discovery import Instance
 from prana_proxy.gateway.error_fields import JsonPath, error_at, error_paths
 from prana_proxy.gateway.services import Ask, Key, Protocol
@@ -61,9 +62,9 @@ class PythonProtocol(Protocol):
 
     def asking(self, config: ServiceConfig) -> Ask:
         """Return the function that calls this service."""
-        type = config.service.element.type  # noqa: A001  # the field's own name
-        function, kind = _function(config.url), python_type(type)
-        paths = error_paths(type, config.answer, config.error)
+        element, answer = config.service.element, config.answer_type
+        function, kind = _function(config.url), answer.python()
+        paths, timed = error_paths(element.type, config.answer, config.error), has_times(element.type)
 
         async def ask(
             _: Instance, keys: Sequence[Key], __: float, /, *, new_connection: bool = False
@@ -78,7 +79,7 @@ class PythonProtocol(Protocol):
                 return [values] * len(keys)
             received_at = self._clock()
             replies = [_error_in(value, paths) or _reply(value, kind, received_at) for value in values]
-            return [refuse_times_outside(reply, type) for reply in replies] if has_times(type) else replies
+            return [refuse_times_outside(reply, answer) for reply in replies] if timed else replies
 
         return ask
 

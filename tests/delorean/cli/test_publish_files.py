@@ -10,14 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from deltalake import write_deltalake
+from iceberg_lake import add_version_hint, delete_beside, lake_in, new_table
+from s3_server import S3Server
 
 from delorean.cli.commands import cli
+from snapshotter.spark.table_rows import table_rows
+from snapshotter.storage import open_storage
+from snapshotter.storage.s3 import S3Storage
+from snapshotter.storage.table_source import TableSource
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 AT = "2099-01-01T00:00:00Z"
@@ -188,3 +196,94 @@ def test_a_folder_as_spark_writes_it_is_one_table(run: Run, tmp_path: Path) -> N
     pq.write_table(pa.table({"id": [1]}), tmp_path / "day=5/p.parquet")
     assert run("publish", "q", "day=5/p.parquet", "--version-id", "v1").exit_code == 0
     assert shown(run("travel", "q", "--at", AT, "--json"))["rows"] == [{"id": 1}]
+
+
+def written(folder: Path, name: str, ids: list[int], **columns: Any) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"id": ids, **columns}), folder / name, row_group_size=2)
+
+
+def published(run: Run, *words: str) -> list[dict[str, Any]]:
+    assert shown(run("publish", "p", *words, "--json"))["new"] is True
+    rows: list[dict[str, Any]] = shown(run("travel", "p", "--at", AT, "--json"))["rows"]
+    return rows
+
+
+def test_folders_name_values_and_files_may_be_of_several_types(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "t"
+    written(folder, "day=5/country=US/b.parquet", [3, 1], title=pa.array(["x", "y"], pa.large_string()))
+    written(folder, "day=6/country=A%20B/a.parquet", [4], title=["z"], price=[1.5])
+    written(
+        folder, "day=6/country=__HIVE_DEFAULT_PARTITION__/a.parquet", [2], title=["w"], price=pa.array([2], pa.int64())
+    )
+    written(folder, "_temporary/x.parquet", [9], title=["no"])
+    (folder / "_SUCCESS").write_text("")
+    rows = published(run, "t", "--version-id", "v1")
+    assert [row["country"] for row in rows] == ["US", None, "US", "A B"]
+    assert [row["day"] for row in rows] == [5, 6, 5, 6]
+    assert [row["price"] for row in rows] == [None, 2.0, None, 1.5]
+    written(folder, "day=7/country=US/a.parquet", [5], title=[7])
+    assert "its files have columns of different types" in run("publish", "p", "t", "--version-id", "v2").output
+    (folder / "_delta_log").mkdir()
+    (folder / "_delta_log/0.json").write_text("{}")
+    assert "is a Delta table" in run("publish", "p", "t", "--version-id", "v2").output
+
+
+def test_delta_and_iceberg_tables_are_published_as_of_a_version(run: Run, tmp_path: Path) -> None:
+    for ids in ([2, 1], [3]):
+        write_deltalake(str(tmp_path / "delta"), pa.table({"id": ids, "title": ["x"] * len(ids)}), mode="append")
+    assert [row["id"] for row in published(run, "delta", "--format", "delta", "--version-id", "v1")] == [1, 2, 3]
+    old = published(run, "delta", "--format", "delta", "--version", "0", "--version-id", "v2")
+    assert [row["id"] for row in old] == [1, 2]
+    table = new_table(lake_in(tmp_path), "films", pa.table({"id": [3, 2, 1], "title": pa.array(["c", "b", "a"])}))
+    delete_beside(table, [1])
+    folder, first = add_version_hint(table), str(table.snapshots()[0].snapshot_id)
+    assert [row["id"] for row in published(run, folder, "--format", "iceberg", "--version-id", "v3")] == [1, 3]
+    pinned = published(run, folder, "--format", "iceberg", "--version", first, "--version-id", "v4")
+    assert [row["id"] for row in pinned] == [1, 2, 3]
+    settings = 'films = { path = "FOLDER", format = "iceberg" }\nothers = "delta/x.parquet"'.replace("FOLDER", folder)
+    with (tmp_path / "delorean.toml").open("a") as file:
+        file.write(f"[schedule.globals]\n{settings}\n")
+    assert shown(run("publish", "films", "--version-id", "v1", "--json"))["rows"] == 2
+    for words, message in (
+        (("no-table", "--format", "delta"), "there is no Delta table at no-table"),
+        (("no-table", "--format", "iceberg"), "the Iceberg table at no-table cannot be opened"),
+        (("no-table",), "no-table: cannot be read as Parquet"),
+        (("a; b", "--format", "table"), "'a; b' is not the name of a table in Spark's catalogue"),
+    ):
+        refused = run("publish", "p", *words, "--version-id", "v9")
+        assert (refused.exit_code, message in refused.output) == (2, True), refused.output
+
+
+def test_parquet_in_s3_is_published_and_only_what_is_read_of_it_is_fetched(
+    run: Run, tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = s3.new_uri()
+    storage, (root, _, query) = open_storage(uri), uri.partition("?")
+    values = np.random.default_rng(5).random((4, 100_000))
+    for name, ids in (("t/day=5/a", range(100_000)), ("t/day=6/b", range(100_000, 200_000))):
+        table = pa.table({"id": ids, **{f"x{at}": each for at, each in enumerate(values)}})
+        with storage.open_output(f"{name}.parquet") as output:
+            pq.write_table(table, output, row_group_size=10_000)
+    with storage.open_output("t/_SUCCESS") as output:
+        output.write(b"")
+    fetched: list[int] = []
+    fetch = S3Storage._fetch
+
+    def counting(
+        self: S3Storage, key: str, file: int, piece: tuple[int, int], tag: str | None = None
+    ) -> tuple[int, str]:
+        fetched.append(piece[1] - piece[0])
+        return fetch(self, key, file, piece, tag)
+
+    monkeypatch.setattr(S3Storage, "_fetch", counting)
+    rows = table_rows(TableSource(f"{root}/t?{query}"), pytest.fail)
+    assert rows.schema.field("day").type == pa.int32()
+    next(rows)
+    assert sum(fetched) < sum(file.bytes for file in storage.list("t")) / 4
+    assert (
+        shown(run("publish", "p", f"{root}/t/day=5/a.parquet?{query}", "--version-id", "v1", "--json"))["rows"]
+        == 100_000
+    )
+    missing = run("publish", "p", f"{root}/u?{query}", "--version-id", "v2")
+    assert "contains no file *.parquet" in missing.output

@@ -1,12 +1,24 @@
 """The commands over a project whose storage is in S3: workers speak to it by themselves."""
 
+from datetime import UTC, datetime, timedelta
+
 import pyarrow.parquet as pq
 import pytest
 
-from delorean.training.ranking_data import read_feature_set
+from delorean.training.feature_set_reader import read_feature_set
 from snapshotter.storage import open_storage
 
 DAY, LATER = "2026-01-05", "2099-01-01T00:00:00Z"
+AGAIN = """
+[experiments.again]
+query = '''
+    SELECT DISTINCT c.profile_id FROM contexts('everyone', '2026-01-01', :date) c
+    JOIN captures('history', :date - 2, :date) h ON h.profile_id = c.profile_id AND size(h.value) > 0
+    LEFT ANTI JOIN contexts('again', :date - 7, :date - 1) a ON a.profile_id = c.profile_id
+'''
+key = ["profile_id"]
+fraction = 0.5
+"""
 
 
 @pytest.fixture
@@ -27,6 +39,10 @@ def test_everything_is_done_in_s3_as_in_a_folder(storage, run, folder):
     assert step("select", "experiments.toml", "--date", DAY)["contexts"] == 120
     [history] = step("snapshot", "--date", DAY)["services"]
     assert (history["asked"], history["confidence"]) == (120, 1.0)
+    (folder / "again.toml").write_text(AGAIN)
+    for days, left in ((1, 60), (2, 30)):
+        date = (datetime.now(UTC) + timedelta(days=days)).date()
+        assert step("select", "again.toml", "--date", str(date))["contexts"] == left
     step("publish", "films", "films.parquet", "--valid-from", "2026-01-05T00:00:00Z", "--version-id", "v1")
     seen = step("travel", "history", "--at", LATER, "--to", "history.parquet")
     assert (seen["count"], pq.read_table(folder / "history.parquet").num_rows) == (120, 120)

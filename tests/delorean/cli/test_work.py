@@ -209,14 +209,18 @@ fraction = 1
 """
 
 
-def test_an_experiment_that_fails_costs_no_other_and_is_added_once_it_is_repaired(run, folder, monkeypatch):
+def test_an_experiment_that_fails_costs_no_other_and_is_added_once_it_is_repaired(run, folder, monkeypatch, caplog):
     monkeypatch.chdir(folder)
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     Path("more.toml").write_text(MORE)
     select = ["select", "more.toml", "--date", today, "--json"]
     partial = CliRunner().invoke(cli, select)
     assert partial.exit_code == 1
-    assert "error: experiment 'by_profile': [TABLE_OR_VIEW_NOT_FOUND]" in partial.stderr
+    [logged] = caplog.records
+    assert (logged.levelname, logged.getMessage()[:52]) == (
+        "error",
+        "experiment 'by_profile': [TABLE_OR_VIEW_NOT_FOUND] T",
+    )
     first = json.loads(partial.stdout)
     assert (first["contexts"], first["revision"], [each["id"] for each in first["failed"]]) == (60, 1, ["by_profile"])
     again = CliRunner().invoke(cli, select)

@@ -134,6 +134,11 @@ def test_runs_cost_what_their_records_and_their_versions_say(world: World) -> No
     world.capture("one")
     first, features = world.run("a", "ann")
     world.run("a", "ann")
+    world.run("ann.a", "ben")
+    by_space = {row.namespace: row.amounts for row in world.cost(by=("namespace",)).rows}
+    assert set(by_space) == {"", "ann"}
+    assert by_space["ann"] == world.cost(by=("experiment",), namespace="ann").total
+    assert 0 < by_space["ann"].stored_bytes < by_space[""].stored_bytes
     (row,) = world.cost(by=("owner",), owner="ann").rows
     tasks = [features.seconds.values()]
     labels, snapshots = world.size("labels/**/*.parquet"), world.size("snapshots/**/*.parquet")

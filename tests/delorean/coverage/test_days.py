@@ -18,7 +18,7 @@ from schemas.errors import DataKeyError, NotInIndexError
 from schemas.services import Service
 from snapshotter.global_elements import publish_global
 from snapshotter.index import open_index
-from snapshotter.records import ContextSet
+from snapshotter.records import ContextSet, ServiceSnapshot
 from snapshotter.selection import context_set_schema
 from snapshotter.storage import open_storage
 from snapshotter.storage.parquet import write_parquet
@@ -27,6 +27,12 @@ DAY = START.date()
 VIDEOS = global_element("videos", "struct<video_id: int64>")
 CHARTS = Service("charts", service_element("charts", "list<int64>"), (COUNTRY,))
 MOODS = Service("moods", MOOD, (PROFILE,))
+
+
+@pytest.fixture(autouse=True)
+def short_pages(monkeypatch):
+    """List one older snapshot first, so that rows often need more."""
+    monkeypatch.setattr("delorean.state.snapshot_pages.FIRST_PAGE", 1)
 
 
 def day(number):
@@ -311,3 +317,25 @@ def test_a_day_covers_the_contexts_of_all_its_keys_and_revisions_each_key_once(p
     found = day_coverage(project.index, project.storage, by="query")
     assert {cell.group: cell.rows for cell in found.cells if cell.element == "mood"} == {"a": 3, "b": 3, "none": 2}
     assert found.context_sets == {day(0): "set-0, searches"}
+
+
+def test_no_more_snapshots_are_read_than_days_need(project, monkeypatch):
+    read, from_json = [], ServiceSnapshot.from_json
+
+    def counted(fields):
+        read.append(fields["run_id"])
+        return from_json(fields)
+
+    monkeypatch.setattr(ServiceSnapshot, "from_json", counted)
+    contexts(project, 0, {1: ["home"]})
+    counts = []
+    for numbers in (range(60, 80), range(60)):
+        for number in numbers:
+            moods(project, [(1, 24 * number)], f"run-{number}")
+        read.clear()
+        found = day_coverage(project.index, project.storage, first=day(70), last=day(71))
+        assert [cell.runs for cell in found.cells] == [{"run-70": 1}, {"run-71": 1}]
+        counts.append(len(read))
+    assert counts[0] == counts[1]
+    newest = day_coverage(project.index, project.storage)
+    assert [cell.day for cell in newest.cells] == [day(number) for number in range(49, 80)]

@@ -59,6 +59,12 @@ def of_mood(context, items, data, out):
 MODEL = FeatureModel([of_history, of_charts, of_mood])
 
 
+@pytest.fixture(autouse=True)
+def short_pages(monkeypatch):
+    """List one older snapshot first, so that rows often need more."""
+    monkeypatch.setattr("delorean.state.snapshot_pages.FIRST_PAGE", 1)
+
+
 def country_of(profile):
     return "US" if profile % 2 else "BR"
 

@@ -17,7 +17,7 @@ from delorean.experiment.record import find_run, forget_run, recorded_runs, save
 from delorean.experiment.steps import package_of
 from delorean.experiment.tables import pinned_tables
 from delorean.feature_sets.table import lineage_of, table_uri
-from delorean.training.ranking_data import read_feature_set
+from delorean.training.feature_set_reader import read_feature_set
 from delorean.training.split import Split
 from schemas.errors import ConfigError, LabelError, PackageError, ReplayError, TrainingError
 from snapshotter.storage.table_source import TableSource

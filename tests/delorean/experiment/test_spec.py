@@ -1,5 +1,6 @@
 """One spec behind TOML and Python, whose content is its id, and what is said of wrong ones."""
 
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -22,6 +23,30 @@ from snapshotter.index import open_index
 from snapshotter.selection.context_selection import _context_set_id
 from snapshotter.selection.declarations import ContextSelection, NamedSelection
 from snapshotter.storage.table_source import TableSource
+
+
+def test_a_namespace_begins_the_names_of_an_experiment_and_its_label_data(tmp_path):
+    labels = LabelSpec(("video_id",), table="shown", id="shown")
+    own = ExperimentSpec(labels, (listed,), "home")
+    of_alice = ExperimentSpec(labels, (listed,), "home", namespace="alice")
+    assert (of_alice.name, of_alice.labels.id) == ("alice.home", "alice.shown")
+    assert replace(of_alice, owner="alice") == replace(of_alice, owner="alice", name="alice.home")
+    assert len({own.id, of_alice.id, replace(own, namespace="bob").id}) == 3
+    assert ExperimentSpec.from_json(of_alice.to_json()).id == of_alice.id
+    assert "namespace" not in of_alice.to_json()
+    of_bob = replace(labels, id="bob.shown")
+    assert ExperimentSpec(of_bob, (listed,), "home", namespace="alice").labels.id == "bob.shown"
+    (tmp_path / "home.toml").write_text(
+        'namespace = "alice"\nencoders = ["encoders.library:listed"]\n[labels]\ntable = "t"\nitems = ["video_id"]\n'
+    )
+    assert load_experiment(tmp_path / "home.toml").name == "alice.home"
+    for namespace, name, problem in [
+        ("a.b", "home", "name space 'a.b' contains a dot"),
+        ("a/b", "home", "name space 'a/b' cannot name a folder"),
+        ("alice", "bob.home", "'bob.home' is in name space 'alice', but its name contains a dot"),
+    ]:
+        with pytest.raises(ConfigError, match=problem):
+            ExperimentSpec(labels, (listed,), name, namespace=namespace)
 
 
 def test_labels_and_weights_are_written_in_toml(tmp_path):

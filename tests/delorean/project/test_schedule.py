@@ -1,9 +1,11 @@
 """Every spec in a project's folder is on schedule, and none stands in another's way."""
 
+import re
+
 import pytest
 
 from delorean.project.config import Schedule
-from delorean.project.schedule import scheduled
+from delorean.project.schedule import experiments_of, owners_in, scheduled
 from schemas.errors import ConfigError
 
 SPEC = """
@@ -47,9 +49,40 @@ def test_when_an_experiment_is_trained_is_no_part_of_what_it_is(tmp_path):
         "b": SPEC + '[schedule]\ntraining = "never"\n',
         "c": SPEC + "[split]\nseed = 5\n",
     }.items():
-        (tmp_path / f"{name}.toml").write_text('name = "one"\n' + text)
-    first, second, other = (each.id for each in scheduled(Schedule(str(tmp_path))).experiments)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "one.toml").write_text(text)
+    first, second, other = (scheduled(Schedule(str(tmp_path / name))).experiments[0].id for name in "abc")
     assert first == second != other
+
+
+def test_two_experiments_of_one_name_are_an_error_unless_each_has_its_namespace(tmp_path):
+    schedule = Schedule(str(tmp_path))
+
+    def experiments(**files):
+        for name, text in files.items():
+            (tmp_path / f"{name}.toml").write_text(text + SPEC + CONTEXTS)
+        return {each.spec.stem: each for each in scheduled(schedule).experiments}
+
+    both = experiments(home="", other='name = "home"\n', third="")
+    for name in ("home", "other"):
+        assert re.search(
+            r"experiment 'home' is in \S+ and in \S+ → rename one, or give one a namespace$", both[name].error
+        )
+        assert (both[name].id, both[name].training) == ("", "never")
+    assert both["third"].error is None
+    alice, bob = (f'namespace = "{name}"\nname = "home"\nowner = "{name}"\n' for name in ("alice", "bob"))
+    own = experiments(home=alice, other=bob)
+    assert {name: (each.name, each.error) for name, each in own.items()} == {
+        "home": ("alice.home", None),
+        "other": ("bob.home", None),
+        "third": ("third", None),
+    }
+    assert own["home"].id != own["other"].id
+    assert owners_in(schedule) == {"alice.home": "alice", "bob.home": "bob"}
+    selected = scheduled(schedule).selected
+    assert [each.id for each in experiments_of(selected)] == ["alice.home", "bob.home", "third"]
+    (tmp_path / "more.toml").write_text('namespace = "bob"\n' + SELECTION)
+    assert [each.id for each in experiments_of([tmp_path / "more.toml"])] == ["bob.everyone"]
 
 
 def test_a_spec_that_cannot_be_read_is_there_with_its_reason_and_stands_in_no_others_way(tmp_path):

@@ -8,8 +8,8 @@ import pytest
 
 from delorean.experiment.model_spec import ModelSpec
 from delorean.training.context_weights import ContextWeight
+from delorean.training.feature_set_reader import read_feature_set
 from delorean.training.metrics import area_under_curve, ranking_metrics
-from delorean.training.ranking_data import read_feature_set
 from schemas.errors import ConfigError, TrainingError
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from delorean.training.ranking_data import RankingData, read_feature_set
+from delorean.training.feature_set_reader import read_feature_set
+from delorean.training.ranking_data import RankingData
 from delorean.training.split import Split
 from schemas.errors import NaiveTimeError, TrainingError
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prana_proxy.gateway.answers import Answers, Reply, python_type, to_arrow
+from prana_proxy.gateway.answers import Answers, Reply
+from prana_proxy.gateway.decoded_values import python_type, to_arrow
 from schemas.arrow_types import parse_type
 from schemas.data_keys import context_variable, service_element
 from schemas.errors import DataKeyError

@@ -19,6 +19,7 @@ from thriftpy2.transport.memory import TCyMemoryBuffer
 from prana_proxy.config.services_file import gateway_config
 from prana_proxy.gateway import Gateway
 from prana_proxy.gateway.answers import Reply
+from prana_proxy.gateway.decoded_values import AnswerType
 from prana_proxy.gateway.error_fields import error_at, error_text
 from prana_proxy.gateway.services.http.json_answers import JsonDecoder
 from prana_proxy.gateway.services.python import _error_in, _reply  # how the values of functions are read
@@ -46,7 +47,7 @@ ERRORS = [
 
 def both(body: Any, pointer: str = "", type: str = LIST, error: str | None = None) -> Reply:  # noqa: A002
     """Decode an answer alone and in a batch, which must come to the same."""
-    answer = JsonDecoder(parse_type(type), pointer, 10_000, error)
+    answer = JsonDecoder(AnswerType(parse_type(type)), pointer, 10_000, error)
     single = answer.decode(json.dumps(body).encode(), 5)
     batch = {"answers": [{"value": body}, {"value": body}]}
     in_batch = answer.decode_batch(json.dumps(batch).encode(), 2, 5)
@@ -73,13 +74,13 @@ def test_what_is_empty_is_no_error(name: str, error: Any) -> None:
 @pytest.mark.parametrize("error", NONE)
 def test_an_empty_error_in_a_batch_is_none(error: Any) -> None:
     body = json.dumps({"answers": [{"value": [1], "error": error, "errors": error}], "error": error}).encode()
-    [reply] = JsonDecoder(parse_type(LIST), "", 10_000).decode_batch(body, 1, 5)
+    [reply] = JsonDecoder(AnswerType(parse_type(LIST)), "", 10_000).decode_batch(body, 1, 5)
     assert (reply.status, reply.value) == (Status.OK, [1])
 
 
 @pytest.mark.parametrize(("error", "text"), ERRORS)
 def test_the_error_of_a_batch_is_that_of_all_its_answers(error: Any, text: str) -> None:
-    answer = JsonDecoder(parse_type(LIST), "", 10_000)
+    answer = JsonDecoder(AnswerType(parse_type(LIST)), "", 10_000)
     for body in ({"answers": [{"value": [1]}, {"value": [2]}], "error": error}, {"answers": [], "errors": error}):
         replies = answer.decode_batch(json.dumps(body).encode(), 2, 5)
         assert [(reply.status, reply.reason) for reply in replies] == [(Status.ERROR, SAID + text)] * 2

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prana_proxy.config.services_file import gateway_config
-from prana_proxy.gateway.answers import Reply, python_type, refuse_times_outside, to_arrow
+from prana_proxy.gateway.answers import Reply, refuse_times_outside
+from prana_proxy.gateway.decoded_values import AnswerType, python_type, to_arrow
 from prana_proxy.gateway.services.http.json_answers import JsonDecoder
 from prana_proxy.gateway.services.python import _reply
 from prana_proxy.gateway.services.thrift.binary_protocol import (
@@ -69,7 +70,7 @@ def fits(reply: Reply, kind: str) -> bool:
 def by_json(kind: str, text: str, shape: str) -> bool:
     """Decode what a JSON text says, alone and in a batch."""
     whole, _, body = SHAPES[shape]
-    answer = JsonDecoder(parse_type(whole.format(kind)), "", 1 << 20)
+    answer = JsonDecoder(AnswerType(parse_type(whole.format(kind))), "", 1 << 20)
     said = body.format(*[text] * body.count("{}"))
     single = fits(answer.decode(said.encode(), 5), whole.format(kind))
     batch = answer.decode_batch(f'{{"answers": [{{"value": {said}}}]}}'.encode(), 1, 5)[0]
@@ -80,7 +81,7 @@ def by_json(kind: str, text: str, shape: str) -> bool:
 def by_python(kind: str, value: Any, shape: str) -> bool:
     whole, wrap, _ = SHAPES[shape]
     arrow = parse_type(whole.format(kind))
-    return fits(refuse_times_outside(_reply(wrap(value), python_type(arrow), 5), arrow), whole.format(kind))
+    return fits(refuse_times_outside(_reply(wrap(value), python_type(arrow), 5), AnswerType(arrow)), whole.format(kind))
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +279,7 @@ def test_all_protocols_take_the_same_times(by_thrift: Callable[..., bool], time:
 
 
 def test_a_time_that_is_refused_says_why() -> None:
-    reply = JsonDecoder(parse_type(f"list<{TIME}>"), "", 1000).decode(b'["9999-12-31T23:59:59-05:00"]', 5)
+    reply = JsonDecoder(AnswerType(parse_type(f"list<{TIME}>")), "", 1000).decode(b'["9999-12-31T23:59:59-05:00"]', 5)
     assert reply.reason == (
         "the answer does not fit list<item: timestamp[us, tz=UTC]>: a time is outside the years 1 to 9999 in UTC"
     )

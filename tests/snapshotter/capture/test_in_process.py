@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from snapshot_job import Job, service
 
+from delorean.display.text import to_text
+from prana_proxy.config.services_file import gateway_config
 from prana_proxy.server import start_proxy
 from schemas.hashing import bucket_of
 from schemas.services import Status
@@ -45,6 +47,32 @@ def test_each_distinct_key_is_requested_once_and_its_answer_is_stored(job: Job, 
     assert history.profile["rows"] == 200.0
     assert (popular.bucket_variable, popular.buckets, [file.bucket for file in popular.files]) == (None, 1, [0])
     assert job.index.run("r1") == run
+
+
+def test_an_instance_that_is_older_than_a_field_is_captured_and_counted(
+    context_set: ContextSet, storage: Storage, index: SnapshotIndex, company: Any
+) -> None:
+    declared = company.services
+    declared["history"]["type"] = "list<struct<video_id: int64, minutes: float, plays: int32>>"
+    declared["history"]["defaults"] = {"plays": 1}
+    old = company.answer  # answers of every other profile come from a new instance
+
+    def answer(path: str) -> Any:
+        status, rows = old(path)
+        number = int(path.rsplit("/", 1)[1])
+        return status, [{**row, "plays": 9} for row in rows] if number % 2 else rows
+
+    company.answer = answer
+    job = Job(None, context_set, storage, index)
+    with start_proxy(gateway_config({"services": {"history": declared["history"]}})) as proxy:
+        job.proxies = [proxy.address]
+        history = service(run := job.run(services=["history"]), "history")
+    plays = {row["profile_id"]: {entry["plays"] for entry in row["value"]} for row in job.read(history)}
+    assert plays == {i: ({9} if i % 2 else {1}) if i % 3 else set() for i in range(200)}
+    assert history.defaulted == {"plays": sum(1 for i in range(200) if i % 3 and i % 2 == 0)}
+    assert history.counts == {Status.OK: 200}
+    assert index.run("r1") == run
+    assert f"history.plays: default, because {history.defaulted['plays']} of 200 answers lacked it" in to_text(run)
 
 
 def test_files_are_those_of_a_capture_over_spark_one_for_each_bucket_sorted_by_key(job: Job) -> None:

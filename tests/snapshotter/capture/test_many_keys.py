@@ -219,7 +219,7 @@ def test_what_is_not_applicable_is_not_asked_nor_counted_but_said(day: Day, capl
     }
     assert all(each.confidence == 1.0 for each in run.services)
     assert run.not_applicable == {"found": ("home",), "history": ("search",), "my_list": ("search",)}
-    assert "service 'history' is not applicable to search" in caplog.text
+    assert caplog.text == ""  # contexts of another kind are no mistake
     assert day.index.run("r") == run
 
 
@@ -232,6 +232,14 @@ def test_experiments_need_only_the_services_that_they_name(day: Day, caplog: pyt
     )
     assert run.not_applicable == {"found": ("home", "narrow")}
     assert "experiment 'home' needs an unknown service 'histry' → did you mean 'history'" in caplog.text
+    assert "service 'found' is not applicable to experiment 'home', which names it: its contexts lack 'q" in caplog.text
+
+
+def test_contexts_for_which_no_service_can_be_asked_are_a_warning(day: Day, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        day.capture([context_set(day.storage, [PROFILES, replace(NARROW, services=("found",))])])
+    assert "no service can be asked for the contexts of experiment 'narrow'" in caplog.text
+    assert "experiment 'home'" not in caplog.text
 
 
 def test_a_service_that_no_context_can_be_asked_for_is_left_out_or_refused_where_it_is_named(day: Day) -> None:

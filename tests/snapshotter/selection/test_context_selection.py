@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
 from deltalake import DeltaTable
+from project_at_rest import START, Project
 from pyspark.sql import SparkSession
 
 from schemas.data_keys import context_variable
@@ -67,6 +70,40 @@ def test_another_seed_gives_another_sample(
         two = chosen(select_contexts(spark, [experiment(seed=2)], DAY, storage, elsewhere), storage)
     assert len(one) == len(two)
     assert 0 < len(one.keys() & two.keys()) < len(one)
+
+
+def test_what_was_selected_and_captured_before_can_be_named(
+    spark: SparkSession, experiment: Any, storage: Storage, index: SnapshotIndex
+) -> None:
+    def profiles(day: date, *experiments: Any) -> set[int]:
+        found = select_contexts(spark, experiments, day, storage, index)
+        assert not found.failed
+        return set(read_context_set(found, storage)["profile_id"].to_pylist())
+
+    fresh = """
+        SELECT profile_id, country, device FROM impressions LEFT ANTI JOIN contexts('fresh', :date - 2, :date)
+        USING (profile_id, country)
+        """
+    answered = """
+        SELECT m.profile_id FROM contexts('fresh', :date - 1, :date - 1) c
+        JOIN captures('mood') m ON m.profile_id = c.profile_id AND m.value = 'glad'
+        """
+    Project(storage, index).mood([((profile,), 0, "glad") for profile in range(2_000)], "run")
+    both = (experiment("fresh", query=fresh), experiment("answered", query=answered, key=("profile_id",), strata=()))
+    first = profiles(START.date() + timedelta(days=1), both[0])
+    second = profiles(START.date() + timedelta(days=2), both[0])
+    assert len(first) == len(second) == 150
+    assert not first & second
+    third = select_contexts(spark, both, START.date() + timedelta(days=3), storage, index)
+    populations = Counter[str]()
+    for row in third.report:
+        populations[row.experiment] += row.population
+    assert populations == {"fresh": 2_000 - len(first | second), "answered": len(second)}
+    late = experiment("late", query="SELECT profile_id FROM captures('mood')", key=("profile_id",), strata=())
+    with pytest.raises(SelectionError, match="experiment 'late' selected nothing"):
+        profiles(START.date(), late)  # captured on that day
+    with pytest.raises(SelectionError, match="experiment 'late': unknown captured element 'mod' → did you mean 'mood'"):
+        profiles(START.date(), replace(late, query="SELECT profile_id FROM captures('mod')"))
 
 
 def test_a_fraction_is_exact_and_rounded_up(

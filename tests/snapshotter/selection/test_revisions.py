@@ -11,9 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from schemas.errors import ConfigError, SelectionError
-from snapshotter.capture import unpublished_files
 from snapshotter.index import SnapshotIndex, open_index
-from snapshotter.index.sqlite import SqliteIndex
 from snapshotter.records import ContextSet
 from snapshotter.selection import contexts_of, read_contexts, select_contexts
 from snapshotter.storage import Storage
@@ -82,35 +80,3 @@ def test_of_selections_at_once_each_experiment_is_selected_once(
     assert [found.after for found in revisions] == [None, *(found.context_set_id for found in revisions[:-1])]
     assert sorted(name for found in revisions for name in found.experiments) == ["a", "b", "c", "d"]
     assert all(found in revisions for found in returned)
-
-
-class DyingIndex(SqliteIndex):
-    """An index whose process dies at a publication: before it, or when it is published but nobody knows."""
-
-    after = False
-
-    def publish_context_set(self, context_set: ContextSet) -> bool:
-        if self.after:
-            super().publish_context_set(context_set)
-        raise SystemExit
-
-
-@pytest.mark.parametrize("after", [False, True])
-def test_a_selection_that_died_at_a_revision_is_repeated_and_leaves_only_orphans(
-    spark: SparkSession, experiment: Any, storage: Storage, index: SnapshotIndex, after: bool
-) -> None:
-    first = select_contexts(spark, [experiment("a")], DAY, storage, index)
-    both = [experiment("a"), experiment("b", key=("profile_id",), strata=())]
-    with DyingIndex(index.uri) as dying:
-        dying.after = after
-        with pytest.raises(SystemExit):
-            select_contexts(spark, both, DAY, storage, dying)
-    second = select_contexts(spark, both, DAY, storage, index)
-    assert [found.experiments for found in index.context_sets_of(DAY)] == [("a",), ("b",)]
-    assert index.context_sets_of(DAY) == [first, second]
-    folders = {file.path.split("/_delta_log")[0].rpartition("/")[0] for file in storage.list("context_sets")}
-    assert read_contexts(second.groups[0], storage).num_rows == 50
-    orphans = unpublished_files(storage, index, datetime.now(UTC) + timedelta(hours=1))
-    assert all(second.groups[0].table not in file.path and first.groups[0].table not in file.path for file in orphans)
-    assert bool(orphans) is not after
-    assert folders

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from project_at_rest import HISTORY, PROFILE, START, Project, minutes
 from pyspark.sql import SparkSession
 
-from schemas.data_keys import DataKey, context_variable
-from schemas.errors import LabelError, SelectionError
+from schemas.data_keys import DataKey, context_variable, service_element
+from schemas.errors import DataKeyError, LabelError, SelectionError
+from schemas.services import Service
 from schemas.tables import IS_FALLBACK, TIME
 from snapshotter.index import open_index
 from snapshotter.records import ContextSet
+from snapshotter.selection.captured_values import FILE_NUMBER, PLACE, ROW_NUMBER, ValueReader
 from snapshotter.selection.context_sets import context_set_schema
-from snapshotter.selection.state_tables import StateTable, selected_files, state_tables
+from snapshotter.selection.context_table import selected_files
+from snapshotter.selection.state_table import StateTable
+from snapshotter.selection.state_tables import state_tables
+from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.table_loader import query_tables
 from snapshotter.storage import open_storage
 from snapshotter.storage.parquet import write_parquet
@@ -62,7 +71,8 @@ def only(project: Project, call: str, day: date | None = None) -> StateTable:
 def rows(project: Project, call: str, day: date | None = None) -> list[tuple[Any, ...]]:
     table = only(project, call, day)
     parts = [part.cast(table.schema) for file in table.files for part in table.read(project.storage, json.loads(file))]
-    return sorted(pl.DataFrame(pa.concat_tables([table.schema.empty_table(), *parts])).rows())
+    shown = [name for name in table.schema.names if name not in PLACE.names]
+    return sorted(pl.DataFrame(pa.concat_tables([table.schema.empty_table(), *parts]).select(shown)).rows())
 
 
 @pytest.fixture
@@ -132,6 +142,7 @@ def test_calls_in_texts_comments_and_other_functions_are_left_alone(selected: Pr
         ("contexts('home', 'may', 'june')", r"other arguments than a name and two dates → write contexts\('home'"),
         ("contexts('home', '2026-01-01')", "other arguments than a name and two dates"),
         ("contexts('home', '2026-01-02', '2026-01-01')", "the first date is after the last"),
+        ("contexts('home', :date - 7, :date - 1)", "other arguments than a name and two dates"),
     ],
 )
 def test_wrong_calls_are_refused_by_name(selected: Project, call: str, message: str) -> None:
@@ -158,8 +169,77 @@ def test_fallbacks_are_no_captures(project: Project) -> None:
     project.mood([((1,), 0, "a"), ((2,), 0, "b")], "run")
     state = only(project, "captures('mood')")
     file = write_parquet(project.storage, "snapshots/mood/run/9.parquet", table, table.schema)
-    [part] = state.read(project.storage, {"file": file.to_json(), "id": "run"})
-    assert part["profile_id"].to_pylist() == [2]
+    [part] = state.read(project.storage, {"file": file.to_json(), "id": "run", "number": 0})
+    assert part.to_pylist() == [{"profile_id": 2, "captured_at": START, "run_id": "run", FILE_NUMBER: 0, ROW_NUMBER: 1}]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(places=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2_999)), min_size=1, max_size=50))
+def test_values_are_read_in_the_order_of_their_places_as_the_newest_type(
+    places: list[tuple[int, int]], three_types: tuple[Project, StateTable]
+) -> None:
+    project, table = three_types
+    assert table.values is not None
+    with ValueReader(project.storage, table.values.element, table.values.files) as reader:
+        read = reader.read(*(np.array(each) for each in zip(*places, strict=True)))
+    assert read.type == table.values.element.type
+    device = {0: "unknown", 1: "unknown", 2: "tv"}
+    assert read.to_pylist() == [{"plays": 10_000 * file + row, "device": device[file]} for file, row in places]
+
+
+@pytest.fixture(scope="module")
+def three_types(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, StateTable]]:
+    """Captures of a service whose number became wider, and which then got a field; in several row groups."""
+    folder = tmp_path_factory.mktemp("types")
+    fields = ["plays: int32", "plays: int64", "plays: int64, device: string"]
+    with open_index(f"sqlite://{folder}/index.db") as index, pytest.MonkeyPatch.context() as patched:
+        patched.setattr("snapshotter.storage.parquet._ROW_GROUP_BYTES", 1)
+        project = Project(open_storage(f"file://{folder}/data"), index)
+        for n, each in enumerate(fields):
+            default = {"device": "unknown"} if "device" in each else None
+            service = Service("counts", service_element("counts", f"struct<{each}>", defaults=default), (PROFILE,))
+            values = [{"plays": 10_000 * n + row, "device": "tv"} for row in range(3_000)]
+            project.publish(service, [((row,), n, value) for row, value in enumerate(values)], f"run-{n}")
+        yield project, only(project, "captures('counts')")
+
+
+def test_a_selection_sees_earlier_dates_only_and_its_first_one_none(selected: Project) -> None:
+    def table(call: str, day: date, **keys: Any) -> StateTable:
+        _, [found] = state_tables(f"FROM {call}", selected.index, SelectionError, day, keys)
+        return found
+
+    key = {"home": ("profile_id",)}
+    second = DAY + timedelta(days=1)
+    assert table("contexts('home')", second, **key).sources == ("set-0",)
+    assert table("contexts('home', :date - 1, :date)", second + timedelta(days=1), **key).sources == ("set-1",)
+    for experiment, key_type in (("home", pa.null()), ("new", pa.null())):
+        first = table(f"contexts('{experiment}')", DAY, **{experiment: ("profile_id",)})
+        assert (first.files, first.schema.field("profile_id").type) == ((), key_type)
+    assert table("contexts('search', :date-3, :date -2)", second, **key).schema.field("profile_id").type == pa.int64()
+    with pytest.raises(SelectionError, match="unknown experiment that selected contexts 'hom' → did you mean 'home'"):
+        table("contexts('hom')", second, **key)
+
+
+def test_spark_reads_values_only_where_a_query_names_them(
+    three_types: tuple[Project, StateTable], spark: SparkSession
+) -> None:
+    project, table = three_types
+    other = Service("counts", service_element("counts", "string"), (PROFILE,))
+    project.publish(other, [((9_000,), 9, "none")], "unreadable")
+    table = only(project, "captures('counts')")
+    assert table.values is not None
+    frame = replace(table, values=replace(table.values, element=three_types[1].values.element)).to_spark(
+        spark, project.storage.uri
+    )
+    assert frame.columns == ["profile_id", "captured_at", "run_id", "value"]
+    assert frame.groupBy("run_id").count().count() == 4
+    read = frame.where("run_id != 'unreadable'").selectExpr("sum(value.plays)", "count_if(value.device = 'tv')")
+    assert tuple(read.first() or ()) == (sum(range(3_000)) * 3 + 30_000_000 + 60_000_000, 3_000)
+    with (
+        pytest.raises(DataKeyError, match="'counts' has string, which cannot be read as struct"),
+        spark_errors_as(LabelError, "values"),
+    ):
+        frame.where("profile_id = 9000").select("value").collect()
 
 
 def test_spark_joins_them_in_one_query(selected: Project, spark: SparkSession) -> None:

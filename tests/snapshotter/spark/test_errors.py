@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from schemas.errors import CorruptFileError, DeloreanError, ServiceError, StorageError
+from schemas.errors import CorruptFileError, DeloreanError, SelectionError, ServiceError, StorageError
 from snapshotter.spark.errors import spark_errors_as
 
 
@@ -38,3 +39,13 @@ def test_any_other_error_of_a_worker_is_given_in_short(spark: SparkSession) -> N
 def test_errors_that_are_not_sparks_pass(spark: SparkSession) -> None:
     with pytest.raises(KeyError), spark_errors_as(DeloreanError, "run"):
         raise KeyError
+
+
+def test_an_error_in_a_query_is_raised_without_its_stack_on_stderr(
+    spark: SparkSession, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SelectionError, match=r"\[UNRESOLVED_COLUMN") as raised, spark_errors_as(SelectionError, "q"):
+        spark.sql("SELECT nope FROM range(3)")
+    assert "\n" not in str(raised.value)
+    assert "SQLQueryContextLogger" not in capfd.readouterr().err
+    assert not logging.getLogger("SQLQueryContextLogger").disabled

@@ -20,6 +20,7 @@ from proxy_process import until
 from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
+from schemas.errors import ConfigError
 from schemas.tables import TIME
 from snapshotter.spark.session import _fill_in, _with_jars, spark_session
 
@@ -182,3 +183,8 @@ def test_workers_are_spoken_to_without_tcp_where_names_of_sockets_are_short(mast
 def test_no_socket_is_left_behind(other_process: dict[str, Any]) -> None:
     assert other_process["sockets"] >= 2  # of the workers and of the accumulators
     until(lambda: not os.listdir(other_process["folder"]))  # workers end soon after
+
+
+def test_an_archive_is_checked_before_a_spark_connect_server_is_sought(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"environment {tmp_path}/none.tar.gz does not exist → run make package"):
+        spark_session("t", "sc://127.0.0.1:1", environment=tmp_path / "none.tar.gz")

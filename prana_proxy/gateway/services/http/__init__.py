@@ -87,7 +87,7 @@ class HttpProtocol(Protocol):
 
 
 def _decoder(config: ServiceConfig) -> JsonDecoder:
-    return JsonDecoder(config.service.element.type, config.answer, config.max_answer_bytes, config.error)
+    return JsonDecoder(config.answer_type, config.answer, config.max_answer_bytes, config.error)
 
 
 def path_template(template: str) -> Callable[[Key], str | None]:

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from prana_proxy.gateway.answers import Reply, has_times, python_type, refuse_times_outside
+from prana_proxy.gateway.answers import Reply, refuse_times_outside
+from prana_proxy.gateway.decoded_values import AnswerType, has_times
 from prana_proxy.gateway.error_fields import USUAL_NAMES, JsonPath, error_at, error_paths, pointer_names
 from schemas.services import Status
 
@@ -19,20 +20,20 @@ _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class JsonDecoder:
     """Decodes the answers of one service.
 
-    type: of its element; pointer: JSON pointer to the value within an answer; most: bytes of an answer
+    type: of its values; pointer: JSON pointer to the value within an answer; most: bytes of an answer
     error: JSON pointer to an error within an answer, as `error_paths` takes it
     """
 
     def __init__(
         self,
-        type: pa.DataType,  # noqa: A002  # the field's own name
+        type: AnswerType,  # noqa: A002
         pointer: str,
         most: int,
         error: str | None = None,
     ) -> None:
-        self._type, self._has_times = type, has_times(type)
+        self._type, self._has_times = type, has_times(type.type)
         self._most, self._names = most, pointer_names(pointer)
-        self._paths = error_paths(type, pointer, error)
+        self._paths = error_paths(type.type, pointer, error)
         self._paths_if_unfit = [] if error == "" else [*self._paths, *_USUAL_PATHS]
         self._error_fields: list[tuple[int, str, JsonPath]] = []  # depth, attribute, path below it
         answer = self._answer_type(type, 0, self._paths)
@@ -69,16 +70,16 @@ class JsonDecoder:
                 return self._within_time(replies, body)
         return self._decode_each(body, count, received_at)
 
-    def _answer_type(self, type: pa.DataType, depth: int, paths: Sequence[JsonPath]) -> Any:  # noqa: A002
+    def _answer_type(self, type: AnswerType, depth: int, paths: Sequence[JsonPath]) -> Any:  # noqa: A002
         """Build the type of an answer: the value, the structs around it, and their fields that may hold errors."""
         name = self._names[depth] if depth < len(self._names) else None
         beside = [path for path in paths if path[0] != name]
-        if name is None and not pa.types.is_struct(type):
-            return python_type(type)
+        if name is None and not pa.types.is_struct(type.type):
+            return type.python()
         attributes = {f"e{i}": path[0] for i, path in enumerate(beside)}
         self._error_fields += [(depth, f"e{i}", path[1:]) for i, path in enumerate(beside)]
         if name is None:
-            return python_type(type, attributes)
+            return type.python(attributes)
         inside = self._answer_type(type, depth + 1, [path[1:] for path in paths if path[0] == name])
         fields: list[Any] = [("inside", inside), *((attribute, Any, None) for attribute in attributes)]
         return msgspec.defstruct("Answer", fields, rename={"inside": name, **attributes})

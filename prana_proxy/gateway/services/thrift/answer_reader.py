@@ -8,8 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from prana_proxy.gateway.answers import Reply, python_type
+from prana_proxy.gateway.answers import Reply
 from prana_proxy.gateway.config import ServiceConfig
+from prana_proxy.gateway.decoded_values import AnswerType
 from prana_proxy.gateway.error_fields import (
     NO_TEXT,
     TEXT_NAMES,
@@ -45,8 +46,8 @@ from schemas.errors import ConfigError
 
 def answer_reader(idl: IdlType, config: ServiceConfig) -> Reader:
     """Build the reader of an answer, which returns its value or a reply. Raises ConfigError."""
-    type, names = config.service.element.type, pointer_names(config.answer)  # noqa: A001  # the field's own name
-    paths = error_paths(type, config.answer, config.error)
+    type, names = config.answer_type, pointer_names(config.answer)  # noqa: A001  # the field's own name
+    paths = error_paths(type.type, config.answer, config.error)
     if config.error is None:
         paths = [path for path in paths if idl.wire == STRUCT and path[0] in idl.fields]
     if not paths:
@@ -68,15 +69,15 @@ def answer_reader(idl: IdlType, config: ServiceConfig) -> Reader:
     return read_either
 
 
-def _value_reader(idl: IdlType, names: JsonPath, type: pa.DataType, _: Sequence[JsonPath] = ()) -> Reader:  # noqa: A002
+def _value_reader(idl: IdlType, names: JsonPath, type: AnswerType, _: Sequence[JsonPath] = ()) -> Reader:  # noqa: A002
     """Build the reader of the value that a pointer leads to, without errors beside it."""
     if not names:
-        return reader(idl, type)
+        return reader(idl, type.type, type.optional)
     field = _field_on_path(idl, names[0])
     return StructReader([StructField(names[0], field, _value_reader(field.type, names[1:], type))], _the_value)
 
 
-def _beside_errors(idl: IdlType, names: JsonPath, type: pa.DataType, paths: Sequence[JsonPath]) -> Reader:  # noqa: A002
+def _beside_errors(idl: IdlType, names: JsonPath, type: AnswerType, paths: Sequence[JsonPath]) -> Reader:  # noqa: A002
     """Build the reader of the value that a pointer leads to, with the errors beside it and on the way."""
     name = names[0] if names else None
     errors = [_error_field(idl, path) for path in paths if path[0] != name]
@@ -86,11 +87,11 @@ def _beside_errors(idl: IdlType, names: JsonPath, type: pa.DataType, paths: Sequ
         build = _beside_errors if inner else _value_reader
         value = StructField(name, field, build(field.type, names[1:], type, inner), required=False)
         return StructReader([*errors, value], _error_or_value)
-    if not pa.types.is_struct(type):
-        return reader(idl, type)  # which raises the ConfigError
-    fields = struct_fields(idl, type)
+    if not pa.types.is_struct(type.type):
+        return reader(idl, type.type)  # which raises the ConfigError
+    fields = struct_fields(idl, type.type, type.optional)
     values = [StructField(one.name, one.field, one.read, False, one.absent) for one in fields]
-    return StructReader([*errors, *values], _row(len(errors), fields, python_type(type)))
+    return StructReader([*errors, *values], _row(len(errors), fields, type.python()))
 
 
 def _the_value(value: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from thriftpy2.thrift import TType
 
-from prana_proxy.gateway.answers import float_max, python_type, to_arrow
+from prana_proxy.gateway.decoded_values import float_max, python_type, to_arrow
 from prana_proxy.gateway.services.thrift.binary_protocol import (
     BOOL,
     BYTE,

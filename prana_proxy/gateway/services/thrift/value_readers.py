@@ -14,8 +14,9 @@ The data must match the interface file, and fit the Arrow type:
 | list | list; set, in the order of the data |
 | struct | struct, union: each field by name; others are skipped |
 
-A missing field has its default of the interface file, if that is a scalar; or is null, if it is a float or a string;
-otherwise the answer is invalid. A field of another type than in the interface file never counts as missing.
+A missing field has its default of the interface file, if that is a scalar; or is null, if it is a float or a string; or
+has the default that the service's declaration names; otherwise the answer is invalid. A field that the interface file
+lacks has that default too. A field of another type than in the interface file never counts as missing.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from msgspec import UNSET
 
-from prana_proxy.gateway.answers import python_type
+from prana_proxy.gateway.decoded_values import fields_in_order, python_type
 from prana_proxy.gateway.services.thrift.binary_protocol import (
     ELEMENTS,
     ENDS_EARLY,
@@ -49,12 +51,20 @@ from schemas.nulls import may_be_null
 _ROWS_WORTH_A_TABLE = 12  # below that, reading row by row is faster
 
 
-def reader(idl: IdlType, type: pa.DataType) -> Reader:  # noqa: A002  # the field's own name
-    """Build the reader of an Arrow type. Raises ConfigError when the interface file's type cannot be that."""
+def reader(
+    idl: IdlType,
+    type: pa.DataType,  # noqa: A002  # the field's own name
+    optional: frozenset[str] = frozenset(),
+    path: str = "",
+) -> Reader:
+    """Build the reader of an Arrow type. Raises ConfigError when the interface file's type cannot be that.
+
+    optional, path: as `python_type` takes them
+    """
     if pa.types.is_list(type) and idl.wire in (LIST, SET):
-        return _list_reader(idl, reader(idl.element, type.value_type))
+        return _list_reader(idl, reader(idl.element, type.value_type, optional, path))
     if pa.types.is_struct(type) and idl.wire == STRUCT:
-        return StructReader(struct_fields(idl, type), python_type(type))
+        return StructReader(struct_fields(idl, type, optional, path), python_type(type, {}, optional, path))
     read = scalar_reader(idl.code, type)
     if read is None:
         raise ConfigError.because(
@@ -65,10 +75,13 @@ def reader(idl: IdlType, type: pa.DataType) -> Reader:  # noqa: A002  # the fiel
 
 @dataclass(frozen=True)
 class StructField:
-    """A field that is read from a struct. absent: its value when it is missing; required: it must not be missing."""
+    """A field that is read from a struct. absent: its value when it is missing; required: it must not be missing.
+
+    field: None: the interface file lacks it, so it is always missing
+    """
 
     name: str
-    field: IdlField
+    field: IdlField | None
     read: Reader
     required: bool = True
     absent: Any = None
@@ -82,17 +95,35 @@ def find_field(idl: IdlType, name: str) -> IdlField:
     return fields[name]
 
 
-def struct_fields(idl: IdlType, type: pa.DataType) -> list[StructField]:  # noqa: A002
-    """Return how the fields of an Arrow struct are read from a struct of the interface file. Raises ConfigError."""
-    return [_struct_field(idl, type.field(i)) for i in range(type.num_fields)]
+def struct_fields(
+    idl: IdlType,
+    type: pa.DataType,  # noqa: A002
+    optional: frozenset[str] = frozenset(),
+    path: str = "",
+) -> list[StructField]:
+    """Return how the fields of an Arrow struct are read from a struct of the interface file, as its class takes them.
+
+    Raises ConfigError.
+    """
+    in_order = (type.field(i) for i in fields_in_order(type, optional, path))
+    return [_struct_field(idl, field, optional, path) for field in in_order]
 
 
-def _struct_field(idl: IdlType, arrow: pa.Field) -> StructField:
+def _struct_field(idl: IdlType, arrow: pa.Field, optional: frozenset[str], path: str) -> StructField:
+    may_lack = f"{path}{arrow.name}" in optional
+    if may_lack and arrow.name not in idl.fields:
+        return StructField(arrow.name, None, _never_read, False, UNSET)
     field = find_field(idl, arrow.name)
-    read = reader(field.type, arrow.type)
+    read = reader(field.type, arrow.type, optional, f"{path}{arrow.name}.")
     if isinstance(field.default, bool | int | float | str):
         return StructField(arrow.name, field, read, False, _default(idl, arrow, field.default))
-    return StructField(arrow.name, field, read, not may_be_null(arrow.type))
+    if may_be_null(arrow.type):  # which a missing field stands for: it never says that its service is older than it
+        return StructField(arrow.name, field, read, False)
+    return StructField(arrow.name, field, read, not may_lack, UNSET if may_lack else None)
+
+
+def _never_read(_: bytes, at: int) -> tuple[Any, int]:
+    return UNSET, at
 
 
 def _default(idl: IdlType, arrow: pa.Field, default: Any) -> Any:
@@ -111,10 +142,9 @@ class StructReader:
         self._requested, self._build = fields, build
         self._absent = [one.absent for one in fields]
         self._required = [i for i, one in enumerate(fields) if one.required]
-        self._fields = {
-            FIELD.pack(one.field.type.wire, one.field.id): (i, one.read, one.name) for i, one in enumerate(fields)
-        }
-        self._expected = {one.field.id: (one.field.type.wire, one.name) for one in fields}
+        sent = [(i, one.field, one) for i, one in enumerate(fields) if one.field is not None]
+        self._fields = {FIELD.pack(field.type.wire, field.id): (i, one.read, one.name) for i, field, one in sent}
+        self._expected = {field.id: (field.type.wire, one.name) for _, field, one in sent}
 
     def __call__(self, data: bytes, at: int) -> tuple[Any, int]:
         """Read one."""

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import pytest
 
+from prana_proxy.gateway.decoded_values import AnswerType
 from prana_proxy.gateway.services.http.json_answers import JsonDecoder
 from schemas.arrow_types import parse_type
 from schemas.services import Status
 
 
 def answer(pointer: str = "", type: str = "list<int64>", most: int = 1000) -> JsonDecoder:  # noqa: A002
-    return JsonDecoder(parse_type(type), pointer, most)
+    return JsonDecoder(AnswerType(parse_type(type)), pointer, most)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from prana_proxy.gateway.answers import Cause, Reply
 from prana_proxy.gateway.config import ServiceConfig
 from prana_proxy.gateway.services.thrift import ThriftProtocol, connections
 from schemas.arrow_types import parse_type
+from schemas.tables import lacking_fields
 
 OK = {"video_id": 5, "minutes": 7.5, "title": "title 5"}
 SAID = "the service answered with an error: "
@@ -96,6 +97,20 @@ def test_an_answer_that_is_odd_but_right_is_read(
     with Gateway(thrift_config(thrift_either)) as gateway:
         rows = gateway.fetch("views", behaviours(*FINE), long).to_pylist()
     assert {name: row["value"] for name, row in zip(FINE, rows, strict=True)} == FINE
+
+
+def test_fields_that_an_answer_or_the_interface_file_lacks_have_their_declared_defaults(
+    thrift: ThriftService, thrift_config: Any, behaviours: Any, long: timedelta
+) -> None:
+    defaults = {"video_id": 3, "title": "none", "year": 1999}
+    kind = "list<struct<video_id: int64, minutes: double, title: string, year: int32>>"
+    with Gateway(thrift_config(thrift, type=kind, defaults=defaults)) as gateway:
+        lacking, absent = gateway.fetch("views", behaviours("lacking", "absent"), long).to_pylist()
+    assert (lacking["status"], lacking["value"][0]["video_id"], lacking["value"][0]["year"]) == ("ok", 3, 1999)
+    assert lacking_fields(lacking["reason"]) == ["video_id", "year"]
+    # A text that is missing is null: nothing says that the service does not have it.
+    assert absent["value"] == [{"video_id": 7, "minutes": None, "title": None, "year": 1999}]
+    assert lacking_fields(absent["reason"]) == ["year"]
 
 
 @pytest.mark.parametrize(
