@@ -56,9 +56,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the cells that tests have filled as tables: a row for each fault, a column for each moment."""
     tables: dict[str, dict[str, dict[str, str]]] = {}
     for report in (*terminalreporter.stats.get("passed", ()), *terminalreporter.stats.get("failed", ())):
-        for name, told in report.user_properties:
+        for name, reported in report.user_properties:
             if name == "cell" and report.when == "call":
-                title, row, column, text = told
+                title, row, column, text = reported
                 tables.setdefault(title, {}).setdefault(row, {})[column] = text if report.passed else "FAILED"
     for title, rows in tables.items():
         terminalreporter.write_sep("-", title)

@@ -19,7 +19,7 @@ print(json.dumps({name: value for name, value in install.uv_environment().items(
 
 
 def uv_told(tmp_path, **pip):
-    """What uv is told when pip is configured so."""
+    """The options that uv gets when pip is configured so."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "SSL_"))}
     done = subprocess.run(
         [sys.executable, "-c", SHOW, str(SCRIPT)],
@@ -33,10 +33,10 @@ def uv_told(tmp_path, **pip):
 
 def test_uv_is_told_what_pip_is_configured_to_use(tmp_path):
     (tmp_path / "pip.conf").write_text("[global]\nindex-url = https://a.test/simple\ncert = /certs.pem\n")
-    told = uv_told(tmp_path, PIP_EXTRA_INDEX_URL="https://b.test/simple https://c.test/simple")
-    assert told["UV_DEFAULT_INDEX"] == "https://a.test/simple"
-    assert told["UV_INDEX"] == "https://b.test/simple https://c.test/simple"
-    assert told["SSL_CERT_FILE"] == "/certs.pem"
+    reported = uv_told(tmp_path, PIP_EXTRA_INDEX_URL="https://b.test/simple https://c.test/simple")
+    assert reported["UV_DEFAULT_INDEX"] == "https://a.test/simple"
+    assert reported["UV_INDEX"] == "https://b.test/simple https://c.test/simple"
+    assert reported["SSL_CERT_FILE"] == "/certs.pem"
 
 
 def test_the_environment_wins_over_the_file(tmp_path):
@@ -47,8 +47,8 @@ def test_the_environment_wins_over_the_file(tmp_path):
 
 def test_folders_of_wheels_that_are_not_there_are_left_out(tmp_path):
     (tmp_path / "pip.conf").write_text("")
-    told = uv_told(tmp_path, PIP_FIND_LINKS=f"/nowhere {tmp_path} https://wheels.test/")
-    assert told["UV_FIND_LINKS"] == f"{tmp_path},https://wheels.test/"
+    reported = uv_told(tmp_path, PIP_FIND_LINKS=f"/nowhere {tmp_path} https://wheels.test/")
+    assert reported["UV_FIND_LINKS"] == f"{tmp_path},https://wheels.test/"
 
 
 def test_a_package_s_lines_of_the_lock_include_its_hashes():

@@ -137,8 +137,8 @@ def free_port():
 
 
 def with_ports(text, ports):
-    for told, real in ports.items():
-        text = re.sub(rf"(?<=[ :]){told}\b", real, text)
+    for reported, real in ports.items():
+        text = re.sub(rf"(?<=[ :]){reported}\b", real, text)
     return text
 
 
@@ -219,8 +219,8 @@ def test_an_index_in_cassandra_is_prepared_and_used_as_shown(tmp_path, cassandra
     assert read_address(uri.replace("/etc/delorean/cassandra.toml", str(tmp_path / "cassandra.toml"))).authority
     here = f"{cassandra_keyspace}_of_readme"
     (tmp_path / "delorean.toml").write_text(project.replace(uri, here))
-    said = in_shell(commands.replace("--replication 3", "--replication 1 --json"), tmp_path)
-    assert json.loads(said) == {"index": here, "new": True}
+    message = in_shell(commands.replace("--replication 3", "--replication 1 --json"), tmp_path)
+    assert json.loads(message) == {"index": here, "new": True}
     assert json.loads(in_shell("delorean index init --json; delorean index runs --json", tmp_path).splitlines()[1]) == {
         "runs": []
     }

@@ -155,11 +155,11 @@ def test_make_alone_lists_the_commands():
 )
 def test_make_says_in_one_line_what_the_machine_lacks(variables, problem):
     done = subprocess.run(["make", "-s", "machine", *variables], cwd=ROOT, env=OUTSIDE, capture_output=True, text=True)
-    said = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    message = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
     assert done.returncode != 0
-    assert len(said) == 1
-    assert said[0].startswith(problem)
-    assert " → " in said[0]
+    assert len(message) == 1
+    assert message[0].startswith(problem)
+    assert " → " in message[0]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -40,13 +40,13 @@ def test_every_field_is_told(title):
 @pytest.mark.parametrize("title", TABLES)
 def test_defaults_are_as_told(title):
     for field in fields(TABLES[title]):
-        told = rows(title)[field.name].strip()
-        if not re.fullmatch(r"`[^`]+`", told):
+        reported = rows(title)[field.name].strip()
+        if not re.fullmatch(r"`[^`]+`", reported):
             continue  # in words
         found = field.default
         if found in (None, MISSING):
             found = getattr(DEFAULT, field.name)
-        assert json.loads(told.strip("`")) == found, field.name
+        assert json.loads(reported.strip("`")) == found, field.name
 
 
 def test_the_example_is_asked_as_it_is_told(tmp_path, monkeypatch):

@@ -658,15 +658,15 @@ def test_a_writer_killed_in_mid_publish_leaves_all_that_was_published(
     services = tuple(snapshot("r", service) for service in [HISTORY, MY_LIST] * 40)
     with process(ENDLESS_PUBLISHER, index_uri) as writer:
         say(writer, json.dumps(run("r", *services).to_json()))
-        told = [hear(writer) for _ in range(3)]
+        reported = [hear(writer) for _ in range(3)]
         time.sleep(random.Random(attempt).uniform(0, 0.05))
         os.kill(writer.pid, signal.SIGKILL)
         assert writer.stdout is not None
-        told += writer.stdout.read().split()
+        reported += writer.stdout.read().split()
     index = open_one()
     runs = index.runs()
-    assert {found.run_id for found in runs} >= set(told)
-    assert len(runs) - len(told) in (0, 1)  # one may have been published but not told
+    assert {found.run_id for found in runs} >= set(reported)
+    assert len(runs) - len(reported) in (0, 1)  # one may have been published but not reported
     assert all(len(found.services) == len(services) for found in runs)
     assert index.publish_run(run("after")) is True
     assert index.runs()[0].run_id == "after"

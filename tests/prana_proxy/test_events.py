@@ -26,10 +26,10 @@ def record(message: Any, error: Exception | None = None) -> logging.LogRecord:
 def test_an_event_is_one_json_object_in_one_line_whatever_is_in_it(name: str, fields: dict[str, Any]) -> None:
     line = JsonLines({"process": 7}).format(record(Event(name, fields)))
     assert "\n" not in line
-    told = json.loads(line)
-    datetime.fromisoformat(told["time"])
+    reported = json.loads(line)
+    datetime.fromisoformat(reported["time"])
     expected = {**fields, "level": "warning", "event": name, "process": fields.get("process", 7)}
-    assert told == {**expected, "time": told["time"]}
+    assert reported == {**expected, "time": reported["time"]}
 
 
 def test_people_read_an_event_as_a_line() -> None:
@@ -58,8 +58,8 @@ def test_what_comes_often_is_told_seldom_and_counted(caplog: pytest.LogCaptureFi
         now[0] = moment
         throttled.log_event(logging.WARNING, "denied", peer=str(moment))
     throttled.log_event(logging.WARNING, "other")
-    told = [entry.getMessage() for entry in caplog.records]
-    assert told == ["denied peer=0", "denied peer=10 suppressed=2", "denied peer=25 suppressed=1", "other"]
+    reported = [entry.getMessage() for entry in caplog.records]
+    assert reported == ["denied peer=0", "denied peer=10 suppressed=2", "denied peer=25 suppressed=1", "other"]
 
 
 def test_logs_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,13 +68,13 @@ def test_logs_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         log_to_stderr("json", process=3)
         log_event(logging.getLogger("prana_proxy.x"), logging.INFO, "ready", services=1)
-        logging.getLogger("watchfiles").info("1 change detected")  # which would be told again and again
+        logging.getLogger("watchfiles").info("1 change detected")  # which would be logged again and again
         out, errors = capsys.readouterr()
     finally:
         root.handlers[:] = before
         root.setLevel(level)
         logging.getLogger("prana_proxy").setLevel(ours)
     assert out == ""
-    told = json.loads(errors)
-    assert told.pop("time").endswith("+00:00")
-    assert told == {"level": "info", "event": "ready", "process": 3, "services": 1}
+    reported = json.loads(errors)
+    assert reported.pop("time").endswith("+00:00")
+    assert reported == {"level": "info", "event": "ready", "process": 3, "services": 1}

@@ -63,7 +63,7 @@ def test_other_names_of_a_type(text: str, expected: pa.DataType) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "character 1: expected a type"),
         ("int65", "character 1: expected one of bool, int8"),
@@ -82,10 +82,10 @@ def test_other_names_of_a_type(text: str, expected: pa.DataType) -> None:
         ("list<" * 20 + "int64" + ">" * 20, "nests deeper than 16"),
     ],
 )
-def test_what_is_no_type_is_told_where(text: str, told: str) -> None:
+def test_what_is_no_type_is_told_where(text: str, message: str) -> None:
     with pytest.raises(DataKeyError) as raised:
         parse_type(text)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 @given(st.text(alphabet="listrucmeap<>:,[]=64 \n", max_size=40))

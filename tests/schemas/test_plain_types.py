@@ -109,7 +109,7 @@ def test_encoded_values_and_identifiers_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("array", "told"),
+    ("array", "message"),
     [
         (pa.array([1001], pa.timestamp("ns", "UTC")), r"'films.x' is timestamp\[ns.* would lose data: 1001 → round it"),
         (pa.array([[1]], pa.list_(pa.duration("ns"))), r"'films.x' is list<.*would lose data: 1 → "),
@@ -121,8 +121,8 @@ def test_encoded_values_and_identifiers_are_read() -> None:
         (pa.array([[None]], pa.list_(pa.month_day_nano_interval())), r"'films.x\[\]' is month_day_nano_interval, "),
     ],
 )
-def test_what_cannot_be_plain_is_refused_by_its_name_with_a_way_out(array: pa.Array, told: str) -> None:
-    with pytest.raises(DataKeyError, match=told):
+def test_what_cannot_be_plain_is_refused_by_its_name_with_a_way_out(array: pa.Array, message: str) -> None:
+    with pytest.raises(DataKeyError, match=message):
         plain(array)
 
 

@@ -39,17 +39,17 @@ def test_columns_of_the_right_type_are_enough_in_any_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "message"),
     [
         ({"profile_i": [1]}, "unknown column in contexts 'profile_id' → did you mean 'profile_i'?"),
         ({"profile_id": ["1"]}, "contexts: column 'profile_id' is string, expected int64"),
         ({"profile_id": pa.array([1], pa.int32())}, "contexts: column 'profile_id' is int32, expected int64"),
     ],
 )
-def test_a_missing_or_mistyped_column_is_named(columns: dict[str, Any], told: str) -> None:
+def test_a_missing_or_mistyped_column_is_named(columns: dict[str, Any], message: str) -> None:
     with pytest.raises(DataKeyError) as raised:
         require_columns("contexts", pa.table(columns), [PROFILE])
-    assert str(raised.value).startswith(told)
+    assert str(raised.value).startswith(message)
 
 
 def test_a_time_without_a_zone_is_told_as_such() -> None:

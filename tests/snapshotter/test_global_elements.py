@@ -129,8 +129,8 @@ def test_what_has_not_changed_is_not_published_again(storage: Storage, index: Sn
     def publish(table: pa.Table, days: int) -> bool:
         return publish_global(table, VIDEOS, NOON + days * DAY, storage, index, f"v{days}", if_changed=True)
 
-    told = [publish(table, day) for day, table in enumerate([videos(ONE, TWO), videos(TWO, ONE), videos(ONE)])]
-    assert told == [True, False, True]
+    reported = [publish(table, day) for day, table in enumerate([videos(ONE, TWO), videos(TWO, ONE), videos(ONE)])]
+    assert reported == [True, False, True]
     assert publish(videos(ONE, TWO), 3)  # as it was once, and is again
     assert [version.version_id for version in index.global_versions("videos", NOON + 9 * DAY)] == ["v3", "v2", "v0"]
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that loses what is said: a request, or its answer, with the connection or without a word."""
+"""A TCP proxy that loses a request or its answer, and closes the connection or leaves it silent."""
 
 from __future__ import annotations
 

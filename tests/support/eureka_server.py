@@ -149,7 +149,7 @@ def _fetched(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as work:
             Path(work, "ivy.xml").write_text(IVY)
-            said = run_ivy(["-ivy", "ivy.xml", "-retrieve", f"{work}/[artifact]-[revision].[ext]"], Path(work))
+            message = run_ivy(["-ivy", "ivy.xml", "-retrieve", f"{work}/[artifact]-[revision].[ext]"], Path(work))
             for name in SHA256:
                 if _is_as_pinned(Path(work, name)):
                     os.replace(Path(work, name), folder / name)
@@ -157,7 +157,7 @@ def _fetched(folder: Path) -> Path:
         return folder
     raise AssertionError(
         f"the Eureka server for tests is not in {folder} and could not be fetched from Maven Central → give this "
-        f"machine access to it, or put {' and '.join(SHA256)} there. Ivy said:\n{said[-3000:]}"
+        f"machine access to it, or put {' and '.join(SHA256)} there. Ivy said:\n{message[-3000:]}"
     )
 
 

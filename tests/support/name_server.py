@@ -19,7 +19,7 @@ NOTHING_FOR_2_SECONDS = "ns.internal. hostmaster.internal. 1 3600 600 86400 2"
 
 @dataclass
 class NameServer:
-    """Answers for names as `knows` was told; use it as an asynchronous context manager, more than once if need be.
+    """Answers for the names given to `knows`; use it as an asynchronous context manager, more than once if need be.
 
     refuses: record types, such as "AAAA", of which it says that it cannot look them up
     ignores: record types whose queries it never answers

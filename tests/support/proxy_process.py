@@ -37,7 +37,7 @@ class ProxyProcess:
         lines = [json.loads(line) for line in self.log.read_text().splitlines()]
         return [line for line in lines if line["event"] == name]
 
-    def told(self, page: str) -> tuple[int, str]:
+    def reported(self, page: str) -> tuple[int, str]:
         """What its HTTP port says."""
         url = f"http://{self.events('http_listening')[0]['address']}/{page}"
         try:
@@ -48,7 +48,7 @@ class ProxyProcess:
 
     def metric(self, name: str) -> float:
         """One of its metrics."""
-        lines = self.told("metrics")[1].splitlines()
+        lines = self.reported("metrics")[1].splitlines()
         return float(next(line for line in lines if line.startswith(f"{name} ")).split()[-1])
 
 

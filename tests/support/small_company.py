@@ -15,7 +15,7 @@ PATIENT = 30.0  # seconds: on a busy machine too no answer is late
 
 
 class Company:
-    """Three online services in one HTTP server, each failing as it is told.
+    """Three online services in one HTTP server, each failing on demand.
 
     failing: number → how the contexts of this profile_id modulo ten fail: "error", "invalid", or "once" with an error
     asked: every path asked for

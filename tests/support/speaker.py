@@ -7,11 +7,11 @@ import threading
 
 
 class Speaker:
-    """A server that says given bytes, one after the other, to whatever comes. heard: by connection, what came."""
+    """A server that sends given bytes, one after the other, whatever it receives. received: what, by connection."""
 
-    def __init__(self, *said: bytes, waits_for: bytes = b"\r\n\r\n") -> None:
-        self.heard: list[bytes] = []
-        self._said, self._waits_for = iter(said), waits_for
+    def __init__(self, *message: bytes, waits_for: bytes = b"\r\n\r\n") -> None:
+        self.received: list[bytes] = []
+        self._said, self._waits_for = iter(message), waits_for
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/a?profile={{profile_id}}"
         self._thread = threading.Thread(target=self._run)
@@ -20,10 +20,10 @@ class Speaker:
         answer = next(self._said, None)
         while answer is not None:
             connection, _ = self._listener.accept()
-            self.heard.append(b"")
+            self.received.append(b"")
             with connection:
                 while answer is not None and (data := connection.recv(65_536)):
-                    self.heard[-1] += data
+                    self.received[-1] += data
                     if self._waits_for in data:
                         connection.sendall(answer)
                         answer = next(self._said, None)

@@ -46,7 +46,7 @@ class ThriftService:
     connections: how many were made; open: those that still are; calls: by behaviour
     given_up: released for each caller that hung up while it was to wait
     arguments: of the last call
-    told: what `told` answers with, after the head of the message
+    reported: what `told` answers with, after the head of the message
     """
 
     def __init__(self, framed: bool = True, tls: ssl.SSLContext | None = None) -> None:
@@ -54,7 +54,7 @@ class ThriftService:
         self.connections, self.given_up = 0, threading.Semaphore(0)
         self.calls: Counter[str] = Counter()
         self.arguments: dict[int, Any] = {}
-        self.told = b""
+        self.reported = b""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         self.open: set[socket.socket] = set()
@@ -357,7 +357,7 @@ _ACTS: dict[str, Callable[[_Call], None]] = {
     "half_close": _half_close,
     "cut": _cut,
     "close": _close,
-    "told": lambda call: call.send(call.message(lambda to: to.trans.write(call.service.told))),
+    "reported": lambda call: call.send(call.message(lambda to: to.trans.write(call.service.reported))),
     "extra": _extra,
     "huge": _raw(struct.pack(">i", 1 << 30) + b"x" * 1000),
     "unframed": _raw(struct.pack(">Iiibhbhi", 0x80010002, 0, 1, TType.STRUCT, 0, TType.STRING, 9, 1 << 30)),

@@ -137,8 +137,8 @@ def test_a_project_without_a_file_is_a_clear_error(tmp_path, monkeypatch):
 def test_an_index_is_prepared_once_and_its_credentials_are_not_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "delorean.toml").write_text("")
-    told = [json.loads(CliRunner().invoke(cli, ["index", "init", "--json"]).stdout) for _ in range(2)]
-    assert told == [{"index": f"sqlite://{tmp_path}/data/index.db", "new": new} for new in (True, False)]
+    reported = [json.loads(CliRunner().invoke(cli, ["index", "init", "--json"]).stdout) for _ in range(2)]
+    assert reported == [{"index": f"sqlite://{tmp_path}/data/index.db", "new": new} for new in (True, False)]
     (tmp_path / "delorean.toml").write_text('index = "cassandra://me:secret@127.0.0.1:1/features"')
     result = CliRunner().invoke(cli, ["index", "init", "--replication", "dc1=3,dc2=2"])
     assert result.exit_code == 1  # the next try may find one

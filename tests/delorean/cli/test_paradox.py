@@ -75,19 +75,19 @@ def test_suspicious_features_fail_only_when_asked_to(stored):
 def test_programs_read_all_of_it(stored):
     result = run(stored(lambda rows: rows[1].update(outcome_at=minutes(81))), "--json")
     assert result.exit_code == 3
-    said = json.loads(result.stdout)
-    assert (said["clean"], said["rows"], said["version"]) == (False, 40, 2)
-    assert said["leaks"]["thresholds"]["auc"] == 0.95
-    assert len(said["checks"]) == 10
+    document = json.loads(result.stdout)
+    assert (document["clean"], document["rows"], document["version"]) == (False, 40, 2)
+    assert document["leaks"]["thresholds"]["auc"] == 0.95
+    assert len(document["checks"]) == 10
 
 
 def test_a_name_is_looked_up_in_the_projects_storage_and_index(stored, tmp_path):
     stored(uri=str(tmp_path / "data" / "feature_sets" / "homepage"))
     (tmp_path / "delorean.toml").write_text('storage = "data"\nindex = "index.db"\n')
     result = run("homepage", "--config", tmp_path / "delorean.toml", "--json")
-    said = json.loads(result.stdout)
+    document = json.loads(result.stdout)
     assert result.exit_code == 3
-    assert {finding["what"] for finding in said["findings"]} == {
+    assert {finding["what"] for finding in document["findings"]} == {
         "the index has no run that captured history under the id it names",
         "the index has no run that captured mood under the id it names",
         "videos is of a version that the index does not have",

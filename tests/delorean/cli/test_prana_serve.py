@@ -35,19 +35,19 @@ def test_the_command_line_wins_over_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("server", "options", "told"),
+    ("server", "options", "message"),
     [
         ("[server]\nworker = 3\n", [], "services.toml, line 2: server.worker: unknown field 'worker' → did you mean"),
         ("", ["--host", "no-such-host.invalid"], "the Prana proxy cannot listen on no-such-host.invalid:9090"),
         ("", ["--port", "65535", "--processes", "2", "--ports", "each"], "port is 65535, but 2 processes need as many"),
     ],
 )
-def test_what_is_wrong_is_one_line(tmp_path, server, options, told):
+def test_what_is_wrong_is_one_line(tmp_path, server, options, message):
     path = services_toml(tmp_path / "services.toml", ONE, server)
     command = [sys.executable, "-m", "delorean", "prana", "serve", "--config", str(path), *options]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode != 0
-    assert told in ended.stderr
+    assert message in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
 

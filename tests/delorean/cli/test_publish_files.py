@@ -132,7 +132,7 @@ def test_what_other_programs_write_is_published_again_and_again_and_read(
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "reported"),
     [
         ({"id": [1], "at": pa.array([1], pa.timestamp("ns"))}, "'p.at' is timestamp[ns]: a time without a zone"),
         ({"id": [1], "at": pa.array([1], pa.timestamp("ns", "UTC"))}, "would lose data: 1 → round it to whole micro"),
@@ -147,12 +147,12 @@ def test_what_other_programs_write_is_published_again_and_again_and_read(
     ],
 )
 def test_what_cannot_be_published_is_refused_and_nothing_is_written(
-    run: Run, tmp_path: Path, columns: dict[str, Any], told: str
+    run: Run, tmp_path: Path, columns: dict[str, Any], reported: str
 ) -> None:
     pq.write_table(pa.table(columns), "p.parquet")
     refused = run("publish", "p", "p.parquet", "--version-id", "v1")
     assert refused.exit_code == 2
-    assert told in refused.output
+    assert reported in refused.output
     assert not list(tmp_path.rglob("globals"))
     pq.write_table(pa.table({"id": [1]}), "p.parquet")
     assert run("publish", "p", "p.parquet", "--version-id", "v1").exit_code == 0
@@ -169,14 +169,14 @@ def test_times_that_spark_wrote_as_int96_are_instants_and_others_are_refused(run
     times = pa.array([NOON.replace(tzinfo=None)], pa.timestamp("us"))
     past = pa.ListArray.from_arrays([0, 1], pa.StructArray.from_arrays([times, pa.array([7])], ["at", "release-year"]))
     table = pa.table({"id": [1], "at": times, "past": past})
-    for marks, told in (({}, "a time without a zone"), ({"org.apache.spark.version": "3.5.1"}, "version")):
+    for marks, reported in (({}, "a time without a zone"), ({"org.apache.spark.version": "3.5.1"}, "version")):
         as_spark = {"use_deprecated_int96_timestamps": True, "store_schema": False}
         with pq.ParquetWriter("p.parquet", table.schema, **as_spark) as file:
             file.write_table(table)
             file.add_key_value_metadata(marks)
         done = run("publish", "p", "p.parquet", "--version-id", "v1")
         assert done.exit_code == (0 if marks else 2)
-        assert told in done.output
+        assert reported in done.output
     noon = "2026-01-01T12:00:00+00:00"
     rows = shown(run("travel", "p", "--at", AT, "--json"))["rows"]
     assert rows == [{"id": 1, "at": noon, "past": [{"at": noon, "release-year": 7}]}]

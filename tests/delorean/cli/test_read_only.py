@@ -78,7 +78,7 @@ def only_reading(folder: Path) -> Iterator[None]:
 
 def test_each_command_that_only_reads_says_the_same_where_nothing_can_be_written(project: Path) -> None:
     before = {words: run(*words, "--json").output for words in READING}
-    assert not [said for said in before.values() if "error" in said.lower()]
+    assert not [message for message in before.values() if "error" in message.lower()]
     with only_reading(project):
         assert {words: run(*words, "--json").output for words in READING} == before
 

@@ -54,11 +54,13 @@ def test_help_is_of_the_group_and_of_each_of_its_commands():
 
 
 def test_coverage_of_days_is_what_the_api_gives(travel, opened):
-    told = json.loads(travel("coverage", "--experiment", "homepage", "--max-age", "PT12H", "--by", "country", "--json"))
+    shown = json.loads(
+        travel("coverage", "--experiment", "homepage", "--max-age", "PT12H", "--by", "country", "--json")
+    )
     found = day_coverage(*opened, experiment="homepage", max_age=timedelta(hours=12), by="country")
-    assert told == describe(found).document()
+    assert shown == describe(found).document()
     services = {"my_list", "predicted_ratings", "search_results", "viewing_history"}
-    assert {cell["service"] for cell in told["cells"]} == {*services, None}
+    assert {cell["service"] for cell in shown["cells"]} == {*services, None}
 
 
 def test_options_choose_days_services_and_the_time_of_day(travel, opened):
@@ -93,11 +95,11 @@ def test_a_specs_labels_are_looked_at_before_anything_is_generated(travel, demo)
 
     before = generated()
     assert before
-    told = json.loads(travel("coverage", "--spec", demo.folder / "homepage.toml", "--json"))
+    shown = json.loads(travel("coverage", "--spec", demo.folder / "homepage.toml", "--json"))
     assert generated() == before
-    assert told["rows"] == told["complete"] == demo.summary["rows"]
+    assert shown["rows"] == shown["complete"] == demo.summary["rows"]
     services = {"viewing_history", "my_list", "predicted_ratings"}
-    assert {cell["element"] for cell in told["elements"]} == {*services, "videos"}
+    assert {cell["element"] for cell in shown["elements"]} == {*services, "videos"}
     shown = travel("coverage", "--spec", demo.folder / "homepage.toml")
     assert f"{demo.summary['rows']:,} would find every element" in shown
     assert "captures that serve one row are apart by" in shown

@@ -323,12 +323,12 @@ def test_ages_a_hundredth_apart_are_told_apart(small):
 
 def test_progress_counts_buckets(small):
     labels = materialise_labels(label_table([(p, 6) for p in range(8)]), COLUMNS, small.storage, buckets=4)
-    told = []
-    label_coverage(labels, small.index, small.storage, progress=lambda _, *done: told.append(done))
-    assert told == [(n, len(labels.files)) for n in range(1, len(labels.files) + 1)]
-    told.clear()
-    small_coverage(small, [(p, 6) for p in range(8)], progress=lambda _, *done: told.append(done))
-    assert told == [(n, len(labels.files)) for n in range(1, len(labels.files) + 1)]  # as the largest run has four
+    reported = []
+    label_coverage(labels, small.index, small.storage, progress=lambda _, *done: reported.append(done))
+    assert reported == [(n, len(labels.files)) for n in range(1, len(labels.files) + 1)]
+    reported.clear()
+    small_coverage(small, [(p, 6) for p in range(8)], progress=lambda _, *done: reported.append(done))
+    assert reported == [(n, len(labels.files)) for n in range(1, len(labels.files) + 1)]  # as the largest run has four
 
 
 def test_what_cannot_be_asked_is_refused(small):

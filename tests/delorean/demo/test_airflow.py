@@ -1,4 +1,4 @@
-"""What `make airflow` starts is told to stay on this machine, and all that came of it is found."""
+"""What `make airflow` starts listens on this machine only, and leaves no process behind."""
 
 import subprocess
 import sys
@@ -24,8 +24,8 @@ def test_descendants_are_found_in_whatever_group_they_are():
 
 
 def test_airflow_listens_to_this_machine_alone_and_reads_the_projects_dags():
-    told = airflow_settings(Path("/home"), Path("/company/delorean.toml"), 8080)
-    assert told["AIRFLOW__API__HOST"] == "127.0.0.1"
-    assert told["AIRFLOW__DELOREAN__PROJECT"] == "/company/delorean.toml"
-    assert told["PATH"].partition(":")[0].endswith(".venv-airflow/bin")
-    assert (Path(told["AIRFLOW__CORE__DAGS_FOLDER"]) / "features.py").exists()
+    reported = airflow_settings(Path("/home"), Path("/company/delorean.toml"), 8080)
+    assert reported["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert reported["AIRFLOW__DELOREAN__PROJECT"] == "/company/delorean.toml"
+    assert reported["PATH"].partition(":")[0].endswith(".venv-airflow/bin")
+    assert (Path(reported["AIRFLOW__CORE__DAGS_FOLDER"]) / "features.py").exists()

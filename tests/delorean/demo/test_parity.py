@@ -73,7 +73,7 @@ def clock(tmp_path: Path) -> FileClock:
 
 @dataclass
 class Scorer:
-    """Answers as the live scorer does, from VALUES; keeps what it was asked and what the clock then said."""
+    """Answers as the live scorer does, from VALUES; keeps the requests and the times of the clock."""
 
     clock: FileClock
     spoil: Callable[[dict[str, Any], int], None] = lambda answer, nth: None

@@ -57,6 +57,6 @@ def test_what_cannot_be_made_is_one_line(
 ) -> None:
     prepare(tmp_path, days=1, **SIZE)
     assert main([word.format(folder=tmp_path) for word in given]) == 1
-    said = capsys.readouterr().err
-    assert problem in said
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert problem in message
+    assert message.count("\n") == 1

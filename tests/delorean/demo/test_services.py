@@ -26,7 +26,7 @@ from prana_proxy.client import PranaClient
 from prana_proxy.clock import FileClock
 from snapshotter.records import to_micros
 
-HOST = "127.0.0.2"  # not the default: they listen where they are told to
+HOST = "127.0.0.2"  # not the default: they listen on the address they are given
 
 
 @pytest.fixture(scope="module")

@@ -79,12 +79,12 @@ def test_every_reader_sees_the_same_feature_set_in_every_version(lab, spark, two
         assert expected.num_rows == 120
         assert ("mood_known" in expected.schema.names) == (version == 0)
         assert expected.schema.field("minutes_watched").type == pa.list_(pa.float32())
-        told = values(expected, expected.schema, ["profile_id", "time"])
+        reported = values(expected, expected.schema, ["profile_id", "time"])
         for read in READERS:
             found = read(spark, uri, version)
             assert found.schema.names == expected.schema.names, read
-            assert values(found, expected.schema, ["profile_id", "time"]) == told, read
-    assert "nan" in told
+            assert values(found, expected.schema, ["profile_id", "time"]) == reported, read
+    assert "nan" in reported
 
 
 def test_unsigned_integers_are_the_same_to_every_reader(lab, spark):
@@ -104,11 +104,11 @@ def test_unsigned_integers_are_the_same_to_every_reader(lab, spark):
     expected = made.to_arrow()
     assert sorted(expected["profile_id"].to_pylist()) == [5, 2**32 - 1]
     assert sorted(expected["shelf"].to_pylist()) == [0, 2**63 - 1]
-    told = values(expected, expected.schema, ["profile_id"])
+    reported = values(expected, expected.schema, ["profile_id"])
     for read in READERS:
         found = read(spark, made.uri, 0)
         assert [found.schema.field(name).type for name in ("profile_id", "shelf")] == [pa.int64()] * 2, read
-        assert values(found, expected.schema, ["profile_id"]) == told, read
+        assert values(found, expected.schema, ["profile_id"]) == reported, read
 
 
 def test_each_version_says_which_experiment_it_was_made_for(lab, spark, two_runs):
@@ -146,9 +146,9 @@ def test_every_reader_sees_the_same_context_set(project, spark, tmp_path):
     expected = read_context_set(chosen, project.storage)
     assert {len(chosen_by) for chosen_by in expected["experiments"].to_pylist()} == {1, 2}
     assert expected.num_rows == chosen.rows
-    told = values(expected, expected.schema, ["profile_id"])
+    reported = values(expected, expected.schema, ["profile_id"])
     for read in READERS:
-        assert values(read(spark, uri, 0), expected.schema, ["profile_id"]) == told, read
+        assert values(read(spark, uri, 0), expected.schema, ["profile_id"]) == reported, read
     [made] = DeltaTable(uri).history()
     assert made["userMetadata"] == "home, search"
     again = select_contexts(spark, experiments, date(2026, 1, 5), project.storage, project.index)

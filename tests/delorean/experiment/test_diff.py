@@ -20,10 +20,10 @@ def diff(lab):
 def test_two_runs_of_the_same_are_the_same(lab, spark, diff):
     found = diff(lab.run(spark), lab.run(spark))
     assert found.same
-    told = describe(found).document()
-    assert told["features"] == told["notes"] == []
-    assert not {"settings", "encoders", "snapshots", "globals", "labels", "libraries", "metrics"} & set(told)
-    assert told["compared"]["compared_items"] == 480
+    reported = describe(found).document()
+    assert reported["features"] == reported["notes"] == []
+    assert not {"settings", "encoders", "snapshots", "globals", "labels", "libraries", "metrics"} & set(reported)
+    assert reported["compared"]["compared_items"] == 480
 
 
 def test_newer_snapshots_and_what_they_moved_are_named(lab, spark, diff):

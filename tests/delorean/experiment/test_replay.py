@@ -187,11 +187,11 @@ def test_every_input_that_is_gone_is_named_in_one_error(lab, spark, repeat):
     connection.close()
     with open_index(f"sqlite://{lab.folder}/index.db") as index, pytest.raises(ReplayError) as error:
         replay(record, index, lab.storage, modules=(lab.module,))
-    told = str(error.value)
-    assert f"label data '{record.labels.id}' lacks 1 of 1 files" in told
-    assert "snapshot run 'history-1' of 'history' lacks 1 of 4 files, such as snapshots/history/history-1" in told
-    assert "snapshot run 'mood-2' of 'mood' is not in the index" in told
-    assert "version 'v1' of 'videos' is not in the index" in told
+    reported = str(error.value)
+    assert f"label data '{record.labels.id}' lacks 1 of 1 files" in reported
+    assert "snapshot run 'history-1' of 'history' lacks 1 of 4 files, such as snapshots/history/history-1" in reported
+    assert "snapshot run 'mood-2' of 'mood' is not in the index" in reported
+    assert "version 'v1' of 'videos' is not in the index" in reported
     lab.index.withdraw_run("history-0", "asked the staging service", "ann")
     with pytest.raises(ReplayError, match="'history-0' of 'history' was withdrawn by ann: asked the staging service"):
         repeat(record)

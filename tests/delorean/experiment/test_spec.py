@@ -1,4 +1,4 @@
-"""One spec behind TOML and Python, whose content is its id, and what is said of wrong ones."""
+"""One spec behind TOML and Python, whose content is its id, and the errors for wrong ones."""
 
 from dataclasses import replace
 from datetime import date

@@ -292,13 +292,13 @@ def test_an_id_that_cannot_name_a_folder_is_refused(storage, name):
 @pytest.mark.parametrize("over", ["arrow", "spark"])
 def test_how_far_it_is_is_told_bucket_by_bucket(over, spark, tmp_path):
     rows = long_rows([(profile, "US", 10, video, 1, 5) for profile in range(40) for video in range(3)])
-    told = []
+    reported = []
     materialise_labels(
         spark.createDataFrame(rows) if over == "spark" else rows,
         COLUMNS,
         open_storage(f"file://{tmp_path}"),
         buckets=4,
-        progress=lambda _, done, total: told.append((done, total)),
+        progress=lambda _, done, total: reported.append((done, total)),
     )
-    assert told[-1] == (4, 4)
-    assert told == sorted(told)
+    assert reported[-1] == (4, 4)
+    assert reported == sorted(reported)

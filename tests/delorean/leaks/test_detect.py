@@ -211,10 +211,10 @@ def test_a_sample_that_is_too_large_is_cut_by_whole_contexts():
 
 def test_the_report_can_be_read_by_programs_and_in_notebooks():
     report = detect_leaks(sample_of(*impressions(), {"<b>": HONEST["random"], "copy": LEAKS["copy"]}))
-    said = json.loads(json.dumps(report.to_json()))
-    assert said["suspicious"] == ["copy"]
-    assert [row["feature"] for row in said["features"]] == ["copy", "<b>"]
-    assert said["features"][0]["p"] <= 0.01
+    message = json.loads(json.dumps(report.to_json()))
+    assert message["suspicious"] == ["copy"]
+    assert [row["feature"] for row in message["features"]] == ["copy", "<b>"]
+    assert message["features"][0]["p"] <= 0.01
     shown = to_html(report)
     assert "&lt;b&gt;" in shown
     assert "in 100.0% of pairs" in shown

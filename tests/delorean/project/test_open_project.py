@@ -88,7 +88,7 @@ def test_a_name_that_is_not_there_is_told_beside_those_that_are(opened):
             shelf[name]
     with pytest.raises(ConfigError, match="there is no run yet"):
         _ = opened.runs.first
-    with pytest.raises(ConfigError, match="nowhere"):  # it is there: what is wrong with it is said
+    with pytest.raises(ConfigError, match="nowhere"):  # it exists: the error says what is wrong with it
         opened.experiments["checkout"]
 
 

@@ -53,7 +53,7 @@ WEEK = timedelta(days=7)
 
 @dataclass
 class Store:
-    """A storage whose files get the age that they are said to have, in days."""
+    """A storage whose files get a chosen age, in days."""
 
     folder: Path
     made: int = 0
@@ -128,7 +128,7 @@ class Store:
 
 
 class OldS3(S3Storage):
-    """A bucket's folder that says of files that they are as old as one has said."""
+    """A bucket's folder that reports files as old as a test chooses."""
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
@@ -512,10 +512,10 @@ def test_the_command_says_what_it_would_remove_and_then_removes_it(
         return result.output
 
     assert "would remove" in run("vacuum", "--dry-run")
-    told = json.loads(run("vacuum", "--older-than", "P35D", "--json"))
-    assert (told["files"], told["removed"]) == (0, [])  # it was superseded 30 days ago
-    told = json.loads(run("vacuum", "--json"))
-    assert (told["files"], len(told["paths"]), told["removed"][0]["what"]) == (
+    reported = json.loads(run("vacuum", "--older-than", "P35D", "--json"))
+    assert (reported["files"], reported["removed"]) == (0, [])  # it was superseded 30 days ago
+    reported = json.loads(run("vacuum", "--json"))
+    assert (reported["files"], len(reported["paths"]), reported["removed"][0]["what"]) == (
         FILES,
         FILES,
         "feature_sets/f, version 0",

@@ -83,8 +83,8 @@ def test_a_change_of_services_applies_while_it_serves_if_it_is_the_model_s(argum
             put(config, re.sub(r"127.0.0.1:[0-9]+/lists", "127.0.0.1:9/lists", good))
             until(lambda: statuses(url) == {"my_list": "error", "viewing_history": "ok"})
             put(config, good.replace("my_list", "our_list"))
-            assert "config_refused reason=" in (told := process.stderr.readline())
-            assert "unknown service in the gateway 'my_list'" in told
+            assert "config_refused reason=" in (reported := process.stderr.readline())
+            assert "unknown service in the gateway 'my_list'" in reported
             assert statuses(url) == {"my_list": "error", "viewing_history": "ok"}
             put(config, good)
             until(lambda: statuses(url) == {"my_list": "ok", "viewing_history": "ok"})
@@ -103,7 +103,7 @@ def statuses(url: str) -> dict[str, str]:
     request = {"context": {"profile_id": 7, "country": None}, "candidates": [1, 2, 3]}
     with urllib.request.urlopen(f"{url}/rank", json.dumps(request).encode(), timeout=30) as answer:
         services = json.loads(answer.read())["services"]
-    return {name: told["status"] for name, told in services.items()}
+    return {name: reported["status"] for name, reported in services.items()}
 
 
 def test_a_server_needs_no_scikit_learn() -> None:

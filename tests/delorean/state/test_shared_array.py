@@ -38,7 +38,7 @@ def start(folder, seconds=0.0, patience=60.0, largest=0):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def told(*workers):
+def reported(*workers):
     """What each worker has: length, an element, and the file that it has mapped, if any."""
     lines = [worker.communicate()[0].strip() for worker in workers]
     assert not any(worker.returncode for worker in workers)
@@ -58,10 +58,10 @@ def own_folder():
 
 def test_of_workers_that_come_at_once_one_makes_the_array_and_all_map_it(tmp_path):
     workers = [start(tmp_path, seconds=0.3) for _ in range(4)]
-    [inode] = told(*workers)
+    [inode] = reported(*workers)
     assert inode == str((tmp_path / "delorean-name.arrow").stat().st_ino)
     assert makers(tmp_path) == 1
-    assert told(start(tmp_path)) == {inode}
+    assert reported(start(tmp_path)) == {inode}
     assert makers(tmp_path) == 1
 
 
@@ -71,20 +71,20 @@ def test_a_worker_that_is_killed_while_it_makes_the_array_leaves_that_to_the_nex
     second = start(tmp_path)
     first.kill()
     first.communicate()
-    assert told(second) == {str((tmp_path / "delorean-name.arrow").stat().st_ino)}
+    assert reported(second) == {str((tmp_path / "delorean-name.arrow").stat().st_ino)}
 
 
 def test_a_worker_that_hangs_does_not_stop_another(tmp_path):
     first = start(tmp_path, seconds=1)
     until(lambda: makers(tmp_path) == 1, 60)
     first.send_signal(signal.SIGSTOP)
-    assert told(start(tmp_path, patience=0.2)) == {""}
+    assert reported(start(tmp_path, patience=0.2)) == {""}
     first.send_signal(signal.SIGCONT)
-    told(first)
+    reported(first)
 
 
 def test_on_a_full_disk_each_worker_has_an_array_of_its_own(tmp_path):
-    assert told(start(tmp_path, largest=100_000), start(tmp_path, largest=100_000)) == {""}
+    assert reported(start(tmp_path, largest=100_000), start(tmp_path, largest=100_000)) == {""}
     assert not list(tmp_path.glob("delorean-name.[!l]*"))  # nothing half written
 
 

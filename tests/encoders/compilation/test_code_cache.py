@@ -100,8 +100,8 @@ def test_without_a_home_that_can_be_written_to_encoders_are_compiled_all_the_sam
     home.mkdir()
     home.chmod(0o555)
     for place in (home, Path("/nowhere"), None):
-        found, said = encode(place, 65534 if os.getuid() == 0 else None)
-        assert found == "[2.0]", said
+        found, output = encode(place, 65534 if os.getuid() == 0 else None)
+        assert found == "[2.0]", output
     assert list(home.iterdir()) == []
 
 
@@ -109,16 +109,16 @@ def test_a_home_of_somebody_else_is_not_used(tmp_path: Path) -> None:
     cache = tmp_path / ".cache" / "delorean" / "encoders"
     cache.mkdir(parents=True)
     cache.chmod(0o777)
-    found, said = encode(tmp_path)
-    assert found == "[2.0]", said
+    found, output = encode(tmp_path)
+    assert found == "[2.0]", output
     assert list(cache.iterdir()) == []
 
 
 def test_numbas_own_cache_folder_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "numba").mkdir(mode=0o777)
     (tmp_path / "home").mkdir()
-    found, said = encode(tmp_path / "home", NUMBA_CACHE_DIR=str(tmp_path / "numba"))
-    assert found == "[2.0]", said
+    found, output = encode(tmp_path / "home", NUMBA_CACHE_DIR=str(tmp_path / "numba"))
+    assert found == "[2.0]", output
     assert list((tmp_path / "numba").iterdir()) == []
     assert [path.suffix for path in (tmp_path / "home/.cache/delorean/encoders").iterdir()] == [".nbc"]
 

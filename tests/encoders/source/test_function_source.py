@@ -107,11 +107,11 @@ def test_an_encoder_typed_at_a_prompt_is_found_among_what_was_typed(tmp_path: Pa
     with subprocess.Popen([sys.executable, "-i"], stdin=its, stdout=its, stderr=its, env=environment) as prompt:
         os.close(its)
         os.write(mine, TYPED.encode())
-        said = "".join(iter(lambda: _read(mine), ""))
+        output = "".join(iter(lambda: _read(mine), ""))
     os.close(mine)
     assert prompt.returncode == 0
-    assert "captured True" in said, said
-    assert "edited True" in said, said
+    assert "captured True" in output, output
+    assert "edited True" in output, output
 
 
 def _read(terminal: int) -> str:

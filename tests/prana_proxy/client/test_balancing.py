@@ -98,7 +98,7 @@ def test_a_full_proxy_leaves_its_turn_to_one_that_is_free() -> None:
         for _ in range(6):
             found = client.fetch(SERVICE, pa.table({"profile_id": [1]}), timedelta(seconds=30))
             assert found["status"].to_pylist() == ["ok"]
-    assert asked["full"] == 1  # it is left alone for as long as it said
+    assert asked["full"] == 1  # it gets no requests for as long as it asked
 
 
 def test_when_all_are_full_it_waits_and_asks_again() -> None:
@@ -171,7 +171,7 @@ def test_a_proxy_that_never_answers_costs_no_more_than_the_budget(monkeypatch: p
 
 
 class Scenario:
-    """Proxies at real ports that fail when told to, and a clock of its own."""
+    """Proxies at real ports that fail on demand, and a clock of their own."""
 
     def __init__(self, count: int, opened: ExitStack) -> None:
         listeners = [opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]

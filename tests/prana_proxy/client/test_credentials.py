@@ -93,7 +93,7 @@ def test_answers_larger_than_a_tls_record_arrive_whole(config_of: Any, ours: Cer
 
 
 @pytest.mark.parametrize(
-    ("shown", "told"),
+    ("shown", "message"),
     [
         (lambda ours, others: None, "closed the connection at once; it may require TLS"),
         (
@@ -106,10 +106,10 @@ def test_answers_larger_than_a_tls_record_arrive_whole(config_of: Any, ours: Cer
     ids=["no TLS", "another authority", "no certificate", "another's certificate"],
 )
 def test_a_client_that_is_not_trusted_gets_one_clear_error(
-    serving: Any, ours: Certificates, others: Certificates, profiles: Any, long: Any, shown: Any, told: str
+    serving: Any, ours: Certificates, others: Certificates, profiles: Any, long: Any, shown: Any, message: str
 ) -> None:
     proxy = serving(tls=TlsConfig(*ours.server, ours.authority))
-    with pytest.raises(ServiceError, match=told) as raised:
+    with pytest.raises(ServiceError, match=message) as raised:
         answer(proxy, shown(ours, others), profiles, long)
     assert "\n" not in str(raised.value)
     assert answer(proxy, ours.access(), profiles, long) == ["ok", "ok"]
@@ -178,7 +178,7 @@ def test_a_token_is_never_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tls", "told"),
+    ("tls", "message"),
     [
         (lambda ours, bad: TlsConfig(bad, ours.server[1]), "are not a PEM certificate and its key"),
         (lambda ours, bad: TlsConfig(ours.server[0], ours.client[1]), "are not a PEM certificate and its key"),
@@ -186,10 +186,10 @@ def test_a_token_is_never_shown() -> None:
     ],
 )
 def test_wrong_files_keep_a_proxy_from_starting(
-    serving: Any, ours: Certificates, tmp_path: Path, tls: Any, told: str
+    serving: Any, ours: Certificates, tmp_path: Path, tls: Any, message: str
 ) -> None:
     (tmp_path / "bad").write_text("no PEM")
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         serving(tls=tls(ours, str(tmp_path / "bad")))
 
 
@@ -203,7 +203,7 @@ def test_tokens_that_cannot_be_keep_a_proxy_from_starting(serving: Any, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("access", "told"),
+    ("access", "message"),
     [
         (lambda ours, bad: ProxyCredentials(bad), "contains no PEM certificates"),
         (lambda ours, bad: ProxyCredentials(bad + "-none"), "contains no PEM certificates"),
@@ -211,7 +211,7 @@ def test_tokens_that_cannot_be_keep_a_proxy_from_starting(serving: Any, tmp_path
         (lambda ours, bad: ProxyCredentials(None, *ours.client), "a client's certificate without an authority"),
     ],
 )
-def test_wrong_files_keep_a_client_from_starting(ours: Certificates, tmp_path: Path, access: Any, told: str) -> None:
+def test_wrong_files_keep_a_client_from_starting(ours: Certificates, tmp_path: Path, access: Any, message: str) -> None:
     (tmp_path / "bad").write_text("no PEM")
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         PranaClient(["127.0.0.1:1"], access(ours, str(tmp_path / "bad")))

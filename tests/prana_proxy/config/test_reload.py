@@ -22,16 +22,16 @@ from schemas.errors import ConfigError
 
 
 class Followed:
-    """A gateway that follows a file. told: of each change, whether it was applied."""
+    """A gateway that follows a file. reported: for each change, whether it was applied."""
 
     def __init__(self, path: Path, opened: ExitStack, **options: Any) -> None:
-        self.told: list[bool] = []
+        self.reported: list[bool] = []
         self.gateway = opened.enter_context(Gateway(load_gateway_config(path)))
-        opened.enter_context(follow(path, self.gateway, on_change=self.told.append, **options))
+        opened.enter_context(follow(path, self.gateway, on_change=self.reported.append, **options))
         self.becomes_told(1)
 
     def becomes_told(self, times: int) -> None:
-        until(lambda: len(self.told) >= times)
+        until(lambda: len(self.reported) >= times)
 
     @property
     def names(self) -> list[str]:
@@ -80,7 +80,7 @@ def test_a_change_applies_however_it_is_written(
     change(path)
     followed.becomes_told(2)
     assert followed.names == ["one", "two"]
-    assert followed.told == [True, True]  # what stood there in between was nobody's
+    assert followed.reported == [True, True]  # what stood there in between was nobody's
 
 
 def test_links_may_be_swapped_as_in_a_cluster(tmp_path: Path, opened: ExitStack) -> None:
@@ -106,7 +106,7 @@ def test_a_wrong_change_is_refused_with_its_reason_and_the_old_one_stays(
     good = path.read_text()
     path.write_text(good.replace("timeout_seconds = 30.0", "timeout_second = 30.0"))
     followed.becomes_told(2)
-    assert followed.told[1] is False
+    assert followed.reported[1] is False
     assert followed.names == ["one"]
     [refused] = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert refused.startswith("config_refused reason=")
@@ -116,7 +116,7 @@ def test_a_wrong_change_is_refused_with_its_reason_and_the_old_one_stays(
     assert "cannot be read: No such file" in caplog.records[-1].getMessage()
     path.write_text(good)
     followed.becomes_told(4)
-    assert followed.told == [True, False, False, True]
+    assert followed.reported == [True, False, False, True]
 
 
 def test_what_needs_a_restart_is_told_and_the_rest_applies(
@@ -129,8 +129,8 @@ def test_what_needs_a_restart_is_told_and_the_rest_applies(
     services_toml(path, TWO, f'clock = "file://{clock}"\n[server]\nworkers = 3\n')
     until(lambda: followed.names == ["one", "two"])
     followed.becomes_told(2)
-    told = [record.getMessage() for record in caplog.records if record.name == "prana_proxy.config.reload"]
-    assert told == [
+    reported = [record.getMessage() for record in caplog.records if record.name == "prana_proxy.config.reload"]
+    assert reported == [
         "config_applied services=2",
         "config_needs_restart part=[server]",
         "config_needs_restart part=clock",
@@ -145,7 +145,7 @@ def test_a_change_that_is_not_allowed_is_refused(path: Path, opened: ExitStack) 
     followed = Followed(path, opened, allowed=allowed)
     services_toml(path, TWO)
     followed.becomes_told(2)
-    assert followed.told == [True, False]
+    assert followed.reported == [True, False]
     assert followed.names == ["one"]
 
 

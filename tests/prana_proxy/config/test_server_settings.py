@@ -55,7 +55,7 @@ def test_every_field_is_read_and_files_lie_beside_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("worker = 1", "worker: unknown field 'worker' → did you mean 'workers'?"),
         ("workers = 0", "workers: Expected `integer` >= 1"),
@@ -72,8 +72,8 @@ def test_every_field_is_read_and_files_lie_beside_it(tmp_path: Path) -> None:
         ('tls = { certificate = "none", key = "none" }', "tls.certificate: {folder}/none cannot be read"),
     ],
 )
-def test_a_wrong_field_is_named_with_its_line(tmp_path: Path, line: str, told: str) -> None:
+def test_a_wrong_field_is_named_with_its_line(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         loaded(tmp_path, f"[server]\n{line}\n")
-    expected = f"{tmp_path}/services.toml, line 2: server.{told.format(folder=tmp_path)}"
+    expected = f"{tmp_path}/services.toml, line 2: server.{message.format(folder=tmp_path)}"
     assert str(raised.value).startswith(expected)

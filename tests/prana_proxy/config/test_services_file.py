@@ -104,7 +104,7 @@ def test_a_file_becomes_a_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"timeout_second": 1}, "5: .timeout_second: unknown field 'timeout_second' → did you mean 'timeout_seconds'?"),
         ({"timeout_seconds": 0}, "5: .timeout_seconds: Expected `float` > 0.0"),
@@ -150,26 +150,26 @@ def test_a_file_becomes_a_configuration(tmp_path: Path) -> None:
         ({"answer": "history"}, "5: .answer: answer is 'history', expected a JSON pointer → write '/history'"),
     ],
 )
-def test_a_wrong_field_is_named_with_its_line(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+def test_a_wrong_field_is_named_with_its_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = tmp_path / "services.toml"
     path.write_text(f"[services.my_list]\n{_toml({**GOOD, **change})}")
     with pytest.raises(ConfigError) as raised:
         load_gateway_config(path)
-    line, field, problem = told.split(": ", 2)
+    line, field, problem = message.split(": ", 2)
     assert str(raised.value).startswith(f"{path}, line {line}: services.my_list{field}: {problem}")
 
 
 @pytest.mark.parametrize(
-    ("field", "told"),
+    ("field", "message"),
     [
         ("type", ".type: is missing → add it"),
         ("key", ".key: is missing → add it"),
         ("url", ": has neither of url and batch_url"),
     ],
 )
-def test_a_missing_field_is_named(field: str, told: str) -> None:
+def test_a_missing_field_is_named(field: str, message: str) -> None:
     fields = {name: value for name, value in GOOD.items() if name != field}
-    with pytest.raises(ConfigError, match=rf"^services\.my_list{told}"):
+    with pytest.raises(ConfigError, match=rf"^services\.my_list{message}"):
         gateway_config({"services": {"my_list": fields}})
 
 
@@ -179,7 +179,7 @@ def test_a_batch_url_takes_no_variables() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "no services → add a table"),
         ("[services]", "no services"),
@@ -194,13 +194,13 @@ def test_a_batch_url_takes_no_variables() -> None:
         ("a = 1\na = 2", "line 2: is not TOML"),
     ],
 )
-def test_a_wrong_file_is_named(tmp_path: Path, text: str, told: str) -> None:
+def test_a_wrong_file_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "services.toml"
     path.write_text(text)
     with pytest.raises(ConfigError) as raised:
         load_gateway_config(path)
     assert str(raised.value).startswith(str(path))
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:

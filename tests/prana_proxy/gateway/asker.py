@@ -45,8 +45,8 @@ def main(handle: int, processes: int, process: int, fields: str, seconds: float)
         sys.stdin.readline()
         until = time.monotonic() + seconds
         firsts = [(process * CALLERS + i) * 1_000_000 for i in range(CALLERS)]
-        told = [threads.submit(ask_often, gateway, first, until) for first in firsts]
-        sys.stdout.write(json.dumps(sum((one.result() for one in told), Counter())))
+        reported = [threads.submit(ask_often, gateway, first, until) for first in firsts]
+        sys.stdout.write(json.dumps(sum((one.result() for one in reported), Counter())))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One process of a proxy, which takes and gives places as it is told.
+"""One process of a proxy, which takes and returns places on command.
 
 taker.py HANDLE PROCESSES PROCESS MOST CONNECTIONS SOCKET
 """

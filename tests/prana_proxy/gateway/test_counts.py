@@ -113,7 +113,7 @@ def test_each_status_is_what_the_service_did_and_the_counters_count_the_same(
         counted = {name: list(gateway.counters.page(name).own) for name in tables}
 
     reached = Counter(key for call in service.log for key in call.keys)
-    statuses = {name: Counter(status for _, status, _ in told) for name, told in rows.items()}
+    statuses = {name: Counter(status for _, status, _ in reported) for name, reported in rows.items()}
     for name, own in counted.items():
         check_rows(name, rows[name], reached)
         keys = {key for key, _, _ in rows[name]}

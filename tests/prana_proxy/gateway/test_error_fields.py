@@ -125,7 +125,7 @@ def test_an_error_may_stand_within_the_declared_value_beside_its_fields() -> Non
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "reported"),
     [
         ({"error": "error"}, "error is 'error', expected a JSON pointer → write '/error'"),
         ({"error": "/history", "answer": "/history"}, "error: is '/history', which is part of the value"),
@@ -133,9 +133,9 @@ def test_an_error_may_stand_within_the_declared_value_beside_its_fields() -> Non
         ({"error": "/x", "type": "struct<x: int64>"}, "error: is '/x', which is part of the value → name a field"),
     ],
 )
-def test_a_pointer_to_the_value_itself_is_refused(fields: dict[str, Any], told: str) -> None:
+def test_a_pointer_to_the_value_itself_is_refused(fields: dict[str, Any], reported: str) -> None:
     table = {"type": LIST, "key": {"profile_id": "int64"}, "url": "http://host/{profile_id}", **fields}
-    with pytest.raises(ConfigError, match=rf"services\.one.*{told}"):
+    with pytest.raises(ConfigError, match=rf"services\.one.*{reported}"):
         gateway_config({"services": {"one": table}})
 
 

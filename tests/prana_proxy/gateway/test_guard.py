@@ -48,7 +48,7 @@ Behave = Callable[[Instance, Sequence[Key]], Awaitable[Sequence[Reply]]]
 
 @dataclass
 class World:
-    """A guard and what comes through it. known: what it told before a call's end."""
+    """A guard and what passes it. known: what it reported before a call's end."""
 
     now: Now
     guard: Guard
@@ -558,7 +558,7 @@ def test_without_a_place_or_a_turn_in_time_a_call_is_rejected_and_never_sent() -
         assert [reply.status for (reply,) in asked] == [Status.TIMEOUT] * 2 + [Status.REJECTED] * 4
         reason = "not sent: its limits, 3 at a time, 4 a second, left no call before the caller's deadline"
         assert {reply.reason for (reply,) in asked[2:]} == {reason}
-        assert len(world.known) == 2  # told of those that were sent
+        assert len(world.known) == 2  # for those that were sent
 
     simulate(replace(ALONE, limits=Limits(3, 4.0)), always(OK, seconds=3600), work)
 

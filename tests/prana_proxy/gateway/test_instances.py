@@ -24,7 +24,7 @@ A, B, C = NAMES[:3]
 
 
 class Registry(Discovery):
-    """Answers what it is told to: a list of instances, or an error."""
+    """Answers with a chosen list of instances, or an error."""
 
     schemes = ()
 

@@ -39,7 +39,7 @@ def silent_server() -> Iterator[str]:
 
 
 class Load:
-    """Callers that ask a gateway again and again, each key once. statuses: what they were told, by service."""
+    """Callers that ask a gateway again and again, each key once. statuses: those of their answers, by service."""
 
     def __init__(self, gateway: Gateway, **contexts: int) -> None:
         self.statuses: dict[str, Counter[str]] = {name: Counter() for name in contexts}

@@ -71,9 +71,9 @@ def by_json(kind: str, text: str, shape: str) -> bool:
     """Decode what a JSON text says, alone and in a batch."""
     whole, _, body = SHAPES[shape]
     answer = JsonDecoder(AnswerType(parse_type(whole.format(kind))), "", 1 << 20)
-    said = body.format(*[text] * body.count("{}"))
-    single = fits(answer.decode(said.encode(), 5), whole.format(kind))
-    batch = answer.decode_batch(f'{{"answers": [{{"value": {said}}}]}}'.encode(), 1, 5)[0]
+    output = body.format(*[text] * body.count("{}"))
+    single = fits(answer.decode(output.encode(), 5), whole.format(kind))
+    batch = answer.decode_batch(f'{{"answers": [{{"value": {output}}}]}}'.encode(), 1, 5)[0]
     assert single == fits(batch, whole.format(kind))
     return single
 

@@ -45,7 +45,7 @@ def stalls() -> Iterator[list[float]]:
 
 
 def hammer(url: str) -> tuple[list[dict[str, int]], float]:
-    """Let processes ask as often as they may; give what each was told, and when they began."""
+    """Let processes send as often as they may; return the answers of each, and when they began."""
     fields = {
         "type": "list<int64>",
         "key": {"profile_id": "int64"},
@@ -75,23 +75,23 @@ def hammer(url: str) -> tuple[list[dict[str, int]], float]:
         assert one.stdin is not None
         one.stdin.write("begin\n")
         one.stdin.flush()
-    told = [json.loads(one.communicate()[0]) for one in running]
-    assert counters.page("s").total(ProcessField.CALLS) == sum(sum(one.values()) for one in told) + PROCESSES
+    reported = [json.loads(one.communicate()[0]) for one in running]
+    assert counters.page("s").total(ProcessField.CALLS) == sum(sum(one.values()) for one in reported) + PROCESSES
     counters.close()
-    return told, began
+    return reported, began
 
 
 def test_a_service_never_sees_more_calls_in_a_second_or_at_a_time_than_allowed_and_nearly_as_many(service: Any) -> None:
     for _ in range(10):  # until the machine does not stall meanwhile
         service.forget()
         with stalls() as found:
-            told, began = hammer(service.url)
+            reported, began = hammer(service.url)
         times = [call.at for call in service.log]
-        assert set().union(*told) == {"ok"}
-        assert len(times) == sum(one["ok"] for one in told) + PROCESSES
+        assert set().union(*reported) == {"ok"}
+        assert len(times) == sum(one["ok"] for one in reported) + PROCESSES
         assert len({call.keys for call in service.log}) == len(times)
         assert service.most_in_flight <= AT_ONCE
-        assert min(one["ok"] for one in told) >= 0.25 * len(times)  # no process starves
+        assert min(one["ok"] for one in reported) >= 0.25 * len(times)  # no process starves
         most = most_within_a_second(times)
         share = sum(began <= at < began + SECONDS for at in times) / SECONDS / PER_SECOND
         if found[0] < STALL or (most <= PER_SECOND and share >= 0.95):

@@ -41,7 +41,7 @@ def test_what_is_written_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (b"", "are not an Arrow IPC stream"),
         (b"no arrow", "are not an Arrow IPC stream"),
@@ -57,8 +57,8 @@ def test_what_is_written_is_read() -> None:
         (stream(*[ids(*range(MOST_CONTEXTS // 2))] * 3), f"more than {MOST_CONTEXTS} contexts in a call"),
     ],
 )
-def test_what_could_grow_beyond_its_bytes_is_refused(data: bytes, told: str) -> None:
-    with pytest.raises(DataKeyError, match=told):
+def test_what_could_grow_beyond_its_bytes_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(DataKeyError, match=message):
         read_contexts(data)
 
 

@@ -56,5 +56,5 @@ def test_the_log_tells_when_a_breaker_opens_and_closes(serving: Any, caplog: Any
     for state in (0, 1, 2, 1, 2, 0, 0):
         shared[ServiceField.BREAKER_STATE] = state
         backpressure.measure(1.0)
-    told = [record.getMessage() for record in caplog.records if record.name == "prana_proxy.server.backpressure"]
-    assert told == ["breaker_opened service=ok", "breaker_closed service=ok"]
+    reported = [record.getMessage() for record in caplog.records if record.name == "prana_proxy.server.backpressure"]
+    assert reported == ["breaker_opened service=ok", "breaker_closed service=ok"]

@@ -96,7 +96,7 @@ def test_a_board_is_seen_by_those_who_share_it(request: pytest.FixtureRequest) -
 
 
 @pytest.fixture
-def told() -> Iterator[Any]:
+def monitor() -> Iterator[Any]:
     """What the HTTP port says, by page."""
     with asyncio.Runner() as runner:
         stack, counters, worker_status = AsyncExitStack(), SharedCounters(), WorkerStatus()
@@ -120,26 +120,26 @@ def told() -> Iterator[Any]:
         counters.close()
 
 
-def test_it_is_alive_before_it_is_ready(told: Any) -> None:
-    assert told("/health")[::2] == (200, "alive\n")
-    assert told("/ready")[::2] == (503, "not ready\n")
-    told.worker_status.own[WorkerField.READY] = 1.0
-    assert told("/ready")[::2] == (200, "ready\n")
-    status, kind, text = told("/metrics")
+def test_it_is_alive_before_it_is_ready(monitor: Any) -> None:
+    assert monitor("/health")[::2] == (200, "alive\n")
+    assert monitor("/ready")[::2] == (503, "not ready\n")
+    monitor.worker_status.own[WorkerField.READY] = 1.0
+    assert monitor("/ready")[::2] == (200, "ready\n")
+    status, kind, text = monitor("/metrics")
     assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
     assert "prana_build_info" in text
-    assert told("/")[0] == 404
+    assert monitor("/")[0] == 404
 
 
-def test_background_work_that_fails_is_named_by_health_and_counted(told: Any) -> None:
+def test_background_work_that_fails_is_named_by_health_and_counted(monitor: Any) -> None:
     def fail(_: SupervisedThread) -> None:
         raise ValueError
 
-    assert "prana_background_failing 0.0" in told("/metrics")[2]
+    assert "prana_background_failing 0.0" in monitor("/metrics")[2]
     with SupervisedThread("some-work", fail) as work:
         until(lambda: work.failures > 0)
-        assert told("/health")[::2] == (200, "alive\nfailing: some-work\n")
-    assert told("/health")[::2] == (200, "alive\n")
+        assert monitor("/health")[::2] == (200, "alive\nfailing: some-work\n")
+    assert monitor("/health")[::2] == (200, "alive\n")
 
 
 def test_a_process_reports_its_background_work_to_its_board(request: pytest.FixtureRequest) -> None:
@@ -171,9 +171,9 @@ def test_a_service_that_is_gone_leaves_the_metrics(request: pytest.FixtureReques
     assert found['prana_calls_waiting{service="here"}'] == 9
 
 
-def test_its_port_may_be_taken(told: Any) -> None:
+def test_its_port_may_be_taken(monitor: Any) -> None:
     async def open_again() -> None:
-        async with http_port("127.0.0.1", int(told.address.split(":")[1]), told.counters, told.worker_status):
+        async with http_port("127.0.0.1", int(monitor.address.split(":")[1]), monitor.counters, monitor.worker_status):
             pass
 
     with pytest.raises(SetupError, match="cannot listen on 127.0.0.1"):

@@ -93,7 +93,7 @@ def test_random_bytes_harm_nobody(proxy: ProxyThread, profiles: Any, long: timed
 
 
 @pytest.mark.parametrize(
-    ("request_fields", "told"),
+    ("request_fields", "reported"),
     [
         (("one", b"no arrow", 1000), "contexts are not an Arrow IPC stream"),
         (("one", b"", 1000), "contexts are not an Arrow IPC stream"),
@@ -105,11 +105,11 @@ def test_random_bytes_harm_nobody(proxy: ProxyThread, profiles: Any, long: timed
         (("one", None, 1000), "a fetch needs service_name"),
     ],
 )
-def test_a_wrong_request_is_told_what_is_wrong(proxy: ProxyThread, request_fields: Any, told: str) -> None:
+def test_a_wrong_request_is_told_what_is_wrong(proxy: ProxyThread, request_fields: Any, reported: str) -> None:
     with connected(proxy) as connection:
         connection.sendall(call_of("fetch", request=FetchRequest(*request_fields)))
         _, result = answer_from(connection)
-        assert told in result.bad_request.message
+        assert reported in result.bad_request.message
 
 
 @pytest.mark.parametrize(("breaker", "pause_ms"), [({"forced": "open"}, 50), ({}, None)])

@@ -42,7 +42,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, service: Any) -> None:
 
 
 class Callers:
-    """Clients that ask page after page, each in a thread, until they are told to stop."""
+    """Clients that request page after page, each in a thread, until they are stopped."""
 
     def __init__(self, addresses: list[str], count: int, contexts: Any) -> None:
         self.statuses: Counter[str] = Counter()
@@ -98,7 +98,7 @@ def test_limits_hold_over_processes_and_one_that_is_killed_comes_back(
         callers.some_more(100)
         assert service.most_in_flight == 3  # the places of the one that died are free
         assert proxy.metric("prana_process_starts_total") == 3
-        assert proxy.told("ready") == (200, "ready\n")
+        assert proxy.reported("ready") == (200, "ready\n")
     assert callers.errors == []
     assert set(callers.statuses) == {"ok"}
 

@@ -128,8 +128,8 @@ CONTEXTS = pa.RecordBatch.from_pydict(
 )
 
 
-def ask(tasks: dict[int, CaptureTask], told: dict[int, tuple[int, int]] | None = None, **options: Any) -> Any:
-    states = {} if told is None else told
+def ask(tasks: dict[int, CaptureTask], reported: dict[int, tuple[int, int]] | None = None, **options: Any) -> Any:
+    states = {} if reported is None else reported
     given = {"patient": False, **options}
     return capture_bucket(tasks, [CONTEXTS], lambda number: lambda *state: states.update({number: state}), **given)
 
@@ -142,11 +142,11 @@ def keys(storage: Storage, captured: CaptureResult | None, *names: str) -> list[
 
 
 def test_each_service_is_asked_for_its_own_distinct_keys(tasks: Tasks, storage: Storage, services: Services) -> None:
-    told: dict[int, tuple[int, int]] = {}
-    captured = ask(tasks("quick", "both"), told)
+    reported: dict[int, tuple[int, int]] = {}
+    captured = ask(tasks("quick", "both"), reported)
     assert keys(storage, captured[0], "profile_id") == [(1,), (2,), (3,)]
     assert keys(storage, captured[1], "profile_id", "country") == [(1, "FR"), (1, "US"), (2, "FR"), (3, "US")]
-    assert told == {0: (3, 3), 1: (4, 4)}
+    assert reported == {0: (3, 3), 1: (4, 4)}
     assert len(services.asked) == 7
 
 
@@ -165,11 +165,11 @@ def test_a_service_that_gives_nothing_is_put_off_when_the_others_are_done(
     tasks: Tasks, services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket_capture, "_PATIENCE_SECONDS", 0.3)
-    told: dict[int, tuple[int, int]] = {}
-    captured = ask(tasks("slow", "quick", "other"), told)
+    reported: dict[int, tuple[int, int]] = {}
+    captured = ask(tasks("slow", "quick", "other"), reported)
     assert captured[0] is None
     assert [captured[number].counts for number in (1, 2)] == [{Status.OK: 3}] * 2
-    assert told[0] == (0, 3)
+    assert reported[0] == (0, 3)
     services.let_go.set()
     again = ask(tasks("slow"), patient=True)
     assert again[0].counts == {Status.OK: 3}
@@ -242,11 +242,11 @@ def test_what_one_service_s_capture_raises_is_raised(tasks: Tasks) -> None:
 
 
 def test_an_empty_bucket_asks_nobody(tasks: Tasks, services: Services) -> None:
-    told: dict[int, tuple[int, int]] = {}
+    reported: dict[int, tuple[int, int]] = {}
     empty = [CONTEXTS.slice(0, 0)]
     captured = capture_bucket(
-        tasks("quick", "both"), empty, lambda number: lambda *state: told.update({number: state}), patient=False
+        tasks("quick", "both"), empty, lambda number: lambda *state: reported.update({number: state}), patient=False
     )
     assert captured == {0: CaptureResult(), 1: CaptureResult()}
-    assert told == {0: (0, 0), 1: (0, 0)}
+    assert reported == {0: (0, 0), 1: (0, 0)}
     assert services.asked == []

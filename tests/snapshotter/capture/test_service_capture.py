@@ -124,13 +124,13 @@ def test_answers_are_kept_as_they_come_and_merged_into_one_sorted_file(attempts:
 def test_what_an_attempt_has_captured_is_never_asked_again(attempts: Attempts, keep_seconds: float) -> None:
     left = attempts.die(after=50, keep_seconds=keep_seconds)
     assert left == list(range(64))
-    told: list[tuple[int, int]] = []
-    captured = attempts.run(tell=lambda *state: told.append(state))
+    reported: list[tuple[int, int]] = []
+    captured = attempts.run(tell=lambda *state: reported.append(state))
     assert attempts.profiles(captured) == list(PROFILES)
     assert captured.counts == {Status.OK: 100}
     assert attempts.asked() == dict.fromkeys(PROFILES, 1)
-    assert told[0] == (64, 100)
-    assert told[-1] == (100, 100)
+    assert reported[0] == (64, 100)
+    assert reported[-1] == (100, 100)
 
 
 def test_a_whole_file_of_an_earlier_attempt_is_written_anew_so_that_no_vacuum_takes_it(attempts: Attempts) -> None:
@@ -251,16 +251,16 @@ def test_a_second_pass_asks_once_more_for_what_failed_and_the_last_answer_counts
     attempts: Attempts, keep_seconds: float
 ) -> None:
     attempts.company.failing = {2: "once", 3: "error", 4: "invalid"}
-    told: list[tuple[int, int]] = []
-    captured = attempts.run(second_pass=True, keep_seconds=keep_seconds, tell=lambda *state: told.append(state))
+    reported: list[tuple[int, int]] = []
+    captured = attempts.run(second_pass=True, keep_seconds=keep_seconds, tell=lambda *state: reported.append(state))
     invalid = sum(profile % 10 == 4 and profile % 3 > 0 for profile in PROFILES)
     assert captured.counts == {Status.OK: 90 - invalid, Status.ERROR: 10, Status.INVALID: invalid}
     assert set(captured.reasons) == {Status.ERROR, Status.INVALID}
     assert attempts.profiles(captured) == sorted(attempts.profiles(captured))
     assert attempts.asked() == {profile: 2 if profile % 10 in (2, 3) else 1 for profile in PROFILES}
-    assert (80, 100) in told  # those that will be asked again are not done yet
-    assert told[-1] == (100, 100)
-    assert told == sorted(told)
+    assert (80, 100) in reported  # those that will be asked again are not done yet
+    assert reported[-1] == (100, 100)
+    assert reported == sorted(reported)
 
 
 def test_of_a_status_that_nobody_has_in_the_end_there_is_no_reason(attempts: Attempts) -> None:

@@ -221,7 +221,7 @@ def publish_earlier(job: Job, rows: float) -> None:
         job.index.publish_run(SnapshotRun(run_id, "other", datetime.now(UTC), (taken,)))
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the snapshot job logged; Spark's own gateway may log too."""
     return [record.getMessage() for record in caplog.records if record.name.startswith("snapshotter")]
 
@@ -245,14 +245,14 @@ def test_drift_is_told_of_and_can_hold_back_what_a_rerun_publishes_without_askin
     assert any("run 'r1', service 'history': rows is 200, expected" in message for message in caplog.messages)
     caplog.clear()
     job.run("r2", services=["history"], drift="off")
-    assert said(caplog) == []
+    assert logged(caplog) == []
 
 
 def test_snapshots_as_usual_are_not_held_back(job: Job, caplog: pytest.LogCaptureFixture) -> None:
     publish_earlier(job, rows=200.0)
     caplog.clear()
     assert job.run(services=["history"], drift="hold").published_at is not None
-    assert said(caplog) == []
+    assert logged(caplog) == []
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_too_little_confidence_is_told_of_or_holds_back_what_a_rerun_publishes(
         job.run(services=["history", "popular"], floor=Floor(0.95))
     with pytest.raises(NotInIndexError):
         job.index.run("r1")
-    assert service(job.run("told", ["history"], floor=Floor(0.95, "warn")), "history").confidence == 0.9
+    assert service(job.run("reported", ["history"], floor=Floor(0.95, "warn")), "history").confidence == 0.9
     assert f"run 'told', {poor}" in caplog.text
     company.failing, company.asked[:] = {}, []
     assert service(job.run(services=["history", "popular"], floor=Floor(0.95)), "history").confidence == 1.0

@@ -113,7 +113,7 @@ def test_what_is_wrong_with_a_uri_is_said_before_anybody_is_asked(uri: str, prob
 def test_credentials_that_break_a_uri_are_not_shown_either(uri: str) -> None:
     with pytest.raises(ConfigError) as refused:
         open_index(uri)
-    told = "".join(traceback.format_exception_only(refused.value))
-    assert "ALL" not in told
-    assert "MINE" not in told
+    reported = "".join(traceback.format_exception_only(refused.value))
+    assert "ALL" not in reported
+    assert "MINE" not in reported
     assert refused.value.__suppress_context__ or refused.value.__context__ is None

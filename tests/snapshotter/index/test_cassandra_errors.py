@@ -58,7 +58,7 @@ def test_every_error_of_the_driver_names_the_index_and_says_what_to_do(error: Ba
 
 
 @pytest.mark.parametrize(
-    ("error", "passes", "said"),
+    ("error", "passes", "message"),
     [
         (cassandra.AuthenticationFailed("bad"), False, "rejects user 'somebody' → correct the credentials"),
         (cassandra.Unauthorized("no MODIFY on {table}"), False, "rejects user 'somebody': no MODIFY on {table}"),
@@ -77,8 +77,8 @@ def test_every_error_of_the_driver_names_the_index_and_says_what_to_do(error: Ba
         (protocol.ErrorMessage(0x1700, "CAS unknown", None), True, "CAS unknown"),
     ],
 )
-def test_what_waiting_cannot_mend_is_told_from_what_it_can(error: BaseException, passes: bool, said: str) -> None:
+def test_what_waiting_cannot_mend_is_told_from_what_it_can(error: BaseException, passes: bool, message: str) -> None:
     assert is_transient(error) is passes
     with pytest.raises(SnapshotIndexError) as raised, translated(ADDRESS):
         raise error
-    assert said in str(raised.value)
+    assert message in str(raised.value)

@@ -99,8 +99,8 @@ def test_sigterm_while_spark_starts_leaves_neither_java_nor_files(tmp_path: Path
 def test_a_java_that_ends_before_it_is_ready_is_one_clear_line(tmp_path: Path) -> None:
     for arguments in ("--version pyspark-shell", "--no-such-option pyspark-shell"):  # the first ends with 0
         with starting(tmp_path, PYSPARK_SUBMIT_ARGS=arguments) as process:
-            said, _ = process.communicate(timeout=120)
-        assert said.startswith("SetupError Spark's JVM exited with ")
+            message, _ = process.communicate(timeout=120)
+        assert message.startswith("SetupError Spark's JVM exited with ")
         until(lambda: not belonging_to(tmp_path))
 
 

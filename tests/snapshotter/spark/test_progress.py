@@ -25,7 +25,7 @@ with Output(as_json=True).progress() as advance:
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """Seconds that pass on demand."""
 
     now = 0.0
 
@@ -101,11 +101,11 @@ def test_work_whose_total_grows_after_its_end_goes_on(clock, table):
 
 def test_a_line_comes_every_ten_seconds_and_one_at_the_end(clock):
     lines = []
-    told = ProgressLines(lines.append, clock)
+    reported = ProgressLines(lines.append, clock)
     for second in range(26):
         clock.now = float(second)
-        told.report("history", second * 40, 1_000)
-        told.report("popular", 2, 2)
+        reported.report("history", second * 40, 1_000)
+        reported.report("popular", 2, 2)
     assert lines == [
         "history: 400 of 1,000, 40/s, 15 s left\n",
         "history: 800 of 1,000, 40/s, 5 s left\n",
@@ -115,10 +115,10 @@ def test_a_line_comes_every_ten_seconds_and_one_at_the_end(clock):
 
 def test_of_what_is_quick_there_is_no_line(clock):
     lines = []
-    told = ProgressLines(lines.append, clock)
+    reported = ProgressLines(lines.append, clock)
     for second in range(10):
         clock.now = float(second)
-        told.report("history", second, 9)
+        reported.report("history", second, 9)
     assert lines == []
 
 

@@ -38,7 +38,7 @@ def test_java_17_and_newer_are_fine(tmp_path, version):
 
 
 @pytest.mark.parametrize(
-    ("text", "code", "said"),
+    ("text", "code", "message"),
     [
         ('version "11.0.2"', 0, "is Java 11"),
         ('version "1.8.0"', 0, "is Java 8"),
@@ -46,9 +46,9 @@ def test_java_17_and_newer_are_fine(tmp_path, version):
         ("x", 1, "run"),
     ],
 )
-def test_another_java_is_one_line_that_says_what_to_do(tmp_path, text, code, said):
+def test_another_java_is_one_line_that_says_what_to_do(tmp_path, text, code, message):
     problem = system_requirements.java_problem({"JAVA_HOME": str(java_that_says(tmp_path, text, code))})
-    assert said in problem
+    assert message in problem
     assert "install Java 17" in problem
     assert "\n" not in problem
 
@@ -66,7 +66,7 @@ def test_a_full_disk_says_what_is_free_and_needed(tmp_path):
 def test_it_runs_on_the_standard_library_alone(tmp_path):
     java_that_says(tmp_path, 'version "8"')
     (tmp_path / ".venv").mkdir()
-    (tmp_path / ".venv/.ready").touch()  # so that nothing is said of the disk, which tests may have filled
+    (tmp_path / ".venv/.ready").touch()  # so that the disk is not checked, which tests may have filled
     script = Path(system_requirements.__file__)
     found = subprocess.run(
         [sys.executable, "-I", "-S", str(script)],

@@ -82,10 +82,10 @@ def test_writers_at_the_same_time_come_one_after_the_other(storage: LocalStorage
             rows = read(storage)
             assert rows.num_rows == ROWS * FILES
             assert rows.group_by(["writer", "commit"]).aggregate([]).num_rows == 1
-    told = [json.loads(writer.communicate()[0]) for writer in writers]
+    reported = [json.loads(writer.communicate()[0]) for writer in writers]
     assert [writer.returncode for writer in writers] == [0] * WRITERS
-    assert sorted(version for versions in told for version in versions) == list(range(WRITERS * COMMITS))
-    for writer, versions in enumerate(told):
+    assert sorted(version for versions in reported for version in versions) == list(range(WRITERS * COMMITS))
+    for writer, versions in enumerate(reported):
         assert versions == sorted(versions)
         for number in (0, COMMITS - 1):
             rows = read(storage, versions[number])
@@ -181,8 +181,8 @@ def test_a_file_that_the_log_names_and_that_is_not_as_it_was_is_never_read_as_da
     elif how == "another file":
         other = pa.table({"writer": [1], "commit": [1], "values": [[1.0]]}).cast(SCHEMA)
         write_parquet(storage, "t/0-1/1.parquet", other, SCHEMA)
-    kind, told = (MissingFileError, "is gone") if how == "gone" else (CorruptFileError, "cannot be read")
-    with pytest.raises(kind, match=f"file '0-1/1.parquet' of version 1 of .*/t {told}"):
+    kind, reported = (MissingFileError, "is gone") if how == "gone" else (CorruptFileError, "cannot be read")
+    with pytest.raises(kind, match=f"file '0-1/1.parquet' of version 1 of .*/t {reported}"):
         read(storage)
     assert read(storage, 0).num_rows == ROWS * FILES
 

@@ -230,11 +230,11 @@ def test_an_honest_feature_set_is_clean(checked):
 
 @pytest.mark.parametrize("flaw", PLANTED)
 def test_every_planted_paradox_is_found_and_said(flaw, checked):
-    change, expected, said = PLANTED[flaw]
+    change, expected, message = PLANTED[flaw]
     report = checked(change)
     assert by_check(report) == expected
     assert not report.clean
-    assert any(said in f"{finding.what} {finding.example}" for finding in report.findings), report.findings
+    assert any(message in f"{finding.what} {finding.example}" for finding in report.findings), report.findings
     assert set(expected) <= set(report.checks)
 
 
@@ -401,9 +401,9 @@ def test_an_empty_feature_set_says_so(honest, write):
 
 def test_the_report_can_be_read_by_programs_and_in_notebooks(checked):
     report = checked(setting(1, country="<b>", outcome_at=minutes(81)))
-    said = json.loads(json.dumps(describe(report).document()))
-    assert (said["clean"], said["rows"], said["leaks"]["suspicious"]) == (False, 40, [])
-    assert said["findings"][0]["rows"] == 1
+    message = json.loads(json.dumps(describe(report).document()))
+    assert (message["clean"], message["rows"], message["leaks"]["suspicious"]) == (False, 40, [])
+    assert message["findings"][0]["rows"] == 1
     shown = to_html(report)
     assert "&lt;b&gt;" in shown
     assert "PARADOX</strong>: 1 of 10 rules are broken" in shown

@@ -76,7 +76,7 @@ def test_a_good_uri_is_checked_without_asking_anybody(uri: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "told"),
+    ("uri", "message"),
     [
         ("", "not a valid URI → write static://"),
         ("10.0.0.1:8001", "not a valid URI"),
@@ -112,10 +112,10 @@ def test_a_good_uri_is_checked_without_asking_anybody(uri: str) -> None:
         ("eureka://host:1?app=X&secure=yes", "secure is 'yes', expected true or false"),
     ],
 )
-def test_a_wrong_uri_is_refused_with_the_reason(uri: str, told: str) -> None:
+def test_a_wrong_uri_is_refused_with_the_reason(uri: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         check_discovery(uri)
-    assert str(raised.value).startswith(f"discovery is '{uri}': {told}")
+    assert str(raised.value).startswith(f"discovery is '{uri}': {message}")
 
 
 def test_a_uri_with_a_password_is_refused_without_showing_it() -> None:

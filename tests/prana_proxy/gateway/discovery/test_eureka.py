@@ -208,7 +208,7 @@ def test_what_is_registered_as_not_up_is_withdrawn_at_once_and_what_is_forgotten
 
 
 @pytest.mark.parametrize(
-    ("status", "media_type", "body", "told"),
+    ("status", "media_type", "body", "reported"),
     [
         (200, "text/html", "<html><p>Welcome", "does not answer like Eureka → check its path"),
         (200, "text/html", "<html></html>", "does not answer like Eureka"),
@@ -221,8 +221,8 @@ def test_what_is_registered_as_not_up_is_withdrawn_at_once_and_what_is_forgotten
         (503, "text/plain", "", "answered with HTTP 503"),
     ],
 )
-def test_what_is_no_answer_of_eureka_s_is_an_error(status: int, media_type: str, body: str, told: str) -> None:
-    with imposter(status, body, media_type) as server, pytest.raises(ServiceError, match=re.escape(told)):
+def test_what_is_no_answer_of_eureka_s_is_an_error(status: int, media_type: str, body: str, reported: str) -> None:
+    with imposter(status, body, media_type) as server, pytest.raises(ServiceError, match=re.escape(reported)):
         find(server.authority)
 
 

@@ -38,7 +38,7 @@ def idl(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def thrift_config(idl: Path) -> Callable[..., GatewayConfig]:
-    """Build the configuration of one service, `views`, asked in single calls to get_history if nothing else is said."""
+    """Build the configuration of one service, `views`, by default called once for each context, by get_history."""
 
     def build(
         service: ThriftService, method: str = "get_history", kind: str = "url", url: str = "", **fields: Any

@@ -76,7 +76,7 @@ def test_what_is_sent_is_plain_and_the_same_connection_serves_again(
         for profile in (1, 2):
             assert gateway.fetch("one", profiles(profile), long)["value"].to_pylist() == [[1, 7]]
     host = urlsplit(speaker.url).netloc
-    assert speaker.heard == [
+    assert speaker.received == [
         "".join(
             f"GET /a?profile={profile} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\n"
             "Accept-Encoding: identity\r\nUser-Agent: prana-proxy\r\n\r\n"
@@ -97,7 +97,7 @@ def test_answers_may_be_written_in_several_ways(config_of: Any, profiles: Any, l
     with Speaker(answer, answer) as speaker, Gateway(config_of(one={"url": speaker.url})) as gateway:
         for profile in (1, 2):
             assert gateway.fetch("one", profiles(profile), long)["value"].to_pylist() == [[1, 7]]
-    assert len(speaker.heard) == 1
+    assert len(speaker.received) == 1
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_connection_whose_next_answer_could_be_another_s_is_not_used_again(
     with Speaker(answer, GOOD) as speaker, Gateway(config_of(one={"url": speaker.url})) as gateway:
         for profile in (1, 2):
             assert gateway.fetch("one", profiles(profile), long)["value"].to_pylist() == [[1, 7]]
-    assert len(speaker.heard) == 2
+    assert len(speaker.received) == 2
 
 
 def test_an_answer_that_comes_before_all_is_asked_ends_the_connection(config_of: Any, long: timedelta) -> None:
@@ -127,20 +127,20 @@ def test_an_answer_that_comes_before_all_is_asked_ends_the_connection(config_of:
         large = pa.table({"name": [f"{i}" + "x" * 3_000_000 for i in range(4)]})
         assert gateway.fetch("one", large, long)["reason"].to_pylist() == ["HTTP 413"] * 4
         gateway.fetch("one", pa.table({"name": ["a"]}), long)
-    assert len(speaker.heard) == 2
-    assert speaker.heard[1].endswith(b'{"contexts":[{"name":"a"}]}')
+    assert len(speaker.received) == 2
+    assert speaker.received[1].endswith(b'{"contexts":[{"name":"a"}]}')
 
 
 def test_a_large_question_arrives_whole(config_of: Any, long: timedelta) -> None:
     answer = b'{"answers": [{"value": [1, 7]}]}'
-    said = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer)
+    message = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer)
     name = "x" * 10_000_000
-    with Speaker(said, waits_for=b'"}]}') as speaker:
+    with Speaker(message, waits_for=b'"}]}') as speaker:
         one = {"batch_url": _bare(speaker.url), "key": {"name": "string"}}
         with Gateway(config_of(one=one)) as gateway:
             assert gateway.fetch("one", pa.table({"name": [name]}), long)["status"].to_pylist() == ["ok"]
-    [heard] = speaker.heard
-    head, _, body = heard.partition(b"\r\n\r\n")
+    [received] = speaker.received
+    head, _, body = received.partition(b"\r\n\r\n")
     assert body.decode() == f'{{"contexts":[{{"name":"{name}"}}]}}'
     assert f"Content-Length: {len(body)}".encode() in head.split(b"\r\n")
 
@@ -150,16 +150,16 @@ def _bare(url: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "said", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", b"\x00" * 100_000]
+    "message", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", b"\x00" * 100_000]
 )
-def test_what_is_not_http_is_invalid(config_of: Any, profiles: Any, long: timedelta, said: bytes) -> None:
+def test_what_is_not_http_is_invalid(config_of: Any, profiles: Any, long: timedelta, message: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def say() -> None:
             connection, _ = listener.accept()
             with connection, contextlib.suppress(OSError):  # the gateway hangs up as soon as it has seen enough
                 connection.recv(10_000)
-                connection.sendall(said)
+                connection.sendall(message)
                 connection.shutdown(socket.SHUT_WR)
                 connection.recv(1)
 

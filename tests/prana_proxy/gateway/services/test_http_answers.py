@@ -47,14 +47,14 @@ def answer(*head: str, body: bytes = JSON, status: str = "200 OK") -> bytes:
 def ask(config_of: Any, profiles: Any, long: timedelta) -> Callable[..., dict[str, Any]]:
     """Ask a server that says the same twice, over one connection if it stays usable; give the second row."""
 
-    def asked(said: bytes, type: str = "list<int64>", **fields: Any) -> dict[str, Any]:  # noqa: A002
+    def asked(message: bytes, type: str = "list<int64>", **fields: Any) -> dict[str, Any]:  # noqa: A002
         with (
-            Speaker(said, said) as speaker,
+            Speaker(message, message) as speaker,
             Gateway(config_of(one={"url": speaker.url, "type": type, **fields})) as gateway,
         ):
             rows = [gateway.fetch("one", profiles(1), long).to_pylist()[0] for _ in range(2)]
         assert rows[0]["value"] == rows[1]["value"]
-        return {**rows[1], "connections": len(speaker.heard)}
+        return {**rows[1], "connections": len(speaker.received)}
 
     return asked
 
@@ -196,7 +196,7 @@ def test_trailers_after_chunks_are_passed_over(ask: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "status", "reason"),
+    ("message", "status", "reason"),
     [
         (b"HTTP/1.1 204 No Content\r\n\r\n", "invalid", "the answer is empty"),
         (answer(body=b""), "invalid", "the answer is empty"),
@@ -209,8 +209,8 @@ def test_trailers_after_chunks_are_passed_over(ask: Any) -> None:
         ),
     ],
 )
-def test_what_brings_no_answer_is_none(ask: Any, said: bytes, status: str, reason: str) -> None:
-    row = ask(said)
+def test_what_brings_no_answer_is_none(ask: Any, message: bytes, status: str, reason: str) -> None:
+    row = ask(message)
     assert row["status"] == status
     assert reason in row["reason"]
 

@@ -239,7 +239,7 @@ def test_functions_of_main_are_found(monkeypatch: pytest.MonkeyPatch, long: time
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         (
             {"url": "python:no_such_module:f"},
@@ -258,8 +258,8 @@ def test_functions_of_main_are_found(monkeypatch: pytest.MonkeyPatch, long: time
         ({"discovery": "static://host:1"}, "is a function, which has no discovery → remove discovery"),
     ],
 )
-def test_what_names_no_function_is_refused_at_load(module: ModuleType, fields: dict[str, Any], told: str) -> None:
+def test_what_names_no_function_is_refused_at_load(module: ModuleType, fields: dict[str, Any], message: str) -> None:
     module.number = 7  # type: ignore[attr-defined]  # made by the test
     with pytest.raises(ConfigError) as raised:
         configured(module, doubled, **fields)
-    assert str(raised.value).startswith(f"services.basket.url: {told}")
+    assert str(raised.value).startswith(f"services.basket.url: {message}")

@@ -85,8 +85,8 @@ def test_each_failure_has_its_status_and_the_next_call_works(
     with Gateway(config) as gateway:
         for failure, (status, reason) in failures.items():
             rows = gateway.fetch("views", behaviours(failure, f"ok after {failure}-5"), long).to_pylist()
-            told = None if reason is None else reason.replace("PORT", str(thrift_either.port))
-            assert (failure, rows[0]["status"], rows[0]["reason"]) == (failure, status, told)
+            reported = None if reason is None else reason.replace("PORT", str(thrift_either.port))
+            assert (failure, rows[0]["status"], rows[0]["reason"]) == (failure, status, reported)
             assert (failure, rows[1]["value"]) == (failure, [OK])
             assert (rows[0]["captured_at"] is None) == (status != "ok")
 
@@ -143,14 +143,14 @@ async def _ask(config: ServiceConfig, behaviour: str) -> Reply:
 def test_a_refused_connection_and_an_unknown_host_are_unreachable(
     thrift_config: Any, behaviours: Any, long: timedelta, free_port: int
 ) -> None:
-    for host, told in {
+    for host, reported in {
         f"127.0.0.1:{free_port}": "Connection refused",
         "no-such-host.invalid:1": "no such host",
     }.items():
         url = f"thrift://{host}/History/get_history"
         with Gateway(thrift_config(None, url=url)) as gateway:
             row = gateway.fetch("views", behaviours("ok-5"), long).to_pylist()[0]
-        assert (row["status"], row["reason"]) == ("error", f"unreachable: {host}: {told}")
+        assert (row["status"], row["reason"]) == ("error", f"unreachable: {host}: {reported}")
 
 
 def test_connections_are_used_again_and_there_are_no_more_than_calls_at_a_time(
@@ -236,13 +236,13 @@ def test_arguments_are_the_key_s_variables_by_name(thrift: ThriftService, thrift
     key = {"since": times, "small": "uint8", "flag": "bool", "day": "date32", "at": times, "behaviour": "string"}
     time = datetime(2026, 1, 31, 12, 0, 0, 7, UTC)
     context = {"since": time, "small": 200, "flag": True, "day": time.date(), "at": time, "behaviour": "ü-5"}
-    schema = pa.schema([(name, parse_type(told)) for name, told in key.items()])
+    schema = pa.schema([(name, parse_type(reported)) for name, reported in key.items()])
     with Gateway(thrift_config(thrift, "get_for", answer="", key=key)) as gateway:
         answers = gateway.fetch("views", pa.Table.from_pylist([context], schema), long)
     assert answers["value"].to_pylist() == [[OK]]
     micros = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    told = "2026-01-31T12:00:00.000007+00:00"
-    assert thrift.arguments == {1: "ü-5", 2: "2026-01-31", 3: micros, 4: True, 5: 200, 6: told}
+    reported = "2026-01-31T12:00:00.000007+00:00"
+    assert thrift.arguments == {1: "ü-5", 2: "2026-01-31", 3: micros, 4: True, 5: 200, 6: reported}
 
 
 BATCHES = {"get_many": "/history", "get_lists": "", "get_map": ""}

@@ -24,7 +24,7 @@ def configured(folder: Path, **fields: Any) -> ServiceConfig:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"idl": None}, "idl: is missing → add it"),
         ({"url": "http://host/{behaviour}"}, "idl: is for Thrift services → remove it"),
@@ -67,13 +67,13 @@ def configured(folder: Path, **fields: Any) -> ServiceConfig:
         ({"type": "list<struct<minutes: int64>>"}, "url: int64 cannot be read from a double"),
     ],
 )
-def test_what_does_not_fit_the_interface_file_is_named(tmp_path: Path, fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^services\.views\.{told}"):
+def test_what_does_not_fit_the_interface_file_is_named(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^services\.views\.{message}"):
         configured(tmp_path, **{**SINGLE, **fields})
 
 
 @pytest.mark.parametrize(
-    ("method", "fields", "told"),
+    ("method", "fields", "message"),
     [
         (
             "get_history",
@@ -98,9 +98,9 @@ def test_what_does_not_fit_the_interface_file_is_named(tmp_path: Path, fields: d
     ],
 )
 def test_a_batch_method_that_takes_or_gives_something_else_is_named(
-    tmp_path: Path, method: str, fields: dict[str, Any], told: str
+    tmp_path: Path, method: str, fields: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"^services\.views\.batch_url: {told}"):
+    with pytest.raises(ConfigError, match=rf"^services\.views\.batch_url: {message}"):
         configured(tmp_path, batch_url=f"{HOST}/{method}", answer="/history", **fields)
 
 

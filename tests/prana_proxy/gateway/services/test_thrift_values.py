@@ -168,7 +168,7 @@ def teller() -> Iterator[ThriftService]:
 def test_values_come_through_a_service_as_they_were_sent(teller: ThriftService, data: st.DataObject) -> None:
     shape = data.draw(shapes())
     value = data.draw(shape.values)
-    teller.told = written(lambda to: write_fields(to, (0, shape.code, lambda: shape.write(to, value))))
+    teller.reported = written(lambda to: write_fields(to, (0, shape.code, lambda: shape.write(to, value))))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "told.thrift"
         path.write_text("\n".join([*shape.structs, f"service History {{ {shape.idl} get(1: string behaviour) }}"]))
@@ -179,8 +179,8 @@ def test_values_come_through_a_service_as_they_were_sent(teller: ThriftService, 
             "idl": str(path),
             "timeout_seconds": 30.0,
         }
-        with Gateway(gateway_config({"services": {"told": table}})) as gateway:
-            answers = gateway.fetch("told", pa.table({"behaviour": ["told"]}), timedelta(seconds=30))
+        with Gateway(gateway_config({"services": {"reported": table}})) as gateway:
+            answers = gateway.fetch("reported", pa.table({"behaviour": ["reported"]}), timedelta(seconds=30))
     assert answers["reason"].to_pylist() == [None]
     assert answers["value"] == pa.array([value], shape.arrow)
 
@@ -229,10 +229,10 @@ def row_list(tmp_path_factory: pytest.TempPathFactory) -> IdlType:
 def test_many_rows_are_read_as_each_is_read_alone(row_list: IdlType, sent: list[dict[int, Any]]) -> None:
     alone = [outcome(reader(row_list.element, ROW), written(partial(write_one, row))) for row in sent]
     together = outcome(reader(row_list, pa.list_(ROW)), written(partial(write_all, sent)))
-    wrong = [(i, told) for i, told in enumerate(alone) if isinstance(told, str)]
+    wrong = [(i, reported) for i, reported in enumerate(alone) if isinstance(reported, str)]
     if wrong:
-        i, told = wrong[0]
-        assert together == (told.replace("$", f"$[{i}]") if "$" in told else f"{told} - at `$[{i}]`")
+        i, reported = wrong[0]
+        assert together == (reported.replace("$", f"$[{i}]") if "$" in reported else f"{reported} - at `$[{i}]`")
     else:
         assert together == alone
 
