@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 
 from schemas.errors import ConfigError
 from schemas.tables import TIME
-from snapshotter.spark.session import _fill_in, _with_jars, spark_session
+from snapshotter.spark.session import _chosen, _fill_in, _with_jars, spark_session
 
 SHOW = """
 from schemas.errors import DeloreanError
@@ -188,3 +188,10 @@ def test_no_socket_is_left_behind(other_process: dict[str, Any]) -> None:
 def test_an_archive_is_checked_before_a_spark_connect_server_is_sought(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"environment {tmp_path}/none.tar.gz does not exist → run make package"):
         spark_session("t", "sc://127.0.0.1:1", environment=tmp_path / "none.tar.gz")
+
+
+def test_packages_of_the_caller_are_loaded_beside_ours():
+    packages = {"spark__jars__packages": "company:jar:1"}
+    assert _chosen(None, False, False, packages)["spark.jars.packages"] == "company:jar:1"
+    ours, theirs = _chosen(None, True, False, packages)["spark.jars.packages"].split(",")
+    assert (ours.startswith("io.delta:"), theirs) == (True, "company:jar:1")
