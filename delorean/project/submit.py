@@ -18,7 +18,7 @@ from schemas.file_uri import file_uri
 from schemas.redaction import shown_settings
 from snapshotter.spark.cluster import ENVIRONMENT, PACKED_PYTHON, check_environment, require_master
 from snapshotter.spark.jvm import spark_options, spark_submit
-from snapshotter.spark.session import QUIET
+from snapshotter.spark.session import QUIET, WORKER_DAEMON
 
 _MAIN = Path(__file__).parents[1] / "__main__.py"
 
@@ -78,6 +78,7 @@ class Submission:
         return {
             "spark.pyspark.python": PACKED_PYTHON,
             "spark.pyspark.driver.python": sys.executable,
+            WORKER_DAEMON[0]: WORKER_DAEMON[1],
         }
 
 

@@ -33,7 +33,7 @@ _DEFAULTS = {
 # temporary folders may have longer names than a socket can.
 _SOCKETS = ("spark.python.unix.domain.socket.enabled", "true")
 # Where workers are sure to have our package: it imports what tasks need once for all workers of an executor.
-_DAEMON = ("spark.python.daemon.module", "snapshotter.spark.worker_daemon")
+WORKER_DAEMON = ("spark.python.daemon.module", "snapshotter.spark.worker_daemon")
 # For the JVM's launcher, which otherwise chooses these itself.
 QUIET = {"spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
 _PACKAGES = "spark.jars.packages"
@@ -147,14 +147,14 @@ def _fill_in(conf: SparkConf, app_name: str) -> None:
     if master.startswith("local"):
         conf.setIfMissing("spark.sql.shuffle.partitions", str(2 * (os.cpu_count() or 1)))  # 200 are for a cluster
         conf.setIfMissing("spark.databricks.delta.snapshotPartitions", "2")  # likewise Delta's 50, for a log
-        conf.setIfMissing(*_DAEMON)
+        conf.setIfMissing(*WORKER_DAEMON)
 
 
 def _on_cluster(conf: SparkConf, environment: str | Path | None) -> SparkSession:
     """Start a session whose executors run the Python of an archive, if there is one; this process keeps its own."""
     if environment is None:
         return _start(conf)
-    conf.setIfMissing(*_DAEMON)
+    conf.setIfMissing(*WORKER_DAEMON)
     conf.set("spark.archives", f"{file_uri(Path(environment).resolve())}#{ENVIRONMENT}")
     before = os.environ.get("PYSPARK_PYTHON")
     os.environ["PYSPARK_PYTHON"] = PACKED_PYTHON  # read once, when the session starts
