@@ -190,7 +190,7 @@ def test_one_can_travel_in_python(explored):
     folder = explored / ".demo" / "latest"
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "for homepage, 3 snapshots" in done.stdout
+    assert "for homepage, confidence 1.000" in done.stdout
 
 
 def test_the_demo_ends_with_the_output_that_the_readme_shows(demo, capsys):

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from schemas import errors
 from schemas.errors import DeloreanError
@@ -18,6 +19,8 @@ _STATE = re.compile(r"SQLSTATE: (\w\w)\w{3}")
 _ANALYSIS_ERRORS = ("AnalysisException", "ParseException", "IllegalArgumentException", "PySparkTypeError")
 # Up to a Java stack, or what a Spark Connect server adds.
 _OURS = re.compile(r"^schemas\.errors\.(\w+): (.*?)(?=\n\s*\n|\n\s+at |\n\s*SQLSTATE: |\Z)", re.MULTILINE | re.DOTALL)
+
+_raised: ContextVar[bool] = ContextVar("raised", default=False)  # whether errors are raised again as ours
 
 
 @contextmanager
@@ -38,16 +41,24 @@ def spark_errors_as(kind: type[DeloreanError], doing: str) -> Iterator[None]:
 
 @contextmanager
 def _without_logged_stacks() -> Iterator[None]:
-    """Turn off what pyspark logs about an error in a query before it raises it."""
-    loggers = [logging.getLogger(name) for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger")]
-    before = [logger.disabled for logger in loggers]
-    for logger in loggers:
-        logger.disabled = True
+    """Drop what pyspark logs about an error in a query, in this thread, before it raises it."""
+    try:
+        from pyspark.logger import PySparkLogger
+    except ImportError:
+        yield
+        return
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+        PySparkLogger.getLogger(name).addFilter(_is_logged)  # the same filter is added once
+    before = _raised.get()
+    _raised.set(True)
     try:
         yield
     finally:
-        for logger, disabled in zip(loggers, before, strict=True):
-            logger.disabled = disabled
+        _raised.set(before)  # by no token: a generator's block may end in another thread
+
+
+def _is_logged(_: logging.LogRecord) -> bool:
+    return not _raised.get()
 
 
 def _is_spark_error(error: Exception) -> bool:

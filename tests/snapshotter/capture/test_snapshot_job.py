@@ -338,7 +338,7 @@ def test_too_little_confidence_is_told_of_or_holds_back_what_a_rerun_publishes(
     with pytest.raises(NotInIndexError):
         job.index.run("r1")
     assert service(job.run("reported", ["history"], floor=Floor(0.95, "warn")), "history").confidence == 0.9
-    assert f"run 'told', {poor}" in caplog.text
+    assert f"run 'reported', {poor}" in caplog.text
     company.failing, company.asked[:] = {}, []
     assert service(job.run(services=["history", "popular"], floor=Floor(0.95)), "history").confidence == 1.0
     assert sorted(company.asked) == sorted(f"/history/{i}" for i in range(7, 200, 10))  # nobody else again

@@ -221,7 +221,7 @@ def test_a_date_keeps_the_contexts_that_it_has(
         ),
         (
             {"tables": {"impressions": TableSource("/nowhere", "parket")}},
-            r"'watchers': .*DATA_SOURCE_NOT_FOUND.*parket",
+            r"table 'impressions': Spark cannot read the format 'parket' → write one of parquet, delta, iceberg, table",
         ),
     ],
 )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
+from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from schemas.errors import CorruptFileError, DeloreanError, SelectionError, ServiceError, StorageError
@@ -41,11 +42,13 @@ def test_errors_that_are_not_sparks_pass(spark: SparkSession) -> None:
         raise KeyError
 
 
-def test_an_error_in_a_query_is_raised_without_its_stack_on_stderr(
+def test_an_error_in_a_query_is_raised_without_its_stack_on_stderr_and_others_are_logged_as_before(
     spark: SparkSession, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SelectionError, match=r"\[UNRESOLVED_COLUMN") as raised, spark_errors_as(SelectionError, "q"):
         spark.sql("SELECT nope FROM range(3)")
     assert "\n" not in str(raised.value)
     assert "SQLQueryContextLogger" not in capfd.readouterr().err
-    assert not logging.getLogger("SQLQueryContextLogger").disabled
+    with pytest.raises(AnalysisException, match=r"\[UNRESOLVED_COLUMN"):
+        spark.sql("SELECT nope FROM range(3)")
+    assert logging.getLogger("SQLQueryContextLogger").isEnabledFor(logging.ERROR)
