@@ -46,7 +46,7 @@ class CostEntry:
     """What one thing took.
 
     day: UTC, on which a capture was published or a run started
-    experiment, owner: empty if there is none
+    experiment, owner: empty for costs without one
     """
 
     day: date

@@ -115,7 +115,7 @@ class SourceResolver:
     def _service(self, element: DataKey, page: SnapshotPage) -> Service:
         """Choose the service's declaration to use: the latest published that can be read as the element's type.
 
-        Raises DataKeyError where there is none. A snapshot that cannot be read so is refused when it serves a row.
+        Raises DataKeyError if no declaration can. A snapshot that cannot be read so is refused when it serves a row.
         """
         declared = [snapshot.service for snapshot in reversed(page.snapshots)]
         if not declared or page.rest is not None:

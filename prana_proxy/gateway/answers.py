@@ -136,7 +136,7 @@ class Answers:
 
 
 def _try_arrow(values: list[Any], type: AnswerType) -> tuple[pa.Array, dict[str, NDArray[np.bool_]]] | str:  # noqa: A002
-    """Return the array and which values lack fields, or why there is none."""
+    """Return the array and which values lack fields, or the reason why the values do not fit."""
     try:
         return type.to_arrow(values)
     except (pa.ArrowInvalid, OverflowError, UnicodeEncodeError) as error:

@@ -169,7 +169,7 @@ def _log_choice(
     not_applicable: Mapping[str, Sequence[str]],
     names: Sequence[str] | None,
 ) -> None:
-    """Log which services are not asked against what somebody asked for: what fits no key by itself is no surprise."""
+    """Log services that experiments name and that cannot be requested for them, and experiments without any service."""
     for name, experiments in not_applicable.items():
         if not experiments and names is None:
             _log.warning("service '%s' is left out: no experiment needs it", name)

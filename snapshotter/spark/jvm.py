@@ -85,7 +85,7 @@ def launch(settings: Mapping[str, str]) -> Any:
 def _own_logging() -> dict[str, str]:
     """Return the variable that makes Spark log errors only, and no remarks on its start; none if the user chose."""
     chosen = Path(os.environ.get("SPARK_CONF_DIR") or spark_submit().parent.parent / "conf")
-    if any(chosen.glob("log4j2.*")):
+    if any(file.suffix != ".template" for file in chosen.glob("log4j2.*")):  # Spark's own download has a template
         return {}
     return {"LOG4J_CONFIGURATION_FILE": str(Path(__file__).with_name("log4j2.properties"))}
 

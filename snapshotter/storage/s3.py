@@ -44,10 +44,9 @@ class S3Storage(Storage):
 
     uri: `s3://bucket/prefix?endpoint=…&region=…`, see `S3Location`
 
-    A file, or the parts of it that are read, is fetched once, into an unlinked temporary file that is mapped, and sent
+    A file, or the parts of it that are read, is fetched once into an unlinked temporary file that is mapped, and sent
     from one: neither takes memory, and nothing is visible before the last byte has arrived. All parts are of one state
-    of the file. Writes are conditional on the name being free: S3
-    and MinIO respect that; a server that ignores `If-None-Match` would overwrite.
+    of the file. Writes are conditional on a free name: S3 and MinIO respect that; other servers may overwrite.
     """
 
     def __init__(self, uri: str) -> None:

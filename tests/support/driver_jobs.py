@@ -109,6 +109,16 @@ def snapshot(
         return taken.run_id
 
 
+def pausing_at(hold: int, pause: Callable[[], None] | None) -> Callable[[str, int, int], None]:
+    """Return a callback for progress that pauses once so many are done."""
+
+    def progress(_: str, done: int, __: int) -> None:
+        if done == hold and pause is not None:
+            pause()
+
+    return progress
+
+
 def generate_features(
     index: str,
     storage: str,
@@ -119,18 +129,13 @@ def generate_features(
     pause: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Generate features of the labels at rest. hold: pause with so many of the two buckets written."""
-
-    def progress(_: str, done: int, __: int) -> None:
-        if done == hold and pause is not None:
-            pause()
-
     place = open_storage(storage)
     with open_index(index) as opened:
         made = generate(
             *(load_labels("labels", place), FeatureModel([minutes_watched]), opened, place, name),
             run_id=run_id,
             spark=spark_of_driver() if spark else None,
-            progress=progress,
+            progress=pausing_at(hold, pause),
         )
     return {"version": made.version, "digest": asdict(made.digest)}
 

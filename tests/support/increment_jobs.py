@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from driver_jobs import minutes_watched, spark_of_driver
+from driver_jobs import minutes_watched, pausing_at, spark_of_driver
 from project_at_rest import START, Project, minutes
 
 from delorean.experiment import load_experiment
@@ -75,11 +75,6 @@ def generate_a_day(
     pause: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Generate features of what was known when a day began. hold: pause with so many of the two buckets written."""
-
-    def progress(_: str, done: int, __: int) -> None:
-        if done == hold and pause is not None:
-            pause()
-
     place = open_storage(storage)
 
     def labels_between(since: datetime | None, until: datetime) -> Labels:
@@ -89,7 +84,7 @@ def generate_a_day(
 
     with open_index(index) as opened:
         model = FeatureModel([minutes_watched])
-        settings = PartSettings(model, opened, place, name, rules={}, confidence={}, progress=progress)
+        settings = PartSettings(model, opened, place, name, rules={}, confidence={}, progress=pausing_at(hold, pause))
         made = generate_day(settings, minutes(DAY * day), {"table": "shown"}, labels_between, run_id)
     return {"version": made.version, "digest": asdict(made.digest)}
 

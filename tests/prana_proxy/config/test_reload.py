@@ -28,9 +28,9 @@ class Followed:
         self.reported: list[bool] = []
         self.gateway = opened.enter_context(Gateway(load_gateway_config(path)))
         opened.enter_context(follow(path, self.gateway, on_change=self.reported.append, **options))
-        self.becomes_told(1)
+        self.becomes_reported(1)
 
-    def becomes_told(self, times: int) -> None:
+    def becomes_reported(self, times: int) -> None:
         until(lambda: len(self.reported) >= times)
 
     @property
@@ -78,9 +78,9 @@ def test_a_change_applies_however_it_is_written(
     monkeypatch.setattr(live_config, "_SETTLE_SECONDS", 1.0)  # a machine with other work may write slowly
     followed = Followed(path, opened)
     change(path)
-    followed.becomes_told(2)
+    followed.becomes_reported(2)
     assert followed.names == ["one", "two"]
-    assert followed.reported == [True, True]  # what stood there in between was nobody's
+    assert followed.reported == [True, True]  # what the file contained in between was never applied
 
 
 def test_links_may_be_swapped_as_in_a_cluster(tmp_path: Path, opened: ExitStack) -> None:
@@ -105,17 +105,17 @@ def test_a_wrong_change_is_refused_with_its_reason_and_the_old_one_stays(
     followed = Followed(path, opened)
     good = path.read_text()
     path.write_text(good.replace("timeout_seconds = 30.0", "timeout_second = 30.0"))
-    followed.becomes_told(2)
+    followed.becomes_reported(2)
     assert followed.reported[1] is False
     assert followed.names == ["one"]
     [refused] = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert refused.startswith("config_refused reason=")
     assert f"{path}, line 5: services.one.timeout_second: unknown field" in refused
     path.unlink()
-    followed.becomes_told(3)
+    followed.becomes_reported(3)
     assert "cannot be read: No such file" in caplog.records[-1].getMessage()
     path.write_text(good)
-    followed.becomes_told(4)
+    followed.becomes_reported(4)
     assert followed.reported == [True, False, False, True]
 
 
@@ -128,7 +128,7 @@ def test_what_needs_a_restart_is_told_and_the_rest_applies(
     clock.write_text("2026-01-01T00:00:00Z")
     services_toml(path, TWO, f'clock = "file://{clock}"\n[server]\nworkers = 3\n')
     until(lambda: followed.names == ["one", "two"])
-    followed.becomes_told(2)
+    followed.becomes_reported(2)
     reported = [record.getMessage() for record in caplog.records if record.name == "prana_proxy.config.reload"]
     assert reported == [
         "config_applied services=2",
@@ -144,7 +144,7 @@ def test_a_change_that_is_not_allowed_is_refused(path: Path, opened: ExitStack) 
 
     followed = Followed(path, opened, allowed=allowed)
     services_toml(path, TWO)
-    followed.becomes_told(2)
+    followed.becomes_reported(2)
     assert followed.reported == [True, False]
     assert followed.names == ["one"]
 
@@ -165,7 +165,7 @@ def test_no_call_is_dropped_while_it_changes(
         caller.start()
     for change in range(3):
         services_toml(path, {"one": {**fields, "max_concurrent": 5 + change}, f"other_{change}": TWO["two"]})
-        followed.becomes_told(2 + change)
+        followed.becomes_reported(2 + change)
         assert f"other_{change}" in followed.names
     changing.set()
     for caller in callers:

@@ -172,8 +172,8 @@ import sys
 from schemas.errors import SetupError
 from snapshotter.spark.session import spark_session
 
-url, nobody, python = sys.argv[1:]
-for where, program in ((nobody, ""), (url, python)):
+url, unreachable, python = sys.argv[1:]
+for where, program in ((unreachable, ""), (url, python)):
     try:
         spark_session("lacking", where, spark__sql__execution__pyspark__python=program)
     except SetupError as error:
@@ -252,9 +252,9 @@ def test_a_command_uses_the_server_that_its_project_file_names_and_sends_it_the_
 def test_a_server_that_does_not_answer_and_workers_that_lack_packages_are_one_clear_error(
     server: str, tmp_path: Path
 ) -> None:
-    nobody, lacking = client(LACKING, tmp_path, server, "sc://127.0.0.1:1/;token=secret", BARE_PYTHON).splitlines()
+    refused, lacking = client(LACKING, tmp_path, server, "sc://127.0.0.1:1/;token=secret", BARE_PYTHON).splitlines()
     assert re.fullmatch(
-        "no Spark Connect server answers at sc://127.0.0.1:1: .* refused → start it, or correct the URL", nobody
+        "no Spark Connect server answers at sc://127.0.0.1:1: .* refused → start it, or correct the URL", refused
     )
     assert re.fullmatch(
         r"the workers of the Spark Connect server cannot run DeLorean: ModuleNotFoundError: No module named '\w+'"
