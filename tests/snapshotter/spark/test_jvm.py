@@ -105,7 +105,10 @@ def test_a_java_that_ends_before_it_is_ready_is_one_clear_line(tmp_path: Path) -
 
 
 def test_secret_settings_reach_spark_without_being_in_a_command_line_and_nothing_is_logged(tmp_path: Path) -> None:
-    with starting(tmp_path) as process:
+    settings = tmp_path / "conf"
+    settings.mkdir()
+    (settings / "log4j2.properties.template").write_text("rootLogger.level = info\n")  # as in Spark's own download
+    with starting(tmp_path, SPARK_CONF_DIR=str(settings)) as process:
         seen: set[str] = set()
 
         def started() -> bool:
