@@ -54,7 +54,7 @@ notebook: .venv/.ready machine  ## open the notebooks in JupyterLab, the demo's 
 COMPILE := $(BIN)/uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --upgrade --custom-compile-command "make lock"
 lock: .venv/.ready  ## choose the versions anew and write requirements.lock, and Airflow's
-	@$(COMPILE) --extra connect --extra test --extra notebook -o requirements.lock setup.cfg
+	@$(COMPILE) --extra connect --extra lightgbm --extra xgboost --extra tuning --extra tracking --extra bench --extra test --extra notebook -o requirements.lock setup.cfg
 	@$(COMPILE) -o dags/requirements.lock dags/requirements.in
 
 clean:  ## remove the environment and everything that was made

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from delorean.audit.paradox import check_feature_set
     from delorean.coverage import day_coverage, label_coverage
     from delorean.display.text import show
+    from delorean.evaluation.metrics import ranking_metrics
     from delorean.experiment.diff import diff
     from delorean.experiment.encoder_spec import EncoderSpec
     from delorean.experiment.files import load_experiment
@@ -45,13 +46,12 @@ if TYPE_CHECKING:
     from delorean.leaks import LeakThresholds
     from delorean.packaging.package import load_package
     from delorean.project.open_project import OpenProject, open_project
+    from delorean.ranking_data.context_weights import ContextWeight
+    from delorean.ranking_data.feature_set_reader import read_feature_set
+    from delorean.ranking_data.split import Split
     from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
     from delorean.time_travel import TimeMachine
-    from delorean.training.context_weights import ContextWeight
-    from delorean.training.feature_set_reader import read_feature_set
     from delorean.training.fitting import train
-    from delorean.training.metrics import ranking_metrics
-    from delorean.training.split import Split
     from encoders import FeatureEncoder, FeatureModel, data_key, feature_encoder, lookup
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
     from schemas.errors import (
@@ -195,11 +195,11 @@ _MODULES = {
     "delorean.project.open_project": "OpenProject open_project",
     "delorean.state.rules": "AsOf ConfidenceFloor SpreadLimit",
     "delorean.time_travel": "TimeMachine",
-    "delorean.training.context_weights": "ContextWeight",
+    "delorean.ranking_data.context_weights": "ContextWeight",
     "delorean.training.fitting": "train",
-    "delorean.training.metrics": "ranking_metrics",
-    "delorean.training.feature_set_reader": "read_feature_set",
-    "delorean.training.split": "Split",
+    "delorean.evaluation.metrics": "ranking_metrics",
+    "delorean.ranking_data.feature_set_reader": "read_feature_set",
+    "delorean.ranking_data.split": "Split",
     "encoders": "FeatureEncoder FeatureModel data_key feature_encoder lookup",
     "schemas.data_keys": "DataKey context_variable global_element item service_element",
     "schemas.errors": (

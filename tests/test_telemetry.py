@@ -143,7 +143,7 @@ def test_airflow_contacts_nobody(environment: dict[str, str], tmp_path: Path) ->
         "import delorean",
         "import delorean.cli",
         "import delorean.serving",
-        "import delorean.training.onnx_scorer",
+        "import delorean.scoring.onnx_scorer",
         "from delorean.packaging.package import load_package",
     ],
 )

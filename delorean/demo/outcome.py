@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 from delorean.demo.company import CapturedDay
 from delorean.demo.parity import ParityReport
 from delorean.demo.world import World
+from delorean.evaluation.metrics import Metrics, ranking_metrics
 from delorean.experiment import ExperimentSpec
 from delorean.feature_sets.table import FeatureSet
 from delorean.packaging.package import ModelPackage
-from delorean.training.feature_set_reader import read_feature_set
-from delorean.training.metrics import Metrics, ranking_metrics
-from delorean.training.ranking_data import RankingData
+from delorean.ranking_data.feature_set_reader import read_feature_set
+from delorean.ranking_data.ranking_data import RankingData
 
 MODEL: Final = "model"
 PLAYED: Final = "popularity in training"

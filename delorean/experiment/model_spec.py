@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from delorean.experiment.imports import import_named
-from delorean.training.context_weights import ContextWeight
+from delorean.ranking_data.context_weights import ContextWeight
 from delorean.training.missing_values import with_imputer
 from schemas.errors import ConfigError, TrainingError
 

@@ -16,8 +16,8 @@ from delorean.experiment.encoder_spec import EncoderSpec
 from delorean.experiment.label_spec import LabelSpec
 from delorean.experiment.model_spec import ModelSpec
 from delorean.leaks import LeakThresholds
+from delorean.ranking_data.split import Split
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
-from delorean.training.split import Split
 from encoders import FeatureEncoder, FeatureModel
 from schemas.errors import ConfigError
 from schemas.plain_text import plain_text

@@ -69,7 +69,7 @@ def train_on(experiment: ExperimentSpec, labels: Labels, uri: str, version: int 
 
     Raises TrainingError.
     """
-    from delorean.training.feature_set_reader import read_feature_set
+    from delorean.ranking_data.feature_set_reader import read_feature_set
     from delorean.training.fitting import train  # generation must not import scikit-learn
 
     context, items = ([key.name for key in keys] for keys in (labels.context, labels.items))

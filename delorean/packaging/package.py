@@ -23,9 +23,9 @@ from delorean.packaging.files import read_files, read_json
 from delorean.packaging.golden_rows import GoldenRows, read_data_maps, read_expected
 from delorean.packaging.trial import MODEL
 from delorean.packaging.untrusted import read_feature_model, refuse_excess
+from delorean.scoring.onnx_scorer import OnnxScorer
 from delorean.state.rules import AsOf
 from delorean.training.missing_values import refuse_missing_values
-from delorean.training.onnx_scorer import OnnxScorer
 from delorean.training.report import TrainingReport
 from encoders import FeatureModel
 from encoders.bound_model import BoundModel

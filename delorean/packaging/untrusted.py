@@ -8,7 +8,7 @@ from pathlib import Path
 from delorean.packaging.files import read_json
 from delorean.packaging.golden_rows import open_arrow
 from delorean.packaging.trial import MODEL, try_package
-from delorean.training.onnx_rules import check_model
+from delorean.scoring.onnx_rules import check_model
 from encoders import FeatureModel
 from schemas.errors import DataKeyError, EncoderError, FingerprintError, PackageError
 

@@ -16,11 +16,11 @@ from delorean.packaging.files import new_folder, write_json
 from delorean.packaging.golden_rows import take_contexts, without_elements, write_data_maps, write_expected
 from delorean.packaging.package import ModelPackage, environment_versions, load_package, matrix, needed_services
 from delorean.packaging.trial import MODEL
+from delorean.scoring.onnx_scorer import OnnxScorer
 from delorean.state.rules import AsOf
 from delorean.training.fitting import TrainedModel
 from delorean.training.missing_values import MissingValueHandling, refuse_missing_values
 from delorean.training.onnx_model import check_missing_values, refuse_disagreement
-from delorean.training.onnx_scorer import OnnxScorer
 from encoders import FeatureModel
 from encoders.bound_model import BoundModel
 from encoders.data_map import DataMaps

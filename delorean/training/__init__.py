@@ -1,1 +1,1 @@
-"""Training: read a feature set, split it, fit a ranking model, measure it."""
+"""Training: fit a model on ranking data, and measure it beside its baselines."""

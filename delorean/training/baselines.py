@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delorean.training.ranking_data import RankingData
+from delorean.ranking_data.ranking_data import RankingData
 
 
 def popularity_scores(train: RankingData, data: RankingData) -> NDArray[np.float32]:

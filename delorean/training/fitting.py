@@ -8,24 +8,23 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 
+from delorean.evaluation.measure import measure, permutation_importances
+from delorean.evaluation.metrics import Metrics
+from delorean.ranking_data.ranking_data import RankingData
+from delorean.ranking_data.split import Split, SplitParts
+from delorean.scoring.onnx_scorer import OnnxScorer
 from delorean.step_timer import StepTimer
 from delorean.training.baselines import popularity_scores, with_shuffled_labels
-from delorean.training.metrics import Metrics, ranking_metrics
 from delorean.training.missing_values import IMPUTE, MissingValueHandling, refuse_missing_values
 from delorean.training.onnx_model import check_missing_values, refuse_disagreement, refuse_unsupported, to_onnx
-from delorean.training.onnx_scorer import OnnxScorer
-from delorean.training.ranking_data import RankingData
 from delorean.training.report import TrainingReport
-from delorean.training.split import Split, SplitParts
 from schemas.errors import TrainingError
 
 _CHECKED_ROWS = 20_000
-_IMPORTANCE_CONTEXTS = 1_000
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,13 @@ def train(data: RankingData, split: Split | None = None, model: Any = None, seed
         shuffled = [with_shuffled_labels(part, seed + i) for i, part in enumerate((parts.train, parts.validation))]
         shuffled_scorer = OnnxScorer(to_onnx(_fit(model, *shuffled), len(data.names)))
     with timer.step("measure"):
-        metrics = _measure(parts, scorer, shuffled_scorer)
+        metrics: dict[str, dict[str, Metrics]] = {"model": {}, "popularity": {}, "shuffled": {}}
+        for name, part in (("validation", parts.validation), ("test", parts.test)):
+            metrics["model"][name] = measure(scorer.score(part.features), part)
+            metrics["popularity"][name] = measure(popularity_scores(parts.train, part), part)
+            metrics["shuffled"][name] = measure(shuffled_scorer.score(part.features), part)
     with timer.step("importances"):
-        importances = _importances(scorer, parts.validation, seed)
+        importances = permutation_importances(scorer, parts.validation, seed)
     report = TrainingReport(
         model=type(model).__name__,
         split={**msgspec.to_builtins(split), "shares": list(split.shares)},  # a list, as it is read from JSON
@@ -122,37 +125,3 @@ def _check_conversion(scorer: OnnxScorer, fitted: Any, parts: SplitParts) -> Mis
             refuse_missing_values(type(fitted).__name__, part.names, part.features)
     refuse_disagreement(scorer, fitted, parts.validation.features[:_CHECKED_ROWS])
     return missing_values
-
-
-def _measure(parts: SplitParts, scorer: OnnxScorer, shuffled_scorer: OnnxScorer) -> dict[str, dict[str, Metrics]]:
-    metrics: dict[str, dict[str, Metrics]] = {"model": {}, "popularity": {}, "shuffled": {}}
-    for name, part in (("validation", parts.validation), ("test", parts.test)):
-        for source, scores in (
-            ("model", scorer.score(part.features)),
-            ("popularity", popularity_scores(parts.train, part)),
-            ("shuffled", shuffled_scorer.score(part.features)),
-        ):
-            metrics[source][name] = _metrics(scores, part)
-    return metrics
-
-
-def _metrics(scores: NDArray[np.float32], part: RankingData) -> Metrics:
-    return ranking_metrics(scores, part.labels, part.offsets, weights=part.weights, item_weights=part.own_item_weights)
-
-
-def _importances(scorer: OnnxScorer, part: RankingData, seed: int) -> dict[str, float]:
-    random = np.random.default_rng(seed)
-    with_positives = np.unique(np.repeat(np.arange(len(part)), np.diff(part.offsets))[part.positive])
-    chosen = random.permutation(with_positives)[:_IMPORTANCE_CONTEXTS]
-    sample = part.take(np.sort(chosen))
-
-    def ndcg(features: NDArray[np.float32]) -> float:
-        return _metrics(scorer.score(features), sample).ndcg_at_10
-
-    unshuffled = ndcg(sample.features)
-    importances = {}
-    for column, name in enumerate(part.names):
-        shuffled = sample.features.copy()
-        shuffled[:, column] = random.permutation(shuffled[:, column])
-        importances[name] = unshuffled - ndcg(shuffled)
-    return importances

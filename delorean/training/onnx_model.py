@@ -30,8 +30,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC, NuSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
+from delorean.scoring.onnx_scorer import OnnxScorer, first_line
 from delorean.training.missing_values import IMPUTE, MissingValueHandling, takes_missing_values, with_missing_values
-from delorean.training.onnx_scorer import OnnxScorer, first_line
 from schemas.errors import PackageError, TrainingError
 
 _TOLERANCE = 1e-5

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from delorean.training.metrics import Metrics
+from delorean.evaluation.metrics import Metrics
 from delorean.training.missing_values import MissingValueHandling
 
 

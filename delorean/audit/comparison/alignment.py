@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from delorean.as_of.join import as_of_rows
 from delorean.labels import TIME_COLUMN
-from delorean.training.ranking_data import ranges
+from delorean.ranking_data.ranking_data import ranges
 from encoders.columns import one_array
 from schemas.errors import LabelError
 from schemas.tables import TIME

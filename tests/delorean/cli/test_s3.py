@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow.parquet as pq
 import pytest
 
-from delorean.training.feature_set_reader import read_feature_set
+from delorean.ranking_data.feature_set_reader import read_feature_set
 from snapshotter.storage import open_storage
 
 DAY, LATER = "2026-01-05", "2099-01-01T00:00:00Z"

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from delorean.packaging.package import ModelPackage, matrix
 from delorean.packaging.writing import Lineage, write_package
+from delorean.ranking_data.ranking_data import RankingData
 from delorean.training.fitting import TrainedModel, train
-from delorean.training.ranking_data import RankingData
 from encoders import DataMaps, Element, FeatureModel
 from encoders.library.keys import COUNTRY, MY_LIST, PROFILE_ID, VIDEO_ID, VIDEOS, VIEWING_HISTORY
 from schemas.services import Service

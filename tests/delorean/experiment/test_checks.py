@@ -9,7 +9,7 @@ import pytest
 from delorean.experiment import EncoderSpec, ExperimentSpec, LabelSpec, load_experiment
 from delorean.experiment.label_data import labels_of
 from delorean.experiment.run import run_experiment
-from delorean.training.split import Split
+from delorean.ranking_data.split import Split
 from schemas.errors import CorruptFileError, DeloreanError, LabelError
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage

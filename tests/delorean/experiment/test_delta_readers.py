@@ -15,7 +15,7 @@ from delorean.feature_sets.versions import versions_of
 from delorean.generation import generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
-from delorean.training.feature_set_reader import read_feature_set
+from delorean.ranking_data.feature_set_reader import read_feature_set
 from schemas.errors import TrainingError
 from schemas.tables import TIME
 from snapshotter.selection.context_selection import NamedSelection, read_context_set, select_contexts

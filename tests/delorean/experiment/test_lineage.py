@@ -10,8 +10,8 @@ from delorean.experiment.steps import package_of
 from delorean.generation import generate
 from delorean.labels import load_labels
 from delorean.labels.materialise import materialise_labels
+from delorean.ranking_data.split import Split
 from delorean.state.rules import SpreadLimit
-from delorean.training.split import Split
 from schemas.errors import ConfigError, PackageError
 from snapshotter.storage.table_source import TableSource
 

@@ -17,8 +17,8 @@ from delorean.experiment.record import find_run, forget_run, recorded_runs, save
 from delorean.experiment.steps import package_of
 from delorean.experiment.tables import pinned_tables
 from delorean.feature_sets.table import lineage_of, table_uri
-from delorean.training.feature_set_reader import read_feature_set
-from delorean.training.split import Split
+from delorean.ranking_data.feature_set_reader import read_feature_set
+from delorean.ranking_data.split import Split
 from schemas.errors import ConfigError, LabelError, PackageError, ReplayError, TrainingError
 from snapshotter.storage.table_source import TableSource
 

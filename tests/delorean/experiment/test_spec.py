@@ -14,9 +14,9 @@ from delorean.experiment import (
     load_experiment,
 )
 from delorean.leaks import LeakThresholds
+from delorean.ranking_data.context_weights import ContextWeight
+from delorean.ranking_data.split import Split
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
-from delorean.training.context_weights import ContextWeight
-from delorean.training.split import Split
 from encoders.library import listed, minutes_watched
 from schemas.errors import ConfigError
 from snapshotter.index import open_index

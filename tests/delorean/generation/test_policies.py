@@ -14,8 +14,8 @@ from delorean.generation import generate
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
 from delorean.leaks import LeakThresholds
+from delorean.ranking_data.feature_set_reader import read_feature_set
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
-from delorean.training.feature_set_reader import read_feature_set
 from encoders import FeatureModel, feature_encoder, lookup
 from schemas.data_keys import global_element, service_element
 from schemas.errors import ConfigError, ParadoxError, QualityError

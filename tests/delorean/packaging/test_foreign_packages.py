@@ -25,9 +25,9 @@ from delorean.packaging.files import FILES, MANIFEST, read_json, write_json
 from delorean.packaging.golden_rows import read_data_maps, write_arrow
 from delorean.packaging.package import load_package
 from delorean.packaging.trial import try_package
+from delorean.scoring.onnx_rules import check_model
+from delorean.scoring.onnx_scorer import OnnxScorer
 from delorean.training.onnx_model import to_onnx
-from delorean.training.onnx_rules import check_model
-from delorean.training.onnx_scorer import OnnxScorer
 from schemas.errors import PackageError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "company"))  # its encoders are imported by their module's name

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from delorean.ranking_data.ranking_data import RankingData
 from delorean.training.baselines import popularity_scores, with_shuffled_labels
-from delorean.training.ranking_data import RankingData
 
 
 def ranking_data(items: pa.Table, labels: list[float], offsets: list[int]) -> RankingData:

@@ -14,12 +14,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 
-from delorean.training.feature_set_reader import read_feature_set
+from delorean.ranking_data.feature_set_reader import read_feature_set
+from delorean.ranking_data.ranking_data import RankingData
+from delorean.ranking_data.split import Split
+from delorean.scoring.onnx_scorer import OnnxScorer
 from delorean.training.fitting import TrainedModel, train
-from delorean.training.onnx_scorer import OnnxScorer
-from delorean.training.ranking_data import RankingData
 from delorean.training.report import TrainingReport
-from delorean.training.split import Split
 from schemas.errors import PackageError, TrainingError
 
 FEATURES = ["affinity", "popularity", "noise", "rare"]

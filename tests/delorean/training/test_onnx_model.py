@@ -15,8 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from delorean.scoring.onnx_scorer import OnnxScorer
 from delorean.training.onnx_model import refuse_disagreement, to_onnx
-from delorean.training.onnx_scorer import OnnxScorer
 from schemas.errors import PackageError, TrainingError
 
 MODELS = [

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delorean.training.stable_hash import unit_hash
+from delorean.ranking_data.stable_hash import unit_hash
 from schemas.errors import TrainingError
 from schemas.tables import TIME
 

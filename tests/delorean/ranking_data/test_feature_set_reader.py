@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import write_deltalake
 
-from delorean.training.feature_set_reader import read_feature_set
-from delorean.training.ranking_data import RankingData
-from delorean.training.stable_hash import unit_hash
+from delorean.ranking_data.feature_set_reader import read_feature_set
+from delorean.ranking_data.ranking_data import RankingData
+from delorean.ranking_data.stable_hash import unit_hash
 from schemas.errors import TrainingError
 
 FEATURES = ["affinity", "rare"]
@@ -102,7 +102,7 @@ def test_memory_follows_the_sample_not_the_feature_set(tmp_path: Path) -> None:
 def peak():  # of this process alone: what rusage says includes the process that started it
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-from delorean.training.feature_set_reader import read_feature_set
+from delorean.ranking_data.feature_set_reader import read_feature_set
 read = lambda most: read_feature_set({path!r}, ["f"], ["video_id"], ["profile_id"], max_items=most)
 read(1_000)
 before = peak()

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delorean.training.context_sample import Batches, ChosenContexts, choose_contexts, list_lengths
-from delorean.training.context_weights import ContextWeight
-from delorean.training.ranking_data import RankingData, offsets_of, ranges
+from delorean.ranking_data.context_sample import Batches, ChosenContexts, choose_contexts, list_lengths
+from delorean.ranking_data.context_weights import ContextWeight
+from delorean.ranking_data.ranking_data import RankingData, offsets_of, ranges
 from schemas.errors import MissingFileError, TrainingError
 from snapshotter.storage.delta import delta_table
 from snapshotter.storage.delta_version import DeltaVersion

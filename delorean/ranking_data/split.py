@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delorean.training.ranking_data import RankingData
-from delorean.training.stable_hash import unit_hash
+from delorean.ranking_data.ranking_data import RankingData
+from delorean.ranking_data.stable_hash import unit_hash
 from schemas.errors import NaiveTimeError, TrainingError
 
 PARTS = ("train", "validation", "test")

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from delorean.training.onnx_rules import check_model
+from delorean.scoring.onnx_rules import check_model
 from schemas.errors import PackageError
 
 # Rows scored in one call. Matrix products take different code paths for different row counts, which round differently;

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from delorean.training.metrics import Metrics, area_under_curve, ranking_metrics
+from delorean.evaluation.metrics import Metrics, area_under_curve, ranking_metrics
 from schemas.errors import TrainingError
 
 small_contexts = st.lists(

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from delorean.training.feature_set_reader import read_feature_set
-from delorean.training.ranking_data import RankingData
-from delorean.training.split import Split
+from delorean.ranking_data.feature_set_reader import read_feature_set
+from delorean.ranking_data.ranking_data import RankingData
+from delorean.ranking_data.split import Split
 from schemas.errors import NaiveTimeError, TrainingError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

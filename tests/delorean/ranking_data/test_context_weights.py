@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from delorean.evaluation.metrics import area_under_curve, ranking_metrics
 from delorean.experiment.model_spec import ModelSpec
-from delorean.training.context_weights import ContextWeight
-from delorean.training.feature_set_reader import read_feature_set
-from delorean.training.metrics import area_under_curve, ranking_metrics
+from delorean.ranking_data.context_weights import ContextWeight
+from delorean.ranking_data.feature_set_reader import read_feature_set
 from schemas.errors import ConfigError, TrainingError
 
 

@@ -1,4 +1,4 @@
-"""A feature set with real structure: one feature tells, one is popularity, one is noise, one is mostly unknown."""
+"""A feature set with real structure: one feature predicts, one is popularity, one is noise, one is mostly missing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
-import pytest
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 FEATURES = ("affinity", "popularity", "noise", "rare")
@@ -39,8 +38,3 @@ def make_feature_set(contexts: int = 600, per_context: int = 12, seed: int = 0) 
     return pa.table(
         {**columns, **{k: pa.ListArray.from_arrays(offsets, pa.array(v, from_pandas=False)) for k, v in lists.items()}}
     )
-
-
-@pytest.fixture(scope="session")
-def feature_set() -> pa.Table:
-    return make_feature_set()

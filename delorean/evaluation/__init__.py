@@ -1,0 +1,1 @@
+"""Measures how well scores rank: metrics by context, and what each feature contributes."""
