@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from delorean.labels.materialise import materialise_labels
     from delorean.leaks import LeakThresholds
     from delorean.packaging.package import load_package
+    from delorean.prediction import load_predictions, predict
     from delorean.project.open_project import OpenProject, open_project
     from delorean.ranking_data.context_weights import ContextWeight
     from delorean.ranking_data.feature_set_reader import read_feature_set
@@ -155,11 +156,13 @@ __all__ = [
     "load_experiment",
     "load_labels",
     "load_package",
+    "load_predictions",
     "lookup",
     "materialise_labels",
     "open_index",
     "open_project",
     "open_storage",
+    "predict",
     "ranking_metrics",
     "read_feature_set",
     "register_feature_set",
@@ -192,6 +195,7 @@ _MODULES = {
     "delorean.labels.materialise": "materialise_labels",
     "delorean.leaks": "LeakThresholds",
     "delorean.packaging.package": "load_package",
+    "delorean.prediction": "load_predictions predict",
     "delorean.project.open_project": "OpenProject open_project",
     "delorean.state.rules": "AsOf ConfidenceFloor SpreadLimit",
     "delorean.time_travel": "TimeMachine",

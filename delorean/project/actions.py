@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from delorean.feature_sets.registration import RegisteredFeatureSet
     from delorean.leaks import LeakThresholds
     from delorean.packaging.package import ModelPackage
+    from delorean.prediction import Predictions
     from delorean.serving import Ranker
     from delorean.training.fitting import TrainedModel
     from encoders.feature_model import Encoders
@@ -240,6 +241,31 @@ class ProjectActions:
         from delorean.packaging.package import load_package
 
         return load_package(self.folder / folder, modules=self.config.encoders, allow=self.config.packages.allow)
+
+    def predict(
+        self,
+        feature_set: FeatureSet | str,
+        package: ModelPackage | str | Path,
+        name: str | None = None,
+        *,
+        version: int | None = None,
+        **options: Any,
+    ) -> Predictions:
+        """Score every item of a feature set, see `delorean.predict`.
+
+        feature_set: or its name; then version is None: the newest
+        name: of the predictions; None: the feature set's
+        options: `keep`, `run_id`, `spark`, `progress`
+
+        Example: `project.predict("homepage", "packages/homepage-1", keep=["label"]).to_polars()`
+        """
+        from delorean.packaging.package import ModelPackage
+        from delorean.prediction import predict
+
+        package = package if isinstance(package, ModelPackage) else self.load_package(package)
+        source = table_uri(self.storage, feature_set) if isinstance(feature_set, str) else feature_set
+        own_name = feature_set if isinstance(feature_set, str) else PurePosixPath(feature_set.uri).name
+        return predict(package, source, self.storage, name or own_name, version=version, **options)
 
     @contextmanager
     def ranker(self, package: ModelPackage | str | Path, **options: Any) -> Iterator[Ranker]:
