@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from delorean.ranking_data.split import Split
     from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
     from delorean.time_travel import TimeMachine
+    from delorean.tracking import track_package
     from delorean.training.fitting import train
     from encoders import FeatureEncoder, FeatureModel, data_key, feature_encoder, lookup
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
         SetupError,
         SnapshotIndexError,
         StorageError,
+        TrackingError,
         TrainingError,
         UndeclaredKeyError,
         UnreadableRecordError,
@@ -135,6 +137,7 @@ __all__ = [
     "StorageError",
     "TableSource",
     "TimeMachine",
+    "TrackingError",
     "TrainingError",
     "UndeclaredKeyError",
     "UnreadableRecordError",
@@ -170,6 +173,7 @@ __all__ = [
     "run_experiment",
     "service_element",
     "show",
+    "track_package",
     "train",
 ]
 
@@ -199,6 +203,7 @@ _MODULES = {
     "delorean.project.open_project": "OpenProject open_project",
     "delorean.state.rules": "AsOf ConfidenceFloor SpreadLimit",
     "delorean.time_travel": "TimeMachine",
+    "delorean.tracking": "track_package",
     "delorean.ranking_data.context_weights": "ContextWeight",
     "delorean.training.fitting": "train",
     "delorean.evaluation.metrics": "ranking_metrics",
@@ -210,7 +215,8 @@ _MODULES = {
         "ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError EncoderError "
         "EncoderOutputError FingerprintError GoldenRowsError JobError LabelError MissingFileError "
         "NaiveTimeError NotInIndexError PackageError ParadoxError ProxyUnavailableError QualityError "
-        "ReplayError SelectionError ServiceError SetupError SnapshotIndexError StorageError TrainingError "
+        "ReplayError SelectionError ServiceError SetupError SnapshotIndexError StorageError "
+        "TrackingError TrainingError "
         "UndeclaredKeyError UnreadableRecordError WithdrawnError"
     ),
     "snapshotter.index": "open_index",

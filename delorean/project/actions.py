@@ -17,6 +17,7 @@ from delorean.feature_sets.table import FeatureSet, load_feature_set, table_uri
 from delorean.labels import Labels, load_labels
 from delorean.project.config import Project
 from delorean.time_travel import Moment, TimeMachine
+from schemas.errors import ConfigError
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from delorean.packaging.package import ModelPackage
     from delorean.prediction import Predictions
     from delorean.serving import Ranker
+    from delorean.tracking import TrackedRun
     from delorean.training.fitting import TrainedModel
     from encoders.feature_model import Encoders
     from snapshotter.spark.progress import Progress
@@ -266,6 +268,26 @@ class ProjectActions:
         source = table_uri(self.storage, feature_set) if isinstance(feature_set, str) else feature_set
         own_name = feature_set if isinstance(feature_set, str) else PurePosixPath(feature_set.uri).name
         return predict(package, source, self.storage, name or own_name, version=version, **options)
+
+    def track(
+        self, package: ModelPackage | str | Path, server: str | None = None, experiment: str | None = None
+    ) -> TrackedRun:
+        """Record a package as a run of MLflow, see `delorean.track_package`.
+
+        server: None: the one that the project's file names
+        experiment: of MLflow; None: the name of the experiment that the package is of
+
+        Example: `project.track("packages/homepage-1").model_uri`
+        """
+        from delorean.packaging.package import ModelPackage
+        from delorean.tracking import track_package
+
+        server = server or self.config.tracking.mlflow
+        if server is None:
+            raise ConfigError.because("no tracking server is named", 'write [tracking] mlflow = "http://…"')
+        package = package if isinstance(package, ModelPackage) else self.load_package(package)
+        name = experiment or (package.lineage.get("spec") or {}).get("name") or package.path.name
+        return track_package(package, server, name, self.config.encoders)
 
     @contextmanager
     def ranker(self, package: ModelPackage | str | Path, **options: Any) -> Iterator[Ranker]:
