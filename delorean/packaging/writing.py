@@ -21,9 +21,9 @@ from delorean.packaging.tree_file import TREES, write_trees
 from delorean.packaging.trial import MODEL
 from delorean.scoring import Scorer
 from delorean.state.rules import AsOf
+from delorean.training.agreement import check_missing_values, refuse_disagreement
 from delorean.training.fitting import TrainedModel
 from delorean.training.missing_values import MissingValueHandling, refuse_missing_values
-from delorean.training.onnx_model import check_missing_values, refuse_disagreement
 from encoders import FeatureModel
 from encoders.bound_model import BoundModel
 from encoders.data_map import DataMaps
