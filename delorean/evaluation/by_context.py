@@ -144,5 +144,4 @@ def sums(values: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.
     """Sum the values of each context's items; 0 for a context without items."""
     contexts = len(offsets) - 1
     of_context = np.repeat(np.arange(contexts), np.diff(offsets))
-    totals: NDArray[np.float64] = np.bincount(of_context, weights=values, minlength=contexts)
-    return totals
+    return np.bincount(of_context, weights=values, minlength=contexts).astype(np.float64, copy=False)
