@@ -1,15 +1,15 @@
 """Confidence intervals by the bootstrap over contexts, or over groups of contexts that are not independent.
 
 Every metric here is a ratio of two sums over contexts, such as a weighted mean. A replicate draws as many clusters as
-there are, with replacement, and is the ratio of its sums. Intervals are BCa (Efron 1987), because metrics are bounded and
-skewed: a percentile interval is off by the order of 1/√n, BCa's by 1/n, and its two corrections cost nothing here,
-because the influence of a cluster on a ratio is known in closed form. The normal quantiles are widened to those of
-Student's t, times √(n / (n − 1)), because a bootstrap of few clusters is too narrow (Hesterberg 2015).
+there are, with replacement, and is the ratio of its sums. Intervals are BCa (Efron 1987), because metrics are bounded
+and skewed: the coverage of a percentile interval is off by the order of 1/√n, of BCa by 1/n, and its two corrections
+cost nothing here, because the influence of a cluster on a ratio is known in closed form. The normal quantiles are
+widened to those of Student's t, times √(n / (n − 1)), because a bootstrap of few clusters is too narrow (Hesterberg
+2015).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -18,36 +18,15 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from delorean.evaluation.estimate import Estimate
-from schemas.errors import ConfigError, TrainingError
+from delorean.evaluation.settings import Bootstrap
+from schemas.errors import TrainingError
+
+__all__ = ["FEWEST_CLUSTERS", "Bootstrap", "paired_differences", "ratios", "weighted_means"]
 
 FEWEST_CLUSTERS = 10  # fewer have no interval: nothing can be concluded from them
 _BLOCK = 1024  # clusters drawn together: their counts and sums stay in the processor's cache
 _GOLDEN, _MIX_1, _MIX_2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 _NORMAL = NormalDist()
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """How intervals are computed.
-
-    level: of confidence
-    replicates: number of samples; the ends of a 95 % interval from 1,000 vary by about 3 % of its width
-    seed: of the samples; equal seeds give equal intervals
-
-    >>> Bootstrap(level=0.9).replicates
-    1000
-    """
-
-    level: float = 0.95
-    replicates: int = 1_000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Reject a level or a number of replicates that gives no interval."""
-        if not 0.5 <= self.level < 1:
-            raise ConfigError.because(f"the level is {self.level}", "expected a share of 0.5 and more, such as 0.95")
-        if not 100 <= self.replicates <= 1_000_000:
-            raise ConfigError.because(f"replicates is {self.replicates}, expected 100 to 1,000,000")
 
 
 def weighted_means(

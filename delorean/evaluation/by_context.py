@@ -10,11 +10,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from delorean.evaluation.context_kernel import AREA, AVERAGE_PRECISION, NDCG, RECALL, RECIPROCAL_RANK, contexts_metrics
+from delorean.evaluation.settings import checked_places
 from delorean.ranking_data.ranking_data import RankingData
 from schemas.errors import TrainingError
 
 PLACES = (10,)
-_MOST_PLACES = 10_000
 _SMALLEST = float(np.finfo(np.float32).eps)  # probabilities are kept this far from 0 and 1, as scikit-learn does
 
 
@@ -105,15 +105,6 @@ def measure_arrays(
     values += [whole[:, RECIPROCAL_RANK], whole[:, AVERAGE_PRECISION], whole[:, AREA]]
     positives = np.diff(np.concatenate([[0], np.cumsum(gains > 0)])[offsets])
     return ContextMetrics((*names, "mrr", "map", "auc_by_context"), np.stack(values, axis=1), positives)
-
-
-def checked_places(at: Sequence[int]) -> list[int]:
-    """Return the numbers of places, ascending. Raises TrainingError for none, or one that is out of range."""
-    if not at or not all(1 <= k <= _MOST_PLACES for k in at):
-        raise TrainingError.because(
-            f"at is {list(at)}, expected numbers of places from 1 to {_MOST_PLACES:,}", "write at = [5, 10, 20]"
-        )
-    return sorted({int(k) for k in at})
 
 
 def check_scores(scores: NDArray[np.float32], items: int) -> None:
