@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from delorean.evaluation.settings import EvaluationSettings
 from delorean.experiment.encoder_spec import EncoderSpec
 from delorean.experiment.label_spec import LabelSpec
 from delorean.experiment.model_spec import ModelSpec
@@ -51,6 +52,7 @@ class ExperimentSpec:
     confidence: element → how complete the snapshots that serve it must be
     spread: how far apart the captures of one row may be
     leaks: the thresholds above which a feature predicts its label implausibly well, and whether that fails a run
+    evaluation: how the model is measured
     schedule: when the scheduler trains it; not part of the id
     owner: who it belongs to, for `delorean cost`; not part of the id
     folder: where relative paths of tables start; by default the file's folder; not part of the id
@@ -76,6 +78,7 @@ class ExperimentSpec:
     leaks: LeakThresholds = field(default_factory=LeakThresholds)
     split: Split = field(default_factory=Split)
     model: ModelSpec = field(default_factory=ModelSpec)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     schedule: ScheduleSpec = ScheduleSpec()
     owner: str = ""
     folder: str = ""

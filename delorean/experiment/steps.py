@@ -17,7 +17,7 @@ from delorean.packaging.package import ModelPackage, load_package
 from delorean.packaging.writing import Lineage, write_package
 from delorean.state.rules import AsOf
 from delorean.state.sources import PinnedSources
-from encoders.feature_model import LIBRARY
+from encoders.feature_model import LIBRARY, FeatureModel
 from schemas.errors import ConfigError, PackageError
 from snapshotter.index import SnapshotIndex
 from snapshotter.spark.progress import Progress
@@ -73,7 +73,7 @@ def train_on(experiment: ExperimentSpec, labels: Labels, uri: str, version: int 
     from delorean.training.fitting import train  # generation must not import scikit-learn
 
     context, items = ([key.name for key in keys] for keys in (labels.context, labels.items))
-    model = experiment.model
+    model, evaluation = experiment.model, experiment.evaluation
     data = read_feature_set(
         uri,
         experiment.feature_model.features,
@@ -85,8 +85,19 @@ def train_on(experiment: ExperimentSpec, labels: Labels, uri: str, version: int 
         item_weight=WEIGHT_COLUMN if labels.weighted else None,
         max_items=model.max_items,
         seed=model.seed,
+        kept=evaluation.columns([*context, "time"]),
     )
-    return train(data, experiment.split, model.build(), model.seed)
+    encoders = encoders_features(experiment.feature_model)
+    return train(data, experiment.split, model.build(), model.seed, evaluation=evaluation, encoders=encoders)
+
+
+def encoders_features(model: FeatureModel) -> dict[str, tuple[str, ...]]:
+    """Return encoder → its features. Of encoders that occur several times, the names contain the features."""
+    titles = [encoder.title for encoder in model.encoders]
+    return {
+        title if titles.count(title) == 1 else f"{title}: {', '.join(encoder.features)}": encoder.features
+        for title, encoder in zip(titles, model.encoders, strict=True)
+    }
 
 
 def train_newest(experiment: ExperimentSpec, storage: Storage, run_id: str | None = None) -> TrainedModel:
