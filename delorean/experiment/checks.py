@@ -59,7 +59,7 @@ def _not_located(place: str) -> AbstractContextManager[None]:
 
 
 def _check_evaluation(spec: ExperimentSpec, at: Callable[[str], AbstractContextManager[None]]) -> None:
-    """Reject columns to measure by that the feature set will not have, before it is generated."""
+    """Reject columns to measure by that label data and feature set will not have, before they are made."""
     labels, chosen = spec.labels, spec.evaluation
     if labels.context is None:
         return  # the query decides which variables there are
@@ -69,6 +69,10 @@ def _check_evaluation(spec: ExperimentSpec, at: Callable[[str], AbstractContextM
         if name not in existing:
             with at("evaluation.by"):
                 raise TrainingError.unknown("column to measure by", name, existing)
+    for name in spec.label_quality.by:
+        if name not in (*labels.context, *labels.keep):
+            with at("label_quality.by"):
+                raise LabelError.unknown("column to measure label data by", name, (*labels.context, *labels.keep))
     if chosen.cluster not in (None, *existing):
         with at("evaluation.cluster"):
             raise TrainingError.unknown("variable of clusters", str(chosen.cluster), existing)
