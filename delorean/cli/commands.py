@@ -14,13 +14,13 @@ from delorean.cli.cost import cost
 from delorean.cli.demo import demo
 from delorean.cli.experiment import experiment
 from delorean.cli.features import feature_sets_group
+from delorean.cli.label_quality import label_quality
 from delorean.cli.look import index, travel
 from delorean.cli.model import generate, serve, train
 from delorean.cli.paradox import paradox
 from delorean.cli.predict import predict
 from delorean.cli.schedule import schedule
 from delorean.cli.submit import submit
-from delorean.cli.track import track
 from delorean.cli.vacuum import vacuum
 from schemas.errors import DeloreanError
 from schemas.plain_text import plain_text
@@ -98,11 +98,11 @@ for command in (
     publish,
     travel,
     index,
+    label_quality,
     generate,
     paradox,
     train,
     predict,
-    track,
     experiment,
     serve,
 ):
