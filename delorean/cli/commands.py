@@ -17,6 +17,7 @@ from delorean.cli.features import feature_sets_group
 from delorean.cli.look import index, travel
 from delorean.cli.model import generate, serve, train
 from delorean.cli.paradox import paradox
+from delorean.cli.registry import registry
 from delorean.cli.schedule import schedule
 from delorean.cli.submit import submit
 from delorean.cli.vacuum import vacuum
@@ -88,7 +89,7 @@ def cli(debug: bool) -> None:
         logging.getLogger("cassandra").setLevel(logging.CRITICAL)  # our errors say the same in one line
 
 
-for command in (select, prana, snapshot, publish, travel, index, generate, paradox, train, experiment, serve):
+for command in (select, prana, snapshot, publish, travel, index, generate, paradox, train, experiment, registry, serve):
     cli.add_command(command)
 for command in (feature_sets_group, cost, vacuum, schedule, submit, demo):
     cli.add_command(command)

@@ -17,6 +17,9 @@ from delorean.feature_sets.kept_versions import KeptVersions, kept_versions
 from delorean.generation.named_run import PLANS
 from delorean.labels import FOLDER as LABELS
 from delorean.labels import labels_id_of_manifest, load_labels, manifest_path
+from delorean.registry.records import RegisteredVersion, UnreadableFile
+from delorean.registry.registry import Registry
+from delorean.registry.unused_files import unused_files
 from schemas.errors import ConfigError, LabelError, StorageError
 from snapshotter.capture import is_half_written, unpublished_files
 from snapshotter.index import SnapshotIndex
@@ -66,7 +69,7 @@ class VacuumReport:
 
 @dataclass
 class _Pins:
-    """What recorded runs refer to: label data with its files, and versions of feature sets.
+    """What recorded runs and registered packages refer to: label data with its files, and versions of feature sets.
 
     anywhere: versions of tables that a catalogue names, which may be any feature set
     broken: records that cannot be read, which may refer to anything
@@ -75,12 +78,15 @@ class _Pins:
     labels: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     versions: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     anywhere: set[int] = field(default_factory=set)
-    broken: list[BrokenRecord] = field(default_factory=list)
+    broken: list[BrokenRecord | UnreadableFile] = field(default_factory=list)
 
     @classmethod
-    def of(cls, storage: Storage) -> _Pins:
-        pins = cls()
-        for run in recorded_runs(storage, pins.broken):
+    def of(cls, storage: Storage, versions: Sequence[RegisteredVersion], unreadable: Sequence[UnreadableFile]) -> _Pins:
+        pins = cls(broken=list(unreadable))
+        for version in versions:
+            pins._add_lineage(version.lineage)
+        broken: list[BrokenRecord] = []
+        for run in recorded_runs(storage, broken):
             pins.labels[run.labels.id] |= {file.path for file in run.labels.files}
             pins.versions[run.features.feature_set].add(run.features.version)
             for table in run.labels.tables.values():  # a source of labels may be a feature set of this storage
@@ -90,7 +96,16 @@ class _Pins:
                     pins.anywhere.add(table["version"])
                 else:
                     pins.versions[_table_name(str(table["path"]))].add(table["version"])
+        pins.broken += broken
         return pins
+
+    def _add_lineage(self, lineage: Mapping[str, Any]) -> None:
+        """Keep what a registered package was trained on, so that it can be compared and trained again."""
+        labels, features = lineage.get("label_data") or {}, lineage.get("feature_set") or {}
+        if "id" in labels:
+            self.labels[str(labels["id"])] |= set(labels.get("files") or ())
+        if "uri" in features and features.get("version") is not None:
+            self.versions[_table_name(str(features["uri"]))].add(int(features["version"]))
 
 
 def _table_name(path: str) -> str:
@@ -106,8 +121,8 @@ def vacuum(storage: Storage, index: SnapshotIndex, older_than: timedelta, *, dry
 
     Kept are: everything that the index has published; each run's record and what it refers to; of a feature set, the
     newest version and those that were the newest within the span; label data that these were generated from, and label
-    data with a chosen name. Where a record cannot be read, everything that it may refer to is kept, and the report
-    says so.
+    data with a chosen name; registered packages and what they were trained on. Where a record cannot be
+    read, everything that it may refer to is kept, and the report says so.
 
     Raises ConfigError for a span that is too short.
     """
@@ -126,7 +141,11 @@ def _report(storage: Storage, index: SnapshotIndex, latest: datetime, dry_run: b
     listed = [file for folder in (RECORDS, feature_set.FOLDER, LABELS) for file in storage.list(folder)]
     half = [file for file in listed if is_half_written(file.path) and file.modified_at < latest]
     files = [file for file in listed if not is_half_written(file.path)]
-    pins = _Pins.of(storage)  # after listing: what is recorded in between refers to younger files
+    unreadable: list[UnreadableFile] = []
+    registered = Registry(storage).versions(unreadable)
+    pins = _Pins.of(
+        storage, registered, unreadable
+    )  # after listing: what is recorded in between refers to younger files
     versions = [
         kept_versions(storage, name, inside, pins.versions.get(name, set()), latest, pins.anywhere)
         for name, inside in _by_name(feature_set.FOLDER, files).items()
@@ -141,6 +160,7 @@ def _report(storage: Storage, index: SnapshotIndex, latest: datetime, dry_run: b
         *(removal for removal, _ in labels if removal is not None and not pins.broken),
         *_by_folder(half),
         *_of_plans(files, latest),
+        *(() if unreadable else _by_folder(unused_files(storage, registered, latest))),
     )
     notes = (
         *(each.unknown for each in versions if each.unknown),
