@@ -14,6 +14,7 @@ from delorean.cli.cost import cost
 from delorean.cli.demo import demo
 from delorean.cli.experiment import experiment
 from delorean.cli.features import feature_sets_group
+from delorean.cli.label_quality import label_quality
 from delorean.cli.look import index, travel
 from delorean.cli.model import generate, serve, train
 from delorean.cli.paradox import paradox
@@ -89,7 +90,21 @@ def cli(debug: bool) -> None:
         logging.getLogger("cassandra").setLevel(logging.CRITICAL)  # our errors say the same in one line
 
 
-for command in (select, prana, snapshot, publish, travel, index, generate, paradox, train, experiment, registry, serve):
+for command in (
+    select,
+    prana,
+    snapshot,
+    publish,
+    travel,
+    index,
+    label_quality,
+    generate,
+    paradox,
+    train,
+    experiment,
+    registry,
+    serve,
+):
     cli.add_command(command)
 for command in (feature_sets_group, cost, vacuum, schedule, submit, demo):
     cli.add_command(command)

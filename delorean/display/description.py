@@ -26,6 +26,7 @@ DESCRIBED: Final[Mapping[tuple[str, str], str]] = {
     ("delorean.experiment.replay", "Replay"): "experiments",
     ("delorean.experiment.spec", "ExperimentSpec"): "experiments",
     ("delorean.feature_sets.table", "FeatureSet"): "feature_sets",
+    ("delorean.label_quality.report", "LabelQuality"): "label_quality",
     ("delorean.labels", "Labels"): "feature_sets",
     ("delorean.leaks.report", "LeakReport"): "checks",
     ("delorean.project.open_project", "OpenProject"): "project",

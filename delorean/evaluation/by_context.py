@@ -76,7 +76,7 @@ def metrics_by_context(scores: NDArray[np.float32], part: RankingData, at: Seque
 def measure_contexts(scores: NDArray[np.float32], part: RankingData, at: Sequence[int] = PLACES) -> ContextMetrics:
     """Measure each context of a part; `metrics_by_context` gives the same with the contexts' variables.
 
-    Raises TrainingError for scores that are NaN, for labels that are infinite, or numbers of places below 1.
+    Raises TrainingError for scores that are NaN and labels that are infinite, ConfigError for places below 1.
     """
     return measure_arrays(scores, part.labels, part.offsets, at, part.own_item_weights)
 

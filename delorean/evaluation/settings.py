@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schemas.errors import ConfigError, TrainingError
+from schemas.errors import ConfigError
 
 _MOST_PLACES = 10_000
 
@@ -15,7 +15,7 @@ class Bootstrap:
     """How intervals are computed.
 
     level: of confidence
-    replicates: number of samples; the ends of a 95 % interval from 1,000 vary by about 3 % of its width
+    replicates: number of samples; the ends of a 95 % interval from 1,000 vary by about 2 % of its width
     seed: of the samples; equal seeds give equal intervals
 
     >>> Bootstrap(level=0.9).replicates
@@ -66,6 +66,8 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         """Sort the numbers and shares, so that a spec has one id, and reject what cannot be measured."""
+        if isinstance(self.by, str):
+            raise ConfigError.mistaken("by", self.by, "names of columns", f'write by=("{self.by}",)')
         object.__setattr__(self, "at", tuple(checked_places(self.at)))
         object.__setattr__(self, "learning_curve", tuple(sorted({float(share) for share in self.learning_curve})))
         _ = self.bootstrap
@@ -95,9 +97,9 @@ class EvaluationSettings:
 
 
 def checked_places(at: Sequence[int]) -> list[int]:
-    """Return the numbers of places, ascending. Raises TrainingError for none, or one that is out of range."""
+    """Return the numbers of places, ascending. Raises ConfigError for none, or one that is out of range."""
     if not at or not all(1 <= k <= _MOST_PLACES for k in at):
-        raise TrainingError.because(
+        raise ConfigError.because(
             f"at is {list(at)}, expected numbers of places from 1 to {_MOST_PLACES:,}", "write at = [5, 10, 20]"
         )
     return sorted({int(k) for k in at})

@@ -31,6 +31,7 @@ def read_feature_set(
     seed: int = 0,
     label: str = "label",
     item_weight: str | None = None,
+    kept: Sequence[str] = (),
 ) -> RankingData:
     """Read a feature set for training, sorted by time and context, so that the order of files cannot change a model.
 
@@ -42,6 +43,7 @@ def read_feature_set(
         probability, see `ContextWeight`
     max_items: if there are more, contexts are sampled by a seeded hash of their variables and time
     label, item_weight: columns of lists: the label, and each item's weight; None: all 1
+    kept: further columns of one value for each context, such as a stratum, to measure by
 
     Memory: the result and a few thousand rows; while a sample is drawn, the variables of four times as many contexts.
     Raises TrainingError for a missing table, column or value, or a column of another type.
@@ -50,7 +52,7 @@ def read_feature_set(
     weighting = ContextWeight(times=weight) if isinstance(weight, str) else weight
     weight_columns = () if weighting is None else weighting.columns
     outcome = ["outcome_at"] if "outcome_at" in names else []
-    columns = list(dict.fromkeys([*context, "time", *outcome, *weight_columns]))
+    columns = list(dict.fromkeys([*context, "time", *outcome, *weight_columns, *kept]))
     chosen = choose_contexts(batches, columns, [*context, "time"], max_items, seed, label)
     order = _sorted_rows(chosen.contexts, context)
     offsets = offsets_of(chosen.lengths[order])
@@ -63,7 +65,8 @@ def read_feature_set(
         raise TrainingError.because(f"column '{label}' has nulls or values below 0, expected gains of 0 and more")
     contexts = chosen.contexts.take(order)
     weights = None if weighting is None else weighting.of(contexts)
-    contexts = contexts.drop_columns([name for name in weight_columns if name not in (*context, "time", *outcome)])
+    own = (*context, "time", *outcome, *kept)
+    contexts = contexts.drop_columns([name for name in weight_columns if name not in own])
     own_weights = None if item_weight is None else floats[item_weight]
     return RankingData(
         contexts, item_table, offsets, floats[label], matrix, tuple(features), weights, chosen.unread, own_weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,16 @@ from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 
-from delorean.evaluation.measure import measure, permutation_importances
+from delorean.evaluation.evaluation import end_of, evaluate
+from delorean.evaluation.measure import measure
 from delorean.evaluation.metrics import Metrics
+from delorean.evaluation.settings import EvaluationSettings
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.split import Split, SplitParts
 from delorean.scoring.onnx_scorer import OnnxScorer
 from delorean.step_timer import StepTimer
 from delorean.training.baselines import popularity_scores, with_shuffled_labels
+from delorean.training.learning_curve import learning_curve
 from delorean.training.missing_values import IMPUTE, MissingValueHandling, refuse_missing_values
 from delorean.training.onnx_model import check_missing_values, refuse_disagreement, refuse_unsupported, to_onnx
 from delorean.training.report import TrainingReport
@@ -47,18 +51,28 @@ def default_model(seed: int = 0) -> HistGradientBoostingClassifier:
     )
 
 
-def train(data: RankingData, split: Split | None = None, model: Any = None, seed: int = 0) -> TrainedModel:
+def train(
+    data: RankingData,
+    split: Split | None = None,
+    model: Any = None,
+    seed: int = 0,
+    *,
+    evaluation: EvaluationSettings | None = None,
+    encoders: Mapping[str, Sequence[str]] | None = None,
+) -> TrainedModel:
     """Fit a model on the training part, item by item, and measure it and its baselines on the other parts.
 
     split: by default by time, 70 : 15 : 15
     model: a scikit-learn estimator with fit and predict_proba, decision_function or predict that ONNX can express; by
         default `default_model`. It learns whether a label is above 0
-    seed: of the default model, the shuffled labels and the importances
+    seed: of the default model and the shuffled labels
+    evaluation: how it is measured; by default see `EvaluationSettings`
+    encoders: name → its features, whose importances are measured together
 
     Raises TrainingError for data that no model can be fitted on, PackageError for a model whose scores change when it
     is written as ONNX, or that accepts no missing values where there are some.
     """
-    timer, split = StepTimer(), split or Split()
+    timer, split, settings = StepTimer(), split or Split(), evaluation or EvaluationSettings()
     with timer.step("split"):
         parts = split.divide(data)
     model = default_model(seed) if model is None else model
@@ -74,20 +88,34 @@ def train(data: RankingData, split: Split | None = None, model: Any = None, seed
         shuffled_scorer = OnnxScorer(to_onnx(_fit(model, *shuffled), len(data.names)))
     with timer.step("measure"):
         metrics: dict[str, dict[str, Metrics]] = {"model": {}, "popularity": {}, "shuffled": {}}
+        popularity = {}
         for name, part in (("validation", parts.validation), ("test", parts.test)):
             metrics["model"][name] = measure(scorer.score(part.features), part)
-            metrics["popularity"][name] = measure(popularity_scores(parts.train, part), part)
+            popularity[name] = popularity_scores(parts.train, part)
+            metrics["popularity"][name] = measure(popularity[name], part)
             metrics["shuffled"][name] = measure(shuffled_scorer.score(part.features), part)
-    with timer.step("importances"):
-        importances = permutation_importances(scorer, parts.validation, seed)
+    with timer.step("learning_curve"):
+        curve = learning_curve(
+            lambda part: OnnxScorer(to_onnx(_fit(model, part, parts.validation), len(data.names))),
+            parts.train,
+            parts.validation,
+            settings,
+        )
+    with timer.step("evaluate"):
+        measured = {
+            name: (part, popularity[name]) for name, part in (("validation", parts.validation), ("test", parts.test))
+        }
+        since = end_of(parts.train) if split.by_time else None
+        evaluated = evaluate(scorer, fitted, measured, settings, encoders, since, curve)
     report = TrainingReport(
         model=type(model).__name__,
         split={**msgspec.to_builtins(split), "shares": list(split.shares)},  # a list, as it is read from JSON
         sizes=parts.sizes,
         metrics=metrics,
-        importances=importances,
+        importances={each.name: each.ndcg_lost.value or 0.0 for each in evaluated.features},
         seconds=timer.rounded(),
         missing_values=missing_values,
+        evaluation=evaluated,
     )
     return TrainedModel(fitted, onnx, data.names, report)
 

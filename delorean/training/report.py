@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from delorean.evaluation.evaluation import Evaluation
 from delorean.evaluation.metrics import Metrics
 from delorean.training.missing_values import MissingValueHandling
 
@@ -20,6 +21,7 @@ class TrainingReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         (permutation importance, Breiman 2001), over at most 1,000 contexts
     seconds: step → seconds it took
     missing_values: "used" by the model as it learned, or "refused": it scores no row in which a feature is missing
+    evaluation: intervals, groups, calibration and importances; None in reports of earlier releases
     """
 
     model: str
@@ -29,3 +31,4 @@ class TrainingReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     importances: Mapping[str, float]
     seconds: Mapping[str, float]
     missing_values: MissingValueHandling = "used"
+    evaluation: Evaluation | None = None

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, log_loss, ndcg_score, roc_a
 from small_ranking_data import ranking_data
 
 from delorean.evaluation.by_context import measure_contexts, metrics_by_context
-from schemas.errors import TrainingError
+from schemas.errors import ConfigError, TrainingError
 
 SCORES = [-np.inf, -0.0, 0.0, 0.25, 1.0, np.inf]
 items = st.lists(st.tuples(st.sampled_from(SCORES), st.sampled_from([0, 0, 1, 3])), max_size=6)
@@ -120,7 +120,7 @@ def test_a_context_variable_named_as_a_metric_is_rejected() -> None:
 
 @pytest.mark.parametrize("at", [[], [0], [-1], [10**9]])
 def test_impossible_numbers_of_places_are_rejected(at: list[int]) -> None:
-    with pytest.raises(TrainingError, match="expected numbers of places from 1 to 10,000"):
+    with pytest.raises(ConfigError, match="expected numbers of places from 1 to 10,000"):
         metrics_by_context(np.float32([1]), ranking_data([[1]]), at=at)
 
 
