@@ -30,8 +30,9 @@ DeloreanError
 ├── ComparisonError            models that cannot be compared on this data
 ├── RegistryError              a version or a pointer of the registry that cannot be used
 │   └── PointerMovedError      somebody else has moved the pointer
-└── PackageError               a model package that cannot be trusted
-    └── GoldenRowsError        a package that does not reproduce its golden rows
+├── PackageError               a model package that cannot be trusted
+│   └── GoldenRowsError        a package that does not reproduce its golden rows
+└── TrackingError              a tracking server that does not record a package
 ```
 
 Errors of drivers (Thrift, Cassandra, S3, Spark) are translated into these where they enter our code. A message names
@@ -242,3 +243,7 @@ class PackageError(DeloreanError):
 
 class GoldenRowsError(PackageError):
     """A model package does not reproduce its golden rows."""
+
+
+class TrackingError(DeloreanError):
+    """A tracking server did not record a package."""

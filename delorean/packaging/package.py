@@ -7,6 +7,7 @@ packaged source of an encoder whose fingerprint the user allows, which then runs
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from delorean.packaging.files import read_files, read_json
+from delorean.packaging.files import MANIFEST, read_files, read_json
 from delorean.packaging.golden_rows import GoldenRows, read_data_maps, read_expected
 from delorean.packaging.trial import MODEL
 from delorean.packaging.untrusted import read_feature_model, refuse_excess
@@ -64,6 +65,11 @@ class ModelPackage:
     def features(self) -> tuple[str, ...]:
         """Names of the features, in the order of the model's input."""
         return self.feature_model.features
+
+    @property
+    def digest(self) -> str:
+        """A SHA-256 of the package's manifest, and so of every byte of its files."""
+        return hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest()
 
     def score(self, features: Mapping[str, NDArray[np.float32]] | NDArray[np.float32]) -> NDArray[np.float32]:
         """Score items; an item's score has the same bits whichever items are scored with it.

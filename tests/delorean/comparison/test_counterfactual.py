@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class Log:
             self.shown = np.arange(ITEMS) == chosen[:, None]
         else:  # each item by itself
             self.shown = random.random(one.shape) < self.propensities
-        self.rewards = (random.random(one.shape) < self.expected) & self.shown
+        self.rewards = ((random.random(one.shape) < self.expected) & self.shown).astype(np.float64)
         self.candidate = (self.features[..., 0] + 0.5 * self.features[..., 1]).astype(np.float32).ravel()
         self.production = self.features[..., 1].astype(np.float32).ravel()
 
@@ -45,7 +46,7 @@ class Log:
         times = pa.array(np.arange(contexts), pa.timestamp("us", "UTC"))
         return part_of(
             {"profile_id": np.arange(contexts), "time": times},
-            {"shown": self.shown.ravel(), "p": self.propensities.ravel(), "reward": self.rewards.ravel() * 1.0},
+            {"shown": self.shown.ravel(), "p": self.propensities.ravel(), "reward": self.rewards.ravel()},
             contexts,
             self.features.reshape(-1, 2).astype(np.float32),
         )
@@ -79,10 +80,15 @@ POLICIES = {
 }
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_estimates_are_unbiased_and_their_intervals_cover_the_truth(policy: str) -> None:
-    """Of 95 % intervals over 400 logs, 92 to 97 % hold the truth that the simulation knows, and the errors average out."""
-    exposures, turns = POLICIES[policy], 400
+@pytest.mark.parametrize(
+    ("policy", "turns", "learned"), [*((name, 400, False) for name in POLICIES), ("first", 40, True)]
+)
+def test_estimates_are_unbiased_and_their_intervals_cover_the_truth(policy: str, turns: int, learned: bool) -> None:
+    """Of 95 % intervals over 400 logs, 92 to 97 % hold the truth that the simulation knows, and errors average out.
+
+    Without features, rewards are predicted by their mean, which takes no time; with them, there are fewer logs.
+    """
+    exposures = replace(POLICIES[policy], folds=2, effective=1)
     errors: dict[str, list[float]] = {}
     covered: dict[str, list[bool]] = {}
     # The truth for all possible contexts, of which each log is a sample.
@@ -90,7 +96,8 @@ def test_estimates_are_unbiased_and_their_intervals_cover_the_truth(policy: str)
     truths = [many.truth(scores, exposures) for scores in (many.candidate, many.production)]
     for seed in range(turns):
         log = Log(400, seed, exposures.places)
-        found = estimate_rewards(log.candidate, log.production, log.part, with_means_only(exposures), bootstrap=QUICK)
+        part = log.part if learned else replace(log.part, features=np.full_like(log.part.features, np.nan))
+        found = estimate_rewards(log.candidate, log.production, part, exposures, bootstrap=QUICK)
         assert found.candidate.reward is not None
         assert found.difference is not None
         for side, rewards, truth in (
@@ -104,25 +111,20 @@ def test_estimates_are_unbiased_and_their_intervals_cover_the_truth(policy: str)
     for name, values in errors.items():
         spread = np.std(values) / np.sqrt(turns)
         assert abs(np.mean(values)) < 4 * spread, name
-        assert 0.92 <= np.mean(covered[name]) <= 0.975, (name, np.mean(covered[name]))
-
-
-def with_means_only(exposures: Exposures) -> Exposures:
-    """Ask for few enough folds that fitting reward models takes no time."""
-    from dataclasses import replace
-
-    return replace(exposures, folds=2, effective=1)
+        lowest, highest = (0.92, 0.975) if turns == 400 else (0.88, 1)
+        assert lowest <= np.mean(covered[name]) <= highest, (name, np.mean(covered[name]))
 
 
 def test_a_model_of_rewards_narrows_the_doubly_robust_interval() -> None:
-    log = Log(6_000, seed=1)
+    log = Log(2_000, seed=1)
+    log.rewards = np.where(log.shown, log.expected, 0)
     found = estimate_rewards(log.candidate, log.production, log.part, POLICIES["first"], bootstrap=QUICK)
     reward = found.candidate.reward
     assert reward is not None
     widths = {
         name: getattr(reward, name).high - getattr(reward, name).low for name in ("ips", "snips", "doubly_robust")
     }
-    assert widths["doubly_robust"] < 0.95 * widths["snips"] < 0.95 * widths["ips"]
+    assert widths["doubly_robust"] < 0.7 * widths["snips"] < 0.7 * widths["ips"]
     truth = log.truth(log.candidate, POLICIES["first"])
     assert reward.doubly_robust.value == pytest.approx(truth, abs=0.04)
     assert found.candidate.reward.doubly_robust.value > found.logged.value  # type: ignore[operator]
