@@ -28,6 +28,7 @@ DESCRIBED: Final[Mapping[tuple[str, str], str]] = {
     ("delorean.feature_sets.table", "FeatureSet"): "feature_sets",
     ("delorean.labels", "Labels"): "feature_sets",
     ("delorean.leaks.report", "LeakReport"): "checks",
+    ("delorean.prediction.table", "Predictions"): "predictions",
     ("delorean.project.open_project", "OpenProject"): "project",
     ("delorean.project.open_project", "Shelf"): "project",
     ("delorean.time_travel.machine", "TimeMachine"): "time_travel",

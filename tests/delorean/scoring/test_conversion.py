@@ -131,7 +131,7 @@ def many_classes() -> tuple[np.ndarray, np.ndarray]:
     ("model", "message"),
     [
         (lambda: tree_learners.lightgbm_model(linear_tree=True, objective="regression"), "leaves are linear models"),
-        (lambda: lightgbm.LGBMClassifier(n_estimators=2, verbose=-1, n_jobs=1).fit(*many_classes()), "it has 3 classes"),
+        (lambda: lightgbm.LGBMClassifier(n_estimators=2, verbose=-1, n_jobs=1).fit(*many_classes()), "has 3 classes"),
         (lambda: tree_learners.lightgbm_model(objective="regression", reg_sqrt=True), "objective is 'regression sqrt'"),
         (lambda: tree_learners.lightgbm_model(objective="cross_entropy_lambda"), "objective is 'cross_entropy_lambda'"),
         (lambda: xgboost.XGBClassifier(n_estimators=2).fit(*many_classes()), "several classes"),
