@@ -99,6 +99,13 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return files
 
 
+def package_digest(folder: Path) -> str:
+    """Return the digest of a package: of the names and contents of its files, as its manifest lists them."""
+    manifest = read_json(MANIFEST, _read(folder, MANIFEST, _MEBIBYTE))
+    checksums = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+    return hashlib.sha256(write_json(checksums)).hexdigest()
+
+
 def write_json(content: Any) -> bytes:
     """Return readable JSON; the same content gives the same bytes."""
     return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"

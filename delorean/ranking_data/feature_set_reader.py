@@ -120,13 +120,36 @@ def read_parts(
     return SplitParts(train, validation, test, int((assigned == LEFT_OUT).sum()), data.unread)
 
 
-def time_range(source: str, version: int | None = None) -> tuple[datetime, datetime]:
+def _time_range(source: str, version: int | None) -> tuple[datetime, datetime]:
     """Return the first and the last time of a feature set's contexts. Raises TrainingError for an empty one."""
     _, batches = _batches(source, version, "time")
     ranges_ = [pc.min_max(batch.column(0)) for batch in batches(["time"]) if len(batch)]
     if not ranges_:
         raise TrainingError.because(f"the feature set {source} is empty", "generate features for label data with rows")
     return min(each["min"].as_py() for each in ranges_), max(each["max"].as_py() for each in ranges_)
+
+
+@dataclass(frozen=True)
+class FeatureSetSource:
+    """A version of a feature set's Delta table to learn from. Fields as in `read_feature_set`."""
+
+    uri: str
+    version: int | None
+    columns: RankingColumns
+    max_items: int | None = None
+    seed: int = 0
+
+    def parts(self, split: Split) -> SplitParts:
+        """Read the parts, or a sample of contexts."""
+        return read_parts(self.uri, self.columns, split, version=self.version, max_items=self.max_items, seed=self.seed)
+
+    def share(self, split: Split, number: int, shares: int) -> SplitParts:
+        """Read a share of the files, whole. Raises TrainingError if there is no row in them."""
+        return read_parts(self.uri, self.columns, split, version=self.version, share=(number, shares))
+
+    def at_fixed_times(self, split: Split) -> Split:
+        """Return the split of all contexts, for whichever of them is read."""
+        return split.at_fixed_times(*_time_range(self.uri, self.version))
 
 
 class _Reader:
