@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +18,7 @@ from delorean.ranking_data.matrix import IN_MEMORY, new_matrix
 from delorean.ranking_data.ranking_data import RankingData, offsets_of, ranges
 from delorean.ranking_data.split import LEFT_OUT, PARTS, Split, SplitParts
 from schemas.errors import MissingFileError, TrainingError
+from schemas.tables import TIME
 from snapshotter.storage.delta import delta_table
 from snapshotter.storage.delta_version import DeltaVersion
 
@@ -36,6 +36,7 @@ class RankingColumns:
         probability, see `ContextWeight`
     label, item_weight: columns of lists: the label, and each item's weight; None: all 1
     other_labels: columns of lists of labels that are kept beside it, null as NaN
+    kept: further columns of one value for each context, such as a stratum, to measure by
     """
 
     features: tuple[str, ...]
@@ -45,6 +46,7 @@ class RankingColumns:
     label: str = "label"
     item_weight: str | None = None
     other_labels: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
     @property
     def weighting(self) -> ContextWeight | None:
@@ -66,11 +68,12 @@ def read_feature_set(
     item_weight: str | None = None,
     other_labels: Sequence[str] = (),
     in_memory: int = IN_MEMORY,
+    kept: Sequence[str] = (),
 ) -> RankingData:
     """Read a feature set for training, sorted by time and context, so that the order of files cannot change a model.
 
     source: the path of a Delta table, or an Arrow table of the same columns
-    features, items, context, weight, label, item_weight, other_labels: see `RankingColumns`
+    features, items, context, weight, label, item_weight, other_labels, kept: see `RankingColumns`
     version: of the Delta table; None: the newest
     max_items: if there are more, contexts are sampled by a seeded hash of their variables and time
     in_memory: features that take more bytes are a mapped file, see `new_matrix`
@@ -79,7 +82,7 @@ def read_feature_set(
     Raises TrainingError for a missing table, column or value, or a column of another type.
     """
     columns = RankingColumns(
-        tuple(features), tuple(items), tuple(context), weight, label, item_weight, tuple(other_labels)
+        tuple(features), tuple(items), tuple(context), weight, label, item_weight, tuple(other_labels), tuple(kept)
     )
     reader = _Reader(source, version, columns)
     chosen = reader.choose(max_items, seed)
@@ -120,13 +123,14 @@ def read_parts(
     return SplitParts(train, validation, test, int((assigned == LEFT_OUT).sum()), data.unread)
 
 
-def _time_range(source: str, version: int | None) -> tuple[datetime, datetime]:
+def _time_range(source: str, version: int | None) -> pa.Array:
     """Return the first and the last time of a feature set's contexts. Raises TrainingError for an empty one."""
     _, batches = _batches(source, version, "time")
     ranges_ = [pc.min_max(batch.column(0)) for batch in batches(["time"]) if len(batch)]
     if not ranges_:
         raise TrainingError.because(f"the feature set {source} is empty", "generate features for label data with rows")
-    return min(each["min"].as_py() for each in ranges_), max(each["max"].as_py() for each in ranges_)
+    ends = [min(each["min"].as_py() for each in ranges_), max(each["max"].as_py() for each in ranges_)]
+    return pa.array(ends, TIME)
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ class FeatureSetSource:
 
     def at_fixed_times(self, split: Split) -> Split:
         """Return the split of all contexts, for whichever of them is read."""
-        return split.at_fixed_times(*_time_range(self.uri, self.version))
+        return split.at_times_of(pa.table({"time": _time_range(self.uri, self.version)}))
 
 
 class _Reader:
@@ -166,7 +170,7 @@ class _Reader:
         self._schema, self._batches = _batches(source, version, columns.label, share)
         weight = () if columns.weighting is None else columns.weighting.columns
         outcome = ["outcome_at"] if "outcome_at" in self._schema.names else []
-        self._of_contexts = list(dict.fromkeys([*columns.context, "time", *outcome]))
+        self._of_contexts = list(dict.fromkeys([*columns.context, "time", *outcome, *columns.kept]))
         self._of_weights = [name for name in weight if name not in self._of_contexts]
 
     def choose(self, max_items: int | None, seed: int) -> ChosenContexts:

@@ -23,7 +23,7 @@ from delorean.ranking_data.feature_set_reader import FeatureSetSource
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.split import Split
 from delorean.step_timer import StepTimer
-from delorean.training.fitting import TrainedModel, measured
+from delorean.training.fitting import Measuring, TrainedModel, measured
 from delorean.training.learners.boosting import imported, learnable
 from delorean.training.learners.xgboost import XGBoost, XGBoostModel
 from schemas.errors import TrainingError
@@ -43,15 +43,17 @@ def train_on_spark(
     split: Split,
     learner: XGBoost,
     workers: int,
+    measuring: Measuring | None = None,
 ) -> TrainedModel:
     """Fit trees in `workers` Spark tasks that run at the same time, and measure them in this process.
 
     source: its `max_items` bound only what this process reads, to measure the model and fit the baselines
+    measuring: how the model is measured
 
     Raises TrainingError: more workers than the session runs tasks at a time, or than the feature set has files, or
     what `train` raises.
     """
-    timer = StepTimer()
+    timer, measuring = StepTimer(), measuring or Measuring()
     _require_slots(spark, source, workers)
     learner.check()
     fixed = source.at_fixed_times(split)
@@ -59,7 +61,7 @@ def train_on_spark(
         model, sizes = _fit(spark, source, fixed, learner, workers)
     with timer.step("read"):
         parts = source.parts(fixed)
-    trained = measured(learner.name, model, parts, split, source.seed, timer, learner)
+    trained = measured(learner, model, parts, split, measuring, timer)
     report = msgspec.structs.replace(trained.report, sizes={**trained.report.sizes, "fitted": sizes})
     return replace(trained, report=report)
 
