@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from delorean.time_travel import TimeMachine
     from delorean.tracking import track_package
     from delorean.training.fitting import train
+    from delorean.training.learners.lightgbm import LightGBM
+    from delorean.training.learners.xgboost import XGBoost
     from encoders import FeatureEncoder, FeatureModel, data_key, feature_encoder, lookup
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
     from schemas.errors import (
@@ -122,6 +124,7 @@ __all__ = [
     "LabelError",
     "LabelSpec",
     "LeakThresholds",
+    "LightGBM",
     "MissingFileError",
     "ModelSpec",
     "NaiveTimeError",
@@ -150,6 +153,7 @@ __all__ = [
     "UndeclaredKeyError",
     "UnreadableRecordError",
     "WithdrawnError",
+    "XGBoost",
     "as_of_join",
     "as_of_join_spark",
     "check_feature_set",
@@ -215,6 +219,8 @@ _MODULES = {
     "delorean.tracking": "track_package",
     "delorean.ranking_data.context_weights": "ContextWeight",
     "delorean.training.fitting": "train",
+    "delorean.training.learners.lightgbm": "LightGBM",
+    "delorean.training.learners.xgboost": "XGBoost",
     "delorean.evaluation.metrics": "ranking_metrics",
     "delorean.ranking_data.feature_set_reader": "read_feature_set",
     "delorean.ranking_data.split": "Split",

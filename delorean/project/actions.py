@@ -216,29 +216,39 @@ class ProjectActions:
 
         return cost(self.index, self.storage, owners=owners_in(self.config.schedule), **options)
 
-    def train(self, spec: ExperimentSpec | str | Path, run_id: str | None = None) -> TrainedModel:
-        """Train an experiment's model on its generated features, and measure it.
+    def train(
+        self, spec: ExperimentSpec | str | Path, run_id: str | None = None, *, spark: SparkSession | None = None
+    ) -> TrainedModel:
+        """Train an experiment's model on its generated features, measure it, and record the run.
 
         run_id: of the generation; None: the newest version of the feature set
+        spark: where the model's workers run, if its spec has several
 
         Example: `project.train("homepage").report.metrics["model"]["test"].ndcg_at_10`
         """
-        from delorean.experiment.steps import train_newest
+        from delorean.experiment.training_run import train_newest
 
-        return train_newest(self.spec(spec), self.storage, run_id)
+        return train_newest(self.spec(spec), self.storage, run_id, spark)
 
-    def package(self, spec: ExperimentSpec | str | Path, folder: str | Path, run_id: str | None = None) -> ModelPackage:
-        """Train an experiment's model on its generated features, and write it as a model package.
+    def package(
+        self,
+        spec: ExperimentSpec | str | Path,
+        folder: str | Path,
+        run_id: str | None = None,
+        *,
+        spark: SparkSession | None = None,
+    ) -> ModelPackage:
+        """Train an experiment's model on its generated features, write it as a model package, and record the run.
 
         folder: of the new package; a relative path starts at the project's folder
-        run_id: as in `train`
+        run_id, spark: as in `train`
 
         Example: `project.package("homepage", "packages/homepage-1")`
         """
-        from delorean.experiment.steps import package_of
+        from delorean.experiment.training_run import train_and_package
 
-        target = self.folder / folder
-        return package_of(self.spec(spec), self.index, self.storage, target, self.config.encoders, run_id)
+        spec, target = self.spec(spec), self.folder / folder
+        return train_and_package(spec, self.index, self.storage, target, self.config.encoders, run_id, spark).package
 
     def load_package(self, package: str | Path) -> ModelPackage:
         """Load a model package whose encoders are the project's, or allowed by it, see `delorean.load_package`.
