@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from delorean.scoring.trees import ZERO, TreeEnsemble
 
-_SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, ZERO, -ZERO, 3.4028235e38, -3.4028235e38, -0.5, 1e10)
+_SPECIAL = np.array(
+    [np.nan, np.inf, -np.inf, 0, -0.0, 1e-45, -1e-45, ZERO, -ZERO, 3.4028235e38, -3.4028235e38, -0.5, 1e10], np.float32
+)
 
 
 def boundary_rows(trees: TreeEnsemble, features: NDArray[np.float32], most: int = 4_096) -> NDArray[np.float32]:
@@ -21,7 +23,7 @@ def boundary_rows(trees: TreeEnsemble, features: NDArray[np.float32], most: int 
     features: (rows, features) rows to change, at least one
     most: rows to return, a quarter of them for special values; each kind is spread evenly over all there are
     """
-    special = (np.repeat(np.arange(trees.features), len(_SPECIAL)), np.tile(np.float32(_SPECIAL), trees.features))
+    special = (np.repeat(np.arange(trees.features), len(_SPECIAL)), np.tile(_SPECIAL, trees.features))
     parts = [_spread(*special, most // 4), *_decisions(trees, most // 12)]
     column, value = (np.concatenate(each) for each in zip(*parts, strict=True))
     rows = features[np.arange(len(column)) % len(features)].copy()

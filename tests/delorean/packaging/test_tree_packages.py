@@ -69,9 +69,9 @@ from delorean.scoring import tree_kernels
 package = load_package(sys.argv[1], modules=("company_encoders",))
 package.check_golden_rows()
 kernels = [value for value in vars(tree_kernels).values() if hasattr(value, "stats")]
-used = [kernel for kernel in kernels if kernel.signatures]
-missed = [kernel.py_func.__name__ for kernel in used if kernel.stats.cache_misses]
-print(len(used) > 3, missed)
+used = sorted(kernel.py_func.__name__ for kernel in kernels if kernel.signatures)
+compiled = [kernel.py_func.__name__ for kernel in kernels if kernel.stats.cache_misses]
+print(*used, compiled)
 """
 
 
@@ -80,7 +80,7 @@ def test_serving_needs_no_learner_and_compiles_nothing_that_an_earlier_process_h
 ) -> None:
     command = [sys.executable, "-c", WITHOUT, str(package.path), str(Path(company.__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert (done.returncode, done.stdout) == (0, "True []\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "fill_block score_block walk_trees []\n"), done.stderr
 
 
 def forged(package: ModelPackage, folder: Path, trees: bytes) -> Path:
