@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from delorean.ranking_data.feature_set_reader import read_feature_set
     from delorean.ranking_data.split import Split
     from delorean.registry.registry import Registry
+    from delorean.scoring.conversion import trees_of
+    from delorean.scoring.tree_scorer import TreeScorer
+    from delorean.scoring.trees import TreeEnsemble
+    from delorean.scoring.trees_onnx import trees_to_onnx
     from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
     from delorean.time_travel import TimeMachine
     from delorean.tracking import track_package
@@ -150,6 +154,8 @@ __all__ = [
     "TimeMachine",
     "TrackingError",
     "TrainingError",
+    "TreeEnsemble",
+    "TreeScorer",
     "UndeclaredKeyError",
     "UnreadableRecordError",
     "WithdrawnError",
@@ -187,6 +193,8 @@ __all__ = [
     "show",
     "track_package",
     "train",
+    "trees_of",
+    "trees_to_onnx",
 ]
 
 # Imported on first use: compiled kernels and Spark take a second that `delorean --help` does not need.
@@ -224,6 +232,10 @@ _MODULES = {
     "delorean.evaluation.metrics": "ranking_metrics",
     "delorean.ranking_data.feature_set_reader": "read_feature_set",
     "delorean.ranking_data.split": "Split",
+    "delorean.scoring.conversion": "trees_of",
+    "delorean.scoring.tree_scorer": "TreeScorer",
+    "delorean.scoring.trees": "TreeEnsemble",
+    "delorean.scoring.trees_onnx": "trees_to_onnx",
     "encoders": "FeatureEncoder FeatureModel data_key feature_encoder lookup",
     "schemas.data_keys": "DataKey context_variable global_element item service_element",
     "schemas.errors": (
