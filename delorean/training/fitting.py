@@ -78,14 +78,14 @@ def train(
     model = default_model(seed) if model is None else model
     with timer.step("fit"):
         refuse_unsupported(model)
-        fitted = _fit(model, parts.train, parts.validation)
+        fitted = fit(model, parts.train, parts.validation)
     with timer.step("convert"):
         onnx = to_onnx(fitted, len(data.names))
         scorer = OnnxScorer(onnx)
         missing_values = _check_conversion(scorer, fitted, parts)
     with timer.step("fit_shuffled"):
         shuffled = [with_shuffled_labels(part, seed + i) for i, part in enumerate((parts.train, parts.validation))]
-        shuffled_scorer = OnnxScorer(to_onnx(_fit(model, *shuffled), len(data.names)))
+        shuffled_scorer = OnnxScorer(to_onnx(fit(model, *shuffled), len(data.names)))
     with timer.step("measure"):
         metrics: dict[str, dict[str, Metrics]] = {"model": {}, "popularity": {}, "shuffled": {}}
         popularity = {}
@@ -96,7 +96,7 @@ def train(
             metrics["shuffled"][name] = measure(shuffled_scorer.score(part.features), part)
     with timer.step("learning_curve"):
         curve = learning_curve(
-            lambda part: OnnxScorer(to_onnx(_fit(model, part, parts.validation), len(data.names))),
+            lambda part: OnnxScorer(to_onnx(fit(model, part, parts.validation), len(data.names))),
             parts.train,
             parts.validation,
             settings,
@@ -120,7 +120,8 @@ def train(
     return TrainedModel(fitted, onnx, data.names, report)
 
 
-def _fit(model: Any, part: RankingData, validation: RankingData) -> Any:
+def fit(model: Any, part: RankingData, validation: RankingData) -> Any:
+    """Fit a copy of an estimator on a part. Raises TrainingError for data or parameters that it cannot be fitted with."""
     if not part.positive.any() or part.positive.all():
         raise TrainingError.because(
             f"all {len(part.labels)} labels of the training part are of one class", "give label data with both"
