@@ -45,12 +45,14 @@ if TYPE_CHECKING:
     from delorean.labels.materialise import materialise_labels
     from delorean.leaks import LeakThresholds
     from delorean.packaging.package import load_package
+    from delorean.prediction import load_predictions, predict
     from delorean.project.open_project import OpenProject, open_project
     from delorean.ranking_data.context_weights import ContextWeight
     from delorean.ranking_data.feature_set_reader import read_feature_set
     from delorean.ranking_data.split import Split
     from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
     from delorean.time_travel import TimeMachine
+    from delorean.tracking import track_package
     from delorean.training.fitting import train
     from encoders import FeatureEncoder, FeatureModel, data_key, feature_encoder, lookup
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
         SetupError,
         SnapshotIndexError,
         StorageError,
+        TrackingError,
         TrainingError,
         UndeclaredKeyError,
         UnreadableRecordError,
@@ -134,6 +137,7 @@ __all__ = [
     "StorageError",
     "TableSource",
     "TimeMachine",
+    "TrackingError",
     "TrainingError",
     "UndeclaredKeyError",
     "UnreadableRecordError",
@@ -155,11 +159,13 @@ __all__ = [
     "load_experiment",
     "load_labels",
     "load_package",
+    "load_predictions",
     "lookup",
     "materialise_labels",
     "open_index",
     "open_project",
     "open_storage",
+    "predict",
     "ranking_metrics",
     "read_feature_set",
     "register_feature_set",
@@ -167,6 +173,7 @@ __all__ = [
     "run_experiment",
     "service_element",
     "show",
+    "track_package",
     "train",
 ]
 
@@ -192,9 +199,11 @@ _MODULES = {
     "delorean.labels.materialise": "materialise_labels",
     "delorean.leaks": "LeakThresholds",
     "delorean.packaging.package": "load_package",
+    "delorean.prediction": "load_predictions predict",
     "delorean.project.open_project": "OpenProject open_project",
     "delorean.state.rules": "AsOf ConfidenceFloor SpreadLimit",
     "delorean.time_travel": "TimeMachine",
+    "delorean.tracking": "track_package",
     "delorean.ranking_data.context_weights": "ContextWeight",
     "delorean.training.fitting": "train",
     "delorean.evaluation.metrics": "ranking_metrics",
@@ -206,7 +215,8 @@ _MODULES = {
         "ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError EncoderError "
         "EncoderOutputError FingerprintError GoldenRowsError JobError LabelError MissingFileError "
         "NaiveTimeError NotInIndexError PackageError ParadoxError ProxyUnavailableError QualityError "
-        "ReplayError SelectionError ServiceError SetupError SnapshotIndexError StorageError TrainingError "
+        "ReplayError SelectionError ServiceError SetupError SnapshotIndexError StorageError "
+        "TrackingError TrainingError "
         "UndeclaredKeyError UnreadableRecordError WithdrawnError"
     ),
     "snapshotter.index": "open_index",

@@ -27,8 +27,9 @@ DeloreanError
 │   ├── EncoderOutputError     it writes or returns something that it must not
 │   └── FingerprintError       it is not the encoder that the model was trained with
 ├── TrainingError              features from which no model can be trained
-└── PackageError               a model package that cannot be trusted
-    └── GoldenRowsError        a package that does not reproduce its golden rows
+├── PackageError               a model package that cannot be trusted
+│   └── GoldenRowsError        a package that does not reproduce its golden rows
+└── TrackingError              a tracking server that does not record a package
 ```
 
 Errors of drivers (Thrift, Cassandra, S3, Spark) are translated into these where they enter our code. A message names
@@ -223,3 +224,7 @@ class PackageError(DeloreanError):
 
 class GoldenRowsError(PackageError):
     """A model package does not reproduce its golden rows."""
+
+
+class TrackingError(DeloreanError):
+    """A tracking server did not record a package."""

@@ -18,6 +18,7 @@ from delorean.cli.label_quality import label_quality
 from delorean.cli.look import index, travel
 from delorean.cli.model import generate, serve, train
 from delorean.cli.paradox import paradox
+from delorean.cli.predict import predict
 from delorean.cli.schedule import schedule
 from delorean.cli.submit import submit
 from delorean.cli.vacuum import vacuum
@@ -72,7 +73,7 @@ def cli(debug: bool) -> None:
 
     \b
     From nothing to a served model:
-      select → prana serve → snapshot → (travel) → generate → train → serve
+      select → prana serve → snapshot → (travel) → generate → train → (predict) → serve
 
     `delorean demo` runs all of it for a small streaming company. Every command that terminates accepts --json.
 
@@ -86,7 +87,8 @@ def cli(debug: bool) -> None:
     if debug:
         logging.getLogger("py4j").setLevel(logging.INFO)  # it logs every call to the JVM
     else:
-        logging.getLogger("cassandra").setLevel(logging.CRITICAL)  # our errors say the same in one line
+        for driver in ("cassandra", "urllib3"):  # our errors say the same in one line
+            logging.getLogger(driver).setLevel(logging.CRITICAL)
 
 
 for command in (
@@ -100,6 +102,7 @@ for command in (
     generate,
     paradox,
     train,
+    predict,
     experiment,
     serve,
 ):

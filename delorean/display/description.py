@@ -29,6 +29,7 @@ DESCRIBED: Final[Mapping[tuple[str, str], str]] = {
     ("delorean.label_quality.report", "LabelQuality"): "label_quality",
     ("delorean.labels", "Labels"): "feature_sets",
     ("delorean.leaks.report", "LeakReport"): "checks",
+    ("delorean.prediction.table", "Predictions"): "predictions",
     ("delorean.project.open_project", "OpenProject"): "project",
     ("delorean.project.open_project", "Shelf"): "project",
     ("delorean.time_travel.machine", "TimeMachine"): "time_travel",

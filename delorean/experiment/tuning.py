@@ -18,8 +18,9 @@ from delorean.labels import load_labels
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.split import SplitParts
 from delorean.training.candidate import fit_candidate
+from delorean.training.learners import OnRound
 from delorean.tuning.result import Candidate, Trial, TuningResult
-from delorean.tuning.search import OnRound, search
+from delorean.tuning.search import search
 from delorean.tuning.space import TuningSpec, Value
 from delorean.tuning.study import ERROR, Study
 from delorean.tuning.workers import run_workers
@@ -98,9 +99,8 @@ def tuned(experiment: ExperimentSpec, folder: Path, study: str) -> ExperimentSpe
     path = study_path(folder, study)
     if not path.exists():
         raise MissingFileError.because(f"there is no study {path}", f"delorean tune SPEC --study {study}")
-    opened = Study(path, None, experiment.tuning.direction)
+    opened = Study(path, _of_spec(experiment), experiment.tuning.direction)
     try:
-        _require_spec(opened, experiment)
         best = _best(opened, experiment.tuning, 1)
         return replace(experiment, model=with_parameters(experiment.model, best[0].params))
     finally:
@@ -115,10 +115,10 @@ def study_path(folder: Path, study: str) -> Path:
 
 def with_parameters(model: ModelSpec, parameters: Mapping[str, Value]) -> ModelSpec:
     """Return a model with other parameters; those that it has keep their values unless they are named."""
-    fields = {name: value for name, value in parameters.items() if name in _OF_SPEC and hasattr(model, name)}
+    fields: dict[str, Any] = {name: value for name, value in parameters.items() if name in _OF_SPEC}
     others = {name: value for name, value in parameters.items() if name not in fields}
-    if model.estimator is None and getattr(model, "learner", "scikit-learn") == "scikit-learn" and parameters:
-        from delorean.training.fitting import default_model
+    if model.learner == "scikit-learn" and model.estimator is None and parameters:
+        from delorean.training.learners.scikit_learn import default_model
 
         defaults = default_model(model.seed).get_params()
         chosen = {name: value for name, value in defaults.items() if isinstance(value, str | int | float | bool)}
@@ -132,7 +132,11 @@ def search_parts(study: Study, request: SearchRequest, train: RankingData, valid
 
     def objective(parameters: Mapping[str, Value], on_round: OnRound | None) -> float:
         fitted = fit_candidate(
-            with_parameters(model, parameters).build(), train, validation, model.seed, on_round if spec.pruning else None
+            with_parameters(model, parameters).build(),
+            train,
+            validation,
+            model.seed,
+            on_round if spec.pruning else None,
         )
         return value_of(spec.metric, fitted(validation.features), validation, spec.at)
 
@@ -229,9 +233,7 @@ def _first(spec: TuningSpec) -> dict[str, Value]:
     return {name: values.choices[0] if values.choices else values.low for name, values in spec.space.items()}
 
 
-def _identity(
-    experiment: ExperimentSpec, uri: str, version: int, lineage: Mapping[str, Any]
-) -> dict[str, Any]:
+def _identity(experiment: ExperimentSpec, uri: str, version: int, lineage: Mapping[str, Any]) -> dict[str, Any]:
     """Return what makes two searches the same: their values are not comparable otherwise."""
     return {
         "feature set": {"uri": uri, "version": version, "labels": lineage["labels"]},

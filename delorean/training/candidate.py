@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delorean.ranking_data.ranking_data import RankingData
-from delorean.training.fitting import default_model, fit
-from delorean.training.onnx_model import sklearn_scores
+from delorean.training.learners import OnRound
+from delorean.training.learners.choice import as_learner
 
-Scores = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Scores: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def fit_candidate(
-    model: Any,
-    train: RankingData,
-    validation: RankingData,
-    seed: int,
-    on_round: Callable[[int, float], None] | None = None,
+    model: Any, train: RankingData, validation: RankingData, seed: int, on_round: OnRound | None = None
 ) -> Scores:
-    """Fit a model and return what scores rows of features.
+    """Fit a model and return what scores rows of features (rows, features).
 
-    model: as `train` takes it
-    on_round: called with the number of rounds and NDCG@10 on the validation part, by learners that have rounds
+    model, seed: as `train` takes them
+    on_round: see `Learner.fit`
 
     Raises TrainingError for data or parameters that it cannot be fitted with.
     """
-    del on_round
-    fitted = fit(default_model(seed) if model is None else model, train, validation)
-    return lambda features: sklearn_scores(fitted, features).astype(np.float32)
+    fitted = as_learner(model).fit(train, validation, seed, on_round)
+    return lambda features: fitted.reference(features).astype(np.float32)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from delorean.training.learners import OnRound
 from delorean.tuning.space import ParameterRange, TuningSpec, Value
 from delorean.tuning.study import ERROR, WORKER, Study, imported_optuna
 from schemas.errors import ConfigError, TrainingError
 
-OnRound = Callable[[int, float], None]
 Objective = Callable[[Mapping[str, Value], OnRound | None], float]
 _ROUNDS_BETWEEN = 5  # rounds between two values that are recorded: each is a write to disk
 _STARTUP = 10  # trials that are random, and that are never pruned

@@ -25,11 +25,14 @@ def save_part(part: RankingData, folder: Path) -> None:
         if isinstance(value, np.ndarray):
             np.save(folder / f"{field.name}.npy", value)
         elif isinstance(value, pa.Table):
-            with pa.OSFile(str(folder / f"{field.name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, value.schema) as out:
+            with (
+                pa.OSFile(str(folder / f"{field.name}.arrow"), "wb") as sink,
+                pa.ipc.new_file(sink, value.schema) as out,
+            ):
                 out.write_table(value)
         elif isinstance(value, Mapping):
             (folder / field.name).mkdir()
-            for i, (name, array) in enumerate(value.items()):
+            for i, array in enumerate(value.values()):
                 np.save(folder / field.name / f"{i}.npy", array)
             plain[field.name] = {"arrays": list(value)}
         else:

@@ -25,7 +25,7 @@ class Study:
     """A study in a journal, as one process uses it. A worker is alive as long as it holds the lock of its file.
 
     path: of the journal
-    identity: what the study depends on; an existing study must have the same
+    identity: what the study depends on; an existing study must have the same, as far as it is given
     direction: "maximize" or "minimize"
 
     Raises ConfigError for a study with another identity, naming what differs; CorruptFileError.
@@ -48,7 +48,7 @@ class Study:
             if recorded is None:
                 self.study.set_user_attr(IDENTITY, current)
         if recorded is not None:
-            _require_same(path, recorded, current)
+            _require_same(path, {name: recorded.get(name) for name in current}, current)
         self._alive = self._hold()
 
     @contextmanager

@@ -67,13 +67,15 @@ class Store:
                 long_labels([(1, 1, 1, 1)]), LabelColumns(("video_id",)), self.storage, labels_id=name
             )
 
-    def version(self, age: float, labels: Labels | None = None, name: str = "f", experiment: str = "e") -> int:
+    def version(
+        self, age: float, labels: Labels | None = None, table: str = "feature_sets/f", experiment: str = "e"
+    ) -> int:
         self.made += 1
         lineage = {} if labels is None else {"delorean": json.dumps({"labels": labels.labels_id})}
         with self.aged(age):
-            files = files_of(self.storage, f"feature_sets/{name}", 0, self.made)
+            files = files_of(self.storage, table, 0, self.made)
             metadata = {**lineage, USER_METADATA: experiment}
-            return commit_files(self.storage, f"feature_sets/{name}", SCHEMA, files, metadata)
+            return commit_files(self.storage, table, SCHEMA, files, metadata)
 
     def run(self, version: int, labels: Labels, tables: dict[str, dict[str, object]] | None = None) -> str:
         """Record a run that made a version."""
@@ -103,8 +105,8 @@ class Store:
     def aged(self, days: float) -> Aged:
         return Aged(self.storage, days)
 
-    def readable(self, version: int | None, name: str = "f") -> bool:
-        uri = self.storage.uri_of(f"feature_sets/{name}")
+    def readable(self, version: int | None, table: str = "feature_sets/f") -> bool:
+        uri = self.storage.uri_of(table)
         try:
             return DeltaVersion.of(delta_table(uri, version), uri).to_arrow().num_rows == ROWS * FILES
         except MissingFileError:
@@ -226,14 +228,14 @@ def test_what_was_the_newest_version_until_lately_may_be_read_by_somebody_and_st
 def test_a_version_of_a_feature_set_that_labels_were_read_from_stays(store: Store) -> None:
     labels = store.labels(40)
     for age in (50, 40, 30, 20):
-        store.version(age, name="stacked")
+        store.version(age, table="feature_sets/stacked")
         store.version(age, labels)
     store.run(3, labels, {"base": {"path": "data/feature_sets/stacked", "format": "delta", "version": 1}})
     store.run(3, labels, {"base": {"path": "features.stacked", "format": "table", "version": 2}})
     store.run(3, labels, {"base": {"path": "features.of_others", "format": "table", "version": 77}})
     store.run(3, labels, {"base": {"path": "lake/stacked", "format": "iceberg", "version": 78}})
     store.vacuum()
-    assert [store.readable(version, "stacked") for version in (0, 1, 2, 3)] == [False, True, True, True]
+    assert [store.readable(version, "feature_sets/stacked") for version in (0, 1, 2, 3)] == [False, True, True, True]
 
 
 @pytest.mark.parametrize(
@@ -278,6 +280,21 @@ def test_files_of_others_and_of_the_tables_themselves_are_left_alone(store: Stor
     assert all(store.has(path) for path in kept)
 
 
+def test_of_predictions_the_newest_version_and_those_that_labels_were_read_from_stay(store: Store) -> None:
+    labels = store.labels(40, "given")
+    store.version(40, labels)
+    for age in (40, 30, 20):
+        store.version(age, table="predictions/f")
+    store.run(0, labels, {"scores": {"path": "../predictions/f", "format": "delta", "version": 1}})
+    orphan = store.write("predictions/f/0123/00001-0.parquet", 40)
+    report = store.vacuum()
+    assert {removal.what for removal in report.removals} == {"predictions/f, version 0", "predictions/f/0123"}
+    assert not store.has(orphan)
+    assert not report.notes
+    assert [store.readable(version, table="predictions/f") for version in (0, 1, 2)] == [False, True, True]
+    assert store.readable(0)
+
+
 def test_a_forgotten_run_gives_up_what_only_it_refers_to_and_its_id_is_not_given_again(store: Store) -> None:
     labels = [store.labels(40), store.labels(30)]
     versions = [store.version(40, labels[0]), store.version(30, labels[1])]
@@ -301,7 +318,7 @@ def test_what_nobody_can_tell_is_left_alone_and_told(store: Store, monkeypatch: 
     other = store.labels(40)
     for age in (40, 30, 20):
         store.version(age, labels)
-        store.version(age, name="sound")
+        store.version(age, table="feature_sets/sound")
     (store.storage.root / "feature_sets/f/_delta_log/00000000000000000001.json").write_text("{")
     manifest = store.storage.root / f"labels/{other.labels_id}/manifest.json"
     manifest.chmod(0o644)

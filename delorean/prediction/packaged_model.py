@@ -1,0 +1,50 @@
+"""The part of a package that tasks in other processes need to score rows of features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delorean.packaging.package import ModelPackage
+from delorean.packaging.trial import MODEL
+from delorean.scoring import Scorer
+from delorean.scoring.onnx_scorer import OnnxScorer
+from delorean.training.missing_values import refuse_missing_values
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A package's model as bytes; a process opens it when it scores for the first time.
+
+    features: names, in the order of the model's input
+    name: of the model, for errors
+    """
+
+    onnx: bytes
+    features: tuple[str, ...]
+    name: str
+    accepts_missing: bool
+
+    @classmethod
+    def of(cls, package: ModelPackage) -> Self:
+        """Read a package's model."""
+        onnx = (package.path / MODEL).read_bytes()
+        return cls(onnx, package.features, package.report.model, package.report.missing_values == "used")
+
+    def score(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Score rows of features, as the package does. Raises PackageError for a missing value it does not accept."""
+        if not self.accepts_missing:
+            refuse_missing_values(self.name, self.features, rows)
+        return self._scorer.score(rows)
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        return OnnxScorer(self.onnx)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the opened model: a session cannot be sent to another process."""
+        return {name: value for name, value in vars(self).items() if name != "_scorer"}
