@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -118,8 +119,8 @@ def read_parts(
     kept = order[by_part[np.searchsorted(assigned[by_part], 0) :]]
     data = reader.read(chosen, kept, in_memory)
     bounds = offsets_of(np.bincount(assigned[assigned != LEFT_OUT], minlength=len(PARTS)))
-    parts = [data.slice(int(first), int(end)) for first, end in zip(bounds, bounds[1:], strict=False)]
-    return SplitParts(*parts, int((assigned == LEFT_OUT).sum()), data.unread)
+    train, validation, test = (data.between(int(first), int(end)) for first, end in pairwise(bounds))
+    return SplitParts(train, validation, test, int((assigned == LEFT_OUT).sum()), data.unread)
 
 
 def time_range(source: str, version: int | None = None) -> tuple[datetime, datetime]:

@@ -1,8 +1,8 @@
 """Fits XGBoost's trees in Spark tasks, each on a share of a feature set that need not fit into one machine's memory.
 
 Each task reads its own files of the Delta table in Arrow, so that no feature crosses the JVM; the tasks add their
-histograms by XGBoost's communicator (Chen and Guestrin 2016, section 5). With the same version of the feature set and the
-same number of workers, the trees have the same bits.
+histograms by XGBoost's communicator (Chen and Guestrin 2016, section 5). With the same version of the feature set
+and the same number of workers, the trees have the same bits.
 """
 
 from __future__ import annotations

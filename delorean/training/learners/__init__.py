@@ -26,8 +26,11 @@ class FittedModel(Protocol):
     rounds: trees or iterations that it consists of, None where it has no such number
     """
 
-    fitted: Any
-    rounds: int | None
+    @property
+    def fitted(self) -> Any: ...  # noqa: D102  # above
+
+    @property
+    def rounds(self) -> int | None: ...  # noqa: D102  # above
 
     @property
     def name(self) -> str:
