@@ -43,7 +43,7 @@ def _next_trial(study: Study, spec: TuningSpec, optuna: Any) -> Any:
     """Begin the next trial; None if enough are finished or under way."""
     with study.alone():
         study.release_dead()
-        begun = study.finished() + len(study.trials("RUNNING"))
+        begun = study.begun()
         if begun >= spec.trials:
             return None
         # Seeded by the number of trials before it, so that a search that is interrupted proposes the same ones.

@@ -65,8 +65,12 @@ class Study:
         return trials
 
     def finished(self) -> int:
-        """Return the number of trials that have an outcome of their own."""
+        """Return the number of trials that have an outcome."""
         return len(self.trials("COMPLETE", "PRUNED", "FAIL")) - len(self.dead)
+
+    def begun(self) -> int:
+        """Return the number of trials that are finished or under way: of one moment, since others finish meanwhile."""
+        return sum(trial.state.name != "WAITING" for trial in self.trials()) - len(self.dead)
 
     @property
     def dead(self) -> list[int]:
