@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from delorean.ranking_data.context_weights import ContextWeight
     from delorean.ranking_data.feature_set_reader import read_feature_set
     from delorean.ranking_data.split import Split
+    from delorean.registry.registry import Registry
     from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
     from delorean.time_travel import TimeMachine
     from delorean.tracking import track_package
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from encoders import FeatureEncoder, FeatureModel, data_key, feature_encoder, lookup
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
     from schemas.errors import (
+        ComparisonError,
         ConfigError,
         CorruptFileError,
         DataKeyError,
@@ -73,8 +75,10 @@ if TYPE_CHECKING:
         NotInIndexError,
         PackageError,
         ParadoxError,
+        PointerMovedError,
         ProxyUnavailableError,
         QualityError,
+        RegistryError,
         ReplayError,
         SelectionError,
         ServiceError,
@@ -95,6 +99,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "AsOf",
+    "ComparisonError",
     "ConfidenceFloor",
     "ConfigError",
     "ContextSelection",
@@ -124,8 +129,11 @@ __all__ = [
     "OpenProject",
     "PackageError",
     "ParadoxError",
+    "PointerMovedError",
     "ProxyUnavailableError",
     "QualityError",
+    "Registry",
+    "RegistryError",
     "ReplayError",
     "ScheduleSpec",
     "SelectionError",
@@ -201,6 +209,7 @@ _MODULES = {
     "delorean.packaging.package": "load_package",
     "delorean.prediction": "load_predictions predict",
     "delorean.project.open_project": "OpenProject open_project",
+    "delorean.registry.registry": "Registry",
     "delorean.state.rules": "AsOf ConfidenceFloor SpreadLimit",
     "delorean.time_travel": "TimeMachine",
     "delorean.tracking": "track_package",
@@ -212,12 +221,11 @@ _MODULES = {
     "encoders": "FeatureEncoder FeatureModel data_key feature_encoder lookup",
     "schemas.data_keys": "DataKey context_variable global_element item service_element",
     "schemas.errors": (
-        "ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError EncoderError "
+        "ComparisonError ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError EncoderError "
         "EncoderOutputError FingerprintError GoldenRowsError JobError LabelError MissingFileError "
-        "NaiveTimeError NotInIndexError PackageError ParadoxError ProxyUnavailableError QualityError "
-        "ReplayError SelectionError ServiceError SetupError SnapshotIndexError StorageError "
-        "TrackingError TrainingError "
-        "UndeclaredKeyError UnreadableRecordError WithdrawnError"
+        "NaiveTimeError NotInIndexError PackageError ParadoxError PointerMovedError ProxyUnavailableError "
+        "QualityError RegistryError ReplayError SelectionError ServiceError SetupError SnapshotIndexError "
+        "StorageError TrackingError TrainingError UndeclaredKeyError UnreadableRecordError WithdrawnError"
     ),
     "snapshotter.index": "open_index",
     "snapshotter.selection.declarations": "ContextSelection",

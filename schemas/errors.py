@@ -27,6 +27,9 @@ DeloreanError
 │   ├── EncoderOutputError     it writes or returns something that it must not
 │   └── FingerprintError       it is not the encoder that the model was trained with
 ├── TrainingError              features from which no model can be trained
+├── ComparisonError            models that cannot be compared on this data
+├── RegistryError              a version or a pointer of the registry that cannot be used
+│   └── PointerMovedError      somebody else has moved the pointer
 ├── PackageError               a model package that cannot be trusted
 │   └── GoldenRowsError        a package that does not reproduce its golden rows
 └── TrackingError              a tracking server that does not record a package
@@ -214,6 +217,22 @@ class TrainingError(DeloreanError):
     """No model can be trained from these features."""
 
     final = True
+
+
+class ComparisonError(DeloreanError):
+    """Models cannot be compared on this data."""
+
+    final = True
+
+
+class RegistryError(DeloreanError):
+    """A version or a pointer of the registry does not exist, is taken, or was removed."""
+
+    final = True
+
+
+class PointerMovedError(RegistryError):
+    """A pointer is not where it was expected: somebody else has moved it."""
 
 
 class PackageError(DeloreanError):

@@ -19,8 +19,10 @@ from delorean.cli.look import index, travel
 from delorean.cli.model import generate, serve, train
 from delorean.cli.paradox import paradox
 from delorean.cli.predict import predict
+from delorean.cli.registry import registry
 from delorean.cli.schedule import schedule
 from delorean.cli.submit import submit
+from delorean.cli.track import track
 from delorean.cli.vacuum import vacuum
 from schemas.errors import DeloreanError
 from schemas.plain_text import plain_text
@@ -91,23 +93,11 @@ def cli(debug: bool) -> None:
             logging.getLogger(driver).setLevel(logging.CRITICAL)
 
 
-for command in (
-    select,
-    prana,
-    snapshot,
-    publish,
-    travel,
-    index,
-    label_quality,
-    generate,
-    paradox,
-    train,
-    predict,
-    experiment,
-    serve,
-):
+for command in (select, prana, snapshot, publish, travel, index):
     cli.add_command(command)
-for command in (feature_sets_group, cost, vacuum, schedule, submit, demo):
+for command in (label_quality, generate, paradox, train, predict, experiment, registry, serve):
+    cli.add_command(command)
+for command in (feature_sets_group, track, cost, vacuum, schedule, submit, demo):
     cli.add_command(command)
 
 

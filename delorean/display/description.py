@@ -32,6 +32,7 @@ DESCRIBED: Final[Mapping[tuple[str, str], str]] = {
     ("delorean.prediction.table", "Predictions"): "predictions",
     ("delorean.project.open_project", "OpenProject"): "project",
     ("delorean.project.open_project", "Shelf"): "project",
+    ("delorean.registry.records", "RegisteredVersion"): "registry",
     ("delorean.time_travel.machine", "TimeMachine"): "time_travel",
     ("delorean.time_travel.moment", "GlobalView"): "time_travel",
     ("delorean.time_travel.moment", "Moment"): "time_travel",

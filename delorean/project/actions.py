@@ -16,6 +16,7 @@ from delorean.experiment.record import RunRecord, find_run
 from delorean.feature_sets.table import FeatureSet, load_feature_set, table_uri
 from delorean.labels import Labels, load_labels
 from delorean.project.config import Project
+from delorean.registry.registry import PREFIX, Registry
 from delorean.time_travel import Moment, TimeMachine
 from schemas.errors import ConfigError
 from snapshotter.index import SnapshotIndex
@@ -55,6 +56,7 @@ class ProjectActions:
     index: SnapshotIndex
     storage: Storage
     machine: TimeMachine
+    registry: Registry
     experiments: Mapping[str, ExperimentSpec]
 
     def spec(self, spec: ExperimentSpec | str | Path) -> ExperimentSpec:
@@ -238,11 +240,18 @@ class ProjectActions:
         target = self.folder / folder
         return package_of(self.spec(spec), self.index, self.storage, target, self.config.encoders, run_id)
 
-    def load_package(self, folder: str | Path) -> ModelPackage:
-        """Load a model package whose encoders are the project's, or allowed by it, see `delorean.load_package`."""
+    def load_package(self, package: str | Path) -> ModelPackage:
+        """Load a model package whose encoders are the project's, or allowed by it, see `delorean.load_package`.
+
+        package: its folder, or `registry:NAME` for a version or a pointer of the registry
+
+        Example: `project.load_package("registry:production").report`
+        """
         from delorean.packaging.package import load_package
 
-        return load_package(self.folder / folder, modules=self.config.encoders, allow=self.config.packages.allow)
+        if isinstance(package, str) and package.startswith(PREFIX):
+            return self.registry.load(package)
+        return load_package(self.folder / package, modules=self.config.encoders, allow=self.config.packages.allow)
 
     def predict(
         self,

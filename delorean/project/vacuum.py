@@ -18,6 +18,9 @@ from delorean.generation.named_run import PLANS
 from delorean.labels import FOLDER as LABELS
 from delorean.labels import labels_id_of_manifest, load_labels, manifest_path
 from delorean.prediction.table import FOLDER as PREDICTIONS
+from delorean.registry.records import RegisteredVersion, UnreadableFile
+from delorean.registry.registry import Registry
+from delorean.registry.unused_files import unused_files
 from schemas.errors import ConfigError, LabelError, StorageError
 from snapshotter.capture import is_half_written, unpublished_files
 from snapshotter.index import SnapshotIndex
@@ -67,7 +70,7 @@ class VacuumReport:
 
 @dataclass
 class _Pins:
-    """What recorded runs refer to: label data with its files, and versions of feature sets.
+    """What recorded runs and registered packages refer to: label data with its files, and versions of feature sets.
 
     sources: versions of tables, by the name of their folder, that labels were read from
     anywhere: versions of tables that a catalogue names, which may be any feature set
@@ -78,12 +81,15 @@ class _Pins:
     versions: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     sources: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     anywhere: set[int] = field(default_factory=set)
-    broken: list[BrokenRecord] = field(default_factory=list)
+    broken: list[BrokenRecord | UnreadableFile] = field(default_factory=list)
 
     @classmethod
-    def of(cls, storage: Storage) -> _Pins:
-        pins = cls()
-        for run in recorded_runs(storage, pins.broken):
+    def of(cls, storage: Storage, versions: Sequence[RegisteredVersion], unreadable: Sequence[UnreadableFile]) -> _Pins:
+        pins = cls(broken=list(unreadable))
+        for version in versions:
+            pins._add_lineage(version.lineage)
+        broken: list[BrokenRecord] = []
+        for run in recorded_runs(storage, broken):
             pins.labels[run.labels.id] |= {file.path for file in run.labels.files}
             pins.versions[run.features.feature_set].add(run.features.version)
             for table in run.labels.tables.values():  # a source of labels may be a feature set of this storage
@@ -93,7 +99,16 @@ class _Pins:
                     pins.anywhere.add(table["version"])
                 else:
                     pins.sources[_table_name(str(table["path"]))].add(table["version"])
+        pins.broken += broken
         return pins
+
+    def _add_lineage(self, lineage: Mapping[str, Any]) -> None:
+        """Keep what a registered package was trained on, so that it can be compared and trained again."""
+        labels, features = lineage.get("label_data") or {}, lineage.get("feature_set") or {}
+        if "id" in labels:
+            self.labels[str(labels["id"])] |= set(labels.get("files") or ())
+        if "uri" in features and features.get("version") is not None:
+            self.sources[_table_name(str(features["uri"]))].add(int(features["version"]))
 
     def of_table(self, path: str) -> tuple[set[int], set[int]]:
         """Return the versions of a table that are referred to, and those that may be, if it has them.
@@ -118,8 +133,8 @@ def vacuum(storage: Storage, index: SnapshotIndex, older_than: timedelta, *, dry
 
     Kept are: everything that the index has published; each run's record and what it refers to; of a feature set and of
     predictions, the newest version and those that were the newest within the span; label data that feature sets were
-    generated from, and label data with a chosen name. Where a record cannot be read, everything that it may refer to is
-    kept, and the report says so.
+    generated from, and label data with a chosen name; registered packages and what they were trained on. Where a record
+    cannot be read, everything that it may refer to is kept, and the report says so.
 
     Raises ConfigError for a span that is too short.
     """
@@ -138,7 +153,11 @@ def _report(storage: Storage, index: SnapshotIndex, latest: datetime, dry_run: b
     listed = [file for folder in (RECORDS, feature_set.FOLDER, PREDICTIONS, LABELS) for file in storage.list(folder)]
     half = [file for file in listed if is_half_written(file.path) and file.modified_at < latest]
     files = [file for file in listed if not is_half_written(file.path)]
-    pins = _Pins.of(storage)  # after listing: what is recorded in between refers to younger files
+    unreadable: list[UnreadableFile] = []
+    registered = Registry(storage).versions(unreadable)
+    pins = _Pins.of(
+        storage, registered, unreadable
+    )  # after listing: what is recorded in between refers to younger files
     versions = [
         kept_versions(storage, path, inside, latest, *pins.of_table(path))
         for path, inside in (_tables(feature_set.FOLDER, files) | _tables(PREDICTIONS, files)).items()
@@ -153,6 +172,7 @@ def _report(storage: Storage, index: SnapshotIndex, latest: datetime, dry_run: b
         *(removal for removal, _ in labels if removal is not None and not pins.broken),
         *_by_folder(half),
         *_of_plans(files, latest),
+        *(() if unreadable else _by_folder(unused_files(storage, registered, latest))),
     )
     notes = (
         *(each.unknown for each in versions if each.unknown),

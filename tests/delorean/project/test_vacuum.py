@@ -37,6 +37,9 @@ from delorean.feature_sets.versions import versions_of
 from delorean.labels import LabelColumns, Labels, label_data_names, load_labels, save_labels
 from delorean.labels.materialise import materialise_labels
 from delorean.project.vacuum import VacuumReport, vacuum
+from delorean.registry.records import RegisteredVersion
+from delorean.registry.registry import Registry
+from delorean.registry.versions import Versions
 from schemas.data_keys import context_variable, global_element, service_element
 from schemas.errors import ConfigError, LabelError, MissingFileError, ReplayError
 from schemas.services import Service
@@ -136,8 +139,8 @@ class OldS3(S3Storage):
         super().__init__(uri)
         self.times: dict[str, float] = {}
 
-    def list(self, prefix: str) -> Iterator[StoredFile]:
-        for file in super().list(prefix):
+    def list(self, prefix: str, name_prefix: str = "") -> Iterator[StoredFile]:
+        for file in super().list(prefix, name_prefix):
             then = self.times.get(file.path)
             yield file if then is None else replace(file, modified_at=datetime.fromtimestamp(then, UTC))
 
@@ -547,3 +550,22 @@ def test_the_command_says_what_it_would_remove_and_then_removes_it(
     assert "did you mean 'f'" in run("index", "features", "ff", code=2)
     assert json.loads(run("experiment", "forget", "e-1", "--json")) == {"forgotten": "e-1"}
     assert [each.experiment for each in versions_of(store.storage.uri_of("feature_sets/f"))] == ["77b0", "3f2a"]
+
+
+def test_what_a_registered_package_was_trained_on_is_kept_until_the_package_is_removed(store: Store) -> None:
+    labels = store.labels(30)
+    trained_on, newer = store.version(30, labels), store.version(20)
+    origin = {
+        "label_data": {"id": labels.labels_id, "files": {file.path: file.checksum for file in labels.files}},
+        "feature_set": {"uri": store.storage.uri_of("feature_sets/f"), "version": trained_on},
+    }
+    package = RegisteredVersion(
+        "f-1", "0" * 64, "registry/packages/x", {}, datetime.now(UTC), "", "", "", (), {}, origin
+    )
+    Versions(store.storage).publish(package)
+    assert store.vacuum().paths == []
+    Registry(store.storage).remove("f-1", "worse")
+    store.vacuum()
+    assert not store.readable(trained_on)
+    assert not store.has_labels(labels)
+    assert store.readable(newer)
