@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from delorean.cli.experiment import day_option, recompute_option, run_id_option, run_spec
-from delorean.cli.options import Seconds, common_options, opened, project_option
+from delorean.cli.options import PROJECT_FILE, Seconds, common_options, opened, project_option
 from delorean.cli.output import Output
 from delorean.cli.registry import package_folder
 
@@ -63,8 +63,18 @@ def generate(
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--package", "folder", type=click.Path(path_type=Path), required=True, help="Folder of the new package.")
 @click.option("--run-id", help="Train on what `generate` produced under this id.  [the newest version]")
+@click.option("--tuned", metavar="STUDY", help="Use the best parameters of a study, see `delorean tune`.")
 @common_options
-def train(spec: Path, folder: Path, run_id: str | None, project: Project, output: Output) -> None:
+@click.pass_context
+def train(
+    ctx: click.Context,
+    spec: Path,
+    folder: Path,
+    run_id: str | None,
+    tuned: str | None,
+    project: Project,
+    output: Output,
+) -> None:
     """Train a model and package it.
 
     Trains on the feature set that SPEC generated, and evaluates the model, popularity and shuffled labels. With
@@ -79,19 +89,24 @@ def train(spec: Path, folder: Path, run_id: str | None, project: Project, output
     from delorean.experiment.steps import package_of
 
     experiment = load_experiment(spec)
+    if tuned is not None:
+        from delorean.experiment.tuning import tuned as with_best
+
+        experiment = with_best(experiment, ctx.meta[PROJECT_FILE].parent, tuned)
     with opened(project) as (index, storage):
         package = package_of(experiment, index, storage, folder, project.encoders, run_id)
     report = package.report
-    output.show(
-        {
-            "package": str(package.path),
-            "model": report.model,
-            "test": {who: msgspec.to_builtins(parts["test"]) for who, parts in report.metrics.items()},
-            "importances": [{"feature": name, "ndcg@10 lost": lost} for name, lost in report.importances.items()],
-            "sizes": report.sizes,
-            "seconds": sum(report.seconds.values()),
-        }
-    )
+    results = {
+        "package": str(package.path),
+        "model": report.model,
+        "test": {who: msgspec.to_builtins(parts["test"]) for who, parts in report.metrics.items()},
+        "importances": [{"feature": name, "ndcg@10 lost": lost} for name, lost in report.importances.items()],
+        "sizes": report.sizes,
+        "seconds": sum(report.seconds.values()),
+    }
+    if not output.as_json:
+        output.show({"package": results["package"]})
+    output.show(report, {**results, "evaluation": msgspec.to_builtins(report.evaluation)})
 
 
 @click.command(no_args_is_help=True)

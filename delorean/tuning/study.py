@@ -70,7 +70,8 @@ class Study:
 
     def begun(self) -> int:
         """Return the number of trials that are finished or under way: of one moment, since others finish meanwhile."""
-        return sum(trial.state.name != "WAITING" for trial in self.trials()) - len(self.dead)
+        started = [trial for trial in self.trials() if trial.state.name != "WAITING"]
+        return len(started) - len(self.dead)
 
     @property
     def dead(self) -> list[int]:
