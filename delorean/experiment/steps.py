@@ -100,8 +100,8 @@ def ranking_data_of(experiment: ExperimentSpec, labels: Labels, uri: str, versio
 
 
 def encoders_features(model: FeatureModel) -> dict[str, tuple[str, ...]]:
-    """Return encoder → its features. Of encoders that occur several times, the names contain the features."""
-    titles = [encoder.title for encoder in model.encoders]
+    """Return encoder → its features. Of encoders of one name, the names contain the features."""
+    titles = [encoder.title.rpartition(":")[2] for encoder in model.encoders]
     return {
         title if titles.count(title) == 1 else f"{title}: {', '.join(encoder.features)}": encoder.features
         for title, encoder in zip(titles, model.encoders, strict=True)
