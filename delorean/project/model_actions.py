@@ -56,7 +56,7 @@ class ModelActions:
     def label_quality(
         self, spec: ExperimentSpec | str | Path, *, against: str | None = None, spark: SparkSession | None = None
     ) -> LabelQuality:
-        """Measure an experiment's label data by the limits of its spec, see `delorean.label_quality`.
+        """Measure an experiment's label data by the limits of its spec, see `measure_label_quality`.
 
         against: the id of earlier label data; None: that of the last recorded run
         spark: makes the label data if it is not at rest
