@@ -10,6 +10,7 @@ import click
 
 from delorean import __version__
 from delorean.cli.capture import prana, publish, select, snapshot
+from delorean.cli.compare import compare
 from delorean.cli.cost import cost
 from delorean.cli.demo import demo
 from delorean.cli.experiment import experiment
@@ -107,6 +108,7 @@ for command in (
     predict,
     track,
     experiment,
+    compare,
     registry,
     serve,
 ):

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from typing import Final
 
 from delorean.display.formats import cut, escape, share_text
-from delorean.display.parts import Graph, HeatCell, HeatMap, Histogram, ShareBar
+from delorean.display.parts import Graph, HeatCell, HeatMap, Histogram, Interval, ShareBar
 
 # Colours at these shares, interpolated between them; dark text is readable on all of them.
 _SHARES: Final = (0.0, 0.6, 0.9, 1.0)
@@ -45,6 +45,18 @@ def histogram_svg(histogram: Histogram) -> str:
     return (
         f'<svg class="dl-histogram" viewBox="0 0 120 28" width="120" height="28" role="img">'
         f'<title>{escape(histogram.tooltip)}</title>{bars}<path d="M0 26.5H120"/></svg>'
+    )
+
+
+def interval_svg(interval: Interval) -> str:
+    """Draw a difference and its interval that fit a table's cell; an interval on one side of 0 is coloured."""
+    low, middle, high = (round(160 * interval.place(end), 1) for end in (interval.low, interval.value, interval.high))
+    side = "dl-better" if interval.low > 0 else "dl-worse" if interval.high < 0 else "dl-open"
+    tooltip = escape(f"{interval.value:+.4g} [{interval.low:+.4g}, {interval.high:+.4g}]")
+    return (
+        f'<svg class="dl-interval {side}" viewBox="-4 0 168 16" width="168" height="16" role="img">'
+        f'<title>{tooltip}</title><path class="dl-zero" d="M80 0V16"/><path d="M{low} 8H{high}"/>'
+        f'<rect x="{middle - 3}" y="5" width="6" height="6"/></svg>'
     )
 
 

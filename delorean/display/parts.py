@@ -100,6 +100,20 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """A difference with its interval, on an axis from −bound to bound. Rows of them are a forest plot."""
+
+    value: float
+    low: float
+    high: float
+    bound: float
+
+    def place(self, end: float) -> float:
+        """Where a number is on the axis, from 0 to 1."""
+        return min(max((end / self.bound + 1) / 2, 0.0), 1.0)
+
+
+@dataclass(frozen=True)
 class HeatCell:
     """A cell of a heat map.
 
@@ -154,5 +168,5 @@ class Graph:
 
 
 # A table's cells and the values of facts may hold these too.
-Inline: TypeAlias = Code | ShareBar | Histogram
+Inline: TypeAlias = Code | ShareBar | Histogram | Interval
 Part: TypeAlias = Headline | Note | Facts | Table | HeatMap | Graph

@@ -16,7 +16,7 @@ from delorean.experiment.record import RunRecord, find_run
 from delorean.feature_sets.table import FeatureSet, load_feature_set, table_uri
 from delorean.labels import Labels, load_labels
 from delorean.project.config import Project
-from delorean.registry.registry import PREFIX, Registry
+from delorean.registry.registry import PREFIX, Registry, package_name
 from delorean.time_travel import Moment, TimeMachine
 from schemas.errors import ConfigError
 from snapshotter.index import SnapshotIndex
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from delorean.audit.comparison import FeatureComparison
     from delorean.audit.paradox import ParadoxReport
+    from delorean.comparison.result import Comparison
     from delorean.cost.result import Cost
     from delorean.coverage import DayCoverage, LabelCoverage
     from delorean.experiment.diff import RunDiff
@@ -239,6 +240,37 @@ class ProjectActions:
 
         target = self.folder / folder
         return package_of(self.spec(spec), self.index, self.storage, target, self.config.encoders, run_id)
+
+    def compare(
+        self,
+        candidate: ModelPackage | str | Path,
+        production: ModelPackage | str | Path = "registry:production",
+        features: FeatureSet | str | None = None,
+        production_features: FeatureSet | str | None = None,
+        **options: Any,
+    ) -> Comparison:
+        """Compare a candidate with production, on contexts that neither was trained on, see `compare_packages`.
+
+        candidate, production: packages, folders, or `registry:NAME`
+        features, production_features: feature sets, or their names; None: what the candidate was trained on
+        options: of `compare_packages`, such as `labels`, `settings` and `exposures`
+
+        Example: `project.compare("packages/homepage-2").verdict`
+        """
+        from delorean.comparison import compare_packages
+        from delorean.packaging.package import ModelPackage
+
+        packages = [
+            each if isinstance(each, ModelPackage) else self.load_package(each) for each in (candidate, production)
+        ]
+        names = tuple(
+            each.path.name if isinstance(each, ModelPackage) else package_name(each) for each in (candidate, production)
+        )
+        sources = [
+            table_uri(self.storage, each) if isinstance(each, str) else each for each in (features, production_features)
+        ]
+        opened = {"index": self.index, "storage": self.storage, "names": names}
+        return compare_packages(packages[0], packages[1], sources[0], sources[1], **{**opened, **options})
 
     def load_package(self, package: str | Path) -> ModelPackage:
         """Load a model package whose encoders are the project's, or allowed by it, see `delorean.load_package`.
