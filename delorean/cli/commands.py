@@ -94,26 +94,11 @@ def cli(debug: bool) -> None:
             logging.getLogger(driver).setLevel(logging.CRITICAL)
 
 
-for command in (
-    select,
-    prana,
-    snapshot,
-    publish,
-    travel,
-    index,
-    label_quality,
-    generate,
-    paradox,
-    train,
-    predict,
-    track,
-    experiment,
-    compare,
-    registry,
-    serve,
-):
+for command in (select, prana, snapshot, publish, travel, index):
     cli.add_command(command)
-for command in (feature_sets_group, cost, vacuum, schedule, submit, demo):
+for command in (label_quality, generate, paradox, train, predict, experiment, compare, registry, serve):
+    cli.add_command(command)
+for command in (feature_sets_group, track, cost, vacuum, schedule, submit, demo):
     cli.add_command(command)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delorean.experiment.model_spec import ModelSpec
@@ -32,7 +33,8 @@ def held_out_split(package: ModelPackage) -> tuple[Split | None, str | None]:
         split = msgspec.convert(dict(package.report.split), Split)
         if not split.by_time or split.test_from is not None:
             return split, None
-        return split.at_times_of(_training_contexts(package)), None
+        times = pc.min_max(_training_contexts(package)["time"])
+        return split.at_fixed_times(times["min"].as_py(), times["max"].as_py()), None
     except (DeloreanError, StorageError, msgspec.ValidationError, KeyError) as error:
         return None, str(error)
 
@@ -55,7 +57,8 @@ def _training_contexts(package: ModelPackage) -> pa.Table:
         return stored.batches(columns)
 
     key = [*(variable.name for variable in package.context), "time"]
-    return choose_contexts(batches, key, key, model.max_items, model.seed, lists[0]).contexts
+    most = model.max_items if model.workers == 1 else None  # several workers read all of it
+    return choose_contexts(batches, key, key, most, model.seed, lists[0]).contexts
 
 
 def model_spec(package: ModelPackage) -> ModelSpec:

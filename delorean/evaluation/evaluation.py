@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delorean.evaluation.contributions import contributions_of
 from delorean.evaluation.estimate import Estimate
 from delorean.evaluation.importances import Importance, importance_sample, importances
 from delorean.evaluation.part_measurement import PartMeasurement, differences, measure_part
 from delorean.evaluation.settings import EvaluationSettings
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.scoring import Scorer
+
+Contributions: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float64] | None]
 
 
 class LearningPoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,7 +55,7 @@ class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def evaluate(
     scorer: Scorer,
-    fitted: Any,
+    contributions: Contributions,
     parts: Mapping[str, tuple[RankingData, NDArray[np.float32]]],
     settings: EvaluationSettings | None = None,
     encoders: Mapping[str, Sequence[str]] | None = None,
@@ -64,7 +65,7 @@ def evaluate(
     """Evaluate a fitted model.
 
     scorer: of the model
-    fitted: the learner's own model, asked for its contributions
+    contributions: returns what each feature adds to each row's raw score, None where the learner cannot
     parts: "validation" and "test" → the part, and popularity's scores of its items
     encoders: name → its features
     since: the end of the training part; None: days since training are not measured
@@ -76,15 +77,15 @@ def evaluate(
         measured[name] = measure_part(scores, part, settings, since)
         better[name] = differences(scores, popularity, part, settings)
     sample = importance_sample(parts["validation"][0], settings.seed)
-    contributions = contributions_of(fitted, sample.features)
+    added = contributions(sample.features)
     alone = {name: (name,) for name in sample.names}
     return Evaluation(
         settings.level,
         settings.cluster,
         measured,
         better,
-        importances(scorer, sample, alone, settings, contributions),
-        importances(scorer, sample, encoders, settings, contributions) if encoders else (),
+        importances(scorer, sample, alone, settings, added),
+        importances(scorer, sample, encoders, settings, added) if encoders else (),
         tuple(learning_curve),
     )
 

@@ -47,8 +47,12 @@ def check_spec(spec: ExperimentSpec, file: TomlFile | None = None, run_id: str |
     if spec.model.label not in (None, *labels.label_names):
         with at("model.label"):
             raise TrainingError.unknown("label of the label data", str(spec.model.label), labels.label_names)
+    for name in spec.model.categorical:
+        if name not in spec.feature_model.features:
+            with at("model.categorical"):
+                raise TrainingError.unknown("feature", name, spec.feature_model.features)
     _check_evaluation(spec, at)
-    with at("model.estimator"):
+    with at("model" if spec.model.estimator is None else "model.estimator"):
         spec.model.build()
 
 

@@ -116,8 +116,9 @@ class ExperimentSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, as plain values."""
+        resolved = replace(self, encoders=self.encoder_specs, model=replace(self.model, threads=0))
         fields: dict[str, Any] = _without_defaults(
-            replace(self, encoders=self.encoder_specs, namespace="", schedule=ScheduleSpec(), owner="", folder="")
+            replace(resolved, namespace="", schedule=ScheduleSpec(), owner="", folder="")
         )
         return fields
 

@@ -93,9 +93,9 @@ def _groups(comparison: Comparison) -> Iterator[Part]:
         return
     whole = comparison[comparison.metric].difference
     bound = _bound([whole, *(group.simultaneous for group in comparison.groups)])
-    rows = [("all", "", comparison.contexts, whole)]
+    rows = [("all", "-", comparison.contexts, whole)]
     rows += [(group.by, group.group, group.contexts, group.simultaneous) for group in comparison.groups]
-    together = f"the intervals of all {len(comparison.groups)} groups hold together"
+    together = f"the intervals of the {len(comparison.groups)} groups hold together"
     title = f"{comparison.metric}, candidate minus production; {together}"
     yield Table(
         [

@@ -5,11 +5,11 @@ import pytest
 from numpy.typing import NDArray
 from small_ranking_data import ranking_data
 
-from delorean.evaluation.contributions import contributions_of
 from delorean.evaluation.importances import importance_sample, importances
 from delorean.evaluation.metrics import ranking_metrics
 from delorean.evaluation.settings import EvaluationSettings
 from delorean.ranking_data.ranking_data import RankingData
+from delorean.training.learners.choice import as_model
 
 
 class Sum:
@@ -63,35 +63,20 @@ def test_only_contexts_with_positives_are_sampled_at_most_a_thousand() -> None:
 
 
 @pytest.mark.parametrize("library", ["lightgbm", "xgboost"])
-@pytest.mark.parametrize("as_booster", [True, False])
-def test_contributions_add_up_to_the_raw_score(part: RankingData, library: str, as_booster: bool) -> None:
+def test_contributions_add_up_to_the_raw_score(part: RankingData, library: str) -> None:
     module = pytest.importorskip(library)
     if library == "lightgbm":
         model = module.LGBMClassifier(n_estimators=20, verbose=-1, n_jobs=1).fit(part.features, part.positive)
-        raw, fitted = model.predict(part.features, raw_score=True), model.booster_ if as_booster else model
+        raw, fitted = model.predict(part.features, raw_score=True), model.booster_
     else:
         model = module.XGBClassifier(n_estimators=20, n_jobs=1).fit(part.features, part.positive)
-        raw, fitted = model.predict(part.features, output_margin=True), model.get_booster() if as_booster else model
-    values = contributions_of(fitted, part.features)
+        raw, fitted = model.predict(part.features, output_margin=True), model.get_booster()
+    values = as_model(fitted).contributions(part.features)
     assert values is not None
     assert values.shape == part.features.shape
     rest = raw - values.sum(axis=1)
     assert rest == pytest.approx(np.full(len(rest), rest.mean()), abs=1e-4)
     assert np.abs(values[:, 2]).mean() < np.abs(values[:, :2]).sum(axis=1).mean() / 2
-
-
-def test_contributions_stop_at_the_best_round_as_the_scores_do(part: RankingData) -> None:
-    xgboost = pytest.importorskip("xgboost")
-    model = xgboost.XGBClassifier(n_estimators=300, learning_rate=0.9, early_stopping_rounds=3, n_jobs=1)
-    model.fit(part.features[:1500], part.positive[:1500], eval_set=[(part.features[1500:], part.positive[1500:])])
-    assert model.best_iteration < model.get_booster().num_boosted_rounds() - 1
-    values = contributions_of(model.get_booster(), part.features)
-    rest = model.predict(part.features, output_margin=True) - values.sum(axis=1)
-    assert rest == pytest.approx(np.full(len(rest), rest.mean()), abs=1e-4)
-
-
-def test_a_model_of_another_library_gives_no_contributions(part: RankingData) -> None:
-    assert contributions_of(Sum(), part.features) is None
 
 
 def test_an_encoders_contribution_is_that_of_its_features_sum(part: RankingData) -> None:
