@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from delorean.audit.paradox import check_feature_set
     from delorean.coverage import day_coverage, label_coverage
     from delorean.display.text import show
+    from delorean.evaluation.by_context import metrics_by_context
     from delorean.evaluation.metrics import ranking_metrics
+    from delorean.evaluation.settings import EvaluationSettings
     from delorean.experiment.diff import diff
     from delorean.experiment.encoder_spec import EncoderSpec
     from delorean.experiment.files import load_experiment
@@ -41,20 +43,33 @@ if TYPE_CHECKING:
     from delorean.experiment.spec import ExperimentSpec, ScheduleSpec
     from delorean.feature_sets.registration import register_feature_set
     from delorean.generation import generate
+    from delorean.label_quality.limits import LabelQualityLimits
+    from delorean.label_quality.measure import measure_label_quality
     from delorean.labels import LabelColumns, load_labels
     from delorean.labels.materialise import materialise_labels
     from delorean.leaks import LeakThresholds
     from delorean.packaging.package import load_package
+    from delorean.prediction import load_predictions, predict
     from delorean.project.open_project import OpenProject, open_project
     from delorean.ranking_data.context_weights import ContextWeight
     from delorean.ranking_data.feature_set_reader import read_feature_set
     from delorean.ranking_data.split import Split
+    from delorean.registry.registry import Registry
+    from delorean.scoring.conversion import trees_of
+    from delorean.scoring.tree_scorer import TreeScorer
+    from delorean.scoring.trees import TreeEnsemble
+    from delorean.scoring.trees_onnx import trees_to_onnx
     from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
     from delorean.time_travel import TimeMachine
+    from delorean.tracking import track_package
     from delorean.training.fitting import train
+    from delorean.training.learners.lightgbm import LightGBM
+    from delorean.training.learners.xgboost import XGBoost
+    from delorean.tuning.space import ParameterRange, TuningSpec
     from encoders import FeatureEncoder, FeatureModel, data_key, feature_encoder, lookup
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
     from schemas.errors import (
+        ComparisonError,
         ConfigError,
         CorruptFileError,
         DataKeyError,
@@ -71,14 +86,17 @@ if TYPE_CHECKING:
         NotInIndexError,
         PackageError,
         ParadoxError,
+        PointerMovedError,
         ProxyUnavailableError,
         QualityError,
+        RegistryError,
         ReplayError,
         SelectionError,
         ServiceError,
         SetupError,
         SnapshotIndexError,
         StorageError,
+        TrackingError,
         TrainingError,
         UndeclaredKeyError,
         UnreadableRecordError,
@@ -92,6 +110,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "AsOf",
+    "ComparisonError",
     "ConfidenceFloor",
     "ConfigError",
     "ContextSelection",
@@ -104,6 +123,7 @@ __all__ = [
     "EncoderError",
     "EncoderOutputError",
     "EncoderSpec",
+    "EvaluationSettings",
     "ExperimentSpec",
     "FeatureEncoder",
     "FeatureModel",
@@ -112,8 +132,10 @@ __all__ = [
     "JobError",
     "LabelColumns",
     "LabelError",
+    "LabelQualityLimits",
     "LabelSpec",
     "LeakThresholds",
+    "LightGBM",
     "MissingFileError",
     "ModelSpec",
     "NaiveTimeError",
@@ -121,8 +143,12 @@ __all__ = [
     "OpenProject",
     "PackageError",
     "ParadoxError",
+    "ParameterRange",
+    "PointerMovedError",
     "ProxyUnavailableError",
     "QualityError",
+    "Registry",
+    "RegistryError",
     "ReplayError",
     "ScheduleSpec",
     "SelectionError",
@@ -134,10 +160,15 @@ __all__ = [
     "StorageError",
     "TableSource",
     "TimeMachine",
+    "TrackingError",
     "TrainingError",
+    "TreeEnsemble",
+    "TreeScorer",
+    "TuningSpec",
     "UndeclaredKeyError",
     "UnreadableRecordError",
     "WithdrawnError",
+    "XGBoost",
     "as_of_join",
     "as_of_join_spark",
     "check_feature_set",
@@ -155,11 +186,15 @@ __all__ = [
     "load_experiment",
     "load_labels",
     "load_package",
+    "load_predictions",
     "lookup",
     "materialise_labels",
+    "measure_label_quality",
+    "metrics_by_context",
     "open_index",
     "open_project",
     "open_storage",
+    "predict",
     "ranking_metrics",
     "read_feature_set",
     "register_feature_set",
@@ -167,7 +202,10 @@ __all__ = [
     "run_experiment",
     "service_element",
     "show",
+    "track_package",
     "train",
+    "trees_of",
+    "trees_to_onnx",
 ]
 
 # Imported on first use: compiled kernels and Spark take a second that `delorean --help` does not need.
@@ -192,22 +230,36 @@ _MODULES = {
     "delorean.labels.materialise": "materialise_labels",
     "delorean.leaks": "LeakThresholds",
     "delorean.packaging.package": "load_package",
+    "delorean.prediction": "load_predictions predict",
     "delorean.project.open_project": "OpenProject open_project",
+    "delorean.registry.registry": "Registry",
     "delorean.state.rules": "AsOf ConfidenceFloor SpreadLimit",
     "delorean.time_travel": "TimeMachine",
+    "delorean.tracking": "track_package",
     "delorean.ranking_data.context_weights": "ContextWeight",
     "delorean.training.fitting": "train",
+    "delorean.training.learners.lightgbm": "LightGBM",
+    "delorean.training.learners.xgboost": "XGBoost",
+    "delorean.evaluation.by_context": "metrics_by_context",
     "delorean.evaluation.metrics": "ranking_metrics",
+    "delorean.evaluation.settings": "EvaluationSettings",
+    "delorean.label_quality.limits": "LabelQualityLimits",
+    "delorean.label_quality.measure": "measure_label_quality",
+    "delorean.tuning.space": "ParameterRange TuningSpec",
     "delorean.ranking_data.feature_set_reader": "read_feature_set",
     "delorean.ranking_data.split": "Split",
+    "delorean.scoring.conversion": "trees_of",
+    "delorean.scoring.tree_scorer": "TreeScorer",
+    "delorean.scoring.trees": "TreeEnsemble",
+    "delorean.scoring.trees_onnx": "trees_to_onnx",
     "encoders": "FeatureEncoder FeatureModel data_key feature_encoder lookup",
     "schemas.data_keys": "DataKey context_variable global_element item service_element",
     "schemas.errors": (
-        "ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError EncoderError "
+        "ComparisonError ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError EncoderError "
         "EncoderOutputError FingerprintError GoldenRowsError JobError LabelError MissingFileError "
-        "NaiveTimeError NotInIndexError PackageError ParadoxError ProxyUnavailableError QualityError "
-        "ReplayError SelectionError ServiceError SetupError SnapshotIndexError StorageError TrainingError "
-        "UndeclaredKeyError UnreadableRecordError WithdrawnError"
+        "NaiveTimeError NotInIndexError PackageError ParadoxError PointerMovedError ProxyUnavailableError "
+        "QualityError RegistryError ReplayError SelectionError ServiceError SetupError SnapshotIndexError "
+        "StorageError TrackingError TrainingError UndeclaredKeyError UnreadableRecordError WithdrawnError"
     ),
     "snapshotter.index": "open_index",
     "snapshotter.selection.declarations": "ContextSelection",

@@ -12,12 +12,15 @@ from typing import Any, Literal
 
 import msgspec
 
+from delorean.evaluation.settings import EvaluationSettings
 from delorean.experiment.encoder_spec import EncoderSpec
 from delorean.experiment.label_spec import LabelSpec
 from delorean.experiment.model_spec import ModelSpec
+from delorean.label_quality.limits import LabelQualityLimits
 from delorean.leaks import LeakThresholds
 from delorean.ranking_data.split import Split
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.tuning.space import TuningSpec
 from encoders import FeatureEncoder, FeatureModel
 from schemas.errors import ConfigError
 from schemas.plain_text import plain_text
@@ -51,6 +54,9 @@ class ExperimentSpec:
     confidence: element → how complete the snapshots that serve it must be
     spread: how far apart the captures of one row may be
     leaks: the thresholds above which a feature predicts its label implausibly well, and whether that fails a run
+    evaluation: how the model is measured
+    label_quality: the limits that the label data must keep
+    tuning: what `delorean tune` searches; not part of the id
     schedule: when the scheduler trains it; not part of the id
     owner: who it belongs to, for `delorean cost`; not part of the id
     folder: where relative paths of tables start; by default the file's folder; not part of the id
@@ -76,6 +82,9 @@ class ExperimentSpec:
     leaks: LeakThresholds = field(default_factory=LeakThresholds)
     split: Split = field(default_factory=Split)
     model: ModelSpec = field(default_factory=ModelSpec)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    label_quality: LabelQualityLimits = field(default_factory=LabelQualityLimits)
+    tuning: TuningSpec = field(default_factory=TuningSpec)
     schedule: ScheduleSpec = ScheduleSpec()
     owner: str = ""
     folder: str = ""
@@ -110,8 +119,9 @@ class ExperimentSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, as plain values."""
+        resolved = replace(self, encoders=self.encoder_specs, model=replace(self.model, threads=0))
         fields: dict[str, Any] = _without_defaults(
-            replace(self, encoders=self.encoder_specs, namespace="", schedule=ScheduleSpec(), owner="", folder="")
+            replace(resolved, namespace="", tuning=TuningSpec(), schedule=ScheduleSpec(), owner="", folder="")
         )
         return fields
 

@@ -22,6 +22,7 @@ _MEBIBYTE = 1 << 20
 
 # Every file of a package, and its maximum size in bytes. No other file is allowed.
 FILES: Mapping[str, int] = {
+    "trees.arrow": 512 * _MEBIBYTE,
     "model.onnx": 512 * _MEBIBYTE,
     "feature_model.json": 16 * _MEBIBYTE,
     "keys.json": _MEBIBYTE,
@@ -31,6 +32,8 @@ FILES: Mapping[str, int] = {
     "golden/data_maps.arrow": 512 * _MEBIBYTE,
     "golden/expected.arrow": 64 * _MEBIBYTE,
 }
+# Packages of models that do not consist of trees, and those of earlier releases, lack these.
+OPTIONAL = frozenset({"trees.arrow"})
 
 
 @contextmanager
@@ -83,6 +86,8 @@ def read_files(folder: Path) -> dict[str, bytes]:
             raise PackageError.because(f"{MANIFEST} lists '{name}', which is not a file of a model package")
     files = {}
     for name, most in FILES.items():
+        if name not in listed and name in OPTIONAL:
+            continue
         if name not in listed:
             raise PackageError.because(f"{MANIFEST} does not list '{name}'")
         files[name] = _read(folder, name, most)
@@ -92,6 +97,12 @@ def read_files(folder: Path) -> dict[str, bytes]:
                 "copy the package again",
             )
     return files
+
+
+def digest_of(files: Mapping[str, bytes]) -> str:
+    """Return the digest of a package: of the names and contents of its files, without the manifest."""
+    checksums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != MANIFEST}
+    return hashlib.sha256(write_json(checksums)).hexdigest()
 
 
 def write_json(content: Any) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 from delorean.packaging.files import new_folder, write_json
 from delorean.packaging.golden_rows import take_contexts, without_elements, write_data_maps, write_expected
 from delorean.packaging.package import ModelPackage, environment_versions, load_package, matrix, needed_services
+from delorean.packaging.tree_checks import refuse_inexact_trees
+from delorean.packaging.tree_file import TREES, write_trees
 from delorean.packaging.trial import MODEL
-from delorean.scoring.onnx_scorer import OnnxScorer
+from delorean.scoring import Scorer
 from delorean.state.rules import AsOf
+from delorean.training.agreement import check_missing_values, refuse_disagreement
 from delorean.training.fitting import TrainedModel
 from delorean.training.missing_values import MissingValueHandling, refuse_missing_values
-from delorean.training.onnx_model import check_missing_values, refuse_disagreement
 from encoders import FeatureModel
 from encoders.bound_model import BoundModel
 from encoders.data_map import DataMaps
@@ -72,22 +75,23 @@ def write_package(
     golden: data maps to take golden rows from, spread evenly over them
     modules: that the encoders may be imported from when the package is loaded
 
-    Raises PackageError: the folder exists, the model was trained with other features, its ONNX form scores differently,
-    or it accepts no missing values although features are missing when services do not answer.
+    Raises PackageError: the folder exists, the model was trained with other features, its trees or its ONNX form score
+    differently, or it accepts no missing values although features are missing when services do not answer.
     """
     _check_features(trained, feature_model)
     bound = feature_model.bind(context, items)
     maps = take_contexts(golden, _evenly_spread(len(golden), golden_contexts))
     features = matrix(trained.names, bound.encode(maps))
-    scorer = OnnxScorer(trained.onnx)
+    scorer = trained.scorer
     missing_values = _check_scores(scorer, trained, bound, maps, features)
     report = msgspec.structs.replace(trained.report, missing_values=missing_values)
     _warn_of_lag(feature_model, lineage.rules)
     files = {
         MODEL: trained.onnx,
+        **({} if trained.trees is None else {TREES: write_trees(trained.trees)}),
         **_input_files(feature_model, context, items, services),
         "metrics.json": write_json(msgspec.to_builtins(report)),
-        "lineage.json": write_json(_lineage_fields(lineage, feature_model)),
+        "lineage.json": write_json(_lineage_fields(lineage, feature_model, trained)),
         "golden/data_maps.arrow": write_data_maps(maps),
         "golden/expected.arrow": write_expected(features, scorer.score(features)),
     }
@@ -121,25 +125,33 @@ def _input_files(
 
 
 def _check_scores(
-    scorer: OnnxScorer, trained: TrainedModel, bound: BoundModel, maps: DataMaps, features: NDArray[np.float32]
+    scorer: Scorer, trained: TrainedModel, bound: BoundModel, maps: DataMaps, features: NDArray[np.float32]
 ) -> MissingValueHandling:
-    """Return how the model handles missing values. Raises PackageError where ONNX and scikit-learn disagree."""
+    """Return how the model handles missing values. Raises PackageError where what is served disagrees with it."""
     missing_values = check_missing_values(scorer, trained.fitted, features)
     if missing_values == "refused":
         for each in (maps, *without_elements(maps)):
             refuse_missing_values(trained.report.model, trained.names, matrix(trained.names, bound.encode(each)))
     refuse_disagreement(scorer, trained.fitted, features)
+    if trained.trees is not None:
+        refuse_inexact_trees(trained.trees, trained, features, missing_values)
     return missing_values
 
 
-def _lineage_fields(lineage: Lineage, feature_model: FeatureModel) -> dict[str, Any]:
+def _lineage_fields(lineage: Lineage, feature_model: FeatureModel, trained: TrainedModel) -> dict[str, Any]:
     """Return the content of lineage.json."""
     return {
         **vars(lineage),
         "rules": {name: lineage.rules.get(name, AsOf()).to_json() for name in feature_model.elements},
         "feature_model": feature_model.fingerprint,
-        "versions": environment_versions(),
+        "versions": {**environment_versions(), **_library_version(trained.fitted)},
     }
+
+
+def _library_version(fitted: Any) -> dict[str, str]:
+    """Return the version of the library that fitted a model, unless it is always recorded; serving does not need it."""
+    library = type(fitted).__module__.partition(".")[0]
+    return {library: str(sys.modules[library].__version__)} if library in ("lightgbm", "xgboost") else {}
 
 
 def _warn_of_lag(feature_model: FeatureModel, rules: Mapping[str, AsOf]) -> None:

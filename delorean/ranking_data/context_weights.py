@@ -47,10 +47,15 @@ class ContextWeight:
 
     def of(self, contexts: pa.Table) -> NDArray[np.float64]:
         """Compute each context's weight. Raises TrainingError for values that are no probability or no weight."""
-        weights = np.ones(len(contexts)) if self.inverse is None else 1 / _probabilities(contexts, self.inverse)
+        probabilities = self.probabilities(contexts)
+        weights = np.ones(len(contexts)) if probabilities is None else 1 / probabilities
         if self.cap is not None:
             weights = np.minimum(weights, self.cap)
         return weights if self.times is None else weights * _factors(contexts, self.times)
+
+    def probabilities(self, contexts: pa.Table) -> NDArray[np.float64] | None:
+        """Return each context's probability, None without `inverse`. Raises TrainingError for another value."""
+        return None if self.inverse is None else _probabilities(contexts, self.inverse)
 
 
 def _probabilities(contexts: pa.Table, name: str) -> NDArray[np.float64]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from schemas.errors import TrainingError
+
 
 @dataclass(frozen=True)
 class RankingData:
-    """Labelled items of many contexts, concatenated.
+    """What goes into a training: labelled items of many contexts, concatenated, a group for each context.
 
     contexts: one row for each context: its variables, `time` (timestamp[us, UTC]) and, where the feature set has it,
         `outcome_at`, the time at which its labels became known
@@ -23,6 +27,11 @@ class RankingData:
     weights: (contexts,) float64 weight of each context in training, None: all equal
     unread: number of contexts and of items of the feature set that a sample left out
     own_item_weights: (items,) float32 weight of each item within its context, None: all 1
+    other_labels: name → (items,) float32 labels that are not learned, NaN where there is none
+    inclusion_probabilities: (contexts,) float64 with which each was selected, None where the weights are not their
+        inverse
+
+    Raises TrainingError for arrays of another shape or type.
     """
 
     contexts: pa.Table
@@ -34,6 +43,29 @@ class RankingData:
     weights: NDArray[np.float64] | None = None
     unread: tuple[int, int] = (0, 0)
     own_item_weights: NDArray[np.float32] | None = None
+    other_labels: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    inclusion_probabilities: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the shapes and types."""
+        contexts, items = len(self), len(self.labels)
+        if len(self.contexts) != contexts or (contexts and (self.offsets[0], self.offsets[-1]) != (0, items)):
+            raise TrainingError.because(
+                f"offsets describe {contexts} contexts from item {self.offsets[0]} to {self.offsets[-1]}, expected "
+                f"{len(self.contexts)} from 0 to {items}"
+            )
+        expected: dict[str, tuple[object, tuple[int, ...], type]] = {
+            "labels": (self.labels, (items,), np.float32),
+            "features": (self.features, (items, len(self.names)), np.float32),
+            "weights": (self.weights, (contexts,), np.float64),
+            "own_item_weights": (self.own_item_weights, (items,), np.float32),
+            "inclusion_probabilities": (self.inclusion_probabilities, (contexts,), np.float64),
+            **{f"label '{name}'": (each, (items,), np.float32) for name, each in self.other_labels.items()},
+        }
+        for name, (array, shape, kind) in expected.items():
+            if array is not None and (not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (shape, kind)):
+                found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+                raise TrainingError.because(f"{name} is {found}, expected {np.dtype(kind)} {shape}")
 
     def __len__(self) -> int:
         """Return the number of contexts."""
@@ -54,17 +86,40 @@ class RankingData:
 
     def take(self, rows: NDArray[np.int64]) -> RankingData:
         """Return some contexts with their items, in the order of `rows`."""
+        if len(rows) and (np.diff(rows) == 1).all():
+            return self.between(int(rows[0]), int(rows[-1]) + 1)
         lengths = np.diff(self.offsets)[rows]
         positions = ranges(self.offsets[:-1][rows], lengths)
+        return self._with(rows, positions, offsets_of(lengths), self.contexts.take(rows), self.items.take(positions))
+
+    def between(self, first: int, end: int) -> RankingData:
+        """Return the contexts from `first` up to `end`, without copying their features."""
+        start, stop = int(self.offsets[first]), int(self.offsets[end])
+        contexts, items = self.contexts.slice(first, end - first), self.items.slice(start, stop - start)
+        return self._with(slice(first, end), slice(start, stop), self.offsets[first : end + 1] - start, contexts, items)
+
+    def _with(
+        self,
+        rows: NDArray[np.int64] | slice,
+        positions: NDArray[np.int64] | slice,
+        offsets: NDArray[np.int64],
+        contexts: pa.Table,
+        items: pa.Table,
+    ) -> RankingData:
+        def some(array: NDArray[Any] | None, at: NDArray[np.int64] | slice) -> Any:
+            return None if array is None else array[at]
+
         return replace(
             self,
-            contexts=self.contexts.take(rows),
-            items=self.items.take(positions),
-            offsets=offsets_of(lengths),
+            contexts=contexts,
+            items=items,
+            offsets=offsets,
             labels=self.labels[positions],
             features=self.features[positions],
-            weights=None if self.weights is None else self.weights[rows],
-            own_item_weights=None if self.own_item_weights is None else self.own_item_weights[positions],
+            weights=some(self.weights, rows),
+            own_item_weights=some(self.own_item_weights, positions),
+            other_labels={name: each[positions] for name, each in self.other_labels.items()},
+            inclusion_probabilities=some(self.inclusion_probabilities, rows),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.stable_hash import unit_hash
 from schemas.errors import NaiveTimeError, TrainingError
+from schemas.times import from_micros
 
 PARTS = ("train", "validation", "test")
-_LEFT_OUT = -1
+LEFT_OUT = -1
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,16 @@ class Split:
     def divide(self, data: RankingData) -> SplitParts:
         """Split ranking data. Raises TrainingError when a part would be empty."""
         assigned = self.assign(data.contexts)
-        rows_by_part = [np.flatnonzero(assigned == part) for part in range(3)]
-        for name, rows in zip(PARTS, rows_by_part, strict=True):
-            if len(rows) == 0:
-                raise self._empty(name, data.contexts)
+        self.require_parts(assigned, data.contexts)
+        rows_by_part = [np.flatnonzero(assigned == part) for part in range(len(PARTS))]
         train, validation, test = (data.take(rows) for rows in rows_by_part)
-        return SplitParts(train, validation, test, int((assigned == _LEFT_OUT).sum()), data.unread)
+        return SplitParts(train, validation, test, int((assigned == LEFT_OUT).sum()), data.unread)
+
+    def require_parts(self, assigned: NDArray[np.int64], contexts: pa.Table) -> None:
+        """Raise TrainingError when a part would be empty. assigned: the part of each context."""
+        for part, name in enumerate(PARTS):
+            if not (assigned == part).any():
+                raise self._empty(name, contexts)
 
     def assign(self, contexts: pa.Table) -> NDArray[np.int64]:
         """Return the part of each context: 0 train, 1 validation, 2 test, −1 left out."""
@@ -101,7 +106,17 @@ class Split:
         part = np.searchsorted(bounds, unit_hash([contexts[self.group]], self.seed), side="right")
         if not self.by_time:
             return part
-        return np.where(part == self._part_by_time(contexts), part, _LEFT_OUT)
+        return np.where(part == self._part_by_time(contexts), part, LEFT_OUT)
+
+    def at_times_of(self, contexts: pa.Table) -> Split:
+        """Return the same split at the fixed times at which it divides these contexts, so that it divides others there.
+
+        Raises TrainingError for contexts that are all of one time.
+        """
+        if not self.by_time or self.validation_from is not None:
+            return self
+        validation_from, test_from = self._bounds(contexts["time"].cast(pa.int64()).to_numpy())
+        return replace(self, validation_from=from_micros(int(validation_from)), test_from=from_micros(int(test_from)))
 
     def _part_by_time(self, contexts: pa.Table) -> NDArray[np.int64]:
         """Return the part of each context by its time; −1 where its outcome was not yet known when that part ended."""
@@ -111,7 +126,7 @@ class Split:
         if "outcome_at" not in contexts.schema.names:
             return part
         ends = np.append(bounds, np.iinfo(np.int64).max)
-        return np.where(contexts["outcome_at"].cast(pa.int64()).to_numpy() < ends[part], part, _LEFT_OUT)
+        return np.where(contexts["outcome_at"].cast(pa.int64()).to_numpy() < ends[part], part, LEFT_OUT)
 
     def _bounds(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.validation_from is not None:

@@ -2,126 +2,185 @@
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import msgspec
 import numpy as np
-from sklearn.base import clone
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.pipeline import Pipeline
+from numpy.typing import NDArray
 
-from delorean.evaluation.measure import measure, permutation_importances
+from delorean.evaluation.evaluation import end_of, evaluate
+from delorean.evaluation.measure import measure
 from delorean.evaluation.metrics import Metrics
+from delorean.evaluation.settings import EvaluationSettings
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.split import Split, SplitParts
+from delorean.scoring import Scorer
+from delorean.scoring.conversion import trees_of
 from delorean.scoring.onnx_scorer import OnnxScorer
+from delorean.scoring.tree_scorer import TreeScorer
+from delorean.scoring.trees import TreeEnsemble
+from delorean.scoring.trees_onnx import trees_to_onnx
 from delorean.step_timer import StepTimer
-from delorean.training.baselines import popularity_scores, with_shuffled_labels
-from delorean.training.missing_values import IMPUTE, MissingValueHandling, refuse_missing_values
-from delorean.training.onnx_model import check_missing_values, refuse_disagreement, refuse_unsupported, to_onnx
+from delorean.training.agreement import check_missing_values, refuse_disagreement
+from delorean.training.baselines import popularity_scores, shuffled_sample
+from delorean.training.learners import FittedModel, Learner
+from delorean.training.learners.choice import as_learner, as_model
+from delorean.training.learning_curve import learning_curve
+from delorean.training.missing_values import MissingValueHandling, refuse_missing_values
+from delorean.training.onnx_model import to_onnx
 from delorean.training.report import TrainingReport
-from schemas.errors import TrainingError
 
 _CHECKED_ROWS = 20_000
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A fitted scikit-learn model, its ONNX form, which is the model that is measured and served, and the report.
+    """A fitted model, its portable forms, and the report.
 
+    fitted: the library's own object
+    onnx: the same model, for any runtime of ONNX
     names: the features, in the order of the model's input
+    trees: the same model as plain arrays, None where it does not consist of trees
     """
 
     fitted: Any
     onnx: bytes
     names: tuple[str, ...]
     report: TrainingReport
+    trees: TreeEnsemble | None = None
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """What is measured, packaged and served: the trees, or the ONNX model where there are none."""
+        return OnnxScorer(self.onnx) if self.trees is None else TreeScorer(self.trees)
+
+    @property
+    def model(self) -> FittedModel:
+        """The fitted model, as every learner's is used."""
+        return as_model(self.fitted)
+
+    def reference(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Score rows (rows, features) with the learner's own library."""
+        return self.model.reference(features)
 
 
-def default_model(seed: int = 0) -> HistGradientBoostingClassifier:
-    """Build gradient boosted trees, which accept NaN and stop when they no longer improve on the validation part."""
-    return HistGradientBoostingClassifier(
-        max_iter=200, learning_rate=0.1, early_stopping=True, n_iter_no_change=10, random_state=seed
-    )
+@dataclass(frozen=True)
+class Measuring:
+    """How a model is measured, beside the split.
+
+    seed: of the shuffled labels
+    settings: what is measured; by default see `EvaluationSettings`
+    encoders: name → its features, whose importances are measured together
+    """
+
+    seed: int = 0
+    settings: EvaluationSettings = field(default_factory=EvaluationSettings)
+    encoders: Mapping[str, Sequence[str]] | None = None
 
 
-def train(data: RankingData, split: Split | None = None, model: Any = None, seed: int = 0) -> TrainedModel:
-    """Fit a model on the training part, item by item, and measure it and its baselines on the other parts.
+def train(
+    data: RankingData | SplitParts,
+    split: Split | None = None,
+    model: Any = None,
+    seed: int = 0,
+    *,
+    evaluation: EvaluationSettings | None = None,
+    encoders: Mapping[str, Sequence[str]] | None = None,
+) -> TrainedModel:
+    """Fit a model on the training part, and measure it and its baselines on the other parts.
 
+    data: ranking data to split, or its parts, as `read_parts` reads them without a copy
     split: by default by time, 70 : 15 : 15
-    model: a scikit-learn estimator with fit and predict_proba, decision_function or predict that ONNX can express; by
-        default `default_model`. It learns whether a label is above 0
-    seed: of the default model, the shuffled labels and the importances
+    model: a learner, such as `LightGBM("lambdarank")`, or a scikit-learn estimator with fit and predict_proba,
+        decision_function or predict that ONNX can express, which learns whether a label is above 0; by default
+        scikit-learn's gradient boosted trees
+    seed: of the learner and the shuffled labels; an estimator has its own
+    evaluation, encoders: how it is measured, see `Measuring`
 
     Raises TrainingError for data that no model can be fitted on, PackageError for a model whose scores change when it
     is written as ONNX, or that accepts no missing values where there are some.
     """
-    timer, split = StepTimer(), split or Split()
+    timer, split, learner = StepTimer(), split or Split(), as_learner(model)
+    learner.check()
     with timer.step("split"):
-        parts = split.divide(data)
-    model = default_model(seed) if model is None else model
+        parts = data if isinstance(data, SplitParts) else split.divide(data)
     with timer.step("fit"):
-        refuse_unsupported(model)
-        fitted = _fit(model, parts.train, parts.validation)
+        fitted = learner.fit(parts.train, parts.validation, seed)
+    measuring = Measuring(seed, evaluation or EvaluationSettings(), encoders)
+    return measured(learner, fitted, parts, split, measuring, timer)
+
+
+def measured(
+    learner: Learner, fitted: FittedModel, parts: SplitParts, split: Split, measuring: Measuring, timer: StepTimer
+) -> TrainedModel:
+    """Convert a fitted model, and measure it and its baselines.
+
+    learner: that fitted it; fits the baseline of shuffled labels, and the models of a learning curve
+    """
+    width, seed = parts.train.features.shape[1], measuring.seed
     with timer.step("convert"):
-        onnx = to_onnx(fitted, len(data.names))
-        scorer = OnnxScorer(onnx)
+        scorer, onnx, trees = _converted(fitted, width)
         missing_values = _check_conversion(scorer, fitted, parts)
     with timer.step("fit_shuffled"):
-        shuffled = [with_shuffled_labels(part, seed + i) for i, part in enumerate((parts.train, parts.validation))]
-        shuffled_scorer = OnnxScorer(to_onnx(_fit(model, *shuffled), len(data.names)))
+        samples = [shuffled_sample(part, seed + i) for i, part in enumerate((parts.train, parts.validation))]
+        shuffled = _scorer_of(learner.fit(samples[0], samples[1], seed), width)
     with timer.step("measure"):
         metrics: dict[str, dict[str, Metrics]] = {"model": {}, "popularity": {}, "shuffled": {}}
+        popularity = {}
         for name, part in (("validation", parts.validation), ("test", parts.test)):
+            popularity[name] = popularity_scores(parts.train, part)
             metrics["model"][name] = measure(scorer.score(part.features), part)
-            metrics["popularity"][name] = measure(popularity_scores(parts.train, part), part)
-            metrics["shuffled"][name] = measure(shuffled_scorer.score(part.features), part)
-    with timer.step("importances"):
-        importances = permutation_importances(scorer, parts.validation, seed)
+            metrics["popularity"][name] = measure(popularity[name], part)
+            metrics["shuffled"][name] = measure(shuffled.score(part.features), part)
+    with timer.step("learning_curve"):
+
+        def fit(part: RankingData) -> Scorer:
+            return _scorer_of(learner.fit(part, parts.validation, seed), width)
+
+        curve = learning_curve(fit, parts.train, parts.validation, measuring.settings)
+    with timer.step("evaluate"):
+        compared = {
+            name: (part, popularity[name]) for name, part in (("validation", parts.validation), ("test", parts.test))
+        }
+        since = end_of(parts.train) if split.by_time else None
+        evaluated = evaluate(
+            scorer, fitted.contributions, compared, measuring.settings, measuring.encoders, since, curve
+        )
     report = TrainingReport(
-        model=type(model).__name__,
+        model=learner.name,
         split={**msgspec.to_builtins(split), "shares": list(split.shares)},  # a list, as it is read from JSON
         sizes=parts.sizes,
         metrics=metrics,
-        importances=importances,
+        importances={each.name: each.ndcg_lost.value or 0.0 for each in evaluated.features},
         seconds=timer.rounded(),
         missing_values=missing_values,
+        rounds=fitted.rounds,
+        evaluation=evaluated,
     )
-    return TrainedModel(fitted, onnx, data.names, report)
+    return TrainedModel(fitted.fitted, onnx, parts.train.names, report, trees)
 
 
-def _fit(model: Any, part: RankingData, validation: RankingData) -> Any:
-    if not part.positive.any() or part.positive.all():
-        raise TrainingError.because(
-            f"all {len(part.labels)} labels of the training part are of one class", "give label data with both"
-        )
-    fitted = clone(model)
-    extra: dict[str, Any] = {}
-    if getattr(model, "early_stopping", False) is True and "X_val" in inspect.signature(fitted.fit).parameters:
-        extra = {"X_val": validation.features, "y_val": validation.positive.astype(np.int64)}
-    if part.item_weights is not None:
-        prefix = f"{model.steps[-1][0]}__" if isinstance(model, Pipeline) else ""
-        extra[f"{prefix}sample_weight"] = part.item_weights
-        if "X_val" in extra:
-            extra["sample_weight_val"] = validation.item_weights
-    # A feature that is missing everywhere teaches nothing, and histogram boosting cannot bin it: use a constant.
-    always_missing = np.isnan(part.features).all(axis=0)
-    features = np.where(always_missing, np.float32(0), part.features) if always_missing.any() else part.features
-    try:
-        return fitted.fit(features, part.positive.astype(np.int64), **extra)
-    except (ValueError, TypeError) as error:
-        hint = IMPUTE if "NaN" in str(error) else None
-        problem = f"{type(model).__name__} cannot be fitted: {str(error).splitlines()[0]}"
-        raise TrainingError.because(problem, hint) from error
+def _scorer_of(fitted: FittedModel, features: int) -> Scorer:
+    return _converted(fitted, features)[0]
 
 
-def _check_conversion(scorer: OnnxScorer, fitted: Any, parts: SplitParts) -> MissingValueHandling:
-    """Return how the model handles missing values. Raises PackageError where its ONNX form scores differently."""
-    missing_values = check_missing_values(scorer, fitted, parts.validation.features)
+def _converted(fitted: FittedModel, features: int) -> tuple[Scorer, bytes, TreeEnsemble | None]:
+    """Return what serves a model, its ONNX form, and its trees. Raises TrainingError for one that cannot be written."""
+    trees = trees_of(fitted.fitted)
+    if trees is None:
+        onnx = to_onnx(fitted.fitted, features)
+        return OnnxScorer(onnx), onnx, None
+    return TreeScorer(trees), trees_to_onnx(trees), trees
+
+
+def _check_conversion(scorer: Scorer, fitted: FittedModel, parts: SplitParts) -> MissingValueHandling:
+    """Return how the model handles missing values. Raises PackageError where what is served scores differently."""
+    missing_values = check_missing_values(scorer, fitted.fitted, parts.validation.features)
     if missing_values == "refused":
         for part in (parts.validation, parts.test):
-            refuse_missing_values(type(fitted).__name__, part.names, part.features)
-    refuse_disagreement(scorer, fitted, parts.validation.features[:_CHECKED_ROWS])
+            refuse_missing_values(fitted.name, part.names, part.features)
+    refuse_disagreement(scorer, fitted.fitted, parts.validation.features[:_CHECKED_ROWS])
     return missing_values

@@ -30,11 +30,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC, NuSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
-from delorean.scoring.onnx_scorer import OnnxScorer, first_line
-from delorean.training.missing_values import IMPUTE, MissingValueHandling, takes_missing_values, with_missing_values
-from schemas.errors import PackageError, TrainingError
+from delorean.scoring.onnx_scorer import first_line
+from schemas.errors import TrainingError
 
-_TOLERANCE = 1e-5
 _BOOSTED = {
     HistGradientBoostingClassifier: calculate_linear_classifier_output_shapes,
     HistGradientBoostingRegressor: calculate_linear_regressor_output_shapes,
@@ -89,34 +87,6 @@ def sklearn_scores(model: Any, features: NDArray[np.float32]) -> NDArray[np.floa
     else:
         scores = model.predict(features)
     return np.asarray(scores, dtype=np.float64)
-
-
-def refuse_disagreement(scorer: OnnxScorer, model: Any, features: NDArray[np.float32]) -> None:
-    """Raise PackageError unless ONNX and scikit-learn score every row alike, within the accuracy of float32."""
-    ours, theirs = scorer.score(features).astype(np.float64), sklearn_scores(model, features)
-    wrong = ~(np.abs(ours - theirs) <= _TOLERANCE * (1 + np.abs(theirs)))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        incomplete = wrong & np.isnan(features).any(axis=1)
-        raise PackageError.because(
-            f"the ONNX model disagrees with {type(model).__name__} in {int(wrong.sum())} of {len(wrong)} rows, "
-            f"{int(incomplete.sum())} of them with missing values: "
-            f"{ours[row]:.7g} against {theirs[row]:.7g} in row {row}",
-            IMPUTE if incomplete.sum() == wrong.sum() else "package a model that ONNX expresses exactly",
-        )
-
-
-def check_missing_values(scorer: OnnxScorer, model: Any, features: NDArray[np.float32]) -> MissingValueHandling:
-    """Return how a model handles missing values; its ONNX form must do the same.
-
-    features: some rows; their values are left out one by one and all together
-
-    Raises PackageError if the two disagree.
-    """
-    if not takes_missing_values(model, features.shape[1]):
-        return "refused"
-    refuse_disagreement(scorer, model, with_missing_values(features))
-    return "used"
 
 
 def _not_expressible(model: Any, reason: str) -> TrainingError:

@@ -141,7 +141,7 @@ def test_wrong_feature_sets_are_one_clear_error_each(feature_set: pa.Table, tmp_
         (feature_set.drop_columns(["label"]), "'label'"),
         (with_column("rare", pa.array([[1.0], [2.0]], floats)), "'rare' has 1 values in row 0, expected 12"),
         (with_column("rare", pa.array([1.0, 2.0])), "'rare' is double, expected a list"),
-        (with_column("rare", pa.array([[1.0] * 12] * 2)), "'rare' is list<.*double>, expected list<float>"),
+        (with_column("rare", pa.array([[0.1] * 12] * 2)), "'rare' is list<.*double>, expected list<float>"),
         (with_column("label", pa.array([None, [1.0] * 12], floats)), "'label' is null in 1 rows"),
         (with_column("label", pa.array([[-1.0] * 12] * 2, floats)), "'label' has nulls or values below 0"),
         (with_column("label", pa.array([[None] * 12] * 2, floats)), "'label' has nulls or values below 0"),
