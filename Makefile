@@ -19,7 +19,7 @@ demo: .venv/.ready machine  ## run a small streaming company from snapshots to a
 airflow: .venv/.ready .venv-airflow/.ready machine  ## run Airflow with that company, until Ctrl-C
 	@exec $(BIN)/python -m delorean.demo.airflow $(ARGS)
 
-test: .venv/.ready .venv-airflow/.ready machine  ## check everything: lint, types, layers, doctests, tests
+test: .venv/.ready .venv-airflow/.ready .venv-mlflow/.ready machine  ## check everything: lint, types, layers, doctests, tests
 	@$(MAKE) -s --no-print-directory -j 2 lint doctest .venv/spark.jsa
 	@$(BIN)/python -m pytest -n 3 --durations 25 --durations-min 1 $(ARGS)  # three keep two cores busy: tests wait a lot
 
@@ -53,12 +53,13 @@ notebook: .venv/.ready machine  ## open the notebooks in JupyterLab, the demo's 
 
 COMPILE := $(BIN)/uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --upgrade --custom-compile-command "make lock"
-lock: .venv/.ready  ## choose the versions anew and write requirements.lock, and Airflow's
+lock: .venv/.ready  ## choose the versions anew and write requirements.lock, Airflow's and MLflow's
 	@$(COMPILE) --extra connect --extra lightgbm --extra xgboost --extra tuning --extra tracking --extra bench --extra test --extra notebook -o requirements.lock setup.cfg
 	@$(COMPILE) -o dags/requirements.lock dags/requirements.in
+	@$(COMPILE) -o tests/mlflow/requirements.lock tests/mlflow/requirements.in
 
 clean:  ## remove the environment and everything that was made
-	@rm -rf .venv .venv-airflow .demo build dist *.egg-info .*_cache .hypothesis benchmarks/out spark-warehouse metastore_db derby.log
+	@rm -rf .venv .venv-airflow .venv-mlflow .demo build dist *.egg-info .*_cache .hypothesis benchmarks/out spark-warehouse metastore_db derby.log
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Says in one line what the machine lacks. It is checked every time: Java may go away.
@@ -80,6 +81,13 @@ machine:
 	@rm -f $@
 	@"$(PYTHON)" -m venv --clear .venv-airflow
 	@$(BIN)/python .ci/install.py .venv-airflow dags/requirements.lock || { rm -f $@; exit 1; }
+	@touch $@
+
+# MLflow's server needs an older pyarrow than ours; only tests start it.
+.venv-mlflow/.ready: tests/mlflow/requirements.lock .venv/.ready
+	@rm -f $@
+	@"$(PYTHON)" -m venv --clear .venv-mlflow
+	@$(BIN)/python .ci/install.py .venv-mlflow tests/mlflow/requirements.lock || { rm -f $@; exit 1; }
 	@touch $@
 
 # Classes that Spark's JVMs of the tests need not load one by one.

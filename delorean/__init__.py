@@ -45,20 +45,24 @@ if TYPE_CHECKING:
     from delorean.labels.materialise import materialise_labels
     from delorean.leaks import LeakThresholds
     from delorean.packaging.package import load_package
+    from delorean.prediction import load_predictions, predict
     from delorean.project.open_project import OpenProject, open_project
     from delorean.ranking_data.context_weights import ContextWeight
     from delorean.ranking_data.feature_set_reader import read_feature_set
     from delorean.ranking_data.split import Split
+    from delorean.registry.registry import Registry
     from delorean.scoring.conversion import trees_of
     from delorean.scoring.tree_scorer import TreeScorer
     from delorean.scoring.trees import TreeEnsemble
     from delorean.scoring.trees_onnx import trees_to_onnx
     from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
     from delorean.time_travel import TimeMachine
+    from delorean.tracking import track_package
     from delorean.training.fitting import train
     from encoders import FeatureEncoder, FeatureModel, data_key, feature_encoder, lookup
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
     from schemas.errors import (
+        ComparisonError,
         ConfigError,
         CorruptFileError,
         DataKeyError,
@@ -75,14 +79,17 @@ if TYPE_CHECKING:
         NotInIndexError,
         PackageError,
         ParadoxError,
+        PointerMovedError,
         ProxyUnavailableError,
         QualityError,
+        RegistryError,
         ReplayError,
         SelectionError,
         ServiceError,
         SetupError,
         SnapshotIndexError,
         StorageError,
+        TrackingError,
         TrainingError,
         UndeclaredKeyError,
         UnreadableRecordError,
@@ -96,6 +103,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "AsOf",
+    "ComparisonError",
     "ConfidenceFloor",
     "ConfigError",
     "ContextSelection",
@@ -125,8 +133,11 @@ __all__ = [
     "OpenProject",
     "PackageError",
     "ParadoxError",
+    "PointerMovedError",
     "ProxyUnavailableError",
     "QualityError",
+    "Registry",
+    "RegistryError",
     "ReplayError",
     "ScheduleSpec",
     "SelectionError",
@@ -138,6 +149,7 @@ __all__ = [
     "StorageError",
     "TableSource",
     "TimeMachine",
+    "TrackingError",
     "TrainingError",
     "TreeEnsemble",
     "TreeScorer",
@@ -161,11 +173,13 @@ __all__ = [
     "load_experiment",
     "load_labels",
     "load_package",
+    "load_predictions",
     "lookup",
     "materialise_labels",
     "open_index",
     "open_project",
     "open_storage",
+    "predict",
     "ranking_metrics",
     "read_feature_set",
     "register_feature_set",
@@ -173,6 +187,7 @@ __all__ = [
     "run_experiment",
     "service_element",
     "show",
+    "track_package",
     "train",
     "trees_of",
     "trees_to_onnx",
@@ -200,9 +215,12 @@ _MODULES = {
     "delorean.labels.materialise": "materialise_labels",
     "delorean.leaks": "LeakThresholds",
     "delorean.packaging.package": "load_package",
+    "delorean.prediction": "load_predictions predict",
     "delorean.project.open_project": "OpenProject open_project",
+    "delorean.registry.registry": "Registry",
     "delorean.state.rules": "AsOf ConfidenceFloor SpreadLimit",
     "delorean.time_travel": "TimeMachine",
+    "delorean.tracking": "track_package",
     "delorean.ranking_data.context_weights": "ContextWeight",
     "delorean.training.fitting": "train",
     "delorean.evaluation.metrics": "ranking_metrics",
@@ -215,11 +233,11 @@ _MODULES = {
     "encoders": "FeatureEncoder FeatureModel data_key feature_encoder lookup",
     "schemas.data_keys": "DataKey context_variable global_element item service_element",
     "schemas.errors": (
-        "ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError EncoderError "
+        "ComparisonError ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError EncoderError "
         "EncoderOutputError FingerprintError GoldenRowsError JobError LabelError MissingFileError "
-        "NaiveTimeError NotInIndexError PackageError ParadoxError ProxyUnavailableError QualityError "
-        "ReplayError SelectionError ServiceError SetupError SnapshotIndexError StorageError TrainingError "
-        "UndeclaredKeyError UnreadableRecordError WithdrawnError"
+        "NaiveTimeError NotInIndexError PackageError ParadoxError PointerMovedError ProxyUnavailableError "
+        "QualityError RegistryError ReplayError SelectionError ServiceError SetupError SnapshotIndexError "
+        "StorageError TrackingError TrainingError UndeclaredKeyError UnreadableRecordError WithdrawnError"
     ),
     "snapshotter.index": "open_index",
     "snapshotter.selection.declarations": "ContextSelection",

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-_DROPPED_BITS = 45  # of a float's 52: numbers that agree in the other 7 share a bin
+DROPPED_BITS = 45  # of a float's 52: numbers that agree in the other 7 share a bin
 
 
 def bin_columns(values: NDArray[np.float64]) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
     """Return the columns that `sum_bins` adds up, one row for each number: bin, rows, greatest."""
     numbers = values.astype(np.float64)
-    bins = numbers.view(np.int64) >> _DROPPED_BITS
+    bins = numbers.view(np.int64) >> DROPPED_BITS
     return {"bin": bins, "rows": np.ones(len(values), dtype=np.int64), "greatest": numbers}
 
 

@@ -27,8 +27,12 @@ DeloreanError
 │   ├── EncoderOutputError     it writes or returns something that it must not
 │   └── FingerprintError       it is not the encoder that the model was trained with
 ├── TrainingError              features from which no model can be trained
-└── PackageError               a model package that cannot be trusted
-    └── GoldenRowsError        a package that does not reproduce its golden rows
+├── ComparisonError            models that cannot be compared on this data
+├── RegistryError              a version or a pointer of the registry that cannot be used
+│   └── PointerMovedError      somebody else has moved the pointer
+├── PackageError               a model package that cannot be trusted
+│   └── GoldenRowsError        a package that does not reproduce its golden rows
+└── TrackingError              a tracking server that does not record a package
 ```
 
 Errors of drivers (Thrift, Cassandra, S3, Spark) are translated into these where they enter our code. A message names
@@ -215,6 +219,22 @@ class TrainingError(DeloreanError):
     final = True
 
 
+class ComparisonError(DeloreanError):
+    """Models cannot be compared on this data."""
+
+    final = True
+
+
+class RegistryError(DeloreanError):
+    """A version or a pointer of the registry does not exist, is taken, or was removed."""
+
+    final = True
+
+
+class PointerMovedError(RegistryError):
+    """A pointer is not where it was expected: somebody else has moved it."""
+
+
 class PackageError(DeloreanError):
     """A model package cannot be trusted."""
 
@@ -223,3 +243,7 @@ class PackageError(DeloreanError):
 
 class GoldenRowsError(PackageError):
     """A model package does not reproduce its golden rows."""
+
+
+class TrackingError(DeloreanError):
+    """A tracking server did not record a package."""

@@ -14,11 +14,15 @@ from delorean.cli.cost import cost
 from delorean.cli.demo import demo
 from delorean.cli.experiment import experiment
 from delorean.cli.features import feature_sets_group
+from delorean.cli.label_quality import label_quality
 from delorean.cli.look import index, travel
 from delorean.cli.model import generate, serve, train
 from delorean.cli.paradox import paradox
+from delorean.cli.predict import predict
+from delorean.cli.registry import registry
 from delorean.cli.schedule import schedule
 from delorean.cli.submit import submit
+from delorean.cli.track import track
 from delorean.cli.vacuum import vacuum
 from schemas.errors import DeloreanError
 from schemas.plain_text import plain_text
@@ -71,7 +75,7 @@ def cli(debug: bool) -> None:
 
     \b
     From nothing to a served model:
-      select → prana serve → snapshot → (travel) → generate → train → serve
+      select → prana serve → snapshot → (travel) → generate → train → (predict) → serve
 
     `delorean demo` runs all of it for a small streaming company. Every command that terminates accepts --json.
 
@@ -85,12 +89,15 @@ def cli(debug: bool) -> None:
     if debug:
         logging.getLogger("py4j").setLevel(logging.INFO)  # it logs every call to the JVM
     else:
-        logging.getLogger("cassandra").setLevel(logging.CRITICAL)  # our errors say the same in one line
+        for driver in ("cassandra", "urllib3"):  # our errors say the same in one line
+            logging.getLogger(driver).setLevel(logging.CRITICAL)
 
 
-for command in (select, prana, snapshot, publish, travel, index, generate, paradox, train, experiment, serve):
+for command in (select, prana, snapshot, publish, travel, index):
     cli.add_command(command)
-for command in (feature_sets_group, cost, vacuum, schedule, submit, demo):
+for command in (label_quality, generate, paradox, train, predict, experiment, registry, serve):
+    cli.add_command(command)
+for command in (feature_sets_group, track, cost, vacuum, schedule, submit, demo):
     cli.add_command(command)
 
 

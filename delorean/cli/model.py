@@ -11,6 +11,7 @@ import click
 from delorean.cli.experiment import day_option, recompute_option, run_id_option, run_spec
 from delorean.cli.options import Seconds, common_options, opened, project_option
 from delorean.cli.output import Output
+from delorean.cli.registry import package_folder
 
 if TYPE_CHECKING:
     from delorean.project.config import Project
@@ -94,24 +95,24 @@ def train(spec: Path, folder: Path, run_id: str | None, project: Project, output
 
 
 @click.command(no_args_is_help=True)
-@click.argument("package", type=click.Path(path_type=Path))
+@click.argument("package")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0 picks a free port.")
 @click.option("--budget", type=Seconds(), default=0.5, show_default=True, help="Time for the services.")
 @project_option
-def serve(package: Path, host: str, port: int, budget: timedelta, project: Project) -> None:
+def serve(package: str, host: str, port: int, budget: timedelta, project: Project) -> None:
     """Rank with a packaged model over HTTP.
 
     Calls the live services for each request. Ready once the encoders are compiled and PACKAGE has reproduced its golden
-    rows.
+    rows. PACKAGE is a folder, or `registry:NAME` for a version or pointer of the registry, which is resolved now.
 
     \b
-    Example: delorean serve packages/homepage-1 --port 8000
+    Example: delorean serve registry:production --port 8000
     """
     from delorean.serving import serve as serve_package
 
     serve_package(
-        package,
+        package_folder(project, package),
         project.services,
         project.index,
         project.storage,

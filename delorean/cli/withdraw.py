@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from collections.abc import Callable
 from datetime import date
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +10,7 @@ import click
 
 from delorean.cli.options import Day, common_options, opened
 from delorean.cli.output import Output
+from delorean.users import current_user
 
 if TYPE_CHECKING:
     from delorean.project.config import Project
@@ -104,7 +103,7 @@ def withdraw_context_set(
     from snapshotter.records import PublishedName
 
     _require(reason)
-    name, who = PublishedName.of_revision(day, revision or 1), by or _user()
+    name, who = PublishedName.of_revision(day, revision or 1), by or current_user()
     with opened(project) as (index, _):
         new = index.withdraw_context_set(day, reason, who, revision)
     output.show({"withdrawn": str(name), "by": who, "reason": reason, "new": new})
@@ -128,7 +127,7 @@ def withdrawals(project: Project, output: Output) -> None:
 
 def _withdraw(name: PublishedName, reason: str, by: str | None, project: Project, output: Output) -> None:
     _require(reason)
-    who = by or _user()
+    who = by or current_user()
     with opened(project) as (index, _):
         new = index.withdraw(name, reason, who)
     output.show({"withdrawn": str(name), "by": who, "reason": reason, "new": new})
@@ -137,10 +136,3 @@ def _withdraw(name: PublishedName, reason: str, by: str | None, project: Project
 def _require(reason: str) -> None:
     if not reason.strip():
         raise click.BadParameter("it is empty: write a reason", param_hint="--reason")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # the user of a container may have no name
-        return f"user {os.getuid()}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 from delorean.experiment.spec import ExperimentSpec
+from delorean.feature_sets.columns import CONFIDENCE_COLUMN, SPREAD_COLUMN, run_column, version_column
 from prana_proxy.config.toml_file import TomlFile
 from schemas.errors import ConfigError, LabelError, TrainingError
 from schemas.hashing import check_bucket_count
@@ -50,6 +51,7 @@ def check_spec(spec: ExperimentSpec, file: TomlFile | None = None, run_id: str |
         if name not in spec.feature_model.features:
             with at("model.categorical"):
                 raise TrainingError.unknown("feature", name, spec.feature_model.features)
+    _check_evaluation(spec, at)
     with at("model" if spec.model.estimator is None else "model.estimator"):
         spec.model.build()
 
@@ -58,6 +60,26 @@ def _not_located(place: str) -> AbstractContextManager[None]:
     """Leave errors as they are: the spec was not read from a file."""
     del place
     return nullcontext()
+
+
+def _check_evaluation(spec: ExperimentSpec, at: Callable[[str], AbstractContextManager[None]]) -> None:
+    """Reject columns to measure by that label data and feature set will not have, before they are made."""
+    labels, chosen = spec.labels, spec.evaluation
+    if labels.context is None:
+        return  # the query decides which variables there are
+    of_elements = [column(name) for name in spec.feature_model.elements for column in (run_column, version_column)]
+    existing = (*labels.context, *labels.keep, CONFIDENCE_COLUMN, SPREAD_COLUMN, *of_elements)
+    for name in chosen.by:
+        if name not in existing:
+            with at("evaluation.by"):
+                raise TrainingError.unknown("column to measure by", name, existing)
+    for name in spec.label_quality.by:
+        if name not in (*labels.context, *labels.keep):
+            with at("label_quality.by"):
+                raise LabelError.unknown("column to measure label data by", name, (*labels.context, *labels.keep))
+    if chosen.cluster not in (None, *existing):
+        with at("evaluation.cluster"):
+            raise TrainingError.unknown("variable of clusters", str(chosen.cluster), existing)
 
 
 def _check_column_names(spec: ExperimentSpec) -> None:

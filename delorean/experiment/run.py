@@ -15,6 +15,7 @@ import msgspec
 
 from delorean.experiment.day_features import features_of_day, is_incremental
 from delorean.experiment.label_data import labels_id_of, labels_of
+from delorean.experiment.label_quality import require_label_quality
 from delorean.experiment.record import (
     FeaturesRecord,
     LabelsRecord,
@@ -86,6 +87,7 @@ def run_experiment(
     report = None
     try:
         if training:
+            require_label_quality(experiment, labels, storage)
             with timer.step("training"):
                 report = train_on(experiment, labels, features.uri, features.version).report
     finally:

@@ -11,7 +11,12 @@ from schemas.errors import ConfigError
 if TYPE_CHECKING:
     from delorean.experiment.spec import ExperimentSpec
 
-_OF_TRAINING = ("split", "model")  # only training reads these: features do not change with them
+_OF_TRAINING = (
+    "split",
+    "model",
+    "evaluation",
+    "label_quality",
+)  # only training reads these: features do not change with them
 _GENERATE = "generate again with this spec, or train with the spec that generated it"
 
 

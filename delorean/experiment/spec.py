@@ -12,9 +12,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from delorean.evaluation.settings import EvaluationSettings
 from delorean.experiment.encoder_spec import EncoderSpec
 from delorean.experiment.label_spec import LabelSpec
 from delorean.experiment.model_spec import ModelSpec
+from delorean.label_quality.limits import LabelQualityLimits
 from delorean.leaks import LeakThresholds
 from delorean.ranking_data.split import Split
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
@@ -51,6 +53,8 @@ class ExperimentSpec:
     confidence: element → how complete the snapshots that serve it must be
     spread: how far apart the captures of one row may be
     leaks: the thresholds above which a feature predicts its label implausibly well, and whether that fails a run
+    evaluation: how the model is measured
+    label_quality: the limits that the label data must keep
     schedule: when the scheduler trains it; not part of the id
     owner: who it belongs to, for `delorean cost`; not part of the id
     folder: where relative paths of tables start; by default the file's folder; not part of the id
@@ -76,6 +80,8 @@ class ExperimentSpec:
     leaks: LeakThresholds = field(default_factory=LeakThresholds)
     split: Split = field(default_factory=Split)
     model: ModelSpec = field(default_factory=ModelSpec)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    label_quality: LabelQualityLimits = field(default_factory=LabelQualityLimits)
     schedule: ScheduleSpec = ScheduleSpec()
     owner: str = ""
     folder: str = ""

@@ -1,4 +1,4 @@
-"""Which files of a feature set are needed by which versions, and which are not needed."""
+"""Which files of a feature set, or of predictions, are needed by which versions, and which are not needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from delorean.feature_sets.parts import parts_of
-from delorean.feature_sets.table import FOLDER, LINEAGE
+from delorean.feature_sets.table import LINEAGE
 from schemas.errors import ConfigError, StorageError
 from snapshotter.storage import Storage, StoredFile
 from snapshotter.storage.delta_history import DeltaHistory, read_history
@@ -20,15 +20,16 @@ _COMMIT = re.compile(r"_delta_log/(\d{20})\.json")
 
 @dataclass(frozen=True)
 class KeptVersions:
-    """Which files and label data of a feature set are needed, and which are not.
+    """Which files and label data of a table are needed, and which are not.
 
+    path: of the table, relative to the storage's root
     labels: ids of the label data of the kept versions
     uncommitted: old files that belong to no version
     superseded: version → when the next version replaced it, and the old files that it was the last to have
     unknown: why this cannot be determined, so that nothing may be deleted; empty if it can
     """
 
-    name: str
+    path: str
     labels: frozenset[str] = frozenset()
     uncommitted: tuple[StoredFile, ...] = ()
     superseded: Mapping[int, tuple[datetime, Sequence[StoredFile]]] = field(default_factory=dict)
@@ -37,44 +38,45 @@ class KeptVersions:
 
 def kept_versions(
     storage: Storage,
-    name: str,
+    path: str,
     files: Sequence[StoredFile],
-    pinned: set[int],
     latest: datetime,
-    possible: Set[int] = frozenset(),
+    pinned: Set[int],
+    possible: Set[int],
 ) -> KeptVersions:
-    """Determine which files of a feature set are needed.
+    """Determine which files of a table are needed.
 
+    path: of the table, relative to the storage's root
     files: all complete ones in its folder, listed before this is called
-    pinned: versions that records refer to
     latest: versions that were the newest at this moment or later are kept too, since they may be in use
-    possible: versions that records may refer to, if the feature set has them
+    pinned: versions that records refer to
+    possible: versions that records may refer to, if the table has them
     """
-    inside = {file.path.removeprefix(f"{FOLDER}/{name}/"): file for file in files}
-    commits = {int(match[1]): file for path, file in inside.items() if (match := _COMMIT.fullmatch(path))}
-    old = {path: file for path, file in inside.items() if _is_data(path) and file.modified_at < latest}
-    log = [path.removeprefix(_LOG) for path in inside if path.startswith(_LOG)]
+    inside = {file.path.removeprefix(f"{path}/"): file for file in files}
+    commits = {int(match[1]): file for name, file in inside.items() if (match := _COMMIT.fullmatch(name))}
+    old = {name: file for name, file in inside.items() if _is_data(name) and file.modified_at < latest}
+    log = [name.removeprefix(_LOG) for name in inside if name.startswith(_LOG)]
     if not log:
-        return KeptVersions(name, uncommitted=tuple(old.values()))
+        return KeptVersions(path, uncommitted=tuple(old.values()))
     try:
-        history = read_history(storage, f"{FOLDER}/{name}", log)
-        if elsewhere := [path for path in history.spans if path.startswith("/") or ":/" in path]:
+        history = read_history(storage, path, log)
+        if elsewhere := [name for name in history.spans if name.startswith("/") or ":/" in name]:
             raise StorageError.because(f"a version names files by absolute paths, such as {elsewhere[0]}")
         newest = history.newest
         kept = {v for v in range(newest + 1) if v in possible or _is_kept(v, commits, latest)} | pinned | {newest}
         labels, needed = _labels(history, kept), sorted(kept)
     except (ConfigError, StorageError) as error:
-        return KeptVersions(name, unknown=f"{FOLDER}/{name} was left alone: {error}")
+        return KeptVersions(path, unknown=f"{path} was left alone: {error}")
     uncommitted: list[StoredFile] = []
     superseded: dict[int, tuple[datetime, list[StoredFile]]] = {}
-    unneeded = ((history.last_version(path), path) for path in old if not history.is_in(path, needed))
-    for version, path in sorted(unneeded, key=lambda pair: (-1 if pair[0] is None else pair[0], pair[1])):
+    unneeded = ((history.last_version(name), name) for name in old if not history.is_in(name, needed))
+    for version, name in sorted(unneeded, key=lambda pair: (-1 if pair[0] is None else pair[0], pair[1])):
         if version is None:
-            uncommitted.append(old[path])
+            uncommitted.append(old[name])
         else:
             when = commits[version + 1].modified_at if version + 1 in commits else latest
-            superseded.setdefault(version, (when, []))[1].append(old[path])
-    return KeptVersions(name, labels, tuple(uncommitted), superseded)
+            superseded.setdefault(version, (when, []))[1].append(old[name])
+    return KeptVersions(path, labels, tuple(uncommitted), superseded)
 
 
 def _labels(history: DeltaHistory, versions: set[int]) -> frozenset[str]:

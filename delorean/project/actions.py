@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,7 +16,9 @@ from delorean.experiment.record import RunRecord, find_run
 from delorean.feature_sets.table import FeatureSet, load_feature_set, table_uri
 from delorean.labels import Labels, load_labels
 from delorean.project.config import Project
+from delorean.registry.registry import PREFIX, Registry
 from delorean.time_travel import Moment, TimeMachine
+from schemas.errors import ConfigError
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
 
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
     from delorean.feature_sets.registration import RegisteredFeatureSet
     from delorean.leaks import LeakThresholds
     from delorean.packaging.package import ModelPackage
+    from delorean.prediction import Predictions
     from delorean.serving import Ranker
+    from delorean.tracking import TrackedRun
     from delorean.training.fitting import TrainedModel
     from encoders.feature_model import Encoders
     from snapshotter.spark.progress import Progress
@@ -52,6 +56,7 @@ class ProjectActions:
     index: SnapshotIndex
     storage: Storage
     machine: TimeMachine
+    registry: Registry
     experiments: Mapping[str, ExperimentSpec]
 
     def spec(self, spec: ExperimentSpec | str | Path) -> ExperimentSpec:
@@ -235,11 +240,63 @@ class ProjectActions:
         target = self.folder / folder
         return package_of(self.spec(spec), self.index, self.storage, target, self.config.encoders, run_id)
 
-    def load_package(self, folder: str | Path) -> ModelPackage:
-        """Load a model package whose encoders are the project's, or allowed by it, see `delorean.load_package`."""
+    def load_package(self, package: str | Path) -> ModelPackage:
+        """Load a model package whose encoders are the project's, or allowed by it, see `delorean.load_package`.
+
+        package: its folder, or `registry:NAME` for a version or a pointer of the registry
+
+        Example: `project.load_package("registry:production").report`
+        """
         from delorean.packaging.package import load_package
 
-        return load_package(self.folder / folder, modules=self.config.encoders, allow=self.config.packages.allow)
+        if isinstance(package, str) and package.startswith(PREFIX):
+            return self.registry.load(package)
+        return load_package(self.folder / package, modules=self.config.encoders, allow=self.config.packages.allow)
+
+    def predict(
+        self,
+        feature_set: FeatureSet | str,
+        package: ModelPackage | str | Path,
+        name: str | None = None,
+        *,
+        version: int | None = None,
+        **options: Any,
+    ) -> Predictions:
+        """Score every item of a feature set, see `delorean.predict`.
+
+        feature_set: or its name; then version is None: the newest
+        name: of the predictions; None: the feature set's
+        options: `keep`, `run_id`, `spark`, `progress`
+
+        Example: `project.predict("homepage", "packages/homepage-1", keep=["label"]).to_polars()`
+        """
+        from delorean.packaging.package import ModelPackage
+        from delorean.prediction import predict
+
+        package = package if isinstance(package, ModelPackage) else self.load_package(package)
+        source = table_uri(self.storage, feature_set) if isinstance(feature_set, str) else feature_set
+        own_name = feature_set if isinstance(feature_set, str) else PurePosixPath(feature_set.uri).name
+        return predict(package, source, self.storage, name or own_name, version=version, **options)
+
+    def track(
+        self, package: ModelPackage | str | Path, server: str | None = None, experiment: str | None = None
+    ) -> TrackedRun:
+        """Record a package as a run of MLflow, see `delorean.track_package`.
+
+        server: None: the one that the project's file names
+        experiment: of MLflow; None: the name of the experiment that the package is of
+
+        Example: `project.track("packages/homepage-1").model_uri`
+        """
+        from delorean.packaging.package import ModelPackage
+        from delorean.tracking import track_package
+
+        server = server or self.config.tracking.mlflow
+        if server is None:
+            raise ConfigError.because("no tracking server is named", 'write [tracking] mlflow = "http://…"')
+        package = package if isinstance(package, ModelPackage) else self.load_package(package)
+        name = experiment or (package.lineage.get("spec") or {}).get("name") or package.path.name
+        return track_package(package, server, name, self.config.encoders)
 
     @contextmanager
     def ranker(self, package: ModelPackage | str | Path, **options: Any) -> Iterator[Ranker]:

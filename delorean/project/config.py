@@ -78,6 +78,16 @@ class Submit:
 
 
 @dataclass(frozen=True)
+class Tracking:
+    """Where trained packages are recorded: `[tracking]` of a project file.
+
+    mlflow: the URI of an MLflow tracking server, such as http://host:5000; None: nowhere
+    """
+
+    mlflow: str | None = field(default=None, repr=False)  # a URI may hold a password
+
+
+@dataclass(frozen=True)
 class SnapshotSet:
     """Services that are captured together: `[schedule.snapshots.<name>]` of a project file.
 
@@ -147,6 +157,7 @@ class Project:
     packages: which code of model packages may run
     submit: how to reach a cluster
     schedule: what the scheduler runs
+    tracking: where trained packages are recorded
     """
 
     index: str = field(default="data/index.db", repr=False)  # a URI may hold a password
@@ -160,6 +171,7 @@ class Project:
     packages: Packages = field(default_factory=Packages)
     submit: Submit = field(default_factory=Submit)
     schedule: Schedule = field(default_factory=Schedule)
+    tracking: Tracking = field(default_factory=Tracking)
 
     def spark_session(self, app_name: str = "notebook", *, delta: bool = False, s3: bool = False) -> SparkSession:
         """Return the active session, or start one at the master of `[submit]`, else on this machine.

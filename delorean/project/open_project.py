@@ -17,6 +17,7 @@ from delorean.labels import label_data_names, load_labels
 from delorean.project.actions import ProjectActions
 from delorean.project.config import PROJECT_FILE, Project, load_project
 from delorean.project.elements import elements_of
+from delorean.registry.registry import Registry
 from delorean.time_travel import TimeMachine
 from encoders.compilation.code_cache import use_cache_folder
 from encoders.declared_elements import declare_elements
@@ -94,6 +95,7 @@ class OpenProject(ProjectActions, Closeable):
     folder: that contains its file and the specs of its experiments
     config: the content of its file
     machine: travels to any past moment
+    registry: versions of model packages and the pointers to them
     experiments: specs beside the project's file, by the names of their files
     labels: label data at rest, by id
     feature_sets: the newest version of each feature set
@@ -106,6 +108,7 @@ class OpenProject(ProjectActions, Closeable):
         # Attributes, not properties: completion, which calls nothing, then sees their content.
         self.folder, self.config, self.index, self.storage = folder, config, index, storage
         self.machine = TimeMachine(index, storage)
+        self.registry = Registry(storage, config.encoders, config.packages.allow)
         self.experiments = Shelf("experiment", self._specs, lambda name: load_experiment(folder / f"{name}.toml"))
         self.labels = Shelf(
             "label data set", lambda: label_data_names(storage), lambda name: load_labels(name, storage)

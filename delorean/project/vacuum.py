@@ -17,6 +17,10 @@ from delorean.feature_sets.kept_versions import KeptVersions, kept_versions
 from delorean.generation.named_run import PLANS
 from delorean.labels import FOLDER as LABELS
 from delorean.labels import labels_id_of_manifest, load_labels, manifest_path
+from delorean.prediction.table import FOLDER as PREDICTIONS
+from delorean.registry.records import RegisteredVersion, UnreadableFile
+from delorean.registry.registry import Registry
+from delorean.registry.unused_files import unused_files
 from schemas.errors import ConfigError, LabelError, StorageError
 from snapshotter.capture import is_half_written, unpublished_files
 from snapshotter.index import SnapshotIndex
@@ -66,21 +70,26 @@ class VacuumReport:
 
 @dataclass
 class _Pins:
-    """What recorded runs refer to: label data with its files, and versions of feature sets.
+    """What recorded runs and registered packages refer to: label data with its files, and versions of feature sets.
 
+    sources: versions of tables, by the name of their folder, that labels were read from
     anywhere: versions of tables that a catalogue names, which may be any feature set
     broken: records that cannot be read, which may refer to anything
     """
 
     labels: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     versions: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    sources: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     anywhere: set[int] = field(default_factory=set)
-    broken: list[BrokenRecord] = field(default_factory=list)
+    broken: list[BrokenRecord | UnreadableFile] = field(default_factory=list)
 
     @classmethod
-    def of(cls, storage: Storage) -> _Pins:
-        pins = cls()
-        for run in recorded_runs(storage, pins.broken):
+    def of(cls, storage: Storage, versions: Sequence[RegisteredVersion], unreadable: Sequence[UnreadableFile]) -> _Pins:
+        pins = cls(broken=list(unreadable))
+        for version in versions:
+            pins._add_lineage(version.lineage)
+        broken: list[BrokenRecord] = []
+        for run in recorded_runs(storage, broken):
             pins.labels[run.labels.id] |= {file.path for file in run.labels.files}
             pins.versions[run.features.feature_set].add(run.features.version)
             for table in run.labels.tables.values():  # a source of labels may be a feature set of this storage
@@ -89,8 +98,26 @@ class _Pins:
                 if table.get("format") == CATALOGUE:
                     pins.anywhere.add(table["version"])
                 else:
-                    pins.versions[_table_name(str(table["path"]))].add(table["version"])
+                    pins.sources[_table_name(str(table["path"]))].add(table["version"])
+        pins.broken += broken
         return pins
+
+    def _add_lineage(self, lineage: Mapping[str, Any]) -> None:
+        """Keep what a registered package was trained on, so that it can be compared and trained again."""
+        labels, features = lineage.get("label_data") or {}, lineage.get("feature_set") or {}
+        if "id" in labels:
+            self.labels[str(labels["id"])] |= set(labels.get("files") or ())
+        if "uri" in features and features.get("version") is not None:
+            self.sources[_table_name(str(features["uri"]))].add(int(features["version"]))
+
+    def of_table(self, path: str) -> tuple[set[int], set[int]]:
+        """Return the versions of a table that are referred to, and those that may be, if it has them.
+
+        A source is known by its folder's name alone: predictions may have that of the feature set that was meant.
+        """
+        folder, _, name = path.partition("/")
+        own = self.versions.get(name, set()) if folder == feature_set.FOLDER else set()
+        return own, self.sources.get(name, set()) | self.anywhere
 
 
 def _table_name(path: str) -> str:
@@ -104,10 +131,10 @@ def vacuum(storage: Storage, index: SnapshotIndex, older_than: timedelta, *, dry
     older_than: at least an hour, and longer than any job runs: a job's files are not published before it ends
     dry_run: delete nothing
 
-    Kept are: everything that the index has published; each run's record and what it refers to; of a feature set, the
-    newest version and those that were the newest within the span; label data that these were generated from, and label
-    data with a chosen name. Where a record cannot be read, everything that it may refer to is kept, and the report
-    says so.
+    Kept are: everything that the index has published; each run's record and what it refers to; of a feature set and of
+    predictions, the newest version and those that were the newest within the span; label data that feature sets were
+    generated from, and label data with a chosen name; registered packages and what they were trained on. Where a record
+    cannot be read, everything that it may refer to is kept, and the report says so.
 
     Raises ConfigError for a span that is too short.
     """
@@ -123,13 +150,17 @@ def vacuum(storage: Storage, index: SnapshotIndex, older_than: timedelta, *, dry
 
 def _report(storage: Storage, index: SnapshotIndex, latest: datetime, dry_run: bool) -> VacuumReport:
     """List what a vacuum deletes. latest: it deletes only files that were modified before this time."""
-    listed = [file for folder in (RECORDS, feature_set.FOLDER, LABELS) for file in storage.list(folder)]
+    listed = [file for folder in (RECORDS, feature_set.FOLDER, PREDICTIONS, LABELS) for file in storage.list(folder)]
     half = [file for file in listed if is_half_written(file.path) and file.modified_at < latest]
     files = [file for file in listed if not is_half_written(file.path)]
-    pins = _Pins.of(storage)  # after listing: what is recorded in between refers to younger files
+    unreadable: list[UnreadableFile] = []
+    registered = Registry(storage).versions(unreadable)
+    pins = _Pins.of(
+        storage, registered, unreadable
+    )  # after listing: what is recorded in between refers to younger files
     versions = [
-        kept_versions(storage, name, inside, pins.versions.get(name, set()), latest, pins.anywhere)
-        for name, inside in _by_name(feature_set.FOLDER, files).items()
+        kept_versions(storage, path, inside, latest, *pins.of_table(path))
+        for path, inside in (_tables(feature_set.FOLDER, files) | _tables(PREDICTIONS, files)).items()
     ]
     labels = [
         _of_labels(labels_id, inside, storage, pins, versions, latest)
@@ -137,10 +168,11 @@ def _report(storage: Storage, index: SnapshotIndex, latest: datetime, dry_run: b
     ]
     removals = (
         *_by_folder(unpublished_files(storage, index, latest)),
-        *(removal for each in versions for removal in _of_feature_set(each, pins)),
+        *(removal for each in versions for removal in _of_table(each, pins)),
         *(removal for removal, _ in labels if removal is not None and not pins.broken),
         *_by_folder(half),
         *_of_plans(files, latest),
+        *(() if unreadable else _by_folder(unused_files(storage, registered, latest))),
     )
     notes = (
         *(each.unknown for each in versions if each.unknown),
@@ -151,13 +183,13 @@ def _report(storage: Storage, index: SnapshotIndex, latest: datetime, dry_run: b
     return VacuumReport(removals, notes, dry_run)
 
 
-def _of_feature_set(versions: KeptVersions, pins: _Pins) -> Iterable[Removal]:
+def _of_table(versions: KeptVersions, pins: _Pins) -> Iterable[Removal]:
     yield from _by_folder(versions.uncommitted)
     if pins.broken:
         return
     for version, (superseded_at, files) in sorted(versions.superseded.items()):
         yield Removal(
-            f"{feature_set.FOLDER}/{versions.name}, version {version}",
+            f"{versions.path}, version {version}",
             f"superseded on {superseded_at:%F}, and no recorded run refers to it",
             tuple(files),
         )
@@ -210,13 +242,13 @@ def _by_manifest(files: Iterable[StoredFile]) -> Mapping[str, list[StoredFile]]:
     return groups
 
 
-def _by_name(folder: str, files: Iterable[StoredFile]) -> Mapping[str, list[StoredFile]]:
-    """Group files by their subfolder of a folder."""
+def _tables(folder: str, files: Iterable[StoredFile]) -> dict[str, list[StoredFile]]:
+    """Group files by the path of the table that they are in: a subfolder of a folder."""
     groups: dict[str, list[StoredFile]] = defaultdict(list)
     for file in files:
         first, name, *inside = file.path.split("/")
         if first == folder and inside:
-            groups[name].append(file)
+            groups[f"{folder}/{name}"].append(file)
     return groups
 
 

@@ -35,6 +35,7 @@ class RankingColumns:
         probability, see `ContextWeight`
     label, item_weight: columns of lists: the label, and each item's weight; None: all 1
     other_labels: columns of lists of labels that are kept beside it, null as NaN
+    kept: further columns of one value for each context, such as a stratum, to measure by
     """
 
     features: tuple[str, ...]
@@ -44,6 +45,7 @@ class RankingColumns:
     label: str = "label"
     item_weight: str | None = None
     other_labels: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
     @property
     def weighting(self) -> ContextWeight | None:
@@ -65,11 +67,12 @@ def read_feature_set(
     item_weight: str | None = None,
     other_labels: Sequence[str] = (),
     in_memory: int = IN_MEMORY,
+    kept: Sequence[str] = (),
 ) -> RankingData:
     """Read a feature set for training, sorted by time and context, so that the order of files cannot change a model.
 
     source: the path of a Delta table, or an Arrow table of the same columns
-    features, items, context, weight, label, item_weight, other_labels: see `RankingColumns`
+    features, items, context, weight, label, item_weight, other_labels, kept: see `RankingColumns`
     version: of the Delta table; None: the newest
     max_items: if there are more, contexts are sampled by a seeded hash of their variables and time
     in_memory: features that take more bytes are a mapped file, see `new_matrix`
@@ -78,7 +81,7 @@ def read_feature_set(
     Raises TrainingError for a missing table, column or value, or a column of another type.
     """
     columns = RankingColumns(
-        tuple(features), tuple(items), tuple(context), weight, label, item_weight, tuple(other_labels)
+        tuple(features), tuple(items), tuple(context), weight, label, item_weight, tuple(other_labels), tuple(kept)
     )
     reader = _Reader(source, version, columns)
     chosen = reader.choose(max_items, seed)
@@ -142,7 +145,7 @@ class _Reader:
         self._schema, self._batches = _batches(source, version, columns.label, share)
         weight = () if columns.weighting is None else columns.weighting.columns
         outcome = ["outcome_at"] if "outcome_at" in self._schema.names else []
-        self._of_contexts = list(dict.fromkeys([*columns.context, "time", *outcome]))
+        self._of_contexts = list(dict.fromkeys([*columns.context, "time", *outcome, *columns.kept]))
         self._of_weights = [name for name in weight if name not in self._of_contexts]
 
     def choose(self, max_items: int | None, seed: int) -> ChosenContexts:

@@ -23,7 +23,7 @@ from delorean.ranking_data.feature_set_reader import RankingColumns, read_parts,
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.split import Split
 from delorean.step_timer import StepTimer
-from delorean.training.fitting import TrainedModel, measured
+from delorean.training.fitting import Measuring, TrainedModel, measured
 from delorean.training.learners.boosting import imported, learnable
 from delorean.training.learners.xgboost import XGBoost, XGBoostModel
 from schemas.errors import TrainingError
@@ -54,16 +54,18 @@ def train_on_spark(
     workers: int,
     *,
     max_items: int | None = None,
-    seed: int = 0,
+    measuring: Measuring | None = None,
 ) -> TrainedModel:
     """Fit trees in `workers` Spark tasks that run at the same time, and measure them in this process.
 
     max_items: of the sample of contexts that this process reads to measure the model and fit the baselines
+    measuring: how the model is measured, and the seed of everything
 
     Raises TrainingError: more workers than the session runs tasks at a time, or than the feature set has files, or
     what `train` raises.
     """
-    timer = StepTimer()
+    timer, measuring = StepTimer(), measuring or Measuring()
+    seed = measuring.seed
     _require_slots(spark, source, workers)
     learner.check()
     fixed = replace(source, split=source.split.at_fixed_times(*time_range(source.uri, source.version)))
@@ -73,7 +75,7 @@ def train_on_spark(
         parts = read_parts(
             source.uri, source.columns, fixed.split, version=source.version, max_items=max_items, seed=seed
         )
-    trained = measured(learner.name, model, parts, source.split, seed, timer, learner)
+    trained = measured(learner, model, parts, source.split, measuring, timer)
     report = msgspec.structs.replace(trained.report, sizes={**trained.report.sizes, "fitted": sizes})
     return replace(trained, report=report)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from delorean.evaluation.evaluation import Evaluation
 from delorean.evaluation.metrics import Metrics
 from delorean.training.missing_values import MissingValueHandling
 
@@ -21,6 +22,7 @@ class TrainingReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: step → seconds it took
     rounds: number of boosting rounds of the model, None where it has no such number
     missing_values: "used" by the model as it learned, or "refused": it scores no row in which a feature is missing
+    evaluation: intervals, groups, calibration and importances; None in reports of earlier releases
     """
 
     model: str
@@ -31,3 +33,4 @@ class TrainingReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: Mapping[str, float]
     missing_values: MissingValueHandling = "used"
     rounds: int | None = None
+    evaluation: Evaluation | None = None

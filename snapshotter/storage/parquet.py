@@ -165,14 +165,16 @@ class ParquetReader(Closeable):
         return str(hasher.hexdigest())
 
 
-def read_unrecorded(storage: Storage, path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Read columns of a file without a record, a few rows at a time, verified by its pages' own checksums.
+def read_unrecorded(
+    storage: Storage, path: str, columns: Sequence[str], *, rows: int = _UNRECORDED_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """Read columns of a file without a record, some rows at a time, verified by its pages' own checksums.
 
     Raises MissingFileError, and CorruptFileError if its bytes have changed.
     """
     with storage.open_input(path) as opened, _translated(path):
         parquet = pq.ParquetFile(opened, page_checksum_verification=True)
-        yield from parquet.iter_batches(_UNRECORDED_ROWS, columns=list(columns))
+        yield from parquet.iter_batches(rows, columns=list(columns))
 
 
 class UnrecordedParquet(Closeable):

@@ -71,15 +71,15 @@ def _feature_set(features: FeatureSet) -> Iterator[Part]:
     names = features.features[:_MOST_FEATURES]
     keys = [*features.context, TIME_COLUMN, *features.items, *features.labels]
     version = DeltaVersion.of(open_table(features.uri, features.version), features.uri)
-    rows = _first_rows(version, [*keys, *names], _SAMPLE_ROWS)
+    rows = first_rows(version, [*keys, *names], _SAMPLE_ROWS)
     yield Table(_distributions(rows, names), f"features of the first {rows.num_rows:,} rows", len(features.features))
     first = rows.select([*keys, *names[:_FIRST_ROWS]]).slice(0, _FIRST_ROWS)
     yield Table([data_row(row) for row in python_rows(first)], "first rows", features.rows)
     yield from (Note(note) for note in features.notes)
 
 
-def _first_rows(version: DeltaVersion, columns: Sequence[str], most: int) -> pa.Table:
-    """Read columns of the first rows, and no more than that takes."""
+def first_rows(version: DeltaVersion, columns: Sequence[str], most: int) -> pa.Table:
+    """Read columns of a version's first rows, and no more than that takes."""
     parts: list[pa.RecordBatch] = []
     for batch in version.batches(columns, rows=most, ahead=False):
         parts.append(batch)
@@ -90,10 +90,11 @@ def _first_rows(version: DeltaVersion, columns: Sequence[str], most: int) -> pa.
 
 
 def _distributions(rows: pa.Table, features: Sequence[str]) -> list[dict[str, Any]]:
-    return [{"feature": feature, **_distribution(_floats(rows[feature]))} for feature in features]
+    return [{"feature": feature, **distribution(float_values(rows[feature]))} for feature in features]
 
 
-def _distribution(values: NDArray[np.float32]) -> dict[str, Any]:
+def distribution(values: NDArray[np.float32]) -> dict[str, Any]:
+    """Return the fields of a table's row that show how values are distributed."""
     finite = values[np.isfinite(values)].astype(np.float64)
     return {
         "distribution": _histogram(finite),
@@ -104,7 +105,8 @@ def _distribution(values: NDArray[np.float32]) -> dict[str, Any]:
     }
 
 
-def _floats(column: pa.ChunkedArray) -> NDArray[np.float32]:
+def float_values(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """Return the values of a column of lists, concatenated."""
     values = pa.chunked_array([chunk.flatten() for chunk in column.chunks], column.type.value_type)
     floats: NDArray[np.float32] = values.cast(pa.float32()).to_numpy().astype(np.float32)
     return floats

@@ -50,14 +50,57 @@ class LightGBM(BoostedTrees):
         "huber": "values",
     }
     tunable: ClassVar[frozenset[str]] = frozenset(
-        "alpha bagging_by_query bagging_fraction bagging_freq bagging_seed bin_construct_sample_cnt boost_from_average "
-        "cat_l2 cat_smooth data_random_seed data_sample_strategy enable_bundle extra_seed extra_trees feature_contri "
-        "feature_fraction feature_fraction_bynode feature_fraction_seed interaction_constraints is_unbalance lambda_l1 "
-        "lambda_l2 lambdarank_norm lambdarank_truncation_level learning_rate max_bin max_bin_by_feature "
-        "max_cat_threshold max_cat_to_onehot max_delta_step max_depth min_data_in_bin min_data_in_leaf "
-        "min_data_per_group min_gain_to_split min_sum_hessian_in_leaf monotone_constraints monotone_constraints_method "
-        "monotone_penalty neg_bagging_fraction num_leaves objective_seed other_rate path_smooth pos_bagging_fraction "
-        "scale_pos_weight top_rate use_missing zero_as_missing".split()
+        [
+            "alpha",
+            "bagging_by_query",
+            "bagging_fraction",
+            "bagging_freq",
+            "bagging_seed",
+            "bin_construct_sample_cnt",
+            "boost_from_average",
+            "cat_l2",
+            "cat_smooth",
+            "data_random_seed",
+            "data_sample_strategy",
+            "enable_bundle",
+            "extra_seed",
+            "extra_trees",
+            "feature_contri",
+            "feature_fraction",
+            "feature_fraction_bynode",
+            "feature_fraction_seed",
+            "interaction_constraints",
+            "is_unbalance",
+            "lambda_l1",
+            "lambda_l2",
+            "lambdarank_norm",
+            "lambdarank_truncation_level",
+            "learning_rate",
+            "max_bin",
+            "max_bin_by_feature",
+            "max_cat_threshold",
+            "max_cat_to_onehot",
+            "max_delta_step",
+            "max_depth",
+            "min_data_in_bin",
+            "min_data_in_leaf",
+            "min_data_per_group",
+            "min_gain_to_split",
+            "min_sum_hessian_in_leaf",
+            "monotone_constraints",
+            "monotone_constraints_method",
+            "monotone_penalty",
+            "neg_bagging_fraction",
+            "num_leaves",
+            "objective_seed",
+            "other_rate",
+            "path_smooth",
+            "pos_bagging_fraction",
+            "scale_pos_weight",
+            "top_rate",
+            "use_missing",
+            "zero_as_missing",
+        ]
     )
 
     def check(self) -> None:

@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.training.missing_values import IMPUTE, MissingValueHandling, takes_missing_values
-from delorean.training.onnx_model import refuse_unsupported, sklearn_scores, to_onnx
+from delorean.training.onnx_model import refuse_unsupported, sklearn_scores
 from schemas.errors import TrainingError
 
 

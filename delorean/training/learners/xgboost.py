@@ -49,11 +49,40 @@ class XGBoost(BoostedTrees):
         "reg:pseudohubererror": "values",
     }
     tunable: ClassVar[frozenset[str]] = frozenset(
-        "alpha base_score colsample_bylevel colsample_bynode colsample_bytree eta gamma grow_policy huber_slope "
-        "interaction_constraints lambda lambdarank_bias_norm lambdarank_normalization lambdarank_num_pair_per_sample "
-        "lambdarank_pair_method lambdarank_score_normalization lambdarank_unbiased learning_rate max_bin "
-        "max_cat_threshold max_cat_to_onehot max_delta_step max_depth max_leaves min_child_weight min_split_loss "
-        "monotone_constraints reg_alpha reg_lambda sampling_method scale_pos_weight subsample".split()
+        [
+            "alpha",
+            "base_score",
+            "colsample_bylevel",
+            "colsample_bynode",
+            "colsample_bytree",
+            "eta",
+            "gamma",
+            "grow_policy",
+            "huber_slope",
+            "interaction_constraints",
+            "lambda",
+            "lambdarank_bias_norm",
+            "lambdarank_normalization",
+            "lambdarank_num_pair_per_sample",
+            "lambdarank_pair_method",
+            "lambdarank_score_normalization",
+            "lambdarank_unbiased",
+            "learning_rate",
+            "max_bin",
+            "max_cat_threshold",
+            "max_cat_to_onehot",
+            "max_delta_step",
+            "max_depth",
+            "max_leaves",
+            "min_child_weight",
+            "min_split_loss",
+            "monotone_constraints",
+            "reg_alpha",
+            "reg_lambda",
+            "sampling_method",
+            "scale_pos_weight",
+            "subsample",
+        ]
     )
 
     def check(self) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from delorean.evaluation.settings import EvaluationSettings
 from delorean.experiment import EncoderSpec, ExperimentSpec, LabelSpec, load_experiment
 from delorean.experiment.label_data import labels_of
 from delorean.experiment.run import run_experiment
@@ -33,6 +34,16 @@ WRONG = {
         {"split": Split(by_time=False, group="profile")},
         {"context": ("profile_id",)},
         "unknown context variable to split by 'profile' → did you mean 'profile_id'",
+    ),
+    "a column to measure by that no feature set has": (
+        {"evaluation": EvaluationSettings(by=("contry",))},
+        {"context": ("profile_id", "country")},
+        "unknown column to measure by 'contry' → did you mean 'country'",
+    ),
+    "a cluster that is no column": (
+        {"evaluation": EvaluationSettings(cluster="profile")},
+        {"context": ("profile_id",)},
+        "unknown variable of clusters 'profile' → did you mean 'profile_id'",
     ),
     "names that differ by case": (
         {"encoders": (EncoderSpec(LISTED, rename={"in_my_list": "Video_ID"}),)},

@@ -104,6 +104,8 @@ def test_everything_works_in_a_folder_of_any_name(tmp_path: Path, name: str, mon
         assert project.feature_sets["home"].to_arrow().num_rows == 60
     assert run(folder, "index", "runs")["runs"][0]["run"] == "h1"
     assert len(run(folder, "travel", "history", "--at", minutes(9).isoformat())) > 0
+    scores = run(folder, "predict", "home", "--package", str(folder / "package"), "--cores", "0")
+    assert scores["contexts"] == 60
     assert run(folder, "vacuum", "--dry-run").get("left_alone") is None
     assert len(run(folder, "experiment", "list")["runs"]) == 2
     assert [entry.name for entry in tmp_path.iterdir()] == [name]  # nothing beside it, under half of its name

@@ -37,6 +37,9 @@ from delorean.feature_sets.versions import versions_of
 from delorean.labels import LabelColumns, Labels, label_data_names, load_labels, save_labels
 from delorean.labels.materialise import materialise_labels
 from delorean.project.vacuum import VacuumReport, vacuum
+from delorean.registry.records import RegisteredVersion
+from delorean.registry.registry import Registry
+from delorean.registry.versions import Versions
 from schemas.data_keys import context_variable, global_element, service_element
 from schemas.errors import ConfigError, LabelError, MissingFileError, ReplayError
 from schemas.services import Service
@@ -67,13 +70,15 @@ class Store:
                 long_labels([(1, 1, 1, 1)]), LabelColumns(("video_id",)), self.storage, labels_id=name
             )
 
-    def version(self, age: float, labels: Labels | None = None, name: str = "f", experiment: str = "e") -> int:
+    def version(
+        self, age: float, labels: Labels | None = None, table: str = "feature_sets/f", experiment: str = "e"
+    ) -> int:
         self.made += 1
         lineage = {} if labels is None else {"delorean": json.dumps({"labels": labels.labels_id})}
         with self.aged(age):
-            files = files_of(self.storage, f"feature_sets/{name}", 0, self.made)
+            files = files_of(self.storage, table, 0, self.made)
             metadata = {**lineage, USER_METADATA: experiment}
-            return commit_files(self.storage, f"feature_sets/{name}", SCHEMA, files, metadata)
+            return commit_files(self.storage, table, SCHEMA, files, metadata)
 
     def run(self, version: int, labels: Labels, tables: dict[str, dict[str, object]] | None = None) -> str:
         """Record a run that made a version."""
@@ -103,8 +108,8 @@ class Store:
     def aged(self, days: float) -> Aged:
         return Aged(self.storage, days)
 
-    def readable(self, version: int | None, name: str = "f") -> bool:
-        uri = self.storage.uri_of(f"feature_sets/{name}")
+    def readable(self, version: int | None, table: str = "feature_sets/f") -> bool:
+        uri = self.storage.uri_of(table)
         try:
             return DeltaVersion.of(delta_table(uri, version), uri).to_arrow().num_rows == ROWS * FILES
         except MissingFileError:
@@ -134,8 +139,8 @@ class OldS3(S3Storage):
         super().__init__(uri)
         self.times: dict[str, float] = {}
 
-    def list(self, prefix: str) -> Iterator[StoredFile]:
-        for file in super().list(prefix):
+    def list(self, prefix: str, name_prefix: str = "") -> Iterator[StoredFile]:
+        for file in super().list(prefix, name_prefix):
             then = self.times.get(file.path)
             yield file if then is None else replace(file, modified_at=datetime.fromtimestamp(then, UTC))
 
@@ -226,14 +231,14 @@ def test_what_was_the_newest_version_until_lately_may_be_read_by_somebody_and_st
 def test_a_version_of_a_feature_set_that_labels_were_read_from_stays(store: Store) -> None:
     labels = store.labels(40)
     for age in (50, 40, 30, 20):
-        store.version(age, name="stacked")
+        store.version(age, table="feature_sets/stacked")
         store.version(age, labels)
     store.run(3, labels, {"base": {"path": "data/feature_sets/stacked", "format": "delta", "version": 1}})
     store.run(3, labels, {"base": {"path": "features.stacked", "format": "table", "version": 2}})
     store.run(3, labels, {"base": {"path": "features.of_others", "format": "table", "version": 77}})
     store.run(3, labels, {"base": {"path": "lake/stacked", "format": "iceberg", "version": 78}})
     store.vacuum()
-    assert [store.readable(version, "stacked") for version in (0, 1, 2, 3)] == [False, True, True, True]
+    assert [store.readable(version, "feature_sets/stacked") for version in (0, 1, 2, 3)] == [False, True, True, True]
 
 
 @pytest.mark.parametrize(
@@ -278,6 +283,21 @@ def test_files_of_others_and_of_the_tables_themselves_are_left_alone(store: Stor
     assert all(store.has(path) for path in kept)
 
 
+def test_of_predictions_the_newest_version_and_those_that_labels_were_read_from_stay(store: Store) -> None:
+    labels = store.labels(40, "given")
+    store.version(40, labels)
+    for age in (40, 30, 20):
+        store.version(age, table="predictions/f")
+    store.run(0, labels, {"scores": {"path": "../predictions/f", "format": "delta", "version": 1}})
+    orphan = store.write("predictions/f/0123/00001-0.parquet", 40)
+    report = store.vacuum()
+    assert {removal.what for removal in report.removals} == {"predictions/f, version 0", "predictions/f/0123"}
+    assert not store.has(orphan)
+    assert not report.notes
+    assert [store.readable(version, table="predictions/f") for version in (0, 1, 2)] == [False, True, True]
+    assert store.readable(0)
+
+
 def test_a_forgotten_run_gives_up_what_only_it_refers_to_and_its_id_is_not_given_again(store: Store) -> None:
     labels = [store.labels(40), store.labels(30)]
     versions = [store.version(40, labels[0]), store.version(30, labels[1])]
@@ -301,7 +321,7 @@ def test_what_nobody_can_tell_is_left_alone_and_told(store: Store, monkeypatch: 
     other = store.labels(40)
     for age in (40, 30, 20):
         store.version(age, labels)
-        store.version(age, name="sound")
+        store.version(age, table="feature_sets/sound")
     (store.storage.root / "feature_sets/f/_delta_log/00000000000000000001.json").write_text("{")
     manifest = store.storage.root / f"labels/{other.labels_id}/manifest.json"
     manifest.chmod(0o644)
@@ -530,3 +550,22 @@ def test_the_command_says_what_it_would_remove_and_then_removes_it(
     assert "did you mean 'f'" in run("index", "features", "ff", code=2)
     assert json.loads(run("experiment", "forget", "e-1", "--json")) == {"forgotten": "e-1"}
     assert [each.experiment for each in versions_of(store.storage.uri_of("feature_sets/f"))] == ["77b0", "3f2a"]
+
+
+def test_what_a_registered_package_was_trained_on_is_kept_until_the_package_is_removed(store: Store) -> None:
+    labels = store.labels(30)
+    trained_on, newer = store.version(30, labels), store.version(20)
+    origin = {
+        "label_data": {"id": labels.labels_id, "files": {file.path: file.checksum for file in labels.files}},
+        "feature_set": {"uri": store.storage.uri_of("feature_sets/f"), "version": trained_on},
+    }
+    package = RegisteredVersion(
+        "f-1", "0" * 64, "registry/packages/x", {}, datetime.now(UTC), "", "", "", (), {}, origin
+    )
+    Versions(store.storage).publish(package)
+    assert store.vacuum().paths == []
+    Registry(store.storage).remove("f-1", "worse")
+    store.vacuum()
+    assert not store.readable(trained_on)
+    assert not store.has_labels(labels)
+    assert store.readable(newer)

@@ -1,0 +1,1 @@
+"""Estimates what rankings would have earned online, from logged exposures with their probabilities."""

@@ -1,0 +1,54 @@
+"""The part of a package that tasks in other processes need to score rows of features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delorean.packaging.package import ModelPackage
+from delorean.packaging.trial import MODEL
+from delorean.scoring import Scorer
+from delorean.scoring.onnx_scorer import OnnxScorer
+from delorean.scoring.tree_scorer import TreeScorer
+from delorean.scoring.trees import TreeEnsemble
+from delorean.training.missing_values import refuse_missing_values
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A package's model as data; a process opens it when it scores for the first time.
+
+    model: trees, or the content of an ONNX file
+    features: names, in the order of the model's input
+    name: of the model, for errors
+    """
+
+    model: TreeEnsemble | bytes
+    features: tuple[str, ...]
+    name: str
+    accepts_missing: bool
+
+    @classmethod
+    def of(cls, package: ModelPackage) -> Self:
+        """Return a package's model."""
+        scorer, report = package.scorer, package.report
+        model = scorer.trees if isinstance(scorer, TreeScorer) else (package.path / MODEL).read_bytes()
+        return cls(model, package.features, report.model, report.missing_values == "used")
+
+    def score(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Score rows of features, as the package does. Raises PackageError for a missing value it does not accept."""
+        if not self.accepts_missing:
+            refuse_missing_values(self.name, self.features, rows)
+        return self._scorer.score(rows)
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        return OnnxScorer(self.model) if isinstance(self.model, bytes) else TreeScorer(self.model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the opened model: it cannot be sent to another process."""
+        return {name: value for name, value in vars(self).items() if name != "_scorer"}

@@ -1,0 +1,1 @@
+"""A registry of model packages: immutable versions in the project's storage, and pointers such as `production`."""
