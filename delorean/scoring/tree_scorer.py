@@ -47,7 +47,7 @@ class TreeScorer:
             )
         trees, columns = self.trees, self._prepared.columns
         # Memory of this call: a scorer may be used by several threads at once.
-        (block, codes), sums = columns.new_block(), np.empty(LANES)
+        (block, codes), sums = columns.new_block(), np.empty(LANES, self._prepared.leaf_values.dtype)
         scores = np.empty(len(features), np.float32)
         for start in range(0, len(features), LANES):
             rows = min(LANES, len(features) - start)
@@ -64,7 +64,7 @@ class TreeScorer:
         return scores
 
     def _score_block(
-        self, conditions: Conditions, block: NDArray[Any], codes: NDArray[Any], rows: int, sums: NDArray[np.float64]
+        self, conditions: Conditions, block: NDArray[Any], codes: NDArray[Any], rows: int, sums: NDArray[Any]
     ) -> None:
         score_block(
             block,
@@ -75,12 +75,11 @@ class TreeScorer:
             conditions.sets,
             self.trees.leaf_offsets,
             conditions.leaf_values,
-            self.trees.single,
             np.empty(LANES, conditions.full.dtype),
             sums,
         )
 
-    def _walk(self, block: NDArray[Any], codes: NDArray[Any], rows: int, sums: NDArray[np.float64]) -> None:
+    def _walk(self, block: NDArray[Any], codes: NDArray[Any], rows: int, sums: NDArray[Any]) -> None:
         walk = walk_trees if rows < _FEW_ROWS else walk_rows
         walk(
             block,
@@ -91,7 +90,6 @@ class TreeScorer:
             self._prepared.columns.set_start,
             self._prepared.columns.set_bits,
             self.trees.leaf_offsets,
-            self.trees.leaf_values,
-            self.trees.single,
+            self._prepared.leaf_values,
             sums,
         )
