@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from delorean.audit.paradox import check_feature_set
     from delorean.coverage import day_coverage, label_coverage
     from delorean.display.text import show
+    from delorean.evaluation.by_context import metrics_by_context
     from delorean.evaluation.metrics import ranking_metrics
+    from delorean.evaluation.settings import EvaluationSettings
     from delorean.experiment.diff import diff
     from delorean.experiment.encoder_spec import EncoderSpec
     from delorean.experiment.files import load_experiment
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from delorean.experiment.spec import ExperimentSpec, ScheduleSpec
     from delorean.feature_sets.registration import register_feature_set
     from delorean.generation import generate
+    from delorean.label_quality.limits import LabelQualityLimits
+    from delorean.label_quality.measure import measure_label_quality
     from delorean.labels import LabelColumns, load_labels
     from delorean.labels.materialise import materialise_labels
     from delorean.leaks import LeakThresholds
@@ -59,6 +63,9 @@ if TYPE_CHECKING:
     from delorean.time_travel import TimeMachine
     from delorean.tracking import track_package
     from delorean.training.fitting import train
+    from delorean.training.learners.lightgbm import LightGBM
+    from delorean.training.learners.xgboost import XGBoost
+    from delorean.tuning.space import ParameterRange, TuningSpec
     from encoders import FeatureEncoder, FeatureModel, data_key, feature_encoder, lookup
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
     from schemas.errors import (
@@ -116,6 +123,7 @@ __all__ = [
     "EncoderError",
     "EncoderOutputError",
     "EncoderSpec",
+    "EvaluationSettings",
     "ExperimentSpec",
     "FeatureEncoder",
     "FeatureModel",
@@ -124,8 +132,10 @@ __all__ = [
     "JobError",
     "LabelColumns",
     "LabelError",
+    "LabelQualityLimits",
     "LabelSpec",
     "LeakThresholds",
+    "LightGBM",
     "MissingFileError",
     "ModelSpec",
     "NaiveTimeError",
@@ -133,6 +143,7 @@ __all__ = [
     "OpenProject",
     "PackageError",
     "ParadoxError",
+    "ParameterRange",
     "PointerMovedError",
     "ProxyUnavailableError",
     "QualityError",
@@ -153,9 +164,11 @@ __all__ = [
     "TrainingError",
     "TreeEnsemble",
     "TreeScorer",
+    "TuningSpec",
     "UndeclaredKeyError",
     "UnreadableRecordError",
     "WithdrawnError",
+    "XGBoost",
     "as_of_join",
     "as_of_join_spark",
     "check_feature_set",
@@ -176,6 +189,8 @@ __all__ = [
     "load_predictions",
     "lookup",
     "materialise_labels",
+    "measure_label_quality",
+    "metrics_by_context",
     "open_index",
     "open_project",
     "open_storage",
@@ -223,7 +238,14 @@ _MODULES = {
     "delorean.tracking": "track_package",
     "delorean.ranking_data.context_weights": "ContextWeight",
     "delorean.training.fitting": "train",
+    "delorean.training.learners.lightgbm": "LightGBM",
+    "delorean.training.learners.xgboost": "XGBoost",
+    "delorean.evaluation.by_context": "metrics_by_context",
     "delorean.evaluation.metrics": "ranking_metrics",
+    "delorean.evaluation.settings": "EvaluationSettings",
+    "delorean.label_quality.limits": "LabelQualityLimits",
+    "delorean.label_quality.measure": "measure_label_quality",
+    "delorean.tuning.space": "ParameterRange TuningSpec",
     "delorean.ranking_data.feature_set_reader": "read_feature_set",
     "delorean.ranking_data.split": "Split",
     "delorean.scoring.conversion": "trees_of",
