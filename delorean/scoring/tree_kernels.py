@@ -31,7 +31,7 @@ NODE = np.dtype([("column", np.int32), ("threshold", np.float32), ("left", np.in
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def fill_block(features, start, rows, columns, kinds, zero_missing, zero, block):  # type: ignore[no-untyped-def]
+def fill_block(features, rows, columns, kinds, zero_missing, zero, block):  # type: ignore[no-untyped-def]
     """Copy rows of features to the columns of a block, missing values as each column's kind says.
 
     features: (rows, features) float32; columns: (columns,) feature of each; block: (columns · LANES,) float32
@@ -42,15 +42,15 @@ def fill_block(features, start, rows, columns, kinds, zero_missing, zero, block)
         into = column * LANES
         if zero_missing[column]:
             for row in range(rows):
-                value = features[start + row, feature]
+                value = features[row, feature]
                 block[into + row] = value if abs(value) > zero else missing  # not so for NaN
         elif kinds[column] == AS_MINUS_INFINITY:
             for row in range(rows):
-                value = features[start + row, feature]
+                value = features[row, feature]
                 block[into + row] = missing if np.isnan(value) else value
         else:
             for row in range(rows):
-                block[into + row] = features[start + row, feature]
+                block[into + row] = features[row, feature]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -49,10 +49,13 @@ class TreeScorer:
         # Memory of this call: a scorer may be used by several threads at once.
         (block, codes), sums = columns.new_block(), np.empty(LANES, self._prepared.leaf_values.dtype)
         scores = np.empty(len(features), np.float32)
+        copied = np.empty((min(LANES, len(features)), self.features), np.float32)
         for start in range(0, len(features), LANES):
             rows = min(LANES, len(features) - start)
+            # Rows of any layout, or that are read-only, would be types of their own, each compiled anew.
+            copied[:rows] = features[start : start + rows]
             sums[:] = trees.base
-            fill_block(features, start, rows, columns.features, columns.kinds, columns.zero_missing, ZERO, block)
+            fill_block(copied, rows, columns.features, columns.kinds, columns.zero_missing, ZERO, block)
             if len(codes):
                 rounding = _ROUNDINGS[trees.rounding]
                 fill_codes(block, columns.coded, rows, columns.known_offsets, columns.known, rounding, codes)

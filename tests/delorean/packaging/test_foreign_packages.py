@@ -113,7 +113,7 @@ def loop() -> bytes:
 
 @pytest.mark.parametrize("operator", ["Expand", "Tile", "Resize", "Range", "Pad", "RandomNormal", "NonZero", "If"])
 def test_operators_that_no_learner_needs_are_refused(operator: str) -> None:
-    with pytest.raises(PackageError, match=f"the operator '{operator}', which no scikit-learn model needs"):
+    with pytest.raises(PackageError, match=f"the operator '{operator}', which no learner's model needs"):
         check_model(model([helper.make_node(operator, ["x", "s"], ["y"])], [inside("s", [9, 9])]))
 
 
