@@ -97,7 +97,7 @@ def _conditions(trees: TreeEnsemble, columns: Columns, column: NDArray[np.int64]
     mask = masks.astype(dtype)
     numeric, sets = np.flatnonzero(trees.category_set < 0), np.flatnonzero(trees.category_set >= 0)
     offsets, places = _padded(np.searchsorted(numeric, trees.node_offsets))
-    padded = np.zeros(offsets[-1], np.int64), np.full(offsets[-1], np.inf, np.float32), np.full(offsets[-1], ~dtype(0))
+    padded = np.zeros(offsets[-1], np.int32), np.full(offsets[-1], np.inf, np.float32), np.full(offsets[-1], ~dtype(0))
     for into, each in zip(padded, (column, trees.threshold, mask), strict=True):
         into[places] = each[numeric]
     set_offsets = np.searchsorted(sets, trees.node_offsets)

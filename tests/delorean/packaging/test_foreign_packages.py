@@ -321,6 +321,8 @@ def test_every_forged_file_is_a_package_error(package: Path, tmp_path: Path) -> 
         ("model.onnx", model([helper.make_node("Identity", ["x"], ["y"])], x=wide)),
         ("model.onnx", OUTSIDE["sparse indices"]()),
         ("golden/data_maps.arrow", bomb()),
+        ("trees.arrow", bomb()),
+        ("trees.arrow", as_maps()),
         ("golden/expected.arrow", bomb()),
         ("golden/data_maps.arrow", as_maps()),
         ("keys.json", b'{"context": [], "items": []}'),
