@@ -15,7 +15,6 @@ from statistics import NormalDist
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from delorean.evaluation.estimate import Estimate
 from delorean.evaluation.settings import Bootstrap
@@ -127,6 +126,8 @@ def _bca(
     value: float, samples: NDArray[np.float64], influences: NDArray[np.float64], clusters: int, level: float
 ) -> tuple[float, float]:
     """Return the BCa interval. influences: of each cluster on the value, up to a factor."""
+    from scipy.special import stdtrit  # packages are served, and their reports read, where scipy is not installed
+
     spread = float((influences**2).sum())
     tiny = 1e-12 * max(1.0, abs(value))  # replicates of equal values differ by rounding only
     if spread == 0 or float(np.ptp(samples)) <= tiny:
