@@ -55,10 +55,16 @@ if TYPE_CHECKING:
     from delorean.ranking_data.feature_set_reader import read_feature_set
     from delorean.ranking_data.split import Split
     from delorean.registry.registry import Registry
+    from delorean.scoring.conversion import trees_of
+    from delorean.scoring.tree_scorer import TreeScorer
+    from delorean.scoring.trees import TreeEnsemble
+    from delorean.scoring.trees_onnx import trees_to_onnx
     from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
     from delorean.time_travel import TimeMachine
     from delorean.tracking import track_package
     from delorean.training.fitting import train
+    from delorean.training.learners.lightgbm import LightGBM
+    from delorean.training.learners.xgboost import XGBoost
     from delorean.tuning.space import ParameterRange, TuningSpec
     from encoders import FeatureEncoder, FeatureModel, data_key, feature_encoder, lookup
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
@@ -129,6 +135,7 @@ __all__ = [
     "LabelQualityLimits",
     "LabelSpec",
     "LeakThresholds",
+    "LightGBM",
     "MissingFileError",
     "ModelSpec",
     "NaiveTimeError",
@@ -155,10 +162,13 @@ __all__ = [
     "TimeMachine",
     "TrackingError",
     "TrainingError",
+    "TreeEnsemble",
+    "TreeScorer",
     "TuningSpec",
     "UndeclaredKeyError",
     "UnreadableRecordError",
     "WithdrawnError",
+    "XGBoost",
     "as_of_join",
     "as_of_join_spark",
     "check_feature_set",
@@ -194,6 +204,8 @@ __all__ = [
     "show",
     "track_package",
     "train",
+    "trees_of",
+    "trees_to_onnx",
 ]
 
 # Imported on first use: compiled kernels and Spark take a second that `delorean --help` does not need.
@@ -227,6 +239,8 @@ _MODULES = {
     "delorean.ranking_data.context_weights": "ContextWeight",
     "delorean.training.fitting": "train",
     "delorean.evaluation.by_context": "metrics_by_context",
+    "delorean.training.learners.lightgbm": "LightGBM",
+    "delorean.training.learners.xgboost": "XGBoost",
     "delorean.evaluation.metrics": "ranking_metrics",
     "delorean.evaluation.settings": "EvaluationSettings",
     "delorean.label_quality.limits": "LabelQualityLimits",
@@ -234,6 +248,10 @@ _MODULES = {
     "delorean.tuning.space": "ParameterRange TuningSpec",
     "delorean.ranking_data.feature_set_reader": "read_feature_set",
     "delorean.ranking_data.split": "Split",
+    "delorean.scoring.conversion": "trees_of",
+    "delorean.scoring.tree_scorer": "TreeScorer",
+    "delorean.scoring.trees": "TreeEnsemble",
+    "delorean.scoring.trees_onnx": "trees_to_onnx",
     "encoders": "FeatureEncoder FeatureModel data_key feature_encoder lookup",
     "schemas.data_keys": "DataKey context_variable global_element item service_element",
     "schemas.errors": (

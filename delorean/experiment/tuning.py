@@ -13,7 +13,7 @@ from delorean.evaluation.estimate import Estimate
 from delorean.evaluation.part_measurement import estimate_of, value_of
 from delorean.experiment.model_spec import ModelSpec
 from delorean.experiment.spec import ExperimentSpec
-from delorean.experiment.steps import generated, ranking_data_of
+from delorean.experiment.steps import generated_features, source_of
 from delorean.labels import load_labels
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.split import SplitParts
@@ -76,13 +76,13 @@ def tune(
             "write [tuning.space] with learning_rate = { low = 0.01, high = 0.3, log = true }",
         )
     with_parameters(experiment.model, _first(spec)).build()  # wrong names are an error before any trial
-    uri, version, lineage = generated(experiment, storage, run_id)
+    uri, version, lineage = generated_features(experiment, storage, run_id)
     identity = _identity(experiment, uri, version, lineage)
     path = study_path(folder, study or experiment.name)
     opened = Study(path, identity, spec.direction)
     try:
-        data = ranking_data_of(experiment, load_labels(lineage["labels"], storage), uri, version)
-        parts = experiment.split.divide(data)
+        source = source_of(experiment, load_labels(lineage["labels"], storage), uri, version)
+        parts = source.parts(experiment.split)
         with shown_progress(progress) as shown:
             request = SearchRequest(str(path), identity, spec, experiment.model)
             _search(opened, request, parts, lambda done, of: shown(f"tuning {experiment.name}, trials", done, of))

@@ -86,18 +86,24 @@ class ModelActions:
         return tune(self.spec(spec), self.storage, self.folder, study=study, run_id=run_id, progress=progress)
 
     def train(
-        self, spec: ExperimentSpec | str | Path, run_id: str | None = None, *, tuned: str | None = None
+        self,
+        spec: ExperimentSpec | str | Path,
+        run_id: str | None = None,
+        *,
+        tuned: str | None = None,
+        spark: SparkSession | None = None,
     ) -> TrainedModel:
-        """Train an experiment's model on its generated features, and measure it.
+        """Train an experiment's model on its generated features, measure it, and record the run.
 
         run_id: of the generation; None: the newest version of the feature set
         tuned: the study whose best parameters the model gets, see `tune`; None: those of the spec
+        spark: where the model's workers run, if its spec has several
 
         Example: `project.train("homepage").report.metrics["model"]["test"].ndcg_at_10`
         """
-        from delorean.experiment.steps import train_newest
+        from delorean.experiment.training_run import train_newest
 
-        return train_newest(self._tuned(spec, tuned), self.storage, run_id)
+        return train_newest(self._tuned(spec, tuned), self.storage, run_id, spark)
 
     def package(
         self,
@@ -106,19 +112,19 @@ class ModelActions:
         run_id: str | None = None,
         *,
         tuned: str | None = None,
+        spark: SparkSession | None = None,
     ) -> ModelPackage:
-        """Train an experiment's model on its generated features, and write it as a model package.
+        """Train an experiment's model on its generated features, write it as a model package, and record the run.
 
         folder: of the new package; a relative path starts at the project's folder
-        run_id, tuned: as in `train`
+        run_id, tuned, spark: as in `train`
 
         Example: `project.package("homepage", "packages/homepage-1")`
         """
-        from delorean.experiment.steps import package_of
+        from delorean.experiment.training_run import train_and_package
 
-        target = self.folder / folder
-        experiment = self._tuned(spec, tuned)
-        return package_of(experiment, self.index, self.storage, target, self.config.encoders, run_id)
+        spec, target = self._tuned(spec, tuned), self.folder / folder
+        return train_and_package(spec, self.index, self.storage, target, self.config.encoders, run_id, spark).package
 
     def load_package(self, package: str | Path) -> ModelPackage:
         """Load a model package whose encoders are the project's, or allowed by it, see `delorean.load_package`.

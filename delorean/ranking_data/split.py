@@ -82,14 +82,6 @@ class Split:
         if self.validation_from and self.test_from and self.validation_from >= self.test_from:
             raise TrainingError.because(f"validation_from {self.validation_from} is not before test_from")
 
-    def at_fixed_times(self, first: datetime, last: datetime) -> Split:
-        """Return the same split of contexts from `first` to `last`, for whichever of them is read."""
-        if not self.by_time or self.validation_from is not None:
-            return self
-        ends = pa.array([first, last], pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
-        validation, test = pa.array(self._bounds(ends)).cast(pa.timestamp("us", "UTC")).to_pylist()
-        return replace(self, validation_from=validation, test_from=test)
-
     def divide(self, data: RankingData) -> SplitParts:
         """Split ranking data. Raises TrainingError when a part would be empty."""
         assigned = self.assign(data.contexts)
