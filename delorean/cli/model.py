@@ -99,20 +99,26 @@ def train(
         workers = experiment.model.workers > 1
         spark = started.enter_context(spark_for("train", project)) if workers else None
         run = train_and_package(experiment, index, storage, folder, project.encoders, run_id, spark)
-    report = run.package.report
-    made = {"run": run.record.run_id, "package": str(run.package.path)}
+    package, report = run.package, run.package.report
+    tracked = None
+    if project.tracking.mlflow is not None:
+        from delorean.tracking import track_package
+
+        tracked = track_package(package, project.tracking.mlflow, experiment.name, project.encoders).run_id
     results = {
+        "run": run.record.run_id,
+        "package": str(package.path),
+        "tracked": tracked,
         "model": report.model,
         "rounds": report.rounds,
         "test": {who: msgspec.to_builtins(parts["test"]) for who, parts in report.metrics.items()},
         "importances": [{"feature": name, "ndcg@10 lost": lost} for name, lost in report.importances.items()],
         "sizes": report.sizes,
         "seconds": sum(report.seconds.values()),
-        "evaluation": msgspec.to_builtins(report.evaluation),
     }
     if not output.as_json:
-        output.show(made)
-    output.show(report, {**made, **results})
+        output.show({name: results[name] for name in ("run", "package", "tracked") if results[name] is not None})
+    output.show(report, {**results, "evaluation": msgspec.to_builtins(report.evaluation)})
 
 
 @click.command(no_args_is_help=True)

@@ -27,7 +27,7 @@ from snapshotter.storage import Storage
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from delorean.ranking_data.feature_set_reader import FeatureSetSource, RankingColumns
+    from delorean.ranking_data.feature_set_reader import FeatureSetSource
     from delorean.training.fitting import TrainedModel
 
 _GOLDEN_CANDIDATES = 2_000
@@ -78,11 +78,10 @@ def train_on(
 
     Raises TrainingError, and ConfigError for several workers without Spark.
     """
-    # Generation must not import scikit-learn.
-    from delorean.training.fitting import train
+    from delorean.training.fitting import train  # generation must not import scikit-learn
 
     model, evaluation = experiment.model, experiment.evaluation
-    source = source_of(experiment, labels, uri, version)
+    source = learning_source(experiment, labels, uri, version)
     encoders = encoders_features(experiment.feature_model)
     if model.workers > 1:
         return _train_on_spark(experiment, source, encoders, spark)
@@ -90,20 +89,15 @@ def train_on(
     return train(parts, experiment.split, model.build(), model.seed, evaluation=evaluation, encoders=encoders)
 
 
-def source_of(experiment: ExperimentSpec, labels: Labels, uri: str, version: int | None = None) -> FeatureSetSource:
-    """Return what reads a version of the experiment's feature set for its model; see `train_on`."""
-    from delorean.ranking_data.feature_set_reader import FeatureSetSource
-
-    model = experiment.model
-    return FeatureSetSource(uri, version, _columns(experiment, labels), model.max_items, model.seed)
-
-
-def _columns(experiment: ExperimentSpec, labels: Labels) -> RankingColumns:
-    from delorean.ranking_data.feature_set_reader import RankingColumns
+def learning_source(
+    experiment: ExperimentSpec, labels: Labels, uri: str, version: int | None = None
+) -> FeatureSetSource:
+    """Return what the experiment's model learns from: a version of its feature set, see `train_on`."""
+    from delorean.ranking_data.feature_set_reader import FeatureSetSource, RankingColumns
 
     label = experiment.model.label_of(labels.label_names)
     context = tuple(key.name for key in labels.context)
-    return RankingColumns(
+    columns = RankingColumns(
         experiment.feature_model.features,
         tuple(key.name for key in labels.items),
         context,
@@ -113,6 +107,7 @@ def _columns(experiment: ExperimentSpec, labels: Labels) -> RankingColumns:
         tuple(name for name in labels.label_names if name != label),
         experiment.evaluation.columns([*context, "time"]),
     )
+    return FeatureSetSource(uri, version, columns, experiment.model.max_items, experiment.model.seed)
 
 
 def encoders_features(model: FeatureModel) -> dict[str, tuple[str, ...]]:

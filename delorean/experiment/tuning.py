@@ -13,7 +13,7 @@ from delorean.evaluation.estimate import Estimate
 from delorean.evaluation.part_measurement import estimate_of, value_of
 from delorean.experiment.model_spec import ModelSpec
 from delorean.experiment.spec import ExperimentSpec
-from delorean.experiment.steps import generated_features, source_of
+from delorean.experiment.steps import generated_features, learning_source
 from delorean.labels import load_labels
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.split import SplitParts
@@ -81,8 +81,8 @@ def tune(
     path = study_path(folder, study or experiment.name)
     opened = Study(path, identity, spec.direction)
     try:
-        source = source_of(experiment, load_labels(lineage["labels"], storage), uri, version)
-        parts = source.parts(experiment.split)
+        labels = load_labels(lineage["labels"], storage)
+        parts = learning_source(experiment, labels, uri, version).parts(experiment.split)
         with shown_progress(progress) as shown:
             request = SearchRequest(str(path), identity, spec, experiment.model)
             _search(opened, request, parts, lambda done, of: shown(f"tuning {experiment.name}, trials", done, of))

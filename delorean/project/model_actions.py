@@ -123,8 +123,11 @@ class ModelActions:
         """
         from delorean.experiment.training_run import train_and_package
 
-        spec, target = self._tuned(spec, tuned), self.folder / folder
-        return train_and_package(spec, self.index, self.storage, target, self.config.encoders, run_id, spark).package
+        experiment, target = self._tuned(spec, tuned), self.folder / folder
+        run = train_and_package(experiment, self.index, self.storage, target, self.config.encoders, run_id, spark)
+        if self.config.tracking.mlflow is not None:
+            self.track(run.package)
+        return run.package
 
     def load_package(self, package: str | Path) -> ModelPackage:
         """Load a model package whose encoders are the project's, or allowed by it, see `delorean.load_package`.
