@@ -55,6 +55,7 @@ def _evaluation(evaluation: Evaluation) -> Iterator[Part]:
     drawn = "contexts" if evaluation.cluster is None else f"all contexts of a value of {evaluation.cluster}"
     yield Note(f"Intervals of {evaluation.level:.0%} by the bootstrap: {drawn} are drawn together.")
     yield from _metrics(evaluation)
+    yield Table(_other_labels(evaluation), "by labels that the model has not learned, on the test part")
     for part, measurement in evaluation.parts.items():
         for by in dict.fromkeys(group.by for group in measurement.groups):
             yield Table(_groups([group for group in measurement.groups if group.by == by]), f"{part} part by {by}")
@@ -81,6 +82,14 @@ def _metrics(evaluation: Evaluation) -> Iterator[Part]:
         row["over popularity"] = None if difference is None else shown(difference)
         rows.append(row)
     yield Table(rows, "metrics", most=None)
+
+
+def _other_labels(evaluation: Evaluation) -> list[dict[str, Any]]:
+    measured = evaluation.parts["test"].other_labels
+    return [
+        {"label": label, **{name: shown(estimate) for name, estimate in metrics.items()}}
+        for label, metrics in measured.items()
+    ]
 
 
 def _groups(groups: Sequence[GroupMeasurement]) -> list[dict[str, Any]]:
