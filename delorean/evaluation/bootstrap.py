@@ -76,11 +76,15 @@ def ratios(
     denominators: NDArray[np.float64],
     clusters: NDArray[np.int64] | None = None,
     bootstrap: Bootstrap | None = None,
+    *,
+    shares: bool = False,
 ) -> list[Estimate]:
     """Estimate Σ numerators / Σ denominators of each column.
 
     numerators, denominators: (contexts, metrics); a context counts as measured where its denominator is not 0
     clusters: as for `weighted_means`
+    shares: each context's ratio is from 0 to 1. Where all are 0, or all 1, no sample differs from another, yet the
+        truth may: if n clusters are all 1, the mean is at least (α / 2)^(1 / n), as after Clopper and Pearson (1934)
     """
     if not (np.isfinite(numerators).all() and np.isfinite(denominators).all()):
         raise TrainingError.because("values or weights are not finite, so they have no mean")
@@ -98,6 +102,7 @@ def ratios(
             None if samples is None else samples[:, [metric, metrics + metric]],
             int(contexts[metric]),
             bootstrap.level,
+            shares=shares,
         )
         for metric in range(metrics)
     ]
@@ -109,6 +114,8 @@ def _estimate(
     samples: NDArray[np.float64] | None,
     contexts: int,
     level: float,
+    *,
+    shares: bool,
 ) -> Estimate:
     """Estimate one ratio. columns: (clusters, 2), numerator and denominator, as in `sums` and `samples`."""
     if not sums[1] > 0:
@@ -119,6 +126,9 @@ def _estimate(
         return Estimate(float(value), None, None, contexts)
     drawn = samples[samples[:, 1] > 0]
     low, high = _bca(value, drawn[:, 0] / drawn[:, 1], columns[:, 0] - value * columns[:, 1], used, level)
+    if shares and low == high and value in (0, 1):
+        bound = ((1 - level) / 2) ** (1 / used)
+        low, high = (bound, 1.0) if value == 1 else (0.0, 1 - bound)
     return Estimate(float(value), low, high, contexts)
 
 

@@ -119,7 +119,7 @@ def _estimates(
 ) -> dict[str, Estimate]:
     metrics = metric_sums(scores, part, settings.at, probabilities=probabilities)
     clusters = clusters_of(part, settings.cluster)
-    values = ratios(metrics.numerators, metrics.denominators, clusters, settings.bootstrap)
+    values = ratios(metrics.numerators, metrics.denominators, clusters, settings.bootstrap, shares=True)
     return dict(zip(metrics.names, values, strict=True))
 
 
@@ -165,7 +165,9 @@ def estimate_of(metric: str, scores: NDArray[np.float32], part: RankingData, set
         raise TrainingError.unknown("metric of these scores", metric, metrics.names)
     column = [metrics.names.index(metric)]
     clusters = clusters_of(part, settings.cluster)
-    return ratios(metrics.numerators[:, column], metrics.denominators[:, column], clusters, settings.bootstrap)[0]
+    return ratios(
+        metrics.numerators[:, column], metrics.denominators[:, column], clusters, settings.bootstrap, shares=True
+    )[0]
 
 
 def value_of(metric: str, scores: NDArray[np.float32], part: RankingData, at: Sequence[int]) -> float:
