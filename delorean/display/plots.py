@@ -108,11 +108,11 @@ def ranked(title: str, values: Mapping[str, float], unit: str) -> Markup:
 
 
 def intervals(title: str, values: Mapping[str, Estimate], unit: str) -> Markup:
-    """Draw one value with its confidence interval for each name, from top to bottom; those without a value are left out.
+    """Draw one value with its confidence interval for each name, from top to bottom.
 
-    Values without an interval, of groups that are too small for one, are grey.
+    Names without a value are left out. Values without an interval, of groups that are too small for one, are grey.
     """
-    shown = [(name, value) for name, value in reversed(values.items()) if value.value is not None]
+    shown = [(name, value) for name, value in reversed(list(values.items())) if value.value is not None]
     with _plot(0.5 + 0.22 * len(shown)) as (figure, axes):
         for place, (_, each) in enumerate(shown):
             ends = _numbers((each.low, each.high))
