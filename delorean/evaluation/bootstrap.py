@@ -90,21 +90,24 @@ def ratios(
         raise TrainingError.because("values or weights are not finite, so they have no mean")
     bootstrap, metrics = bootstrap or Bootstrap(), numerators.shape[1]
     contexts = np.count_nonzero(denominators, axis=0)
-    columns = np.hstack([numerators, denominators])
+    places: dict[bytes, int] = {}  # metrics over the same contexts have one denominator, which is drawn once
+    of_metric = [places.setdefault(denominators[:, metric].tobytes(), len(places)) for metric in range(metrics)]
+    columns = np.hstack([numerators, denominators[:, [of_metric.index(place) for place in range(len(places))]]])
     if clusters is not None:
         columns = _summed(columns, clusters)
     sums = columns.sum(axis=0)
     samples = _replicates(columns, bootstrap) if len(columns) >= FEWEST_CLUSTERS else None
+    pairs = [[metric, metrics + place] for metric, place in enumerate(of_metric)]
     return [
         _estimate(
-            columns[:, [metric, metrics + metric]],
-            sums[[metric, metrics + metric]],
-            None if samples is None else samples[:, [metric, metrics + metric]],
-            int(contexts[metric]),
+            columns[:, pair],
+            sums[pair],
+            None if samples is None else samples[:, pair],
+            int(count),
             bootstrap.level,
             shares=shares,
         )
-        for metric in range(metrics)
+        for pair, count in zip(pairs, contexts, strict=True)
     ]
 
 
@@ -145,8 +148,6 @@ def _bca(
     acceleration = float((influences**3).sum()) / (6 * spread**1.5)
     below = np.mean(samples < value - tiny) + np.mean(np.abs(samples - value) <= tiny) / 2
     bias = _NORMAL.inv_cdf(float(np.clip(below, 0.5 / len(samples), 1 - 0.5 / len(samples))))
-    from scipy.special import stdtrit  # not installed where models are served, which read measurements only
-
     widened = float(stdtrit(clusters - 1, (1 + level) / 2)) * np.sqrt(clusters / (clusters - 1))
     shares = []
     for quantile in (-widened, widened):
