@@ -26,6 +26,7 @@ FEWEST_CLUSTERS = 10  # fewer have no interval: nothing can be concluded from th
 _BLOCK = 1024  # clusters drawn together: their counts and sums stay in the processor's cache
 _GOLDEN, _MIX_1, _MIX_2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 _NORMAL = NormalDist()
+_ROUNDING = 1e-12  # replicates of equal values differ by no more
 
 
 def weighted_means(
@@ -129,9 +130,9 @@ def _estimate(
         return Estimate(float(value), None, None, contexts)
     drawn = samples[samples[:, 1] > 0]
     low, high = _bca(value, drawn[:, 0] / drawn[:, 1], columns[:, 0] - value * columns[:, 1], used, level)
-    if shares and low == high and value in (0, 1):
+    if shares and low == high and min(abs(value), abs(value - 1)) <= _ROUNDING:
         bound = ((1 - level) / 2) ** (1 / used)
-        low, high = (bound, 1.0) if value == 1 else (0.0, 1 - bound)
+        low, high = (bound, 1.0) if value > 0.5 else (0.0, 1 - bound)
     return Estimate(float(value), low, high, contexts)
 
 
@@ -142,18 +143,18 @@ def _bca(
     from scipy.special import stdtrit  # packages are served, and their reports read, where scipy is not installed
 
     spread = float((influences**2).sum())
-    tiny = 1e-12 * max(1.0, abs(value))  # replicates of equal values differ by rounding only
+    tiny = _ROUNDING * max(1.0, abs(value))
     if spread == 0 or float(np.ptp(samples)) <= tiny:
         return float(value), float(value)
     acceleration = float((influences**3).sum()) / (6 * spread**1.5)
     below = np.mean(samples < value - tiny) + np.mean(np.abs(samples - value) <= tiny) / 2
     bias = _NORMAL.inv_cdf(float(np.clip(below, 0.5 / len(samples), 1 - 0.5 / len(samples))))
     widened = float(stdtrit(clusters - 1, (1 + level) / 2)) * np.sqrt(clusters / (clusters - 1))
-    shares = []
+    ends = []
     for quantile in (-widened, widened):
         shifted = bias + quantile
-        shares.append(_NORMAL.cdf(bias + shifted / max(1 - acceleration * shifted, 1e-3)))
-    low, high = np.quantile(samples, shares)
+        ends.append(_NORMAL.cdf(bias + shifted / max(1 - acceleration * shifted, 1e-3)))
+    low, high = np.quantile(samples, ends)
     return float(low), float(high)
 
 
