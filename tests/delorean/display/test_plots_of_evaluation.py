@@ -57,5 +57,5 @@ def test_an_interval_is_a_dot_on_a_line_in_text_and_in_html(mark: IntervalMark, 
 
 
 def test_a_scale_that_contains_zero_shows_where_it_is() -> None:
-    assert "stroke-dasharray" in interval_svg(IntervalMark(0.1, -0.1, 0.3, -0.2, 0.4))
-    assert "stroke-dasharray" not in interval_svg(IntervalMark(0.1, 0.05, 0.3, 0.0, 0.4))
+    assert "dl-zero" in interval_svg(IntervalMark(0.1, -0.1, 0.3, -0.2, 0.4))
+    assert "dl-zero" not in interval_svg(IntervalMark(0.1, 0.05, 0.3, 0.0, 0.4))
