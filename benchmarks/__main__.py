@@ -12,6 +12,7 @@ BENCHMARKS = {
     "history": "benchmarks.history",
     "storage": "benchmarks.storage",
     "increments": "benchmarks.increments",
+    "score": "benchmarks.score",
     "train": "benchmarks.train",
     "cluster": "benchmarks.cluster",
     "hung-service": "benchmarks.hung_service",

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from typing import Final
 
 from delorean.display.formats import cut, escape, share_text
-from delorean.display.parts import Graph, HeatCell, HeatMap, Histogram, ShareBar
+from delorean.display.parts import Graph, HeatCell, HeatMap, Histogram, IntervalMark, ShareBar
 
 # Colours at these shares, interpolated between them; dark text is readable on all of them.
 _SHARES: Final = (0.0, 0.6, 0.9, 1.0)
@@ -29,6 +29,22 @@ def share_bar_html(bar: ShareBar) -> str:
     short = "" if bar.value >= bar.enough else " dl-short"
     filled = f'<span class="dl-bar{short}"><span style="width:{min(max(bar.value, 0), 1):.1%}"></span></span>'
     return f"{filled} {share_text(bar.value)}"
+
+
+def interval_svg(mark: IntervalMark) -> str:
+    """Draw a dot with its interval, and a line where the scale has 0."""
+    place = {name: 4 + 112 * mark.place(value) for name, value in (("value", mark.value), ("zero", 0.0))}
+    drawn = [f'<path d="M{place["zero"]:.1f} 1V15" stroke-dasharray="2 2"/>'] if mark.start < 0 < mark.end else []
+    text = f"{mark.value:.4g}"
+    if mark.low is not None and mark.high is not None:
+        low, high = (4 + 112 * mark.place(value) for value in (mark.low, mark.high))
+        drawn.append(f'<path d="M{low:.1f} 8H{high:.1f}M{low:.1f} 5V11M{high:.1f} 5V11"/>')
+        text += f" ({mark.low:.4g} to {mark.high:.4g})"
+    drawn.append(f'<circle cx="{place["value"]:.1f}" cy="8" r="3"/>')
+    return (
+        f'<svg class="dl-interval" viewBox="0 0 120 16" width="120" height="16" role="img">'
+        f"<title>{escape(text)}</title>{''.join(drawn)}</svg>"
+    )
 
 
 def histogram_svg(histogram: Histogram) -> str:

@@ -12,7 +12,19 @@ from typing import Any
 from delorean.display import drawings
 from delorean.display.description import describe
 from delorean.display.formats import cut, escape, is_number, value_text
-from delorean.display.parts import Code, Facts, Graph, Headline, HeatMap, Histogram, Inline, Note, ShareBar, Table
+from delorean.display.parts import (
+    Code,
+    Facts,
+    Graph,
+    Headline,
+    HeatMap,
+    Histogram,
+    Inline,
+    IntervalMark,
+    Note,
+    ShareBar,
+    Table,
+)
 
 _LONG_CELL = 60  # characters from which on a cell's text may wrap
 _LONGEST_CODE = 64
@@ -55,6 +67,7 @@ def part_html(part: Any) -> str:
 part_html.register(Graph, drawings.graph_svg)
 part_html.register(HeatMap, drawings.heat_map_html)
 part_html.register(Histogram, drawings.histogram_svg)
+part_html.register(IntervalMark, drawings.interval_svg)
 part_html.register(ShareBar, drawings.share_bar_html)
 
 

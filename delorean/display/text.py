@@ -24,6 +24,7 @@ from delorean.display.parts import (
     Headline,
     HeatMap,
     Inline,
+    IntervalMark,
     Note,
     ShareBar,
     Table,
@@ -179,6 +180,8 @@ def _inline_text(value: Inline) -> str:
             return "-"
         halves = round(min(max(value.value, 0), 1) * 2 * _BAR)
         return f"{('█' * (halves // 2) + '▌' * (halves % 2)).ljust(_BAR)} {share_text(value.value)}"
+    if isinstance(value, IntervalMark):
+        return _interval_text(value)
     most = max(value.counts, default=0)
     if not most:
         return "-"
@@ -197,3 +200,14 @@ def _shade(share: float | None) -> str:
     if share is None:
         return " "
     return next((shade for least, shade in _SHADES if share >= least and share > 0), "·")
+
+
+def _interval_text(mark: IntervalMark) -> str:
+    """Draw a dot, and its interval as a line, on a scale of as many columns as a bar has twice."""
+    columns = 2 * _BAR
+    line = [" "] * (columns + 1)
+    if mark.low is not None and mark.high is not None:
+        first, last = (round(columns * mark.place(value)) for value in (mark.low, mark.high))
+        line[first : last + 1] = "─" * (last + 1 - first)
+    line[round(columns * mark.place(mark.value))] = "●"
+    return "".join(line)

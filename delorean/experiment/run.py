@@ -32,7 +32,7 @@ from delorean.feature_sets.parts import Part, parts_of
 from delorean.feature_sets.table import FeatureSet
 from delorean.generation.named_run import NamedRun
 from delorean.labels import Labels, load_labels
-from delorean.packaging.files import package_digest
+from delorean.packaging.files import digest_of, read_files
 from delorean.step_timer import StepTimer
 from delorean.training.report import TrainingReport
 from delorean.users import current_user
@@ -173,7 +173,7 @@ def record_run(
 
 def training_record(report: TrainingReport, package: Path | None = None, by: str | None = None) -> TrainingRecord:
     """Build the record of a trained model. package: its folder; by: who trained it, None: the current user."""
-    digest = None if package is None else package_digest(package)
+    digest = None if package is None else digest_of(read_files(package))
     folder = None if package is None else str(package)
     return TrainingRecord(report.model, by or current_user(), report.sizes, report.rounds, folder, digest)
 

@@ -27,7 +27,7 @@ from snapshotter.storage import Storage
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from delorean.ranking_data.feature_set_reader import FeatureSetSource, RankingColumns
+    from delorean.ranking_data.feature_set_reader import FeatureSetSource
     from delorean.training.fitting import TrainedModel
 
 _GOLDEN_CANDIDATES = 2_000
@@ -78,12 +78,10 @@ def train_on(
 
     Raises TrainingError, and ConfigError for several workers without Spark.
     """
-    # Generation must not import scikit-learn.
-    from delorean.ranking_data.feature_set_reader import FeatureSetSource
-    from delorean.training.fitting import train
+    from delorean.training.fitting import train  # generation must not import scikit-learn
 
     model, evaluation = experiment.model, experiment.evaluation
-    source = FeatureSetSource(uri, version, _columns(experiment, labels), model.max_items, model.seed)
+    source = learning_source(experiment, labels, uri, version)
     encoders = encoders_features(experiment.feature_model)
     if model.workers > 1:
         return _train_on_spark(experiment, source, encoders, spark)
@@ -91,12 +89,15 @@ def train_on(
     return train(parts, experiment.split, model.build(), model.seed, evaluation=evaluation, encoders=encoders)
 
 
-def _columns(experiment: ExperimentSpec, labels: Labels) -> RankingColumns:
-    from delorean.ranking_data.feature_set_reader import RankingColumns
+def learning_source(
+    experiment: ExperimentSpec, labels: Labels, uri: str, version: int | None = None
+) -> FeatureSetSource:
+    """Return what the experiment's model learns from: a version of its feature set, see `train_on`."""
+    from delorean.ranking_data.feature_set_reader import FeatureSetSource, RankingColumns
 
     label = experiment.model.label_of(labels.label_names)
     context = tuple(key.name for key in labels.context)
-    return RankingColumns(
+    columns = RankingColumns(
         experiment.feature_model.features,
         tuple(key.name for key in labels.items),
         context,
@@ -106,11 +107,12 @@ def _columns(experiment: ExperimentSpec, labels: Labels) -> RankingColumns:
         tuple(name for name in labels.label_names if name != label),
         experiment.evaluation.columns([*context, "time"]),
     )
+    return FeatureSetSource(uri, version, columns, experiment.model.max_items, experiment.model.seed)
 
 
 def encoders_features(model: FeatureModel) -> dict[str, tuple[str, ...]]:
-    """Return encoder → its features. Of encoders that occur several times, the names contain the features."""
-    titles = [encoder.title for encoder in model.encoders]
+    """Return encoder → its features. Of encoders of one name, the names contain the features."""
+    titles = [encoder.title.rpartition(":")[2] for encoder in model.encoders]
     return {
         title if titles.count(title) == 1 else f"{title}: {', '.join(encoder.features)}": encoder.features
         for title, encoder in zip(titles, model.encoders, strict=True)

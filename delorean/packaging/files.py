@@ -99,10 +99,9 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def package_digest(folder: Path) -> str:
-    """Return the digest of a package: of the names and contents of its files, as its manifest lists them."""
-    manifest = read_json(MANIFEST, _read(folder, MANIFEST, _MEBIBYTE))
-    checksums = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+def digest_of(files: Mapping[str, bytes]) -> str:
+    """Return the digest of a package: of the names and contents of its files, without the manifest."""
+    checksums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != MANIFEST}
     return hashlib.sha256(write_json(checksums)).hexdigest()
 
 

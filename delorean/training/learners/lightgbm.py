@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delorean.ranking_data.ranking_data import RankingData
+from delorean.training.learners import OnRound
 from delorean.training.learners.boosting import (
     BoostedTrees,
     Target,
@@ -65,7 +66,9 @@ class LightGBM(BoostedTrees):
         """Raise ConfigError where LightGBM is not installed."""
         imported("lightgbm", "lightgbm")
 
-    def fit(self, train: RankingData, validation: RankingData, seed: int) -> LightGBMModel:
+    def fit(
+        self, train: RankingData, validation: RankingData, seed: int, on_round: OnRound | None = None
+    ) -> LightGBMModel:
         """Fit trees; see `Learner.fit`."""
         lightgbm = imported("lightgbm", "lightgbm")
         train = learnable(train)
@@ -75,11 +78,12 @@ class LightGBM(BoostedTrees):
         self.category_columns(validation)
         sets = [lightgbm.Dataset(train.features, labels, **self._groups(train), categorical_feature=categorical)]
         callbacks: list[Callable[[Any], Any]] = []
-        if self.stop_after:
+        if self.stop_after or on_round is not None:
             unlabelled = np.zeros(len(validation.labels), dtype=np.float32)  # only our metric is computed there
             sets.append(sets[0].create_valid(validation.features, unlabelled))
+        if self.stop_after:
             callbacks.append(lightgbm.early_stopping(self.stop_after, first_metric_only=True, verbose=False))
-        metric = validation_metric(validation)
+        metric = validation_metric(validation, on_round)
         try:
             booster = lightgbm.train(
                 parameters,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delorean.ranking_data.ranking_data import RankingData
+from delorean.training.learners import OnRound
 from delorean.training.learners.boosting import (
     BoostedTrees,
     Target,
@@ -62,11 +63,13 @@ class XGBoost(BoostedTrees):
         """Raise ConfigError where XGBoost is not installed."""
         imported("xgboost", "xgboost")
 
-    def fit(self, train: RankingData, validation: RankingData, seed: int) -> XGBoostModel:
+    def fit(
+        self, train: RankingData, validation: RankingData, seed: int, on_round: OnRound | None = None
+    ) -> XGBoostModel:
         """Fit trees; see `Learner.fit`."""
-        train = learnable(train)
+        train, metric = learnable(train), validation_metric(validation, on_round)
         with self._translated_errors():
-            return self.fit_share(train, self.targets(train), validation, validation_metric(validation), seed)
+            return self.fit_share(train, self.targets(train), validation, metric, seed, watched=on_round is not None)
 
     def fit_share(
         self,
@@ -75,10 +78,13 @@ class XGBoost(BoostedTrees):
         validation: RankingData,
         metric: Callable[[NDArray[Any]], float],
         seed: int,
+        *,
+        watched: bool = False,
     ) -> XGBoostModel:
         """Fit trees on a share of the training part, together with the other workers of XGBoost's communicator.
 
         metric: of scores of the validation part; of all workers' together
+        watched: compute the metric after each round even if it does not end the fit
         """
         xgboost = imported("xgboost", "xgboost")
         data = self._training_matrix(train, targets)
@@ -86,7 +92,7 @@ class XGBoost(BoostedTrees):
             self._parameters(seed),
             data,
             self.rounds,
-            evals=[(self._validation_matrix(validation, data), "validation")] if self.stop_after else [],
+            evals=[(self._validation_matrix(validation, data), "validation")] if self.stop_after or watched else [],
             custom_metric=lambda scores, _: ("ndcg@10", metric(scores)),
             callbacks=self._callbacks(),
             verbose_eval=False,

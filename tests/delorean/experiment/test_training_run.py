@@ -14,7 +14,7 @@ from delorean.experiment.replay import replay
 from delorean.experiment.run import run_experiment
 from delorean.experiment.training_run import train_and_package, train_newest
 from delorean.labels.materialise import materialise_labels
-from delorean.packaging.files import package_digest
+from delorean.packaging.files import digest_of, read_files
 from delorean.packaging.package import load_package
 from delorean.project.vacuum import vacuum
 from delorean.ranking_data.split import Split
@@ -71,7 +71,7 @@ def test_a_training_is_recorded_with_who_what_and_from_which_features(lab, gener
     assert record.started_at >= before
     training = record.training
     assert (training.model, training.package) == ("LightGBM lambdarank", str(lab.folder / "package"))
-    assert training.digest == package_digest(lab.folder / "package")
+    assert training.digest == digest_of(read_files(lab.folder / "package"))
     assert training.by
     assert training.rounds == run.package.report.rounds
     assert training.sizes == run.package.report.sizes
