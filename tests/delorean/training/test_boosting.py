@@ -293,3 +293,16 @@ def test_a_librarys_own_rejection_is_a_training_error_with_its_reason(parts: Spl
     infinite = replace(parts.train, features=np.full_like(parts.train.features, np.inf))
     with pytest.raises(TrainingError, match="XGBoost rank:ndcg cannot be fitted: .*inf"):
         XGBoost(**FEW).fit(infinite, parts.validation, 0)
+
+
+def test_a_context_of_more_items_than_lightgbm_ranks_is_a_training_error(parts: SplitParts) -> None:
+    n = 10_001
+    large = replace(
+        parts.train.between(0, 1),
+        items=pa.table({"video_id": np.arange(n)}),
+        offsets=np.array([0, n]),
+        labels=(np.arange(n) % 2).astype(np.float32),
+        features=np.zeros((n, 4), dtype=np.float32),
+    )
+    with pytest.raises(TrainingError, match="Number of rows 10001 exceeds upper limit of 10000 for a query"):
+        LightGBM(**FEW).fit(large, parts.validation, 0)
