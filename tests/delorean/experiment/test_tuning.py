@@ -22,7 +22,7 @@ from delorean.cli.commands import cli
 from delorean.display.html import to_html
 from delorean.display.text import to_text
 from delorean.experiment.model_spec import ModelSpec
-from delorean.experiment.steps import train_newest
+from delorean.experiment.training_run import train_newest
 from delorean.experiment.tuning import tune, tuned, with_parameters
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
