@@ -115,8 +115,8 @@ def _fit_share(source: FeatureSetSource, split: Split, learner: XGBoost, workers
     train = learnable(parts.train)
     learner = replace(learner, threads=learner.threads or context.cpus())
     targets = train.positive.astype(np.float32) if learner.target == "classes" else train.labels
-    with _communicator(context, workers):
-        metric = _common_metric(parts.validation)
+    with _communicator(context, workers), learner.translated_errors():
+        metric = common_metric(parts.validation)
         model = learner.fit_share(train, targets, parts.validation, metric, source.seed)
     content = bytes(model.fitted.save_raw("ubj"))
     return pa.RecordBatch.from_pydict(
@@ -151,11 +151,14 @@ def _communicator(context: Any, workers: int) -> Iterator[None]:
                 tracker.free()
 
 
-def _common_metric(validation: RankingData) -> Callable[[NDArray[Any]], float]:
-    """Return NDCG@10 over the validation parts of all workers: the mean weighs each by its contexts."""
+def common_metric(validation: RankingData) -> Callable[[NDArray[Any]], float]:
+    """Return NDCG@10 of scores over the validation parts of all workers: the mean weighs each by its contexts.
+
+    validation: this worker's part
+    """
     from xgboost.collective import Op, allreduce
 
-    weight = _weight_of_measured(validation)
+    weight = weight_of_measured(validation)
 
     def ndcg(scores: NDArray[Any]) -> float:
         own = measure(scores.astype(np.float32), validation).ndcg_at_10 if weight > 0 else 0.0
@@ -165,7 +168,7 @@ def _common_metric(validation: RankingData) -> Callable[[NDArray[Any]], float]:
     return ndcg
 
 
-def _weight_of_measured(validation: RankingData) -> float:
+def weight_of_measured(validation: RankingData) -> float:
     """Return the weight of the contexts that NDCG is averaged over: those with a positive that counts."""
     counted = validation.positive
     if validation.own_item_weights is not None:

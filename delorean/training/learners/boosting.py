@@ -119,17 +119,28 @@ def validation_metric(validation: RankingData, on_round: OnRound | None = None) 
 
     on_round: called with each value; a library computes one after each round
     """
-    from delorean.evaluation.measure import measure  # specs are read where no kernel is needed
-
     rounds = count(1)
 
     def ndcg(scores: NDArray[Any]) -> float:
-        value = measure(scores.astype(np.float32), validation).ndcg_at_10
+        value = _mean_ndcg(scores.astype(np.float32), validation)
         if on_round is not None:
             on_round(next(rounds), value)
         return value
 
     return ndcg
+
+
+def _mean_ndcg(scores: NDArray[np.float32], part: RankingData) -> float:
+    """Return NDCG@10 as `measure` does, without the area under the curve, which takes a third of its time."""
+    from delorean.evaluation.by_context import measure_contexts  # specs are read where no kernel is needed
+    from delorean.evaluation.measure import measure
+
+    measured = measure_contexts(scores, part, [10])
+    counts = measured.positives > 0
+    weights = np.ones(int(counts.sum())) if part.weights is None else part.weights[counts]
+    if not weights.sum() > 0:
+        return measure(scores, part).ndcg_at_10  # raises the reason
+    return float(np.average(measured["ndcg@10"][counts], weights=weights))
 
 
 def first_sentence(error: Exception) -> str:
@@ -150,10 +161,10 @@ def grades(labels: NDArray[np.float32], most: int) -> tuple[NDArray[np.float32],
     >>> grades(np.float32([0, 0.5, 3, 0.5]), 10)
     (array([0., 1., 2., 1.], dtype=float32), [0.0, 0.5, 3.0])
     """
-    gains, numbers = np.unique(labels, return_inverse=True)
+    gains = np.unique(labels)
     if len(gains) > most:
         raise TrainingError.because(
             f"the labels have {len(gains)} distinct gains, expected at most {most}",
             "round them where the label data is made, or choose a regression objective",
         )
-    return numbers.astype(np.float32), [float(gain) for gain in gains]
+    return np.searchsorted(gains, labels).astype(np.float32), [float(gain) for gain in gains]

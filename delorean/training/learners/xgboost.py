@@ -68,7 +68,7 @@ class XGBoost(BoostedTrees):
     ) -> XGBoostModel:
         """Fit trees; see `Learner.fit`."""
         train, metric = learnable(train), validation_metric(validation, on_round)
-        with self._translated_errors():
+        with self.translated_errors():
             return self.fit_share(train, self.targets(train), validation, metric, seed, watched=on_round is not None)
 
     def fit_share(
@@ -148,14 +148,19 @@ class XGBoost(BoostedTrees):
         return {"weight": train.weights, "group": np.diff(train.offsets)}
 
     @contextmanager
-    def _translated_errors(self) -> Iterator[None]:
-        """Raise TrainingError for XGBoost's own errors, and for parameters that it does not use."""
+    def translated_errors(self) -> Iterator[None]:
+        """Raise TrainingError for XGBoost's own errors, and for parameters that it does not use.
+
+        Errors of its communicator stay as they are: another worker has died, and a retry may succeed.
+        """
         library = imported("xgboost", "xgboost")
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", message=r"(?s).*Parameters: .* are not used", category=UserWarning)
                 yield
         except (library.core.XGBoostError, ValueError, TypeError, UserWarning) as error:
+            if "collective" in str(error):
+                raise
             raise TrainingError.because(f"{self.name} cannot be fitted: {first_sentence(error)}") from error
 
 

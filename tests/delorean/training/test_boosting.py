@@ -17,7 +17,7 @@ from delorean.ranking_data.feature_set_reader import read_feature_set
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.split import Split, SplitParts
 from delorean.training.baselines import popularity_scores, with_shuffled_labels
-from delorean.training.learners.boosting import BoostedTrees, grades
+from delorean.training.learners.boosting import BoostedTrees, grades, validation_metric
 from delorean.training.learners.lightgbm import LightGBM
 from delorean.training.learners.xgboost import XGBoost
 from schemas.errors import ConfigError, TrainingError
@@ -293,3 +293,32 @@ def test_a_librarys_own_rejection_is_a_training_error_with_its_reason(parts: Spl
     infinite = replace(parts.train, features=np.full_like(parts.train.features, np.inf))
     with pytest.raises(TrainingError, match="XGBoost rank:ndcg cannot be fitted: .*inf"):
         XGBoost(**FEW).fit(infinite, parts.validation, 0)
+
+
+def test_a_context_of_more_items_than_lightgbm_ranks_is_a_training_error(parts: SplitParts) -> None:
+    n = 10_001
+    large = replace(
+        parts.train.between(0, 1),
+        items=pa.table({"video_id": np.arange(n)}),
+        offsets=np.array([0, n]),
+        labels=(np.arange(n) % 2).astype(np.float32),
+        features=np.zeros((n, 4), dtype=np.float32),
+    )
+    with pytest.raises(TrainingError, match="Number of rows 10001 exceeds upper limit of 10000 for a query"):
+        LightGBM(**FEW).fit(large, parts.validation, 0)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_metric_that_stops_is_the_one_of_the_report(weighted: bool, parts: SplitParts) -> None:
+    random = np.random.default_rng(0)
+    part = replace(parts.validation, labels=np.where(np.arange(1_080) < 240, np.float32(0), parts.validation.labels))
+    if weighted:
+        item_weights = (np.arange(1_080) % 3).astype(np.float32)
+        part = replace(part, weights=random.random(len(part)), own_item_weights=item_weights)
+    for scores in (random.random(1_080), np.zeros(1_080), random.integers(0, 3, 1_080)):
+        expected = measure(scores.astype(np.float32), part).ndcg_at_10
+        assert validation_metric(part)(scores) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(TrainingError, match="none of 90 contexts has a positive"):
+        validation_metric(replace(part, labels=np.zeros(1_080, dtype=np.float32)))(np.zeros(1_080))
+    with pytest.raises(TrainingError, match="have weight 0"):
+        validation_metric(replace(part, weights=np.zeros(90)))(np.zeros(1_080))
