@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.stable_hash import unit_hash
 from schemas.errors import NaiveTimeError, TrainingError
-from schemas.times import from_micros
 
 PARTS = ("train", "validation", "test")
 LEFT_OUT = -1
