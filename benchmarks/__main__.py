@@ -12,6 +12,7 @@ BENCHMARKS = {
     "history": "benchmarks.history",
     "storage": "benchmarks.storage",
     "increments": "benchmarks.increments",
+    "score": "benchmarks.score",
     "cluster": "benchmarks.cluster",
     "hung-service": "benchmarks.hung_service",
     "check-asof": "benchmarks.as_of_check",

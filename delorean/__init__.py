@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from delorean.comparison import compare_packages, compare_scores
     from delorean.coverage import day_coverage, label_coverage
     from delorean.display.text import show
+    from delorean.evaluation.by_context import metrics_by_context
     from delorean.evaluation.metrics import ranking_metrics
+    from delorean.evaluation.settings import EvaluationSettings
     from delorean.experiment.diff import diff
     from delorean.experiment.encoder_spec import EncoderSpec
     from delorean.experiment.files import load_experiment
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from delorean.experiment.spec import ExperimentSpec, ScheduleSpec
     from delorean.feature_sets.registration import register_feature_set
     from delorean.generation import generate
+    from delorean.label_quality.limits import LabelQualityLimits
+    from delorean.label_quality.measure import measure_label_quality
     from delorean.labels import LabelColumns, load_labels
     from delorean.labels.materialise import materialise_labels
     from delorean.leaks import LeakThresholds
@@ -52,10 +56,17 @@ if TYPE_CHECKING:
     from delorean.ranking_data.feature_set_reader import read_feature_set
     from delorean.ranking_data.split import Split
     from delorean.registry.registry import Registry
+    from delorean.scoring.conversion import trees_of
+    from delorean.scoring.tree_scorer import TreeScorer
+    from delorean.scoring.trees import TreeEnsemble
+    from delorean.scoring.trees_onnx import trees_to_onnx
     from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
     from delorean.time_travel import TimeMachine
     from delorean.tracking import track_package
     from delorean.training.fitting import train
+    from delorean.training.learners.lightgbm import LightGBM
+    from delorean.training.learners.xgboost import XGBoost
+    from delorean.tuning.space import ParameterRange, TuningSpec
     from encoders import FeatureEncoder, FeatureModel, data_key, feature_encoder, lookup
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
     from schemas.errors import (
@@ -113,6 +124,7 @@ __all__ = [
     "EncoderError",
     "EncoderOutputError",
     "EncoderSpec",
+    "EvaluationSettings",
     "ExperimentSpec",
     "FeatureEncoder",
     "FeatureModel",
@@ -121,8 +133,10 @@ __all__ = [
     "JobError",
     "LabelColumns",
     "LabelError",
+    "LabelQualityLimits",
     "LabelSpec",
     "LeakThresholds",
+    "LightGBM",
     "MissingFileError",
     "ModelSpec",
     "NaiveTimeError",
@@ -130,6 +144,7 @@ __all__ = [
     "OpenProject",
     "PackageError",
     "ParadoxError",
+    "ParameterRange",
     "PointerMovedError",
     "ProxyUnavailableError",
     "QualityError",
@@ -148,9 +163,13 @@ __all__ = [
     "TimeMachine",
     "TrackingError",
     "TrainingError",
+    "TreeEnsemble",
+    "TreeScorer",
+    "TuningSpec",
     "UndeclaredKeyError",
     "UnreadableRecordError",
     "WithdrawnError",
+    "XGBoost",
     "as_of_join",
     "as_of_join_spark",
     "check_feature_set",
@@ -173,6 +192,8 @@ __all__ = [
     "load_predictions",
     "lookup",
     "materialise_labels",
+    "measure_label_quality",
+    "metrics_by_context",
     "open_index",
     "open_project",
     "open_storage",
@@ -186,6 +207,8 @@ __all__ = [
     "show",
     "track_package",
     "train",
+    "trees_of",
+    "trees_to_onnx",
 ]
 
 # Imported on first use: compiled kernels and Spark take a second that `delorean --help` does not need.
@@ -220,9 +243,20 @@ _MODULES = {
     "delorean.tracking": "track_package",
     "delorean.ranking_data.context_weights": "ContextWeight",
     "delorean.training.fitting": "train",
+    "delorean.training.learners.lightgbm": "LightGBM",
+    "delorean.training.learners.xgboost": "XGBoost",
+    "delorean.evaluation.by_context": "metrics_by_context",
     "delorean.evaluation.metrics": "ranking_metrics",
+    "delorean.evaluation.settings": "EvaluationSettings",
+    "delorean.label_quality.limits": "LabelQualityLimits",
+    "delorean.label_quality.measure": "measure_label_quality",
+    "delorean.tuning.space": "ParameterRange TuningSpec",
     "delorean.ranking_data.feature_set_reader": "read_feature_set",
     "delorean.ranking_data.split": "Split",
+    "delorean.scoring.conversion": "trees_of",
+    "delorean.scoring.tree_scorer": "TreeScorer",
+    "delorean.scoring.trees": "TreeEnsemble",
+    "delorean.scoring.trees_onnx": "trees_to_onnx",
     "encoders": "FeatureEncoder FeatureModel data_key feature_encoder lookup",
     "schemas.data_keys": "DataKey context_variable global_element item service_element",
     "schemas.errors": (

@@ -9,9 +9,9 @@ What was checked of the versions in the two locks, in their code and libraries a
 - pip asks for its own newer version: `.ci/install.py` and the images switch that off.
 - fastapi, deltalake, pyarrow and Airflow hold OpenTelemetry: it sends nothing until an exporter is configured.
 - duckdb (tests only) fetches an extension when a query needs one: no query of ours does.
-- All others (pyspark, Delta, pyiceberg, Polars, Numba, scikit-learn, matplotlib, boto3, cassandra-driver, aiohttp,
-  uvicorn, Airflow 3.3 and its providers) contact only hosts that a configuration names. Spark fetches Delta's jar once,
-  where that is used.
+- All others (pyspark, Delta, pyiceberg, Polars, Numba, scikit-learn, Optuna, matplotlib, boto3, cassandra-driver,
+  aiohttp, uvicorn, Airflow 3.3 and its providers) contact only hosts that a configuration names. Spark fetches Delta's
+  jar once, where that is used.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from project_at_rest import Project, long_labels
 import delorean
 from delorean import OpenProject
 from delorean.project.actions import ProjectActions
+from delorean.project.model_actions import ModelActions
 from snapshotter.index import open_index
 from snapshotter.storage import open_storage
 
@@ -46,7 +47,9 @@ def test_the_page_lists_every_public_name_once():
 
 def test_the_page_lists_every_method_of_a_project():
     listed = {call.split("(")[0] for calls in rows_of_tables("method of `OpenProject`") for call in calls}
-    own = {name for kind in (OpenProject, ProjectActions) for name in vars(kind) if not name.startswith("_")}
+    own = {
+        name for kind in (OpenProject, ProjectActions, ModelActions) for name in vars(kind) if not name.startswith("_")
+    }
     assert listed == own
 
 

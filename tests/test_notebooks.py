@@ -18,7 +18,7 @@ NOTES = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.zpln"
 @pytest.fixture
 def project(demo, tmp_path):
     """The folder of notebooks, the demo's project where they look for it."""
-    shutil.copytree(demo.folder, tmp_path / ".demo" / "latest", ignore=shutil.ignore_patterns("logs", "package"))
+    shutil.copytree(demo.folder, tmp_path / ".demo" / "latest", ignore=shutil.ignore_patterns("logs", "packages"))
     (tmp_path / "notebooks").mkdir()
     return tmp_path / "notebooks"
 

@@ -174,7 +174,7 @@ def asked(arguments):
 @pytest.fixture
 def explored(demo, tmp_path):
     """A copy of the demo's project, where the README says that it is."""
-    shutil.copytree(demo.folder, tmp_path / ".demo" / "latest", ignore=shutil.ignore_patterns("logs", "package"))
+    shutil.copytree(demo.folder, tmp_path / ".demo" / "latest", ignore=shutil.ignore_patterns("logs", "packages"))
     return tmp_path
 
 

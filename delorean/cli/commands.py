@@ -24,6 +24,7 @@ from delorean.cli.registry import registry
 from delorean.cli.schedule import schedule
 from delorean.cli.submit import submit
 from delorean.cli.track import track
+from delorean.cli.tune import tune
 from delorean.cli.vacuum import vacuum
 from schemas.errors import DeloreanError
 from schemas.plain_text import plain_text
@@ -96,7 +97,7 @@ def cli(debug: bool) -> None:
 
 for command in (select, prana, snapshot, publish, travel, index):
     cli.add_command(command)
-for command in (label_quality, generate, paradox, train, predict, experiment, compare, registry, serve):
+for command in (label_quality, generate, paradox, tune, train, predict, experiment, compare, registry, serve):
     cli.add_command(command)
 for command in (feature_sets_group, track, cost, vacuum, schedule, submit, demo):
     cli.add_command(command)

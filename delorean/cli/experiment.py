@@ -197,6 +197,8 @@ def list_runs(name: str | None, limit: int, project: Project, output: Output) ->
                 "started_at": record.started_at,
                 "contexts": record.features.rows,
                 "features": len(record.features.digest.features),
+                "model": None if record.training is None else record.training.model,
+                "package": None if record.training is None else record.training.package,
                 "ndcg@10": record.ndcg,
                 "seconds": round(sum(record.seconds.values()), 1),
             }

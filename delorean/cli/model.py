@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from delorean.cli.experiment import day_option, recompute_option, run_id_option, run_spec
-from delorean.cli.options import Seconds, common_options, opened, project_option
+from delorean.cli.options import PROJECT_FILE, Seconds, common_options, opened, project_option, spark_for
 from delorean.cli.output import Output
 from delorean.cli.registry import package_folder
 
@@ -63,12 +64,23 @@ def generate(
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--package", "folder", type=click.Path(path_type=Path), required=True, help="Folder of the new package.")
 @click.option("--run-id", help="Train on what `generate` produced under this id.  [the newest version]")
+@click.option("--tuned", metavar="STUDY", help="Use the best parameters of a study, see `delorean tune`.")
 @common_options
-def train(spec: Path, folder: Path, run_id: str | None, project: Project, output: Output) -> None:
+@click.pass_context
+def train(
+    ctx: click.Context,
+    spec: Path,
+    folder: Path,
+    run_id: str | None,
+    tuned: str | None,
+    project: Project,
+    output: Output,
+) -> None:
     """Train a model and package it.
 
-    Trains on the feature set that SPEC generated, and evaluates the model, popularity and shuffled labels. With
-    --run-id it may be run again: an existing package of the same features is kept.
+    Trains on the feature set that SPEC generated, by the learner of its [model], and evaluates the model, popularity
+    and shuffled labels. The training is recorded as a run, see `delorean experiment list`. With --run-id it may be run
+    again: an existing package of the same features is kept.
 
     \b
     Example: delorean train homepage.toml --package packages/homepage-1
@@ -76,22 +88,37 @@ def train(spec: Path, folder: Path, run_id: str | None, project: Project, output
     import msgspec
 
     from delorean.experiment import load_experiment
-    from delorean.experiment.steps import package_of
+    from delorean.experiment.training_run import train_and_package
 
     experiment = load_experiment(spec)
-    with opened(project) as (index, storage):
-        package = package_of(experiment, index, storage, folder, project.encoders, run_id)
-    report = package.report
-    output.show(
-        {
-            "package": str(package.path),
-            "model": report.model,
-            "test": {who: msgspec.to_builtins(parts["test"]) for who, parts in report.metrics.items()},
-            "importances": [{"feature": name, "ndcg@10 lost": lost} for name, lost in report.importances.items()],
-            "sizes": report.sizes,
-            "seconds": sum(report.seconds.values()),
-        }
-    )
+    if tuned is not None:
+        from delorean.experiment.tuning import tuned as with_best
+
+        experiment = with_best(experiment, ctx.meta[PROJECT_FILE].parent, tuned)
+    with opened(project) as (index, storage), ExitStack() as started:
+        workers = experiment.model.workers > 1
+        spark = started.enter_context(spark_for("train", project)) if workers else None
+        run = train_and_package(experiment, index, storage, folder, project.encoders, run_id, spark)
+    package, report = run.package, run.package.report
+    tracked = None
+    if project.tracking.mlflow is not None:
+        from delorean.tracking import track_package
+
+        tracked = track_package(package, project.tracking.mlflow, experiment.name, project.encoders).run_id
+    results = {
+        "run": run.record.run_id,
+        "package": str(package.path),
+        "tracked": tracked,
+        "model": report.model,
+        "rounds": report.rounds,
+        "test": {who: msgspec.to_builtins(parts["test"]) for who, parts in report.metrics.items()},
+        "importances": [{"feature": name, "ndcg@10 lost": lost} for name, lost in report.importances.items()],
+        "sizes": report.sizes,
+        "seconds": sum(report.seconds.values()),
+    }
+    if not output.as_json:
+        output.show({name: results[name] for name in ("run", "package", "tracked") if results[name] is not None})
+    output.show(report, {**results, "evaluation": msgspec.to_builtins(report.evaluation)})
 
 
 @click.command(no_args_is_help=True)

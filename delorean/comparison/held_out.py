@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delorean.experiment.model_spec import ModelSpec
@@ -33,8 +32,7 @@ def held_out_split(package: ModelPackage) -> tuple[Split | None, str | None]:
         split = msgspec.convert(dict(package.report.split), Split)
         if not split.by_time or split.test_from is not None:
             return split, None
-        times = pc.min_max(_training_contexts(package)["time"])
-        return split.at_fixed_times(times["min"].as_py(), times["max"].as_py()), None
+        return split.at_times_of(_training_contexts(package)), None
     except (DeloreanError, StorageError, msgspec.ValidationError, KeyError) as error:
         return None, str(error)
 

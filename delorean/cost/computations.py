@@ -69,6 +69,8 @@ class _Sizes:
         self._labels: set[str] = set()
 
     def amounts(self, record: RunRecord) -> Amounts:
+        if not record.generated:
+            return Amounts(read_bytes=self._committed(record), core_seconds=sum(record.seconds.values()))
         features = record.features
         made = find_record(table_uri(self._storage, features.feature_set), features.version)
         labels = self._label_sizes(record, made)

@@ -22,7 +22,7 @@ class Amounts:
     captured_bytes: of the files of captures and of versions of global elements
     stored_bytes: of the files of label data and feature sets
     read_bytes: of the files that generations read, at most: of the label data, and of all runs and versions that its
-        times could see
+        times could see; and of the feature sets that were trained on
     core_seconds: of generations, the seconds of all tasks; of other steps, the seconds of one process
     """
 

@@ -109,13 +109,13 @@ class Company:
         return tuple(captured_days)
 
     def start_scorer(self) -> tuple[Running, str]:
-        """Start serving the trained model; return the process and its URL."""
+        """Start serving the package that is in production; return the process and its URL."""
         scorer = self.processes.start(
             "scorer",
             [
                 *_CLI,
                 "serve",
-                str(self.folder.package),
+                "registry:production",
                 "--port=0",
                 "--budget=30",  # the replay checks values, not latency
                 f"--config={self.folder.root / 'delorean.toml'}",

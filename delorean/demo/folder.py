@@ -54,10 +54,9 @@ class CompanyFolder:
         """The services.toml of the proxy and the scorer."""
         return self.root / "services.toml"
 
-    @property
-    def package(self) -> Path:
-        """The trained model."""
-        return self.root / "package"
+    def package(self, name: str) -> Path:
+        """Return the folder of a trained model."""
+        return self.root / "packages" / name
 
     @property
     def clock(self) -> FileClock:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from delorean.demo.company import CapturedDay
+from delorean.demo.learning import Learned
 from delorean.demo.parity import ParityReport
 from delorean.demo.world import World
 from delorean.evaluation.metrics import Metrics, ranking_metrics
@@ -29,14 +30,23 @@ SHUFFLED: Final = "shuffled labels"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The captured days, the features and the model made from them, and the result of the parity replay."""
+    """The captured days, what was learned from them, and the result of the parity replay."""
 
     world: World
     experiment: ExperimentSpec
     captured_days: tuple[CapturedDay, ...]
-    features: FeatureSet
-    package: ModelPackage
+    learned: Learned
     parity: ParityReport
+
+    @property
+    def features(self) -> FeatureSet:
+        """The features that were generated."""
+        return self.learned.features
+
+    @property
+    def package(self) -> ModelPackage:
+        """The package that is in production."""
+        return self.learned.package
 
     @cached_property
     def data(self) -> RankingData:
@@ -46,11 +56,11 @@ class Outcome:
 
     @cached_property
     def measured(self) -> Mapping[str, Metrics]:
-        """Metrics of the model, the baselines and the control on the test part.
+        """Metrics of the candidate, the baselines and the control on the test part.
 
         Popularity is measured twice: from positives in the training part, and from the catalogue of each day.
         """
-        by_test = {who: parts["test"] for who, parts in self.package.report.metrics.items()}
+        by_test = {who: parts["test"] for who, parts in self.learned.candidate.report.metrics.items()}
         test = self.experiment.split.divide(self.data).test
         catalogue_popularity = np.nan_to_num(test.features[:, self.features.features.index("popularity")], nan=-1.0)
         return {

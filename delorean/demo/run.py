@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from delorean.demo.company import Company, open_company, start_services
 from delorean.demo.folder import CompanyFolder, new_folder
+from delorean.demo.learning import learn
 from delorean.demo.movielens import movielens_world
 from delorean.demo.outcome import DemoResult, Outcome
 from delorean.demo.parity import replay_requests
@@ -22,11 +23,6 @@ from delorean.demo.step_bars import StepBars
 from delorean.demo.summary import report_data
 from delorean.demo.world import World
 from delorean.display.report import write_report
-from delorean.experiment.label_data import labels_of
-from delorean.experiment.run import record_run
-from delorean.experiment.steps import features_of, package_of
-from delorean.feature_sets.table import FeatureSet
-from delorean.packaging.package import ModelPackage
 from schemas.errors import ConfigError, SetupError
 from schemas.strict_json import json_text
 from snapshotter.index import SnapshotIndex, open_index
@@ -45,6 +41,7 @@ _STEPS: Final = {
     "labels": "make label data",
     "generate": "generate features",
     "train": "train and package",
+    "compare": "compare with production",
     "serve": "start the live scorer",
     "parity": "replay for parity",
     "report": "write the report",
@@ -95,13 +92,13 @@ def run_demo(
             storage = open_storage(folder.storage_uri)
             with _running(world, folder, processes, spark, steps) as (company, session):
                 captured_days = company.live(days, session, storage, index, steps)
-                features, package = _learn(folder, session, storage, index, steps)
+                learned = learn(folder, captured_days, session, storage, index, steps)
             with steps.step("serve"):
                 _, url = company.start_scorer()
             with steps.step("parity", size.requests):
                 progress = partial(steps.show, "parity")
-                parity = replay_requests(features, folder.clock, url, size.requests, seed, progress)
-            outcome = Outcome(world, folder.experiment(), captured_days, features, package, parity)
+                parity = replay_requests(learned.features, folder.clock, url, size.requests, seed, progress)
+            outcome = Outcome(world, folder.experiment(), captured_days, learned, parity)
             return _write_results(outcome, folder, storage, index, steps)
 
 
@@ -160,24 +157,6 @@ def small_session(folder: CompanyFolder) -> SparkSession:
         spark__driver__host="127.0.0.1",
         spark__sql__warehouse__dir=str(folder.root / "warehouse"),
     )
-
-
-def _learn(
-    folder: CompanyFolder, spark: SparkSession, storage: Storage, index: SnapshotIndex, steps: StepBars
-) -> tuple[FeatureSet, ModelPackage]:
-    """Run the experiment step by step, each with its own progress bar, and record the run."""
-    experiment, started_at = folder.experiment(), datetime.now(UTC)
-    with steps.step("labels"):
-        labels = labels_of(experiment, spark, storage, index=index)
-    with steps.step("generate", len(labels.files)):
-        features = features_of(
-            experiment, labels, index, storage, spark, lambda _, done, of: steps.show("generate", done, of)
-        )
-    with steps.step("train"):
-        package = package_of(experiment, index, storage, folder.package)
-    seconds = {name: steps.seconds[name] for name in ("labels", "generate", "train")}
-    record_run(experiment, labels, features, package.report, started_at, seconds, storage)
-    return features, package
 
 
 def _write_results(

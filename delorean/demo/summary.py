@@ -37,7 +37,7 @@ def report_data(
     world, captured_days, parity, data = outcome.world, outcome.captured_days, outcome.parity, outcome.data
     started = micros_of(world.plays["started_at"]) - to_micros(world.starts_at)
     days, plays = np.unique(started // DAY, return_counts=True)
-    report = outcome.package.report
+    report = outcome.learned.candidate.report
     return ReportData(
         title=f"A time machine for features: the demo on {_source(world)}",
         summary=summary,

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from typing import Final
 
 from delorean.display.formats import cut, escape, share_text
-from delorean.display.parts import Graph, HeatCell, HeatMap, Histogram, Interval, ShareBar
+from delorean.display.parts import Graph, HeatCell, HeatMap, Histogram, IntervalMark, ShareBar
 
 # Colours at these shares, interpolated between them; dark text is readable on all of them.
 _SHARES: Final = (0.0, 0.6, 0.9, 1.0)
@@ -31,6 +31,22 @@ def share_bar_html(bar: ShareBar) -> str:
     return f"{filled} {share_text(bar.value)}"
 
 
+def interval_svg(mark: IntervalMark) -> str:
+    """Draw a dot with its interval, and a line where the scale has 0."""
+    place = {name: 4 + 112 * mark.place(value) for name, value in (("value", mark.value), ("zero", 0.0))}
+    drawn = [f'<path d="M{place["zero"]:.1f} 1V15" stroke-dasharray="2 2"/>'] if mark.start < 0 < mark.end else []
+    text = f"{mark.value:.4g}"
+    if mark.low is not None and mark.high is not None:
+        low, high = (4 + 112 * mark.place(value) for value in (mark.low, mark.high))
+        drawn.append(f'<path d="M{low:.1f} 8H{high:.1f}M{low:.1f} 5V11M{high:.1f} 5V11"/>')
+        text += f" ({mark.low:.4g} to {mark.high:.4g})"
+    drawn.append(f'<circle cx="{place["value"]:.1f}" cy="8" r="3"/>')
+    return (
+        f'<svg class="dl-interval" viewBox="0 0 120 16" width="120" height="16" role="img">'
+        f"<title>{escape(text)}</title>{''.join(drawn)}</svg>"
+    )
+
+
 def histogram_svg(histogram: Histogram) -> str:
     """Draw a histogram that fits a table's cell; every count above 0 is visible."""
     most = max(histogram.counts, default=0)
@@ -45,18 +61,6 @@ def histogram_svg(histogram: Histogram) -> str:
     return (
         f'<svg class="dl-histogram" viewBox="0 0 120 28" width="120" height="28" role="img">'
         f'<title>{escape(histogram.tooltip)}</title>{bars}<path d="M0 26.5H120"/></svg>'
-    )
-
-
-def interval_svg(interval: Interval) -> str:
-    """Draw a difference and its interval that fit a table's cell; an interval on one side of 0 is coloured."""
-    low, middle, high = (round(160 * interval.place(end), 1) for end in (interval.low, interval.value, interval.high))
-    side = "dl-better" if interval.low > 0 else "dl-worse" if interval.high < 0 else "dl-open"
-    tooltip = escape(f"{interval.value:+.4g} [{interval.low:+.4g}, {interval.high:+.4g}]")
-    return (
-        f'<svg class="dl-interval {side}" viewBox="-4 0 168 16" width="168" height="16" role="img">'
-        f'<title>{tooltip}</title><path class="dl-zero" d="M80 0V16"/><path d="M{low} 8H{high}"/>'
-        f'<rect x="{middle - 3}" y="5" width="6" height="6"/></svg>'
     )
 
 

@@ -20,7 +20,7 @@ from delorean.display.parts import (
     HeatMap,
     Histogram,
     Inline,
-    Interval,
+    IntervalMark,
     Note,
     ShareBar,
     Table,
@@ -67,7 +67,7 @@ def part_html(part: Any) -> str:
 part_html.register(Graph, drawings.graph_svg)
 part_html.register(HeatMap, drawings.heat_map_html)
 part_html.register(Histogram, drawings.histogram_svg)
-part_html.register(Interval, drawings.interval_svg)
+part_html.register(IntervalMark, drawings.interval_svg)
 part_html.register(ShareBar, drawings.share_bar_html)
 
 

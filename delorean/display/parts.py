@@ -92,25 +92,31 @@ class ShareBar:
 
 
 @dataclass(frozen=True)
+class IntervalMark:
+    """A value and its confidence interval on a scale that the other rows of its column share.
+
+    low, high: None: there is no interval
+    start, end: of the scale
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    start: float
+    end: float
+
+    def place(self, value: float) -> float:
+        """Where a value lies on the scale, from 0 to 1."""
+        width = self.end - self.start
+        return min(max((value - self.start) / width, 0.0), 1.0) if width > 0 else 0.5
+
+
+@dataclass(frozen=True)
 class Histogram:
     """Counts of values in equal parts of a range. tooltip: describes the range."""
 
     counts: Sequence[int]
     tooltip: str = ""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A difference with its interval, on an axis from −bound to bound. Rows of them are a forest plot."""
-
-    value: float
-    low: float
-    high: float
-    bound: float
-
-    def place(self, end: float) -> float:
-        """Where a number is on the axis, from 0 to 1."""
-        return min(max((end / self.bound + 1) / 2, 0.0), 1.0)
 
 
 @dataclass(frozen=True)
@@ -168,5 +174,5 @@ class Graph:
 
 
 # A table's cells and the values of facts may hold these too.
-Inline: TypeAlias = Code | ShareBar | Histogram | Interval
+Inline: TypeAlias = Code | ShareBar | IntervalMark | Histogram
 Part: TypeAlias = Headline | Note | Facts | Table | HeatMap | Graph

@@ -24,7 +24,7 @@ from delorean.display.parts import (
     Headline,
     HeatMap,
     Inline,
-    Interval,
+    IntervalMark,
     Note,
     ShareBar,
     Table,
@@ -35,7 +35,6 @@ _NO_WRAP: Final = 100_000  # columns: into files and pipes a row is one line
 _LONGEST_CELL: Final = 80
 _LONGEST_FACT: Final = 10_000
 _BAR: Final = 10  # columns of a full bar
-_AXIS: Final = 12  # columns of each side of an interval's axis
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _SHADES: Final = ((1.0, "█"), (0.9, "▓"), (0.6, "▒"), (0.0, "░"))
 _MOST_FIGURES: Final = 14  # columns of a heat map; more are written as shades
@@ -181,22 +180,12 @@ def _inline_text(value: Inline) -> str:
             return "-"
         halves = round(min(max(value.value, 0), 1) * 2 * _BAR)
         return f"{('█' * (halves // 2) + '▌' * (halves % 2)).ljust(_BAR)} {share_text(value.value)}"
-    if isinstance(value, Interval):
+    if isinstance(value, IntervalMark):
         return _interval_text(value)
     most = max(value.counts, default=0)
     if not most:
         return "-"
     return "".join(_BLOCKS[math.ceil(count / most * 8) - 1] if count else " " for count in value.counts)
-
-
-def _interval_text(interval: Interval) -> str:
-    """Draw an axis with 0 in the middle, the interval as a line and the value as a dot."""
-    low, value, high = (round(interval.place(end) * 2 * _AXIS) for end in (interval.low, interval.value, interval.high))
-    line = ["─" if low <= place <= high else "·" if place == _AXIS else " " for place in range(2 * _AXIS + 1)]
-    if low <= _AXIS <= high:
-        line[_AXIS] = "┼"
-    line[value] = "●"
-    return "".join(line)
 
 
 def _label(name: str) -> Text:
@@ -211,3 +200,19 @@ def _shade(share: float | None) -> str:
     if share is None:
         return " "
     return next((shade for least, shade in _SHADES if share >= least and share > 0), "·")
+
+
+def _interval_text(mark: IntervalMark) -> str:
+    """Draw a dot, and its interval as a line, on a scale of as many columns as a bar has twice; 0 is marked."""
+    columns = 2 * _BAR
+    line = [" "] * (columns + 1)
+    zero = round(columns * mark.place(0.0)) if mark.start < 0 < mark.end else None
+    if zero is not None:
+        line[zero] = "·"
+    if mark.low is not None and mark.high is not None:
+        first, last = (round(columns * mark.place(value)) for value in (mark.low, mark.high))
+        line[first : last + 1] = "─" * (last + 1 - first)
+        if zero is not None and first <= zero <= last:
+            line[zero] = "┼"
+    line[round(columns * mark.place(mark.value))] = "●"
+    return "".join(line)

@@ -56,13 +56,14 @@ def importances(
     Features that carry the same information hide each other's importance when they are shuffled one by one; a group is
     shuffled together, row by row.
 
-    groups: name → features; features that the sample does not have are left out
+    groups: name → features; features that the sample does not have are left out, and one that is a vector is all of its
+        columns, `name[0]`, `name[1]`, …
     contributions: (items, features) of the sample
     """
     settings = settings or EvaluationSettings()
     random = np.random.default_rng(settings.seed)
     columns = {
-        name: [sample.names.index(feature) for feature in features if feature in sample.names]
+        name: [place for place, own in enumerate(sample.names) if own in features or own.partition("[")[0] in features]
         for name, features in groups.items()
     }
     unshuffled = _ndcg(scorer.score(sample.features), sample)

@@ -18,6 +18,7 @@ from delorean.evaluation.estimate import Estimate
 from delorean.evaluation.groups import clusters_of, groups_by_day, groups_of
 from delorean.evaluation.settings import EvaluationSettings
 from delorean.ranking_data.ranking_data import RankingData
+from schemas.errors import TrainingError
 
 DAY = "day since training"
 
@@ -133,6 +134,29 @@ def metric_sums(
         denominators.append(denominator)
     names = (*measured.names, "auc", *(("log_loss",) if probabilities else ()))
     return MetricSums(names, np.stack(numerators, axis=1), np.stack(denominators, axis=1))
+
+
+def estimate_of(metric: str, scores: NDArray[np.float32], part: RankingData, settings: EvaluationSettings) -> Estimate:
+    """Estimate one metric of a part. Raises TrainingError for one that these scores do not have, such as log_loss."""
+    metrics = metric_sums(scores, part, settings.at, probabilities=are_probabilities(scores))
+    if metric not in metrics.names:
+        raise TrainingError.unknown("metric of these scores", metric, metrics.names)
+    column = [metrics.names.index(metric)]
+    clusters = clusters_of(part, settings.cluster)
+    return ratios(metrics.numerators[:, column], metrics.denominators[:, column], clusters, settings.bootstrap)[0]
+
+
+def value_of(metric: str, scores: NDArray[np.float32], part: RankingData, at: Sequence[int]) -> float:
+    """Return one metric of a part without its interval. Raises TrainingError where it cannot be measured."""
+    check_scores(scores, len(part.labels))
+    metrics = metric_sums(scores, part, at, probabilities=are_probabilities(scores))
+    if metric not in metrics.names:
+        raise TrainingError.unknown("metric of these scores", metric, metrics.names)
+    column = metrics.names.index(metric)
+    total = metrics.denominators[:, column].sum()
+    if not total > 0:
+        raise TrainingError.because(f"{metric} cannot be measured: no context of the part has what it needs")
+    return float(metrics.numerators[:, column].sum() / total)
 
 
 def _of_items(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from delorean.experiment.label_data import labels_of
 from delorean.experiment.record import newest_runs
 from delorean.experiment.spec import ExperimentSpec
-from delorean.label_quality.measure import label_quality, require_quality
+from delorean.label_quality.measure import measure_label_quality, require_quality
 from delorean.label_quality.report import LabelQuality
 from delorean.labels import Labels, find_labels, load_labels
 from snapshotter.index import SnapshotIndex
@@ -38,7 +38,7 @@ def quality_of(
     """
     labels = labels_of(experiment, spark, storage, index=index)
     earlier = _last_of_runs(experiment, labels, storage) if against is None else load_labels(against, storage)
-    return label_quality(labels, storage, experiment.label_quality, earlier)
+    return measure_label_quality(labels, storage, experiment.label_quality, earlier)
 
 
 def require_label_quality(experiment: ExperimentSpec, labels: Labels, storage: Storage) -> None:
@@ -46,7 +46,7 @@ def require_label_quality(experiment: ExperimentSpec, labels: Labels, storage: S
     limits = experiment.label_quality
     if limits.policy == "fail" and limits.limits:
         earlier = None if limits.max_change is None else _last_of_runs(experiment, labels, storage)
-        require_quality(label_quality(labels, storage, limits, earlier))
+        require_quality(measure_label_quality(labels, storage, limits, earlier))
 
 
 def _last_of_runs(experiment: ExperimentSpec, labels: Labels, storage: Storage) -> Labels | None:

@@ -65,6 +65,25 @@ class FeaturesRecord:
     copied: str = ""
 
 
+@dataclass(frozen=True)
+class TrainingRecord:
+    """The model that a run trained.
+
+    by: who trained it
+    sizes: contexts, items and positives of each part of the split, and what was not read
+    rounds: of boosting, None where the model has no such number
+    package, digest: the folder of its package, and the SHA-256 of the checksums of its files; None where the model was
+        only measured
+    """
+
+    model: str
+    by: str
+    sizes: Mapping[str, Mapping[str, int]]
+    rounds: int | None = None
+    package: str | None = None
+    digest: str | None = None
+
+
 @dataclass(frozen=True, repr=False)
 class RunRecord:
     """One run of an experiment.
@@ -78,6 +97,7 @@ class RunRecord:
     leaks: the report of the leak detector
     metrics: model or baseline → part of the split → metrics; None where nothing was trained
     owner: of the experiment when it ran; empty: none was named
+    training: the model that it trained; None where nothing was trained, and in records of earlier releases
     versions: of Python and of the libraries that results depend on
     seconds: step → wall time
     """
@@ -100,6 +120,12 @@ class RunRecord:
     leaks: Mapping[str, Any] | None = None
     metrics: Mapping[str, Any] | None = None
     owner: str = ""
+    training: TrainingRecord | None = None
+
+    @property
+    def generated(self) -> bool:
+        """Whether the run generated features; otherwise it trained on those of an earlier run."""
+        return "features" in self.seconds
 
     @property
     def experiment(self) -> ExperimentSpec:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +21,7 @@ from delorean.experiment.record import (
     FeaturesRecord,
     LabelsRecord,
     RunRecord,
+    TrainingRecord,
     named_run,
     named_run_id,
     save_run,
@@ -30,8 +32,10 @@ from delorean.feature_sets.parts import Part, parts_of
 from delorean.feature_sets.table import FeatureSet
 from delorean.generation.named_run import NamedRun
 from delorean.labels import Labels, load_labels
+from delorean.packaging.files import digest_of, read_files
 from delorean.step_timer import StepTimer
 from delorean.training.report import TrainingReport
+from delorean.users import current_user
 from schemas.errors import ConfigError
 from snapshotter.index import SnapshotIndex
 from snapshotter.spark.progress import Progress
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 # Results depend on these libraries.
 _DISTRIBUTIONS = ("delorean-features", "numpy", "numba", "pyarrow", "polars", "pyspark", "deltalake", "scikit-learn")
+_LEARNERS = ("lightgbm", "xgboost-cpu")
 
 
 def run_experiment(
@@ -89,7 +94,7 @@ def run_experiment(
         if training:
             require_label_quality(experiment, labels, storage)
             with timer.step("training"):
-                report = train_on(experiment, labels, features.uri, features.version).report
+                report = train_on(experiment, labels, features.uri, features.version, spark).report
     finally:
         if run_id is None or report is not None or not training:
             record = record_run(experiment, labels, features, report, started_at, timer.rounded(), storage, run_id, day)
@@ -130,13 +135,17 @@ def record_run(
     storage: Storage,
     run_id: str | None = None,
     day: date | None = None,
+    training: TrainingRecord | None = None,
 ) -> RunRecord:
     """Record what a run resolved and its results.
 
     report: None where nothing was trained
     run_id: None: the next number
     day: that it was for
+    training: the model; None: built from the report
     """
+    if training is None and report is not None:
+        training = training_record(report)
     lineage = features.lineage
     record = RunRecord(
         run_id="",  # set when it is saved
@@ -157,8 +166,16 @@ def record_run(
         leaks=None if features.leaks is None else features.leaks.to_json(),
         metrics=None if report is None else msgspec.to_builtins(report.metrics),
         owner=experiment.owner,
+        training=training,
     )
     return save_run(record, storage, None if run_id is None else named_run_id(experiment, run_id))
+
+
+def training_record(report: TrainingReport, package: Path | None = None, by: str | None = None) -> TrainingRecord:
+    """Build the record of a trained model. package: its folder; by: who trained it, None: the current user."""
+    digest = None if package is None else digest_of(read_files(package))
+    folder = None if package is None else str(package)
+    return TrainingRecord(report.model, by or current_user(), report.sizes, report.rounds, folder, digest)
 
 
 def labels_record(labels: Labels, parts: Sequence[Part] = (), day: date | None = None) -> LabelsRecord:
@@ -189,7 +206,7 @@ def features_record(name: str, features: FeatureSet) -> FeaturesRecord:
 def _library_versions() -> dict[str, str]:
     """Return the version of Python, and of each library that is installed."""
     versions = {"python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
+    for name in (*_DISTRIBUTIONS, *_LEARNERS):
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     return versions

@@ -20,6 +20,7 @@ from delorean.label_quality.limits import LabelQualityLimits
 from delorean.leaks import LeakThresholds
 from delorean.ranking_data.split import Split
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.tuning.space import TuningSpec
 from encoders import FeatureEncoder, FeatureModel
 from schemas.errors import ConfigError
 from schemas.plain_text import plain_text
@@ -55,6 +56,7 @@ class ExperimentSpec:
     leaks: the thresholds above which a feature predicts its label implausibly well, and whether that fails a run
     evaluation: how the model is measured
     label_quality: the limits that the label data must keep
+    tuning: what `delorean tune` searches; not part of the id
     schedule: when the scheduler trains it; not part of the id
     owner: who it belongs to, for `delorean cost`; not part of the id
     folder: where relative paths of tables start; by default the file's folder; not part of the id
@@ -82,6 +84,7 @@ class ExperimentSpec:
     model: ModelSpec = field(default_factory=ModelSpec)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     label_quality: LabelQualityLimits = field(default_factory=LabelQualityLimits)
+    tuning: TuningSpec = field(default_factory=TuningSpec)
     schedule: ScheduleSpec = ScheduleSpec()
     owner: str = ""
     folder: str = ""
@@ -118,7 +121,7 @@ class ExperimentSpec:
         """Return the fields that differ from their defaults, as plain values."""
         resolved = replace(self, encoders=self.encoder_specs, model=replace(self.model, threads=0))
         fields: dict[str, Any] = _without_defaults(
-            replace(resolved, namespace="", schedule=ScheduleSpec(), owner="", folder="")
+            replace(resolved, namespace="", tuning=TuningSpec(), schedule=ScheduleSpec(), owner="", folder="")
         )
         return fields
 

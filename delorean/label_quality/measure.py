@@ -21,7 +21,7 @@ from snapshotter.storage.parquet import ParquetReader
 _UNSEEN: Final = 0.5  # counts of a bin that one side has none of, so that its logarithm is finite
 
 
-def label_quality(
+def measure_label_quality(
     labels: Labels, storage: Storage, limits: LabelQualityLimits | None = None, against: Labels | None = None
 ) -> LabelQuality:
     """Measure label data at rest.

@@ -99,6 +99,12 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return files
 
 
+def digest_of(files: Mapping[str, bytes]) -> str:
+    """Return the digest of a package: of the names and contents of its files, without the manifest."""
+    checksums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != MANIFEST}
+    return hashlib.sha256(write_json(checksums)).hexdigest()
+
+
 def write_json(content: Any) -> bytes:
     """Return readable JSON; the same content gives the same bytes."""
     return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -13,27 +13,31 @@ from delorean.packaging.package import ModelPackage
 from delorean.packaging.trial import MODEL
 from delorean.scoring import Scorer
 from delorean.scoring.onnx_scorer import OnnxScorer
+from delorean.scoring.tree_scorer import TreeScorer
+from delorean.scoring.trees import TreeEnsemble
 from delorean.training.missing_values import refuse_missing_values
 
 
 @dataclass(frozen=True)
 class PackagedModel:
-    """A package's model as bytes; a process opens it when it scores for the first time.
+    """A package's model as data; a process opens it when it scores for the first time.
 
+    model: trees, or the content of an ONNX file
     features: names, in the order of the model's input
     name: of the model, for errors
     """
 
-    onnx: bytes
+    model: TreeEnsemble | bytes
     features: tuple[str, ...]
     name: str
     accepts_missing: bool
 
     @classmethod
     def of(cls, package: ModelPackage) -> Self:
-        """Read a package's model."""
-        onnx = (package.path / MODEL).read_bytes()
-        return cls(onnx, package.features, package.report.model, package.report.missing_values == "used")
+        """Return a package's model."""
+        scorer, report = package.scorer, package.report
+        model = scorer.trees if isinstance(scorer, TreeScorer) else (package.path / MODEL).read_bytes()
+        return cls(model, package.features, report.model, report.missing_values == "used")
 
     def score(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score rows of features, as the package does. Raises PackageError for a missing value it does not accept."""
@@ -43,8 +47,8 @@ class PackagedModel:
 
     @cached_property
     def _scorer(self) -> Scorer:
-        return OnnxScorer(self.onnx)
+        return OnnxScorer(self.model) if isinstance(self.model, bytes) else TreeScorer(self.model)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the opened model: a session cannot be sent to another process."""
+        """Leave out the opened model: it cannot be sent to another process."""
         return {name: value for name, value in vars(self).items() if name != "_scorer"}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from delorean.prediction.packaged_model import PackagedModel
 from delorean.prediction.table import SCORE_COLUMN
 from delorean.ranking_data.context_sample import list_lengths
-from schemas.errors import TrainingError
+from delorean.ranking_data.list_columns import ChosenRows
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import read_unrecorded, write_parquet
@@ -62,31 +62,16 @@ class Scoring:
     def _scored(self, source: Storage, path: str, scores: list[NDArray[np.float32]]) -> Iterator[pa.RecordBatch]:
         """Yield the rows with their scores, which are added to `scores`."""
         carried = [name for name in self.schema.names if name != SCORE_COLUMN]
-        names = list(dict.fromkeys([*carried, *self.model.features]))
+        names, row = list(dict.fromkeys([*carried, *self.model.features])), 0
         for batch in read_unrecorded(source, path, names, rows=_ROWS):
             lengths = list_lengths(batch, self.items[0])
-            _check_lists(batch, (*self.items[1:], *self.model.features), self.items[0], lengths)
-            rows = np.stack([_floats(batch, name) for name in self.model.features], axis=1)
-            scores.append(self.model.score(rows))
+            rows = ChosenRows(batch, np.arange(row, row + len(batch)), lengths)
+            for name in self.items:
+                rows.flat(name)  # rejects lists of other lengths
+            matrix = np.stack([rows.floats(name) for name in self.model.features], axis=1)
+            scores.append(self.model.score(matrix))
             offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
             column = pa.ListArray.from_arrays(offsets, pa.array(scores[-1], pa.float32(), from_pandas=False))
             table = pa.table({**{name: batch[name] for name in carried}, SCORE_COLUMN: column})
             yield from table.select(self.schema.names).cast(self.schema).to_batches()
-
-
-def _check_lists(batch: pa.RecordBatch, names: tuple[str, ...], items: str, lengths: NDArray[np.int64]) -> None:
-    for name in names:
-        own = list_lengths(batch, name)
-        if (own != lengths).any():
-            row = int(np.argmax(own != lengths))
-            raise TrainingError.because(
-                f"column '{name}' has {own[row]} values where '{items}' has {lengths[row]}, expected one per item"
-            )
-
-
-def _floats(batch: pa.RecordBatch, name: str) -> NDArray[np.float32]:
-    values = batch[name].flatten()
-    if values.type != pa.float32():
-        raise TrainingError.because(f"column '{name}' is {batch[name].type}, expected list<float>")
-    floats: NDArray[np.float32] = values.to_numpy(zero_copy_only=False)
-    return floats
+            row += len(batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from delorean.ranking_data.matrix import IN_MEMORY, new_matrix
 from delorean.ranking_data.ranking_data import RankingData, offsets_of, ranges
 from delorean.ranking_data.split import LEFT_OUT, PARTS, Split, SplitParts
 from schemas.errors import MissingFileError, TrainingError
+from schemas.tables import TIME
 from snapshotter.storage.delta import delta_table
 from snapshotter.storage.delta_version import DeltaVersion
 
@@ -118,17 +119,41 @@ def read_parts(
     kept = order[by_part[np.searchsorted(assigned[by_part], 0) :]]
     data = reader.read(chosen, kept, in_memory)
     bounds = offsets_of(np.bincount(assigned[assigned != LEFT_OUT], minlength=len(PARTS)))
-    parts = [data.slice(int(first), int(end)) for first, end in zip(bounds, bounds[1:], strict=False)]
-    return SplitParts(*parts, int((assigned == LEFT_OUT).sum()), data.unread)
+    train, validation, test = (data.between(int(first), int(end)) for first, end in pairwise(bounds))
+    return SplitParts(train, validation, test, int((assigned == LEFT_OUT).sum()), data.unread)
 
 
-def time_range(source: str, version: int | None = None) -> tuple[datetime, datetime]:
+def _time_range(source: str, version: int | None) -> pa.Array:
     """Return the first and the last time of a feature set's contexts. Raises TrainingError for an empty one."""
     _, batches = _batches(source, version, "time")
     ranges_ = [pc.min_max(batch.column(0)) for batch in batches(["time"]) if len(batch)]
     if not ranges_:
         raise TrainingError.because(f"the feature set {source} is empty", "generate features for label data with rows")
-    return min(each["min"].as_py() for each in ranges_), max(each["max"].as_py() for each in ranges_)
+    ends = [min(each["min"].as_py() for each in ranges_), max(each["max"].as_py() for each in ranges_)]
+    return pa.array(ends, TIME)
+
+
+@dataclass(frozen=True)
+class FeatureSetSource:
+    """A version of a feature set's Delta table to learn from. Fields as in `read_feature_set`."""
+
+    uri: str
+    version: int | None
+    columns: RankingColumns
+    max_items: int | None = None
+    seed: int = 0
+
+    def parts(self, split: Split) -> SplitParts:
+        """Read the parts, or a sample of contexts."""
+        return read_parts(self.uri, self.columns, split, version=self.version, max_items=self.max_items, seed=self.seed)
+
+    def share(self, split: Split, number: int, shares: int) -> SplitParts:
+        """Read a share of the files, whole. Raises TrainingError if there is no row in them."""
+        return read_parts(self.uri, self.columns, split, version=self.version, share=(number, shares))
+
+    def at_fixed_times(self, split: Split) -> Split:
+        """Return the split of all contexts, for whichever of them is read."""
+        return split.at_times_of(pa.table({"time": _time_range(self.uri, self.version)}))
 
 
 class _Reader:

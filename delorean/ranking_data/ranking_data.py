@@ -87,12 +87,12 @@ class RankingData:
     def take(self, rows: NDArray[np.int64]) -> RankingData:
         """Return some contexts with their items, in the order of `rows`."""
         if len(rows) and (np.diff(rows) == 1).all():
-            return self.slice(int(rows[0]), int(rows[-1]) + 1)
+            return self.between(int(rows[0]), int(rows[-1]) + 1)
         lengths = np.diff(self.offsets)[rows]
         positions = ranges(self.offsets[:-1][rows], lengths)
         return self._with(rows, positions, offsets_of(lengths), self.contexts.take(rows), self.items.take(positions))
 
-    def slice(self, first: int, end: int) -> RankingData:
+    def between(self, first: int, end: int) -> RankingData:
         """Return the contexts from `first` up to `end`, without copying their features."""
         start, stop = int(self.offsets[first]), int(self.offsets[end])
         contexts, items = self.contexts.slice(first, end - first), self.items.slice(start, stop - start)

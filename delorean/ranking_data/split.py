@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.stable_hash import unit_hash
 from schemas.errors import NaiveTimeError, TrainingError
+from schemas.times import from_micros
 
 PARTS = ("train", "validation", "test")
 LEFT_OUT = -1
@@ -81,14 +82,6 @@ class Split:
         if self.validation_from and self.test_from and self.validation_from >= self.test_from:
             raise TrainingError.because(f"validation_from {self.validation_from} is not before test_from")
 
-    def at_fixed_times(self, first: datetime, last: datetime) -> Split:
-        """Return the same split of contexts from `first` to `last`, for whichever of them is read."""
-        if not self.by_time or self.validation_from is not None:
-            return self
-        ends = pa.array([first, last], pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
-        validation, test = pa.array(self._bounds(ends)).cast(pa.timestamp("us", "UTC")).to_pylist()
-        return replace(self, validation_from=validation, test_from=test)
-
     def divide(self, data: RankingData) -> SplitParts:
         """Split ranking data. Raises TrainingError when a part would be empty."""
         assigned = self.assign(data.contexts)
@@ -114,6 +107,16 @@ class Split:
         if not self.by_time:
             return part
         return np.where(part == self._part_by_time(contexts), part, LEFT_OUT)
+
+    def at_times_of(self, contexts: pa.Table) -> Split:
+        """Return the same split at the fixed times at which it divides these contexts, so that it divides others there.
+
+        Raises TrainingError for contexts that are all of one time.
+        """
+        if not self.by_time or self.validation_from is not None:
+            return self
+        validation_from, test_from = self._bounds(contexts["time"].cast(pa.int64()).to_numpy())
+        return replace(self, validation_from=from_micros(int(validation_from)), test_from=from_micros(int(test_from)))
 
     def _part_by_time(self, contexts: pa.Table) -> NDArray[np.int64]:
         """Return the part of each context by its time; −1 where its outcome was not yet known when that part ended."""

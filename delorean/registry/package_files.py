@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from delorean.packaging.files import MANIFEST, read_files, write_json
+from delorean.packaging.files import MANIFEST, digest_of, read_files
 from delorean.registry.records import RegisteredFile, RegisteredVersion
 from schemas.errors import ConfigError, CorruptFileError, RegistryError
 from snapshotter.storage import Storage, is_inside
@@ -22,12 +22,6 @@ def packaged_files(folder: Path) -> dict[str, bytes]:
     """Read a package's files and its manifest. Raises PackageError as `load_package` does."""
     files = read_files(folder)
     return {**files, MANIFEST: (folder / MANIFEST).read_bytes()}
-
-
-def digest_of(files: Mapping[str, bytes]) -> str:
-    """Return the digest of a package: of the names and contents of its files, without the manifest."""
-    checksums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != MANIFEST}
-    return hashlib.sha256(write_json(checksums)).hexdigest()
 
 
 def upload(storage: Storage, folder: str, files: Mapping[str, bytes]) -> dict[str, RegisteredFile]:

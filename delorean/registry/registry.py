@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from delorean.registry.package_files import digest_of, download, has_package, packaged_files, upload
+from delorean.packaging.files import digest_of
+from delorean.registry.package_files import download, has_package, packaged_files, upload
 from delorean.registry.pointers import Pointers
 from delorean.registry.records import (
     PACKAGES,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from delorean.scoring.trees import ZERO, TreeEnsemble
 
-_SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, ZERO, -ZERO, 3.4028235e38, -3.4028235e38, -0.5, 1e10)
+_SPECIAL = np.array(
+    [np.nan, np.inf, -np.inf, 0, -0.0, 1e-45, -1e-45, ZERO, -ZERO, 3.4028235e38, -3.4028235e38, -0.5, 1e10], np.float32
+)
 
 
 def boundary_rows(trees: TreeEnsemble, features: NDArray[np.float32], most: int = 4_096) -> NDArray[np.float32]:
@@ -17,39 +21,34 @@ def boundary_rows(trees: TreeEnsemble, features: NDArray[np.float32], most: int 
     and the largest numbers.
 
     features: (rows, features) rows to change, at least one
-    most: rows to return; thresholds and categories are spread evenly over all there are
+    most: rows to return, a quarter of them for special values; each kind is spread evenly over all there are
     """
-    columns, values = [], []
-    for special in _SPECIAL:
-        columns.append(np.arange(trees.features))
-        values.append(np.full(trees.features, special, np.float32))
-    used = len(_SPECIAL) * trees.features
-    for column, exact in _decisions(trees):
-        few = (
-            np.unique(np.linspace(0, len(exact) - 1, max(1, (most - used) // 6), dtype=np.int64)) if len(exact) else []
-        )
-        chosen = exact[few]
-        with np.errstate(over="ignore"):
-            around = [np.nextafter(chosen, np.float32(end)) for end in (-np.inf, np.inf)]
-        for value in (chosen, *around):
-            columns.append(column[few])
-            values.append(value)
-    column, value = np.concatenate(columns)[:most], np.concatenate(values)[:most]
+    special = (np.repeat(np.arange(trees.features), len(_SPECIAL)), np.tile(_SPECIAL, trees.features))
+    parts = [_spread(*special, most // 4), *_decisions(trees, most // 12)]
+    column, value = (np.concatenate(each) for each in zip(*parts, strict=True))
     rows = features[np.arange(len(column)) % len(features)].copy()
     rows[np.arange(len(column)), column] = value
     return rows
 
 
-def _decisions(trees: TreeEnsemble) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Return the features and values of all thresholds, and of all categories with fractions beside them."""
-    numeric = np.flatnonzero(trees.category_set < 0)
-    categorical = np.flatnonzero(trees.category_set >= 0)
-    sizes = np.diff(trees.category_offsets)[trees.category_set[categorical]]
-    first = np.repeat(trees.category_offsets[:-1][trees.category_set[categorical]], sizes)
-    within = np.arange(len(first)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    categories = trees.categories[first + within] if len(first) else np.zeros(0, np.float32)
-    of_category = np.repeat(trees.feature[categorical], sizes).astype(np.int64)
-    return [
-        (trees.feature[numeric].astype(np.int64), trees.threshold[numeric]),
-        (np.repeat(of_category, 2), np.stack([categories, categories + np.float32(0.5)], axis=1).reshape(-1)),
-    ]
+def _spread(
+    column: NDArray[np.int64], value: NDArray[np.float32], most: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    few = np.linspace(0, max(len(value) - 1, 0), min(len(value), most)).astype(np.int64)
+    return column[few], value[few]
+
+
+def _decisions(trees: TreeEnsemble, most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield features with thresholds and their neighbours, and with categories and fractions beside them."""
+    numeric, categorical = np.flatnonzero(trees.category_set < 0), np.flatnonzero(trees.category_set >= 0)
+    column, threshold = _spread(trees.feature[numeric].astype(np.int64), trees.threshold[numeric], most)
+    with np.errstate(over="ignore"):
+        for end in (-np.inf, np.inf):
+            yield column, np.nextafter(threshold, np.float32(end))
+    yield column, threshold
+    filled = categorical[np.diff(trees.category_offsets)[trees.category_set[categorical]] > 0]
+    sets = trees.category_set[filled]
+    for place in (trees.category_offsets[sets], trees.category_offsets[1:][sets] - 1):  # the first and the last
+        column, category = _spread(trees.feature[filled].astype(np.int64), trees.categories[place], most // 2)
+        for beside in (0, 0.5, 1):
+            yield column, category + np.float32(beside)

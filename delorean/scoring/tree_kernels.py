@@ -1,9 +1,12 @@
-"""Scores rows with trees, compiled: QuickScorer over SIMD lanes for small trees, a walk for large ones and few rows.
+"""Scores rows with trees, compiled: QuickScorer over SIMD lanes for small trees, interleaved walks for others.
 
 QuickScorer (Lucchese et al., SIGIR 2015) never walks: each node whose condition is false removes the leaves under its
 left child, and the first leaf that remains is the row's. Here the lanes of a vector are rows, as in V-QuickScorer
 (SIGIR 2016), but conditions are sorted by tree: the masks of a block of rows stay in the innermost cache while a tree's
 conditions pass over them.
+
+A walk waits for memory at each step. Many walks are therefore taken side by side, one step each: those of a block's
+rows through a tree, or those of one row through many trees.
 """
 
 from __future__ import annotations
@@ -14,103 +17,66 @@ from numba.cpython.unsafe.numbers import trailing_zeros
 
 # Numba infers the types, hence no annotations. Every function is cached on disk and releases the interpreter's lock.
 # Without fastmath: sums keep their order and NaN is compared as IEEE 754 says. A division by 0 is not an exception.
+# Unsigned indices are used where a signed one would be checked for being negative. A block is one flat array, because a
+# row of a matrix is an array of its own, whose references are counted.
+
 LANES = 256  # rows in a block: their masks and one column of features are 2 KiB
 GROUP = 5  # conditions that pass over a block at once; a tree's are padded to a multiple of it
 
 # What a column of a block holds where a feature is missing, so that a comparison decides as the node does.
 AS_NAN, AS_MINUS_INFINITY, CODES = 0, 1, 2
 
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def order_leaves(node_offsets, left, right):  # type: ignore[no-untyped-def]
-    """Return each node's first leaf and number of leaves under its left child, and each leaf's rank from the left.
-
-    Children come after their parents, so that one pass up and one down suffice.
-    """
-    nodes = len(left)
-    below = np.zeros(nodes, np.int32)
-    left_leaves = np.zeros(nodes, np.int32)
-    first = np.zeros(nodes, np.int32)
-    ranks = np.zeros(nodes + len(node_offsets) - 1, np.int32)
-    for tree in range(len(node_offsets) - 1):
-        start, end = node_offsets[tree], node_offsets[tree + 1]
-        for node in range(end - 1, start - 1, -1):
-            left_leaves[node] = below[start + left[node]] if left[node] >= 0 else 1
-            below[node] = left_leaves[node] + (below[start + right[node]] if right[node] >= 0 else 1)
-        leaf_start = start + tree
-        for node in range(start, end):
-            middle = first[node] + left_leaves[node]
-            if left[node] >= 0:
-                first[start + left[node]] = first[node]
-            else:
-                ranks[leaf_start + ~left[node]] = first[node]
-            if right[node] >= 0:
-                first[start + right[node]] = middle
-            else:
-                ranks[leaf_start + ~right[node]] = middle
-    return first, left_leaves, ranks
+# A node as a walk reads it. column: of the block, or ~ the coded column; children as in `TreeEnsemble`.
+NODE = np.dtype([("column", np.int32), ("threshold", np.float32), ("left", np.int32), ("right", np.int32)])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def fill_block(features, start, rows, columns, kinds, zero_missing, zero, block):  # type: ignore[no-untyped-def]
     """Copy rows of features to the columns of a block, missing values as each column's kind says.
 
-    features: (rows, features) float32; columns: (columns,) feature of each; block: (columns, LANES) float32
+    features: (rows, features) float32; columns: (columns,) feature of each; block: (columns · LANES,) float32
     """
     for column in range(len(columns)):
         feature = columns[column]
         missing = np.float32(-np.inf) if kinds[column] == AS_MINUS_INFINITY else np.float32(np.nan)
-        into = block[column]
+        into = column * LANES
         if zero_missing[column]:
             for row in range(rows):
                 value = features[start + row, feature]
-                into[row] = value if abs(value) > zero else missing  # not so for NaN
+                block[into + row] = value if abs(value) > zero else missing  # not so for NaN
         elif kinds[column] == AS_MINUS_INFINITY:
             for row in range(rows):
                 value = features[start + row, feature]
-                into[row] = missing if np.isnan(value) else value
+                block[into + row] = missing if np.isnan(value) else value
         else:
             for row in range(rows):
-                into[row] = features[start + row, feature]
+                block[into + row] = features[start + row, feature]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def round_category(value, rounding):  # type: ignore[no-untyped-def]
-    """Round a feature before it is compared with categories. Rounding: 0 not at all, 1 toward zero, 2 down."""
-    if rounding == 1:
-        return np.trunc(value)
-    return np.floor(value) if rounding == 2 else value
+def fill_codes(block, first, rows, known_offsets, known, rounding, codes):  # type: ignore[no-untyped-def]
+    """Code the columns of a block from `first` on: 0 for a value that is no category, 1 for a missing one, then others.
 
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def position_of(value, sorted_values, start, end):  # type: ignore[no-untyped-def]
-    """Return the position from `start` of a value in sorted values, or −1."""
-    low, high = start, end
-    while low < high:
-        middle = (low + high) // 2
-        if sorted_values[middle] < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low - start if low < end and sorted_values[low] == value else -1
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def fill_codes(block, rows, known_offsets, known, rounding, codes):  # type: ignore[no-untyped-def]
-    """Code the last columns of a block: 0 for a value that is no category, 1 for a missing one, 2 and more for others.
-
-    known_offsets, known: the categories of each coded column, ascending; codes: (coded columns, LANES) int32
+    known_offsets, known: the categories of each coded column, ascending; codes: (coded columns · LANES,) int32
+    rounding: of a value before it is looked up; 0 none, 1 toward zero, 2 down
     """
-    for column in range(len(codes)):
-        values = block[len(block) - len(codes) + column]
+    for column in range(len(known_offsets) - 1):
         start, end = known_offsets[column], known_offsets[column + 1]
         for row in range(rows):
-            value = values[row]
-            if np.isnan(value):
-                codes[column, row] = 1
-            else:
-                position = position_of(round_category(value, rounding), known, start, end)
-                codes[column, row] = position + 2 if position >= 0 else 0
+            value = block[(first + column) * LANES + row]
+            if rounding == 1:
+                value = np.trunc(value)
+            elif rounding == 2:
+                value = np.floor(value)
+            low, high = start, end
+            while low < high:
+                middle = (low + high) // 2
+                if known[middle] < value:
+                    low = middle + 1
+                else:
+                    high = middle
+            code = low - start + 2 if low < end and known[low] == value else 0
+            codes[column * LANES + row] = 1 if np.isnan(value) else code
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -125,82 +91,108 @@ def score_block(  # type: ignore[no-untyped-def]
     full: a mask of all bits
     set_conditions: offsets, column, start, mask, bits: each tree's categorical conditions; from its start on, the bits
         of the codes that meet a condition
+    leaf_values: each tree's from left to right
     alive: (LANES,) the remaining leaves, of the type of masks
     sums: (LANES,) float64; where `single`, rounded to float32 after each tree
     """
     offsets, column, threshold, mask = conditions
     set_offsets, set_column, set_start, set_mask, set_bits = set_conditions
+    width, count = np.uint64(LANES), np.uint64(lanes)
     for tree in range(len(offsets) - 1):
-        for row in range(lanes):
+        for row in range(count):
             alive[row] = full
         for c in range(offsets[tree], offsets[tree + 1], GROUP):
-            x0, x1, x2 = block[column[c]], block[column[c + 1]], block[column[c + 2]]
-            x3, x4 = block[column[c + 3]], block[column[c + 4]]
+            x0, x1 = np.uint64(column[c]) * width, np.uint64(column[c + 1]) * width
+            x2, x3 = np.uint64(column[c + 2]) * width, np.uint64(column[c + 3]) * width
+            x4 = np.uint64(column[c + 4]) * width
             t0, t1, t2, t3, t4 = threshold[c], threshold[c + 1], threshold[c + 2], threshold[c + 3], threshold[c + 4]
             m0, m1, m2, m3, m4 = mask[c], mask[c + 1], mask[c + 2], mask[c + 3], mask[c + 4]
-            for row in range(lanes):
+            for row in range(count):
                 alive[row] &= (
-                    (full if x0[row] <= t0 else m0)
-                    & (full if x1[row] <= t1 else m1)
-                    & (full if x2[row] <= t2 else m2)
-                    & (full if x3[row] <= t3 else m3)
-                    & (full if x4[row] <= t4 else m4)
+                    (full if block[x0 + row] <= t0 else m0)
+                    & (full if block[x1 + row] <= t1 else m1)
+                    & (full if block[x2 + row] <= t2 else m2)
+                    & (full if block[x3 + row] <= t3 else m3)
+                    & (full if block[x4 + row] <= t4 else m4)
                 )
         for c in range(set_offsets[tree], set_offsets[tree + 1]):
-            code, start, removed = codes[set_column[c]], set_start[c], set_mask[c]
-            for row in range(lanes):
-                bit = start + code[row]
+            x0, start, removed = np.uint64(set_column[c]) * width, set_start[c], set_mask[c]
+            for row in range(count):
+                bit = start + codes[x0 + row]
                 alive[row] &= full if (set_bits[bit >> 5] >> np.uint32(bit & 31)) & np.uint32(1) else removed
-        values = leaf_values[leaf_offsets[tree] : leaf_offsets[tree + 1]]
+        first = np.uint64(leaf_offsets[tree])
         if single:
-            for row in range(lanes):
-                leaf = values[np.uint64(trailing_zeros(alive[row]))]  # type: ignore[call-arg]  # an intrinsic
+            for row in range(count):
+                leaf = leaf_values[first + np.uint64(trailing_zeros(alive[row]))]  # type: ignore[call-arg]  # intrinsic
                 sums[row] = np.float64(np.float32(sums[row]) + np.float32(leaf))
         else:
-            for row in range(lanes):
-                sums[row] += values[np.uint64(trailing_zeros(alive[row]))]  # type: ignore[call-arg]  # an intrinsic
+            for row in range(count):
+                sums[row] += leaf_values[first + np.uint64(trailing_zeros(alive[row]))]  # type: ignore[call-arg]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def goes_left(  # type: ignore[no-untyped-def]
-    value, threshold, missing_left, zero_missing, zero, category_set, category_offsets, categories, rounding
+def next_child(node, position, row, block, codes, set_start, set_bits):  # type: ignore[no-untyped-def]
+    """Return the child that a node sends a row of a block to. position: of the node among all nodes."""
+    if node.column >= 0:
+        return node.left if block[np.uint64(node.column * LANES + row)] <= node.threshold else node.right
+    bit = set_start[position] + codes[np.uint64(~node.column * LANES + row)]
+    return node.left if (set_bits[bit >> 5] >> np.uint32(bit & 31)) & np.uint32(1) else node.right
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def walk_rows(  # type: ignore[no-untyped-def]
+    block, rows, nodes, node_offsets, codes, set_start, set_bits, leaf_offsets, leaf_values, single, sums
 ):
-    """Return whether a node sends a feature's value to its left child."""
-    if np.isnan(value) or (zero_missing and abs(value) <= zero):
-        return missing_left
-    if category_set < 0:
-        return value <= threshold
-    start, end = category_offsets[category_set], category_offsets[category_set + 1]
-    return position_of(round_category(value, rounding), categories, start, end) >= 0
+    """Add the leaf of every tree to the sums of a block's rows, which walk through a tree side by side.
+
+    nodes: (nodes,) NODE; set_start: (nodes,) where the bits of a categorical node begin
+    """
+    child, walking = np.empty(LANES, np.int32), np.empty(LANES, np.int64)
+    for tree in range(len(node_offsets) - 1):
+        first = node_offsets[tree]
+        count = rows if node_offsets[tree + 1] > first else 0
+        for row in range(rows):
+            child[row] = 0 if count else -1
+            walking[row] = row
+        while count:
+            remaining = 0
+            for i in range(count):
+                row = walking[i]
+                position = np.uint64(first + child[row])
+                child[row] = next_child(nodes[position], position, row, block, codes, set_start, set_bits)
+                walking[remaining] = row  # stays only if the count grows
+                remaining += child[row] >= 0
+            count = remaining
+        leaf_start = leaf_offsets[tree]
+        for row in range(rows):
+            leaf = leaf_values[np.uint64(leaf_start + ~child[row])]
+            sums[row] = np.float64(np.float32(sums[row]) + np.float32(leaf)) if single else sums[row] + leaf
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def walk_trees(features, start, rows, trees, zero, rounding, single, sums):  # type: ignore[no-untyped-def]
-    """Add the leaf of every tree to the sums of rows, each found by a walk; the same sums as `score_block`'s.
-
-    trees: the arrays of a `TreeEnsemble`
-    """
-    node_offsets, leaf_offsets, feature, threshold, left, right = trees[:6]
-    missing_left, zero_missing, category_set, category_offsets, categories, leaf_values = trees[6:]
-    for tree in range(len(node_offsets) - 1):
-        first, leaf_start = node_offsets[tree], leaf_offsets[tree]
-        alone = node_offsets[tree + 1] == first
-        for row in range(rows):
-            child = np.int32(-1) if alone else np.int32(0)
-            while child >= 0:
-                node = first + child
-                value = features[start + row, feature[node]]
-                left_side = goes_left(
-                    value,
-                    threshold[node],
-                    missing_left[node],
-                    zero_missing[node],
-                    zero,
-                    category_set[node],
-                    category_offsets,
-                    categories,
-                    rounding,
-                )
-                child = left[node] if left_side else right[node]
-            leaf = leaf_values[leaf_start + ~child]
-            sums[row] = np.float64(np.float32(sums[row]) + np.float32(leaf)) if single else sums[row] + leaf
+def walk_trees(  # type: ignore[no-untyped-def]
+    block, rows, nodes, node_offsets, codes, set_start, set_bits, leaf_offsets, leaf_values, single, sums
+):
+    """Do the same as `walk_rows` for a few rows, each of which walks through many trees side by side."""
+    child, walking = np.empty(LANES, np.int32), np.empty(LANES, np.int64)
+    trees = len(node_offsets) - 1
+    for row in range(rows):
+        for start in range(0, trees, LANES):
+            end = min(start + LANES, trees)
+            count = 0
+            for tree in range(start, end):
+                child[tree - start] = 0 if node_offsets[tree + 1] > node_offsets[tree] else -1
+                walking[count] = tree - start
+                count += child[tree - start] >= 0
+            while count:
+                remaining = 0
+                for i in range(count):
+                    place = walking[i]
+                    position = np.uint64(node_offsets[start + place] + child[place])
+                    child[place] = next_child(nodes[position], position, row, block, codes, set_start, set_bits)
+                    walking[remaining] = place
+                    remaining += child[place] >= 0
+                count = remaining
+            for tree in range(start, end):
+                leaf = leaf_values[np.uint64(leaf_offsets[tree] + ~child[tree - start])]
+                sums[row] = np.float64(np.float32(sums[row]) + np.float32(leaf)) if single else sums[row] + leaf

@@ -20,7 +20,7 @@ ZERO = np.float32(1e-35)
 MOST_FEATURES = 1 << 20
 MOST_TREES = 1 << 18
 MOST_NODES = 1 << 24
-MOST_CATEGORY_BITS = 1 << 30
+MOST_CATEGORY_BITS = 1 << 27
 
 _ARRAYS = {
     "node_offsets": np.int32,

@@ -99,7 +99,9 @@ def _add_columns(graph: _Graph, trees: TreeEnsemble) -> _Columns:
             part = _gather(graph, features := np.unique(trees.feature[chosen]))
             part = _without_zero(graph, part) if missing else part
             part = _rounded(graph, part, trees.rounding)
-            columns.append(_integers(graph, part) if integers else part, features, chosen, trees.feature)
+            columns.append(
+                _integers(graph, part, trees.categories) if integers else part, features, chosen, trees.feature
+            )
     return columns
 
 
@@ -113,8 +115,12 @@ def _has_whole_categories(trees: TreeEnsemble) -> NDArray[np.bool_]:
     return whole
 
 
-def _integers(graph: _Graph, part: str) -> str:
-    return graph.add("Where", graph.add("Equal", part, graph.add("Floor", part)), part, _nan(graph))
+def _integers(graph: _Graph, part: str, categories: NDArray[np.float32]) -> str:
+    """Replace what is neither an integer nor missing by an integer below all categories."""
+    below = np.nextafter(np.floor(categories.min(initial=0)) - np.float32(1), np.float32(-np.inf))
+    whole = graph.add("Equal", part, graph.add("Floor", part))
+    kept = graph.add("Or", whole, graph.add("IsNaN", part))
+    return graph.add("Where", kept, part, graph.constant(np.floor([below]).astype(np.float32)))
 
 
 def _gather(graph: _Graph, features: NDArray[np.int32]) -> str:

@@ -1,8 +1,8 @@
 """Fits XGBoost's trees in Spark tasks, each on a share of a feature set that need not fit into one machine's memory.
 
 Each task reads its own files of the Delta table in Arrow, so that no feature crosses the JVM; the tasks add their
-histograms by XGBoost's communicator (Chen and Guestrin 2016, section 5). With the same version of the feature set and the
-same number of workers, the trees have the same bits.
+histograms by XGBoost's communicator (Chen and Guestrin 2016, section 5). With the same version of the feature set
+and the same number of workers, the trees have the same bits.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from delorean.evaluation.measure import measure
-from delorean.ranking_data.feature_set_reader import RankingColumns, read_parts, time_range
+from delorean.ranking_data.feature_set_reader import FeatureSetSource
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.split import Split
 from delorean.step_timer import StepTimer
@@ -37,45 +37,31 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-@dataclass(frozen=True)
-class FeatureSetSource:
-    """What to learn from: a version of a feature set's Delta table, its columns, and the split."""
-
-    uri: str
-    version: int | None
-    columns: RankingColumns
-    split: Split
-
-
 def train_on_spark(
     spark: SparkSession,
     source: FeatureSetSource,
+    split: Split,
     learner: XGBoost,
     workers: int,
-    *,
-    max_items: int | None = None,
     measuring: Measuring | None = None,
 ) -> TrainedModel:
     """Fit trees in `workers` Spark tasks that run at the same time, and measure them in this process.
 
-    max_items: of the sample of contexts that this process reads to measure the model and fit the baselines
-    measuring: how the model is measured, and the seed of everything
+    source: its `max_items` bound only what this process reads, to measure the model and fit the baselines
+    measuring: how the model is measured
 
     Raises TrainingError: more workers than the session runs tasks at a time, or than the feature set has files, or
     what `train` raises.
     """
     timer, measuring = StepTimer(), measuring or Measuring()
-    seed = measuring.seed
     _require_slots(spark, source, workers)
     learner.check()
-    fixed = replace(source, split=source.split.at_fixed_times(*time_range(source.uri, source.version)))
+    fixed = source.at_fixed_times(split)
     with timer.step("fit"):
-        model, sizes = _fit(spark, fixed, learner, workers, seed)
+        model, sizes = _fit(spark, source, fixed, learner, workers)
     with timer.step("read"):
-        parts = read_parts(
-            source.uri, source.columns, fixed.split, version=source.version, max_items=max_items, seed=seed
-        )
-    trained = measured(learner, model, parts, source.split, measuring, timer)
+        parts = source.parts(fixed)
+    trained = measured(learner, model, parts, split, measuring, timer)
     report = msgspec.structs.replace(trained.report, sizes={**trained.report.sizes, "fitted": sizes})
     return replace(trained, report=report)
 
@@ -97,7 +83,7 @@ def _require_slots(spark: SparkSession, source: FeatureSetSource, workers: int) 
 
 
 def _fit(
-    spark: SparkSession, source: FeatureSetSource, learner: XGBoost, workers: int, seed: int
+    spark: SparkSession, source: FeatureSetSource, split: Split, learner: XGBoost, workers: int
 ) -> tuple[XGBoostModel, dict[str, int]]:
     """Return the model, and how many contexts and items it was fitted on."""
     require_workers(spark)
@@ -105,7 +91,7 @@ def _fit(
     def fit_share(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for _ in batches:
             pass
-        yield _fit_share(source, learner, workers, seed)
+        yield _fit_share(source, split, learner, workers)
 
     with (
         described(spark, f"fit {learner.name} in {workers} tasks"),
@@ -119,19 +105,19 @@ def _fit(
     return XGBoostModel(booster), {**sizes, "workers": workers}
 
 
-def _fit_share(source: FeatureSetSource, learner: XGBoost, workers: int, seed: int) -> pa.RecordBatch:
+def _fit_share(source: FeatureSetSource, split: Split, learner: XGBoost, workers: int) -> pa.RecordBatch:
     """Fit with the other tasks of the stage, and return the model, which is the same in each."""
     from pyspark import BarrierTaskContext
 
     context = BarrierTaskContext.get()
     number = context.partitionId()
-    parts = read_parts(source.uri, source.columns, source.split, version=source.version, share=(number, workers))
+    parts = source.share(split, number, workers)
     train = learnable(parts.train)
     learner = replace(learner, threads=learner.threads or context.cpus())
     targets = train.positive.astype(np.float32) if learner.target == "classes" else train.labels
     with _communicator(context, workers):
         metric = _common_metric(parts.validation)
-        model = learner.fit_share(train, targets, parts.validation, metric, seed)
+        model = learner.fit_share(train, targets, parts.validation, metric, source.seed)
     content = bytes(model.fitted.save_raw("ubj"))
     return pa.RecordBatch.from_pydict(
         {"model": [content], "contexts": [len(train)], "items": [len(train.labels)]},

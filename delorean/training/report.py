@@ -15,7 +15,8 @@ from delorean.training.missing_values import MissingValueHandling
 class TrainingReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The results of a training. `msgspec.to_builtins` and `msgspec.convert` write and read it as plain fields.
 
-    metrics: "model", "popularity" and "shuffled" → "validation" and "test" → metrics. The model's are of what is served.
+    metrics: "model", "popularity" and "shuffled" → "validation" and "test" → metrics. The model's are
+        of what is served.
     sizes: contexts, items and positives of each part of the split
     importances: feature → validation NDCG@10 lost when the feature's values are shuffled among items
         (permutation importance, Breiman 2001), over at most 1,000 contexts

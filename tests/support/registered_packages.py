@@ -10,7 +10,8 @@ from pathlib import Path
 _PROGRAM = """
 import sys
 from pathlib import Path
-from delorean.registry.package_files import digest_of, packaged_files, upload
+from delorean.packaging.files import digest_of
+from delorean.registry.package_files import packaged_files, upload
 from delorean.registry.registry import Registry
 from snapshotter.storage import open_storage
 

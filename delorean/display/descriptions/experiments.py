@@ -63,6 +63,16 @@ def _run(record: RunRecord) -> Iterator[Part]:
             "digest": Code(features.digest.keys),
         }
     )
+    if record.training is not None:
+        training = record.training
+        yield Facts(
+            {
+                "model": training.model if training.rounds is None else f"{training.model}, {training.rounds} rounds",
+                "trained by": training.by,
+                **({"package": training.package, "its digest": Code(str(training.digest))} if training.package else {}),
+            }
+        )
+        yield Table([{"": part, **sizes} for part, sizes in training.sizes.items()], "sizes")
     yield Table([{"": who, **parts["test"]} for who, parts in (record.metrics or {}).items()], "on the test part")
     served = {name: f"{len(runs)} snapshots" for name, runs in record.snapshots.items()}
     served |= {name: f"{len(versions)} versions" for name, versions in record.globals.items()}

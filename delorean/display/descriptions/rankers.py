@@ -12,7 +12,7 @@ from delorean.comparison.counterfactual.result import CounterfactualEstimates
 from delorean.comparison.result import Comparison, ContextDifference, MetricDifference, RankedItem
 from delorean.display.description import describes
 from delorean.display.formats import share_text
-from delorean.display.parts import Facts, Headline, Histogram, Interval, Note, Part, Table
+from delorean.display.parts import Facts, Headline, Histogram, IntervalMark, Note, Part, Table
 from delorean.evaluation.estimate import Estimate
 
 _SHOWN_ITEMS = 5
@@ -180,12 +180,10 @@ def _with_interval(estimate: Estimate) -> str:
     return f"{estimate.value:.4g}{interval}"
 
 
-def _interval(estimate: Estimate, bound: float) -> Interval | None:
+def _interval(estimate: Estimate, bound: float) -> IntervalMark | None:
     if estimate.value is None:
         return None
-    low = estimate.value if estimate.low is None else estimate.low
-    high = estimate.value if estimate.high is None else estimate.high
-    return Interval(estimate.value, low, high, bound)
+    return IntervalMark(estimate.value, estimate.low, estimate.high, -bound, bound)
 
 
 def _bound(estimates: Sequence[Estimate]) -> float:

@@ -6,13 +6,17 @@ same arrays, stop by the same metric of the validation part, and give a model th
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.training.missing_values import MissingValueHandling
+
+OnRound: TypeAlias = Callable[[int, float], None]
+"""called after a round of boosting with its number, from 1 on, and NDCG@10 on the validation part"""
 
 
 class FittedModel(Protocol):
@@ -22,8 +26,11 @@ class FittedModel(Protocol):
     rounds: trees or iterations that it consists of, None where it has no such number
     """
 
-    fitted: Any
-    rounds: int | None
+    @property
+    def fitted(self) -> Any: ...  # noqa: D102  # above
+
+    @property
+    def rounds(self) -> int | None: ...  # noqa: D102  # above
 
     @property
     def name(self) -> str:
@@ -58,8 +65,12 @@ class Learner(Protocol):
         """Raise TrainingError for what could not be fitted or packaged whatever the data."""
         ...
 
-    def fit(self, train: RankingData, validation: RankingData, seed: int) -> FittedModel:
+    def fit(
+        self, train: RankingData, validation: RankingData, seed: int, on_round: OnRound | None = None
+    ) -> FittedModel:
         """Fit a model on the training part. The validation part only decides when to stop.
+
+        on_round: ends the fit by an exception, which is passed on; learners without rounds never call it
 
         Raises TrainingError for data that it cannot be fitted on.
         """

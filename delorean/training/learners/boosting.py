@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import count
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delorean.ranking_data.ranking_data import RankingData
+from delorean.training.learners import OnRound
 from schemas.errors import ConfigError, TrainingError
 
 Target = Literal["gains", "classes", "values"]
@@ -112,12 +114,20 @@ def learnable(part: RankingData) -> RankingData:
     return part if kept.all() else part.take(np.flatnonzero(kept))
 
 
-def validation_metric(validation: RankingData) -> Callable[[NDArray[Any]], float]:
-    """Return the function by which to stop: NDCG@10 of scores (items,) on the validation part, as the report has it."""
+def validation_metric(validation: RankingData, on_round: OnRound | None = None) -> Callable[[NDArray[Any]], float]:
+    """Return the function by which to stop: NDCG@10 of scores (items,) on the validation part, as the report has it.
+
+    on_round: called with each value; a library computes one after each round
+    """
     from delorean.evaluation.measure import measure  # specs are read where no kernel is needed
 
+    rounds = count(1)
+
     def ndcg(scores: NDArray[Any]) -> float:
-        return measure(scores.astype(np.float32), validation).ndcg_at_10
+        value = measure(scores.astype(np.float32), validation).ndcg_at_10
+        if on_round is not None:
+            on_round(next(rounds), value)
+        return value
 
     return ndcg
 

@@ -12,7 +12,7 @@ LEARNERS: tuple[str, ...] = get_args(LearnerName)
 
 
 def as_learner(model: Any) -> Learner:
-    """Return a learner for what was passed to `train`: a learner, an estimator of scikit-learn, or None for the default.
+    """Return a learner for a learner, an estimator of scikit-learn, or None: the default.
 
     Raises TrainingError for an estimator of another library, which names the learner to use.
     """

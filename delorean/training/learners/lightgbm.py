@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delorean.ranking_data.ranking_data import RankingData
+from delorean.training.learners import OnRound
 from delorean.training.learners.boosting import (
     BoostedTrees,
     Target,
@@ -25,6 +26,16 @@ from schemas.errors import TrainingError
 _MOST_GAINS = 10_000
 # With these, the trees have the same bits for any number of threads; by rows, `rank_xendcg` does not.
 _DETERMINISTIC = {"deterministic": True, "force_col_wise": True}
+_TUNABLE = (
+    "alpha bagging_by_query bagging_fraction bagging_freq bagging_seed bin_construct_sample_cnt boost_from_average "
+    "cat_l2 cat_smooth data_random_seed data_sample_strategy enable_bundle extra_seed extra_trees feature_contri "
+    "feature_fraction feature_fraction_bynode feature_fraction_seed interaction_constraints is_unbalance lambda_l1 "
+    "lambda_l2 lambdarank_norm lambdarank_truncation_level learning_rate max_bin max_bin_by_feature "
+    "max_cat_threshold max_cat_to_onehot max_delta_step max_depth min_data_in_bin min_data_in_leaf "
+    "min_data_per_group min_gain_to_split min_sum_hessian_in_leaf monotone_constraints monotone_constraints_method "
+    "monotone_penalty neg_bagging_fraction num_leaves objective_seed other_rate path_smooth pos_bagging_fraction "
+    "scale_pos_weight top_rate use_missing zero_as_missing"
+)
 
 
 @dataclass(frozen=True)
@@ -49,65 +60,15 @@ class LightGBM(BoostedTrees):
         "regression_l1": "values",
         "huber": "values",
     }
-    tunable: ClassVar[frozenset[str]] = frozenset(
-        [
-            "alpha",
-            "bagging_by_query",
-            "bagging_fraction",
-            "bagging_freq",
-            "bagging_seed",
-            "bin_construct_sample_cnt",
-            "boost_from_average",
-            "cat_l2",
-            "cat_smooth",
-            "data_random_seed",
-            "data_sample_strategy",
-            "enable_bundle",
-            "extra_seed",
-            "extra_trees",
-            "feature_contri",
-            "feature_fraction",
-            "feature_fraction_bynode",
-            "feature_fraction_seed",
-            "interaction_constraints",
-            "is_unbalance",
-            "lambda_l1",
-            "lambda_l2",
-            "lambdarank_norm",
-            "lambdarank_truncation_level",
-            "learning_rate",
-            "max_bin",
-            "max_bin_by_feature",
-            "max_cat_threshold",
-            "max_cat_to_onehot",
-            "max_delta_step",
-            "max_depth",
-            "min_data_in_bin",
-            "min_data_in_leaf",
-            "min_data_per_group",
-            "min_gain_to_split",
-            "min_sum_hessian_in_leaf",
-            "monotone_constraints",
-            "monotone_constraints_method",
-            "monotone_penalty",
-            "neg_bagging_fraction",
-            "num_leaves",
-            "objective_seed",
-            "other_rate",
-            "path_smooth",
-            "pos_bagging_fraction",
-            "scale_pos_weight",
-            "top_rate",
-            "use_missing",
-            "zero_as_missing",
-        ]
-    )
+    tunable: ClassVar[frozenset[str]] = frozenset(_TUNABLE.split())
 
     def check(self) -> None:
         """Raise ConfigError where LightGBM is not installed."""
         imported("lightgbm", "lightgbm")
 
-    def fit(self, train: RankingData, validation: RankingData, seed: int) -> LightGBMModel:
+    def fit(
+        self, train: RankingData, validation: RankingData, seed: int, on_round: OnRound | None = None
+    ) -> LightGBMModel:
         """Fit trees; see `Learner.fit`."""
         lightgbm = imported("lightgbm", "lightgbm")
         train = learnable(train)
@@ -117,11 +78,12 @@ class LightGBM(BoostedTrees):
         self.category_columns(validation)
         sets = [lightgbm.Dataset(train.features, labels, **self._groups(train), categorical_feature=categorical)]
         callbacks: list[Callable[[Any], Any]] = []
-        if self.stop_after:
+        if self.stop_after or on_round is not None:
             unlabelled = np.zeros(len(validation.labels), dtype=np.float32)  # only our metric is computed there
             sets.append(sets[0].create_valid(validation.features, unlabelled))
+        if self.stop_after:
             callbacks.append(lightgbm.early_stopping(self.stop_after, first_metric_only=True, verbose=False))
-        metric = validation_metric(validation)
+        metric = validation_metric(validation, on_round)
         try:
             booster = lightgbm.train(
                 parameters,
@@ -145,7 +107,7 @@ class LightGBM(BoostedTrees):
             if (exponents != np.round(exponents)).any():
                 wrong = labels[exponents != np.round(exponents)][0]
                 raise TrainingError.because(
-                    f"rank_xendcg counts a label l as the gain 2^l − 1, and the labels have the gain {wrong:g}",
+                    f"rank_xendcg counts a label l as the gain 2^l - 1, and the labels have the gain {wrong:g}",
                     'choose objective = "lambdarank", which learns any gains',
                 )
             return exponents.astype(np.float32), None

@@ -13,6 +13,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 
 from delorean.ranking_data.ranking_data import RankingData
+from delorean.training.learners import OnRound
 from delorean.training.missing_values import IMPUTE, MissingValueHandling, takes_missing_values
 from delorean.training.onnx_model import refuse_unsupported, sklearn_scores
 from schemas.errors import TrainingError
@@ -43,8 +44,11 @@ class ScikitLearn:
         """Raise TrainingError for an estimator that ONNX cannot express."""
         refuse_unsupported(self._estimator(0))
 
-    def fit(self, train: RankingData, validation: RankingData, seed: int) -> ScikitLearnModel:
-        """Fit the estimator; see `Learner.fit`. An estimator that was passed has its own seed."""
+    def fit(
+        self, train: RankingData, validation: RankingData, seed: int, on_round: OnRound | None = None
+    ) -> ScikitLearnModel:
+        """Fit the estimator; see `Learner.fit`. One that was passed has its own seed, and none reports rounds."""
+        del on_round
         if not train.positive.any() or train.positive.all():
             raise TrainingError.because(
                 f"all {len(train.labels)} labels of the training part are of one class", "give label data with both"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delorean.ranking_data.ranking_data import RankingData
+from delorean.training.learners import OnRound
 from delorean.training.learners.boosting import (
     BoostedTrees,
     Target,
@@ -22,6 +23,14 @@ from delorean.training.learners.boosting import (
 )
 from delorean.training.missing_values import MissingValueHandling
 from schemas.errors import TrainingError
+
+_TUNABLE = (
+    "alpha base_score colsample_bylevel colsample_bynode colsample_bytree eta gamma grow_policy huber_slope "
+    "interaction_constraints lambda lambdarank_bias_norm lambdarank_normalization lambdarank_num_pair_per_sample "
+    "lambdarank_pair_method lambdarank_score_normalization lambdarank_unbiased learning_rate max_bin "
+    "max_cat_threshold max_cat_to_onehot max_delta_step max_depth max_leaves min_child_weight min_split_loss "
+    "monotone_constraints reg_alpha reg_lambda sampling_method scale_pos_weight subsample"
+)
 
 
 @dataclass(frozen=True)
@@ -48,52 +57,19 @@ class XGBoost(BoostedTrees):
         "reg:absoluteerror": "values",
         "reg:pseudohubererror": "values",
     }
-    tunable: ClassVar[frozenset[str]] = frozenset(
-        [
-            "alpha",
-            "base_score",
-            "colsample_bylevel",
-            "colsample_bynode",
-            "colsample_bytree",
-            "eta",
-            "gamma",
-            "grow_policy",
-            "huber_slope",
-            "interaction_constraints",
-            "lambda",
-            "lambdarank_bias_norm",
-            "lambdarank_normalization",
-            "lambdarank_num_pair_per_sample",
-            "lambdarank_pair_method",
-            "lambdarank_score_normalization",
-            "lambdarank_unbiased",
-            "learning_rate",
-            "max_bin",
-            "max_cat_threshold",
-            "max_cat_to_onehot",
-            "max_delta_step",
-            "max_depth",
-            "max_leaves",
-            "min_child_weight",
-            "min_split_loss",
-            "monotone_constraints",
-            "reg_alpha",
-            "reg_lambda",
-            "sampling_method",
-            "scale_pos_weight",
-            "subsample",
-        ]
-    )
+    tunable: ClassVar[frozenset[str]] = frozenset(_TUNABLE.split())
 
     def check(self) -> None:
         """Raise ConfigError where XGBoost is not installed."""
         imported("xgboost", "xgboost")
 
-    def fit(self, train: RankingData, validation: RankingData, seed: int) -> XGBoostModel:
+    def fit(
+        self, train: RankingData, validation: RankingData, seed: int, on_round: OnRound | None = None
+    ) -> XGBoostModel:
         """Fit trees; see `Learner.fit`."""
-        train = learnable(train)
+        train, metric = learnable(train), validation_metric(validation, on_round)
         with self._translated_errors():
-            return self.fit_share(train, self.targets(train), validation, validation_metric(validation), seed)
+            return self.fit_share(train, self.targets(train), validation, metric, seed, watched=on_round is not None)
 
     def fit_share(
         self,
@@ -102,10 +78,13 @@ class XGBoost(BoostedTrees):
         validation: RankingData,
         metric: Callable[[NDArray[Any]], float],
         seed: int,
+        *,
+        watched: bool = False,
     ) -> XGBoostModel:
         """Fit trees on a share of the training part, together with the other workers of XGBoost's communicator.
 
         metric: of scores of the validation part; of all workers' together
+        watched: compute the metric after each round even if it does not end the fit
         """
         xgboost = imported("xgboost", "xgboost")
         data = self._training_matrix(train, targets)
@@ -113,7 +92,7 @@ class XGBoost(BoostedTrees):
             self._parameters(seed),
             data,
             self.rounds,
-            evals=[(self._validation_matrix(validation, data), "validation")] if self.stop_after else [],
+            evals=[(self._validation_matrix(validation, data), "validation")] if self.stop_after or watched else [],
             custom_metric=lambda scores, _: ("ndcg@10", metric(scores)),
             callbacks=self._callbacks(),
             verbose_eval=False,

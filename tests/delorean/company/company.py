@@ -91,8 +91,8 @@ def _element(values: list[Any], type: pa.DataType) -> Element:  # noqa: A002
 
 
 @cache
-def train_company() -> TrainedModel:
-    """Train on what profiles would rather watch: popular, listed videos."""
+def ranking_data() -> RankingData:
+    """Return what profiles would rather watch: popular, listed videos."""
     profiles = list(range(PROFILES)) * 8
     times = [NOW - timedelta(minutes=i) for i in range(len(profiles))]
     maps = data_maps(profiles, times)
@@ -102,7 +102,13 @@ def train_company() -> TrainedModel:
     labels: NDArray[np.float32] = (np.random.default_rng(1).random(len(wanted)) < 1 / (1 + np.exp(-wanted))).astype(
         np.float32
     )
-    return train(RankingData(maps.contexts, maps.items, maps.item_offsets, labels, features, MODEL.features))
+    return RankingData(maps.contexts, maps.items, maps.item_offsets, labels, features, MODEL.features)
+
+
+@cache
+def train_company() -> TrainedModel:
+    """Train the default model."""
+    return train(ranking_data())
 
 
 def write_company(path: Path, trained: TrainedModel) -> ModelPackage:

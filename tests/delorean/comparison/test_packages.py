@@ -350,5 +350,5 @@ def test_people_see_the_verdict_a_forest_plot_and_examples(three_ways: dict[str,
     assert "●" in text
     assert "the intervals of the 4 groups hold together" in text
     assert "contexts that are ranked most differently" in text
-    assert page.count('<svg class="dl-interval dl-better"') >= 3
+    assert page.count('<svg class="dl-interval"') >= 3
     assert '<svg class="dl-histogram"' in page

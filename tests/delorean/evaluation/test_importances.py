@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -44,6 +46,14 @@ def test_features_that_repeat_each_other_matter_together_more_than_alone(part: R
     one, both = importances(Sum(), part, groups)
     assert both.features == ("feature_0", "feature_1")
     assert both.ndcg_lost.low > one.ndcg_lost.high
+
+
+def test_a_vector_is_all_of_its_columns(part: RankingData) -> None:
+    vector = replace(part, names=("taste[0]", "taste[1]", "tastes"))
+    (taste,) = importances(Sum(), vector, {"taste": ("taste",)})
+    assert taste.features == ("taste[0]", "taste[1]")
+    (first,) = importances(Sum(), vector, {"first": ("taste[0]",)})
+    assert first.features == ("taste[0]",)
 
 
 def test_shuffling_everything_loses_what_a_random_order_lacks(part: RankingData) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from project_at_rest import START
 
 from delorean.label_quality.limits import LabelQualityLimits
-from delorean.label_quality.measure import label_quality, require_quality
+from delorean.label_quality.measure import measure_label_quality, require_quality
 from delorean.label_quality.near_repeats import NearRepeats
 from delorean.label_quality.report import DAY, LabelCounts, LabelQuality
 from delorean.labels import LabelColumns, Labels
@@ -68,7 +68,7 @@ def rows() -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def measured(rows: pl.DataFrame, storage: Storage) -> LabelQuality:
-    return label_quality(materialised(rows, storage), storage, LabelQualityLimits(by=("country", "stratum")))
+    return measure_label_quality(materialised(rows, storage), storage, LabelQualityLimits(by=("country", "stratum")))
 
 
 def counts_of(quality: LabelQuality) -> dict[tuple[str, str, str], LabelCounts]:
@@ -173,10 +173,10 @@ def test_rows_that_were_logged_twice_and_rows_that_contradict_each_other_are_cou
     again = rows.with_columns(pl.col("time", "outcome_at") + pl.duration(seconds=30))
     other = again.with_columns(play=1 - pl.col("play"))
     for extra, expected in ((again, (len(rows), 0)), (other, (0, len(rows)))):
-        quality = label_quality(materialised(pl.concat([rows, extra]), storage), storage)
+        quality = measure_label_quality(materialised(pl.concat([rows, extra]), storage), storage)
         assert (quality.duplicates, quality.contradictions["play"]) == expected
     far = LabelQualityLimits(near=timedelta(seconds=29))
-    quality = label_quality(materialised(pl.concat([rows, again]), storage), storage, far)
+    quality = measure_label_quality(materialised(pl.concat([rows, again]), storage), storage, far)
     assert quality.duplicates == 0
 
 
@@ -185,10 +185,10 @@ def test_changes_against_the_last_label_data_name_what_moved(storage: Storage) -
         materialised(shown(3_000, seed, share), storage) for seed, share in ((0, 0.2), (1, 0.2), (2, 0.5))
     )
     limits = LabelQualityLimits(by=("stratum",), max_change=0.1)
-    still = label_quality(same, storage, limits, before)
+    still = measure_label_quality(same, storage, limits, before)
     assert still.violations == ()
     assert all(change.index < 0.1 for change in still.changes)
-    moved = label_quality(other, storage, limits, before)
+    moved = measure_label_quality(other, storage, limits, before)
     first = moved.changes[0]
     assert (first.what, moved.against) == ("values of 'play'", before.labels_id)
     assert (first.before, first.now) == (pytest.approx(0.2, abs=0.02), pytest.approx(0.5, abs=0.02)) or (
@@ -204,7 +204,7 @@ def test_label_data_against_itself_has_not_changed(
     measured: LabelQuality, rows: pl.DataFrame, storage: Storage
 ) -> None:
     labels = materialised(rows, storage)
-    quality = label_quality(labels, storage, against=labels)
+    quality = measure_label_quality(labels, storage, against=labels)
     assert {change.what for change in quality.changes} >= {"items per context", "delay until the outcome"}
     assert all(change.index == 0 for change in quality.changes)
 
@@ -224,19 +224,19 @@ def test_each_limit_is_reported_when_it_is_broken_and_not_before(
     rows: pl.DataFrame, storage: Storage, limits: dict[str, object], violation: str
 ) -> None:
     labels = materialised(rows, storage)
-    broken = label_quality(labels, storage, LabelQualityLimits(**limits))
+    broken = measure_label_quality(labels, storage, LabelQualityLimits(**limits))
     assert any(violation in each for each in broken.violations)
     assert not broken.failed
     (name,) = limits
     wide = {name: timedelta(days=9) if name == "max_delay" else 0.0 if name.startswith("min") else 1.0}
-    assert label_quality(labels, storage, LabelQualityLimits(**wide)).violations == ()
+    assert measure_label_quality(labels, storage, LabelQualityLimits(**wide)).violations == ()
 
 
 def test_limits_fail_only_where_the_policy_says_so(rows: pl.DataFrame, storage: Storage) -> None:
     labels = materialised(rows, storage)
-    warned = label_quality(labels, storage, LabelQualityLimits(max_positives=0.1))
+    warned = measure_label_quality(labels, storage, LabelQualityLimits(max_positives=0.1))
     require_quality(warned)
-    failed = label_quality(labels, storage, LabelQualityLimits(max_positives=0.1, policy="fail"))
+    failed = measure_label_quality(labels, storage, LabelQualityLimits(max_positives=0.1, policy="fail"))
     with pytest.raises(QualityError, match=r"breaks its limits: positives of 'play': 0\.\d+, at most 0\.1 allowed"):
         require_quality(failed)
 
@@ -244,14 +244,14 @@ def test_limits_fail_only_where_the_policy_says_so(rows: pl.DataFrame, storage: 
 def test_label_data_without_labels_still_has_items(storage: Storage) -> None:
     unlabelled = LabelColumns(("video_id",), labels=(), context=("profile_id",))
     labels = materialised(shown().select("profile_id", "time", "video_id"), storage, unlabelled)
-    quality = label_quality(labels, storage)
+    quality = measure_label_quality(labels, storage)
     assert (quality.counts, quality.delay_seconds, quality.contradictions) == ((), {}, {})
     assert quality.items_per_context["1"] == 7
 
 
 def test_a_column_that_label_data_lacks_is_named_with_a_similar_one(rows: pl.DataFrame, storage: Storage) -> None:
     with pytest.raises(LabelError, match="'contry' → did you mean 'country'"):
-        label_quality(materialised(rows, storage), storage, LabelQualityLimits(by=("contry",)))
+        measure_label_quality(materialised(rows, storage), storage, LabelQualityLimits(by=("contry",)))
 
 
 def test_a_column_of_too_many_values_is_an_error_and_no_memory_is_filled(storage: Storage) -> None:
@@ -267,7 +267,7 @@ def test_a_column_of_too_many_values_is_an_error_and_no_memory_is_filled(storage
     )
     labels = materialise_labels(rows, LabelColumns(("video_id",)), storage)
     with pytest.raises(LabelError, match="'profile_id' has more than 10,000 values"):
-        label_quality(labels, storage, LabelQualityLimits(by=("profile_id",)))
+        measure_label_quality(labels, storage, LabelQualityLimits(by=("profile_id",)))
 
 
 @pytest.mark.parametrize(

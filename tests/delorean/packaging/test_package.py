@@ -309,17 +309,47 @@ def test_golden_rows_that_differ_name_the_row_and_the_feature(copied: Path) -> N
         load(copied).check_golden_rows()
 
 
-def test_another_processors_scores_may_differ_by_a_millionth_but_no_more(copied: Path) -> None:
+def forge_scores(folder: Path, change: Callable[[Any], Any]) -> None:
+    """Change the expected scores of a package, and say that it was written on another kind of processor."""
     name = "golden/expected.arrow"
-    features, scores = read_expected(name, (copied / name).read_bytes(), 4)
-    lineage = json.loads((copied / "lineage.json").read_text())
+    features, scores = read_expected(name, (folder / name).read_bytes(), 4)
+    lineage = json.loads((folder / "lineage.json").read_text())
     lineage["versions"]["processor"] = "another"
-    nearly = np.nextafter(scores, np.float32(2))
-    reseal(copied, {name: write_expected(features, nearly), "lineage.json": write_json(lineage)})
+    reseal(folder, {name: write_expected(features, change(scores)), "lineage.json": write_json(lineage)})
+
+
+def without_trees(folder: Path) -> None:
+    """Make a package one of an earlier release."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["files"]["trees.arrow"]
+    (folder / MANIFEST).write_bytes(write_json(manifest))
+    (folder / "trees.arrow").unlink()
+
+
+def test_onnxs_scores_may_differ_by_a_millionth_on_another_processor_but_no_more(copied: Path) -> None:
+    without_trees(copied)
+    forge_scores(copied, lambda scores: np.nextafter(scores, np.float32(2)))
     load(copied).check_golden_rows()
-    reseal(copied, {name: write_expected(features, scores + np.float32(1e-4))})
+    forge_scores(copied, lambda scores: scores + np.float32(1e-4))
     with pytest.raises(GoldenRowsError, match="the score"):
         load(copied).check_golden_rows()
+
+
+def test_trees_scores_must_have_the_same_bits_on_every_processor(copied: Path) -> None:
+    forge_scores(copied, lambda scores: scores)
+    load(copied).check_golden_rows()
+    forge_scores(copied, lambda scores: np.nextafter(scores, np.float32(2)))
+    with pytest.raises(GoldenRowsError, match="the score"):
+        load(copied).check_golden_rows()
+
+
+def test_a_package_without_trees_scores_with_onnx_as_before(copied: Path) -> None:
+    trees = load(copied)
+    without_trees(copied)
+    onnx = load(copied)
+    assert (type(trees.scorer).__name__, type(onnx.scorer).__name__) == ("TreeScorer", "OnnxScorer")
+    ours, theirs = trees.score(trees.golden.features), onnx.score(trees.golden.features)
+    assert (np.abs(ours - theirs) <= np.spacing(ours)).all()
 
 
 def test_unknown_features_survive_the_golden_file() -> None:

@@ -157,20 +157,22 @@ def test_lists_of_other_lengths_are_rejected_and_nothing_is_visible(
     shorter = pa.array([[0.0]] * len(table), pa.list_(pa.float32()))
     place = table.column_names.index(package.features[0])
     uri = written(table.set_column(place, package.features[0], shorter), tmp_path / "set")
-    with pytest.raises(TrainingError, match="has 1 values where 'video_id' has 20"):
+    with pytest.raises(TrainingError, match=r"has 1 values in row 0, expected \d+"):
         predict(package, uri, storage, "scores")
     assert prediction_names(storage) == []
     assert not list(storage.list("predictions"))
 
 
-def test_doubles_are_rejected_where_floats_are_expected(
+def test_doubles_are_scored_where_float32_holds_them_and_rejected_where_it_does_not(
     package: ModelPackage, storage: Storage, tmp_path: Path
 ) -> None:
     table, name = features([1, 2]), package.features[0]
-    doubles = table[name].cast(pa.list_(pa.float64()))
-    uri = written(table.set_column(table.column_names.index(name), name, doubles), tmp_path / "set")
+    place, doubles = table.column_names.index(name), table[name].cast(pa.list_(pa.float64()))
+    same = predict(package, written(table.set_column(place, name, doubles), tmp_path / "set"), storage, "scores")
+    assert by_place(same.to_arrow())["score"].to_pylist() == scores_by_hand(package, by_place(table))
+    tenths = pa.array([[0.1] * len(values) for values in table[name].to_pylist()], pa.list_(pa.float64()))
     with pytest.raises(TrainingError, match=f"'{name}' is list<.*double>, expected list<float>"):
-        predict(package, uri, storage, "scores")
+        predict(package, written(table.set_column(place, name, tenths), tmp_path / "other"), storage, "scores")
 
 
 def test_predictions_that_do_not_exist_are_named_with_those_that_do(

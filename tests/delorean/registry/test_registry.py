@@ -8,8 +8,7 @@ import pytest
 from registered_packages import MOVING, RACING, UPLOADING, start
 
 from delorean import CorruptFileError, DeloreanError, PackageError, PointerMovedError, Registry, RegistryError
-from delorean.packaging.files import MANIFEST, read_files
-from delorean.registry.package_files import digest_of
+from delorean.packaging.files import MANIFEST, digest_of, read_files
 from delorean.registry.records import UnreadableFile
 from snapshotter.storage import Storage
 

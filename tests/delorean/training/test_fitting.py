@@ -1,26 +1,35 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from typing import Any
 
+import lightgbm
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
+import xgboost
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 
-from delorean.ranking_data.feature_set_reader import read_feature_set
+from delorean.evaluation.measure import measure
+from delorean.ranking_data.feature_set_reader import RankingColumns, read_feature_set, read_parts
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.split import Split
 from delorean.scoring.onnx_scorer import OnnxScorer
+from delorean.scoring.tree_scorer import TreeScorer
+from delorean.training.baselines import shuffled_sample, with_shuffled_labels
 from delorean.training.fitting import TrainedModel, train
+from delorean.training.learners.boosting import BoostedTrees
+from delorean.training.learners.lightgbm import LightGBM
+from delorean.training.learners.xgboost import XGBoost
 from delorean.training.report import TrainingReport
-from schemas.errors import PackageError, TrainingError
+from schemas.errors import ConfigError, PackageError, TrainingError
 
 FEATURES = ["affinity", "popularity", "noise", "rare"]
 
@@ -125,3 +134,59 @@ def test_missing_values_that_came_after_training_are_refused_with_the_way_out(da
 def test_a_learner_that_onnx_cannot_express_is_refused_before_it_is_fitted(data: RankingData) -> None:
     with pytest.raises(TrainingError, match="NearestCentroid cannot be written as ONNX"):
         train(data, model=NearestCentroid())
+
+
+@pytest.mark.parametrize(
+    "learner", [LightGBM(rounds=30), XGBoost("binary:logistic", rounds=30)], ids=lambda one: one.name
+)
+def test_trees_are_what_is_measured_and_their_onnx_form_scores_as_the_learner(
+    data: RankingData, learner: BoostedTrees
+) -> None:
+    model = train(data, model=replace(learner, threads=1))
+    assert model.trees is not None
+    assert isinstance(model.scorer, TreeScorer)
+    test = Split().divide(data).test
+    assert model.report.metrics["model"]["test"] == measure(model.scorer.score(test.features), test)
+    np.testing.assert_allclose(model.scorer.score(test.features), model.reference(test.features), rtol=1e-6)
+    np.testing.assert_allclose(OnnxScorer(model.onnx).score(test.features), model.reference(test.features), rtol=1e-5)
+    assert model.report.model == learner.name
+    assert model.report.rounds == model.model.rounds
+    assert ndcg(model.report, "model") > ndcg(model.report, "popularity") + 0.05
+    assert ndcg(model.report, "model") > ndcg(model.report, "shuffled") + 0.15
+
+
+def test_parts_that_were_read_without_a_copy_train_the_same_model_as_ranking_data(
+    data: RankingData, feature_set: pa.Table
+) -> None:
+    columns = RankingColumns(tuple(FEATURES), ("video_id",), ("profile_id", "country"))
+    learner = LightGBM(rounds=20, threads=1)
+    models = [train(data, model=learner)]
+    models += [
+        train(read_parts(feature_set, columns, Split(), in_memory=in_memory), model=learner)
+        for in_memory in (0, 1 << 30)
+    ]
+    assert len({model.onnx for model in models}) == 1
+    assert len({json.dumps(msgspec.to_builtins(model.report.metrics)) for model in models}) == 1
+
+
+def test_an_estimator_of_another_library_is_answered_with_the_learner_to_pass(data: RankingData) -> None:
+    with pytest.raises(TrainingError, match=r"LGBMRanker is an estimator of lightgbm.*pass delorean.LightGBM"):
+        train(data, model=lightgbm.LGBMRanker())
+    with pytest.raises(TrainingError, match=r"XGBRanker is an estimator of xgboost.*pass delorean.XGBoost"):
+        train(data, model=xgboost.XGBRanker())
+
+
+@pytest.mark.parametrize(("library", "learner"), [("lightgbm", LightGBM()), ("xgboost", XGBoost())])
+def test_a_library_that_is_not_installed_is_named_with_its_extra(
+    data: RankingData, library: str, learner: BoostedTrees, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ConfigError, match=rf"{library} is not installed.*pip install 'delorean-features\[{library}\]'"):
+        train(data, model=learner)
+
+
+def test_shuffled_labels_are_learned_from_a_sample_of_contexts(data: RankingData) -> None:
+    sample = shuffled_sample(data, 0, most=1_200)
+    assert 60 < len(sample) < 140
+    assert sample.labels.sum() == pytest.approx(data.labels.sum() / 6, rel=0.3)
+    assert shuffled_sample(data, 0).labels.tolist() == with_shuffled_labels(data, 0).labels.tolist()

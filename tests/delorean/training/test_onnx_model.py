@@ -16,7 +16,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from delorean.scoring.onnx_scorer import OnnxScorer
-from delorean.training.onnx_model import refuse_disagreement, to_onnx
+from delorean.training.agreement import refuse_disagreement
+from delorean.training.onnx_model import to_onnx
 from schemas.errors import PackageError, TrainingError
 
 MODELS = [

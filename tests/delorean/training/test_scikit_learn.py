@@ -48,8 +48,9 @@ from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR, NuSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier
 
 from delorean.scoring.onnx_scorer import OnnxScorer
+from delorean.training.agreement import check_missing_values, refuse_disagreement
 from delorean.training.missing_values import takes_missing_values, with_imputer, with_missing_values
-from delorean.training.onnx_model import check_missing_values, refuse_disagreement, refuse_unsupported, to_onnx
+from delorean.training.onnx_model import refuse_unsupported, to_onnx
 from schemas.errors import PackageError, TrainingError
 
 USED = [  # take missing values as they are
