@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import quick_jvm
-from cassandra_server import keyspace_at_hand, new_index
+from cassandra_server import new_index, new_keyspace
 from hypothesis import settings
 from made_once import made_once
 from pyspark.sql import SparkSession
-from s3_server import S3Server, s3_server
+from s3_server import S3Server
+from shared_server import shared_server
 
 from snapshotter.spark.session import spark_session
 
@@ -89,10 +90,10 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 
 @pytest.fixture(scope="session")
-def s3_started() -> Iterator[S3Server]:
+def s3_started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """An S3 server that checks signatures."""
-    with s3_server() as server:
-        yield server
+    with shared_server("s3_server:s3_server", tmp_path_factory) as access:
+        yield S3Server(*access)
 
 
 @pytest.fixture
@@ -130,7 +131,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cassandra_keyspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URI of a keyspace on a real server, which is started for the first test that asks."""
-    with keyspace_at_hand(tmp_path_factory.mktemp("cassandra")) as uri:
+    with (
+        shared_server("cassandra_server:server_at_hand", tmp_path_factory) as authority,
+        new_keyspace(authority) as uri,
+    ):
         yield uri
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import killed_writer
 import leftovers
 import programs
+import psutil
 import pytest
 import scheduling
 import virtual_time
@@ -116,6 +117,49 @@ def test_tests_that_took_longer_than_asked_for_are_left_out(tmp_path: Path) -> N
     assert "2 passed" in ran("--under", "0.1")  # nothing is known of them yet
     assert "1 passed" in ran("--under", "0.1")
     assert "2 passed" in ran()
+
+
+SHARED = """
+import os
+from contextlib import contextmanager
+
+@contextmanager
+def served(folder):
+    try:
+        yield os.getpid()
+    finally:
+        (folder / "ended").touch()
+"""
+USES_IT = """
+import time, pytest
+from shared_server import shared_server
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    with shared_server("little_server:served", tmp_path_factory) as pid:
+        yield pid
+
+def test_it(server, worker_id):
+    with open({report!r}, "a") as file:
+        file.write(f"{{worker_id}} {{server}}\\n")
+    time.sleep(0.5)  # so that the other worker gets a file too
+"""
+
+
+def test_workers_share_a_server_that_ends_with_the_last_of_them(tmp_path: Path) -> None:
+    (tmp_path / "little_server.py").write_text(SHARED)
+    for name in "abcd":
+        (tmp_path / f"test_{name}.py").write_text(USES_IT.format(report=str(tmp_path / "report")))
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "leftovers", "--dist", "loadfile"]
+    environment = {**os.environ, "PYTHONPATH": f"{SUPPORT}:{tmp_path}", "TMPDIR": str(tmp_path)}
+    command += ["--basetemp", str(tmp_path / "base")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    used = [line.split() for line in (tmp_path / "report").read_text().splitlines()]
+    assert len({worker for worker, _ in used}) == 2
+    assert len({pid for _, pid in used}) == 1
+    assert not psutil.pid_exists(int(used[0][1]))
+    assert (tmp_path / "base/little_server/server/ended").exists()
 
 
 def test_a_run_in_which_a_worker_crashes_ends(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def _shade(share: float | None) -> str:
 
 
 def _interval_text(mark: IntervalMark) -> str:
-    """Draw a dot, and its interval as a line, on a scale of as many columns as a bar has twice; 0 is marked."""
+    """Draw a dot and its interval as a line, with 0 marked, on a scale of as many columns as two bars have."""
     columns = 2 * _BAR
     line = [" "] * (columns + 1)
     zero = round(columns * mark.place(0.0)) if mark.start < 0 < mark.end else None

@@ -171,6 +171,37 @@ class ModelActions:
             return self.registry.load(package)
         return load_package(self.folder / package, modules=self.config.encoders, allow=self.config.packages.allow)
 
+    def compare(
+        self,
+        candidate: ModelPackage | str | Path,
+        production: ModelPackage | str | Path = "registry:production",
+        features: FeatureSet | str | None = None,
+        production_features: FeatureSet | str | None = None,
+        **options: Any,
+    ) -> Comparison:
+        """Compare a candidate with production, on contexts that neither was trained on, see `compare_packages`.
+
+        candidate, production: packages, folders, or `registry:NAME`
+        features, production_features: feature sets, or their names; None: what the candidate was trained on
+        options: of `compare_packages`, such as `labels`, `settings` and `exposures`
+
+        Example: `project.compare("packages/homepage-2").verdict`
+        """
+        from delorean.comparison import compare_packages
+        from delorean.packaging.package import ModelPackage
+
+        packages = [
+            each if isinstance(each, ModelPackage) else self.load_package(each) for each in (candidate, production)
+        ]
+        names = tuple(
+            each.path.name if isinstance(each, ModelPackage) else package_name(each) for each in (candidate, production)
+        )
+        sources = [
+            table_uri(self.storage, each) if isinstance(each, str) else each for each in (features, production_features)
+        ]
+        opened = {"index": self.index, "storage": self.storage, "names": names}
+        return compare_packages(packages[0], packages[1], sources[0], sources[1], **{**opened, **options})
+
     def predict(
         self,
         feature_set: FeatureSet | str,

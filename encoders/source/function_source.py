@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -66,7 +67,7 @@ def _source_of(code: CodeType, _file: str, name: str) -> FunctionSource:
             raise _unreadable(name, code, error) from error
         return _parsed(typed, code, name)
     module = _module_of(code)
-    candidates = (text, *_same_name_definitions(module, code))
+    candidates = chain([text], _same_name_definitions(module, code))  # the others are rarely needed, and take long
     if any(name.startswith("@py") for name in (*code.co_names, *code.co_varnames)):
         return _parsed(text, code, name)  # pytest rewrote its assertions
     loaded = next((text for text in candidates if compiles_to(text, code, _imported_names(module))), None)

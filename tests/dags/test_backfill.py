@@ -32,6 +32,7 @@ SETTINGS = {
     "AIRFLOW__DELOREAN__DEADLINE_HOURS": "0.0005",
     "AIRFLOW__DELOREAN__RETRIES": "3",
     "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "false",  # nothing of today
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",  # DAGs do not change here; by default every 30 s
 }
 
 

@@ -67,12 +67,11 @@ LOGGING = """
 
 
 @contextmanager
-def keyspace_at_hand(folder: Path) -> Iterator[str]:
-    """Give the URI of a new keyspace: at the address in DELOREAN_TEST_CASSANDRA, in a container, or at our own node."""
-    with _server(folder) as authority:
-        uri = f"cassandra://{authority}/tests_{uuid.uuid4().hex[:8]}"
-        yield uri
-        _drop_keyspaces(uri)
+def new_keyspace(authority: str) -> Iterator[str]:
+    """Give the URI of a new keyspace of a server, and drop it at the end."""
+    uri = f"cassandra://{authority}/tests_{uuid.uuid4().hex[:8]}"
+    yield uri
+    _drop_keyspaces(uri)
 
 
 def new_index(keyspace: str) -> str:
@@ -93,7 +92,8 @@ def _drop_keyspaces(uri: str) -> None:
 
 
 @contextmanager
-def _server(folder: Path) -> Iterator[str]:
+def server_at_hand(folder: Path) -> Iterator[str]:
+    """Give the address of a server: the one in DELOREAN_TEST_CASSANDRA, one in a container, or our own node."""
     if address := os.environ.get("DELOREAN_TEST_CASSANDRA"):
         yield address
     elif _docker_answers():

@@ -1,6 +1,8 @@
 """A project's folder with a module of encoders that can be imported anew, as another process would."""
 
 import sys
+from importlib.util import cache_from_source
+from pathlib import Path
 
 from project_at_rest import PROFILE, Project, long_labels
 
@@ -59,7 +61,10 @@ class Folder:
         (self.path / "services.toml").write_text(SERVICES.format(type=of_type, more=more, port=port))
 
     def encoders(self, text, encoder="minutes"):
-        (self.path / f"{self.module}.py").write_text(text)
+        module = self.path / f"{self.module}.py"
+        module.write_text(text)
+        # Python takes bytecode for that of a text of the same second and length: another version, in a quick process.
+        Path(cache_from_source(str(module))).unlink(missing_ok=True)
         (self.path / "spec.toml").write_text(SPEC.format(module=self.module, encoder=encoder))
         self.forget()
 

@@ -19,8 +19,10 @@ _REQUESTED_BY_NAME = {"cassandra", "s3", "spark"}  # parameters of tests that re
 _TESTS = str(Path(__file__).resolve().parents[1])
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test that starts a program."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test that starts a program, where a run chooses by marks."""
+    if not config.option.markexpr:
+        return  # reading the code of all tests takes a second
     for item in items:
         if isinstance(item, pytest.Function) and (_needs_server(item) or any(map(starts, _functions_of(item)))):
             item.add_marker("program")

@@ -13,9 +13,11 @@ import subprocess
 import sys
 import threading
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -27,12 +29,14 @@ _POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": 
 
 @dataclass(frozen=True)
 class S3Server:
-    """A server and the keys to it. names: of buckets that nobody has taken."""
+    """A server and the keys to it, which processes may share. names: of the buckets of this one."""
 
     endpoint: str
     key_id: str
     secret: str
-    names: Iterator[int] = field(default_factory=itertools.count)
+    names: Iterator[str] = field(
+        default_factory=lambda: map(f"bucket-{uuid.uuid4().hex[:8]}-{{}}".format, itertools.count())
+    )
 
     @property
     def environment(self) -> dict[str, str]:
@@ -59,7 +63,7 @@ class S3Server:
 
     def new_bucket(self) -> str:
         """Make a bucket."""
-        name = f"bucket-{next(self.names)}"
+        name = next(self.names)
         client = self.client()
         client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
         client.close()
@@ -79,8 +83,8 @@ class S3Server:
 
 
 @contextmanager
-def s3_server() -> Iterator[S3Server]:
-    """Start a server, and end it."""
+def s3_server(_: Path) -> Iterator[tuple[str, str, str]]:
+    """Start a server, and end it. Yields its endpoint and the keys to it."""
     import boto3
 
     environment = {**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": str(_SETTING_UP)}
@@ -98,7 +102,7 @@ def s3_server() -> Iterator[S3Server]:
         key = iam.create_access_key(UserName="tests")["AccessKey"]
         iam.close()
         try:
-            yield S3Server(endpoint, key["AccessKeyId"], key["SecretAccessKey"])
+            yield endpoint, key["AccessKeyId"], key["SecretAccessKey"]
         finally:
             process.communicate()  # closes its input
 

@@ -183,7 +183,7 @@ def _with_interval(estimate: Estimate) -> str:
 def _interval(estimate: Estimate, bound: float) -> IntervalMark | None:
     if estimate.value is None:
         return None
-    return IntervalMark(estimate.value, estimate.low, estimate.high, -bound, bound)
+    return IntervalMark(estimate.value, estimate.low, estimate.high, -bound, bound, compared=True)
 
 
 def _bound(estimates: Sequence[Estimate]) -> float:

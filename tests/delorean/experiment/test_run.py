@@ -1,6 +1,8 @@
 """Runs record all that they resolved, under ids that people can use."""
 
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
@@ -44,6 +46,14 @@ def test_a_run_records_what_it_resolved(lab, spark):
     assert sum(row["rows"] for row in record.features.spread) == 120
     assert lineage_of(table_uri(lab.storage, "lab"))["experiment"] == record.experiment_id
     assert DeltaTable(table_uri(lab.storage, "lab"), version=0).to_pyarrow_table().num_rows == 120
+
+
+def test_what_does_not_train_imports_no_learner():
+    """Generation, replays and their displays start a second or two sooner."""
+    code = "import sys, delorean.experiment.run, delorean.experiment.replay, delorean.display.descriptions as shown\n"
+    code += "print(sorted({'sklearn', 'onnx', 'onnxruntime', 'skl2onnx', 'lightgbm', 'xgboost'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_runs_are_found_by_id_by_experiment_by_name_and_by_the_beginning_of_an_id(lab, spark):
