@@ -130,34 +130,6 @@ class ModelActions:
             self.track(run.package)
         return run.package
 
-    def compare(
-        self,
-        candidate: ModelPackage | str | Path,
-        production: ModelPackage | str | Path = "registry:production",
-        features: FeatureSet | str | None = None,
-        production_features: FeatureSet | str | None = None,
-        **options: Any,
-    ) -> Comparison:
-        """Compare a candidate with production, on contexts that neither was trained on, see `compare_packages`.
-
-        candidate, production: packages, folders, or `registry:NAME`
-        features, production_features: feature sets, or their names; None: what the candidate was trained on
-        options: of `compare_packages`, such as `labels`, `settings` and `exposures`
-
-        Example: `project.compare("packages/homepage-2").verdict`
-        """
-        from delorean.comparison import compare_packages
-        from delorean.packaging.package import ModelPackage
-
-        sides = (candidate, production)
-        names = tuple(package_name(each.path if isinstance(each, ModelPackage) else each) for each in sides)
-        ours, theirs = (each if isinstance(each, ModelPackage) else self.load_package(each) for each in sides)
-        sources = [
-            table_uri(self.storage, each) if isinstance(each, str) else each for each in (features, production_features)
-        ]
-        opened = {"index": self.index, "storage": self.storage, "names": names}
-        return compare_packages(ours, theirs, *sources, **{**opened, **options})
-
     def load_package(self, package: str | Path) -> ModelPackage:
         """Load a model package whose encoders are the project's, or allowed by it, see `delorean.load_package`.
 

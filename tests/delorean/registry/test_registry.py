@@ -262,3 +262,44 @@ def test_a_digest_covers_names_and_contents_but_not_the_manifest() -> None:
     files = {"a": b"1", "b": b"2", MANIFEST: b"{}"}
     assert digest_of(files) == digest_of({"b": b"2", "a": b"1", MANIFEST: b"{ }"})
     assert len({digest_of(files), digest_of({**files, "a": b"2"}), digest_of({"a": b"1", "c": b"2"})}) == 3
+
+
+def test_a_move_to_a_version_that_is_removed_at_the_same_time_is_undone(
+    registry: Registry, packages: list[Path], storage: Storage
+) -> None:
+    """A mover that has found the version, and a remover that has found no pointer at it, notice each other."""
+    registry.add(packages[0])
+    registry.add(packages[1])
+    registry.move("production", "homepage-1", "first")
+    create = storage.create
+
+    def removed_first(path: str, data: bytes) -> bool:
+        if path.startswith("registry/pointers/") and not path.endswith("1.json"):
+            storage.create = create  # type: ignore[method-assign]
+            registry.remove("homepage-2", "worse")
+        return create(path, data)
+
+    storage.create = removed_first  # type: ignore[method-assign]
+    with pytest.raises(RegistryError, match=r"version 'homepage-2' was removed by .*: worse"):
+        registry.move("production", "homepage-2", "better")
+    assert registry.version("production").name == "homepage-1"
+    assert [move.version for move in registry.history("production")] == ["homepage-1", "homepage-2", "homepage-1"]
+
+
+def test_a_version_that_gets_a_pointer_while_it_is_removed_is_kept(
+    registry: Registry, packages: list[Path], storage: Storage
+) -> None:
+    registry.add(packages[0])
+    registry.add(packages[1])
+    registry.move("production", "homepage-1", "first")
+    create = storage.create
+
+    def moved_first(path: str, data: bytes) -> bool:
+        storage.create = create  # type: ignore[method-assign]
+        registry.move("production", "homepage-2", "better")
+        return create(path, data)
+
+    storage.create = moved_first  # type: ignore[method-assign]
+    with pytest.raises(RegistryError, match="version 'homepage-2' is in use: production points at it"):
+        registry.remove("homepage-2", "worse")
+    registry.load("production").check_golden_rows()
