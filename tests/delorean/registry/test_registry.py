@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,23 @@ def test_a_cached_package_that_changed_is_fetched_again(
     registry.add(packages[1])
     with pytest.raises(RegistryError, match="exists, and is not version 'homepage-2'"):
         registry.fetch("homepage-2", named)
+
+
+def test_of_fetchers_at_once_all_get_the_same_whole_package(registry: Registry, packages: list[Path]) -> None:
+    registry.add(packages[0])
+    with ThreadPoolExecutor(4) as threads:
+        folders = set(threads.map(lambda _: registry.fetch("homepage-1"), range(8)))
+    assert len(folders) == 1
+    assert read_files(folders.pop()) == read_files(packages[0])
+
+
+def test_of_adders_at_once_of_one_package_all_get_the_same_version(
+    registry: Registry, packages: list[Path], storage: Storage
+) -> None:
+    with ThreadPoolExecutor(3) as threads:
+        added = list(threads.map(lambda _: registry.add(packages[0]), range(3)))
+    assert {version.name for version in added} == {"homepage-1"}
+    assert {path.split("/")[2] for path in paths(storage, "registry/packages")} == {added[0].folder.split("/")[2]}
 
 
 def test_a_package_that_cannot_be_trusted_is_never_registered(
