@@ -104,8 +104,10 @@ IMPORTED_AS = {
     "cassandra-driver": "cassandra",
     "delta-spark": "delta",
     "dnspython": "dns",
+    "mlflow-skinny": "mlflow",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
+    "xgboost-cpu": "xgboost",
 }
 RUN = {
     "flask",
