@@ -12,15 +12,16 @@ from delorean.comparison.settings import ComparisonSettings
 from delorean.demo.company import CapturedDay
 from delorean.demo.folder import CompanyFolder
 from delorean.demo.step_bars import StepBars
-from delorean.evaluation.settings import EvaluationSettings
 from delorean.experiment import ExperimentSpec
 from delorean.experiment.label_data import labels_of
 from delorean.experiment.run import record_run
 from delorean.experiment.steps import features_of, package_of
+from delorean.experiment.tuning import tune, tuned
 from delorean.feature_sets.table import FeatureSet
 from delorean.packaging.package import ModelPackage
 from delorean.ranking_data.split import Split
 from delorean.registry.registry import Registry
+from delorean.tuning.result import TuningResult
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
 
@@ -35,11 +36,13 @@ _VALIDATION_SHARE = 0.2  # of the time before the last day
 class Learned:
     """What the company learned.
 
+    tuning: the search for the candidate's parameters
     candidate: the new package; comparison: with the package of the day before, which was in production
     package: the better of the two, which is in production now; version: its name in the registry
     """
 
     features: FeatureSet
+    tuning: TuningResult
     candidate: ModelPackage
     comparison: Comparison
     package: ModelPackage
@@ -64,15 +67,18 @@ def learn(
         )
     with steps.step("train"):
         before = package_of(day_before(experiment, captured_days), index, storage, folder.package("homepage-1"))
-        candidate = package_of(experiment, index, storage, folder.package("homepage-2"))
-    seconds = {name: steps.seconds[name] for name in ("labels", "generate", "train")}
+    with steps.step("tune", experiment.tuning.trials):
+        tuning = tune(experiment, storage, folder.root, progress=lambda _, done, of: steps.show("tune", done, of))
+        best = tuned(experiment, folder.root, experiment.name)
+        candidate = package_of(best, index, storage, folder.package("homepage-2"))
+    seconds = {name: steps.seconds[name] for name in ("labels", "generate", "tune")}
     record_run(experiment, labels, features, candidate.report, started_at, seconds, storage)
     with steps.step("compare"):
         registry = Registry(storage)
         for package in (before, candidate):
             registry.add(package.path, package.path.name)
         registry.move(PRODUCTION, before.path.name, "the first package")
-        settings = ComparisonSettings(EvaluationSettings(by=("country", "device"), cluster="profile_id"))
+        settings = ComparisonSettings(experiment.evaluation)
         comparison = compare_packages(
             candidate, before, (features.uri, features.version), index=index, storage=storage, settings=settings
         )
@@ -80,7 +86,7 @@ def learn(
             registry.move(PRODUCTION, candidate.path.name, comparison.reasons[0], expected=before.path.name)
         version = registry.version(PRODUCTION).name
     package = candidate if version == candidate.path.name else before
-    return Learned(features, candidate, comparison, package, version)
+    return Learned(features, tuning, candidate, comparison, package, version)
 
 
 def day_before(experiment: ExperimentSpec, captured_days: tuple[CapturedDay, ...]) -> ExperimentSpec:

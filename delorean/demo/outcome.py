@@ -80,7 +80,7 @@ class Outcome:
             asked[name] = asked.get(name, 0) + snapshot.asked
             answered[name] = answered.get(name, 0.0) + snapshot.confidence * snapshot.asked
         ndcg = {who: metrics.ndcg_at_10 for who, metrics in self.measured.items()}
-        parity = self.parity
+        parity, comparison = self.parity, self.learned.comparison
         return {
             "contexts": sum(chosen.rows for day in self.captured_days for chosen in day.context_sets),
             "snapshots": len(taken),
@@ -91,6 +91,12 @@ class Outcome:
                 "ndcg@10": round(ndcg[MODEL], 6),
                 "baseline_ndcg@10": round(max(ndcg[PLAYED], ndcg[CATALOGUE]), 6),
                 "shuffled_ndcg@10": round(ndcg[SHUFFLED], 6),
+            },
+            "comparison": {
+                "verdict": comparison.verdict.value,
+                "ndcg@10": comparison["ndcg@10"].row["difference"],
+                "interval": [comparison["ndcg@10"].row["low"], comparison["ndcg@10"].row["high"]],
+                "production": self.learned.version,
             },
             "parity": {
                 "requests": parity.requests,

@@ -15,7 +15,7 @@ from rich.text import Text
 from delorean.demo.company import CapturedDay
 from delorean.demo.outcome import DemoResult, Outcome
 from delorean.demo.world import DAY, World, micros_of
-from delorean.display.report import Feature, Parity, ReportData
+from delorean.display.report import Candidate, Feature, Parity, ReportData
 from delorean.time_travel import TimeMachine
 from schemas.plain_text import plain_text
 from schemas.strict_json import json_text
@@ -63,6 +63,12 @@ def report_data(
             np.concatenate(parity.scores),
         ),
         seconds=seconds,
+        candidate=Candidate(
+            outcome.learned.tuning,
+            outcome.learned.candidate.report,
+            outcome.learned.comparison,
+            outcome.learned.version,
+        ),
     )
 
 
@@ -92,7 +98,8 @@ def show(result: DemoResult) -> None:
     """Print a table of results, the report's path and, last, the summary as one JSON object."""
     console = Console(width=100, highlight=False)
     summary = result.summary
-    model, parity = summary["model"], summary["parity"]
+    model, parity, comparison = summary["model"], summary["parity"], summary["comparison"]
+    low, high = comparison["interval"]
     confidence = ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in summary["confidence"].items())
     rows = {
         "captured": f"{summary['contexts']:,} contexts in {summary['snapshots']} snapshots of online services",
@@ -100,6 +107,8 @@ def show(result: DemoResult) -> None:
         "training data": f"{summary['rows']:,} homepages, {summary['features']} features of each candidate",
         "ranking quality": f"NDCG@10 {model['ndcg@10']:.3f}; popularity alone {model['baseline_ndcg@10']:.3f}, "
         f"trained on shuffled labels {model['shuffled_ndcg@10']:.3f}",
+        "new against old": f"{comparison['verdict']}: NDCG@10 {comparison['ndcg@10']:+.3f} "
+        f"[{low:+.3f}, {high:+.3f}]; in production: {comparison['production']}",
         "online = offline": f"{parity['mismatches']} of {parity['values']:,} values differ, "
         f"in {parity['requests']} requests to the live scorer",
         "future leaks": f"{summary['paradoxes']} of {summary['rows']:,} rows",

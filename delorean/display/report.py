@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from delorean.display import plots
+from delorean.display.html import to_html
 from snapshotter.records import StratumReport
 
 
@@ -46,6 +48,20 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """The new model. Each is shown as `delorean.display` describes it.
+
+    tuning: the search for its parameters; training: its report; comparison: with the model in production
+    production: the version that is in production now
+    """
+
+    tuning: object
+    training: object
+    comparison: object
+    production: str
+
+
+@dataclass(frozen=True)
 class ReportData:
     """The data of the report.
 
@@ -70,6 +86,7 @@ class ReportData:
     importances: Mapping[str, float]
     parity: Parity
     seconds: Mapping[str, float]
+    candidate: Candidate
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -99,5 +116,8 @@ def render(data: ReportData) -> str:
         distributions=[
             (feature, plots.distribution(feature.name, feature.values, feature.positive)) for feature in data.features
         ],
+        tuning=Markup(to_html(data.candidate.tuning)),  # noqa: S704  # escaped where it is rendered
+        training=Markup(to_html(data.candidate.training)),  # noqa: S704  # the same
+        comparison=Markup(to_html(data.candidate.comparison)),  # noqa: S704  # the same
         agreement=plots.agreement("Scores offline and online", data.parity.offline.ravel(), data.parity.online.ravel()),
     )

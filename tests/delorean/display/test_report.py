@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from delorean.display.report import Feature, Parity, ReportData, render, write_report
+from delorean.display.report import Candidate, Feature, Parity, ReportData, render, write_report
 from snapshotter.records import StratumReport
 
 _VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -55,6 +55,7 @@ def report_data(**changes: Any) -> ReportData:
             "popularity in training": {"NDCG@10": 0.341, "MRR": 0.33, "recall@10": 0.6},
             "shuffled labels": {"NDCG@10": 0.262, "MRR": 0.26, "recall@10": 0.5},
         },
+        "candidate": Candidate({"trials": 8}, {"rounds": 40}, {"verdict": "better <than> before"}, "homepage-2"),
         "sizes": {
             part: {"contexts": 1000, "items": 20000, "positives": 1200} for part in ("train", "validation", "test")
         },
@@ -131,3 +132,10 @@ def test_what_went_wrong_is_marked_and_shown() -> None:
 def test_equal_data_gives_equal_bytes(tmp_path: Path, page: str) -> None:
     write_report(tmp_path / "report.html", report_data())
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == page
+
+
+def test_it_shows_the_new_model_beside_production_with_everything_escaped() -> None:
+    page = render(report_data())
+    assert "In production now: <b>homepage-2</b>" in page
+    assert "better &lt;than&gt; before" in page
+    assert page.index("trials") < page.index("rounds")
