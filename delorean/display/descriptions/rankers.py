@@ -183,9 +183,7 @@ def _with_interval(estimate: Estimate) -> str:
 def _interval(estimate: Estimate, bound: float) -> IntervalMark | None:
     if estimate.value is None:
         return None
-    low = estimate.value if estimate.low is None else estimate.low
-    high = estimate.value if estimate.high is None else estimate.high
-    return IntervalMark(estimate.value, low, high, -bound, bound, compared=True)
+    return IntervalMark(estimate.value, estimate.low, estimate.high, -bound, bound, compared=True)
 
 
 def _bound(estimates: Sequence[Estimate]) -> float:
