@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from delorean.as_of.spark_join import as_of_join_spark
     from delorean.audit.comparison import compare_encoders, compare_feature_sets
     from delorean.audit.paradox import check_feature_set
+    from delorean.comparison import compare_packages, compare_scores
     from delorean.coverage import day_coverage, label_coverage
     from delorean.display.text import show
     from delorean.evaluation.by_context import metrics_by_context
@@ -174,6 +175,8 @@ __all__ = [
     "check_feature_set",
     "compare_encoders",
     "compare_feature_sets",
+    "compare_packages",
+    "compare_scores",
     "context_variable",
     "data_key",
     "day_coverage",
@@ -214,6 +217,8 @@ _MODULES = {
     "delorean.as_of.spark_join": "as_of_join_spark",
     "delorean.audit.comparison": "compare_encoders compare_feature_sets",
     "delorean.audit.paradox": "check_feature_set",
+    "delorean.comparison.compare": "compare_scores",
+    "delorean.comparison.packages": "compare_packages",
     "delorean.coverage": "day_coverage label_coverage",
     "delorean.display.text": "show",
     "delorean.experiment.diff": "diff",

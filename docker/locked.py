@@ -19,8 +19,9 @@ IMAGES = {
     "build": ["setuptools"],
     "executors": [  # no image: what a cluster's workers need beside their own Spark
         *("boto3", "msgspec", "numba", "numpy", "pandas", "pyarrow", "pyiceberg", "thrift", "xxhash"),
+        *("onnx", "onnxruntime", "xgboost-cpu"),  # predictions by models that are no trees, and training in tasks
     ],
-    "jobs": [],  # whatever setup.cfg asks for
+    "jobs": [],  # whatever setup.cfg asks for, and these extras
     "proxy": [*_GATEWAY, "prometheus-client", "thrift", "xxhash"],
     "serving": [
         *_GATEWAY,
@@ -28,6 +29,7 @@ IMAGES = {
         *("fastapi", "numba", "onnx", "onnxruntime", "pandas", "uvicorn", "xxhash"),
     ],
 }
+_EXTRAS_OF_JOBS = ("lightgbm", "xgboost", "tuning", "tracking")
 
 
 def wanted(image: str, setup: Path) -> list[str]:
@@ -36,7 +38,9 @@ def wanted(image: str, setup: Path) -> list[str]:
         return IMAGES[image]
     config = configparser.ConfigParser()
     config.read(setup)
-    lines = config["options"]["install_requires"].splitlines()
+    extras = config["options.extras_require"]
+    listed = [config["options"]["install_requires"], *(extras[name] for name in _EXTRAS_OF_JOBS)]
+    lines = "\n".join(listed).splitlines()
     return [re.split(r"[<>=\[]", line)[0] for line in lines if line and not line.startswith("#")]
 
 

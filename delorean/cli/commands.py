@@ -10,6 +10,7 @@ import click
 
 from delorean import __version__
 from delorean.cli.capture import prana, publish, select, snapshot
+from delorean.cli.compare import compare
 from delorean.cli.cost import cost
 from delorean.cli.demo import demo
 from delorean.cli.experiment import experiment
@@ -96,7 +97,7 @@ def cli(debug: bool) -> None:
 
 for command in (select, prana, snapshot, publish, travel, index):
     cli.add_command(command)
-for command in (label_quality, generate, paradox, tune, train, predict, experiment, registry, serve):
+for command in (label_quality, generate, paradox, tune, train, predict, experiment, compare, registry, serve):
     cli.add_command(command)
 for command in (feature_sets_group, track, cost, vacuum, schedule, submit, demo):
     cli.add_command(command)

@@ -55,7 +55,8 @@ def _training_contexts(package: ModelPackage) -> pa.Table:
         return stored.batches(columns)
 
     key = [*(variable.name for variable in package.context), "time"]
-    return choose_contexts(batches, key, key, model.max_items, model.seed, lists[0]).contexts
+    most = model.max_items if model.workers == 1 else None  # several workers read all of it
+    return choose_contexts(batches, key, key, most, model.seed, lists[0]).contexts
 
 
 def model_spec(package: ModelPackage) -> ModelSpec:

@@ -46,13 +46,14 @@ class Reading:
             data.source,
             list(dict.fromkeys(features)),
             [*self.items, *self.lists],
-            list(dict.fromkeys([*self.context, *self.columns])),
+            self.context,
             version=data.version,
             weight=self.weight,
             max_items=self.max_items,
             seed=self.seed,
             label=self.label,
             item_weight=self.item_weight,
+            kept=[name for name in self.columns if name not in self.context],
         )
 
 

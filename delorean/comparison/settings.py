@@ -18,7 +18,8 @@ class ComparisonSettings:
     margin: the loss of it that is tolerated (the margin of non-inferiority)
     group_margin: the loss that is tolerated in a group; a greater one with confidence is a regression
     places: number of first places whose changes are counted
-    changed: the share of changed first places from which on an A/B test could see a difference
+    changed: the share of changed items in the first places, or of contexts with another first item, from which on an
+        online test could see a difference
     examples: number of contexts that are shown
 
     >>> ComparisonSettings(margin=0.002).metric

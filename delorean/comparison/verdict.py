@@ -42,7 +42,7 @@ def judge(
     if difference.high < 0 and difference.low < -settings.margin:
         return Verdict.REGRESSES, (measured, f"It is worse, and may lose more than the tolerated {settings.margin:g}.")
     if difference.low > 0:
-        if agreement.changed.value is not None and agreement.changed.value < settings.changed:
+        if _largest_change(agreement) < settings.changed:
             return Verdict.BETTER_BUT_ALIKE, (measured, change, "An online test would hardly see a difference.")
         return Verdict.BETTER, (measured, change, "It is better, and different enough to test.")
     if difference.low >= -settings.margin:
@@ -62,12 +62,17 @@ def _measured(difference: Estimate, settings: ComparisonSettings) -> str:
     )
 
 
+def _largest_change(agreement: Agreement) -> float:
+    """Return the share of changed places, or of contexts with another first item: few items have no others to show."""
+    return max(agreement.changed.value or 0.0, agreement.first_changed)
+
+
 def _of_change(agreement: Agreement, settings: ComparisonSettings) -> str:
-    changed = agreement.changed.value or 0.0
-    compared = "below" if changed < settings.changed else "at least"
+    compared = "below" if _largest_change(agreement) < settings.changed else "at least"
     return (
-        f"{changed:.1%} of the first {agreement.places} places change, {compared} the {settings.changed:.0%} that a "
-        f"test needs; {agreement.first_changed:.1%} of contexts have another first item."
+        f"{agreement.changed.value or 0.0:.1%} of the items in the first {agreement.places} places change, and "
+        f"{agreement.first_changed:.1%} of contexts have another first item: {compared} the {settings.changed:.0%} "
+        "that a test needs."
     )
 
 

@@ -18,6 +18,7 @@ _T = TypeVar("_T")
 DESCRIBED: Final[Mapping[tuple[str, str], str]] = {
     ("delorean.audit.comparison.result", "FeatureComparison"): "comparison",
     ("delorean.audit.paradox.report", "ParadoxReport"): "checks",
+    ("delorean.comparison.result", "Comparison"): "rankers",
     ("delorean.cost.result", "Cost"): "cost",
     ("delorean.coverage.result", "DayCoverage"): "coverage",
     ("delorean.coverage.result", "LabelCoverage"): "coverage",

@@ -32,18 +32,18 @@ def share_bar_html(bar: ShareBar) -> str:
 
 
 def interval_svg(mark: IntervalMark) -> str:
-    """Draw a dot with its interval, and a line where the scale has 0."""
-    place = {name: 4 + 112 * mark.place(value) for name, value in (("value", mark.value), ("zero", 0.0))}
-    drawn = [f'<path d="M{place["zero"]:.1f} 1V15" stroke-dasharray="2 2"/>'] if mark.start < 0 < mark.end else []
-    text = f"{mark.value:.4g}"
+    """Draw a dot with its interval that fit a table's cell, and a line where the scale has 0."""
+    value, zero = (round(160 * mark.place(each), 1) for each in (mark.value, 0.0))
+    drawn = [f'<path class="dl-zero" d="M{zero} 0V16"/>'] if mark.start < 0 < mark.end else []
+    text = f"{mark.value:+.4g}" if mark.compared else f"{mark.value:.4g}"
     if mark.low is not None and mark.high is not None:
-        low, high = (4 + 112 * mark.place(value) for value in (mark.low, mark.high))
-        drawn.append(f'<path d="M{low:.1f} 8H{high:.1f}M{low:.1f} 5V11M{high:.1f} 5V11"/>')
-        text += f" ({mark.low:.4g} to {mark.high:.4g})"
-    drawn.append(f'<circle cx="{place["value"]:.1f}" cy="8" r="3"/>')
+        low, high = (round(160 * mark.place(each), 1) for each in (mark.low, mark.high))
+        drawn.append(f'<path d="M{low} 8H{high}M{low} 5V11M{high} 5V11"/>')
+        text += f" [{mark.low:.4g}, {mark.high:.4g}]"
+    side = {1: " dl-better", -1: " dl-worse"}.get(mark.side, "")
     return (
-        f'<svg class="dl-interval" viewBox="0 0 120 16" width="120" height="16" role="img">'
-        f"<title>{escape(text)}</title>{''.join(drawn)}</svg>"
+        f'<svg class="dl-interval{side}" viewBox="-4 0 168 16" width="168" height="16" role="img">'
+        f'<title>{escape(text)}</title>{"".join(drawn)}<circle cx="{value}" cy="8" r="3.5"/></svg>'
     )
 
 

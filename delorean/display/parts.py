@@ -97,6 +97,7 @@ class IntervalMark:
 
     low, high: None: there is no interval
     start, end: of the scale
+    compared: 0 means no difference; an interval on one side of it is coloured. Rows of these are a forest plot
     """
 
     value: float
@@ -104,6 +105,14 @@ class IntervalMark:
     high: float | None
     start: float
     end: float
+    compared: bool = False
+
+    @property
+    def side(self) -> int:
+        """On which side of 0 the interval of a difference is: 1, −1, or 0 where that is open."""
+        if not self.compared or self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
 
     def place(self, value: float) -> float:
         """Where a value lies on the scale, from 0 to 1."""

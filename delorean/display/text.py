@@ -203,11 +203,16 @@ def _shade(share: float | None) -> str:
 
 
 def _interval_text(mark: IntervalMark) -> str:
-    """Draw a dot, and its interval as a line, on a scale of as many columns as a bar has twice."""
+    """Draw a dot and its interval as a line, with 0 marked, on a scale of as many columns as two bars have."""
     columns = 2 * _BAR
     line = [" "] * (columns + 1)
+    zero = round(columns * mark.place(0.0)) if mark.start < 0 < mark.end else None
+    if zero is not None:
+        line[zero] = "·"
     if mark.low is not None and mark.high is not None:
         first, last = (round(columns * mark.place(value)) for value in (mark.low, mark.high))
         line[first : last + 1] = "─" * (last + 1 - first)
+        if zero is not None and first <= zero <= last:
+            line[zero] = "┼"
     line[round(columns * mark.place(mark.value))] = "●"
     return "".join(line)

@@ -15,7 +15,6 @@ from statistics import NormalDist
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from delorean.evaluation.estimate import Estimate
 from delorean.evaluation.settings import Bootstrap
@@ -134,6 +133,8 @@ def _bca(
     acceleration = float((influences**3).sum()) / (6 * spread**1.5)
     below = np.mean(samples < value - tiny) + np.mean(np.abs(samples - value) <= tiny) / 2
     bias = _NORMAL.inv_cdf(float(np.clip(below, 0.5 / len(samples), 1 - 0.5 / len(samples))))
+    from scipy.special import stdtrit  # not installed where models are served, which read measurements only
+
     widened = float(stdtrit(clusters - 1, (1 + level) / 2)) * np.sqrt(clusters / (clusters - 1))
     shares = []
     for quantile in (-widened, widened):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from delorean.packaging.package import ModelPackage
 from delorean.packaging.trial import MODEL
 from delorean.scoring import Scorer
-from delorean.scoring.onnx_scorer import OnnxScorer
 from delorean.scoring.tree_scorer import TreeScorer
 from delorean.scoring.trees import TreeEnsemble
 from delorean.training.missing_values import refuse_missing_values
+
+if TYPE_CHECKING:
+    from delorean.packaging.package import ModelPackage
+
+SCORE_COLUMN = "score"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,11 @@ class PackagedModel:
 
     @cached_property
     def _scorer(self) -> Scorer:
-        return OnnxScorer(self.model) if isinstance(self.model, bytes) else TreeScorer(self.model)
+        if isinstance(self.model, TreeEnsemble):
+            return TreeScorer(self.model)
+        from delorean.scoring.onnx_scorer import OnnxScorer  # trees need no onnxruntime
+
+        return OnnxScorer(self.model)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the opened model: it cannot be sent to another process."""

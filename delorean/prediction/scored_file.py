@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delorean.prediction.packaged_model import PackagedModel
-from delorean.prediction.table import SCORE_COLUMN
+from delorean.prediction.packaged_model import SCORE_COLUMN, PackagedModel
 from delorean.ranking_data.context_sample import list_lengths
 from delorean.ranking_data.list_columns import ChosenRows
 from snapshotter.records import DataFile

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 FOLDER = "predictions"
-SCORE_COLUMN = "score"
 _RECORD = "delorean.predictions"
 
 

@@ -13,7 +13,7 @@ import msgspec
 from delorean.experiment import ExperimentSpec, load_experiment
 from delorean.feature_sets.table import FeatureSet, table_uri
 from delorean.project.config import Project
-from delorean.registry.registry import PREFIX, Registry
+from delorean.registry.registry import PREFIX, Registry, package_name
 from schemas.errors import ConfigError
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
@@ -22,6 +22,7 @@ from snapshotter.storage import Storage
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from delorean.comparison.result import Comparison
     from delorean.label_quality.report import LabelQuality
     from delorean.packaging.package import ModelPackage
     from delorean.prediction import Predictions
@@ -141,6 +142,37 @@ class ModelActions:
         if isinstance(package, str) and package.startswith(PREFIX):
             return self.registry.load(package)
         return load_package(self.folder / package, modules=self.config.encoders, allow=self.config.packages.allow)
+
+    def compare(
+        self,
+        candidate: ModelPackage | str | Path,
+        production: ModelPackage | str | Path = "registry:production",
+        features: FeatureSet | str | None = None,
+        production_features: FeatureSet | str | None = None,
+        **options: Any,
+    ) -> Comparison:
+        """Compare a candidate with production, on contexts that neither was trained on, see `compare_packages`.
+
+        candidate, production: packages, folders, or `registry:NAME`
+        features, production_features: feature sets, or their names; None: what the candidate was trained on
+        options: of `compare_packages`, such as `labels`, `settings` and `exposures`
+
+        Example: `project.compare("packages/homepage-2").verdict`
+        """
+        from delorean.comparison import compare_packages
+        from delorean.packaging.package import ModelPackage
+
+        packages = [
+            each if isinstance(each, ModelPackage) else self.load_package(each) for each in (candidate, production)
+        ]
+        names = tuple(
+            each.path.name if isinstance(each, ModelPackage) else package_name(each) for each in (candidate, production)
+        )
+        sources = [
+            table_uri(self.storage, each) if isinstance(each, str) else each for each in (features, production_features)
+        ]
+        opened = {"index": self.index, "storage": self.storage, "names": names}
+        return compare_packages(packages[0], packages[1], sources[0], sources[1], **{**opened, **options})
 
     def predict(
         self,

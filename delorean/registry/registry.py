@@ -219,6 +219,16 @@ class Registry:
             )
 
 
+def package_name(package: str | Path) -> str:
+    """Return the name of a package for people: of a folder its last part.
+
+    >>> package_name("packages/homepage-2"), package_name("registry:production")
+    ('homepage-2', 'registry:production')
+    """
+    text = str(package)
+    return text if text.startswith(PREFIX) else Path(text).name
+
+
 def _plain(name: str) -> str:
     """Return a name without the prefix `registry:`. Raises ConfigError for one that no version can have."""
     plain = name.removeprefix(PREFIX)

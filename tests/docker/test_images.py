@@ -36,6 +36,7 @@ PROGRAMS = {
         "delorean.feature_sets.stored_rows",
         "delorean.generation.runners",
         "delorean.labels.grouping",
+        "delorean.prediction.scored_file",
         "delorean.time_travel.bucket_view",
         "encoders",
         "snapshotter.capture.bucket_capture",
@@ -73,12 +74,13 @@ def test_an_image_has_blocks_of_the_lock_unchanged(image: str):
         assert f"\n| `{image}` | {len(names(locked))} | " in (DOCKER / "README.md").read_text()
 
 
-def test_jobs_have_all_that_the_project_asks_for_and_nothing_that_only_tests_do():
+def test_jobs_have_all_that_the_project_asks_for_every_learner_and_nothing_that_only_tests_need():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     declared = [line for line in setup["options"]["install_requires"].splitlines() if line and not line.startswith("#")]
     there = names(part("jobs"))
     assert {canonicalize_name(Requirement(line).name) for line in declared} <= there
+    assert {"lightgbm", "xgboost-cpu", "optuna", "mlflow-skinny"} <= there
     assert not there & {"pytest", "mypy", "ruff", "moto", "jupyterlab", "hypothesis", "uv"}
 
 

@@ -10,7 +10,8 @@ from delorean.display.descriptions.feature_sets import distribution, first_rows,
 from delorean.display.formats import data_row
 from delorean.display.parts import Facts, Note, Part, Table
 from delorean.labels import TIME_COLUMN
-from delorean.prediction.table import SCORE_COLUMN, Predictions
+from delorean.prediction.packaged_model import SCORE_COLUMN
+from delorean.prediction.table import Predictions
 from schemas.tables import python_rows
 
 _SAMPLE_ROWS = 500

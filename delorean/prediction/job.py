@@ -13,9 +13,9 @@ from delorean.feature_sets.table import FeatureSet, find_record
 from delorean.frames import require_spark
 from delorean.labels import TIME_COLUMN
 from delorean.packaging.package import ModelPackage
-from delorean.prediction.packaged_model import PackagedModel
+from delorean.prediction.packaged_model import SCORE_COLUMN, PackagedModel
 from delorean.prediction.scored_file import ScoredFile, Scoring
-from delorean.prediction.table import FOLDER, SCORE_COLUMN, Predictions, commit, find_predictions, predictions_uri
+from delorean.prediction.table import FOLDER, Predictions, commit, find_predictions, predictions_uri
 from delorean.step_timer import StepTimer
 from schemas.errors import ConfigError, FingerprintError, PackageError
 from snapshotter.spark.connect import require_workers
