@@ -104,8 +104,11 @@ IMPORTED_AS = {
     "cassandra-driver": "cassandra",
     "delta-spark": "delta",
     "dnspython": "dns",
+    "mlflow-skinny": "mlflow",
+    "pylignum": "lignum",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
+    "xgboost-cpu": "xgboost",
 }
 RUN = {
     "flask",
