@@ -3,13 +3,14 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from pyarrow.parquet import read_table
 
 from delorean.cost import cost
 from delorean.display.text import to_text
 from delorean.experiment import ModelSpec
-from delorean.experiment.record import find_run, named_run, newest_runs
+from delorean.experiment.record import RunRecord, find_run, named_run, newest_runs
 from delorean.experiment.replay import replay
 from delorean.experiment.run import run_experiment
 from delorean.experiment.training_run import train_and_package, train_newest
@@ -179,3 +180,11 @@ def test_a_specs_learner_is_checked_where_it_stands_and_threads_are_not_part_of_
     ]:
         with pytest.raises(ConfigError, match=message):
             load(text)
+
+
+def test_records_of_earlier_releases_say_nothing_of_a_training(lab, generated):
+    fields = train_and_package(generated, lab.index, lab.storage, lab.folder / "p", [lab.module]).record.to_json()
+    del fields["training"]
+    earlier = msgspec.convert(fields, RunRecord)
+    assert earlier.training is None
+    assert "on the test part" in to_text(earlier)
