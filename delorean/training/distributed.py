@@ -7,25 +7,20 @@ and the same number of workers, the trees have the same bits.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from delorean.evaluation.measure import measure
 from delorean.ranking_data.feature_set_reader import FeatureSetSource
-from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.split import Split
 from delorean.step_timer import StepTimer
 from delorean.training.fitting import Measuring, TrainedModel, measured
-from delorean.training.learners.boosting import imported, learnable
+from delorean.training.learners.boosting import imported
 from delorean.training.learners.xgboost import XGBoost, XGBoostModel
+from delorean.training.shared_fit import fit_share
 from schemas.errors import TrainingError
 from snapshotter.spark.connect import require_workers
 from snapshotter.spark.errors import spark_errors_as
@@ -88,10 +83,10 @@ def _fit(
     """Return the model, and how many contexts and items it was fitted on."""
     require_workers(spark)
 
-    def fit_share(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for _ in batches:
             pass
-        yield _fit_share(source, split, learner, workers)
+        yield fit_share(source, split, learner, workers)
 
     with (
         described(spark, f"fit {learner.name} in {workers} tasks"),
@@ -99,79 +94,7 @@ def _fit(
     ):
         tasks = spark.range(0, workers, 1, workers)
         schema = "model binary, contexts long, items long"
-        rows = tasks.mapInArrow(fit_share, schema, barrier=True).collect()
+        rows = tasks.mapInArrow(run, schema, barrier=True).collect()
     booster = imported("xgboost", "xgboost").Booster(model_file=bytearray(rows[0].model))
     sizes = {name: sum(row[name] for row in rows) for name in ("contexts", "items")}
     return XGBoostModel(booster), {**sizes, "workers": workers}
-
-
-def _fit_share(source: FeatureSetSource, split: Split, learner: XGBoost, workers: int) -> pa.RecordBatch:
-    """Fit with the other tasks of the stage, and return the model, which is the same in each."""
-    from pyspark import BarrierTaskContext
-
-    context = BarrierTaskContext.get()
-    number = context.partitionId()
-    parts = source.share(split, number, workers)
-    train = learnable(parts.train)
-    learner = replace(learner, threads=learner.threads or context.cpus())
-    targets = train.positive.astype(np.float32) if learner.target == "classes" else train.labels
-    with _communicator(context, workers), learner.translated_errors():
-        metric = common_metric(parts.validation)
-        model = learner.fit_share(train, targets, parts.validation, metric, source.seed)
-    content = bytes(model.fitted.save_raw("ubj"))
-    return pa.RecordBatch.from_pydict(
-        {"model": [content], "contexts": [len(train)], "items": [len(train.labels)]},
-        schema=pa.schema([("model", pa.binary()), ("contexts", pa.int64()), ("items", pa.int64())]),
-    )
-
-
-@contextmanager
-def _communicator(context: Any, workers: int) -> Iterator[None]:
-    """Connect the tasks of a barrier stage; the first one's host is where they find each other."""
-    from xgboost import config_context
-    from xgboost.collective import CommunicatorContext
-    from xgboost.core import XGBoostError
-    from xgboost.tracker import RabitTracker
-
-    number, tracker = context.partitionId(), None
-    if number == 0:
-        host = context.getTaskInfos()[0].address.rpartition(":")[0]
-        tracker = RabitTracker(workers, host, sortby="task")
-        tracker.start()
-    message = json.dumps(tracker.worker_args()) if tracker is not None else ""
-    arguments = json.loads(context.allGather(message)[0])
-    try:
-        with config_context(verbosity=0), CommunicatorContext(**arguments, dmlc_task_id=f"{number:06d}"):
-            yield
-        if tracker is not None:
-            tracker.wait_for()  # until the others have left
-    finally:
-        if tracker is not None:
-            with suppress(XGBoostError):  # of a worker that died: what it raised matters
-                tracker.free()
-
-
-def common_metric(validation: RankingData) -> Callable[[NDArray[Any]], float]:
-    """Return NDCG@10 of scores over the validation parts of all workers: the mean weighs each by its contexts.
-
-    validation: this worker's part
-    """
-    from xgboost.collective import Op, allreduce
-
-    weight = weight_of_measured(validation)
-
-    def ndcg(scores: NDArray[Any]) -> float:
-        own = measure(scores.astype(np.float32), validation).ndcg_at_10 if weight > 0 else 0.0
-        total, weights = allreduce(np.array([own * weight, weight]), Op.SUM)
-        return float(total / weights)
-
-    return ndcg
-
-
-def weight_of_measured(validation: RankingData) -> float:
-    """Return the weight of the contexts that NDCG is averaged over: those with a positive that counts."""
-    counted = validation.positive
-    if validation.own_item_weights is not None:
-        counted = counted & (validation.own_item_weights > 0)
-    contexts = np.unique(np.repeat(np.arange(len(validation)), np.diff(validation.offsets))[counted])
-    return float(len(contexts) if validation.weights is None else validation.weights[contexts].sum())

@@ -4,9 +4,7 @@ import json
 import os
 import re
 import sys
-import warnings
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +38,6 @@ def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(server_folder: Path) -> Iterator[str]:
     with mlflow_server(server_folder) as uri:
         yield uri
-
-
-@pytest.fixture(scope="module", autouse=True)
-def imported() -> None:
-    """Import what warns of its own types while it is imported, as any user of MLflow does."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        import_module("mlflow.pyfunc")
 
 
 @pytest.fixture(scope="module")

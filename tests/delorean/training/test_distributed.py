@@ -14,9 +14,10 @@ from pyspark.sql import SparkSession
 from delorean.evaluation.measure import measure
 from delorean.ranking_data.feature_set_reader import FeatureSetSource, RankingColumns, read_feature_set
 from delorean.ranking_data.split import Split
-from delorean.training.distributed import common_metric, train_on_spark, weight_of_measured
+from delorean.training.distributed import train_on_spark
 from delorean.training.fitting import TrainedModel, train
 from delorean.training.learners.xgboost import XGBoost
+from delorean.training.shared_fit import common_metric, weight_of_measured
 from schemas.errors import TrainingError
 
 COLUMNS = RankingColumns(("affinity", "popularity", "noise", "rare"), ("video_id",), ("profile_id", "country"))
