@@ -43,8 +43,8 @@ thrift: .venv/.ready  ## generate schemas/generated from schemas/prana.thrift (n
 	@command -v thrift >/dev/null || { echo "the Thrift compiler is missing → apt-get install thrift-compiler" >&2; exit 1; }
 	@thrift -r --gen py -out . schemas/prana.thrift && rm -f __init__.py schemas/generated/*-remote
 
-package: .venv/.ready  ## pack what a cluster's executors need into build/environment.tar.gz
-	@$(BIN)/python .ci/package.py
+package: .venv/.ready  ## pack what a cluster's executors need into build/environment.tar.gz (ARGS=--models: to train there, too)
+	@$(BIN)/python .ci/package.py $(ARGS)
 
 notebook: .venv/.ready machine  ## open the notebooks in JupyterLab, the demo's data ready (it is run first, if it has not been)
 	@[ -e .demo/latest/summary.json ] || $(BIN)/delorean demo

@@ -1,5 +1,7 @@
 """Packs what Spark's executors need of this project into an archive: `make package` → build/environment.tar.gz.
 
+With `ARGS=--models` they can also train, and score with models that do not consist of trees.
+
 A cluster then needs the Python that packed it, and nothing of ours. The archive holds the part of requirements.lock
 that runs there, every hash checked, this project, a program `bin/python` that runs that Python with them, and first of
 all a list of what is in it, which `delorean submit` compares with what the driver has.
@@ -67,11 +69,12 @@ def pack(folder: Path, archive: Path, first: str) -> None:
 
 def main() -> None:
     """Install, list and pack."""
+    part_of_lock = "executors-models" if "--models" in sys.argv[1:] else "executors"
     environment = BUILD / "environment"
     shutil.rmtree(environment, ignore_errors=True)
     (environment / "bin").mkdir(parents=True)
     locked = subprocess.run(
-        [sys.executable, "docker/locked.py", "executors"], check=True, capture_output=True, text=True
+        [sys.executable, "docker/locked.py", part_of_lock], check=True, capture_output=True, text=True
     ).stdout
     part = BUILD / "executors.txt"
     part.write_text(locked)

@@ -15,12 +15,13 @@ _GATEWAY = [
     *("aiohttp", "dnspython", "msgspec", "numpy", "py-eureka-client", "pyarrow", "thriftpy2", "uvloop", "watchfiles"),
     "click",  # the command line
 ]
+# No image: what a cluster's workers need beside their own Spark.
+_EXECUTORS = ["boto3", "msgspec", "numba", "numpy", "pandas", "pyarrow", "pyiceberg", "thrift", "xxhash"]
 IMAGES = {
     "build": ["setuptools"],
-    "executors": [  # no image: what a cluster's workers need beside their own Spark
-        *("boto3", "msgspec", "numba", "numpy", "pandas", "pyarrow", "pyiceberg", "thrift", "xxhash"),
-        *("onnx", "onnxruntime", "xgboost-cpu"),  # predictions by models that are no trees, and training in tasks
-    ],
+    "executors": _EXECUTORS,
+    # Also for training in Spark tasks, and for predictions by models that do not consist of trees.
+    "executors-models": [*_EXECUTORS, "deltalake", "onnx", "onnxruntime", "xgboost-cpu"],
     "jobs": [],  # whatever setup.cfg asks for, and these extras
     "proxy": [*_GATEWAY, "prometheus-client", "thrift", "xxhash"],
     "serving": [

@@ -24,7 +24,8 @@ DOCUMENTS = [
     ROOT / name
     for name in (
         *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
-        *("docs/AIRFLOW.md", "docs/ARCHITECTURE.md", "docs/CLUSTER.md", "docs/PRANA.md", "docker/README.md"),
+        *("docs/AIRFLOW.md", "docs/ARCHITECTURE.md", "docs/CLUSTER.md", "docs/COMPARISON.md", "docs/EVALUATION.md"),
+        *("docs/LEARNING.md", "docs/PRANA.md", "docs/SCORING.md", "docker/README.md"),
     )
 ]
 OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of the make that runs us
@@ -104,8 +105,11 @@ IMPORTED_AS = {
     "cassandra-driver": "cassandra",
     "delta-spark": "delta",
     "dnspython": "dns",
+    "mlflow-skinny": "mlflow",
+    "pylignum": "lignum",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
+    "xgboost-cpu": "xgboost",
 }
 RUN = {
     "flask",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +10,7 @@ import click
 from delorean.cli.experiment import run_id_option
 from delorean.cli.options import common_options, opened, spark_for
 from delorean.cli.output import Output
+from delorean.cli.registry import package_folder
 
 if TYPE_CHECKING:
     from delorean.project.config import Project
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(no_args_is_help=True)
 @click.argument("feature_set")
-@click.option("--package", "folder", type=click.Path(path_type=Path), required=True, help="The package that scores.")
+@click.option("--package", "packaged", required=True, help="The package that scores: a folder, or registry:NAME.")
 @click.option("--version", type=click.IntRange(0), help="Of the feature set.  [the newest]")
 @click.option("--into", help="Name of the predictions.  [the feature set's]")
 @click.option("--keep", multiple=True, metavar="COLUMN", help="Carry this column along; may be repeated.")
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @common_options
 def predict(
     feature_set: str,
-    folder: Path,
+    packaged: str,
     version: int | None,
     into: str | None,
     keep: tuple[str, ...],
@@ -48,7 +48,7 @@ def predict(
     from delorean.packaging.package import load_package
     from delorean.prediction import predict as predict_scores
 
-    package = load_package(folder, modules=project.encoders, allow=project.packages.allow)
+    package = load_package(package_folder(project, packaged), modules=project.encoders, allow=project.packages.allow)
     with opened(project) as (_, storage), output.progress() as progress, ExitStack() as started:
         master = None if cores is None else f"local[{cores}]"
         spark = None if cores == 0 else started.enter_context(spark_for("predict", project, (), master))

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from delorean.cli.options import common_options
 from delorean.cli.output import Output
+from delorean.cli.registry import package_folder
 
 if TYPE_CHECKING:
     from delorean.project.config import Project
 
 
 @click.command(no_args_is_help=True)
-@click.argument("package", type=click.Path(path_type=Path))
+@click.argument("package")
 @click.option("--server", metavar="URI", help="Of MLflow.  [the one that the project's file names]")
 @click.option("--experiment", help="Of MLflow.  [the name of the experiment that the package is of]")
 @common_options
-def track(package: Path, server: str | None, experiment: str | None, project: Project, output: Output) -> None:
+def track(package: str, server: str | None, experiment: str | None, project: Project, output: Output) -> None:
     """Record a package as a run of MLflow.
 
     Its spec becomes parameters, its report metrics, its lineage tags, and its files a model that MLflow can load and
@@ -35,7 +35,7 @@ def track(package: Path, server: str | None, experiment: str | None, project: Pr
     server = server or project.tracking.mlflow
     if server is None:
         raise click.UsageError('no tracking server: give --server, or write [tracking] mlflow = "http://…"')
-    loaded = load_package(package, modules=project.encoders, allow=project.packages.allow)
+    loaded = load_package(package_folder(project, package), modules=project.encoders, allow=project.packages.allow)
     name = experiment or (loaded.lineage.get("spec") or {}).get("name") or loaded.path.name
     run = track_package(loaded, server, name, project.encoders)
     output.show({"run": run.run_id, "experiment": run.experiment, "model": run.model_uri})

@@ -148,11 +148,9 @@ class _Inputs:
             both = reading.read(ours, [*self.candidate.features, *self.production.features])
             scored = score_together(self._held_out(both), self.candidate, self.production)
         else:
-            sides = [
-                self._held_out(reading.read(data, package.features))
-                for data, package in ((ours, self.candidate), (theirs, self.production))
-            ]
-            scored = score_apart(sides[0], sides[1], self.candidate, self.production, reading)
+            own = self._held_out(reading.read(ours, self.candidate.features))
+            other = self._held_out(reading.of_variables(self._split_groups()).read(theirs, self.production.features))
+            scored = score_apart(own, other, self.candidate, self.production, reading)
         return replace(scored, notes=(*dict.fromkeys(notes), *scored.notes)), ours
 
     def from_labels(self, labels: Labels | str) -> tuple[ScoredContexts, FeatureData]:
@@ -217,8 +215,7 @@ class _Inputs:
         context = [key["name"] for key in data.lineage.get("context", ())] or [
             key.name for key in self.candidate.context
         ]
-        groups = [split.group for split, _ in self.splits.values() if split is not None and split.group is not None]
-        columns = [*self.settings.evaluation.columns(context), *groups]
+        columns = [*self.settings.evaluation.columns(context), *self._split_groups()]
         lists: list[str] = []
         for name in () if self.exposures is None else self.exposures.columns:
             if name in data.schema.names:
@@ -237,6 +234,10 @@ class _Inputs:
             max_items=self.max_items,
             seed=self.settings.evaluation.seed,
         )
+
+    def _split_groups(self) -> list[str]:
+        """Return the variables by whose values packages were trained on some contexts and not on others."""
+        return [split.group for split, _ in self.splits.values() if split is not None and split.group is not None]
 
     def _label(self, data: FeatureData) -> str:
         names = data.label_names

@@ -1,7 +1,7 @@
 """How alike two rankings of the same items are: rank-biased overlap, Kendall's τ-b, and the first places.
 
-scipy's `kendalltau` is only the oracle of the tests: for 2,000 contexts of 50 items it takes 0.6 s, the functions here
-30 ms for all three measures.
+scipy's `kendalltau` is only the oracle of the tests: for 2,000 contexts of 50 items it takes 1 s, the functions here
+30 ms for all measures.
 """
 
 from __future__ import annotations

@@ -37,6 +37,10 @@ class Reading:
     max_items: int | None
     seed: int
 
+    def of_variables(self, columns: Sequence[str]) -> Reading:
+        """Return what is read of the other side: what pairs it, and these columns."""
+        return replace(self, columns=tuple(columns), lists=(), weight=None, item_weight=None)
+
     def read(self, data: FeatureData, features: Sequence[str]) -> RankingData:
         """Read a feature set. Raises ComparisonError for a missing column, and what `read_feature_set` raises."""
         for name in (*self.context, *self.items, *self.columns, *self.lists, self.label):
@@ -90,7 +94,7 @@ def score_apart(
     different labels.
     """
     notes: tuple[str, ...] = ()
-    if ours.contexts.equals(theirs.contexts) and ours.items.equals(theirs.items):
+    if _table(ours, reading).equals(_table(theirs, reading)):
         paired, rows = theirs, np.arange(len(ours))
     else:
         paired, rows, notes = _aligned(ours, theirs, reading)

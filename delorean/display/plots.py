@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import Any, Final
@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from delorean.display.bins import bin_edges
+from delorean.evaluation.calibration import CalibrationBin
+from delorean.evaluation.estimate import Estimate
 
 INK: Final = "#1f2933"
 SOFT: Final = "#7b8794"
@@ -105,6 +107,61 @@ def ranked(title: str, values: Mapping[str, float], unit: str) -> Markup:
     return _svg(figure, title)
 
 
+def intervals(title: str, values: Mapping[str, Estimate], unit: str) -> Markup:
+    """Draw one value with its confidence interval for each name, from top to bottom.
+
+    Names without a value are left out. Values without an interval, of groups that are too small for one, are grey.
+    """
+    shown = [(name, value) for name, value in reversed(list(values.items())) if value.value is not None]
+    with _plot(0.5 + 0.22 * len(shown)) as (figure, axes):
+        for place, (_, each) in enumerate(shown):
+            ends = _numbers((each.low, each.high))
+            axes.plot(ends, [place, place], color=BLUE, linewidth=1.5, solid_capstyle="butt")
+            axes.plot(_numbers([each.value]), [place], "o", color=GREY if each.low is None else BLUE, markersize=4.5)
+        axes.set_yticks(range(len(shown)), [_words(name) for name, _ in shown])
+        axes.tick_params(axis="y", length=0, labelsize=8)
+        axes.set_xlabel(unit)
+        axes.margins(x=0.05, y=0.1)
+        if axes.get_xlim()[0] < 0 < axes.get_xlim()[1]:
+            axes.axvline(0, color=SOFT, linewidth=0.8)
+        _bare(axes)
+    return _svg(figure, title)
+
+
+def reliability(title: str, bins: Sequence[CalibrationBin]) -> Markup:
+    """Draw what scores claim against what happened: points on the diagonal are calibrated."""
+    with _plot(3.0) as (figure, axes):
+        axes.axline((0, 0), slope=1, color=GREY, linewidth=1)
+        for each in bins:
+            share = each.positives
+            axes.plot([each.mean_score] * 2, _numbers((share.low, share.high)), color=BLUE, linewidth=1.2)
+            axes.plot([each.mean_score], _numbers([share.value]), "o", color=BLUE, markersize=4.5)
+        axes.set_xlabel("mean score")
+        axes.set_ylabel("share of positives")
+        _bare(axes)
+    return _svg(figure, title)
+
+
+def learning_curve(title: str, contexts: Sequence[int], values: Sequence[Estimate], unit: str) -> Markup:
+    """Draw a metric by the number of contexts that a model has learned from."""
+    with _plot(2.2) as (figure, axes):
+        drawn = [(x, y) for x, y in zip(contexts, values, strict=True) if y.value is not None]
+        places, middles = [x for x, _ in drawn], _numbers(y.value for _, y in drawn)
+        axes.fill_between(
+            places,
+            _numbers(y.low for _, y in drawn),
+            _numbers(y.high for _, y in drawn),
+            color=BLUE,
+            alpha=0.15,
+            linewidth=0,
+        )
+        axes.plot(places, middles, "o-", color=BLUE, markersize=4.5, linewidth=1.5)
+        axes.set_xlabel("contexts learned from")
+        axes.set_ylabel(unit)
+        _bare(axes)
+    return _svg(figure, title)
+
+
 def agreement(title: str, offline: NDArray[np.float32], online: NDArray[np.float32]) -> Markup:
     """Draw pairs of scores that must be equal: a point off the diagonal is a difference."""
     furthest = np.argsort(-np.abs(offline - online), kind="stable")[:_MOST_POINTS]
@@ -134,6 +191,11 @@ def _plot(height: float, width: float = _WIDTH) -> Iterator[tuple[Figure, Axes]]
     with mpl.rc_context(style):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.add_subplot()
+
+
+def _numbers(values: Iterable[float | None]) -> NDArray[np.float64]:
+    """Return values as an array, NaN, which is not drawn, for None."""
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def _bare(axes: Axes) -> None:

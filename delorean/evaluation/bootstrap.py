@@ -26,6 +26,7 @@ FEWEST_CLUSTERS = 10  # fewer have no interval: nothing can be concluded from th
 _BLOCK = 1024  # clusters drawn together: their counts and sums stay in the processor's cache
 _GOLDEN, _MIX_1, _MIX_2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 _NORMAL = NormalDist()
+_ROUNDING = 1e-12  # replicates of equal values differ by no more
 
 
 def weighted_means(
@@ -76,30 +77,38 @@ def ratios(
     denominators: NDArray[np.float64],
     clusters: NDArray[np.int64] | None = None,
     bootstrap: Bootstrap | None = None,
+    *,
+    shares: bool = False,
 ) -> list[Estimate]:
     """Estimate Σ numerators / Σ denominators of each column.
 
     numerators, denominators: (contexts, metrics); a context counts as measured where its denominator is not 0
     clusters: as for `weighted_means`
+    shares: each context's ratio is from 0 to 1. Where all are 0, or all 1, no sample differs from another, yet the
+        truth may: if n clusters are all 1, the mean is at least (α / 2)^(1 / n), as after Clopper and Pearson (1934)
     """
     if not (np.isfinite(numerators).all() and np.isfinite(denominators).all()):
         raise TrainingError.because("values or weights are not finite, so they have no mean")
     bootstrap, metrics = bootstrap or Bootstrap(), numerators.shape[1]
     contexts = np.count_nonzero(denominators, axis=0)
-    columns = np.hstack([numerators, denominators])
+    places: dict[bytes, int] = {}  # metrics over the same contexts have one denominator, which is drawn once
+    of_metric = [places.setdefault(denominators[:, metric].tobytes(), len(places)) for metric in range(metrics)]
+    columns = np.hstack([numerators, denominators[:, [of_metric.index(place) for place in range(len(places))]]])
     if clusters is not None:
         columns = _summed(columns, clusters)
     sums = columns.sum(axis=0)
     samples = _replicates(columns, bootstrap) if len(columns) >= FEWEST_CLUSTERS else None
+    pairs = [[metric, metrics + place] for metric, place in enumerate(of_metric)]
     return [
         _estimate(
-            columns[:, [metric, metrics + metric]],
-            sums[[metric, metrics + metric]],
-            None if samples is None else samples[:, [metric, metrics + metric]],
-            int(contexts[metric]),
+            columns[:, pair],
+            sums[pair],
+            None if samples is None else samples[:, pair],
+            int(count),
             bootstrap.level,
+            shares=shares,
         )
-        for metric in range(metrics)
+        for pair, count in zip(pairs, contexts, strict=True)
     ]
 
 
@@ -109,6 +118,8 @@ def _estimate(
     samples: NDArray[np.float64] | None,
     contexts: int,
     level: float,
+    *,
+    shares: bool,
 ) -> Estimate:
     """Estimate one ratio. columns: (clusters, 2), numerator and denominator, as in `sums` and `samples`."""
     if not sums[1] > 0:
@@ -119,6 +130,9 @@ def _estimate(
         return Estimate(float(value), None, None, contexts)
     drawn = samples[samples[:, 1] > 0]
     low, high = _bca(value, drawn[:, 0] / drawn[:, 1], columns[:, 0] - value * columns[:, 1], used, level)
+    if shares and low == high and min(abs(value), abs(value - 1)) <= _ROUNDING:
+        bound = ((1 - level) / 2) ** (1 / used)
+        low, high = (bound, 1.0) if value > 0.5 else (0.0, 1 - bound)
     return Estimate(float(value), low, high, contexts)
 
 
@@ -126,21 +140,21 @@ def _bca(
     value: float, samples: NDArray[np.float64], influences: NDArray[np.float64], clusters: int, level: float
 ) -> tuple[float, float]:
     """Return the BCa interval. influences: of each cluster on the value, up to a factor."""
+    from scipy.special import stdtrit  # packages are served, and their reports read, where scipy is not installed
+
     spread = float((influences**2).sum())
-    tiny = 1e-12 * max(1.0, abs(value))  # replicates of equal values differ by rounding only
+    tiny = _ROUNDING * max(1.0, abs(value))
     if spread == 0 or float(np.ptp(samples)) <= tiny:
         return float(value), float(value)
     acceleration = float((influences**3).sum()) / (6 * spread**1.5)
     below = np.mean(samples < value - tiny) + np.mean(np.abs(samples - value) <= tiny) / 2
     bias = _NORMAL.inv_cdf(float(np.clip(below, 0.5 / len(samples), 1 - 0.5 / len(samples))))
-    from scipy.special import stdtrit  # not installed where models are served, which read measurements only
-
     widened = float(stdtrit(clusters - 1, (1 + level) / 2)) * np.sqrt(clusters / (clusters - 1))
-    shares = []
+    ends = []
     for quantile in (-widened, widened):
         shifted = bias + quantile
-        shares.append(_NORMAL.cdf(bias + shifted / max(1 - acceleration * shifted, 1e-3)))
-    low, high = np.quantile(samples, shares)
+        ends.append(_NORMAL.cdf(bias + shifted / max(1 - acceleration * shifted, 1e-3)))
+    low, high = np.quantile(samples, ends)
     return float(low), float(high)
 
 

@@ -64,7 +64,7 @@ def calibration(
         inside = of_item == each
         own[0, :, each], own[1, :, each] = (sums(values * inside, part.offsets) for values in (hits, weights))
     of_bins, claimed = np.bincount(of_item, weights=weights), np.bincount(of_item, weights=weights * scores)
-    measured = ratios(own[0], own[1], clusters, bootstrap)
+    measured = ratios(own[0], own[1], clusters, bootstrap, shares=True)
     items = np.bincount(of_item)
     result = tuple(
         CalibrationBin(int(items[each]), float(claimed[each] / of_bins[each]), measured[each])

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from delorean.evaluation.area import area_by_context
@@ -45,11 +46,14 @@ class PartMeasurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "auc": over all items; "log_loss" of all items, where scores are probabilities
     groups: the same for each value of the columns that were chosen, and for each day since training
     calibration: None where scores are no probabilities
+    other_labels: label that the model has not learned → how well its scores rank by this label, over the items that
+        have it; values below 0 count as 0
     """
 
     metrics: Mapping[str, Estimate]
     groups: tuple[GroupMeasurement, ...] = ()
     calibration: Calibration | None = None
+    other_labels: Mapping[str, Mapping[str, Estimate]] = {}
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,25 @@ def measure_part(
             for group, rows in values.items()
         ),
         calibration(scores, part, settings.calibration_bins, clusters, settings.bootstrap) if probabilities else None,
+        {name: _by_label(scores, part, labels, settings) for name, labels in part.other_labels.items()},
     )
+
+
+def _by_label(
+    scores: NDArray[np.float32], part: RankingData, labels: NDArray[np.float32], settings: EvaluationSettings
+) -> dict[str, Estimate]:
+    """Estimate the metrics by another label. labels: (items,), NaN where an item does not have it."""
+    known = ~np.isnan(labels)
+    relabelled = replace(
+        part,
+        items=part.items.filter(pa.array(known)),
+        offsets=np.concatenate([[0], np.cumsum(known)])[part.offsets],
+        labels=np.maximum(labels[known], np.float32(0)),
+        features=part.features[known],
+        own_item_weights=None if part.own_item_weights is None else part.own_item_weights[known],
+        other_labels={},
+    )
+    return _estimates(scores[known], relabelled, settings, probabilities=False)
 
 
 def _estimates(
@@ -97,7 +119,7 @@ def _estimates(
 ) -> dict[str, Estimate]:
     metrics = metric_sums(scores, part, settings.at, probabilities=probabilities)
     clusters = clusters_of(part, settings.cluster)
-    values = ratios(metrics.numerators, metrics.denominators, clusters, settings.bootstrap)
+    values = ratios(metrics.numerators, metrics.denominators, clusters, settings.bootstrap, shares=True)
     return dict(zip(metrics.names, values, strict=True))
 
 
@@ -143,7 +165,9 @@ def estimate_of(metric: str, scores: NDArray[np.float32], part: RankingData, set
         raise TrainingError.unknown("metric of these scores", metric, metrics.names)
     column = [metrics.names.index(metric)]
     clusters = clusters_of(part, settings.cluster)
-    return ratios(metrics.numerators[:, column], metrics.denominators[:, column], clusters, settings.bootstrap)[0]
+    return ratios(
+        metrics.numerators[:, column], metrics.denominators[:, column], clusters, settings.bootstrap, shares=True
+    )[0]
 
 
 def value_of(metric: str, scores: NDArray[np.float32], part: RankingData, at: Sequence[int]) -> float:

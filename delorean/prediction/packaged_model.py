@@ -14,6 +14,7 @@ from delorean.scoring import Scorer
 from delorean.scoring.tree_scorer import TreeScorer
 from delorean.scoring.trees import TreeEnsemble
 from delorean.training.missing_values import refuse_missing_values
+from schemas.errors import SetupError
 
 if TYPE_CHECKING:
     from delorean.packaging.package import ModelPackage
@@ -52,8 +53,13 @@ class PackagedModel:
     def _scorer(self) -> Scorer:
         if isinstance(self.model, TreeEnsemble):
             return TreeScorer(self.model)
-        from delorean.scoring.onnx_scorer import OnnxScorer  # trees need no onnxruntime
-
+        try:
+            from delorean.scoring.onnx_scorer import OnnxScorer  # trees need no onnxruntime
+        except ImportError as error:
+            raise SetupError.because(
+                f"{self.name} is scored by onnxruntime, and {error.name} is not installed here",
+                "pack the executors' environment with make package ARGS=--models, or predict without Spark: --cores 0",
+            ) from error
         return OnnxScorer(self.model)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from schemas.plain_text import plain_text
 from snapshotter.storage import Storage
 
 FOLDER = "registry"
-VERSIONS, DIGESTS, REMOVED = f"{FOLDER}/versions", f"{FOLDER}/digests", f"{FOLDER}/removed"
+VERSIONS, NAMES, REMOVED = f"{FOLDER}/versions", f"{FOLDER}/names", f"{FOLDER}/removed"
 POINTERS, PACKAGES = f"{FOLDER}/pointers", f"{FOLDER}/packages"
 _MOST_BYTES = 64 << 20
 _T = TypeVar("_T")
@@ -60,6 +60,12 @@ class RegisteredVersion:
         """One line for people."""
         added = f"added {self.added_at:%Y-%m-%d %H:%M} UTC by {self.by}"
         return plain_text(f"registered version {self.name}: {self.model}, {len(self.features)} features, {added}")
+
+
+class ReservedName(msgspec.Struct, frozen=True):
+    """A name that belongs to a package. record: of its version, in the folder of versions, once it is published."""
+
+    record: str
 
 
 @dataclass(frozen=True)

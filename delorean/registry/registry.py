@@ -99,7 +99,7 @@ class Registry:
         added = self._versions.publish(record)
         if added.folder != folder:  # somebody else has added the same package meanwhile
             self._storage.delete(f"{folder}/{file}" for file in files)
-        return added
+        return _same_name(added, name)
 
     def version(self, name: str) -> RegisteredVersion:
         """Return a version, by its name or by a pointer's. Raises RegistryError where it does not exist."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
@@ -31,5 +32,5 @@ def trees_of(model: Any) -> TreeEnsemble | None:
         if isinstance(model, xgboost.Booster):
             return xgboost_trees(model)
         if isinstance(model, xgboost.XGBModel):
-            return xgboost_trees(model.get_booster(), missing=model.missing)
+            return xgboost_trees(model.get_booster(), missing=math.nan if model.missing is None else model.missing)
     return sklearn_trees(model)

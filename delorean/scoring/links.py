@@ -45,10 +45,10 @@ def exp(x):  # type: ignore[no-untyped-def]
 def apply_link(sums, rows, divisor, scale, link, scores):  # type: ignore[no-untyped-def]
     """Write the scores of rows: link(scale · sum / divisor), rounded to float32.
 
-    sums: float64; scores: (rows,) float32; link: IDENTITY, SIGMOID or EXP
+    sums: float64 or float32; scores: (rows,) float32; link: IDENTITY, SIGMOID or EXP
     """
     for row in range(rows):
-        value = sums[row] / divisor * scale
+        value = np.float64(sums[row]) / divisor * scale
         if link == SIGMOID:
             value = 1.0 / (1.0 + exp(-value))
         elif link == EXP:

@@ -1,4 +1,4 @@
-"""Checks what an ONNX file contains before it is loaded: only operators of scikit-learn's models, and its own data."""
+"""Checks what an ONNX file contains before it is loaded: only operators that learned models need, and its own data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schemas.errors import PackageError
 _ML = "ai.onnx.ml"
 _DOMAINS = {"", "ai.onnx", _ML}
 _MOST_NODES = 100_000
-# Operators that skl2onnx writes for scikit-learn's models and preprocessing, and similar ones that enlarge nothing.
+# Operators that `trees_onnx` and skl2onnx write, and similar ones that enlarge nothing.
 # Excluded are Loop and If, and operators that repeat or generate data (Expand, Tile, Resize, Range, Pad, random ones).
 _OPERATORS = (
     "Abs Add And ArgMax ArgMin Cast CastLike Ceil Clip Concat Constant ConstantOfShape CumSum Div Einsum Elu "
@@ -87,7 +87,7 @@ def _check_operators(model: Any) -> None:
             raise PackageError.because(f"the ONNX model uses operators of '{node.domain}', expected ONNX's own")
         if node.op_type not in _BY_DOMAIN[node.domain]:
             raise PackageError.because(
-                f"the ONNX model uses the operator '{node.op_type}', which no scikit-learn model needs",
+                f"the ONNX model uses the operator '{node.op_type}', which no learner's model needs",
                 "package a model that delorean train produced",
             )
     if nodes > _MOST_NODES:

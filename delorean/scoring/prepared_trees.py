@@ -47,15 +47,20 @@ class Conditions:
     numeric: tuple[NDArray[Any], ...]
     sets: tuple[NDArray[Any], ...]
     full: Any
-    leaf_values: NDArray[np.float64]
+    leaf_values: NDArray[Any]
 
 
 @dataclass(frozen=True)
 class PreparedTrees:
-    """Trees for the kernels. conditions: None where a tree has more leaves than a mask has bits."""
+    """Trees for the kernels.
+
+    leaf_values: of the type of the sums, in the order of the trees
+    conditions: None where a tree has more leaves than a mask has bits
+    """
 
     columns: Columns
     nodes: NDArray[Any]
+    leaf_values: NDArray[Any]
     conditions: Conditions | None
 
 
@@ -76,22 +81,25 @@ def prepare(trees: TreeEnsemble) -> PreparedTrees:
     nodes["column"], nodes["threshold"] = np.where(categorical, ~(column - coded), column), trees.threshold
     nodes["left"], nodes["right"] = trees.left, trees.right
     small = int(np.diff(trees.leaf_offsets).max(initial=1)) <= _MOST_LEAVES
-    return PreparedTrees(columns, nodes, _conditions(trees, columns, column) if small else None)
+    leaf_values = trees.leaf_values.astype(np.float32 if trees.single else np.float64)
+    return PreparedTrees(
+        columns, nodes, leaf_values, _conditions(trees, columns, column, leaf_values) if small else None
+    )
 
 
-def _conditions(trees: TreeEnsemble, columns: Columns, column: NDArray[np.int64]) -> Conditions:
+def _conditions(trees: TreeEnsemble, columns: Columns, column: NDArray[np.int64], values: NDArray[Any]) -> Conditions:
     """Build conditions sorted by tree, each with a mask of the leaves that survive it."""
     first, left_leaves, ranks = order_leaves(trees.node_offsets, trees.left, trees.right)
-    leaf_values = np.empty_like(trees.leaf_values)
-    leaf_values[np.repeat(trees.leaf_offsets[:-1], np.diff(trees.leaf_offsets)) + ranks] = trees.leaf_values
+    leaf_values = np.empty_like(values)
+    leaf_values[np.repeat(trees.leaf_offsets[:-1], np.diff(trees.leaf_offsets)) + ranks] = values
     dtype: Any = np.uint32 if np.diff(trees.leaf_offsets).max(initial=1) <= 32 else np.uint64
     masks = ~(((np.uint64(1) << left_leaves.astype(np.uint64)) - np.uint64(1)) << first.astype(np.uint64))
     mask = masks.astype(dtype)
     numeric, sets = np.flatnonzero(trees.category_set < 0), np.flatnonzero(trees.category_set >= 0)
     offsets, places = _padded(np.searchsorted(numeric, trees.node_offsets))
-    padded = np.zeros(offsets[-1], np.int64), np.full(offsets[-1], np.inf, np.float32), np.full(offsets[-1], ~dtype(0))
-    for into, values in zip(padded, (column, trees.threshold, mask), strict=True):
-        into[places] = values[numeric]
+    padded = np.zeros(offsets[-1], np.int32), np.full(offsets[-1], np.inf, np.float32), np.full(offsets[-1], ~dtype(0))
+    for into, each in zip(padded, (column, trees.threshold, mask), strict=True):
+        into[places] = each[numeric]
     set_offsets = np.searchsorted(sets, trees.node_offsets)
     of_sets = (set_offsets, column[sets] - columns.coded, columns.set_start[sets], mask[sets], columns.set_bits)
     return Conditions((offsets, *padded), of_sets, dtype(np.iinfo(dtype).max), leaf_values)

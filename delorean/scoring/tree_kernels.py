@@ -31,7 +31,7 @@ NODE = np.dtype([("column", np.int32), ("threshold", np.float32), ("left", np.in
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def fill_block(features, start, rows, columns, kinds, zero_missing, zero, block):  # type: ignore[no-untyped-def]
+def fill_block(features, rows, columns, kinds, zero_missing, zero, block):  # type: ignore[no-untyped-def]
     """Copy rows of features to the columns of a block, missing values as each column's kind says.
 
     features: (rows, features) float32; columns: (columns,) feature of each; block: (columns · LANES,) float32
@@ -42,15 +42,15 @@ def fill_block(features, start, rows, columns, kinds, zero_missing, zero, block)
         into = column * LANES
         if zero_missing[column]:
             for row in range(rows):
-                value = features[start + row, feature]
+                value = features[row, feature]
                 block[into + row] = value if abs(value) > zero else missing  # not so for NaN
         elif kinds[column] == AS_MINUS_INFINITY:
             for row in range(rows):
-                value = features[start + row, feature]
+                value = features[row, feature]
                 block[into + row] = missing if np.isnan(value) else value
         else:
             for row in range(rows):
-                block[into + row] = features[start + row, feature]
+                block[into + row] = features[row, feature]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -81,7 +81,7 @@ def fill_codes(block, first, rows, known_offsets, known, rounding, codes):  # ty
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def score_block(  # type: ignore[no-untyped-def]
-    block, lanes, conditions, full, codes, set_conditions, leaf_offsets, leaf_values, single, alive, sums
+    block, lanes, conditions, full, codes, set_conditions, leaf_offsets, leaf_values, alive, sums
 ):
     """Add the leaf of every tree to the sums of a block's rows, tree by tree.
 
@@ -93,7 +93,7 @@ def score_block(  # type: ignore[no-untyped-def]
         of the codes that meet a condition
     leaf_values: each tree's from left to right
     alive: (LANES,) the remaining leaves, of the type of masks
-    sums: (LANES,) float64; where `single`, rounded to float32 after each tree
+    sums: (LANES,) float64, or float32 where the learner's are; leaf values are of the same type
     """
     offsets, column, threshold, mask = conditions
     set_offsets, set_column, set_start, set_mask, set_bits = set_conditions
@@ -121,13 +121,8 @@ def score_block(  # type: ignore[no-untyped-def]
                 bit = start + codes[x0 + row]
                 alive[row] &= full if (set_bits[bit >> 5] >> np.uint32(bit & 31)) & np.uint32(1) else removed
         first = np.uint64(leaf_offsets[tree])
-        if single:
-            for row in range(count):
-                leaf = leaf_values[first + np.uint64(trailing_zeros(alive[row]))]  # type: ignore[call-arg]  # intrinsic
-                sums[row] = np.float64(np.float32(sums[row]) + np.float32(leaf))
-        else:
-            for row in range(count):
-                sums[row] += leaf_values[first + np.uint64(trailing_zeros(alive[row]))]  # type: ignore[call-arg]
+        for row in range(count):
+            sums[row] += leaf_values[first + np.uint64(trailing_zeros(alive[row]))]  # type: ignore[call-arg]  # intrinsic
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -141,7 +136,7 @@ def next_child(node, position, row, block, codes, set_start, set_bits):  # type:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def walk_rows(  # type: ignore[no-untyped-def]
-    block, rows, nodes, node_offsets, codes, set_start, set_bits, leaf_offsets, leaf_values, single, sums
+    block, rows, nodes, node_offsets, codes, set_start, set_bits, leaf_offsets, leaf_values, sums
 ):
     """Add the leaf of every tree to the sums of a block's rows, which walk through a tree side by side.
 
@@ -165,13 +160,12 @@ def walk_rows(  # type: ignore[no-untyped-def]
             count = remaining
         leaf_start = leaf_offsets[tree]
         for row in range(rows):
-            leaf = leaf_values[np.uint64(leaf_start + ~child[row])]
-            sums[row] = np.float64(np.float32(sums[row]) + np.float32(leaf)) if single else sums[row] + leaf
+            sums[row] += leaf_values[np.uint64(leaf_start + ~child[row])]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def walk_trees(  # type: ignore[no-untyped-def]
-    block, rows, nodes, node_offsets, codes, set_start, set_bits, leaf_offsets, leaf_values, single, sums
+    block, rows, nodes, node_offsets, codes, set_start, set_bits, leaf_offsets, leaf_values, sums
 ):
     """Do the same as `walk_rows` for a few rows, each of which walks through many trees side by side."""
     child, walking = np.empty(LANES, np.int32), np.empty(LANES, np.int64)
@@ -194,5 +188,4 @@ def walk_trees(  # type: ignore[no-untyped-def]
                     remaining += child[place] >= 0
                 count = remaining
             for tree in range(start, end):
-                leaf = leaf_values[np.uint64(leaf_offsets[tree] + ~child[tree - start])]
-                sums[row] = np.float64(np.float32(sums[row]) + np.float32(leaf)) if single else sums[row] + leaf
+                sums[row] += leaf_values[np.uint64(leaf_offsets[tree] + ~child[tree - start])]

@@ -47,12 +47,15 @@ class TreeScorer:
             )
         trees, columns = self.trees, self._prepared.columns
         # Memory of this call: a scorer may be used by several threads at once.
-        (block, codes), sums = columns.new_block(), np.empty(LANES)
+        (block, codes), sums = columns.new_block(), np.empty(LANES, self._prepared.leaf_values.dtype)
         scores = np.empty(len(features), np.float32)
+        copied = np.empty((min(LANES, len(features)), self.features), np.float32)
         for start in range(0, len(features), LANES):
             rows = min(LANES, len(features) - start)
+            # Rows of any layout, or that are read-only, would be types of their own, each compiled anew.
+            copied[:rows] = features[start : start + rows]
             sums[:] = trees.base
-            fill_block(features, start, rows, columns.features, columns.kinds, columns.zero_missing, ZERO, block)
+            fill_block(copied, rows, columns.features, columns.kinds, columns.zero_missing, ZERO, block)
             if len(codes):
                 rounding = _ROUNDINGS[trees.rounding]
                 fill_codes(block, columns.coded, rows, columns.known_offsets, columns.known, rounding, codes)
@@ -64,7 +67,7 @@ class TreeScorer:
         return scores
 
     def _score_block(
-        self, conditions: Conditions, block: NDArray[Any], codes: NDArray[Any], rows: int, sums: NDArray[np.float64]
+        self, conditions: Conditions, block: NDArray[Any], codes: NDArray[Any], rows: int, sums: NDArray[Any]
     ) -> None:
         score_block(
             block,
@@ -75,12 +78,11 @@ class TreeScorer:
             conditions.sets,
             self.trees.leaf_offsets,
             conditions.leaf_values,
-            self.trees.single,
             np.empty(LANES, conditions.full.dtype),
             sums,
         )
 
-    def _walk(self, block: NDArray[Any], codes: NDArray[Any], rows: int, sums: NDArray[np.float64]) -> None:
+    def _walk(self, block: NDArray[Any], codes: NDArray[Any], rows: int, sums: NDArray[Any]) -> None:
         walk = walk_trees if rows < _FEW_ROWS else walk_rows
         walk(
             block,
@@ -91,7 +93,6 @@ class TreeScorer:
             self._prepared.columns.set_start,
             self._prepared.columns.set_bits,
             self.trees.leaf_offsets,
-            self.trees.leaf_values,
-            self.trees.single,
+            self._prepared.leaf_values,
             sums,
         )

@@ -39,7 +39,7 @@ class Study:
         self.worker = uuid.uuid4().hex
         with _translated(path):
             storage = optuna.storages.JournalStorage(JournalFile(path))
-        with self.alone(), _translated(path):
+        with _translated(path), self.alone():
             self.study = optuna.create_study(
                 storage=storage, study_name=_NAME, direction=direction, load_if_exists=True
             )

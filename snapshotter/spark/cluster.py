@@ -24,7 +24,6 @@ _MASTER_SECONDS = 5.0
 # What executors import; docker/locked.py packs these with their dependencies.
 NEEDED = (
     *("boto3", "delorean-features", "msgspec", "numba", "numpy", "pandas", "pyarrow", "pyiceberg", "thrift", "xxhash"),
-    *("onnx", "onnxruntime", "xgboost-cpu"),
 )
 
 

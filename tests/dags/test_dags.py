@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import quick_jvm
 from airflow_settings import ROOT
 from proxy_process import until
 from spark_cluster import python_of_executors, spark_cluster
@@ -76,6 +77,7 @@ def test_a_day_goes_from_contexts_to_a_model_on_a_cluster(airflow, project, envi
         project.submit = f'master = "{cluster.master}"\nenvironment = "{environment}"'
         project.spark["spark.executorEnv.DELOREAN_PYTHON"] = python_of_executors()
         project.spark["spark.executor.memory"] = "768m"
+        project.spark["spark.executor.extraJavaOptions"] = quick_jvm.OPTIONS
         project.write("daily", f"floor = 0.9\n{LATE}")
         made = airflow.run("features", datetime(2099, 1, 2, 23, tzinfo=UTC))
     project.submit, project.spark = 'master = "local[2]"', {}

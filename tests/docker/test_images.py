@@ -42,6 +42,7 @@ PROGRAMS = {
         "snapshotter.capture.bucket_capture",
         "snapshotter.storage.iceberg",
     ),
+    "executors-models": ("delorean.scoring.onnx_scorer", "delorean.training.shared_fit"),
     "proxy": ("prana_proxy", "delorean.cli.capture"),
     "serving": ("delorean.serving", "delorean.cli.model", "encoders", "snapshotter.index", "snapshotter.storage"),
 }
@@ -96,7 +97,9 @@ def test_what_an_archive_for_executors_is_checked_for_is_what_is_packed():
 
 @pytest.mark.parametrize("image", PROGRAMS)
 def test_an_image_has_all_that_its_program_imports(image: str):
-    there = names(part(image)) | {"delorean-features"} | ({"pyspark", "py4j"} if image == "executors" else set())
+    there = (
+        names(part(image)) | {"delorean-features"} | ({"pyspark", "py4j"} if image.startswith("executors") else set())
+    )
     hidden = [
         module
         for module, distributions in packages_distributions().items()

@@ -59,6 +59,7 @@ MAY_BE_MENDED_BY = {
     "QualityError": "a capture that is more complete",
     "EmptyLabelsError": "rows that are still to come",
     "JobError": "a cluster that works",
+    "TrackingError": "the tracking server",
 }
 
 

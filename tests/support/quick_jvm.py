@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ARCHIVE = Path(sys.prefix) / "spark.jsa"
 # Compiling well does not pay for short jobs; performance data would be one more file in the temporary folder.
 _FOR_SHORT_JOBS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData -Xlog:disable"
-# Spark takes spaces for ends of options. A JVM that is named an archive that does not exist ignores Java's own one too.
+# Spark takes spaces for ends of options. A JVM that does not find the named archive does not even use Java's own.
 _SHARED = f" -XX:SharedArchiveFile={ARCHIVE}" if ARCHIVE.exists() and " " not in str(ARCHIVE) else ""
 OPTIONS = _FOR_SHORT_JOBS + _SHARED
 LAUNCHER_OPTIONS = _FOR_SHORT_JOBS  # of the JVM that spark-submit starts first, to build the other's command

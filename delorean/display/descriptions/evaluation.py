@@ -52,12 +52,14 @@ def _evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
 
 @describes(Evaluation, _evaluation_document, headline=lambda evaluation: _headline(evaluation))
 def _evaluation(evaluation: Evaluation) -> Iterator[Part]:
-    drawn = "contexts" if evaluation.cluster is None else f"all contexts of a value of {evaluation.cluster}"
-    yield Note(f"Intervals of {evaluation.level:.0%} by the bootstrap: {drawn} are drawn together.")
+    drawn = "" if evaluation.cluster is None else f", all those of one {evaluation.cluster} together"
+    yield Note(f"{evaluation.level:.0%} intervals by the bootstrap over contexts{drawn}.")
     yield from _metrics(evaluation)
+    yield Table(_other_labels(evaluation), "by labels that the model has not learned, on the test part")
     for part, measurement in evaluation.parts.items():
         for by in dict.fromkeys(group.by for group in measurement.groups):
-            yield Table(_groups([group for group in measurement.groups if group.by == by]), f"{part} part by {by}")
+            groups = [group for group in measurement.groups if group.by == by]
+            yield Table(_groups(groups) if len(groups) > 1 else [], f"{part} part by {by}")
     yield from _calibration(evaluation)
     yield Table(_importances(evaluation.encoders), "what encoders contribute, on the validation part", most=None)
     yield Table(_importances(evaluation.features), "what features contribute, on the validation part")
@@ -81,6 +83,14 @@ def _metrics(evaluation: Evaluation) -> Iterator[Part]:
         row["over popularity"] = None if difference is None else shown(difference)
         rows.append(row)
     yield Table(rows, "metrics", most=None)
+
+
+def _other_labels(evaluation: Evaluation) -> list[dict[str, Any]]:
+    measured = evaluation.parts["test"].other_labels
+    return [
+        {"label": label, **{name: shown(estimate) for name, estimate in metrics.items()}}
+        for label, metrics in measured.items()
+    ]
 
 
 def _groups(groups: Sequence[GroupMeasurement]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import msgspec
 from delorean.comparison.counterfactual.result import CounterfactualEstimates
 from delorean.comparison.result import Comparison, ContextDifference, MetricDifference, RankedItem
 from delorean.display.description import describes
-from delorean.display.formats import share_text
+from delorean.display.formats import data_row, share_text
 from delorean.display.parts import Facts, Headline, Histogram, IntervalMark, Note, Part, Table
 from delorean.evaluation.estimate import Estimate
 
@@ -159,7 +159,7 @@ def _counterfactual(estimates: CounterfactualEstimates) -> Iterator[Part]:
 
 def _example(each: ContextDifference) -> dict[str, Any]:
     return {
-        **{name: str(value) for name, value in each.context.items()},
+        **data_row({name: value for name, value in each.context.items() if name != "outcome_at"}),
         "overlap": each.overlap,
         "difference": each.difference,
         "candidate_first": _items(each.candidate),
@@ -183,9 +183,7 @@ def _with_interval(estimate: Estimate) -> str:
 def _interval(estimate: Estimate, bound: float) -> IntervalMark | None:
     if estimate.value is None:
         return None
-    low = estimate.value if estimate.low is None else estimate.low
-    high = estimate.value if estimate.high is None else estimate.high
-    return IntervalMark(estimate.value, low, high, -bound, bound, compared=True)
+    return IntervalMark(estimate.value, estimate.low, estimate.high, -bound, bound, compared=True)
 
 
 def _bound(estimates: Sequence[Estimate]) -> float:

@@ -1,9 +1,11 @@
 """A small project as its user would write it, with a live service."""
 
 import json
+import sys
 import textwrap
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -153,6 +155,9 @@ def folder(tmp_path_factory, service):
     with start_proxy(load_gateway_config(where / "services.toml")) as proxy:
         (where / "delorean.toml").write_text(textwrap.dedent(FILES["delorean.toml"]).format(proxy=proxy.address))
         yield where
+    # The next file's project has a module of this name too, and must not get this one's.
+    sys.modules.pop("own_encoders", None)
+    sys.path[:] = [place for place in sys.path if not Path(place, "own_encoders.py").exists()]
 
 
 @pytest.fixture

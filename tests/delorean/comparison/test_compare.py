@@ -13,8 +13,10 @@ from ranking_world import make_feature_set
 from delorean import ComparisonError, ConfigError, TrainingError, read_feature_set
 from delorean.comparison import compare_scores
 from delorean.comparison.compare import simultaneous
-from delorean.comparison.result import Comparison, Verdict
+from delorean.comparison.result import Agreement, Comparison, GroupDifference, Verdict
 from delorean.comparison.settings import ComparisonSettings
+from delorean.comparison.verdict import judge
+from delorean.evaluation.estimate import Estimate
 from delorean.evaluation.metrics import ranking_metrics
 from delorean.evaluation.settings import Bootstrap, EvaluationSettings
 from delorean.ranking_data.ranking_data import RankingData
@@ -206,3 +208,26 @@ def test_several_looks_widen_intervals_and_draw_more_replicates() -> None:
     assert simultaneous(Bootstrap(), 1) == Bootstrap()
     forty = simultaneous(Bootstrap(), 40)
     assert (forty.level, forty.replicates) == (pytest.approx(1 - 0.05 / 40), 10_000)
+
+
+ends = st.floats(-0.1, 0.1)
+alike = Agreement(10, *(Estimate(0.5, 0.4, 0.6, 100),) * 2, Estimate(0.0, 0.0, 0.0, 100), 0.0, 0.0, 0.0, ())
+
+
+@settings(max_examples=300)
+@given(st.tuples(ends, ends, ends).map(sorted), st.tuples(ends, ends, ends).map(sorted), st.floats(0, 1))
+def test_each_verdict_follows_from_its_intervals(whole: list[float], group: list[float], changed: float) -> None:
+    low, value, high = whole
+    of_group = Estimate(group[1], group[0], group[2], 50)
+    groups = [GroupDifference("country", "US", 50, (), of_group)]
+    agreement = replace(alike, changed=Estimate(changed, changed, changed, 100))
+    verdict, reasons = judge(Estimate(value, low, high, 100), groups, agreement, ComparisonSettings())
+    regresses = group[2] < -0.02 or (high < 0 and low < -0.005)
+    assert (verdict is Verdict.REGRESSES) == regresses
+    better = not regresses and low > 0
+    assert (verdict in (Verdict.BETTER, Verdict.BETTER_BUT_ALIKE)) == better
+    if better:
+        assert (verdict is Verdict.BETTER) == (changed >= 0.05)
+    assert (verdict is Verdict.NOT_WORSE) == (not regresses and not better and low >= -0.005)
+    assert reasons
+    assert all(reason.endswith(".") for reason in reasons)

@@ -225,6 +225,17 @@ def test_feature_sets_in_another_order_are_paired_and_what_is_in_one_only_is_lef
     assert "2 contexts of the candidate's features and 0 of production's are not in both" in found.notes
 
 
+def test_only_the_candidates_feature_set_needs_the_columns_to_compare_by(project: OpenProject) -> None:
+    good, poor = (project.load_package(f"packages/{name}") for name in ("good", "poor"))
+    ours, theirs = (project.feature_sets[name].to_arrow() for name in ("good", "poor"))
+    options: dict[str, Any] = {"label": "label", "settings": by_column("stratum")}
+    options["exposures"] = Exposures("shown", "propensity", effective=5)
+    whole = compare_packages(good, poor, ours, theirs, **options)
+    bare = compare_packages(good, poor, ours, theirs.drop_columns(["stratum", "shown", "propensity"]), **options)
+    assert bare.groups == whole.groups
+    assert bare.counterfactual == whole.counterfactual
+
+
 def test_features_of_another_encoder_are_refused_though_their_names_are_equal(project: OpenProject) -> None:
     with pytest.raises(
         ComparisonError, match="feature 'watched' of both, version 0 was computed by another encoder than"

@@ -155,6 +155,18 @@ def test_values_that_are_all_equal_have_an_interval_without_width() -> None:
     assert (estimate.low, estimate.high) == pytest.approx((0.1, 0.1))
 
 
+@pytest.mark.parametrize("clusters", [None, np.arange(60) // 3])
+def test_shares_that_are_all_equal_are_not_certain(clusters: NDArray[np.int64] | None) -> None:
+    """As many clusters could all be 1 by chance: the bound is that of an exact test of as many trials."""
+    ones = np.random.default_rng(0).random((60, 1))  # weights: a ratio of sums of them is 1 up to rounding
+    n = 60 if clusters is None else 20
+    estimate = ratios(ones, ones, clusters, shares=True)[0]
+    exact = stats.binomtest(n, n).proportion_ci(0.95, method="exact")
+    assert (estimate.low, estimate.high) == pytest.approx((exact.low, exact.high))
+    zero = ratios(ones * 0, ones, clusters, shares=True)[0]
+    assert (zero.low, zero.high) == pytest.approx((1 - exact.high, 1 - exact.low))
+
+
 def test_memory_does_not_grow_with_contexts_times_replicates() -> None:
     values = np.random.default_rng(0).random((100_000, 2))
     weighted_means(values[:20])

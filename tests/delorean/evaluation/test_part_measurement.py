@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
@@ -143,6 +144,25 @@ def test_scores_that_are_no_probabilities_have_neither_log_loss_nor_calibration(
     measured = measure_part(scores * 10, part)
     assert "log_loss" not in measured.metrics
     assert measured.calibration is None
+
+
+def test_other_labels_are_measured_over_the_items_that_have_them() -> None:
+    scores, part = random_part(10)
+    random = np.random.default_rng(1)
+    minutes = random.choice([0.0, 1.0, 30.0, -1.0, np.nan], len(scores)).astype(np.float32)
+    both = replace(part, other_labels={"minutes": minutes})
+    chosen = EvaluationSettings(at=(3,))
+    measured = measure_part(scores, both, chosen)
+    assert measured.metrics == measure_part(scores, part, chosen).metrics
+    known = ~np.isnan(minutes)
+    of_context = np.repeat(np.arange(len(part)), np.diff(part.offsets))[known]
+    alone = ranking_data(
+        [np.maximum(minutes[known][of_context == context], 0).tolist() for context in range(len(part))],
+        weights=part.weights,
+        item_weights=part.own_item_weights[known],
+    )
+    expected = measure_part(scores[known], alone, chosen).metrics
+    assert measured.other_labels == {"minutes": {name: expected[name] for name in expected if name != "log_loss"}}
 
 
 def test_a_part_without_positives_is_described_and_not_an_error() -> None:

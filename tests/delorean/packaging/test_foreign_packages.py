@@ -113,7 +113,7 @@ def loop() -> bytes:
 
 @pytest.mark.parametrize("operator", ["Expand", "Tile", "Resize", "Range", "Pad", "RandomNormal", "NonZero", "If"])
 def test_operators_that_no_learner_needs_are_refused(operator: str) -> None:
-    with pytest.raises(PackageError, match=f"the operator '{operator}', which no scikit-learn model needs"):
+    with pytest.raises(PackageError, match=f"the operator '{operator}', which no learner's model needs"):
         check_model(model([helper.make_node(operator, ["x", "s"], ["y"])], [inside("s", [9, 9])]))
 
 
@@ -321,6 +321,8 @@ def test_every_forged_file_is_a_package_error(package: Path, tmp_path: Path) -> 
         ("model.onnx", model([helper.make_node("Identity", ["x"], ["y"])], x=wide)),
         ("model.onnx", OUTSIDE["sparse indices"]()),
         ("golden/data_maps.arrow", bomb()),
+        ("trees.arrow", bomb()),
+        ("trees.arrow", as_maps()),
         ("golden/expected.arrow", bomb()),
         ("golden/data_maps.arrow", as_maps()),
         ("keys.json", b'{"context": [], "items": []}'),

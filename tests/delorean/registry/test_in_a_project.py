@@ -64,6 +64,19 @@ def test_the_whole_life_of_a_version_on_the_command_line(run: Any, packages: lis
     assert run("fetch", "production")["package"].startswith(str(folder / ".cache"))
 
 
+def test_commands_that_take_a_package_resolve_the_registrys_names(run: Any, packages: list[Path]) -> None:
+    run("add", str(packages[0]))
+    for command in (
+        ["serve", "registry:prod"],
+        ["predict", "homepage", "--package", "registry:prod"],
+        ["track", "registry:prod", "--server", "http://127.0.0.1:1"],
+        ["compare", "registry:homepage-1", "registry:prod"],
+    ):
+        result = CliRunner().invoke(cli, command)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "unknown version or pointer of the registry 'prod' → known: homepage-1" in result.stderr
+
+
 def test_text_shows_what_a_version_is(run: Any, packages: list[Path]) -> None:
     run("add", str(packages[0]))
     shown = CliRunner().invoke(cli, ["registry", "show", "homepage-1"]).output

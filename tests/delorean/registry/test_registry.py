@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -221,6 +222,23 @@ def test_a_cached_package_that_changed_is_fetched_again(
         registry.fetch("homepage-2", named)
 
 
+def test_of_fetchers_at_once_all_get_the_same_whole_package(registry: Registry, packages: list[Path]) -> None:
+    registry.add(packages[0])
+    with ThreadPoolExecutor(4) as threads:
+        folders = set(threads.map(lambda _: registry.fetch("homepage-1"), range(8)))
+    assert len(folders) == 1
+    assert read_files(folders.pop()) == read_files(packages[0])
+
+
+def test_of_adders_at_once_of_one_package_all_get_the_same_version(
+    registry: Registry, packages: list[Path], storage: Storage
+) -> None:
+    with ThreadPoolExecutor(3) as threads:
+        added = list(threads.map(lambda _: registry.add(packages[0]), range(3)))
+    assert {version.name for version in added} == {"homepage-1"}
+    assert {path.split("/")[2] for path in paths(storage, "registry/packages")} == {added[0].folder.split("/")[2]}
+
+
 def test_a_package_that_cannot_be_trusted_is_never_registered(
     registry: Registry, packages: list[Path], storage: Storage, tmp_path: Path
 ) -> None:
@@ -241,18 +259,24 @@ def test_a_record_that_cannot_be_read_hides_no_other(
     unreadable: list[UnreadableFile] = []
     assert [version.name for version in registry.versions(unreadable)] == ["homepage-1"]
     assert [each.path for each in unreadable] == ["registry/versions/strange-1.json"]
-    with pytest.raises(RegistryError, match=r"strange-1\.json cannot be read: .* → restore it from a copy"):
-        registry.version("strange-1")
+    [path] = [path for path in paths(storage, "registry/versions") if "strange" not in path]
+    storage.delete([path])
+    storage.create(path, b"[]")
+    with pytest.raises(RegistryError, match=r"\.json cannot be read: .* → restore it from a copy"):
+        registry.version("homepage-1")
+    with pytest.raises(RegistryError, match="cannot be read"):
+        registry.add(packages[0])
 
 
 def test_a_record_that_leads_out_of_its_folder_is_refused(
     registry: Registry, packages: list[Path], storage: Storage, tmp_path: Path
 ) -> None:
     version = registry.add(packages[0])
-    record = json.loads(bytes(storage.open_input("registry/versions/homepage-1.json").read()))
+    [path] = paths(storage, "registry/versions")
+    record = json.loads(bytes(storage.open_input(path).read()))
     record["files"]["../../../escaped"] = record["files"].pop(MANIFEST)
-    storage.delete(["registry/versions/homepage-1.json"])
-    storage.create("registry/versions/homepage-1.json", json.dumps(record).encode())
+    storage.delete([path])
+    storage.create(path, json.dumps(record).encode())
     with pytest.raises(CorruptFileError, match="outside of its folder"):
         registry.fetch(version.name)
     assert not list(tmp_path.rglob("escaped"))
@@ -262,3 +286,44 @@ def test_a_digest_covers_names_and_contents_but_not_the_manifest() -> None:
     files = {"a": b"1", "b": b"2", MANIFEST: b"{}"}
     assert digest_of(files) == digest_of({"b": b"2", "a": b"1", MANIFEST: b"{ }"})
     assert len({digest_of(files), digest_of({**files, "a": b"2"}), digest_of({"a": b"1", "c": b"2"})}) == 3
+
+
+def test_a_move_to_a_version_that_is_removed_at_the_same_time_is_undone(
+    registry: Registry, packages: list[Path], storage: Storage
+) -> None:
+    """A mover that has found the version, and a remover that has found no pointer at it, notice each other."""
+    registry.add(packages[0])
+    registry.add(packages[1])
+    registry.move("production", "homepage-1", "first")
+    create = storage.create
+
+    def removed_first(path: str, data: bytes) -> bool:
+        if path.startswith("registry/pointers/") and not path.endswith("1.json"):
+            storage.create = create  # type: ignore[method-assign]
+            registry.remove("homepage-2", "worse")
+        return create(path, data)
+
+    storage.create = removed_first  # type: ignore[method-assign]
+    with pytest.raises(RegistryError, match=r"version 'homepage-2' was removed by .*: worse"):
+        registry.move("production", "homepage-2", "better")
+    assert registry.version("production").name == "homepage-1"
+    assert [move.version for move in registry.history("production")] == ["homepage-1", "homepage-2", "homepage-1"]
+
+
+def test_a_version_that_gets_a_pointer_while_it_is_removed_is_kept(
+    registry: Registry, packages: list[Path], storage: Storage
+) -> None:
+    registry.add(packages[0])
+    registry.add(packages[1])
+    registry.move("production", "homepage-1", "first")
+    create = storage.create
+
+    def moved_first(path: str, data: bytes) -> bool:
+        storage.create = create  # type: ignore[method-assign]
+        registry.move("production", "homepage-2", "better")
+        return create(path, data)
+
+    storage.create = moved_first  # type: ignore[method-assign]
+    with pytest.raises(RegistryError, match="version 'homepage-2' is in use: production points at it"):
+        registry.remove("homepage-2", "worse")
+    registry.load("production").check_golden_rows()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -18,6 +20,7 @@ from tree_learners import CASES, probing_rows, training_data, walked
 
 from delorean.scoring.conversion import trees_of
 from delorean.scoring.onnx_scorer import OnnxScorer
+from delorean.scoring.tree_kernels import fill_block
 from delorean.scoring.tree_scorer import TreeScorer
 from delorean.scoring.trees import TreeEnsemble, largest_float32
 from delorean.scoring.trees_onnx import trees_to_onnx
@@ -165,3 +168,47 @@ def test_a_float32_is_at_most_a_rounded_threshold_exactly_where_it_is_at_most_th
         above = np.nextafter(rounded, np.float32(np.inf))
     for value in (np.float32(x), rounded, above):
         assert (value <= rounded) == (float(value) <= t)
+
+
+def test_layouts_of_rows_compile_nothing_anew() -> None:
+    trees = converted(tree_learners.lightgbm_model())
+    scorer, rows = TreeScorer(trees), training_data(True)[0]
+    expected, compiled = scorer.score(rows), len(fill_block.signatures)
+    read_only = rows.copy()
+    read_only.flags.writeable = False
+    for same in (
+        np.asfortranarray(rows),
+        read_only,
+        np.repeat(rows, 2, axis=0)[::2],
+        np.repeat(rows, 2, axis=1)[:, ::2],
+    ):
+        assert same_bits(scorer.score(same), expected)
+    assert len(fill_block.signatures) == compiled
+
+
+def test_the_example_of_the_page_runs() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "SCORING.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    exec(example, {})
+
+
+@pytest.mark.parametrize(
+    "objective", ["reg:absoluteerror", "reg:quantileerror", "reg:squaredlogerror", "rank:pairwise"]
+)
+def test_other_objectives_of_xgboost_have_its_bits_too(objective: str) -> None:
+    parameters = {"quantile_alpha": 0.3} if "quantile" in objective else {}
+    booster = tree_learners.xgboost_model(objective=objective, **parameters)
+    rows = training_data(True)[0][:200]
+    assert same_bits(TreeScorer(converted(booster)).score(rows), booster.predict(tree_learners.xgboost_matrix(rows)))
+
+
+@pytest.mark.parametrize("objective", ["huber", "fair", "quantile", "mape", "rank_xendcg", "gamma"])
+def test_other_objectives_of_lightgbm_have_its_bits_too(objective: str) -> None:
+    features, labels = training_data(True)
+    booster = lightgbm.train(
+        {"objective": objective, "verbose": -1, "num_threads": 1, "seed": 1},
+        lightgbm.Dataset(features, labels + (objective == "gamma"), group=[50] * 40 if "rank" in objective else None),
+        8,
+    )
+    ours, theirs = TreeScorer(converted(booster)).score(features), booster.predict(features).astype(np.float32)
+    assert (np.abs(ours - theirs) <= (np.spacing(theirs) if objective == "gamma" else 0)).all()
