@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from delorean.comparison.packages import compare_packages
@@ -14,8 +13,8 @@ from delorean.demo.folder import CompanyFolder
 from delorean.demo.step_bars import StepBars
 from delorean.experiment import ExperimentSpec
 from delorean.experiment.label_data import labels_of
-from delorean.experiment.run import record_run
-from delorean.experiment.steps import features_of, package_of
+from delorean.experiment.steps import features_of
+from delorean.experiment.training_run import train_and_package
 from delorean.experiment.tuning import tune, tuned
 from delorean.feature_sets.table import FeatureSet
 from delorean.packaging.package import ModelPackage
@@ -57,8 +56,8 @@ def learn(
     index: SnapshotIndex,
     steps: StepBars,
 ) -> Learned:
-    """Run the experiment step by step, each with its own progress bar, and record the run."""
-    experiment, started_at = folder.experiment(), datetime.now(UTC)
+    """Run the experiment step by step, each with its own progress bar; both trainings are recorded as runs."""
+    experiment = folder.experiment()
     with steps.step("labels"):
         labels = labels_of(experiment, spark, storage, index=index)
     with steps.step("generate", len(labels.files)):
@@ -66,13 +65,12 @@ def learn(
             experiment, labels, index, storage, spark, lambda _, done, of: steps.show("generate", done, of)
         )
     with steps.step("train"):
-        before = package_of(day_before(experiment, captured_days), index, storage, folder.package("homepage-1"))
+        yesterday = day_before(experiment, captured_days)
+        before = train_and_package(yesterday, index, storage, folder.package("homepage-1")).package
     with steps.step("tune", experiment.tuning.trials):
         tuning = tune(experiment, storage, folder.root, progress=lambda _, done, of: steps.show("tune", done, of))
         best = tuned(experiment, folder.root, experiment.name)
-        candidate = package_of(best, index, storage, folder.package("homepage-2"))
-    seconds = {name: steps.seconds[name] for name in ("labels", "generate", "tune")}
-    record_run(experiment, labels, features, candidate.report, started_at, seconds, storage)
+        candidate = train_and_package(best, index, storage, folder.package("homepage-2")).package
     with steps.step("compare"):
         registry = Registry(storage)
         for package in (before, candidate):
