@@ -125,7 +125,7 @@ def read_parts(
 
 def _time_range(source: str, version: int | None) -> pa.Array:
     """Return the first and the last time of a feature set's contexts. Raises TrainingError for an empty one."""
-    _, batches = _batches(source, version, "time")
+    _, batches, _ = _batches(source, version, "time")
     ranges_ = [pc.min_max(batch.column(0)) for batch in batches(["time"]) if len(batch)]
     if not ranges_:
         raise TrainingError.because(f"the feature set {source} is empty", "generate features for label data with rows")
@@ -167,7 +167,7 @@ class _Reader:
         share: tuple[int, int] | None = None,
     ) -> None:
         self._columns = columns
-        self._schema, self._batches = _batches(source, version, columns.label, share)
+        self._schema, self._batches, self._name = _batches(source, version, columns.label, share)
         weight = () if columns.weighting is None else columns.weighting.columns
         outcome = ["outcome_at"] if "outcome_at" in self._schema.names else []
         self._of_contexts = list(dict.fromkeys([*columns.context, "time", *outcome, *columns.kept]))
@@ -185,7 +185,7 @@ class _Reader:
         rank = np.argsort(order)  # of the chosen contexts, in the order in which they are read
         starts = offsets[:-1][rank]
         kept = replace(chosen, rows=chosen.rows[order[rank]], lengths=chosen.lengths[order[rank]])
-        _require(self._schema.names, columns.features)
+        _require(self._schema.names, columns.features, self._name)
         features = feature_columns(self._batches, self._schema, columns.features)
         names = tuple(name for feature in features for name in feature.names)
         matrix = new_matrix(int(offsets[-1]), len(names), in_memory)
@@ -219,25 +219,25 @@ def _require_gains(labels: NDArray[np.float32], column: str) -> None:
 
 def _batches(
     source: str | pa.Table, version: int | None, label: str, share: tuple[int, int] | None = None
-) -> tuple[pa.Schema, Batches]:
-    """Return a source's schema and a function that reads some of its columns."""
+) -> tuple[pa.Schema, Batches, str]:
+    """Return a source's schema, a function that reads some of its columns, and its name for people."""
     if isinstance(source, pa.Table):
         table = source
         _require(table.schema.names, ["time", label])
-        return table.schema, lambda columns: _from_table(table, columns)
+        return table.schema, lambda columns: _from_table(table, columns), "the feature set"
     try:
         stored = DeltaVersion.of(delta_table(source, version), source)
     except MissingFileError as error:
         raise TrainingError.because(f"no feature set to train on: {error}", "generate one first") from error
 
-    first, step = share or (0, 1)
+    (first, step), name = share or (0, 1), f"version {stored.version} of {source}"
 
     def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        _require(stored.schema.names, columns, f"version {stored.version} of {source}")
+        _require(stored.schema.names, columns, name)
         for file in stored.files[first::step]:
             yield from stored.read(file, columns)
 
-    return stored.schema, read
+    return stored.schema, read, name
 
 
 def _from_table(table: pa.Table, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -42,7 +42,7 @@ def test_a_run_records_the_snapshot_and_the_version_that_it_read(lab: Any, spark
         record = lab.run(spark)
         first = events.metadata.current_snapshot_id
         assert {name: table["version"] for name, table in record.labels.tables.items()} == {"shown": 0, "events": first}
-        assert _Pins.of(lab.storage).anywhere == {0}, "a table of a catalogue may be a feature set"
+        assert _Pins.of(lab.storage, (), ()).anywhere == {0}, "a table of a catalogue may be a feature set"
         assert labels_at_rest(lab.spec, lab.storage).labels_id == "at-rest"
         delete_beside(events, [0, 1])
         add_version_hint(events)
