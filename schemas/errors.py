@@ -29,7 +29,7 @@ DeloreanError
 ├── TrainingError              features from which no model can be trained
 ├── ComparisonError            models that cannot be compared on this data
 ├── RegistryError              a version or a pointer of the registry that cannot be used
-│   └── PointerMovedError      somebody else has moved the pointer
+│   └── PointerMovedError      the pointer is not where it was expected
 ├── PackageError               a model package that cannot be trusted
 │   └── GoldenRowsError        a package that does not reproduce its golden rows
 └── TrackingError              a tracking server that does not record a package
@@ -232,7 +232,7 @@ class RegistryError(DeloreanError):
 
 
 class PointerMovedError(RegistryError):
-    """A pointer is not where it was expected: somebody else has moved it."""
+    """A pointer is not where it was expected: it was moved meanwhile."""
 
 
 class PackageError(DeloreanError):

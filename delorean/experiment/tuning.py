@@ -201,7 +201,7 @@ def _candidate(
 
 
 def _best(study: Study, spec: TuningSpec, most: int) -> list[Any]:
-    """Return the best complete trials with different parameters. Raises TrainingError if there is none."""
+    """Return the best complete trials with different parameters. Raises TrainingError if no trial is complete."""
     complete = sorted(study.trials("COMPLETE"), key=lambda trial: trial.value, reverse=spec.direction == "maximize")
     if not complete:
         errors = [trial.user_attrs[ERROR] for trial in study.trials("FAIL") if ERROR in trial.user_attrs]

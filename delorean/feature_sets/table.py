@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -17,8 +17,7 @@ from delorean.feature_sets.bucket_result import BucketResult
 from delorean.feature_sets.digest import FeatureDigest
 from delorean.feature_sets.parts import PartRecord, with_version
 from delorean.feature_sets.reusable import Computation
-from delorean.feature_sets.stored_rows import StoredRows
-from delorean.frames import Readable, lazy_frame, require_spark
+from delorean.feature_sets.stored_version import StoredVersion
 from delorean.labels import LABEL_COLUMN, TIME_COLUMN
 from delorean.leaks.report import LeakReport
 from delorean.state.adaptations import AdaptedType
@@ -32,16 +31,13 @@ from snapshotter.storage.delta import USER_METADATA, commit_files, committed_onc
 from snapshotter.storage.delta_log import commit_info
 from snapshotter.storage.delta_version import DeltaVersion
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-
 FOLDER = "feature_sets"
 LINEAGE = "delorean"
 _RECORD = "delorean.made"
 
 
 @dataclass(frozen=True, repr=False)
-class FeatureSet(Readable):
+class FeatureSet(StoredVersion):
     """Generated features with labels: one version of a Delta table.
 
     uri: of the table, as deltalake, Spark, Polars and DuckDB open it
@@ -86,21 +82,8 @@ class FeatureSet(Readable):
         """How many features were copied from which version, for people; empty if none were."""
         return copied_text(self.lineage, len(self.features))
 
-    def to_arrow(self) -> pa.Table:
-        """Read all rows. Raises MissingFileError and CorruptFileError, naming the file."""
-        return self._files().to_arrow()
-
-    def to_spark(self, spark: SparkSession) -> DataFrame:
-        """Return the rows as a Spark DataFrame whose tasks read this version's files; nothing is read before.
-
-        The session needs no Delta. Its order of the rows is that of the files.
-        """
-        require_spark(spark)
-        files = self._files()
-        parts = [StoredRows(self.uri, file.path, files.schema) for file in files.files]
-        return lazy_frame(spark, files.schema, parts, StoredRows.tables)
-
-    def _files(self) -> DeltaVersion:
+    def files(self) -> DeltaVersion:
+        """List the files of this version."""
         return DeltaVersion.of(open_table(self.uri, self.version), self.uri)
 
 

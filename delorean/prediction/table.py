@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import pyarrow as pa
 
-from delorean.feature_sets.stored_rows import StoredRows
-from delorean.frames import Readable, lazy_frame, require_spark
+from delorean.feature_sets.stored_version import StoredVersion
 from schemas.errors import ConfigError, MissingFileError
 from schemas.plain_text import plain_text
 from snapshotter.records import DataFile
@@ -19,15 +18,12 @@ from snapshotter.storage.delta import commit_files, committed_once, delta_table
 from snapshotter.storage.delta_log import commit_info
 from snapshotter.storage.delta_version import DeltaVersion
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-
 FOLDER = "predictions"
 _RECORD = "delorean.predictions"
 
 
 @dataclass(frozen=True, repr=False)
-class Predictions(Readable):
+class Predictions(StoredVersion):
     """Scores of a feature set's items: one version of a Delta table.
 
     Its columns are the context variables, `time`, the item variables as lists, `score`: list<float32> aligned with the
@@ -59,20 +55,6 @@ class Predictions(Readable):
         return plain_text(
             f"predictions {self.uri}, version {self.version}: {self.rows:,} rows, {self.item_count:,} scores"
         )
-
-    def to_arrow(self) -> pa.Table:
-        """Read all rows. Raises MissingFileError and CorruptFileError, naming the file."""
-        return self.files().to_arrow()
-
-    def to_spark(self, spark: SparkSession) -> DataFrame:
-        """Return the rows as a Spark DataFrame whose tasks read this version's files; nothing is read before.
-
-        The session needs no Delta. Its order of the rows is that of the files.
-        """
-        require_spark(spark)
-        files = self.files()
-        parts = [StoredRows(self.uri, file.path, files.schema) for file in files.files]
-        return lazy_frame(spark, files.schema, parts, StoredRows.tables)
 
     def files(self) -> DeltaVersion:
         """List the files of this version."""

@@ -27,7 +27,7 @@ class RankingData:
     weights: (contexts,) float64 weight of each context in training, None: all equal
     unread: number of contexts and of items of the feature set that a sample left out
     own_item_weights: (items,) float32 weight of each item within its context, None: all 1
-    other_labels: name → (items,) float32 labels that are not learned, NaN where there is none
+    other_labels: name → (items,) float32 labels that are not learned, NaN where missing
     inclusion_probabilities: (contexts,) float64 with which each was selected, None where the weights are not their
         inverse
 

@@ -53,7 +53,7 @@ class Pointers:
 
         expected: the version that it must point at, empty: it must not exist; None: any
 
-        Raises PointerMovedError where it points elsewhere, or somebody else moves it at the same time.
+        Raises PointerMovedError if it points elsewhere, or another process moves it at the same time.
         """
         require_plain_name("pointer", name)
         latest = self.current(name)

@@ -97,7 +97,7 @@ class Registry:
             lineage=loaded.lineage,
         )
         added = self._versions.publish(record)
-        if added.folder != folder:  # somebody else has added the same package meanwhile
+        if added.folder != folder:  # another process added the same package meanwhile
             self._storage.delete(f"{folder}/{file}" for file in files)
         return _same_name(added, name)
 
@@ -131,17 +131,18 @@ class Registry:
         """Point at a version, by one conditional write. A new pointer is created; one that points there stays.
 
         version: its name, or another pointer's, which means where that points now
-        expected: the version that it must point at now, empty: none; None: any, but nobody may move it meanwhile
+        expected: the version that it must point at now; empty: the pointer must be new; None: any version. A move by
+            another process meanwhile is an error in each case
         by: who moves it; None: the current user
 
-        Raises PointerMovedError if somebody else has moved it, RegistryError for an unknown version.
+        Raises PointerMovedError if another process has moved it, RegistryError for an unknown version.
         """
         target = self.version(version).name
         require_plain_name("pointer", pointer)
         if self._versions.find(pointer) is not None:
             raise RegistryError.because(f"'{pointer}' is a version", "choose another name for the pointer")
         move = self._pointers.move(pointer, target, reason, by, expected)
-        if not self._versions.is_kept(target):  # whoever removed it may not have seen this move
+        if not self._versions.is_kept(target):  # a concurrent removal may not have seen this move
             if move.previous is not None:
                 self._pointers.rollback(
                     pointer, f"'{target}' was removed at the same time", by, target, self._versions.is_kept

@@ -95,7 +95,7 @@ def _experiment_id(client: Any, name: str) -> str:
     if existing is None:
         try:
             return str(client.create_experiment(name))
-        except MlflowException:  # somebody else may have created it since
+        except MlflowException:  # another process may have created it meanwhile
             existing = client.get_experiment_by_name(name)
             if existing is None:
                 raise

@@ -38,7 +38,7 @@ class RewardEstimates:
 class PolicyEstimates:
     """What one side's ranking would have earned.
 
-    reward: None where `refused` says why there is none
+    reward: None where it cannot be estimated; `refused` says why
     effective: the effective sample size (Kish 1965): so many shown items of equal weight would tell as much
     shown: number of shown items that the policy shows too
     greatest_weight, clipped: the greatest weight of a shown item, and how many were cut to the bound

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from declaring_project import OLD, Folder, capture, shown
 from mlflow_server import mlflow_server
 
 from delorean.cli.commands import cli
@@ -106,6 +108,42 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(package: Mo
     with pytest.raises(TrackingError, match=r"MLflow at http://.*127\.0\.0\.1:9 did not record") as raised:
         track_package(package, "http://me:hunter2@127.0.0.1:9", "homepage")
     assert "hunter2" not in str(raised.value)
+
+
+def test_a_server_that_accepts_and_never_answers_is_given_up(
+    package: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(TrackingError, match="did not record the package"),
+    ):
+        track_package(package, f"http://127.0.0.1:{silent.getsockname()[1]}", "homepage")
+
+
+def test_training_records_its_package_where_the_project_names_a_server(
+    server: str, tmp_path: Path, client: Any
+) -> None:
+    folder = Folder(tmp_path, "tracked_encoders")
+    try:
+        with folder.open() as project:
+            capture(project, OLD, [((p,), 0, [{"video_id": p % 3, "minutes": 1.0 + p}]) for p in range(12)], "run")
+            shown(project)
+            project.generate("spec")
+        config = tmp_path / "delorean.toml"
+        config.write_text(config.read_text() + f'[tracking]\nmlflow = "{server}"\n')
+        command = ["train", str(tmp_path / "spec.toml"), "--package", str(tmp_path / "first")]
+        ran = CliRunner().invoke(cli, [*command, "--config", str(config), "--json"])
+        assert ran.exit_code == 0, ran.output
+        stored = client.get_run(json.loads(ran.stdout)["tracked"])
+        assert stored.data.params["model/parameters/max_depth"] == "2"
+        with folder.open() as project:
+            digest = project.package("spec", "second").digest
+        runs = client.search_runs([client.get_experiment_by_name("spec").experiment_id])
+        assert {run.data.tags["delorean.digest"] for run in runs} >= {digest, stored.data.tags["delorean.digest"]}
+    finally:
+        folder.forget()
 
 
 def test_the_command_records_a_package(package: ModelPackage, server: str, tmp_path: Path, client: Any) -> None:
