@@ -28,6 +28,7 @@ DeloreanError
 │   └── FingerprintError       it is not the encoder that the model was trained with
 ├── TrainingError              features from which no model can be trained
 ├── ComparisonError            models that cannot be compared on this data
+├── AbTestError                an A/B test that cannot be planned, started or analysed
 ├── RegistryError              a version or a pointer of the registry that cannot be used
 │   └── PointerMovedError      the pointer is not where it was expected
 ├── PackageError               a model package that cannot be trusted
@@ -221,6 +222,12 @@ class TrainingError(DeloreanError):
 
 class ComparisonError(DeloreanError):
     """Models cannot be compared on this data."""
+
+    final = True
+
+
+class AbTestError(DeloreanError):
+    """An A/B test cannot be planned, started or analysed as it is declared, or not yet."""
 
     final = True
 

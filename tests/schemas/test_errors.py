@@ -42,7 +42,7 @@ def test_every_error_says_what_it_is_for_and_ends_in_error() -> None:
 FINAL = {
     *("ConfigError", "DataKeyError", "NaiveTimeError", "ReplayError", "LabelError", "ParadoxError", "EncoderError"),
     *("UndeclaredKeyError", "EncoderOutputError", "FingerprintError", "TrainingError", "PackageError"),
-    *("GoldenRowsError", "WithdrawnError", "ComparisonError", "RegistryError", "PointerMovedError"),
+    *("GoldenRowsError", "WithdrawnError", "ComparisonError", "AbTestError", "RegistryError", "PointerMovedError"),
 }
 MAY_BE_MENDED_BY = {
     "DeloreanError": "whatever it is",

@@ -1,0 +1,1 @@
+"""A/B tests and interleaving: allocation, plans, and the analysis of what was shown."""

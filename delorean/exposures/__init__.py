@@ -1,0 +1,1 @@
+"""The exposure log: what scorers showed, to whom, and with which probability."""

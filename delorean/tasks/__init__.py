@@ -1,0 +1,1 @@
+"""Tasks: the uses that one model serves, such as homepages, searches and "more like this"."""
