@@ -6,6 +6,7 @@ from encoders.library.metadata import genre_affinity, same_genre_in_my_list, vid
 from encoders.library.my_list import listed
 from encoders.library.ratings import predicted_rating, predicted_rating_rank
 from encoders.library.search import search_result
+from encoders.library.similar import co_watched, like_seed
 from encoders.library.situation import runtime_over_usual, short_enough_for_device
 from encoders.library.text import title_overlap
 
@@ -24,4 +25,6 @@ ALL: tuple[FeatureEncoder, ...] = (
     short_enough_for_device,
     runtime_over_usual,
     title_overlap,
+    co_watched,
+    like_seed,
 )

@@ -24,6 +24,8 @@ from encoders.library.keys import (
     PREDICTED_RATINGS,
     PROFILE_ID,
     SEARCH_RESULTS,
+    SEED_ID,
+    SIMILAR_VIDEOS,
     VIDEO_ID,
     VIDEOS,
     VIEWING_HISTORY,
@@ -62,6 +64,7 @@ VALUES: dict[DataKey, st.SearchStrategy[Any]] = {
     MY_LIST: listed(video_id=IDS, added_at=TIMES),
     PREDICTED_RATINGS: listed(video_id=IDS, rating=FLOATS),
     SEARCH_RESULTS: listed(video_id=IDS, score=FLOATS),
+    SIMILAR_VIDEOS: listed(video_id=IDS, score=FLOATS),
     VIDEOS: version(),
 }
 
@@ -74,6 +77,7 @@ def random_maps(draw: st.DrawFn) -> DataMaps:
         "profile_id": pa.array(draw(st.lists(IDS, min_size=n, max_size=n)), pa.int64()),
         "country": pa.array(draw(st.lists(TEXTS, min_size=n, max_size=n)), pa.string()),
         "device": pa.array(draw(st.lists(TEXTS, min_size=n, max_size=n)), pa.string()),
+        "seed_id": pa.array(draw(st.lists(IDS, min_size=n, max_size=n)), pa.int64()),
         "time": pa.array(draw(st.lists(TIMES, min_size=n, max_size=n)), pa.timestamp("us", "UTC")),
     }
     elements = {}
@@ -116,7 +120,7 @@ def arithmetic(context, items, data, out):
 
 @pytest.fixture(scope="module")
 def bound(cache: Path) -> BoundModel:
-    return FeatureModel([*ALL, arithmetic]).bind([PROFILE_ID, COUNTRY, DEVICE], [VIDEO_ID], cache)
+    return FeatureModel([*ALL, arithmetic]).bind([PROFILE_ID, COUNTRY, DEVICE, SEED_ID], [VIDEO_ID], cache)
 
 
 @settings(max_examples=150, deadline=None)

@@ -23,6 +23,8 @@ from encoders.library.keys import (
     PREDICTED_RATINGS,
     PROFILE_ID,
     SEARCH_RESULTS,
+    SEED_ID,
+    SIMILAR_VIDEOS,
     VIDEO_ID,
     VIDEOS,
     VIEWING_HISTORY,
@@ -73,6 +75,7 @@ def random_maps(seed: int, contexts: int = 40) -> DataMaps:
         MY_LIST: [some(6, lambda: {"video_id": known(), "added_at": time_before()}) for _ in range(contexts)],
         PREDICTED_RATINGS: [some(15, lambda: {"video_id": known(), "rating": number()}) for _ in range(contexts)],
         SEARCH_RESULTS: [some(15, lambda: {"video_id": known(), "score": minutes()}) for _ in range(contexts)],
+        SIMILAR_VIDEOS: [some(15, lambda: {"video_id": known(), "score": minutes()}) for _ in range(contexts)],
     }
     elements = {key.name: Element(pa.array(v, key.type), np.arange(contexts)) for key, v in values.items()}
     tables = [[video(i) for i in range(12)], [video(i) for i in range(1, 9)]]
@@ -83,6 +86,7 @@ def random_maps(seed: int, contexts: int = 40) -> DataMaps:
             "profile_id": list(range(contexts)),
             "country": ["US"] * contexts,
             "device": pa.array(g.choice(["phone", "tv", "tablet"], contexts)),
+            "seed_id": g.integers(-1, 13, contexts),
             "time": pa.array([NOW] * contexts, pa.timestamp("us", "UTC")),
         }
     )
@@ -131,15 +135,16 @@ def ratings_oracle(shown: Row) -> dict[str, list[float]]:
     }
 
 
-def search_oracle(shown: Row) -> dict[str, list[float]]:
+def results_oracle(shown: Row) -> dict[str, list[float]]:
     """With lists: a video's first result counts."""
-    results = shown["search_results"] or []
-    ids = [result["video_id"] for result in results]
-    ranks = [ids.index(video_id) if video_id in ids else None for video_id in shown["video_id"]]
-    return {
-        "search_score": [NAN if rank is None else results[rank]["score"] for rank in ranks],
-        "search_rank": [NAN if rank is None else rank + 1.0 for rank in ranks],
-    }
+    found: dict[str, list[float]] = {}
+    for element, prefix in (("search_results", "search"), ("similar_videos", "co_watched")):
+        results = shown[element] or []
+        ids = [result["video_id"] for result in results]
+        ranks = [ids.index(video_id) if video_id in ids else None for video_id in shown["video_id"]]
+        found[f"{prefix}_score"] = [NAN if rank is None else results[rank]["score"] for rank in ranks]
+        found[f"{prefix}_rank"] = [NAN if rank is None else rank + 1.0 for rank in ranks]
+    return found
 
 
 def words(title: str | None) -> set[str]:
@@ -155,6 +160,8 @@ def metadata_oracle(shown: Row) -> dict[str, list[float]]:
     total = sum(play["minutes"] for play in in_catalogue)
     all_minutes = sum(play["minutes"] for play in history)
     late = [p for p in in_catalogue if NOW - p["watched_at"] <= 30 * DAY]
+    seed = videos.get(shown["seed_id"])
+    seed_genres = set(seed["genres"]) if seed else set()
     watched_words = set().union(*(words(videos[p["video_id"]]["title"]) for p in late))
     found: dict[str, list[float]] = {}
     for video_id in shown["video_id"]:
@@ -180,6 +187,10 @@ def metadata_oracle(shown: Row) -> dict[str, list[float]]:
             "years_since_release": 1970 + since_1970 - video["release_year"] if video else NAN,
             "short_enough_for_device": NAN if video is None else float(not small or runtime <= 45),
             "runtime_over_usual": runtime * len(history) / all_minutes if all_minutes else NAN,
+            "seed_genres": NAN
+            if video is None or seed is None
+            else len(genres & seed_genres) / max(1, len(genres | seed_genres)),
+            "seed_years": NAN if video is None or seed is None else abs(video["release_year"] - seed["release_year"]),
             "title_overlap": len(title & watched_words) / len(title | watched_words) if title | watched_words else 0.0,
         }
         for name, value in row.items():
@@ -191,12 +202,12 @@ def metadata_oracle(shown: Row) -> dict[str, list[float]]:
 def test_every_feature_of_the_library_is_what_its_oracle_says(seed: int, cache: Path) -> None:
     maps = random_maps(seed)
     model = FeatureModel(ALL)
-    found = model.bind([PROFILE_ID, COUNTRY, DEVICE], [VIDEO_ID], cache).encode(maps)
+    found = model.bind([PROFILE_ID, COUNTRY, DEVICE, SEED_ID], [VIDEO_ID], cache).encode(maps)
     expected: dict[str, list[float]] = {feature: [] for feature in model.features}
     for i in range(len(maps)):
         shown = maps.data_map(i)
         if shown["video_id"]:
-            for oracle in (history_oracle, ratings_oracle, search_oracle, metadata_oracle):
+            for oracle in (history_oracle, ratings_oracle, results_oracle, metadata_oracle):
                 for feature, values in oracle(shown).items():
                     expected[feature] += values
     for feature, values in expected.items():
