@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delorean.demo.world import DAY, Floats, table
+from delorean.demo.world import DAY, Floats, Ints, table
 
 GENRES: Final = (
     "Action",
@@ -57,6 +57,12 @@ class Catalogue:
     freshness: Floats
     runtime: Floats
     available_from: NDArray[np.int64]
+
+    def similarity(self, seeds: Ints) -> Floats:
+        """Compare seeds (rows of the catalogue) with every video: (seeds, videos), 1 for equal ones, 0 on average."""
+        genres = self.genres / np.linalg.norm(self.genres, axis=1, keepdims=True)
+        hidden = self.hidden / np.linalg.norm(self.hidden, axis=1, keepdims=True)
+        return np.float32(0.6) * (genres[seeds] @ genres.T) + np.float32(0.4) * (hidden[seeds] @ hidden.T)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Simulates lists and homepages, which MovieLens does not publish, using only events up to each moment."""
+"""Simulates lists, homepages and videos' pages, which MovieLens does not publish, using only events up to each moment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from delorean.demo.world import Ints
 
 SHOWN: Final = 20
 MOST_PLAYED_SHOWN: Final = 10
+SIMILAR_SHOWN: Final = 10  # on a film's page
 _FADES: Final = 0.88  # popularity, a day
+_OPENS_PAGE: Final = 0.5  # chance that the first film of an evening leads to the second by its page
 _ADDS: Final = 0.5  # chance that somebody puts a film into the list after an evening
 _MINUTE: Final = 60_000_000
 
@@ -33,7 +35,8 @@ class Homepages:
     """Processes evenings in order, so that no draw depends on the future.
 
     Afterwards `impressions` has the profile, time and videos (positions) of each homepage from day 0 on, with fewer
-    than SHOWN videos where almost all have been seen, and `list_entries` has every entry of every list.
+    than SHOWN videos where almost all have been seen, `pages` those of each film's page that was opened, and
+    `list_entries` every entry of every list.
     """
 
     def __init__(self, rng: np.random.Generator, profiles: int, films: Sequence[Movie]) -> None:
@@ -46,6 +49,7 @@ class Homepages:
         self.open_entries: list[dict[int, ListEntry]] = [{} for _ in range(profiles)]
         self.list_entries: list[ListEntry] = []
         self.impressions: dict[str, Any] = {"profile": [], "time": [], "videos": []}
+        self.pages: dict[str, Any] = {"profile": [], "time": [], "videos": [], "seed": []}
 
     def live(self, who: Ints, video: Ints, day: Ints, started_at: Ints, stars: NDArray[np.float32]) -> None:
         """Process all plays, which are ordered by time within each profile."""
@@ -59,9 +63,12 @@ class Homepages:
             profile, played = int(who[evening[0]]), video[evening]
             if today >= 0:
                 self.show(profile, played, int(started_at[evening[0]]) - _MINUTE)
+                if len(played) > 1 and self.rng.random() < _OPENS_PAGE:
+                    self.open_page(profile, played, int(started_at[evening[1]]) - _MINUTE)
             self.watch(profile, played, started_at[evening], stars[evening])
         for key in ("profile", "time"):
             self.impressions[key] = np.array(self.impressions[key], dtype=np.int64)
+            self.pages[key] = np.array(self.pages[key], dtype=np.int64)
 
     def begin_day(self) -> None:
         """Compute the day's popularity, over the catalogue and within each genre."""
@@ -83,6 +90,21 @@ class Homepages:
         self.impressions["profile"].append(profile)
         self.impressions["time"].append(moment)
         self.impressions["videos"].append(self.rng.permutation(np.array(shown)))
+
+    def open_page(self, profile: int, played: Ints, moment: int) -> None:
+        """Open the page of the first film played: it shows the second beside unseen ones of its genres."""
+        seed, chosen = int(played[0]), int(played[1])
+        alike = np.cumsum((self.popularity + 0.02) * self.has[:, self.has[seed]].sum(axis=1))
+        drawn: list[int] = []
+        if alike[-1] > 0:
+            chances = self.rng.random(4 * SIMILAR_SHOWN)
+            drawn = np.searchsorted(alike, chances * alike[-1], side="right").tolist()
+        barred = self.seen[profile].union(played.tolist())
+        fresh = [film for film in dict.fromkeys([*drawn, *self.draw("popular", profile, 40)]) if film not in barred]
+        self.pages["profile"].append(profile)
+        self.pages["seed"].append(seed)
+        self.pages["time"].append(moment)
+        self.pages["videos"].append(self.rng.permutation(np.array([chosen, *fresh[: SIMILAR_SHOWN - 1]])))
 
     def draw(self, source: str, profile: int, n: int) -> list[int]:
         """Draw films with repetition: by popularity, by popularity within genres watched so far, or at random."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from delorean.demo.catalogue import COUNTRIES, DEVICES
 from delorean.demo.homepages import Homepages, ListEntry
 from delorean.demo.movielens_files import MovieLens, read_movielens
+from delorean.demo.notifications import with_notifications
 from delorean.demo.searches import with_searches
 from delorean.demo.simulation import STARTS_AT
 from delorean.demo.world import DAY, HISTORY_DAYS, HOUR, OUTCOME_HOURS, Ints, World, table
@@ -54,8 +55,9 @@ def movielens_world(folder: Path, seed: int, days: int = 7) -> World:
         **_events(data, line),
         list_entries=_list_entries(homepages.list_entries, people, np.unique(data.movies)),
         impressions=_impressions(homepages.impressions, people, np.unique(data.movies), country, device),
+        pages=_pages(homepages.pages, people, np.unique(data.movies), country),
     )
-    return with_searches(world, seed)
+    return with_notifications(with_searches(world, seed), seed)
 
 
 def _homepages(data: MovieLens, people: Ints, line: _TimeLine, rng: np.random.Generator) -> Homepages:
@@ -106,6 +108,20 @@ def _impressions(
             "device": device[who],
             "time": shown["time"],
             "video_ids": [movie_ids[videos] for videos in shown["videos"]],
+        },
+    )
+
+
+def _pages(opened: Mapping[str, Any], people: Ints, movie_ids: Ints, country: NDArray[Any]) -> pa.Table:
+    who = opened["profile"]
+    return table(
+        "pages",
+        {
+            "seed_id": movie_ids[opened["seed"]],
+            "profile_id": people[who],
+            "country": country[who],
+            "time": opened["time"],
+            "video_ids": [movie_ids[videos] for videos in opened["videos"]],
         },
     )
 
@@ -190,6 +206,7 @@ def _notes(data: MovieLens, people: int, days: int) -> tuple[str, ...]:
         "Popularity and predicted ratings are computed from earlier events on this time line.",
         f"MovieLens has no minutes, lists, homepages, countries and devices. Minutes are {_MINUTES_A_STAR} a star. "
         "Lists hold what was popular by then in genres watched by then. A homepage shows what was played that evening "
-        "beside unseen films, six of ten drawn by popularity, three from the person's genres, one at random. "
+        "beside unseen films, six of ten drawn by popularity, three from the person's genres, one at random. The page of "
+        "an evening's first film, if opened, shows the second beside unseen ones of its genres. "
         "Countries, devices and searches, for a genre or a word of a title, are drawn by seed.",
     )

@@ -1,4 +1,4 @@
-"""The company's four HTTP microservices. They answer with the state at the time of the company's clock.
+"""The company's five HTTP microservices. They answer with the state at the time of the company's clock.
 
 `python -m delorean.demo.services viewing_history --world FOLDER --clock FILE` serves one of them on 127.0.0.1, prints
 the port, and runs until SIGTERM. `/health` answers as soon as it serves.
@@ -45,13 +45,16 @@ def application(service: str, state: CompanyState, clock: Clock, *, devices: boo
         )
     elif service == "predicted_ratings":
         app.router.add_post("/ratings", handlers.batch(_PROFILE, state.predicted_ratings, state.prepare))
+    elif service == "similar_videos":
+        app.router.add_post("/similar", handlers.batch(_SEED, state.similar_videos))
     else:
         app.router.add_post("/search", handlers.batch(_SEARCH, state.search_results))
     return app
 
 
-SERVICES: Final = ("viewing_history", "my_list", "predicted_ratings", "search_results")
+SERVICES: Final = ("viewing_history", "my_list", "predicted_ratings", "search_results", "similar_videos")
 _PROFILE: Final = {"profile_id": int}
+_SEED: Final = {"seed_id": int}
 _SEARCH: Final = {"query": str, "country": str}
 
 

@@ -21,6 +21,7 @@ LONGEST_HISTORY: Final = 50  # plays
 BEST: Final = 200  # videos with the highest predicted rating in an answer
 POPULAR: Final = 200  # most popular videos in an answer: homepages are made of them
 MATCHES: Final = 50  # videos in an answer of the search
+ALIKE: Final = 50  # similar videos in an answer
 _HALF_LIFE: Final = 5 * DAY
 _POPULARITY_WINDOW: Final = 28 * DAY  # older plays no longer count
 _DAYS_KEPT: Final = 32
@@ -86,6 +87,22 @@ class CompanyState:
         columns = zip(ids.tolist(), scores[best].tolist(), strict=True)
         return [{"video_id": video, "score": round(score, 3)} for video, score in columns]
 
+    def similar_videos(self, seed_id: int, now: int) -> list[dict[str, Any]]:
+        """Return what the seed's viewers of the last four weeks watched most, the best first, as of midnight.
+
+        Viewers of both, over the root of all viewers of the other, so that what everybody watches does not always win.
+        """
+        seen, weight = self._viewers(now - now % DAY)
+        row = int(np.searchsorted(self._video_ids, seed_id))
+        if row == len(self._video_ids) or self._video_ids[row] != seed_id:
+            return []
+        scores = seen[seen[:, row]].sum(axis=0) * weight
+        scores[row] = 0.0
+        best = np.argsort(-scores, kind="stable")[:ALIKE]
+        best = best[scores[best] > 0]
+        columns = zip(self._video_ids[best].tolist(), scores[best].tolist(), strict=True)
+        return [{"video_id": video, "score": round(score, 3)} for video, score in columns]
+
     def prepare(self, now: int) -> None:
         """Fit the day's factorisation in advance, so that the day's first answer does not wait for it."""
         self._day_of(now)
@@ -120,6 +137,25 @@ class CompanyState:
         return lru_cache(maxsize=_COUNTRIES_KEPT)(
             lambda country, now: self.popularity(now) + self.popularity(now, country)
         )
+
+    @cached_property
+    def _video_ids(self) -> Ints:
+        ids: Ints = np.sort(self.world.videos["video_id"].to_numpy())
+        return ids
+
+    @cached_property
+    def _viewers(self) -> Callable[[int], tuple[NDArray[np.bool_], NDArray[np.float64]]]:
+        return lru_cache(maxsize=2)(self._viewers_before)
+
+    def _viewers_before(self, midnight: int) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Tell who watched what in the four weeks before (profiles, videos), and weigh each video."""
+        plays = self.world.plays
+        ended = micros_of(plays["watched_at"])
+        counted = (ended < midnight) & (ended > midnight - _POPULARITY_WINDOW)
+        people, who = np.unique(plays["profile_id"].to_numpy()[counted], return_inverse=True)
+        seen = np.zeros((len(people), len(self._video_ids)), dtype=bool)
+        seen[who, np.searchsorted(self._video_ids, plays["video_id"].to_numpy()[counted])] = True
+        return seen, 1 / np.sqrt(np.maximum(seen.sum(axis=0), 1))
 
     @cached_property
     def _words(self) -> dict[str, Ints]:

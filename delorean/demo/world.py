@@ -1,4 +1,4 @@
-"""The company's events, generated or from MovieLens: plays, lists, ratings, impressions, searches, and who and what."""
+"""The company's events, generated or from MovieLens: plays, lists, ratings, what was shown where, and who and what."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ _COLUMNS: Final = {
     "impressions": "profile_id: int64, country: string, device: string, time: timestamp[us, UTC], "
     "video_ids: list<int64>",
     "searches": "query: string, profile_id: int64, country: string, time: timestamp[us, UTC], video_ids: list<int64>",
+    "pages": "seed_id: int64, profile_id: int64, country: string, time: timestamp[us, UTC], video_ids: list<int64>",
+    "notifications": "profile_id: int64, country: string, time: timestamp[us, UTC], video_ids: list<int64>",
 }
 _SCHEMAS: Final = {name: pa.schema(list(parse_type(f"struct<{columns}>"))) for name, columns in _COLUMNS.items()}
 
@@ -51,6 +53,8 @@ class World:
     ratings: explicit stars, 0.5 to 5
     impressions: homepages with their candidates, before any of them was played
     searches: what was searched for, and the videos that were shown for it
+    pages: the videos whose page was opened, and the similar videos that it showed
+    notifications: when profiles were to be notified of a video, and those to choose from
     starts_at: midnight (UTC) of the first day with a snapshot; events start HISTORY_DAYS before it
     days: number of days from there
     notes: how the world was made, for the report
@@ -66,7 +70,9 @@ class World:
     list_entries: pa.Table
     ratings: pa.Table
     impressions: pa.Table
+    pages: pa.Table
     searches: pa.Table = field(default_factory=_SCHEMAS["searches"].empty_table)
+    notifications: pa.Table = field(default_factory=_SCHEMAS["notifications"].empty_table)
 
     def snapshot_moment(self, day: int) -> datetime:
         """Return the moment of a day at which the services' state is captured."""

@@ -120,6 +120,19 @@ def test_a_homepage_shows_what_is_played_then_beside_unseen_films(world: World) 
         assert len(set(row["video_ids"])) == len(row["video_ids"]) == 20
 
 
+def test_a_page_of_the_first_film_shows_the_second_beside_unseen_ones(world: World) -> None:
+    plays: dict[int, list[tuple[int, int]]] = {}
+    for play in world.plays.to_pylist():
+        plays.setdefault(play["profile_id"], []).append((to_micros(play["started_at"]), play["video_id"]))
+    assert world.pages.num_rows > 5
+    for page in world.pages.to_pylist():
+        now, own = to_micros(page["time"]), sorted(plays[page["profile_id"]])
+        before, after = ([film for moment, film in own if (moment > now) is later] for later in (False, True))
+        assert before[-1] == page["seed_id"]
+        assert after[0] in page["video_ids"]
+        assert not {*before} & {*page["video_ids"]}
+
+
 def test_lists_hold_only_what_is_unplayed_then(world: World) -> None:
     starts = {
         (row["profile_id"], row["video_id"]): row["started_at"]

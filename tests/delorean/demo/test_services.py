@@ -1,4 +1,4 @@
-"""The four services over HTTP, in processes of their own, on the company's clock."""
+"""The five services over HTTP, in processes of their own, on the company's clock."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _ask(url: str, body: Any = None) -> Any:
 SEARCHES = [("drama", "US"), ("CITY", "JP"), ("drama", "nowhere"), ("no such word", "US"), ("", "US")]
 
 
-def _answers(ports: dict[str, int], profiles: list[int]) -> dict[str, list[Any]]:
+def _answers(ports: dict[str, int], profiles: list[int], seeds: list[int]) -> dict[str, list[Any]]:
     searches = {"contexts": [{"query": query, "country": country} for query, country in SEARCHES]}
     contexts = {"contexts": [{"profile_id": profile} for profile in profiles]}
     history = f"http://{HOST}:{ports['viewing_history']}/history"
@@ -69,6 +69,9 @@ def _answers(ports: dict[str, int], profiles: list[int]) -> dict[str, list[Any]]
         "my_list": _ask(f"http://{HOST}:{ports['my_list']}/lists", contexts),
         "predicted_ratings": _ask(f"http://{HOST}:{ports['predicted_ratings']}/ratings", contexts),
         "search_results": _ask(f"http://{HOST}:{ports['search_results']}/search", searches),
+        "similar_videos": _ask(
+            f"http://{HOST}:{ports['similar_videos']}/similar", {"contexts": [{"seed_id": seed} for seed in seeds]}
+        ),
     }
     return {
         "viewing_history": [_ask(f"{history}/{profile}")["history"] for profile in profiles],
@@ -76,13 +79,14 @@ def _answers(ports: dict[str, int], profiles: list[int]) -> dict[str, list[Any]]
     }
 
 
-def _expected(world: World, profiles: list[int], moment: datetime) -> dict[str, list[Any]]:
+def _expected(world: World, profiles: list[int], seeds: list[int], moment: datetime) -> dict[str, list[Any]]:
     state, now = CompanyState(world), to_micros(moment)
     searches = [state.search_results(query, country, now) for query, country in SEARCHES]
-    of_profiles = [name for name in SERVICES if name != "search_results"]
+    of_profiles = [name for name in SERVICES if name not in ("search_results", "similar_videos")]
     return {
         **{name: [getattr(state, name)(profile, now) for profile in profiles] for name in of_profiles},
         "search_results": searches,
+        "similar_videos": [state.similar_videos(seed, now) for seed in seeds],
     }
 
 
@@ -90,13 +94,14 @@ def test_services_answer_with_the_state_at_the_clock_and_with_an_earlier_one_whe
     world: World, clock: FileClock, ports: dict[str, int]
 ) -> None:
     profiles = world.profiles["profile_id"].to_pylist()[:15]
+    seeds = world.plays["video_id"].to_pylist()[:15]
     moments = [world.snapshot_moment(day) for day in (0, 2)]
     moments += [moments[0] + timedelta(hours=3, microseconds=1), moments[0]]
     seen = []
     for moment in moments:
         clock.set(moment)
-        seen.append(_answers(ports, profiles))
-        assert seen[-1] == _expected(world, profiles, moment)
+        seen.append(_answers(ports, profiles, seeds))
+        assert seen[-1] == _expected(world, profiles, seeds, moment)
     assert seen[0] == seen[3]
     assert all(seen[0][name] != seen[1][name] for name in SERVICES)
 

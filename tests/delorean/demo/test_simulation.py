@@ -9,7 +9,9 @@ import pyarrow.compute as pc
 import pytest
 from same_world import same_world
 
-from delorean.demo.simulation import SHOWN, generate_world
+from delorean.demo.life import SHOWN, SIMILAR_SHOWN
+from delorean.demo.notifications import CHOICE
+from delorean.demo.simulation import generate_world
 from delorean.demo.state import CompanyState
 from delorean.demo.world import DAY, HISTORY_DAYS, HOUR, OUTCOME_HOURS, World, micros_of, read_world
 from schemas.errors import ConfigError, CorruptFileError, MissingFileError
@@ -64,6 +66,42 @@ def test_homepages_show_each_candidate_once_and_none_before_its_release(world: W
     ):
         assert len(set(shown)) == len(shown) == sum(SHOWN.values())
         assert all(released[video] <= moment for video in shown)
+
+
+def test_a_page_shows_other_videos_and_those_like_its_own_are_started_more_often(world: World) -> None:
+    state, starts = CompanyState(world), _starts(world)
+    genres = dict(zip(world.videos["video_id"].to_pylist(), world.videos["genres"].to_pylist(), strict=True))
+    reached = []
+    for page in world.pages.to_pylist():
+        shown, seed, now = page["video_ids"], page["seed_id"], to_micros(page["time"])
+        assert len({*shown, seed}) == SIMILAR_SHOWN + 1
+        assert {*shown} <= {*state.catalogue(page["time"])["video_id"].to_pylist()}
+        played = np.array([_played(starts, page["profile_id"], video, now) for video in shown])
+        if played.any() and not played.all():
+            alike = [len({*genres[video]} & {*genres[seed]}) / len({*genres[video], *genres[seed]}) for video in shown]
+            reached.append(_auc(np.array(alike), played))
+    assert len(reached) > 100
+    assert np.mean(reached) > 0.53
+
+
+def test_the_page_opened_is_of_what_its_reader_watched_just_before(world: World) -> None:
+    ended = {
+        (play["profile_id"], play["video_id"], play["watched_at"].timestamp() // 300) for play in world.plays.to_pylist()
+    }
+    for page in world.pages.to_pylist():
+        last = page["time"].timestamp() // 300
+        assert {(page["profile_id"], page["seed_id"], last - ago) for ago in (0, 1)} & ended
+
+
+def test_a_notification_is_about_one_of_the_candidates_of_the_homepage_that_follows(world: World) -> None:
+    homepages = {}
+    for row in world.impressions.to_pylist():
+        homepages.setdefault(row["profile_id"], []).append((row["time"], {*row["video_ids"]}))
+    assert len(world.notifications) > 50
+    for row in world.notifications.to_pylist():
+        assert len({*row["video_ids"]}) == CHOICE
+        after = [shown for time, shown in homepages[row["profile_id"]] if time > row["time"]]
+        assert any({*row["video_ids"]} <= shown for shown in after)
 
 
 def test_new_videos_appear_during_the_days(world: World) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from delorean.demo.factorisation import factorise
 from delorean.demo.searches import SHOWN
 from delorean.demo.simulation import generate_world
-from delorean.demo.state import LONGEST_HISTORY, MATCHES, CompanyState
+from delorean.demo.state import ALIKE, LONGEST_HISTORY, MATCHES, CompanyState
 from delorean.demo.world import DAY, World, micros_of
 from snapshotter.records import to_micros
 
@@ -51,6 +51,8 @@ def test_no_answer_depends_on_what_comes_later(moment: int, profile: int) -> Non
     assert then.predicted_ratings(profile, moment) == STATE.predicted_ratings(profile, moment)
     assert np.array_equal(then.popularity(moment), STATE.popularity(moment))
     assert then.search_results("drama", "US", moment) == STATE.search_results("drama", "US", moment)
+    seed = WORLD.plays["video_id"][0].as_py()
+    assert then.similar_videos(seed, moment) == STATE.similar_videos(seed, moment)
 
 
 @given(moment=MOMENTS, profile=st.sampled_from(PROFILES))
@@ -137,6 +139,26 @@ def test_a_search_finds_the_videos_that_have_the_word_the_most_played_first() ->
 
 def test_a_search_for_an_unknown_word_finds_nothing() -> None:
     assert STATE.search_results("no such word", "US", START) == []
+
+
+def test_similar_videos_are_those_that_viewers_of_the_seed_watched_too() -> None:
+    midnight = START + DAY
+    viewers: dict[int, set[int]] = defaultdict(set)
+    for play in WORLD.plays.to_pylist():
+        if midnight - 28 * DAY < to_micros(play["watched_at"]) < midnight:
+            viewers[play["video_id"]].add(play["profile_id"])
+    seed = max(viewers, key=lambda video: len(viewers[video]))
+    both = {video: len(who & viewers[seed]) / len(who) ** 0.5 for video, who in viewers.items() if video != seed}
+    best = sorted((score for score in both.values() if score > 0), reverse=True)[:ALIKE]
+    similar = STATE.similar_videos(seed, midnight + DAY // 2)
+    assert [each["score"] for each in similar] == pytest.approx(best, abs=2e-3)
+    for each in similar:
+        assert each["score"] == pytest.approx(both[each["video_id"]], abs=2e-3)
+
+
+@pytest.mark.parametrize("seed", [-1, 0, 2**62])
+def test_nothing_is_like_an_unknown_video(seed: int) -> None:
+    assert STATE.similar_videos(seed, START) == []
 
 
 def test_searches_show_what_was_sought_and_come_before_the_homepage() -> None:
