@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _PORT: Final = r"port (\d+)"
 _POLL_SECONDS: Final = 0.1
 _CLI: Final = ("-c", "from delorean.cli import main; main()")
+SEARCHES: Final = "members-search"  # contexts of the task "search"
 SEARCHES_FROM_DAY: Final = 2  # counted from 0
 DEVICES_FROM_DAY: Final = 3  # on which entries were added to lists: a new field of a service's answers
 _DEVICE_FIELD: Final = ", device: string"
@@ -78,10 +79,13 @@ class Company:
     ) -> tuple[CapturedDay, ...]:
         """Simulate the days: publish metadata at midnight, take a snapshot in the afternoon.
 
-        On the third day searches are added to the contexts; on the fourth the service of lists adds a field to its
-        answers. Afterwards the clock stands where the last outcome is known.
+        Each task's contexts are selected by its own variables. Those of searches are added on the third day; on the
+        fourth the service of lists adds a field to its answers. Afterwards the clock stands where the last outcome is
+        known.
         """
-        experiments, search, clock = self.folder.selection(), self.folder.search().selection, self.folder.clock
+        of_tasks, clock = {each.id: each for each in self.folder.members().selections}, self.folder.clock
+        search = of_tasks.pop(SEARCHES)
+        experiments = (*self.folder.selection(), *of_tasks.values())
         state = CompanyState(self.world)
         captured_days = []
         for number in range(days):

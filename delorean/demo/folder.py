@@ -73,7 +73,7 @@ class CompanyFolder:
     def write_company(self, world: World) -> None:
         """Write the world, the specs and, last, the clock."""
         world.write(self.world)
-        for name in ("experiments.toml", "homepage.toml", "search.toml"):
+        for name in ("experiments.toml", "homepage.toml", "members.toml"):
             (self.root / name).write_bytes(files("delorean.demo").joinpath(name).read_bytes())
         self.clock.set(world.starts_at)
 
@@ -85,9 +85,17 @@ class CompanyFolder:
         """Read the experiment that the demo trains."""
         return load_experiment(self.root / "homepage.toml")
 
-    def search(self) -> ExperimentSpec:
-        """Read the experiment whose contexts are searches."""
-        return load_experiment(self.root / "search.toml")
+    def members(self) -> ExperimentSpec:
+        """Read the experiment of several tasks."""
+        return load_experiment(self.root / "members.toml")
+
+    def add_notifications(self) -> None:
+        """Append the task of notifications to the spec of several tasks, complete at once."""
+        spec = self.root / "members.toml"
+        added = files("delorean.demo").joinpath("notifications.toml").read_text(encoding="utf-8")
+        new = spec.with_suffix(".new")
+        new.write_text(spec.read_text(encoding="utf-8") + added, encoding="utf-8")
+        new.replace(spec)
 
 
 def new_folder(parent: Path, name: str) -> Path:

@@ -7,7 +7,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 
-from delorean.demo.parity import replay_requests
+from delorean.demo.parity import RecordedTasks, replay_requests
 from delorean.feature_sets.digest import FeatureDigest
 from delorean.feature_sets.table import FeatureSet
 from delorean.state.provenance import SpreadReport
+from delorean.tasks.task_set import Task, TaskSet
 from prana_proxy.clock import FileClock
 from schemas.errors import ServiceError
 
@@ -209,6 +210,62 @@ def test_fewer_requests_are_drawn_by_seed(features: FeatureSet, clock: FileClock
     _replay(features, same, requests=3)
     assert one.asked == same.asked
     assert len(one.asked) == 3
+
+
+TASKS = TaskSet(
+    (Task("home", ("profile_id",), ("video_id",)), Task("similar", ("seed_id",), ("video_id",))),
+    sentinels={"profile_id": -1, "seed_id": -1},
+)
+KEYS = {"history": ["profile_id"], "list": ["seed_id"]}
+
+
+@pytest.fixture
+def of_tasks(features: FeatureSet) -> FeatureSet:
+    """The same rows: four of the one task, two of the other, each with nothing of the other's service."""
+    home = [True, True, False, True, True, False]
+    rows = DeltaTable(features.uri).to_pyarrow_table()
+    columns = {
+        "task_type": pa.array(["home" if each else "similar" for each in home]),
+        "profile_id": pa.array([i if each else -1 for i, each in enumerate(home)], pa.int64()),
+        "seed_id": pa.array([-1 if each else i for i, each in enumerate(home)], pa.int64()),
+        "history_captured_at": pa.array([NOON if each else None for each in home], TIME),
+        "list_captured_at": pa.array([None if each else NOON for each in home], TIME),
+    }
+    for name, values in columns.items():
+        rows = rows.drop_columns(name) if name in rows.column_names else rows
+        rows = rows.append_column(name, values)
+    write_deltalake(features.uri, rows, mode="overwrite", schema_mode="overwrite")
+    return replace(features, version=1, context=("profile_id", "seed_id", "task_type"))
+
+
+def _replay_tasks(features: FeatureSet, scorer: Scorer, requests: int) -> Any:
+    with _running(scorer) as url:
+        recorded = RecordedTasks(TASKS, KEYS)
+        return replay_requests(features, scorer.clock, url, requests, 1, lambda done, of: None, recorded)
+
+
+def test_each_task_is_replayed_with_its_own_variables_and_services(of_tasks: FeatureSet, clock: FileClock) -> None:
+    scorer = Scorer(clock)
+    found = _replay_tasks(of_tasks, scorer, 100)
+    assert (found.requests, found.mismatches, dict(found.tasks)) == (6, 0, {"home": 4, "similar": 2})
+    asked = {(request["task"], *request["context"].items()) for request in scorer.asked}
+    assert asked == {
+        *(("home", ("profile_id", i)) for i in (0, 1, 3, 4)),
+        *(("similar", ("seed_id", i)) for i in (2, 5)),
+    }
+
+
+def test_tasks_have_equal_shares_of_the_requests(of_tasks: FeatureSet, clock: FileClock) -> None:
+    assert dict(_replay_tasks(of_tasks, Scorer(clock), 4).tasks) == {"home": 2, "similar": 2}
+
+
+def test_a_difference_in_one_task_is_named_with_its_own_context(of_tasks: FeatureSet, clock: FileClock) -> None:
+    def spoil(answer: dict[str, Any], nth: int) -> None:
+        answer["ranked"][0]["features"]["one"] = 0.25
+
+    found = _replay_tasks(of_tasks, Scorer(clock, spoil), 2)
+    assert found.mismatches == 2
+    assert sorted("seed_id" in example for example in found.examples) == [False, True]
 
 
 def test_a_scorer_that_fails_or_answers_something_else_is_one_clear_error(
