@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delorean.demo.factorisation import factorise
@@ -45,11 +46,32 @@ class Evening:
 
 
 @dataclass(frozen=True)
+class PastVisits:
+    """Homepages that were seen before, and whether something of each was started."""
+
+    profiles: Ints
+    moments: Ints
+    started: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Audience:
     """All people of a world."""
 
     world: World
     tastes: Tastes
+
+    def past(self, rng: np.random.Generator) -> PastVisits:
+        """Let people look at the first places of the world's homepages, which are in random order."""
+        homepages = self.world.impressions.filter(pc.greater_equal(pc.list_value_length(pc.field("video_ids")), PLACES))
+        profiles, moments = homepages["profile_id"].to_numpy(), micros_of(homepages["time"])
+        first = np.array([shown[:PLACES] for shown in homepages["video_ids"].to_pylist()], dtype=np.int64)
+        who, videos = (
+            np.sort(self.world.profiles["profile_id"].to_numpy()),
+            np.sort(self.world.videos["video_id"].to_numpy()),
+        )
+        wish = self.tastes.wish(np.searchsorted(who, profiles), np.searchsorted(videos, first), moments)
+        return PastVisits(profiles, moments, choose(wish, rng) >= 0)
 
     def evening(self, day: int, rng: np.random.Generator) -> Evening:
         """Let some people open their homepages on an evening, `day` days after the world's first."""

@@ -167,7 +167,13 @@ class Life:
         who, video = np.nonzero(self.listed_at >= 0)
         still = {"profile": who, "video": video, "added_at": self.listed_at[who, video], "removed_at": -1 + 0 * who}
         self.log["list_entries"].append(still)
-        orders = {"plays": "watched_at", "list_entries": "added_at", "ratings": "rated_at", "impressions": "time", "pages": "time"}
+        orders = {
+            "plays": "watched_at",
+            "list_entries": "added_at",
+            "ratings": "rated_at",
+            "impressions": "time",
+            "pages": "time",
+        }
         tables = {}
         for name, moment in orders.items():
             parts = self.log[name]

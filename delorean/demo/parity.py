@@ -101,7 +101,9 @@ def _moments(rows: pa.Table, feature_set: FeatureSet, recorded: RecordedTasks | 
     first, last = np.full(len(rows), _ANY), np.full(len(rows), _NEVER)
     for service in feature_set.lineage["snapshots"]:
         times = rows[f"{service}_captured_at"].cast(pa.int64()).fill_null(_NEVER).to_numpy()
-        asked = True if recorded is None else recorded.asked(service, rows[TASK_VARIABLE].to_numpy(zero_copy_only=False))
+        asked = (
+            True if recorded is None else recorded.asked(service, rows[TASK_VARIABLE].to_numpy(zero_copy_only=False))
+        )
         first = np.where(asked, np.minimum(first, times), first)
         last = np.where(asked, np.maximum(last, times), last)
     one: NDArray[np.int64] = np.where(first == last, first, _NEVER)

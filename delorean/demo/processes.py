@@ -21,6 +21,7 @@ from typing import IO, Final, Self
 from schemas.errors import SetupError
 
 _GRACE_SECONDS: Final = 5.0
+_PATIENCE_SECONDS: Final = 60.0  # until a process that is stopped alone has finished
 _LOG_TAIL: Final = 1500  # characters of a process's log that an error shows
 
 # Asks Linux to terminate this process with its parent, then executes the program. A changed parent id shows that the
@@ -95,6 +96,14 @@ class Processes:
         )
         self.running.append(Running(name, process, log))
         return self.running[-1]
+
+    def stop(self, running: Running) -> None:
+        """Terminate one process, and wait until it has finished its work. Raises SetupError if that takes too long."""
+        _signal_group(running.process, signal.SIGTERM)
+        try:
+            running.process.wait(_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise SetupError.because(f"{running.name} does not stop: {running.log_tail()}") from error
 
     def __enter__(self) -> Self:
         """Use as a context manager."""

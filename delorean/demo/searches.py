@@ -8,14 +8,13 @@ from typing import Any, Final
 import numpy as np
 
 from delorean.demo.state import CompanyState
-from delorean.demo.world import DAY, HOUR, OUTCOME_HOURS, Ints, World, micros_of, table
+from delorean.demo.world import DAY, SoonStarted, World, micros_of, table
 
 SHOWN: Final = 10  # videos of a search's result
 _SEARCHES: Final = 0.35  # share of homepages that are preceded by a search
 _IN_MIND: Final = 0.7  # chance that the search is for what is then watched first
 _FOR_A_GENRE: Final = 0.7  # the others search for a word of a title
 _MINUTE: Final = 60_000_000
-_NONE: Final = np.zeros(0, dtype=np.int64)
 
 
 def with_searches(world: World, seed: int) -> World:
@@ -30,11 +29,10 @@ def with_searches(world: World, seed: int) -> World:
     columns: dict[str, list[Any]] = {name: [] for name in ("query", "profile_id", "country", "time", "video_ids")}
     impressions = world.impressions.filter(rng.random(len(world.impressions)) < _SEARCHES)
     moments = micros_of(impressions["time"])
-    plays = _plays_by_profile(world)
+    started = SoonStarted(world.plays)
     for impression, moment in zip(impressions.drop_columns("time").to_pylist(), moments.tolist(), strict=True):
         shown = impression["video_ids"]
-        started, watched = plays.get(impression["profile_id"], (_NONE, _NONE))
-        soon = watched[(started > moment) & (started <= moment + OUTCOME_HOURS * HOUR) & np.isin(watched, shown)]
+        soon = started.of(impression["profile_id"], moment, shown)
         sought = videos[int(soon[0]) if len(soon) and rng.random() < _IN_MIND else int(rng.choice(shown))]
         words = sought["genres"] if sought["genres"] and rng.random() < _FOR_A_GENRE else sought["title"].split()
         query, country = str(rng.choice(words)).casefold(), impression["country"]
@@ -46,12 +44,3 @@ def with_searches(world: World, seed: int) -> World:
         columns["time"].append(moment - int(rng.integers(2, 10)) * _MINUTE)
         columns["video_ids"].append(rng.permutation([sought["video_id"], *others[: SHOWN - 1]]))
     return replace(world, searches=table("searches", dict(columns)))
-
-
-def _plays_by_profile(world: World) -> dict[int, tuple[Ints, Ints]]:
-    """Group plays by profile: when they started, in order, and of what."""
-    started, profile = micros_of(world.plays["started_at"]), world.plays["profile_id"].to_numpy()
-    order = np.lexsort((started, profile))
-    profiles, starts = np.unique(profile[order], return_index=True)
-    parts = (np.split(values[order], starts[1:]) for values in (started, world.plays["video_id"].to_numpy()))
-    return {int(who): (moments, videos) for who, moments, videos in zip(profiles, *parts, strict=True)}

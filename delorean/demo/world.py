@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -129,3 +130,26 @@ def micros_of(column: pa.ChunkedArray, absent: int = 0) -> NDArray[np.int64]:
     """Convert a time column to integer microseconds; nulls become `absent`."""
     micros: NDArray[np.int64] = column.cast(pa.int64()).fill_null(absent).to_numpy()
     return micros
+
+
+class SoonStarted:
+    """Tells which of some shown videos a profile started within OUTCOME_HOURS.
+
+    plays: of a world
+    """
+
+    def __init__(self, plays: pa.Table) -> None:
+        started, profile = micros_of(plays["started_at"]), plays["profile_id"].to_numpy()
+        order = np.lexsort((started, profile))
+        profiles, firsts = np.unique(profile[order], return_index=True)
+        parts = (np.split(values[order], firsts[1:]) for values in (started, plays["video_id"].to_numpy()))
+        self._plays = {int(who): both for who, *both in zip(profiles, *parts, strict=True)}
+
+    def of(self, profile_id: int, moment: int, shown: Sequence[int]) -> Ints:
+        """Return the videos in the order of their starts. moment: microseconds at which they were shown."""
+        if profile_id not in self._plays:
+            return np.zeros(0, dtype=np.int64)
+        started, videos = self._plays[profile_id]
+        soon = slice(*np.searchsorted(started, [moment, moment + OUTCOME_HOURS * HOUR], side="right").tolist())
+        watched: Ints = videos[soon]
+        return watched[np.isin(watched, shown)]

@@ -86,7 +86,8 @@ def test_a_page_shows_other_videos_and_those_like_its_own_are_started_more_often
 
 def test_the_page_opened_is_of_what_its_reader_watched_just_before(world: World) -> None:
     ended = {
-        (play["profile_id"], play["video_id"], play["watched_at"].timestamp() // 300) for play in world.plays.to_pylist()
+        (play["profile_id"], play["video_id"], play["watched_at"].timestamp() // 300)
+        for play in world.plays.to_pylist()
     }
     for page in world.pages.to_pylist():
         last = page["time"].timestamp() // 300

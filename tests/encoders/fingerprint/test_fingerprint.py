@@ -160,7 +160,14 @@ def test_a_model_round_trips_through_json() -> None:
     assert again.features == model.features
     assert again.to_json() == model.to_json()
     assert again.encoders[-1].parameters == {"window_days": 7}
-    assert list(model.elements) == ["viewing_history", "my_list", "predicted_ratings", "search_results", "videos", "similar_videos"]
+    assert list(model.elements) == [
+        "viewing_history",
+        "my_list",
+        "predicted_ratings",
+        "search_results",
+        "videos",
+        "similar_videos",
+    ]
     assert model.elements["viewing_history"] == VIEWING_HISTORY
 
 
