@@ -103,7 +103,7 @@ def choose(wish: Floats, rng: np.random.Generator) -> Ints:
 
 
 class RatedTastes:
-    """Tastes of people who only rated, from a factorisation of all their ratings; homepages show popular and other videos.
+    """Tastes of people who only rated, from a factorisation of all their ratings; homepages show popular videos.
 
     rng: draws the homepages
     """

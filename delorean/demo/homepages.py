@@ -1,4 +1,4 @@
-"""Simulates lists, homepages and videos' pages, which MovieLens does not publish, using only events up to each moment."""
+"""Simulates lists, homepages and films' pages, which MovieLens does not publish, from events up to each moment."""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ class Life:
     )
 
     def __post_init__(self) -> None:
+        """Begin with empty lists and nothing watched."""
         shape = self.people.fit.shape
         self.listed_at: Ints = np.full(shape, -1, dtype=np.int64)
         self.unfinished = np.zeros(shape, dtype=bool)
@@ -45,6 +46,7 @@ class Life:
         self.patience: Floats = np.exp(-1.1 * self.people.fit).astype(np.float32)  # small where the taste is strong
 
     def live_a_day(self, day: int) -> None:
+        """Let some people watch by day and others in the evening. day: counted from `start`."""
         midnight = self.start + day * DAY
         self.popularity *= np.float32(0.88)
         for first, last, weight in _SLOTS:
@@ -54,6 +56,7 @@ class Life:
             self.live_a_session(active, moments)
 
     def live_a_session(self, who: Ints, moments: Ints) -> None:
+        """Show homepages, and let people choose from them, watch and open a page."""
         shown = self.show(who, moments)
         wish = self.wish(who, shown, moments)
         if moments.size and moments.min() >= self.start:
@@ -150,6 +153,7 @@ class Life:
         return ends + self.rng.integers(1, 3 * _MINUTE, len(who))
 
     def close_entries(self, who: Ints, video: Ints, moments: Ints) -> None:
+        """Take videos that were watched off the lists."""
         added = self.listed_at[who, video]
         self.log["list_entries"].append({"profile": who, "video": video, "added_at": added, "removed_at": moments})
         self.listed_at[who, video] = -1

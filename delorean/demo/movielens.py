@@ -206,7 +206,7 @@ def _notes(data: MovieLens, people: int, days: int) -> tuple[str, ...]:
         "Popularity and predicted ratings are computed from earlier events on this time line.",
         f"MovieLens has no minutes, lists, homepages, countries and devices. Minutes are {_MINUTES_A_STAR} a star. "
         "Lists hold what was popular by then in genres watched by then. A homepage shows what was played that evening "
-        "beside unseen films, six of ten drawn by popularity, three from the person's genres, one at random. The page of "
-        "an evening's first film, if opened, shows the second beside unseen ones of its genres. "
+        "beside unseen films, six of ten drawn by popularity, three from the person's genres, one at random. The "
+        "page of an evening's first film, if opened, shows the second beside unseen ones of its genres. "
         "Countries, devices and searches, for a genre or a word of a title, are drawn by seed.",
     )
