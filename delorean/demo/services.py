@@ -1,13 +1,14 @@
 """The company's five HTTP microservices. They answer with the state at the time of the company's clock.
 
 `python -m delorean.demo.services viewing_history --world FOLDER --clock FILE` serves one of them on 127.0.0.1, prints
-the port, and runs until SIGTERM. `/health` answers as soon as it serves.
+the port, then the keys of each request as a line of JSON, and runs until SIGTERM. `/health` answers as soon as it serves.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -69,8 +70,9 @@ class _Handlers:
         return web.Response(text="alive\n")
 
     async def history(self, request: web.Request) -> web.Response:
-        now = self.clock()
-        return web.json_response({"history": self.state.viewing_history(int(request.match_info["profile_id"]), now)})
+        now, profile_id = self.clock(), int(request.match_info["profile_id"])
+        _log_keys([[profile_id]])
+        return web.json_response({"history": self.state.viewing_history(profile_id, now)})
 
     def batch(
         self, key: Mapping[str, type], answer: AnswerFunction, prepare: Callable[[int], None] | None = None
@@ -89,12 +91,17 @@ class _Handlers:
                 return web.json_response({"error": f'expected {{"contexts": [{{{example}}}, …]}}'}, status=400)
             if len(values) > LARGEST_BATCH:
                 return web.json_response({"error": f"more than {LARGEST_BATCH} contexts"}, status=413)
+            _log_keys(values)
             now = self.clock()
             if prepare is not None:
                 await asyncio.to_thread(prepare, now)
             return web.json_response({"answers": [_one(key, answer, each, now) for each in values]})
 
         return handle
+
+
+def _log_keys(values: Sequence[Sequence[object]]) -> None:
+    print(json.dumps({"asked": values}), flush=True)  # noqa: T201  # the process's log
 
 
 def _one(key: Mapping[str, type], answer: AnswerFunction, values: Sequence[object], now: int) -> dict[str, Any]:

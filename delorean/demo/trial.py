@@ -1,4 +1,4 @@
-"""Members visit their homepages while tests run: the scorer decides what they are shown, their tastes what they start."""
+"""Members visit their homepages while tests run: the scorer ranks what they are shown, their tastes decide."""
 
 from __future__ import annotations
 

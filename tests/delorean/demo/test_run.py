@@ -48,7 +48,7 @@ def test_no_row_knows_the_future(result: DemoResult) -> None:
     assert rows.num_rows == result.summary["rows"] > 200
     assert pc.all(pc.less_equal(rows["latest_input_at"], rows["time"])).as_py()
     assert pc.all(pc.less(rows["time"], rows["outcome_at"])).as_py()
-    for service in result.summary["confidence"].keys() - {"search_results"}:
+    for service in result.summary["confidence"].keys() - {"search_results", "similar_videos"}:
         captured = rows[f"{service}_captured_at"]
         assert captured.null_count == 0
         age = pc.subtract(rows["time"], captured).to_pylist()
@@ -63,8 +63,8 @@ def test_the_model_beats_popularity_and_shuffled_labels(result: DemoResult) -> N
 
 
 def test_everything_asked_was_answered_and_counted(result: DemoResult) -> None:
-    assert result.summary["snapshots"] == 3 * DAYS + 3  # those of the searches that were added on the third day
-    services = ("my_list", "predicted_ratings", "search_results", "viewing_history")
+    assert result.summary["snapshots"] == 4 * DAYS + 3  # those of the searches that were added on the third day
+    services = ("my_list", "predicted_ratings", "search_results", "similar_videos", "viewing_history")
     assert result.summary["confidence"] == dict.fromkeys(services, 1.0)
     assert result.summary["features"] >= 12
     assert all(seconds >= 0 for seconds in result.summary["seconds"].values())
@@ -83,7 +83,10 @@ def test_searches_are_captured_from_the_third_day_on_without_asking_anything_twi
     day = (STARTS_AT + timedelta(days=2)).date()
     with open_index(project.index) as index:
         first, second = index.context_sets_of(day)
-        assert (first.experiments, second.experiments) == (("homepage", "small_screens"), ("search",))
+        assert (first.experiments, second.experiments) == (
+            ("homepage", "members-more_like_this", "small_screens"),
+            ("members-search",),
+        )
         runs = [index.run(name) for name in ("day-3", "day-3.r2")]
         keys = []
         for run in runs:
@@ -97,6 +100,22 @@ def test_searches_are_captured_from_the_third_day_on_without_asking_anything_twi
         "search_results",
         "viewing_history",
     }
+
+
+def test_services_are_never_asked_for_what_a_task_lacks(result: DemoResult) -> None:
+    sentinels = {
+        "viewing_history": -1,
+        "my_list": -1,
+        "predicted_ratings": -1,
+        "search_results": "",
+        "similar_videos": -1,
+    }
+    for service, sentinel in sentinels.items():
+        logs = [*(result.folder / "logs").glob(f"{service}*.log")]
+        lines = [line for log in logs for line in log.read_text().splitlines() if line.startswith("{")]
+        asked = [key for line in lines for key in json.loads(line)["asked"]]
+        assert len(asked) > 20, service
+        assert not [key for key in asked if sentinel in key], service
 
 
 def test_the_report_tells_what_the_summary_says(result: DemoResult) -> None:
