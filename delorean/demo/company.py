@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.resources import files
+from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Final
 
@@ -112,14 +113,19 @@ class Company:
         clock.set(self.world.starts_at + timedelta(days=self.world.days))
         return tuple(captured_days)
 
-    def start_scorer(self) -> tuple[Running, str]:
-        """Start serving the package that is in production; return the process and its URL."""
+    def start_scorer(self, package: str, tests: Sequence[Path]) -> tuple[Running, str]:
+        """Start serving a package and the cells of tests; return the process and its URL.
+
+        package: a name of the registry; it answers requests that are in no test
+        tests: files of tests
+        """
         scorer = self.processes.start(
             "scorer",
             [
                 *_CLI,
                 "serve",
-                "registry:production",
+                f"registry:{package}",
+                *(f"--test={test}" for test in tests),
                 "--port=0",
                 "--budget=30",  # the replay checks values, not latency
                 f"--config={self.folder.root / 'delorean.toml'}",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
+from string import Template
 from typing import Final
 
 from delorean.demo.world import World
@@ -88,6 +90,13 @@ class CompanyFolder:
     def members(self) -> ExperimentSpec:
         """Read the experiment of several tasks."""
         return load_experiment(self.root / "members.toml")
+
+    def write_test(self, name: str, start: datetime, end: datetime) -> Path:
+        """Write an A/B test of the demo with its times; return its path."""
+        template = Template(files("delorean.demo").joinpath(f"{name}.toml").read_text(encoding="utf-8"))
+        path = self.root / f"{name}.toml"
+        path.write_text(template.substitute(start=start.isoformat(), end=end.isoformat()), encoding="utf-8")
+        return path
 
     def add_notifications(self) -> None:
         """Append the task of notifications to the spec of several tasks, complete at once."""

@@ -1,7 +1,8 @@
 """The company's five HTTP microservices. They answer with the state at the time of the company's clock.
 
 `python -m delorean.demo.services viewing_history --world FOLDER --clock FILE` serves one of them on 127.0.0.1, prints
-the port, then the keys of each request as a line of JSON, and runs until SIGTERM. `/health` answers as soon as it serves.
+the port, then the keys of each request as a line of JSON, and runs until SIGTERM. `/health` answers as soon as it
+serves.
 """
 
 from __future__ import annotations

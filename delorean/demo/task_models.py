@@ -1,0 +1,63 @@
+"""The demo's model of several tasks, and the one after a task was added by configuration alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from delorean.demo.folder import CompanyFolder
+from delorean.demo.step_bars import StepBars
+from delorean.experiment import ExperimentSpec
+from delorean.experiment.label_data import labels_of
+from delorean.experiment.steps import features_of
+from delorean.experiment.training_run import train_and_package
+from delorean.feature_sets.table import FeatureSet
+from delorean.labels import Labels
+from delorean.packaging.package import ModelPackage
+from delorean.registry.registry import Registry
+from snapshotter.index import SnapshotIndex
+from snapshotter.storage import Storage
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+MEMBERS = "members"  # the registry's name for the model of several tasks that serves
+
+
+@dataclass(frozen=True)
+class TaskModel:
+    """A model of several tasks, and what it was learned from."""
+
+    experiment: ExperimentSpec
+    labels: Labels
+    features: FeatureSet
+    package: ModelPackage
+
+
+def learn_tasks(
+    folder: CompanyFolder, spark: SparkSession, storage: Storage, index: SnapshotIndex, steps: StepBars
+) -> tuple[TaskModel, TaskModel]:
+    """Learn one model of the tasks in `members.toml`, append a task to it, and learn again.
+
+    Returns both. The second one serves as `registry:members`.
+    """
+    with steps.step("tasks"):
+        first = _learn(folder, "members-1", spark, storage, index)
+    with steps.step("added"):
+        folder.add_notifications()
+        second = _learn(folder, "members-2", spark, storage, index)
+    registry = Registry(storage)
+    for model in (first, second):
+        registry.add(model.package.path, model.package.path.name)
+    registry.move(MEMBERS, second.package.path.name, "it has notifications, too")
+    return first, second
+
+
+def _learn(
+    folder: CompanyFolder, package: str, spark: SparkSession, storage: Storage, index: SnapshotIndex
+) -> TaskModel:
+    experiment = folder.members()
+    labels = labels_of(experiment, spark, storage, index=index)
+    features = features_of(experiment, labels, index, storage, spark)
+    packaged = train_and_package(experiment, index, storage, folder.package(package)).package
+    return TaskModel(experiment, labels, features, packaged)
