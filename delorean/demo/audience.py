@@ -129,4 +129,5 @@ class RatedTastes:
         columns = np.searchsorted(factors.video_ids, self.videos[shown])
         stars = np.einsum("pf,pcf->pc", factors.profile_factors[rows], factors.video_factors[columns])
         stars += factors.profile_bias[rows][:, None] + factors.video_bias[columns]
-        return (_SPREAD * stars + 1).astype(np.float32)
+        wish: Floats = (_SPREAD * stars + 1).astype(np.float32)
+        return wish

@@ -62,7 +62,8 @@ class Catalogue:
         """Compare seeds (rows of the catalogue) with every video: (seeds, videos), 1 for equal ones, 0 on average."""
         genres = self.genres / np.linalg.norm(self.genres, axis=1, keepdims=True)
         hidden = self.hidden / np.linalg.norm(self.hidden, axis=1, keepdims=True)
-        return np.float32(0.6) * (genres[seeds] @ genres.T) + np.float32(0.4) * (hidden[seeds] @ hidden.T)
+        alike: Floats = np.float32(0.6) * (genres[seeds] @ genres.T) + np.float32(0.4) * (hidden[seeds] @ hidden.T)
+        return alike
 
 
 @dataclass(frozen=True)
