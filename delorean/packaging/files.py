@@ -25,12 +25,10 @@ MODEL = "model.onnx"
 TASK_MODELS = "onnx"  # folder of a model for each task, `<task>.onnx`, where tasks have trees of their own
 _MOST_OF_MODEL = 512 * _MEBIBYTE
 
-# Every file of a package, and its maximum size in bytes. No other file is allowed, except in TASK_MODELS.
+# The files of a package, and their maximum sizes in bytes.
 FILES: Mapping[str, int] = {
     "trees.arrow": 512 * _MEBIBYTE,
     MODEL: _MOST_OF_MODEL,
-    "tasks.json": 16 * _MEBIBYTE,
-    "calibration.arrow": 64 * _MEBIBYTE,
     "feature_model.json": 16 * _MEBIBYTE,
     "keys.json": _MEBIBYTE,
     "services.json": _MEBIBYTE,
@@ -39,8 +37,10 @@ FILES: Mapping[str, int] = {
     "golden/data_maps.arrow": 512 * _MEBIBYTE,
     "golden/expected.arrow": 64 * _MEBIBYTE,
 }
-# Packages of models that do not consist of trees, of one use, or of earlier releases lack these.
-OPTIONAL = frozenset({"trees.arrow", "tasks.json", "calibration.arrow"})
+# Packages of models that do not consist of trees, and those of earlier releases, lack these.
+OPTIONAL = frozenset({"trees.arrow"})
+# Packages of several tasks may have these too, and a file in TASK_MODELS for each task. No other file is allowed.
+_OF_TASKS: Mapping[str, int] = {"tasks.json": 16 * _MEBIBYTE, "calibration.arrow": 64 * _MEBIBYTE}
 
 
 @contextmanager
@@ -92,14 +92,14 @@ def read_files(folder: Path) -> dict[str, bytes]:
         if not _is_file_of_package(name):
             raise PackageError.because(f"{MANIFEST} lists '{name}', which is not a file of a model package")
     of_tasks = [name for name in listed if name not in FILES]
-    optional = OPTIONAL | ({MODEL} if of_tasks else frozenset())
+    optional = OPTIONAL | ({MODEL} if any(name.startswith(TASK_MODELS) for name in of_tasks) else frozenset())
     files = {}
     for name in (*FILES, *of_tasks):
         if name not in listed and name in optional:
             continue
         if name not in listed:
             raise PackageError.because(f"{MANIFEST} does not list '{name}'")
-        files[name] = _read(folder, name, FILES.get(name, _MOST_OF_MODEL))
+        files[name] = _read(folder, name, {**FILES, **_OF_TASKS}.get(name, _MOST_OF_MODEL))
         if _entry(files[name]) != listed[name]:
             raise PackageError.because(
                 f"'{name}' of {folder} has changed since it was packaged: its checksum differs",
@@ -145,7 +145,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _is_file_of_package(name: str) -> bool:
-    if name in FILES:
+    if name in FILES or name in _OF_TASKS:
         return True
     folder, _, file = name.partition("/")
     try:

@@ -170,18 +170,20 @@ def write_expected(
     return write_arrow(pa.table(columns))
 
 
-def read_expected(name: str, data: bytes, maps: DataMaps, width: int) -> GoldenRows:
-    """Read what `write_expected` wrote. Raises PackageError that names the file.
-
-    maps: the data maps that the features are computed from; width: number of features
-    """
+def read_expected(name: str, data: bytes, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Read the features and scores that `write_expected` wrote. Raises PackageError that names the file."""
     table = read_arrow(name, data)
     expected = pa.schema([("features", pa.list_(pa.float32(), width)), ("score", pa.float32())])
     if table.schema not in (expected, expected.append(pa.field("probability", pa.float32()))):
         raise PackageError.because(f"'{name}' does not hold {width} features and a score per row")
     flat = table["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    probabilities = table["probability"].to_numpy() if "probability" in table.schema.names else None
-    return GoldenRows(maps, flat.reshape(-1, width), table["score"].to_numpy(), probabilities)
+    return flat.reshape(-1, width), table["score"].to_numpy()
+
+
+def read_probabilities(name: str, data: bytes) -> NDArray[np.float32] | None:
+    """Read the probabilities that `write_expected` wrote, None where there are none."""
+    table = read_arrow(name, data)
+    return table["probability"].to_numpy() if "probability" in table.schema.names else None
 
 
 def write_arrow(table: pa.Table) -> bytes:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from delorean.packaging.calibration_file import CALIBRATION, read_calibrations
 from delorean.packaging.files import MODEL, digest_of, read_files, read_json
-from delorean.packaging.golden_rows import GoldenRows, read_data_maps, read_expected
+from delorean.packaging.golden_rows import GoldenRows, read_data_maps, read_expected, read_probabilities
 from delorean.packaging.scorer_files import has_trees, read_scorer, read_task_scorer, refuse_other_models
 from delorean.packaging.untrusted import TASKS, read_feature_model, read_tasks, refuse_excess
 from delorean.scoring import Scorer
@@ -244,12 +244,11 @@ def tasks_of_items(maps: DataMaps, tasks: TaskSet) -> NDArray[np.int64]:
 
 def _read_golden_rows(path: Path, files: Mapping[str, bytes], width: int) -> GoldenRows:
     maps = read_data_maps("golden/data_maps.arrow", files["golden/data_maps.arrow"])
-    golden = read_expected("golden/expected.arrow", files["golden/expected.arrow"], maps, width)
-    if len(golden.scores) != maps.items.num_rows or len(maps) == 0:
-        raise PackageError.because(
-            f"golden/expected.arrow of {path} has {len(golden.scores)} rows, its data maps differ"
-        )
-    return golden
+    expected = "golden/expected.arrow"
+    features, scores = read_expected(expected, files[expected], width)
+    if len(features) != maps.items.num_rows or len(maps) == 0:
+        raise PackageError.because(f"{expected} of {path} has {len(features)} rows, its data maps differ")
+    return GoldenRows(maps, features, scores, read_probabilities(expected, files[expected]))
 
 
 def matrix(names: Sequence[str], features: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
