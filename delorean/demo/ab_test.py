@@ -10,11 +10,16 @@ from typing import Final
 
 import numpy as np
 
+from delorean.ab_tests.files import read_test
+from delorean.ab_tests.result import AbAnalysis
+from delorean.ab_tests.stored import analyse_test
 from delorean.demo.audience import Audience
 from delorean.demo.folder import CompanyFolder
 from delorean.demo.live_scorer import LiveScorer
 from delorean.demo.trial import Visits, true_rates, visit, write_outcomes
+from delorean.demo.world import World
 from delorean.packaging.package import ModelPackage
+from snapshotter.storage import Storage
 
 BEFORE, AFTER = "before", "after"  # the cells of both tests
 _EVENINGS: Final = 3  # of the A/B test
@@ -29,12 +34,16 @@ class TestFiles:
     interleaved: Path
     added_task: Path
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Both files."""
+        return self.interleaved, self.added_task
+
 
 @dataclass(frozen=True)
-class Tested:
-    """What the tests found, and the truth.
+class Visited:
+    """The visits of all evenings, and the truth.
 
-    visits: of all evenings
     true_rates: cell → the share of all visits with a start if its model had ranked them all
     """
 
@@ -47,9 +56,18 @@ class Tested:
         return self.true_rates[AFTER] / self.true_rates[BEFORE] - 1
 
 
-def declare_tests(folder: CompanyFolder, audience: Audience) -> TestFiles:
+@dataclass(frozen=True)
+class Tested:
+    """The visits, and what both tests say of them. interleaved: see `analyse_interleaving`."""
+
+    visited: Visited
+    analysis: AbAnalysis
+    interleaved: object = None
+
+
+def declare_tests(folder: CompanyFolder, world: World) -> TestFiles:
     """Write the declarations of both tests: one evening after the world's last day, then three."""
-    end = audience.world.starts_at + timedelta(days=audience.world.days)
+    end = world.starts_at + timedelta(days=world.days)
     switch = end + timedelta(days=1)
     return TestFiles(
         folder.write_test("interleaved", end, switch),
@@ -57,14 +75,14 @@ def declare_tests(folder: CompanyFolder, audience: Audience) -> TestFiles:
     )
 
 
-def run_tests(
+def run_visits(
     folder: CompanyFolder,
     audience: Audience,
     url: str,
     packages: Mapping[str, ModelPackage],
     seed: int,
     progress: Callable[[int, int], None],
-) -> Tested:
+) -> Visited:
     """Let members visit their homepages on the tests' evenings, and write what they start.
 
     url: of a scorer that serves both tests
@@ -79,4 +97,12 @@ def run_tests(
         features = packages[AFTER].features
         visits = visit(evenings, audience, scorer, folder.clock, features, rng, progress)
     write_outcomes(folder.world, visits, past)
-    return Tested(visits, true_rates(visits, packages))
+    return Visited(visits, true_rates(visits, packages))
+
+
+def analyse_tests(tests: TestFiles, storage: Storage, visited: Visited) -> Tested:
+    """Analyse the tests once the outcomes of everybody in them are complete."""
+    test = read_test(tests.added_task)
+    assert test.end is not None  # the declaration has one
+    last = test.end + max(metric.matures for metric in test.metrics.values())
+    return Tested(visited, analyse_test(test, storage, last))

@@ -11,9 +11,11 @@ from typing import Any, Final
 import numpy as np
 import pyarrow.compute as pc
 
+from delorean.demo.ab_test import Tested
 from delorean.demo.company import CapturedDay
 from delorean.demo.learning import Learned
 from delorean.demo.parity import ParityReport
+from delorean.demo.task_models import TaskModel
 from delorean.demo.world import World
 from delorean.evaluation.metrics import Metrics, ranking_metrics
 from delorean.experiment import ExperimentSpec
@@ -30,13 +32,19 @@ SHUFFLED: Final = "shuffled labels"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The captured days, what was learned from them, and the result of the parity replay."""
+    """The captured days, what was learned from them, and the results of the parity replay and of the tests.
+
+    of_tasks: the models of several tasks, before and after one was added
+    parity: of the second of them
+    """
 
     world: World
     experiment: ExperimentSpec
     captured_days: tuple[CapturedDay, ...]
     learned: Learned
+    of_tasks: tuple[TaskModel, TaskModel]
     parity: ParityReport
+    tested: Tested
 
     @property
     def features(self) -> FeatureSet:
@@ -45,7 +53,7 @@ class Outcome:
 
     @property
     def package(self) -> ModelPackage:
-        """The package that is in production."""
+        """The package for homepages that is in production."""
         return self.learned.package
 
     @cached_property
@@ -98,12 +106,43 @@ class Outcome:
                 "interval": [comparison["ndcg@10"].row["low"], comparison["ndcg@10"].row["high"]],
                 "production": self.learned.version,
             },
+            "tasks": self._tasks(),
+            "test": self._test(),
             "parity": {
                 "requests": parity.requests,
                 "values": parity.values,
                 "mismatches": parity.mismatches,
             },
             "paradoxes": paradoxes(self.features),
+        }
+
+    def _tasks(self) -> dict[str, Any]:
+        """Summarise the model of several tasks: what each gains or loses against a model of its own."""
+        first, second = self.of_tasks
+        report = first.package.report.consolidation
+        assert report is not None  # it is a model of tasks
+        differences = {
+            each.task: [each.difference.value, each.difference.low, each.difference.high]
+            for each in report.chosen.tasks
+        }
+        added = [name for name in second.experiment.tasks if name not in first.experiment.tasks]
+        return {
+            "consolidated": report.consolidated,
+            "ndcg@10": differences,
+            "added": added,
+            "rows": second.features.rows,
+        }
+
+    def _test(self) -> dict[str, Any]:
+        """Summarise the A/B test, beside the truth."""
+        analysis = self.tested.analysis
+        last = analysis.candidates[0].metrics[0].last if analysis.candidates else None
+        return {
+            "verdict": analysis.verdict.value,
+            "members": sum(cell.units for cell in analysis.health.cells),
+            "change": last and last.relative,
+            "interval": last and [last.low, last.high],
+            "truth": self.tested.visited.true_change,
         }
 
 

@@ -30,7 +30,7 @@ class ParityReport:
     values: number of feature values, each compared bit for bit; any NaN equals any other
     examples: descriptions of the first mismatches
     moments: number of moments that the clock was set back to
-    tasks: requests of each task; empty for a model without tasks
+    task_of_request: empty for a model without tasks
     offline, online: features of each request's candidates, (candidates, features)
     scores: of the live scorer, for each request
     """
@@ -40,10 +40,15 @@ class ParityReport:
     mismatches: int = 0
     moments: int = 0
     examples: list[str] = field(default_factory=list)
-    tasks: Counter[str] = field(default_factory=Counter)
+    task_of_request: list[str] = field(default_factory=list)
     offline: list[NDArray[np.float32]] = field(default_factory=list)
     online: list[NDArray[np.float32]] = field(default_factory=list)
     scores: list[NDArray[np.float32]] = field(default_factory=list)
+
+    @property
+    def tasks(self) -> dict[str, int]:
+        """The number of requests of each task."""
+        return dict(Counter(self.task_of_request))
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ def _compare(
     if recorded is not None:
         task = recorded.tasks.task(row[TASK_VARIABLE])
         variables, item_variables, of_task = task.context, task.items, {"task": task.name}
-        report.tasks[task.name] += 1
+        report.task_of_request.append(task.name)
     offline = np.array([row[name] for name in names], dtype=np.float32).T
     items = [
         dict(zip(item_variables, values, strict=True)) for values in zip(*(row[n] for n in item_variables), strict=True)

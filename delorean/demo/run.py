@@ -11,6 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
+from delorean.demo.ab_test import AFTER, BEFORE, analyse_tests, declare_tests, run_visits
+from delorean.demo.audience import Audience, RatedTastes
 from delorean.demo.company import Company, open_company, start_services
 from delorean.demo.folder import CompanyFolder, new_folder
 from delorean.demo.learning import learn
@@ -18,9 +22,10 @@ from delorean.demo.movielens import movielens_world
 from delorean.demo.outcome import DemoResult, Outcome
 from delorean.demo.parity import replay_requests
 from delorean.demo.processes import Processes
-from delorean.demo.simulation import SEED, generate_world
+from delorean.demo.simulation import SEED, simulate
 from delorean.demo.step_bars import StepBars
 from delorean.demo.summary import report_data
+from delorean.demo.task_models import MEMBERS, learn_tasks, recorded_tasks
 from delorean.demo.world import World
 from delorean.display.report import write_report
 from schemas.errors import ConfigError, SetupError
@@ -43,8 +48,12 @@ _STEPS: Final = {
     "train": "train as on the day before",
     "tune": "tune, train and package",
     "compare": "compare with production",
+    "tasks": "learn one model of three tasks",
+    "added": "add a task by configuration",
     "serve": "start the live scorer",
     "parity": "replay for parity",
+    "visits": "let members visit during two tests",
+    "analyse": "analyse the tests",
     "report": "write the report",
 }
 
@@ -83,10 +92,8 @@ def run_demo(
         require_java()  # before anything is created or started
     with StepBars(_STEPS) as steps:
         with steps.step("world"):
-            if movielens is None:
-                world = generate_world(seed, days + 1, size.profiles, size.videos)
-            else:
-                world = movielens_world(movielens, seed, days + 1)
+            audience = _audience(movielens, seed, days + 1, size)
+            world = audience.world
             folder = CompanyFolder(_folder_for_now(output_dir))
             folder.prepare(world)
         with Processes(folder.root / "logs") as processes, open_index(folder.index_uri) as index:
@@ -94,13 +101,31 @@ def run_demo(
             with _running(world, folder, processes, spark, steps) as (company, session):
                 captured_days = company.live(days, session, storage, index, steps)
                 learned = learn(folder, captured_days, session, storage, index, steps)
+                of_tasks = learn_tasks(folder, session, storage, index, steps)
+            tests = declare_tests(folder, world)
             with steps.step("serve"):
-                _, url = company.start_scorer()
+                scorer, url = company.start_scorer(MEMBERS, tests.paths)
             with steps.step("parity", size.requests):
                 progress = partial(steps.show, "parity")
-                parity = replay_requests(learned.features, folder.clock, url, size.requests, seed, progress)
-            outcome = Outcome(world, folder.experiment(), captured_days, learned, parity)
+                recorded = recorded_tasks(of_tasks[-1], captured_days)
+                features = of_tasks[-1].features
+                parity = replay_requests(features, folder.clock, url, size.requests, seed, progress, recorded)
+            with steps.step("visits"):
+                packages = {cell: model.package for cell, model in zip((BEFORE, AFTER), of_tasks, strict=True)}
+                visited = run_visits(folder, audience, url, packages, seed, partial(steps.show, "visits"))
+                processes.stop(scorer)  # which writes the rest of its log of what was shown
+            with steps.step("analyse"):
+                tested = analyse_tests(tests, storage, visited)
+            outcome = Outcome(world, folder.experiment(), captured_days, learned, of_tasks, parity, tested)
             return _write_results(outcome, folder, storage, index, steps)
+
+
+def _audience(movielens: Path | None, seed: int, days: int, size: Size) -> Audience:
+    """Generate a world, or read one from MovieLens, with the tastes of its people."""
+    if movielens is None:
+        return Audience(*simulate(seed, days, size.profiles, size.videos))
+    world = movielens_world(movielens, seed, days)
+    return Audience(world, RatedTastes(world, np.random.default_rng(seed)))
 
 
 def _folder_for_now(output_dir: Path) -> Path:

@@ -24,7 +24,7 @@ _NOTES: Final = (
     f"own taste, list and unfinished videos, {SHOWN['random']} at random, in random order.",
     "People choose by taste, quality, recency, their list, the genres they watched lately and what they left "
     "unfinished, with much chance. Nothing in the world knows the future.",
-    "A third of the homepages are preceded by a search for a genre or a word of a title. Half of those who have "
+    "Many homepages are preceded by a search for a genre or a word of a title. Half of those who have "
     "watched something open its page, which shows similar videos, and may start one of them.",
 )
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -14,8 +15,11 @@ from rich.text import Text
 
 from delorean.demo.company import CapturedDay
 from delorean.demo.outcome import DemoResult, Outcome
+from delorean.demo.parity import ParityReport
+from delorean.demo.task_models import TaskModel
 from delorean.demo.world import DAY, World, micros_of
-from delorean.display.report import Candidate, Feature, Parity, ReportData
+from delorean.display.report import Candidate, CellTest, Feature, Parity, ReportData, SharedModel
+from delorean.packaging.package import ModelPackage
 from delorean.time_travel import TimeMachine
 from schemas.plain_text import plain_text
 from schemas.strict_json import json_text
@@ -59,7 +63,8 @@ def report_data(
             parity.values,
             parity.mismatches,
             parity.examples,
-            np.concatenate([outcome.package.score(offline) for offline in parity.offline]),
+            parity.tasks,
+            _scores(outcome.of_tasks[-1].package, parity),
             np.concatenate(parity.scores),
         ),
         seconds=seconds,
@@ -69,6 +74,30 @@ def report_data(
             outcome.learned.comparison,
             outcome.learned.version,
         ),
+        shared=_shared(*outcome.of_tasks),
+        test=CellTest(
+            outcome.tested.analysis,
+            outcome.tested.interleaved,
+            len(outcome.tested.visited.visits),
+            outcome.tested.visited.true_rates,
+        ),
+    )
+
+
+def _scores(package: ModelPackage, parity: ParityReport) -> NDArray[np.float32]:
+    """Score the recorded features of all replayed requests."""
+    scored = (package.score(rows, task) for rows, task in zip(parity.offline, parity.task_of_request, strict=True))
+    return np.concatenate(list(scored))
+
+
+def _shared(first: TaskModel, second: TaskModel) -> SharedModel:
+    return SharedModel(
+        first.labels,
+        first.package.report,
+        [name for name in second.experiment.tasks if name not in first.experiment.tasks],
+        second.labels,
+        second.package.report,
+        second.features.notes,
     )
 
 
@@ -109,6 +138,8 @@ def show(result: DemoResult) -> None:
         f"trained on shuffled labels {model['shuffled_ndcg@10']:.3f}",
         "new against old": f"{comparison['verdict']}: NDCG@10 {comparison['ndcg@10']:+.3f} "
         f"[{low:+.3f}, {high:+.3f}]; in production: {comparison['production']}",
+        "one model": _tasks_in_words(summary["tasks"]),
+        "two cells": _test_in_words(summary["test"]),
         "online = offline": f"{parity['mismatches']} of {parity['values']:,} values differ, "
         f"in {parity['requests']} requests to the live scorer",
         "future leaks": f"{summary['paradoxes']} of {summary['rows']:,} rows",
@@ -122,3 +153,18 @@ def show(result: DemoResult) -> None:
     console.print(table)
     console.print(f"Report: {result.report}", soft_wrap=True, markup=False)
     console.print(json_text(summary), soft_wrap=True, markup=False)
+
+
+def _tasks_in_words(tasks: Mapping[str, Any]) -> str:
+    changes = ", ".join(f"{name.replace('_', ' ')} {value:+.3f}" for name, (value, *_) in tasks["ndcg@10"].items())
+    return f"against models of single tasks: {changes}; added by config: {', '.join(tasks['added'])}"
+
+
+def _test_in_words(test: Mapping[str, Any]) -> str:
+    if test["change"] is None:
+        return str(test["verdict"])
+    low, high = test["interval"]
+    return (
+        f"{test['verdict']}: starts per visit {test['change']:+.1%} [{low:+.1%}, {high:+.1%}] "
+        f"of {test['members']} members; in truth {test['truth']:+.1%}"
+    )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from delorean.demo.company import CapturedDay
 from delorean.demo.folder import CompanyFolder
+from delorean.demo.parity import RecordedTasks
 from delorean.demo.step_bars import StepBars
 from delorean.experiment import ExperimentSpec
 from delorean.experiment.label_data import labels_of
@@ -32,6 +35,14 @@ class TaskModel:
     labels: Labels
     features: FeatureSet
     package: ModelPackage
+
+
+def recorded_tasks(model: TaskModel, captured_days: Sequence[CapturedDay]) -> RecordedTasks:
+    """Return a model's tasks, and the variables that the answers of captured services depend on."""
+    tasks = model.package.tasks
+    assert tasks is not None  # a spec of tasks makes a package of tasks
+    services = {each.service for day in captured_days for each in day.snapshots}
+    return RecordedTasks(tasks, {each.name: [key.name for key in each.key] for each in services})
 
 
 def learn_tasks(

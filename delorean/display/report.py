@@ -36,6 +36,7 @@ class Parity:
     """The comparison of online and offline values.
 
     examples: differences, in words
+    tasks: requests of each task
     offline, online: scores of the same items, from the feature set and from the live scorer
     """
 
@@ -43,6 +44,7 @@ class Parity:
     values: int
     mismatches: int
     examples: Sequence[str]
+    tasks: Mapping[str, int]
     offline: NDArray[np.float32]
     online: NDArray[np.float32]
 
@@ -59,6 +61,42 @@ class Candidate:
     training: object
     comparison: object
     production: str
+
+
+@dataclass(frozen=True)
+class SharedModel:
+    """The model of several tasks, and the one after a task was added. Each is shown as `delorean.display` describes it.
+
+    labels, training: of the first model; added: names of the added tasks; added_labels, added_training: of the second
+    copied: in words, what of the first model's features the second one's were copied from
+    """
+
+    labels: object
+    training: object
+    added: Sequence[str]
+    added_labels: object
+    added_training: object
+    copied: Sequence[str]
+
+
+@dataclass(frozen=True)
+class CellTest:
+    """The A/B test of both models and the interleaved one before it, as `delorean.display` describes them; the truth.
+
+    visits: number of homepages that members opened during both
+    true_rates: cell → the share of visits with a start if its model had ranked all of them
+    """
+
+    analysis: object
+    interleaved: object
+    visits: int
+    true_rates: Mapping[str, float]
+
+    @property
+    def true_change(self) -> float:
+        """The relative change from the first cell to the second."""
+        control, candidate = self.true_rates.values()
+        return candidate / control - 1
 
 
 @dataclass(frozen=True)
@@ -87,6 +125,8 @@ class ReportData:
     parity: Parity
     seconds: Mapping[str, float]
     candidate: Candidate
+    shared: SharedModel
+    test: CellTest
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -116,8 +156,10 @@ def render(data: ReportData) -> str:
         distributions=[
             (feature, plots.distribution(feature.name, feature.values, feature.positive)) for feature in data.features
         ],
-        tuning=Markup(to_html(data.candidate.tuning)),  # noqa: S704  # escaped where it is rendered
-        training=Markup(to_html(data.candidate.training)),  # noqa: S704  # the same
-        comparison=Markup(to_html(data.candidate.comparison)),  # noqa: S704  # the same
+        shown=_shown,
         agreement=plots.agreement("Scores offline and online", data.parity.offline.ravel(), data.parity.online.ravel()),
     )
+
+
+def _shown(described: object) -> Markup:
+    return Markup(to_html(described))  # noqa: S704  # escaped where it is rendered

@@ -247,7 +247,7 @@ def _replay_tasks(features: FeatureSet, scorer: Scorer, requests: int) -> Any:
 def test_each_task_is_replayed_with_its_own_variables_and_services(of_tasks: FeatureSet, clock: FileClock) -> None:
     scorer = Scorer(clock)
     found = _replay_tasks(of_tasks, scorer, 100)
-    assert (found.requests, found.mismatches, dict(found.tasks)) == (6, 0, {"home": 4, "similar": 2})
+    assert (found.requests, found.mismatches, found.tasks) == (6, 0, {"home": 4, "similar": 2})
     asked = {(request["task"], *request["context"].items()) for request in scorer.asked}
     assert asked == {
         *(("home", ("profile_id", i)) for i in (0, 1, 3, 4)),
@@ -256,7 +256,7 @@ def test_each_task_is_replayed_with_its_own_variables_and_services(of_tasks: Fea
 
 
 def test_tasks_have_equal_shares_of_the_requests(of_tasks: FeatureSet, clock: FileClock) -> None:
-    assert dict(_replay_tasks(of_tasks, Scorer(clock), 4).tasks) == {"home": 2, "similar": 2}
+    assert _replay_tasks(of_tasks, Scorer(clock), 4).tasks == {"home": 2, "similar": 2}
 
 
 def test_a_difference_in_one_task_is_named_with_its_own_context(of_tasks: FeatureSet, clock: FileClock) -> None:
