@@ -11,7 +11,16 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from delorean.display.report import Candidate, Feature, Parity, ReportData, render, write_report
+from delorean.display.report import (
+    Candidate,
+    CellTest,
+    Feature,
+    Parity,
+    ReportData,
+    SharedModel,
+    render,
+    write_report,
+)
 from snapshotter.records import StratumReport
 
 _VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -60,7 +69,16 @@ def report_data(**changes: Any) -> ReportData:
             part: {"contexts": 1000, "items": 20000, "positives": 1200} for part in ("train", "validation", "test")
         },
         "importances": {"genre_affinity": 0.11, "in_my_list": 0.05, "plays_7d": -0.002},
-        "parity": Parity(240, 100_800, 0, (), scores, scores),
+        "parity": Parity(240, 100_800, 0, (), {"homepage": 120, "more_like_this": 120}, scores, scores),
+        "shared": SharedModel(
+            {"shares": "60 % homepages"},
+            {"outcome": "gains"},
+            ["notifications"],
+            {"rows": 4},
+            {"rounds": 9},
+            ["16 copied"],
+        ),
+        "test": CellTest({"verdict": "no <difference>"}, {"wins": 0.52}, 1560, {"before": 0.64, "after": 0.62}),
         "seconds": {"world": 2.0, "snapshot": 21.5},
     }
     return ReportData(**{**given, **changes})
@@ -122,7 +140,7 @@ def test_numbers_are_said_as_they_are(page: str) -> None:
 
 def test_what_went_wrong_is_marked_and_shown() -> None:
     scores = np.zeros(3, np.float32)
-    parity = Parity(200, 4000, 2, ["popularity of video 7: 1.5 online, 1.25 offline"], scores, scores)
+    parity = Parity(200, 4000, 2, ["popularity of video 7: 1.5 online, 1.25 offline"], {}, scores, scores)
     summary = {**report_data().summary, "paradoxes": 3}
     page = render(report_data(parity=parity, summary=summary))
     assert page.count('class="tile bad"') == 2
@@ -139,3 +157,17 @@ def test_it_shows_the_new_model_beside_production_with_everything_escaped() -> N
     assert "In production now: <b>homepage-2</b>" in page
     assert "better &lt;than&gt; before" in page
     assert page.index("trials") < page.index("rounds")
+
+
+def test_it_shows_the_shared_model_the_added_task_and_the_test_beside_its_truth(page: str) -> None:
+    for text in ("60 % homepages", "<b>notifications</b>", "16 copied", "no &lt;difference&gt;", "wins"):
+        assert text in page
+    assert "1,560 homepages" in page
+    assert "64.0 % before and 62.0 % after" in " ".join(page.split())
+    assert "a change by -3.1 %" in page
+    assert "120 of homepage, 120 of more like this" in page
+
+
+def test_a_test_without_interleaving_leaves_it_out() -> None:
+    page = render(report_data(test=CellTest({}, None, 10, {"before": 0.5, "after": 0.5})))
+    assert "quick first test" not in page
