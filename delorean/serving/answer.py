@@ -140,8 +140,12 @@ def _number(value: np.float32) -> float | str | None:
 
 
 def _status(batch: pa.RecordBatch) -> dict[str, Any]:
-    row: dict[str, Any] = batch.select(["status", "captured_at", "reason"]).to_pylist()[0]
-    return row
+    captured = batch["captured_at"][0]
+    return {
+        "status": batch["status"][0].as_py(),
+        "captured_at": from_micros(captured.value) if captured.is_valid else None,  # twice as fast as `as_py`
+        "reason": batch["reason"][0].as_py(),
+    }
 
 
 def _version(loaded: LoadedVersion) -> dict[str, Any]:

@@ -33,6 +33,8 @@ class ShownOrder:
 
     def scores(self, rankings: Sequence[Scores]) -> Scores:
         """Return the score of each shown item, by its ranker."""
+        if len(rankings) == 1:
+            return rankings[0][self.rows]
         return np.stack(rankings)[self.ranker, self.rows]
 
 
