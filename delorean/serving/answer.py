@@ -88,8 +88,8 @@ class Answer:
         return Exposure(
             request_id=self.request_id,
             time=self.time,
-            test=self.cell and self.cell.test.name,
-            cell=self.cell and self.cell.name,
+            test=None if self.cell is None else self.cell.test.name,
+            cell=None if self.cell is None else self.cell.name,
             package=self.package,
             task_type=None,
             context=self.request.context,
