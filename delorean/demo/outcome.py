@@ -112,6 +112,7 @@ class Outcome:
                 "requests": parity.requests,
                 "values": parity.values,
                 "mismatches": parity.mismatches,
+                "tasks": parity.tasks,
             },
             "paradoxes": paradoxes(self.features),
         }

@@ -27,6 +27,7 @@ from snapshotter.index import SnapshotIndex
 from snapshotter.records import to_micros
 from snapshotter.storage import Storage
 
+_OF_HOMEPAGES = {"profile_id", "country", "device"}
 _MEASURES = {"NDCG@10": "ndcg_at_10", "MRR": "mrr", "recall@10": "recall_at_10"}
 
 
@@ -111,9 +112,13 @@ def _by_service(captured_days: Sequence[CapturedDay]) -> dict[str, list[float]]:
 
 
 def _coverage(captured_days: Sequence[CapturedDay], index: SnapshotIndex, storage: Storage) -> dict[str, list[float]]:
-    """Travel to each snapshot's moment and compute the share of the day's homepages with state of that day."""
+    """Travel to each snapshot's moment and compute the share of the day's homepages with state of that day.
+
+    Services whose answers depend on more than a homepage's variables are left out.
+    """
     machine = TimeMachine(index, storage)
-    elements = [snapshot.service.element.name for snapshot in captured_days[0].snapshots]
+    services = [snapshot.service for snapshot in captured_days[0].snapshots]
+    elements = [each.element.name for each in services if {key.name for key in each.key} <= _OF_HOMEPAGES]
     return {
         element: [
             machine.at(day.moment, timedelta(days=1) / 2).for_experiment("homepage")[element].coverage

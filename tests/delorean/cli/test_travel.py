@@ -59,7 +59,7 @@ def test_coverage_of_days_is_what_the_api_gives(travel, opened):
     )
     found = day_coverage(*opened, experiment="homepage", max_age=timedelta(hours=12), by="country")
     assert shown == describe(found).document()
-    services = {"my_list", "predicted_ratings", "search_results", "viewing_history"}
+    services = {"my_list", "predicted_ratings", "search_results", "similar_videos", "viewing_history"}
     assert {cell["service"] for cell in shown["cells"]} == {*services, None}
 
 

@@ -8,20 +8,28 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from delorean.ab_tests.files import read_test
+from delorean.ab_tests.result import Verdict
+from delorean.demo.folder import CompanyFolder
 from delorean.demo.outcome import DemoResult
 from delorean.demo.run import Size, run_demo
 from delorean.demo.simulation import STARTS_AT
 from delorean.demo.summary import show
+from delorean.exposures import read_exposures
 from delorean.project.config import load_project
 from delorean.time_travel import TimeMachine
 from schemas.errors import ConfigError, SetupError
@@ -37,9 +45,96 @@ def result(demo: DemoResult) -> DemoResult:
     return demo
 
 
-def test_every_replayed_feature_is_equal_bit_for_bit(result: DemoResult) -> None:
-    features = result.summary["features"]
-    assert result.summary["parity"] == {"requests": 60, "values": 60 * 20 * features, "mismatches": 0}
+TASKS = ("homepage", "search", "more_like_this", "notifications")
+
+
+def _members(result: DemoResult, version: int) -> pa.Table:
+    return DeltaTable(str(result.folder / "data" / "feature_sets" / "members"), version=version).to_pyarrow_table()
+
+
+def test_every_replayed_feature_of_every_task_is_equal_bit_for_bit(result: DemoResult) -> None:
+    parity = result.summary["parity"]
+    assert parity["tasks"] == dict.fromkeys(TASKS, 15)
+    assert (parity["requests"], parity["mismatches"]) == (60, 0)
+    assert parity["values"] > 60 * 8 * 20
+
+
+def test_a_task_is_added_by_configuration_alone_and_the_others_rows_stay(result: DemoResult) -> None:
+    before, after = (_members(result, version) for version in (0, 1))
+    assert {*before["task_type"].to_pylist()} == {*TASKS[:3]}
+    assert {*after["task_type"].to_pylist()} == {*TASKS}
+    assert result.summary["tasks"]["added"] == ["notifications"]
+    assert result.summary["tasks"]["rows"] == len(after)
+    spec = tomllib.loads((result.folder / "members.toml").read_text())
+    assert list(spec["tasks"]) == [*TASKS]
+    values = [name for name in before.column_names if pa.types.is_floating(_value_type(before.schema.field(name).type))]
+    keys = ["task_type", "profile_id", "query", "seed_id", "country", "device", "time"]
+    sets = [
+        rows.filter(pc.not_equal(rows["task_type"], "notifications")).sort_by([(key, "ascending") for key in keys])
+        for rows in (before, after)
+    ]
+    assert len(values) > 20
+    for name in [*keys, *values]:
+        one, other = (_bits(rows[name]) for rows in sets)
+        assert one == other, name
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_list(kind) else kind
+
+
+def _bits(column: pa.ChunkedArray) -> bytes:
+    """The values as bytes, in which NaN equals itself."""
+    flat = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+    return repr(flat.to_pylist()).encode() if pa.types.is_string(flat.type) else np.asarray(flat).tobytes()
+
+
+def test_what_a_task_cannot_have_is_missing_there(result: DemoResult) -> None:
+    rows = _members(result, 1)
+    known = {
+        task: {
+            name
+            for name in ("minutes_watched", "search_rank", "co_watched_rank", "short_enough_for_device", "popularity")
+            if not np.isnan(np.asarray(pc.list_flatten(rows.filter(pc.equal(rows["task_type"], task))[name]))).all()
+        }
+        for task in TASKS
+    }
+    assert known == {
+        "homepage": {"minutes_watched", "short_enough_for_device", "popularity"},
+        "search": {"minutes_watched", "search_rank", "popularity"},
+        "more_like_this": {"co_watched_rank", "popularity"},
+        "notifications": {"minutes_watched", "popularity"},
+    }
+
+
+def test_each_task_is_compared_with_a_model_of_its_own(result: DemoResult) -> None:
+    differences = result.summary["tasks"]["ndcg@10"]
+    assert [*differences] == [*TASKS[:3]]
+    for value, low, high in differences.values():
+        assert low <= value <= high
+
+
+def test_members_see_the_cell_that_the_test_gives_them_and_all_that_they_see_is_logged(result: DemoResult) -> None:
+    storage, test = open_storage(CompanyFolder(result.folder).storage_uri), read_test(result.folder / "added-task.toml")
+    shown = read_exposures(storage, "added-task").read_all()
+    cells = [list(test.cells)[number] for number in test.allocate(pa.Table.from_struct_array(shown["context"]))]
+    assert shown["cell"].to_pylist() == cells
+    assert {*cells} == {"before", "after"}
+    visits = pq.read_table(result.folder / "world" / "visits.parquet")
+    during = pc.and_(pc.greater_equal(visits["outcome_at"], test.start), pc.less(visits["outcome_at"], test.end))
+    assert len(shown) == pc.sum(during).as_py() > 200
+    merged = read_exposures(storage, "interleaved").read_all()
+    assert {"merged"} <= {*merged["cell"].to_pylist()}
+    assert len({*shown["request_id"].to_pylist(), *merged["request_id"].to_pylist()}) == len(shown) + len(merged)
+
+
+def test_the_analysis_is_of_all_members_and_is_told_beside_the_truth(result: DemoResult) -> None:
+    test = result.summary["test"]
+    assert test["verdict"] in {verdict.value for verdict in Verdict} - {Verdict.BROKEN.value, Verdict.CONTINUE.value}
+    low, high = test["interval"]
+    assert low < test["change"] < high
+    assert -0.5 < test["truth"] < 0.5
+    assert test["members"] > 100
 
 
 def test_no_row_knows_the_future(result: DemoResult) -> None:
@@ -133,7 +228,7 @@ def test_the_last_line_of_output_is_one_json_object(result: DemoResult, capsys: 
     assert lines[-2] == f"Report: {result.report}"
     assert list(result.summary) == [
         *("contexts", "snapshots", "confidence", "rows", "features", "model", "comparison"),
-        *("parity", "paradoxes", "seconds"),
+        *("tasks", "test", "parity", "paradoxes", "seconds"),
     ]
 
 
