@@ -69,6 +69,6 @@ def _learn(
 ) -> TaskModel:
     experiment = folder.members()
     labels = labels_of(experiment, spark, storage, index=index)
-    features = features_of(experiment, labels, index, storage, spark)
+    features = features_of(experiment, labels, index, storage)
     packaged = train_and_package(experiment, index, storage, folder.package(package)).package
     return TaskModel(experiment, labels, features, packaged)
