@@ -11,8 +11,9 @@ from typing import Final
 import numpy as np
 
 from delorean.ab_tests.files import read_test
+from delorean.ab_tests.interleaving_analysis import InterleavingAnalysis
 from delorean.ab_tests.result import AbAnalysis
-from delorean.ab_tests.stored import analyse_test
+from delorean.ab_tests.stored import analyse_interleaved, analyse_test
 from delorean.demo.audience import Audience
 from delorean.demo.folder import CompanyFolder
 from delorean.demo.live_scorer import LiveScorer
@@ -58,11 +59,11 @@ class Visited:
 
 @dataclass(frozen=True)
 class Tested:
-    """The visits, and what both tests say of them. interleaved: see `analyse_interleaving`."""
+    """The visits, and what both tests say of them."""
 
     visited: Visited
     analysis: AbAnalysis
-    interleaved: object = None
+    interleaved: InterleavingAnalysis
 
 
 def declare_tests(folder: CompanyFolder, world: World) -> TestFiles:
@@ -102,7 +103,7 @@ def run_visits(
 
 def analyse_tests(tests: TestFiles, storage: Storage, visited: Visited) -> Tested:
     """Analyse the tests once the outcomes of everybody in them are complete."""
-    test = read_test(tests.added_task)
+    test, interleaved = read_test(tests.added_task), read_test(tests.interleaved)
     assert test.end is not None  # the declaration has one
     last = test.end + max(metric.matures for metric in test.metrics.values())
-    return Tested(visited, analyse_test(test, storage, last))
+    return Tested(visited, analyse_test(test, storage, last), analyse_interleaved(interleaved, storage, last))

@@ -166,8 +166,3 @@ def test_it_shows_the_shared_model_the_added_task_and_the_test_beside_its_truth(
     assert "64.0 % before and 62.0 % after" in " ".join(page.split())
     assert "a change by -3.1 %" in page
     assert "120 of homepage, 120 of more like this" in page
-
-
-def test_a_test_without_interleaving_leaves_it_out() -> None:
-    page = render(report_data(test=CellTest({}, None, 10, {"before": 0.5, "after": 0.5})))
-    assert "quick first test" not in page
