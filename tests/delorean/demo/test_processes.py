@@ -110,3 +110,28 @@ def test_waiting_has_an_end(tmp_path: Path, module: str) -> None:
         running.wait_for(PORT)
         with pytest.raises(SetupError, match="stubborn did not print 'never .said.' in time"):
             running.wait_for("never (said)", patience_seconds=0.2)
+
+
+SLOW = """
+import signal, sys, time
+def finish(*_):
+    time.sleep(0.5)
+    print("finished", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, finish)
+print("port 1", flush=True)
+time.sleep(60)
+"""
+
+
+def test_one_process_is_stopped_alone_and_finishes_its_work_first(tmp_path: Path, module: str) -> None:
+    (tmp_path / "slow_service.py").write_text(SLOW)
+    with Processes(tmp_path / "logs") as processes:
+        other = processes.start("other", ["-m", module])
+        slow = processes.start("slow", ["-m", "slow_service"])
+        for running in (other, slow):
+            running.wait_for(PORT)
+        processes.stop(slow)
+        assert slow.log.read_text().endswith("finished\n")
+        assert slow.process.poll() == 0
+        assert other.process.poll() is None
