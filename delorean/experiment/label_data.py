@@ -131,7 +131,6 @@ def materialise_queries(
         tasks,
         storage,
         sentinels=experiment.sentinels,
-        defaults=experiment.defaults,
         labels_id=labels_id,
         named=named,
         bucket_variable=spec.bucket_variable,

@@ -82,7 +82,6 @@ def materialise_tasks(
     storage: Storage,
     *,
     sentinels: Mapping[str, Sentinel] | None = None,
-    defaults: Mapping[str, float] | None = None,
     labels_id: str | None = None,
     named: bool = True,
     bucket_variable: str | None = None,
@@ -99,7 +98,6 @@ def materialise_tasks(
 
     tasks: all from Spark, or none
     sentinels: variable → what stands for it in tasks that lack it
-    defaults: feature → its value in tasks that cannot have it, recorded for generation
     complete: whether each task must have rows, and still have some when its sample is drawn
 
     Other arguments and errors are those of `materialise_labels`. Also raises LabelError for types that do not fit each
@@ -109,7 +107,7 @@ def materialise_tasks(
         check_new_id(labels_id, storage)
     if buckets is not None:
         check_bucket_count(buckets)
-    layout = TaskLayout([(task, _rows_of(task.rows)) for task in tasks], sentinels or {}, defaults or {})
+    layout = TaskLayout([(task, _rows_of(task.rows)) for task in tasks], sentinels or {})
     rule = layout.bucket_rule(bucket_variable)
     named = named and labels_id is not None
     labels_id = labels_id or new_labels_id()

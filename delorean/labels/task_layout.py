@@ -95,12 +95,7 @@ class TaskLayout:
     shape: of the merged label data
     """
 
-    def __init__(
-        self,
-        sources: Sequence[tuple[TaskRows, LabelRows]],
-        sentinels: Mapping[str, Sentinel],
-        defaults: Mapping[str, float],
-    ) -> None:
+    def __init__(self, sources: Sequence[tuple[TaskRows, LabelRows]], sentinels: Mapping[str, Sentinel]) -> None:
         self.layouts = [_layout_of(task, rows) for task, rows in sources]
         self._names = [task.task for task, _ in sources]
         shapes = [layout.shape for layout in self.layouts]
@@ -121,7 +116,7 @@ class TaskLayout:
             Task(name, tuple(key.name for key in shape.context), tuple(key.name for key in shape.items))
             for name, shape in zip(self._names, shapes, strict=True)
         )
-        self.tasks = TaskSet(tuple(own), dict(sentinels), dict(defaults))
+        self.tasks = TaskSet(tuple(own), dict(sentinels))
         self.tasks.check_sentinels()
         self._sentinels = {
             name: sentinel_of(name, value, {**context, **items}[name]) for name, value in sentinels.items()

@@ -27,12 +27,9 @@ def with_impossible_features(
         are those of all contexts
     owners: feature → the tasks that it belongs to; other features belong to all tasks
 
-    Raises ConfigError for a default of an unknown feature, a feature that its own task or every task cannot have, a
-    task without any feature, and tasks of different items that have no feature in common.
+    Raises ConfigError for a feature that its own task or every task cannot have, a task without any feature, and tasks
+    of different items that have no feature in common.
     """
-    for name in tasks.defaults:
-        if name not in model.features:
-            raise ConfigError.unknown("feature with a default", name, model.features)
     reads = {feature: _variables(encoder, service_keys) for encoder in model.encoders for feature in encoder.features}
     named = tuple(
         msgspec.structs.replace(task, without=tuple(_impossible(task, reads, owners or {}))) for task in tasks.tasks
