@@ -108,7 +108,7 @@ def owners_in(schedule: Schedule) -> dict[str, str]:
 
     Files that cannot be read are skipped.
     """
-    owners = {}
+    owners: dict[str, str] = {}
     for _, name, content in _declared(schedule):
         tasks = content.get("tasks")
         if isinstance(owner := content.get("owner"), str):
