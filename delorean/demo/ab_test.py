@@ -22,7 +22,7 @@ from delorean.demo.world import World
 from delorean.packaging.package import ModelPackage
 from snapshotter.storage import Storage
 
-BEFORE, AFTER = "before", "after"  # the cells of both tests
+CONTROL, CANDIDATE = "task_type", "trunk"  # the cells of both tests
 _EVENINGS: Final = 3  # of the A/B test
 
 
@@ -33,12 +33,12 @@ class TestFiles:
     __test__ = False  # it is no test of pytest's
 
     interleaved: Path
-    added_task: Path
+    sharing: Path
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """Both files."""
-        return self.interleaved, self.added_task
+        return self.interleaved, self.sharing
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Visited:
     @property
     def true_change(self) -> float:
         """The relative change of the share of visits with a start."""
-        return self.true_rates[AFTER] / self.true_rates[BEFORE] - 1
+        return self.true_rates[CANDIDATE] / self.true_rates[CONTROL] - 1
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def declare_tests(folder: CompanyFolder, world: World) -> TestFiles:
     end = world.starts_at + timedelta(days=world.days)
     switch = end + timedelta(days=1)
     return TestFiles(
-        folder.write_test("interleaved", end, switch),
-        folder.write_test("added-task", switch, switch + timedelta(days=_EVENINGS)),
+        folder.write_test("sharing-interleaved", end, switch),
+        folder.write_test("sharing-test", switch, switch + timedelta(days=_EVENINGS)),
     )
 
 
@@ -95,7 +95,7 @@ def run_visits(
     past = audience.past(rng)
     evenings = [audience.evening(day, rng) for day in days]
     with LiveScorer(url) as scorer:
-        features = packages[AFTER].features
+        features = packages[CANDIDATE].features
         visits = visit(evenings, audience, scorer, folder.clock, features, rng, progress)
     write_outcomes(folder.world, visits, past)
     return Visited(visits, true_rates(visits, packages))
@@ -103,7 +103,7 @@ def run_visits(
 
 def analyse_tests(tests: TestFiles, storage: Storage, visited: Visited) -> Tested:
     """Analyse the tests once the outcomes of everybody in them are complete."""
-    test, interleaved = read_test(tests.added_task), read_test(tests.interleaved)
+    test, interleaved = read_test(tests.sharing), read_test(tests.interleaved)
     assert test.end is not None  # the declaration has one
     last = test.end + max(metric.matures for metric in test.metrics.values())
     return Tested(visited, analyse_test(test, storage, last), analyse_interleaved(interleaved, storage, last))

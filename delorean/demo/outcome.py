@@ -15,7 +15,7 @@ from delorean.demo.ab_test import Tested
 from delorean.demo.company import CapturedDay
 from delorean.demo.learning import Learned
 from delorean.demo.parity import ParityReport
-from delorean.demo.task_models import TaskModel
+from delorean.demo.task_models import TaskModels
 from delorean.demo.world import World
 from delorean.evaluation.metrics import Metrics, ranking_metrics
 from delorean.experiment import ExperimentSpec
@@ -34,7 +34,7 @@ SHUFFLED: Final = "shuffled labels"
 class Outcome:
     """The captured days, what was learned from them, and the results of the parity replay and of the tests.
 
-    of_tasks: the models of several tasks, before and after one was added
+    of_tasks: the models of several tasks
     parity: of the second of them
     """
 
@@ -42,7 +42,7 @@ class Outcome:
     experiment: ExperimentSpec
     captured_days: tuple[CapturedDay, ...]
     learned: Learned
-    of_tasks: tuple[TaskModel, TaskModel]
+    of_tasks: TaskModels
     parity: ParityReport
     tested: Tested
 
@@ -119,7 +119,7 @@ class Outcome:
 
     def _tasks(self) -> dict[str, Any]:
         """Summarise the model of several tasks: what each gains or loses against a model of its own."""
-        first, second = self.of_tasks
+        first, second = self.of_tasks.first, self.of_tasks.second
         report = first.package.report.consolidation
         assert report is not None  # it is a model of tasks
         differences = {

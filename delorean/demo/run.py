@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from delorean.demo.ab_test import AFTER, BEFORE, analyse_tests, declare_tests, run_visits
+from delorean.demo.ab_test import CANDIDATE, CONTROL, analyse_tests, declare_tests, run_visits
 from delorean.demo.audience import Audience, RatedTastes
 from delorean.demo.company import Company, open_company, start_services
 from delorean.demo.folder import CompanyFolder, new_folder
@@ -50,6 +50,7 @@ _STEPS: Final = {
     "compare": "compare with production",
     "tasks": "learn one model of three tasks",
     "added": "add a task by configuration",
+    "rival": "share the model in another way",
     "serve": "start the live scorer",
     "parity": "replay for parity",
     "visits": "let members visit during two tests",
@@ -107,11 +108,11 @@ def run_demo(
                 scorer, url = company.start_scorer(MEMBERS, tests.paths)
             with steps.step("parity", size.requests):
                 progress = partial(steps.show, "parity")
-                recorded = recorded_tasks(of_tasks[-1], captured_days)
-                features = of_tasks[-1].features
+                recorded = recorded_tasks(of_tasks.second, captured_days)
+                features = of_tasks.second.features
                 parity = replay_requests(features, folder.clock, url, size.requests, seed, progress, recorded)
             with steps.step("visits"):
-                packages = {cell: model.package for cell, model in zip((BEFORE, AFTER), of_tasks, strict=True)}
+                packages = {CONTROL: of_tasks.rival, CANDIDATE: of_tasks.second.package}
                 visited = run_visits(folder, audience, url, packages, seed, partial(steps.show, "visits"))
                 processes.stop(scorer)  # which writes the rest of its log of what was shown
             with steps.step("analyse"):

@@ -65,7 +65,7 @@ def report_data(
             parity.mismatches,
             parity.examples,
             parity.tasks,
-            _scores(outcome.of_tasks[-1].package, parity),
+            _scores(outcome.of_tasks.second.package, parity),
             np.concatenate(parity.scores),
         ),
         seconds=seconds,
@@ -75,7 +75,7 @@ def report_data(
             outcome.learned.comparison,
             outcome.learned.version,
         ),
-        shared=_shared(*outcome.of_tasks),
+        shared=_shared(outcome.of_tasks.first, outcome.of_tasks.second),
         test=CellTest(
             outcome.tested.analysis,
             outcome.tested.interleaved,

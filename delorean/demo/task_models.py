@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from delorean.demo.company import CapturedDay
@@ -18,6 +18,7 @@ from delorean.feature_sets.table import FeatureSet
 from delorean.labels import Labels
 from delorean.packaging.package import ModelPackage
 from delorean.registry.registry import Registry
+from delorean.training.consolidation.settings import Consolidation
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
 
@@ -45,23 +46,37 @@ def recorded_tasks(model: TaskModel, captured_days: Sequence[CapturedDay]) -> Re
     return RecordedTasks(tasks, {each.name: [key.name for key in each.key] for each in services})
 
 
+@dataclass(frozen=True)
+class TaskModels:
+    """The models of several tasks.
+
+    first: of three tasks; second: the same after a task was added, which serves as `registry:members`
+    rival: of the same tasks, sharing one model in another way
+    """
+
+    first: TaskModel
+    second: TaskModel
+    rival: ModelPackage
+
+
 def learn_tasks(
     folder: CompanyFolder, spark: SparkSession, storage: Storage, index: SnapshotIndex, steps: StepBars
-) -> tuple[TaskModel, TaskModel]:
-    """Learn one model of the tasks in `members.toml`, append a task to it, and learn again.
-
-    Returns both. The second one serves as `registry:members`.
-    """
+) -> TaskModels:
+    """Learn one model of the tasks in `members.toml`, append a task to it, learn again, and share in another way."""
     with steps.step("tasks"):
         first = _learn(folder, "members-1", spark, storage, index)
     with steps.step("added"):
         folder.add_notifications()
         second = _learn(folder, "members-2", spark, storage, index)
+    with steps.step("rival"):
+        sharing = Consolidation(sharing="task_type", compare=())
+        other = replace(second.experiment, consolidation=sharing)
+        rival = train_and_package(other, index, storage, folder.package("members-task-type")).package
     registry = Registry(storage)
-    for model in (first, second):
-        registry.add(model.package.path, model.package.path.name)
+    for package in (first.package, second.package):
+        registry.add(package.path, package.path.name)
     registry.move(MEMBERS, second.package.path.name, "it has notifications, too")
-    return first, second
+    return TaskModels(first, second, rival)
 
 
 def _learn(

@@ -115,15 +115,18 @@ def test_each_task_is_compared_with_a_model_of_its_own(result: DemoResult) -> No
 
 
 def test_members_see_the_cell_that_the_test_gives_them_and_all_that_they_see_is_logged(result: DemoResult) -> None:
-    storage, test = open_storage(CompanyFolder(result.folder).storage_uri), read_test(result.folder / "added-task.toml")
-    shown = read_exposures(storage, "added-task").read_all()
+    storage, test = (
+        open_storage(CompanyFolder(result.folder).storage_uri),
+        read_test(result.folder / "sharing-test.toml"),
+    )
+    shown = read_exposures(storage, "sharing").read_all()
     cells = [list(test.cells)[number] for number in test.allocate(pa.Table.from_struct_array(shown["context"]))]
     assert shown["cell"].to_pylist() == cells
-    assert {*cells} == {"before", "after"}
+    assert {*cells} == {"task_type", "trunk"}
     visits = pq.read_table(result.folder / "world" / "visits.parquet")
     during = pc.and_(pc.greater_equal(visits["outcome_at"], test.start), pc.less(visits["outcome_at"], test.end))
     assert len(shown) == pc.sum(during).as_py() > 200
-    merged = read_exposures(storage, "interleaved").read_all()
+    merged = read_exposures(storage, "sharing-interleaved").read_all()
     assert {"merged"} <= {*merged["cell"].to_pylist()}
     assert len({*shown["request_id"].to_pylist(), *merged["request_id"].to_pylist()}) == len(shown) + len(merged)
 

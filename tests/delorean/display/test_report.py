@@ -78,7 +78,7 @@ def report_data(**changes: Any) -> ReportData:
             {"rounds": 9},
             ["16 copied"],
         ),
-        "test": CellTest({"verdict": "no <difference>"}, {"wins": 0.52}, 1560, {"before": 0.64, "after": 0.62}),
+        "test": CellTest({"verdict": "no <difference>"}, {"wins": 0.52}, 1560, {"task_type": 0.64, "trunk": 0.62}),
         "seconds": {"world": 2.0, "snapshot": 21.5},
     }
     return ReportData(**{**given, **changes})
@@ -163,6 +163,6 @@ def test_it_shows_the_shared_model_the_added_task_and_the_test_beside_its_truth(
     for text in ("60 % homepages", "<b>notifications</b>", "16 copied", "no &lt;difference&gt;", "wins"):
         assert text in page
     assert "1,560 homepages" in page
-    assert "64.0 % before and 62.0 % after" in " ".join(page.split())
+    assert "64.0 % with task type and 62.0 % with trunk" in " ".join(page.split())
     assert "a change by -3.1 %" in page
     assert "120 of homepage, 120 of more like this" in page
