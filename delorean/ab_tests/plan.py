@@ -1,4 +1,7 @@
-"""Plans a test from the past of its metrics: size, duration, and what each look can see."""
+"""Plans a test from the past of its metrics: size, duration, and what each look can see.
+
+The candidate's values are taken to grow with the effect, and their deviation with them, as where everybody plays more.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from datetime import datetime, timedelta
 from delorean.ab_tests.declaration import AbTest
 from delorean.ab_tests.effects import explained_share, mean_of, variance_of_one
 from delorean.ab_tests.history import DAY, MetricHistory
-from delorean.ab_tests.power import PlannedBounds, effect_found, planned_bounds, units_needed
+from delorean.ab_tests.power import PlannedBounds, effect_found, planned_bounds, units_needed, with_effect
 from schemas.errors import AbTestError
 from schemas.plain_text import plain_text
 
@@ -109,10 +112,10 @@ def plan_test(test: AbTest, histories: Mapping[str, MetricHistory]) -> TestPlan:
         _check(name, histories[name])
     history = histories[deciding]
     mean, variance = _size(history)
-    alpha, days = test.plan.alpha / len(candidates), 14
+    alpha, effect, days = test.plan.alpha / len(candidates), test.plan.effect, 14
     for _ in range(3):  # daily looks and the duration depend on one another
         bounds = planned_bounds(test.plan, alpha, days)
-        units = units_needed(bounds.drift, test.plan.effect, mean, variance, shares)
+        units = units_needed(bounds.drift, effect, mean, with_effect(variance, effect), shares)
         found = history.days_until(units / test.share)
         days = found or days
     guardrail_alpha = alpha / max(1, len(test.metrics) - 1)
@@ -124,10 +127,10 @@ def plan_test(test: AbTest, histories: Mapping[str, MetricHistory]) -> TestPlan:
     end = None if test.start is None or found is None else test.start + found * DAY
     matures = test.metrics[deciding].matures
     other = {
-        f"{test.plan.effect * factor:+.2%}": history.days_until(
-            units_needed(bounds.drift, test.plan.effect * factor, mean, variance, shares) / test.share
+        f"{each:+.2%}": history.days_until(
+            units_needed(bounds.drift, each, mean, with_effect(variance, each), shares) / test.share
         )
-        for factor in _EFFECTS
+        for each in (effect * factor for factor in _EFFECTS)
     }
     return TestPlan(
         test=test.name,

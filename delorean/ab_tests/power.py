@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,19 +46,37 @@ def planned_bounds(plan: PlanSpec, alpha: float, days: int = 14) -> PlannedBound
     return PlannedBounds(fractions, bounds, drift, (drift / once) ** 2)
 
 
-def units_needed(drift: float, effect: float, mean: float, variance: float, shares: Sequence[float]) -> int:
+def units_needed(
+    drift: float, effect: float, mean: float, variances: tuple[float, float], shares: tuple[float, float]
+) -> int:
     """Return the number of units of the test with which a relative effect has a drift.
 
-    mean, variance: of one unit's metric
+    mean: of the control
+    variances: of one unit of the control, and of the candidate
     shares: of the two cells, of the test's units
 
-    >>> units_needed(2.8016, 0.1, 1.0, 1.0, (0.5, 0.5))
+    >>> units_needed(2.8016, 0.1, 1.0, (1.0, 1.0), (0.5, 0.5))
     3140
     """
-    inverse = sum(1 / share for share in shares)
-    return math.ceil((drift / (effect * mean)) ** 2 * variance * inverse)
+    total = sum(variance / share for variance, share in zip(variances, shares, strict=True))
+    return math.ceil((drift / (effect * mean)) ** 2 * total)
 
 
-def effect_found(drift: float, units: float, mean: float, variance: float, shares: Sequence[float]) -> float:
-    """Return the relative effect that has a drift with a number of units."""
-    return drift * math.sqrt(variance * sum(1 / share for share in shares) / units) / abs(mean)
+def with_effect(variance: float, effect: float) -> tuple[float, float]:
+    """Return the variances of the control and of a candidate whose values are all larger by a relative effect."""
+    return variance, variance * (1 + effect) ** 2
+
+
+def effect_found(drift: float, units: float, mean: float, variance: float, shares: tuple[float, float]) -> float:
+    """Return the relative effect that has a drift with a number of units; infinity where none has.
+
+    >>> effect = effect_found(2.8016, 3140, 1.0, 1.0, (0.5, 0.5))
+    >>> units_needed(2.8016, effect, 1.0, with_effect(1.0, effect), (0.5, 0.5))
+    3140
+    """
+    # effect² · mean² · units = drift² · variance · (1 / share of the control + (1 + effect)² / share of the candidate)
+    of_control, of_candidate = (1 / share for share in shares)
+    square = units * mean**2 / (drift**2 * variance) - of_candidate
+    if square <= 0:
+        return math.inf
+    return (of_candidate + math.sqrt(of_candidate**2 + square * (of_control + of_candidate))) / square

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -14,6 +14,13 @@ from delorean.ab_tests.analysis import analyse, health_of
 from delorean.ab_tests.declaration import AbTest
 from delorean.ab_tests.exposed_units import EXPOSURE_COLUMNS, collect_exposures
 from delorean.ab_tests.history import metric_history
+from delorean.ab_tests.interleaving_analysis import EXPOSURE_COLUMNS as INTERLEAVED_COLUMNS
+from delorean.ab_tests.interleaving_analysis import (
+    InterleavingAnalysis,
+    analyse_interleaving,
+    collect_choices,
+    collect_shown,
+)
 from delorean.ab_tests.look_moments import TestData
 from delorean.ab_tests.looks import looks_until, planned_looks
 from delorean.ab_tests.outcomes import collect_outcomes, outcome_batches
@@ -88,6 +95,37 @@ def analyse_test(
         return analyse(test, TestData(exposures, outcomes), moment)
 
 
+def analyse_interleaved(
+    test: AbTest,
+    storage: Storage,
+    at: datetime | None = None,
+    *,
+    spark: SparkSession | None = None,
+    index: SnapshotIndex | None = None,
+) -> InterleavingAnalysis:
+    """Analyse the cells of a test that interleave, at any moment; arguments as for `analyse_test`.
+
+    Raises AbTestError where no cell interleaves, without exposures, and for a declaration that changed under way.
+    """
+    require_unchanged(test, storage)
+    moment = at or datetime.now(UTC)
+    names = [name for name, cell in test.cells.items() if cell.interleave is not None]
+    if not names or test.interleaving is None:
+        raise AbTestError.because(
+            f"test '{test.name}' has no cell that interleaves, or does not say what gives credit",
+            'write interleave = ["control", "candidate"] in a cell, and [interleaving]',
+        )
+    spec = test.interleaving
+    results = []
+    for name in names:
+        reader = _reader(test, storage, moment, INTERLEAVED_COLUMNS)
+        shown = collect_shown(test, name, reader)
+        batches = outcome_batches(test, spec, (test.unit, spec.item, spec.time), storage, spark, index)
+        with shown.rows, collect_choices(test, batches, moment) as choices:
+            results.append(analyse_interleaving(test, name, shown, choices))
+    return InterleavingAnalysis(test.name, moment, 1 - test.plan.alpha, tuple(results))
+
+
 def peek(test: AbTest, storage: Storage, at: datetime | None = None) -> Health:
     """Return a test's health at any moment: how many units each cell has, and whether they are as declared.
 
@@ -95,8 +133,6 @@ def peek(test: AbTest, storage: Storage, at: datetime | None = None) -> Health:
     """
     require_unchanged(test, storage)
     moment = at or datetime.now(UTC)
-    if test.start is not None and moment <= test.start:
-        raise AbTestError.because(f"test '{test.name}' starts at {test.start:%F %R} UTC: nobody is in it yet")
     planned = test.metrics and test.start is not None and test.end is not None
     following = (look.at for look in planned_looks(test) if look.at > moment) if planned else iter(())
     with _exposures(test, storage, moment) as exposures:
@@ -130,11 +166,16 @@ def plan_from_history(
 
 @contextmanager
 def _exposures(test: AbTest, storage: Storage, until: datetime) -> Iterator[UnitRows]:
-    reader: pa.RecordBatchReader = read_exposures(
-        storage, test.name, test.start, until if test.end is None else min(test.end, until), columns=EXPOSURE_COLUMNS
-    )
-    with collect_exposures(test, reader) as rows:
+    with collect_exposures(test, _reader(test, storage, until, EXPOSURE_COLUMNS)) as rows:
         yield rows
+
+
+def _reader(test: AbTest, storage: Storage, until: datetime, columns: Sequence[str]) -> pa.RecordBatchReader:
+    """Read the exposures of the time in which units enter, up to a moment."""
+    if test.start is not None and until <= test.start:
+        raise AbTestError.because(f"test '{test.name}' starts at {test.start:%F %R} UTC: nobody is in it yet")
+    last = until if test.end is None else min(test.end, until)
+    return read_exposures(storage, test.name, test.start, last, columns=columns)
 
 
 def _path(test: AbTest) -> str:

@@ -278,7 +278,9 @@ def test_futility_is_advice_that_the_planned_effect_is_out_of_reach():
     result = analyse(test, truth.data(test, at), at)
     assert result.verdict is Verdict.FUTILE
     assert "chance to find it by the end" in result.candidates[0].reasons[1]
-    assert analyse(replace(test, plan=replace(plan, futility=False)), truth.data(test, at), at).verdict is Verdict.CONTINUE
+    assert (
+        analyse(replace(test, plan=replace(plan, futility=False)), truth.data(test, at), at).verdict is Verdict.CONTINUE
+    )
 
 
 def test_alpha_is_divided_among_candidates_and_among_guardrails():
@@ -343,7 +345,9 @@ def test_first_exposures_do_not_depend_on_batches_or_order(rows, batch):
 
 def test_outcomes_at_the_exposure_and_at_the_end_of_the_window():
     first = to_micros(START)
-    exposed = exposed_units(collect_exposures(declared(), exposure_table([1], ["control"], [first]).to_batches()).whole())
+    exposed = exposed_units(
+        collect_exposures(declared(), exposure_table([1], ["control"], [first]).to_batches()).whole()
+    )
     window = HOURS.within // timedelta(microseconds=1)
     at = pa.array([first, first + 1, first + window, first + window + 1], pa.int64())
     outcomes = pa.table({"unit": [1] * 4, "at": at, "value": [1.0, 10.0, 100.0, 1000.0], "denominator": [1.0] * 4})
