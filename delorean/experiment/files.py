@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from delorean.ab_tests.files import read_test
 from delorean.experiment.checks import check_spec
 from delorean.experiment.spec import ExperimentSpec
 from encoders import FeatureEncoder, FeatureModel
@@ -36,9 +37,12 @@ def load_experiment(path: str | Path, index: SnapshotIndex | None = None) -> Exp
 
 
 def contexts_to_select(path: str | Path) -> tuple[NamedSelection, ...]:
-    """Read context selections: `[contexts]` of an experiment's spec, or a file with `[experiments.<id>]`."""
-    if "labels" in TomlFile.read(path).content:
+    """Read context selections: `[contexts]` of an experiment's spec or of an A/B test, or `[experiments.<id>]`."""
+    content = TomlFile.read(path).content
+    if "labels" in content:
         return (load_experiment(path).selection,)
+    if "cells" in content:
+        return (read_test(path).selection,)
     return load_selections(path)
 
 

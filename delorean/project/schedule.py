@@ -55,7 +55,7 @@ def scheduled(schedule: Schedule) -> Scheduled:
             content = TomlFile.read(path).content
             if "labels" in content:
                 experiments.append(_experiment(path))
-            if "experiments" in content or {"labels", "contexts"} <= content.keys():
+            if "experiments" in content or ("contexts" in content and content.keys() & {"labels", "cells"}):
                 contexts_to_select(path)
                 selected.append(path)
         except DeloreanError as error:

@@ -106,6 +106,8 @@ def test_the_spelling_of_a_file_does_not_change_its_digest(write):
     before = read_test(write()).digest
     assert read_test(write(DECLARED.replace("0.5\n", "0.50 # half\n"))).digest == before
     assert read_test(write(DECLARED.replace("seed = 7", "seed = 8"))).digest != before
+    with_default = DECLARED.replace('within = "P7D"', 'within = "P7D"\nper_unit = "sum"')
+    assert read_test(write(with_default)).digest == before
 
 
 def test_known_members_are_balanced_within_strata_and_others_by_hash(write, tmp_path):
