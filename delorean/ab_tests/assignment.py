@@ -72,5 +72,8 @@ def assign(test: AbTest, source: TableSource, path: str | Path | None = None) ->
             writer.close()
             partial.unlink(missing_ok=True)
     return Assignment(
-        test.name, dict(zip(test.cells, counts[1:].tolist(), strict=True)), int(counts[0]), path and str(path)
+        test.name,
+        dict(zip(test.cells, counts[1:].tolist(), strict=True)),
+        int(counts[0]),
+        None if path is None else str(path),
     )

@@ -140,7 +140,9 @@ def ab_analyse(
 @contextmanager
 def _spark(command: str, project: Project, test: AbTest) -> Iterator[SparkSession | None]:
     """Provide a session where a metric is a query; None where all are tables that are read without one."""
-    if all(spec.query is None for spec in (*test.metrics.values(), *filter(None, [test.interleaving]))):
+    queries = [metric.query for metric in test.metrics.values()]
+    queries += [] if test.interleaving is None else [test.interleaving.query]
+    if all(query is None for query in queries):
         yield None
         return
     with spark_for(command, project, test.located_tables.values()) as spark:
