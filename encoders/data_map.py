@@ -58,6 +58,14 @@ class DataMaps:
         offsets = np.array([0, end - first], dtype=np.int64)
         return DataMaps(self.contexts.slice(i, 1), self.items.slice(first, end - first), offsets, elements)
 
+    def where(self, kept: NDArray[np.bool_]) -> DataMaps:
+        """Give the data maps of some contexts. kept: (contexts,). Arrays of elements' values stay the same."""
+        lengths = np.diff(self.item_offsets)
+        items = self.items.filter(pa.array(np.repeat(kept, lengths)))
+        elements = {name: Element(each.values, each.rows[kept]) for name, each in self.elements.items()}
+        offsets = np.concatenate([[0], np.cumsum(lengths[kept])]).astype(np.int64)
+        return DataMaps(self.contexts.filter(pa.array(kept)), items, offsets, elements)
+
     def data_map(self, i: int) -> dict[str, Any]:
         """Return the data map of one context as Python objects: data key → data, None if absent."""
         values: dict[str, Any] = dict(python_rows(self.contexts.slice(i, 1))[0])

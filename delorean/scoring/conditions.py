@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from delorean.scoring.columns import Columns
 from delorean.scoring.distinct_values import distinct_values
 from delorean.scoring.leaf_order import order_leaves
-from delorean.scoring.rank_kernels import MISSING, PIVOTS, TOGETHER
+from delorean.scoring.rank_kernels import MISSING, PIVOTS
 from delorean.scoring.trees import TreeEnsemble
 
 _MOST_LEAVES = 256  # beyond them a walk is faster, which skips the conditions that a row does not reach
@@ -28,11 +28,10 @@ class Conditions:
 
     searches: tuple[NDArray[Any], ...]
     ranked: tuple[NDArray[Any], ...]
-    offsets: NDArray[np.int64]
+    offsets: NDArray[np.int32]
     conditions: tuple[NDArray[Any], ...]
     sets: tuple[Any, ...]
     coded: Columns
-    leaf_offsets: NDArray[np.int64]
     leaf_values: NDArray[Any]
     columns: int
     dtype: Any
@@ -59,24 +58,22 @@ def conditions_of(
     most[numeric], ranked_column[sets] = rank, set_columns
     first, left_leaves, leaf_order = order_leaves(trees.node_offsets, trees.left, trees.right)
     repeated = (_repeated(each, dtype) for each in (most, first, first + left_leaves))
-    leaf_offsets, leaf_values = _in_order(trees, leaf_order, values)
     by_feature = np.argsort(columns.features[: columns.coded], kind="stable")
     column_offsets = np.searchsorted(columns.features[by_feature], np.append(features, trees.features))
     return Conditions(
         searches=(features, *_search_tables(offsets, thresholds)),
         ranked=(column_offsets, by_feature, columns.kinds[by_feature], columns.zero_missing[by_feature]),
-        offsets=_for_more_trees(trees.node_offsets),
+        offsets=trees.node_offsets,
         conditions=(ranked_column, *repeated),
         sets=(
-            _for_more_trees(set_offsets),
+            set_offsets,
             column[sets] - columns.coded,
             columns.set_start[sets],
             columns.set_bits,
             columns.coded,
         ),
         coded=columns.only_coded(),
-        leaf_offsets=leaf_offsets,
-        leaf_values=leaf_values,
+        leaf_values=_in_order(trees, leaf_order, values),
         columns=int(ranked_column.max(initial=-1)) + 1,
         dtype=dtype,
     )
@@ -87,18 +84,11 @@ def _repeated(values: NDArray[Any], dtype: Any) -> NDArray[np.uint32]:
     return np.repeat(values.astype(dtype), 4 // np.dtype(dtype).itemsize).view(np.uint32)
 
 
-def _for_more_trees(offsets: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the offsets of a multiple of TOGETHER trees, the last of which are empty."""
-    return np.append(offsets, np.full(-(len(offsets) - 1) % TOGETHER, offsets[-1])).astype(np.int64)
-
-
-def _in_order(
-    trees: TreeEnsemble, leaf_order: NDArray[np.int32], values: NDArray[Any]
-) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Return the values of leaves from left to right, and after them −0 for trees without nodes: it changes no sum."""
+def _in_order(trees: TreeEnsemble, leaf_order: NDArray[np.int32], values: NDArray[Any]) -> NDArray[Any]:
+    """Return the values of leaves, each tree's from left to right, and −0 after all: it changes no sum."""
     leaf_values = np.full(len(values) + 1, -0.0, values.dtype)
     leaf_values[np.repeat(trees.leaf_offsets[:-1], np.diff(trees.leaf_offsets)) + leaf_order] = values
-    return _for_more_trees(trees.leaf_offsets), leaf_values
+    return leaf_values
 
 
 def _search_tables(offsets: NDArray[np.int64], thresholds: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:

@@ -146,34 +146,42 @@ def decide_sets(block, rows, codes, set_conditions, tree):  # type: ignore[no-un
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def score_ranks(  # type: ignore[no-untyped-def]
-    block, rows, offsets, conditions, codes, set_conditions, leaf_offsets, leaf_values, leaf, sums
-):
-    """Add the leaf of every tree to the sums of a block's rows, tree by tree.
+def pass_tree(block, rows, conditions, start, end, leaf, into):  # type: ignore[no-untyped-def]
+    """Store the leaves of a block's rows in a tree, whose conditions are from start to end."""
+    if rows <= 64:
+        pass_conditions(64, block, 0, conditions, start, end, leaf, into)
+    elif rows <= 128:
+        pass_conditions(128, block, 0, conditions, start, end, leaf, into)
+    elif block.itemsize == 1:
+        pass_conditions(256, block, 0, conditions, start, end, leaf, into)
+    else:  # more would not fit in the registers of most processors
+        pass_conditions(128, block, 0, conditions, start, end, leaf, into)
+        pass_conditions(128, block, 128, conditions, start, end, leaf, into + 128)
 
-    offsets, conditions: each tree's, as in `pass_conditions`; the number of trees is a multiple of TOGETHER
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def score_ranks(  # type: ignore[no-untyped-def]
+    block, rows, first, last, offsets, conditions, codes, set_conditions, leaf_offsets, leaf_values, leaf, sums
+):
+    """Add the leaf of every tree from the first up to the last to the sums of a block's rows, in their order.
+
+    offsets, conditions: each tree's, as in `pass_conditions`
     set_conditions: offsets, column, start, bits, ranked: each tree's categorical conditions; from its start on, the
         bits of the codes that meet a condition. What they decide becomes the ranks of columns from `ranked` on.
-    leaf_values: each tree's from left to right
+    leaf_values: each tree's from left to right, and −0 after all
     leaf: (TOGETHER · LANES,) of the block's type
     sums: (LANES,) float64, or float32 where the learner's are; leaf values are of the same type
     """
     second, third, fourth = np.uint64(LANES), np.uint64(2 * LANES), np.uint64(3 * LANES)
-    for tree in range(0, len(offsets) - 1, TOGETHER):
+    begin = np.empty(TOGETHER, np.uint64)
+    for tree in range(first, last, TOGETHER):
         for i in range(TOGETHER):
-            decide_sets(block, rows, codes, set_conditions, tree + i)
-            start, end, into = offsets[tree + i], offsets[tree + i + 1], i * LANES
-            if rows <= 64:
-                pass_conditions(64, block, 0, conditions, start, end, leaf, into)
-            elif rows <= 128:
-                pass_conditions(128, block, 0, conditions, start, end, leaf, into)
-            elif block.itemsize == 1:
-                pass_conditions(256, block, 0, conditions, start, end, leaf, into)
-            else:  # more would not fit in the registers of most processors
-                pass_conditions(128, block, 0, conditions, start, end, leaf, into)
-                pass_conditions(128, block, 128, conditions, start, end, leaf, into + 128)
-        l0, l1 = np.uint64(leaf_offsets[tree]), np.uint64(leaf_offsets[tree + 1])
-        l2, l3 = np.uint64(leaf_offsets[tree + 2]), np.uint64(leaf_offsets[tree + 3])
+            start, end, begin[i] = 0, 0, len(leaf_values) - 1
+            if tree + i < last:
+                start, end, begin[i] = offsets[tree + i], offsets[tree + i + 1], leaf_offsets[tree + i]
+                decide_sets(block, rows, codes, set_conditions, tree + i)
+            pass_tree(block, rows, conditions, start, end, leaf, i * LANES)
+        l0, l1, l2, l3 = begin[0], begin[1], begin[2], begin[3]
         for row in range(np.uint64(rows)):
             total = sums[row] + leaf_values[l0 + np.uint64(leaf[row])]
             total += leaf_values[l1 + np.uint64(leaf[second + row])]

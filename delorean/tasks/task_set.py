@@ -61,6 +61,21 @@ class TaskSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return a task's position. Raises ConfigError if none has the name."""
         return self.tasks.index(self.task(name))
 
+    @property
+    def context(self) -> tuple[str, ...]:
+        """The variables of the unified context: those of all tasks, then `task_type`."""
+        return (*dict.fromkeys(name for task in self.tasks for name in task.context), TASK_VARIABLE)
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """The item variables of all tasks."""
+        return tuple(dict.fromkeys(name for task in self.tasks for name in task.items))
+
+    def lacking(self, variables: Iterable[str]) -> tuple[str, ...]:
+        """Return the tasks that lack any of some context or item variables."""
+        required = frozenset(variables)
+        return tuple(task.name for task in self.tasks if not self.has(task.name, required))
+
     def has(self, name: str, variables: Iterable[str]) -> bool:
         """Return whether a task has all of some context or item variables."""
         task = self.task(name)
