@@ -20,7 +20,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array
+from numba.np import arrayobj
 
 from delorean.scoring.tree_kernels import AS_MINUS_INFINITY, LANES
 
@@ -29,6 +29,9 @@ TOGETHER = 4  # trees whose leaves are added at once
 MISSING = 65_535  # the greatest rank, which meets no condition; as a byte, 255
 
 _I32 = ir.IntType(32)
+_arrays: Any = arrayobj  # Numba's functions have no types
+_builders: Any = cgutils
+_intrinsic: Any = intrinsic
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -81,7 +84,7 @@ def rank_block(features, rows, searches, columns, zero, block):  # type: ignore[
                     block[into + row] = missing if np.isnan(values[row]) else ranks[row]
 
 
-@intrinsic(prefer_literal=True)
+@_intrinsic(prefer_literal=True)
 def pass_conditions(_typing, width, block, row, conditions, start, end, leaf, into):  # type: ignore[no-untyped-def]
     """Let `width` rows of a block pass the conditions from start to end, and store their leaves.
 
@@ -106,7 +109,7 @@ def pass_conditions(_typing, width, block, row, conditions, start, end, leaf, in
         repeated = ir.VectorType(_I32, lanes.count * lanes.element.width // _I32.width)
 
         def data(array_type: Any, array: Any) -> Any:
-            return make_array(array_type)(context, builder, array).data
+            return _arrays.make_array(array_type)(context, builder, array).data
 
         def at_place(array: Any, place: Any) -> Any:
             return builder.bitcast(builder.gep(array, [place]), lanes.as_pointer())
@@ -121,8 +124,8 @@ def pass_conditions(_typing, width, block, row, conditions, start, end, leaf, in
             data(kind, builder.extract_value(arguments[3], i)) for i, kind in enumerate(signature.args[3])
         )
         ranks = builder.gep(data(signature.args[1], arguments[1]), [at_row])
-        at = cgutils.alloca_once_value(builder, ir.Constant(lanes, None))
-        with cgutils.for_range_slice(builder, at_start, at_end, ir.Constant(at_end.type, 1)) as (c, _):
+        at = _builders.alloca_once_value(builder, ir.Constant(lanes, None))
+        with _builders.for_range_slice(builder, at_start, at_end, ir.Constant(at_end.type, 1)) as (c, _):
             offset = builder.mul(builder.load(builder.gep(column, [c])), ir.Constant(at_row.type, LANES))
             here = builder.icmp_unsigned("==", builder.load(at), fill(first, c))
             above = builder.icmp_unsigned(">", builder.load(at_place(ranks, offset), align=1), fill(most, c))
@@ -145,7 +148,7 @@ def decide_sets(block, rows, codes, set_conditions, tree):  # type: ignore[no-un
             block[into + row] = ~(bits[bit >> 5] >> np.uint32(bit & 31)) & np.uint32(1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def pass_tree(block, rows, conditions, start, end, leaf, into):  # type: ignore[no-untyped-def]
     """Store the leaves of a block's rows in a tree, whose conditions are from start to end."""
     if rows <= 64:

@@ -16,6 +16,8 @@ from delorean.packaging.golden_rows import write_arrow
 from delorean.packaging.tree_file import read_trees, write_trees
 from delorean.scoring.boundary_rows import boundary_rows
 from delorean.scoring.onnx_scorer import OnnxScorer
+from delorean.scoring.task_scorers import TaskTreeScorer
+from delorean.scoring.task_trees import TaskTrees
 from delorean.scoring.tree_scorer import TreeScorer
 from delorean.scoring.trees import TreeEnsemble
 from delorean.scoring.trees_onnx import trees_to_onnx
@@ -142,6 +144,22 @@ def test_trees_of_more_leaves_than_a_byte_counts_are_walked(leaves: int, ranked:
     assert (scorer._prepared.conditions is not None) == ranked
     rows = boundary_rows(trees, random.normal(size=(50, 4)).astype(np.float32), 400)
     assert (scorer.score(rows) == walked(trees, rows).astype(np.float32)).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.lists(st.integers(0, 9), min_size=1, max_size=4), st.booleans())
+def test_some_of_the_trees_have_the_bits_of_a_walk_through_them_alone(seed: int, counts: Any, single: Any) -> None:
+    random = np.random.default_rng(seed)
+    sizes = random.choice([0, 1, 5, 31, 63], sum(counts)).tolist()
+    trees = random_trees(random, 3, sizes, single=single, base=0.5)
+    tasks = TaskTrees(trees, np.repeat(np.arange(len(counts)) - 1, counts).astype(np.int32), len(counts))
+    rows = boundary_rows(trees, random.integers(-3, 40, (5, 3)).astype(np.float32), 80)
+    scorer = TaskTreeScorer(tasks)
+    for task in range(len(counts)):
+        expected = walked(tasks.of_task(task), rows).astype(np.float32).view(np.uint32)
+        for some in (slice(None), slice(0, 2)):  # of as many rows that pass all conditions, and of as few that walk
+            scores = scorer.score(rows[some], np.full(len(rows[some]), task))
+            assert (scores.view(np.uint32) == expected[some]).all()
 
 
 def test_a_sum_of_minus_zero_keeps_its_sign() -> None:
