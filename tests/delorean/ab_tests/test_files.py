@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from delorean.ab_tests.files import names_of_tests, read_test
+from delorean.ab_tests.files import read_test
 from schemas.errors import AbTestError, ConfigError
 
 DECLARED = """
@@ -59,7 +59,6 @@ def test_a_file_is_read_as_it_declares(write):
     assert test.start == datetime(2026, 1, 5, tzinfo=UTC)
     assert test.metrics["hours"].within == timedelta(days=7)
     assert test.share == pytest.approx(0.475)
-    assert names_of_tests(test.folder) == ["homepage-2"]
 
 
 @pytest.mark.parametrize(
