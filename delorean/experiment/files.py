@@ -41,7 +41,7 @@ def load_experiment(path: str | Path, index: SnapshotIndex | None = None) -> Exp
 
 
 def contexts_to_select(path: str | Path) -> tuple[NamedSelection, ...]:
-    """Read context selections: of an experiment's spec and its tasks, of an A/B test, or those of `[experiments.<id>]`."""
+    """Read context selections: of an experiment's spec and its tasks, of an A/B test, or of `[experiments.<id>]`."""
     content = TomlFile.read(path).content
     if is_experiment(content):
         return load_experiment(path).selections
