@@ -75,17 +75,23 @@ def test_intervals_are_paired_hold_for_all_tasks_together_and_draw_clusters(
     trained: TrainedModel, parts: SplitParts
 ) -> None:
     """The bootstrap by itself, of scores of models that are fitted here."""
-    scores = trained.served.scores(parts.test)
+    scores, clusters = trained.served.scores(parts.test), clusters_of(parts.test, "profile_id")
     together = simultaneous(Bootstrap(0.95, 400, EVALUATION.seed), 4)
-    by_part = (of_tasks(part, TASKS) for part in (parts.train, parts.validation, parts.test))
-    for (train_, validation, test), task in zip(
-        zip(*by_part, strict=True), report_of(trained).chosen.tasks, strict=True
-    ):
-        rows = np.repeat(pc.equal(parts.test.contexts[TASK_VARIABLE], task.task).to_numpy(), 20)
-        alone = LEARNER.fit(train_, validation, 0).reference(test.features).astype(np.float32)
-        ours, theirs = (measure_contexts(each, test, [10])["ndcg@10"][:, np.newaxis] for each in (scores[rows], alone))
-        (expected,) = paired_differences(ours, theirs, None, clusters_of(test, "profile_id"), together)
+    assert clusters is not None
+    by_part = [of_tasks(part, TASKS) for part in (parts.train, parts.validation, parts.test)]
+    for number, task in enumerate(report_of(trained).chosen.tasks):
+        learned, stopping, test = (part[number] for part in by_part)
+        contexts = pc.equal(parts.test.contexts[TASK_VARIABLE], task.task).to_numpy()
+        drawn = np.unique(clusters[contexts], return_inverse=True)[1]
+        alone = LEARNER.fit(learned, stopping, 0).reference(test.features).astype(np.float32)
+        ours, theirs = (
+            measure_contexts(each, test, [10])["ndcg@10"][:, np.newaxis]
+            for each in (scores[np.repeat(contexts, 20)], alone)
+        )
+        (expected,) = paired_differences(ours, theirs, None, drawn, together)
         assert msgspec.to_builtins(task.difference) == pytest.approx(msgspec.to_builtins(expected), abs=1e-9)
+        (one_by_one,) = paired_differences(ours, theirs, None, None, together)
+        assert (one_by_one.low, one_by_one.high) != (expected.low, expected.high)
 
 
 def test_a_report_is_read_back_as_it_was_written(trained: TrainedModel) -> None:
