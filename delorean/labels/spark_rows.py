@@ -86,11 +86,11 @@ def _write_parts(
     frame: DataFrame, source: LabelSource, writer: BucketWriter, storage: Storage
 ) -> tuple[list[RowPart], int]:
     """Run a query and write its rows. Returns the parts and the number of items in them."""
-    spark, uri = frame.sparkSession, storage.uri
+    spark, uri, cast = frame.sparkSession, storage.uri, source.cast
 
     def written(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         path = f"{writer.folder}/{_PARTS}{_task_attempt()}.arrow"
-        for part, rows in write_parts(batches, source.cast, writer.rule, open_storage(uri), path):
+        for part, rows in write_parts(batches, cast, writer.rule, open_storage(uri), path):
             yield pa.RecordBatch.from_pydict(
                 {"path": [part.path], "offsets": [part.offsets.tobytes()], "items": [writer.count_items(rows)]}
             )
