@@ -14,6 +14,7 @@ BENCHMARKS = {
     "increments": "benchmarks.increments",
     "score": "benchmarks.score",
     "train": "benchmarks.train",
+    "consolidation": "benchmarks.consolidation",
     "cluster": "benchmarks.cluster",
     "hung-service": "benchmarks.hung_service",
     "check-asof": "benchmarks.as_of_check",
