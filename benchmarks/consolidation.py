@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -26,7 +27,7 @@ from delorean.scoring.task_scorers import TaskTreeScorer
 from delorean.scoring.tree_scorer import TreeScorer
 from delorean.training.consolidation.judgement import judge
 from delorean.training.consolidation.learner import TaskLearner
-from delorean.training.consolidation.result import ConsolidationReport
+from delorean.training.consolidation.result import ConsolidationReport, Outcome, SharingResult
 from delorean.training.consolidation.settings import Consolidation
 from delorean.training.learners.lightgbm import LightGBM
 from delorean.training.served_model import ServedModel
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=180, help="a third of them the tasks' own")
     options = parser.parse_args(arguments)
     rows = Table(title=f"NDCG@10; {' / '.join(map(str, LISTS))} lists, {options.rounds} trees for each task's score")
-    for column in ("last task", "model", *NAMES, "may lose in"):
+    for column in ("last task", "model", *NAMES, "loses", "a loss is not excluded"):
         rows.add_column(column)
     for adverse in ADVERSE:
         for row in quality(adverse, options.seeds, options.lists, options.rounds):
@@ -57,13 +58,12 @@ def quality(adverse: float, seeds: int, lists: int, rounds: int) -> Iterator[tup
     reports = [report_of(adverse, seed, lists, rounds) for seed in range(seeds)]
     kind = {0.0: "like the others", 1.0: "the opposite"}.get(adverse, "partly the opposite")
     single = [[task.single.value or 0 for task in report.chosen.tasks] for report in reports]
-    yield kind, "one for each task", *_means(single), ""
+    yield kind, "one for each task", *_means(single), "", ""
     for place, sharing in enumerate(reports[0].sharings):
         results = [report.sharings[place] for report in reports]
         values = [[task.shared.value or 0 for task in result.tasks] for result in results]
-        named = [sum(name in result.may_lose for result in results) for name in NAMES]
-        found = ", ".join(f"{name} {count}/{seeds}" for name, count in zip(NAMES, named, strict=True) if count)
-        yield kind, sharing.sharing, *_means(values), found
+        found = (_counted(results, outcome) for outcome in (Outcome.LOSES, Outcome.UNCLEAR))
+        yield kind, sharing.sharing, *_means(values), *found
 
 
 def report_of(adverse: float, seed: int, lists: int, rounds: int) -> ConsolidationReport:
@@ -106,6 +106,12 @@ def cost(rounds: int) -> Table:
         numbers = (micros["single"], micros["shared"])
         table.add_row(str(size), *(f"{each:,.1f}" for each in numbers), f"{ratio:.2f}", f"{micros['whole']:,.1f}")
     return table
+
+
+def _counted(results: Sequence[SharingResult], outcome: Outcome) -> str:
+    """Return the tasks with an outcome, and in how many of the results."""
+    tasks = Counter(task.task for result in results for task in result.tasks if task.outcome is outcome)
+    return ", ".join(f"{name} {tasks[name]}/{len(results)}" for name in NAMES if tasks[name])
 
 
 def _score(repeated: int, score: Callable[..., object], *arguments: object) -> None:
