@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from delorean.evaluation.estimate import Estimate
 from delorean.evaluation.measure import PartScores
@@ -25,7 +27,7 @@ from delorean.training.consolidation.settings import Consolidation
 from delorean.training.consolidation.task_weights import measured_by_task
 from delorean.training.learners import OnRound
 from delorean.tuning.result import Candidate, Trial, TuningResult
-from delorean.tuning.search import search
+from delorean.tuning.search import OnValue, search
 from delorean.tuning.space import TuningSpec, Value
 from delorean.tuning.study import ERROR, Study
 from delorean.tuning.workers import run_workers
@@ -154,9 +156,15 @@ def search_parts(study: Study, request: SearchRequest, train: RankingData, valid
     """Run trials in this process."""
     spec, measured = request.tuning, request.measured_on(validation, "validation")
 
-    def objective(parameters: Mapping[str, Value], on_round: OnRound | None) -> float:
+    def metric(scores: NDArray[np.float32]) -> float:
+        return value_of(spec.metric, scores, measured, spec.at)
+
+    def objective(parameters: Mapping[str, Value], on_value: OnValue) -> float:
+        def on_round(number: int, scores: NDArray[np.float32]) -> None:
+            on_value(number, lambda: metric(scores))
+
         score = request.fit(train, validation, parameters, on_round if spec.pruning else None)
-        return value_of(spec.metric, score(validation), measured, spec.at)
+        return metric(score(validation))
 
     search(study, spec, objective, shown)
 

@@ -104,9 +104,19 @@ def experiments_of(paths: Iterable[Path]) -> list[NamedSelection]:
 
 
 def owners_in(schedule: Schedule) -> dict[str, str]:
-    """Return the owner of each experiment whose spec in the folder names one. Files that cannot be read are skipped."""
-    declared = _declared(schedule)
-    return {name: owner for _, name, content in declared if isinstance(owner := content.get("owner"), str)}
+    """Return the owner of each experiment whose spec in the folder names one, and of what its tasks select.
+
+    Files that cannot be read are skipped.
+    """
+    owners: dict[str, str] = {}
+    for _, name, content in _declared(schedule):
+        tasks = content.get("tasks")
+        if isinstance(owner := content.get("owner"), str):
+            owners |= {
+                name: owner,
+                **{f"{name}-{task}": owner for task in (tasks if isinstance(tasks, Mapping) else ())},
+            }
+    return owners
 
 
 def _experiment(path: Path) -> ScheduledExperiment:

@@ -8,7 +8,7 @@ from delorean.experiment.settings import require_generated_by
 from delorean.experiment.steps import weight_of_contexts
 from delorean.experiment.task_spec import MergeSpec, TaskSpec
 from delorean.project.config import Schedule
-from delorean.project.schedule import scheduled
+from delorean.project.schedule import owners_in, scheduled
 from delorean.ranking_data.context_weights import ContextWeight
 from encoders.library import listed, minutes_watched
 from schemas.errors import ConfigError, DeloreanError
@@ -107,6 +107,8 @@ def test_contexts_are_selected_for_each_task_by_its_own_key(tmp_path):
 def test_a_spec_of_tasks_is_scheduled(tmp_path):
     path = written(tmp_path)
     found = scheduled(Schedule(specs=str(tmp_path)))
+    path.write_text('owner = "ann"\n' + SPEC)
+    assert owners_in(Schedule(specs=str(tmp_path)))["members-homepage"] == "ann"  # who pays for what it captures
     assert list(found.selected) == [path]
     assert [(each.name, each.error) for each in found.experiments] == [("members", None)]
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from small_ranking_data import ranking_data
 
 from benchmarks.task_lists import NAMES, task_parts, task_set
@@ -75,18 +76,20 @@ def test_a_continued_model_starts_from_the_exact_scores_of_its_trunk(parts: Spli
     learner: Any = replace(LEARNERS[name], rounds=10)
     trunk = learner.fit(parts.train, parts.validation, 0)
     part, validation = of_tasks(parts.train, TASKS)[1], of_tasks(parts.validation, TASKS)[1]
-    values: list[float] = []
-    model = learner.fit(part, validation, 0, lambda _, value: values.append(value), start=trunk)
-    scores = model.reference(validation.features).astype(np.float32)
-    assert values[-1] == pytest.approx(measure(scores, validation).ndcg_at_10, abs=1e-9)
+    seen: list[NDArray[np.float32]] = []
+    model = learner.fit(part, validation, 0, lambda _, scores: seen.append(scores), start=trunk)
+    assert seen[-1] == pytest.approx(model.reference(validation.features).astype(np.float32), abs=1e-6)
 
 
 def test_the_trunk_stops_by_the_mean_of_tasks_and_own_trees_by_their_task(parts: SplitParts) -> None:
     learner = replace(LEARNERS["lightgbm"], rounds=60, stop_after=5)
     reported: list[float] = []
-    fitted = TaskLearner(learner, TASKS, Consolidation()).fit(
-        parts.train, parts.validation, 0, lambda _, value: reported.append(value)
-    )
+    counted = measured_by_task(parts.validation, TASKS)
+
+    def on_round(_: int, scores: NDArray[np.float32]) -> None:
+        reported.append(measure(scores, counted).ndcg_at_10)
+
+    fitted = TaskLearner(learner, TASKS, Consolidation()).fit(parts.train, parts.validation, 0, on_round)
     by_task = of_tasks(parts.validation, TASKS)
 
     def mean(rounds: int) -> float:
