@@ -15,7 +15,7 @@ from schemas.strict_json import json_text
     "--movielens", type=click.Path(path_type=Path), help="Drive the company from the MovieLens data in this folder."
 )
 @click.option("--output", "folder", type=click.Path(path_type=Path), default=".demo", show_default=True)
-@click.option("--days", type=click.IntRange(2), default=6, show_default=True, help="Days of snapshots.")
+@click.option("--days", type=click.IntRange(3), default=6, show_default=True, help="Days of snapshots.")
 @click.option("--seed", type=int, default=1985, show_default=True, help="Another seed generates another company.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and no table.")
 def demo(movielens: Path | None, folder: Path, days: int, seed: int, as_json: bool) -> None:

@@ -35,7 +35,7 @@ _PORT: Final = r"port (\d+)"
 _POLL_SECONDS: Final = 0.1
 _CLI: Final = ("-c", "from delorean.cli import main; main()")
 SEARCHES: Final = "members-search"  # contexts of the task "search"
-SEARCHES_FROM_DAY: Final = 2  # counted from 0
+SEARCHES_FROM_DAY: Final = 1  # counted from 0
 DEVICES_FROM_DAY: Final = 3  # on which entries were added to lists: a new field of a service's answers
 _DEVICE_FIELD: Final = ", device: string"
 _DEVICE_DEFAULT: Final = 'defaults = { device = "unknown" }  # of lists that were captured before'
@@ -80,8 +80,8 @@ class Company:
     ) -> tuple[CapturedDay, ...]:
         """Simulate the days: publish metadata at midnight, take a snapshot in the afternoon.
 
-        Each task's contexts are selected by its own variables. Those of searches are added on the third day; on the
-        fourth the service of lists adds a field to its answers. Afterwards the clock stands where the last outcome is
+        Each task's contexts are selected by its own variables. Those of searches are added on the second day; on
+        the fourth the service of lists adds a field to its answers. Afterwards the clock stands where the last outcome is
         known.
         """
         of_tasks, clock = {each.id: each for each in self.folder.members().selections}, self.folder.clock

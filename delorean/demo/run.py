@@ -81,13 +81,13 @@ def run_demo(
 
     output_dir: the run gets a new folder in it
     movielens: folder of a MovieLens data set; None generates a world
-    days: number of days with a snapshot, at least 2
+    days: number of days with a snapshot, at least 3
     spark: None starts a session, and stops it at the end
 
     Everything that it starts is stopped at the end, also after an interrupt. Raises errors of DeloreanError's tree.
     """
-    if days < 2:
-        raise ConfigError.because(f"{days} days are too few: some are for training, others for testing", "at least 2")
+    if days < 3:
+        raise ConfigError.because(f"{days} days are too few: some are for training, others for testing", "at least 3")
     size = size or Size()
     if spark is None:
         require_java()  # before anything is created or started

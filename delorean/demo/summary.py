@@ -94,10 +94,11 @@ def _scores(package: ModelPackage, parity: ParityReport) -> NDArray[np.float32]:
 def _shared(first: TaskModel, second: TaskModel) -> SharedModel:
     return SharedModel(
         first.labels,
+        first.package.report.consolidation,
         first.package.report,
         [name for name in second.experiment.tasks if name not in first.experiment.tasks],
         second.labels,
-        second.package.report,
+        second.package.report.consolidation,
         second.features.notes,
     )
 

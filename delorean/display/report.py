@@ -67,15 +67,17 @@ class Candidate:
 class SharedModel:
     """The model of several tasks, and the one after a task was added. Each is shown as `delorean.display` describes it.
 
-    labels, training: of the first model; added: names of the added tasks; added_labels, added_training: of the second
+    labels, verdict, training: of the first model; added: names of the added tasks; added_labels, added_verdict: of the
+        second
     copied: in words, what of the first model's features the second one's were copied from
     """
 
     labels: object
+    verdict: object
     training: object
     added: Sequence[str]
     added_labels: object
-    added_training: object
+    added_verdict: object
     copied: Sequence[str]
 
 

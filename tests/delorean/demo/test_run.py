@@ -176,16 +176,16 @@ def test_the_folder_is_a_project_in_which_one_can_travel(result: DemoResult) -> 
         assert view.coverage == 1.0
 
 
-def test_searches_are_captured_from_the_third_day_on_without_asking_anything_twice(result: DemoResult) -> None:
+def test_searches_are_captured_from_the_second_day_on_without_asking_anything_twice(result: DemoResult) -> None:
     project = load_project(result.folder / "delorean.toml")
-    day = (STARTS_AT + timedelta(days=2)).date()
+    day = (STARTS_AT + timedelta(days=1)).date()
     with open_index(project.index) as index:
         first, second = index.context_sets_of(day)
         assert (first.experiments, second.experiments) == (
             ("homepage", "members-more_like_this", "small_screens"),
             ("members-search",),
         )
-        runs = [index.run(name) for name in ("day-3", "day-3.r2")]
+        runs = [index.run(name) for name in ("day-2", "day-2.r2")]
         keys = []
         for run in runs:
             [history] = [each for each in run.services if each.service.name == "viewing_history"]
@@ -239,9 +239,9 @@ def test_nothing_is_left_running(result: DemoResult) -> None:
     assert _ends(lambda: not _of(result.folder))
 
 
-def test_one_day_is_too_few(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="1 days are too few"):
-        run_demo(tmp_path, days=1)
+def test_two_days_are_too_few(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="2 days are too few"):
+        run_demo(tmp_path, days=2)
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def report_data(**changes: Any) -> ReportData:
         "shared": SharedModel(
             {"shares": "60 % homepages"},
             {"outcome": "gains"},
+            {"rounds": 12},
             ["notifications"],
             {"rows": 4},
             {"rounds": 9},
