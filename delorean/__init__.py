@@ -24,6 +24,9 @@ from schemas.lazy_imports import lazy_getattr  # noqa: E402  # as above
 disable_telemetry()  # before anything is imported that sends any
 
 if TYPE_CHECKING:
+    from delorean.ab_tests.declaration import AbTest
+    from delorean.ab_tests.files import read_test
+    from delorean.ab_tests.stored import analyse_test
     from delorean.as_of.join import as_of_join
     from delorean.as_of.spark_join import as_of_join_spark
     from delorean.audit.comparison import compare_encoders, compare_feature_sets
@@ -62,8 +65,10 @@ if TYPE_CHECKING:
     from delorean.scoring.trees import TreeEnsemble
     from delorean.scoring.trees_onnx import trees_to_onnx
     from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
+    from delorean.tasks.task_set import Task, TaskSet
     from delorean.time_travel import TimeMachine
     from delorean.tracking import track_package
+    from delorean.training.consolidation.settings import Consolidation
     from delorean.training.fitting import train
     from delorean.training.learners.lightgbm import LightGBM
     from delorean.training.learners.xgboost import XGBoost
@@ -71,6 +76,7 @@ if TYPE_CHECKING:
     from encoders import FeatureEncoder, FeatureModel, data_key, feature_encoder, lookup
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
     from schemas.errors import (
+        AbTestError,
         ComparisonError,
         ConfigError,
         CorruptFileError,
@@ -111,10 +117,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AbTest",
+    "AbTestError",
     "AsOf",
     "ComparisonError",
     "ConfidenceFloor",
     "ConfigError",
+    "Consolidation",
     "ContextSelection",
     "ContextWeight",
     "CorruptFileError",
@@ -161,6 +170,8 @@ __all__ = [
     "SpreadLimit",
     "StorageError",
     "TableSource",
+    "Task",
+    "TaskSet",
     "TimeMachine",
     "TrackingError",
     "TrainingError",
@@ -171,6 +182,7 @@ __all__ = [
     "UnreadableRecordError",
     "WithdrawnError",
     "XGBoost",
+    "analyse_test",
     "as_of_join",
     "as_of_join_spark",
     "check_feature_set",
@@ -202,6 +214,7 @@ __all__ = [
     "ranking_metrics",
     "read_exposures",
     "read_feature_set",
+    "read_test",
     "register_feature_set",
     "replay",
     "run_experiment",
@@ -215,6 +228,9 @@ __all__ = [
 
 # Imported on first use: compiled kernels and Spark take a second that `delorean --help` does not need.
 _MODULES = {
+    "delorean.ab_tests.declaration": "AbTest",
+    "delorean.ab_tests.files": "read_test",
+    "delorean.ab_tests.stored": "analyse_test",
     "delorean.as_of.join": "as_of_join",
     "delorean.as_of.spark_join": "as_of_join_spark",
     "delorean.audit.comparison": "compare_encoders compare_feature_sets",
@@ -245,6 +261,8 @@ _MODULES = {
     "delorean.time_travel": "TimeMachine",
     "delorean.tracking": "track_package",
     "delorean.ranking_data.context_weights": "ContextWeight",
+    "delorean.tasks.task_set": "Task TaskSet",
+    "delorean.training.consolidation.settings": "Consolidation",
     "delorean.training.fitting": "train",
     "delorean.training.learners.lightgbm": "LightGBM",
     "delorean.training.learners.xgboost": "XGBoost",
@@ -263,8 +281,8 @@ _MODULES = {
     "encoders": "FeatureEncoder FeatureModel data_key feature_encoder lookup",
     "schemas.data_keys": "DataKey context_variable global_element item service_element",
     "schemas.errors": (
-        "ComparisonError ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError EncoderError "
-        "EncoderOutputError FingerprintError GoldenRowsError JobError LabelError MissingFileError "
+        "AbTestError ComparisonError ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError "
+        "EncoderError EncoderOutputError FingerprintError GoldenRowsError JobError LabelError MissingFileError "
         "NaiveTimeError NotInIndexError PackageError ParadoxError PointerMovedError ProxyUnavailableError "
         "QualityError RegistryError ReplayError SelectionError ServiceError SetupError SnapshotIndexError "
         "StorageError TrackingError TrainingError UndeclaredKeyError UnreadableRecordError WithdrawnError"
