@@ -1,5 +1,7 @@
 """Specs of several tasks: read from TOML or Python, and each mistake one error that names the place."""
 
+import json
+
 import pytest
 
 from delorean.experiment import ExperimentSpec, contexts_to_select, load_experiment
@@ -97,6 +99,7 @@ def test_the_same_spec_in_python_has_the_same_id(tmp_path):
     )
     assert spec.id == loaded.id
     assert ExperimentSpec.from_json(spec.to_json()).id == spec.id
+    assert json.loads(json.dumps(spec.label_content)) == spec.label_content  # label data at rest is compared with it
 
 
 def test_contexts_are_selected_for_each_task_by_its_own_key(tmp_path):
