@@ -187,7 +187,7 @@ def test_a_wrong_spec_of_tasks_is_one_error(tmp_path, changes, message):
 def test_tasks_settings_without_tasks_are_an_error(tmp_path):
     for more in ("[sentinels]\nprofile_id = -1\n", "[defaults]\nin_my_list = 0.0\n", '[merge]\nid = "x"\n'):
         text = f'encoders = ["encoders.library.my_list:listed"]\n{LABELS}{more}'
-        with pytest.raises(ConfigError, match="without tasks"):
+        with pytest.raises(ConfigError, match="are settings of tasks"):
             load_experiment(written(tmp_path, text=text))
     with pytest.raises(ConfigError, match="labels is missing, and there are no tasks"):
         load_experiment(written(tmp_path, text='encoders = ["encoders.library.my_list:listed"]\n'))
