@@ -13,6 +13,7 @@ BENCHMARKS = {
     "storage": "benchmarks.storage",
     "increments": "benchmarks.increments",
     "score": "benchmarks.score",
+    "abtest": "benchmarks.abtest",
     "train": "benchmarks.train",
     "cluster": "benchmarks.cluster",
     "hung-service": "benchmarks.hung_service",

@@ -24,6 +24,9 @@ from schemas.lazy_imports import lazy_getattr  # noqa: E402  # as above
 disable_telemetry()  # before anything is imported that sends any
 
 if TYPE_CHECKING:
+    from delorean.ab_tests.declaration import AbTest
+    from delorean.ab_tests.files import read_test
+    from delorean.ab_tests.stored import analyse_test
     from delorean.as_of.join import as_of_join
     from delorean.as_of.spark_join import as_of_join_spark
     from delorean.audit.comparison import compare_encoders, compare_feature_sets
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
     from encoders import FeatureEncoder, FeatureModel, data_key, feature_encoder, lookup
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
     from schemas.errors import (
+        AbTestError,
         ComparisonError,
         ConfigError,
         CorruptFileError,
@@ -111,6 +115,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AbTest",
+    "AbTestError",
     "AsOf",
     "ComparisonError",
     "ConfidenceFloor",
@@ -171,6 +177,7 @@ __all__ = [
     "UnreadableRecordError",
     "WithdrawnError",
     "XGBoost",
+    "analyse_test",
     "as_of_join",
     "as_of_join_spark",
     "check_feature_set",
@@ -202,6 +209,7 @@ __all__ = [
     "ranking_metrics",
     "read_exposures",
     "read_feature_set",
+    "read_test",
     "register_feature_set",
     "replay",
     "run_experiment",
@@ -215,6 +223,9 @@ __all__ = [
 
 # Imported on first use: compiled kernels and Spark take a second that `delorean --help` does not need.
 _MODULES = {
+    "delorean.ab_tests.declaration": "AbTest",
+    "delorean.ab_tests.files": "read_test",
+    "delorean.ab_tests.stored": "analyse_test",
     "delorean.as_of.join": "as_of_join",
     "delorean.as_of.spark_join": "as_of_join_spark",
     "delorean.audit.comparison": "compare_encoders compare_feature_sets",
@@ -263,8 +274,8 @@ _MODULES = {
     "encoders": "FeatureEncoder FeatureModel data_key feature_encoder lookup",
     "schemas.data_keys": "DataKey context_variable global_element item service_element",
     "schemas.errors": (
-        "ComparisonError ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError EncoderError "
-        "EncoderOutputError FingerprintError GoldenRowsError JobError LabelError MissingFileError "
+        "AbTestError ComparisonError ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError "
+        "EncoderError EncoderOutputError FingerprintError GoldenRowsError JobError LabelError MissingFileError "
         "NaiveTimeError NotInIndexError PackageError ParadoxError PointerMovedError ProxyUnavailableError "
         "QualityError RegistryError ReplayError SelectionError ServiceError SetupError SnapshotIndexError "
         "StorageError TrackingError TrainingError UndeclaredKeyError UnreadableRecordError WithdrawnError"
