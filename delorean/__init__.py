@@ -65,8 +65,10 @@ if TYPE_CHECKING:
     from delorean.scoring.trees import TreeEnsemble
     from delorean.scoring.trees_onnx import trees_to_onnx
     from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
+    from delorean.tasks.task_set import Task, TaskSet
     from delorean.time_travel import TimeMachine
     from delorean.tracking import track_package
+    from delorean.training.consolidation.settings import Consolidation
     from delorean.training.fitting import train
     from delorean.training.learners.lightgbm import LightGBM
     from delorean.training.learners.xgboost import XGBoost
@@ -121,6 +123,7 @@ __all__ = [
     "ComparisonError",
     "ConfidenceFloor",
     "ConfigError",
+    "Consolidation",
     "ContextSelection",
     "ContextWeight",
     "CorruptFileError",
@@ -167,6 +170,8 @@ __all__ = [
     "SpreadLimit",
     "StorageError",
     "TableSource",
+    "Task",
+    "TaskSet",
     "TimeMachine",
     "TrackingError",
     "TrainingError",
@@ -256,6 +261,8 @@ _MODULES = {
     "delorean.time_travel": "TimeMachine",
     "delorean.tracking": "track_package",
     "delorean.ranking_data.context_weights": "ContextWeight",
+    "delorean.tasks.task_set": "Task TaskSet",
+    "delorean.training.consolidation.settings": "Consolidation",
     "delorean.training.fitting": "train",
     "delorean.training.learners.lightgbm": "LightGBM",
     "delorean.training.learners.xgboost": "XGBoost",

@@ -15,6 +15,7 @@ from delorean.packaging.package import ModelPackage
 from delorean.ranking_data.context_weights import ContextWeight
 from delorean.ranking_data.feature_set_reader import read_feature_set
 from delorean.ranking_data.ranking_data import RankingData
+from delorean.training.served_model import numbers_of
 from schemas.errors import ComparisonError
 
 
@@ -112,7 +113,8 @@ def score_apart(
 
 def _score(data: RankingData, package: ModelPackage) -> NDArray[np.float32]:
     columns = [data.names.index(name) for name in package.features]
-    return package.score(np.ascontiguousarray(data.features[:, columns]))
+    tasks = None if package.tasks is None else numbers_of(data, package.tasks)
+    return package.score(np.ascontiguousarray(data.features[:, columns]), tasks)
 
 
 def _aligned(
