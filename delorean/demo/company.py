@@ -81,8 +81,8 @@ class Company:
         """Simulate the days: publish metadata at midnight, take a snapshot in the afternoon.
 
         Each task's contexts are selected by its own variables. Those of searches are added on the second day; on
-        the fourth the service of lists adds a field to its answers. Afterwards the clock stands where the last outcome is
-        known.
+        the fourth the service of lists adds a field to its answers. Afterwards the clock stands where the last outcome
+        is known.
         """
         of_tasks, clock = {each.id: each for each in self.folder.members().selections}, self.folder.clock
         search = of_tasks.pop(SEARCHES)

@@ -161,7 +161,7 @@ def test_the_model_beats_popularity_and_shuffled_labels(result: DemoResult) -> N
 
 
 def test_everything_asked_was_answered_and_counted(result: DemoResult) -> None:
-    assert result.summary["snapshots"] == 4 * DAYS + 3 + 1  # of searches: in their own run on the second day, and on the third
+    assert result.summary["snapshots"] == 4 * DAYS + 3 + 1  # the last: of searches
     services = ("my_list", "predicted_ratings", "search_results", "similar_videos", "viewing_history")
     assert result.summary["confidence"] == dict.fromkeys(services, 1.0)
     assert result.summary["features"] >= 12
