@@ -15,6 +15,7 @@ BENCHMARKS = {
     "score": "benchmarks.score",
     "abtest": "benchmarks.abtest",
     "train": "benchmarks.train",
+    "consolidation": "benchmarks.consolidation",
     "cluster": "benchmarks.cluster",
     "hung-service": "benchmarks.hung_service",
     "check-asof": "benchmarks.as_of_check",

@@ -45,13 +45,16 @@ if TYPE_CHECKING:
     from delorean.experiment.replay import replay
     from delorean.experiment.run import run_experiment
     from delorean.experiment.spec import ExperimentSpec, ScheduleSpec
+    from delorean.experiment.task_spec import MergeSpec, TaskSpec
     from delorean.exposures.reader import read_exposures
     from delorean.feature_sets.registration import register_feature_set
     from delorean.generation import generate
     from delorean.label_quality.limits import LabelQualityLimits
     from delorean.label_quality.measure import measure_label_quality
     from delorean.labels import LabelColumns, load_labels
-    from delorean.labels.materialise import materialise_labels
+    from delorean.labels.materialise import materialise_labels, materialise_tasks
+    from delorean.labels.task_layout import TaskRows
+    from delorean.labels.task_sample import LabelSample
     from delorean.leaks import LeakThresholds
     from delorean.packaging.package import load_package
     from delorean.prediction import load_predictions, predict
@@ -65,8 +68,10 @@ if TYPE_CHECKING:
     from delorean.scoring.trees import TreeEnsemble
     from delorean.scoring.trees_onnx import trees_to_onnx
     from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
+    from delorean.tasks.task_set import Task, TaskSet
     from delorean.time_travel import TimeMachine
     from delorean.tracking import track_package
+    from delorean.training.consolidation.settings import Consolidation
     from delorean.training.fitting import train
     from delorean.training.learners.lightgbm import LightGBM
     from delorean.training.learners.xgboost import XGBoost
@@ -121,6 +126,7 @@ __all__ = [
     "ComparisonError",
     "ConfidenceFloor",
     "ConfigError",
+    "Consolidation",
     "ContextSelection",
     "ContextWeight",
     "CorruptFileError",
@@ -141,9 +147,11 @@ __all__ = [
     "LabelColumns",
     "LabelError",
     "LabelQualityLimits",
+    "LabelSample",
     "LabelSpec",
     "LeakThresholds",
     "LightGBM",
+    "MergeSpec",
     "MissingFileError",
     "ModelSpec",
     "NaiveTimeError",
@@ -167,6 +175,10 @@ __all__ = [
     "SpreadLimit",
     "StorageError",
     "TableSource",
+    "Task",
+    "TaskRows",
+    "TaskSet",
+    "TaskSpec",
     "TimeMachine",
     "TrackingError",
     "TrainingError",
@@ -200,6 +212,7 @@ __all__ = [
     "load_predictions",
     "lookup",
     "materialise_labels",
+    "materialise_tasks",
     "measure_label_quality",
     "metrics_by_context",
     "open_index",
@@ -238,6 +251,7 @@ _MODULES = {
     "delorean.experiment.encoder_spec": "EncoderSpec",
     "delorean.experiment.files": "load_experiment",
     "delorean.experiment.label_spec": "LabelSpec",
+    "delorean.experiment.task_spec": "MergeSpec TaskSpec",
     "delorean.experiment.model_spec": "ModelSpec",
     "delorean.experiment.replay": "replay",
     "delorean.experiment.run": "run_experiment",
@@ -246,7 +260,9 @@ _MODULES = {
     "delorean.feature_sets.registration": "register_feature_set",
     "delorean.generation": "generate",
     "delorean.labels": "LabelColumns load_labels",
-    "delorean.labels.materialise": "materialise_labels",
+    "delorean.labels.materialise": "materialise_labels materialise_tasks",
+    "delorean.labels.task_layout": "TaskRows",
+    "delorean.labels.task_sample": "LabelSample",
     "delorean.leaks": "LeakThresholds",
     "delorean.packaging.package": "load_package",
     "delorean.prediction": "load_predictions predict",
@@ -256,6 +272,8 @@ _MODULES = {
     "delorean.time_travel": "TimeMachine",
     "delorean.tracking": "track_package",
     "delorean.ranking_data.context_weights": "ContextWeight",
+    "delorean.tasks.task_set": "Task TaskSet",
+    "delorean.training.consolidation.settings": "Consolidation",
     "delorean.training.fitting": "train",
     "delorean.training.learners.lightgbm": "LightGBM",
     "delorean.training.learners.xgboost": "XGBoost",

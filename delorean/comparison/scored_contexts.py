@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from delorean.audit.comparison.alignment import align
 from delorean.comparison.feature_data import FeatureData
 from delorean.packaging.package import ModelPackage
+from delorean.ranking_data.context_sample import Eligible
 from delorean.ranking_data.context_weights import ContextWeight
 from delorean.ranking_data.feature_set_reader import read_feature_set
 from delorean.ranking_data.ranking_data import RankingData
+from delorean.training.served_model import numbers_of
 from schemas.errors import ComparisonError
 
 
@@ -41,8 +43,11 @@ class Reading:
         """Return what is read of the other side: what pairs it, and these columns."""
         return replace(self, columns=tuple(columns), lists=(), weight=None, item_weight=None)
 
-    def read(self, data: FeatureData, features: Sequence[str]) -> RankingData:
-        """Read a feature set. Raises ComparisonError for a missing column, and what `read_feature_set` raises."""
+    def read(self, data: FeatureData, features: Sequence[str], eligible: Eligible | None = None) -> RankingData:
+        """Read a feature set, or the contexts of it that are eligible.
+
+        Raises ComparisonError for a missing column, and what `read_feature_set` raises.
+        """
         for name in (*self.context, *self.items, *self.columns, *self.lists, self.label):
             if name not in data.schema.names:
                 raise ComparisonError.unknown(f"column of {data.name}", name, data.schema.names)
@@ -58,6 +63,7 @@ class Reading:
             label=self.label,
             item_weight=self.item_weight,
             kept=[name for name in self.columns if name not in self.context],
+            eligible=eligible,
         )
 
 
@@ -112,7 +118,8 @@ def score_apart(
 
 def _score(data: RankingData, package: ModelPackage) -> NDArray[np.float32]:
     columns = [data.names.index(name) for name in package.features]
-    return package.score(np.ascontiguousarray(data.features[:, columns]))
+    tasks = None if package.tasks is None else numbers_of(data, package.tasks)
+    return package.score(np.ascontiguousarray(data.features[:, columns]), tasks)
 
 
 def _aligned(

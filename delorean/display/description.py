@@ -46,6 +46,7 @@ DESCRIBED: Final[Mapping[tuple[str, str], str]] = {
     ("delorean.time_travel.moment", "GlobalView"): "time_travel",
     ("delorean.time_travel.moment", "Moment"): "time_travel",
     ("delorean.time_travel.moment", "ServiceView"): "time_travel",
+    ("delorean.training.consolidation.result", "ConsolidationReport"): "consolidation",
     ("delorean.training.fitting", "TrainedModel"): "evaluation",
     ("delorean.training.report", "TrainingReport"): "evaluation",
     ("delorean.tuning.result", "TuningResult"): "tuning",

@@ -17,14 +17,13 @@ from delorean.ab_tests.declaration import Cell
 from delorean.ab_tests.interleaving_analysis import Preference
 from delorean.ab_tests.metrics import InterleavingSpec
 from delorean.ab_tests.plan_spec import PlanSpec
+from delorean.ab_tests.recorded import require_unchanged, start_test
 from delorean.ab_tests.result import Verdict
 from delorean.ab_tests.stored import (
     analyse_interleaved,
     analyse_test,
     peek,
     plan_from_history,
-    require_unchanged,
-    start_test,
 )
 from delorean.cli.commands import cli
 from delorean.display.text import to_text
