@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from delorean.experiment.replay import replay
     from delorean.experiment.run import run_experiment
     from delorean.experiment.spec import ExperimentSpec, ScheduleSpec
+    from delorean.exposures.reader import read_exposures
     from delorean.feature_sets.registration import register_feature_set
     from delorean.generation import generate
     from delorean.label_quality.limits import LabelQualityLimits
@@ -199,6 +200,7 @@ __all__ = [
     "open_storage",
     "predict",
     "ranking_metrics",
+    "read_exposures",
     "read_feature_set",
     "register_feature_set",
     "replay",
@@ -229,6 +231,7 @@ _MODULES = {
     "delorean.experiment.replay": "replay",
     "delorean.experiment.run": "run_experiment",
     "delorean.experiment.spec": "ExperimentSpec ScheduleSpec",
+    "delorean.exposures.reader": "read_exposures",
     "delorean.feature_sets.registration": "register_feature_set",
     "delorean.generation": "generate",
     "delorean.labels": "LabelColumns load_labels",

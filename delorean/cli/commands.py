@@ -14,6 +14,7 @@ from delorean.cli.compare import compare
 from delorean.cli.cost import cost
 from delorean.cli.demo import demo
 from delorean.cli.experiment import experiment
+from delorean.cli.exposures import exposures
 from delorean.cli.features import feature_sets_group
 from delorean.cli.label_quality import label_quality
 from delorean.cli.look import index, travel
@@ -99,7 +100,7 @@ for command in (select, prana, snapshot, publish, travel, index):
     cli.add_command(command)
 for command in (label_quality, generate, paradox, tune, train, predict, experiment, compare, registry, serve):
     cli.add_command(command)
-for command in (feature_sets_group, track, cost, vacuum, schedule, submit, demo):
+for command in (exposures, feature_sets_group, track, cost, vacuum, schedule, submit, demo):
     cli.add_command(command)
 
 

@@ -20,16 +20,13 @@ from delorean.comparison.result import (
 )
 from delorean.comparison.settings import ComparisonSettings
 from delorean.comparison.verdict import judge
-from delorean.evaluation.bootstrap import ratios, weighted_means
+from delorean.evaluation.bootstrap import ratios, simultaneous, weighted_means
 from delorean.evaluation.by_context import are_probabilities, check_scores, measure_contexts
 from delorean.evaluation.groups import clusters_of, groups_of
 from delorean.evaluation.part_measurement import MetricSums, metric_sums
 from delorean.evaluation.settings import Bootstrap
 from delorean.ranking_data.ranking_data import RankingData
 from schemas.errors import ComparisonError
-
-_MOST_REPLICATES = 10_000
-_TAIL = 10  # replicates beyond each end of an interval
 
 
 def compare_scores(
@@ -141,19 +138,6 @@ def _groups(
         for by, values in columns.items()
         for group, rows in values.items()
     )
-
-
-def simultaneous(bootstrap: Bootstrap, looks: int) -> Bootstrap:
-    """Return how intervals are computed of which all of `looks` hold together with the level (Bonferroni).
-
-    >>> simultaneous(Bootstrap(), 5).level
-    0.99
-    """
-    if looks <= 1:
-        return bootstrap
-    level = 1 - (1 - bootstrap.level) / looks
-    replicates = min(_MOST_REPLICATES, int(2 * _TAIL / (1 - level)))
-    return Bootstrap(level, max(bootstrap.replicates, replicates), bootstrap.seed)
 
 
 def _summary(

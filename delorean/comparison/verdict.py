@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from delorean.comparison.counterfactual.result import CounterfactualEstimates
 from delorean.comparison.result import Agreement, Comparison, GroupDifference, Verdict
 from delorean.comparison.settings import ComparisonSettings
+from delorean.evaluation.bootstrap import contexts_needed
 from delorean.evaluation.estimate import Estimate
 
 _MOST_NAMED = 5
@@ -87,10 +87,8 @@ def _of_groups(losing: Sequence[GroupDifference], settings: ComparisonSettings) 
 
 
 def _more_contexts(difference: Estimate, settings: ComparisonSettings) -> str:
-    """Say how many contexts would tell. An interval's width falls with the root of their number."""
-    low, high = difference.low or 0.0, difference.high or 0.0
-    ratio = ((high - low) / 2 / settings.margin) ** 2
-    needed = math.ceil(difference.contexts * max(ratio, 1.0) / 100) * 100
+    """Say how many contexts would tell."""
+    needed = contexts_needed(difference, settings.margin) or 0
     loss = f"A loss beyond the tolerated {settings.margin:g} is not excluded, nor is a gain"
     if difference.high is not None and difference.high < 0:
         loss = f"A loss beyond the tolerated {settings.margin:g} is not excluded"

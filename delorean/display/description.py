@@ -27,6 +27,7 @@ DESCRIBED: Final[Mapping[tuple[str, str], str]] = {
     ("delorean.experiment.record", "RunRecord"): "experiments",
     ("delorean.experiment.replay", "Replay"): "experiments",
     ("delorean.experiment.spec", "ExperimentSpec"): "experiments",
+    ("delorean.exposures.counts", "ExposureCounts"): "exposures",
     ("delorean.feature_sets.table", "FeatureSet"): "feature_sets",
     ("delorean.label_quality.report", "LabelQuality"): "label_quality",
     ("delorean.labels", "Labels"): "feature_sets",

@@ -10,6 +10,7 @@ widened to those of Student's t, times √(n / (n − 1)), because a bootstrap o
 
 from __future__ import annotations
 
+import math
 from statistics import NormalDist
 
 import numpy as np
@@ -20,9 +21,19 @@ from delorean.evaluation.estimate import Estimate
 from delorean.evaluation.settings import Bootstrap
 from schemas.errors import TrainingError
 
-__all__ = ["FEWEST_CLUSTERS", "Bootstrap", "paired_differences", "ratios", "weighted_means"]
+__all__ = [
+    "FEWEST_CLUSTERS",
+    "Bootstrap",
+    "contexts_needed",
+    "paired_differences",
+    "ratios",
+    "simultaneous",
+    "weighted_means",
+]
 
 FEWEST_CLUSTERS = 10  # fewer have no interval: nothing can be concluded from them
+_MOST_REPLICATES = 10_000
+_TAIL = 10  # replicates beyond each end of a simultaneous interval
 _BLOCK = 1024  # clusters drawn together: their counts and sums stay in the processor's cache
 _GOLDEN, _MIX_1, _MIX_2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 _NORMAL = NormalDist()
@@ -110,6 +121,33 @@ def ratios(
         )
         for pair, count in zip(pairs, contexts, strict=True)
     ]
+
+
+def simultaneous(bootstrap: Bootstrap, looks: int) -> Bootstrap:
+    """Return how intervals are computed of which all of `looks` hold together with the level (Bonferroni).
+
+    >>> simultaneous(Bootstrap(), 5).level
+    0.99
+    """
+    if looks <= 1:
+        return bootstrap
+    level = 1 - (1 - bootstrap.level) / looks
+    replicates = min(_MOST_REPLICATES, int(2 * _TAIL / (1 - level)))
+    return Bootstrap(level, max(bootstrap.replicates, replicates), bootstrap.seed)
+
+
+def contexts_needed(difference: Estimate, margin: float) -> int | None:
+    """Return about how many contexts would narrow a difference's interval to ±margin; None without an interval.
+
+    An interval's width falls with the root of their number.
+
+    >>> contexts_needed(Estimate(0.0, -0.01, 0.01, 1_000), 0.005)
+    4000
+    """
+    if difference.low is None or difference.high is None:
+        return None
+    ratio = ((difference.high - difference.low) / 2 / margin) ** 2
+    return math.ceil(round(difference.contexts * max(ratio, 1.0) / 100, 6)) * 100
 
 
 def _estimate(

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from delorean.evaluation.estimate import Estimate
 from delorean.evaluation.importances import Importance, importance_sample, importances
+from delorean.evaluation.measure import PartScores
 from delorean.evaluation.part_measurement import PartMeasurement, differences, measure_part
 from delorean.evaluation.settings import EvaluationSettings
 from delorean.ranking_data.ranking_data import RankingData
-from delorean.scoring import Scorer
 
-Contributions: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float64] | None]
+Contributions: TypeAlias = Callable[[RankingData], NDArray[np.float64] | None]
 
 
 class LearningPoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,38 +54,41 @@ class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def evaluate(
-    scorer: Scorer,
+    score: PartScores,
     contributions: Contributions,
     parts: Mapping[str, tuple[RankingData, NDArray[np.float32]]],
     settings: EvaluationSettings | None = None,
     encoders: Mapping[str, Sequence[str]] | None = None,
     since: datetime | None = None,
     learning_curve: Sequence[LearningPoint] = (),
+    task_of_items: Callable[[RankingData], NDArray[np.int64]] | None = None,
 ) -> Evaluation:
     """Evaluate a fitted model.
 
-    scorer: of the model
-    contributions: returns what each feature adds to each row's raw score, None where the learner cannot
+    score: scores the items of a part as the model does
+    contributions: returns what each feature adds to each item's raw score, None where the learner cannot
     parts: "validation" and "test" → the part, and popularity's scores of its items
     encoders: name → its features
     since: the end of the training part; None: days since training are not measured
+    task_of_items: returns the number of each item's task; None: the model has no tasks
     """
     settings = settings or EvaluationSettings()
     measured, better = {}, {}
     for name, (part, popularity) in parts.items():
-        scores = scorer.score(part.features)
+        scores = score(part)
         measured[name] = measure_part(scores, part, settings, since)
         better[name] = differences(scores, popularity, part, settings)
     sample = importance_sample(parts["validation"][0], settings.seed)
-    added = contributions(sample.features)
+    added = contributions(sample)
+    within = None if task_of_items is None else task_of_items(sample)
     alone = {name: (name,) for name in sample.names}
     return Evaluation(
         settings.level,
         settings.cluster,
         measured,
         better,
-        importances(scorer, sample, alone, settings, added),
-        importances(scorer, sample, encoders, settings, added) if encoders else (),
+        importances(score, sample, alone, settings, added, within),
+        importances(score, sample, encoders, settings, added, within) if encoders else (),
         tuple(learning_curve),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -12,9 +13,9 @@ from delorean.evaluation.bootstrap import weighted_means
 from delorean.evaluation.by_context import measure_contexts
 from delorean.evaluation.estimate import Estimate
 from delorean.evaluation.groups import clusters_of
+from delorean.evaluation.measure import PartScores
 from delorean.evaluation.settings import EvaluationSettings
 from delorean.ranking_data.ranking_data import RankingData
-from delorean.scoring import Scorer
 
 _CONTEXTS = 1_000
 _METRIC = "ndcg@10"
@@ -45,11 +46,12 @@ def importance_sample(part: RankingData, seed: int) -> RankingData:
 
 
 def importances(
-    scorer: Scorer,
+    score: PartScores,
     sample: RankingData,
     groups: Mapping[str, Sequence[str]],
     settings: EvaluationSettings | None = None,
     contributions: NDArray[np.float64] | None = None,
+    within: NDArray[np.int64] | None = None,
 ) -> tuple[Importance, ...]:
     """Measure permutation importances (Breiman 2001) of groups of features, in the order of the groups.
 
@@ -59,6 +61,8 @@ def importances(
     groups: name → features; features that the sample does not have are left out, and one that is a vector is all of its
         columns, `name[0]`, `name[1]`, …
     contributions: (items, features) of the sample
+    within: (items,) the number of each item's task; values are shuffled among items of one task, because those of
+        others never occur there. None: all items are alike
     """
     settings = settings or EvaluationSettings()
     random = np.random.default_rng(settings.seed)
@@ -66,13 +70,13 @@ def importances(
         name: [place for place, own in enumerate(sample.names) if own in features or own.partition("[")[0] in features]
         for name, features in groups.items()
     }
-    unshuffled = _ndcg(scorer.score(sample.features), sample)
+    unshuffled = _ndcg(score(sample), sample)
     lost = np.zeros((len(sample), len(columns)))
     for position, chosen in enumerate(columns.values()):
         for _ in range(settings.repeats):
             shuffled = sample.features.copy()
-            shuffled[:, chosen] = shuffled[random.permutation(len(shuffled))][:, chosen]
-            lost[:, position] += unshuffled - _ndcg(scorer.score(shuffled), sample)
+            shuffled[:, chosen] = shuffled[_permutation(random, len(shuffled), within)][:, chosen]
+            lost[:, position] += unshuffled - _ndcg(score(replace(sample, features=shuffled)), sample)
     lost /= settings.repeats
     estimates = weighted_means(lost, sample.weights, clusters_of(sample, settings.cluster), settings.bootstrap)
     return tuple(
@@ -84,6 +88,17 @@ def importances(
         )
         for (name, chosen), estimate in zip(columns.items(), estimates, strict=True)
     )
+
+
+def _permutation(random: np.random.Generator, items: int, within: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Return positions in random order, of items of one task among themselves."""
+    if within is None:
+        return random.permutation(items)
+    order = np.empty(items, np.int64)
+    for number in np.unique(within):
+        rows = np.flatnonzero(within == number)
+        order[rows] = random.permutation(rows)
+    return order
 
 
 def _ndcg(scores: NDArray[np.float32], sample: RankingData) -> NDArray[np.float64]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
 from delorean.evaluation.metrics import Metrics, ranking_metrics
 from delorean.ranking_data.ranking_data import RankingData
+
+PartScores: TypeAlias = Callable[[RankingData], NDArray[np.float32]]
+"""scores the items of a part"""
 
 
 def measure(scores: NDArray[np.float32], part: RankingData) -> Metrics:

@@ -66,34 +66,38 @@ def variable_type(name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
     )
 
 
-def check_time(name: str, type: pa.DataType, unit: TimeUnit | None) -> None:  # noqa: A002
-    """Raise LabelError, or NaiveTimeError, for a column whose type is not a time in a known unit."""
+def check_time(
+    name: str,
+    type: pa.DataType,  # noqa: A002
+    unit: TimeUnit | None,
+    of: str = "the label data",
+) -> None:
+    """Raise LabelError, or NaiveTimeError, for a column whose type is not a time in a known unit. of: in errors."""
     type = unencoded(type)  # noqa: A001
     if pa.types.is_timestamp(type):
-        _refuse_naive(name, type)
+        _refuse_naive(name, type, of)
     elif pa.types.is_integer(type):
         if unit is None:
             raise LabelError.because(
-                f"column '{name}' of the label data is {type}: integers are times only if their unit is set",
+                f"column '{name}' of {of} is {type}: integers are times only if their unit is set",
                 'set it: time_unit = "s", "ms", "us", "ns" or "day" since 1970, in UTC, or cast it in the query',
             )
     elif pa.types.is_date(type):
         if unit != "day":
             raise LabelError.because(
-                f"column '{name}' of the label data is a date, not a time: features could use captures from before "
-                "midnight only",
+                f"column '{name}' of {of} is a date, not a time: features could use captures from before midnight only",
                 'name a column with times, or set time_unit = "day": a date is then its beginning in UTC',
             )
     elif not pa.types.is_string(type):
         raise LabelError.because(
-            f"column '{name}' of the label data is {type}, expected times with a zone", "cast it in the query"
+            f"column '{name}' of {of} is {type}, expected times with a zone", "cast it in the query"
         )
 
 
-def _refuse_naive(name: str, type: pa.DataType) -> None:  # noqa: A002
+def _refuse_naive(name: str, type: pa.DataType, of: str = "the label data") -> None:  # noqa: A002
     if type.tz is None:
         raise NaiveTimeError.because(
-            f"column '{name}' of the label data is {type}: a time without a zone is ambiguous",
+            f"column '{name}' of {of} is {type}: a time without a zone is ambiguous",
             f'set its zone: df["{name}"].dt.tz_localize("UTC") in pandas, CAST({name} AS TIMESTAMP) in a query',
         )
 

@@ -13,17 +13,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import PackageError
+from schemas.errors import ConfigError, PackageError
+from snapshotter.storage import require_plain_name
 from snapshotter.storage.local import sync
 
 MANIFEST = "MANIFEST.json"
 _FORMAT = {"format": "delorean-model-package", "version": 1}
 _MEBIBYTE = 1 << 20
 
-# Every file of a package, and its maximum size in bytes. No other file is allowed.
+MODEL = "model.onnx"
+TASK_MODELS = "onnx"  # folder of a model for each task, `<task>.onnx`, where tasks have trees of their own
+_MOST_OF_MODEL = 512 * _MEBIBYTE
+
+# The files of a package, and their maximum sizes in bytes.
 FILES: Mapping[str, int] = {
     "trees.arrow": 512 * _MEBIBYTE,
-    "model.onnx": 512 * _MEBIBYTE,
+    MODEL: _MOST_OF_MODEL,
     "feature_model.json": 16 * _MEBIBYTE,
     "keys.json": _MEBIBYTE,
     "services.json": _MEBIBYTE,
@@ -34,6 +39,8 @@ FILES: Mapping[str, int] = {
 }
 # Packages of models that do not consist of trees, and those of earlier releases, lack these.
 OPTIONAL = frozenset({"trees.arrow"})
+# Packages of several tasks may have these too, and a file in TASK_MODELS for each task. No other file is allowed.
+_OF_TASKS: Mapping[str, int] = {"tasks.json": 16 * _MEBIBYTE, "calibration.arrow": 64 * _MEBIBYTE}
 
 
 @contextmanager
@@ -82,21 +89,28 @@ def read_files(folder: Path) -> dict[str, bytes]:
     if not isinstance(listed, dict):
         raise PackageError.because(f"{MANIFEST} lists no files")
     for name in listed:
-        if name not in FILES:
+        if not _is_file_of_package(name):
             raise PackageError.because(f"{MANIFEST} lists '{name}', which is not a file of a model package")
+    of_tasks = [name for name in listed if name not in FILES]
+    optional = OPTIONAL | ({MODEL} if any(name.startswith(TASK_MODELS) for name in of_tasks) else frozenset())
     files = {}
-    for name, most in FILES.items():
-        if name not in listed and name in OPTIONAL:
+    for name in (*FILES, *of_tasks):
+        if name not in listed and name in optional:
             continue
         if name not in listed:
             raise PackageError.because(f"{MANIFEST} does not list '{name}'")
-        files[name] = _read(folder, name, most)
+        files[name] = _read(folder, name, {**FILES, **_OF_TASKS}.get(name, _MOST_OF_MODEL))
         if _entry(files[name]) != listed[name]:
             raise PackageError.because(
                 f"'{name}' of {folder} has changed since it was packaged: its checksum differs",
                 "copy the package again",
             )
     return files
+
+
+def task_model(task: str) -> str:
+    """Return the name of the file that holds a task's model."""
+    return f"{TASK_MODELS}/{task}.onnx"
 
 
 def digest_of(files: Mapping[str, bytes]) -> str:
@@ -130,6 +144,17 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a finite number")
 
 
+def _is_file_of_package(name: str) -> bool:
+    if name in FILES or name in _OF_TASKS:
+        return True
+    folder, _, file = name.partition("/")
+    try:
+        require_plain_name("task", file.removesuffix(".onnx"))
+    except ConfigError:
+        return False
+    return folder == TASK_MODELS and file.endswith(".onnx")
+
+
 def _entry(data: bytes) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
@@ -140,8 +165,7 @@ def _refuse_existing(path: Path) -> None:
 
 
 def _refuse_other_files(folder: Path) -> None:
-    allowed = {MANIFEST, *FILES}
-    folders = {str(Path(name).parent) for name in FILES} - {"."}
+    folders = {str(Path(name).parent) for name in FILES} - {"."} | {TASK_MODELS}
     remaining = [folder]
     while remaining:
         with os.scandir(remaining.pop()) as entries:
@@ -151,7 +175,7 @@ def _refuse_other_files(folder: Path) -> None:
                     raise PackageError.because(f"'{name}' of {folder} is a link, expected a regular file")
                 if entry.is_dir(follow_symlinks=False) and name in folders:
                     remaining.append(Path(entry.path))
-                elif name not in allowed:
+                elif name != MANIFEST and not _is_file_of_package(name):
                     raise PackageError.because(f"'{name}' of {folder} is not a file of a model package", "remove it")
 
 

@@ -24,11 +24,13 @@ class GoldenRows:
 
     features: (items, features) float32, in the feature model's order
     scores: (items,) float32
+    probabilities: (items,) float32, NaN for items of tasks that are not calibrated; None: there are none
     """
 
     maps: DataMaps
     features: NDArray[np.float32]
     scores: NDArray[np.float32]
+    probabilities: NDArray[np.float32] | None = None
 
     def check_features(self, names: tuple[str, ...], actual: NDArray[np.float32]) -> None:
         """Raise GoldenRowsError unless every feature has the same bits; any NaN equals any other."""
@@ -47,6 +49,16 @@ class GoldenRows:
         if differs.any():
             row = int(np.argmax(differs))
             raise self._differs("the score", row, actual[row], self.scores[row])
+
+    def check_probabilities(self, actual: NDArray[np.float32]) -> None:
+        """Raise GoldenRowsError unless every probability has the same bits; any NaN equals any other."""
+        if self.probabilities is None:
+            return
+        differs = actual.view(np.uint32) != self.probabilities.view(np.uint32)
+        differs &= ~(np.isnan(actual) & np.isnan(self.probabilities))
+        if differs.any():
+            row = int(np.argmax(differs))
+            raise self._differs("the probability", row, actual[row], self.probabilities[row])
 
     def _differs(self, what: str, row: int, actual: np.float32, expected: np.float32) -> GoldenRowsError:
         context = int(np.searchsorted(self.maps.item_offsets, row, side="right")) - 1
@@ -146,21 +158,32 @@ def _check_rows(maps: DataMaps) -> None:
             raise ValueError(f"'{name}' does not have one value, or none, per context")
 
 
-def write_expected(features: NDArray[np.float32], scores: NDArray[np.float32]) -> bytes:
-    """Write expected features and scores as an Arrow IPC file, one row per item."""
+def write_expected(
+    features: NDArray[np.float32], scores: NDArray[np.float32], probabilities: NDArray[np.float32] | None = None
+) -> bytes:
+    """Write expected features, scores and probabilities as an Arrow IPC file, one row per item."""
     flat = pa.array(features.reshape(-1), pa.float32(), from_pandas=False)
-    rows = pa.FixedSizeListArray.from_arrays(flat, features.shape[1])
-    return write_arrow(pa.table({"features": rows, "score": pa.array(scores, pa.float32(), from_pandas=False)}))
+    columns = {"features": pa.FixedSizeListArray.from_arrays(flat, features.shape[1])}
+    for name, values in (("score", scores), ("probability", probabilities)):
+        if values is not None:
+            columns[name] = pa.array(values, pa.float32(), from_pandas=False)
+    return write_arrow(pa.table(columns))
 
 
 def read_expected(name: str, data: bytes, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Read what `write_expected` wrote. Raises PackageError that names the file."""
+    """Read the features and scores that `write_expected` wrote. Raises PackageError that names the file."""
     table = read_arrow(name, data)
     expected = pa.schema([("features", pa.list_(pa.float32(), width)), ("score", pa.float32())])
-    if table.schema != expected:
+    if table.schema not in (expected, expected.append(pa.field("probability", pa.float32()))):
         raise PackageError.because(f"'{name}' does not hold {width} features and a score per row")
     flat = table["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(-1, width), table["score"].to_numpy()
+
+
+def read_probabilities(name: str, data: bytes) -> NDArray[np.float32] | None:
+    """Read the probabilities that `write_expected` wrote, None where there are none."""
+    table = read_arrow(name, data)
+    return table["probability"].to_numpy() if "probability" in table.schema.names else None
 
 
 def write_arrow(table: pa.Table) -> bytes:

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-MODEL = "model.onnx"
 ROWS = 64  # scored at a time
 _MEBIBYTE = 1 << 20
 _MEMORY = 1024 * _MEBIBYTE  # besides what the libraries take, and a multiple of the package's size
@@ -27,7 +26,7 @@ _passed: set[str] = set()
 def try_package(files: Mapping[str, bytes], width: int) -> str | None:
     """Load a model and Arrow files in a separate process and score some rows. Return what went wrong, or None.
 
-    files: name → content; the model is `model.onnx`, all others are Arrow files
+    files: name → content; those that end with `.onnx` are models, all others are Arrow files
     width: features that the model must take
     """
     digest = hashlib.sha256(str(width).encode())
@@ -89,21 +88,21 @@ def _main() -> None:
     try:
         _limit(limits["memory"], limits["seconds"])
         for name in files:
-            if name == MODEL:
-                continue
-            table = pa.ipc.open_file(pa.BufferReader(files[name])).read_all()
-            table.validate(full=True)
-            del table
-        name = MODEL
+            if not name.endswith(".onnx"):
+                table = pa.ipc.open_file(pa.BufferReader(files[name])).read_all()
+                table.validate(full=True)
+                del table
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        session = onnxruntime.InferenceSession(files[MODEL], options, providers=["CPUExecutionProvider"])
-        inputs = session.get_inputs()
-        if len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 2:
-            rows = np.zeros((ROWS, limits["width"]), dtype=np.float32)
-            session.run([session.get_outputs()[-1].name], {inputs[0].name: rows})
+        for name in files:
+            if name.endswith(".onnx"):
+                session = onnxruntime.InferenceSession(files[name], options, providers=["CPUExecutionProvider"])
+                inputs = session.get_inputs()
+                if len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 2:
+                    rows = np.zeros((ROWS, limits["width"]), dtype=np.float32)
+                    session.run([session.get_outputs()[-1].name], {inputs[0].name: rows})
     except BaseException as error:  # noqa: BLE001  # any error is the trial's result
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         sys.stdout.write(f"{name}: {line}")

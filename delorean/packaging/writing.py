@@ -13,14 +13,26 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from delorean.packaging.files import new_folder, write_json
+from delorean.packaging.calibration_file import CALIBRATION, write_calibrations
+from delorean.packaging.files import MODEL, new_folder, task_model, write_json
 from delorean.packaging.golden_rows import take_contexts, without_elements, write_data_maps, write_expected
-from delorean.packaging.package import ModelPackage, environment_versions, load_package, matrix, needed_services
+from delorean.packaging.package import (
+    ModelPackage,
+    environment_versions,
+    load_package,
+    matrix,
+    needed_services,
+    tasks_of_items,
+)
 from delorean.packaging.tree_checks import refuse_inexact_trees
 from delorean.packaging.tree_file import TREES, write_trees
-from delorean.packaging.trial import MODEL
-from delorean.scoring import Scorer
+from delorean.packaging.untrusted import TASKS
+from delorean.ranking_data.ranking_data import RankingData
+from delorean.scoring.calibration import calibrated
 from delorean.state.rules import AsOf
+from delorean.tasks.impossible_features import task_numbers
+from delorean.tasks.task_model import TaskModel, bind_for_tasks
+from delorean.tasks.task_set import TaskSet
 from delorean.training.agreement import check_missing_values, refuse_disagreement
 from delorean.training.fitting import TrainedModel
 from delorean.training.missing_values import MissingValueHandling, refuse_missing_values
@@ -72,28 +84,30 @@ def write_package(
 
     context, items: the variables that the feature model is bound to
     services: at least those whose elements the encoders read
-    golden: data maps to take golden rows from, spread evenly over them
+    golden: data maps to take golden rows from, spread evenly over them, and over the contexts of each task
     modules: that the encoders may be imported from when the package is loaded
 
     Raises PackageError: the folder exists, the model was trained with other features, its trees or its ONNX form score
-    differently, or it accepts no missing values although features are missing when services do not answer.
+    differently, it accepts no missing values although features are missing when services do not answer, or a task has
+    no context among the golden ones.
     """
     _check_features(trained, feature_model)
-    bound = feature_model.bind(context, items)
-    maps = take_contexts(golden, _evenly_spread(len(golden), golden_contexts))
+    bound = bind_for_tasks(feature_model, context, items, trained.tasks)
+    maps = take_contexts(golden, _golden_rows(golden, golden_contexts, trained.tasks))
     features = matrix(trained.names, bound.encode(maps))
-    scorer = trained.scorer
-    missing_values = _check_scores(scorer, trained, bound, maps, features)
+    part = RankingData(
+        maps.contexts, maps.items, maps.item_offsets, np.zeros(len(features), np.float32), features, trained.names
+    )
+    missing_values = _check_scores(trained, bound, maps, part)
     report = msgspec.structs.replace(trained.report, missing_values=missing_values)
     _warn_of_lag(feature_model, lineage.rules)
     files = {
-        MODEL: trained.onnx,
-        **({} if trained.trees is None else {TREES: write_trees(trained.trees)}),
+        **_model_files(trained),
         **_input_files(feature_model, context, items, services),
         "metrics.json": write_json(msgspec.to_builtins(report)),
         "lineage.json": write_json(_lineage_fields(lineage, feature_model, trained)),
         "golden/data_maps.arrow": write_data_maps(maps),
-        "golden/expected.arrow": write_expected(features, scorer.score(features)),
+        "golden/expected.arrow": _expected(trained, part, maps),
     }
     path = Path(path)
     with new_folder(path, files) as folder:
@@ -112,6 +126,30 @@ def _check_features(trained: TrainedModel, feature_model: FeatureModel) -> None:
         )
 
 
+def _model_files(trained: TrainedModel) -> dict[str, bytes]:
+    """Return the files of the model, of its tasks, and of their calibrations."""
+    tasks, served = trained.tasks, trained.served
+    trees = trained.trees if served.trees is None else served.trees
+    files = {} if trees is None else {TREES: write_trees(trees)}
+    if tasks is None or not trained.own:
+        files[MODEL] = trained.onnx
+    else:
+        files |= {task_model(name): each.onnx for name, each in zip(tasks.names, trained.own, strict=True)}
+    if tasks is not None:
+        files[TASKS] = write_json(msgspec.to_builtins(tasks))
+    if trained.calibrations:
+        files[CALIBRATION] = write_calibrations(trained.calibrations)
+    return files
+
+
+def _expected(trained: TrainedModel, part: RankingData, maps: DataMaps) -> bytes:
+    scores = trained.served.scores(part)
+    if trained.tasks is None or not trained.calibrations:
+        return write_expected(part.features, scores)
+    tasks = tasks_of_items(maps, trained.tasks)
+    return write_expected(part.features, scores, calibrated(scores, tasks, trained.tasks.names, trained.calibrations))
+
+
 def _input_files(
     feature_model: FeatureModel, context: Sequence[DataKey], items: Sequence[DataKey], services: Sequence[Service]
 ) -> dict[str, bytes]:
@@ -125,16 +163,25 @@ def _input_files(
 
 
 def _check_scores(
-    scorer: Scorer, trained: TrainedModel, bound: BoundModel, maps: DataMaps, features: NDArray[np.float32]
+    trained: TrainedModel, bound: BoundModel | TaskModel, maps: DataMaps, part: RankingData
 ) -> MissingValueHandling:
     """Return how the model handles missing values. Raises PackageError where what is served disagrees with it."""
-    missing_values = check_missing_values(scorer, trained.fitted, features)
+    missing_values: MissingValueHandling = "used"
+    for model, _, features in trained.served.models(part):
+        missing_values = check_missing_values(model.scorer, model.fitted, features)
     if missing_values == "refused":
         for each in (maps, *without_elements(maps)):
             refuse_missing_values(trained.report.model, trained.names, matrix(trained.names, bound.encode(each)))
-    refuse_disagreement(scorer, trained.fitted, features)
-    if trained.trees is not None:
-        refuse_inexact_trees(trained.trees, trained, features, missing_values)
+    served = trained.served.scores(part)
+    for model, rows, features in trained.served.models(part):
+        refuse_disagreement(model.scorer, model.fitted, features)
+        if model.trees is not None:
+            refuse_inexact_trees(model.trees, model, features, missing_values)
+        if (model.scorer.score(features) != served[rows]).any():
+            raise PackageError.because(
+                f"{trained.report.model} scores {len(rows)} rows of one task in another way with the trees of others",
+                "report this: please add the model's library and its parameters",
+            )
     return missing_values
 
 
@@ -168,6 +215,23 @@ def _warn_of_lag(feature_model: FeatureModel, rules: Mapping[str, AsOf]) -> None
                 name,
                 lag,
             )
+
+
+def _golden_rows(golden: DataMaps, number: int, tasks: TaskSet | None) -> NDArray[np.int64]:
+    """Return the positions of contexts, spread evenly over all of them, and over those of each task."""
+    if tasks is None:
+        return _evenly_spread(len(golden), number)
+    task_of_context = task_numbers(golden.contexts, tasks)
+    chosen = []
+    for position, name in enumerate(tasks.names):
+        contexts = np.flatnonzero(task_of_context == position)
+        if len(contexts) == 0:
+            raise PackageError.because(
+                f"task '{name}' has none of {len(golden)} contexts for golden rows",
+                "give data maps of its contexts too",
+            )
+        chosen.append(contexts[_evenly_spread(len(contexts), max(1, number // len(tasks.names)))])
+    return np.sort(np.concatenate(chosen))
 
 
 def _evenly_spread(contexts: int, number: int) -> NDArray[np.int64]:

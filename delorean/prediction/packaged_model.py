@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from delorean.packaging.trial import MODEL
+from delorean.packaging.files import MODEL
 from delorean.scoring import Scorer
 from delorean.scoring.tree_scorer import TreeScorer
 from delorean.scoring.trees import TreeEnsemble

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from delorean.coverage import DayCoverage, LabelCoverage
     from delorean.experiment.diff import RunDiff
     from delorean.experiment.replay import Replay
+    from delorean.exposures.counts import ExposureCounts
     from delorean.feature_sets.registration import RegisteredFeatureSet
     from delorean.leaks import LeakThresholds
     from encoders.feature_model import Encoders
@@ -184,6 +185,18 @@ class ProjectActions(ModelActions):
         from delorean.project.schedule import owners_in
 
         return cost(self.index, self.storage, owners=owners_in(self.config.schedule), **options)
+
+    def exposures(self, test: str | None, since: date | None = None, until: date | None = None) -> ExposureCounts:
+        """Count what the scorer showed, by day and cell of a test, see `delorean.read_exposures` for the rows.
+
+        test: None: outside tests
+        since, until: the first day and the last; None: all
+
+        Example: `project.exposures("homepage-2").cells`
+        """
+        from delorean.exposures.counts import count_exposures
+
+        return count_exposures(self.storage, test, since, until)
 
     def _record(self, run: RunRecord | str) -> RunRecord:
         return find_run(run, self.storage) if isinstance(run, str) else run

@@ -42,12 +42,17 @@ class Columns:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What `score_block` reads."""
+    """What `score_block` reads. numeric, sets: begin with the offsets of each tree's conditions."""
 
     numeric: tuple[NDArray[Any], ...]
     sets: tuple[NDArray[Any], ...]
     full: Any
     leaf_values: NDArray[Any]
+
+    def between(self, start: int, end: int) -> Conditions:
+        """Return those of the trees from `start` up to `end`, as views."""
+        numeric, sets = ((offsets[start : end + 1], *others) for offsets, *others in (self.numeric, self.sets))
+        return Conditions(numeric, sets, self.full, self.leaf_values)
 
 
 @dataclass(frozen=True)

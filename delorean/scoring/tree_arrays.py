@@ -1,15 +1,19 @@
-"""Joins the arrays of single trees, as learners keep them, to an ensemble."""
+"""Joins the arrays of trees to ensembles, and takes some trees of an ensemble."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delorean.scoring.trees import TreeEnsemble
+from schemas.errors import PackageError
+
+_OF_NODES = ("feature", "threshold", "left", "right", "missing_left", "zero_missing")
+_OF_SUMS = ("features", "base", "single", "divisor", "link", "scale", "rounding")
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,48 @@ def join_trees(trees: Sequence[Tree], features: int, **more: Any) -> TreeEnsembl
     )
 
 
+def some_trees(trees: TreeEnsemble, start: int, end: int) -> TreeEnsemble:
+    """Return the trees from `start` up to `end` as an ensemble with the same base and link."""
+    nodes = slice(*trees.node_offsets[[start, end]])
+    first, last = trees.leaf_offsets[[start, end]]
+    sets = trees.category_set[nodes]
+    used = sets[sets >= 0]
+    # Sets are numbered as their nodes are.
+    low, high = (int(used.min()), int(used.max()) + 1) if len(used) else (0, 0)
+    offsets = trees.category_offsets[low : high + 1]
+    arrays: dict[str, Any] = {
+        "node_offsets": trees.node_offsets[start : end + 1] - trees.node_offsets[start],
+        "leaf_offsets": trees.leaf_offsets[start : end + 1] - first,
+        **{name: getattr(trees, name)[nodes] for name in _OF_NODES},
+        "category_set": np.where(sets >= 0, sets - np.int32(low), sets),
+        "category_offsets": offsets - offsets[0],
+        "categories": trees.categories[offsets[0] : offsets[-1]],
+        "leaf_values": trees.leaf_values[first:last],
+    }
+    return replace(trees, **arrays)
+
+
+def concatenated(parts: Sequence[TreeEnsemble]) -> TreeEnsemble:
+    """Return the trees of several ensembles, one after another. Raises PackageError where sums or links differ."""
+    first = parts[0]
+    for other in parts[1:]:
+        if any(getattr(other, name) != getattr(first, name) for name in _OF_SUMS):
+            raise PackageError.because("trees of different bases, sums or links cannot be joined")
+    sets = np.cumsum([0, *(part.sets for part in parts)], dtype=np.int32)
+    shifted = [
+        np.where(part.category_set >= 0, part.category_set + start, part.category_set)
+        for part, start in zip(parts, sets, strict=False)
+    ]
+    offsets = ("node_offsets", "leaf_offsets", "category_offsets")
+    others = (*_OF_NODES, "categories", "leaf_values")
+    arrays: dict[str, Any] = {
+        **{name: _offsets(np.concatenate([np.diff(getattr(part, name)) for part in parts])) for name in offsets},
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in others},
+        "category_set": _joined(shifted, np.int32),
+    }
+    return replace(first, **arrays)
+
+
 def number_nodes(
     left: NDArray[Any], right: NDArray[Any], leaf: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -86,7 +132,7 @@ def _zero_missing(tree: Tree) -> NDArray[np.bool_]:
     return np.zeros(len(tree.feature), np.bool_) if tree.zero_missing is None else tree.zero_missing
 
 
-def _offsets(lengths: Sequence[int]) -> NDArray[np.int32]:
+def _offsets(lengths: Sequence[int] | NDArray[Any]) -> NDArray[np.int32]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)]).astype(np.int32)
 
 

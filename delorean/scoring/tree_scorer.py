@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,18 @@ _LINKS = {"identity": IDENTITY, "sigmoid": SIGMOID, "exp": EXP}
 _ROUNDINGS = {"none": 0, "toward_zero": 1, "down": 2}
 
 
+@dataclass(frozen=True)
+class TreeRange:
+    """Trees that are next to each other, as the kernels read them: views of the arrays of all trees.
+
+    conditions: None where the trees are walked
+    """
+
+    node_offsets: NDArray[np.int32]
+    leaf_offsets: NDArray[np.int32]
+    conditions: Conditions | None
+
+
 class TreeScorer:
     """Scores rows of features with trees; a row's score has the same bits whichever rows are scored with it.
 
@@ -32,6 +46,7 @@ class TreeScorer:
     def __init__(self, trees: TreeEnsemble) -> None:
         self.trees, self.features = trees, trees.features
         self._prepared = prepare(trees)
+        self._whole = (self.range_of(0, trees.trees),)
         # Compile now, or load what an earlier process has compiled, rather than during the first request.
         for rows in (1, _FEW_ROWS):
             self.score(np.zeros((rows, self.features), np.float32))
@@ -41,6 +56,19 @@ class TreeScorer:
 
         features: (rows, features) float32, NaN where missing
         """
+        return self.score_by(features, self._whole)
+
+    def range_of(self, start: int, end: int) -> TreeRange:
+        """Return the trees from `start` up to `end`; nothing is copied."""
+        conditions = self._prepared.conditions
+        return TreeRange(
+            self.trees.node_offsets[start : end + 1],
+            self.trees.leaf_offsets[start : end + 1],
+            None if conditions is None else conditions.between(start, end),
+        )
+
+    def score_by(self, features: NDArray[np.float32], ranges: Sequence[TreeRange]) -> NDArray[np.float32]:
+        """Score rows of features by some of the trees, summed in the order of the ranges."""
         if features.ndim != 2 or features.shape[1] != self.features or features.dtype != np.float32:
             raise PackageError.because(
                 f"features are {features.dtype} {features.shape}, expected float32 (rows, {self.features})"
@@ -59,40 +87,47 @@ class TreeScorer:
             if len(codes):
                 rounding = _ROUNDINGS[trees.rounding]
                 fill_codes(block, columns.coded, rows, columns.known_offsets, columns.known, rounding, codes)
-            if self._prepared.conditions is not None and len(features) >= _FEW_ROWS:
-                self._score_block(self._prepared.conditions, block, codes, rows, sums)
-            else:
-                self._walk(block, codes, rows, sums)
+            for chosen in ranges:
+                if chosen.conditions is not None and len(features) >= _FEW_ROWS:
+                    _score_block(chosen, chosen.conditions, block, codes, rows, sums)
+                else:
+                    self._walk(chosen, block, codes, rows, sums)
             apply_link(sums, rows, trees.divisor, trees.scale, _LINKS[trees.link], scores[start : start + rows])
         return scores
 
-    def _score_block(
-        self, conditions: Conditions, block: NDArray[Any], codes: NDArray[Any], rows: int, sums: NDArray[Any]
-    ) -> None:
-        score_block(
-            block,
-            -(-rows // _VECTOR) * _VECTOR,
-            conditions.numeric,
-            conditions.full,
-            codes,
-            conditions.sets,
-            self.trees.leaf_offsets,
-            conditions.leaf_values,
-            np.empty(LANES, conditions.full.dtype),
-            sums,
-        )
-
-    def _walk(self, block: NDArray[Any], codes: NDArray[Any], rows: int, sums: NDArray[Any]) -> None:
+    def _walk(self, chosen: TreeRange, block: NDArray[Any], codes: NDArray[Any], rows: int, sums: NDArray[Any]) -> None:
         walk = walk_trees if rows < _FEW_ROWS else walk_rows
         walk(
             block,
             rows,
             self._prepared.nodes,
-            self.trees.node_offsets,
+            chosen.node_offsets,
             codes,
             self._prepared.columns.set_start,
             self._prepared.columns.set_bits,
-            self.trees.leaf_offsets,
+            chosen.leaf_offsets,
             self._prepared.leaf_values,
             sums,
         )
+
+
+def _score_block(
+    chosen: TreeRange,
+    conditions: Conditions,
+    block: NDArray[Any],
+    codes: NDArray[Any],
+    rows: int,
+    sums: NDArray[Any],
+) -> None:
+    score_block(
+        block,
+        -(-rows // _VECTOR) * _VECTOR,
+        conditions.numeric,
+        conditions.full,
+        codes,
+        conditions.sets,
+        chosen.leaf_offsets,
+        conditions.leaf_values,
+        np.empty(LANES, conditions.full.dtype),
+        sums,
+    )

@@ -2,69 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from delorean.evaluation.evaluation import end_of, evaluate
 from delorean.evaluation.measure import measure
-from delorean.evaluation.metrics import Metrics
 from delorean.evaluation.settings import EvaluationSettings
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.split import Split, SplitParts
-from delorean.scoring import Scorer
-from delorean.scoring.conversion import trees_of
-from delorean.scoring.onnx_scorer import OnnxScorer
-from delorean.scoring.tree_scorer import TreeScorer
-from delorean.scoring.trees import TreeEnsemble
-from delorean.scoring.trees_onnx import trees_to_onnx
+from delorean.scoring.calibration import TaskCalibration, calibrated
 from delorean.step_timer import StepTimer
+from delorean.tasks.task_set import TASK_VARIABLE, TaskSet
 from delorean.training.agreement import check_missing_values, refuse_disagreement
 from delorean.training.baselines import popularity_scores, shuffled_sample
+from delorean.training.consolidation.calibration import calibration_changes, fit_calibrations
+from delorean.training.consolidation.judgement import judge
+from delorean.training.consolidation.learner import TaskLearner
+from delorean.training.consolidation.settings import Consolidation
 from delorean.training.learners import FittedModel, Learner
-from delorean.training.learners.choice import as_learner, as_model
+from delorean.training.learners.choice import as_learner
 from delorean.training.learning_curve import learning_curve
 from delorean.training.missing_values import MissingValueHandling, refuse_missing_values
-from delorean.training.onnx_model import to_onnx
+from delorean.training.portable_model import PortableModel
 from delorean.training.report import TrainingReport
+from delorean.training.served_model import FittedTasks, ServedModel, numbers_of
+from schemas.errors import ConfigError
 
 _CHECKED_ROWS = 20_000
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class TrainedModel:
+class TrainedModel(PortableModel):
     """A fitted model, its portable forms, and the report.
 
-    fitted: the library's own object
-    onnx: the same model, for any runtime of ONNX
     names: the features, in the order of the model's input
-    trees: the same model as plain arrays, None where it does not consist of trees
+    tasks: that the model serves; None: contexts are of one use. Without `own` models, it reads the task's number as one
+        more feature, the last
+    own: of each task, the model that continues this one, in the order of the tasks' numbers
+    calibrations: task → what turns its scores into probabilities
     """
 
-    fitted: Any
-    onnx: bytes
     names: tuple[str, ...]
     report: TrainingReport
-    trees: TreeEnsemble | None = None
+    tasks: TaskSet | None = None
+    own: tuple[PortableModel, ...] = ()
+    calibrations: Mapping[str, TaskCalibration] = field(default_factory=dict)
 
     @cached_property
-    def scorer(self) -> Scorer:
-        """What is measured, packaged and served: the trees, or the ONNX model where there are none."""
-        return OnnxScorer(self.onnx) if self.trees is None else TreeScorer(self.trees)
-
-    @property
-    def model(self) -> FittedModel:
-        """The fitted model, as every learner's is used."""
-        return as_model(self.fitted)
-
-    def reference(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Score rows (rows, features) with the learner's own library."""
-        return self.model.reference(features)
+    def served(self) -> ServedModel:
+        """What scores contexts."""
+        return ServedModel(self, self.tasks, self.own)
 
 
 @dataclass(frozen=True)
@@ -89,6 +81,8 @@ def train(
     *,
     evaluation: EvaluationSettings | None = None,
     encoders: Mapping[str, Sequence[str]] | None = None,
+    tasks: TaskSet | None = None,
+    consolidation: Consolidation | None = None,
 ) -> TrainedModel:
     """Fit a model on the training part, and measure it and its baselines on the other parts.
 
@@ -99,11 +93,15 @@ def train(
         scikit-learn's gradient boosted trees
     seed: of the learner and the shuffled labels; an estimator has its own
     evaluation, encoders: how it is measured, see `Measuring`
+    tasks: that the model serves; the contexts' variable `task_type` names the task of each. None: they are of one use
+    consolidation: how the tasks share the model, see `Consolidation`
 
     Raises TrainingError for data that no model can be fitted on, PackageError for a model whose scores change when it
-    is written as ONNX, or that accepts no missing values where there are some.
+    is written as ONNX, or that accepts no missing values where there are some, ConfigError for a learner that cannot
+    share a model in this way.
     """
-    timer, split, learner = StepTimer(), split or Split(), as_learner(model)
+    timer, split = StepTimer(), split or Split()
+    learner = with_tasks(as_learner(model), tasks, consolidation)
     learner.check()
     with timer.step("split"):
         parts = data if isinstance(data, SplitParts) else split.divide(data)
@@ -113,41 +111,64 @@ def train(
     return measured(learner, fitted, parts, split, measuring, timer)
 
 
+def with_tasks(learner: Learner, tasks: TaskSet | None, consolidation: Consolidation | None) -> Learner | TaskLearner:
+    """Return what fits one model for several tasks by a learner; the learner itself where there are none.
+
+    Raises ConfigError for settings of sharing without tasks.
+    """
+    if tasks is not None:
+        return TaskLearner(learner, tasks, consolidation or Consolidation())
+    if consolidation not in (None, Consolidation()):
+        raise ConfigError.because(
+            "there are settings of consolidation, and no tasks that share a model", "declare tasks, or leave them out"
+        )
+    return learner
+
+
 def measured(
-    learner: Learner, fitted: FittedModel, parts: SplitParts, split: Split, measuring: Measuring, timer: StepTimer
+    learner: Learner | TaskLearner,
+    fitted: FittedModel | FittedTasks,
+    parts: SplitParts,
+    split: Split,
+    measuring: Measuring,
+    timer: StepTimer,
 ) -> TrainedModel:
     """Convert a fitted model, and measure it and its baselines.
 
     learner: that fitted it; fits the baseline of shuffled labels, and the models of a learning curve
     """
-    width, seed = parts.train.features.shape[1], measuring.seed
+    width = len(parts.train.names)
     with timer.step("convert"):
-        scorer, onnx, trees = _converted(fitted, width)
-        missing_values = _check_conversion(scorer, fitted, parts)
+        served = ServedModel.of(fitted, width)
+        missing_values = _check_conversion(served, fitted.name, parts)
     with timer.step("fit_shuffled"):
-        samples = [shuffled_sample(part, seed + i) for i, part in enumerate((parts.train, parts.validation))]
-        shuffled = _scorer_of(learner.fit(samples[0], samples[1], seed), width)
+        shuffled = _fit_shuffled(learner, parts, measuring.seed)
+    others = (parts.validation, parts.test)
     with timer.step("measure"):
-        metrics: dict[str, dict[str, Metrics]] = {"model": {}, "popularity": {}, "shuffled": {}}
-        popularity = {}
-        for name, part in (("validation", parts.validation), ("test", parts.test)):
-            popularity[name] = popularity_scores(parts.train, part)
-            metrics["model"][name] = measure(scorer.score(part.features), part)
-            metrics["popularity"][name] = measure(popularity[name], part)
-            metrics["shuffled"][name] = measure(shuffled.score(part.features), part)
-    with timer.step("learning_curve"):
-
-        def fit(part: RankingData) -> Scorer:
-            return _scorer_of(learner.fit(part, parts.validation, seed), width)
-
-        curve = learning_curve(fit, parts.train, parts.validation, measuring.settings)
-    with timer.step("evaluate"):
-        compared = {
-            name: (part, popularity[name]) for name, part in (("validation", parts.validation), ("test", parts.test))
+        popularity = [popularity_scores(parts.train, part) for part in others]
+        metrics = {
+            "model": _both(measure(served.scores(part), part) for part in others),
+            "popularity": _both(map(measure, popularity, others)),
+            "shuffled": _both(measure(shuffled.scores(part), part) for part in others),
         }
-        since = end_of(parts.train) if split.by_time else None
+    with timer.step("learning_curve"):
+        curve = learning_curve(
+            lambda part: ServedModel.of(learner.fit(part, parts.validation, measuring.seed), width).scores,
+            parts.train,
+            parts.validation,
+            measuring.settings,
+        )
+    settings = measuring.settings if served.tasks is None else by_task(measuring.settings)
+    with timer.step("evaluate"):
         evaluated = evaluate(
-            scorer, fitted.contributions, compared, measuring.settings, measuring.encoders, since, curve
+            served.scores,
+            served.contributions,
+            _both(zip(others, popularity, strict=True)),
+            settings,
+            measuring.encoders,
+            end_of(parts.train) if split.by_time else None,
+            curve,
+            None if served.tasks is None else partial(numbers_of, tasks=served.tasks),
         )
     report = TrainingReport(
         model=learner.name,
@@ -160,27 +181,62 @@ def measured(
         rounds=fitted.rounds,
         evaluation=evaluated,
     )
-    return TrainedModel(fitted.fitted, onnx, parts.train.names, report, trees)
+    shared = served.shared
+    trained = TrainedModel(shared.fitted, shared.onnx, shared.trees, parts.train.names, report)
+    if isinstance(learner, TaskLearner) and isinstance(fitted, FittedTasks):
+        return _judged(replace(trained, tasks=served.tasks, own=served.own), learner, fitted, parts, measuring, timer)
+    return trained
 
 
-def _scorer_of(fitted: FittedModel, features: int) -> Scorer:
-    return _converted(fitted, features)[0]
+def by_task(settings: EvaluationSettings) -> EvaluationSettings:
+    """Return settings by which metrics are repeated for each task."""
+    return replace(settings, by=tuple(dict.fromkeys((TASK_VARIABLE, *settings.by))))
 
 
-def _converted(fitted: FittedModel, features: int) -> tuple[Scorer, bytes, TreeEnsemble | None]:
-    """Return what serves a model, its ONNX form, and its trees. Raises TrainingError for one that cannot be written."""
-    trees = trees_of(fitted.fitted)
-    if trees is None:
-        onnx = to_onnx(fitted.fitted, features)
-        return OnnxScorer(onnx), onnx, None
-    return TreeScorer(trees), trees_to_onnx(trees), trees
+def _judged(
+    trained: TrainedModel,
+    learner: TaskLearner,
+    fitted: FittedTasks,
+    parts: SplitParts,
+    measuring: Measuring,
+    timer: StepTimer,
+) -> TrainedModel:
+    """Calibrate a model of several tasks, and compare it with models of single tasks."""
+    tasks, validation, test = learner.tasks, parts.validation, parts.test
+    with timer.step("calibrate"):
+        scores = trained.served.scores(validation)
+        calibrations = fit_calibrations(scores, validation, tasks, learner.settings.calibration)
+    with timer.step("judge"):
+        consolidation = judge(learner, fitted, parts, measuring.settings, measuring.seed)
+    if calibrations:
+        scores = trained.served.scores(test)
+        probabilities = calibrated(scores, numbers_of(test, tasks), tasks.names, calibrations)
+        changes = calibration_changes(scores, probabilities, test, tasks, measuring.settings)
+        consolidation = msgspec.structs.replace(consolidation, calibrations=changes)
+    report = msgspec.structs.replace(trained.report, consolidation=consolidation, seconds=timer.rounded())
+    return replace(trained, calibrations=calibrations, report=report)
 
 
-def _check_conversion(scorer: Scorer, fitted: FittedModel, parts: SplitParts) -> MissingValueHandling:
+def _fit_shuffled(learner: Learner | TaskLearner, parts: SplitParts, seed: int) -> ServedModel:
+    """Fit a model on shuffled labels, of all tasks together: a leak shows there as well."""
+    plain: Learner = learner.learner if isinstance(learner, TaskLearner) else learner
+    train, validation = (shuffled_sample(part, seed + i) for i, part in enumerate((parts.train, parts.validation)))
+    return ServedModel.of(plain.fit(train, validation, seed), len(parts.train.names))
+
+
+def _both(values: Iterable[_T]) -> dict[str, _T]:
+    """Return what the validation and the test part have, by their names."""
+    return dict(zip(("validation", "test"), values, strict=True))
+
+
+def _check_conversion(served: ServedModel, name: str, parts: SplitParts) -> MissingValueHandling:
     """Return how the model handles missing values. Raises PackageError where what is served scores differently."""
-    missing_values = check_missing_values(scorer, fitted.fitted, parts.validation.features)
+    missing_values: MissingValueHandling = "used"
+    for model, _, features in served.models(parts.validation):
+        missing_values = check_missing_values(model.scorer, model.fitted, features)
     if missing_values == "refused":
         for part in (parts.validation, parts.test):
-            refuse_missing_values(fitted.name, part.names, part.features)
-    refuse_disagreement(scorer, fitted.fitted, parts.validation.features[:_CHECKED_ROWS])
+            refuse_missing_values(name, part.names, part.features)
+    for model, _, features in served.models(parts.validation):
+        refuse_disagreement(model.scorer, model.fitted, features[:_CHECKED_ROWS])
     return missing_values

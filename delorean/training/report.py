@@ -9,6 +9,7 @@ import msgspec
 
 from delorean.evaluation.evaluation import Evaluation
 from delorean.evaluation.metrics import Metrics
+from delorean.training.consolidation.result import ConsolidationReport
 from delorean.training.missing_values import MissingValueHandling
 
 
@@ -24,6 +25,7 @@ class TrainingReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rounds: number of boosting rounds of the model, None where it has no such number
     missing_values: "used" by the model as it learned, or "refused": it scores no row in which a feature is missing
     evaluation: intervals, groups, calibration and importances; None in reports of earlier releases
+    consolidation: whether one model for several tasks is right; None for a model of one use
     """
 
     model: str
@@ -35,3 +37,4 @@ class TrainingReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     missing_values: MissingValueHandling = "used"
     rounds: int | None = None
     evaluation: Evaluation | None = None
+    consolidation: ConsolidationReport | None = None

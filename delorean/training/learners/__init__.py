@@ -66,12 +66,18 @@ class Learner(Protocol):
         ...
 
     def fit(
-        self, train: RankingData, validation: RankingData, seed: int, on_round: OnRound | None = None
+        self,
+        train: RankingData,
+        validation: RankingData,
+        seed: int,
+        on_round: OnRound | None = None,
+        start: Any = None,
     ) -> FittedModel:
         """Fit a model on the training part. The validation part only decides when to stop.
 
         on_round: ends the fit by an exception, which is passed on; learners without rounds never call it
+        start: a model of the same learner that is continued: its trees stay, and others are added; None: there is none
 
-        Raises TrainingError for data that it cannot be fitted on.
+        Raises TrainingError for data that it cannot be fitted on, and where it cannot continue a model.
         """
         ...

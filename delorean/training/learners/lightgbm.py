@@ -67,7 +67,12 @@ class LightGBM(BoostedTrees):
         imported("lightgbm", "lightgbm")
 
     def fit(
-        self, train: RankingData, validation: RankingData, seed: int, on_round: OnRound | None = None
+        self,
+        train: RankingData,
+        validation: RankingData,
+        seed: int,
+        on_round: OnRound | None = None,
+        start: LightGBMModel | None = None,
     ) -> LightGBMModel:
         """Fit trees; see `Learner.fit`."""
         lightgbm = imported("lightgbm", "lightgbm")
@@ -92,6 +97,7 @@ class LightGBM(BoostedTrees):
                 valid_sets=sets[1:],
                 feval=lambda scores, _: ("ndcg@10", metric(scores), True),
                 callbacks=callbacks,
+                init_model=None if start is None else start.fitted,
             )
         except (lightgbm.basic.LightGBMError, ValueError, TypeError) as error:
             raise TrainingError.because(f"{self.name} cannot be fitted: {first_sentence(error)}") from error

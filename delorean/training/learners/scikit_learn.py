@@ -45,10 +45,17 @@ class ScikitLearn:
         refuse_unsupported(self._estimator(0))
 
     def fit(
-        self, train: RankingData, validation: RankingData, seed: int, on_round: OnRound | None = None
+        self,
+        train: RankingData,
+        validation: RankingData,
+        seed: int,
+        on_round: OnRound | None = None,
+        start: Any = None,
     ) -> ScikitLearnModel:
         """Fit the estimator; see `Learner.fit`. One that was passed has its own seed, and none reports rounds."""
         del on_round
+        if start is not None:
+            raise TrainingError.because(f"{self.name} cannot continue a model", 'choose learner = "lightgbm"')
         if not train.positive.any() or train.positive.all():
             raise TrainingError.because(
                 f"all {len(train.labels)} labels of the training part are of one class", "give label data with both"

@@ -64,12 +64,18 @@ class XGBoost(BoostedTrees):
         imported("xgboost", "xgboost")
 
     def fit(
-        self, train: RankingData, validation: RankingData, seed: int, on_round: OnRound | None = None
+        self,
+        train: RankingData,
+        validation: RankingData,
+        seed: int,
+        on_round: OnRound | None = None,
+        start: XGBoostModel | None = None,
     ) -> XGBoostModel:
         """Fit trees; see `Learner.fit`."""
         train, metric = learnable(train), validation_metric(validation, on_round)
+        targets, watched = self.targets(train), on_round is not None
         with self.translated_errors():
-            return self.fit_share(train, self.targets(train), validation, metric, seed, watched=on_round is not None)
+            return self.fit_share(train, targets, validation, metric, seed, watched=watched, start=start)
 
     def fit_share(
         self,
@@ -80,19 +86,23 @@ class XGBoost(BoostedTrees):
         seed: int,
         *,
         watched: bool = False,
+        start: XGBoostModel | None = None,
     ) -> XGBoostModel:
         """Fit trees on a share of the training part, together with the other workers of XGBoost's communicator.
 
         metric: of scores of the validation part; of all workers' together
         watched: compute the metric after each round even if it does not end the fit
+        start: see `Learner.fit`
         """
         xgboost = imported("xgboost", "xgboost")
-        data = self._training_matrix(train, targets)
+        data = self._training_matrix(train, targets, whole=start is not None)
+        measured = self.stop_after or watched
         booster = xgboost.train(
             self._parameters(seed),
             data,
             self.rounds,
-            evals=[(self._validation_matrix(validation, data), "validation")] if self.stop_after or watched else [],
+            evals=[(self._validation_matrix(validation, data), "validation")] if measured else [],
+            xgb_model=None if start is None else start.fitted,
             custom_metric=lambda scores, _: ("ndcg@10", metric(scores)),
             callbacks=self._callbacks(),
             verbose_eval=False,
@@ -119,16 +129,24 @@ class XGBoost(BoostedTrees):
         stop = imported("xgboost", "xgboost").callback.EarlyStopping
         return [stop(rounds=self.stop_after, metric_name="ndcg@10", data_name="validation", maximize=True)]
 
-    def _training_matrix(self, train: RankingData, targets: NDArray[np.float32]) -> Any:
-        """Return the training part as XGBoost's bins."""
+    def _training_matrix(self, train: RankingData, targets: NDArray[np.float32], *, whole: bool) -> Any:
+        """Return the training part as XGBoost's bins.
+
+        whole: with its values, by which an earlier model scores it exactly; bins of other data would not tell them
+        """
+        if whole:
+            matrix = imported("xgboost", "xgboost").DMatrix
+            return matrix(train.features, targets, **self._groups(train), **self._matrix_options(train))
         matrix = imported("xgboost", "xgboost").QuantileDMatrix
         bins = {"max_bin": self.parameters["max_bin"]} if "max_bin" in self.parameters else {}
         return matrix(train.features, targets, **self._groups(train), **self._matrix_options(train), **bins)
 
     def _validation_matrix(self, validation: RankingData, train: Any) -> Any:
-        """Return the validation part in the bins of the training part."""
-        matrix = imported("xgboost", "xgboost").QuantileDMatrix
-        return matrix(validation.features, ref=train, **self._matrix_options(validation))
+        """Return the validation part as the training part is: in the same bins, or with its values."""
+        library = imported("xgboost", "xgboost")
+        if isinstance(train, library.QuantileDMatrix):
+            return library.QuantileDMatrix(validation.features, ref=train, **self._matrix_options(validation))
+        return library.DMatrix(validation.features, **self._matrix_options(validation))
 
     def _matrix_options(self, part: RankingData) -> dict[str, Any]:
         categorical = self.category_columns(part)

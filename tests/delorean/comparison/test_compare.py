@@ -12,10 +12,10 @@ from ranking_world import make_feature_set
 
 from delorean import ComparisonError, ConfigError, TrainingError, read_feature_set
 from delorean.comparison import compare_scores
-from delorean.comparison.compare import simultaneous
 from delorean.comparison.result import Agreement, Comparison, GroupDifference, Verdict
 from delorean.comparison.settings import ComparisonSettings
 from delorean.comparison.verdict import judge
+from delorean.evaluation.bootstrap import simultaneous
 from delorean.evaluation.estimate import Estimate
 from delorean.evaluation.metrics import ranking_metrics
 from delorean.evaluation.settings import Bootstrap, EvaluationSettings

@@ -18,10 +18,11 @@ from delorean.training.learners.choice import as_model
 class Sum:
     """Scores with the sum of the first two features, which are equal; the third is not used."""
 
-    features = 3
-
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         return features[:, 0] + features[:, 1]
+
+    def scores(self, part: RankingData) -> NDArray[np.float32]:
+        return self.score(part.features)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def part() -> RankingData:
 
 def test_an_unused_feature_loses_exactly_nothing_and_a_used_one_certainly_something(part: RankingData) -> None:
     groups = {name: (name,) for name in part.names}
-    used, also_used, unused = importances(Sum(), part, groups)
+    used, also_used, unused = importances(Sum().scores, part, groups)
     assert (unused.ndcg_lost.value, unused.ndcg_lost.low, unused.ndcg_lost.high) == (0, 0, 0)
     assert used.ndcg_lost.excludes_zero
     assert also_used.ndcg_lost.excludes_zero
@@ -44,21 +45,21 @@ def test_an_unused_feature_loses_exactly_nothing_and_a_used_one_certainly_someth
 
 def test_features_that_repeat_each_other_matter_together_more_than_alone(part: RankingData) -> None:
     groups = {"one": ("feature_0",), "both": ("feature_0", "feature_1", "of another model")}
-    one, both = importances(Sum(), part, groups)
+    one, both = importances(Sum().scores, part, groups)
     assert both.features == ("feature_0", "feature_1")
     assert both.ndcg_lost.low > one.ndcg_lost.high
 
 
 def test_a_vector_is_all_of_its_columns(part: RankingData) -> None:
     vector = replace(part, names=("taste[0]", "taste[1]", "tastes"))
-    (taste,) = importances(Sum(), vector, {"taste": ("taste",)})
+    (taste,) = importances(Sum().scores, vector, {"taste": ("taste",)})
     assert taste.features == ("taste[0]", "taste[1]")
-    (first,) = importances(Sum(), vector, {"first": ("taste[0]",)})
+    (first,) = importances(Sum().scores, vector, {"first": ("taste[0]",)})
     assert first.features == ("taste[0]",)
 
 
 def test_shuffling_everything_loses_what_a_random_order_lacks(part: RankingData) -> None:
-    (everything,) = importances(Sum(), part, {"all": part.names}, EvaluationSettings(repeats=20))
+    (everything,) = importances(Sum().scores, part, {"all": part.names}, EvaluationSettings(repeats=20))
     scored, random = (
         ranking_metrics(scores, part.labels, part.offsets).ndcg_at_10
         for scores in (Sum().score(part.features), np.zeros(len(part.labels), np.float32))
@@ -93,5 +94,5 @@ def test_contributions_add_up_to_the_raw_score(part: RankingData, library: str) 
 def test_an_encoders_contribution_is_that_of_its_features_sum(part: RankingData) -> None:
     contributions = np.stack([np.ones(3_000), -np.ones(3_000), np.full(3_000, 0.5)], axis=1)
     groups = {"cancel": part.names[:2], "add": part.names[1:]}
-    cancelling, adding = importances(Sum(), part, groups, contributions=contributions)
+    cancelling, adding = importances(Sum().scores, part, groups, contributions=contributions)
     assert (cancelling.contribution, adding.contribution) == (0, 0.5)
