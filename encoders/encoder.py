@@ -176,8 +176,8 @@ def feature_encoder(
     only be compared with ==, != and in, there are no dictionaries, sets or `try`, and every variable must be assigned
     before it is read. It may call the project's plain functions, and functions of math that give the same bits.
 
-    A parameter's default is a number, a boolean, a text, or a tuple of texts: a vocabulary, in which `code_of` finds the
-    category of a text.
+    A parameter's default is a number, a boolean, a text, or a tuple of texts: a vocabulary, in which `code_of` finds
+    the category of a text.
 
     >>> from schemas.data_keys import service_element
     >>> RECENT = service_element("recent", "list<int64>")

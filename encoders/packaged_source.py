@@ -66,9 +66,7 @@ def encoder_from_source(fields: Mapping[str, Any]) -> FeatureEncoder:
     reads = check_source(title, tree, by_name(data), written, lookups, widths)
     if compiled:
         check_text_use(title, function, tree, data, parameters)
-    return FeatureEncoder(
-        function, data, written, compiled, parameters, dict(fields["rename"]), reads, source, widths
-    )
+    return FeatureEncoder(function, data, written, compiled, parameters, dict(fields["rename"]), reads, source, widths)
 
 
 def _parameters(fields: Mapping[str, Any]) -> dict[str, ParameterValue]:
@@ -76,9 +74,7 @@ def _parameters(fields: Mapping[str, Any]) -> dict[str, ParameterValue]:
     return {name: Vocabulary(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
-def _read(
-    name: str, fields: Any
-) -> tuple[CapturedSource, tuple[DataKey, ...], tuple[str, ...], bool, dict[str, int]]:
+def _read(name: str, fields: Any) -> tuple[CapturedSource, tuple[DataKey, ...], tuple[str, ...], bool, dict[str, int]]:
     """Read what `source_to_json` wrote. Raises EncoderError."""
     if fields is None:
         raise EncoderError.because(

@@ -57,8 +57,8 @@ class Vocabulary(tuple[str, ...]):
     def most_frequent(cls, texts: Any, number: int) -> Self:
         """Return the texts that occur most often, the most frequent first, and equally frequent ones by name.
 
-        texts: a column of label data or of a snapshot: an Arrow array, a Series of pandas or Polars, or a list, of texts
-            or of lists of texts. Nulls are not counted
+        texts: a column of label data or of a snapshot: an Arrow array, a Series of pandas or Polars, or a list, of
+            texts or of lists of texts. Nulls are not counted
         number: at most as many texts
 
         Raises EncoderError for a column of another type, or without texts.
@@ -71,9 +71,7 @@ class Vocabulary(tuple[str, ...]):
             column = pc.list_flatten(column)
         if not is_text(column.type):
             raise EncoderError.because(f"a vocabulary of {column.type}, expected texts", "name a column of texts")
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        counts = pc.value_counts(pc.drop_null(column))
+        counts = pc.value_counts(pc.drop_null(column.cast(pa.large_string())))
         pairs = zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True)
         return cls(text for text, _ in sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:number])
 

@@ -48,9 +48,9 @@ def check_spec(spec: ExperimentSpec, file: TomlFile | None = None, run_id: str |
         with at("model.label"):
             raise TrainingError.unknown("label of the label data", str(spec.model.label), labels.label_names)
     for name in spec.model.categorical:
-        if name not in spec.feature_model.features:
+        if name not in spec.feature_model.columns:
             with at("model.categorical"):
-                raise TrainingError.unknown("feature", name, spec.feature_model.features)
+                raise TrainingError.unknown("feature", name, spec.feature_model.columns)
     _check_evaluation(spec, at)
     with at("model" if spec.model.estimator is None else "model.estimator"):
         spec.model.build()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -50,6 +50,7 @@ class FeatureSet(StoredVersion):
     seconds: step → seconds of work, summed over tasks
     adapted: which rows were served by values of other types than the encoders', with which fields' defaults
     labels: the labels' columns
+    vectors: the widths of the features that are vectors
     """
 
     uri: str
@@ -69,6 +70,7 @@ class FeatureSet(StoredVersion):
     notes: tuple[str, ...]
     adapted: tuple[AdaptedType, ...] = ()
     labels: tuple[str, ...] = (LABEL_COLUMN,)
+    vectors: Mapping[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """One line for people."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,6 +15,7 @@ from delorean.scoring import Scorer
 from delorean.scoring.tree_scorer import TreeScorer
 from delorean.scoring.trees import TreeEnsemble
 from delorean.training.missing_values import refuse_missing_values
+from encoders.vector import columns_of
 from schemas.errors import SetupError
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class PackagedModel:
     """A package's model as data; a process opens it when it scores for the first time.
 
     model: trees, or the content of an ONNX file
-    features: names, in the order of the model's input
+    features: names, in the order of the model's input; vectors: the widths of those that are vectors
     name: of the model, for errors
     """
 
@@ -35,18 +37,21 @@ class PackagedModel:
     features: tuple[str, ...]
     name: str
     accepts_missing: bool
+    vectors: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, package: ModelPackage) -> Self:
         """Return a package's model."""
         scorer, report = package.scorer, package.report
         model = scorer.trees if isinstance(scorer, TreeScorer) else (package.path / MODEL).read_bytes()
-        return cls(model, package.features, report.model, report.missing_values == "used")
+        return cls(
+            model, package.features, report.model, report.missing_values == "used", package.feature_model.vectors
+        )
 
     def score(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score rows of features, as the package does. Raises PackageError for a missing value it does not accept."""
         if not self.accepts_missing:
-            refuse_missing_values(self.name, self.features, rows)
+            refuse_missing_values(self.name, columns_of(self.features, self.vectors), rows)
         return self._scorer.score(rows)
 
     @cached_property

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from delorean.prediction.packaged_model import SCORE_COLUMN, PackagedModel
 from delorean.ranking_data.context_sample import list_lengths
-from delorean.ranking_data.list_columns import ChosenRows
+from delorean.ranking_data.list_columns import ChosenRows, FeatureColumn
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import read_unrecorded, write_parquet
@@ -67,7 +67,9 @@ class Scoring:
             rows = ChosenRows(batch, np.arange(row, row + len(batch)), lengths)
             for name in self.items:
                 rows.flat(name)  # rejects lists of other lengths
-            matrix = np.stack([rows.floats(name) for name in self.model.features], axis=1)
+            matrix = np.hstack(
+                [rows.matrix(FeatureColumn.of(name, self.model.vectors)) for name in self.model.features]
+            )
             scores.append(self.model.score(matrix))
             offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
             column = pa.ListArray.from_arrays(offsets, pa.array(scores[-1], pa.float32(), from_pandas=False))

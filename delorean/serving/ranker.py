@@ -200,8 +200,13 @@ def _ranked(
     ]
     if request.explain:
         for entry, row in zip(ranked, order, strict=True):
-            entry["features"] = {name: _number(values[row]) for name, values in features.items()}
+            entry["features"] = {name: _shown(values[row]) for name, values in features.items()}
     return ranked
+
+
+def _shown(value: np.float32 | NDArray[np.float32]) -> Any:
+    """Convert a feature's value to JSON: a number, or the list of a vector's components."""
+    return [_number(each) for each in value] if isinstance(value, np.ndarray) else _number(value)
 
 
 def _number(value: np.float32) -> float | str | None:

@@ -132,7 +132,7 @@ def _save_model(package: ModelPackage, folder: Path, modules: Sequence[str]) -> 
         from mlflow.pyfunc import save_model
         from mlflow.types import ColSpec, Schema
 
-        inputs = Schema([ColSpec("float", name, required=False) for name in package.features])
+        inputs = Schema([ColSpec("float", name, required=False) for name in package.columns])
         save_model(
             folder,
             python_model=str(_MODEL_CODE),

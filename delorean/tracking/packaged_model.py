@@ -28,8 +28,8 @@ class PackagedModel(PythonModel):  # type: ignore[misc]  # a class of a library 
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,  # noqa: ARG002  # the same
     ) -> NDArray[np.float32]:
-        """Score rows. model_input: a column for each feature; others are ignored."""
-        return self.package.score(model_input[list(self.package.features)].to_numpy(np.float32))
+        """Score rows. model_input: a column for each of the package's `columns`; others are ignored."""
+        return self.package.score(model_input[list(self.package.columns)].to_numpy(np.float32))
 
 
 set_model(PackagedModel())

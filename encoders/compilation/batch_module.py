@@ -19,10 +19,12 @@ from encoders.layout import (
 from schemas.data_keys import DataKey, Kind
 
 _ABSENT = {INTEGER: "0", FLOAT: "_NAN", BOOLEAN: "False", OBJECT: "None", TEXT: "_NO_TEXT"}
-GENERATED = frozenset({"_batch", "_borrow", "_texts", "_as_text", "_vocabulary"})  # functions that are not rewritten for machine code
+GENERATED = frozenset(
+    {"_batch", "_borrow", "_texts", "_as_text", "_vocabulary"}
+)  # functions that are not rewritten for machine code
 # While the loop runs, its caller owns the arrays. In compiled code `_borrow` turns off reference counting of an array,
-# and `_texts` and `_as_text` give codes the type of text; in plain Python all three do nothing. A vocabulary is passed to
-# compiled code as its codes and their index, which `_vocabulary` joins; to plain Python as a tuple of texts, and None.
+# and `_texts` and `_as_text` give codes the type of text; in plain Python all three do nothing. A vocabulary is
+# passed to compiled code as its codes and their index, which `_vocabulary` joins; to plain Python as texts, and None.
 _PREAMBLE = """from collections import namedtuple as _namedtuple
 _NAN, _NO_TEXT = float('nan'), None
 {shapes}

@@ -94,10 +94,7 @@ def _features(encoder: FeatureEncoder, name: str, setup: str) -> dict[str, str]:
     namespace: dict[str, Any] = {name: encoder}
     exec(setup, namespace)  # noqa: S102  # generated above
     model = FeatureModel([encoder]).bind(namespace["CONTEXT"], namespace["ITEMS"])
-    return {
-        feature: _written(values.tolist())
-        for feature, values in model.encode(namespace["data_maps"]()).items()
-    }
+    return {feature: _written(values.tolist()) for feature, values in model.encode(namespace["data_maps"]()).items()}
 
 
 def _written(values: Any) -> str:

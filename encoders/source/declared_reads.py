@@ -189,7 +189,9 @@ class _SourceCheck:
     def check_places(self, attribute: ast.Attribute) -> None:
         """Refuse two places where each item has a number, and a component that a vector does not have."""
         name, parent = attribute.attr, self.parents[attribute]
-        if not (isinstance(parent, ast.Subscript) and parent.value is attribute and isinstance(parent.slice, ast.Tuple)):
+        if not (
+            isinstance(parent, ast.Subscript) and parent.value is attribute and isinstance(parent.slice, ast.Tuple)
+        ):
             return
         width, places = self.widths.get(name), parent.slice.elts
         if width is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import namedtuple
 from typing import Any
 
-from numba import types
 from numba.core import cgutils
 
 from encoders.compilation.operations.comparison import OPERATIONS as COMPARISONS
@@ -31,7 +30,7 @@ from encoders.compilation.operations.value_types import (
 from encoders.compilation.probe import find
 
 _builders: Any = cgutils
-_Index = namedtuple("_Index", "values slots")  # noqa: PYI024  # Numba compiles these
+_Index = namedtuple("_Index", "values slots")  # Numba compiles these
 _NAN = float("nan")
 _find = register_jitable(find)
 code_of = overload_target("code_of")
@@ -76,7 +75,7 @@ def _code_of(vocabulary: Any, text: Any) -> Any:
     if not isinstance(vocabulary, VocabularyType):
         raise refused(f"code_of() in {shown(vocabulary)}: give the encoder a parameter with a tuple of texts")
     if is_none(text):
-        return lambda vocabulary, text: _NAN
+        return lambda vocabulary, text: _NAN  # noqa: ARG005  # the arguments of code_of
     if not is_text(text):
         raise refused(f"code_of() {shown(text)}: a vocabulary has codes of texts")
 
