@@ -26,7 +26,7 @@ from schemas.plain_text import plain_text
 
 FORMAT = 2  # version of what a fingerprint covers
 ParameterValue = int | float | bool | str | Vocabulary
-_KINDS = {Vocabulary: "a list of texts"}  # of parameters, where the type's name would not say it
+_KINDS: dict[type, str] = {Vocabulary: "a list of texts"}  # of parameters, where the type's name would not say it
 
 
 @dataclass(frozen=True, repr=False)
