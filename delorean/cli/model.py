@@ -126,16 +126,37 @@ def train(
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0 picks a free port.")
 @click.option("--budget", type=Seconds(), default=0.5, show_default=True, help="Time for the services.")
+@click.option(
+    "--test",
+    "tests",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Serve the cells of an A/B test; may be repeated for tests of one layer.",
+)
+@click.option("--log-exposures", is_flag=True, help="Log what is shown also without tests.")
 @project_option
-def serve(package: str, host: str, port: int, budget: timedelta, project: Project) -> None:
+def serve(
+    package: str,
+    host: str,
+    port: int,
+    budget: timedelta,
+    tests: tuple[Path, ...],
+    log_exposures: bool,
+    project: Project,
+) -> None:
     """Rank with a packaged model over HTTP.
 
     Calls the live services for each request. Ready once the encoders are compiled and PACKAGE has reproduced its golden
     rows. PACKAGE is a folder, or `registry:NAME` for a version or pointer of the registry, which is resolved now.
 
+    With tests, the units of each are answered by its cells, all others by PACKAGE. What is shown is logged in the
+    project's storage, see `delorean exposures`.
+
     \b
     Example: delorean serve registry:production --port 8000
+    Example: delorean serve registry:production --test homepage-2.toml
     """
+    from delorean.ab_tests.files import read_test
     from delorean.serving import serve as serve_package
 
     serve_package(
@@ -148,5 +169,7 @@ def serve(package: str, host: str, port: int, budget: timedelta, project: Projec
         budget=budget,
         modules=project.encoders,
         allow=project.packages.allow,
+        tests=[read_test(path) for path in tests],
+        log_exposures=log_exposures,
         announce=lambda url: click.echo(f"ready: POST {url}/rank"),
     )

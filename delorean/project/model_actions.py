@@ -22,6 +22,7 @@ from snapshotter.storage import Storage
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from delorean.ab_tests.declaration import AbTest
     from delorean.comparison.result import Comparison
     from delorean.label_quality.report import LabelQuality
     from delorean.packaging.package import ModelPackage
@@ -220,18 +221,25 @@ class ModelActions:
         return track_package(package, server, name, self.config.encoders)
 
     @contextmanager
-    def ranker(self, package: ModelPackage | str | Path, **options: Any) -> Iterator[Ranker]:
+    def ranker(
+        self, package: ModelPackage | str | Path, *, tests: Sequence[AbTest | str | Path] = (), **options: Any
+    ) -> Iterator[Ranker]:
         """Open the live scorer in this process, over the project's services, for as long as the block lasts.
 
-        options: `budget`, for all services together, and `refresh`, see `delorean.serving.open_ranker`
+        tests: whose cells answer the requests of their units, or their files; what is shown is then logged
+        options: `budget`, for all services together, `refresh` and `log_exposures`, see `delorean.serving.open_ranker`
 
         Example: `with project.ranker("packages/homepage-1") as ranker: ranker.rank(request)`
         """
+        from delorean.ab_tests.declaration import AbTest
+        from delorean.ab_tests.files import read_test
         from delorean.packaging.package import ModelPackage
-        from delorean.serving import open_ranker
+        from delorean.serving import load_tests, open_ranker
 
         package = package if isinstance(package, ModelPackage) else self.load_package(package)
-        with open_ranker(package, self.config.services, self.index, self.storage, **options) as ranker:
+        declared = [each if isinstance(each, AbTest) else read_test(self.folder / each) for each in tests]
+        packaged = load_tests(declared, self.load_package)
+        with open_ranker(package, self.config.services, self.index, self.storage, tests=packaged, **options) as ranker:
             yield ranker
 
     def rank(

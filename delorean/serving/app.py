@@ -17,6 +17,7 @@ from delorean.serving.bodies import BodyError, BodyReader
 from delorean.serving.limits import ServingLimits
 from delorean.serving.ranker import Ranker
 from delorean.serving.request_queue import CallerLeftError, QueueError, RequestQueue
+from delorean.serving.served_tests import PackagedTest
 from delorean.step_timer import StepTimer
 from prana_proxy import supervised
 from schemas.errors import DataKeyError, DeloreanError
@@ -49,7 +50,8 @@ def create_app(ranker: Ranker, limits: ServingLimits | None = None) -> FastAPI:
     app.state.ending = False
 
     async def health(_: Request) -> Response:
-        return _json({"status": "alive"})
+        log = ranker.log
+        return _json({"status": "alive", **({} if log is None else {"exposures": log.health()})})
 
     async def ready(_: Request) -> Response:
         return _readiness(ranker, app.state.ending)
@@ -147,4 +149,19 @@ def _about(ranker: Ranker) -> dict[str, Any]:
         "services": [service.to_json() for service in package.services],
         "report": msgspec.to_builtins(package.report),
         "lineage": package.lineage,
+        **({"tests": [_about_test(test) for test in ranker.tests.packaged]} if ranker.tests.packaged else {}),
     }
+
+
+def _about_test(packaged: PackagedTest) -> dict[str, Any]:
+    test = packaged.test
+    cells = {
+        name: {
+            "share": cell.share,
+            "package": None if cell.package is None else packaged.packages[name].digest,
+            "interleave": cell.interleave,
+            "explore": cell.explore,
+        }
+        for name, cell in test.cells.items()
+    }
+    return {"name": test.name, "unit": test.unit, "start": test.start, "end": test.end, "cells": cells}

@@ -17,6 +17,7 @@ from schemas.nulls import may_be_null
 from schemas.tables import TIME
 
 MOST_CANDIDATES = 1_000
+LONGEST_REQUEST_ID = 128  # characters
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class RankRequest:
     time: the moment to rank for, as in a replay, microseconds since the epoch; None: now
     k: number of candidates to return; None: all
     explain: whether to return features too
+    request_id: the caller's name for the request; None: it has none
     """
 
     context: pa.Table
@@ -35,6 +37,7 @@ class RankRequest:
     time: int | None
     k: int | None
     explain: bool
+    request_id: str | None = None
 
 
 class RequestReader:
@@ -59,6 +62,7 @@ class RequestReader:
                 ("time", python_type(TIME) | None, None),
                 ("k", Annotated[int, msgspec.Meta(ge=1)] | None, None),
                 ("explain", bool, False),
+                ("request_id", Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_REQUEST_ID)] | None, None),
             ],
             forbid_unknown_fields=True,
         )
@@ -71,7 +75,12 @@ class RequestReader:
             items = [c if isinstance(c, self._item) else self._item(c) for c in read.candidates]
             time = None if read.time is None else to_arrow([read.time], TIME).cast(pa.int64())[0].as_py()
             return RankRequest(
-                _table(self._context, [read.context]), _table(self._items, items), time, read.k, read.explain
+                _table(self._context, [read.context]),
+                _table(self._items, items),
+                time,
+                read.k,
+                read.explain,
+                read.request_id,
             )
         except msgspec.ValidationError as error:
             raise DataKeyError.because(f"the request does not fit the model's variables: {error}") from error

@@ -11,11 +11,14 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from delorean.packaging.package import load_package
+from delorean.ab_tests.declaration import AbTest
+from delorean.packaging.package import ModelPackage, load_package
+from delorean.registry.registry import PREFIX, Registry
 from delorean.serving.app import create_app
 from delorean.serving.limits import limits_here
 from delorean.serving.open_ranker import open_ranker
 from delorean.serving.ranker import DEFAULT_BUDGET
+from delorean.serving.served_tests import load_tests
 from delorean.serving.server import ScorerServer
 from encoders.feature_model import LIBRARY
 from schemas.errors import SetupError
@@ -35,6 +38,8 @@ def serve(
     refresh: timedelta = timedelta(seconds=30),
     modules: Sequence[str] = (LIBRARY,),
     allow: Collection[str] = (),
+    tests: Sequence[AbTest] = (),
+    log_exposures: bool = False,
     announce: Callable[[str], object] | None = None,
 ) -> None:
     """Serve a package until SIGTERM or Ctrl-C; requests in progress are answered before it returns.
@@ -45,17 +50,34 @@ def serve(
     budget: for all services together; refresh: the interval of looking for new versions
     modules: that the package's encoders may be imported from
     allow: fingerprints of encoders whose source in the package may be executed, see `load_package`
+    tests: whose cells answer the requests of their units, each with its package
+    log_exposures: whether the storage gets a log of what is shown; where there are tests it always does
     announce: called with the URL when the scorer is warm and begins to serve
 
     Raises SetupError for a port in use, PackageError, GoldenRowsError or FingerprintError for a package that cannot be
-    trusted, ConfigError for services that are not the model's.
+    trusted, ConfigError for services that are not the model's, AbTestError for tests that cannot be served together.
     """
     with _listen(host, port) as listener:
-        package = load_package(package_path, modules=modules, allow=allow)
         storage = open_storage(storage_uri)
+
+        def load(name: str | Path) -> ModelPackage:
+            if isinstance(name, str) and name.startswith(PREFIX):
+                return Registry(storage, modules, allow).load(name)
+            return load_package(name, modules=modules, allow=allow)
+
+        package, packaged = load(package_path), load_tests(tests, load)
         with (
             open_index(index_uri) as index,
-            open_ranker(package, services_config, index, storage, budget=budget, refresh=refresh) as ranker,
+            open_ranker(
+                package,
+                services_config,
+                index,
+                storage,
+                budget=budget,
+                refresh=refresh,
+                tests=packaged,
+                log_exposures=log_exposures,
+            ) as ranker,
         ):
             interruptibly(ranker.warm_up)
             limits = limits_here()

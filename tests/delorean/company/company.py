@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CONTEXT, ITEMS = [PROFILE_ID, COUNTRY], [VIDEO_ID]
 SERVICES = [Service(key.name, key, (PROFILE_ID,)) for key in (VIEWING_HISTORY, MY_LIST)]
 MODEL = FeatureModel([watched.configured(window_days=20.0), listed, popularity])
+CANDIDATE = FeatureModel([listed, popularity])
 MODULES = ("company_encoders",)
 PROFILES, PER_CONTEXT = 40, 20
 
@@ -116,4 +118,24 @@ def write_company(path: Path, trained: TrainedModel) -> ModelPackage:
     golden = data_maps(range(PROFILES))
     return write_package(
         path, trained, MODEL, CONTEXT, ITEMS, SERVICES, golden, lineage, golden_contexts=12, modules=MODULES
+    )
+
+
+@cache
+def train_candidate() -> TrainedModel:
+    """Train a model that reads only lists and videos."""
+    data = ranking_data()
+    columns = [MODEL.features.index(name) for name in CANDIDATE.features]
+    features = np.ascontiguousarray(data.features[:, columns])
+    return train(replace(data, features=features, names=CANDIDATE.features))
+
+
+def write_candidate(path: Path) -> ModelPackage:
+    lineage = Lineage({"path": "labels"}, {"path": "features", "version": 1}, {"my_list": ["run-1"]}, {}, "def")
+    golden = data_maps(range(PROFILES))
+    elements = {name: golden.elements[name] for name in CANDIDATE.elements}
+    golden = replace(golden, elements=elements)
+    trained = train_candidate()
+    return write_package(
+        path, trained, CANDIDATE, CONTEXT, ITEMS, SERVICES, golden, lineage, golden_contexts=12, modules=MODULES
     )

@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 import uvicorn
 
+from delorean.ab_tests.declaration import AbTest, Cell
+from delorean.exposures import ExposureLimits, ExposureLog
 from delorean.packaging.package import ModelPackage
-from delorean.serving import GlobalVersions, Ranker, create_app
+from delorean.serving import GlobalVersions, PackagedTest, Ranker, create_app
 from encoders.library.keys import VIDEOS
 from prana_proxy.config.services_file import gateway_config
 from prana_proxy.gateway.gateway import Gateway
@@ -127,6 +129,12 @@ def company_package(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
     return company.write_company(tmp_path_factory.mktemp("packages") / "company", company.train_company())
 
 
+@pytest.fixture(scope="session")
+def candidate_package(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
+    """Another model of the same contexts and items, which asks only for lists."""
+    return company.write_candidate(tmp_path_factory.mktemp("packages") / "candidate")
+
+
 @dataclass
 class Published:
     """Where the videos are published: a version with nothing in it two days ago, all of them since yesterday."""
@@ -186,6 +194,22 @@ class Live:
         return answer
 
 
+@contextmanager
+def over_http(ranker: Ranker, clock: LiveClock, versions: GlobalVersions) -> Iterator[Live]:
+    """Serve a ranker on a free port until the block ends."""
+    server = uvicorn.Server(uvicorn.Config(create_app(ranker), port=0, log_level="warning", lifespan="on"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            thread.join(0.01)
+        yield Live(server.servers[0].sockets[0].getsockname()[1], ranker, clock, versions)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
 @pytest.fixture
 def live(company_package: ModelPackage, services: Services, published: Published) -> Iterator[Live]:
     clock = LiveClock()
@@ -194,18 +218,26 @@ def live(company_package: ModelPackage, services: Services, published: Published
         versions = GlobalVersions([VIDEOS], published.index, published.storage, clock, timedelta(seconds=0.2))
         opened.enter_context(versions)
         ranker = Ranker(company_package, gateway, versions, clock, timedelta(seconds=30))
-        server = uvicorn.Server(uvicorn.Config(create_app(ranker), port=0, log_level="warning", lifespan="on"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            while not server.started:
-                assert thread.is_alive()
-                thread.join(0.01)
-            port = server.servers[0].sockets[0].getsockname()[1]
-            yield Live(port, ranker, clock, versions)
-        finally:
-            server.should_exit = True
-            thread.join()
+        yield opened.enter_context(over_http(ranker, clock, versions))
+
+
+@pytest.fixture
+def tested(
+    company_package: ModelPackage, candidate_package: ModelPackage, services: Services, published: Published
+) -> Iterator[Live]:
+    """A live scorer of a test with two cells, whose exposure log is written at once."""
+    clock = LiveClock()
+    cells = {"control": Cell(0.5, "control"), "candidate": Cell(0.5, "candidate", explore=0.5)}
+    packages = {"control": company_package, "candidate": candidate_package}
+    test = PackagedTest(AbTest("homepage", "profile_id", cells, start=utc("2026-02-01T00:00:00Z")), packages)
+    limits = ExposureLimits(file_seconds=0.0)
+    with ExitStack() as opened:
+        log = opened.enter_context(ExposureLog(published.storage, company.CONTEXT, company.ITEMS, limits))
+        gateway = opened.enter_context(Gateway(gateway_config(services.config())))
+        versions = opened.enter_context(GlobalVersions([VIDEOS], published.index, published.storage, clock))
+        budget = timedelta(seconds=30)
+        ranker = Ranker(company_package, gateway, versions, clock, budget, tests=[test], log=log)
+        yield opened.enter_context(over_http(ranker, clock, versions))
 
 
 def utc(text: str) -> datetime:

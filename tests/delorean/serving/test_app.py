@@ -10,6 +10,7 @@ from typing import Any
 import company
 import numpy as np
 import pytest
+from proxy_process import until
 
 from delorean.packaging.package import matrix
 from schemas.errors import ConfigError
@@ -247,3 +248,38 @@ def test_another_use_of_fallbacks_than_in_training_is_refused(live: Any, service
         ),
     ):
         type(live.ranker)(live.ranker.package, gateway, live.versions, live.clock)
+
+
+def test_a_scorer_of_tests_shows_them_and_what_its_log_has_written(tested: Any, company_package: Any) -> None:
+    test = tested.call("GET", "/package")[1]["tests"]
+    assert [(each["name"], each["unit"], each["start"]) for each in test] == [
+        ("homepage", "profile_id", "2026-02-01T00:00:00Z")
+    ]
+    digests = {package.digest for package in tested.ranker.packages}
+    assert {cell["package"] for cell in test[0]["cells"].values()} == digests
+    assert test[0]["cells"]["control"] == {
+        "share": 0.5,
+        "package": company_package.digest,
+        "interleave": None,
+        "explore": 0.0,
+    }
+    answers = [tested.rank(body(profile)) for profile in range(6, 16)]
+    assert {answer["cell"] for answer in answers} == {"control", "candidate"}
+    assert len({answer["request_id"] for answer in answers}) == 10
+    until(lambda: tested.call("GET", "/health")[1]["exposures"]["written"] == 10)
+    assert tested.call("GET", "/health")[1] == {
+        "status": "alive",
+        "exposures": {"written": 10, "waiting": 0, "dropped": 0},
+    }
+    assert tested.call("GET", "/ready")[1] == {"status": "ready"}
+    tested.ranker.log._step_began = time.monotonic() - 100
+    degraded = tested.call("GET", "/ready")[1]
+    tested.ranker.log._step_began = None
+    assert degraded["status"] == "degraded"
+    assert "the exposure log waits for its storage" in degraded["problem"]
+
+
+def test_without_tests_an_answer_names_its_package_and_the_caller_s_id(live: Any, company_package: Any) -> None:
+    answer = live.rank(body(request_id="mine"))
+    assert (answer["request_id"], answer["package"]) == ("mine", company_package.digest)
+    assert not {"test", "cell"} & {*answer}
