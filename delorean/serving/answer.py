@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from delorean.exposures import Exposure
 from delorean.packaging.package import ModelPackage
