@@ -86,7 +86,9 @@ class BoundEncoder:
 
         Returns feature → (items,) float32, or (items, width) where it is a vector.
         """
-        outputs = [self._empty(feature, int(offsets[-1])) for feature in self.features]
+        items, widths = int(offsets[-1]), self.widths
+        shapes = [(items, widths[name]) if name in widths else items for name in self.features]
+        outputs = [np.full(shape, np.nan, dtype=np.float32) for shape in shapes]
         progress = np.zeros(1, dtype=np.int64)
         parameters = self._machine_parameters() if in_python else self._python_parameters()
         first = 0
@@ -103,10 +105,6 @@ class BoundEncoder:
                 _warn_slow_contexts(self.name)
                 first, progress[0] = at + 1, 0
         return dict(zip(self.features, outputs, strict=True))
-
-    def _empty(self, feature: str, items: int) -> NDArray[np.float32]:
-        width = self.widths.get(feature)
-        return np.full(items if width is None else (items, width), np.nan, dtype=np.float32)
 
     def _machine_parameters(self) -> list[Any]:
         """Give the parameters' arguments in compiled code: a vocabulary has two."""
