@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import duckdb
+import msgspec
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -17,9 +18,10 @@ from project_at_rest import HISTORY, Project, long_labels
 
 from delorean.audit.comparison import compare_feature_sets
 from delorean.audit.comparison.encoder_versions import compare_encoders
+from delorean.audit.paradox import check_feature_set
 from delorean.display.text import to_text
 from delorean.feature_sets.digest import digest_rows
-from delorean.feature_sets.table import FeatureSet, load_feature_set
+from delorean.feature_sets.table import FeatureSet, GenerationRecord, find_record, load_feature_set
 from delorean.generation import generate
 from delorean.labels import LabelColumns, Labels
 from delorean.labels.materialise import materialise_labels
@@ -238,6 +240,20 @@ def test_a_component_that_knows_the_label_is_a_leak(project: Project) -> None:
     report = generated(project, labels, seen, leaks=LeakThresholds()).leaks
     assert report is not None
     assert {finding.feature: finding.suspicious for finding in report.features} == {"seen[0]": False, "seen[1]": True}
+
+
+def test_a_check_of_a_stored_feature_set_reads_its_vectors(project: Project, labels: Labels) -> None:
+    report = check_feature_set(generated(project, labels, by_age, one_hot).uri, index=project.index)
+    assert not report.findings
+    assert report.leaks is not None
+    assert {finding.feature for finding in report.leaks.features} == set(FeatureModel([by_age, one_hot]).columns)
+
+
+def test_a_feature_set_of_before_vectors_has_none(project: Project, labels: Labels) -> None:
+    record = find_record(generated(project, labels, one_hot).uri, 0)
+    fields = msgspec.json.decode(msgspec.json.encode(record))
+    del fields["feature_set"]["vectors"]
+    assert msgspec.convert(fields, GenerationRecord).feature_set.vectors == {}
 
 
 def test_displays_show_the_length_of_vectors(project: Project, labels: Labels) -> None:

@@ -169,6 +169,8 @@ def test_a_model_of_vectors_and_categories_is_trained_packaged_scored_and_served
         }
         row = data.contexts.slice(40, 1).to_pylist()[0]
         assert [of[row["profile_id"], row["time"], v] for v in range(6)] == scores[240:246].tolist()
+        comparison = project.compare(path, path)
+        assert comparison.agreement.same == 1.0
         context = {"profile_id": 9, "country": "DE"}  # its service is not running, so the history is absent
         ranked = project.rank(path, context, list(range(6)), explain=True)["ranked"]
     assert [entry["score"] for entry in ranked] == sorted((entry["score"] for entry in ranked), reverse=True)
