@@ -102,9 +102,10 @@ def train(
     package, report = run.package, run.package.report
     tracked = None
     if project.tracking.mlflow is not None:
-        from delorean.tracking import track_package
+        from delorean.tracking import track_trained
 
-        tracked = track_package(package, project.tracking.mlflow, experiment.name, project.encoders).run_id
+        tracked_run = track_trained(package, project.tracking.mlflow, experiment.name, project.encoders)
+        tracked = None if tracked_run is None else tracked_run.run_id
     results = {
         "run": run.record.run_id,
         "package": str(package.path),

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delorean.coverage.element_search import FOUND, REASONS, ElementSearch, SearchResult
+from delorean.coverage.element_search import FOUND, NOT_APPLICABLE, REASONS, ElementSearch, SearchResult
 from delorean.coverage.result import CoverageCell, Spans
 from delorean.quantiles import bin_columns, quantiles, sum_bins
 
@@ -103,13 +103,14 @@ def _cell(search: ElementSearch, day: date | None, group: str | None, counts: pa
         service=search.service,
         day=day,
         group=group,
-        rows=int(rows.sum()),
+        rows=int(rows[outcome != NOT_APPLICABLE].sum()),
         found=total,
         absent={reason: count for reason, count in absent.items() if count},
         lowest_confidence=min((search.confidence[run] for run in runs), default=None),
         mean_confidence=weighted / total if total else None,
         age=_spans(served),
         runs=dict(sorted(runs.items())),
+        not_applicable=int(rows[outcome == NOT_APPLICABLE].sum()),
     )
 
 

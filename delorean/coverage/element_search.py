@@ -40,6 +40,7 @@ class AbsenceReason(StrEnum):
 
 REASONS = tuple(AbsenceReason)
 FOUND = len(REASONS)
+NOT_APPLICABLE = FOUND + 1  # the row's task lacks a variable of the service's key
 _NEVER, _LATER, _TOO_OLD, _BELOW_FLOOR, _OTHER_TYPE = range(FOUND)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -48,7 +49,7 @@ _MICROSECOND = timedelta(microseconds=1)
 class SearchResult:
     """What would serve each row.
 
-    outcome: (rows,) FOUND, or the position of the reason among REASONS
+    outcome: (rows,) FOUND, NOT_APPLICABLE, or the position of the reason among REASONS
     captured_at: (rows,) microseconds, 0 where nothing serves
     served_by: (rows,) ids of snapshot runs or versions, null where nothing serves
     """
@@ -56,6 +57,14 @@ class SearchResult:
     outcome: NDArray[np.int8]
     captured_at: NDArray[np.int64]
     served_by: pa.Array
+
+    def spread_over(self, applicable: NDArray[np.bool_]) -> SearchResult:
+        """Return the results of more rows, of which these are the applicable ones. applicable: mask of all rows."""
+        positions = np.cumsum(applicable) - 1
+        outcome = np.full(len(applicable), NOT_APPLICABLE, dtype=np.int8)
+        captured_at = np.zeros(len(applicable), dtype=np.int64)
+        outcome[applicable], captured_at[applicable] = self.outcome, self.captured_at
+        return SearchResult(outcome, captured_at, self.served_by.take(pa.array(positions, mask=~applicable)))
 
 
 class ElementSearch(ABC):

@@ -11,13 +11,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delorean.coverage.bucketed_rows import BucketedRows, rows_of
+from delorean.coverage.bucketed_rows import BucketedRows, BucketPosition, rows_of
 from delorean.coverage.counts import CoverageCounts
 from delorean.coverage.element_search import FOUND, ElementSearch, SearchResult, label_searches
 from delorean.coverage.result import LabelCoverage
 from delorean.labels import TIME_COLUMN, Labels
 from delorean.state.provenance import micros, spread_between
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
+from delorean.tasks.applicable_rows import lacking_rows
+from delorean.tasks.task_set import TASK_VARIABLE, TaskSet
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError
 from snapshotter.index import SnapshotIndex
@@ -68,17 +70,18 @@ def _count(
 ) -> LabelCoverage:
     counts = CoverageCounts()
     total = complete = torn = 0
-    columns = sorted({name for search in searches for name in search.key})
+    tasks = rows.labels.tasks
+    columns = sorted({name for search in searches for name in search.key} | ({TASK_VARIABLE} if tasks else set()))
     for done, (position, part) in enumerate(rows.parts(columns), start=1):
         times = part[TIME_COLUMN].cast(pa.int64()).to_numpy()
-        results = [search.search(part, position, storage) for search in searches]
+        results = [_of_tasks(search, part, position, storage, tasks) for search in searches]
         for search, result in zip(searches, results, strict=True):
             counts.add(search, times, result)
         spreads = _spreads(searches, results)
         counts.add_spreads(spreads)
         torn += 0 if limit is None else int((spreads > micros(limit)).sum())
         total += part.num_rows
-        complete += int(np.all([result.outcome == FOUND for result in results], axis=0).sum())
+        complete += int(np.all([result.outcome >= FOUND for result in results], axis=0).sum())
         progress("label rows, buckets", done, rows.part_count)
     return LabelCoverage(
         rows=total,
@@ -88,6 +91,18 @@ def _count(
         spread=counts.spread(),
         torn=None if limit is None else torn,
     )
+
+
+def _of_tasks(
+    search: ElementSearch, rows: pa.Table, position: BucketPosition, storage: Storage, tasks: TaskSet | None
+) -> SearchResult:
+    """Search for the rows whose task has the variables of the service's key; the others need no such element."""
+    lacking = lacking_rows(rows, search.key, tasks)
+    if not lacking.any():
+        return search.search(rows, position, storage)
+    applicable = pa.array(~lacking)
+    found = search.search(rows.filter(applicable), position, storage)
+    return found.spread_over(~lacking)
 
 
 def _spreads(searches: Sequence[ElementSearch], results: Sequence[SearchResult]) -> NDArray[np.int64]:

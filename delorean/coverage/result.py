@@ -31,6 +31,7 @@ _SCHEMA = pa.schema(
         ("p95_age_seconds", pa.float64()),
         ("oldest_age_seconds", pa.float64()),
         ("runs", pa.list_(_RUN)),
+        ("not_applicable", pa.int64()),
     ]
 )
 
@@ -59,6 +60,7 @@ class CoverageCell:
     lowest_confidence, mean_confidence: of the runs that serve them; the mean is weighted by the rows that a run serves
     age: their times minus the captures that serve them
     runs: id of the snapshot run, or of the version → rows it serves
+    not_applicable: further label rows, of tasks that cannot have the element
     """
 
     element: str
@@ -72,6 +74,7 @@ class CoverageCell:
     mean_confidence: float | None
     age: Spans
     runs: Mapping[str, int]
+    not_applicable: int = 0
 
     @property
     def share(self) -> float | None:

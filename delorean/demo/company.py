@@ -81,7 +81,7 @@ class Company:
         On the third day searches are added to the contexts; on the fourth the service of lists adds a field to its
         answers. Afterwards the clock stands where the last outcome is known.
         """
-        experiments, search, clock = self.folder.selection(), self.folder.search().selection, self.folder.clock
+        experiments, search, clock = self.folder.selection(), self.folder.search().selections[0], self.folder.clock
         state = CompanyState(self.world)
         captured_days = []
         for number in range(days):

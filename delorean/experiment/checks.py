@@ -26,14 +26,14 @@ def check_spec(spec: ExperimentSpec, file: TomlFile | None = None, run_id: str |
         require_plain_name("feature set", spec.name)
     if run_id is not None:
         require_plain_name("run id", run_id)
-    labels = spec.labels
+    labels, kept_in = spec.label_spec, "merge" if spec.tasks else "labels"
     if labels.id is not None:
-        with at("labels.id"):
+        with at(f"{kept_in}.id"):
             require_plain_name("label data", labels.id)
     if labels.buckets is not None:
-        with at("labels.buckets"):
+        with at(f"{kept_in}.buckets"):
             check_bucket_count(labels.buckets)
-    with at("labels"):
+    with at(kept_in if spec.tasks else "labels"):
         labels.check()
         if labels.context is not None and labels.bucket_variable not in (None, *labels.context):
             raise LabelError.unknown(
@@ -44,6 +44,8 @@ def check_spec(spec: ExperimentSpec, file: TomlFile | None = None, run_id: str |
             raise TrainingError.unknown("context variable to split by", str(spec.split.group), labels.context)
     with at("encoders"):
         _check_column_names(spec)
+    with at("tasks"):
+        _check_tasks(spec)
     if spec.model.label not in (None, *labels.label_names):
         with at("model.label"):
             raise TrainingError.unknown("label of the label data", str(spec.model.label), labels.label_names)
@@ -62,9 +64,18 @@ def _not_located(place: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+def _check_tasks(spec: ExperimentSpec) -> None:
+    """Reject encoders and defaults that do not fit the tasks, and a label to learn that a task lacks."""
+    if spec.task_set is None:
+        return
+    for name, task in spec.tasks.items():
+        if spec.model.label is not None and spec.model.label not in task.labels.label_names:
+            raise LabelError.unknown(f"label of task '{name}'", spec.model.label, task.labels.label_names)
+
+
 def _check_evaluation(spec: ExperimentSpec, at: Callable[[str], AbstractContextManager[None]]) -> None:
     """Reject columns to measure by that label data and feature set will not have, before they are made."""
-    labels, chosen = spec.labels, spec.evaluation
+    labels, chosen = spec.label_spec, spec.evaluation
     if labels.context is None:
         return  # the query decides which variables there are
     of_elements = [column(name) for name in spec.feature_model.elements for column in (run_column, version_column)]
@@ -97,6 +108,6 @@ def _check_column_names(spec: ExperimentSpec) -> None:
 
 def _columns(spec: ExperimentSpec) -> Iterator[str]:
     """Yield the columns of the feature set that the spec itself determines."""
-    labels = spec.labels
+    labels = spec.label_spec
     yield from (*labels.own_names, *(labels.context or ()), *labels.items, *labels.keep)
     yield from spec.feature_model.features

@@ -9,13 +9,12 @@ from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, Any
 
 from delorean.experiment.checks import check_spec
-from delorean.experiment.label_data import known_between, needs_spark, query_rows
+from delorean.experiment.label_data import materialise_queries, needs_spark
 from delorean.experiment.spec import ExperimentSpec
 from delorean.feature_sets.table import FeatureSet
 from delorean.generation.day import generate_day
 from delorean.generation.parts import PartSettings
 from delorean.labels import Labels, made_once
-from delorean.labels.materialise import materialise_labels
 from snapshotter.index import SnapshotIndex
 from snapshotter.spark.progress import Progress
 from snapshotter.storage import Storage
@@ -30,10 +29,11 @@ _LAYOUT = ("id", "bucket_variable", "buckets", "incremental")  # fields that do 
 def is_incremental(experiment: ExperimentSpec, day: date | None) -> bool:
     """Whether features for a day are generated from what is new only.
 
-    Not if the query names the day, because its old rows may differ, and not without labels: then no outcome says when
-    a row became known. What the query reads of the state only adds to what earlier days saw.
+    Not if the query names the day, because its old rows may differ, nor with a sample of a fixed size, which depends on
+    all rows, nor without labels: then no outcome says when a row became known. What the query reads of the state only
+    adds to what earlier days saw.
     """
-    labels = experiment.labels
+    labels = experiment.label_spec
     return day is not None and labels.incremental and bool(labels.label_names) and not _DATE.search(labels.sql)
 
 
@@ -61,11 +61,12 @@ def features_of_day(
         leaks=experiment.leaks,
         experiment=experiment.id,
         spec=experiment.to_json(),
+        tasks=experiment.task_set,
         spark=spark,
         progress=progress,
     )
     fields = experiment.to_json()
-    labels = {name: value for name, value in fields["labels"].items() if name not in _LAYOUT}
+    labels = {name: value for name, value in experiment.label_content.items() if name not in _LAYOUT}
     content = {"name": experiment.name, "labels": labels, "tables": fields.get("tables", {})}
 
     def labels_between(since: datetime | None, until: datetime) -> Labels:
@@ -92,24 +93,16 @@ def _labels_between(
     until: the beginning of a day: what the query reads of the state, `contexts('…')` and `captures('…')`, is that of
         this day
     """
-    spec = experiment.labels
     key = json.dumps([content, None if since is None else since.isoformat(), until.isoformat()], sort_keys=True)
     labels_id = hashlib.sha256(key.encode()).hexdigest()[:12]
 
     def make() -> Labels:
         if spark is None:
             raise needs_spark(experiment)
-        rows, source = query_rows(experiment, spark, storage, index, until.date())
         between = {"since": None if since is None else since.isoformat(), "until": until.isoformat()}
-        return materialise_labels(
-            known_between(rows, spec.outcome_at, since, until),
-            spec,
-            storage,
-            labels_id=labels_id,
-            named=False,
-            bucket_variable=spec.bucket_variable,
-            buckets=spec.buckets,
-            source={**source, **between},
+        queried = (spark, storage, index, until.date())
+        return materialise_queries(
+            experiment, queried, since=since, until=until, labels_id=labels_id, named=False, source=between
         )
 
     return made_once(labels_id, storage, make)

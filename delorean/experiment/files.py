@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from delorean.experiment.checks import check_spec
+from delorean.experiment.encoder_spec import EncoderSpec
 from delorean.experiment.spec import ExperimentSpec
+from delorean.experiment.task_spec import encoder_specs
 from encoders import FeatureEncoder, FeatureModel
 from encoders.declared_elements import declared_element
 from prana_proxy.config.toml_file import TomlFile
+from prana_proxy.config.toml_lines import TomlPath
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import ConfigError, DataKeyError
 from snapshotter.index import SnapshotIndex
@@ -36,23 +40,47 @@ def load_experiment(path: str | Path, index: SnapshotIndex | None = None) -> Exp
 
 
 def contexts_to_select(path: str | Path) -> tuple[NamedSelection, ...]:
-    """Read context selections: `[contexts]` of an experiment's spec, or a file with `[experiments.<id>]`."""
-    if "labels" in TomlFile.read(path).content:
-        return (load_experiment(path).selection,)
+    """Read context selections: those of an experiment's spec and its tasks, or a file with `[experiments.<id>]`."""
+    if is_experiment(TomlFile.read(path).content):
+        return load_experiment(path).selections
     return load_selections(path)
+
+
+def is_experiment(content: Mapping[str, Any]) -> bool:
+    """Whether the content of a TOML file is an experiment's spec."""
+    return "labels" in content or "tasks" in content
+
+
+def selects_contexts(content: Mapping[str, Any]) -> bool:
+    """Whether the content of a TOML file selects contexts, for an experiment, for its tasks, or for several."""
+    tasks = content.get("tasks")
+    of_tasks = tasks.values() if isinstance(tasks, Mapping) else ()
+    if is_experiment(content):
+        return "contexts" in content or any(isinstance(each, Mapping) and "contexts" in each for each in of_tasks)
+    return "experiments" in content
 
 
 def _check_encoders(file: TomlFile, spec: ExperimentSpec) -> Mapping[str, DataKey]:
     """Import every encoder and return the elements that they read."""
     loaded = []
-    for i, encoder in enumerate(spec.encoder_specs):
-        with file.at(("encoders", i)):
+    for place, encoder in _placed_encoders(spec):
+        with file.at(place):
             loaded.append(encoder.load())
             _check_declared(loaded[-1], file.path)
     with file.at("encoders"):
         if not loaded:
             raise ConfigError.because("no encoder, so no feature", 'write encoders = ["module:name"]')
         return FeatureModel(loaded).elements
+
+
+def _placed_encoders(spec: ExperimentSpec) -> Iterator[tuple[TomlPath, EncoderSpec]]:
+    """Yield each encoder's place in the file, of one that several tasks have its first, and the encoder."""
+    places: list[TomlPath] = [("encoders", i) for i in range(len(spec.encoders))]
+    own = {name: list(encoder_specs(task.encoders)) for name, task in spec.tasks.items()}
+    for encoder, owners in spec.encoder_owners:
+        if owners:
+            places.append(("tasks", owners[0], "encoders", own[owners[0]].index(encoder)))
+    yield from zip(places, spec.encoder_specs, strict=True)
 
 
 def _check_declared(encoder: FeatureEncoder, spec: str | Path) -> None:
@@ -84,8 +112,8 @@ def _check_policies(file: TomlFile, spec: ExperimentSpec, elements: Mapping[str,
 def _check_captured(file: TomlFile, spec: ExperimentSpec, index: SnapshotIndex) -> None:
     services = {service.element.name for service in index.elements()}
     captured = {Kind.SERVICE_ELEMENT: services, Kind.GLOBAL_ELEMENT: set(index.global_elements())}
-    for i, encoder in enumerate(spec.encoder_specs):
+    for place, encoder in _placed_encoders(spec):
         for key in encoder.load().data:
             if key.name not in captured[key.kind]:
                 what = "captured element" if key.kind is Kind.SERVICE_ELEMENT else "published global element"
-                raise file.error(("encoders", i), ConfigError.unknown(what, key.name, captured[key.kind]))
+                raise file.error(place, ConfigError.unknown(what, key.name, captured[key.kind]))

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -15,7 +15,8 @@ from delorean.experiment.label_spec import LabelSpec
 from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.tables import pinned_tables, query
 from delorean.labels import Labels, find_labels
-from delorean.labels.materialise import materialise_labels
+from delorean.labels.materialise import materialise_labels, materialise_tasks
+from delorean.labels.task_layout import TaskRows
 from schemas.errors import LabelError
 from snapshotter.index import SnapshotIndex
 from snapshotter.selection.state_tables import state_tables
@@ -48,7 +49,7 @@ def labels_of(
     what `check_spec` raises, before any work begins.
     """
     check_spec(experiment, run_id=run_id)
-    if run_id is not None and (day is not None or experiment.labels.id is None):
+    if run_id is not None and (day is not None or experiment.label_spec.id is None):
         existing = find_labels(_labels_of_run(experiment, run_id, day), storage)
     else:
         existing = labels_at_rest(experiment, storage, spark) if day is None else None
@@ -75,39 +76,97 @@ def _materialise(
     day: date | None,
     index: SnapshotIndex | None,
 ) -> Labels:
-    spec = experiment.labels
-    rows, source = query_rows(experiment, spark, storage, index, day)
-    return materialise_labels(
-        _known_before(rows, spec, day),
-        spec,
-        storage,
+    spec = experiment.label_spec
+    until = None if day is None else datetime.combine(day, time(), UTC)
+    return materialise_queries(
+        experiment,
+        (spark, storage, index, day),
+        until=until,
         labels_id=(spec.id if day is None else None) if run_id is None else labels_id_of(experiment, run_id, day),
         named=spec.id is not None and day is None,
+        source={} if day is None else {"date": day.isoformat()},
+    )
+
+
+_Queried: TypeAlias = "tuple[SparkSession, Storage, SnapshotIndex | None, date | None]"
+
+
+def materialise_queries(
+    experiment: ExperimentSpec,
+    queried: _Queried,
+    *,
+    since: datetime | None = None,
+    until: datetime | None,
+    labels_id: str | None,
+    named: bool,
+    source: Mapping[str, Any],
+) -> Labels:
+    """Run the labels' queries and put the rows into buckets, those of tasks together.
+
+    queried: the session, the storage, the index and the day, see `query_rows`
+    since, until: only what became known between these moments; until: None: everything
+    source: added to where the rows come from
+
+    Raises what `materialise_labels` and `materialise_tasks` raise.
+    """
+    spec, storage = experiment.label_spec, queried[1]
+    rows, queries = query_rows(experiment, *queried)
+    source = {**queries, **source}
+    if experiment.labels is not None:
+        return materialise_labels(
+            _known(rows[""], spec, since, until),
+            spec,
+            storage,
+            labels_id=labels_id,
+            named=named,
+            bucket_variable=spec.bucket_variable,
+            buckets=spec.buckets,
+            source=source,
+        )
+    tasks = [
+        TaskRows(name, _known(rows[name], task.labels, since, until), task.labels, task.sample)
+        for name, task in experiment.tasks.items()
+    ]
+    return materialise_tasks(
+        tasks,
+        storage,
+        sentinels=experiment.sentinels,
+        labels_id=labels_id,
+        named=named,
         bucket_variable=spec.bucket_variable,
         buckets=spec.buckets,
-        source={**source, **({} if day is None else {"date": day.isoformat()})},
+        source=source,
+        complete=since is None,  # of what became known in a day, a task may have nothing
     )
 
 
 def query_rows(
     experiment: ExperimentSpec, spark: SparkSession, storage: Storage, index: SnapshotIndex | None, day: date | None
-) -> tuple[DataFrame, dict[str, Any]]:
-    """Return the rows of the labels' query, and where they come from: see `source_of`, and what it reads of the state.
+) -> tuple[dict[str, DataFrame], dict[str, Any]]:
+    """Return the rows of the labels' query, or of each task's by the task's name, and where they come from.
+
+    That is what `source_of` returns, and what the queries read of the state.
 
     index, day: see `labels_of`; of what was captured only that from before the day is read
     """
-    tables, spec = pinned_tables(experiment.located_tables, spark), experiment.labels
-    text, state = (spec.sql, ()) if index is None else state_tables(spec.sql, index, LabelError, day)
-    frames = {table.view: table.to_spark(spark, storage.uri) for table in state}
-    read = {_STATE: {table.call: list(table.sources) for table in state}} if state else {}
-    return query(spark, text, tables, day, frames), {**source_of(experiment, tables), **read}
+    tables = pinned_tables(experiment.located_tables, spark)
+    specs = {name: task.labels for name, task in experiment.tasks.items()} or {"": experiment.label_spec}
+    rows: dict[str, DataFrame] = {}
+    read: dict[str, list[str]] = {}
+    for name, spec in specs.items():
+        text, state = (spec.sql, ()) if index is None else state_tables(spec.sql, index, LabelError, day)
+        frames = {table.view: table.to_spark(spark, storage.uri) for table in state}
+        try:
+            rows[name] = query(spark, text, tables, day, frames)
+        except LabelError as error:
+            raise type(error)(f"task '{name}': {error}" if name else str(error)) from error
+        read |= {table.call: list(table.sources) for table in state}
+    return rows, {**source_of(experiment, tables), **({_STATE: read} if read else {})}
 
 
-def _known_before(rows: DataFrame, spec: LabelSpec, day: date | None) -> DataFrame:
-    """Keep rows whose outcome was known when a day began. A missing column is reported later, with similar names."""
-    if day is None or not spec.label_names:
-        return rows
-    return known_between(rows, spec.outcome_at, None, datetime.combine(day, time(), UTC))
+def _known(rows: DataFrame, spec: LabelSpec, since: datetime | None, until: datetime | None) -> DataFrame:
+    """Keep rows whose outcome became known in time. A missing column is reported later, with similar names."""
+    return rows if until is None or not spec.label_names else known_between(rows, spec.outcome_at, since, until)
 
 
 def known_between(rows: DataFrame, outcome_at: str, since: datetime | None, until: datetime) -> DataFrame:
@@ -128,9 +187,9 @@ def labels_at_rest(experiment: ExperimentSpec, storage: Storage, spark: SparkSes
 
     Raises LabelError where it comes from another query or another version of a table, or its manifest cannot be read.
     """
-    if experiment.labels.id is None:
+    if experiment.label_spec.id is None:
         return None
-    labels = find_labels(experiment.labels.id, storage)
+    labels = find_labels(experiment.label_spec.id, storage)
     if labels is None:
         return None
     recorded = {name: value for name, value in labels.source.items() if name != _STATE}
@@ -150,7 +209,7 @@ def labels_at_rest(experiment: ExperimentSpec, storage: Storage, spark: SparkSes
 
 def labels_id_of(experiment: ExperimentSpec, run_id: str, day: date | None) -> str:
     """Return the id of the label data that a run with an id learns from, see `labels_of`."""
-    return (experiment.labels.id if day is None else None) or _labels_of_run(experiment, run_id, day)
+    return (experiment.label_spec.id if day is None else None) or _labels_of_run(experiment, run_id, day)
 
 
 def _labels_of_run(experiment: ExperimentSpec, run_id: str, day: date | None) -> str:
@@ -162,4 +221,4 @@ def _labels_of_run(experiment: ExperimentSpec, run_id: str, day: date | None) ->
 def source_of(experiment: ExperimentSpec, tables: Mapping[str, TableSource]) -> dict[str, Any]:
     """Describe where label data comes from. Paths are as in the spec, because a project may be moved."""
     named = {name: replace(table, version=tables[name].version) for name, table in experiment.tables.items()}
-    return {"spec": experiment.to_json()["labels"], "tables": msgspec.to_builtins(named)}
+    return {"spec": experiment.label_content, "tables": msgspec.to_builtins(named)}

@@ -83,9 +83,10 @@ def replay(
     if record.labels.parts:
         features = _replay_parts(record, index, storage, name, modules, buckets, spark, progress)
         return Replay(record, features, tuple(_differing(record, features)))
+    model = FeatureModel.from_json(json.dumps(record.feature_model), modules)
     features = generate(
         _labels_in(buckets, record.labels.id, storage),
-        FeatureModel.from_json(json.dumps(record.feature_model), modules),
+        model,
         index,
         storage,
         name,
@@ -94,6 +95,7 @@ def replay(
         spread=experiment.spread,
         pinned=PinnedSources(record.snapshots, record.globals),
         experiment=record.experiment_id,
+        tasks=experiment.task_set_of(model),
         recompute=True,  # a replay also proves that what the run copied is what computing gives
         spark=spark,
         progress=progress,
@@ -113,8 +115,9 @@ def _replay_parts(
 ) -> FeatureSet:
     """Compute all parts of a run again, each from what it was computed from."""
     experiment = record.experiment
+    model = FeatureModel.from_json(json.dumps(record.feature_model), modules)
     settings = PartSettings(
-        model=FeatureModel.from_json(json.dumps(record.feature_model), modules),
+        model=model,
         index=index,
         storage=storage,
         name=name,
@@ -122,6 +125,7 @@ def _replay_parts(
         confidence=experiment.confidence,
         spread=experiment.spread,
         experiment=record.experiment_id,
+        tasks=experiment.task_set_of(model),
         spark=spark,
         progress=progress,
     )

@@ -17,6 +17,7 @@ _OF_TRAINING = (
     "evaluation",
     "label_quality",
 )  # only training reads these: features do not change with them
+_OF_TASKS = ("weight", "contexts")  # of each task: what neither its label data nor its features depend on
 _GENERATE = "generate again with this spec, or train with the spec that generated it"
 
 
@@ -55,7 +56,11 @@ def as_recorded(experiment: ExperimentSpec) -> dict[str, Any]:
 
 
 def _of_generation(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in spec.items() if name not in _OF_TRAINING}
+    fields = {name: value for name, value in spec.items() if name not in _OF_TRAINING}
+    if "tasks" in fields:
+        tasks = fields["tasks"].items()
+        fields["tasks"] = {name: {key: task[key] for key in task if key not in _OF_TASKS} for name, task in tasks}
+    return fields
 
 
 def _flat(value: Any, place: str = "") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from delorean.generation import generate
 from delorean.generation.bucket_task import first_data_maps
 from delorean.generation.generation_plan import GenerationPlan, plan_generation
 from delorean.labels import WEIGHT_COLUMN, Labels, load_labels
+from delorean.ranking_data.context_weights import ContextWeight
 from delorean.state.rules import AsOf
 from delorean.state.sources import PinnedSources
 from encoders.feature_model import LIBRARY, FeatureModel
@@ -56,6 +58,7 @@ def features_of(
         leaks=experiment.leaks,
         experiment=experiment.id,
         spec=experiment.to_json(),
+        tasks=experiment.task_set,
         run_id=run_id,
         recompute=recompute,
         spark=spark,
@@ -101,13 +104,23 @@ def learning_source(
         experiment.feature_model.features,
         tuple(key.name for key in labels.items),
         context,
-        experiment.model.weight,
+        weight_of_contexts(experiment),
         label,
         WEIGHT_COLUMN if labels.weighted else None,
         tuple(name for name in labels.label_names if name != label),
         experiment.evaluation.columns([*context, "time"]),
     )
     return FeatureSetSource(uri, version, columns, experiment.model.max_items, experiment.model.seed)
+
+
+def weight_of_contexts(experiment: ExperimentSpec) -> str | ContextWeight | None:
+    """Return the weight of each context: the model's, multiplied by that of the context's task."""
+    weight, tasks = experiment.model.weight, experiment.task_weights
+    if not tasks:
+        return weight
+    if weight is None or isinstance(weight, str):
+        return ContextWeight(times=weight, tasks=tasks)
+    return replace(weight, tasks=tasks)
 
 
 def encoders_features(model: FeatureModel) -> dict[str, tuple[str, ...]]:
@@ -209,6 +222,7 @@ def _plan_of(
         confidence=experiment.confidence,
         spread=experiment.spread,
         pinned=PinnedSources(lineage["snapshots"], lineage["globals"]),
+        tasks=experiment.task_set,
     )
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from delorean.evaluation.estimate import Estimate
 from delorean.evaluation.part_measurement import estimate_of, value_of
@@ -18,9 +20,8 @@ from delorean.labels import load_labels
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.split import SplitParts
 from delorean.training.candidate import fit_candidate
-from delorean.training.learners import OnRound
 from delorean.tuning.result import Candidate, Trial, TuningResult
-from delorean.tuning.search import search
+from delorean.tuning.search import OnValue, search
 from delorean.tuning.space import TuningSpec, Value
 from delorean.tuning.study import ERROR, Study
 from delorean.tuning.workers import run_workers
@@ -130,15 +131,16 @@ def search_parts(study: Study, request: SearchRequest, train: RankingData, valid
     """Run trials in this process."""
     spec, model = request.tuning, request.model
 
-    def objective(parameters: Mapping[str, Value], on_round: OnRound | None) -> float:
-        fitted = fit_candidate(
-            with_parameters(model, parameters).build(),
-            train,
-            validation,
-            model.seed,
-            on_round if spec.pruning else None,
-        )
-        return value_of(spec.metric, fitted(validation.features), validation, spec.at)
+    def metric(scores: NDArray[np.float32]) -> float:
+        return value_of(spec.metric, scores, validation, spec.at)
+
+    def objective(parameters: Mapping[str, Value], on_value: OnValue) -> float:
+        def on_round(number: int, scores: NDArray[np.float32]) -> None:
+            on_value(number, lambda: metric(scores))
+
+        learner = with_parameters(model, parameters).build()
+        fitted = fit_candidate(learner, train, validation, model.seed, on_round if spec.pruning else None)
+        return metric(fitted(validation.features))
 
     search(study, spec, objective, shown)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from delorean.feature_sets.digest import FeatureDigest
 from delorean.state.provenance import SpreadReport
@@ -16,12 +16,13 @@ class BucketResult:
 
     items: of the rows written
     earliest, latest: the first and last time coordinate, microseconds; None when no row is left
-    absent: element → rows without it
+    absent: element → rows without it, of those whose task can have it
     spread: of all rows, including those dropped for it
     digest: of the rows written
     seconds: step → wall time
     adapted: element → run or version of another type than the encoders' → rows that it served
     not_copied: why nothing was copied from the earlier version that the plan names; empty otherwise
+    task_items: task → items of its rows; empty for label data of one use
     """
 
     file: DataFile
@@ -34,6 +35,7 @@ class BucketResult:
     seconds: Mapping[str, float]
     adapted: Mapping[str, Mapping[str, int]]
     not_copied: str = ""
+    task_items: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

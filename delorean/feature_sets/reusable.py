@@ -20,7 +20,7 @@ class Computation:
     elements: element → its sources and the rules by which they serve
     rests: element of a service → its `ServiceSource.rest`
     services: names of those that come from services: the spread is measured over these
-    encoders: fingerprint → its features
+    encoders: fingerprint → its features; with tasks it also covers which of them get what default
     spread: the limit and its policy; None without a limit
     beyond: rows beyond the limit, which were treated as the policy says
     buckets: the files and what is known of their rows

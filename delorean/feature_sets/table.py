@@ -22,6 +22,7 @@ from delorean.labels import LABEL_COLUMN, TIME_COLUMN
 from delorean.leaks.report import LeakReport
 from delorean.state.adaptations import AdaptedType
 from delorean.state.provenance import SpreadReport
+from delorean.tasks.task_set import recorded_tasks
 from schemas.errors import ConfigError, CorruptFileError, MissingFileError
 from schemas.plain_text import plain_text
 from schemas.strict_json import json_text
@@ -42,7 +43,7 @@ class FeatureSet(StoredVersion):
 
     uri: of the table, as deltalake, Spark, Polars and DuckDB open it
     lineage: its sources: label data, feature model, snapshot runs, versions of global elements
-    absent: element → rows without it
+    absent: element → rows without it, of those whose task can have it
     spread: how far apart the captures behind a row lie
     dropped: label rows left out because their captures lie too far apart
     leaks: features that may be the label in disguise; None if no search was requested
@@ -50,6 +51,7 @@ class FeatureSet(StoredVersion):
     seconds: step → seconds of work, summed over tasks
     adapted: which rows were served by values of other types than the encoders', with which fields' defaults
     labels: the labels' columns
+    task_items: task → items of its rows; empty for label data of one use
     vectors: the widths of the features that are vectors
     """
 
@@ -70,6 +72,7 @@ class FeatureSet(StoredVersion):
     notes: tuple[str, ...]
     adapted: tuple[AdaptedType, ...] = ()
     labels: tuple[str, ...] = (LABEL_COLUMN,)
+    task_items: Mapping[str, int] = field(default_factory=dict)
     vectors: Mapping[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -83,6 +86,23 @@ class FeatureSet(StoredVersion):
     def copied(self) -> str:
         """How many features were copied from which version, for people; empty if none were."""
         return copied_text(self.lineage, len(self.features))
+
+    @property
+    def impossible(self) -> list[dict[str, Any]]:
+        """The features that tasks cannot have, each with its default and the number of items that have it."""
+        tasks = recorded_tasks(self.lineage)
+        if tasks is None:
+            return []
+        return [
+            {
+                "task": task.name,
+                "feature": name,
+                "default": tasks.defaults.get(name),
+                "items": self.task_items.get(task.name, 0),
+            }
+            for task in tasks.tasks
+            for name in task.without
+        ]
 
     def files(self) -> DeltaVersion:
         """List the files of this version."""

@@ -36,6 +36,8 @@ from delorean.state.provenance import (
 from delorean.state.sources import ServiceSource
 from delorean.state.version_values import match_versions
 from delorean.step_timer import StepTimer
+from delorean.tasks.applicable_rows import lacking_rows, without_sentinels
+from delorean.tasks.impossible_features import task_numbers
 from encoders.columns import one_array
 from encoders.data_map import DataMaps
 from schemas.errors import EncoderError, QualityError
@@ -95,6 +97,7 @@ def run_bucket(plan: GenerationPlan, labels_file: DataFile, folder: str, attempt
         digest,
         watch.seconds,
         features.adapted,
+        task_items=task_items(plan, features.table),
     )
     return BucketOutcome(result)
 
@@ -116,8 +119,27 @@ def bucket_features(
     with watch.step("encode"):
         features = plan.model.encode(data_maps(plan, rows, elements))
     table = _feature_rows(plan, rows, elements, features, torn)
-    absent = {name: int(element.match.absent.sum()) for name, element in elements.items()}
-    return BucketFeatures(table, absent, report, adapted_counts(plan, elements))
+    return BucketFeatures(table, absent_counts(plan, rows, elements), report, adapted_counts(plan, elements))
+
+
+def absent_counts(plan: GenerationPlan, rows: pa.Table, elements: Mapping[str, ResolvedElement]) -> dict[str, int]:
+    """Count for each element the rows without it, of those whose task can have it."""
+    counts = {source.element.name: int(elements[source.element.name].match.absent.sum()) for source in plan.globals}
+    for source in plan.services:
+        key = [variable.name for variable in source.service.key]
+        absent = elements[source.element.name].match.absent & ~lacking_rows(rows, key, plan.tasks)
+        counts[source.element.name] = int(absent.sum())
+    return {element.name: counts[element.name] for element in plan.elements}
+
+
+def task_items(plan: GenerationPlan, rows: pa.Table) -> dict[str, int]:
+    """Count the items of each task's rows; empty for label data of one use."""
+    if plan.tasks is None:
+        return {}
+    numbers = task_numbers(rows, plan.tasks)
+    lengths = np.diff(_list_array(rows, plan.labels.items[0].name).offsets.to_numpy())
+    counts = np.bincount(numbers, weights=lengths, minlength=len(plan.tasks.tasks))
+    return dict(zip(plan.tasks.names, counts.astype(int).tolist(), strict=True))
 
 
 def adapted_counts(plan: GenerationPlan, elements: Mapping[str, ResolvedElement]) -> dict[str, Mapping[str, int]]:
@@ -168,6 +190,7 @@ def match_elements(
 def _match_service(
     plan: GenerationPlan, source: ServiceSource, rows: pa.Table, bucket: int, storage: Storage
 ) -> ResolvedElement:
+    rows = without_sentinels(rows, [variable.name for variable in source.service.key], plan.tasks)
     files = list(source.files(bucket, plan.labels.buckets, plan.labels.bucket_variable))
     match = match_captures(rows, rows[TIME_COLUMN], source.service.key, source.element, source.rule, files, storage)
     complete = not source.needs_older(rows, match)

@@ -19,6 +19,7 @@ from delorean.feature_sets.bucket_result import BucketOutcome, BucketResult
 from delorean.feature_sets.columns import captured_column, run_column, version_column
 from delorean.feature_sets.digest import FeatureDigest, digest_rows
 from delorean.generation.bucket_task import (
+    absent_counts,
     adapted_counts,
     data_maps,
     feature_columns,
@@ -133,7 +134,7 @@ def _provenance(
         raise _DoesNotFitError("rows lie beyond the spread's limit")
     changed = {name: element for name, element in elements.items() if name not in earlier.unchanged}
     new = provenance_columns(plan, changed) | summary_columns(plan, rows, elements)
-    absent = {element.name: int(elements[element.name].match.absent.sum()) for element in plan.elements}
+    absent = absent_counts(plan, rows, elements)
     return _Provenance(new, absent, before.spread if earlier.same_spread else report), torn
 
 

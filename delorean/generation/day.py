@@ -104,6 +104,8 @@ def _policies(settings: PartSettings) -> dict[str, Any]:
     policies: dict[str, Any] = msgspec.to_builtins(
         {"rules": [settings.rules, settings.confidence, settings.spread], "leaks": settings.leaks}
     )
+    if settings.tasks is not None:
+        policies["tasks"] = msgspec.to_builtins(settings.tasks)
     return policies
 
 

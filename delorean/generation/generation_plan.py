@@ -21,6 +21,9 @@ from delorean.labels import Labels
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.state.source_resolver import SourceResolver
 from delorean.state.sources import GlobalSource, PinnedSources, ServiceSource
+from delorean.tasks.applicability import with_impossible_features
+from delorean.tasks.task_model import TaskModel, bind_for_tasks
+from delorean.tasks.task_set import TaskSet
 from encoders.bound_model import BoundModel
 from encoders.feature_model import FeatureModel
 from schemas.data_keys import DataKey, Kind
@@ -46,7 +49,7 @@ class EarlierVersion:
     features: frozenset[str]
     read: frozenset[str]
     unchanged: frozenset[str]
-    model: BoundModel | None
+    model: BoundModel | TaskModel | None
     same_elements: bool
     same_spread: bool
     buckets: Mapping[int, BucketResult]
@@ -58,11 +61,12 @@ class GenerationPlan:
 
     from_services: the features whose encoders read a service's element
     earlier: to copy features from
+    tasks: with the features that each cannot have; None: the label data is of one use
     vectors: the widths of the features that are vectors
     """
 
     labels: Labels
-    model: BoundModel
+    model: BoundModel | TaskModel
     features: tuple[str, ...]
     from_services: frozenset[str]
     services: tuple[ServiceSource, ...]
@@ -71,6 +75,7 @@ class GenerationPlan:
     spread: SpreadLimit | None = None
     notes: tuple[str, ...] = field(default=())
     earlier: EarlierVersion | None = None
+    tasks: TaskSet | None = None
     vectors: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -126,6 +131,7 @@ def plan_generation(
     paged: bool = False,
     more: Collection[str] = (),
     back_to: Mapping[str, datetime | None] | None = None,
+    tasks: TaskSet | None = None,
 ) -> GenerationPlan:
     """Resolve the snapshots and versions that the labels' times can see.
 
@@ -135,6 +141,7 @@ def plan_generation(
     paged: list only the newest snapshots, which serve most rows; see `ServiceSource.rest`
     more: elements of which more snapshots than the pinned ones are needed
     back_to: element → list its snapshots, beside the pinned ones, back to this `ServiceSource.rest`
+    tasks: those of the label data, with defaults and the features that other tasks own; None: as they are recorded
 
     Raises DataKeyError for an element that is not captured or whose type differs, ConfigError for rules of unknown
     elements and for columns whose names clash, ParadoxError for a label used as data, QualityError where a floor's
@@ -147,10 +154,11 @@ def plan_generation(
         labels, index, rules or {}, confidence or {}, pinned, paged=paged, more=more, back_to=back_to or {}
     )
     services, global_sources = resolver.resolve(elements)
+    tasks = _tasks_of(labels, model, services, tasks)
     _check_first_and_last(global_sources, labels)
     plan = GenerationPlan(
         labels=labels,
-        model=model.bind(labels.context, labels.items),
+        model=bind_for_tasks(model, labels.context, labels.items, tasks),
         features=tuple(model.features),
         from_services=frozenset(_from_services(model)),
         services=tuple(services),
@@ -158,10 +166,37 @@ def plan_generation(
         storage_uri=storage_uri,
         spread=spread,
         notes=(*resolver.notes, *_costs(services, labels)),
+        tasks=tasks,
         vectors=model.vectors,
     )
     _refuse_name_clashes(plan)
     return plan
+
+
+def _tasks_of(
+    labels: Labels, model: FeatureModel, services: Sequence[ServiceSource], tasks: TaskSet | None
+) -> TaskSet | None:
+    """Return the tasks with the features that each cannot have, by the keys of services too.
+
+    Raises ConfigError for other tasks than those of the label data, and for encoders that do not fit them.
+    """
+    existing = labels.tasks
+    if tasks is not None and (existing is None or _variables(tasks) != _variables(existing)):
+        merged = "none" if existing is None else ", ".join(existing.names)
+        raise ConfigError.because(
+            f"label data '{labels.labels_id}' is of other tasks ({merged}) than {', '.join(tasks.names)}, or of other "
+            "variables",
+            "make label data for these tasks",
+        )
+    tasks = tasks or existing
+    if tasks is None:
+        return None
+    keys = {source.element.name: [key.name for key in source.service.key] for source in services}
+    return with_impossible_features(tasks, model, keys)
+
+
+def _variables(tasks: TaskSet) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    return [(task.name, task.context, task.items) for task in tasks.tasks]
 
 
 def _refuse_labels_as_data(labels: Labels, elements: Sequence[DataKey]) -> None:

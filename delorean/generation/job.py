@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -23,13 +23,15 @@ from delorean.generation.reuse import computation_of, copied_lineage, copied_not
 from delorean.generation.runners import run_here, run_on_spark
 from delorean.labels import Labels
 from delorean.leaks import LeakThresholds, detect_leaks
-from delorean.leaks.report import LabelReport, LeakReport, combine_reports
+from delorean.leaks.report import LabelReport, LeakReport
 from delorean.leaks.sample import sample_of
+from delorean.leaks.scopes import combine_scopes, leak_scopes
 from delorean.leaks.variables import check_labels
 from delorean.state.adaptations import AdaptedType, adaptation_notes, adapted_types
 from delorean.state.provenance import SpreadReport
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.state.sources import PinnedSources
+from delorean.tasks.task_set import TaskSet
 from encoders.feature_model import Encoders, FeatureModel
 from schemas.errors import LabelError, ParadoxError, QualityError
 from snapshotter.index import SnapshotIndex
@@ -57,6 +59,7 @@ def generate(
     leaks: LeakThresholds | None = None,
     experiment: str | None = None,
     spec: Mapping[str, Any] | None = None,
+    tasks: TaskSet | None = None,
     run_id: str | None = None,
     recompute: bool = False,
     spark: SparkSession | None = None,
@@ -72,6 +75,7 @@ def generate(
     pinned: read these runs and versions and no others, as an earlier generation did
     leaks: search a sample for features that are the label in disguise; None: do not
     experiment, spec: the experiment's id and content, for the lineage
+    tasks: of label data of several tasks, with their defaults and what others own; None: as the label data has them
     run_id: run again under the same id, a generation reads the sources of its first attempt, whatever was published
         since; one that has finished is returned as it is. None: a new generation each time
     recompute: compute everything, copying nothing from earlier versions
@@ -89,7 +93,10 @@ def generate(
     model = FeatureModel(model).with_source()
     policies = {"rules": [rules, confidence, spread], "leaks": leaks}
     request = msgspec.to_builtins({"labels": labels.labels_id, "encoders": model.fingerprint, **policies})
-    plan_with = partial(plan_generation, labels, model, index, storage.uri, rules, confidence=confidence, spread=spread)
+    request |= {} if tasks is None else {"tasks": msgspec.to_builtins(tasks)}
+    plan_with = partial(
+        plan_generation, labels, model, index, storage.uri, rules, confidence=confidence, spread=spread, tasks=tasks
+    )
     if run_id is not None:
         run = NamedRun(storage, name, run_id, request)
         if (committed := run.committed()) is not None:
@@ -109,7 +116,8 @@ def generate(
     if leaks is not None and label_report is not None:
         leak_report = search_leaks(plan, results, storage, leaks, label_report)
     lineage = {"experiment": experiment, "spec": spec, **lineage_of_plan(plan, model), **copied_lineage(plan, results)}
-    feature_set = with_adaptations(feature_set_of(plan, results, table_uri(storage, name), lineage, leak_report))
+    found = feature_set_of(plan, results, table_uri(storage, name), lineage, leak_report)
+    feature_set = with_task_items(with_adaptations(found))
     record = GenerationRecord(feature_set, request, computation_of(plan, model, results))
     return commit(storage, name, plan.schema, results, record, run_id)
 
@@ -202,6 +210,7 @@ def feature_set_of(
         lineage=lineage,
         notes=(*plan.notes, *copied_notes(plan, results)),
         adapted=_adapted(plan, results),
+        task_items=added_items([result.task_items for result in results]),
     )
 
 
@@ -213,6 +222,22 @@ def with_adaptations(feature_set: FeatureSet) -> FeatureSet:
     lineage = {**feature_set.lineage, "adapted": [msgspec.to_builtins(each) for each in adapted]}
     notes = (*feature_set.notes, *adaptation_notes(adapted, feature_set.rows))
     return replace(feature_set, lineage=lineage, notes=notes)
+
+
+def with_task_items(feature_set: FeatureSet) -> FeatureSet:
+    """Add the items of each task to the lineage, which has the tasks."""
+    if not feature_set.task_items:
+        return feature_set
+    return replace(feature_set, lineage={**feature_set.lineage, "task_items": dict(feature_set.task_items)})
+
+
+def added_items(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Add up counts by task."""
+    total: dict[str, int] = {}
+    for each in counts:
+        for task, items in each.items():
+            total[task] = total.get(task, 0) + items
+    return total
 
 
 def _adapted(plan: GenerationPlan, results: Sequence[BucketResult]) -> tuple[AdaptedType, ...]:
@@ -239,12 +264,16 @@ def search_leaks(
     """Measure a sample of the files before they are published. Raises ParadoxError where the policy is fail."""
     context = [key.name for key in plan.labels.context]
     items = sum(result.items for result in results)
+    of_tasks = added_items([result.task_items for result in results])
     files = [result.file for result in results]
     reports = {
-        label: detect_leaks(sample_of(storage, files, plan.features, context, items, thresholds, label), thresholds)
-        for label in plan.labels.label_names
+        scope: detect_leaks(
+            sample_of(storage, files, scope, items if scope.task is None else of_tasks.get(scope.task, 0), thresholds),
+            thresholds,
+        )
+        for scope in leak_scopes(plan.labels.label_names, plan.features, context, plan.tasks)
     }
-    report = replace(combine_reports(reports, thresholds), label_data=label_data)
+    report = replace(combine_scopes(reports, thresholds), label_data=label_data)
     _enforce(thresholds, report)
     return report
 
@@ -285,6 +314,7 @@ def lineage_of_plan(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]
             source.element.name: {snapshot.run_id: snapshot.confidence for snapshot in source.snapshots}
             for source in plan.services
         },
+        **({} if plan.tasks is None else {"tasks": msgspec.to_builtins(plan.tasks)}),
         "spread": None
         if plan.spread is None
         else {"limit_seconds": plan.spread.limit.total_seconds(), "beyond": plan.spread.beyond},

@@ -16,12 +16,14 @@ from delorean.feature_sets.table import FeatureSet, GenerationRecord, commit, op
 from delorean.generation.early_rows import note_early_rows
 from delorean.generation.generation_plan import GenerationPlan, plan_generation
 from delorean.generation.job import (
+    added_items,
     feature_set_of,
     lineage_of_plan,
     no_row_left,
     run_buckets,
     search_leaks,
     with_adaptations,
+    with_task_items,
 )
 from delorean.generation.reuse import computation_of, copying
 from delorean.labels import Labels
@@ -31,6 +33,7 @@ from delorean.state.adaptations import added_up
 from delorean.state.provenance import SpreadReport
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.state.sources import PinnedSources
+from delorean.tasks.task_set import TaskSet
 from encoders.feature_model import FeatureModel
 from schemas.errors import ReplayError
 from snapshotter.index import SnapshotIndex
@@ -56,6 +59,7 @@ class PartSettings:
     leaks: LeakThresholds | None = None
     experiment: str | None = None
     spec: Mapping[str, Any] | None = None
+    tasks: TaskSet | None = None
     spark: SparkSession | None = None
     progress: Progress | None = None
 
@@ -80,6 +84,7 @@ class PartSettings:
             paged=True,
             more=more,
             back_to=back_to,
+            tasks=self.tasks,
         )
         return note_early_rows(plan, self.storage)
 
@@ -164,8 +169,9 @@ def generate_parts(
         total = _added(kept.of, total)
     all_parts = [*(() if kept is None else kept.parts), *(each.part for each in parts)]
     lineage[PARTS] = msgspec.to_builtins(all_parts)
+    total = replace(total, uri=table_uri(settings.storage, settings.name), lineage=lineage)
     record = GenerationRecord(
-        with_adaptations(replace(total, uri=table_uri(settings.storage, settings.name), lineage=lineage)),
+        with_task_items(with_adaptations(total)),
         request,
         parts=tuple(_record(settings, plan, results) for plan, results, _ in computed),
     )
@@ -252,4 +258,5 @@ def _added(before: FeatureSet, new: FeatureSet) -> FeatureSet:
         dropped=before.dropped + new.dropped,
         digest=before.digest + new.digest,
         adapted=added_up([before.adapted, new.adapted]),
+        task_items=added_items([before.task_items, new.task_items]),
     )

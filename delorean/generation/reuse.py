@@ -16,6 +16,9 @@ from delorean.feature_sets.table import recent_records
 from delorean.generation.generation_plan import EarlierVersion, GenerationPlan
 from delorean.labels import Labels
 from delorean.state.sources import GlobalSource, PinnedSources, ServiceSource
+from delorean.tasks.task_model import TaskModel, bind_for_tasks
+from delorean.tasks.task_set import TaskSet
+from encoders.bound_model import BoundModel
 from encoders.encoder import FeatureEncoder
 from encoders.feature_model import FeatureModel
 from schemas.errors import CorruptFileError, MissingFileError
@@ -65,7 +68,7 @@ def copying(
     """
     if computation is None or computation.labels != _labels_hash(plan.labels):
         return plan
-    if not any(computation.encoders.get(each.fingerprint) == tuple(each.features) for each in model.encoders):
+    if not any(_has(computation, encoder, plan.tasks) for encoder in model.encoders):
         return plan
     further = {
         name: computation.rests[name]
@@ -88,7 +91,7 @@ def computation_of(plan: GenerationPlan, model: FeatureModel, results: Sequence[
         elements=_element_hashes(plan),
         rests={source.element.name: source.rest for source in plan.services},
         services=tuple(source.element.name for source in plan.services),
-        encoders={encoder.fingerprint: tuple(encoder.features) for encoder in model.encoders},
+        encoders={_computed_as(encoder, plan.tasks): tuple(encoder.features) for encoder in model.encoders},
         spread=msgspec.to_builtins(plan.spread),
         beyond=sum(result.spread.beyond for result in results),
         buckets=tuple(replace(result, seconds={}, not_copied="") for result in results),
@@ -130,7 +133,7 @@ def copyable(
 
     def is_copied(encoder: FeatureEncoder) -> bool:
         unchanged = all(computation.elements.get(key.name) == elements[key.name] for key in encoder.data)
-        return unchanged and computation.encoders.get(encoder.fingerprint) == tuple(encoder.features)
+        return unchanged and _has(computation, encoder, plan.tasks)
 
     computed = [encoder for encoder in model.encoders if not is_copied(encoder)]
     copied = [encoder for encoder in model.encoders if encoder not in computed]
@@ -141,11 +144,29 @@ def copyable(
         features=frozenset(name for encoder in copied for name in encoder.features),
         read=frozenset(key.name for encoder in computed for key in encoder.data),
         unchanged=frozenset(name for name, each in elements.items() if computation.elements.get(name) == each),
-        model=FeatureModel(computed).bind(plan.labels.context, plan.labels.items) if computed else None,
+        model=_bound(plan, FeatureModel(computed)) if computed else None,
         same_elements=elements == dict(computation.elements),
         same_spread=same_spread,
         buckets={result.file.bucket: result for result in computation.buckets},
     )
+
+
+def _bound(plan: GenerationPlan, model: FeatureModel) -> BoundModel | TaskModel:
+    return bind_for_tasks(model, plan.labels.context, plan.labels.items, plan.tasks)
+
+
+def _has(computation: Computation, encoder: FeatureEncoder, tasks: TaskSet | None) -> bool:
+    """Whether a version has an encoder's features."""
+    return computation.encoders.get(_computed_as(encoder, tasks)) == tuple(encoder.features)
+
+
+def _computed_as(encoder: FeatureEncoder, tasks: TaskSet | None) -> str:
+    """Return what decides an encoder's values: its fingerprint, and with tasks which of them get what default."""
+    if tasks is None:
+        return encoder.fingerprint
+    lacking = {name: [task.name for task in tasks.tasks if name in task.without] for name in encoder.features}
+    defaults = {name: tasks.defaults[name] for name in encoder.features if lacking[name] and name in tasks.defaults}
+    return content_hash([encoder.fingerprint, lacking, defaults])
 
 
 def _exists(storage: Storage, earlier: EarlierVersion) -> bool:

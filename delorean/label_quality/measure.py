@@ -14,6 +14,7 @@ from delorean.label_quality.limits import LabelQualityLimits
 from delorean.label_quality.near_repeats import NearRepeats
 from delorean.label_quality.report import Change, LabelQuality
 from delorean.labels import OUTCOME_COLUMN, TIME_COLUMN, Labels
+from delorean.tasks.task_set import TASK_VARIABLE
 from schemas.errors import LabelError, QualityError
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import ParquetReader
@@ -48,6 +49,7 @@ def measure_label_quality(
         limits,
         changes,
         None if against is None else against.labels_id,
+        labels.merged,
     )
 
 
@@ -62,7 +64,7 @@ def require_quality(quality: LabelQuality) -> None:
 
 def _read(labels: Labels, storage: Storage, limits: LabelQualityLimits) -> tuple[LabelSums, NearRepeats]:
     context, items = [key.name for key in labels.context], [key.name for key in labels.items]
-    by = _existing(labels, limits.by)
+    by = _existing(labels, _by(labels, limits))
     sums = LabelSums(labels.label_names, by)
     repeats = NearRepeats(context, items, labels.label_names, round(limits.near.total_seconds() * 1e6))
     outcome = [OUTCOME_COLUMN] if labels.label_names else []
@@ -77,12 +79,18 @@ def _read(labels: Labels, storage: Storage, limits: LabelQualityLimits) -> tuple
 def _sums_of(labels: Labels, storage: Storage, limits: LabelQualityLimits) -> LabelSums:
     """Count earlier label data by those of the columns that it has."""
     names = {key.name for key in labels.context} | {column.name for column in labels.kept}
-    sums = LabelSums(labels.label_names, [name for name in limits.by if name in names])
+    by = [name for name in _by(labels, limits) if name in names]
+    sums = LabelSums(labels.label_names, by)
     items, outcome = labels.items[0].name, [OUTCOME_COLUMN] if labels.label_names else []
-    columns = [*dict.fromkeys((TIME_COLUMN, *outcome, items, *labels.label_names, *(set(limits.by) & names)))]
+    columns = [*dict.fromkeys((TIME_COLUMN, *outcome, items, *labels.label_names, *by))]
     for rows in _row_groups(labels, storage, columns):
         sums.add(rows, pc.list_value_length(rows[items]).cast(pa.int64()).to_numpy())
     return sums
+
+
+def _by(labels: Labels, limits: LabelQualityLimits) -> list[str]:
+    """Return the columns that shares are measured by: of label data of several tasks the task, too."""
+    return [*dict.fromkeys([*(() if labels.tasks is None else (TASK_VARIABLE,)), *limits.by])]
 
 
 def _row_groups(

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from delorean.label_quality.limits import LabelQualityLimits
+from delorean.labels.merge_report import StratumCounts, merge_rows
 from schemas.plain_text import plain_text
 
 DAY = "day"
@@ -70,6 +71,7 @@ class LabelQuality:
     duplicates: items that the context had at most `near` before, with equal labels
     contradictions: label → items that the context had at most `near` before, with another value
     against: the id of the label data that the changes are measured against, None: none
+    merged: what the merge took of each task and stratum; empty for label data of one use
     """
 
     labels_id: str
@@ -85,6 +87,7 @@ class LabelQuality:
     limits: LabelQualityLimits
     changes: tuple[Change, ...] = ()
     against: str | None = None
+    merged: tuple[StratumCounts, ...] = ()
 
     @property
     def overall(self) -> tuple[LabelCounts, ...]:
@@ -150,6 +153,7 @@ class LabelQuality:
             "near_seconds": self.limits.near.total_seconds(),
             "against": self.against,
             "changes": [asdict(each) for each in self.changes],
+            **({"merged": merge_rows(self.merged)} if self.merged else {}),
         }
 
     def __repr__(self) -> str:

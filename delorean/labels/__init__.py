@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
+import msgspec
 import pyarrow as pa
 
+from delorean.labels.merge_report import StratumCounts
 from delorean.labels.roles import (
     LABEL_COLUMN,
     OUTCOME_COLUMN,
@@ -23,6 +25,7 @@ from delorean.labels.roles import (
     LabelColumns,
     LabelShape,
 )
+from delorean.tasks.task_set import TaskSet
 from schemas.data_keys import DataKey
 from schemas.errors import ConfigError, DataKeyError, LabelError, MissingFileError
 from schemas.plain_text import plain_text
@@ -69,6 +72,8 @@ class Labels(JsonRecord):
     label_names: the labels' columns; those of older manifests have one, `label`
     weighted: whether each item has a weight
     kept: columns that are carried along
+    tasks: whose label data was merged; None: label data of one use. Which features a task lacks depends on encoders
+    merged: what the merge took of each task and stratum
     """
 
     labels_id: str
@@ -86,6 +91,8 @@ class Labels(JsonRecord):
     label_names: tuple[str, ...] = (LABEL_COLUMN,)
     weighted: bool = False
     kept: tuple[KeptColumn, ...] = ()
+    tasks: TaskSet | None = None
+    merged: tuple[StratumCounts, ...] = ()
 
     @property
     def contexts(self) -> int:
@@ -106,6 +113,13 @@ class Labels(JsonRecord):
         """One line for people."""
         return plain_text(f"label data {self.labels_id}: {self.contexts:,} rows, {self.item_count:,} items")
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain fields; label data of one use has those of earlier releases."""
+        fields = super().to_json()
+        if self.tasks is None:
+            return {name: value for name, value in fields.items() if name not in ("tasks", "merged")}
+        return {**fields, "tasks": msgspec.to_builtins(self.tasks)}
+
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Read what `to_json` returned."""
@@ -120,6 +134,8 @@ class Labels(JsonRecord):
                 "outcome_columns": tuple(fields.get("outcome_columns", (LABEL_COLUMN, OUTCOME_COLUMN))),
                 "label_names": tuple(fields.get("label_names", (LABEL_COLUMN,))),
                 "kept": tuple(KeptColumn.from_json(column) for column in fields.get("kept", ())),
+                "tasks": msgspec.convert(fields.get("tasks"), TaskSet | None),
+                "merged": tuple(StratumCounts.from_json(counts) for counts in fields.get("merged", ())),
             }
         )
 

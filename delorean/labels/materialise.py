@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from delorean.labels import (
-    LABEL_COLUMN,
-    OUTCOME_COLUMN,
-    TIME_COLUMN,
-    WEIGHT_COLUMN,
-    KeptColumn,
-    LabelColumns,
-    Labels,
-    LabelShape,
-    check_new_id,
-    new_folder,
-    new_labels_id,
-    save_labels,
-)
-from delorean.labels.column_types import check_label, check_time, unencoded, variable_type
-from delorean.labels.grouping import LabelGrouper
-from delorean.labels.row_sources import ArrowLabelRows, BucketWriter, LabelRows
+from delorean.labels import TIME_COLUMN, LabelColumns, Labels, check_new_id, new_folder, new_labels_id, save_labels
+from delorean.labels.bucket_rule import BucketRule
+from delorean.labels.layout import LabelLayout
+from delorean.labels.merge_report import StratumCounts, added_counts
+from delorean.labels.row_sources import ArrowLabelRows, BucketWriter, LabelRows, LabelSource
 from delorean.labels.spark_rows import SparkLabelRows
-from schemas.data_keys import DataKey, Kind
-from schemas.errors import EmptyLabelsError, LabelError
+from delorean.labels.task_layout import TaskLayout, TaskRows
+from delorean.labels.task_merge import TaskMerge
+from delorean.tasks.task_set import Sentinel
+from schemas.errors import EmptyLabelsError
 from schemas.hashing import check_bucket_count
-from schemas.nested_types import is_list
 from snapshotter.records import DataFile, from_micros
 from snapshotter.spark.progress import Progress, shown_progress
 from snapshotter.storage import Storage
@@ -71,11 +60,13 @@ def materialise_labels(
         check_new_id(labels_id, storage)
     if buckets is not None:
         check_bucket_count(buckets)
-    layout = _Layout(_rows_of(rows), columns)
+    layout = LabelLayout(_rows_of(rows), columns)
     variable = layout.bucket_variable(bucket_variable)
     named = named and labels_id is not None
     labels_id = labels_id or new_labels_id()
-    written = _write_buckets(layout, labels_id, variable, buckets, storage, progress)
+    sources = [LabelSource(layout.rows, layout.names, layout.grouper.cast)]
+    writer = BucketWriter(layout.grouper, BucketRule(variable), new_folder(labels_id))
+    written, _ = _write_buckets(sources, writer, labels_id, buckets, storage, progress)
     labels = layout.labels(
         labels_id=labels_id,
         bucket_variable=variable,
@@ -86,28 +77,104 @@ def materialise_labels(
     return save_labels(labels, storage)
 
 
-def _write_buckets(
-    layout: _Layout, labels_id: str, variable: str, buckets: int | None, storage: Storage, progress: Progress | None
-) -> dict[str, Any]:
-    """Write the rows and return the fields of `Labels` that they determine. Raises EmptyLabelsError if there are none.
+def materialise_tasks(
+    tasks: Sequence[TaskRows],
+    storage: Storage,
+    *,
+    sentinels: Mapping[str, Sentinel] | None = None,
+    labels_id: str | None = None,
+    named: bool = True,
+    bucket_variable: str | None = None,
+    buckets: int | None = None,
+    source: Mapping[str, Any] | None = None,
+    complete: bool = True,
+    progress: Progress | None = None,
+) -> Labels:
+    """Merge the label data of several tasks: draw each task's sample, and write all in buckets as one.
 
-    variable: the rows are bucketed by it
+    The rows get the variable `task_type`, and for each variable that their task lacks its sentinel. Labels that it
+    lacks are unknown (NaN) there, weights 1 and columns that are carried along null. Where a task has a sample, rows
+    carry `inclusion_probability`, multiplied by the task's own column of that name.
+
+    tasks: all from Spark, or none
+    sentinels: variable → what stands for it in tasks that lack it
+    complete: whether each task must have rows, and still have some when its sample is drawn
+
+    Other arguments and errors are those of `materialise_labels`. Also raises LabelError for types that do not fit each
+    other, and sentinels that do not fit or are real values; EmptyLabelsError that names a task without rows.
     """
-    writer = BucketWriter(layout.grouper, layout.names, variable, new_folder(labels_id))
+    if labels_id is not None:
+        check_new_id(labels_id, storage)
+    if buckets is not None:
+        check_bucket_count(buckets)
+    layout = TaskLayout([(task, _rows_of(task.rows)) for task in tasks], sentinels or {})
+    rule = layout.bucket_rule(bucket_variable)
+    named = named and labels_id is not None
+    labels_id = labels_id or new_labels_id()
+    sources = [LabelSource(own.rows, own.names, layout.caster(place)) for place, own in enumerate(layout.layouts)]
+    samples = {task.task: task.sample for task in tasks if task.sample is not None}
+    merge = TaskMerge(layout.tasks, layout.shape, samples)
+    writer = BucketWriter(layout.grouper, rule, new_folder(labels_id), merge)
+    written, counts = _write_buckets(sources, writer, labels_id, buckets, storage, progress)
+    merged = added_counts(counts, layout.tasks.names)
+    if complete:
+        _require_rows(layout.tasks.names, merged)
+    labels = layout.labels(
+        labels_id=labels_id,
+        bucket_variable=rule.variable,
+        source=dict(source or {}),
+        named=named,
+        merged=merged,
+        **written,
+    )
+    return save_labels(labels, storage)
+
+
+def _require_rows(tasks: Sequence[str], counts: Sequence[StratumCounts]) -> None:
+    for task in tasks:
+        contexts = sum(each.contexts for each in counts if each.task == task)
+        if not contexts:
+            raise EmptyLabelsError.because(
+                f"task '{task}' has no label rows", "widen its query, or leave the task out until it has some"
+            )
+        if not any(each.kept_contexts for each in counts if each.task == task):
+            raise EmptyLabelsError.because(
+                f"the sample of task '{task}' takes none of its {contexts:,} contexts", "raise its quota or fraction"
+            )
+
+
+def _write_buckets(
+    sources: Sequence[LabelSource],
+    writer: BucketWriter,
+    labels_id: str,
+    buckets: int | None,
+    storage: Storage,
+    progress: Progress | None,
+) -> tuple[dict[str, Any], list[StratumCounts]]:
+    """Write the rows. Returns the fields of `Labels` that they determine, and the counts of a merge.
+
+    Raises EmptyLabelsError if no row is written.
+    """
+    kind = type(sources[0].rows)
     with shown_progress(progress) as shown:
         report = partial(shown, f"labels {labels_id}, buckets")
-        written = layout.rows.write(writer, buckets, storage, report)
+        written = kind.write(sources, writer, buckets, storage, report)
     results = [json.loads(result) for result in written.results]
+    counts = [StratumCounts.from_json(each) for result in results for each in result["counts"]]
+    results = [result for result in results if result["file"] is not None]
     if not results:
+        if counts:
+            _require_rows(sorted({each.task for each in counts}), counts)
         raise EmptyLabelsError.because("label data has no rows", "widen its query, or wait for them")
     files = (DataFile.from_json(result["file"]) for result in results)
-    return {
+    fields = {
         "buckets": written.buckets,
         "files": tuple(sorted(files, key=lambda file: file.bucket)),
         "item_count": sum(result["items"] for result in results),
         "earliest": from_micros(min(result["earliest"] for result in results)),
         "latest": from_micros(max(result["latest"] for result in results)),
     }
+    return fields, counts
 
 
 def group_labels(rows: Any, columns: LabelColumns) -> tuple[Labels, pa.Table]:
@@ -118,7 +185,7 @@ def group_labels(rows: Any, columns: LabelColumns) -> tuple[Labels, pa.Table]:
     Raises what `materialise_labels` does.
     """
     source = ArrowLabelRows(rows)
-    layout = _Layout(source, columns)
+    layout = LabelLayout(source, columns)
     if not source.table.num_rows:
         raise EmptyLabelsError.because("label data has no rows", "pass at least one")
     grouped = layout.grouper.cast_and_group(source.renamed(layout.names))
@@ -138,82 +205,3 @@ def group_labels(rows: Any, columns: LabelColumns) -> tuple[Labels, pa.Table]:
 def _rows_of(source: Any) -> LabelRows:
     """Read label rows from Spark, or from anything that Arrow reads. Raises LabelError."""
     return SparkLabelRows(source) if type(source).__module__.startswith("pyspark.") else ArrowLabelRows(source)
-
-
-class _Layout:
-    """The columns and types of label data at rest, from the rows' schema. Raises for schemas that cannot be right.
-
-    names: name at rest → name in the source
-    """
-
-    def __init__(self, rows: LabelRows, columns: LabelColumns) -> None:
-        resolved = columns.resolve(rows.names)
-        self.rows = rows
-        own = resolved.own_names
-        variables = (*(resolved.context or ()), *resolved.items)
-        self.names = {**{name: name for name in (*variables, *resolved.keep)}, **own}
-        types = rows.types(list(self.names.values()))
-        per_item = [own[name] for name in (*resolved.label_names, WEIGHT_COLUMN) if name in own]
-        for name in per_item:
-            check_label(name, types[name])
-        self.grouped = is_list(types[(per_item or resolved.items)[0]])
-        for name in per_item:
-            if is_list(types[name]) != self.grouped:
-                raise self._mixed(name, types[name])
-        for name in (TIME_COLUMN, OUTCOME_COLUMN):
-            if name in own:
-                check_time(own[name], types[own[name]], resolved.time_unit)
-        for name in resolved.label_names:
-            variable_type(name, pa.float32())  # raises for a name that no column may have
-        self.shape = LabelShape(
-            tuple(DataKey(name, Kind.CONTEXT, variable_type(name, types[name])) for name in resolved.context or ()),
-            tuple(
-                DataKey(name, Kind.ITEM, variable_type(name, self._item_type(name, types[name])))
-                for name in resolved.items
-            ),
-            tuple(resolved.label_names),
-            resolved.weight is not None,
-            tuple(KeptColumn(name, variable_type(name, types[name])) for name in resolved.keep),
-        )
-        self.context = self.shape.context
-        self.grouper = LabelGrouper(self.shape, grouped=self.grouped, names=self.names, time_unit=resolved.time_unit)
-
-    def _item_type(self, name: str, type: pa.DataType) -> pa.DataType:  # noqa: A002
-        if not self.grouped:
-            return type
-        if not is_list(type):
-            raise self._mixed(name, type)
-        return unencoded(type).value_type
-
-    def _mixed(self, name: str, type: pa.DataType) -> LabelError:  # noqa: A002
-        others = "lists" if self.grouped else "not lists"
-        return LabelError.because(f"labels are {others}, but column '{name}' is {type}", "make all lists or none")
-
-    def bucket_variable(self, requested: str | None) -> str:
-        types = {key.name: key.type for key in self.context}
-        if requested is not None:
-            if requested not in types:
-                raise LabelError.unknown("bucket variable among the context variables", requested, types)
-            return requested
-        for name, type in types.items():  # noqa: A001  # the field's own name
-            if pa.types.is_integer(type) or pa.types.is_string(type):
-                return name
-        raise LabelError.because(
-            "no context variable is an integer or a text, so none can be bucketed by", "cast one in the query"
-        )
-
-    def labels(self, **measured: Any) -> Labels:
-        """Return the record of label data. measured: the fields that the schema does not determine."""
-        shape = self.shape
-        never_data = {LABEL_COLUMN, OUTCOME_COLUMN}
-        for name in (OUTCOME_COLUMN, *shape.of_items, *(column.name for column in shape.kept)):
-            never_data |= {name, self.names.get(name, name)}
-        return Labels(
-            context=shape.context,
-            items=shape.items,
-            label_names=shape.labels,
-            weighted=shape.weighted,
-            kept=shape.kept,
-            outcome_columns=tuple(sorted(never_data)),
-            **measured,
-        )

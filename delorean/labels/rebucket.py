@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from delorean.labels import Labels, check_new_id, new_folder, new_labels_id, save_labels
+from delorean.labels.bucket_rule import BucketRule
 from delorean.labels.grouping import LabelGrouper
-from schemas.hashing import bucket_of, check_bucket_count
+from schemas.hashing import check_bucket_count
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
@@ -37,6 +38,7 @@ def rebucket(labels: Labels, buckets: int, storage: Storage, labels_id: str | No
 
 def _write(labels: Labels, buckets: int, storage: Storage, folder: str) -> Iterator[DataFile]:
     """Write the files, by groups of buckets that are equal modulo the smaller count: only these exchange rows."""
+    rule = BucketRule.of_tasks(labels.bucket_variable, labels.context, labels.tasks)
     grouper = LabelGrouper(labels.shape, grouped=True)
     groups = min(labels.buckets, buckets)
     for group in range(groups):
@@ -44,7 +46,7 @@ def _write(labels: Labels, buckets: int, storage: Storage, folder: str) -> Itera
         if not parts:
             continue
         rows = pa.concat_tables(parts)
-        bucket_numbers = bucket_of(rows[labels.bucket_variable], buckets)
+        bucket_numbers = rule.buckets(rows, buckets)
         for bucket in np.unique(bucket_numbers).tolist():
             part = grouper.cast_and_group(rows.filter(pa.array(bucket_numbers == bucket)))
             yield write_parquet(storage, f"{folder}/{bucket:05d}-0.parquet", part, labels.schema, bucket)

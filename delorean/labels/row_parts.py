@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas.hashing import bucket_of
+from delorean.labels.bucket_rule import BucketRule
 from snapshotter.storage import Storage
 
 _FINE_BITS = 12
@@ -40,10 +40,12 @@ class RowPart:
         """Number of pieces, a power of two."""
         return len(self.offsets) - 1
 
-    def read(self, bucket: int, buckets: int, variable: str, schema: pa.Schema, storage: Storage) -> Iterator[pa.Table]:
+    def read(
+        self, bucket: int, buckets: int, rule: BucketRule, schema: pa.Schema, storage: Storage
+    ) -> Iterator[pa.Table]:
         """Yield the rows of a bucket, piece by piece.
 
-        variable: that rows are bucketed by; schema: of the rows
+        rule: how rows are bucketed; schema: of the rows
         """
         pieces = min(self.pieces, buckets)
         wide = self.pieces // pieces  # pieces of this part in one bucket
@@ -55,18 +57,22 @@ class RowPart:
         while source.tell() < end - start:
             batch = pa.ipc.read_record_batch(pa.ipc.read_message(source), schema)
             if pieces < buckets:  # the piece has rows of other buckets too
-                batch = batch.filter(pa.array(bucket_of(batch[variable], buckets) == bucket))
+                batch = batch.filter(pa.array(rule.buckets(batch, buckets) == bucket))
             if batch.num_rows:
                 yield pa.Table.from_batches([batch])
 
 
 def write_parts(
-    batches: Iterable[pa.RecordBatch], cast: Callable[[pa.Table], pa.Table], variable: str, storage: Storage, path: str
+    batches: Iterable[pa.RecordBatch],
+    cast: Callable[[pa.Table], pa.Table],
+    rule: BucketRule,
+    storage: Storage,
+    path: str,
 ) -> Iterator[tuple[RowPart, pa.Table]]:
     """Write rows to a new file and yield each of its parts with the rows in it; nothing is written without rows.
 
     cast: applied to many rows at a time; returns columns without dictionaries
-    variable: that rows are bucketed by
+    rule: how rows are bucketed
     """
     parts = map(cast, _large(batches))
     first = next(parts, None)
@@ -75,7 +81,7 @@ def write_parts(
     with storage.open_output(path) as output, pa.ipc.new_stream(output, first.schema, options=_COMPRESSION) as writer:
         writer.write_batch(pa.RecordBatch.from_pylist([], first.schema))  # the schema, which is written with a batch
         while first is not None:
-            yield RowPart(path, _write_part(first, variable, output, writer)), first
+            yield RowPart(path, _write_part(first, rule, output, writer)), first
             first = next(parts, None)
 
 
@@ -109,10 +115,10 @@ def _large(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 def _write_part(
-    rows: pa.Table, variable: str, output: pa.NativeFile, writer: pa.RecordBatchWriter
+    rows: pa.Table, rule: BucketRule, output: pa.NativeFile, writer: pa.RecordBatchWriter
 ) -> NDArray[np.int64]:
     """Write one part and return the offsets of its pieces."""
-    fine = _REVERSED[bucket_of(rows[variable], _FINE)]
+    fine = _REVERSED[rule.buckets(rows, _FINE)]
     rows = rows.take(
         pa.array(np.argsort(fine, kind="stable"))
     ).combine_chunks()  # a radix sort, since there are 16 bits

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, pairwise
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from delorean.labels import TIME_COLUMN
+from delorean.labels.bucket_rule import BucketRule
 from delorean.labels.grouping import LabelGrouper
+from delorean.labels.merge_report import StratumCounts
+from delorean.labels.task_merge import TaskMerge
 from schemas.errors import LabelError
-from schemas.hashing import bucket_of
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import write_parquet
 
@@ -28,14 +30,19 @@ _MOST_BUCKETS = 4096
 class BucketWriter:
     """Writes label data bucket by bucket.
 
-    columns: name at rest → name in the source
-    variable: the context variable that rows are bucketed by
+    rule: how rows are bucketed
+    merge: draws the samples of tasks and counts; None: label data of one use
     """
 
     grouper: LabelGrouper
-    columns: Mapping[str, str]
-    variable: str
+    rule: BucketRule
     folder: str
+    merge: TaskMerge | None = None
+
+    @property
+    def needs_survey(self) -> bool:
+        """Whether all rows must be surveyed before the first bucket is written."""
+        return self.merge is not None and self.merge.needs_survey
 
     def count_items(self, rows: pa.Table) -> int:
         """Count the items of rows that the grouper has cast."""
@@ -43,15 +50,35 @@ class BucketWriter:
             return int(rows.num_rows)
         return int(pc.sum(pc.list_value_length(rows[self.grouper.items[0]])).as_py() or 0)
 
+    def survey(self, tables: Iterable[pa.Table]) -> str:
+        """Return what `with_draws` needs to know of the grouped rows of one bucket, as JSON."""
+        assert self.merge is not None
+        return json.dumps(self.merge.survey(tables))
+
+    def with_draws(self, surveys: Iterable[str]) -> BucketWriter:
+        """Return the writer that draws the samples. surveys: of all buckets."""
+        assert self.merge is not None
+        return replace(self, merge=self.merge.drawn(json.loads(survey) for survey in surveys))
+
     def write(self, bucket: int, tables: Iterable[pa.Table], storage: Storage, attempt: int = 0) -> str | None:
         """Write the file of one bucket; None without rows.
 
         tables: grouped rows, sorted within and between the tables
 
-        Returns a JSON object: file, items, earliest, latest.
+        Returns a JSON object: file, items, earliest, latest, of which file is null if no row was drawn; and the counts
+        of a merge.
         """
-        items = 0
+        items, rows = 0, 0
         times: list[int] = []
+        counts: list[StratumCounts] = []
+
+        def taken(table: pa.Table) -> pa.Table:
+            nonlocal rows
+            rows += table.num_rows
+            if self.merge is not None:
+                table, more = self.merge.take(table)
+                counts.extend(more)
+            return table
 
         def measured(table: pa.Table) -> list[pa.RecordBatch]:
             nonlocal items
@@ -61,14 +88,30 @@ class BucketWriter:
             batches: list[pa.RecordBatch] = table.to_batches()
             return batches
 
-        filled = map(measured, tables)
+        filled = map(measured, (table for table in map(taken, tables) if table.num_rows))
         first = next(filled, None)
-        if first is None:
+        file = None
+        if first is not None:
+            path = f"{self.folder}/{bucket:05d}-{attempt}.parquet"
+            batches = chain.from_iterable(chain([first], filled))
+            file = write_parquet(storage, path, batches, self.grouper.schema, bucket).to_json()
+        if not rows:
             return None
-        path = f"{self.folder}/{bucket:05d}-{attempt}.parquet"
-        batches = chain.from_iterable(chain([first], filled))
-        file = write_parquet(storage, path, batches, self.grouper.schema, bucket)
-        return json.dumps({"file": file.to_json(), "items": items, "earliest": min(times), "latest": max(times)})
+        bounds = {"earliest": min(times, default=None), "latest": max(times, default=None)}
+        return json.dumps({"file": file, "items": items, **bounds, "counts": [each.to_json() for each in counts]})
+
+
+@dataclass(frozen=True)
+class LabelSource:
+    """Rows to be written, with others or alone.
+
+    columns: name at rest → name in the source
+    cast: casts its rows, under their names at rest, to those of the writer
+    """
+
+    rows: LabelRows
+    columns: Mapping[str, str]
+    cast: Callable[[pa.Table], pa.Table]
 
 
 @dataclass(frozen=True)
@@ -91,11 +134,19 @@ class LabelRows(ABC):
     def types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
         """Return the Arrow types of columns. Raises LabelError for a type that Arrow does not have."""
 
+    @staticmethod
     @abstractmethod
     def write(
-        self, writer: BucketWriter, buckets: int | None, storage: Storage, report: Callable[[int, int], None]
+        sources: Sequence[LabelSource],
+        writer: BucketWriter,
+        buckets: int | None,
+        storage: Storage,
+        report: Callable[[int, int], None],
     ) -> WrittenBuckets:
-        """Read the rows once and write them in buckets. buckets: None: by the number of items."""
+        """Read the rows of sources of this kind once and write them in buckets.
+
+        buckets: None: by the number of items
+        """
 
 
 class ArrowLabelRows(LabelRows):
@@ -120,19 +171,33 @@ class ArrowLabelRows(LabelRows):
         """Return the Arrow types of columns."""
         return {name: self.table.schema.field(name).type for name in columns}
 
+    @staticmethod
     def write(
-        self, writer: BucketWriter, buckets: int | None, storage: Storage, report: Callable[[int, int], None]
+        sources: Sequence[LabelSource],
+        writer: BucketWriter,
+        buckets: int | None,
+        storage: Storage,
+        report: Callable[[int, int], None],
     ) -> WrittenBuckets:
         """Write bucket after bucket."""
-        rows = writer.grouper.cast(self.renamed(writer.columns))
+        tables = [(source, source.rows) for source in sources]
+        rows = pa.concat_tables(
+            source.cast(own.renamed(source.columns)) for source, own in tables if isinstance(own, ArrowLabelRows)
+        )
         buckets = buckets or bucket_count(writer.count_items(rows))
-        bucket_numbers = bucket_of(rows[writer.variable], buckets)
-        rows = rows.take(np.argsort(bucket_numbers, kind="stable"))
-        ends = np.cumsum(np.bincount(bucket_numbers, minlength=buckets))
+        numbers = writer.rule.buckets(rows, buckets)
+        rows = rows.take(np.argsort(numbers, kind="stable"))
+        ends = np.cumsum(np.bincount(numbers, minlength=buckets))
+
+        def grouped(bucket: int) -> list[pa.Table]:
+            start = int(ends[bucket - 1]) if bucket else 0
+            part = rows.slice(start, int(ends[bucket]) - start)
+            return [writer.grouper.group(part)] if part.num_rows else []
+
+        drawing = writer.with_draws(map(writer.survey, map(grouped, range(buckets)))) if writer.needs_survey else writer
         results = []
-        for bucket, (start, end) in enumerate(pairwise([0, *ends])):
-            tables = [writer.grouper.group(rows.slice(start, end - start))] if end > start else []
-            if (result := writer.write(bucket, tables, storage)) is not None:
+        for bucket in range(buckets):
+            if (result := drawing.write(bucket, grouped(bucket), storage)) is not None:
                 results.append(result)
             report(bucket + 1, buckets)
         return WrittenBuckets(buckets, results)

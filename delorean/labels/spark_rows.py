@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from delorean.labels.row_parts import RowPart, write_parts
-from delorean.labels.row_sources import BucketWriter, LabelRows, WrittenBuckets, bucket_count
+from delorean.labels.row_sources import BucketWriter, LabelRows, LabelSource, WrittenBuckets, bucket_count
 from delorean.labels.sorted_ranges import sorted_ranges
 from schemas.errors import LabelError
 from snapshotter.spark.connect import require_workers
@@ -58,72 +58,103 @@ class SparkLabelRows(LabelRows):
                 ) from error
         return types
 
+    @staticmethod
     def write(
-        self, writer: BucketWriter, buckets: int | None, storage: Storage, report: Callable[[int, int], None]
+        sources: Sequence[LabelSource],
+        writer: BucketWriter,
+        buckets: int | None,
+        storage: Storage,
+        report: Callable[[int, int], None],
     ) -> WrittenBuckets:
-        """Run the query, then write a bucket in each task."""
-        require_workers(self.frame.sparkSession)
+        """Run the queries, one after another, then write a bucket in each task."""
+        frames = [(source, source.rows.frame) for source in sources if isinstance(source.rows, SparkLabelRows)]
+        spark = frames[0][1].sparkSession
+        require_workers(spark)
         try:
-            parts, items = self._write_parts(writer, storage)
-            buckets = buckets or bucket_count(items)
-            return WrittenBuckets(buckets, self._write_buckets(writer, buckets, parts, storage, report))
+            written = [_write_parts(frame, source, writer, storage) for source, frame in frames]
+            parts = [part for each, _ in written for part in each]
+            buckets = buckets or bucket_count(sum(items for _, items in written))
+            work = _BucketWork(spark, writer, buckets, parts, storage.uri)
+            if writer.needs_survey and parts:
+                work = replace(work, writer=writer.with_draws(work.surveys()))
+            return WrittenBuckets(buckets, work.write(report) if parts else [])
         finally:
             storage.delete([file.path for file in storage.list(writer.folder, _PARTS)])
 
-    def _write_parts(self, writer: BucketWriter, storage: Storage) -> tuple[list[RowPart], int]:
-        """Run the query and write its rows. Returns the parts and the number of items in them."""
-        spark, uri = self.frame.sparkSession, storage.uri
 
-        def written(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            path = f"{writer.folder}/{_PARTS}{_task_attempt()}.arrow"
-            for part, rows in write_parts(batches, writer.grouper.cast, writer.variable, open_storage(uri), path):
-                yield pa.RecordBatch.from_pydict(
-                    {"path": [part.path], "offsets": [part.offsets.tobytes()], "items": [writer.count_items(rows)]}
-                )
+def _write_parts(
+    frame: DataFrame, source: LabelSource, writer: BucketWriter, storage: Storage
+) -> tuple[list[RowPart], int]:
+    """Run a query and write its rows. Returns the parts and the number of items in them."""
+    spark, uri, cast = frame.sparkSession, storage.uri, source.cast
 
-        columns = [f"{_quoted(column)} AS {_quoted(name)}" for name, column in writer.columns.items()]
-        with described(spark, "materialise labels: query"), spark_errors_as(LabelError, "label data"):
-            frame = self.frame.selectExpr(*columns)
-            scan = plain_scan(frame)
-            rows = None if scan is None else _scanned(spark, scan, written)
-            if rows is None:
-                rows = frame.mapInArrow(written, _WRITTEN).collect()
-        parts = [RowPart(row.path, np.frombuffer(row.offsets, np.int64)) for row in rows]
-        return parts, sum(row["items"] for row in rows)
+    def written(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        path = f"{writer.folder}/{_PARTS}{_task_attempt()}.arrow"
+        for part, rows in write_parts(batches, cast, writer.rule, open_storage(uri), path):
+            yield pa.RecordBatch.from_pydict(
+                {"path": [part.path], "offsets": [part.offsets.tobytes()], "items": [writer.count_items(rows)]}
+            )
 
-    def _write_buckets(
-        self,
-        writer: BucketWriter,
-        buckets: int,
-        parts: list[RowPart],
-        storage: Storage,
-        report: Callable[[int, int], None],
-    ) -> list[str]:
-        """Write the buckets of parts, several in each task."""
-        if not parts:
-            return []
-        spark, uri, schema = self.frame.sparkSession, storage.uri, writer.grouper.row_schema
+    columns = [f"{_quoted(column)} AS {_quoted(name)}" for name, column in source.columns.items()]
+    with described(spark, "materialise labels: query"), spark_errors_as(LabelError, "label data"):
+        frame = frame.selectExpr(*columns)
+        scan = plain_scan(frame)
+        rows = None if scan is None else _scanned(spark, scan, written)
+        if rows is None:
+            rows = frame.mapInArrow(written, _WRITTEN).collect()
+    parts = [RowPart(row.path, np.frombuffer(row.offsets, np.int64)) for row in rows]
+    return parts, sum(row["items"] for row in rows)
 
-        def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            opened, attempt = open_storage(uri), _task_attempt()
+
+@dataclass(frozen=True)
+class _BucketWork:
+    """Tasks that read the buckets of parts, several in each task."""
+
+    spark: SparkSession
+    writer: BucketWriter
+    buckets: int
+    parts: list[RowPart]
+    uri: str
+
+    def write(self, report: Callable[[int, int], None]) -> list[str]:
+        """Write each bucket, and return the results of those with rows."""
+        writer, uri = self.writer, self.uri
+
+        def written(bucket: int, tables: Iterator[pa.Table]) -> str | None:
+            return writer.write(bucket, tables, open_storage(uri), _task_attempt())
+
+        with reported_tasks(self.spark, self._tasks, self.buckets, report):
+            return self._run(f"materialise labels: {self.buckets} buckets", written)
+
+    def surveys(self) -> list[str]:
+        """Return the survey of each bucket."""
+        writer = self.writer
+        return self._run("materialise labels: sizes of strata", lambda _, tables: writer.survey(tables))
+
+    @property
+    def _tasks(self) -> int:
+        return min(self.buckets, _TASKS_PER_CORE * parallelism(self.spark))
+
+    def _run(self, description: str, work: Callable[[int, Iterator[pa.Table]], str | None]) -> list[str]:
+        """Give the grouped rows of each bucket to a function, and collect what it returns."""
+        writer, buckets, parts, uri = self.writer, self.buckets, self.parts, self.uri
+        schema = writer.grouper.row_schema
+
+        def run_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            opened = open_storage(uri)
 
             def read(bucket: int) -> Iterator[pa.Table]:
                 for part in parts:
-                    yield from part.read(bucket, buckets, writer.variable, schema, opened)
+                    yield from part.read(bucket, buckets, writer.rule, schema, opened)
 
             for batch in batches:
                 for bucket in batch.column(0).to_pylist():
                     ranges = sorted_ranges(partial(read, bucket), writer.grouper.key)
-                    result = writer.write(bucket, map(writer.grouper.group, ranges), opened, attempt)
+                    result = work(bucket, map(writer.grouper.group, ranges))
                     yield pa.RecordBatch.from_pydict({"result": [] if result is None else [result]}, _RESULT)
 
-        tasks = min(buckets, _TASKS_PER_CORE * parallelism(spark))
-        with (
-            reported_tasks(spark, tasks, buckets, report),
-            described(spark, f"materialise labels: {buckets} buckets"),
-            spark_errors_as(LabelError, "label data"),
-        ):
-            results = spark.range(0, buckets, 1, tasks).mapInArrow(write_task, "result string").collect()
+        with described(self.spark, description), spark_errors_as(LabelError, "label data"):
+            results = self.spark.range(0, buckets, 1, self._tasks).mapInArrow(run_task, "result string").collect()
         return [row.result for row in results]
 
 

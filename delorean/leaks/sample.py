@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from delorean.labels import LABEL_COLUMN, TIME_COLUMN
 from delorean.labels.row_hashes import row_hashes
+from delorean.leaks.scopes import LeakScope
 from delorean.leaks.thresholds import LeakThresholds
+from delorean.tasks.task_set import TASK_VARIABLE
 from encoders.columns import one_array
 from encoders.vector import columns_of
 from schemas.errors import LabelError
@@ -78,6 +80,7 @@ class LeakSampler:
     context: the context variables' columns; with the time they determine what is sampled
     more: further columns for `rows`
     label: the label's column
+    task: only rows of this task; None: all
     """
 
     def __init__(
@@ -88,11 +91,13 @@ class LeakSampler:
         seed: int = 0,
         more: Sequence[str] = (),
         label: str = LABEL_COLUMN,
+        task: str | None = None,
     ) -> None:
-        self.label = label
+        self.label, self.task = label, task
         self.features = tuple(features)
         self.context = tuple(context)
-        self.columns = tuple(dict.fromkeys((*context, TIME_COLUMN, label, *features, *more)))
+        of_task = () if task is None else (TASK_VARIABLE,)
+        self.columns = tuple(dict.fromkeys((*context, TIME_COLUMN, label, *features, *more, *of_task)))
         self._columns_kept = tuple(dict.fromkeys((label, *features, TIME_COLUMN, *more)))
         self._max_items = max_items
         self._seed = seed
@@ -103,6 +108,8 @@ class LeakSampler:
 
     def add(self, rows: pa.Table) -> None:
         """Add rows with the columns `columns`. Raises LabelError where lists differ in length."""
+        if self.task is not None:
+            rows = rows.filter(pc.equal(rows[TASK_VARIABLE], self.task))
         lengths = pc.list_value_length(rows[self.label])
         for name in self.features:
             if not pc.list_value_length(rows[name]).equals(lengths):
@@ -152,21 +159,21 @@ class LeakSampler:
 def sample_of(
     storage: Storage,
     files: Sequence[DataFile],
-    features: Sequence[str],
-    context: Sequence[str],
+    scope: LeakScope,
     items: int,
     thresholds: LeakThresholds | None = None,
-    label: str = LABEL_COLUMN,
 ) -> LeakSample:
     """Sample a feature set's files, committed or not.
 
-    features, context: names of the columns; only these, the time and the labels are read
-    items: of all files; where there are many more than needed, whole row groups are skipped, evenly
+    scope: only its columns, the time and the label are read
+    items: of the scope's rows in all files; where there are many more than needed, whole row groups are skipped, evenly
 
     Raises MissingFileError, CorruptFileError, or DataKeyError for a missing column.
     """
     thresholds = thresholds or LeakThresholds()
-    sampler = LeakSampler(features, context, thresholds.max_items, thresholds.seed, label=label)
+    sampler = LeakSampler(
+        scope.features, scope.context, thresholds.max_items, thresholds.seed, label=scope.label, task=scope.task
+    )
     _read_into(sampler, storage, files, items, thresholds)
     return replace(sampler.sample(), of_items=items)
 
@@ -174,15 +181,14 @@ def sample_of(
 def sample_rows(
     storage: Storage,
     files: Sequence[DataFile],
+    scope: LeakScope,
     lists: Sequence[str],
-    context: Sequence[str],
     more: Sequence[str],
     items: int,
     thresholds: LeakThresholds,
-    label: str = LABEL_COLUMN,
 ) -> tuple[LeakSample, pa.Table]:
     """Sample rows as `sample_of` does. Returns their labels, and the columns `lists`, `more` and `time`."""
-    sampler = LeakSampler(lists, context, thresholds.max_items, thresholds.seed, more, label)
+    sampler = LeakSampler(lists, scope.context, thresholds.max_items, thresholds.seed, more, scope.label, scope.task)
     _read_into(sampler, storage, files, items, thresholds)
     return sampler.rows()
 

@@ -20,6 +20,7 @@ from delorean.labels import OUTCOME_COLUMN, TIME_COLUMN, Labels
 from delorean.leaks.detect import detect_leaks
 from delorean.leaks.report import FeatureLeak, LabelReport, combine_label_reports
 from delorean.leaks.sample import LeakSample, sample_rows
+from delorean.leaks.scopes import LeakScope, leak_scopes
 from delorean.leaks.thresholds import LeakThresholds
 from schemas.errors import ParadoxError
 from snapshotter.storage import Storage
@@ -36,19 +37,27 @@ def check_labels(labels: Labels, storage: Storage, thresholds: LeakThresholds | 
     """Measure label data's own variables as if they were features, and search for contexts of one label.
 
     Raises ParadoxError for a variable that is the label, or the time of its outcome, for a suspicious one where the
-    policy is fail, and where each context has only one label, although labels differ, beyond chance.
+    policy is fail, and where each context has only one label, although labels differ, beyond chance. Each task is
+    checked by itself, with its own variables.
     """
     thresholds = thresholds or LeakThresholds()
-    return combine_label_reports(
-        {label: _check_label(label, labels, storage, thresholds) for label in labels.label_names}
-    )
+    scopes = leak_scopes(labels.label_names, (), (key.name for key in labels.context), labels.tasks)
+    return combine_label_reports({scope.title: _check_scope(scope, labels, storage, thresholds) for scope in scopes})
 
 
-def _check_label(label: str, labels: Labels, storage: Storage, thresholds: LeakThresholds) -> LabelReport:
-    context, items = [key.name for key in labels.context], [key.name for key in labels.items]
-    sample, rows = sample_rows(
-        storage, labels.files, items, context, [*context, OUTCOME_COLUMN], labels.item_count, thresholds, label
-    )
+def _check_scope(scope: LeakScope, labels: Labels, storage: Storage, thresholds: LeakThresholds) -> LabelReport:
+    try:
+        return _check_label(scope, labels, storage, thresholds)
+    except ParadoxError as error:
+        raise type(error)(str(error) if scope.task is None else f"task '{scope.task}': {error}") from error
+
+
+def _check_label(scope: LeakScope, labels: Labels, storage: Storage, thresholds: LeakThresholds) -> LabelReport:
+    context, items, of_items = [*scope.context], [key.name for key in labels.items], labels.item_count
+    if labels.tasks is not None and scope.task is not None:
+        items = [*labels.tasks.task(scope.task).items]
+        of_items = sum(each.kept_items for each in labels.merged if each.task == scope.task)
+    sample, rows = sample_rows(storage, labels.files, scope, items, [*context, OUTCOME_COLUMN], of_items, thresholds)
     if not rows.num_rows:
         return LabelReport()
     _refuse_outcomes(rows, context, items)

@@ -128,7 +128,9 @@ class ModelActions:
         experiment, target = self._tuned(spec, tuned), self.folder / folder
         run = train_and_package(experiment, self.index, self.storage, target, self.config.encoders, run_id, spark)
         if self.config.tracking.mlflow is not None:
-            self.track(run.package)
+            from delorean.tracking import track_trained
+
+            track_trained(run.package, self.config.tracking.mlflow, experiment.name, self.config.encoders)
         return run.package
 
     def load_package(self, package: str | Path) -> ModelPackage:

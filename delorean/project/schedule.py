@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from delorean.experiment import contexts_to_select, load_experiment
+from delorean.experiment.files import is_experiment, selects_contexts
 from delorean.project.config import Schedule
 from prana_proxy.config.toml_file import TomlFile, toml_files_in
 from schemas.errors import ConfigError, DeloreanError
@@ -40,7 +41,7 @@ class Scheduled:
     """Everything that is scheduled.
 
     selected: specs that select contexts
-    experiments: one for each spec with labels, and one for each file that cannot be read, so that it is noticed
+    experiments: one for each spec with labels or tasks, and one for each file that cannot be read, so it is noticed
     """
 
     selected: Sequence[Path]
@@ -53,9 +54,9 @@ def scheduled(schedule: Schedule) -> Scheduled:
     for path in toml_files_in(schedule.specs):
         try:
             content = TomlFile.read(path).content
-            if "labels" in content:
+            if is_experiment(content):
                 experiments.append(_experiment(path))
-            if "experiments" in content or {"labels", "contexts"} <= content.keys():
+            if selects_contexts(content):
                 contexts_to_select(path)
                 selected.append(path)
         except DeloreanError as error:
@@ -84,7 +85,7 @@ def _declared(schedule: Schedule) -> Iterator[tuple[Path, str, Mapping[str, Any]
     for path in toml_files_in(schedule.specs):
         with suppress(DeloreanError):
             content = TomlFile.read(path).content
-            if "labels" in content:
+            if is_experiment(content):
                 name = str(content.get("name") or path.stem)
                 yield path, in_namespace(str(content.get("namespace", "")), name), content
 
@@ -103,9 +104,19 @@ def experiments_of(paths: Iterable[Path]) -> list[NamedSelection]:
 
 
 def owners_in(schedule: Schedule) -> dict[str, str]:
-    """Return the owner of each experiment whose spec in the folder names one. Files that cannot be read are skipped."""
-    declared = _declared(schedule)
-    return {name: owner for _, name, content in declared if isinstance(owner := content.get("owner"), str)}
+    """Return the owner of each experiment whose spec in the folder names one, and of what its tasks select.
+
+    Files that cannot be read are skipped.
+    """
+    owners: dict[str, str] = {}
+    for _, name, content in _declared(schedule):
+        tasks = content.get("tasks")
+        if isinstance(owner := content.get("owner"), str):
+            owners |= {
+                name: owner,
+                **{f"{name}-{task}": owner for task in (tasks if isinstance(tasks, Mapping) else ())},
+            }
+    return owners
 
 
 def _experiment(path: Path) -> ScheduledExperiment:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from delorean.tasks.task_set import TASK_VARIABLE
 from schemas.errors import ConfigError, TrainingError
 
 
 @dataclass(frozen=True)
 class ContextWeight:
-    """A weight computed from columns of the feature set: min(1 / inverse, cap) · times.
+    """A weight computed from columns of the feature set: min(1 / inverse, cap) · times · tasks[task_type].
 
     With `inverse = "inclusion_probability"`, means over a stratified sample estimate those of the population (Horvitz
     and Thompson 1952); a cap trades a little bias for less variance (Ionides 2008).
@@ -22,6 +24,7 @@ class ContextWeight:
     inverse: a column of probabilities above 0 and up to 1
     times: a column that multiplies the weight, such as `confidence`; where it is null the factor is 1
     cap: the greatest value of 1 / inverse
+    tasks: task → what multiplies the weights of its contexts
 
     >>> ContextWeight(inverse="inclusion_probability", times="confidence", cap=50).columns
     ('inclusion_probability', 'confidence')
@@ -30,12 +33,13 @@ class ContextWeight:
     inverse: str | None = None
     times: str | None = None
     cap: float | None = None
+    tasks: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Reject a weight of nothing, and a cap without an inverse or below 1."""
         if self.cap is not None:
             object.__setattr__(self, "cap", float(self.cap))  # so that a spec has one id, in Python and TOML
-        if self.inverse is None and self.times is None:
+        if self.inverse is None and self.times is None and not self.tasks:
             raise ConfigError.because("a weight names no column", 'write inverse = "…", times = "…", or both')
         if self.cap is not None and (self.inverse is None or not self.cap >= 1):
             raise ConfigError.because(f"the weight's cap is {self.cap}", "expected 1 or more, together with inverse")
@@ -43,7 +47,8 @@ class ContextWeight:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that it is computed from."""
-        return tuple(dict.fromkeys(name for name in (self.inverse, self.times) if name is not None))
+        task = TASK_VARIABLE if self.tasks else None
+        return tuple(dict.fromkeys(name for name in (self.inverse, self.times, task) if name is not None))
 
     def of(self, contexts: pa.Table) -> NDArray[np.float64]:
         """Compute each context's weight. Raises TrainingError for values that are no probability or no weight."""
@@ -51,7 +56,9 @@ class ContextWeight:
         weights = np.ones(len(contexts)) if probabilities is None else 1 / probabilities
         if self.cap is not None:
             weights = np.minimum(weights, self.cap)
-        return weights if self.times is None else weights * _factors(contexts, self.times)
+        if self.times is not None:
+            weights = weights * _factors(contexts, self.times)
+        return weights * _of_tasks(contexts, self.tasks) if self.tasks else weights
 
     def probabilities(self, contexts: pa.Table) -> NDArray[np.float64] | None:
         """Return each context's probability, None without `inverse`. Raises TrainingError for another value."""
@@ -76,6 +83,14 @@ def _factors(contexts: pa.Table, name: str) -> NDArray[np.float64]:
     if not (np.isfinite(values).all() and (values >= 0).all()):
         raise TrainingError.because(f"weight column '{name}' has values that are negative or not finite")
     return values
+
+
+def _of_tasks(contexts: pa.Table, weights: Mapping[str, float]) -> NDArray[np.float64]:
+    names = contexts[TASK_VARIABLE].to_pylist()
+    unknown = {*names} - {*weights}
+    if unknown:
+        raise TrainingError.unknown("task with a weight", str(min(map(str, unknown))), weights)
+    return np.array([weights[name] for name in names], dtype=np.float64)
 
 
 def _numbers(contexts: pa.Table, name: str) -> NDArray[np.float64]:

@@ -1,9 +1,4 @@
-"""Scores rows with trees, compiled: QuickScorer over SIMD lanes for small trees, interleaved walks for others.
-
-QuickScorer (Lucchese et al., SIGIR 2015) never walks: each node whose condition is false removes the leaves under its
-left child, and the first leaf that remains is the row's. Here the lanes of a vector are rows, as in V-QuickScorer
-(SIGIR 2016), but conditions are sorted by tree: the masks of a block of rows stay in the innermost cache while a tree's
-conditions pass over them.
+"""Copies rows of features to blocks and walks through trees with them, compiled.
 
 A walk waits for memory at each step. Many walks are therefore taken side by side, one step each: those of a block's
 rows through a tree, or those of one row through many trees.
@@ -13,15 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from numba.cpython.unsafe.numbers import trailing_zeros
 
 # Numba infers the types, hence no annotations. Every function is cached on disk and releases the interpreter's lock.
 # Without fastmath: sums keep their order and NaN is compared as IEEE 754 says. A division by 0 is not an exception.
 # Unsigned indices are used where a signed one would be checked for being negative. A block is one flat array, because a
 # row of a matrix is an array of its own, whose references are counted.
 
-LANES = 256  # rows in a block: their masks and one column of features are 2 KiB
-GROUP = 5  # conditions that pass over a block at once; a tree's are padded to a multiple of it
+LANES = 256  # rows in a block
 
 # What a column of a block holds where a feature is missing, so that a comparison decides as the node does.
 AS_NAN, AS_MINUS_INFINITY, CODES = 0, 1, 2
@@ -77,52 +70,6 @@ def fill_codes(block, first, rows, known_offsets, known, rounding, codes):  # ty
                     high = middle
             code = low - start + 2 if low < end and known[low] == value else 0
             codes[column * LANES + row] = 1 if np.isnan(value) else code
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def score_block(  # type: ignore[no-untyped-def]
-    block, lanes, conditions, full, codes, set_conditions, leaf_offsets, leaf_values, alive, sums
-):
-    """Add the leaf of every tree to the sums of a block's rows, tree by tree.
-
-    lanes: rows, rounded up so that no loop has a remainder
-    conditions: offsets, column, threshold, mask: each tree's numeric conditions, a multiple of GROUP of them; a mask
-        has a bit for each leaf that remains where the condition is false
-    full: a mask of all bits
-    set_conditions: offsets, column, start, mask, bits: each tree's categorical conditions; from its start on, the bits
-        of the codes that meet a condition
-    leaf_values: each tree's from left to right
-    alive: (LANES,) the remaining leaves, of the type of masks
-    sums: (LANES,) float64, or float32 where the learner's are; leaf values are of the same type
-    """
-    offsets, column, threshold, mask = conditions
-    set_offsets, set_column, set_start, set_mask, set_bits = set_conditions
-    width, count = np.uint64(LANES), np.uint64(lanes)
-    for tree in range(len(offsets) - 1):
-        for row in range(count):
-            alive[row] = full
-        for c in range(offsets[tree], offsets[tree + 1], GROUP):
-            x0, x1 = np.uint64(column[c]) * width, np.uint64(column[c + 1]) * width
-            x2, x3 = np.uint64(column[c + 2]) * width, np.uint64(column[c + 3]) * width
-            x4 = np.uint64(column[c + 4]) * width
-            t0, t1, t2, t3, t4 = threshold[c], threshold[c + 1], threshold[c + 2], threshold[c + 3], threshold[c + 4]
-            m0, m1, m2, m3, m4 = mask[c], mask[c + 1], mask[c + 2], mask[c + 3], mask[c + 4]
-            for row in range(count):
-                alive[row] &= (
-                    (full if block[x0 + row] <= t0 else m0)
-                    & (full if block[x1 + row] <= t1 else m1)
-                    & (full if block[x2 + row] <= t2 else m2)
-                    & (full if block[x3 + row] <= t3 else m3)
-                    & (full if block[x4 + row] <= t4 else m4)
-                )
-        for c in range(set_offsets[tree], set_offsets[tree + 1]):
-            x0, start, removed = np.uint64(set_column[c]) * width, set_start[c], set_mask[c]
-            for row in range(count):
-                bit = start + codes[x0 + row]
-                alive[row] &= full if (set_bits[bit >> 5] >> np.uint32(bit & 31)) & np.uint32(1) else removed
-        first = np.uint64(leaf_offsets[tree])
-        for row in range(count):
-            sums[row] += leaf_values[first + np.uint64(trailing_zeros(alive[row]))]  # type: ignore[call-arg]  # intrinsic
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

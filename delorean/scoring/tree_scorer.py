@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from delorean.scoring.conditions import Conditions
 from delorean.scoring.links import EXP, IDENTITY, SIGMOID, apply_link
-from delorean.scoring.prepared_trees import Conditions, prepare
-from delorean.scoring.tree_kernels import LANES, fill_block, fill_codes, score_block, walk_rows, walk_trees
+from delorean.scoring.prepared_trees import prepare
+from delorean.scoring.rank_kernels import TOGETHER, rank_block, score_ranks
+from delorean.scoring.tree_kernels import LANES, walk_rows, walk_trees
 from delorean.scoring.trees import ZERO, TreeEnsemble
 from schemas.errors import PackageError
 
-# Fewer rows are walked: a block costs the same for one row as for all lanes of a vector.
+# Fewer rows than these and than a twelfth of a tree's leaves walk through many trees side by side: conditions cost the
+# same for one row as for all lanes of a vector, and a walk skips most of those of a large tree.
 _FEW_ROWS = 5
-_VECTOR = 16  # lanes of the widest vectors
+_LEAVES_PER_ROW = 12
 _LINKS = {"identity": IDENTITY, "sigmoid": SIGMOID, "exp": EXP}
-_ROUNDINGS = {"none": 0, "toward_zero": 1, "down": 2}
+
+_Adding = Callable[[NDArray[np.float32], int, NDArray[Any]], None]  # adds leaves to the sums of rows of features
 
 
 @dataclass(frozen=True)
 class TreeRange:
-    """Trees that are next to each other, as the kernels read them: views of the arrays of all trees.
+    """Trees that are next to each other, from `start` up to `end`, and the offsets of their nodes and leaves."""
 
-    conditions: None where the trees are walked
-    """
-
+    start: int
+    end: int
     node_offsets: NDArray[np.int32]
     leaf_offsets: NDArray[np.int32]
-    conditions: Conditions | None
 
 
 class TreeScorer:
@@ -40,15 +42,16 @@ class TreeScorer:
     The sums have the learner's bits. So have the scores after rounding to float32, except where a link's exp is the
     learner's own: there they differ by at most the last bits of a float32. They are the same on every machine.
 
-    trees: fastest if none has more than 64 leaves
+    trees: fastest if none has more than 256 leaves, and no feature more than 255 thresholds
     """
 
     def __init__(self, trees: TreeEnsemble) -> None:
         self.trees, self.features = trees, trees.features
         self._prepared = prepare(trees)
+        self._few_rows = max(_FEW_ROWS, int(np.diff(trees.leaf_offsets).max(initial=1)) // _LEAVES_PER_ROW)
         self._whole = (self.range_of(0, trees.trees),)
         # Compile now, or load what an earlier process has compiled, rather than during the first request.
-        for rows in (1, _FEW_ROWS):
+        for rows in (1, self._few_rows):
             self.score(np.zeros((rows, self.features), np.float32))
 
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -60,12 +63,8 @@ class TreeScorer:
 
     def range_of(self, start: int, end: int) -> TreeRange:
         """Return the trees from `start` up to `end`; nothing is copied."""
-        conditions = self._prepared.conditions
-        return TreeRange(
-            self.trees.node_offsets[start : end + 1],
-            self.trees.leaf_offsets[start : end + 1],
-            None if conditions is None else conditions.between(start, end),
-        )
+        offsets = slice(start, end + 1)
+        return TreeRange(start, end, self.trees.node_offsets[offsets], self.trees.leaf_offsets[offsets])
 
     def score_by(self, features: NDArray[np.float32], ranges: Sequence[TreeRange]) -> NDArray[np.float32]:
         """Score rows of features by some of the trees, summed in the order of the ranges."""
@@ -73,61 +72,69 @@ class TreeScorer:
             raise PackageError.because(
                 f"features are {features.dtype} {features.shape}, expected float32 (rows, {self.features})"
             )
-        trees, columns = self.trees, self._prepared.columns
+        trees, conditions = self.trees, self._prepared.conditions
         # Memory of this call: a scorer may be used by several threads at once.
-        (block, codes), sums = columns.new_block(), np.empty(LANES, self._prepared.leaf_values.dtype)
-        scores = np.empty(len(features), np.float32)
+        sums, scores = np.empty(LANES, self._prepared.leaf_values.dtype), np.empty(len(features), np.float32)
         copied = np.empty((min(LANES, len(features)), self.features), np.float32)
+        few = len(features) < self._few_rows
+        add = self._walking(ranges, few) if conditions is None or few else self._ranking(ranges, conditions)
         for start in range(0, len(features), LANES):
             rows = min(LANES, len(features) - start)
             # Rows of any layout, or that are read-only, would be types of their own, each compiled anew.
             copied[:rows] = features[start : start + rows]
             sums[:] = trees.base
-            fill_block(copied, rows, columns.features, columns.kinds, columns.zero_missing, ZERO, block)
-            if len(codes):
-                rounding = _ROUNDINGS[trees.rounding]
-                fill_codes(block, columns.coded, rows, columns.known_offsets, columns.known, rounding, codes)
-            for chosen in ranges:
-                if chosen.conditions is not None and len(features) >= _FEW_ROWS:
-                    _score_block(chosen, chosen.conditions, block, codes, rows, sums)
-                else:
-                    self._walk(chosen, block, codes, rows, sums)
+            add(copied, rows, sums)
             apply_link(sums, rows, trees.divisor, trees.scale, _LINKS[trees.link], scores[start : start + rows])
         return scores
 
-    def _walk(self, chosen: TreeRange, block: NDArray[Any], codes: NDArray[Any], rows: int, sums: NDArray[Any]) -> None:
-        walk = walk_trees if rows < _FEW_ROWS else walk_rows
-        walk(
-            block,
-            rows,
-            self._prepared.nodes,
-            chosen.node_offsets,
-            codes,
-            self._prepared.columns.set_start,
-            self._prepared.columns.set_bits,
-            chosen.leaf_offsets,
-            self._prepared.leaf_values,
-            sums,
-        )
+    def _ranking(self, ranges: Sequence[TreeRange], conditions: Conditions) -> _Adding:
+        """Return how rows pass all conditions of trees."""
+        coded = conditions.coded
+        coded_block, codes = coded.new_block()
+        block = np.empty(max(conditions.columns, 1) * LANES, conditions.dtype)
+        leaf = np.empty(TOGETHER * LANES, conditions.dtype)
 
+        def add(features: NDArray[np.float32], rows: int, sums: NDArray[Any]) -> None:
+            if len(codes):
+                coded.fill(features, rows, coded_block, codes)
+            rank_block(features, rows, conditions.searches, conditions.ranked, ZERO, block)
+            for chosen in ranges:
+                score_ranks(
+                    block,
+                    rows,
+                    chosen.start,
+                    chosen.end,
+                    conditions.offsets,
+                    conditions.conditions,
+                    codes,
+                    conditions.sets,
+                    self.trees.leaf_offsets,
+                    conditions.leaf_values,
+                    leaf,
+                    sums,
+                )
 
-def _score_block(
-    chosen: TreeRange,
-    conditions: Conditions,
-    block: NDArray[Any],
-    codes: NDArray[Any],
-    rows: int,
-    sums: NDArray[Any],
-) -> None:
-    score_block(
-        block,
-        -(-rows // _VECTOR) * _VECTOR,
-        conditions.numeric,
-        conditions.full,
-        codes,
-        conditions.sets,
-        chosen.leaf_offsets,
-        conditions.leaf_values,
-        np.empty(LANES, conditions.full.dtype),
-        sums,
-    )
+        return add
+
+    def _walking(self, ranges: Sequence[TreeRange], few: bool) -> _Adding:
+        """Return how rows walk: a few through many trees side by side, many through one tree after another."""
+        prepared, walk = self._prepared, walk_trees if few else walk_rows
+        block, codes = prepared.columns.new_block()
+
+        def add(features: NDArray[np.float32], rows: int, sums: NDArray[Any]) -> None:
+            prepared.columns.fill(features, rows, block, codes)
+            for chosen in ranges:
+                walk(
+                    block,
+                    rows,
+                    prepared.nodes,
+                    chosen.node_offsets,
+                    codes,
+                    prepared.columns.set_start,
+                    prepared.columns.set_bits,
+                    chosen.leaf_offsets,
+                    prepared.leaf_values,
+                    sums,
+                )
+
+        return add

@@ -23,18 +23,33 @@ from delorean.serving.served_tests import ServedCell
 from schemas.tables import python_rows
 from snapshotter.records import from_micros
 
+_NOT_ASKED = {"status": "not_applicable", "captured_at": None, "reason": None}
 _REPLAY = "global elements are those of the requested time, services answered with their current state"
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """What one package made of a request. absent: the elements that it lacked."""
+    """What one package made of a request.
+
+    probabilities: (items,) NaN where unknown; None: the package's scores are not calibrated
+    absent: the elements that it lacked
+    """
 
     package: ModelPackage
     versions: Versions
     features: Features
     scores: Scores
+    probabilities: Scores | None
     absent: frozenset[str]
+
+    @classmethod
+    def of(
+        cls, package: ModelPackage, task: str | None, versions: Versions, features: Features, absent: frozenset[str]
+    ) -> Ranking:
+        """Score a request's features. task: of the request; None for a package without tasks."""
+        scores = package.score(features, task)
+        probabilities = None if task is None else package.probabilities(scores, task)
+        return cls(package, versions, features, scores, probabilities, absent)
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,7 @@ class Answer:
     cell: that answers; None: the request is in no test
     rankings: one, or the two that the cell interleaves
     services: name → the answer of each service that was asked
+    not_applicable: services that were not asked, because the request's task lacks a variable of their key
     """
 
     request: RankRequest
@@ -52,6 +68,7 @@ class Answer:
     cell: ServedCell | None
     rankings: tuple[Ranking, ...]
     services: Mapping[str, pa.RecordBatch]
+    not_applicable: frozenset[str] = frozenset()
 
     @cached_property
     def request_id(self) -> str:
@@ -92,7 +109,7 @@ class Answer:
             test=None if self.cell is None else self.cell.test.name,
             cell=None if self.cell is None else self.cell.name,
             package=self.package,
-            task_type=None,
+            task_type=self.request.task,
             context=self.request.context,
             items=self.shown,
             positions=self.order.rows.astype(np.int32),
@@ -109,9 +126,13 @@ class Answer:
             "time": from_micros(self.time),
             **({} if self.request.time is None else {"replay": _REPLAY}),
             **({"test": self.cell and self.cell.test.name, "cell": self.cell and self.cell.name} if tested else {}),
+            **({} if self.request.task is None else {"task": self.request.task}),
             "package": self.package,
             "ranked": self._ranked(),
-            "services": {name: _status(batch) for name, batch in self.services.items()},
+            "services": {
+                **{name: _status(batch) for name, batch in self.services.items()},
+                **{name: dict(_NOT_ASKED) for name in sorted(self.not_applicable)},
+            },
             "globals": {
                 name: loaded and _version(loaded)
                 for ranking in self.rankings
@@ -121,15 +142,21 @@ class Answer:
         }
 
     def _ranked(self) -> list[dict[str, Any]]:
-        rows = self.order.rows
+        rows, shown = self.order.rows, self.shown
+        if self.request.task is not None:
+            shown = shown.select([key.name for key in self.request.shape.own_items])
         ranked = [
             {"item": item, "position": int(row), "score": _number(score)}
-            for item, row, score in zip(python_rows(self.shown), rows, self.scores, strict=True)
+            for item, row, score in zip(python_rows(shown), rows, self.scores, strict=True)
         ]
-        if self.request.explain:
-            for entry, row, ranker in zip(ranked, rows, self.order.ranker, strict=True):
-                features = self.rankings[ranker].features
-                entry["features"] = {name: _shown(values[row]) for name, values in features.items()}
+        if self.request.task is None and not self.request.explain:
+            return ranked
+        for entry, row, ranker in zip(ranked, rows, self.order.ranker, strict=True):
+            ranking = self.rankings[ranker]
+            if ranking.probabilities is not None and not math.isnan(ranking.probabilities[row]):
+                entry["probability"] = float(ranking.probabilities[row])
+            if self.request.explain:
+                entry["features"] = {name: _shown(values[row]) for name, values in ranking.features.items()}
         return ranked
 
 

@@ -147,6 +147,7 @@ def _about(ranker: Ranker) -> dict[str, Any]:
         "context": [key.to_json() for key in package.context],
         "items": [key.to_json() for key in package.items],
         "services": [service.to_json() for service in package.services],
+        **({} if package.tasks is None else {"tasks": msgspec.to_builtins(package.tasks)}),
         "report": msgspec.to_builtins(package.report),
         "lineage": package.lineage,
         **({"tests": [_about_test(test) for test in ranker.tests.packaged]} if ranker.tests.packaged else {}),

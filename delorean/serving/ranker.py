@@ -55,7 +55,7 @@ class Ranker:
     ) -> None:
         self.package, self.warm, self.budget, self.log = package, False, budget, log
         self._gateway, self._clock = gateway, clock
-        self._reader = RequestReader(package.context, package.items)
+        self._reader = RequestReader(package.context, package.items, package.tasks)
         self._served: dict[str, ServedPackage] = {}
 
         def serve(each: ModelPackage) -> ServedPackage:
@@ -94,12 +94,13 @@ class Ranker:
             request = self._read(body)
             moment = self._clock() if request.time is None else request.time
             when = from_micros(moment)
-            cell = self.tests.cell_of(request.context, when)
+            cell = self.tests.cell_of(request.context, when, request.shape.lacking)
             packages = (self._default,) if cell is None else cell.packages
         contexts = request.context.append_column("time", pa.array([moment], pa.int64()).cast(TIME))
         with timer.step("fetch"):
-            services = {service.name: contexts for served in packages for service in served.package.services}
-            answers = self._gateway.fetch_all(services, self._left(ends))
+            services = {service.name: service for served in packages for service in served.package.services}
+            asked = {name: contexts for name, service in services.items() if request.asks(service)}
+            answers = self._gateway.fetch_all(asked, self._left(ends))
         with timer.step("versions"):
             replay = request.time is not None
             versions = {served: served.valid_versions(when, replay=replay) for served in packages}
@@ -107,11 +108,12 @@ class Ranker:
             encoded = {served: served.encode(contexts, request.items, answers, own) for served, own in versions.items()}
         with timer.step("score"):
             rankings = {
-                served: Ranking(served.package, versions[served], features, served.package.score(features), absent)
+                served: Ranking.of(served.package, request.task, versions[served], features, absent)
                 for served, (features, absent) in encoded.items()
             }
         with timer.step("write"):
-            answer = Answer(request, moment, cell, tuple(rankings[served] for served in packages), answers)
+            made = tuple(rankings[served] for served in packages)
+            answer = Answer(request, moment, cell, made, answers, frozenset(services.keys() - asked.keys()))
             if self.log is not None and request.time is None:
                 self.log.append(answer.exposure())
             return answer.document(tested=bool(self.tests.packaged))

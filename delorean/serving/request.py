@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import Annotated, Any
+from functools import reduce
+from operator import or_
+from typing import Any
 
 import msgspec
 import pyarrow as pa
 
-from prana_proxy.gateway.decoded_values import python_type, to_arrow
+from delorean.serving.request_shape import RequestShape, request_shapes
+from delorean.tasks.task_set import TaskSet
+from prana_proxy.gateway.decoded_values import to_arrow
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError
-from schemas.nulls import may_be_null
+from schemas.services import Service
 from schemas.tables import TIME
-
-MOST_CANDIDATES = 1_000
-LONGEST_REQUEST_ID = 128  # characters
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class RankRequest:
     k: number of candidates to return; None: all
     explain: whether to return features too
     request_id: the caller's name for the request; None: it has none
+    shape: of its task, or of every request to a model without tasks
     """
 
     context: pa.Table
@@ -37,7 +38,17 @@ class RankRequest:
     time: int | None
     k: int | None
     explain: bool
-    request_id: str | None = None
+    request_id: str | None
+    shape: RequestShape
+
+    @property
+    def task(self) -> str | None:
+        """The name of its task; None for a model without tasks."""
+        return None if self.shape.task is None else self.shape.task.name
+
+    def asks(self, service: Service) -> bool:
+        """Whether a service is asked: it is not, if its key has a variable that the task lacks."""
+        return not any(variable.name in self.shape.lacking for variable in service.key)
 
 
 class RequestReader:
@@ -48,60 +59,28 @@ class RequestReader:
     ```
     A candidate is an object of the item's variables, or just the value where there is only one variable. Integers,
     texts and times are written as online services write them. Only floats and texts may be null.
+
+    tasks: then a request names its `task` and has only that task's variables; what the task lacks gets its sentinel
     """
 
-    def __init__(self, context: Sequence[DataKey], items: Sequence[DataKey]) -> None:
-        self._context, self._items = context, items
-        self._item = _struct("Item", items)
-        candidate = self._item if len(items) > 1 else _nullable(items[0]) | self._item
-        body = msgspec.defstruct(
-            "Body",
-            [
-                ("context", _struct("Context", context)),
-                ("candidates", Annotated[list[candidate], msgspec.Meta(min_length=1, max_length=MOST_CANDIDATES)]),  # type: ignore[valid-type]  # built at run time
-                ("time", python_type(TIME) | None, None),
-                ("k", Annotated[int, msgspec.Meta(ge=1)] | None, None),
-                ("explain", bool, False),
-                ("request_id", Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_REQUEST_ID)] | None, None),
-            ],
-            forbid_unknown_fields=True,
-        )
-        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(body)
+    def __init__(self, context: Sequence[DataKey], items: Sequence[DataKey], tasks: TaskSet | None = None) -> None:
+        self._shapes = request_shapes(context, items, tasks)
+        bodies = reduce(or_, (shape.body for shape in self._shapes.values()))
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(bodies)
 
     def read(self, body: bytes) -> RankRequest:
         """Read a request. Raises DataKeyError that names the place of an error and what was expected there."""
         try:
             read = self._decoder.decode(body)
-            items = [c if isinstance(c, self._item) else self._item(c) for c in read.candidates]
+            shape = self._shapes[read.__struct_config__.tag]
             time = None if read.time is None else to_arrow([read.time], TIME).cast(pa.int64())[0].as_py()
-            return RankRequest(
-                _table(self._context, [read.context]),
-                _table(self._items, items),
-                time,
-                read.k,
-                read.explain,
-                read.request_id,
-            )
+            context, items = shape.context_table(read.context), shape.item_table(read.candidates)
+            return RankRequest(context, items, time, read.k, read.explain, read.request_id, shape)
         except msgspec.ValidationError as error:
-            raise DataKeyError.because(f"the request does not fit the model's variables: {error}") from error
+            tasks = [name for name in self._shapes if name is not None]
+            known = f" (known tasks: {', '.join(tasks)})" if tasks and "`$.task`" in str(error) else ""
+            raise DataKeyError.because(f"the request does not fit the model's variables: {error}{known}") from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DataKeyError.because(f"the request is not JSON: {error}") from error
         except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
             raise DataKeyError.because(f"a variable does not fit its Arrow type: {error}") from error
-
-
-def _struct(name: str, keys: Sequence[DataKey]) -> Any:
-    """Build the type of a group of variables; fields are numbered because a name may be a Python keyword."""
-    fields = [(f"f{i}", _nullable(key)) for i, key in enumerate(keys)]
-    names = {f"f{i}": key.name for i, key in enumerate(keys)}
-    return msgspec.defstruct(name, fields, rename=names, forbid_unknown_fields=True)
-
-
-def _nullable(key: DataKey) -> Any:
-    expected = python_type(key.type)
-    return expected | None if may_be_null(key.type) else expected
-
-
-def _table(keys: Sequence[DataKey], rows: Sequence[Any]) -> pa.Table:
-    columns = [to_arrow(list(map(attrgetter(f"f{i}"), rows)), key.type) for i, key in enumerate(keys)]
-    return pa.Table.from_arrays(columns, names=[key.name for key in keys])

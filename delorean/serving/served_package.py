@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from delorean.packaging.package import ModelPackage
 from delorean.serving.assemble import assemble
 from delorean.serving.global_versions import GlobalVersions, LoadedVersion
-from encoders.data_map import ABSENT
+from encoders.data_map import ABSENT, Element
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import ConfigError, DataKeyError
 from schemas.services import OnFallback, Service
@@ -43,21 +44,31 @@ class ServedPackage:
     def encode(
         self, contexts: pa.Table, items: pa.Table, answers: Mapping[str, pa.RecordBatch], versions: Versions
     ) -> tuple[Features, frozenset[str]]:
-        """Compute the features of a context's items; also return the names of the elements that it lacked."""
+        """Compute the features of a context's items; also return the names of the elements that it lacked.
+
+        answers: of the services that were asked; those that do not apply to the request's task were not
+        """
         maps = assemble(
             contexts,
             items,
             np.array([0, len(items)]),
-            {service.element.name: answers[service.name] for service in self.package.services},
+            {each.element.name: answers[each.name] for each in self.package.services if each.name in answers},
             {name: self._values(name, loaded) for name, loaded in versions.items()},
             without_fallback=self._without_fallback,
             read_as=self._elements,
         )
         absent = frozenset(name for name, element in maps.elements.items() if element.rows[0] == ABSENT)
+        if len(maps.elements) < len(self._elements):
+            others = {name: _absent(key) for name, key in self._elements.items() if name not in maps.elements}
+            maps = replace(maps, elements={**maps.elements, **others})
         return self.package.bound.encode(maps), absent
 
     def _values(self, name: str, loaded: LoadedVersion | None) -> pa.Array:
         return loaded.values if loaded else pa.array([], pa.list_(self._globals[name].type))
+
+
+def _absent(element: DataKey) -> Element:
+    return Element(pa.array([], element.type), np.array([ABSENT]))
 
 
 def global_elements(package: ModelPackage) -> dict[str, DataKey]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -14,6 +15,7 @@ from delorean.ab_tests.declaration import AbTest, Cell
 from delorean.packaging.package import ModelPackage
 from delorean.registry.registry import PREFIX
 from delorean.serving.served_package import ServedPackage
+from delorean.tasks.task_set import TaskSet
 from schemas.data_keys import DataKey
 from schemas.errors import AbTestError, DeloreanError
 
@@ -147,6 +149,12 @@ def _check(packaged: PackagedTest, default: ModelPackage) -> None:
                     f"default package {_types(expected)}",
                     "packages that are served together need the same variables",
                 )
+        if _uses(package.tasks) != _uses(default.tasks):
+            raise AbTestError.because(
+                f"test '{test.name}', cell '{name}': its package has the tasks {_uses(package.tasks)}, the default "
+                f"package {_uses(default.tasks)}",
+                "packages that are served together need the same tasks and sentinels",
+            )
     context = pa.schema([(key.name, key.type) for key in default.context]).empty_table()
     try:
         test.allocate(context)
@@ -156,3 +164,11 @@ def _check(packaged: PackagedTest, default: ModelPackage) -> None:
 
 def _types(keys: Sequence[DataKey]) -> dict[str, str]:
     return {key.name: str(key.type) for key in sorted(keys, key=lambda key: key.name)}
+
+
+def _uses(tasks: TaskSet | None) -> dict[str, Any]:
+    """Return what requests depend on: each task's variables, and the sentinels of what tasks lack."""
+    if tasks is None:
+        return {}
+    variables = {task.name: sorted((*task.context, *task.items)) for task in tasks.tasks}
+    return {**variables, "sentinels": dict(sorted(tasks.sentinels.items()))}

@@ -19,7 +19,7 @@ def with_impossible_features(
     service_keys: Mapping[str, Collection[str]],
     owners: Mapping[str, Collection[str]] | None = None,
 ) -> TaskSet:
-    """Return the task set in which each task names the features of a model that it cannot have.
+    """Return the task set in which each task names the features of a model that it cannot have, and those named before.
 
     An encoder whose source does not show which variables it reads is taken to read none in particular.
 
@@ -27,12 +27,9 @@ def with_impossible_features(
         are those of all contexts
     owners: feature → the tasks that it belongs to; other features belong to all tasks
 
-    Raises ConfigError for a default of an unknown feature, a feature that its own task cannot have, a task without any
-    feature, and tasks of different items that have no feature in common.
+    Raises ConfigError for a feature that its own task or every task cannot have, a task without any feature, and tasks
+    of different items that have no feature in common.
     """
-    for name in tasks.defaults:
-        if name not in model.features:
-            raise ConfigError.unknown("feature with a default", name, model.features)
     reads = {feature: _variables(encoder, service_keys) for encoder in model.encoders for feature in encoder.features}
     named = tuple(
         msgspec.structs.replace(task, without=tuple(_impossible(task, reads, owners or {}))) for task in tasks.tasks
@@ -60,7 +57,7 @@ def _impossible(
                 "the task lacks",
                 "declare the encoder for another task, or add the variable to the task's context or items",
             )
-        if lacking or task.name not in owners.get(feature, (task.name,)):
+        if lacking or feature in task.without or task.name not in owners.get(feature, (task.name,)):
             yield feature
 
 
@@ -72,6 +69,12 @@ def _require_features(tasks: TaskSet, features: Collection[str]) -> None:
                 f"task '{task.name}' can have none of the features {', '.join(features)}: their encoders read "
                 "variables that it lacks, or belong to other tasks",
                 f"declare encoders for it: [tasks.{task.name}] encoders = […]",
+            )
+    for feature in features:
+        if not any(feature in names for names in possible.values()):
+            raise ConfigError.because(
+                f"no task can have the feature '{feature}': each lacks a variable or a service that its encoder reads",
+                "remove the encoder, or add the variables to a task",
             )
     for one, other in combinations(tasks.tasks, 2):
         if {*one.items} != {*other.items} and not possible[one.name] & possible[other.name]:

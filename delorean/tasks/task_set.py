@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -71,6 +71,20 @@ class TaskSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The item variables of all tasks."""
         return tuple(dict.fromkeys(name for task in self.tasks for name in task.items))
 
+    def check_sentinels(self) -> None:
+        """Raise ConfigError for a missing sentinel, and for one of an unknown variable."""
+        variables = [name for name in (*self.context, *self.items) if name != TASK_VARIABLE]
+        for name in self.sentinels:
+            if name not in variables:
+                raise ConfigError.unknown("variable with a sentinel", name, variables)
+        for name in variables:
+            lacking = self.lacking([name])
+            if lacking and name not in self.sentinels:
+                raise ConfigError.because(
+                    f"variable '{name}' has no sentinel, and tasks lack it: {', '.join(lacking)}",
+                    f"write a value that it never has: [sentinels] {name} = …",
+                )
+
     def lacking(self, variables: Iterable[str]) -> tuple[str, ...]:
         """Return the tasks that lack any of some context or item variables."""
         required = frozenset(variables)
@@ -80,3 +94,8 @@ class TaskSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return whether a task has all of some context or item variables."""
         task = self.task(name)
         return {*variables} <= {TASK_VARIABLE, *task.context, *task.items}
+
+
+def recorded_tasks(lineage: Mapping[str, Any]) -> TaskSet | None:
+    """Return the tasks in the lineage of a feature set, with the features that they lack; None if it has one use."""
+    return msgspec.convert(lineage.get("tasks"), TaskSet | None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import warnings
@@ -20,10 +21,13 @@ from schemas.errors import SetupError, TrackingError
 from schemas.plain_text import plain_text
 from schemas.redaction import without_password
 
+_LOG = logging.getLogger(__name__)
+
 _MODEL_CODE = Path(__file__).with_name("packaged_model.py")
 _DIGEST = "delorean.digest"
 _LONGEST_VALUE = 500  # characters of a parameter; the whole spec is an artifact
 _AT_ONCE = 100  # parameters: MLflow takes no more in one request
+_ANSWER_SECONDS = 3.0  # a server that does not answer within them is down: a training does not wait for its retries
 # Set where the user has not: by default MLflow waits four minutes for a server that is down, and prints to stdout.
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -60,6 +64,7 @@ def track_package(
     """
     client = _client(server)
     with _errors_of(server):
+        _require_answer(server)
         folder = _experiment_id(client, experiment)
         recorded = client.search_runs(
             [folder], f"tags.`{_DIGEST}` = '{package.digest}' AND attributes.status = 'FINISHED'", max_results=1
@@ -76,6 +81,17 @@ def track_package(
     return TrackedRun(run, experiment)
 
 
+def track_trained(
+    package: ModelPackage, server: str, experiment: str, modules: Sequence[str] = (LIBRARY,)
+) -> TrackedRun | None:
+    """Record a package that was just trained, or log a warning and return None where the server does not record it."""
+    try:
+        return track_package(package, server, experiment, modules)
+    except TrackingError as error:
+        _LOG.warning("the package %s is complete, but %s", package.path, error)
+        return None
+
+
 def _client(server: str) -> Any:
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -86,6 +102,19 @@ def _client(server: str) -> Any:
             "MLflow's client is not installed", "pip install 'delorean-features[tracking]'"
         ) from error
     return MlflowClient(tracking_uri=server)
+
+
+def _require_answer(server: str) -> None:
+    """Raise an OSError where a server does not answer one request. What it answers is left to MLflow."""
+    import requests  # MLflow's client needs it
+
+    if server.startswith(("http://", "https://")):
+        try:
+            requests.get(f"{server.rstrip('/')}/health", timeout=_ANSWER_SECONDS, allow_redirects=False)
+        except requests.exceptions.SSLError:
+            _LOG.debug("the server answers, and MLflow may be told how to trust it")
+        except requests.exceptions.RequestException as error:
+            raise ConnectionError("it does not answer") from error
 
 
 def _experiment_id(client: Any, name: str) -> str:

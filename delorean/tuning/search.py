@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from delorean.training.learners import OnRound
 from delorean.tuning.space import ParameterRange, TuningSpec, Value
 from delorean.tuning.study import ERROR, WORKER, Study, imported_optuna
 from schemas.errors import ConfigError, TrainingError
 
-Objective = Callable[[Mapping[str, Value], OnRound | None], float]
+OnValue: TypeAlias = Callable[[int, Callable[[], float]], None]
+"""called after a round with its number, from 1 on, and what measures it, which is called for some rounds only"""
+Objective: TypeAlias = Callable[[Mapping[str, Value], OnValue], float]
 _ROUNDS_BETWEEN = 5  # rounds between two values that are recorded: each is a write to disk
 _STARTUP = 10  # trials that are random, and that are never pruned
 
@@ -26,7 +27,7 @@ def search(study: Study, spec: TuningSpec, objective: Objective, progress: Calla
     failed, with the reason.
 
     objective: fits a model with parameters and returns its metric on the validation part; after each round it calls
-        back with NDCG@10, where the learner reports rounds, and must let the callback's exception pass
+        back with the same metric so far, where the learner reports rounds, and must let the callback's exception pass
     progress: called with the number of finished trials and of all
     """
     optuna = imported_optuna()
@@ -66,15 +67,15 @@ def _run(study: Study, trial: Any, spec: TuningSpec, objective: Objective, optun
     states = optuna.trial.TrialState
     parameters = {name: _suggest(trial, name, values) for name, values in spec.space.items()}
 
-    def on_round(number: int, value: float) -> None:
+    def on_value(number: int, measured: Callable[[], float]) -> None:
         if number % _ROUNDS_BETWEEN == 0:
-            trial.report(value if spec.direction == "maximize" else -value, number)
+            trial.report(measured(), number)
             if trial.should_prune():
                 raise optuna.TrialPruned
 
     began = perf_counter()
     try:
-        value = objective(parameters, on_round)
+        value = objective(parameters, on_value)
         if not math.isfinite(value):
             raise TrainingError.because(f"the metric is {value}")
     except optuna.TrialPruned:

@@ -66,8 +66,8 @@ class TuningSpec:
     metric: of the validation part, by the names of a report: "ndcg@10", "recall@5", "mrr", "map", "auc", "log_loss", …
     timeout: begin no trial after this time; None: no limit
     candidates: how many of the best are measured on the test part, once the trials are done
-    pruning: whether to end trials that are worse than half of the others after as many rounds, where the learner
-        reports rounds
+    pruning: whether to end trials whose metric is worse than that of half of the others after as many rounds, where the
+        learner reports rounds: LightGBM and XGBoost
     workers: processes that fit side by side, each with its share of the cores
     seed: of the search; one worker with the same seed proposes the same trials, also if it is interrupted
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from delorean.ranking_data.ranking_data import RankingData
@@ -15,6 +18,7 @@ from schemas.errors import JobError
 
 TRAIN, VALIDATION, REQUEST = "train", "validation", "request.json"
 _POLL_SECONDS = 0.5
+_PREFIX, _LOCK = "delorean-tuning-", "owner.lock"
 
 
 def run_workers(
@@ -34,12 +38,35 @@ def run_workers(
 
     Raises JobError if all workers fail, with the message of one.
     """
-    with tempfile.TemporaryDirectory(prefix="delorean-tuning-") as name:
-        folder = Path(name)
+    remove_abandoned()
+    with _own_folder() as folder:
         for part, own in zip(parts, (TRAIN, VALIDATION), strict=True):
             save_part(part, folder / own)
         (folder / REQUEST).write_bytes(request)
         _wait(_start(module, folder, workers), progress, folder)
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """Create a temporary folder, whose lock this process holds as long as it lives, and delete it afterwards."""
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
+        folder = Path(name)
+        with (folder / "new.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            (folder / "new.lock").rename(folder / _LOCK)  # only now: a lock that others see is held, or abandoned
+            yield folder
+
+
+def remove_abandoned() -> None:
+    """Delete the temporary folders of this user's searches that were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+        try:
+            if path.parent.lstat().st_uid == os.getuid() and not path.parent.is_symlink():
+                with path.open("ab") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path.parent)
+        except OSError:  # it is in use, or another search deletes it
+            continue
 
 
 def _start(module: str, folder: Path, workers: int) -> list[subprocess.Popen[bytes]]:

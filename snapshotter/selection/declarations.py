@@ -6,18 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from prana_proxy.config.toml_file import TomlFile
 from schemas.errors import ConfigError
+from snapshotter.selection.quotas import named_strata, sample_problem, sample_size
 from snapshotter.storage import require_plain_name
 from snapshotter.storage.table_source import TableSource
 
-DEFAULT = "default"
 SEPARATOR = "."  # between a name space and a name: folders, tags and Airflow's ids may contain it
-Quota: TypeAlias = "int | Mapping[str, Quota]"
 
 
 def in_namespace(namespace: str, name: str) -> str:
@@ -90,12 +88,9 @@ class ContextSelection:
             raise self._error("services is empty", 'name some, such as services = ["history"], or leave it out: all')
         if not self.key:
             raise self._error("key is empty", 'write key = ["profile_id"]')
-        if (self.quota is None) == (self.fraction is None):
-            raise self._error("needs either a quota or a fraction", "write quota = 100 or fraction = 0.1")
-        if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise self._error(f"fraction is {self.fraction}, expected a number in (0, 1]")
-        if self.quota is not None:
-            self._check_quota(self.quota, len(self.strata))
+        problem, hint = sample_problem(self.quota, self.fraction, self.strata)
+        if problem:
+            raise self._error(problem, hint)
 
     def sample_size(self, stratum: tuple[str, ...], population: int) -> int:
         """Return how many contexts to select from a stratum.
@@ -105,28 +100,11 @@ class ContextSelection:
         >>> [selection.sample_size(stratum, 1000) for stratum in [("US", "tv"), ("US", "phone"), ("FR", "tv")]]
         [100, 5, 50]
         """
-        if self.fraction is not None:
-            return -(-population * Fraction(repr(self.fraction)) // 1)  # exact: 0.1 of 30 is 3, not 4
-        quota: Quota | None = self.quota
-        for value in stratum:
-            if isinstance(quota, Mapping):
-                quota = quota.get(value, quota.get(DEFAULT))
-        return quota if isinstance(quota, int) else 0
+        return sample_size(self.quota, self.fraction, stratum, population)
 
     def named_strata(self) -> list[tuple[str, ...]]:
         """Return the strata that the quota names in full."""
-        return _strata_of(self.quota, len(self.strata)) if self.strata and self.quota is not None else []
-
-    def _check_quota(self, quota: Quota, levels: int) -> None:
-        if isinstance(quota, Mapping):
-            if levels == 0:
-                raise self._error(f"quota nests deeper than its strata {list(self.strata)}: {dict(quota)}")
-            for name, inner in quota.items():
-                if not isinstance(name, str):
-                    raise self._error(f"quota names {name!r}, expected the stratum's value as text")
-                self._check_quota(inner, levels - 1)
-        elif not isinstance(quota, int) or isinstance(quota, bool) or quota < 0:
-            raise self._error(f"quota is {quota!r}, expected a count of contexts >= 0")
+        return named_strata(self.quota, len(self.strata)) if self.strata and self.quota is not None else []
 
     def _error(self, problem: str, hint: str | None = None) -> ConfigError:
         return ConfigError.because(problem, hint)
@@ -199,13 +177,3 @@ def load_selections(path: str | Path) -> tuple[NamedSelection, ...]:
         NamedSelection(**vars(selection), id=ids[name], tables=tables)
         for name, selection in content.experiments.items()
     )
-
-
-def _strata_of(quota: Quota, levels: int) -> list[tuple[str, ...]]:
-    if levels == 0:
-        return [()]
-    if not isinstance(quota, Mapping):
-        return []
-    return [
-        (value, *rest) for value, inner in quota.items() if value != DEFAULT for rest in _strata_of(inner, levels - 1)
-    ]

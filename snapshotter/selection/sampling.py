@@ -18,6 +18,7 @@ from schemas.errors import DeloreanError, NaiveTimeError, SelectionError
 from snapshotter.index import SnapshotIndex
 from snapshotter.records import StratumReport
 from snapshotter.selection.declarations import NamedSelection
+from snapshotter.selection.quotas import stratum_name
 from snapshotter.selection.state_tables import state_tables
 from snapshotter.spark.errors import spark_errors_as
 from snapshotter.spark.jobs import described
@@ -206,7 +207,7 @@ def _report(
     for stratum in sorted({*populations, *experiment.named_strata()}):
         population = populations.get(stratum, 0)
         asked = experiment.sample_size(stratum, population)
-        row = StratumReport(experiment.id, _stratum_name(stratum), population, asked, min(asked, population))
+        row = StratumReport(experiment.id, stratum_name(stratum), population, asked, min(asked, population))
         if not row.filled:
             _log.warning(
                 "experiment '%s': stratum '%s' has %d contexts, %d were requested",
@@ -217,17 +218,6 @@ def _report(
             )
         report[stratum] = row
     return report
-
-
-def _stratum_name(values: tuple[str, ...]) -> str:
-    """Join a stratum's values with slashes, escaping slashes in values.
-
-    >>> _stratum_name(("US", "tv")), _stratum_name(("a/b", "c")), _stratum_name(())
-    ('US/tv', 'a\\\\/b/c', 'all')
-    """
-    if not values:
-        return "all"
-    return "/".join(value.replace("\\", "\\\\").replace("/", "\\/") for value in values)
 
 
 def key_columns(key: Sequence[DataKey]) -> list[Column]:

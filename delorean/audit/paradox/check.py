@@ -17,8 +17,9 @@ from delorean.feature_sets.columns import CONFIDENCE_COLUMN, SPREAD_COLUMN, run_
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN
 from delorean.leaks import LeakThresholds
 from delorean.leaks.detect import detect_leaks
-from delorean.leaks.report import combine_reports
 from delorean.leaks.sample import LeakSampler
+from delorean.leaks.scopes import combine_scopes, leak_scopes
+from delorean.tasks.task_set import recorded_tasks
 from schemas.closeable import Closeable
 from snapshotter.index import SnapshotIndex
 from snapshotter.spark.progress import Progress
@@ -64,8 +65,10 @@ class _Check(Closeable):
         self._findings, self._remarks = FindingCounts(), FindingCounts()
         self._index_check = None if index is None else IndexCheck(stored, index)
         self._samplers = {
-            label: LeakSampler(stored.features, stored.context, thresholds.max_items, thresholds.seed, label=label)
-            for label in stored.labels
+            scope: LeakSampler(
+                scope.features, scope.context, thresholds.max_items, thresholds.seed, label=scope.label, task=scope.task
+            )
+            for scope in leak_scopes(stored.labels, stored.features, stored.context, recorded_tasks(stored.lineage))
         }
         _check_traces(stored, self._findings)
         self._repeats = RepeatSearch(stored)
@@ -105,8 +108,8 @@ class _Check(Closeable):
             checks=tuple(names),
             findings=tuple(self._findings.findings.values()),
             notes=tuple(notes),
-            leaks=combine_reports(
-                {label: detect_leaks(sampler.sample(), self._thresholds) for label, sampler in self._samplers.items()},
+            leaks=combine_scopes(
+                {scope: detect_leaks(sampler.sample(), self._thresholds) for scope, sampler in self._samplers.items()},
                 self._thresholds,
             ),
         )

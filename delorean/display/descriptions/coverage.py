@@ -65,6 +65,7 @@ def _labels(coverage: LabelCoverage) -> Iterator[Part]:
             "p95": duration_text(cell.age.p95),
             "oldest": duration_text(cell.age.longest),
             "runs": len(cell.runs),
+            "of other tasks": cell.not_applicable or None,
         }
         for cell in coverage.elements
     ]

@@ -14,17 +14,34 @@ from delorean.experiment.diff import RunDiff
 from delorean.experiment.record import RunRecord
 from delorean.experiment.replay import Replay
 from delorean.experiment.spec import ExperimentSpec
+from delorean.experiment.task_spec import TaskSpec, encoder_specs
 from schemas.errors import DeloreanError
 
 
 @describes(ExperimentSpec)
 def _spec(spec: ExperimentSpec) -> Iterator[Part]:
     yield from _graph(spec, {})
-    queries = {"labels": spec.labels.sql, **({} if spec.contexts is None else {"contexts": spec.contexts.query})}
+    queries = {} if spec.labels is None else {"labels": spec.labels.sql}
+    queries |= {f"labels of {name}": task.labels.sql for name, task in spec.tasks.items()}
+    queries |= {} if spec.contexts is None else {"contexts": spec.contexts.query}
     code = {name: Code(" ".join(query.split())) for name, query in queries.items()}
     fields = spec.to_json()
-    rest = {name: fields[name] for name in fields if name not in ("name", "labels", "encoders", "contexts")}
-    yield Facts({**code, "items": spec.labels.items, "context": spec.labels.context, **rest})
+    rest = {name: fields[name] for name in fields if name not in ("name", "labels", "tasks", "encoders", "contexts")}
+    yield Facts({**code, "items": spec.label_spec.items, "context": spec.label_spec.context, **rest})
+    yield Table([_task_row(name, task) for name, task in spec.tasks.items()], "tasks")
+
+
+def _task_row(name: str, task: TaskSpec) -> dict[str, Any]:
+    sample = task.sample
+    drawn = None if sample is None else f"{sample.fraction:.0%}" if sample.quota is None else sample.quota
+    return {
+        "task": name,
+        "context": ", ".join(task.labels.context or ()),
+        "items": ", ".join(task.labels.items),
+        "weight": task.weight,
+        "sample": drawn,
+        "encoders of its own": ", ".join(each.encoder for each in encoder_specs(task.encoders)) or None,
+    }
 
 
 def _graph(spec: ExperimentSpec, served: Mapping[str, str]) -> Iterator[Part]:
@@ -43,7 +60,7 @@ def _graph(spec: ExperimentSpec, served: Mapping[str, str]) -> Iterator[Part]:
             nodes.append(EncoderNode.of(encoder))
             for key in encoder.data:
                 elements.setdefault(key.name, key.kind.value.removesuffix("_element"))
-    labels = spec.labels.id or spec.labels.table or "of a query"
+    labels = spec.label_spec.id or spec.label_spec.table or ("of tasks" if spec.tasks else "of a query")
     yield feature_graph(nodes, elements, f"labels {labels}", spec.model.name)
     yield from problems
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from delorean.display.bins import bin_edges
 from delorean.display.description import describes
+from delorean.display.descriptions.label_quality import merge_table
 from delorean.display.formats import data_row
 from delorean.display.parts import Code, Facts, Histogram, Note, Part, ShareBar, Table
 from delorean.feature_sets.table import FeatureSet, open_table
@@ -41,6 +42,7 @@ def _labels(labels: Labels) -> Iterator[Part]:
     if query is not None:
         facts["query"] = Code(" ".join(query.split()))
     yield Facts(facts)
+    yield merge_table(labels.merged)
 
 
 @describes(FeatureSet)
@@ -57,6 +59,7 @@ def _feature_set(features: FeatureSet) -> Iterator[Part]:
             for name, rows in features.absent.items()
         ]
     )
+    yield Table(features.impossible, "features that tasks cannot have")
     yield Table(features.spread.rows(), "how far apart captures of a row lie")
     yield Table(
         [

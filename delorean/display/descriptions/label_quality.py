@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
 from delorean.display.description import describes
 from delorean.display.parts import Facts, Note, Part, ShareBar, Table
 from delorean.label_quality.report import LabelCounts, LabelQuality
+from delorean.labels.merge_report import StratumCounts, merge_rows
 
 
 @describes(LabelQuality, LabelQuality.to_json)
@@ -33,6 +34,7 @@ def _quality(quality: LabelQuality) -> Iterator[Part]:
             **contradictions,
         }
     )
+    yield merge_table(quality.merged)
     yield Table([_row(each) for each in quality.overall], "labels")
     for by in dict.fromkeys(each.by for each in quality.counts if each.by):
         yield Table([_row(each) for each in quality.counts if each.by == by], f"by {by}")
@@ -48,6 +50,26 @@ def _quality(quality: LabelQuality) -> Iterator[Part]:
             for change in quality.changes
         ]
         yield Table(changes, f"changes against label data {quality.against}")
+
+
+def merge_table(counts: Sequence[StratumCounts]) -> Table:
+    """Return what a merge took of each task and stratum."""
+    rows = [
+        {
+            "task": row["task"],
+            "stratum": row["stratum"],
+            "contexts": row["contexts"],
+            "share": ShareBar(row["share_before"]),
+            "taken": row["kept_contexts"],
+            "share of what was taken": ShareBar(row["share_after"]),
+            "items": row["items"],
+            "items taken": row["kept_items"],
+            "positives": row["positives"],
+            "positives taken": row["kept_positives"],
+        }
+        for row in merge_rows(counts)
+    ]
+    return Table(rows, "merged tasks")
 
 
 def _row(counts: LabelCounts) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class TaskLearner:
     ) -> FittedTasks:
         """Fit a model of all tasks on the training part; see `Learner.fit`.
 
-        on_round: is called with the mean of the tasks' NDCG@10, after rounds that all tasks share
+        on_round: is called after rounds that all tasks share, with the scores of the part that `measured_by_task` makes
 
         Raises TrainingError, which names the task, for one without contexts to learn from or to stop by.
         """

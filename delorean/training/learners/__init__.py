@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.training.missing_values import MissingValueHandling
 
-OnRound: TypeAlias = Callable[[int, float], None]
-"""called after a round of boosting with its number, from 1 on, and NDCG@10 on the validation part"""
+OnRound: TypeAlias = Callable[[int, NDArray[np.float32]], None]
+"""called after a round of boosting with its number, from 1 on, and the scores (items,) of the validation part so far"""
 
 
 class FittedModel(Protocol):

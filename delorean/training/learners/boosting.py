@@ -117,15 +117,15 @@ def learnable(part: RankingData) -> RankingData:
 def validation_metric(validation: RankingData, on_round: OnRound | None = None) -> Callable[[NDArray[Any]], float]:
     """Return the function by which to stop: NDCG@10 of scores (items,) on the validation part, as the report has it.
 
-    on_round: called with each value; a library computes one after each round
+    on_round: called with the scores of each round; a library computes one value after each
     """
     rounds = count(1)
 
     def ndcg(scores: NDArray[Any]) -> float:
-        value = _mean_ndcg(scores.astype(np.float32), validation)
+        single = scores.astype(np.float32)
         if on_round is not None:
-            on_round(next(rounds), value)
-        return value
+            on_round(next(rounds), single)
+        return _mean_ndcg(single, validation)
 
     return ndcg
 

@@ -43,3 +43,17 @@ def popularity(context: Any, items: Any, data: Any, out: Any) -> None:
         row = lookup(data.videos, items.video_id[i])
         if row >= 0:
             out.popularity[i] = data.videos.popularity[row]
+
+
+@feature_encoder(features=["from_us"])
+def from_us(context: Any, items: Any, data: Any, out: Any) -> None:
+    """Whether the context is in the United States."""
+    for i in range(len(out.from_us)):
+        out.from_us[i] = 1.0 if context.country == "US" else 0.0
+
+
+@feature_encoder(features=["height"])
+def height(context: Any, items: Any, data: Any, out: Any) -> None:
+    """How high each row is usually shown."""
+    for i in range(len(items.row_id)):
+        out.height[i] = 1.0 / (1.0 + items.row_id[i])

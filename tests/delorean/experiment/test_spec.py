@@ -217,7 +217,7 @@ def test_a_specs_contexts_can_be_selected_alone(load, tmp_path):
     assert [experiment.id for experiment in contexts_to_select(path)] == ["a"]
     load(SPEC.replace("[contexts]", "[tables.x]\npath = 'x'\n[contexts]"))
     with pytest.raises(ConfigError, match=r"selects no contexts"):
-        _ = ExperimentSpec(LabelSpec(("v",), query="SELECT 1"), ()).selection
+        _ = ExperimentSpec(LabelSpec(("v",), query="SELECT 1"), ()).selections
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,13 @@ from delorean.display.html import to_html
 from delorean.display.text import to_text
 from delorean.experiment.model_spec import ModelSpec
 from delorean.experiment.training_run import train_newest
-from delorean.experiment.tuning import tune, tuned, with_parameters
+from delorean.experiment.tuning import study_path, tune, tuned, with_parameters
 from delorean.labels import LabelColumns
 from delorean.labels.materialise import materialise_labels
 from delorean.project.open_project import open_project
 from delorean.tuning.result import TuningResult
 from delorean.tuning.space import ParameterRange, TuningSpec
+from delorean.tuning.study import Study
 from schemas.errors import ConfigError, MissingFileError, TrainingError
 from snapshotter.index import open_index
 
@@ -105,6 +106,22 @@ def test_the_best_are_measured_on_the_test_part_once_and_the_optimism_is_visible
     assert tuned_by(lab, study) == result
     assert (lab.folder / "tuning" / f"{study}.jsonl").read_bytes().startswith(before)
     assert tuned_by(lab, study, trials=5).trials[:4] == result.trials
+
+
+@pytest.mark.parametrize(("learner", "objective"), [("lightgbm", "binary"), ("xgboost", "binary:logistic")])
+@pytest.mark.parametrize("metric", ["log_loss", "mrr"])
+def test_trials_are_pruned_by_the_metric_of_the_study(
+    lab: Any, study: str, learner: str, objective: str, metric: str
+) -> None:
+    model = ModelSpec(learner=learner, objective=objective, rounds=10, stop_after=0, threads=1)
+    space = {"learning_rate": ParameterRange(0.05, 0.3)}
+    spec = replace(lab.spec, model=model, tuning=TuningSpec(space, trials=2, metric=metric, candidates=1))
+    tune(spec, lab.storage, lab.folder, study=study)
+    opened = Study(study_path(lab.folder, study), {}, spec.tuning.direction)
+    for trial in opened.trials("COMPLETE"):
+        assert set(trial.intermediate_values) == {5, 10}
+        assert trial.intermediate_values[10] == pytest.approx(trial.value, abs=1e-6)  # after the last round
+    opened.close()
 
 
 def test_a_model_that_is_trained_with_the_best_is_the_candidate(lab: Any, study: str) -> None:

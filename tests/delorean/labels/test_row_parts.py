@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from delorean.labels import row_parts
+from delorean.labels.bucket_rule import BucketRule
 from delorean.labels.row_parts import write_parts
 from delorean.labels.sorted_ranges import sorted_ranges
 from schemas.errors import LabelError
@@ -40,12 +41,14 @@ def test_each_row_is_read_once_in_its_bucket_whatever_the_pieces(keys, buckets, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_parts, "_PIECE_ROWS", piece_rows)
         patch.setattr(row_parts, "_PART_BYTES", part_bytes)
-        written = list(write_parts(rows.to_batches(max_chunksize=40), lambda each: each, "id", storage, "rows.arrow"))
+        written = list(
+            write_parts(rows.to_batches(max_chunksize=40), lambda each: each, BucketRule("id"), storage, "rows.arrow")
+        )
     assert pa.concat_tables([part_rows for _, part_rows in written]).equals(rows)
     numbers = []
     for bucket in range(buckets) if buckets < 100 else sorted(set(bucket_of(rows["id"], buckets).tolist())):
         for part, _ in written:
-            for piece in part.read(bucket, buckets, "id", rows.schema, storage):
+            for piece in part.read(bucket, buckets, BucketRule("id"), rows.schema, storage):
                 assert set(bucket_of(piece["id"], buckets).tolist()) == {bucket}
                 numbers += piece["number"].to_pylist()
                 assert piece["list"].to_pylist() == [[number] * (number % 3) for number in piece["number"].to_pylist()]
@@ -58,8 +61,8 @@ def test_a_query_that_fails_leaves_no_file(tmp_path):
 
     storage = open_storage(f"file://{tmp_path}")
     with pytest.raises(LabelError):
-        list(write_parts(table([(1, "")]).to_batches(), fail, "id", storage, "rows.arrow"))
-    assert list(write_parts([], fail, "id", storage, "rows.arrow")) == []
+        list(write_parts(table([(1, "")]).to_batches(), fail, BucketRule("id"), storage, "rows.arrow"))
+    assert list(write_parts([], fail, BucketRule("id"), storage, "rows.arrow")) == []
     assert list(storage.list("")) == []
 
 

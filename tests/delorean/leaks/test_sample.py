@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from delorean.leaks import LeakThresholds
 from delorean.leaks.sample import LeakSample, LeakSampler, sample_of
+from delorean.leaks.scopes import LeakScope
 from schemas.errors import DataKeyError, LabelError
 from schemas.tables import TIME
 from snapshotter.storage import open_storage
@@ -30,6 +31,10 @@ def rows_of(contexts, size=4, start=0):
             "f": pa.array([[float(i)] * n for i, n in zip(numbers, sizes, strict=True)], FLOATS),
         }
     )
+
+
+def scope(feature):
+    return LeakScope("", "label", None, (feature,), ("profile_id",))
 
 
 def gathered(tables, max_items, seed=0):
@@ -102,13 +107,13 @@ def test_a_sample_of_files_reads_what_it_needs(storage):
     tables = [rows_of(3000, start=3000 * i) for i in range(8)]
     files = [write_parquet(storage, f"{i}.parquet", table, table.schema) for i, table in enumerate(tables)]
     items = sum(len(table["f"].combine_chunks().flatten()) for table in tables)
-    whole = sample_of(storage, files, ["f"], ["profile_id"], items)
+    whole = sample_of(storage, files, scope("f"), items)
     assert same(whole, gathered(tables, 200_000))
-    part = sample_of(storage, files, ["f"], ["profile_id"], items, LeakThresholds(max_items=10_000))
+    part = sample_of(storage, files, scope("f"), items, LeakThresholds(max_items=10_000))
     assert same(part, gathered(tables, 10_000))
-    few = sample_of(storage, files, ["f"], ["profile_id"], items, LeakThresholds(max_items=2500))
+    few = sample_of(storage, files, scope("f"), items, LeakThresholds(max_items=2500))
     read = {int(number) // 3000 for number in few.features["f"]}
     assert 1 < len(read) < 8
     assert (few.of_items, len(few.labels) <= 2500) == (items, True)
     with pytest.raises(DataKeyError, match="unknown column"):
-        sample_of(storage, files, ["g"], ["profile_id"], items)
+        sample_of(storage, files, scope("g"), items)

@@ -65,10 +65,10 @@ for name in ("lightgbm", "xgboost", "sklearn", "skl2onnx"):
     sys.modules[name] = None  # an import of it is an error
 sys.path.insert(0, sys.argv[2])
 from delorean.packaging.package import load_package
-from delorean.scoring import tree_kernels
+from delorean.scoring import rank_kernels, tree_kernels
 package = load_package(sys.argv[1], modules=("company_encoders",))
 package.check_golden_rows()
-kernels = [value for value in vars(tree_kernels).values() if hasattr(value, "stats")]
+kernels = [value for each in (rank_kernels, tree_kernels) for value in vars(each).values() if hasattr(value, "stats")]
 used = sorted(kernel.py_func.__name__ for kernel in kernels if kernel.signatures)
 compiled = [kernel.py_func.__name__ for kernel in kernels if kernel.stats.cache_misses]
 print(*used, compiled)
@@ -80,7 +80,7 @@ def test_serving_needs_no_learner_and_compiles_nothing_that_an_earlier_process_h
 ) -> None:
     command = [sys.executable, "-c", WITHOUT, str(package.path), str(Path(company.__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert (done.returncode, done.stdout) == (0, "fill_block score_block walk_trees []\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "fill_block rank_block score_ranks walk_trees []\n"), done.stderr
 
 
 def forged(package: ModelPackage, folder: Path, trees: bytes) -> Path:

@@ -16,13 +16,19 @@ from delorean.packaging.golden_rows import write_arrow
 from delorean.packaging.tree_file import read_trees, write_trees
 from delorean.scoring.boundary_rows import boundary_rows
 from delorean.scoring.onnx_scorer import OnnxScorer
+from delorean.scoring.task_scorers import TaskTreeScorer
+from delorean.scoring.task_trees import TaskTrees
 from delorean.scoring.tree_scorer import TreeScorer
 from delorean.scoring.trees import TreeEnsemble
 from delorean.scoring.trees_onnx import trees_to_onnx
 from schemas.errors import PackageError
 
+FEW_THRESHOLDS = np.float32([-np.inf, -1, -1e-35, 0, 1e-45, 1e-35, 0.5, 1, np.inf])
 
-def random_trees(random: np.random.Generator, features: int, sizes: list[int], **more: Any) -> TreeEnsemble:
+
+def random_trees(
+    random: np.random.Generator, features: int, sizes: list[int], thresholds: Any = FEW_THRESHOLDS, **more: Any
+) -> TreeEnsemble:
     """Build trees of any shape, with conditions of every kind; sizes: nodes of each."""
     left, right = np.zeros(0, np.int32), np.zeros(0, np.int32)
     for nodes in sizes:
@@ -41,7 +47,7 @@ def random_trees(random: np.random.Generator, features: int, sizes: list[int], *
     sets = [np.unique(random.integers(-2, 40, random.integers(0, 9))) for _ in range(categorical.sum())]
     category_set = np.full(total, -1)
     category_set[categorical] = np.arange(len(sets))
-    values = random.choice(np.float32([-np.inf, -1, -1e-35, 0, 1e-45, 1e-35, 0.5, 1, np.inf]), total)
+    values = random.choice(thresholds, total)
     leaves = random.normal(size=total + len(sizes))
     return TreeEnsemble(
         features,
@@ -67,13 +73,19 @@ SOME = random_trees(np.random.default_rng(3), 3, [4, 0, 9])
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 10**6),
-    st.lists(st.sampled_from([0, 1, 2, 5, 31, 32, 63, 64, 80]), max_size=4),
+    st.lists(st.sampled_from([0, 1, 2, 5, 31, 32, 63, 255, 256]), max_size=6),
+    st.booleans(),
     st.booleans(),
     st.sampled_from(["none", "toward_zero", "down"]),
 )
-def test_every_way_to_score_gives_the_bits_of_a_plain_walk(seed: int, sizes: Any, single: Any, rounding: Any) -> None:
+def test_every_way_to_score_gives_the_bits_of_a_plain_walk(
+    seed: int, sizes: Any, many_thresholds: bool, single: Any, rounding: Any
+) -> None:
     random = np.random.default_rng(seed)
-    trees = random_trees(random, 3, sizes, single=single, rounding=rounding, divisor=1.0 + len(sizes), base=0.25)
+    thresholds = random.normal(size=1_000).astype(np.float32) if many_thresholds else FEW_THRESHOLDS
+    trees = random_trees(
+        random, 3, sizes, thresholds, single=single, rounding=rounding, divisor=1.0 + len(sizes), base=0.25
+    )
     rows = boundary_rows(trees, random.integers(-3, 40, (5, 3)).astype(np.float32), 240)
     expected = walked(trees, rows).astype(np.float32).view(np.uint32)
     scorer = TreeScorer(trees)
@@ -89,12 +101,71 @@ def test_a_block_and_more_is_scored_as_its_rows_are_alone() -> None:
     rows = np.random.default_rng(0).normal(size=(700, 3)).astype(np.float32)
     scorer = TreeScorer(SOME)
     alone = np.concatenate([scorer.score(rows[i : i + 1]) for i in range(len(rows))])
-    for count in (0, 1, 7, 8, 9, 255, 256, 257, 512, 700):
+    for count in (0, 1, 7, 8, 9, 63, 64, 65, 128, 129, 255, 256, 257, 320, 512, 700):
         assert (scorer.score(rows[:count]).view(np.uint32) == alone[:count].view(np.uint32)).all()
     assert (scorer.score(np.asfortranarray(rows)) == alone).all()
     assert (scorer.score(rows[::-1]) == alone[::-1]).all()
     with pytest.raises(PackageError, match=r"features are float64 \(700, 3\), expected float32 \(rows, 3\)"):
         scorer.score(rows.astype(np.float64))  # type: ignore[arg-type]
+
+
+def one_feature_trees(thresholds: np.ndarray) -> TreeEnsemble:
+    """Build trees of one condition each."""
+    count = len(thresholds)
+    nodes = np.zeros(count, np.int32)
+    return TreeEnsemble(
+        1, np.arange(count + 1, dtype=np.int32), 2 * np.arange(count + 1, dtype=np.int32), nodes, thresholds,
+        nodes - 1, nodes - 2, np.arange(count) % 2 == 0, nodes > 0, nodes - 1, np.zeros(1, np.int32),
+        np.zeros(0, np.float32), np.tile([1.0, 0.0], count),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "kind"), [(0, np.uint8), (1, np.uint8), (15, np.uint8), (16, np.uint8), (31, np.uint8), (254, np.uint8),
+                        (255, np.uint8), (256, np.uint16), (65_535, np.uint16), (65_536, None)]
+)  # fmt: skip
+def test_a_value_meets_exactly_the_conditions_whose_thresholds_it_does_not_exceed(count: int, kind: Any) -> None:
+    thresholds = np.random.default_rng(0).permutation(np.arange(count, dtype=np.float32))
+    scorer = TreeScorer(one_feature_trees(thresholds))
+    conditions = scorer._prepared.conditions
+    assert (None if conditions is None else conditions.dtype) == kind
+    values = np.unique(np.r_[:40, count // 2, max(count - 3, 0) : count + 2]).astype(np.float32)
+    rows = np.r_[np.float32([-np.inf, np.inf, np.nan, -0.0]), values, np.nextafter(values, np.float32(np.inf))]
+    expected = [np.sum(row <= thresholds) for row in rows]
+    expected[2] = (count + 1) // 2  # where missing values go left
+    assert scorer.score(rows[:, None]).tolist() == expected
+
+
+@pytest.mark.parametrize(("leaves", "ranked"), [(256, True), (257, False)])
+def test_trees_of_more_leaves_than_a_byte_counts_are_walked(leaves: int, ranked: bool) -> None:
+    random = np.random.default_rng(leaves)
+    trees = random_trees(random, 4, [leaves - 1, 3], random.normal(size=50).astype(np.float32))
+    scorer = TreeScorer(trees)
+    assert (scorer._prepared.conditions is not None) == ranked
+    rows = boundary_rows(trees, random.normal(size=(50, 4)).astype(np.float32), 400)
+    assert (scorer.score(rows) == walked(trees, rows).astype(np.float32)).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.lists(st.integers(0, 9), min_size=1, max_size=4), st.booleans())
+def test_some_of_the_trees_have_the_bits_of_a_walk_through_them_alone(seed: int, counts: Any, single: Any) -> None:
+    random = np.random.default_rng(seed)
+    sizes = random.choice([0, 1, 5, 31, 63], sum(counts)).tolist()
+    trees = random_trees(random, 3, sizes, single=single, base=0.5)
+    tasks = TaskTrees(trees, np.repeat(np.arange(len(counts)) - 1, counts).astype(np.int32), len(counts))
+    rows = boundary_rows(trees, random.integers(-3, 40, (5, 3)).astype(np.float32), 80)
+    scorer = TaskTreeScorer(tasks)
+    for task in range(len(counts)):
+        expected = walked(tasks.of_task(task), rows).astype(np.float32).view(np.uint32)
+        for some in (slice(None), slice(0, 2)):  # of as many rows that pass all conditions, and of as few that walk
+            scores = scorer.score(rows[some], np.full(len(rows[some]), task))
+            assert (scores.view(np.uint32) == expected[some]).all()
+
+
+def test_a_sum_of_minus_zero_keeps_its_sign() -> None:
+    trees = one_feature_trees(np.zeros(3, np.float32))
+    trees = replace(trees, base=-0.0, leaf_values=np.full(6, -0.0))
+    assert np.signbit(TreeScorer(trees).score(np.zeros((9, 1), np.float32))).all()
 
 
 def changed(name: str, position: int, value: Any) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from snapshotter.storage import Storage, open_storage
 sys.path.insert(0, str(Path(__file__).parents[1] / "company"))  # its encoders are imported by their module's name
 
 import company
+import company_tasks
 
 
 @dataclass
@@ -133,6 +134,12 @@ def company_package(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
 def candidate_package(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
     """Another model of the same contexts and items, which asks only for lists."""
     return company.write_candidate(tmp_path_factory.mktemp("packages") / "candidate")
+
+
+@pytest.fixture(scope="session")
+def tasks_package(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
+    """One model of homepages, similar videos and the order of rows."""
+    return company_tasks.write_tasks(tmp_path_factory.mktemp("packages") / "tasks")
 
 
 @dataclass

@@ -155,7 +155,6 @@ def test_a_context_without_a_known_task_is_an_error(contexts, message):
 @pytest.mark.parametrize(
     ("tasks", "options", "message"),
     [
-        (TaskSet(TASKS.tasks, {}, {"fra": 0.0}), {}, "feature with a default.*did you mean 'far'"),
         (TASKS, {"owners": {"far": ("home",), "near": ("home",)}}, "'home' declares the feature 'far'.*seed_id"),
         (TaskSet((*TASKS.tasks, Task("rows", ("device",), ("row_id",)))), {}, "'rows' can have none of the features"),
     ],

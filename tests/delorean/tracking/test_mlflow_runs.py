@@ -18,7 +18,7 @@ from mlflow_server import mlflow_server
 
 from delorean.cli.commands import cli
 from delorean.packaging.package import ModelPackage
-from delorean.tracking import TrackedRun, track_package
+from delorean.tracking import TrackedRun, mlflow_runs, track_package, track_trained
 from schemas.errors import TrackingError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "company"))  # its encoders are imported by their module's name
@@ -110,16 +110,27 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(package: Mo
     assert "hunter2" not in str(raised.value)
 
 
-def test_a_server_that_accepts_and_never_answers_is_given_up(
+def test_a_server_that_accepts_and_never_answers_is_given_up_after_one_request(
     package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with (
-        socket.create_server(("127.0.0.1", 0)) as silent,
-        pytest.raises(TrackingError, match="did not record the package"),
-    ):
-        track_package(package, f"http://127.0.0.1:{silent.getsockname()[1]}", "homepage")
+    monkeypatch.setattr(mlflow_runs, "_ANSWER_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with pytest.raises(TrackingError, match="did not record the package"):
+            track_package(package, f"http://127.0.0.1:{silent.getsockname()[1]}", "homepage")
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # no other connection: nothing was tried again
+            silent.accept()
+
+
+def test_a_package_is_kept_with_one_warning_where_its_server_is_down(
+    package: ModelPackage, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert track_trained(package, "http://me:hunter2@127.0.0.1:9", "homepage") is None
+    (warning,) = (record.getMessage() for record in caplog.records if record.name.startswith("delorean"))
+    assert str(package.path) in warning
+    assert "then run delorean track" in warning
+    assert "hunter2" not in warning
 
 
 def test_training_records_its_package_where_the_project_names_a_server(
@@ -140,6 +151,11 @@ def test_training_records_its_package_where_the_project_names_a_server(
         assert stored.data.params["model/parameters/max_depth"] == "2"
         with folder.open() as project:
             digest = project.package("spec", "second").digest
+        config.write_text(config.read_text().replace(server, "http://127.0.0.1:9"))
+        command = ["train", str(tmp_path / "spec.toml"), "--package", str(tmp_path / "third")]
+        ran = CliRunner().invoke(cli, [*command, "--config", str(config), "--json"])
+        assert (ran.exit_code, json.loads(ran.stdout)["tracked"]) == (0, None), ran.output
+        assert (tmp_path / "third" / "MANIFEST.json").is_file()
         runs = client.search_runs([client.get_experiment_by_name("spec").experiment_id])
         assert {run.data.tags["delorean.digest"] for run in runs} >= {digest, stored.data.tags["delorean.digest"]}
     finally:

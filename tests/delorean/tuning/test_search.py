@@ -15,9 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from delorean.training.learners import OnRound
 from delorean.tuning.journal import JournalFile
-from delorean.tuning.search import search
+from delorean.tuning.search import OnValue, search
 from delorean.tuning.space import ParameterRange, TuningSpec
 from delorean.tuning.study import ERROR, Study
 from schemas.errors import ConfigError, CorruptFileError, TrainingError
@@ -30,8 +29,8 @@ SPACE = {
 IDENTITY = {"data": {"version": 3}, "space": {"rate": [0.01, 1.0]}}
 
 
-def objective(parameters: Mapping[str, Any], on_round: OnRound | None = None) -> float:
-    del on_round
+def objective(parameters: Mapping[str, Any], on_value: OnValue | None = None) -> float:
+    del on_value
     return -abs(parameters["rate"] - 0.1) - abs(parameters["leaves"] - 30) / 100 + (parameters["kind"] == "b") / 10
 
 
@@ -87,11 +86,11 @@ def test_a_search_goes_on_where_it_stopped_and_proposes_what_it_would_have(tmp_p
 def _die_in_the_fourth(path: str) -> None:
     calls = [0]
 
-    def dying(parameters: Mapping[str, Any], on_round: OnRound | None) -> float:
+    def dying(parameters: Mapping[str, Any], on_value: OnValue) -> float:
         calls[0] += 1
         if calls[0] == 4:
             os.kill(os.getpid(), signal.SIGKILL)
-        return objective(parameters, on_round)
+        return objective(parameters, on_value)
 
     run(Path(path), TuningSpec(SPACE, trials=16), dying)
 
@@ -140,10 +139,10 @@ def test_a_trial_of_a_worker_that_lives_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_trials_that_cannot_be_fitted_are_recorded_with_the_reason_and_count(tmp_path: Path) -> None:
-    def failing(parameters: Mapping[str, Any], on_round: OnRound | None) -> float:
+    def failing(parameters: Mapping[str, Any], on_value: OnValue) -> float:
         if parameters["leaves"] > 30:
             raise TrainingError.because("too many leaves")
-        return float("nan") if parameters["leaves"] < 10 else objective(parameters, on_round)
+        return float("nan") if parameters["leaves"] < 10 else objective(parameters, on_value)
 
     trials = run(tmp_path / "s.jsonl", TuningSpec(SPACE, trials=20), failing)
     assert {trial[0] for trial in trials} == {"COMPLETE", "FAIL"}
@@ -155,14 +154,19 @@ def test_trials_that_cannot_be_fitted_are_recorded_with_the_reason_and_count(tmp
 
 def test_trials_that_learn_nothing_are_ended_early(tmp_path: Path) -> None:
     rounds: list[int] = []
+    measured: list[int] = []
 
-    def boosting(parameters: Mapping[str, Any], on_round: OnRound | None) -> float:
+    def boosting(parameters: Mapping[str, Any], on_value: OnValue) -> float:
         value = 0.0
         for number in range(1, 101):
             value = parameters["x"] * number / 100
             rounds.append(number)
-            if on_round is not None:
-                on_round(number, value)
+
+            def measure(value: float = value, number: int = number) -> float:
+                measured.append(number)
+                return float(value)
+
+            on_value(number, measure)
         return float(value)
 
     space = {"x": ParameterRange(0.0, 1.0)}
@@ -170,6 +174,7 @@ def test_trials_that_learn_nothing_are_ended_early(tmp_path: Path) -> None:
     assert states[:10] == ["COMPLETE"] * 10
     assert "PRUNED" in states
     assert len(rounds) < 30 * 100
+    assert {number % 5 for number in measured} == {0}  # measuring takes as long as a round
     rounds.clear()
     assert "PRUNED" not in {
         trial[0] for trial in run(tmp_path / "all.jsonl", TuningSpec(space, trials=30, pruning=False), boosting)
