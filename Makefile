@@ -27,7 +27,7 @@ check: .venv/.ready machine  ## check what is quick: lint, types, layers, doctes
 	@$(MAKE) -s --no-print-directory -j 2 lint doctest
 	@$(BIN)/python -m pytest -q -n 2 -m "not program" --under 0.3 $(ARGS)
 
-bench: .venv/.ready machine  ## measure: BENCH=features, as_of, as_of_spark, increments, snapshot, index, history, storage, score, train, cluster or hung-service; or check at length: CHECK=asof or fuzz
+bench: .venv/.ready machine  ## measure: BENCH=features, as_of, as_of_spark, increments, snapshot, index, history, storage, score, train, consolidation, abtest, cluster or hung-service; or check at length: CHECK=asof or fuzz
 	@$(BIN)/python -m benchmarks $(if $(CHECK),check-$(CHECK),$(BENCH)) $(ARGS)
 
 lint: .venv/.ready machine  ## check style, types and that imports only go down

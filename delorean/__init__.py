@@ -24,6 +24,9 @@ from schemas.lazy_imports import lazy_getattr  # noqa: E402  # as above
 disable_telemetry()  # before anything is imported that sends any
 
 if TYPE_CHECKING:
+    from delorean.ab_tests.declaration import AbTest
+    from delorean.ab_tests.files import read_test
+    from delorean.ab_tests.stored import analyse_test
     from delorean.as_of.join import as_of_join
     from delorean.as_of.spark_join import as_of_join_spark
     from delorean.audit.comparison import compare_encoders, compare_feature_sets
@@ -42,13 +45,16 @@ if TYPE_CHECKING:
     from delorean.experiment.replay import replay
     from delorean.experiment.run import run_experiment
     from delorean.experiment.spec import ExperimentSpec, ScheduleSpec
+    from delorean.experiment.task_spec import MergeSpec, TaskSpec
     from delorean.exposures.reader import read_exposures
     from delorean.feature_sets.registration import register_feature_set
     from delorean.generation import generate
     from delorean.label_quality.limits import LabelQualityLimits
     from delorean.label_quality.measure import measure_label_quality
     from delorean.labels import LabelColumns, load_labels
-    from delorean.labels.materialise import materialise_labels
+    from delorean.labels.materialise import materialise_labels, materialise_tasks
+    from delorean.labels.task_layout import TaskRows
+    from delorean.labels.task_sample import LabelSample
     from delorean.leaks import LeakThresholds
     from delorean.packaging.package import load_package
     from delorean.prediction import load_predictions, predict
@@ -62,8 +68,10 @@ if TYPE_CHECKING:
     from delorean.scoring.trees import TreeEnsemble
     from delorean.scoring.trees_onnx import trees_to_onnx
     from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
+    from delorean.tasks.task_set import Task, TaskSet
     from delorean.time_travel import TimeMachine
     from delorean.tracking import track_package
+    from delorean.training.consolidation.settings import Consolidation
     from delorean.training.fitting import train
     from delorean.training.learners.lightgbm import LightGBM
     from delorean.training.learners.xgboost import XGBoost
@@ -80,6 +88,7 @@ if TYPE_CHECKING:
     )
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
     from schemas.errors import (
+        AbTestError,
         ComparisonError,
         ConfigError,
         CorruptFileError,
@@ -120,10 +129,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AbTest",
+    "AbTestError",
     "AsOf",
     "ComparisonError",
     "ConfidenceFloor",
     "ConfigError",
+    "Consolidation",
     "ContextSelection",
     "ContextWeight",
     "CorruptFileError",
@@ -144,9 +156,11 @@ __all__ = [
     "LabelColumns",
     "LabelError",
     "LabelQualityLimits",
+    "LabelSample",
     "LabelSpec",
     "LeakThresholds",
     "LightGBM",
+    "MergeSpec",
     "MissingFileError",
     "ModelSpec",
     "NaiveTimeError",
@@ -170,6 +184,10 @@ __all__ = [
     "SpreadLimit",
     "StorageError",
     "TableSource",
+    "Task",
+    "TaskRows",
+    "TaskSet",
+    "TaskSpec",
     "TimeMachine",
     "TrackingError",
     "TrainingError",
@@ -182,6 +200,7 @@ __all__ = [
     "Vocabulary",
     "WithdrawnError",
     "XGBoost",
+    "analyse_test",
     "as_of_join",
     "as_of_join_spark",
     "check_feature_set",
@@ -205,6 +224,7 @@ __all__ = [
     "load_predictions",
     "lookup",
     "materialise_labels",
+    "materialise_tasks",
     "measure_label_quality",
     "metrics_by_context",
     "open_index",
@@ -214,6 +234,7 @@ __all__ = [
     "ranking_metrics",
     "read_exposures",
     "read_feature_set",
+    "read_test",
     "register_feature_set",
     "replay",
     "run_experiment",
@@ -227,6 +248,9 @@ __all__ = [
 
 # Imported on first use: compiled kernels and Spark take a second that `delorean --help` does not need.
 _MODULES = {
+    "delorean.ab_tests.declaration": "AbTest",
+    "delorean.ab_tests.files": "read_test",
+    "delorean.ab_tests.stored": "analyse_test",
     "delorean.as_of.join": "as_of_join",
     "delorean.as_of.spark_join": "as_of_join_spark",
     "delorean.audit.comparison": "compare_encoders compare_feature_sets",
@@ -239,6 +263,7 @@ _MODULES = {
     "delorean.experiment.encoder_spec": "EncoderSpec",
     "delorean.experiment.files": "load_experiment",
     "delorean.experiment.label_spec": "LabelSpec",
+    "delorean.experiment.task_spec": "MergeSpec TaskSpec",
     "delorean.experiment.model_spec": "ModelSpec",
     "delorean.experiment.replay": "replay",
     "delorean.experiment.run": "run_experiment",
@@ -247,7 +272,9 @@ _MODULES = {
     "delorean.feature_sets.registration": "register_feature_set",
     "delorean.generation": "generate",
     "delorean.labels": "LabelColumns load_labels",
-    "delorean.labels.materialise": "materialise_labels",
+    "delorean.labels.materialise": "materialise_labels materialise_tasks",
+    "delorean.labels.task_layout": "TaskRows",
+    "delorean.labels.task_sample": "LabelSample",
     "delorean.leaks": "LeakThresholds",
     "delorean.packaging.package": "load_package",
     "delorean.prediction": "load_predictions predict",
@@ -257,6 +284,8 @@ _MODULES = {
     "delorean.time_travel": "TimeMachine",
     "delorean.tracking": "track_package",
     "delorean.ranking_data.context_weights": "ContextWeight",
+    "delorean.tasks.task_set": "Task TaskSet",
+    "delorean.training.consolidation.settings": "Consolidation",
     "delorean.training.fitting": "train",
     "delorean.training.learners.lightgbm": "LightGBM",
     "delorean.training.learners.xgboost": "XGBoost",
@@ -275,8 +304,8 @@ _MODULES = {
     "encoders": "FeatureEncoder FeatureModel Vector Vocabulary code_of data_key feature_encoder lookup",
     "schemas.data_keys": "DataKey context_variable global_element item service_element",
     "schemas.errors": (
-        "ComparisonError ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError EncoderError "
-        "EncoderOutputError FingerprintError GoldenRowsError JobError LabelError MissingFileError "
+        "AbTestError ComparisonError ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError "
+        "EncoderError EncoderOutputError FingerprintError GoldenRowsError JobError LabelError MissingFileError "
         "NaiveTimeError NotInIndexError PackageError ParadoxError PointerMovedError ProxyUnavailableError "
         "QualityError RegistryError ReplayError SelectionError ServiceError SetupError SnapshotIndexError "
         "StorageError TrackingError TrainingError UndeclaredKeyError UnreadableRecordError WithdrawnError"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,3 +77,27 @@ class DataMaps:
             value = pa.table({name: element.values.slice(max(row, 0), int(row != ABSENT))})
             values[name] = None if row == ABSENT else python_rows(value)[0][name]
         return values
+
+
+def concatenated(parts: Sequence[DataMaps]) -> DataMaps:
+    """Return the data maps of several parts' contexts, one after another; values that parts share are kept once."""
+    lengths = np.concatenate([np.diff(part.item_offsets) for part in parts])
+    return DataMaps(
+        pa.concat_tables([part.contexts for part in parts]).combine_chunks(),
+        pa.concat_tables([part.items for part in parts]).combine_chunks(),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        {name: _joined([part.elements[name] for part in parts]) for name in parts[0].elements},
+    )
+
+
+def _joined(elements: Sequence[Element]) -> Element:
+    """Join the values of parts. Each part has the same catalogue of a global element: it is kept once."""
+    values: list[pa.Array] = []
+    rows = []
+    for element in elements:
+        same = [i for i, earlier in enumerate(values) if earlier.equals(element.values)]
+        start = sum(len(earlier) for earlier in values[: same[0]]) if same else sum(map(len, values))
+        rows.append(np.where(element.rows == ABSENT, ABSENT, element.rows + start))
+        if not same:
+            values.append(element.values)
+    return Element(values[0] if len(values) == 1 else pa.concat_arrays(values), np.concatenate(rows).astype(np.int64))

@@ -15,6 +15,7 @@ from project_at_rest import Project, long_labels
 
 import delorean
 from delorean import OpenProject
+from delorean.project.ab_test_actions import AbTestActions
 from delorean.project.actions import ProjectActions
 from delorean.project.model_actions import ModelActions
 from snapshotter.index import open_index
@@ -48,7 +49,10 @@ def test_the_page_lists_every_public_name_once():
 def test_the_page_lists_every_method_of_a_project():
     listed = {call.split("(")[0] for calls in rows_of_tables("method of `OpenProject`") for call in calls}
     own = {
-        name for kind in (OpenProject, ProjectActions, ModelActions) for name in vars(kind) if not name.startswith("_")
+        name
+        for kind in (OpenProject, ProjectActions, ModelActions, AbTestActions)
+        for name in vars(kind)
+        if not name.startswith("_")
     }
     assert listed == own
 

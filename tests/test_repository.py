@@ -24,7 +24,14 @@ DOCUMENTS = [
     ROOT / name
     for name in (
         *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
-        *("docs/AIRFLOW.md", "docs/ARCHITECTURE.md", "docs/CLUSTER.md", "docs/COMPARISON.md", "docs/EVALUATION.md"),
+        *(
+            "docs/AB_TESTS.md",
+            "docs/AIRFLOW.md",
+            "docs/ARCHITECTURE.md",
+            "docs/CLUSTER.md",
+            "docs/COMPARISON.md",
+            "docs/EVALUATION.md",
+        ),
         *("docs/LEARNING.md", "docs/PRANA.md", "docs/SCORING.md", "docker/README.md"),
     )
 ]

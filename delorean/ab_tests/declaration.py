@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -207,8 +207,8 @@ class AbTest:
 
     def to_json(self) -> dict[str, Any]:
         """Return the declaration as plain fields."""
-        names = [each.name for each in fields(self) if each.name != "folder"]
-        plain: dict[str, Any] = msgspec.to_builtins({name: getattr(self, name) for name in names})
+        plain: dict[str, Any] = msgspec.to_builtins(asdict(self))  # which alone would leave out defaults
+        del plain["folder"]
         return plain
 
     @property

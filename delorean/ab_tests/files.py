@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from delorean.ab_tests.declaration import AbTest
 from prana_proxy.config.toml_file import TomlFile, toml_files_in
@@ -24,9 +26,9 @@ def read_test(path: str | Path) -> AbTest:
     return test
 
 
-def names_of_tests(folder: str | Path) -> list[str]:
-    """Return the names of a folder's files that declare tests, without .toml."""
-    return [path.stem for path in toml_files_in(folder) if _other_test(path) is not None]
+def is_ab_test(content: Mapping[str, Any]) -> bool:
+    """Return whether the content of a TOML file declares an A/B test."""
+    return {"cells", "unit"} <= content.keys()
 
 
 def _test_of(file: TomlFile, path: Path) -> AbTest:
@@ -43,7 +45,7 @@ def _other_test(path: Path) -> AbTest | None:
     """Read a file beside a test; None where it is no test, or one that its own reader will reject."""
     try:
         file = TomlFile.read(path)
-        return _test_of(file, path) if {"cells", "unit"} <= set(file.content) else None
+        return _test_of(file, path) if is_ab_test(file.content) else None
     except ConfigError:
         return None
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from delorean import __version__
+from delorean.cli.ab import ab
 from delorean.cli.capture import prana, publish, select, snapshot
 from delorean.cli.compare import compare
 from delorean.cli.cost import cost
@@ -98,7 +99,7 @@ def cli(debug: bool) -> None:
 
 for command in (select, prana, snapshot, publish, travel, index):
     cli.add_command(command)
-for command in (label_quality, generate, paradox, tune, train, predict, experiment, compare, registry, serve):
+for command in (label_quality, generate, paradox, tune, train, predict, experiment, compare, registry, ab, serve):
     cli.add_command(command)
 for command in (exposures, feature_sets_group, track, cost, vacuum, schedule, submit, demo):
     cli.add_command(command)

@@ -39,6 +39,7 @@ _data_options = _with_options(
     click.option("--production-version", type=click.IntRange(0), help="Of that feature set.  [the newest]"),
     click.option("--labels", help="Label data for which the features of both are computed."),
     click.option("--label", help="The label that is measured.  [the candidate's]"),
+    click.option("--task", help="Compare on the contexts of one task only.  [all that both serve]"),
     click.option("--all-contexts", is_flag=True, help="Include contexts that a package was trained on."),
     click.option(
         "--max-items", type=click.IntRange(1), default=5_000_000, show_default=True, help="Sample contexts beyond."
@@ -85,6 +86,7 @@ def compare(
     production_version: int | None,
     labels: str | None,
     label: str | None,
+    task: str | None,
     all_contexts: bool,
     max_items: int,
     project: Project,
@@ -100,6 +102,9 @@ def compare(
 
     The data is the feature set that the candidate was trained on; if it lacks production's features, these are computed
     for its label data. Exits with 3 where the candidate regresses.
+
+    Packages of tasks are compared task by task. A package of one use is compared with one of several tasks on the
+    contexts of one: --task search.
 
     \b
     Example: delorean compare packages/homepage-2 registry:production --by country --cluster profile_id
@@ -132,6 +137,7 @@ def compare(
             settings=settings,
             exposures=exposures,
             names=(package_name(candidate), package_name(production)),
+            task=task,
         )
     output.show(result)
     if result.regresses:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from delorean.cli.compare import REGRESSION
 from delorean.cli.experiment import day_option, recompute_option, run_id_option, run_spec
 from delorean.cli.options import PROJECT_FILE, Seconds, common_options, opened, project_option, spark_for
 from delorean.cli.output import Output
@@ -82,6 +83,9 @@ def train(
     and shuffled labels. The training is recorded as a run, see `delorean experiment list`. With --run-id it may be run
     again: an existing package of the same features is kept.
 
+    One model of several [tasks] is compared with models of single tasks. Exits with 3 where a task may lose more than
+    [consolidation] tolerates; the package says so too.
+
     \b
     Example: delorean train homepage.toml --package packages/homepage-1
     """
@@ -119,7 +123,12 @@ def train(
     }
     if not output.as_json:
         output.show({name: results[name] for name in ("run", "package", "tracked") if results[name] is not None})
+    consolidation = report.consolidation
+    if consolidation is not None:
+        results["consolidation"] = msgspec.to_builtins(consolidation)
     output.show(report, {**results, "evaluation": msgspec.to_builtins(report.evaluation)})
+    if consolidation is not None and not consolidation.consolidated:
+        ctx.exit(REGRESSION)
 
 
 @click.command(no_args_is_help=True)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from delorean.comparison.compare import compare_scores
+from delorean.comparison.compared_tasks import ComparedTasks, with_new_features
 from delorean.comparison.computed_features import computed_features
 from delorean.comparison.counterfactual.estimate import estimate_rewards
 from delorean.comparison.counterfactual.exposures import Exposures
@@ -47,6 +48,7 @@ def compare_packages(
     settings: ComparisonSettings | None = None,
     exposures: Exposures | None = None,
     names: tuple[str, str] | None = None,
+    task: str | None = None,
 ) -> Comparison:
     """Compare a candidate with production, on the same contexts and items.
 
@@ -62,15 +64,19 @@ def compare_packages(
     settings: metrics, groups, clusters, and what decides
     exposures: columns of logged exposures, for counterfactual estimates
     names: of the packages, for the result; None: of their folders
+    task: the only one to compare. Packages of tasks are compared on those that both serve, by task; a package of tasks
+        and one without only on the task that is named, on the features of the package of tasks
 
     Only contexts are compared that are in the test part of both packages' splits, or later. Raises ComparisonError for
     packages of other items, features that are missing or were computed by other encoders, no labels, and no contexts
     that are held out.
     """
+    tasks = ComparedTasks.of(candidate, production, task)
     inputs = _Inputs(
         candidate,
         production,
-        settings or ComparisonSettings(),
+        tasks,
+        tasks.settings(settings or ComparisonSettings()),
         exposures,
         names or (candidate.path.name, production.path.name),
         label,
@@ -103,6 +109,7 @@ class _Inputs:
 
     candidate: ModelPackage
     production: ModelPackage
+    tasks: ComparedTasks
     settings: ComparisonSettings
     exposures: Exposures | None
     names: tuple[str, str]
@@ -113,7 +120,10 @@ class _Inputs:
 
     def check_variables(self) -> None:
         """Raise ComparisonError unless both packages rank the same kind of items."""
-        ours, theirs = ({key.name: key.type for key in package.items} for package in (self.candidate, self.production))
+        ours, theirs = (
+            {key.name: key.type for key in package.items if key.name in (self.tasks.items or (key.name,))}
+            for package in (self.candidate, self.production)
+        )
         if ours != theirs:
             raise ComparisonError.because(
                 f"the candidate ranks items by {_variables(ours)}, production by {_variables(theirs)}",
@@ -122,14 +132,19 @@ class _Inputs:
 
     def default_data(self) -> tuple[FeatureSource | None, str | None]:
         """Return the candidate's own feature set if production's features are in it, otherwise its label data."""
-        origin = self.candidate.lineage.get("feature_set") or {}
+        package = self._package_of_data
+        origin = package.lineage.get("feature_set") or {}
         if "uri" not in origin:
             raise ComparisonError.because(
                 "the candidate's lineage names no feature set", "name a feature set or label data to compare on"
             )
         source = (str(origin["uri"]), origin.get("version"))
-        labels = (self.candidate.lineage.get("label_data") or {}).get("id")
-        if None in (labels, *self.opened) or FeatureData.of(source).problem_for(self.production, "production") is None:
+        labels = (package.lineage.get("label_data") or {}).get("id")
+        if (
+            self._mixed
+            or None in (labels, *self.opened)
+            or FeatureData.of(source).problem_for(self.production, "production") is None
+        ):
             return source, None
         return None, str(labels)
 
@@ -156,6 +171,11 @@ class _Inputs:
     def from_labels(self, labels: Labels | str) -> tuple[ScoredContexts, FeatureData]:
         """Compute the features of both packages for label data, and score them."""
         index, storage = self.opened
+        if self._mixed:
+            raise ComparisonError.because(
+                "a package of tasks and one without cannot be compared on label data, which is of one kind",
+                "compare on the feature set of the package of tasks: --features NAME",
+            )
         if index is None or storage is None:
             raise ConfigError.because("label data is compared on without an index and a storage", "give both")
         stored = load_labels(labels, storage) if isinstance(labels, str) else labels
@@ -192,12 +212,13 @@ class _Inputs:
         result = compare_scores(
             scored.candidate,
             scored.production,
-            replace(scored.part, items=scored.part.items.select([key.name for key in self.candidate.items])),
+            replace(scored.part, items=scored.part.items.select(list(self._items))),
             self.settings,
             names=self.names,
             data=data.name,
             notes=notes,
         )
+        result = with_new_features(result, self.candidate, self.production, self.settings.margin)
         if self.exposures is None:
             return result
         estimates = estimate_rewards(
@@ -213,7 +234,7 @@ class _Inputs:
 
     def _reading(self, data: FeatureData) -> Reading:
         context = [key["name"] for key in data.lineage.get("context", ())] or [
-            key.name for key in self.candidate.context
+            key.name for key in self._package_of_data.context
         ]
         columns = [*self.settings.evaluation.columns(context), *self._split_groups()]
         lists: list[str] = []
@@ -225,7 +246,7 @@ class _Inputs:
                 raise ComparisonError.unknown(f"column of exposures in {data.name}", name, data.schema.names)
         return Reading(
             context=tuple(context),
-            items=tuple(key.name for key in self.candidate.items),
+            items=self._items,
             columns=tuple(dict.fromkeys(columns)),
             lists=tuple(dict.fromkeys(lists)),
             label=self._label(data),
@@ -234,6 +255,20 @@ class _Inputs:
             max_items=self.max_items,
             seed=self.settings.evaluation.seed,
         )
+
+    @property
+    def _mixed(self) -> bool:
+        """Whether only one of the packages has tasks."""
+        return (self.candidate.tasks is None) is not (self.production.tasks is None)
+
+    @property
+    def _package_of_data(self) -> ModelPackage:
+        """The package on whose data both are compared by default: the candidate, or the one that has tasks."""
+        return self.production if self._mixed and self.candidate.tasks is None else self.candidate
+
+    @property
+    def _items(self) -> tuple[str, ...]:
+        return self.tasks.items or tuple(key.name for key in self.candidate.items)
 
     def _split_groups(self) -> list[str]:
         """Return the variables by whose values packages were trained on some contexts and not on others."""
@@ -261,7 +296,7 @@ class _Inputs:
         return data if mask.all() else data.take(np.flatnonzero(mask))
 
     def _mask(self, contexts: pa.Table) -> NDArray[np.bool_]:
-        mask = np.ones(len(contexts), dtype=bool)
+        mask = self.tasks.mask(contexts)
         for split, _ in self.splits.values():
             if split is not None:
                 mask &= is_held_out(contexts, split)

@@ -15,6 +15,7 @@ from delorean.packaging.package import ModelPackage
 from delorean.ranking_data.context_weights import ContextWeight
 from delorean.ranking_data.feature_set_reader import read_feature_set
 from delorean.ranking_data.ranking_data import RankingData
+from delorean.training.served_model import numbers_of
 from schemas.errors import ComparisonError
 
 
@@ -115,7 +116,8 @@ def _score(data: RankingData, package: ModelPackage) -> NDArray[np.float32]:
         if name not in data.names:
             raise ComparisonError.unknown(f"column of the features, an input of {package.path}", name, data.names)
     columns = [data.names.index(name) for name in package.columns]
-    return package.score(np.ascontiguousarray(data.features[:, columns]))
+    tasks = None if package.tasks is None else numbers_of(data, package.tasks)
+    return package.score(np.ascontiguousarray(data.features[:, columns]), tasks)
 
 
 def _aligned(

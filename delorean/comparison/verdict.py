@@ -10,6 +10,7 @@ from delorean.comparison.result import Agreement, Comparison, GroupDifference, V
 from delorean.comparison.settings import ComparisonSettings
 from delorean.evaluation.bootstrap import contexts_needed
 from delorean.evaluation.estimate import Estimate
+from delorean.tasks.task_set import TASK_VARIABLE
 
 _MOST_NAMED = 5
 
@@ -21,17 +22,44 @@ def judge(
 
     difference: of the metric that decides, candidate − production
 
-    The candidate regresses where it is worse with confidence and a loss beyond the margin is not excluded, or where a
-    group loses more than the group's margin with confidence. It is better where the interval is above 0, and not worse
-    where the interval is above −margin (non-inferiority). Everything else is unclear.
+    The candidate regresses where it, or a task, is worse with confidence and a loss beyond the margin is not excluded,
+    or where a group loses more than the group's margin with confidence. It is better where the interval is above 0, and
+    not worse where the interval is above −margin (non-inferiority). Everything else is unclear.
     """
     if agreement.same == 1:
         return Verdict.IDENTICAL, ("Both order the items of every context alike: there is nothing to test.",)
-    losing = [
-        group for group in groups if (high := group.simultaneous.high) is not None and high < -settings.group_margin
-    ]
+    losing, unclear = _losing_groups(groups, settings)
     if losing:
-        return Verdict.REGRESSES, (_of_groups(losing, settings), _measured(difference, settings))
+        return Verdict.REGRESSES, (_of_groups(losing, settings), _measured(difference, settings), *unclear)
+    verdict, reasons = _of_all(difference, agreement, settings)
+    return verdict, (*reasons, *unclear)
+
+
+def _losing_groups(
+    groups: Sequence[GroupDifference], settings: ComparisonSettings
+) -> tuple[list[GroupDifference], list[str]]:
+    """Return the groups that lose more than is tolerated, and sentences on tasks for which that is not excluded.
+
+    A task tolerates no more than the whole, because its contexts are a use of their own.
+    """
+    losing, unclear = [], []
+    for group in groups:
+        low, high = group.simultaneous.low, group.simultaneous.high
+        of_task = group.by == TASK_VARIABLE
+        if high is not None and high < (0 if of_task else -settings.group_margin):
+            if not of_task or (low is not None and low < -settings.margin):
+                losing.append(group)
+        elif of_task and (low is None or low < -settings.margin):
+            needed = contexts_needed(group.simultaneous, settings.margin)
+            tell = "it has too few contexts" if needed is None else f"about {needed:,} contexts would tell"
+            unclear.append(f"For task '{group.group}' a loss beyond {settings.margin:g} is not excluded: {tell}.")
+    return losing, unclear
+
+
+def _of_all(
+    difference: Estimate, agreement: Agreement, settings: ComparisonSettings
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Return what the difference of all contexts means."""
     if difference.value is None or difference.low is None or difference.high is None:
         reason = "no context has a positive label" if difference.value is None else "there are too few contexts"
         return Verdict.UNCLEAR, (
@@ -83,7 +111,8 @@ def _of_groups(losing: Sequence[GroupDifference], settings: ComparisonSettings) 
         for group in worst[:_MOST_NAMED]
     )
     more = f" and {len(worst) - _MOST_NAMED} more" if len(worst) > _MOST_NAMED else ""
-    return f"{settings.metric} falls by more than the tolerated {settings.group_margin:g} for {named}{more}."
+    tolerated = settings.margin if any(group.by == TASK_VARIABLE for group in losing) else settings.group_margin
+    return f"{settings.metric} falls by more than the tolerated {tolerated:g} for {named}{more}."
 
 
 def _more_contexts(difference: Estimate, settings: ComparisonSettings) -> str:

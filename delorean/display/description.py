@@ -16,6 +16,12 @@ _T = TypeVar("_T")
 # Described types by module and name, and the module of `descriptions` that describes them. By name, so that neither
 # importing delorean in a notebook nor showing one thing imports what the others need.
 DESCRIBED: Final[Mapping[tuple[str, str], str]] = {
+    ("delorean.ab_tests.assignment", "Assignment"): "ab_tests",
+    ("delorean.ab_tests.declaration", "AbTest"): "ab_tests",
+    ("delorean.ab_tests.interleaving_analysis", "InterleavingAnalysis"): "ab_tests",
+    ("delorean.ab_tests.plan", "TestPlan"): "ab_tests",
+    ("delorean.ab_tests.result", "AbAnalysis"): "ab_tests",
+    ("delorean.ab_tests.result", "Health"): "ab_tests",
     ("delorean.audit.comparison.result", "FeatureComparison"): "comparison",
     ("delorean.audit.paradox.report", "ParadoxReport"): "checks",
     ("delorean.comparison.result", "Comparison"): "rankers",
@@ -40,6 +46,7 @@ DESCRIBED: Final[Mapping[tuple[str, str], str]] = {
     ("delorean.time_travel.moment", "GlobalView"): "time_travel",
     ("delorean.time_travel.moment", "Moment"): "time_travel",
     ("delorean.time_travel.moment", "ServiceView"): "time_travel",
+    ("delorean.training.consolidation.result", "ConsolidationReport"): "consolidation",
     ("delorean.training.fitting", "TrainedModel"): "evaluation",
     ("delorean.training.report", "TrainingReport"): "evaluation",
     ("delorean.tuning.result", "TuningResult"): "tuning",

@@ -54,6 +54,8 @@ def check_spec(spec: ExperimentSpec, file: TomlFile | None = None, run_id: str |
             with at("model.categorical"):
                 raise TrainingError.unknown("feature", name, spec.feature_model.columns)
     _check_evaluation(spec, at)
+    with at("consolidation"):
+        _check_consolidation(spec)
     with at("model" if spec.model.estimator is None else "model.estimator"):
         spec.model.build()
 
@@ -71,6 +73,20 @@ def _check_tasks(spec: ExperimentSpec) -> None:
     for name, task in spec.tasks.items():
         if spec.model.label is not None and spec.model.label not in task.labels.label_names:
             raise LabelError.unknown(f"label of task '{name}'", spec.model.label, task.labels.label_names)
+
+
+def _check_consolidation(spec: ExperimentSpec) -> None:
+    """Reject ways to share a model that no learner could follow; what the chosen one cannot do, training rejects."""
+    if not spec.tasks:
+        return
+    spec.consolidation.check(spec.tasks)
+    if spec.model.workers > 1:
+        raise ConfigError.because(
+            f"model.workers is {spec.model.workers}, and a model of several tasks is fitted by one process",
+            "write workers = 1, and max_items to bound its memory",
+        )
+    if spec.model.learner != "scikit-learn" and spec.consolidation.sharing == "trunk":
+        spec.consolidation.rounds_of_own(spec.model.build().rounds)
 
 
 def _check_evaluation(spec: ExperimentSpec, at: Callable[[str], AbstractContextManager[None]]) -> None:

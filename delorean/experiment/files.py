@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from delorean.ab_tests.files import is_ab_test, read_test
 from delorean.experiment.checks import check_spec
 from delorean.experiment.encoder_spec import EncoderSpec
 from delorean.experiment.spec import ExperimentSpec
@@ -40,9 +41,12 @@ def load_experiment(path: str | Path, index: SnapshotIndex | None = None) -> Exp
 
 
 def contexts_to_select(path: str | Path) -> tuple[NamedSelection, ...]:
-    """Read context selections: those of an experiment's spec and its tasks, or a file with `[experiments.<id>]`."""
-    if is_experiment(TomlFile.read(path).content):
+    """Read context selections: of an experiment's spec and its tasks, of an A/B test, or of `[experiments.<id>]`."""
+    content = TomlFile.read(path).content
+    if is_experiment(content):
         return load_experiment(path).selections
+    if is_ab_test(content):
+        return (read_test(path).selection,)
     return load_selections(path)
 
 
@@ -52,12 +56,12 @@ def is_experiment(content: Mapping[str, Any]) -> bool:
 
 
 def selects_contexts(content: Mapping[str, Any]) -> bool:
-    """Whether the content of a TOML file selects contexts, for an experiment, for its tasks, or for several."""
+    """Whether the content of a TOML file selects contexts: for an experiment, its tasks, a test, or several of them."""
     tasks = content.get("tasks")
     of_tasks = tasks.values() if isinstance(tasks, Mapping) else ()
     if is_experiment(content):
         return "contexts" in content or any(isinstance(each, Mapping) and "contexts" in each for each in of_tasks)
-    return "experiments" in content
+    return "experiments" in content or (is_ab_test(content) and "contexts" in content)
 
 
 def _check_encoders(file: TomlFile, spec: ExperimentSpec) -> Mapping[str, DataKey]:

@@ -16,6 +16,7 @@ _OF_TRAINING = (
     "model",
     "evaluation",
     "label_quality",
+    "consolidation",
 )  # only training reads these: features do not change with them
 _OF_TASKS = ("weight", "contexts")  # of each task: what neither its label data nor its features depend on
 _GENERATE = "generate again with this spec, or train with the spec that generated it"

@@ -21,8 +21,9 @@ from delorean.label_quality.limits import LabelQualityLimits
 from delorean.leaks import LeakThresholds
 from delorean.ranking_data.split import Split
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
-from delorean.tasks.applicability import with_impossible_features
+from delorean.tasks.applicability import require_features, with_impossible_features
 from delorean.tasks.task_set import Sentinel, TaskSet
+from delorean.training.consolidation.settings import Consolidation
 from delorean.tuning.space import TuningSpec
 from encoders import FeatureModel
 from schemas.errors import ConfigError
@@ -62,6 +63,7 @@ class ExperimentSpec:
     spread: how far apart the captures of one row may be
     leaks: the thresholds above which a feature predicts its label implausibly well, and whether that fails a run
     evaluation: how the model is measured
+    consolidation: how tasks share the model, and which losses of a task are tolerated
     label_quality: the limits that the label data must keep
     tuning: what `delorean tune` searches; not part of the id
     schedule: when the scheduler trains it; not part of the id
@@ -94,6 +96,7 @@ class ExperimentSpec:
     split: Split = field(default_factory=Split)
     model: ModelSpec = field(default_factory=ModelSpec)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    consolidation: Consolidation = field(default_factory=Consolidation)
     label_quality: LabelQualityLimits = field(default_factory=LabelQualityLimits)
     tuning: TuningSpec = field(default_factory=TuningSpec)
     schedule: ScheduleSpec = ScheduleSpec()
@@ -112,9 +115,10 @@ class ExperimentSpec:
             )
         if self.tasks:
             check_tasks(self.tasks, self.sentinels)
-        elif self.sentinels or self.defaults or self.merge != MergeSpec():
+        elif self.sentinels or self.defaults or self.merge != MergeSpec() or self.consolidation != Consolidation():
             raise ConfigError.because(
-                "sentinels, defaults and merge are given without tasks", "leave them out, or declare [tasks.my_task]"
+                "sentinels, defaults, merge and consolidation are settings of tasks, and there are none",
+                "leave them out, or declare [tasks.my_task]",
             )
         for field_name in ("labels", "merge"):
             named: LabelSpec | MergeSpec | None = getattr(self, field_name)
@@ -177,7 +181,9 @@ class ExperimentSpec:
                 raise ConfigError.unknown("feature with a default", name, model.features)
         owned = zip(model.encoders, self.encoder_owners, strict=True)
         owners = {feature: tasks for encoder, (_, tasks) in owned if tasks for feature in encoder.features}
-        return with_impossible_features(task_set(self.tasks, self.sentinels, self.defaults), model, {}, owners)
+        found = with_impossible_features(task_set(self.tasks, self.sentinels, self.defaults), model, {}, owners)
+        require_features(found, model.features)
+        return found
 
     @property
     def task_weights(self) -> dict[str, float]:

@@ -18,6 +18,7 @@ from delorean.labels import WEIGHT_COLUMN, Labels, load_labels
 from delorean.ranking_data.context_weights import ContextWeight
 from delorean.state.rules import AsOf
 from delorean.state.sources import PinnedSources
+from delorean.tasks.task_set import recorded_tasks
 from encoders.feature_model import LIBRARY, FeatureModel
 from schemas.errors import ConfigError, PackageError
 from snapshotter.index import SnapshotIndex
@@ -79,17 +80,29 @@ def train_on(
     uri, version: of the feature set; None: the newest version
     spark: where the model's workers run, if it has several
 
-    Raises TrainingError, and ConfigError for several workers without Spark.
+    Raises TrainingError, and ConfigError for several workers without Spark, and for a learner that cannot share a model
+    among tasks as the spec says.
     """
-    from delorean.training.fitting import train  # generation must not import scikit-learn
+    from delorean.training.fitting import train, with_tasks  # generation must not import scikit-learn
+    from delorean.training.learners.choice import as_learner
 
-    model, evaluation = experiment.model, experiment.evaluation
+    model = experiment.model
     source = learning_source(experiment, labels, uri, version)
     encoders = encoders_features(experiment.feature_model)
     if model.workers > 1:
         return _train_on_spark(experiment, source, encoders, spark)
-    parts = source.parts(experiment.split)
-    return train(parts, experiment.split, model.build(), model.seed, evaluation=evaluation, encoders=encoders)
+    tasks, learner = recorded_tasks(lineage_of(uri, version)), model.build()
+    with_tasks(as_learner(learner), tasks, experiment.consolidation).check()  # before anything is read
+    return train(
+        source.parts(experiment.split),
+        experiment.split,
+        learner,
+        model.seed,
+        evaluation=experiment.evaluation,
+        encoders=encoders,
+        tasks=tasks,
+        consolidation=experiment.consolidation,
+    )
 
 
 def learning_source(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delorean.evaluation.estimate import Estimate
+from delorean.evaluation.measure import PartScores
 from delorean.evaluation.part_measurement import estimate_of, value_of
+from delorean.evaluation.settings import EvaluationSettings
 from delorean.experiment.model_spec import ModelSpec
 from delorean.experiment.spec import ExperimentSpec
 from delorean.experiment.steps import generated_features, learning_source
 from delorean.labels import load_labels
 from delorean.ranking_data.ranking_data import RankingData
 from delorean.ranking_data.split import SplitParts
+from delorean.tasks.task_set import TaskSet, recorded_tasks
 from delorean.training.candidate import fit_candidate
+from delorean.training.consolidation.settings import Consolidation
+from delorean.training.consolidation.task_weights import measured_by_task
+from delorean.training.learners import OnRound
 from delorean.tuning.result import Candidate, Trial, TuningResult
 from delorean.tuning.search import OnValue, search
 from delorean.tuning.space import TuningSpec, Value
@@ -45,6 +51,24 @@ class SearchRequest:
     identity: dict[str, Any]
     tuning: TuningSpec
     model: ModelSpec
+    tasks: TaskSet | None = None
+    consolidation: Consolidation = field(default_factory=Consolidation)
+
+    def fit(
+        self,
+        train: RankingData,
+        validation: RankingData,
+        parameters: Mapping[str, Value] | None,
+        on_round: OnRound | None = None,
+    ) -> PartScores:
+        """Fit the model with parameters; None: as the spec has it."""
+        model = self.model if parameters is None else with_parameters(self.model, parameters)
+        seed = self.model.seed
+        return fit_candidate(model.build(), train, validation, seed, on_round, self.tasks, self.consolidation)
+
+    def measured_on(self, part: RankingData, name: str) -> RankingData:
+        """Return a part as it is measured: with tasks, the mean of the tasks' metrics counts."""
+        return part if self.tasks is None else measured_by_task(part, self.tasks, name)
 
 
 def tune(
@@ -60,7 +84,7 @@ def tune(
 
     Trials are fitted on the training part and measured on the validation part only. Once they are done, the best
     candidates, and the model of the spec as it is, are measured on the test part, each once: a search that is started
-    again repeats no measurement.
+    again repeats no measurement. Of a model of several tasks, the mean of the tasks' metrics is measured.
 
     folder: of the project; the study is a file in its `tuning` folder, which all workers must be able to write to
     study: its name; None: the experiment's
@@ -85,9 +109,10 @@ def tune(
         labels = load_labels(lineage["labels"], storage)
         parts = learning_source(experiment, labels, uri, version).parts(experiment.split)
         with shown_progress(progress) as shown:
-            request = SearchRequest(str(path), identity, spec, experiment.model)
+            tasks = recorded_tasks(lineage)
+            request = SearchRequest(str(path), identity, spec, experiment.model, tasks, experiment.consolidation)
             _search(opened, request, parts, lambda done, of: shown(f"tuning {experiment.name}, trials", done, of))
-        return _measured(opened, experiment, parts)
+        return _measured(opened, experiment, parts, request)
     finally:
         opened.close()
 
@@ -129,18 +154,17 @@ def with_parameters(model: ModelSpec, parameters: Mapping[str, Value]) -> ModelS
 
 def search_parts(study: Study, request: SearchRequest, train: RankingData, validation: RankingData, shown: Any) -> None:
     """Run trials in this process."""
-    spec, model = request.tuning, request.model
+    spec, measured = request.tuning, request.measured_on(validation, "validation")
 
     def metric(scores: NDArray[np.float32]) -> float:
-        return value_of(spec.metric, scores, validation, spec.at)
+        return value_of(spec.metric, scores, measured, spec.at)
 
     def objective(parameters: Mapping[str, Value], on_value: OnValue) -> float:
         def on_round(number: int, scores: NDArray[np.float32]) -> None:
             on_value(number, lambda: metric(scores))
 
-        learner = with_parameters(model, parameters).build()
-        fitted = fit_candidate(learner, train, validation, model.seed, on_round if spec.pruning else None)
-        return metric(fitted(validation.features))
+        score = request.fit(train, validation, parameters, on_round if spec.pruning else None)
+        return metric(score(validation))
 
     search(study, spec, objective, shown)
 
@@ -162,13 +186,14 @@ def _search(study: Study, request: SearchRequest, parts: SplitParts, shown: Any)
     )
 
 
-def _measured(study: Study, experiment: ExperimentSpec, parts: SplitParts) -> TuningResult:
+def _measured(study: Study, experiment: ExperimentSpec, parts: SplitParts, request: SearchRequest) -> TuningResult:
     """Measure the best candidates on both parts, those that have not been yet."""
     spec = experiment.tuning
     best = _best(study, spec, spec.candidates)
-    candidates = [_candidate(study, experiment, parts, trial.number, trial.params) for trial in best]
+    settings = replace(experiment.evaluation, at=spec.at)
+    candidates = [_candidate(study, request, parts, settings, trial.number, trial.params) for trial in best]
     try:
-        untuned = _candidate(study, experiment, parts, None, {})
+        untuned = _candidate(study, request, parts, settings, None, {})
     except TrainingError:
         untuned = None  # perhaps the spec's own parameters cannot be fitted, which is why they are tuned
     tested = study.study.user_attrs[_TESTED]
@@ -183,18 +208,21 @@ def _measured(study: Study, experiment: ExperimentSpec, parts: SplitParts) -> Tu
 
 
 def _candidate(
-    study: Study, experiment: ExperimentSpec, parts: SplitParts, number: int | None, parameters: Mapping[str, Value]
+    study: Study,
+    request: SearchRequest,
+    parts: SplitParts,
+    settings: EvaluationSettings,
+    number: int | None,
+    parameters: Mapping[str, Value],
 ) -> Candidate:
     key = _UNTUNED if number is None else str(number)
     recorded = dict(study.study.user_attrs.get(_TESTED, {}))
     if key not in recorded:
-        model = experiment.model if number is None else with_parameters(experiment.model, parameters)
-        fitted = fit_candidate(model.build(), parts.train, parts.validation, model.seed)
-        settings = replace(experiment.evaluation, at=experiment.tuning.at)
-        measured = {
-            name: msgspec.to_builtins(estimate_of(experiment.tuning.metric, fitted(part.features), part, settings))
-            for name, part in (("validation", parts.validation), ("test", parts.test))
-        }
+        score = request.fit(parts.train, parts.validation, None if number is None else parameters)
+        measured = {}
+        for name, part in (("validation", parts.validation), ("test", parts.test)):
+            counted = request.measured_on(part, name)
+            measured[name] = msgspec.to_builtins(estimate_of(request.tuning.metric, score(part), counted, settings))
         with study.alone():
             recorded = {**study.study.user_attrs.get(_TESTED, {}), key: measured}
             study.study.set_user_attr(_TESTED, recorded)
@@ -245,7 +273,9 @@ def _identity(experiment: ExperimentSpec, uri: str, version: int, lineage: Mappi
 
 def _of_spec(experiment: ExperimentSpec) -> dict[str, Any]:
     spec = experiment.to_json()
+    sharing = {"consolidation": spec.get("consolidation", {})} if experiment.tasks else {}
     return {
+        **sharing,
         "split": spec.get("split", {}),
         "model": spec.get("model", {}),
         "space": msgspec.to_builtins(experiment.tuning.space),

@@ -39,7 +39,7 @@ from delorean.step_timer import StepTimer
 from delorean.tasks.applicable_rows import lacking_rows, without_sentinels
 from delorean.tasks.impossible_features import task_numbers
 from encoders.columns import one_array
-from encoders.data_map import DataMaps
+from encoders.data_map import DataMaps, concatenated
 from schemas.errors import EncoderError, QualityError
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, open_storage
@@ -152,11 +152,24 @@ def adapted_counts(plan: GenerationPlan, elements: Mapping[str, ResolvedElement]
 
 
 def first_data_maps(plan: GenerationPlan, contexts: int) -> DataMaps:
-    """Return the data maps of a plan's first label rows, for golden rows or to inspect the encoders' input."""
+    """Return the data maps of a plan's first label rows, for golden rows or to inspect the encoders' input.
+
+    Those of tasks are the first rows of each task, from the first file that has any.
+    """
     storage = open_storage(plan.storage_uri)
-    file = plan.labels.files[0]
-    rows = read_parquet(storage, file).slice(0, contexts).combine_chunks()
-    return data_maps(plan, rows, match_elements(plan, rows, file.bucket, storage))
+    remaining = {0} if plan.tasks is None else {*range(len(plan.tasks.tasks))}
+    parts: list[DataMaps] = []
+    for file in plan.labels.files:
+        rows = read_parquet(storage, file)
+        numbers = np.zeros(len(rows), np.int64) if plan.tasks is None else task_numbers(rows, plan.tasks)
+        here = remaining & {*numbers.tolist()}
+        first = [np.flatnonzero(numbers == number)[: contexts // len(remaining | here)] for number in here]
+        rows = rows.take(np.sort(np.concatenate([np.zeros(0, np.int64), *first]))).combine_chunks()
+        parts.append(data_maps(plan, rows, match_elements(plan, rows, file.bucket, storage)))
+        remaining -= here
+        if not remaining:
+            break
+    return concatenated(parts)
 
 
 def data_maps(plan: GenerationPlan, rows: pa.Table, elements: Mapping[str, ResolvedElement]) -> DataMaps:

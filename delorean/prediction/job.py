@@ -13,7 +13,7 @@ from delorean.feature_sets.table import FeatureSet, find_record
 from delorean.frames import require_spark
 from delorean.labels import TIME_COLUMN
 from delorean.packaging.package import ModelPackage
-from delorean.prediction.packaged_model import SCORE_COLUMN, PackagedModel
+from delorean.prediction.packaged_model import PROBABILITY_COLUMN, SCORE_COLUMN, PackagedModel
 from delorean.prediction.scored_file import ScoredFile, Scoring
 from delorean.prediction.table import FOLDER, Predictions, commit, find_predictions, predictions_uri
 from delorean.step_timer import StepTimer
@@ -126,10 +126,12 @@ def _scoring(package: ModelPackage, files: DeltaVersion, storage: Storage, name:
     for column in (*carried, *package.features):
         if column not in files.schema.names:
             raise ConfigError.unknown(f"column of version {files.version} of {files.uri}", column, files.schema.names)
-    if SCORE_COLUMN in carried:
-        raise ConfigError.because(f"the column '{SCORE_COLUMN}' is that of the scores", "rename it in the feature set")
+    own = (SCORE_COLUMN, PROBABILITY_COLUMN) if package.calibrations else (SCORE_COLUMN,)
+    for column in own:
+        if column in carried:
+            raise ConfigError.because(f"the column '{column}' is that of the scores", "rename it in the feature set")
     fields = [files.schema.field(column) for column in carried]
-    fields.insert(len(grouping), pa.field(SCORE_COLUMN, pa.list_(pa.float32())))
+    fields[len(grouping) : len(grouping)] = [pa.field(column, pa.list_(pa.float32())) for column in own]
     folder = f"{FOLDER}/{name}/{uuid.uuid4().hex[:12]}"
     return Scoring(files.uri, storage.uri, folder, PackagedModel.of(package), items, pa.schema(fields))
 

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delorean.prediction.packaged_model import SCORE_COLUMN, PackagedModel
+from delorean.prediction.packaged_model import PROBABILITY_COLUMN, SCORE_COLUMN, PackagedModel
 from delorean.ranking_data.context_sample import list_lengths
 from delorean.ranking_data.list_columns import ChosenRows, FeatureColumn
+from delorean.tasks.impossible_features import task_numbers
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import read_unrecorded, write_parquet
@@ -48,7 +49,8 @@ class Scoring:
     def score_file(self, path: str, number: int, attempt: str) -> ScoredFile:
         """Score the rows of a file. path: relative to the feature set; number, attempt: make the new file's name.
 
-        Raises TrainingError for columns of another type, PackageError where the model accepts no missing values.
+        Raises TrainingError for columns of another type, PackageError where the model accepts no missing values,
+        DataKeyError for a context of a task that the model does not serve.
         """
         scores: list[NDArray[np.float32]] = []
         target = f"{self.folder}/{number:05}-{attempt}.parquet"
@@ -60,19 +62,25 @@ class Scoring:
 
     def _scored(self, source: Storage, path: str, scores: list[NDArray[np.float32]]) -> Iterator[pa.RecordBatch]:
         """Yield the rows with their scores, which are added to `scores`."""
-        carried = [name for name in self.schema.names if name != SCORE_COLUMN]
+        carried = [name for name in self.schema.names if name not in (SCORE_COLUMN, PROBABILITY_COLUMN)]
         names, row = list(dict.fromkeys([*carried, *self.model.features])), 0
         for batch in read_unrecorded(source, path, names, rows=_ROWS):
             lengths = list_lengths(batch, self.items[0])
             rows = ChosenRows(batch, np.arange(row, row + len(batch)), lengths)
             for name in self.items:
                 rows.flat(name)  # rejects lists of other lengths
-            matrix = np.hstack(
-                [rows.matrix(FeatureColumn.of(name, self.model.vectors)) for name in self.model.features]
-            )
-            scores.append(self.model.score(matrix))
+            features = [FeatureColumn.of(name, self.model.vectors) for name in self.model.features]
+            matrix = np.hstack([rows.matrix(feature) for feature in features])
+            tasks = self.model.tasks
+            numbers = None if tasks is None else np.repeat(task_numbers(batch, tasks), lengths)
+            scores.append(self.model.score(matrix, numbers))
             offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-            column = pa.ListArray.from_arrays(offsets, pa.array(scores[-1], pa.float32(), from_pandas=False))
-            table = pa.table({**{name: batch[name] for name in carried}, SCORE_COLUMN: column})
+            columns = {SCORE_COLUMN: scores[-1], PROBABILITY_COLUMN: self.model.probabilities(scores[-1], numbers)}
+            lists = {
+                name: pa.ListArray.from_arrays(offsets, pa.array(values, pa.float32(), from_pandas=False))
+                for name, values in columns.items()
+                if values is not None
+            }
+            table = pa.table({**{name: batch[name] for name in carried}, **lists})
             yield from table.select(self.schema.names).cast(self.schema).to_batches()
             row += len(batch)

@@ -27,7 +27,7 @@ class Predictions(StoredVersion):
     """Scores of a feature set's items: one version of a Delta table.
 
     Its columns are the context variables, `time`, the item variables as lists, `score`: list<float32> aligned with the
-    items, and the columns that were kept.
+    items, and the columns that were kept; where the package calibrates, also `probability`: list<float32>.
 
     uri: of the table, as deltalake, Spark, Polars and DuckDB open it
     context, items, kept: names of columns

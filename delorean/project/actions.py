@@ -10,6 +10,7 @@ from delorean.experiment import ExperimentSpec
 from delorean.experiment.record import RunRecord, find_run
 from delorean.feature_sets.table import FeatureSet, load_feature_set, table_uri
 from delorean.labels import Labels, load_labels
+from delorean.project.ab_test_actions import AbTestActions
 from delorean.project.model_actions import ModelActions
 from delorean.time_travel import Moment, TimeMachine
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from snapshotter.spark.progress import Progress
 
 
-class ProjectActions(ModelActions):
+class ProjectActions(ModelActions, AbTestActions):
     """The actions of an open project.
 
     A `spec` is an `ExperimentSpec`, the name of a spec beside the project's file, or the path of a TOML file; relative

@@ -32,11 +32,13 @@ class TaskTreeScorer:
         features: (rows, features) float32, NaN where missing
         tasks: (rows,) int64, the number of each row's task
         """
-        _check_tasks(tasks, len(features), self.tasks)
-        if len(tasks) and (tasks == tasks[0]).all():  # a request is of one task
-            return self._scorer.score_by(features, self._ranges[tasks[0]])
+        alike = len(tasks) > 0 and bool((tasks == tasks[0]).all())  # as in a request
+        numbers = tasks[:1] if alike else np.unique(tasks)
+        _check_tasks(tasks, numbers, len(features), self.tasks)
+        if alike:
+            return self._scorer.score_by(features, self._ranges[numbers[0]])
         scores = np.empty(len(features), np.float32)
-        for task in np.unique(tasks):
+        for task in numbers:
             rows = np.flatnonzero(tasks == task)
             scores[rows] = self._scorer.score_by(features[rows], self._ranges[task])
         return scores
@@ -53,7 +55,7 @@ class TaskFeatureScorer:
 
     def score(self, features: NDArray[np.float32], tasks: NDArray[np.int64]) -> NDArray[np.float32]:
         """Score rows of features; see `TaskTreeScorer.score`."""
-        _check_tasks(tasks, len(features), self.tasks)
+        _check_tasks(tasks, tasks, len(features), self.tasks)
         return self.scorer.score(with_task(features, tasks))
 
 
@@ -69,8 +71,8 @@ def with_task(features: NDArray[np.float32], tasks: NDArray[np.int64]) -> NDArra
     return np.column_stack([features, tasks.astype(np.float32)])
 
 
-def _check_tasks(tasks: NDArray[np.int64], rows: int, count: int) -> None:
+def _check_tasks(tasks: NDArray[np.int64], numbers: NDArray[np.int64], rows: int, count: int) -> None:
     if tasks.shape != (rows,) or tasks.dtype != np.int64:
         raise PackageError.because(f"tasks are {tasks.dtype} {tasks.shape}, expected int64 ({rows},)")
-    if rows and not 0 <= tasks.min() <= tasks.max() < count:
-        raise PackageError.because(f"a task's number is {tasks.min()} or {tasks.max()}, expected 0 to {count - 1}")
+    if rows and not 0 <= numbers.min() <= numbers.max() < count:
+        raise PackageError.because(f"a task's number is {numbers.min()} or {numbers.max()}, expected 0 to {count - 1}")

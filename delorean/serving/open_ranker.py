@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from delorean.ab_tests.recorded import start_test
 from delorean.exposures import ExposureLog
 from delorean.packaging.package import ModelPackage
 from delorean.serving.global_versions import GlobalVersions
@@ -42,7 +43,8 @@ def open_ranker(
     tests: that decide which package answers, see `load_tests`
     log_exposures: whether the storage gets a log of what is shown; where there are tests it always does
 
-    Raises ConfigError for services that are not the models', AbTestError for tests that cannot be served together.
+    Raises ConfigError for services that are not the models', AbTestError for tests that cannot be served together, or
+    whose declaration changed after it was first served.
     """
     services = load_gateway_config(services_config)
     clock = open_clock(services.clock)
@@ -70,5 +72,7 @@ def open_ranker(
             log = opened.enter_context(ExposureLog(storage, package.context, package.items))
         gateway = opened.enter_context(Gateway(services))
         ranker = Ranker(package, gateway, versions_of, clock, budget, tests=tests, log=log)
+        for each in tests:
+            start_test(each.test, storage)
         with follow(services_config, gateway, allowed=allowed):
             yield ranker

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from delorean.packaging.package import ModelPackage
+from delorean.tasks.task_set import TASK_VARIABLE
 from encoders.feature_model import LIBRARY
 from schemas.errors import SetupError, TrackingError
 from schemas.plain_text import plain_text
@@ -161,7 +162,8 @@ def _save_model(package: ModelPackage, folder: Path, modules: Sequence[str]) -> 
         from mlflow.pyfunc import save_model
         from mlflow.types import ColSpec, Schema
 
-        inputs = Schema([ColSpec("float", name, required=False) for name in package.columns])
+        columns = [ColSpec("float", name, required=False) for name in package.columns]
+        inputs = Schema(columns if package.tasks is None else [*columns, ColSpec("string", TASK_VARIABLE)])
         save_model(
             folder,
             python_model=str(_MODEL_CODE),

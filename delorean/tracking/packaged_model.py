@@ -11,6 +11,7 @@ from mlflow.pyfunc import PythonModel
 from numpy.typing import NDArray
 
 from delorean.packaging.package import ModelPackage, load_package
+from delorean.tasks.task_set import TASK_VARIABLE
 
 
 class PackagedModel(PythonModel):  # type: ignore[misc]  # a class of a library whose types mypy does not follow
@@ -28,8 +29,10 @@ class PackagedModel(PythonModel):  # type: ignore[misc]  # a class of a library 
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,  # noqa: ARG002  # the same
     ) -> NDArray[np.float32]:
-        """Score rows. model_input: a column for each of the package's `columns`; others are ignored."""
-        return self.package.score(model_input[list(self.package.columns)].to_numpy(np.float32))
+        """Score rows. model_input: the columns `ModelPackage.columns`, and `task_type` for a model of tasks."""
+        features = model_input[list(self.package.columns)].to_numpy(np.float32)
+        tasks = None if self.package.tasks is None else model_input[TASK_VARIABLE].tolist()
+        return self.package.score(features, tasks)
 
 
 set_model(PackagedModel())

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from delorean.evaluation.measure import PartScores
 from delorean.ranking_data.ranking_data import RankingData
+from delorean.tasks.task_set import TaskSet
+from delorean.training.consolidation.settings import Consolidation
+from delorean.training.fitting import with_tasks
 from delorean.training.learners import OnRound
 from delorean.training.learners.choice import as_learner
-
-Scores: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+from delorean.training.served_model import FittedTasks
 
 
 def fit_candidate(
-    model: Any, train: RankingData, validation: RankingData, seed: int, on_round: OnRound | None = None
-) -> Scores:
-    """Fit a model and return what scores rows of features (rows, features).
+    model: Any,
+    train: RankingData,
+    validation: RankingData,
+    seed: int,
+    on_round: OnRound | None = None,
+    tasks: TaskSet | None = None,
+    consolidation: Consolidation | None = None,
+) -> PartScores:
+    """Fit a model and return what scores the items of a part.
 
-    model, seed: as `train` takes them
+    model, seed, tasks, consolidation: as `train` takes them
     on_round: see `Learner.fit`
 
-    Raises TrainingError for data or parameters that it cannot be fitted with.
+    Raises TrainingError for data or parameters that it cannot be fitted with, ConfigError for a learner that cannot
+    share a model among tasks in this way.
     """
-    fitted = as_learner(model).fit(train, validation, seed, on_round)
-    return lambda features: fitted.reference(features).astype(np.float32)
+    learner = with_tasks(as_learner(model), tasks, consolidation)
+    learner.check()
+    fitted = learner.fit(train, validation, seed, on_round)
+    if isinstance(fitted, FittedTasks):
+        return lambda part: fitted.reference(part).astype(np.float32)
+    return lambda part: fitted.reference(part.features).astype(np.float32)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from delorean.display.description import describes
+from delorean.display.descriptions import consolidation
 from delorean.display.parts import Facts, IntervalMark, Note, Part, Table
 from delorean.evaluation.estimate import Estimate
 from delorean.evaluation.evaluation import Evaluation
@@ -165,6 +166,8 @@ def _report_document(report: TrainingReport) -> dict[str, Any]:
 
 @describes(TrainingReport, _report_document, headline=lambda report: f"training of {report.model}")
 def _report(report: TrainingReport) -> Iterator[Part]:
+    if report.consolidation is not None:
+        yield from consolidation.parts(report.consolidation)
     rows = [{"": who, **msgspec.to_builtins(parts["test"])} for who, parts in report.metrics.items()]
     yield Table(rows, "on the test part")
     yield Table([{"part": name, **size} for name, size in report.sizes.items()], "sizes")

@@ -71,14 +71,14 @@ def parts(comparison: Comparison) -> Iterator[Part]:
 
 
 def _metric_rows(metrics: Sequence[MetricDifference]) -> list[dict[str, Any]]:
-    bound = _bound([each.difference for each in metrics])
+    bound = bound_of([each.difference for each in metrics])
     return [
         {
             "metric": each.metric,
             "candidate": each.candidate.value,
             "production": each.production.value,
             "difference": each.difference.value,
-            "interval": _interval(each.difference, bound),
+            "interval": interval_mark(each.difference, bound),
             "low": each.difference.low,
             "high": each.difference.high,
             "contexts": each.difference.contexts,
@@ -92,7 +92,7 @@ def _groups(comparison: Comparison) -> Iterator[Part]:
     if not comparison.groups:
         return
     whole = comparison[comparison.metric].difference
-    bound = _bound([whole, *(group.simultaneous for group in comparison.groups)])
+    bound = bound_of([whole, *(group.simultaneous for group in comparison.groups)])
     rows = [("all", "-", comparison.contexts, whole)]
     rows += [(group.by, group.group, group.contexts, group.simultaneous) for group in comparison.groups]
     together = f"the intervals of the {len(comparison.groups)} groups hold together"
@@ -104,7 +104,7 @@ def _groups(comparison: Comparison) -> Iterator[Part]:
                 "group": group,
                 "contexts": contexts,
                 "difference": each.value,
-                "interval": _interval(each, bound),
+                "interval": interval_mark(each, bound),
                 "low": each.low,
                 "high": each.high,
             }
@@ -180,13 +180,14 @@ def _with_interval(estimate: Estimate) -> str:
     return f"{estimate.value:.4g}{interval}"
 
 
-def _interval(estimate: Estimate, bound: float) -> IntervalMark | None:
+def interval_mark(estimate: Estimate, bound: float) -> IntervalMark | None:
+    """Draw a difference on an axis around 0."""
     if estimate.value is None:
         return None
     return IntervalMark(estimate.value, estimate.low, estimate.high, -bound, bound, compared=True)
 
 
-def _bound(estimates: Sequence[Estimate]) -> float:
+def bound_of(estimates: Sequence[Estimate]) -> float:
     """Return how far the axis of intervals reaches to both sides of 0."""
     ends = [abs(end) for each in estimates for end in (each.value, each.low, each.high) if end is not None]
     return max(ends, default=0.0) or 1.0

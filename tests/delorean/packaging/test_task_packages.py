@@ -11,61 +11,27 @@ import pyarrow as pa
 import pytest
 
 from delorean.packaging.package import ModelPackage, load_package, tasks_of_items
-from delorean.packaging.writing import Lineage, write_package
-from delorean.ranking_data.ranking_data import RankingData
 from delorean.scoring.onnx_scorer import OnnxScorer
 from delorean.scoring.task_scorers import with_task
-from delorean.tasks.impossible_features import task_numbers, with_defaults
-from delorean.tasks.task_set import TASK_VARIABLE, Task, TaskSet
+from delorean.tasks.impossible_features import task_numbers
+from delorean.tasks.task_set import TASK_VARIABLE
 from delorean.training.consolidation.settings import Consolidation
 from delorean.training.fitting import TrainedModel, train
 from delorean.training.learners.lightgbm import LightGBM
 from delorean.training.learners.xgboost import XGBoost
-from encoders.data_map import DataMaps
-from schemas.data_keys import context_variable
 from schemas.errors import PackageError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "company"))  # its encoders are imported by their module's name
 
 import company  # found through the line above
+from task_company import NAMES, TASKS, golden_maps, ranking_data, write_tasks
 
-NAMES = ("home", "search", "similar")
-WITHOUT = {"similar": ("listed",)}
-TASKS = TaskSet(
-    tuple(Task(name, ("profile_id", "country"), ("video_id",), WITHOUT.get(name, ())) for name in NAMES),
-    defaults={"listed": 0.0},
-)
-CONTEXT = [*company.CONTEXT, context_variable(TASK_VARIABLE, pa.string())]
 CASES = {
     "lightgbm": (lambda: LightGBM("lambdarank", {"num_leaves": 7}, rounds=24, stop_after=0, threads=1), "trunk"),
     "xgboost": (lambda: XGBoost("rank:ndcg", {"max_depth": 3}, rounds=24, stop_after=8, threads=1), "trunk"),
     "task feature": (lambda: LightGBM("lambdarank", {"num_leaves": 7}, rounds=24, threads=1), "weighted"),
     "scikit-learn": (lambda: None, "task_type"),
 }
-
-
-def with_tasks(contexts: pa.Table) -> pa.Table:
-    return contexts.append_column(TASK_VARIABLE, pa.array([NAMES[i % 3] for i in range(len(contexts))]))
-
-
-def ranking_data() -> RankingData:
-    """The company's data, its contexts in turn of each task, with what a task cannot have at its default."""
-    data = company.ranking_data()
-    contexts = with_tasks(data.contexts)
-    items = np.repeat(task_numbers(contexts, TASKS), np.diff(data.offsets))
-    features = with_defaults(dict(zip(data.names, data.features.T, strict=True)), items, TASKS)
-    return replace(data, contexts=contexts, features=np.stack([features[name] for name in data.names], axis=1))
-
-
-def golden_maps() -> DataMaps:
-    maps = company.data_maps(range(company.PROFILES))
-    return replace(maps, contexts=with_tasks(maps.contexts))
-
-
-def write_tasks(path: Path, trained: TrainedModel, golden: DataMaps | None = None) -> ModelPackage:
-    lineage = Lineage({"path": "labels"}, {"path": "features", "version": 0}, {"my_list": ["run-1"]}, {}, "abc")
-    arguments = (CONTEXT, company.ITEMS, company.SERVICES, golden or golden_maps(), lineage)
-    return write_package(path, trained, company.MODEL, *arguments, golden_contexts=12, modules=company.MODULES)
 
 
 @pytest.fixture(scope="module", params=sorted(CASES))

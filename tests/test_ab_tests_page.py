@@ -1,0 +1,44 @@
+"""docs/AB_TESTS.md declares a test that is read, names commands that exist, and every verdict."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from delorean.ab_tests.files import read_test
+from delorean.ab_tests.result import Verdict
+from delorean.cli.commands import cli
+from delorean.experiment import contexts_to_select
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "AB_TESTS.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+COMMANDS = [line for language, code in BLOCKS if language == "sh" for line in code.splitlines() if line]
+DECLARED = next(code for language, code in BLOCKS if language == "toml" and "[cells.control]" in code)
+
+
+def test_the_declared_test_is_read(tmp_path):
+    path = tmp_path / "homepage-2.toml"
+    path.write_text(DECLARED)
+    test = read_test(path)
+    assert test.name == "homepage-2"
+    assert list(test.metrics) == ["hours", "starts_per_view"]
+    assert test.interleaving.item == "video_id"
+    (selection,) = contexts_to_select(path)
+    assert (selection.id, selection.key) == ("homepage-2", ("profile_id",))
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_its_commands_exist(line):
+    program, *arguments = shlex.split(line)
+    assert program == "delorean"
+    command = cli
+    while isinstance(command, click.Group):
+        command = command.commands[arguments.pop(0)]
+    command.make_parser(click.Context(command, resilient_parsing=True)).parse_args(arguments)
+
+
+def test_it_explains_every_verdict():
+    rows = re.search(r"\| verdict \| when \|\n\|[-|]+\|\n((?:\|.*\n)+)", PAGE)[1]
+    assert set(re.findall(r"^\| `([^`]+)`", rows, re.MULTILINE)) == {each.value for each in Verdict}
