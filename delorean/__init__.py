@@ -45,13 +45,16 @@ if TYPE_CHECKING:
     from delorean.experiment.replay import replay
     from delorean.experiment.run import run_experiment
     from delorean.experiment.spec import ExperimentSpec, ScheduleSpec
+    from delorean.experiment.task_spec import MergeSpec, TaskSpec
     from delorean.exposures.reader import read_exposures
     from delorean.feature_sets.registration import register_feature_set
     from delorean.generation import generate
     from delorean.label_quality.limits import LabelQualityLimits
     from delorean.label_quality.measure import measure_label_quality
     from delorean.labels import LabelColumns, load_labels
-    from delorean.labels.materialise import materialise_labels
+    from delorean.labels.materialise import materialise_labels, materialise_tasks
+    from delorean.labels.task_layout import TaskRows
+    from delorean.labels.task_sample import LabelSample
     from delorean.leaks import LeakThresholds
     from delorean.packaging.package import load_package
     from delorean.prediction import load_predictions, predict
@@ -144,9 +147,11 @@ __all__ = [
     "LabelColumns",
     "LabelError",
     "LabelQualityLimits",
+    "LabelSample",
     "LabelSpec",
     "LeakThresholds",
     "LightGBM",
+    "MergeSpec",
     "MissingFileError",
     "ModelSpec",
     "NaiveTimeError",
@@ -171,7 +176,9 @@ __all__ = [
     "StorageError",
     "TableSource",
     "Task",
+    "TaskRows",
     "TaskSet",
+    "TaskSpec",
     "TimeMachine",
     "TrackingError",
     "TrainingError",
@@ -205,6 +212,7 @@ __all__ = [
     "load_predictions",
     "lookup",
     "materialise_labels",
+    "materialise_tasks",
     "measure_label_quality",
     "metrics_by_context",
     "open_index",
@@ -243,6 +251,7 @@ _MODULES = {
     "delorean.experiment.encoder_spec": "EncoderSpec",
     "delorean.experiment.files": "load_experiment",
     "delorean.experiment.label_spec": "LabelSpec",
+    "delorean.experiment.task_spec": "MergeSpec TaskSpec",
     "delorean.experiment.model_spec": "ModelSpec",
     "delorean.experiment.replay": "replay",
     "delorean.experiment.run": "run_experiment",
@@ -251,7 +260,9 @@ _MODULES = {
     "delorean.feature_sets.registration": "register_feature_set",
     "delorean.generation": "generate",
     "delorean.labels": "LabelColumns load_labels",
-    "delorean.labels.materialise": "materialise_labels",
+    "delorean.labels.materialise": "materialise_labels materialise_tasks",
+    "delorean.labels.task_layout": "TaskRows",
+    "delorean.labels.task_sample": "LabelSample",
     "delorean.leaks": "LeakThresholds",
     "delorean.packaging.package": "load_package",
     "delorean.prediction": "load_predictions predict",

@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delorean.ab_tests.allocation import CellAllocation, blocked_cells
-from delorean.ab_tests.local_tables import read_local_table
 from schemas.errors import AbTestError
 from snapshotter.storage.table_source import TableSource
 
@@ -28,6 +27,8 @@ class Members:
 
         Raises AbTestError for null units and units that occur twice, and what reading the table raises.
         """
+        from delorean.ab_tests.local_tables import read_local_table  # scorers mostly serve without readers of tables
+
         table = read_local_table("members", source, (unit, *strata))
         distinct = len(table[unit].unique())
         if distinct < table.num_rows:

@@ -1,4 +1,4 @@
-"""Tests of a project: their recorded declarations, their health and their analysis from the exposure log."""
+"""Tests of a project: their plans, their health and their analysis from the exposure log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import msgspec
 import pyarrow as pa
 
 from delorean.ab_tests.analysis import analyse, health_of
@@ -25,45 +24,16 @@ from delorean.ab_tests.look_moments import TestData
 from delorean.ab_tests.looks import looks_until, planned_looks
 from delorean.ab_tests.outcomes import collect_outcomes, outcome_batches
 from delorean.ab_tests.plan import TestPlan, plan_test
+from delorean.ab_tests.recorded import require_unchanged
 from delorean.ab_tests.result import AbAnalysis, Health
 from delorean.ab_tests.unit_rows import UnitRows
 from delorean.exposures.reader import read_exposures
-from schemas.errors import AbTestError, CorruptFileError, MissingFileError
-from schemas.strict_json import json_text
+from schemas.errors import AbTestError
 from snapshotter.index import SnapshotIndex
 from snapshotter.storage import Storage
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-FOLDER = "ab_tests"
-_NOT_FIXED = ("contexts", "tables")  # fields that may change while a test runs: neither allocation nor plan
-
-
-def start_test(test: AbTest, storage: Storage) -> bool:
-    """Record a test's declaration when it is first served or assigned; True if it was recorded now.
-
-    Raises AbTestError where the recorded one differs: a test that changes under way has no valid result.
-    """
-    created = storage.create(_path(test), json_text(test.to_json()).encode())
-    if not created:
-        require_unchanged(test, storage)
-    return created
-
-
-def require_unchanged(test: AbTest, storage: Storage) -> None:
-    """Raise AbTestError if a test has started with another declaration. It names the fields."""
-    recorded = _recorded(test, storage)
-    if recorded is None:
-        return
-    before, now = recorded.to_json(), test.to_json()
-    changed = [name for name in sorted({*before, *now} - {*_NOT_FIXED}) if before.get(name) != now.get(name)]
-    if changed:
-        raise AbTestError.because(
-            f"test '{test.name}' has started with another declaration: {', '.join(changed)} changed, such as "
-            f"{changed[0]} from {before.get(changed[0])} to {now.get(changed[0])}",
-            "undo the change, or give the test another name",
-        )
 
 
 def analyse_test(
@@ -176,19 +146,3 @@ def _reader(test: AbTest, storage: Storage, until: datetime, columns: Sequence[s
         raise AbTestError.because(f"test '{test.name}' starts at {test.start:%F %R} UTC: nobody is in it yet")
     last = until if test.end is None else min(test.end, until)
     return read_exposures(storage, test.name, test.start, last, columns=columns)
-
-
-def _path(test: AbTest) -> str:
-    return f"{FOLDER}/{test.name}/declaration.json"
-
-
-def _recorded(test: AbTest, storage: Storage) -> AbTest | None:
-    """Read the declaration with which a test has started; what it lacks has its default."""
-    path = _path(test)
-    try:
-        with storage.open_input(path) as file:
-            return msgspec.convert(msgspec.json.decode(file.read()), AbTest)
-    except MissingFileError:
-        return None
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise CorruptFileError.because(f"'{path}' is not a declaration: {error}", "restore it from a copy") from error

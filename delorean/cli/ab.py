@@ -73,7 +73,7 @@ def ab_assign(
 
     from delorean.ab_tests.assignment import assign
     from delorean.ab_tests.files import read_test
-    from delorean.ab_tests.stored import start_test
+    from delorean.ab_tests.recorded import start_test
     from snapshotter.storage import open_storage
     from snapshotter.storage.table_source import TableSource
 

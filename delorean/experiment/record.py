@@ -50,8 +50,9 @@ class FeaturesRecord:
     digest: of all values of each feature, and of their contexts, times and items
     copied: how many features were copied from which version; empty if none were
     dropped: number of label rows left out because their captures were too far apart
-    absent: element → number of rows without it
+    absent: element → number of rows without it, of those whose task can have it
     spread: range of spreads → rows, see `SpreadReport`
+    impossible: the features that tasks cannot have, see `FeatureSet.impossible`
     """
 
     feature_set: str
@@ -63,6 +64,7 @@ class FeaturesRecord:
     spread: tuple[Mapping[str, Any], ...]
     digest: FeatureDigest
     copied: str = ""
+    impossible: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,7 @@ def features_record(name: str, features: FeatureSet) -> FeaturesRecord:
         spread=tuple(features.spread.rows()),
         digest=features.digest,
         copied=features.copied,
+        impossible=tuple(features.impossible),
     )
 
 

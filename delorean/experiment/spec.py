@@ -21,7 +21,7 @@ from delorean.label_quality.limits import LabelQualityLimits
 from delorean.leaks import LeakThresholds
 from delorean.ranking_data.split import Split
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
-from delorean.tasks.applicability import with_impossible_features
+from delorean.tasks.applicability import require_features, with_impossible_features
 from delorean.tasks.task_set import Sentinel, TaskSet
 from delorean.training.consolidation.settings import Consolidation
 from delorean.tuning.space import TuningSpec
@@ -181,7 +181,9 @@ class ExperimentSpec:
                 raise ConfigError.unknown("feature with a default", name, model.features)
         owned = zip(model.encoders, self.encoder_owners, strict=True)
         owners = {feature: tasks for encoder, (_, tasks) in owned if tasks for feature in encoder.features}
-        return with_impossible_features(task_set(self.tasks, self.sentinels, self.defaults), model, {}, owners)
+        found = with_impossible_features(task_set(self.tasks, self.sentinels, self.defaults), model, {}, owners)
+        require_features(found, model.features)
+        return found
 
     @property
     def task_weights(self) -> dict[str, float]:

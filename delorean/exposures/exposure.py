@@ -25,7 +25,7 @@ class Exposure:
     positions: (shown,) of each among the request's candidates
     scores: (shown,)
     propensities: (shown,) probability of each to be shown at its place; None where unknown
-    team: (shown,) of an interleaved ranking: 0 or 1, the ranker that gave the item
+    team: (shown,) of an interleaved ranking: 0 or 1, the ranker that earns the item's credit, −1: neither
     seed: of a random ranking
     """
 

@@ -38,7 +38,7 @@ COLUMNS: Mapping[str, pa.DataType] = {
     "positions": pa.list_(pa.int32()),  # of each shown item among the request's candidates
     "scores": pa.list_(pa.float32()),
     "propensities": pa.list_(pa.float64()),  # of each shown item at its place; null where unknown
-    "team": pa.list_(pa.int8()),  # of interleaved rankings: 0 or 1, the ranker that gave the item
+    "team": pa.list_(pa.int8()),  # of interleaved rankings: 0 or 1, which of them earns the credit; −1: neither
     "seed": pa.int64(),  # of random rankings, which it reproduces
 }
 

@@ -21,7 +21,7 @@ from delorean.labels import Labels
 from delorean.state.rules import AsOf, ConfidenceFloor, SpreadLimit
 from delorean.state.source_resolver import SourceResolver
 from delorean.state.sources import GlobalSource, PinnedSources, ServiceSource
-from delorean.tasks.applicability import with_impossible_features
+from delorean.tasks.applicability import require_features, with_impossible_features
 from delorean.tasks.task_model import TaskModel, bind_for_tasks
 from delorean.tasks.task_set import TaskSet
 from encoders.bound_model import BoundModel
@@ -180,11 +180,13 @@ def _tasks_of(
             "variables",
             "make label data for these tasks",
         )
-    tasks = tasks or existing
-    if tasks is None:
+    if existing is None:
         return None
     keys = {source.element.name: [key.name for key in source.service.key] for source in services}
-    return with_impossible_features(tasks, model, keys)
+    found = with_impossible_features(tasks or existing, model, keys)
+    if tasks is not None:  # otherwise encoders are only tried
+        require_features(found, model.features)
+    return found
 
 
 def _variables(tasks: TaskSet) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:

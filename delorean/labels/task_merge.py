@@ -144,12 +144,11 @@ class TaskMerge:
             if sample is None:
                 yield Stratum((task.name, ()), rows, np.zeros(len(rows), np.uint64))
                 continue
-            own = table.take(pa.array(rows))
             # The task's own variables only: another task's do not change what is drawn, nor does a wider type.
             key = [TASK_VARIABLE, *task.context, TIME_COLUMN]
+            own = table.select([*dict.fromkeys((*key, *sample.strata))]).take(pa.array(rows))
             hashes = row_hashes(_wide(own.select(key)), key, sample.seed)
-            values = own.select(list(sample.strata))
-            for stratum, at in _groups(values, task.name):
+            for stratum, at in _groups(own.select(list(sample.strata)), task.name):
                 yield Stratum((task.name, stratum), rows[at], hashes[at])
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from delorean.ab_tests.stored import start_test
+from delorean.ab_tests.recorded import start_test
 from delorean.exposures import ExposureLog
 from delorean.packaging.package import ModelPackage
 from delorean.serving.global_versions import GlobalVersions
@@ -68,11 +68,11 @@ def open_ranker(
             return shared[name]
 
         log = None
-        for each in tests:
-            start_test(each.test, storage)
         if tests or log_exposures:
             log = opened.enter_context(ExposureLog(storage, package.context, package.items))
         gateway = opened.enter_context(Gateway(services))
         ranker = Ranker(package, gateway, versions_of, clock, budget, tests=tests, log=log)
+        for each in tests:
+            start_test(each.test, storage)
         with follow(services_config, gateway, allowed=allowed):
             yield ranker

@@ -27,16 +27,43 @@ def with_impossible_features(
         are those of all contexts
     owners: feature → the tasks that it belongs to; other features belong to all tasks
 
-    Raises ConfigError for a feature that its own task or every task cannot have, a task without any feature, and tasks
-    of different items that have no feature in common.
+    Raises ConfigError for a feature that its own task cannot have.
     """
     reads = {feature: _variables(encoder, service_keys) for encoder in model.encoders for feature in encoder.features}
     named = tuple(
         msgspec.structs.replace(task, without=tuple(_impossible(task, reads, owners or {}))) for task in tasks.tasks
     )
-    found = msgspec.structs.replace(tasks, tasks=named)
-    _require_features(found, model.features)
-    return found
+    return msgspec.structs.replace(tasks, tasks=named)
+
+
+def require_features(tasks: TaskSet, features: Collection[str]) -> None:
+    """Raise ConfigError for a task without any feature, a feature that no task can have, and tasks that share none.
+
+    Only tasks of different items must share a feature.
+
+    features: of all tasks
+    """
+    possible = {task.name: {name for name in features if name not in task.without} for task in tasks.tasks}
+    for task in tasks.tasks:
+        if not possible[task.name]:
+            raise ConfigError.because(
+                f"task '{task.name}' can have none of the features {', '.join(features)}: their encoders read "
+                "variables that it lacks, or belong to other tasks",
+                f"declare encoders for it: [tasks.{task.name}] encoders = […]",
+            )
+    for feature in features:
+        if not any(feature in names for names in possible.values()):
+            raise ConfigError.because(
+                f"no task can have the feature '{feature}': each lacks a variable or a service that its encoder reads",
+                "remove the encoder, or add the variables to a task",
+            )
+    for one, other in combinations(tasks.tasks, 2):
+        if {*one.items} != {*other.items} and not possible[one.name] & possible[other.name]:
+            raise ConfigError.because(
+                f"task '{one.name}' ranks {', '.join(one.items)} and task '{other.name}' {', '.join(other.items)}, and "
+                "no feature can be computed for both, so a shared model has nothing to share",
+                "add an encoder that reads only what both have, or train them apart",
+            )
 
 
 def _variables(encoder: FeatureEncoder, service_keys: Mapping[str, Collection[str]]) -> frozenset[str]:
@@ -59,27 +86,3 @@ def _impossible(
             )
         if lacking or feature in task.without or task.name not in owners.get(feature, (task.name,)):
             yield feature
-
-
-def _require_features(tasks: TaskSet, features: Collection[str]) -> None:
-    possible = {task.name: {name for name in features if name not in task.without} for task in tasks.tasks}
-    for task in tasks.tasks:
-        if not possible[task.name]:
-            raise ConfigError.because(
-                f"task '{task.name}' can have none of the features {', '.join(features)}: their encoders read "
-                "variables that it lacks, or belong to other tasks",
-                f"declare encoders for it: [tasks.{task.name}] encoders = […]",
-            )
-    for feature in features:
-        if not any(feature in names for names in possible.values()):
-            raise ConfigError.because(
-                f"no task can have the feature '{feature}': each lacks a variable or a service that its encoder reads",
-                "remove the encoder, or add the variables to a task",
-            )
-    for one, other in combinations(tasks.tasks, 2):
-        if {*one.items} != {*other.items} and not possible[one.name] & possible[other.name]:
-            raise ConfigError.because(
-                f"task '{one.name}' ranks {', '.join(one.items)} and task '{other.name}' {', '.join(other.items)}, and "
-                "no feature can be computed for both, so a shared model has nothing to share",
-                "add an encoder that reads only what both have, or train them apart",
-            )

@@ -96,6 +96,7 @@ def _run(record: RunRecord) -> Iterator[Part]:
     yield from _graph(record.experiment, served)
     absent = [{"element": name, "rows": rows} for name, rows in features.absent.items() if rows]
     yield Table(absent, "rows without an element")
+    yield Table(features.impossible, "features that tasks cannot have")
     yield Table(features.spread, "capture spread")
     yield Table(_elements(record), "state that could be seen")
     encoders = [

@@ -15,14 +15,13 @@ from exposure_rows import exposure, write_exposures
 from delorean.ab_tests.analysis import analyse
 from delorean.ab_tests.declaration import Cell
 from delorean.ab_tests.plan_spec import PlanSpec
+from delorean.ab_tests.recorded import require_unchanged, start_test
 from delorean.ab_tests.result import Verdict
 from delorean.ab_tests.stored import (
     analyse_interleaved,
     analyse_test,
     peek,
     plan_from_history,
-    require_unchanged,
-    start_test,
 )
 from delorean.cli.commands import cli
 from schemas.errors import AbTestError, CorruptFileError

@@ -1,5 +1,7 @@
 """Specs of several tasks: read from TOML or Python, and each mistake one error that names the place."""
 
+import json
+
 import pytest
 
 from delorean.experiment import ExperimentSpec, contexts_to_select, load_experiment
@@ -97,6 +99,7 @@ def test_the_same_spec_in_python_has_the_same_id(tmp_path):
     )
     assert spec.id == loaded.id
     assert ExperimentSpec.from_json(spec.to_json()).id == spec.id
+    assert json.loads(json.dumps(spec.label_content)) == spec.label_content  # label data at rest is compared with it
 
 
 def test_contexts_are_selected_for_each_task_by_its_own_key(tmp_path):
@@ -184,7 +187,7 @@ def test_a_wrong_spec_of_tasks_is_one_error(tmp_path, changes, message):
 def test_tasks_settings_without_tasks_are_an_error(tmp_path):
     for more in ("[sentinels]\nprofile_id = -1\n", "[defaults]\nin_my_list = 0.0\n", '[merge]\nid = "x"\n'):
         text = f'encoders = ["encoders.library.my_list:listed"]\n{LABELS}{more}'
-        with pytest.raises(ConfigError, match="without tasks"):
+        with pytest.raises(ConfigError, match="are settings of tasks"):
             load_experiment(written(tmp_path, text=text))
     with pytest.raises(ConfigError, match="labels is missing, and there are no tasks"):
         load_experiment(written(tmp_path, text='encoders = ["encoders.library.my_list:listed"]\n'))

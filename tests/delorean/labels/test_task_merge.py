@@ -258,6 +258,14 @@ def test_the_report_has_shares_before_and_after(storage):
     assert report[0]["positive_share_before"] == 0.5
 
 
+def test_what_is_new_may_lack_tasks_whose_samples_are_of_no_size(storage):
+    labels = merged([home([]), rows_task([((1,), 0, 1, 1)])], storage, complete=False)
+    assert [each.task for each in labels.merged] == ["rows"]
+    assert labels.tasks.names == ("home", "rows")
+    with pytest.raises(EmptyLabelsError, match="label data has no rows"):
+        merged([home([]), rows_task([])], storage, complete=False)
+
+
 @pytest.mark.parametrize(
     ("tasks", "options", "error", "message"),
     [

@@ -118,3 +118,13 @@ def test_the_label_to_learn_is_the_only_one_or_the_one_named() -> None:
         ModelSpec().label_of([])
     with pytest.raises(TrainingError, match="did you mean 'minutes'"):
         ModelSpec(label="minute").label_of(["play", "minutes"])
+
+
+def test_weights_of_tasks_multiply_the_others():
+    contexts = pa.table({"task_type": ["home", "search", "home"], "p": [0.5, 0.5, 1.0], "confidence": [1.0, 0.5, None]})
+    tasks = {"home": 1.0, "search": 4.0}
+    assert ContextWeight(tasks=tasks).of(contexts).tolist() == [1.0, 4.0, 1.0]
+    assert ContextWeight("p", "confidence", tasks=tasks).of(contexts).tolist() == [2.0, 4.0, 1.0]
+    assert ContextWeight(tasks=tasks).columns == ("task_type",)
+    with pytest.raises(TrainingError, match="unknown task with a weight 'search'"):
+        ContextWeight(tasks={"home": 1.0}).of(contexts)

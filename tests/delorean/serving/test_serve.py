@@ -19,6 +19,8 @@ import pyarrow as pa
 import pytest
 from proxy_process import until
 
+from delorean.ab_tests.files import read_test
+from delorean.exposures import read_exposures
 from delorean.packaging.files import MANIFEST
 from delorean.packaging.golden_rows import read_expected, write_expected
 from delorean.packaging.package import ModelPackage
@@ -26,14 +28,15 @@ from delorean.serving import serve
 from delorean.serving.serve import _listen
 from encoders.library.keys import VIDEOS
 from schemas.data_keys import global_element
-from schemas.errors import ConfigError, GoldenRowsError, PackageError, SetupError
+from schemas.errors import ConfigError, GoldenRowsError, PackageError, RegistryError, SetupError
 from snapshotter.global_elements import publish_global
 
 SERVE = """
 import sys
 from delorean.serving import serve
 from delorean.serving.serve import _listen
-serve(*sys.argv[1:5], port=0, modules=("company_encoders",), announce=lambda url: print(url, flush=True))
+announce = lambda url: print(url, flush=True)
+serve(*sys.argv[1:5], port=0, modules=("company_encoders",), log_exposures=True, announce=announce)
 print("ended", flush=True)
 """
 
@@ -46,7 +49,9 @@ def arguments(company_package: ModelPackage, services: Any, published: Any, tmp_
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_it_serves_until_a_signal_and_ends_tidily(arguments: list[str], stop: signal.Signals) -> None:
+def test_it_serves_until_a_signal_and_ends_tidily_with_all_that_it_showed_in_the_log(
+    arguments: list[str], published: Any, stop: signal.Signals
+) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(company.__file__).parent)}
     command = [sys.executable, "-W", "error", "-c", SERVE, *arguments]
     with subprocess.Popen(
@@ -65,6 +70,8 @@ def test_it_serves_until_a_signal_and_ends_tidily(arguments: list[str], stop: si
             assert (process.returncode, out, errors) == (0, "ended\n", "")
         finally:
             process.kill()
+    rows = read_exposures(published.storage, None).read_all().to_pylist()
+    assert [(row["context"]["profile_id"], sorted(row["items"]["video_id"])) for row in rows] == [(7, [1, 2, 3])]
 
 
 def test_a_change_of_services_applies_while_it_serves_if_it_is_the_model_s(arguments: list[str]) -> None:
@@ -142,6 +149,16 @@ def test_it_refuses_to_start_when_golden_rows_differ(arguments: list[str], tmp_p
     (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(GoldenRowsError, match="golden row 3 .*'popularity'"):
         serve(str(folder), *arguments[1:], port=0, modules=company.MODULES)
+
+
+def test_a_test_whose_package_cannot_be_loaded_is_refused_by_its_cell(arguments: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "tests" / "homepage.toml"
+    path.parent.mkdir()
+    cells = f'[cells.control]\npackage = "{arguments[0]}"\nshare = 0.5\n[cells.new]\npackage = "PACKAGE"\nshare = 0.5\n'
+    for package in ("missing", "registry:missing"):
+        path.write_text('unit = "profile_id"\n' + cells.replace("PACKAGE", package))
+        with pytest.raises((PackageError, RegistryError), match="test 'homepage', cell 'new': .*missing"):
+            serve(*arguments, port=0, modules=company.MODULES, tests=[read_test(path)])
 
 
 def test_a_version_of_another_type_is_refused(arguments: list[str], published: Any) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delorean.tasks.applicability import with_impossible_features
+from delorean.tasks.applicability import require_features, with_impossible_features
 from delorean.tasks.impossible_features import task_numbers, with_defaults
 from delorean.tasks.task_model import bind_for_tasks
 from delorean.tasks.task_set import Task, TaskSet
@@ -51,7 +51,9 @@ ITEMS = [item("video_id", pa.int64())]
 
 
 def resolved(tasks=TASKS, **options):
-    return with_impossible_features(tasks, MODEL, {"minutes": ["profile_id"]}, **options)
+    found = with_impossible_features(tasks, MODEL, {"minutes": ["profile_id"]}, **options)
+    require_features(found, MODEL.features)
+    return found
 
 
 def maps_of(tasks, lengths):
@@ -153,5 +155,5 @@ def test_tasks_of_different_items_need_a_feature_that_both_can_have():
 
     tasks = TaskSet((TASKS.tasks[0], Task("rows", ("profile_id",), ("row_id",))))
     with pytest.raises(ConfigError, match="'home' ranks video_id and task 'rows' row_id.*no feature"):
-        with_impossible_features(tasks, FeatureModel([position, row]), {})
+        require_features(with_impossible_features(tasks, FeatureModel([position, row]), {}), ["position", "row"])
     assert with_impossible_features(tasks, FeatureModel([position, row, shared]), {}).tasks[1].without == ("position",)
