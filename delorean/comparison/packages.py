@@ -160,11 +160,12 @@ class _Inputs:
         notes += theirs.notes_on(self.production, "production")
         reading = self._reading(ours)
         if production_features is None:
-            both = reading.read(ours, [*self.candidate.features, *self.production.features])
-            scored = score_together(self._held_out(both), self.candidate, self.production)
+            both = self._held_out(reading, ours, [*self.candidate.features, *self.production.features])
+            scored = score_together(both, self.candidate, self.production)
         else:
-            own = self._held_out(reading.read(ours, self.candidate.features))
-            other = self._held_out(reading.of_variables(self._split_groups()).read(theirs, self.production.features))
+            own = self._held_out(reading, ours, self.candidate.features)
+            paired = reading.of_variables(self._split_groups())
+            other = self._held_out(paired, theirs, self.production.features)
             scored = score_apart(own, other, self.candidate, self.production, reading)
         return replace(scored, notes=(*dict.fromkeys(notes), *scored.notes)), ours
 
@@ -285,15 +286,23 @@ class _Inputs:
             raise ComparisonError.unknown(f"label of {data.name}", label, names)
         return label or names[0]
 
-    def _held_out(self, data: RankingData) -> RankingData:
-        """Return the contexts that neither package was trained on. Raises ComparisonError where there are none."""
-        mask = self._mask(data.contexts)
-        if not mask.any():
+    def _held_out(self, reading: Reading, data: FeatureData, features: Sequence[str]) -> RankingData:
+        """Read the contexts that neither package was trained on. Raises ComparisonError where there are none."""
+        seen = found = 0
+
+        def eligible(contexts: pa.Table) -> NDArray[np.bool_]:
+            nonlocal seen, found
+            mask = self._mask(contexts)
+            seen, found = seen + len(mask), found + int(mask.sum())
+            return mask
+
+        part = reading.read(data, features, eligible)
+        if seen and not found:
             raise ComparisonError.because(
-                f"none of {len(data):,} contexts is held out from both trainings: {self._times()}",
+                f"none of {seen:,} contexts is held out from both trainings: {self._times()}",
                 "give data from after both were trained, or include all contexts: --all-contexts",
             )
-        return data if mask.all() else data.take(np.flatnonzero(mask))
+        return part
 
     def _mask(self, contexts: pa.Table) -> NDArray[np.bool_]:
         mask = self.tasks.mask(contexts)

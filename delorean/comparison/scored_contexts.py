@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from delorean.audit.comparison.alignment import align
 from delorean.comparison.feature_data import FeatureData
 from delorean.packaging.package import ModelPackage
+from delorean.ranking_data.context_sample import Eligible
 from delorean.ranking_data.context_weights import ContextWeight
 from delorean.ranking_data.feature_set_reader import read_feature_set
 from delorean.ranking_data.ranking_data import RankingData
@@ -42,8 +43,11 @@ class Reading:
         """Return what is read of the other side: what pairs it, and these columns."""
         return replace(self, columns=tuple(columns), lists=(), weight=None, item_weight=None)
 
-    def read(self, data: FeatureData, features: Sequence[str]) -> RankingData:
-        """Read a feature set. Raises ComparisonError for a missing column, and what `read_feature_set` raises."""
+    def read(self, data: FeatureData, features: Sequence[str], eligible: Eligible | None = None) -> RankingData:
+        """Read a feature set, or the contexts of it that are eligible.
+
+        Raises ComparisonError for a missing column, and what `read_feature_set` raises.
+        """
         for name in (*self.context, *self.items, *self.columns, *self.lists, self.label):
             if name not in data.schema.names:
                 raise ComparisonError.unknown(f"column of {data.name}", name, data.schema.names)
@@ -59,6 +63,7 @@ class Reading:
             label=self.label,
             item_weight=self.item_weight,
             kept=[name for name in self.columns if name not in self.context],
+            eligible=eligible,
         )
 
 

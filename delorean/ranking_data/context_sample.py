@@ -15,6 +15,7 @@ from schemas.errors import TrainingError
 from schemas.tables import TIME
 
 Batches = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
+Eligible = Callable[[pa.Table], NDArray[np.bool_]]  # whether each of some contexts may be read
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class ChosenContexts:
     """The contexts that are read.
 
     rows: their row numbers in the feature set, ascending; lengths: number of items of each
-    unread: number of contexts and of items that are left out
+    unread: number of contexts and of items that are left out by sampling
     """
 
     contexts: pa.Table
@@ -32,23 +33,30 @@ class ChosenContexts:
 
 
 def choose_contexts(
-    batches: Batches, columns: Sequence[str], key: Sequence[str], most: int | None, seed: int, label: str
+    batches: Batches,
+    columns: Sequence[str],
+    key: Sequence[str],
+    most: int | None,
+    seed: int,
+    label: str,
+    eligible: Eligible | None = None,
 ) -> ChosenContexts:
-    """Read the contexts, and keep a sample by hash if they have more items than `most`.
+    """Read the contexts that are eligible, and keep a sample by hash if they have more items than `most`.
 
     The number of items is known only at the end. Until then, contexts whose hash is below a bound are kept; the bound
     is halved whenever they have more than four times `most` items, so it stays above the final bound.
     """
     kept: list[tuple[pa.RecordBatch, NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
-    rows = items = kept_items = 0
+    rows = candidates = items = kept_items = 0
     bound = 1.0
-    for batch in batches([*columns, label]):
-        _check_times(batch)
+    for whole in batches([*columns, label]):
+        _check_times(whole)
+        batch, numbers = _eligible(whole, rows, eligible)
+        rows, candidates = rows + len(whole), candidates + len(batch)
         lengths = list_lengths(batch, label)
         hashes = np.zeros(len(batch)) if most is None else unit_hash([batch[name] for name in key], seed)
-        numbers = np.arange(rows, rows + len(batch))
         kept.append(_below(bound, batch.select(list(columns)), numbers, lengths, hashes))
-        rows, items, kept_items = rows + len(batch), items + int(lengths.sum()), kept_items + int(kept[-1][2].sum())
+        items, kept_items = items + int(lengths.sum()), kept_items + int(kept[-1][2].sum())
         while most is not None and kept_items > 4 * most:
             bound /= 2
             kept = [_below(bound, *part) for part in kept]
@@ -59,7 +67,18 @@ def choose_contexts(
         kept = [_below(most / items, *part) for part in kept]
     contexts = pa.Table.from_batches([part[0] for part in kept]).combine_chunks()
     numbers, lengths = (np.concatenate([part[i] for part in kept]) for i in (1, 2))
-    return ChosenContexts(contexts, numbers, lengths, (rows - len(numbers), items - int(lengths.sum())))
+    return ChosenContexts(contexts, numbers, lengths, (candidates - len(numbers), items - int(lengths.sum())))
+
+
+def _eligible(
+    contexts: pa.RecordBatch, first: int, eligible: Eligible | None
+) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
+    """Return those that are eligible, and their numbers. first: the number of the first."""
+    numbers = np.arange(first, first + len(contexts))
+    if eligible is None:
+        return contexts, numbers
+    chosen = eligible(pa.Table.from_batches([contexts]))
+    return contexts.filter(pa.array(chosen)), numbers[chosen]
 
 
 def _below(

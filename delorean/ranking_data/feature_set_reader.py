@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delorean.ranking_data.context_sample import Batches, ChosenContexts, choose_contexts
+from delorean.ranking_data.context_sample import Batches, ChosenContexts, Eligible, choose_contexts
 from delorean.ranking_data.context_weights import ContextWeight
 from delorean.ranking_data.list_columns import ChosenRows, FeatureColumn, feature_columns
 from delorean.ranking_data.matrix import IN_MEMORY, new_matrix
@@ -69,6 +69,7 @@ def read_feature_set(
     other_labels: Sequence[str] = (),
     in_memory: int = IN_MEMORY,
     kept: Sequence[str] = (),
+    eligible: Eligible | None = None,
 ) -> RankingData:
     """Read a feature set for training, sorted by time and context, so that the order of files cannot change a model.
 
@@ -77,6 +78,7 @@ def read_feature_set(
     version: of the Delta table; None: the newest
     max_items: if there are more, contexts are sampled by a seeded hash of their variables and time
     in_memory: features that take more bytes are a mapped file, see `new_matrix`
+    eligible: returns for some contexts whether each may be read; others are left out before a sample is drawn
 
     Memory: the result and a few thousand rows; while a sample is drawn, the variables of four times as many contexts.
     Raises TrainingError for a missing table, column or value, or a column of another type.
@@ -85,7 +87,7 @@ def read_feature_set(
         tuple(features), tuple(items), tuple(context), weight, label, item_weight, tuple(other_labels), tuple(kept)
     )
     reader = _Reader(source, version, columns)
-    chosen = reader.choose(max_items, seed)
+    chosen = reader.choose(max_items, seed, eligible)
     return reader.read(chosen, _sorted_rows(chosen.contexts, columns.context), in_memory)
 
 
@@ -173,10 +175,10 @@ class _Reader:
         self._of_contexts = list(dict.fromkeys([*columns.context, "time", *outcome, *columns.kept]))
         self._of_weights = [name for name in weight if name not in self._of_contexts]
 
-    def choose(self, max_items: int | None, seed: int) -> ChosenContexts:
+    def choose(self, max_items: int | None, seed: int, eligible: Eligible | None = None) -> ChosenContexts:
         """Read the contexts, all or a sample."""
         columns, key = [*self._of_contexts, *self._of_weights], [*self._columns.context, "time"]
-        return choose_contexts(self._batches, columns, key, max_items, seed, self._columns.label)
+        return choose_contexts(self._batches, columns, key, max_items, seed, self._columns.label, eligible)
 
     def read(self, chosen: ChosenContexts, order: NDArray[np.int64], in_memory: int) -> RankingData:
         """Read chosen contexts. order: positions among the chosen ones, of those that are kept, as they shall stand."""

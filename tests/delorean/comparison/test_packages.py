@@ -274,11 +274,17 @@ def test_an_unknown_training_is_a_note_and_not_a_guess(project: OpenProject) -> 
 
 
 def test_a_sample_is_the_same_for_both_and_is_noted(project: OpenProject) -> None:
-    together = project.compare("packages/good", "packages/poor", "both", max_items=1_000)
+    together = project.compare("packages/good", "packages/poor", "both", max_items=200)
     assert 0 < together.contexts < 60
-    assert any("were left out by sampling at most 1,000 items" in note for note in together.notes)
+    assert f"{60 - together.contexts} contexts were left out by sampling at most 200 items" in together.notes
     computed = project.compare("packages/good", "packages/poor", labels="shown", max_items=120)
     assert 0 < computed.contexts < 40
+
+
+def test_contexts_that_were_trained_on_are_left_out_before_a_sample_is_drawn(project: OpenProject) -> None:
+    found = project.compare("packages/good", "packages/poor", "both", max_items=1_000)
+    assert found.contexts == 60  # of 360, which have more items than that
+    assert not any("left out by sampling" in note for note in found.notes)
 
 
 def test_exposures_estimate_what_each_would_have_earned(project: OpenProject) -> None:

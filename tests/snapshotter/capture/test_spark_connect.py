@@ -33,8 +33,11 @@ from connect_encoders import seen_before
 from delorean import TimeMachine, as_of_join, as_of_join_spark, generate, materialise_labels
 from delorean.experiment import load_experiment
 from delorean.experiment.replay import replay
+from delorean.experiment.model_spec import ModelSpec
 from delorean.experiment.run import run_experiment
+from delorean.experiment.training_run import train_newest
 from delorean.labels import LabelColumns
+from delorean.ranking_data.split import Split
 from schemas.errors import LabelError, StorageError
 from snapshotter.capture import SnapshotOptions, take_snapshot
 from snapshotter.index import open_index
@@ -120,6 +123,16 @@ seen["parts"] = [run.labels.parts for run in runs]
 seen["rows of runs"] = [run.features.rows == days * len(profiles) for days, run in enumerate(runs, start=1)]
 again = replay(runs[1], index, storage, spark=spark, modules=("connect_encoders",))
 seen["replay"] = again.identical
+
+ranker = ModelSpec(learner="xgboost", parameters={"max_depth": 3}, rounds=6, threads=1)
+split = Split(by_time=False, group="profile_id", shares=(0.5, 0.25, 0.25))
+alone = replace(spec, model=ranker, split=split)
+shared = replace(spec, model=replace(ranker, workers=2), split=split)
+models = [train_newest(each, storage, str(known[1]), spark) for each in (alone, shared, shared)]
+fitted = [model.report.sizes.get("fitted", {}) for model in models]
+seen["fitted"] = [each.get("workers") for each in fitted]
+seen["fitted items"] = fitted[1]["items"] == models[0].report.sizes["train"]["items"]
+seen["same trees"] = models[1].trees == models[2].trees
 try:
     typo = replace(spec, labels=replace(spec.labels, query=None, table="showm"))
     run_experiment(typo, index, storage, spark, training=False)
@@ -147,6 +160,7 @@ encoders = ["connect_encoders:seen_before"]
 
 [labels]
 items = ["video_id"]
+buckets = 4
 query = """
 SELECT s.* FROM shown s
 JOIN contexts('watchers') c USING (profile_id)
@@ -226,6 +240,9 @@ def test_every_step_gives_what_it_gives_without_spark(server: str, company: Any,
         "parts": [1, 2],
         "rows of runs": [True, True],
         "replay": True,
+        "fitted": [None, 2, 2],
+        "fitted items": True,
+        "same trees": True,
         "typo": "unknown table in the labels' query 'showm' → did you mean 'shown'? known: shown",
         "error": "the disk is full → free some",
         "join": True,
