@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from schemas.errors import EncoderError
 
-MOST_COMPONENTS = 65_536
+MOST_COMPONENTS = 4_096  # checks of missing values hold a matrix of as many rows as columns
 
 
 @dataclass(frozen=True)
 class Vector:
     """A feature that is a vector of a fixed number of float32, such as an item's factors.
 
-    width: number of its components, 1 to 65,536
+    width: number of its components, 1 to 4,096
 
     >>> Vector("factors", 3).columns
     ('factors[0]', 'factors[1]', 'factors[2]')

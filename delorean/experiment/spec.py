@@ -127,7 +127,7 @@ class ExperimentSpec:
 
     def __repr__(self) -> str:
         """One line for people."""
-        return plain_text(f"experiment {self.name or 'without a name'}: {self.id}, {len(self.encoders)} encoders")
+        return plain_text(f"experiment {self.name or 'without a name'}: {self.id}, {len(self.encoder_specs)} encoders")
 
     @property
     def label_spec(self) -> LabelSpec:

@@ -113,8 +113,8 @@ def test_what_is_not_written_is_missing_and_each_component_has_a_name() -> None:
 @pytest.mark.parametrize(
     ("declared", "body", "error", "message"),
     [
-        ('[Vector("f", 0)]', "out.f[0, 0] = 1", EncoderError, "width 0, expected an integer from 1 to 65,536"),
-        ('[Vector("f", 65537)]', "out.f[0, 0] = 1", EncoderError, "width 65537"),
+        ('[Vector("f", 0)]', "out.f[0, 0] = 1", EncoderError, "width 0, expected an integer from 1 to 4,096"),
+        ('[Vector("f", 4097)]', "out.f[0, 0] = 1", EncoderError, "width 4097"),
         ('[Vector("f", 2.0)]', "out.f[0, 0] = 1", EncoderError, r"width 2\.0"),
         ('[Vector("f", True)]', "out.f[0, 0] = 1", EncoderError, "width True"),
         ('[Vector(7, 2)]', "out.f[0, 0] = 1", EncoderError, "7 cannot name a feature"),
