@@ -95,10 +95,14 @@ class ModelPackage:
         rows = features if isinstance(features, np.ndarray) else matrix(self.features, features)
         if self.report.missing_values == "refused":
             refuse_missing_values(self.report.model, self.features, rows)
-        numbers = self._numbers(tasks, len(rows))
-        if isinstance(self.scorer, TaskTreeScorer | TaskFeatureScorer):
-            return self.scorer.score(rows, numbers)
-        return self.scorer.score(rows)
+        scorer = self.scorer
+        if isinstance(scorer, TaskTreeScorer | TaskFeatureScorer):
+            if isinstance(tasks, str):
+                return scorer.score_task(rows, self._number(tasks))
+            return scorer.score(rows, self._numbers(tasks, len(rows)))
+        if tasks is not None:
+            raise PackageError.because(f"the package {self.path} has no tasks", "score without naming one")
+        return scorer.score(rows)
 
     def probabilities(
         self, scores: NDArray[np.float32], tasks: str | Sequence[str] | NDArray[np.int64]
@@ -114,24 +118,24 @@ class ModelPackage:
         return calibrated(scores, self._numbers(tasks, len(scores)), self.tasks.names, self.calibrations)
 
     def _numbers(self, tasks: str | Sequence[str] | NDArray[np.int64] | None, rows: int) -> NDArray[np.int64]:
-        """Return the number of each row's task; all are 0 for a package without tasks."""
-        if self.tasks is None:
-            if tasks is not None:
-                raise PackageError.because(f"the package {self.path} has no tasks", "score without naming one")
-            return np.zeros(rows, np.int64)
+        """Return the number of each row's task, of a package of tasks."""
         if tasks is None:
+            names = "" if self.tasks is None else ", ".join(self.tasks.names)
             raise PackageError.because(
-                f"the package {self.path} serves the tasks {', '.join(self.tasks.names)}", "name the task of the items"
+                f"the package {self.path} serves the tasks {names}", "name the task of the items"
             )
         if isinstance(tasks, np.ndarray) and tasks.dtype.kind == "i":
             return tasks.astype(np.int64)
-        numbers = {name: number for number, name in enumerate(self.tasks.names)}
-        for name in {tasks} if isinstance(tasks, str) else {*tasks}:
-            if name not in numbers:
-                raise PackageError.unknown("task", str(name), numbers)
         if isinstance(tasks, str):
-            return np.full(rows, numbers[tasks])
+            return np.full(rows, self._number(tasks))
+        numbers = {name: self._number(name) for name in {*tasks}}
         return np.array([numbers[name] for name in tasks], np.int64)
+
+    def _number(self, task: str) -> int:
+        names = () if self.tasks is None else self.tasks.names
+        if task not in names:
+            raise PackageError.unknown("task", str(task), names)
+        return names.index(task)
 
     def check_golden_rows(self) -> None:
         """Raise GoldenRowsError, naming the row and the feature, unless the golden rows are reproduced.
