@@ -12,10 +12,11 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from delorean.labels.task_layout import sentinel_of
 from delorean.tasks.task_set import TASK_VARIABLE, Task, TaskSet
 from prana_proxy.gateway.decoded_values import python_type, to_arrow
 from schemas.data_keys import DataKey
-from schemas.errors import ConfigError, DataKeyError
+from schemas.errors import ConfigError, DataKeyError, LabelError
 from schemas.nulls import may_be_null
 from schemas.tables import TIME
 
@@ -108,7 +109,10 @@ def request_shapes(
     if tasks is None:
         return {None: RequestShape(tuple(context), tuple(items))}
     types = {key.name: key.type for key in (*context, *items)}
-    sentinels = {name: _sentinel(name, value, types[name]) for name, value in tasks.sentinels.items() if name in types}
+    try:
+        sentinels = {n: sentinel_of(n, value, types[n]) for n, value in tasks.sentinels.items() if n in types}
+    except LabelError as error:
+        raise ConfigError(f"the package's tasks: {error}") from error
     shapes: dict[str | None, RequestShape] = {}
     for task in tasks.tasks:
         own = {*task.context, *task.items}
@@ -122,13 +126,6 @@ def request_shapes(
         refused = {name: value for name, value in sentinels.items() if name in own}
         shapes[task.name] = RequestShape(tuple(context), tuple(items), task, fillers, refused)
     return shapes
-
-
-def _sentinel(name: str, value: object, type_: pa.DataType) -> pa.Scalar:
-    try:
-        return pa.scalar(value).cast(type_)
-    except pa.ArrowException as error:
-        raise ConfigError.because(f"the sentinel of '{name}' is {value!r}, which is no {type_}") from error
 
 
 def _refuse_sentinel(name: str, sentinel: pa.Scalar, values: pa.Array) -> None:

@@ -107,3 +107,20 @@ def write_tasks(path: Path) -> ModelPackage:
         golden_contexts=12,
         modules=company.MODULES,
     )
+
+
+def request(task: str, number: int, **more: Any) -> dict[str, Any]:
+    """Return a request with the variables of its task only, for the candidates of its data map."""
+    maps, declared, variables = data_maps([(task, number)]), DECLARED.task(task), context(task, number)
+    return {
+        "task": task,
+        "context": {name: variables[name] for name in declared.context},
+        "candidates": maps.items[declared.items[0]].to_pylist(),
+        "request_id": f"{task}-{number}",
+        **more,
+    }
+
+
+def bits(values: Sequence[float | None]) -> list[int]:
+    """Return numbers of an answer as the bits of float32; null is NaN."""
+    return np.array([np.nan if v is None else v for v in values], dtype=np.float32).view(np.uint32).tolist()

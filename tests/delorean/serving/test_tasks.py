@@ -14,7 +14,8 @@ import company
 import company_tasks
 import numpy as np
 import pytest
-from company_tasks import CONTEXT, ITEMS, PER_CONTEXT, SENTINELS, TASKS
+from company_tasks import CONTEXT, ITEMS, PER_CONTEXT, SENTINELS, TASKS, bits
+from company_tasks import request as body
 
 from delorean.ab_tests.declaration import AbTest, Cell
 from delorean.exposures import ExposureLog, read_exposures
@@ -44,27 +45,8 @@ def ranker(tasks_package: ModelPackage, services: Any, published: Any, tmp_path:
         yield Ranker(tasks_package, gateway, versions, clock, budget, tests=[test], log=log)
 
 
-def body(task: str, number: int, **more: Any) -> dict[str, Any]:
-    """A request with the variables of its task only, for the candidates of its data map."""
-    maps = company_tasks.data_maps([(task, number)])
-    context = company_tasks.context(task, number)
-    declared = TASKS.task(task)
-    candidates = maps.items[declared.items[0]].to_pylist()
-    return {
-        "task": task,
-        "context": {name: context[name] for name in declared.context},
-        "candidates": candidates,
-        "request_id": f"{task}-{number}",
-        **more,
-    }
-
-
 def rank(ranker: Ranker, request: Any) -> dict[str, Any]:
     return ranker.rank(json.dumps(request).encode())
-
-
-def bits(values: list[float | None]) -> list[int]:
-    return np.array([np.nan if v is None else v for v in values], dtype=np.float32).view(np.uint32).tolist()
 
 
 @pytest.mark.parametrize(("task", "number"), REQUESTS)
@@ -169,7 +151,7 @@ def test_sentinels_that_are_missing_or_of_another_type_are_refused_at_the_start(
     missing = {name: value for name, value in SENTINELS.items() if name != "seed_id"}
     for sentinels, problem in (
         (missing, "task '(home|rows)' lacks 'seed_id', which has no sentinel"),
-        ({**SENTINELS, "seed_id": "none"}, "the sentinel of 'seed_id' is 'none', which is no int64"),
+        ({**SENTINELS, "seed_id": "none"}, "the sentinel of 'seed_id' is 'none', and the variable is int64"),
     ):
         package = replace_tasks(tasks_package, sentinels=sentinels)
         with pytest.raises(ConfigError, match=problem):
