@@ -182,7 +182,7 @@ def test_searches_are_captured_from_the_second_day_on_without_asking_anything_tw
     with open_index(project.index) as index:
         first, second = index.context_sets_of(day)
         assert (first.experiments, second.experiments) == (
-            ("homepage", "members-more_like_this", "small_screens"),
+            ("homepage", "small_screens", "members-more_like_this"),
             ("members-search",),
         )
         runs = [index.run(name) for name in ("day-2", "day-2.r2")]
