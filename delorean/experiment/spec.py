@@ -176,9 +176,6 @@ class ExperimentSpec:
         """Return the task set for encoders that were loaded before, in the spec's order."""
         if not self.tasks:
             return None
-        for name in self.defaults:
-            if name not in model.features:
-                raise ConfigError.unknown("feature with a default", name, model.features)
         owned = zip(model.encoders, self.encoder_owners, strict=True)
         owners = {feature: tasks for encoder, (_, tasks) in owned if tasks for feature in encoder.features}
         found = with_impossible_features(task_set(self.tasks, self.sentinels, self.defaults), model, {}, owners)

@@ -200,6 +200,12 @@ def test_rows_without_the_bucket_variable_are_spread_by_a_variable_of_their_own(
     assert again.tasks == labels.tasks
 
 
+def test_manifests_of_one_use_are_those_of_earlier_releases(storage):
+    labels = materialise_labels(ONE_ROW.rows, ROWS, storage, labels_id="alone")
+    assert not {"tasks", "merged"} & labels.to_json().keys()
+    assert load_labels("alone", storage).tasks is None
+
+
 def test_labels_weights_and_kept_columns_of_some_tasks_are_unknown_in_the_others(storage):
     first = table(HOME, [((1, "US"), 0, 1, 1), ((1, "US"), 0, 2, 0)])
     first = first.append_column("minutes", pa.array([3.0, 4.0])).append_column("w", pa.array([2.0, 0.5]))
