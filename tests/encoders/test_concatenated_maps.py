@@ -11,8 +11,6 @@ from encoders.data_map import ABSENT, DataMaps, Element, concatenated
 
 ROWS = st.lists(st.tuples(st.integers(0, 3), st.none() | st.integers(0, 9)), max_size=4)
 PARTS = st.lists(ROWS, min_size=1, max_size=4)
-    st.lists(st.tuples(st.integers(0, 3), st.none() | st.integers(0, 9)), max_size=4), min_size=1, max_size=4
-)
 CATALOGUE = pa.array([[1, 2, 3]])
 
 
