@@ -24,6 +24,7 @@ from snapshotter.storage import Storage
 
 CONTROL, CANDIDATE = "task_type", "trunk"  # the cells of both tests
 _EVENINGS: Final = 3  # of the A/B test
+ALL_EVENINGS: Final = 1 + _EVENINGS
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def run_visits(
     seed: draws who comes and what they start
     """
     rng = np.random.default_rng([seed, _EVENINGS])
-    days = range(audience.world.days, audience.world.days + 1 + _EVENINGS)
+    days = range(audience.world.days, audience.world.days + ALL_EVENINGS)
     past = audience.past(rng)
     evenings = [audience.evening(day, rng) for day in days]
     with LiveScorer(url) as scorer:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from delorean.demo.ab_test import CANDIDATE, CONTROL, analyse_tests, declare_tests, run_visits
+from delorean.demo.ab_test import ALL_EVENINGS, CANDIDATE, CONTROL, analyse_tests, declare_tests, run_visits
 from delorean.demo.audience import Audience, RatedTastes
 from delorean.demo.company import Company, open_company, start_services
 from delorean.demo.folder import CompanyFolder, new_folder
@@ -111,7 +111,7 @@ def run_demo(
                 recorded = recorded_tasks(of_tasks.second, captured_days)
                 features = of_tasks.second.features
                 parity = replay_requests(features, folder.clock, url, size.requests, seed, progress, recorded)
-            with steps.step("visits"):
+            with steps.step("visits", ALL_EVENINGS):
                 packages = {CONTROL: of_tasks.rival, CANDIDATE: of_tasks.second.package}
                 visited = run_visits(folder, audience, url, packages, seed, partial(steps.show, "visits"))
                 processes.stop(scorer)  # which writes the rest of its log of what was shown

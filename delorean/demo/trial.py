@@ -62,7 +62,7 @@ def visit(
 
     features: names, in the order of the result
     rng: draws what people start
-    progress: called with (visits done, total)
+    progress: called with (evenings done, total)
 
     Raises ServiceError when the scorer does not answer.
     """
@@ -70,7 +70,7 @@ def visit(
     contexts = {row["profile_id"]: row for row in profiles}
     total = sum(map(len, evenings))
     orders, values, cells = [], [], []
-    for evening in evenings:
+    for nth, evening in enumerate(evenings, 1):
         for who, moment, shown in zip(evening.profiles, evening.moments, evening.shown, strict=True):
             clock.set(from_micros(int(moment)))
             answer = scorer.rank(
@@ -86,7 +86,7 @@ def visit(
             orders.append(order)
             values.append(feature_rows(answer["ranked"], features)[np.argsort(order)])
             cells.append(answer["cell"] or "")
-            progress(len(cells), total)
+        progress(nth, len(evenings))
     shown, wish = (np.concatenate([getattr(evening, name) for evening in evenings]) for name in ("shown", "wish"))
     looked_at = np.array(orders)[:, :PLACES]
     places = choose(np.take_along_axis(wish, looked_at, axis=1), rng)
