@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks.load_report import CONSOLE
@@ -92,12 +91,11 @@ def cost(rounds: int) -> Table:
         table.add_column(column)
     for size in SIZES:
         rows = np.ascontiguousarray(parts.test.features[:size])
-        task: NDArray[np.int64] = np.ones(size, np.int64)
-        assert (shared.score(rows, task) == single.score(rows)).all()
+        assert (shared.score_task(rows, 1) == single.score(rows)).all()
         repeated = max(1, 4_000 // size)
         ways = {
             "single": partial(_score, repeated, single.score, rows),
-            "shared": partial(_score, repeated, shared.score, rows, task),
+            "shared": partial(_score, repeated, shared.score_task, rows, 1),
             "whole": partial(_score, repeated, whole.score, rows),
         }
         seconds = seconds_in_turns(ways, 15, time.thread_time)

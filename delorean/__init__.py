@@ -76,7 +76,16 @@ if TYPE_CHECKING:
     from delorean.training.learners.lightgbm import LightGBM
     from delorean.training.learners.xgboost import XGBoost
     from delorean.tuning.space import ParameterRange, TuningSpec
-    from encoders import FeatureEncoder, FeatureModel, data_key, feature_encoder, lookup
+    from encoders import (
+        FeatureEncoder,
+        FeatureModel,
+        Vector,
+        Vocabulary,
+        code_of,
+        data_key,
+        feature_encoder,
+        lookup,
+    )
     from schemas.data_keys import DataKey, context_variable, global_element, item, service_element
     from schemas.errors import (
         AbTestError,
@@ -187,12 +196,15 @@ __all__ = [
     "TuningSpec",
     "UndeclaredKeyError",
     "UnreadableRecordError",
+    "Vector",
+    "Vocabulary",
     "WithdrawnError",
     "XGBoost",
     "analyse_test",
     "as_of_join",
     "as_of_join_spark",
     "check_feature_set",
+    "code_of",
     "compare_encoders",
     "compare_feature_sets",
     "compare_packages",
@@ -289,7 +301,7 @@ _MODULES = {
     "delorean.scoring.tree_scorer": "TreeScorer",
     "delorean.scoring.trees": "TreeEnsemble",
     "delorean.scoring.trees_onnx": "trees_to_onnx",
-    "encoders": "FeatureEncoder FeatureModel data_key feature_encoder lookup",
+    "encoders": "FeatureEncoder FeatureModel Vector Vocabulary code_of data_key feature_encoder lookup",
     "schemas.data_keys": "DataKey context_variable global_element item service_element",
     "schemas.errors": (
         "AbTestError ComparisonError ConfigError CorruptFileError DataKeyError DeloreanError EmptyLabelsError "

@@ -7,6 +7,8 @@ from encoders.encoder import FeatureEncoder, feature_encoder
 from encoders.feature_model import FeatureModel
 from encoders.hash_index import lookup
 from encoders.promotion import Promoted, promote
+from encoders.vector import Vector
+from encoders.vocabulary import Vocabulary, code_of
 from schemas.hashing import text_code
 
 __all__ = [
@@ -16,6 +18,9 @@ __all__ = [
     "FeatureEncoder",
     "FeatureModel",
     "Promoted",
+    "Vector",
+    "Vocabulary",
+    "code_of",
     "data_key",
     "feature_encoder",
     "lookup",

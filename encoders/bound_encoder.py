@@ -20,6 +20,7 @@ from encoders.compilation.interpret import plain_batch, plain_file
 from encoders.compilation.rewriting import NotMachineCodeError
 from encoders.data_map import DataMaps
 from encoders.layout import INTEGER, TEXT, Column
+from encoders.vocabulary import Vocabulary
 from schemas.errors import EncoderError, EncoderOutputError, UndeclaredKeyError
 from schemas.hashing import text_code
 from schemas.tables import python_rows
@@ -35,23 +36,26 @@ class BoundEncoder:
     """An encoder as text, with the columns that its loop receives.
 
     text: the batch module; places: its lines → the places in the encoder's and its helpers' sources
-    parameters: their values; compiled code receives texts as codes
+    parameters: their values; compiled code receives texts as codes, and vocabularies as those of their texts
     declared: the data elements that it can read
+    widths: of the features that are vectors
     """
 
     name: str
     text: str = field(repr=False)
     columns: tuple[Column, ...] = field(repr=False)
     features: tuple[str, ...]
-    parameters: tuple[int | float | bool | str, ...]
+    parameters: tuple[int | float | bool | str | Vocabulary, ...]
     compiled: bool
     declared: tuple[str, ...]
     places: Mapping[int, str] = field(repr=False)
+    widths: Mapping[str, int] = field(default_factory=dict)
 
     def load(self, folder: Path | None) -> BatchFunction:
         """Give the loop, compiled unless declared otherwise. Raises EncoderError if Numba cannot compile it."""
         if not self.compiled:
             return self.interpreted()
+        self._machine_parameters()  # a vocabulary's codes are hashed now, not by the first request
         try:
             return compile_batch(self.text, self._signature(), "_batch", folder, GENERATED)
         except NotMachineCodeError as error:
@@ -79,10 +83,14 @@ class BoundEncoder:
         """Run over all contexts. Raises EncoderError naming the context for which the encoder fails.
 
         in_python: computes one context in plain Python, for contexts in which compiled code gives up
+
+        Returns feature → (items,) float32, or (items, width) where it is a vector.
         """
-        outputs = [np.full(int(offsets[-1]), np.nan, dtype=np.float32) for _ in self.features]
+        items, widths = int(offsets[-1]), self.widths
+        shapes = [(items, widths[name]) if name in widths else items for name in self.features]
+        outputs = [np.full(shape, np.nan, dtype=np.float32) for shape in shapes]
         progress = np.zeros(1, dtype=np.int64)
-        parameters = [text_code(p) if in_python and isinstance(p, str) else p for p in self.parameters]
+        parameters = self._machine_parameters() if in_python else self._python_parameters()
         first = 0
         while True:
             try:
@@ -97,6 +105,22 @@ class BoundEncoder:
                 _warn_slow_contexts(self.name)
                 first, progress[0] = at + 1, 0
         return dict(zip(self.features, outputs, strict=True))
+
+    def _machine_parameters(self) -> list[Any]:
+        """Give the parameters' arguments in compiled code: a vocabulary has two."""
+        arguments: list[Any] = []
+        for value in self.parameters:
+            if isinstance(value, Vocabulary):
+                arguments += value.machine_form
+            else:
+                arguments.append(text_code(value) if isinstance(value, str) else value)
+        return arguments
+
+    def _python_parameters(self) -> list[Any]:
+        """Give the parameters' arguments in plain Python: a vocabulary has two there, too."""
+        return [
+            part for value in self.parameters for part in ([value, None] if isinstance(value, Vocabulary) else [value])
+        ]
 
     def _from(self, first: int, columns: Columns) -> list[NDArray[Any]]:
         """Give the columns from a context on."""
@@ -119,7 +143,8 @@ class BoundEncoder:
             return EncoderError.because(f"{start}it reads or writes out of bounds: {error}")
         if isinstance(error, ValueError) and ("broadcast" in str(error) or "cannot assign slice" in str(error)):
             return EncoderOutputError.because(
-                f"{start}it writes another number of values than there are items: {error}", "write one for each item"
+                f"{start}it writes another number of values than there are items, or than a vector has: {error}",
+                "write one for each item, and all components of a vector",
             )
         return EncoderError.because(f"{start}{type(error).__name__}: {error}")
 
@@ -134,13 +159,14 @@ class BoundEncoder:
         return f" at {self.places[line]}" if line is not None and line in self.places else ""
 
     def _signature(self) -> list[str]:
-        parameters = {int: "int64", float: "float64", bool: "bool", str: "int64"}
+        parameters = {int: ["int64"], float: ["float64"], bool: ["bool"], str: ["int64"]}
+        parameters[Vocabulary] = ["int64[r]", "int64[r]"]
         return [
             "int64[w]",
             "int64[r]",
             *(f"{INTEGER if column.dtype == TEXT else column.dtype}[r]" for column in self.columns),
-            *("float32[w]" for _ in self.features),
-            *(parameters[type(value)] for value in self.parameters),
+            *("float32[:,w]" if feature in self.widths else "float32[w]" for feature in self.features),
+            *(part for value in self.parameters for part in parameters[type(value)]),
         ]
 
 

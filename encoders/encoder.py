@@ -18,12 +18,15 @@ from encoders.hash_index import lookup
 from encoders.layout import RESERVED, element_layout, outer_fields
 from encoders.source.declared_reads import ARGUMENTS, Reads, check_source
 from encoders.source.function_source import source_of
+from encoders.vector import Vector, columns_of
+from encoders.vocabulary import Vocabulary
 from schemas.data_keys import DataKey, Kind, by_name
 from schemas.errors import EncoderError, EncoderOutputError
 from schemas.plain_text import plain_text
 
 FORMAT = 2  # version of what a fingerprint covers
-ParameterValue = int | float | bool | str
+ParameterValue = int | float | bool | str | Vocabulary
+_KINDS: dict[type, str] = {Vocabulary: "a list of texts"}  # of parameters, where the type's name would not say it
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,6 +36,7 @@ class FeatureEncoder:
     data: the data elements that it can read
     written: the features by their names in its source; `rename` maps them to their names in the feature set
     source: its captured text, if it was loaded from a package or by `with_source`; None: that of the function
+    widths: of the features that are vectors, by their names in its source
     """
 
     function: FunctionType
@@ -43,6 +47,7 @@ class FeatureEncoder:
     rename: Mapping[str, str] = field(default_factory=dict)
     reads: Reads = field(default_factory=Reads, repr=False, compare=False)
     source: CapturedSource | None = field(default=None, repr=False, compare=False)
+    widths: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -59,7 +64,19 @@ class FeatureEncoder:
         """The features it computes, by their names in the feature set."""
         return tuple(self.rename.get(feature, feature) for feature in self.written)
 
-    def configured(self, *, rename: Mapping[str, str] | None = None, **parameters: ParameterValue) -> FeatureEncoder:
+    @property
+    def vectors(self) -> dict[str, int]:
+        """The widths of those features that are vectors, by their names in the feature set."""
+        return {self.rename.get(feature, feature): width for feature, width in self.widths.items()}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of what a model sees of it: each feature, or each component of a vector, such as `factors[0]`."""
+        return columns_of(self.features, self.vectors)
+
+    def configured(
+        self, *, rename: Mapping[str, str] | None = None, **parameters: ParameterValue | Sequence[str]
+    ) -> FeatureEncoder:
         """Give the same encoder with other parameters or other names for its features.
 
         Raises EncoderError for an unknown parameter, or a value of the wrong type.
@@ -77,7 +94,7 @@ class FeatureEncoder:
 
     def reading(self, data: Sequence[DataKey]) -> FeatureEncoder:
         """Give the same encoder with other declarations of its data elements. Raises what `feature_encoder` raises."""
-        declared = _declared(self.function, data, self.written, self.compiled)
+        declared = _declared(self.function, data, self.written, self.widths, self.compiled)
         return replace(declared, parameters=self.parameters, rename=self.rename)
 
     def captured(self) -> CapturedSource:
@@ -91,7 +108,9 @@ class FeatureEncoder:
     @property
     def fingerprint(self) -> str:
         """A hash of what it computes: source, constants, helpers, parameters, names, keys, types and versions."""
-        return fingerprint_of(self.captured(), self.compiled, self.written, self.rename, self.parameters, self.data)
+        return fingerprint_of(
+            self.captured(), self.compiled, self.written, self.rename, self.parameters, self.data, self.widths
+        )
 
     def __repr__(self) -> str:
         """One line for people."""
@@ -102,15 +121,18 @@ class FeatureEncoder:
         """Run the plain Python function on one context, for example to debug it."""
         self.function(context, items, data, out, **self.parameters)
 
-    def _checked(self, name: str, value: ParameterValue) -> ParameterValue:
+    def _checked(self, name: str, value: ParameterValue | Sequence[str]) -> ParameterValue:
         if name not in self.parameters:
             raise EncoderError.unknown(f"parameter of encoder '{self.title}'", name, self.parameters)
         expected = type(self.parameters[name])
         if expected is float and type(value) is int:
             value = float(value)
+        if expected is Vocabulary and isinstance(value, list | tuple):
+            return _vocabulary(self.title, name, value)
         if type(value) is not expected:
             raise EncoderError.because(
-                f"encoder '{self.title}': parameter '{name}' is {value!r}, expected {expected.__name__}"
+                f"encoder '{self.title}': parameter '{name}' is {value!r}, expected "
+                + _KINDS.get(expected, expected.__name__)
             )
         return _finite(self.title, name, value)
 
@@ -122,6 +144,7 @@ def fingerprint_of(
     rename: Mapping[str, str],
     parameters: Mapping[str, ParameterValue],
     data: Sequence[DataKey],
+    widths: Mapping[str, int],
 ) -> str:
     """Hash all that decides what an encoder computes, see `FeatureEncoder`."""
     content = {
@@ -133,23 +156,28 @@ def fingerprint_of(
         "rename": dict(rename),
         "parameters": {name: [type(value).__name__, repr(value)] for name, value in parameters.items()},
         "data": [key.to_json() for key in data],
+        **({"widths": dict(widths)} if widths else {}),  # encoders of numbers keep their fingerprints
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def feature_encoder(
-    *, data: Sequence[DataKey] = (), features: Sequence[str], compiled: bool = True
+    *, data: Sequence[DataKey] = (), features: Sequence[str | Vector], compiled: bool = True
 ) -> Callable[[Callable[..., None]], FeatureEncoder]:
     """Declare a function `(context, items, data, out, *, parameters)` as the one implementation of some features.
 
     data: the service and global elements that it reads, as `data.<name>`
-    features: the features that it writes, as `out.<feature>[i]` for item i; a feature not written is NaN
+    features: the features that it writes, as `out.<feature>[i]` for item i; a feature not written is NaN. One that is a
+        `Vector("factors", 16)` is written as `out.factors[i, j]`, or `out.factors[i] = …` from an array of 16 numbers
     compiled: False for functions that Numba cannot compile, such as those that process text
 
     A compiled encoder computes what plain Python computes, bit for bit: contexts in which a number leaves the range of
     machine numbers are computed by plain Python, which is slow. Code that cannot be compiled is rejected: texts can
     only be compared with ==, != and in, there are no dictionaries, sets or `try`, and every variable must be assigned
     before it is read. It may call the project's plain functions, and functions of math that give the same bits.
+
+    A parameter's default is a number, a boolean, a text, or a tuple of texts: a vocabulary, in which `code_of` finds
+    the category of a text.
 
     >>> from schemas.data_keys import service_element
     >>> RECENT = service_element("recent", "list<int64>")
@@ -168,12 +196,17 @@ def feature_encoder(
     does more with a text than compare it.
     """
     _check_declaration(data, features)
-
-    return lambda function: _declared(function, data, features, compiled)
+    names = [feature.name if isinstance(feature, Vector) else feature for feature in features]
+    widths = {feature.name: feature.width for feature in features if isinstance(feature, Vector)}
+    return lambda function: _declared(function, data, names, widths, compiled)
 
 
 def _declared(
-    function: Callable[..., None], data: Sequence[DataKey], features: Sequence[str], compiled: bool
+    function: Callable[..., None],
+    data: Sequence[DataKey],
+    features: Sequence[str],
+    widths: Mapping[str, int],
+    compiled: bool,
 ) -> FeatureEncoder:
     if not isinstance(function, FunctionType):
         raise EncoderError.because(f"{function!r} is not a plain function", "put @feature_encoder on a def")
@@ -189,16 +222,16 @@ def _declared(
     source = source_of(function)
     if any(isinstance(node, ast.Global | ast.Nonlocal) for node in ast.walk(source.tree)):
         raise EncoderError.because(f"encoder '{name}' changes variables outside it", "write only to out")
-    reads = check_source(name, source, by_name(data), features, lookups)
+    reads = check_source(name, source, by_name(data), features, lookups, widths)
     if compiled:
         check_text_use(name, function, source, data, parameters)
-    return FeatureEncoder(function, tuple(data), tuple(features), compiled, parameters, {}, reads)
+    return FeatureEncoder(function, tuple(data), tuple(features), compiled, parameters, {}, reads, widths=dict(widths))
 
 
 def _check_declaration(data: Any, features: Any) -> None:
     kinds = {
         "data": (data, DataKey, "write data=[VIEWING_HISTORY]"),
-        "features": (features, str, 'write features=["f"]'),
+        "features": (features, str | Vector, 'write features=["f"]'),
     }
     for what, (values, kind, hint) in kinds.items():
         if not isinstance(values, list | tuple):
@@ -234,14 +267,24 @@ def _parameters(name: str, function: FunctionType) -> dict[str, ParameterValue]:
         )
     parameters: dict[str, ParameterValue] = {}
     for parameter in declared[4:]:
-        if parameter.kind is not Parameter.KEYWORD_ONLY or type(parameter.default) not in (int, float, bool, str):
+        value = parameter.default
+        if isinstance(value, tuple) and any(isinstance(each, str) for each in value):
+            value = _vocabulary(name, parameter.name, value)
+        if parameter.kind is not Parameter.KEYWORD_ONLY or type(value) not in (int, float, bool, str, Vocabulary):
             raise EncoderError.because(
                 f"encoder '{name}': parameter '{parameter.name}' must be keyword-only with a default that is an int, "
-                "a float, a bool or a str",
+                "a float, a bool, a str or a tuple of str",
                 f"write *, {parameter.name}=…",
             )
-        parameters[parameter.name] = _finite(name, parameter.name, parameter.default)
+        parameters[parameter.name] = _finite(name, parameter.name, value)
     return parameters
+
+
+def _vocabulary(encoder: str, name: str, texts: Sequence[str]) -> Vocabulary:
+    try:
+        return Vocabulary(texts)
+    except EncoderError as error:
+        raise EncoderError(f"encoder '{encoder}': parameter '{name}': {error}") from error
 
 
 def _finite(encoder: str, name: str, value: ParameterValue) -> ParameterValue:

@@ -25,6 +25,7 @@ from encoders.layout import (
 )
 from encoders.packaged_source import encoder_from_source, source_to_json
 from encoders.project_modules import refuse_hidden
+from encoders.vector import columns_of
 from schemas.data_keys import DataKey, Kind, by_name
 from schemas.errors import DataKeyError, EncoderError, EncoderOutputError, FingerprintError, UndeclaredKeyError
 from schemas.nulls import is_text
@@ -71,6 +72,16 @@ class FeatureModel:
         return tuple(feature for encoder in self.encoders for feature in encoder.features)
 
     @property
+    def vectors(self) -> dict[str, int]:
+        """The widths of the features that are vectors."""
+        return {name: width for encoder in self.encoders for name, width in encoder.vectors.items()}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of a model's inputs, in order: each feature, or each component of a vector, such as `factors[0]`."""
+        return columns_of(self.features, self.vectors)
+
+    @property
     def elements(self) -> dict[str, DataKey]:
         """The data elements that the encoders read, by name."""
         return by_name(key for encoder in self.encoders for key in encoder.data)
@@ -104,6 +115,7 @@ class FeatureModel:
                 "rename": dict(encoder.rename),
                 "features": list(encoder.features),
                 "fingerprint": encoder.fingerprint,
+                **({"vectors": encoder.vectors} if encoder.vectors else {}),
                 **_resolved_keys(encoder),
                 **({"source": source_to_json(encoder)} if with_source else {}),
             }
@@ -193,6 +205,7 @@ def _bind(
         parameters=tuple(encoder.parameters.values()),
         compiled=encoder.compiled,
         declared=tuple(keys),
+        widths=encoder.vectors,
         places=captured.places,
     )
 

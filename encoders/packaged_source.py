@@ -13,11 +13,13 @@ from types import FunctionType
 from typing import Any
 
 from encoders.compilation.text_check import check_text_use
-from encoders.encoder import FeatureEncoder, fingerprint_of
+from encoders.encoder import FeatureEncoder, ParameterValue, fingerprint_of
 from encoders.fingerprint.self_contained import ENTRY, CapturedSource
 from encoders.hash_index import lookup
 from encoders.source.declared_reads import check_source
 from encoders.source.function_source import source_of
+from encoders.vector import Vector
+from encoders.vocabulary import Vocabulary
 from schemas.data_keys import DataKey, by_name
 from schemas.errors import DataKeyError, EncoderError, FingerprintError
 
@@ -31,6 +33,7 @@ def source_to_json(encoder: FeatureEncoder) -> dict[str, Any]:
         "compiled": encoder.compiled,
         "written": list(encoder.written),
         "data": [key.to_json() for key in encoder.data],
+        **({"widths": dict(encoder.widths)} if encoder.widths else {}),
     }
 
 
@@ -42,8 +45,9 @@ def encoder_from_source(fields: Mapping[str, Any]) -> FeatureEncoder:
     fingerprint, or was captured with other versions of the distributions that it imports. Neither is executed.
     """
     name, expected = fields["encoder"], fields["fingerprint"]
-    source, data, written, compiled = _read(name, fields.get("source"))
-    actual = fingerprint_of(source, compiled, written, fields["rename"], fields["parameters"], data)
+    source, data, written, compiled, widths = _read(name, fields.get("source"))
+    parameters = _parameters(fields["parameters"])
+    actual = fingerprint_of(source, compiled, written, fields["rename"], parameters, data, widths)
     if actual != expected:
         raise FingerprintError.because(
             f"the packaged source of encoder '{name}' is of fingerprint {actual[:12]}, expected {expected[:12]}",
@@ -59,15 +63,18 @@ def encoder_from_source(fields: Mapping[str, Any]) -> FeatureEncoder:
     function = _execute(name, source.text, expected)
     title, tree = name.removeprefix("__main__:"), source_of(function)
     lookups = frozenset(each for each, value in function.__globals__.items() if value is lookup)
-    reads = check_source(title, tree, by_name(data), written, lookups)
+    reads = check_source(title, tree, by_name(data), written, lookups, widths)
     if compiled:
-        check_text_use(title, function, tree, data, fields["parameters"])
-    return FeatureEncoder(
-        function, data, written, compiled, dict(fields["parameters"]), dict(fields["rename"]), reads, source
-    )
+        check_text_use(title, function, tree, data, parameters)
+    return FeatureEncoder(function, data, written, compiled, parameters, dict(fields["rename"]), reads, source, widths)
 
 
-def _read(name: str, fields: Any) -> tuple[CapturedSource, tuple[DataKey, ...], tuple[str, ...], bool]:
+def _parameters(fields: Mapping[str, Any]) -> dict[str, ParameterValue]:
+    """Read parameters from JSON, in which a vocabulary is a list. Raises EncoderError."""
+    return {name: Vocabulary(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
+def _read(name: str, fields: Any) -> tuple[CapturedSource, tuple[DataKey, ...], tuple[str, ...], bool, dict[str, int]]:
     """Read what `source_to_json` wrote. Raises EncoderError."""
     if fields is None:
         raise EncoderError.because(
@@ -79,13 +86,16 @@ def _read(name: str, fields: Any) -> tuple[CapturedSource, tuple[DataKey, ...], 
         texts = [text, *versions, *versions.values(), *written]
         if not all(isinstance(each, str) for each in texts) or not isinstance(compiled, bool):
             raise TypeError("a field is not text")
-    except (KeyError, TypeError, AttributeError, ValueError, DataKeyError) as error:
+        widths = {vector: Vector(vector, width).width for vector, width in fields.get("widths", {}).items()}
+        if not widths.keys() <= {*written}:
+            raise ValueError("a vector is no feature")
+    except (KeyError, TypeError, AttributeError, ValueError, DataKeyError, EncoderError) as error:
         raise EncoderError.because(
             f"the packaged source of encoder '{name}' is malformed: {error!r}", "package the model again"
         ) from error
     lines = enumerate(text.splitlines(), 1)
     places = {line: f"line {line} of the packaged source (`{written_there.strip()}`)" for line, written_there in lines}
-    return CapturedSource(text, places, dict(versions)), data, written, compiled
+    return CapturedSource(text, places, dict(versions)), data, written, compiled, widths
 
 
 def _installed(distribution: str) -> str | None:

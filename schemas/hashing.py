@@ -108,13 +108,19 @@ def salted_share(keys: pa.Array | pa.ChunkedArray, salt: str) -> NDArray[np.floa
     return (hashes >> np.uint64(64 - _MANTISSA)).astype(np.float64) * 2.0**-_MANTISSA
 
 
-def salted_share_sql(column: str, type: pa.DataType, salt: str) -> str:  # noqa: A002
+def salted_share_sql(column: str, type: pa.DataType | None, salt: str) -> str:  # noqa: A002
     """Write `salted_share` as a Spark SQL expression over a column.
+
+    type: None: integers or texts, whichever the column turns out to have
 
     >>> salted_share_sql("profile_id", pa.int32(), "ranking")
     "(shiftrightunsigned(xxhash64('ranking', CAST(`profile_id` AS BIGINT)), 11) * 1.1102230246251565E-16D)"
     """
     quoted = "`" + column.replace("`", "``") + "`"
+    text = salt.replace("\\", "\\\\").replace("'", "\\'")
+    if type is None:
+        of_text, of_integer = (f"xxhash64('{text}', CAST({quoted} AS {kind}))" for kind in ("STRING", "BIGINT"))
+        return _share_sql(f"CASE WHEN typeof({quoted}) = 'string' THEN {of_text} ELSE {of_integer} END")
     if pa.types.is_date(type):
         value = f"CAST(unix_date({quoted}) AS BIGINT)"
     elif pa.types.is_timestamp(type):
@@ -125,9 +131,12 @@ def salted_share_sql(column: str, type: pa.DataType, salt: str) -> str:  # noqa:
         value = f"CAST({quoted} AS STRING)"
     else:
         raise DataKeyError.because(f"column '{column}' is {type}, expected an integer, text, boolean, date or time")
-    text = salt.replace("\\", "\\\\").replace("'", "\\'")
-    shift = 64 - _MANTISSA
-    return f"(shiftrightunsigned(xxhash64('{text}', {value}), {shift}) * {2.0**-_MANTISSA!r}D)".replace("e-", "E-")
+    return _share_sql(f"xxhash64('{text}', {value})")
+
+
+def _share_sql(hashed: str) -> str:
+    number = f"{2.0**-_MANTISSA!r}D".replace("e-", "E-")
+    return f"(shiftrightunsigned({hashed}, {64 - _MANTISSA}) * {number})"
 
 
 def check_bucket_count(buckets: int) -> None:

@@ -32,7 +32,7 @@ DOCUMENTS = [
             "docs/COMPARISON.md",
             "docs/EVALUATION.md",
         ),
-        *("docs/LEARNING.md", "docs/PRANA.md", "docs/SCORING.md", "docker/README.md"),
+        *("docs/LEARNING.md", "docs/PRANA.md", "docs/SCORING.md", "docs/TASKS.md", "docker/README.md"),
     )
 ]
 OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of the make that runs us

@@ -89,8 +89,8 @@ class CellAllocation:
         member: NDArray[np.bool_] = (place >= self.part.part[0]) & (place < self.part.part[1])
         return member & (salted_share(units, self._holdout_salt) >= self.holdout) if self.holdout else member
 
-    def sql(self, column: str, type: pa.DataType) -> str:  # noqa: A002  # the field's own name
-        """Write the rule as a Spark SQL expression that is the cell's number, or −1."""
+    def sql(self, column: str, type: pa.DataType | None) -> str:  # noqa: A002  # the field's own name
+        """Write the rule as a Spark SQL expression that is the cell's number, or −1. type: see `salted_share_sql`."""
         place = salted_share_sql(column, type, self._layer_salt)
         member = f"{place} >= {self.part.part[0]!r}D AND {place} < {self.part.part[1]!r}D"
         if self.holdout:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from snapshotter.selection.declarations import ContextSelection, NamedSelection
 from snapshotter.storage import require_plain_name
 from snapshotter.storage.table_source import TableSource
 
+_CELL, _NUMBER = "cell", "_cell_number"  # columns of what is selected
 _SHARES = 1e-6  # by which a sum of shares such as 0.3333333 may differ from 1
 
 
@@ -223,7 +224,22 @@ class AbTest:
 
     @property
     def selection(self) -> NamedSelection:
-        """The selection for `select_contexts`. Raises ConfigError if the test selects no contexts."""
+        """The selection for `select_contexts`: of the contexts of the query, those whose units are in the test.
+
+        The query gets a column `cell`, which is the stratum where none is declared, so that each selected context's
+        cell is known. Units must be integers or texts. With a table of members the query is taken as it is.
+
+        Raises ConfigError if the test selects no contexts.
+        """
         if self.contexts is None:
             raise ConfigError.because(f"test '{self.name}' selects no contexts", "write a table [contexts]")
-        return NamedSelection(**vars(self.contexts), id=self.name, tables=self.located_tables)
+        selection = NamedSelection(**vars(self.contexts), id=self.name, tables=self.located_tables)
+        if self.members is not None:
+            return selection
+        names = ", ".join(f"'{name}'" for name in self.cells)
+        query = selection.query.strip().removesuffix(";")
+        number = self.allocation.sql(self.unit, None)
+        cell = f"element_at(array({names}), {_NUMBER} + 1) AS {_CELL}"
+        members = f"SELECT *, {number} AS {_NUMBER} FROM (\n{query}\n)"  # noqa: S608  # the project's own query
+        wrapped = f"SELECT *, {cell} FROM ({members}) WHERE {_NUMBER} >= 0"  # noqa: S608  # as above
+        return replace(selection, query=wrapped, strata=selection.strata or (_CELL,))

@@ -25,7 +25,8 @@ class PlanSpec:
     futility: stop early, too, where the chance of finding the effect by the end is below 1 − power; it is advice, and
         never raises the share of false positives
     units: number of units that the plan needs, as `delorean ab plan` computes it: looks then spend alpha by the share
-        of it that was observed; None: by the share of the time
+        of it that was observed; None: by the share of the time. The always-valid design is narrowest at this number,
+        or at 10,000
     """
 
     effect: float = 0.02

@@ -18,7 +18,7 @@ from snapshotter.storage.temporary_file import full_disk_errors
 
 UNIT = "unit"
 _PARTS = 256
-_ROWS_IN_MEMORY = 4_000_000
+_ROWS_IN_MEMORY = 2_000_000
 _SALT = "part"
 
 

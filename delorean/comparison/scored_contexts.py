@@ -117,7 +117,10 @@ def score_apart(
 
 
 def _score(data: RankingData, package: ModelPackage) -> NDArray[np.float32]:
-    columns = [data.names.index(name) for name in package.features]
+    for name in package.columns:
+        if name not in data.names:
+            raise ComparisonError.unknown(f"column of the features, an input of {package.path}", name, data.names)
+    columns = [data.names.index(name) for name in package.columns]
     tasks = None if package.tasks is None else numbers_of(data, package.tasks)
     return package.score(np.ascontiguousarray(data.features[:, columns]), tasks)
 

@@ -81,7 +81,7 @@ def evaluate(
     sample = importance_sample(parts["validation"][0], settings.seed)
     added = contributions(sample)
     within = None if task_of_items is None else task_of_items(sample)
-    alone = {name: (name,) for name in sample.names}
+    alone = {name: (name,) for name in dict.fromkeys(name.partition("[")[0] for name in sample.names)}
     return Evaluation(
         settings.level,
         settings.cluster,

@@ -44,15 +44,16 @@ def check_spec(spec: ExperimentSpec, file: TomlFile | None = None, run_id: str |
             raise TrainingError.unknown("context variable to split by", str(spec.split.group), labels.context)
     with at("encoders"):
         _check_column_names(spec)
+    _check_defaults(spec, at)
     with at("tasks"):
         _check_tasks(spec)
     if spec.model.label not in (None, *labels.label_names):
         with at("model.label"):
             raise TrainingError.unknown("label of the label data", str(spec.model.label), labels.label_names)
     for name in spec.model.categorical:
-        if name not in spec.feature_model.features:
+        if name not in spec.feature_model.columns:
             with at("model.categorical"):
-                raise TrainingError.unknown("feature", name, spec.feature_model.features)
+                raise TrainingError.unknown("feature", name, spec.feature_model.columns)
     _check_evaluation(spec, at)
     with at("consolidation"):
         _check_consolidation(spec)
@@ -64,6 +65,14 @@ def _not_located(place: str) -> AbstractContextManager[None]:
     """Leave errors as they are: the spec was not read from a file."""
     del place
     return nullcontext()
+
+
+def _check_defaults(spec: ExperimentSpec, at: Callable[[str], AbstractContextManager[None]]) -> None:
+    """Reject defaults of features that no encoder has."""
+    for name in spec.defaults:
+        if name not in spec.feature_model.features:
+            with at(f"defaults.{name}"):
+                raise ConfigError.unknown("feature with a default", name, spec.feature_model.features)
 
 
 def _check_tasks(spec: ExperimentSpec) -> None:

@@ -19,14 +19,18 @@ class EncoderSpec:
     """
 
     encoder: str
-    parameters: Mapping[str, int | float | bool | str] = field(default_factory=dict)
+    parameters: Mapping[str, int | float | bool | str | tuple[str, ...]] = field(default_factory=dict)
     rename: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, encoder: FeatureEncoder) -> EncoderSpec:
         """Build the spec of an encoder, with the parameters that differ from the defaults in its source."""
         defaults = encoder.function.__kwdefaults__ or {}
-        changed = {name: value for name, value in encoder.parameters.items() if value != defaults.get(name)}
+        changed = {
+            name: tuple(value) if isinstance(value, tuple) else value
+            for name, value in encoder.parameters.items()
+            if value != defaults.get(name)
+        }
         return cls(encoder.name, changed, dict(encoder.rename))
 
     def load(self) -> FeatureEncoder:

@@ -127,7 +127,7 @@ class ExperimentSpec:
 
     def __repr__(self) -> str:
         """One line for people."""
-        return plain_text(f"experiment {self.name or 'without a name'}: {self.id}, {len(self.encoders)} encoders")
+        return plain_text(f"experiment {self.name or 'without a name'}: {self.id}, {len(self.encoder_specs)} encoders")
 
     @property
     def label_spec(self) -> LabelSpec:
@@ -176,9 +176,6 @@ class ExperimentSpec:
         """Return the task set for encoders that were loaded before, in the spec's order."""
         if not self.tasks:
             return None
-        for name in self.defaults:
-            if name not in model.features:
-                raise ConfigError.unknown("feature with a default", name, model.features)
         owned = zip(model.encoders, self.encoder_owners, strict=True)
         owners = {feature: tasks for encoder, (_, tasks) in owned if tasks for feature in encoder.features}
         found = with_impossible_features(task_set(self.tasks, self.sentinels, self.defaults), model, {}, owners)

@@ -52,6 +52,7 @@ class FeatureSet(StoredVersion):
     adapted: which rows were served by values of other types than the encoders', with which fields' defaults
     labels: the labels' columns
     task_items: task → items of its rows; empty for label data of one use
+    vectors: the widths of the features that are vectors
     """
 
     uri: str
@@ -72,6 +73,7 @@ class FeatureSet(StoredVersion):
     adapted: tuple[AdaptedType, ...] = ()
     labels: tuple[str, ...] = (LABEL_COLUMN,)
     task_items: Mapping[str, int] = field(default_factory=dict)
+    vectors: Mapping[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """One line for people."""

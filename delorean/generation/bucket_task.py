@@ -40,10 +40,12 @@ from delorean.tasks.applicable_rows import lacking_rows, without_sentinels
 from delorean.tasks.impossible_features import task_numbers
 from encoders.columns import one_array
 from encoders.data_map import DataMaps, concatenated
-from schemas.errors import QualityError
+from schemas.errors import EncoderError, QualityError
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
+
+_MOST_COMPONENTS = 2**31 - 1  # that one list array of Arrow holds
 
 
 @dataclass(frozen=True)
@@ -275,8 +277,23 @@ def feature_columns(
     columns = {}
     for name, values in features.items():
         nulls = torn_items if name in plan.from_services else None
-        columns[name] = pa.ListArray.from_arrays(offsets, pa.array(values, pa.float32(), mask=nulls))
+        flat = pa.array(values, pa.float32(), mask=nulls) if values.ndim == 1 else _vectors(name, values, nulls)
+        columns[name] = pa.ListArray.from_arrays(offsets, flat)
     return columns
+
+
+def _vectors(name: str, values: NDArray[np.float32], nulls: NDArray[np.bool_] | None) -> pa.ListArray:
+    """Return vectors as lists. values: (items, width). Raises EncoderError for more than a file's list can hold."""
+    items, width = values.shape
+    if items * width > _MOST_COMPONENTS:
+        raise EncoderError.because(
+            f"the vectors '{name}' of a bucket's {items:,} items have {items * width:,} components, expected at most "
+            f"{_MOST_COMPONENTS:,}",
+            "materialise the label data with more buckets",
+        )
+    bounds = pa.array(np.arange(0, items * width + 1, width, dtype=np.int32))
+    components = pa.array(values.reshape(-1), pa.float32(), from_pandas=False)
+    return pa.ListArray.from_arrays(bounds, components, mask=None if nulls is None else pa.array(nulls))
 
 
 def provenance_columns(plan: GenerationPlan, elements: Mapping[str, ResolvedElement]) -> dict[str, pa.Array]:

@@ -14,6 +14,7 @@ from delorean.feature_sets.part_sources import part_records
 from delorean.feature_sets.parts import Part, PartRecord, parts_of
 from delorean.feature_sets.reusable import content_hash
 from delorean.feature_sets.table import FeatureSet, recent_records, table_uri
+from delorean.feature_sets.vector_widths import refuse_other_widths
 from delorean.generation.generation_plan import GenerationPlan
 from delorean.generation.named_run import NamedRun
 from delorean.generation.parts import KeptParts, PartSettings, PartToCompute, generate_parts, plan_again
@@ -85,6 +86,7 @@ def generate_day(
         committed = NamedRun(settings.storage, settings.name, run_id, request).committed()
         if committed is not None:
             return committed
+    refuse_other_widths(settings.storage, settings.name, settings.model.features, settings.model.vectors)
     for _ in range(_TRIES):
         base = _find_base(settings, labels_hash, made_by, until)
         day = _Day(settings, base, until, labels_between, request, run_id, recompute)

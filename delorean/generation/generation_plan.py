@@ -62,6 +62,7 @@ class GenerationPlan:
     from_services: the features whose encoders read a service's element
     earlier: to copy features from
     tasks: with the features that each cannot have; None: the label data is of one use
+    vectors: the widths of the features that are vectors
     """
 
     labels: Labels
@@ -75,6 +76,7 @@ class GenerationPlan:
     notes: tuple[str, ...] = field(default=())
     earlier: EarlierVersion | None = None
     tasks: TaskSet | None = None
+    vectors: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def sources(self) -> tuple[ServiceSource | GlobalSource, ...]:
@@ -102,13 +104,18 @@ class GenerationPlan:
     @property
     def schema(self) -> pa.Schema:
         """Schema of the feature set: see `delorean.generation`."""
-        fields = [(name, pa.list_(pa.float32())) for name in self.features]
+        fields = [(name, pa.list_(_value_type(name in self.vectors))) for name in self.features]
         for source in self.services:
             fields += [(captured_column(source.element.name), TIME), (run_column(source.element.name), pa.string())]
         for each in self.globals:
             fields += [(captured_column(each.element.name), TIME), (version_column(each.element.name), pa.string())]
         fields += [(LATEST_INPUT_COLUMN, TIME), (SPREAD_COLUMN, pa.float64()), (CONFIDENCE_COLUMN, pa.float64())]
         return pa.schema([*self.labels.schema, *(pa.field(*each) for each in fields)])
+
+
+def _value_type(vector: bool) -> pa.DataType:
+    """Return the type of a feature's value for one item. Delta has no lists of a fixed size."""
+    return pa.list_(pa.float32()) if vector else pa.float32()
 
 
 def plan_generation(
@@ -160,6 +167,7 @@ def plan_generation(
         spread=spread,
         notes=(*resolver.notes, *_costs(services, labels)),
         tasks=tasks,
+        vectors=model.vectors,
     )
     _refuse_name_clashes(plan)
     return plan

@@ -14,6 +14,7 @@ import msgspec
 from delorean.feature_sets.bucket_result import BucketResult
 from delorean.feature_sets.digest import FeatureDigest
 from delorean.feature_sets.table import FOLDER, FeatureSet, GenerationRecord, commit, table_uri
+from delorean.feature_sets.vector_widths import refuse_other_widths
 from delorean.frames import require_spark
 from delorean.generation.early_rows import note_early_rows
 from delorean.generation.generation_plan import GenerationPlan, plan_generation
@@ -105,6 +106,7 @@ def generate(
     def planned(pins: PinnedSources | None, **further: Any) -> GenerationPlan:
         return note_early_rows(plan_with(pinned=pins, **further), storage)
 
+    refuse_other_widths(storage, name, model.features, model.vectors)
     plan = planned(pinned, paged=True)
     if not recompute:
         plan = with_earlier(plan, lambda pins, rests: planned(pins, back_to=rests), model, storage, name)
@@ -193,6 +195,7 @@ def feature_set_of(
         uri=uri,
         version=-1,
         features=plan.features,
+        vectors=plan.vectors,
         items=tuple(key.name for key in plan.labels.items),
         context=tuple(key.name for key in plan.labels.context),
         labels=plan.labels.label_names,
@@ -293,6 +296,7 @@ def lineage_of_plan(plan: GenerationPlan, model: FeatureModel) -> dict[str, Any]
         "weighted": plan.labels.weighted,
         "kept": [column.to_json() for column in plan.labels.kept],
         "features": list(plan.features),
+        **({"vectors": dict(plan.vectors)} if plan.vectors else {}),
         "feature_model": model.fingerprint,
         "context": [key.to_json() for key in plan.labels.context],
         "items": [key.to_json() for key in plan.labels.items],

@@ -16,6 +16,7 @@ from delorean.as_of.kernel import mix64
 from encoders.columns import one_array
 from schemas.errors import DataKeyError
 from schemas.tables import TIME
+from schemas.vectors import is_vector, vector_matrix
 
 # The primes of xxHash64.
 _P1, _P2, _P3, _P4 = (
@@ -53,7 +54,7 @@ def absorb_column(states: NDArray[np.uint64], name: str, rows: pa.Table) -> None
 
 
 def absorb_lists(states: NDArray[np.uint64], name: str, rows: pa.Table) -> int:
-    """Mix a column's lists into the rows' states, and count their values."""
+    """Mix a column's lists into the rows' states, and count their values, which are numbers, texts or vectors."""
     lists = _column(name, rows)
     if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
         raise DataKeyError.because(f"column '{name}' is {lists.type}, expected a list with a value for each item")
@@ -61,8 +62,29 @@ def absorb_lists(states: NDArray[np.uint64], name: str, rows: pa.Table) -> int:
         raise DataKeyError.because(f"column '{name}' is null in {lists.null_count} rows, expected a list in each")
     offsets = lists.offsets.to_numpy().astype(np.int64)
     values = lists.flatten()
-    _mix(states, offsets - offsets[0], name, values)
+    offsets = offsets - offsets[0]
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        _mix_vectors(states, offsets, name, values)
+    else:
+        _mix(states, offsets, name, values)
     return len(values)
+
+
+def _mix_vectors(states: NDArray[np.uint64], offsets: NDArray[np.int64], name: str, vectors: pa.Array) -> None:
+    """Mix vectors of one length, as values of as many words. Raises DataKeyError for others."""
+    if not is_vector(vectors.type) or vectors.flatten().null_count:
+        raise DataKeyError.because(
+            f"column '{name}' holds {vectors.type}, or null components", "give each item a vector of float32"
+        )
+    words = vector_matrix(name, vectors).view(np.uint32)
+    present = vectors.is_valid().to_numpy(zero_copy_only=False)
+    if present.all():
+        present = _NO_NULLS
+    else:
+        words[~present] = 0
+    flat = words.reshape(-1)
+    flat.flags.writeable = False
+    _absorb_words(states, offsets, flat, words.shape[1], present)
 
 
 def _column(name: str, rows: pa.Table) -> pa.Array:

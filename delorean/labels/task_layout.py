@@ -102,7 +102,7 @@ class TaskLayout:
         sampled = any(task.sample is not None for task, _ in sources)
         kept = self._merged([[(each.name, each.type) for each in shape.kept] for shape in shapes])
         if sampled:
-            kept[INCLUSION_COLUMN] = pa.float64()
+            kept[INCLUSION_COLUMN] = self._probability(kept.get(INCLUSION_COLUMN, pa.float64()))
         context = self._merged([[(key.name, key.type) for key in shape.context] for shape in shapes])
         items = self._merged([[(key.name, key.type) for key in shape.items] for shape in shapes])
         self.shape = LabelShape(
@@ -190,6 +190,15 @@ class TaskLayout:
                     )
                 merged[name] = (wider, other if wider == before else task)
         return {name: kind for name, (kind, _) in merged.items()}
+
+    def _probability(self, type: pa.DataType) -> pa.DataType:  # noqa: A002  # the field's own name
+        """Return the type of inclusion probabilities. Raises LabelError if the tasks' own ones are no floats."""
+        if not pa.types.is_floating(type):
+            raise LabelError.because(
+                f"column '{INCLUSION_COLUMN}' of the label data is {type}, and a task's sample multiplies it",
+                f"cast it in the query: CAST({INCLUSION_COLUMN} AS DOUBLE)",
+            )
+        return pa.float64()
 
     def _grouped(self) -> bool:
         grouped = [layout.grouped for layout in self.layouts]

@@ -15,7 +15,10 @@ from delorean.labels.row_hashes import row_hashes
 from delorean.leaks.scopes import LeakScope
 from delorean.leaks.thresholds import LeakThresholds
 from delorean.tasks.task_set import TASK_VARIABLE
+from encoders.columns import one_array
+from encoders.vector import columns_of
 from schemas.errors import LabelError
+from schemas.vectors import is_vector, vector_matrix
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage
 from snapshotter.storage.parquet import ParquetReader
@@ -72,7 +75,8 @@ class LeakSampler:
     It keeps the contexts with the smallest hashes (Cohen and Kaplan 2007, bottom-k sketches), so the sample depends
     only on the rows, not on their order or files.
 
-    features: the columns, each list<float32> as long as the label's list
+    features: the columns, each list<float32> as long as the label's list, or a list of vectors, which are sampled as
+        one feature for each component
     context: the context variables' columns; with the time they determine what is sampled
     more: further columns for `rows`
     label: the label's column
@@ -126,7 +130,7 @@ class LeakSampler:
             none = np.zeros(0, dtype=np.float32)
             return LeakSample(none, np.zeros(1, dtype=np.int64), dict.fromkeys(self.features, none))
         rows = self._smallest()
-        return replace(self._labels(rows), features={name: _floats(rows[name]) for name in self.features})
+        return replace(self._labels(rows), features=_features(rows, self.features))
 
     def rows(self) -> tuple[LeakSample, pa.Table]:
         """Return the sample without features, and its rows."""
@@ -200,6 +204,18 @@ def _read_into(
                 if group % step == 0:
                     sampler.add(reader.read(sampler.columns, [position]))
                 group += 1
+
+
+def _features(rows: pa.Table, names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    features: dict[str, NDArray[np.float32]] = {}
+    for name in names:
+        if not is_vector(rows.schema.field(name).type.value_type):
+            features[name] = _floats(rows[name])
+            continue
+        matrix = vector_matrix(name, one_array(pc.list_flatten(rows[name])))
+        columns = columns_of([name], {name: matrix.shape[1]})
+        features |= {column: np.ascontiguousarray(matrix[:, i]) for i, column in enumerate(columns)}
+    return features
 
 
 def _floats(column: pa.ChunkedArray) -> NDArray[np.float32]:

@@ -79,6 +79,11 @@ class ModelPackage:
         """Names of the features, in the order of the model's input."""
         return self.feature_model.features
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the model's inputs: each feature, or each component of a vector, such as `factors[0]`."""
+        return self.feature_model.columns
+
     def score(
         self,
         features: Mapping[str, NDArray[np.float32]] | NDArray[np.float32],
@@ -86,7 +91,8 @@ class ModelPackage:
     ) -> NDArray[np.float32]:
         """Score items; an item's score has the same bits whichever items are scored with it.
 
-        features: name → (items,) as encoders return them, or (items, features) in the order of `features`
+        features: name → (items,) or (items, width) as encoders return them, or (items, columns) in the order of
+            `columns`
         tasks: the task of all items, or each item's, as names or as numbers (int64); None for a package without tasks
 
         Raises PackageError for a missing value if the model accepts none, an unknown task, a package of tasks that is
@@ -94,11 +100,15 @@ class ModelPackage:
         """
         rows = features if isinstance(features, np.ndarray) else matrix(self.features, features)
         if self.report.missing_values == "refused":
-            refuse_missing_values(self.report.model, self.features, rows)
-        numbers = self._numbers(tasks, len(rows))
-        if isinstance(self.scorer, TaskTreeScorer | TaskFeatureScorer):
-            return self.scorer.score(rows, numbers)
-        return self.scorer.score(rows)
+            refuse_missing_values(self.report.model, self.columns, rows)
+        scorer = self.scorer
+        if isinstance(scorer, TaskTreeScorer | TaskFeatureScorer):
+            if isinstance(tasks, str):
+                return scorer.score_task(rows, self._number(tasks))
+            return scorer.score(rows, self._numbers(tasks, len(rows)))
+        if tasks is not None:
+            raise PackageError.because(f"the package {self.path} has no tasks", "score without naming one")
+        return scorer.score(rows)
 
     def probabilities(
         self, scores: NDArray[np.float32], tasks: str | Sequence[str] | NDArray[np.int64]
@@ -114,24 +124,24 @@ class ModelPackage:
         return calibrated(scores, self._numbers(tasks, len(scores)), self.tasks.names, self.calibrations)
 
     def _numbers(self, tasks: str | Sequence[str] | NDArray[np.int64] | None, rows: int) -> NDArray[np.int64]:
-        """Return the number of each row's task; all are 0 for a package without tasks."""
-        if self.tasks is None:
-            if tasks is not None:
-                raise PackageError.because(f"the package {self.path} has no tasks", "score without naming one")
-            return np.zeros(rows, np.int64)
+        """Return the number of each row's task, of a package of tasks."""
         if tasks is None:
+            names = "" if self.tasks is None else ", ".join(self.tasks.names)
             raise PackageError.because(
-                f"the package {self.path} serves the tasks {', '.join(self.tasks.names)}", "name the task of the items"
+                f"the package {self.path} serves the tasks {names}", "name the task of the items"
             )
         if isinstance(tasks, np.ndarray) and tasks.dtype.kind == "i":
             return tasks.astype(np.int64)
-        numbers = {name: number for number, name in enumerate(self.tasks.names)}
-        for name in {tasks} if isinstance(tasks, str) else {*tasks}:
-            if name not in numbers:
-                raise PackageError.unknown("task", str(name), numbers)
         if isinstance(tasks, str):
-            return np.full(rows, numbers[tasks])
+            return np.full(rows, self._number(tasks))
+        numbers = {name: self._number(name) for name in {*tasks}}
         return np.array([numbers[name] for name in tasks], np.int64)
+
+    def _number(self, task: str) -> int:
+        names = () if self.tasks is None else self.tasks.names
+        if task not in names:
+            raise PackageError.unknown("task", str(task), names)
+        return names.index(task)
 
     def check_golden_rows(self) -> None:
         """Raise GoldenRowsError, naming the row and the feature, unless the golden rows are reproduced.
@@ -144,7 +154,7 @@ class ModelPackage:
             features = matrix(self.features, self.bound.encode(self.golden.maps))
         except (DataKeyError, EncoderError) as error:
             raise GoldenRowsError.because(f"the golden rows of {self.path} cannot be encoded: {error}") from error
-        self.golden.check_features(self.features, features)
+        self.golden.check_features(self.columns, features)
         current = environment_versions()
         same = has_trees(self.scorer) or all(
             self.lineage["versions"].get(name) == current[name] for name in ("onnxruntime", "processor")
@@ -176,7 +186,7 @@ def load_package(path: str | Path, *, modules: Sequence[str] = (LIBRARY,), allow
     feature_model = read_feature_model(files["feature_model.json"], tuple(modules), allow)
     context, items, services, report, lineage, rules = _read_metadata(path, files)
     tasks = read_tasks(files[TASKS], feature_model.features, context, items) if TASKS in files else None
-    width = len(feature_model.features)
+    width = len(feature_model.columns)
     refuse_other_models(files, tasks)
     refuse_excess(path, files, width if tasks is None or MODEL not in files else width + 1)
     scorer = read_scorer(files, width) if tasks is None else read_task_scorer(files, width, tasks)
@@ -252,8 +262,9 @@ def _read_golden_rows(path: Path, files: Mapping[str, bytes], width: int) -> Gol
 
 
 def matrix(names: Sequence[str], features: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return the features as a matrix (items, features), in the order of `names`."""
-    return np.stack([features[name] for name in names], axis=1)
+    """Return features as a matrix (items, columns), in the order of `names`; a vector has several columns."""
+    arrays = [features[name] for name in names]
+    return np.stack(arrays, axis=1) if all(each.ndim == 1 for each in arrays) else np.column_stack(arrays)
 
 
 def needed_services(feature_model: FeatureModel, services: Sequence[Service]) -> tuple[Service, ...]:

@@ -94,7 +94,7 @@ def write_package(
     _check_features(trained, feature_model)
     bound = bind_for_tasks(feature_model, context, items, trained.tasks)
     maps = take_contexts(golden, _golden_rows(golden, golden_contexts, trained.tasks))
-    features = matrix(trained.names, bound.encode(maps))
+    features = matrix(feature_model.features, bound.encode(maps))
     part = RankingData(
         maps.contexts, maps.items, maps.item_offsets, np.zeros(len(features), np.float32), features, trained.names
     )
@@ -118,10 +118,10 @@ def write_package(
 
 def _check_features(trained: TrainedModel, feature_model: FeatureModel) -> None:
     """Raise PackageError unless the model was trained with the features of the feature model, in the same order."""
-    if trained.names != feature_model.features:
+    if trained.names != feature_model.columns:
         raise PackageError.because(
             f"the model was trained with {list(trained.names)}, but the feature model yields "
-            f"{list(feature_model.features)}",
+            f"{list(feature_model.columns)}",
             "train with read_feature_set(…, features=feature_model.features, …)",
         )
 
@@ -171,7 +171,7 @@ def _check_scores(
         missing_values = check_missing_values(model.scorer, model.fitted, features)
     if missing_values == "refused":
         for each in (maps, *without_elements(maps)):
-            refuse_missing_values(trained.report.model, trained.names, matrix(trained.names, bound.encode(each)))
+            refuse_missing_values(trained.report.model, trained.names, matrix(bound.features, bound.encode(each)))
     served = trained.served.scores(part)
     for model, rows, features in trained.served.models(part):
         refuse_disagreement(model.scorer, model.fitted, features)

@@ -19,6 +19,7 @@ from delorean.scoring.tree_scorer import TreeScorer
 from delorean.scoring.trees import TreeEnsemble
 from delorean.tasks.task_set import TaskSet
 from delorean.training.missing_values import refuse_missing_values
+from encoders.vector import columns_of
 from schemas.errors import PackageError, SetupError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class PackagedModel:
     """A package's model as data; a process opens it when it scores for the first time.
 
     model: trees, or the content of an ONNX file
-    features: names, in the order of the model's input
+    features: names, in the order of the model's input; vectors: the widths of those that are vectors
     name: of the model, for errors
     tasks, calibrations: of the package
     """
@@ -43,6 +44,7 @@ class PackagedModel:
     accepts_missing: bool
     tasks: TaskSet | None = None
     calibrations: Mapping[str, TaskCalibration] = field(default_factory=dict)
+    vectors: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, package: ModelPackage) -> Self:
@@ -51,8 +53,15 @@ class PackagedModel:
         inner = scorer.scorer if isinstance(scorer, TaskFeatureScorer) else scorer
         trees = inner.trees if isinstance(inner, TreeScorer | TaskTreeScorer) else None
         model = (package.path / MODEL).read_bytes() if trees is None else trees
-        accepts_missing = report.missing_values == "used"
-        return cls(model, package.features, report.model, accepts_missing, package.tasks, package.calibrations)
+        return cls(
+            model,
+            package.features,
+            report.model,
+            report.missing_values == "used",
+            package.tasks,
+            package.calibrations,
+            package.feature_model.vectors,
+        )
 
     def score(self, rows: NDArray[np.float32], tasks: NDArray[np.int64] | None) -> NDArray[np.float32]:
         """Score rows of features, as the package does. Raises PackageError for a missing value it does not accept.
@@ -60,7 +69,7 @@ class PackagedModel:
         tasks: (rows,) the number of each row's task; None for a model without tasks
         """
         if not self.accepts_missing:
-            refuse_missing_values(self.name, self.features, rows)
+            refuse_missing_values(self.name, columns_of(self.features, self.vectors), rows)
         return self._scorer.score(rows) if tasks is None else self._task_scorer.score(rows, tasks)
 
     def probabilities(self, scores: NDArray[np.float32], tasks: NDArray[np.int64] | None) -> NDArray[np.float32] | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from delorean.prediction.packaged_model import PROBABILITY_COLUMN, SCORE_COLUMN, PackagedModel
 from delorean.ranking_data.context_sample import list_lengths
-from delorean.ranking_data.list_columns import ChosenRows
+from delorean.ranking_data.list_columns import ChosenRows, FeatureColumn
 from delorean.tasks.impossible_features import task_numbers
 from snapshotter.records import DataFile
 from snapshotter.storage import Storage, open_storage
@@ -69,7 +69,8 @@ class Scoring:
             rows = ChosenRows(batch, np.arange(row, row + len(batch)), lengths)
             for name in self.items:
                 rows.flat(name)  # rejects lists of other lengths
-            matrix = np.stack([rows.floats(name) for name in self.model.features], axis=1)
+            features = [FeatureColumn.of(name, self.model.vectors) for name in self.model.features]
+            matrix = np.hstack([rows.matrix(feature) for feature in features])
             tasks = self.model.tasks
             numbers = None if tasks is None else np.repeat(task_numbers(batch, tasks), lengths)
             scores.append(self.model.score(matrix, numbers))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delorean.ranking_data.context_sample import Batches, list_lengths
+from encoders.vector import columns_of
 from schemas.errors import TrainingError
 
 
@@ -29,10 +31,15 @@ class FeatureColumn:
     width: int = 1
     vector: bool = False
 
+    @classmethod
+    def of(cls, feature: str, vectors: Mapping[str, int]) -> Self:
+        """Return the column of a feature of encoders. vectors: the widths of their features that are vectors."""
+        return cls(feature, vectors.get(feature, 1), feature in vectors)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of its columns in the matrix."""
-        return tuple(f"{self.name}[{i}]" for i in range(self.width)) if self.vector else (self.name,)
+        return columns_of([self.name], {self.name: self.width} if self.vector else {})
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,11 @@ class ChosenRows:
         values = self.flat(column.name)
         if not column.vector:
             return _floats(values, column.name, self.batch.column(column.name).type).reshape(-1, 1)
+        if not _is_list(values.type):
+            kind = self.batch.column(column.name).type
+            raise TrainingError.because(
+                f"column '{column.name}' is {kind}, expected vectors of {column.width} values for each item"
+            )
         lengths = pc.list_value_length(values).fill_null(column.width).to_numpy(zero_copy_only=False)
         if (lengths != column.width).any():
             wrong = int(lengths[lengths != column.width][0])

@@ -16,15 +16,13 @@ from schemas.errors import PackageError
 class TaskTreeScorer:
     """Scores each row with the trunk and its task's own trees; those of other tasks cost nothing.
 
-    A task's score has the bits of a `TreeScorer` of the trunk and its own trees alone, whichever rows are scored with
-    it. Nothing is stored twice.
+    Each task is a `TreeScorer` of its own, so the trunk is prepared once for each: rows are ranked among the thresholds
+    that they meet, and a trunk that all tasks share would have to rank them among those of every task's trees.
     """
 
     def __init__(self, trees: TaskTrees) -> None:
         self.trees, self.features, self.tasks = trees, trees.trees.features, trees.tasks
-        self._scorer = TreeScorer(trees.trees)
-        trunk = self._scorer.range_of(0, trees.trunk)
-        self._ranges = [(trunk, self._scorer.range_of(*trees.own(task))) for task in range(trees.tasks)]
+        self._scorers = [TreeScorer(trees.of_task(task)) for task in range(trees.tasks)]
 
     def score(self, features: NDArray[np.float32], tasks: NDArray[np.int64]) -> NDArray[np.float32]:
         """Score rows of features.
@@ -32,16 +30,17 @@ class TaskTreeScorer:
         features: (rows, features) float32, NaN where missing
         tasks: (rows,) int64, the number of each row's task
         """
-        alike = len(tasks) > 0 and bool((tasks == tasks[0]).all())  # as in a request
-        numbers = tasks[:1] if alike else np.unique(tasks)
-        _check_tasks(tasks, numbers, len(features), self.tasks)
-        if alike:
-            return self._scorer.score_by(features, self._ranges[numbers[0]])
+        _check_tasks(tasks, len(features), self.tasks)
         scores = np.empty(len(features), np.float32)
-        for task in numbers:
+        for task, scorer in enumerate(self._scorers):
             rows = np.flatnonzero(tasks == task)
-            scores[rows] = self._scorer.score_by(features[rows], self._ranges[task])
+            if len(rows):
+                scores[rows] = scorer.score(features[rows])
         return scores
+
+    def score_task(self, features: NDArray[np.float32], task: int) -> NDArray[np.float32]:
+        """Score rows that are all of one task, given by its number."""
+        return self._scorers[task].score(features)
 
 
 class TaskFeatureScorer:
@@ -55,8 +54,12 @@ class TaskFeatureScorer:
 
     def score(self, features: NDArray[np.float32], tasks: NDArray[np.int64]) -> NDArray[np.float32]:
         """Score rows of features; see `TaskTreeScorer.score`."""
-        _check_tasks(tasks, tasks, len(features), self.tasks)
+        _check_tasks(tasks, len(features), self.tasks)
         return self.scorer.score(with_task(features, tasks))
+
+    def score_task(self, features: NDArray[np.float32], task: int) -> NDArray[np.float32]:
+        """Score rows that are all of one task, given by its number."""
+        return self.scorer.score(with_task(features, np.full(len(features), task, np.int64)))
 
 
 TaskScorer: TypeAlias = TaskTreeScorer | TaskFeatureScorer
@@ -71,8 +74,8 @@ def with_task(features: NDArray[np.float32], tasks: NDArray[np.int64]) -> NDArra
     return np.column_stack([features, tasks.astype(np.float32)])
 
 
-def _check_tasks(tasks: NDArray[np.int64], numbers: NDArray[np.int64], rows: int, count: int) -> None:
+def _check_tasks(tasks: NDArray[np.int64], rows: int, count: int) -> None:
     if tasks.shape != (rows,) or tasks.dtype != np.int64:
         raise PackageError.because(f"tasks are {tasks.dtype} {tasks.shape}, expected int64 ({rows},)")
-    if rows and not 0 <= numbers.min() <= numbers.max() < count:
-        raise PackageError.because(f"a task's number is {numbers.min()} or {numbers.max()}, expected 0 to {count - 1}")
+    if rows and not 0 <= tasks.min() <= tasks.max() < count:
+        raise PackageError.because(f"a task's number is {tasks.min()} or {tasks.max()}, expected 0 to {count - 1}")

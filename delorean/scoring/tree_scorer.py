@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,16 +25,6 @@ _LINKS = {"identity": IDENTITY, "sigmoid": SIGMOID, "exp": EXP}
 _Adding = Callable[[NDArray[np.float32], int, NDArray[Any]], None]  # adds leaves to the sums of rows of features
 
 
-@dataclass(frozen=True)
-class TreeRange:
-    """Trees that are next to each other, from `start` up to `end`, and the offsets of their nodes and leaves."""
-
-    start: int
-    end: int
-    node_offsets: NDArray[np.int32]
-    leaf_offsets: NDArray[np.int32]
-
-
 class TreeScorer:
     """Scores rows of features with trees; a row's score has the same bits whichever rows are scored with it.
 
@@ -49,7 +38,6 @@ class TreeScorer:
         self.trees, self.features = trees, trees.features
         self._prepared = prepare(trees)
         self._few_rows = max(_FEW_ROWS, int(np.diff(trees.leaf_offsets).max(initial=1)) // _LEAVES_PER_ROW)
-        self._whole = (self.range_of(0, trees.trees),)
         # Compile now, or load what an earlier process has compiled, rather than during the first request.
         for rows in (1, self._few_rows):
             self.score(np.zeros((rows, self.features), np.float32))
@@ -59,15 +47,6 @@ class TreeScorer:
 
         features: (rows, features) float32, NaN where missing
         """
-        return self.score_by(features, self._whole)
-
-    def range_of(self, start: int, end: int) -> TreeRange:
-        """Return the trees from `start` up to `end`; nothing is copied."""
-        offsets = slice(start, end + 1)
-        return TreeRange(start, end, self.trees.node_offsets[offsets], self.trees.leaf_offsets[offsets])
-
-    def score_by(self, features: NDArray[np.float32], ranges: Sequence[TreeRange]) -> NDArray[np.float32]:
-        """Score rows of features by some of the trees, summed in the order of the ranges."""
         if features.ndim != 2 or features.shape[1] != self.features or features.dtype != np.float32:
             raise PackageError.because(
                 f"features are {features.dtype} {features.shape}, expected float32 (rows, {self.features})"
@@ -77,7 +56,7 @@ class TreeScorer:
         sums, scores = np.empty(LANES, self._prepared.leaf_values.dtype), np.empty(len(features), np.float32)
         copied = np.empty((min(LANES, len(features)), self.features), np.float32)
         few = len(features) < self._few_rows
-        add = self._walking(ranges, few) if conditions is None or few else self._ranking(ranges, conditions)
+        add = self._walking(few) if conditions is None or few else self._ranking(conditions)
         for start in range(0, len(features), LANES):
             rows = min(LANES, len(features) - start)
             # Rows of any layout, or that are read-only, would be types of their own, each compiled anew.
@@ -87,7 +66,7 @@ class TreeScorer:
             apply_link(sums, rows, trees.divisor, trees.scale, _LINKS[trees.link], scores[start : start + rows])
         return scores
 
-    def _ranking(self, ranges: Sequence[TreeRange], conditions: Conditions) -> _Adding:
+    def _ranking(self, conditions: Conditions) -> _Adding:
         """Return how rows pass all conditions of trees."""
         coded = conditions.coded
         coded_block, codes = coded.new_block()
@@ -98,43 +77,41 @@ class TreeScorer:
             if len(codes):
                 coded.fill(features, rows, coded_block, codes)
             rank_block(features, rows, conditions.searches, conditions.ranked, ZERO, block)
-            for chosen in ranges:
-                score_ranks(
-                    block,
-                    rows,
-                    chosen.start,
-                    chosen.end,
-                    conditions.offsets,
-                    conditions.conditions,
-                    codes,
-                    conditions.sets,
-                    self.trees.leaf_offsets,
-                    conditions.leaf_values,
-                    leaf,
-                    sums,
-                )
+            score_ranks(
+                block,
+                rows,
+                0,
+                self.trees.trees,
+                conditions.offsets,
+                conditions.conditions,
+                codes,
+                conditions.sets,
+                self.trees.leaf_offsets,
+                conditions.leaf_values,
+                leaf,
+                sums,
+            )
 
         return add
 
-    def _walking(self, ranges: Sequence[TreeRange], few: bool) -> _Adding:
+    def _walking(self, few: bool) -> _Adding:
         """Return how rows walk: a few through many trees side by side, many through one tree after another."""
         prepared, walk = self._prepared, walk_trees if few else walk_rows
         block, codes = prepared.columns.new_block()
 
         def add(features: NDArray[np.float32], rows: int, sums: NDArray[Any]) -> None:
             prepared.columns.fill(features, rows, block, codes)
-            for chosen in ranges:
-                walk(
-                    block,
-                    rows,
-                    prepared.nodes,
-                    chosen.node_offsets,
-                    codes,
-                    prepared.columns.set_start,
-                    prepared.columns.set_bits,
-                    chosen.leaf_offsets,
-                    prepared.leaf_values,
-                    sums,
-                )
+            walk(
+                block,
+                rows,
+                prepared.nodes,
+                self.trees.node_offsets,
+                codes,
+                prepared.columns.set_start,
+                prepared.columns.set_bits,
+                self.trees.leaf_offsets,
+                prepared.leaf_values,
+                sums,
+            )
 
         return add

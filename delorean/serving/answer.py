@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from delorean.exposures import Exposure
 from delorean.packaging.package import ModelPackage
@@ -155,8 +156,13 @@ class Answer:
             if ranking.probabilities is not None and not math.isnan(ranking.probabilities[row]):
                 entry["probability"] = float(ranking.probabilities[row])
             if self.request.explain:
-                entry["features"] = {name: _number(values[row]) for name, values in ranking.features.items()}
+                entry["features"] = {name: _shown(values[row]) for name, values in ranking.features.items()}
         return ranked
+
+
+def _shown(value: np.float32 | NDArray[np.float32]) -> Any:
+    """Convert a feature's value to JSON: a number, or the list of a vector's components."""
+    return [_number(each) for each in value] if isinstance(value, np.ndarray) else _number(value)
 
 
 def _number(value: float | np.float32) -> float | str | None:

@@ -35,7 +35,7 @@ def with_defaults(
 ) -> dict[str, NDArray[np.float32]]:
     """Return features with the values of tasks that cannot have them replaced: by the declared default, else by NaN.
 
-    features: name → (items,) float32; arrays that change are copied
+    features: name → (items,) or (items, width) float32; arrays that change are copied
     task_of_items: (items,) the position of each item's task in the task set, see `task_numbers`
 
     >>> from delorean.tasks.task_set import Task
@@ -52,5 +52,6 @@ def with_defaults(
         lacking = [mask for mask, task in zip(masks, tasks.tasks, strict=True) if name in task.without]
         if any(mask.any() for mask in lacking):
             default = np.float32(tasks.defaults.get(name, np.nan))
-            replaced[name] = np.where(np.logical_or.reduce(lacking), default, values)
+            mask = np.logical_or.reduce(lacking)
+            replaced[name] = np.where(mask if values.ndim == 1 else mask[:, None], default, values)
     return replaced

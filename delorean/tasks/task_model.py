@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +36,14 @@ class TaskModel:
     An encoder never sees a context whose task cannot have its features, so sentinels never reach it. The features have
     their defaults there, see `with_defaults`.
 
-    features: names, in order
+    features: names, in order; vectors: the widths of those that are vectors
     groups: tasks that have the same encoders
     """
 
     tasks: TaskSet
     features: tuple[str, ...]
     groups: tuple[TasksEncoders, ...]
+    vectors: Mapping[str, int] = field(default_factory=dict)
 
     def encode(self, maps: DataMaps) -> dict[str, NDArray[np.float32]]:
         """Compute every feature for every item of every context, see `BoundModel.encode`.
@@ -66,7 +67,10 @@ class TaskModel:
     ) -> dict[str, NDArray[np.float32]]:
         numbers = task_numbers(maps.contexts, self.tasks)
         of_items = np.repeat(numbers, np.diff(maps.item_offsets))
-        features = {name: np.full(len(of_items), np.nan, dtype=np.float32) for name in self.features}
+        shapes = {
+            name: (len(of_items), *([self.vectors[name]] if name in self.vectors else [])) for name in self.features
+        }
+        features = {name: np.full(shape, np.nan, dtype=np.float32) for name, shape in shapes.items()}
         for group in self.groups:
             chosen = np.isin(numbers, group.tasks)
             if group.model is None or not chosen.any():
@@ -101,4 +105,4 @@ def bind_for_tasks(
         encoders = [encoder for encoder in model.encoders if not {*encoder.features}.isdisjoint(features)]
         of_tasks = FeatureModel(encoders).bind(context, items, cache_folder) if encoders else None
         bound.append(TasksEncoders(tuple(numbers), of_tasks))
-    return TaskModel(tasks, model.features, tuple(bound))
+    return TaskModel(tasks, model.features, tuple(bound), model.vectors)

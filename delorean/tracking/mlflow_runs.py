@@ -162,7 +162,7 @@ def _save_model(package: ModelPackage, folder: Path, modules: Sequence[str]) -> 
         from mlflow.pyfunc import save_model
         from mlflow.types import ColSpec, Schema
 
-        columns = [ColSpec("float", name, required=False) for name in package.features]
+        columns = [ColSpec("float", name, required=False) for name in package.columns]
         inputs = Schema(columns if package.tasks is None else [*columns, ColSpec("string", TASK_VARIABLE)])
         save_model(
             folder,

@@ -29,8 +29,8 @@ class PackagedModel(PythonModel):  # type: ignore[misc]  # a class of a library 
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,  # noqa: ARG002  # the same
     ) -> NDArray[np.float32]:
-        """Score rows. model_input: a column for each feature, `task_type` for a model of tasks; others are ignored."""
-        features = model_input[list(self.package.features)].to_numpy(np.float32)
+        """Score rows. model_input: the columns `ModelPackage.columns`, and `task_type` for a model of tasks."""
+        features = model_input[list(self.package.columns)].to_numpy(np.float32)
         tasks = None if self.package.tasks is None else model_input[TASK_VARIABLE].tolist()
         return self.package.score(features, tasks)
 

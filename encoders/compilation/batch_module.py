@@ -19,9 +19,12 @@ from encoders.layout import (
 from schemas.data_keys import DataKey, Kind
 
 _ABSENT = {INTEGER: "0", FLOAT: "_NAN", BOOLEAN: "False", OBJECT: "None", TEXT: "_NO_TEXT"}
-GENERATED = frozenset({"_batch", "_borrow", "_texts", "_as_text"})  # functions that are not rewritten for machine code
+GENERATED = frozenset(
+    {"_batch", "_borrow", "_texts", "_as_text", "_vocabulary"}
+)  # functions that are not rewritten for machine code
 # While the loop runs, its caller owns the arrays. In compiled code `_borrow` turns off reference counting of an array,
-# and `_texts` and `_as_text` give codes the type of text; in plain Python all three do nothing.
+# and `_texts` and `_as_text` give codes the type of text; in plain Python all three do nothing. A vocabulary is
+# passed to compiled code as its codes and their index, which `_vocabulary` joins; to plain Python as texts, and None.
 _PREAMBLE = """from collections import namedtuple as _namedtuple
 _NAN, _NO_TEXT = float('nan'), None
 {shapes}
@@ -34,6 +37,9 @@ def _texts(array):
 
 def _as_text(value):
     return value
+
+def _vocabulary(texts, index):
+    return texts
 """
 
 
@@ -43,13 +49,13 @@ def module_text(
     items: Mapping[str, ScalarLayout],
     elements: Mapping[str, tuple[DataKey, Layout, bool]],
     features: Sequence[str],
-    parameters: Mapping[str, int | float | bool | str],
+    parameters: Mapping[str, int | float | bool | str | tuple[str, ...]],
 ) -> tuple[str, list[Column]]:
     """Write the module, and list the columns that its `_batch` receives.
 
     captured: the encoder's self-contained source
     context, items: the variables it reads; elements: name → key, layout, whether rows are looked up in it
-    parameters: with their values, which show which of them are texts
+    parameters: with their values, which show which of them are texts and vocabularies
     `_batch(progress, item_offsets, *columns, *outputs, *parameters)` keeps the current context in progress[0].
     """
     writer = _ArgumentWriter()
@@ -64,11 +70,24 @@ def module_text(
         writer.grouped("out", {feature: f"{name}[first:end]" for feature, name in outputs.items()}),
     ]
     named_parameters = {f"parameter_{i}_{name}": value for i, (name, value) in enumerate(parameters.items())}
-    passed = [f"_as_text({name})" if isinstance(value, str) else name for name, value in named_parameters.items()]
-    arguments = ["progress", "item_offsets", *writer.arguments.values(), *outputs.values(), *named_parameters]
+    received = [part for name, value in named_parameters.items() for part in _parts(name, value)]
+    passed = [_passed(name, value) for name, value in named_parameters.items()]
+    arguments = ["progress", "item_offsets", *writer.arguments.values(), *outputs.values(), *received]
     batch = _batch_lines(writer, arguments, list(outputs.values()), f"_encode({', '.join([*groups, *passed])})")
     text = "\n".join([captured, _PREAMBLE.format(shapes="\n".join(writer.shapes)), *batch])
     return text + "\n", list(writer.arguments)
+
+
+def _parts(name: str, value: object) -> list[str]:
+    """Name the arguments in which a parameter is received."""
+    return [name, f"{name}_index"] if isinstance(value, tuple) else [name]
+
+
+def _passed(name: str, value: object) -> str:
+    """Write the expression of a parameter, as the encoder receives it."""
+    if isinstance(value, tuple):
+        return f"_vocabulary({', '.join(_parts(name, value))})"
+    return f"_as_text({name})" if isinstance(value, str) else name
 
 
 def _batch_lines(writer: _ArgumentWriter, arguments: Sequence[str], outputs: Sequence[str], call: str) -> list[str]:

@@ -39,8 +39,8 @@ def compile_batch(
 ) -> BatchFunction:
     """Give a module's function, compiled for the given argument types or loaded from the cache folder.
 
-    signature: for each argument int64, float64, float32 or bool for a scalar, with [r] appended for a read-only array
-        and [w] for a writable one
+    signature: for each argument int64, float64, float32 or bool for a scalar, with [r] appended for a read-only array,
+        [w] for a writable one and [:,w] for a writable matrix
     folder: where compiled code is cached; None: nowhere
     generated: names of functions that are compiled unchanged; all others are rewritten to compute as Python does.
         None: no function is rewritten
@@ -108,8 +108,10 @@ def _machine_forms() -> dict[str, Any]:
     """Give the operations that replace the generated functions that do nothing in Python."""
     from encoders.compilation.operations.conversion import as_text, borrow, borrow_texts
     from encoders.compilation.operations.value_types import Text
+    from encoders.compilation.operations.vocabulary import as_vocabulary
 
-    return {"_borrow": borrow, "_texts": borrow_texts, "_as_text": as_text, "_NO_TEXT": Text(0)}
+    forms = {"_borrow": borrow, "_texts": borrow_texts, "_as_text": as_text, "_vocabulary": as_vocabulary}
+    return {**forms, "_NO_TEXT": Text(0)}
 
 
 def _module(tree: ast.Module, text: str, name: str) -> ModuleType:
@@ -131,7 +133,8 @@ def _numba_type(argument: str) -> Any:
 
     scalars = {"int64": types.int64, "float64": types.float64, "float32": types.float32, "bool": types.boolean}
     name, array, access = argument.partition("[")
-    return types.Array(scalars[name], 1, "C", readonly=access != "w]") if array else scalars[name]
+    dimensions = 2 if access.startswith(":,") else 1
+    return types.Array(scalars[name], dimensions, "C", readonly="w" not in access) if array else scalars[name]
 
 
 def explain_compile_error(error: Exception, text: str, places: Container[int]) -> tuple[str, int | None]:

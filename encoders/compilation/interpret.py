@@ -22,8 +22,8 @@ class PlainArray(np.ndarray[Any, Any]):
         return value.item() if isinstance(value, np.generic) else value
 
     def __iter__(self) -> Any:
-        """Iterate over Python values."""
-        return iter(self.tolist())
+        """Iterate over Python values; over the rows of a matrix."""
+        return iter(self.tolist()) if self.ndim == 1 else super().__iter__()
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         """Convert scalars that NumPy's reductions return to Python values as well."""

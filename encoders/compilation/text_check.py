@@ -19,6 +19,7 @@ from schemas.data_keys import DataKey
 from schemas.errors import EncoderError
 from schemas.nulls import is_text
 
+_OWN = ("encoders.hash_index", "encoders.vocabulary", "schemas.hashing")  # whose functions take texts
 _MOST_CALLS = 30  # calls with texts that are followed
 
 
@@ -50,7 +51,7 @@ class _TextCheck:
 
         def follow(called: str, kinds: Mapping[str, str], _node: ast.AST) -> None:
             helper = getattr(named.get(called), "py_func", named.get(called))
-            if isinstance(helper, FunctionType) and helper.__module__ not in ("encoders.hash_index", "schemas.hashing"):
+            if isinstance(helper, FunctionType) and helper.__module__ not in _OWN:
                 self.helper(helper, kinds)
 
         try:

@@ -23,10 +23,12 @@ from encoders.hash_index import lookup
 from encoders.source.function_source import FunctionSource, source_of
 from encoders.source.function_tree import clean_tree, global_names, line_map, resolve
 from encoders.source.parsing import parse_expression
+from encoders.vocabulary import code_of
 from schemas.errors import EncoderError
 from schemas.hashing import text_code
 
 COMPILABLE = {"math": math, "numpy": np}
+OWN_FUNCTIONS = (lookup, text_code, code_of)  # that are imported, not captured
 ENTRY = "_encode"
 RESERVED = (
     "_Tuple",
@@ -172,7 +174,7 @@ class SourceCollector:
             if own and callable(value) and getattr(members, own, None) is value:
                 self.note_version(module)
                 return module, own
-        if value is lookup or value is text_code:
+        if any(value is each for each in OWN_FUNCTIONS):
             return value.__module__, own
         home = str(getattr(value, "__module__", ""))
         importable = callable(value) and own and getattr(sys.modules.get(home), own, None) is value

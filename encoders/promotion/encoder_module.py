@@ -13,15 +13,14 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from encoders.encoder import FeatureEncoder
-from encoders.fingerprint.self_contained import SourceCollector
-from encoders.hash_index import lookup
+from encoders.fingerprint.self_contained import OWN_FUNCTIONS, SourceCollector
 from encoders.source.function_source import FunctionSource, source_of
 from encoders.source.function_tree import clean_tree, global_names, resolve
 from encoders.source.parsing import parse
+from encoders.vocabulary import Vocabulary
 from schemas.arrow_types import parse_type, type_text
 from schemas.data_keys import DataKey, Kind
 from schemas.errors import DataKeyError, EncoderError
-from schemas.hashing import text_code
 
 _CONSTRUCTORS = {Kind.SERVICE_ELEMENT: "service_element", Kind.GLOBAL_ELEMENT: "global_element"}
 _INSTALLED = ("encoders", "numba", "numpy", "pyarrow", "schemas")
@@ -35,7 +34,7 @@ def encoder_module(encoder: FeatureEncoder) -> str:
     keys = [writer.key(key) for key in encoder.data]
     body = writer.function(encoder.function, name, is_encoder=True)
     declared = [f"data=[{', '.join(keys)}]"] if keys else []
-    declared.append(f"features=[{', '.join(_quoted(feature) for feature in encoder.written)}]")
+    declared.append(f"features=[{', '.join(writer.feature(feature) for feature in encoder.written)}]")
     declared += [] if encoder.compiled else ["compiled=False"]
     renamed = f"\n\n{name} = {name}.configured(rename={dict(encoder.rename)!r})\n" if encoder.rename else ""
     summary = (encoder.function.__doc__ or f"The feature encoder {name}.").strip().splitlines()[0]
@@ -96,7 +95,7 @@ class _ModuleWriter:
         """Import a value under a name, if it can be imported."""
         if isinstance(value, ModuleType):
             self.modules.add((value.__name__, name))
-        elif value is lookup or value is text_code:
+        elif any(value is each for each in OWN_FUNCTIONS):
             self.import_name("encoders", value.__name__, name)
         elif (origin := self.collector.origin_of(value)) is not None:
             self.import_name(*origin, name)
@@ -108,6 +107,14 @@ class _ModuleWriter:
 
     def import_name(self, module: str, name: str, alias: str) -> None:
         self.imported[module].add(name if alias == name else f"{name} as {alias}")
+
+    def feature(self, name: str) -> str:
+        """Write a feature as the decorator declares it."""
+        width = self.encoder.widths.get(name)
+        if width is None:
+            return _quoted(name)
+        self.import_name("encoders", "Vector", "Vector")
+        return f"Vector({_quoted(name)}, {width})"
 
     def import_lines(self) -> str:
         """Write all imports, in groups: the standard library's, installed packages' and the project's."""
@@ -189,7 +196,8 @@ def _with_defaults(source: FunctionSource, encoder: FeatureEncoder) -> str:
         value = encoder.parameters[argument.arg]
         with suppress(ValueError, SyntaxError):
             current = ast.literal_eval(expression)
-            if type(current) is type(value) and current == value:
+            same_type = type(current) is type(value) or isinstance(value, Vocabulary)
+            if same_type and current == value:
                 continue
         before, after = (
             lines[default.lineno - 1][: default.col_offset],

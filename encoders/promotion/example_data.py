@@ -14,6 +14,7 @@ from encoders.data_map import ABSENT
 from encoders.encoder import FeatureEncoder
 from encoders.source.function_source import source_of
 from encoders.source.function_tree import resolve
+from encoders.vocabulary import code_of
 from schemas.data_keys import DataKey, Kind, context_variable, item
 from schemas.nulls import is_text, value_type
 
@@ -105,8 +106,15 @@ def _text_variables(encoder: FeatureEncoder) -> set[str]:
     }
 
 
-def _comparisons(encoder: FeatureEncoder) -> list[ast.Compare]:
-    return [node for node in ast.walk(source_of(encoder.function).tree) if isinstance(node, ast.Compare)]
+def _comparisons(encoder: FeatureEncoder) -> list[ast.AST]:
+    """Give the expressions in which texts are compared with each other, or looked up in a vocabulary."""
+    return [node for node in ast.walk(source_of(encoder.function).tree) if _compares(node, encoder)]
+
+
+def _compares(node: ast.AST, encoder: FeatureEncoder) -> bool:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return resolve(encoder.function, node.func.id)[1] is code_of
+    return isinstance(node, ast.Compare)
 
 
 def _texts_in(node: ast.AST, encoder: FeatureEncoder) -> Iterator[str]:

@@ -94,10 +94,14 @@ def _features(encoder: FeatureEncoder, name: str, setup: str) -> dict[str, str]:
     namespace: dict[str, Any] = {name: encoder}
     exec(setup, namespace)  # noqa: S102  # generated above
     model = FeatureModel([encoder]).bind(namespace["CONTEXT"], namespace["ITEMS"])
-    return {
-        feature: "[" + ", ".join("np.nan" if value != value else repr(float(value)) for value in values) + "]"
-        for feature, values in model.encode(namespace["data_maps"]()).items()
-    }
+    return {feature: _written(values.tolist()) for feature, values in model.encode(namespace["data_maps"]()).items()}
+
+
+def _written(values: Any) -> str:
+    """Write nested lists of numbers as source."""
+    if isinstance(values, list):
+        return f"[{', '.join(map(_written, values))}]"
+    return "np.nan" if values != values else repr(values)
 
 
 def _setup(encoder: FeatureEncoder, name: str, example: ExampleData, own_import: str) -> str:

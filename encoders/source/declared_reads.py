@@ -37,13 +37,15 @@ def check_source(
     keys: Mapping[str, DataKey],
     features: Sequence[str],
     lookups: frozenset[str] = frozenset({"lookup"}),
+    widths: Mapping[str, int] | None = None,
 ) -> Reads:
     """Check an encoder's body as far as possible without running it, and give what it reads.
 
     keys: the elements that it declared; lookups: its names for the function `lookup`
+    widths: of the features that are vectors
     Raises UndeclaredKeyError, EncoderOutputError, or EncoderError for a field that an element does not have.
     """
-    return _SourceCheck(name, source, keys, features, lookups).run()
+    return _SourceCheck(name, source, keys, features, lookups, widths or {}).run()
 
 
 class _SourceCheck:
@@ -56,8 +58,10 @@ class _SourceCheck:
         keys: Mapping[str, DataKey],
         features: Sequence[str],
         lookups: frozenset[str],
+        widths: Mapping[str, int],
     ) -> None:
         self.name, self.source, self.keys, self.features, self.lookups = name, source, keys, features, lookups
+        self.widths = widths
         self.function = source.tree
         self.parents = {child: node for node in ast.walk(self.function) for child in ast.iter_child_nodes(node)}
         self.aliases = self.find_aliases()
@@ -178,8 +182,26 @@ class _SourceCheck:
             raise EncoderOutputError.because(f"{self.at(attribute)}: {unknown}")
         if not isinstance(attribute.ctx, ast.Load):
             raise self.wrong(attribute, f"replaces out.{attribute.attr}", f"write out.{attribute.attr}[i] = …")
+        self.check_places(attribute)
         if self.written is not None:
             self.written.add(attribute.attr)
+
+    def check_places(self, attribute: ast.Attribute) -> None:
+        """Refuse two places where each item has a number, and a component that a vector does not have."""
+        name, parent = attribute.attr, self.parents[attribute]
+        if not (
+            isinstance(parent, ast.Subscript) and parent.value is attribute and isinstance(parent.slice, ast.Tuple)
+        ):
+            return
+        width, places = self.widths.get(name), parent.slice.elts
+        if width is None:
+            hint = f'write out.{name}[i], or declare features=[Vector("{name}", 16)]'
+            raise self.wrong(attribute, f"writes out.{name}[{', '.join(map(ast.unparse, places))}], a number", hint)
+        last = places[-1].value if isinstance(places[-1], ast.Constant) else None
+        if len(places) != 2 or (type(last) is int and last >= width):
+            places_text = ", ".join(map(ast.unparse, places))
+            hint = f"write out.{name}[i, j] with j from 0 to {width - 1}"
+            raise self.wrong(attribute, f"writes out.{name}[{places_text}], which has {width} components", hint)
 
     def refuse_write(self, node: ast.expr, what: str) -> None:
         parent = self.parents[node]

@@ -15,6 +15,7 @@ from delorean.audit.comparison.value_differences import ValueDifferences, bits_d
 from delorean.labels import LABEL_COLUMN, OUTCOME_COLUMN, TIME_COLUMN
 from encoders.columns import one_array
 from schemas.errors import ConfigError, DataKeyError
+from schemas.vectors import is_vector, vector_matrix
 
 _COUNTS = (
     "compared_rows",
@@ -75,7 +76,8 @@ class Comparer:
         for name in self.labels:
             self.counts["changed_labels"] += bits_differ(*_values(before, after, name, aligned.items))
         for name, differences in self.differences.items():
-            differences.add(*_values(before, after, name, aligned.items), aligned.row_of)
+            values = _values(before, after, name, aligned.items)
+            differences.add(*_components(name, *values, aligned.row_of))
 
     def result(self, before: str, after: str) -> FeatureComparison:
         """Return the comparison of all parts. before, after: names of the sides."""
@@ -98,12 +100,45 @@ class Comparer:
             type = table.schema.field(name).type  # noqa: A001  # the field's own name
             if not (pa.types.is_list(type) or pa.types.is_large_list(type)) or table[name].null_count:
                 raise DataKeyError.because(f"column '{name}' {side} is {type}, expected a list in every row")
-            if name not in self.items and type.value_type != pa.float32():
+            vector = name in self.differences and is_vector(type.value_type)
+            if name not in self.items and type.value_type != pa.float32() and not vector:
                 raise DataKeyError.because(f"column '{name}' {side} is {type}, expected list<float>")
             own_lengths = np.diff(one_array(table[name]).offsets.to_numpy())
             if lengths is not None and not np.array_equal(lengths, own_lengths):
                 raise DataKeyError.because(f"column '{name}' {side} does not have one value for each label")
             lengths = own_lengths
+
+
+def _components(
+    name: str, old: pa.Array, new: pa.Array, row_of: NDArray[np.int64]
+) -> tuple[pa.Array, pa.Array, NDArray[np.int64]]:
+    """Return the components of vectors, null where the vector is, and the row of each; numbers as they are.
+
+    Raises DataKeyError unless both sides have numbers, or vectors of one width.
+    """
+    if not is_vector(old.type) and not is_vector(new.type):
+        return old, new, row_of
+    if old.type != new.type:
+        raise _other_widths(name, "a number", "a vector")
+    matrices = [vector_matrix(name, each) for each in (old, new)]
+    widths = sorted({each.shape[1] for each in matrices} - {0})
+    if len(widths) > 1:
+        raise _other_widths(name, *(f"{each.shape[1]} components" for each in matrices))
+    width = widths[0] if widths else 1
+    flat = [_flat(each, vectors, width) for each, vectors in zip(matrices, (old, new), strict=True)]
+    return flat[0], flat[1], np.repeat(row_of, width)
+
+
+def _other_widths(name: str, before: str, after: str) -> DataKeyError:
+    return DataKeyError.because(
+        f"feature '{name}' has {before} before and {after} after", "compare features of one width; rename one of them"
+    )
+
+
+def _flat(matrix: NDArray[np.float32], vectors: pa.Array, width: int) -> pa.Array:
+    missing = np.repeat(vectors.is_null().to_numpy(zero_copy_only=False), width)
+    values = matrix.reshape(-1) if matrix.shape[1] else np.zeros(len(missing), np.float32)
+    return pa.array(values, from_pandas=False, mask=missing)
 
 
 def _values(

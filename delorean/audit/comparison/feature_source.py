@@ -53,10 +53,11 @@ class ComparedSide:
         return self.source.schema
 
     def features(self, items: Sequence[str]) -> list[str]:
-        """Return the features: those of the lineage, or all lists of floats that have no other role."""
+        """Return the features: those of the lineage, or all lists of floats or of vectors that have no other role."""
         if "features" in self.keys:
             return self.keys["features"]
-        lists = [f.name for f in self.schema if f.type in (pa.list_(pa.float32()), pa.large_list(pa.float32()))]
+        floats = (pa.float32(), pa.list_(pa.float32()))
+        lists = [f.name for f in self.schema if f.type in (*map(pa.list_, floats), *map(pa.large_list, floats))]
         return [name for name in lists if name not in (LABEL_COLUMN, *items)]
 
     @property

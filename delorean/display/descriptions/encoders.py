@@ -13,6 +13,7 @@ from encoders.compilation.compile import is_compiled
 from encoders.source.declared_reads import ARGUMENTS
 
 _MOST_IN_GRAPH = 24
+_MOST_TEXTS = 6  # of a vocabulary
 _FINGERPRINT = 12  # characters of it that are enough to compare by eye
 
 
@@ -25,7 +26,8 @@ def _encoder(encoder: FeatureEncoder) -> Iterator[Part]:
     facts: dict[str, Any] = {
         "signature": Code(_signature(encoder)),
         "features": ", ".join(
-            feature if feature == written else f"{feature} (written as {written})"
+            (feature if feature == written else f"{feature} (written as {written})")
+            + (f" of {encoder.vectors[feature]} components" if feature in encoder.vectors else "")
             for feature, written in zip(encoder.features, encoder.written, strict=True)
         ),
         "of the context": "anything" if reads.context is None else ", ".join(sorted(reads.context)) or None,
@@ -49,7 +51,7 @@ def _encoder(encoder: FeatureEncoder) -> Iterator[Part]:
 
 def _signature(encoder: FeatureEncoder) -> str:
     """How the function is declared, with the values that its parameters have."""
-    parameters = [f"{name}: {type(value).__name__} = {value!r}" for name, value in encoder.parameters.items()]
+    parameters = [f"{name}: {type(value).__name__} = {_value(value)}" for name, value in encoder.parameters.items()]
     return f"{encoder.function.__name__}({', '.join([*ARGUMENTS, *(['*'] if parameters else []), *parameters])})"
 
 
@@ -78,7 +80,14 @@ def _model(model: FeatureModel) -> Iterator[Part]:
 
 
 def _parameters(encoder: FeatureEncoder) -> str:
-    return ", ".join(f"{name} = {value!r}" for name, value in encoder.parameters.items())
+    return ", ".join(f"{name} = {_value(value)}" for name, value in encoder.parameters.items())
+
+
+def _value(value: object) -> str:
+    """Return a parameter's value; of a long vocabulary, its first texts."""
+    if not isinstance(value, tuple) or len(value) <= _MOST_TEXTS:
+        return repr(value)
+    return f"({', '.join(map(repr, value[:_MOST_TEXTS]))}, … {len(value):,} texts)"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from delorean.display.parts import Code, Facts, Histogram, Note, Part, ShareBar,
 from delorean.feature_sets.table import FeatureSet, open_table
 from delorean.labels import TIME_COLUMN, WEIGHT_COLUMN, Labels
 from delorean.state.adaptations import default_counts
+from encoders.columns import one_array
 from schemas.tables import python_rows
+from schemas.vectors import is_vector, vector_matrix
 from snapshotter.storage.delta_version import DeltaVersion
 
 _MOST_FEATURES = 30
@@ -93,7 +95,12 @@ def first_rows(version: DeltaVersion, columns: Sequence[str], most: int) -> pa.T
 
 
 def _distributions(rows: pa.Table, features: Sequence[str]) -> list[dict[str, Any]]:
-    return [{"feature": feature, **distribution(float_values(rows[feature]))} for feature in features]
+    return [{"feature": _shown(feature, rows), **distribution(float_values(rows[feature]))} for feature in features]
+
+
+def _shown(feature: str, rows: pa.Table) -> str:
+    """Return a feature's name, and that the norms of a vector are shown."""
+    return f"{feature}: length of the vector" if is_vector(rows[feature].type.value_type) else feature
 
 
 def distribution(values: NDArray[np.float32]) -> dict[str, Any]:
@@ -109,8 +116,11 @@ def distribution(values: NDArray[np.float32]) -> dict[str, Any]:
 
 
 def float_values(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """Return the values of a column of lists, concatenated."""
+    """Return the values of a column of lists, concatenated; of vectors, their Euclidean norms, NaN where null."""
     values = pa.chunked_array([chunk.flatten() for chunk in column.chunks], column.type.value_type)
+    if is_vector(values.type):
+        norms: NDArray[np.float64] = np.linalg.norm(vector_matrix("", one_array(values)).astype(np.float64), axis=1)
+        return norms.astype(np.float32)
     floats: NDArray[np.float32] = values.cast(pa.float32()).to_numpy().astype(np.float32)
     return floats
 

@@ -14,10 +14,11 @@ from encoders.compilation.operations import (
     comparison,
     conversion,
     math_functions,
+    vocabulary,
 )
 from encoders.compilation.operations.value_types import Text
 
 __all__ = ["Text"]
 
-for _module in (arithmetic, arrays, builtin_functions, comparison, conversion, math_functions):
+for _module in (arithmetic, arrays, builtin_functions, comparison, conversion, math_functions, vocabulary):
     globals().update(_module.OPERATIONS)

@@ -22,6 +22,7 @@ from encoders.compilation.operations.value_types import (
     I64,
     TEXT,
     TextType,
+    VocabularyType,
     as_float,
     as_int,
     give_up_if,
@@ -190,6 +191,8 @@ def in_tuple(_typing: Any, a: Any, tuple_type: Any) -> Any:
 
 @implements(OPERATIONS["contains"])
 def _contains(container: Any, a: Any) -> Any:
+    if isinstance(container, VocabularyType):
+        return None  # see `vocabulary`
     if isinstance(container, types.BaseTuple):
         return lambda container, a: in_tuple(a, container)
     if is_array(container) or isinstance(container, types.List):

@@ -46,10 +46,27 @@ class TextType(types.Type):
 TEXT = TextType()
 
 
+class VocabularyType(types.Type):
+    """The type of a vocabulary: the codes of its texts, and the slots of the hash index over them."""
+
+    def __init__(self) -> None:
+        super().__init__(name="vocabulary")
+
+
+VOCABULARY = VocabularyType()
+CODES = types.Array(types.int64, 1, "C", readonly=True)
+
+
 @register_model(TextType)
 class _TextModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, I64)
+
+
+@register_model(VocabularyType)
+class _VocabularyModel(models.StructModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, [("codes", CODES), ("slots", CODES)])
 
 
 @typeof_impl.register(Text)
@@ -101,6 +118,7 @@ def is_array(kind: Any) -> bool:
 def shown(kind: Any) -> str:
     """Name a type as messages do."""
     names = {types.int64: "an integer", types.float64: "a float", types.boolean: "a boolean", TEXT: "text"}
+    names[VOCABULARY] = "a vocabulary"
     kind = types.unliteral(kind)
     if is_array(kind):
         return f"an array of {names.get(kind.dtype, str(kind.dtype)).removeprefix('an ').removeprefix('a ')}s"

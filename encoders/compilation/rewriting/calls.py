@@ -111,6 +111,8 @@ class Calls(ast.NodeTransformer):
     def library_call(self, module: str, name: str, node: ast.Call) -> Any:
         if name == "lookup" and module.startswith("encoders"):
             return call("lookup", *self.arguments(node, name, 2, 2), at=node)
+        if name == "code_of" and module.startswith("encoders"):
+            return call("code_of", *self.arguments(node, name, 2, 2), at=node)
         if name == "text_code" and module.startswith(("schemas", "encoders")):
             return call("text_code", *self.arguments(node, name, 1, 1), at=node)
         if module == "math" and name in _MATH:

@@ -13,6 +13,7 @@ from scipy.stats import chi2_contingency, chisquare
 from delorean.ab_tests.allocation import CellAllocation, LayerPart, blocked_cells
 from delorean.ab_tests.declaration import AbTest, Cell, Holdout
 from schemas.errors import AbTestError, ConfigError
+from snapshotter.selection.declarations import ContextSelection
 
 UNITS = pa.array(np.arange(200_000))
 HALVES = {"control": Cell(0.5, "registry:production"), "new": Cell(0.5, "packages/new")}
@@ -104,8 +105,22 @@ def test_spark_gives_the_same_cells(spark, type):  # noqa: A002
     units = wide.cast(type)
     test = AbTest("t", "profile_id", HALVES, layer=LayerPart("it's", (0.1, 0.8)), holdout=Holdout(0.1))
     frame = spark.createDataFrame(pa.table({"u": units}))
-    rows = frame.selectExpr(f"{test.allocation.sql('u', type)} AS cell").toArrow()["cell"].to_pylist()
-    assert rows == cells(test, units).tolist()
+    known = [type, None] if pa.types.is_integer(type) or pa.types.is_string(type) else [type]
+    for each in known:
+        rows = frame.selectExpr(f"{test.allocation.sql('u', each)} AS cell").toArrow()["cell"].to_pylist()
+        assert rows == cells(test, units).tolist()
+
+
+def test_selected_contexts_are_members_with_their_cells(spark):
+    contexts = ContextSelection("SELECT id AS profile_id FROM range(400)  -- all", ("profile_id",), fraction=1.0)
+    test = AbTest("t", "profile_id", HALVES, layer=LayerPart("l", (0.0, 0.5)), contexts=contexts)
+    rows = spark.sql(test.selection.query).toArrow()
+    allocated = cells(test, pa.array(np.arange(400)))
+    assert sorted(zip(rows["profile_id"].to_pylist(), rows["cell"].to_pylist(), strict=True)) == [
+        (unit, list(HALVES)[cell]) for unit, cell in enumerate(allocated.tolist()) if cell >= 0
+    ]
+    assert test.selection.strata == ("cell",)
+    assert replace(test, contexts=replace(contexts, strata=("country",))).selection.strata == ("country",)
 
 
 @given(

@@ -413,3 +413,20 @@ def test_outcomes_may_have_narrower_or_encoded_units(type):  # noqa: A002
     other = pc.dictionary_encode(column) if pa.types.is_dictionary(type) else column.cast(type)
     changed = replace(truth, outcomes=truth.outcomes.set_column(0, "profile_id", other))
     assert analyse(test, changed.data(test, END), END) == analyse(test, truth.data(test, END), END)
+
+
+def test_units_may_be_texts():
+    test, truth = declared(plan=PlanSpec(design="fixed")), world(declared(), 1_000, effect=0.5)
+    names = pa.array([f"profile {unit}" for unit in truth.units])
+    cells = test.allocate(pa.table({"profile_id": names}))
+    rows = truth.exposures["context"].combine_chunks().field("profile_id").to_numpy()
+    exposures = exposure_table(
+        names.take(pa.array(rows)),
+        [list(CELLS)[cell] for cell in cells[rows]],
+        truth.exposures["time"].cast(pa.int64()),
+    )
+    encoded = names.take(truth.outcomes["profile_id"].combine_chunks()).dictionary_encode()
+    outcomes = truth.outcomes.set_column(0, "profile_id", encoded)
+    result = analyse(test, replace(truth, exposures=exposures, outcomes=outcomes).data(test, END), END)
+    assert not result.health.broken
+    assert result.candidates[0].metrics[0].last.units == 1_000

@@ -99,7 +99,7 @@ def test_stagewise_intervals_cover_and_their_estimates_have_no_bias_of_the_media
     steps = random.normal(drift / 3, np.sqrt(1 / 3), (runs, 3))
     z = np.cumsum(steps, axis=1) / np.sqrt(information)
     stopped = np.where((np.abs(z) >= bounds).any(axis=1), np.argmax(np.abs(z) >= bounds, axis=1), 2)
-    at_stop = np.round(z[np.arange(runs), stopped], 1)  # few different results need few solutions
+    at_stop = np.round(z[np.arange(runs), stopped] * 4) / 4  # few different results need few solutions
     found = {
         (stage, value): stagewise(value, bounds[: stage + 1], information[: stage + 1])
         for stage, value in {*zip(stopped.tolist(), at_stop.tolist(), strict=True)}

@@ -23,7 +23,8 @@ def test_tests_find_the_planned_effect_as_often_as_planned():
 
 
 def test_counterfactual_intervals_cover_the_truth():
-    assert all(0.92 <= share <= 0.98 for share in coverage(runs=250, contexts=300).values())
+    # 150 logs measure 95 % to within 5.3 points (three standard errors); the long form is within 2.
+    assert all(share >= 0.897 for share in coverage(runs=150, contexts=300).values())
 
 
 @pytest.mark.parametrize("method", METHODS)

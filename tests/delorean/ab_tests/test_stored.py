@@ -14,6 +14,8 @@ from exposure_rows import exposure, write_exposures
 
 from delorean.ab_tests.analysis import analyse
 from delorean.ab_tests.declaration import Cell
+from delorean.ab_tests.interleaving_analysis import Preference
+from delorean.ab_tests.metrics import InterleavingSpec
 from delorean.ab_tests.plan_spec import PlanSpec
 from delorean.ab_tests.recorded import require_unchanged, start_test
 from delorean.ab_tests.result import Verdict
@@ -24,6 +26,7 @@ from delorean.ab_tests.stored import (
     plan_from_history,
 )
 from delorean.cli.commands import cli
+from delorean.display.text import to_text
 from schemas.errors import AbTestError, CorruptFileError
 from snapshotter.storage import open_storage
 
@@ -178,6 +181,43 @@ def test_a_query_gives_the_same_as_its_table(spark, storage, test):
     wrong = replace(test, metrics={"hours": replace(query, query="SELECT profile_id, outcome_at FROM plays")})
     with pytest.raises(AbTestError, match="unknown column of the query 'value'"):
         analyse_test(wrong, storage, END, spark=spark)
+
+
+def test_interleaved_rankings_of_the_log_are_analysed_with_choices_of_a_table(folder, storage, test):
+    cells = {name: replace(cell, share=0.1) for name, cell in CELLS.items()}
+    cells["mixed"] = Cell(0.8, interleave=("control", "candidate"))
+    spec = InterleavingSpec("video_id", timedelta(hours=1), table="choices", time_unit="us")
+    tables = {**test.tables, "choices": replace(test.tables["plays"], path="choices.parquet")}
+    mixed = replace(test, name="mixed", cells=cells, metrics={}, interleaving=spec, tables=tables)
+    begin = int(START.timestamp()) * 10**6
+    shown = {"positions": np.arange(2, dtype=np.int32), "scores": np.ones(2, np.float32), "propensities": None}
+    rows = [
+        exposure(
+            10_000 + number,
+            time=begin + number,
+            test="mixed",
+            cell="mixed",
+            context=pa.table({"cell": pa.array([None], pa.string()), "profile_id": [number % 200]}),
+            items=pa.table({"video_id": [5, 6]}),
+            team=np.array([0, 1] if number % 2 else [1, 0], np.int8),
+            seed=number,
+            **shown,
+        )
+        for number in range(400)
+    ]
+    write_exposures(storage, rows)
+    # Every unit chooses the item of the first ranking, and once one that it was not shown.
+    units = np.arange(200)
+    chosen = {
+        "profile_id": np.r_[units, units],
+        "video_id": np.r_[np.where(units % 2 == 1, 5, 6), np.full(200, 9)],
+        "outcome_at": np.full(400, begin + 1_000_000),
+    }
+    pq.write_table(pa.table(chosen), folder / "choices.parquet")
+    (found,) = analyse_interleaved(mixed, storage, END).cells
+    assert (found.requests, found.units, found.first_credit, found.second_credit) == (400, 200, 200, 0)
+    assert found.verdict is Preference.FIRST
+    assert "the first is preferred" in to_text(analyse_interleaved(mixed, storage, END))
 
 
 def test_interleaving_is_refused_where_nothing_interleaves(test, storage):

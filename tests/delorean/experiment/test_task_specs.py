@@ -172,7 +172,7 @@ HOMEPAGE = SPEC[SPEC.index("[tasks.homepage.labels]") : SPEC.index("[tasks.homep
         ([("fraction = 0.5", 'fraction = 0.5\nstrata = ["contry"]')], "stratum of task 'similar' 'contry'"),
         ([("fraction = 0.5", "fraction = 1.5")], r"tasks.similar.sample.fraction"),
         ([("my_list:listed", "my_list:lsited")], r"tasks.homepage.encoders\[0\].*did you mean"),
-        ([("in_my_list = 0.0", "in_my_lits = 0.0")], "feature with a default 'in_my_lits'.*did you mean 'in_my_list'"),
+        ([("in_my_list = 0.0", "in_my_lits = 0.0")], "line 10: defaults.* 'in_my_lits'.*did you mean 'in_my_list'"),
         ([('keep = ["country"]', 'keep = ["seed_id"]')], "'seed_id' is carried along of task 'homepage'"),
         ([('context = ["seed_id"]', 'context = ["seed_id"]\nlabels = []')], "tasks similar have no labels"),
         ([('context = ["seed_id"]', 'context = ["seed_id"]\nlabel = "x"\n[model]\nlabel = "y"')], "label"),

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project_at_rest import HISTORY, MOOD, PROFILE, minutes
 
+from delorean.audit.comparison import compare_encoders
 from delorean.audit.paradox import check_feature_set
 from delorean.coverage import label_coverage
 from delorean.feature_sets.table import open_table
@@ -276,3 +277,10 @@ def test_a_feature_that_no_task_can_have_is_an_error(project):
 
     with pytest.raises(ConfigError, match="no task can have the feature 'of_both'"):
         generated(project, merged(project, SOME), [hour, of_both])
+
+
+def test_encoders_that_only_some_tasks_can_have_are_compared_there(project):
+    capture(project)
+    labels = merged(project, SOME)
+    found = compare_encoders(minutes_watched, minutes_watched, labels, project.index, project.storage)
+    assert found.equal

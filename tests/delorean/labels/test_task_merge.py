@@ -179,6 +179,13 @@ def test_a_sample_of_a_sample_multiplies_probabilities(storage):
     assert {*stored(labels, storage)["inclusion_probability"].to_pylist()} == {0.125}
 
 
+def test_a_probability_that_is_no_float_is_an_error(storage):
+    rows = table(HOME, [((1, "US"), 0, 1, 1)]).append_column("inclusion_probability", pa.array([1]))
+    columns = LabelColumns(HOME.items, HOME.context, keep=("inclusion_probability",))
+    with pytest.raises(LabelError, match="'inclusion_probability' of the label data is int64"):
+        merged([TaskRows("home", rows, columns, LabelSample(quota=2))], storage)
+
+
 def test_rows_without_the_bucket_variable_are_spread_by_a_variable_of_their_own(storage):
     tasks = [home([((i, "US"), 0, 1, 1) for i in range(64)]), similar([((i,), 0, 1, 1) for i in range(64)])]
     labels = merged([*tasks, rows_task([((1,), 0, 1, 1)])], storage, buckets=8)
@@ -191,6 +198,12 @@ def test_rows_without_the_bucket_variable_are_spread_by_a_variable_of_their_own(
     again = rebucket(rebucket(labels, 2, storage), 8, storage)
     assert [file.checksum for file in again.files] == [file.checksum for file in labels.files]
     assert again.tasks == labels.tasks
+
+
+def test_manifests_of_one_use_are_those_of_earlier_releases(storage):
+    labels = materialise_labels(ONE_ROW.rows, ROWS, storage, labels_id="alone")
+    assert not {"tasks", "merged"} & labels.to_json().keys()
+    assert load_labels("alone", storage).tasks is None
 
 
 def test_labels_weights_and_kept_columns_of_some_tasks_are_unknown_in_the_others(storage):

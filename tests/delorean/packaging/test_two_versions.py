@@ -188,7 +188,7 @@ def test_a_source_captured_with_other_versions_of_what_it_imports_is_refused(fol
     (fields,) = model["encoders"]
     fields["source"]["versions"] = {"numpy": "0.1"}
     captured = replace(encoder.captured(), versions={"numpy": "0.1"})
-    fields["fingerprint"] = fingerprint_of(captured, False, encoder.written, {}, {}, encoder.data)
+    fields["fingerprint"] = fingerprint_of(captured, False, encoder.written, {}, {}, encoder.data, {})
     with pytest.raises(FingerprintError, match=r"captured with numpy 0\.1, installed is .*install numpy==0\.1"):
         FeatureModel.from_json(json.dumps(model), (), (fields["fingerprint"],))
 

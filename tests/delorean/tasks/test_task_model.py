@@ -5,12 +5,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from delorean.tasks.applicability import require_features, with_impossible_features
 from delorean.tasks.impossible_features import task_numbers, with_defaults
 from delorean.tasks.task_model import bind_for_tasks
 from delorean.tasks.task_set import Task, TaskSet
-from encoders import feature_encoder
+from encoders import Vector, feature_encoder
 from encoders.data_map import DataMaps, Element
 from encoders.feature_model import FeatureModel
 from schemas.data_keys import context_variable, item, service_element
@@ -103,6 +104,28 @@ def test_features_are_those_of_each_task_alone_and_defaults_elsewhere(rows):
         for name, values in found.items():
             assert values.dtype == np.float32
             np.testing.assert_array_equal(values, np.array(expected[name], np.float32))
+
+
+@feature_encoder(features=[Vector("apart", 2), "either"])
+def apart(context, items, data, out):
+    for i in range(len(items.video_id)):
+        out.apart[i, 0] = float(items.video_id[i] - context.seed_id)
+        out.either[i] = 1.0
+
+
+@given(st.lists(st.tuples(st.sampled_from(["home", "similar"]), st.integers(0, 3)), max_size=6))
+def test_a_vector_has_its_default_in_every_component(rows):
+    model = FeatureModel([position, apart])
+    tasks = with_impossible_features(replace(TASKS, defaults={"apart": 7.0}), model, {})
+    maps = maps_of([task for task, _ in rows], [length for _, length in rows])
+    expected = []
+    for i, (task, length) in enumerate(rows):
+        videos = maps.items["video_id"].to_pylist()[maps.item_offsets[i] :][:length]
+        expected += [[7.0, 7.0] if task == "home" else [float(video - i), np.nan] for video in videos]
+    bound = bind_for_tasks(model, CONTEXT, ITEMS, tasks)
+    for found in (bound.encode(maps), bound.interpret(maps)):
+        np.testing.assert_array_equal(found["apart"], np.array(expected, np.float32).reshape(-1, 2))
+        assert found["position"].shape == (len(expected),)
 
 
 def test_a_model_of_one_use_is_bound_as_it_always_was():

@@ -21,6 +21,8 @@ from pyspark.sql import SparkSession
 from small_company import Company
 from snapshot_job import service
 
+from delorean.experiment import ExperimentSpec, LabelSpec
+from delorean.experiment.task_spec import TaskSpec
 from prana_proxy.config.services_file import gateway_config
 from prana_proxy.server import start_proxy
 from schemas.data_keys import context_variable, service_element
@@ -30,7 +32,9 @@ from snapshotter.capture import Floor, SnapshotOptions, take_snapshot, take_snap
 from snapshotter.capture.asked_groups import shared_key
 from snapshotter.index import SnapshotIndex, open_index
 from snapshotter.records import ContextGroup, ContextSet, SelectedExperiment, SnapshotRun
+from snapshotter.selection.context_selection import select_contexts
 from snapshotter.selection.context_sets import context_set_schema
+from snapshotter.selection.declarations import ContextSelection
 from snapshotter.storage import Storage, open_storage
 from snapshotter.storage.parquet import read_parquet, write_parquet
 
@@ -206,6 +210,32 @@ def test_each_key_that_an_experiment_needs_is_asked_for_once_a_day(
 PROFILES = Chosen("home", KEYS[1], frozenset({(1, "US", "tv"), (2, "FR", "tv"), (3, "US", "tv")}))
 QUERIES = Chosen("search", KEYS[4], frozenset({("cats", "US"), ("dogs", "JP")}))
 NARROW = Chosen("narrow", KEYS[2], frozenset({("US", 1), ("US", 4)}))
+
+
+def test_no_service_is_asked_for_the_sentinels_of_tasks(day: Day, spark: SparkSession) -> None:
+    uses = {
+        "home": (("profile_id", "country"), "VALUES (1, 'US'), (2, 'FR')"),
+        "search": (("query", "country"), "VALUES ('cats', 'US')"),
+    }
+    tasks = {
+        name: TaskSpec(
+            LabelSpec(items=("video_id",), context=key, table="shown"),
+            contexts=ContextSelection(f"SELECT * FROM {rows} AS t({', '.join(key)})", key, fraction=1.0),
+        )
+        for name, (key, rows) in uses.items()
+    }
+    spec = ExperimentSpec(name="members", tasks=tasks, sentinels={"profile_id": -1, "query": ""})
+    selected = select_contexts(spark, spec.selections, DAY, day.storage, day.index)
+    assert [each.id for group in selected.groups for each in group.experiments] == ["members-home", "members-search"]
+    day.capture([selected])
+    assert day.asked() == expected(
+        {
+            "history": {(1,), (2,)},
+            "my_list": {("US", 1), ("FR", 2)},
+            "popular": {("US",), ("FR",)},
+            "found": {("cats", "US")},
+        }
+    )
 
 
 def test_what_is_not_applicable_is_not_asked_nor_counted_but_said(day: Day, caplog: pytest.LogCaptureFixture) -> None:
