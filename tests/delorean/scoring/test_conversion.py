@@ -20,7 +20,8 @@ from tree_learners import CASES, probing_rows, training_data, walked
 
 from delorean.scoring.conversion import trees_of
 from delorean.scoring.onnx_scorer import OnnxScorer
-from delorean.scoring.tree_kernels import fill_block
+from delorean.scoring.rank_kernels import rank_block, score_ranks
+from delorean.scoring.tree_kernels import fill_block, walk_trees
 from delorean.scoring.tree_scorer import TreeScorer
 from delorean.scoring.trees import TreeEnsemble, largest_float32
 from delorean.scoring.trees_onnx import trees_to_onnx
@@ -173,7 +174,9 @@ def test_a_float32_is_at_most_a_rounded_threshold_exactly_where_it_is_at_most_th
 def test_layouts_of_rows_compile_nothing_anew() -> None:
     trees = converted(tree_learners.lightgbm_model())
     scorer, rows = TreeScorer(trees), training_data(True)[0]
-    expected, compiled = scorer.score(rows), len(fill_block.signatures)
+    kernels = (fill_block, rank_block, score_ranks, walk_trees)
+    expected, compiled = scorer.score(rows), [len(kernel.signatures) for kernel in kernels]
+    assert all(compiled)
     read_only = rows.copy()
     read_only.flags.writeable = False
     for same in (
@@ -183,7 +186,8 @@ def test_layouts_of_rows_compile_nothing_anew() -> None:
         np.repeat(rows, 2, axis=1)[:, ::2],
     ):
         assert same_bits(scorer.score(same), expected)
-    assert len(fill_block.signatures) == compiled
+        assert same_bits(scorer.score(same[:1]), expected[:1])
+    assert [len(kernel.signatures) for kernel in kernels] == compiled
 
 
 def test_the_example_of_the_page_runs() -> None:
