@@ -82,7 +82,7 @@ class AbTest:
 
     name: also the experiment's name, under which its members are selected and captured
     unit: the context variable that is randomised
-    cells: the first is the control
+    cells: the first with a package is the control
     metrics: the first decides, the others are guardrails
     seed: another one gives other cells
     start, end: when units may enter, UTC; None: not planned yet. Outcomes are awaited after the end
@@ -163,8 +163,8 @@ class AbTest:
 
     @property
     def control(self) -> str:
-        """The cell that the others are compared with."""
-        return next(iter(self.cells))
+        """The cell that the others are compared with: the first with a package of its own."""
+        return next(name for name, cell in self.cells.items() if cell.interleave is None)
 
     @property
     def part(self) -> LayerPart:

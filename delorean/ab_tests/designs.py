@@ -49,7 +49,7 @@ def always_valid(fractions: Sequence[float], alpha: float) -> Floats:
     fractions: of the planned information
 
     >>> always_valid([0.1, 1.0], 0.05).round(2).tolist()
-    [3.68, 3.03]
+    [3.82, 3.04]
     """
     shares = np.asarray(fractions, np.float64)
     mixture = _narrowest_mixture(alpha)

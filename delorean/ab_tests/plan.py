@@ -106,32 +106,23 @@ def plan_test(test: AbTest, histories: Mapping[str, MetricHistory]) -> TestPlan:
     candidates = [name for name in cells if name != test.control]
     if not candidates:
         raise AbTestError.because(f"test '{test.name}' has no candidate beside its control", "add a cell")
-    shares = cells[test.control], min(cells[name] for name in candidates)
-    deciding = next(iter(test.metrics))
     for name in test.metrics:
         _check(name, histories[name])
-    history = histories[deciding]
-    mean, variance = _size(history)
-    alpha, effect, days = test.plan.alpha / len(candidates), test.plan.effect, 14
+    deciding, *guardrails = test.metrics
+    size = _Size(histories[deciding], (cells[test.control], min(cells[name] for name in candidates)), test.share)
+    alpha, days = test.plan.alpha / len(candidates), 14
     for _ in range(3):  # daily looks and the duration depend on one another
         bounds = planned_bounds(test.plan, alpha, days)
-        units = units_needed(bounds.drift, effect, mean, with_effect(variance, effect), shares)
-        found = history.days_until(units / test.share)
+        units = size.units(bounds.drift, test.plan.effect)
+        found = size.days(units)
         days = found or days
-    guardrail_alpha = alpha / max(1, len(test.metrics) - 1)
-    guarding = planned_bounds(test.plan, guardrail_alpha, days).drift if len(test.metrics) > 1 else bounds.drift
-    metrics = tuple(
-        _metric_plan(name, histories[name], bounds.drift if name == deciding else guarding, units, shares)
-        for name in test.metrics
-    )
+    drifts = {deciding: bounds.drift}
+    if guardrails:
+        guarding = planned_bounds(test.plan, alpha / len(guardrails), days).drift
+        drifts |= dict.fromkeys(guardrails, guarding)
     end = None if test.start is None or found is None else test.start + found * DAY
     matures = test.metrics[deciding].matures
-    other = {
-        f"{each:+.2%}": history.days_until(
-            units_needed(bounds.drift, each, mean, with_effect(variance, each), shares) / test.share
-        )
-        for each in (effect * factor for factor in _EFFECTS)
-    }
+    effects = [test.plan.effect * factor for factor in _EFFECTS]
     return TestPlan(
         test=test.name,
         design=test.plan.design,
@@ -143,15 +134,56 @@ def plan_test(test: AbTest, histories: Mapping[str, MetricHistory]) -> TestPlan:
         end=end,
         ends=None if end is None else end + matures,
         inflation=bounds.inflation,
-        arrivals=units / found if found else float(history.arrivals[-1]) / len(history.arrivals) * test.share,
-        looks=_looks(test, bounds, units, found, matures, shares, mean, variance),
-        metrics=metrics,
-        other_effects=other,
+        arrivals=units / found if found else size.arrivals,
+        looks=_looks(test.start, bounds, size, units, found, matures),
+        metrics=tuple(
+            _metric_plan(name, _Size(histories[name], size.shares, test.share), drift, units)
+            for name, drift in drifts.items()
+        ),
+        other_effects={f"{each:+.2%}": size.days(size.units(bounds.drift, each)) for each in effects},
     )
 
 
+@dataclass(frozen=True)
+class _Size:
+    """How many units a metric needs.
+
+    shares: of the control and of the smallest candidate, of the test's units
+    entering: the share of all units that are in the test
+    """
+
+    history: MetricHistory
+    shares: tuple[float, float]
+    entering: float
+
+    @property
+    def mean(self) -> float:
+        return float(mean_of(self.history.moments))
+
+    @property
+    def variance(self) -> float:
+        return float(variance_of_one(self.history.moments))
+
+    @property
+    def arrivals(self) -> float:
+        """Units of the test a day."""
+        return float(self.history.arrivals[-1]) / len(self.history.arrivals) * self.entering
+
+    def units(self, drift: float, effect: float) -> int:
+        """Number of units of the test with which an effect has a drift."""
+        return units_needed(drift, effect, self.mean, with_effect(self.variance, effect), self.shares)
+
+    def days(self, units: float) -> int | None:
+        """Days in which units of the test enter."""
+        return self.history.days_until(units / self.entering)
+
+    def found(self, drift: float, units: float) -> float:
+        """The relative effect that has a drift with a number of units."""
+        return effect_found(drift, units, self.mean, self.variance, self.shares)
+
+
 def _check(name: str, history: MetricHistory) -> None:
-    mean, variance = _size(history)
+    mean, variance = float(mean_of(history.moments)), float(variance_of_one(history.moments))
     if history.moments.count < _FEWEST:
         raise AbTestError.because(
             f"metric '{name}' has {int(history.moments.count)} units in its history, expected at least {_FEWEST}",
@@ -165,38 +197,25 @@ def _check(name: str, history: MetricHistory) -> None:
         )
 
 
-def _size(history: MetricHistory) -> tuple[float, float]:
-    return float(mean_of(history.moments)), float(variance_of_one(history.moments))
-
-
-def _metric_plan(
-    name: str, history: MetricHistory, drift: float, units: int, shares: tuple[float, float]
-) -> MetricPlan:
-    mean, variance = _size(history)
+def _metric_plan(name: str, size: _Size, drift: float, units: int) -> MetricPlan:
+    moments = size.history.moments
     return MetricPlan(
         name,
-        mean,
-        math.sqrt(variance),
-        float(explained_share(history.moments)),
-        int(history.moments.count),
-        effect_found(drift, units, mean, variance, shares),
+        size.mean,
+        math.sqrt(size.variance),
+        float(explained_share(moments)),
+        int(moments.count),
+        size.found(drift, units),
     )
 
 
 def _looks(
-    test: AbTest,
-    bounds: PlannedBounds,
-    units: int,
-    days: int | None,
-    matures: timedelta,
-    shares: tuple[float, float],
-    mean: float,
-    variance: float,
+    start: datetime | None, bounds: PlannedBounds, size: _Size, units: int, days: int | None, matures: timedelta
 ) -> tuple[PlannedLook, ...]:
     looks = []
     for number, (fraction, bound) in enumerate(zip(bounds.fractions.tolist(), bounds.bounds.tolist(), strict=True), 1):
-        at = None if test.start is None or days is None else test.start + days * DAY * fraction + matures
-        finite = math.isfinite(bound)
-        change = effect_found(bound, units * fraction, mean, variance, shares) if finite else None
-        looks.append(PlannedLook(number, at, round(units * fraction), fraction, bound if finite else None, change))
+        at = None if start is None or days is None else start + days * DAY * fraction + matures
+        finite = bound if math.isfinite(bound) else None
+        change = None if finite is None else size.found(finite, units * fraction)
+        looks.append(PlannedLook(number, at, round(units * fraction), fraction, finite, change))
     return tuple(looks)

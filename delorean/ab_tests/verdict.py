@@ -36,7 +36,8 @@ def judge(
             return Verdict.DO_NOT_SHIP, (measured, f"{deciding.metric} got worse: the boundary was reached.")
         open_ones = [each for each in guardrails if not _gain(each, each.looks[look])[0] >= -each.margin]
         if not open_ones:
-            passed = f"All {len(guardrails)} guardrails exclude a loss beyond their margins." if guardrails else ""
+            kept = "The guardrail excludes" if len(guardrails) == 1 else f"All {len(guardrails)} guardrails exclude"
+            passed = f"{kept} a loss beyond the margin." if guardrails else ""
             better = f"{deciding.metric} got better: the boundary was reached at look {crossed.look}."
             return Verdict.SHIP, tuple(filter(None, (measured, better, passed)))
         named = ", ".join(_short(each, each.looks[look]) for each in open_ones[:_MOST_NAMED])

@@ -43,7 +43,14 @@ def computed_features(
 
     def planned(pinned: PinnedSources | None = None, **further: Any) -> GenerationPlan:
         return plan_generation(
-            labels, package.feature_model, index, storage.uri, package.rules, pinned=pinned, **further
+            labels,
+            package.feature_model,
+            index,
+            storage.uri,
+            package.rules,
+            pinned=pinned,
+            tasks=package.tasks,
+            **further,
         )
 
     plan, tables = planned(paged=True), []

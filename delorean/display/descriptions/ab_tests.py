@@ -15,6 +15,7 @@ from delorean.ab_tests.result import AbAnalysis, CandidateResult, Health, Metric
 from delorean.display.description import describes
 from delorean.display.parts import Code, Facts, IntervalMark, Note, Part, ShareBar, Table
 
+_WEEK = 7
 _TIME = "%Y-%m-%d %H:%M"
 
 
@@ -93,8 +94,13 @@ def _plan(plan: TestPlan) -> Iterator[Part]:
     others = [{"effect": effect, "days": days} for effect, days in plan.other_effects.items()]
     yield Table(others, "days for other effects", most=None)
     if plan.days is not None:
+        if plan.days < _WEEK:
+            yield Note(
+                f"{plan.days} days do not see all days of the week: let units enter for whole weeks", strong=True
+            )
         yield Note("write into the test's file:")
-        yield Facts({"toml": Code(plan.toml)})
+        written = {} if plan.end is None else {"end": Code(f"{plan.end:%Y-%m-%dT%H:%M:%SZ}")}
+        yield Facts({**written, "[plan] units": Code(str(plan.units))})
 
 
 @describes(Health, _fields)

@@ -169,6 +169,11 @@ def test_tests_that_cannot_be_run_are_refused(fields, message):
         AbTest(**{"name": "t", "unit": "profile_id", "cells": HALVES, **fields})
 
 
+def test_the_control_is_the_first_cell_with_a_package():
+    mixed = {"mixed": Cell(0.2, interleave=("old", "new")), "old": Cell(0.4, "p"), "new": Cell(0.4, "q")}
+    assert AbTest("t", "profile_id", mixed).control == "old"
+
+
 def test_a_cell_of_share_zero_is_refused():
     with pytest.raises(ConfigError, match="share is 0.0, expected more than 0"):
         Cell(0.0, "p")

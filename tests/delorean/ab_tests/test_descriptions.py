@@ -1,6 +1,7 @@
 """Tests, plans and analyses are shown in notebooks, terminals and `--json` alike, with their pictures."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -77,11 +78,13 @@ def test_health_shows_units_beside_their_planned_shares():
 
 def test_a_plan_shows_what_to_write_into_the_file():
     text, document = shown(PLAN)
-    assert "units = 1000" in text
+    assert re.search(r"end +2026-01-15T00:00:00Z\n\[plan\] units +1000$", text)
+    assert "whole weeks" not in text
+    assert "5 days do not see all days of the week" in shown(replace(PLAN, days=5))[0]
     assert document["toml"] == "end = 2026-01-15T00:00:00Z\n\n[plan]\nunits = 1000"
     without_end, _ = shown(replace(PLAN, days=None, end=None, ends=None))
     assert "more than ever enter" in without_end
-    assert "units = 1000" not in without_end
+    assert "[plan] units" not in without_end
 
 
 def test_a_declaration_shows_its_cells_and_metrics():

@@ -250,6 +250,8 @@ def test_packages_of_tasks_are_compared_by_task(project: OpenProject, packages: 
     del packages
     compared = project.compare("packages/wider", "packages/members", "wider")
     assert {(each.by, each.group) for each in compared.groups} == {("task_type", "home"), ("task_type", "search")}
+    computed = project.compare("packages/wider", "packages/members", labels="members")
+    assert computed.metrics == compared.metrics  # with features off in other tasks, as in the feature set
     only = project.compare("packages/wider", "packages/members", "wider", task="home")
     assert only.contexts == {each.group: each.contexts for each in compared.groups}["home"]
 
