@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import uuid
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,7 +73,7 @@ class Answer:
     @cached_property
     def request_id(self) -> str:
         """The caller's, or a new one."""
-        return self.request.request_id or uuid.uuid4().hex
+        return self.request.request_id or secrets.token_hex(16)
 
     @property
     def package(self) -> str:
@@ -146,8 +146,8 @@ class Answer:
         if self.request.task is not None:
             shown = shown.select([key.name for key in self.request.shape.own_items])
         ranked = [
-            {"item": item, "position": int(row), "score": _number(score)}
-            for item, row, score in zip(python_rows(shown), rows, self.scores, strict=True)
+            {"item": item, "position": row, "score": score if math.isfinite(score) else _number(score)}
+            for item, row, score in zip(python_rows(shown), rows.tolist(), self.scores.tolist(), strict=True)
         ]
         if self.request.task is None and not self.request.explain:
             return ranked
@@ -165,7 +165,7 @@ def _shown(value: np.float32 | NDArray[np.float32]) -> Any:
     return [_number(each) for each in value] if isinstance(value, np.ndarray) else _number(value)
 
 
-def _number(value: np.float32) -> float | str | None:
+def _number(value: float | np.float32) -> float | str | None:
     """Convert a float32 to JSON without loss: NaN becomes null and infinities become text, which JSON lacks."""
     if math.isnan(value):
         return None
