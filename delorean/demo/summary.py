@@ -163,14 +163,11 @@ def show(result: DemoResult) -> None:
 
 def _tasks_in_words(tasks: Mapping[str, Any]) -> str:
     changes = ", ".join(f"{name.replace('_', ' ')} {value:+.3f}" for name, (value, *_) in tasks["ndcg@10"].items())
-    return f"against models of single tasks: {changes}; added by config: {', '.join(tasks['added'])}"
+    return f"{changes} against single models"
 
 
 def _test_in_words(test: Mapping[str, Any]) -> str:
     if test["change"] is None:
         return str(test["verdict"])
     low, high = test["interval"]
-    return (
-        f"{test['verdict']}: starts per visit {test['change']:+.1%} [{low:+.1%}, {high:+.1%}] "
-        f"of {test['members']} members; in truth {test['truth']:+.1%}"
-    )
+    return f"{test['verdict']}: {test['change']:+.1%} [{low:+.0%}, {high:+.0%}] starts; in truth {test['truth']:+.1%}"
