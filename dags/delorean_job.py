@@ -75,7 +75,8 @@ sys.exit(128 - code if code < 0 else code)
 """
 # Prefix of the line with a job's result, because spark-submit mixes its driver's output with other output.
 _MARK = f"delorean-result-{secrets.token_hex(8)}"
-_FINAL = 2  # exit code of `delorean` for errors that a retry cannot fix
+# Exit codes of `delorean` that a retry cannot change: a wrong spec, and a result that should not be used.
+_FINAL = (2, 3)
 _log = logging.getLogger("airflow.task")
 
 
@@ -251,7 +252,7 @@ def _outcome(job: subprocess.Popen[bytes]) -> tuple[dict[str, Any], AirflowExcep
     code, result = job.wait(), _object(marked or unmarked) or {}
     if code == 0:
         return result, None
-    kind = AirflowFailException if code == _FINAL else AirflowException
+    kind = AirflowFailException if code in _FINAL else AirflowException
     return result, kind(_why(code, reason))
 
 

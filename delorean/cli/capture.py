@@ -41,7 +41,7 @@ def select(specs: tuple[Path, ...], day: date, project: Project, output: Output)
     from schemas.errors import SelectionError
     from snapshotter.selection import select_contexts
 
-    experiments = experiments_of(specs or scheduled(project.schedule).selected)
+    experiments = experiments_of(specs or scheduled(project.schedule, day).selected)
     tables = [table for experiment in experiments for table in experiment.tables.values()]
     late = max((services.late for services in project.schedule.snapshots.values()), default=None)
     with opened(project) as (index, storage), spark_for("select", project, tables) as spark:

@@ -59,7 +59,7 @@ class Visited:
 
 
 @dataclass(frozen=True)
-class Tested:
+class AnalysedTests:
     """The visits, and what both tests say of them."""
 
     visited: Visited
@@ -102,9 +102,9 @@ def run_visits(
     return Visited(visits, true_rates(visits, packages))
 
 
-def analyse_tests(tests: TestFiles, storage: Storage, visited: Visited) -> Tested:
+def analyse_tests(tests: TestFiles, storage: Storage, visited: Visited) -> AnalysedTests:
     """Analyse the tests once the outcomes of everybody in them are complete."""
     test, interleaved = read_test(tests.sharing), read_test(tests.interleaved)
     assert test.end is not None  # the declaration has one
     last = test.end + max(metric.matures for metric in test.metrics.values())
-    return Tested(visited, analyse_test(test, storage, last), analyse_interleaved(interleaved, storage, last))
+    return AnalysedTests(visited, analyse_test(test, storage, last), analyse_interleaved(interleaved, storage, last))

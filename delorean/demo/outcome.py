@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow.compute as pc
 
-from delorean.demo.ab_test import Tested
+from delorean.demo.ab_test import AnalysedTests
 from delorean.demo.company import CapturedDay
 from delorean.demo.learning import Learned
 from delorean.demo.parity import ParityReport
@@ -44,7 +44,7 @@ class Outcome:
     learned: Learned
     of_tasks: TaskModels
     parity: ParityReport
-    tested: Tested
+    tested: AnalysedTests
 
     @property
     def features(self) -> FeatureSet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,12 @@ def selects_contexts(content: Mapping[str, Any]) -> bool:
     if is_experiment(content):
         return "contexts" in content or any(isinstance(each, Mapping) and "contexts" in each for each in of_tasks)
     return "experiments" in content or (is_ab_test(content) and "contexts" in content)
+
+
+def had_ended(path: str | Path, content: Mapping[str, Any], day: date) -> bool:
+    """Whether a TOML file is an A/B test whose units could no longer enter when a day began, UTC."""
+    end = read_test(path).end if is_ab_test(content) else None
+    return end is not None and end <= datetime.combine(day, time(), UTC)
 
 
 def _check_encoders(file: TomlFile, spec: ExperimentSpec) -> Mapping[str, DataKey]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 from delorean.experiment import contexts_to_select, load_experiment
-from delorean.experiment.files import is_experiment, selects_contexts
+from delorean.experiment.files import had_ended, is_experiment, selects_contexts
 from delorean.project.config import Schedule
 from prana_proxy.config.toml_file import TomlFile, toml_files_in
 from schemas.errors import ConfigError, DeloreanError
@@ -48,8 +49,11 @@ class Scheduled:
     experiments: Sequence[ScheduledExperiment]
 
 
-def scheduled(schedule: Schedule) -> Scheduled:
-    """Read each spec in the folder. One that is invalid does not prevent the others."""
+def scheduled(schedule: Schedule, day: date | None = None) -> Scheduled:
+    """Read each spec in the folder. One that is invalid does not prevent the others.
+
+    day: leave out the contexts of A/B tests that had ended when this day began, UTC
+    """
     selected, experiments = [], []
     for path in toml_files_in(schedule.specs):
         try:
@@ -58,7 +62,8 @@ def scheduled(schedule: Schedule) -> Scheduled:
                 experiments.append(_experiment(path))
             if selects_contexts(content):
                 contexts_to_select(path)
-                selected.append(path)
+                if day is None or not had_ended(path, content, day):
+                    selected.append(path)
         except DeloreanError as error:
             experiments.append(ScheduledExperiment(path.stem, path, error=str(error)))
     return Scheduled(selected, [_unless_taken(schedule, each) for each in experiments])

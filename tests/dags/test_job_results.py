@@ -16,11 +16,15 @@ def task(airflow):
     return lambda script: airflow.call("result", f"import os, signal, sys, time\n{script}")
 
 
-@pytest.mark.parametrize("code", [1, 3, 126, 127, 193, 200, 254, 255])
+@pytest.mark.parametrize("code", [1, 4, 126, 127, 193, 200, 254, 255])
 def test_an_exit_code_that_no_signal_has_shows_the_reason(task, code):
     script = f"sys.stderr.write('error: the index is gone\\n'); sys.stderr.flush(); os._exit({code})"
     assert task(script) == ["AirflowException", "error: the index is gone"]
     assert task(f"os._exit({code})") == ["AirflowException", f"the job ended with {code}"]
+
+
+def test_a_model_that_should_not_be_used_is_not_trained_again(task):
+    assert task("sys.exit(3)") == ["AirflowFailException", "the job ended with 3"]
 
 
 def test_a_job_that_would_only_fail_again_is_not_retried(task):

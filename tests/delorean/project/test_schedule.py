@@ -1,6 +1,7 @@
 """Every spec in a project's folder is on schedule, and none stands in another's way."""
 
 import re
+from datetime import date
 
 import pytest
 
@@ -28,6 +29,25 @@ query = "SELECT profile_id FROM shown"
 key = ["profile_id"]
 fraction = 1.0
 """
+
+
+TEST = """
+unit = "profile_id"
+start = 2026-01-05T00:00:00Z
+end = 2026-01-19T00:00:00Z
+[cells]
+control = { package = "registry:production", share = 0.5 }
+candidate = { package = "packages/home-2", share = 0.5 }
+"""
+
+
+def test_contexts_of_a_test_are_on_schedule_until_it_ends(tmp_path):
+    (tmp_path / "home-2.toml").write_text(TEST + CONTEXTS)
+    (tmp_path / "everyone.toml").write_text(SELECTION)
+    schedule = Schedule(str(tmp_path))
+    both = ["everyone.toml", "home-2.toml"]
+    for day, names in ((None, both), (date(2026, 1, 18), both), (date(2026, 1, 19), both[:1])):
+        assert [path.name for path in scheduled(schedule, day).selected] == names, day
 
 
 def test_every_spec_in_the_folder_is_on_schedule(tmp_path):
