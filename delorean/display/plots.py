@@ -33,20 +33,30 @@ _MOST_POINTS: Final = 1000  # of a scatter plot: those furthest from the diagona
 
 
 def shares_by_day(title: str, shares: Mapping[str, Sequence[float]]) -> Markup:
-    """Draw a grid of shares in [0, 1]: a row for each name, a column for each day."""
+    """Draw a grid of shares in [0, 1], NaN for days without one: a row for each name, a column for each day."""
     names = list(shares)
     values = np.array([shares[name] for name in names], dtype=np.float64)
     with _plot(0.62 + 0.38 * len(names)) as (figure, axes):
         axes.pcolormesh(values, cmap=_SHARES, vmin=0.6, vmax=1.0, edgecolors="white", linewidth=2)
         for (row, day), share in np.ndenumerate(values):
-            shown = "100%" if share == 1 else f"{min(share, 0.9999):.2%}" if share > 0.999 else f"{share:.1%}"
-            axes.text(day + 0.5, row + 0.5, shown, ha="center", va="center", fontsize=8)
+            axes.text(day + 0.5, row + 0.5, _share_in_words(share), ha="center", va="center", fontsize=8)
         axes.set_yticks(np.arange(len(names)) + 0.5, [_words(name) for name in names])
         axes.set_xticks(np.arange(values.shape[1]) + 0.5, [f"day {day + 1}" for day in range(values.shape[1])])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.invert_yaxis()
     return _svg(figure, title)
+
+
+def _share_in_words(share: float) -> str:
+    """Write a share so that only 1 looks like all.
+
+    >>> [_share_in_words(share) for share in (1.0, 0.99999, 0.5, float("nan"))]
+    ['100%', '99.99%', '50.0%', '-']
+    """
+    if np.isnan(share):
+        return "-"
+    return "100%" if share == 1 else f"{min(share, 0.9999):.2%}" if share > 0.999 else f"{share:.1%}"
 
 
 def time_line(title: str, days: Sequence[int], plays: Sequence[int], snapshots: Sequence[int]) -> Markup:

@@ -69,7 +69,7 @@ class SharedModel:
 
     labels, verdict, training: of the first model; added: names of the added tasks; added_labels, added_verdict: of the
         second
-    copied: in words, what of the first model's features the second one's were copied from
+    notes: of the generation of the second one's features
     """
 
     labels: object
@@ -78,7 +78,7 @@ class SharedModel:
     added: Sequence[str]
     added_labels: object
     added_verdict: object
-    copied: Sequence[str]
+    notes: Sequence[str]
 
 
 @dataclass(frozen=True)
