@@ -36,6 +36,7 @@ def summary(record: RunRecord) -> dict[str, Any]:
         "notes": list(record.notes),
         "seconds": dict(record.seconds),
         "capture_spread": list(features.spread),
+        **({"features_that_tasks_cannot_have": features.impossible} if features.impossible else {}),
         "test": {who: parts["test"] for who, parts in (record.metrics or {}).items()},
     }
 

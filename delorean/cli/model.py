@@ -57,6 +57,7 @@ def generate(
             "leaks": (record.leaks or {}).get("verdict"),
             "notes": list(record.notes),
             "capture_spread": list(features.spread),
+            **({"features_that_tasks_cannot_have": features.impossible} if features.impossible else {}),
         }
     )
 

@@ -98,8 +98,8 @@ class Ranker:
             packages = (self._default,) if cell is None else cell.packages
         contexts = request.context.append_column("time", pa.array([moment], pa.int64()).cast(TIME))
         with timer.step("fetch"):
-            services = {service.name: service for served in packages for service in served.package.services}
-            asked = {name: contexts for name, service in services.items() if request.asks(service)}
+            services = {service.name for served in packages for service in served.package.services}
+            asked = {service.name: contexts for served in packages for service in served.services_of(request.task)}
             answers = self._gateway.fetch_all(asked, self._left(ends))
         with timer.step("versions"):
             replay = request.time is not None
@@ -113,7 +113,7 @@ class Ranker:
             }
         with timer.step("write"):
             made = tuple(rankings[served] for served in packages)
-            answer = Answer(request, moment, cell, made, answers, frozenset(services.keys() - asked.keys()))
+            answer = Answer(request, moment, cell, made, answers, frozenset(services - asked.keys()))
             if self.log is not None and request.time is None:
                 self.log.append(answer.exposure())
             return answer.document(tested=bool(self.tests.packaged))

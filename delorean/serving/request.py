@@ -16,7 +16,6 @@ from delorean.tasks.task_set import TaskSet
 from prana_proxy.gateway.decoded_values import to_arrow
 from schemas.data_keys import DataKey
 from schemas.errors import DataKeyError
-from schemas.services import Service
 from schemas.tables import TIME
 
 
@@ -45,10 +44,6 @@ class RankRequest:
     def task(self) -> str | None:
         """The name of its task; None for a model without tasks."""
         return None if self.shape.task is None else self.shape.task.name
-
-    def asks(self, service: Service) -> bool:
-        """Whether a service is asked: it is not, if its key has a variable that the task lacks."""
-        return not any(variable.name in self.shape.lacking for variable in service.key)
 
 
 class RequestReader:

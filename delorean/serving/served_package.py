@@ -28,9 +28,17 @@ class ServedPackage:
     def __init__(self, package: ModelPackage, versions: GlobalVersions) -> None:
         self.package, self.versions = package, versions
         self._elements, self._globals = package.feature_model.elements, global_elements(package)
+        self._services = _services_by_task(package)
         self._without_fallback = {
             service.element.name for service in package.services if service.on_fallback is OnFallback.ABSENT
         }
+
+    def services_of(self, task: str | None) -> tuple[Service, ...]:
+        """Return the services that a request is asked from: those that a feature of its task is computed from.
+
+        task: None for a package without tasks
+        """
+        return self._services[task]
 
     def warm_up(self) -> None:
         """Compile all encoders and verify them. Raises GoldenRowsError if the golden rows differ."""
@@ -65,6 +73,21 @@ class ServedPackage:
 
     def _values(self, name: str, loaded: LoadedVersion | None) -> pa.Array:
         return loaded.values if loaded else pa.array([], pa.list_(self._globals[name].type))
+
+
+def _services_by_task(package: ModelPackage) -> dict[str | None, tuple[Service, ...]]:
+    if package.tasks is None:
+        return {None: package.services}
+    services: dict[str | None, tuple[Service, ...]] = {}
+    for task in package.tasks.tasks:
+        encoders = [each for each in package.feature_model.encoders if not {*each.features} <= {*task.without}]
+        read = {key.name for encoder in encoders for key in encoder.data}
+        services[task.name] = tuple(
+            service
+            for service in package.services
+            if service.element.name in read and {key.name for key in service.key} <= {*task.context}
+        )
+    return services
 
 
 def _absent(element: DataKey) -> Element:

@@ -73,16 +73,18 @@ def test_features_scores_and_probabilities_are_those_of_generation_bit_for_bit(
     assert answer["task"] == task
 
 
-def test_services_whose_key_a_task_lacks_are_not_asked(ranker: Ranker, services: Any) -> None:
-    answer = rank(ranker, body("similar", 7))
-    assert services.asked == []
+def test_services_that_no_feature_of_a_task_is_computed_from_are_not_asked(ranker: Ranker, services: Any) -> None:
     not_applicable = {"status": "not_applicable", "captured_at": None, "reason": None}
-    assert answer["services"] == {"my_list": not_applicable, "viewing_history": not_applicable}
-    assert answer["missing"] == []  # what is not applicable is not missing
+    # The one lacks the services' key, the other the item that the encoders of their state read.
+    for task, number in (("similar", 7), ("rows", 3)):
+        answer = rank(ranker, body(task, number))
+        assert services.asked == [], task
+        assert answer["services"] == {"my_list": not_applicable, "viewing_history": not_applicable}
+        assert answer["missing"] == []  # what is not applicable is not missing
     answer = rank(ranker, body("home", 7))
     assert sorted(services.asked) == ["/history/7", "/lists"]
     assert {status["status"] for status in answer["services"].values()} == {"ok"}
-    assert rank(ranker, body("rows", 3))["missing"] == ["viewing_history"]
+    assert rank(ranker, body("home", 3))["missing"] == ["viewing_history"]
 
 
 def test_requests_that_do_not_fit_their_task_are_refused_by_name(ranker: Ranker, services: Any) -> None:
