@@ -174,7 +174,7 @@ def test_a_snapshot_of_a_past_day_is_refused_with_the_reason(airflow, project, c
 
 
 def test_an_experiment_that_cannot_be_selected_fails_its_task_but_the_day_is_announced(airflow, project):
-    project.write("none", LATE)
+    project.write("none", 'services = ["history"]\nlate = "P2D"')  # yesterday can be captured all day long
     yesterday = TODAY - timedelta(days=1)
     broken = project.folder / "specs/unlucky.toml"
     broken.write_text('[experiments.unlucky]\nquery = "SELEC 1"\nkey = ["profile_id"]\nquota = 1\n')

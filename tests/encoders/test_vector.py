@@ -183,7 +183,7 @@ def test_the_width_decides_the_fingerprint_and_encoders_of_numbers_keep_theirs()
     wider = replace(factors, widths={**factors.widths, "products": 3})
     assert wider.fingerprint != factors.fingerprint
     printed = "58376114af4d638d89ee946349b132ac2ead55f8d24f8e44ef5576b3af1ee068"  # of the release before vectors
-    assert FeatureModel(list(ALL)).fingerprint == printed
+    assert FeatureModel([each for each in ALL if ".similar:" not in each.name]).fingerprint == printed
 
 
 def test_a_model_with_vectors_is_read_from_json_and_from_its_packaged_source() -> None:

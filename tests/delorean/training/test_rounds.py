@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
 from delorean import LightGBM, XGBoost
 from delorean.evaluation.measure import measure
@@ -25,27 +27,30 @@ def parts(feature_set: pa.Table) -> SplitParts:
 
 @pytest.mark.parametrize("learner", [LightGBM, XGBoost])
 @pytest.mark.parametrize("stop_after", [0, 50])
-def test_each_round_is_reported_with_the_metric_of_the_model_up_to_it(
+def test_each_round_is_reported_with_the_scores_of_the_model_up_to_it(
     parts: SplitParts, learner: Any, stop_after: int
 ) -> None:
-    rounds: list[tuple[int, float]] = []
+    rounds: list[tuple[int, NDArray[np.float32]]] = []
     boosted = learner(rounds=6, stop_after=stop_after)
-    boosted.fit(parts.train, parts.validation, 0, lambda number, value: rounds.append((number, value)))
+    boosted.fit(parts.train, parts.validation, 0, lambda *of_round: rounds.append(of_round))
     assert [number for number, _ in rounds] == [1, 2, 3, 4, 5, 6]
     for number in (1, 4, 6):
         alone = learner(rounds=number, stop_after=0).fit(parts.train, parts.validation, 0)
         scores = alone.reference(parts.validation.features).astype("float32")
-        assert rounds[number - 1][1] == pytest.approx(measure(scores, parts.validation).ndcg_at_10, abs=1e-4)
+        reported = rounds[number - 1][1]
+        np.testing.assert_allclose(reported, scores, atol=1e-5)
+        metrics = (measure(each, parts.validation).ndcg_at_10 for each in (reported, scores))
+        assert next(metrics) == pytest.approx(next(metrics), abs=1e-4)
 
 
 @pytest.mark.parametrize("learner", [LightGBM, XGBoost])
 def test_an_exception_ends_the_fit_and_is_passed_on(parts: SplitParts, learner: Any) -> None:
     rounds: list[int] = []
 
-    def enough(number: int, value: float) -> None:
+    def enough(number: int, scores: NDArray[np.float32]) -> None:
         rounds.append(number)
         if number == 3:
-            raise EnoughError(value)
+            raise EnoughError(scores)
 
     with pytest.raises(EnoughError):
         learner(rounds=50, stop_after=0).fit(parts.train, parts.validation, 0, enough)
