@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from scipy.stats import norm
@@ -132,7 +133,9 @@ def _adjusted(test: AbTest, metric: MetricResult, look: int, level: float, *, en
     at = next((i for i in range(look + 1) if metric.looks[i].crosses), look if ends else None)
     if at is None or (mine := metric.looks[at]).bound is None or mine.z is None or mine.error is None:
         return None
-    usable = [each for each in metric.looks[: at + 1] if each.bound is not None]
+    bounded = [each for each in metric.looks[: at + 1] if each.bound is not None]
+    # Of looks at the same units the last one's boundary is that of all.
+    usable = [each for each, later in pairwise(bounded) if later.units > each.units] + bounded[-1:]
     information = [each.units / mine.units for each in usable]
     value, low, high = stagewise(mine.z, [each.bound or math.inf for each in usable], information, level)
     return Adjusted(mine.look, value * mine.error, low * mine.error, high * mine.error)

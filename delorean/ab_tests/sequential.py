@@ -45,7 +45,8 @@ def spent(fractions: Sequence[float], alpha: float, spending: Spending) -> Float
 def boundaries(information: Sequence[float], cumulative: Sequence[float]) -> Floats:
     """Return the boundary of |Z| at each look that spends the given probability without an effect.
 
-    information: of each look, increasing; a look without new information has an infinite boundary
+    information: of each look, increasing. At a look without new information the statistic is that of the look before:
+        its boundary is the one that would have spent the probability of both there
     cumulative: the probability, of both sides, that is spent up to each look
 
     >>> boundaries([1, 2, 3, 4, 5], spent([0.2, 0.4, 0.6, 0.8, 1.0], 0.05, "obrien-fleming")).round(2).tolist()
@@ -57,19 +58,22 @@ def boundaries(information: Sequence[float], cumulative: Sequence[float]) -> Flo
 @lru_cache(maxsize=256)
 def _boundaries(information: tuple[float, ...], cumulative: tuple[float, ...]) -> tuple[float, ...]:
     bounds: list[float] = []
-    state, used = _Density(), 0.0
+    before, used_before = _Density(), 0.0  # up to the last look with new information, without it
+    state, used = before, used_before
     for level, total in zip(information, cumulative, strict=True):
-        increment = (total - used) / 2
-        if increment < _LEAST_SPENT or level <= state.information:
+        if level > state.information:
+            before, used_before = state, used
+        increment = (total - used_before) / 2
+        if min(increment, (total - used) / 2) < _LEAST_SPENT or level < state.information:
             bounds.append(np.inf)
             continue
-        step = state.step(level)
+        step = before.step(level)
 
         def excess(bound: float, step: _Step = step, increment: float = increment) -> float:
             return step.above(bound) - increment
 
         bounds.append(brentq(excess, 0.0, _FARTHEST, xtol=1e-10) if excess(_FARTHEST) < 0 else _FARTHEST)
-        state, used = step.going_on(bounds[-1]), used + 2 * step.above(bounds[-1])
+        state, used = step.going_on(bounds[-1]), used_before + 2 * step.above(bounds[-1])
     return tuple(bounds)
 
 
@@ -78,7 +82,7 @@ def crossing_probabilities(
 ) -> tuple[Floats, Floats]:
     """Return the probabilities of stopping at each look above the upper and below the lower boundary.
 
-    bounds: of |Z|
+    bounds: of |Z|, not increasing where looks have the same information
     drift: mean of Z at information 1
 
     >>> above, below = crossing_probabilities([2.178, 2.178], [0.5, 1.0])  # Pocock 1977, two looks
@@ -86,12 +90,16 @@ def crossing_probabilities(
     0.05
     """
     above, below = np.zeros(len(bounds)), np.zeros(len(bounds))
-    state = _Density(drift)
+    before, state, first = _Density(drift), _Density(drift), 0
     for look, (bound, level) in enumerate(zip(bounds, information, strict=True)):
-        if level <= state.information:
+        if level > state.information:
+            before, first = state, look
+        if level <= before.information:
             continue
-        step = state.step(level)
-        above[look], below[look] = step.above(bound), step.below(-bound)
+        step = before.step(level)
+        # At a look without new information, only what lies between its boundary and the one before stops.
+        above[look] = step.above(bound) - above[first:look].sum()
+        below[look] = step.below(-bound) - below[first:look].sum()
         state = step.going_on(bound)
     return above, below
 

@@ -159,6 +159,19 @@ def test_without_a_difference_the_end_says_how_much_is_excluded(margin, verdict)
     assert analyse(test, world(test, 2_000).data(test, END), END).verdict is verdict
 
 
+def test_units_that_all_enter_early_have_an_interval_at_the_end():
+    test = declared()
+    everybody = world(test, 2_000)
+    times = pa.array([test.start + timedelta(hours=1)] * len(everybody.exposures), everybody.exposures["time"].type)
+    everybody = replace(everybody, exposures=everybody.exposures.drop(["time"]).append_column("time", times))
+    result = analyse(test, everybody.data(test, END), END).candidates[0]
+    looks = result.metrics[0].looks
+    assert {look.units for look in looks} == {looks[0].units}
+    assert looks[-1].bound == pytest.approx(1.959964, abs=1e-5)  # all of alpha, on one statistic
+    assert looks[-1].low < looks[-1].relative < looks[-1].high
+    assert result.adjusted.low < result.adjusted.value < result.adjusted.high
+
+
 def test_before_the_end_a_test_without_a_difference_continues():
     test, truth = declared(), world(declared(), 2_000)
     at = planned_looks(test)[2].at

@@ -79,12 +79,19 @@ def test_observed_fractions_spend_what_was_planned_and_the_last_look_the_rest(in
     assert np.cumsum(above + below)[:-1] == pytest.approx(planned[:-1], abs=1e-6)
 
 
-def test_a_look_without_new_units_and_one_without_alpha_have_no_boundary():
-    bounds = boundaries([0.5, 0.5, 1.0], [0.01, 0.02, 0.05])
-    assert bounds[1] == np.inf
-    above, below = crossing_probabilities(bounds, [0.5, 0.5, 1.0])
-    assert above.sum() + below.sum() == pytest.approx(0.05)
+def test_a_look_without_alpha_has_no_boundary():
     assert boundaries([0.001, 1.0], spent([0.001, 1.0], 0.05, "obrien-fleming"))[0] == np.inf
+    assert boundaries([0.5, 0.5, 1.0], [0.01, 0.01, 0.05])[1] == np.inf
+
+
+def test_a_look_without_new_units_spends_its_alpha_on_the_same_statistic():
+    information = [0.25, 0.5, 0.5, 1.0]
+    bounds = boundaries(information, [0.001, 0.01, 0.02, 0.05])
+    assert bounds[:2] == pytest.approx(boundaries([0.25, 0.5], [0.001, 0.01]))
+    assert bounds[2] == pytest.approx(boundaries([0.25, 0.5], [0.001, 0.02])[1])
+    above, below = crossing_probabilities(bounds, information)
+    assert above + below == pytest.approx([0.001, 0.009, 0.01, 0.03], abs=1e-8)
+    assert boundaries([1.0, 1.0], [0.003, 0.05])[1] == pytest.approx(norm.isf(0.025))
 
 
 def test_estimates_of_a_test_with_one_look_are_the_usual_ones():
