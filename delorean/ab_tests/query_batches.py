@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from delorean.ab_tests.recorded import QUERIES
 from schemas.errors import AbTestError
 from snapshotter.index import SnapshotIndex
 from snapshotter.selection.state_tables import state_tables
@@ -20,9 +21,6 @@ from snapshotter.storage.table_source import TableSource
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-FOLDER = "ab_tests/_queries"
-"""Files of queries under way; those that a killed job leaves may be deleted."""
 
 
 def query_batches(
@@ -39,7 +37,7 @@ def query_batches(
     """
     text, state = (text, ()) if index is None else state_tables(text, index, AbTestError)
     frames = {table.view: table.to_spark(spark, storage.uri) for table in state}
-    folder, uri = f"{FOLDER}/{uuid.uuid4().hex}", storage.uri
+    folder, uri = f"{QUERIES}/{uuid.uuid4().hex}", storage.uri
 
     def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from pyspark import TaskContext

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
 from delorean.ab_tests.declaration import AbTest
@@ -10,6 +13,9 @@ from schemas.strict_json import json_text
 from snapshotter.storage import Storage
 
 FOLDER = "ab_tests"
+QUERIES = f"{FOLDER}/_queries"
+"""Files of metrics' queries under way; those that a killed job leaves may be deleted."""
+
 _NOT_FIXED = ("contexts", "tables")  # fields that may change while a test runs: neither allocation nor plan
 
 
@@ -32,11 +38,20 @@ def require_unchanged(test: AbTest, storage: Storage) -> None:
     before, now = recorded.to_json(), test.to_json()
     changed = [name for name in sorted({*before, *now} - {*_NOT_FIXED}) if before.get(name) != now.get(name)]
     if changed:
+        place, was, is_now = _first_difference(changed[0], before.get(changed[0]), now.get(changed[0]))
         raise AbTestError.because(
-            f"test '{test.name}' has started with another declaration: {', '.join(changed)} changed, such as "
-            f"{changed[0]} from {before.get(changed[0])} to {now.get(changed[0])}",
+            f"test '{test.name}' has started with another declaration: {', '.join(changed)} changed; {place} was "
+            f"{was!r}, is {is_now!r}",
             "undo the change, or give the test another name",
         )
+
+
+def _first_difference(place: str, before: Any, now: Any) -> tuple[str, Any, Any]:
+    """Return the first place in which two values differ, and what each has there."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        name = next(name for name in [*before, *now] if before.get(name) != now.get(name))
+        return _first_difference(f"{place}.{name}", before.get(name), now.get(name))
+    return place, before, now
 
 
 def _path(test: AbTest) -> str:

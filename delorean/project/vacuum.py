@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Any
 
+from delorean.ab_tests.recorded import QUERIES
 from delorean.experiment.record import recorded_runs
 from delorean.experiment.record_files import FOLDER as RECORDS
 from delorean.experiment.record_files import BrokenRecord
@@ -172,6 +173,7 @@ def _report(storage: Storage, index: SnapshotIndex, latest: datetime, dry_run: b
         *(removal for removal, _ in labels if removal is not None and not pins.broken),
         *_by_folder(half),
         *_of_plans(files, latest),
+        *_by_folder(file for file in storage.list(QUERIES) if file.modified_at < latest),
         *(() if unreadable else _by_folder(unused_files(storage, registered, latest))),
     )
     notes = (

@@ -138,10 +138,13 @@ def test_a_test_that_changes_after_its_start_is_refused_by_field(storage, test):
     assert start_test(test, storage)
     assert not start_test(test, storage)
     for changed, field in (
-        (replace(test, seed=3), "seed changed, such as seed from 0 to 3"),
+        (replace(test, seed=3), "seed changed; seed was 0, is 3"),
         (replace(test, end=END), "end changed"),
         (replace(test, plan=PlanSpec(effect=0.2), seed=1), "plan, seed changed"),
-        (replace(test, cells={**CELLS, "control": Cell(0.5, "other")}), "cells changed"),
+        (
+            replace(test, cells={**CELLS, "control": Cell(0.5, "other")}),
+            r"cells changed; cells\.control\.package was .*, is .other.",
+        ),
     ):
         for use in (start_test, require_unchanged, lambda each, where: analyse_test(each, where, END)):
             with pytest.raises(AbTestError, match=field):

@@ -254,6 +254,7 @@ def test_a_version_of_a_feature_set_that_labels_were_read_from_stays(store: Stor
         "context_sets/2026-01-05/x/dead/00000-0.parquet",
         "snapshots/_plans/dead.json",
         "feature_sets/_plans/f/dead.json",
+        "ab_tests/_queries/dead/0.arrow",
     ],
 )
 def test_what_died_goes_when_it_is_old_and_not_before(store: Store, orphan: str) -> None:
