@@ -1,9 +1,9 @@
 """One model for four tasks beside a model for each: what every task's ranking gains or loses, and what a score costs.
 
 The tasks have 400, 60, 30 and 60 lists to learn from. The last one is like the others, wants the opposite in part, or
-in everything. Each row of the first table is a mean over data of several seeds, of NDCG@10 on lists that nobody learned
-from. The second table has the processor time of scoring with 180 trees: with all of them, and with the trunk and a
-task's own trees out of more.
+in everything. Each row of the first table is a mean over data of several seeds, of NDCG@10 on lists that were not
+learned from. The second table has the processor time of scoring with 180 trees: with all of them, and with the trunk
+and a task's own trees out of more.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ class PlanSpec:
 
     effect: the smallest relative change of the deciding metric that the test must find
     power: the probability of finding it
-    alpha: the probability of seeing a difference, in either direction, where there is none
+    alpha: the probability of reporting a difference, in either direction, although the cells do not differ
     design: "group-sequential": a few planned looks, whose boundaries share alpha; "always-valid": a look each day, with
         intervals that hold for all looks together; "fixed": one look at the end
     looks: number of planned looks of the group-sequential design, evenly spread, the last at the end

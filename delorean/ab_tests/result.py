@@ -168,7 +168,7 @@ class AbAnalysis:
 
     @property
     def verdict(self) -> Verdict:
-        """The best candidate's verdict; broken where nothing can be said."""
+        """The best candidate's verdict; `broken` for a test that cannot be judged."""
         if self.health.broken:
             return Verdict.BROKEN
         return min((each.verdict for each in self.candidates), key=_PREFERRED.index, default=Verdict.CONTINUE)

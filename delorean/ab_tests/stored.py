@@ -143,6 +143,6 @@ def _exposures(test: AbTest, storage: Storage, until: datetime) -> Iterator[Unit
 def _reader(test: AbTest, storage: Storage, until: datetime, columns: Sequence[str]) -> pa.RecordBatchReader:
     """Read the exposures of the time in which units enter, up to a moment."""
     if test.start is not None and until <= test.start:
-        raise AbTestError.because(f"test '{test.name}' starts at {test.start:%F %R} UTC: nobody is in it yet")
+        raise AbTestError.because(f"test '{test.name}' starts at {test.start:%F %R} UTC: it has no units yet")
     last = until if test.end is None else min(test.end, until)
     return read_exposures(storage, test.name, test.start, last, columns=columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,7 @@ from delorean.cli.registry import package_folder
 
 if TYPE_CHECKING:
     from delorean.project.config import Project
+    from delorean.training.report import TrainingReport
 
 
 @click.command(no_args_is_help=True)
@@ -90,8 +91,6 @@ def train(
     \b
     Example: delorean train homepage.toml --package packages/homepage-1
     """
-    import msgspec
-
     from delorean.experiment import load_experiment
     from delorean.experiment.training_run import train_and_package
 
@@ -111,25 +110,30 @@ def train(
 
         tracked_run = track_trained(package, project.tracking.mlflow, experiment.name, project.encoders)
         tracked = None if tracked_run is None else tracked_run.run_id
-    results = {
-        "run": run.record.run_id,
-        "package": str(package.path),
-        "tracked": tracked,
+    names = {"run": run.record.run_id, "package": str(package.path), "tracked": tracked}
+    if not output.as_json:
+        output.show({name: value for name, value in names.items() if value is not None})
+    output.show(report, {**names, **_training_fields(report)})
+    if report.consolidation is not None and not report.consolidation.consolidated:
+        ctx.exit(REGRESSION)
+
+
+def _training_fields(report: TrainingReport) -> dict[str, Any]:
+    """Return a training's results as `train` prints them as JSON."""
+    import msgspec
+
+    fields = {
         "model": report.model,
         "rounds": report.rounds,
         "test": {who: msgspec.to_builtins(parts["test"]) for who, parts in report.metrics.items()},
         "importances": [{"feature": name, "ndcg@10 lost": lost} for name, lost in report.importances.items()],
         "sizes": report.sizes,
         "seconds": sum(report.seconds.values()),
+        "evaluation": msgspec.to_builtins(report.evaluation),
     }
-    if not output.as_json:
-        output.show({name: results[name] for name in ("run", "package", "tracked") if results[name] is not None})
-    consolidation = report.consolidation
-    if consolidation is not None:
-        results["consolidation"] = msgspec.to_builtins(consolidation)
-    output.show(report, {**results, "evaluation": msgspec.to_builtins(report.evaluation)})
-    if consolidation is not None and not consolidation.consolidated:
-        ctx.exit(REGRESSION)
+    if report.consolidation is not None:
+        fields["consolidation"] = msgspec.to_builtins(report.consolidation)
+    return fields
 
 
 @click.command(no_args_is_help=True)

@@ -15,7 +15,7 @@ from snapshotter.records import to_micros
 
 PLACES: Final = 3  # of a ranking that people look at
 _RESERVE: Final = 3.5  # how much a video must be wanted to be started in every second case
-_COMES: Final = 0.5  # chance that somebody opens the homepage on an evening
+_COMES: Final = 0.5  # chance that a member opens the homepage on an evening
 _EVENING: Final = (17.1, 22.5)  # hours
 _SHOWN: Final = 20  # candidates of a homepage
 _SPREAD: Final = 2.0  # by how much a star more makes a video wanted
@@ -85,7 +85,7 @@ class Audience:
 
 
 def chance_of_start(wish: Floats) -> NDArray[np.float64]:
-    """Compute the probability that somebody starts one of the videos they look at: (people, places) → (people,).
+    """Compute the probability that each person starts one of the videos in view: (people, places) → (people,).
 
     They choose between the videos and leaving, as in a multinomial logit: the best after chance is taken (Luce 1959).
     """

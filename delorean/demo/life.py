@@ -16,7 +16,7 @@ SIMILAR_SHOWN: Final = 10  # on a video's page
 _MINUTE: Final = 60_000_000
 _SLOTS: Final = ((7.0, 13.5, 0.45), (17.1, 22.5, 1.0))  # from hour, to hour, activity relative to the evening
 _FINISHED: Final = 0.75  # share of its runtime at which a video counts as finished
-_OPENS_PAGE: Final = 0.5  # chance that somebody opens the page of what they watched last
+_OPENS_PAGE: Final = 0.5  # chance that a member opens the page of the last watched video
 _STARTS_SIMILAR: Final = 0.6  # chance that they start one of the similar videos on it
 
 
@@ -126,7 +126,7 @@ class Life:
         return wish.astype(np.float32)
 
     def add_to_lists(self, who: Ints, shown: Ints, wish: Floats, moments: Ints) -> None:
-        """Put the candidate somebody wants most, by a noisy judgement, into the list now and then."""
+        """Put the candidate that a member wants most, by a noisy judgement, into the list with some probability."""
         rows = np.flatnonzero(self.rng.random(len(who)) < 0.5)
         noisy = wish[rows] + self.rng.normal(0, 1.5, wish[rows].shape)
         noisy -= 9 * ((self.listed_at[who[rows, None], shown[rows]] >= 0) | self.finished[who[rows, None], shown[rows]])

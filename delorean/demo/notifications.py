@@ -1,4 +1,4 @@
-"""Simulates the choice of a video to notify somebody of, before the homepages that they see."""
+"""Simulates which video each member is notified of, before the homepages of the day."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_health_may_be_seen_before_the_first_look(test, storage):
     assert 0 < sum(cell.units for cell in health.cells) < 300
     assert health.next_look == START + 4 * DAY
     assert not health.broken
-    with pytest.raises(AbTestError, match="starts at 2026-01-05 00:00 UTC: nobody is in it yet"):
+    with pytest.raises(AbTestError, match="starts at 2026-01-05 00:00 UTC: it has no units yet"):
         peek(test, storage, START)
 
 

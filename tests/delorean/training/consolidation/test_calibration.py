@@ -24,19 +24,22 @@ from delorean.training.learners.lightgbm import LightGBM
 from schemas.errors import PackageError, TrainingError
 
 TASKS = task_set()
-SCORES = st.integers(-51_200, 51_200).map(lambda n: n / 1024)  # scikit-learn takes closer ones for equal
+SCORES = st.floats(-50, 50, width=32)
+APART = st.integers(-51_200, 51_200).map(lambda n: n / 1024)  # scikit-learn takes closer ones for equal
 
 
 @st.composite
-def labelled(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float64]]:
-    scores = draw(st.lists(st.one_of(SCORES, st.sampled_from([-1.0, 0.0, 2.0])), min_size=2, max_size=60))
+def labelled(
+    draw: st.DrawFn, of: st.SearchStrategy[float] = SCORES
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float64]]:
+    scores = draw(st.lists(st.one_of(of, st.sampled_from([-1.0, 0.0, 2.0])), min_size=2, max_size=60))
     positive = draw(st.lists(st.booleans(), min_size=len(scores), max_size=len(scores)))
     weights = draw(st.lists(st.floats(0.1, 10), min_size=len(scores), max_size=len(scores)))
     positive[:2] = [True, False]
     return np.float32(scores), np.array(positive), np.array(weights)
 
 
-@given(labelled(), st.lists(SCORES, min_size=1, max_size=20))
+@given(labelled(APART), st.lists(APART, min_size=1, max_size=20))
 def test_isotonic_probabilities_are_scikit_learns(data: Any, others: list[float]) -> None:
     scores, positive, weights = data
     ours = fit_isotonic(scores, positive, weights)

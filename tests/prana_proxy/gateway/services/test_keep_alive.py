@@ -112,8 +112,7 @@ def test_what_is_sent_again_keeps_to_the_rate(tmp_path: Path, profiles: Any, lon
         assert set(gateway.fetch("one", profiles(*range(60)), long)["status"].to_pylist()) == {"ok"}
         assert calls(gateway) == len(service.arrived) > 60
     arrived = sorted(service.arrived)
-    # Where other programs take the machine, a call may need some time to arrive.
-    assert all(later - earlier > 0.9 for earlier, later in zip(arrived, arrived[40:], strict=False))
+    assert all(later - earlier > 1.0 for earlier, later in zip(arrived, arrived[40:], strict=False))
 
 
 @pytest.mark.parametrize("way", HTTP + THRIFT)
